@@ -1,0 +1,1 @@
+"""Scenes and their index, tiles as windows into scenes, tags, transforms and LightningDataModules."""

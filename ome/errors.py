@@ -1,0 +1,9 @@
+"""The error a user can mend: one line, no traceback."""
+
+
+class UserError(Exception):
+    """A mistake in the input, the configuration or the order of commands.
+
+    The message is one line that says what is wrong, where (file, key, pixel count) and what to type
+    or change instead. `ome.run` prints it without a traceback and exits with status 1.
+    """

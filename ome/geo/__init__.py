@@ -1,0 +1,1 @@
+"""Windowed reading and writing of rasters, and sliding-window prediction with blending."""

@@ -1,0 +1,1 @@
+"""Plain networks: backbones, the SEAM classifier with its pixel correlation module, segmenters."""

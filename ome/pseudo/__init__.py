@@ -1,0 +1,1 @@
+"""From CAMs to pseudo masks: fusion, DenseCRF on a shared lattice, response-scaling uncertainty."""

@@ -1,0 +1,1 @@
+"""LightningModules, losses, learning-rate schedule and callbacks."""
