@@ -1,0 +1,162 @@
+"""Class colours: from coloured reference images to class-index masks and back."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.errors import UserError
+
+RGB: TypeAlias = tuple[int, int, int]
+
+IGNORE: Final = 255
+"""Mask value of pixels that neither train nor score."""
+
+MAX_LISTED: Final = 20
+"""Unknown colours that are listed one by one; the others are only counted."""
+
+_UNKNOWN: Final = 254
+
+
+class Encoded(NamedTuple):
+    """A coloured reference turned into class indices.
+
+    Attributes:
+        mask: (H, W) uint8, the class index or `IGNORE`.
+        unknown: Pixels of each colour that the palette does not name; they are `IGNORE` in `mask`.
+    """
+
+    mask: NDArray[np.uint8]
+    unknown: dict[RGB, int]
+
+
+@dataclass(frozen=True)
+class UnknownColours:
+    """The colours that a palette does not name, the most frequent first.
+
+    Attributes:
+        counts: At most `MAX_LISTED` colours with their pixels.
+        rest: Pixels of all further colours together.
+    """
+
+    counts: tuple[tuple[RGB, int], ...] = ()
+    rest: int = 0
+
+    @property
+    def pixels(self) -> int:
+        """Pixels of unknown colour, listed or not."""
+        return sum(count for _, count in self.counts) + self.rest
+
+    @classmethod
+    def from_counts(cls, counts: Mapping[RGB, int], rest: int = 0) -> "UnknownColours":
+        """Keeps the most frequent colours and sums up the others; equal counts are ordered by colour."""
+        ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+        return cls(tuple(ordered[:MAX_LISTED]), rest + sum(count for _, count in ordered[MAX_LISTED:]))
+
+    @classmethod
+    def merge(cls, parts: Iterable["UnknownColours"]) -> "UnknownColours":
+        """Adds up several lists; a colour that one of them only counted in its rest stays in the rest."""
+        counts: dict[RGB, int] = {}
+        rest = 0
+        for part in parts:
+            rest += part.rest
+            for colour, count in part.counts:
+                counts[colour] = counts.get(colour, 0) + count
+        return cls.from_counts(counts, rest)
+
+    def __str__(self) -> str:
+        listed = [f"{r},{g},{b} ({count} px)" for (r, g, b), count in self.counts]
+        return ", ".join([*listed, f"others ({self.rest} px)"] if self.rest else listed)
+
+
+@dataclass(frozen=True)
+class Palette:
+    """The colours of a dataset's reference images.
+
+    Attributes:
+        classes: Colour of each class; the order gives the class index.
+        ignored: Colours that are known but neither trained nor scored (clutter, eroded boundaries).
+    """
+
+    classes: dict[str, RGB]
+    ignored: dict[str, RGB]
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.classes) < _UNKNOWN:
+            raise UserError(
+                f"dataset.classes names {len(self.classes)} classes: 1 to {_UNKNOWN - 1} are possible"
+            )
+        names: dict[RGB, str] = {}
+        for name, colour in [*self.classes.items(), *self.ignored.items()]:
+            if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):
+                raise UserError(
+                    f"colour of {name} is {colour}: give three values from 0 to 255 (red, green, blue)"
+                )
+            if colour in names:
+                raise UserError(f"{name} and {names[colour]} have the same colour {colour}")
+            names[colour] = name
+        if both := set(self.classes) & set(self.ignored):
+            raise UserError(f"{', '.join(sorted(both))} stands in dataset.classes and in dataset.ignored")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names in index order."""
+        return tuple(self.classes)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes C; the indices are 0..C-1."""
+        return len(self.classes)
+
+    def encode(self, rgb: NDArray[np.uint8]) -> Encoded:
+        """Turns colours into class indices; only exact matches count.
+
+        Args:
+            rgb: (H, W, 3) uint8.
+
+        Returns:
+            The (H, W) uint8 mask and the pixels of each colour that the palette does not name.
+        """
+        packed = rgb[..., 0].astype(np.uint32)
+        for channel in (1, 2):
+            packed <<= 8
+            packed |= rgb[..., channel]
+        mask = _lookup(tuple(self.classes.values()), tuple(self.ignored.values()))[packed]
+        odd = mask == _UNKNOWN
+        codes, counts = np.unique(packed[odd], return_counts=True)
+        mask[odd] = IGNORE
+        unknown = {
+            (code >> 16, code >> 8 & 255, code & 255): count
+            for code, count in zip(codes.tolist(), counts.tolist(), strict=True)
+        }
+        return Encoded(mask, unknown)
+
+    def decode(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Paints class indices in the palette's colours.
+
+        Args:
+            mask: (H, W) uint8 class indices; everything that is no class index becomes black.
+
+        Returns:
+            (H, W, 3) uint8.
+        """
+        return np.asarray(self.flat(), dtype=np.uint8).reshape(256, 3)[mask]
+
+    def flat(self) -> list[int]:
+        """The 768 values of an indexed image's palette: class colours first, black elsewhere."""
+        values = [value for colour in self.classes.values() for value in colour]
+        return values + [0] * (768 - len(values))
+
+
+@lru_cache(maxsize=4)
+def _lookup(classes: tuple[RGB, ...], ignored: tuple[RGB, ...]) -> NDArray[np.uint8]:
+    """Mask value of each of the 2^24 colours: one gather a pixel, however many classes there are."""
+    table = np.full(1 << 24, _UNKNOWN, dtype=np.uint8)
+    for r, g, b in ignored:
+        table[r << 16 | g << 8 | b] = IGNORE
+    for index, (r, g, b) in enumerate(classes):
+        table[r << 16 | g << 8 | b] = index
+    return table

@@ -1,0 +1,258 @@
+"""Prepared scenes: their index, and windows read from them."""
+
+import os
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.windows import Window
+
+from ome.data.palette import Palette, UnknownColours
+from ome.data.tiles import Tile
+from ome.errors import UserError
+from ome.files import read_json, write_json
+
+SplitName: TypeAlias = Literal["train", "val", "test"]
+SPLITS: Final[tuple[SplitName, ...]] = get_args(SplitName)
+
+INDEX: Final = "index.json"
+"""Name of the index in the folder of prepared scenes."""
+
+MAX_OPEN: Final = 16
+"""Files that one reader keeps open; Potsdam's training split has 46 (images and masks)."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One prepared scene.
+
+    Attributes:
+        name: Name within the dataset.
+        split: The part of the dataset that it belongs to.
+        height: Rows.
+        width: Columns.
+        bands: Bands of the image file.
+        image: Path of the image, relative to the index's folder.
+        mask: Path of the class-index mask, relative to the index's folder; None where there is none.
+        unknown_pixels: Reference pixels whose colour the palette does not name.
+        class_pixels: Reference pixels of each class, in index order; empty where there is no mask.
+        unknown: The colours behind `unknown_pixels`.
+    """
+
+    name: str
+    split: SplitName
+    height: int
+    width: int
+    bands: int
+    image: str
+    mask: str | None
+    unknown_pixels: int = 0
+    class_pixels: tuple[int, ...] = ()
+    unknown: UnknownColours = field(default_factory=UnknownColours)
+
+
+@dataclass(frozen=True)
+class SceneIndex:
+    """The scenes of a prepared dataset.
+
+    Attributes:
+        folder: Where the index and the scenes lie.
+        scenes: The scenes, in the order of the splits' lists.
+        palette: Classes and their colours.
+        dataset: Name of the dataset.
+        channels: Bands (1-based) that make up the image by default, e.g. (4, 1, 2) for infrared, red, green.
+    """
+
+    folder: Path
+    scenes: tuple[Scene, ...]
+    palette: Palette
+    dataset: str = ""
+    channels: tuple[int, ...] = (1, 2, 3)
+
+    def split(self, name: SplitName) -> list[Scene]:
+        """The scenes of one split; empty when the dataset has no such split."""
+        return [scene for scene in self.scenes if scene.split == name]
+
+    def scene(self, name: str) -> Scene:
+        """The scene of that name.
+
+        Raises:
+            UserError: When the index has no such scene.
+        """
+        for scene in self.scenes:
+            if scene.name == name:
+                return scene
+        raise UserError(f"{self.folder / INDEX} has no scene {name!r}")
+
+    @property
+    def unknown(self) -> UnknownColours:
+        """The unknown colours of all scenes together."""
+        return UnknownColours.merge(scene.unknown for scene in self.scenes)
+
+    @property
+    def class_pixels(self) -> dict[str, int]:
+        """Reference pixels of each class over all scenes with a mask."""
+        counts = [scene.class_pixels for scene in self.scenes if scene.mask is not None]
+        return {name: sum(count[index] for count in counts) for index, name in enumerate(self.palette.names)}
+
+    def write(self) -> None:
+        """Writes `index.json` into the folder, atomically."""
+        scenes = [asdict(scene) | {"unknown": _colours_to_json(scene.unknown)} for scene in self.scenes]
+        value = {
+            "dataset": self.dataset,
+            "channels": self.channels,
+            "classes": self.palette.classes,
+            "ignored": self.palette.ignored,
+            "class_pixels": self.class_pixels,
+            "unknown_pixels": self.unknown.pixels,
+            "unknown": _colours_to_json(self.unknown),
+            "scenes": scenes,
+        }
+        write_json(self.folder / INDEX, value)
+
+    @classmethod
+    def read(cls, folder: Path, dataset: str = "<name>") -> "SceneIndex":
+        """Reads the index of a folder of prepared scenes.
+
+        Args:
+            folder: Where `prepare` wrote.
+            dataset: The dataset's name, for the command in the error message.
+
+        Raises:
+            UserError: When there is no index, or it is not one of ours.
+        """
+        path = folder / INDEX
+        remedy = f"run: python -m ome.run stage=prepare dataset={dataset}"
+        if not path.is_file():
+            raise UserError(f"{path} does not exist: {remedy}")
+        try:
+            value = read_json(path)
+            palette = Palette(_colours(value["classes"]), _colours(value["ignored"]))
+            scenes = tuple(_scene_from_json(scene) for scene in value["scenes"])
+            return cls(folder, scenes, palette, value["dataset"], tuple(value["channels"]))
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is no index of prepared scenes ({error!r}): {remedy}") from error
+
+
+def _colours(value: dict[str, list[int]]) -> dict[str, tuple[int, int, int]]:
+    return {name: (r, g, b) for name, (r, g, b) in value.items()}
+
+
+def _colours_to_json(unknown: UnknownColours) -> dict[str, Any]:
+    return {"counts": [[*colour, count] for colour, count in unknown.counts], "rest": unknown.rest}
+
+
+def _scene_from_json(value: dict[str, Any]) -> Scene:
+    unknown = value["unknown"]
+    counts = tuple(((r, g, b), count) for r, g, b, count in unknown["counts"])
+    colours = UnknownColours(counts, unknown["rest"])
+    return Scene(**value | {"unknown": colours, "class_pixels": tuple(value["class_pixels"])})
+
+
+@contextmanager
+def plain_pixels() -> Iterator[None]:
+    """Silences the warning about images without a georeference: most public benchmarks come without one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
+
+
+class SceneReader:
+    """Reads windows of prepared scenes, in any order.
+
+    Files are opened when first read and at most `MAX_OPEN` stay open. A copy in another process, forked or
+    spawned, opens its own: a file position shared between processes would mix up their reads.
+
+    Args:
+        index: The scenes.
+        channels: Bands of an image, 1-based, in the order wanted, e.g. (4, 1, 2); None for the index's own.
+
+    Raises:
+        UserError: When a scene has fewer bands than a channel asks for.
+    """
+
+    def __init__(self, index: SceneIndex, channels: Sequence[int] | None = None) -> None:
+        self.index = index
+        self.channels = tuple(channels or index.channels)
+        self._scenes = {scene.name: scene for scene in index.scenes}
+        self._open: OrderedDict[str, Any] = OrderedDict()
+        self._process = os.getpid()
+        for scene in index.scenes:
+            if not all(1 <= channel <= scene.bands for channel in self.channels):
+                wanted = list(self.channels)
+                raise UserError(
+                    f"dataset.channels={wanted}: scene {scene.name} has the bands 1 to {scene.bands}"
+                )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": OrderedDict()}
+
+    def image(self, tile: Tile) -> NDArray[np.uint8]:
+        """Reads the image of a tile: (H, W, C) uint8, C as in `channels`.
+
+        Raises:
+            UserError: When the scene is not in the index, or its file is missing or damaged.
+        """
+        pixels = self._read(self._scene(tile).image, tile, list(self.channels))
+        return np.ascontiguousarray(pixels.transpose(1, 2, 0))
+
+    def mask(self, tile: Tile) -> NDArray[np.uint8]:
+        """Reads the reference mask of a tile: (H, W) uint8, class index or 255.
+
+        Raises:
+            UserError: When the scene is not in the index or has no mask, or the file is missing or damaged.
+        """
+        path = self._scene(tile).mask
+        if path is None:
+            raise UserError(f"scene {tile.scene} in {self.index.folder} has no reference mask")
+        return self._read(path, tile, 1)
+
+    def has_mask(self, scene: str) -> bool:
+        """Whether the scene of that name has a reference mask."""
+        return self.index.scene(scene).mask is not None
+
+    def close(self) -> None:
+        """Closes the open files; reading opens them again."""
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def _scene(self, tile: Tile) -> Scene:
+        if tile.scene not in self._scenes:
+            raise UserError(f"{self.index.folder / INDEX} has no scene {tile.scene!r}")
+        return self._scenes[tile.scene]
+
+    def _read(self, name: str, tile: Tile, bands: int | list[int]) -> NDArray[np.uint8]:
+        where = (
+            f"{self.index.folder / name}, rows {tile.row}+{tile.height}, columns {tile.column}+{tile.width}"
+        )
+        try:
+            dataset = self._dataset(name)
+            inside = tile.row + tile.height <= dataset.height and tile.column + tile.width <= dataset.width
+            if not inside or min(tile.row, tile.column) < 0:
+                raise UserError(f"{where}: the scene has only {dataset.height} x {dataset.width} pixels")
+            window = Window(tile.column, tile.row, tile.width, tile.height)
+            pixels: NDArray[np.uint8] = dataset.read(bands, window=window)
+        except (RasterioError, OSError) as error:
+            remedy = "the file is missing or damaged; delete it and run the stage prepare again"
+            raise UserError(f"cannot read {where}: {remedy}") from error
+        return pixels
+
+    def _dataset(self, name: str) -> Any:  # noqa: ANN401 - rasterio is untyped
+        if self._process != os.getpid():
+            self._open = OrderedDict()
+            self._process = os.getpid()
+        if name not in self._open:
+            if len(self._open) >= MAX_OPEN:
+                self._open.popitem(last=False)[1].close()
+            with plain_pixels():
+                self._open[name] = rasterio.open(self.index.folder / name)
+        self._open.move_to_end(name)
+        return self._open[name]

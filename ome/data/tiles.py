@@ -1,0 +1,68 @@
+"""Tiles: windows into scenes. A tile is a row of numbers, never a clipped copy."""
+
+from dataclasses import dataclass
+
+from ome.errors import UserError
+
+
+@dataclass(frozen=True, order=True)
+class Tile:
+    """A window into a scene.
+
+    Attributes:
+        scene: Name of the scene.
+        row: First row, in pixels from the scene's upper edge.
+        column: First column, in pixels from the scene's left edge.
+        height: Rows.
+        width: Columns.
+    """
+
+    scene: str
+    row: int
+    column: int
+    height: int
+    width: int
+
+    @property
+    def name(self) -> str:
+        """A file name without suffix, unique within a dataset for one tile size."""
+        return f"{self.scene}_{self.row:05d}_{self.column:05d}"
+
+
+def tile_scene(
+    scene: str, height: int, width: int, size: int, stride: int, *, cover: bool = True
+) -> list[Tile]:
+    """Lays square windows over a scene, row by row.
+
+    Args:
+        scene: Name of the scene.
+        height: Rows of the scene.
+        width: Columns of the scene.
+        size: Side of a tile in pixels. A scene smaller than that gives a tile of the scene's own extent.
+        stride: Pixels between two neighbours; smaller than `size` for overlap, larger to leave gaps.
+        cover: Whether the last row and column of tiles are shifted inwards to end at the scene's edge.
+            Without it the rest at the lower and right edges is dropped, as is a scene smaller than a tile.
+
+    Returns:
+        The tiles, sorted by row, then column.
+
+    Raises:
+        UserError: When size or stride is not positive.
+    """
+    if size < 1 or stride < 1:
+        raise UserError(f"dataset.tile: size {size} and stride {stride} must both be at least 1 pixel")
+    rows = _offsets(height, size, stride, cover=cover)
+    columns = _offsets(width, size, stride, cover=cover)
+    return [
+        Tile(scene, row, column, min(size, height), min(size, width)) for row in rows for column in columns
+    ]
+
+
+def _offsets(length: int, size: int, stride: int, *, cover: bool) -> list[int]:
+    """First pixels of the windows along one axis."""
+    if length <= size:
+        return [0] if cover or length == size else []
+    offsets = list(range(0, length - size + 1, stride))
+    if cover and offsets[-1] + size < length:
+        offsets.append(length - size)
+    return offsets
