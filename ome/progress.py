@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 from rich.console import Console
@@ -19,12 +20,15 @@ from rich.text import Text
 
 T = TypeVar("T")
 
-console = Console()
+console = Console(soft_wrap=True)
 """The terminal that every part of the program writes to."""
+
+SECONDS_BETWEEN_LINES = 20.0
+"""Where the output is a log file, one line in this many seconds is enough."""
 
 
 class RateColumn(ProgressColumn):
-    """Items per second, averaged over the task so far."""
+    """Items per second, averaged over the last moments of the task."""
 
     def render(self, task: Task) -> Text:
         """Draws the rate, or a dash before the first item is done."""
@@ -32,34 +36,69 @@ class RateColumn(ProgressColumn):
         return Text(f"{speed:.1f}/s" if speed else "-/s", style="progress.data.speed")
 
 
-def track(items: Iterable[T], description: str, total: int, *, every: float = 30.0) -> Iterator[T]:
-    """Yields the items and shows how many are done, how fast, and how long the rest will take.
+class Meter:
+    """Counts finished items and shows how many are done, how fast, and how long the rest will take.
 
     Args:
-        items: What is worked through.
         description: The work in a few words, e.g. `CRF and uncertainty`.
         total: Number of items.
-        every: Seconds between two lines where the output is not a terminal (a log file).
+        done: Items that an earlier, interrupted run already finished.
     """
-    if console.is_terminal:
-        columns = (
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            RateColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        with Progress(*columns, console=console) as progress:
-            yield from progress.track(items, total=total, description=description)
-        return
-    start = shown = time.monotonic()
-    for done, item in enumerate(items, start=1):
-        yield item
+
+    def __init__(self, description: str, total: int, done: int = 0) -> None:
+        self._description = description
+        self._total = total
+        self._done = self._start = done
+        self._started = self._shown = time.monotonic()
+        self._progress: Progress | None = None
+        if console.is_terminal:
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                RateColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[note]}"),
+                console=console,
+            )
+            self._progress.start()
+            self._task = self._progress.add_task(description, total=total, completed=done, note="")
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Counts `count` more items as done; `note` (e.g. the loss) is shown beside the rate."""
+        self._done += count
+        if self._progress is not None:
+            self._progress.update(self._task, advance=count, note=note)
+            return
         now = time.monotonic()
-        if now - shown >= every or done == total:
-            rate = done / max(now - start, 1e-9)
-            left = (total - done) / rate
-            console.print(f"{description}: {done}/{total}  {rate:.1f}/s  {left:.0f} s left", highlight=False)
-            shown = now
+        if now - self._shown >= SECONDS_BETWEEN_LINES or self._done == self._total:
+            rate = (self._done - self._start) / max(now - self._started, 1e-9)
+            left = (self._total - self._done) / max(rate, 1e-9)
+            line = f"{self._description}: {self._done}/{self._total}  {rate:.1f}/s  {left:.0f} s left  {note}"
+            console.print(line.rstrip(), highlight=False)
+            self._shown = now
+
+    def close(self) -> None:
+        """Leaves the bar as it stands and gives the terminal back."""
+        if self._progress is not None:
+            self._progress.stop()
+
+
+@contextmanager
+def meter(description: str, total: int, done: int = 0) -> Iterator[Meter]:
+    """A `Meter` that is closed when the block ends, whatever ends it."""
+    shown = Meter(description, total, done)
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+    """Yields the items and counts each on a `Meter` once it is done."""
+    with meter(description, total) as shown:
+        for item in items:
+            yield item
+            shown.advance()

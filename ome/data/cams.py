@@ -1,0 +1,46 @@
+"""CAMs on disk: half precision, the tagged classes only, one file a tile."""
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.data.tiles import Tile
+from ome.errors import UserError
+from ome.files import read_arrays, write_arrays
+
+
+def cam_path(folder: Path, tile: Tile) -> Path:
+    """Where the CAMs of a tile lie."""
+    return folder / tile.scene / f"{tile.name}.npz"
+
+
+def write_cams(path: Path, cams: NDArray[np.float32], tags: NDArray[np.uint8]) -> None:
+    """Writes the CAMs of a tile atomically.
+
+    Args:
+        path: See `cam_path`.
+        cams: (C, H, W) in [0, 1]; maps of classes without a tag are not kept.
+        tags: (C,) of 0 and 1.
+    """
+    classes = np.flatnonzero(tags).astype(np.uint8)
+    write_arrays(path, {"cams": cams[classes].astype(np.float16), "classes": classes})
+
+
+def read_cams(path: Path, num_classes: int) -> NDArray[np.float32]:
+    """Reads the CAMs of a tile.
+
+    Returns:
+        (C, H, W) float32 in [0, 1]; 0 for classes without a tag.
+
+    Raises:
+        UserError: The file is missing or damaged.
+    """
+    try:
+        stored = read_arrays(path)
+        cams = stored["cams"]
+    except (OSError, ValueError, KeyError, EOFError) as error:
+        raise UserError(f"cannot read the CAMs {path}: run stage=cam again with force=true") from error
+    stack = np.zeros((num_classes, *cams.shape[1:]), dtype=np.float32)
+    stack[stored["classes"]] = cams
+    return stack

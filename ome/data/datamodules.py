@@ -1,0 +1,82 @@
+"""One LightningDataModule for every dataset: what differs between datasets is facts, and facts are YAML."""
+
+import math
+
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ome.data.datasets import StreamSampler, TileDataset
+
+Loader = DataLoader[tuple[Tensor, ...]]
+
+
+class TileDataModule(LightningDataModule):
+    """Feeds tiles to the trainer: the same stream of samples for every number of processes.
+
+    Args:
+        train: Training samples.
+        validation: Fixed, unaugmented samples, or None.
+        batch: Samples in a step over all processes together.
+        seed: Decides the order of the tiles.
+        workers: Loader processes for each training process.
+        steps: Training steps in all; an epoch then is as long as `steps_per_epoch` says. None with `epochs`.
+        epochs: Passes over the tiles. None with `steps`.
+        steps_per_epoch: Longest distance between two checkpoints when counting by steps.
+    """
+
+    def __init__(
+        self,
+        train: TileDataset,
+        validation: TileDataset | None = None,
+        *,
+        batch: int,
+        seed: int,
+        workers: int = 0,
+        steps: int | None = None,
+        epochs: int | None = None,
+        steps_per_epoch: int = 500,
+    ) -> None:
+        super().__init__()
+        if (steps is None) == (epochs is None):
+            raise ValueError("give either steps or epochs")
+        self._train = train
+        self._validation = validation
+        self._batch = batch
+        self._seed = seed
+        self._workers = workers
+        if epochs is not None:
+            self.steps_per_epoch = max(1, len(train) // batch)
+            self.epochs = epochs
+        else:
+            total = int(steps or 0)
+            self.epochs = max(1, math.ceil(total / steps_per_epoch))
+            self.steps_per_epoch = max(1, math.ceil(total / self.epochs))
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps of the whole training."""
+        return self.steps_per_epoch * self.epochs
+
+    def train_dataloader(self) -> Loader:
+        """Shuffled, augmented training samples of this process."""
+        world_size = self.trainer.world_size if self.trainer is not None else 1
+        rank = self.trainer.global_rank if self.trainer is not None else 0
+        samples = self.steps_per_epoch * self._batch
+        sampler = StreamSampler(len(self._train), samples, self._seed, rank, world_size)
+        return DataLoader(
+            self._train,
+            batch_size=self._batch // world_size,
+            sampler=sampler,
+            num_workers=self._workers,
+            persistent_workers=self._workers > 0,
+            pin_memory=torch.cuda.is_available(),
+            drop_last=True,
+        )
+
+    def val_dataloader(self) -> Loader | list[Loader]:
+        """The fixed validation samples, in order."""
+        if self._validation is None:
+            return []
+        return DataLoader(self._validation, batch_size=self._batch, num_workers=self._workers)

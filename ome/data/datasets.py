@@ -1,0 +1,158 @@
+"""Tiles as training samples: windows into scenes, read when asked for."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from ome.data.palette import IGNORE
+from ome.data.scenes import SceneReader
+from ome.data.tiles import Tile
+from ome.data.transforms import Augment, Augmentation, to_tensor
+
+Key = tuple[int, int]
+"""Index of a tile, and the position of this draw in the endless stream of draws (it seeds the augmentation)."""
+
+MaskOf = Callable[[Tile], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
+"""Gives the class mask and the weight of a tile, both (H, W) uint8."""
+
+
+class StreamSampler(Sampler[Key]):
+    """Draws tiles from an endless stream of shuffled passes, the same for every number of processes.
+
+    Position `p` of the stream is tile `p mod n` of the pass `p div n`, and pass `k` is shuffled by
+    `(seed, k)`. Epoch `e` covers the positions `[e L, (e + 1) L)`, and process `r` of `w` takes every `w`-th of
+    them, so that an interrupted run, a resumed run and a run on more processes see the same samples.
+
+    Args:
+        tiles: Number of tiles, n.
+        samples: Samples in an epoch over all processes, L.
+        seed: Decides the order.
+        rank: This process.
+        world_size: Number of processes; divides `samples`.
+    """
+
+    def __init__(self, tiles: int, samples: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self._tiles = tiles
+        self._samples = samples
+        self._seed = seed
+        self._rank = rank
+        self._world_size = world_size
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Chooses the epoch; the trainer calls it before each."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return self._samples // self._world_size
+
+    def __iter__(self) -> Iterator[Key]:
+        start = self._epoch * self._samples
+        order: NDArray[np.int64] | None = None
+        shuffled = -1
+        for position in range(start + self._rank, start + self._samples, self._world_size):
+            index_pass, within = divmod(position, self._tiles)
+            if order is None or index_pass != shuffled:
+                order = np.random.default_rng([self._seed, index_pass]).permutation(self._tiles)
+                shuffled = index_pass
+            yield int(order[within]), position
+
+
+class TileDataset(Dataset[tuple[Tensor, ...]]):
+    """Common part: reads a tile, varies it by the draw's seed, and normalises the image."""
+
+    def __init__(
+        self, reader: SceneReader, tiles: Sequence[Tile], augmentation: Augmentation | None, seed: int = 0
+    ) -> None:
+        self.reader = reader
+        self.tiles = list(tiles)
+        self._augmentation = augmentation
+        self._augment: Augment | None = None
+        self._seed = seed
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def sample(
+        self, key: Key | int, masks_of: Callable[[Tile], Sequence[NDArray[np.uint8]]]
+    ) -> tuple[Tile, Tensor, list[NDArray[np.uint8]]]:
+        """Reads the tile of a key, its image normalised (3, H, W) float32, and its masks."""
+        index, position = key if isinstance(key, tuple) else (key, key)
+        tile = self.tiles[index]
+        image, masks = self.reader.image(tile), list(masks_of(tile))
+        if self._augmentation is not None:
+            if self._augment is None:
+                self._augment = self._augmentation.build()
+            seed = int(np.random.SeedSequence([self._seed, position]).generate_state(1)[0])
+            image, masks = self._augment(seed, image, masks)
+        return tile, to_tensor(image), masks
+
+
+class TagDataset(TileDataset):
+    """Samples of the classifier: image (3, H, W) float32 and tags (C,) float32.
+
+    Args:
+        reader: Reads the windows.
+        tiles: The tiles.
+        tags: (C,) array of 0 and 1 for each tile name.
+        augmentation: How tiles are varied; None leaves them as they are.
+        seed: Decides the augmentation.
+        with_mask: Adds the reference mask (H, W) int64 as a third part (255 everywhere where there is none).
+    """
+
+    def __init__(
+        self,
+        reader: SceneReader,
+        tiles: Sequence[Tile],
+        tags: Mapping[str, NDArray[np.uint8]],
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+        *,
+        with_mask: bool = False,
+    ) -> None:
+        super().__init__(reader, tiles, augmentation, seed)
+        self._tags = tags
+        self._with_mask = with_mask
+
+    def __getitem__(self, key: Key | int) -> tuple[Tensor, ...]:
+        tile, image, masks = self.sample(key, self._mask)
+        tags = torch.from_numpy(self._tags[tile.name].astype(np.float32))
+        return (image, tags, torch.from_numpy(masks[0]).long()) if masks else (image, tags)
+
+    def _mask(self, tile: Tile) -> list[NDArray[np.uint8]]:
+        if not self._with_mask:
+            return []
+        if not self.reader.has_mask(tile.scene):
+            return [np.full((tile.height, tile.width), IGNORE, dtype=np.uint8)]
+        return [self.reader.mask(tile)]
+
+
+class MaskDataset(TileDataset):
+    """Samples of the segmenter: image (3, H, W), mask (H, W) int64 with 255 ignored, weight (H, W) uint8.
+
+    Args:
+        reader: Reads the images.
+        tiles: The tiles.
+        mask_of: Gives a tile's mask and weight: pseudo masks, or the reference with full weight.
+        augmentation: How tiles are varied; None leaves them as they are.
+        seed: Decides the augmentation.
+    """
+
+    def __init__(
+        self,
+        reader: SceneReader,
+        tiles: Sequence[Tile],
+        mask_of: MaskOf,
+        augmentation: Augmentation | None = None,
+        seed: int = 0,
+    ) -> None:
+        super().__init__(reader, tiles, augmentation, seed)
+        self._mask_of = mask_of
+
+    def __getitem__(self, key: Key | int) -> tuple[Tensor, ...]:
+        _, image, (mask, weight) = self.sample(key, self._mask_of)
+        return image, torch.from_numpy(mask).long(), torch.from_numpy(weight)

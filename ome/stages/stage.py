@@ -1,0 +1,187 @@
+"""A stage is a function from artefacts to artefacts; this is the frame that runs one.
+
+The frame looks the inputs up, decides whether the result on disk still holds, lets the stage work in
+`<folder>.partial`, and makes the result visible in one rename when it is whole. A stage that was killed
+finds its own partial folder again, as long as it would be made from the same things.
+"""
+
+import fcntl
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ome.errors import UserError
+from ome.files import write_text
+from ome.progress import console
+from ome.stages.manifest import NAME, Manifest, fingerprint, versions
+from ome.training.distributed import barrier, is_leader
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage is given.
+
+    Attributes:
+        config: The whole configuration; `config.stage` holds this stage's settings.
+        folder: Where the stage writes; it may hold the remains of an interrupted run of the same work.
+        inputs: The finished folder of each stage named in `Stage.needs`.
+        logs: Where loggers write; kept apart because logs differ between identical runs.
+    """
+
+    config: DictConfig
+    folder: Path
+    inputs: Mapping[str, Path]
+    logs: Path
+
+    @property
+    def settings(self) -> DictConfig:
+        """The settings of this stage."""
+        settings: DictConfig = self.config.stage
+        return settings
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the story.
+
+    Attributes:
+        name: As in `stage=NAME`.
+        run: Does the work and returns the counts for the manifest.
+        needs: Earlier stages whose folders it reads.
+        reads: Dotted configuration keys, beyond the stage's own settings, that change its result.
+        sources: Identity of files outside the run that it reads (names, sizes, times), if any.
+        version: Raised when a change of the code makes earlier results stale.
+    """
+
+    name: str
+    run: Callable[[Work], dict[str, Any]]
+    needs: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    sources: Callable[[DictConfig], list[Any]] | None = None
+    version: int = 1
+
+
+def stage_folder(config: DictConfig, name: str) -> Path:
+    """The folder of a stage: prepared scenes are shared between runs, all else belongs to one run."""
+    return Path(config.scenes) if name == "prepare" else Path(config.run_dir) / name
+
+
+def find_input(config: DictConfig, name: str) -> tuple[Path, Manifest]:
+    """Finds the finished folder of an earlier stage, in this run or in the run it inherits from.
+
+    Raises:
+        UserError: Neither has it; the line names the command that makes it.
+    """
+    folders = [stage_folder(config, name)]
+    if config.inherit and name != "prepare":
+        folders.append(Path(config.inherit) / name)
+    for folder in folders:
+        manifest = Manifest.read(folder)
+        if manifest is not None:
+            return folder, manifest
+    raise UserError(
+        f"stage={config.stage.name} needs the result of stage={name}, which is not in {folders[0]}: "
+        f"run python -m ome.run stage={name} dataset={config.dataset.name} first, or stage=all"
+    )
+
+
+def execute(stage: Stage, config: DictConfig, *, force: bool = False) -> bool:
+    """Runs a stage unless its result is there and still holds.
+
+    Args:
+        stage: What to run.
+        config: The configuration with this stage's settings under `stage`.
+        force: Run even when the result holds.
+
+    Returns:
+        True when the stage ran, False when there was nothing to do.
+
+    Raises:
+        UserError: An input is missing, another run works in the same folder, or the stage says so.
+    """
+    found = {name: find_input(config, name) for name in stage.needs}
+    inputs = {name: manifest.fingerprint for name, (_, manifest) in found.items()}
+    used = _used_config(stage, config)
+    wanted = fingerprint(stage.name, stage.version, used, inputs)
+    folder = stage_folder(config, stage.name)
+    partial = folder.with_name(folder.name + ".partial")
+    with _lock(folder):
+        if is_leader():
+            _finish_rename(folder, partial)
+        barrier()
+        present = Manifest.read(folder)
+        if present is not None and present.fingerprint == wanted and not force:
+            _say(f"[green]up to date[/] {stage.name}: {folder}")
+            return False
+        _say(f"[bold]{stage.name}[/] -> {folder}")
+        if is_leader():
+            _open_partial(partial, wanted, fresh=force)
+        barrier()
+        started = time.monotonic()
+        logs = Path(config.run_dir) / "logs" / stage.name
+        counts = stage.run(Work(config, partial, {name: path for name, (path, _) in found.items()}, logs))
+        barrier()
+        if is_leader():
+            seconds = round(time.monotonic() - started, 2)
+            Manifest(stage.name, wanted, used, inputs, counts, seconds, versions()).write(partial)
+            _finish_rename(folder, partial)
+            _say(f"[green]done[/] {stage.name} in {seconds:.1f} s")
+        barrier()
+    return True
+
+
+def _used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
+    used: dict[str, Any] = {"stage": OmegaConf.to_container(config.stage, resolve=True), "seed": config.seed}
+    for key in stage.reads:
+        value = OmegaConf.select(config, key)
+        used[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    if stage.sources is not None:
+        used["sources"] = stage.sources(config)
+    return used
+
+
+def _open_partial(partial: Path, wanted: str, *, fresh: bool) -> None:
+    """Keeps the partial folder of the same work; removes one that belongs to other work."""
+    mark = partial / ".fingerprint"
+    if fresh or not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        write_text(mark, wanted)
+
+
+def _finish_rename(folder: Path, partial: Path) -> None:
+    """Puts a whole partial folder in its place; safe to repeat after a kill at any point."""
+    if not (partial / NAME).exists():
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    (partial / ".fingerprint").unlink(missing_ok=True)
+    partial.rename(folder)
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Lets one run at a time work on a folder; the lock goes when the process does, however it ends."""
+    if not is_leader():
+        yield
+        return
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    path = folder.with_name(f".{folder.name}.lock")
+    with path.open("w", encoding="utf-8") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"another run is working on {folder}: wait for it, or give this one its own name=..."
+            ) from error
+        yield
+
+
+def _say(line: str) -> None:
+    if is_leader():
+        console.print(line, highlight=False)

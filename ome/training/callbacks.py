@@ -1,0 +1,152 @@
+"""What happens around the training steps: progress, history, reproducible randomness, and a stop at nan."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+
+from ome.errors import UserError
+from ome.files import write_csv
+from ome.progress import Meter
+from ome.training.distributed import is_leader, rank
+
+
+class SeedEachEpoch(Callback):
+    """Seeds torch at every epoch, so that an epoch is the same whether or not the run was interrupted before it."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Derives the epoch's seed from the run's seed, the epoch and the process."""
+        del pl_module
+        state = np.random.SeedSequence([self._seed, trainer.current_epoch, rank()]).generate_state(1)
+        torch.manual_seed(int(state[0]))
+
+
+class StopAtNan(Callback):
+    """Ends the training with one line when the loss is no number, before a checkpoint can keep the damage."""
+
+    def __init__(self, title: str, every: int) -> None:
+        self._title = title
+        self._every = every
+        self._finite: torch.Tensor | None = None
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401 - fixed by Lightning
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Remembers on the device whether the loss was finite; asks the device only now and then."""
+        del pl_module, batch
+        finite = torch.isfinite(outputs["loss"].detach())
+        self._finite = finite if self._finite is None else self._finite & finite
+        if (batch_idx + 1) % self._every == 0:
+            self._check(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Checks the rest of the epoch; the checkpoint is written after this."""
+        del pl_module
+        self._check(trainer)
+
+    def _check(self, trainer: pl.Trainer) -> None:
+        if self._finite is not None and not bool(self._finite):
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            raise UserError(
+                f"the loss of {self._title} became nan or infinite by step {trainer.global_step} "
+                f"(learning rate {rate:.3g}): lower the learning rate, or train with trainer.precision=32-true"
+            )
+        self._finite = None
+
+
+class History(Callback):
+    """Keeps every logged scalar with its step; travels in the checkpoint and is written when training ends."""
+
+    def __init__(self, path: Path, every: int) -> None:
+        self._path = path
+        self._every = every
+        self._rows: list[tuple[int, str, float]] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows so far."""
+        return {"rows": [list(row) for row in self._rows]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on after the rows of the checkpoint."""
+        self._rows = [(int(step), str(name), float(value)) for step, name, value in state_dict["rows"]]
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401 - fixed by Lightning
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Takes the scalars of every `every`-th step."""
+        del pl_module, outputs, batch
+        if batch_idx % self._every == 0:
+            self._take(trainer, "train/")
+            rate = trainer.optimizers[0].param_groups[0]["lr"]
+            self._rows.append((trainer.global_step, "learning_rate", float(rate)))
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes the validation scores of the epoch; validation has run by now."""
+        del pl_module
+        self._take(trainer, "validation/")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the history as CSV with the columns step, name and value."""
+        del trainer, pl_module
+        if is_leader():
+            write_csv(self._path, ("step", "name", "value"), self._rows)
+
+    def _take(self, trainer: pl.Trainer, prefix: str) -> None:
+        for name, value in trainer.callback_metrics.items():
+            if name.startswith(prefix):
+                self._rows.append((trainer.global_step, name, float(value)))
+
+
+class TrainingMeter(Callback):
+    """The progress display of a training: steps, rate, time left and the latest loss."""
+
+    def __init__(self, title: str, total: int, every: int) -> None:
+        self._title = title
+        self._total = total
+        self._every = every
+        self._meter: Meter | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Opens the display where an interrupted run left off."""
+        del pl_module
+        if is_leader():
+            self._meter = Meter(self._title, self._total, trainer.global_step)
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401 - fixed by Lightning
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Counts the step; reads the loss off the device only now and then."""
+        del trainer, pl_module, batch
+        if self._meter is None:
+            return
+        if batch_idx % self._every == 0:
+            self._note = f"loss {float(outputs['loss']):.4f}"
+        self._meter.advance(1, self._note)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Gives the terminal back, whatever ended the training."""
+        del trainer, pl_module, stage
+        if self._meter is not None:
+            self._meter.close()
+            self._meter = None

@@ -1,0 +1,139 @@
+"""Runs a training to its end, from its last whole epoch if it was interrupted."""
+
+import logging
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.loggers import Logger
+
+from ome.errors import UserError
+from ome.progress import console
+from ome.training.callbacks import History, SeedEachEpoch, StopAtNan, TrainingMeter
+
+LOG_EVERY = 10
+"""Steps between two readings of a scalar off the device."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how precisely to compute.
+
+    Attributes:
+        accelerator: `auto`, `cpu` or `gpu`.
+        devices: Number of devices on each node, or `auto`.
+        strategy: Lightning's strategy name, e.g. `ddp`.
+        num_nodes: Number of machines.
+        precision: Lightning's precision name, e.g. `bf16-mixed`.
+        workers: Loader processes for each training process.
+    """
+
+    accelerator: str = "auto"
+    devices: int | str = 1
+    strategy: str = "auto"
+    num_nodes: int = 1
+    precision: str = "32-true"
+    workers: int = 0
+
+    def device(self) -> torch.device:
+        """The device of this process for work outside the trainer."""
+        use_gpu = self.accelerator in ("gpu", "cuda") or (
+            self.accelerator == "auto" and torch.cuda.is_available()
+        )
+        return torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
+
+
+class TrainingData(pl.LightningDataModule):
+    """A LightningDataModule that knows the length of its training.
+
+    Attributes:
+        epochs: Number of epochs.
+        steps_per_epoch: Optimiser steps in each.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+
+
+def fit(
+    module: pl.LightningModule,
+    data: TrainingData,
+    *,
+    folder: Path,
+    title: str,
+    seed: int,
+    hardware: Hardware,
+    logger: Logger | None = None,
+) -> None:
+    """Trains `module`; a checkpoint of every whole epoch lies in `folder` until the caller removes it.
+
+    Args:
+        module: The module to train; it holds the trained weights afterwards.
+        data: Feeds it and knows the number of epochs.
+        folder: Receives `last.ckpt` and, at the end, `history.csv`.
+        title: Name of the training for the progress display and for errors.
+        seed: Decides all randomness outside the data.
+        hardware: Where to compute.
+        logger: Where scalars go beside the history.
+
+    Raises:
+        UserError: The loss became nan, or the requested hardware is not there.
+    """
+    _quieten()
+    history = History(folder / "history.csv", LOG_EVERY)
+    callbacks: Iterable[Callback] = (
+        SeedEachEpoch(seed),
+        StopAtNan(title, LOG_EVERY),
+        TrainingMeter(title, data.epochs * data.steps_per_epoch, LOG_EVERY),
+        history,
+        ModelCheckpoint(folder, "last", save_top_k=1, every_n_epochs=1, enable_version_counter=False),
+    )
+    try:
+        trainer = pl.Trainer(
+            accelerator=hardware.accelerator,
+            devices=hardware.devices,
+            strategy=hardware.strategy,
+            num_nodes=hardware.num_nodes,
+            precision=hardware.precision,  # type: ignore[arg-type]  # a string from the configuration
+            max_epochs=data.epochs,
+            callbacks=list(callbacks),
+            logger=logger or False,
+            log_every_n_steps=LOG_EVERY,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+    except (pl.utilities.exceptions.MisconfigurationException, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"this machine cannot train with accelerator={hardware.accelerator} devices={hardware.devices} "
+            f"precision={hardware.precision} ({error}): choose another trainer=..."
+        ) from error
+    trainer.fit(module, data, ckpt_path=_checkpoint(folder), weights_only=True)
+
+
+def _checkpoint(folder: Path) -> Path | None:
+    """The checkpoint to go on from, if it is there and whole."""
+    path = folder / "last.ckpt"
+    if not path.exists():
+        return None
+    try:
+        epoch = torch.load(path, map_location="cpu", weights_only=True)["epoch"]
+    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the training can start again
+        console.print(f"[yellow]{path} is not whole ({type(error).__name__}): training starts again[/]")
+        path.unlink()
+        return None
+    console.print(f"going on after epoch {epoch + 1} of an interrupted run", highlight=False)
+    return path
+
+
+def _quieten() -> None:
+    """Silences what Lightning says about itself; errors still come through."""
+    for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|torchmetrics")
+    warnings.filterwarnings("ignore", message=".*lr_scheduler.step.*")

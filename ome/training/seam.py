@@ -1,0 +1,100 @@
+"""Training of the SEAM classifier: image-level tags in, a network that gives CAMs out."""
+
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+from torch.nn import functional as F
+from torchmetrics.classification import MulticlassJaccardIndex, MultilabelAveragePrecision, MultilabelF1Score
+
+from ome.networks.seam import SeamNetwork
+from ome.training.losses import seam_loss
+from ome.training.schedule import poly_factor
+
+
+class SeamClassifier(pl.LightningModule):
+    """Two views of a tile, one network, and the loss that makes their CAMs agree (SEAM, CVPR 2020).
+
+    Validation is on fixed, unaugmented tiles: multilabel average precision and F1 of the pooled CAM and,
+    where there is a reference mask, the mIoU of the refined CAM's argmax among the tagged classes.
+
+    Args:
+        network: The network to train.
+        num_classes: Number of classes C.
+        total_steps: Optimiser steps of the whole training, for the schedule.
+        lr: Base learning rate of the backbone; new layers have ten times as much.
+        momentum: Of SGD.
+        weight_decay: Of everything but biases.
+        power: Of the polynomial decay.
+        er_weight: Weight of the equivariant regularisation; 0 switches it off.
+        ecr_weight: Weight of the equivariant cross regularisation; 0 switches it off.
+    """
+
+    def __init__(
+        self,
+        network: SeamNetwork,
+        num_classes: int,
+        *,
+        total_steps: int,
+        lr: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        power: float = 0.9,
+        er_weight: float = 1.0,
+        ecr_weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._total_steps = total_steps
+        self._lr = lr
+        self._momentum = momentum
+        self._weight_decay = weight_decay
+        self._power = power
+        self._er_weight = er_weight
+        self._ecr_weight = ecr_weight
+        self.average_precision = MultilabelAveragePrecision(num_classes)
+        self.f1 = MultilabelF1Score(num_classes)
+        self.cam_iou = MulticlassJaccardIndex(num_classes, ignore_index=255)
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """The SEAM loss of one batch: images (B, 3, H, W) and tags (B, C)."""
+        del batch_idx
+        image, tags = batch
+        half = F.interpolate(image, scale_factor=0.5, mode="bilinear", align_corners=True)
+        loss = seam_loss(
+            self.network(image), self.network(half), tags, er_weight=self._er_weight, ecr_weight=self._ecr_weight
+        )
+        self.log_dict({f"train/{name}": value.detach() for name, value in loss._asdict().items()})
+        return loss.total
+
+    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
+        """Updates the validation scores with images, tags and reference masks (B, H, W)."""
+        del batch_idx
+        image, tags, mask = batch
+        cam, refined = self.network(image)
+        logits = cam.mean(dim=(2, 3))
+        self.average_precision.update(logits, tags.long())
+        self.f1.update(logits.sigmoid(), tags.long())
+        tagged = refined.masked_fill(tags[:, :, None, None] == 0, -torch.inf)
+        self.cam_iou.update(tagged.argmax(dim=1), mask)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the scores of the whole validation set."""
+        self.log("validation/average_precision", self.average_precision.compute())
+        self.log("validation/f1", self.f1.compute())
+        self.log("validation/cam_miou", self.cam_iou.compute())
+        for metric in (self.average_precision, self.f1, self.cam_iou):
+            metric.reset()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """SGD with the lineage's four parameter groups, and polynomial decay at every step."""
+        groups: list[dict[str, Any]] = [
+            group for group in self.network.parameter_groups(self._lr, self._weight_decay) if group["params"]
+        ]
+        optimizer = torch.optim.SGD(groups, lr=self._lr, momentum=self._momentum)
+        schedule = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: poly_factor(step, self._total_steps, self._power)
+        )
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
