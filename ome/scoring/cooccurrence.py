@@ -1,0 +1,49 @@
+"""How often classes share a tile: what a classifier trained on tags cannot tell apart."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def cooccurrence(tags: NDArray[Any]) -> NDArray[np.float64]:
+    """Conditional probability of one class in a tile given another.
+
+    Args:
+        tags: (N, C) of 0 and 1 (any dtype): which classes each of N tiles contains.
+
+    Returns:
+        (C, C) float64, entry [i, j] = P(class j present | class i present), in [0, 1]; the diagonal is 1.
+        The row of a class that occurs in no tile is nan.
+
+    Raises:
+        ValueError: `tags` is not two-dimensional or holds anything but 0 and 1.
+    """
+    if tags.ndim != 2:
+        raise ValueError(f"tags have shape {tags.shape}, must be (tiles, classes)")
+    if not np.isin(tags, (0, 1)).all():
+        raise ValueError("tags must be 0 or 1")
+    present = tags.astype(np.float64)
+    together = present.T @ present
+    occurrences = np.diag(together)[:, None]
+    return np.divide(together, occurrences, out=np.full_like(together, np.nan), where=occurrences > 0)
+
+
+def mean_cooccurrence(matrix: NDArray[np.float64]) -> float:
+    """One number for a tile size or filter: mean P(j | i) over the ordered pairs of classes that occur.
+
+    Less is better for the classifier: at 0 each tile has a single class and its tag says what every pixel
+    is; at 1 all classes are in every tile and tags distinguish nothing.
+
+    Args:
+        matrix: (C, C) from `cooccurrence`.
+
+    Returns:
+        A value in [0, 1]; nan when fewer than two classes occur, as there is no pair to speak of.
+    """
+    occurs = ~np.isnan(np.diag(matrix))
+    num_occurring = int(occurs.sum())
+    if num_occurring < 2:
+        return float("nan")
+    pairs = matrix[np.ix_(occurs, occurs)]
+    return float((pairs.sum() - np.trace(pairs)) / (num_occurring * (num_occurring - 1)))

@@ -1,0 +1,69 @@
+"""How well a classifier's logits predict the tags of a tile."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torchmetrics.functional.classification import binary_average_precision, binary_f1_score
+
+from ome.scoring.confusion import mean_of_defined
+
+
+@dataclass(frozen=True, eq=False)
+class MultilabelScores:
+    """Tag scores in [0, 1]; a class that no tile contains is nan and left out of the means.
+
+    Attributes:
+        average_precision: (C,) float64, area under the precision-recall curve (step-wise, not interpolated).
+        f1: (C,) float64, at the decision threshold logit > 0.
+    """
+
+    average_precision: NDArray[np.float64]
+    f1: NDArray[np.float64]
+
+    @property
+    def mean_average_precision(self) -> float:
+        """Mean of `average_precision` over the classes that occur (mAP); nan when none does."""
+        return mean_of_defined(self.average_precision)
+
+    @property
+    def mean_f1(self) -> float:
+        """Mean of `f1` over the classes that occur; nan when none does."""
+        return mean_of_defined(self.f1)
+
+
+def multilabel_scores(logits: Tensor, tags: Tensor) -> MultilabelScores:
+    """Scores image-level predictions of all tiles at once.
+
+    Args:
+        logits: (N, C) float, finite; a class is predicted where its logit is positive.
+        tags: (N, C) of 0 and 1 (any dtype).
+
+    Returns:
+        Average precision and F1 per class, with their means.
+
+    Raises:
+        ValueError: Shapes differ, there is no tile, or a logit is not finite.
+    """
+    if logits.ndim != 2 or logits.shape != tags.shape or not len(logits):
+        raise ValueError(
+            f"logits {tuple(logits.shape)} and tags {tuple(tags.shape)} must both be (tiles, classes)"
+        )
+    wrong = int((~logits.isfinite()).sum())
+    if wrong:
+        raise ValueError(f"{wrong} of {logits.numel()} logits are not finite")
+    ranks, predicted, targets = _ranks(logits.detach()).cpu(), (logits > 0).cpu(), tags.detach().cpu().long()
+    average_precision, f1 = np.full((2, logits.shape[1]), np.nan)
+    for index in targets.any(dim=0).nonzero().flatten().tolist():
+        average_precision[index] = binary_average_precision(ranks[:, index], targets[:, index])
+        f1[index] = binary_f1_score(predicted[:, index].long(), targets[:, index])
+    return MultilabelScores(average_precision, f1)
+
+
+def _ranks(logits: Tensor) -> Tensor:
+    """Equal order and ties within [0, 1]: a float32 sigmoid would tie all logits above about 17."""
+    values, ranks = torch.unique(logits, return_inverse=True)
+    scaled: Tensor = ranks.double() / max(len(values) - 1, 1)
+    return scaled

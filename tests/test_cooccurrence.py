@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ome.scoring.cooccurrence import cooccurrence, mean_cooccurrence
+
+GOLDEN = Path(__file__).parent / "golden" / "cooccurrence.npz"
+
+
+def test_equals_the_original_implementation() -> None:
+    golden = np.load(GOLDEN, allow_pickle=False)
+    np.testing.assert_allclose(cooccurrence(golden["labels"]), golden["matrix"], rtol=0, atol=1e-12)
+
+
+def test_hand_worked_example_with_a_class_that_never_occurs() -> None:
+    tags = np.array([[1, 1, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], dtype=np.uint8)
+    matrix = cooccurrence(tags)
+    expected = [[1, 2 / 3, 0], [2 / 3, 1, 0], [np.nan, np.nan, np.nan]]
+    np.testing.assert_allclose(matrix, expected, rtol=0, atol=1e-15)
+    assert mean_cooccurrence(matrix) == pytest.approx(2 / 3)
+
+
+def test_counts_beyond_one_byte() -> None:
+    tags = np.ones((300, 2), dtype=np.uint8)
+    tags[:30, 1] = 0
+    assert cooccurrence(tags)[0, 1] == pytest.approx(0.9)
+
+
+def test_mean_spans_its_documented_range() -> None:
+    assert mean_cooccurrence(cooccurrence(np.eye(4))) == 0
+    assert mean_cooccurrence(cooccurrence(np.ones((5, 4)))) == 1
+    assert np.isnan(mean_cooccurrence(cooccurrence(np.array([[1, 0], [1, 0]]))))
+
+
+def test_mean_of_an_asymmetric_matrix_takes_every_ordered_pair() -> None:
+    tags = np.array([[1, 0, 1], [1, 1, 0], [1, 0, 0], [1, 0, 1]])
+    pairs = []
+    for i in range(3):
+        rows = tags[tags[:, i] == 1]
+        pairs += [rows[:, j].mean() for j in range(3) if j != i]
+    assert mean_cooccurrence(cooccurrence(tags)) == pytest.approx(np.mean(pairs))
+
+
+@pytest.mark.parametrize("tags", [np.array([0, 1]), np.array([[0, 2]]), np.array([[0.5, 1.0]])])
+def test_anything_but_a_table_of_zeros_and_ones_is_refused(tags: np.ndarray) -> None:
+    with pytest.raises(ValueError, match="tags"):
+        cooccurrence(tags)
