@@ -1,0 +1,195 @@
+"""Preparation: from the files of a raw dataset to plain tiled GeoTIFF scenes and their index."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+
+from ome.data.archives import RawFile, RawFiles, RawRaster
+from ome.data.palette import IGNORE, RGB, Palette, UnknownColours
+from ome.data.raw import RawLayout, resolve_split
+from ome.data.scenes import Scene, SceneIndex, SplitName, plain_pixels
+from ome.errors import UserError
+from ome.files import atomic_path
+from ome.progress import track
+
+_SOURCE: Final = "OME_SOURCE"
+_UNKNOWN: Final = "OME_UNKNOWN"
+
+
+class _Job(NamedTuple):
+    """What is to be made of one scene."""
+
+    scene: str
+    split: SplitName
+    image: RawFile
+    mask: RawFile | None
+
+
+def prepare_scenes(layout: RawLayout, raw: Path, folder: Path) -> SceneIndex:
+    """Turns a raw dataset into `images/<scene>.tif`, `masks/<scene>.tif` and `index.json`.
+
+    Images keep all their bands and their georeference, uncompressed and in blocks of 256, so that a window
+    costs the same wherever it lies. Masks hold the class index, or 255 for ignored and unknown colours.
+    Scenes that the folder already has, made from the same files, are left as they are.
+
+    Args:
+        layout: The facts of the dataset.
+        raw: The raw folder.
+        folder: Where the scenes go.
+
+    Returns:
+        The index, also written to the folder. Its `unknown` lists the colours that the palette does not name.
+
+    Raises:
+        UserError: When an archive or a listed scene is missing, a file is damaged, or a mask does not have
+            the size of its image.
+    """
+    if not raw.is_dir():
+        raise UserError(
+            f"the raw folder {raw} does not exist: give the folder of the data by dataset.raw=..."
+        )
+    jobs = _plan(layout, raw)
+    scenes = [
+        _prepare_scene(job, layout, folder)
+        for job in track(jobs, f"prepare {layout.name}: scenes", total=len(jobs))
+    ]
+    index = SceneIndex(folder, tuple(scenes), layout.palette, layout.name, layout.default_channels)
+    index.write()
+    return index
+
+
+def _plan(layout: RawLayout, raw: Path) -> list[_Job]:
+    """Finds the files of every listed scene before any work begins."""
+    images = RawFiles(layout.image, raw)
+    masks = RawFiles(layout.mask, raw) if layout.mask is not None else None
+    listed = resolve_split(layout.split, raw, images)
+    found = {scene: images.find(scene) for scene, _ in listed}
+    _require_all("image", found, images)
+    found_masks = {scene: masks.find(scene) if masks else None for scene, _ in listed}
+    if masks:
+        _require_all("reference mask", found_masks, masks)
+    jobs = [
+        _Job(scene, split, image, found_masks[scene]) for scene, split in listed if (image := found[scene])
+    ]
+    for job in jobs:
+        if job.image == job.mask:
+            raise UserError(f"scene {job.scene}: {job.image} is found both as image and as reference mask")
+    return jobs
+
+
+def _require_all(kind: str, found: dict[str, RawFile | None], files: RawFiles) -> None:
+    missing = [scene for scene, file in found.items() if file is None]
+    if not missing:
+        return
+    first = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
+    example = files.source.file_name(missing[0])
+    message = (
+        f"{len(missing)} of {len(found)} scenes have no {kind} in {files.where}: {first} (e.g. {example})"
+    )
+    if all(scene.isdecimal() for scene in missing):
+        # YAML and Hydra read 2_10 as the number 210.
+        message += "; names with an underscore need quotes, as in 'dataset.split.train=[\"2_10\"]'"
+    raise UserError(message)
+
+
+def _prepare_scene(job: _Job, layout: RawLayout, folder: Path) -> Scene:
+    """Writes what is missing of one scene and describes it."""
+    image_path, mask_path = f"images/{job.scene}.tif", f"masks/{job.scene}.tif"
+    image_source = job.image.fingerprint
+    if not _is_whole(folder / image_path, image_source):
+        with job.image.open() as raster:
+            _write_image(folder / image_path, raster, image_source)
+    with plain_pixels(), rasterio.open(folder / image_path) as dataset:
+        height, width, bands = dataset.height, dataset.width, dataset.count
+        plain = dataset.transform.is_identity
+        georeference = {} if plain else {"crs": dataset.crs, "transform": dataset.transform}
+    if max(layout.default_channels) > bands:
+        wanted = list(layout.default_channels)
+        raise UserError(f"dataset.channels={wanted}: {job.image} has only {bands} bands")
+    if job.mask is None:
+        return Scene(job.scene, job.split, height, width, bands, image_path, None)
+    mask_source = f"{image_source} {job.mask.fingerprint} {layout.palette}"
+    if not _is_whole(folder / mask_path, mask_source):
+        with job.mask.open() as raster:
+            if raster.shape != (height, width):
+                sizes = (
+                    f"{raster.shape[1]} x {raster.shape[0]} pixels, its image {job.image} {width} x {height}"
+                )
+                raise UserError(f"scene {job.scene}: the mask {raster} has {sizes}")
+            _write_mask(folder / mask_path, raster, layout.palette, georeference, mask_source)
+    class_pixels, unknown = _mask_counts(folder / mask_path, layout.palette.num_classes)
+    return Scene(
+        job.scene,
+        job.split,
+        height,
+        width,
+        bands,
+        image_path,
+        mask_path,
+        unknown.pixels,
+        class_pixels,
+        unknown,
+    )
+
+
+def _write_image(path: Path, raster: RawRaster, source: str) -> None:
+    """Copies all bands; uncompressed, since training reads small windows in random order."""
+    height, width = raster.shape
+    bands = raster.dataset.count
+    profile = _profile(height, width, bands) | raster.georeference()
+    # GDAL would take the fourth band of an RGB image for opacity.
+    profile |= {"interleave": "pixel", "photometric": "RGB" if bands == 3 else "MINISBLACK"}
+    with atomic_path(path) as temporary, rasterio.open(temporary, "w", **profile) as target:
+        for window, pixels in raster.strips():
+            target.write(pixels, window=window)
+        target.update_tags(**{_SOURCE: source})
+
+
+def _write_mask(
+    path: Path, raster: RawRaster, palette: Palette, georeference: dict[str, Any], source: str
+) -> None:
+    height, width = raster.shape
+    profile = _profile(height, width, 1) | georeference | {"compress": "deflate", "nodata": IGNORE}
+    unknown: Counter[RGB] = Counter()
+    with atomic_path(path) as temporary, rasterio.open(temporary, "w", **profile) as target:
+        target.write_colormap(1, {index: (*rgb, 255) for index, rgb in enumerate(palette.classes.values())})
+        for window, colours in raster.colours():
+            encoded = palette.encode(colours)
+            unknown.update(encoded.unknown)
+            target.write(encoded.mask, 1, window=window)
+        listed = UnknownColours.from_counts(unknown)
+        target.update_tags(**{_SOURCE: source, _UNKNOWN: json.dumps([listed.counts, listed.rest])})
+
+
+def _profile(height: int, width: int, bands: int) -> dict[str, Any]:
+    tiling = {"tiled": True, "blockxsize": 256, "blockysize": 256, "bigtiff": "IF_SAFER"}
+    return {"driver": "GTiff", "height": height, "width": width, "count": bands, "dtype": "uint8", **tiling}
+
+
+def _is_whole(path: Path, source: str) -> bool:
+    """Whether a scene file exists, was made from that source and can be read to its end."""
+    try:
+        with plain_pixels(), rasterio.open(path) as dataset:
+            for _, window in dataset.block_windows(1):
+                dataset.read(1, window=window)
+            return bool(dataset.tags().get(_SOURCE) == source)
+    except RasterioError:
+        return False
+
+
+def _mask_counts(path: Path, num_classes: int) -> tuple[tuple[int, ...], UnknownColours]:
+    """Counts the pixels of each class in a mask and reads back its unknown colours."""
+    counts: NDArray[np.int64] = np.zeros(256, dtype=np.int64)
+    with plain_pixels(), rasterio.open(path) as dataset:
+        for _, window in dataset.block_windows(1):
+            counts += np.bincount(dataset.read(1, window=window).ravel(), minlength=256)
+        listed, rest = json.loads(dataset.tags()[_UNKNOWN])
+    colours: Sequence[tuple[RGB, int]] = [((r, g, b), count) for (r, g, b), count in listed]
+    return tuple(counts[:num_classes].tolist()), UnknownColours(tuple(colours), rest)

@@ -1,0 +1,215 @@
+"""Image-level tags: which classes a tile shows, and which tiles are clear enough to train the classifier."""
+
+import csv
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.data.scenes import SPLITS
+from ome.data.tiles import Tile
+from ome.errors import UserError
+from ome.files import write_csv
+
+COLUMNS: Final = ("tile", "scene", "row", "column", "height", "width", "split", "kept")
+"""Columns of a tag table before those of the classes."""
+
+OPTIONAL: Final = ("tile", "kept")
+"""Columns that a table written by hand may leave out."""
+
+
+def coverage(mask: NDArray[np.uint8], num_classes: int) -> NDArray[np.float64]:
+    """Share of a tile that each class covers.
+
+    Args:
+        mask: (H, W) uint8, class index or an index >= C (255) for what does not count.
+        num_classes: Number of classes C.
+
+    Returns:
+        (C,) float64 in [0, 1]. The denominator is all H W pixels, ignored ones included: a class must be
+        visible in the tile, and a sliver beside clutter is not made visible by leaving the clutter out.
+    """
+    counts = np.bincount(mask.ravel(), minlength=256)[:num_classes]
+    return counts.astype(np.float64) / mask.size
+
+
+def tags_of(mask: NDArray[np.uint8], num_classes: int) -> NDArray[np.uint8]:
+    """Image-level tags of a tile: (C,) uint8, 1 iff at least one pixel is of the class."""
+    return (coverage(mask, num_classes) > 0).astype(np.uint8)
+
+
+def minimum_coverage(
+    names: Sequence[str], minimum: float, overrides: Mapping[str, float]
+) -> NDArray[np.float64]:
+    """Least coverage that each class must have where it is present.
+
+    Args:
+        names: Class names, in index order.
+        minimum: For every class without one of its own, e.g. 0.1.
+        overrides: By class name, e.g. 0.025 for cars.
+
+    Returns:
+        (C,) float64 in [0, 1].
+
+    Raises:
+        UserError: When an override names no class, or a value is outside [0, 1].
+    """
+    if unknown := sorted(set(overrides) - set(names)):
+        raise UserError(
+            f"dataset.filter.overrides: {unknown[0]} is no class; the classes are {', '.join(names)}"
+        )
+    values = [float(overrides.get(name, minimum)) for name in names]
+    for name, value in zip(names, values, strict=True):
+        if not 0 <= value <= 1:
+            raise UserError(f"dataset.filter: {value} for {name} is no share of a tile; give 0 to 1")
+    return np.asarray(values)
+
+
+class Filtered(NamedTuple):
+    """Outcome of the filter over N tiles.
+
+    Attributes:
+        kept: (N,) bool.
+        dropped: (C,) int64, tiles in which the class is present but too small; a tile with several such
+            classes counts for each of them.
+        empty: Tiles in which no class is present at all; they are dropped as well.
+    """
+
+    kept: NDArray[np.bool_]
+    dropped: NDArray[np.int64]
+    empty: int
+
+
+def filter_tiles(covered: NDArray[np.float64], minimum: NDArray[np.float64]) -> Filtered:
+    """Keeps the tiles in which every present class is clearly visible.
+
+    Args:
+        covered: (N, C) float64, coverage of each class in each tile.
+        minimum: (C,) float64; a present class below it drops its tile.
+    """
+    present = covered > 0
+    too_small = present & (covered < minimum)
+    empty = ~present.any(axis=1)
+    kept = np.logical_not(too_small.any(axis=1) | empty)
+    return Filtered(kept, too_small.sum(axis=0), int(empty.sum()))
+
+
+@dataclass(frozen=True)
+class TagTable:
+    """Tags of many tiles.
+
+    Attributes:
+        names: Class names, in index order.
+        tiles: The N tiles.
+        tags: (N, C) uint8, 0 or 1.
+        splits: Split of each tile's scene.
+        kept: (N,) bool, whether the tile is used to train the classifier.
+    """
+
+    names: tuple[str, ...]
+    tiles: tuple[Tile, ...]
+    tags: NDArray[np.uint8]
+    splits: tuple[str, ...]
+    kept: NDArray[np.bool_]
+
+    def write(self, path: Path) -> None:
+        """Writes the table as CSV, atomically."""
+        rows = zip(self.tiles, self.splits, self.kept, self.tags, strict=True)
+        write_csv(path, [*COLUMNS, *self.names], (self._row(*row) for row in rows))
+
+    @staticmethod
+    def _row(tile: Tile, split: str, kept: np.bool_, tags: Iterable[np.uint8]) -> list[object]:
+        window = [tile.row, tile.column, tile.height, tile.width]
+        return [tile.name, tile.scene, *window, split, int(kept), *(int(tag) for tag in tags)]
+
+    @classmethod
+    def read(cls, path: Path, names: Sequence[str]) -> "TagTable":
+        """Reads a table, ours or one written by hand.
+
+        Args:
+            path: A CSV file with the columns scene, row, column, height, width, split and one for each class;
+                `tile` and `kept` may be left out (every tile is then kept).
+            names: Class names, in index order.
+
+        Raises:
+            UserError: When a column is missing or unknown, a value is not of its kind, a kept tile has no
+                tag, or a tile occurs twice; the message names file and line.
+        """
+        rows = [_parse(line, row, path, names) for line, row in _lines(path, names)]
+        lines: dict[Tile, int] = {}
+        for line, tile, *_ in rows:
+            if tile in lines:
+                raise UserError(f"{path}, line {line}: tile {tile.name} stands in line {lines[tile]} already")
+            lines[tile] = line
+        return cls(
+            names=tuple(names),
+            tiles=tuple(row.tile for row in rows),
+            tags=np.asarray([row.tags for row in rows], dtype=np.uint8).reshape(len(rows), len(names)),
+            splits=tuple(row.split for row in rows),
+            kept=np.asarray([row.kept for row in rows], dtype=bool),
+        )
+
+
+class _Row(NamedTuple):
+    line: int
+    tile: Tile
+    split: str
+    kept: bool
+    tags: list[int]
+
+
+def _lines(path: Path, names: Sequence[str]) -> list[tuple[int, dict[Any, Any]]]:
+    """The rows of a table with their line numbers, after a look at its header."""
+    if not path.is_file():
+        raise UserError(f"there is no tag table {path}")
+    try:
+        # Spreadsheets put a byte order mark before the first column's name.
+        with path.open(newline="", encoding="utf-8-sig") as stream:
+            reader = csv.DictReader(stream, strict=True)
+            header = list(reader.fieldnames or [])
+            rows = [(reader.line_num, row) for row in reader]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no CSV file: {error}") from error
+    if missing := [name for name in [*COLUMNS, *names] if name not in [*header, *OPTIONAL]]:
+        raise UserError(f"{path}, line 1: no column {', '.join(missing)} (columns are separated by commas)")
+    if unknown := [name for name in header if name not in [*COLUMNS, *names]]:
+        raise UserError(f"{path}, line 1: {unknown[0]!r} is no class; the classes are {', '.join(names)}")
+    if len(set(header)) < len(header):
+        raise UserError(f"{path}, line 1: a column occurs twice")
+    if not rows:
+        raise UserError(f"{path} has no tiles")
+    return rows
+
+
+def _parse(line: int, row: dict[Any, Any], path: Path, names: Sequence[str]) -> _Row:
+    where = f"{path}, line {line}"
+    if None in row or None in row.values():
+        raise UserError(f"{where}: not as many values as the header has columns")
+    window = [_integer(row, name, where) for name in ("row", "column", "height", "width")]
+    tile = Tile(row["scene"], *window)
+    if min(tile.height, tile.width) < 1:
+        raise UserError(f"{where}: height and width must be at least 1")
+    if row.get("tile", tile.name) != tile.name:
+        raise UserError(f"{where}: tile {row['tile']!r} is called {tile.name} by its scene, row and column")
+    if row["split"] not in SPLITS:
+        raise UserError(f"{where}: split is {row['split']!r}; give one of {', '.join(SPLITS)}")
+    tags = [_zero_or_one(row, name, where) for name in names]
+    kept = bool(_zero_or_one(row, "kept", where)) if "kept" in row else True
+    if kept and not any(tags):
+        raise UserError(f"{where}: tile {tile.name} has no tag; give it one, or delete the row")
+    return _Row(line, tile, row["split"], kept, tags)
+
+
+def _integer(row: dict[Any, Any], name: str, where: str) -> int:
+    if not row[name].strip().isdecimal():
+        raise UserError(f"{where}: {name} is {row[name]!r}; give whole pixels")
+    return int(row[name])
+
+
+def _zero_or_one(row: dict[Any, Any], name: str, where: str) -> int:
+    if row[name].strip() not in {"0", "1"}:
+        raise UserError(f"{where}: {name} is {row[name]!r}; give 0 or 1")
+    return int(row[name])
