@@ -1,0 +1,210 @@
+"""Overlapping windows over a scene of any size, blended without seams in memory for one band of rows."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+ReadWindow = Callable[[int, int, int, int], NDArray[np.uint8]]
+"""`read(row, column, height, width)` -> (height, width, bands) uint8, all inside the scene."""
+
+PredictBatch = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""`predict((B, H, W, bands) uint8)` -> (B, C, H, W) float32 probabilities."""
+
+
+@dataclass(frozen=True, eq=False)
+class RowBlock:
+    """Finished rows of a scene.
+
+    Attributes:
+        row: The block's first row in the scene.
+        probabilities: (C, h, W) float32, W the scene's width.
+    """
+
+    row: int
+    probabilities: NDArray[np.float32]
+
+
+def window_starts(length: int, size: int, stride: int) -> list[int]:
+    """Where windows start along one axis so that they cover it; the last is shifted back to the edge.
+
+    Args:
+        length: Pixels along the axis.
+        size: Window size in pixels.
+        stride: Pixels from one start to the next, in 1..size: more would leave gaps.
+
+    Returns:
+        Ascending starts; `[0]` where the axis is no longer than a window.
+
+    Raises:
+        ValueError: `length` is not positive or `stride` is outside 1..size.
+    """
+    if length < 1:
+        raise ValueError(f"length is {length}, must be at least 1")
+    if not 1 <= stride <= size:
+        raise ValueError(f"stride is {stride}, must be within 1..{size} (the window size)")
+    last = max(length - size, 0)
+    return [*range(0, last, stride), last]
+
+
+def blending_window(size: int) -> NDArray[np.float32]:
+    """Raised cosine in two dimensions: a pixel counts most where its window sees context on all sides.
+
+    Args:
+        size: Window size in pixels.
+
+    Returns:
+        (size, size) float32 in (0, 1]; positive at the border, where a scene's edge has no other window.
+    """
+    floor = 1e-3
+    profile = np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2 * (1 - floor) + floor
+    return np.outer(profile, profile).astype(np.float32)
+
+
+def predict_windows(
+    read: ReadWindow,
+    height: int,
+    width: int,
+    predict: PredictBatch,
+    num_classes: int,
+    *,
+    size: int,
+    stride: int,
+    batch: int,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+) -> Iterator[RowBlock]:
+    """Predicts a scene window by window, top to bottom.
+
+    Where windows overlap, the result is the mean of their probabilities weighted by `blending_window`.
+    Rows are given out as soon as no later window reaches them, so that `size` rows of the scene are held
+    at most. A scene smaller than a window is extended by reflection and cut back.
+
+    Args:
+        read: Reads a window of the scene.
+        height: Rows of the scene.
+        width: Columns of the scene.
+        predict: Probabilities of a batch of windows; its last batch in each row of windows may be smaller.
+        num_classes: C.
+        size: Side of the square windows in pixels.
+        stride: Pixels from one window to the next, in 1..size.
+        batch: Windows predicted together.
+        scales: Sizes the windows are predicted at, relative to `size`; their mean is taken.
+        flip: Also predict every window mirrored left to right.
+
+    Yields:
+        Blocks of at most `size` rows, in order and without gaps or overlaps.
+
+    Raises:
+        ValueError: Height, width or stride is out of range, or `predict` gives another shape than promised.
+    """
+    rows, columns = window_starts(height, size, stride), window_starts(width, size, stride)
+    weight = blending_window(size)
+    band = np.zeros((num_classes, size, max(width, size)), dtype=np.float32)
+    weights = np.zeros(band.shape[1:], dtype=np.float32)
+    for row, following in zip(rows, [*rows[1:], height], strict=True):
+        for first in range(0, len(columns), batch):
+            chunk = columns[first : first + batch]
+            windows = np.stack([_read_padded(read, row, column, (height, width), size) for column in chunk])
+            probabilities = _predict_views(predict, windows, num_classes, scales, flip)
+            for column, values in zip(chunk, probabilities, strict=True):
+                band[:, :, column : column + size] += values * weight
+                weights[:, column : column + size] += weight
+        done = following - row
+        yield RowBlock(row, np.divide(band[:, :done, :width], weights[:done, :width], dtype=np.float32))
+        _shift_up(band, done)
+        _shift_up(weights, done)
+
+
+def flip_and_scale(
+    predict_logits: Callable[[Tensor], Tensor],
+    images: Tensor,
+    scales: Sequence[float] = (1.0,),
+    flip: bool = False,
+) -> Tensor:
+    """Mean class probabilities over scales and left-right mirroring.
+
+    Args:
+        predict_logits: (B, 3, h, w) -> (B, C, any height, any width) logits.
+        images: (B, 3, H, W) float, as the network takes them.
+        scales: Sizes relative to the input.
+        flip: Also predict each scale mirrored.
+
+    Returns:
+        (B, C, H, W) probabilities: per view, logits brought to the input's size, softmax; then the mean.
+
+    Raises:
+        ValueError: `scales` is empty.
+    """
+    return _mean_over_views(predict_logits, images, scales, flip, lambda logits: logits.softmax(dim=1))
+
+
+def _mean_over_views(
+    predict: Callable[[Tensor], Tensor],
+    images: Tensor,
+    scales: Sequence[float],
+    flip: bool,
+    activation: Callable[[Tensor], Tensor],
+) -> Tensor:
+    if not scales:
+        raise ValueError("scales is empty, give at least one, e.g. (1.0,)")
+    height, width = images.shape[-2:]
+
+    def view(scaled: Tensor, mirrored: bool) -> Tensor:
+        maps = _resize(predict(scaled.flip(-1) if mirrored else scaled), height, width)
+        return activation(maps.flip(-1) if mirrored else maps)
+
+    total = torch.zeros((), device=images.device)
+    for scale in scales:
+        scaled = _resize(images, max(round(height * scale), 1), max(round(width * scale), 1))
+        for mirrored in (False, True) if flip else (False,):
+            total = total + view(scaled, mirrored)
+    return total / (len(scales) * (1 + flip))
+
+
+def _resize(maps: Tensor, height: int, width: int) -> Tensor:
+    if maps.shape[-2:] == (height, width):
+        return maps
+    return F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
+
+
+def _predict_views(
+    predict: PredictBatch, windows: NDArray[np.uint8], num_classes: int, scales: Sequence[float], flip: bool
+) -> NDArray[np.float32]:
+    """`predict` on (B, H, W, bands) uint8 windows, averaged over views, as (B, C, H, W) float32."""
+
+    def predict_tensor(images: Tensor) -> Tensor:
+        pixels = images.round().to(torch.uint8).movedim(1, -1).contiguous().numpy()
+        probabilities = torch.from_numpy(np.asarray(predict(pixels), dtype=np.float32))
+        expected = (len(pixels), num_classes, *pixels.shape[1:3])
+        if probabilities.shape != expected:
+            raise ValueError(f"predict gave shape {tuple(probabilities.shape)}, expected {expected}")
+        return probabilities
+
+    images = torch.from_numpy(windows).movedim(-1, 1).float()
+    averaged: NDArray[np.float32] = _mean_over_views(
+        predict_tensor, images, scales, flip, lambda maps: maps
+    ).numpy()
+    return averaged
+
+
+def _read_padded(
+    read: ReadWindow, row: int, column: int, scene: tuple[int, int], size: int
+) -> NDArray[np.uint8]:
+    pixels = read(row, column, min(size, scene[0]), min(size, scene[1]))
+    missing = size - pixels.shape[0], size - pixels.shape[1]
+    return (
+        np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect") if any(missing) else pixels
+    )
+
+
+def _shift_up(band: NDArray[np.float32], rows: int) -> None:
+    """Moves rows (the last but one axis) up in place and clears what they leave."""
+    kept = band.shape[-2] - rows
+    if kept > 0:
+        band[..., :kept, :] = band[..., rows:, :].copy()
+    band[..., max(kept, 0) :, :] = 0

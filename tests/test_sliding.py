@@ -1,0 +1,159 @@
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from ome.geo.sliding import blending_window, flip_and_scale, predict_windows, window_starts
+
+SCENE = np.random.default_rng(0).integers(0, 256, (53, 71, 3)).astype(np.uint8)
+
+
+def read(row: int, column: int, height: int, width: int) -> np.ndarray:
+    assert row >= 0
+    assert column >= 0
+    window = SCENE[row : row + height, column : column + width]
+    assert window.shape == (height, width, 3), "read outside the scene"
+    return window
+
+
+def position_dependent(batch: np.ndarray) -> np.ndarray:
+    """Three maps that depend on the pixel, on its place in the window and on the whole window."""
+    pixels = batch.astype(np.float32) / 255
+    place = np.linspace(0, 1, batch.shape[1], dtype=np.float32)[None, :, None] * np.ones(
+        batch.shape[:3], "f4"
+    )
+    return np.stack(
+        [pixels[..., 0], place, np.ones_like(place) * pixels.mean((1, 2, 3))[:, None, None]], axis=1
+    )
+
+
+def per_pixel(batch: np.ndarray) -> np.ndarray:
+    return np.moveaxis(batch.astype(np.float32) / 255, -1, 1)
+
+
+def predict_scene(predict, size, stride, *, height=53, width=71, batch=3, **views) -> np.ndarray:  # noqa: ANN001, ANN003
+    arguments = {"size": size, "stride": stride, "batch": batch, **views}
+    blocks = list(predict_windows(read, height, width, predict, 3, **arguments))
+    heights = [block.probabilities.shape[1] for block in blocks]
+    assert [block.row for block in blocks] == np.cumsum([0, *heights[:-1]]).tolist()
+    assert max(heights) <= size
+    result = np.concatenate([block.probabilities for block in blocks], axis=1)
+    assert result.dtype == np.float32
+    assert result.shape == (3, height, width)
+    return result
+
+
+@pytest.mark.parametrize(("size", "stride"), [(16, 16), (16, 8), (16, 5), (20, 1), (53, 30)])
+def test_equals_accumulating_the_whole_scene_at_once(size: int, stride: int) -> None:
+    total, weights = np.zeros((3, 53, 71)), np.zeros((53, 71))
+    for row in {min(start, 53 - size) for start in range(0, 53, stride)}:
+        for column in {min(start, 71 - size) for start in range(0, 71, stride)}:
+            here = slice(row, row + size), slice(column, column + size)
+            total[:, *here] += position_dependent(SCENE[here][None])[0] * blending_window(size)
+            weights[here] += blending_window(size)
+    np.testing.assert_allclose(predict_scene(position_dependent, size, stride), total / weights, atol=1e-5)
+
+
+@pytest.mark.parametrize("stride", [16, 9, 4])
+def test_a_predictor_blind_to_position_leaves_no_seam(stride: int) -> None:
+    np.testing.assert_allclose(
+        predict_scene(per_pixel, 16, stride), np.moveaxis(SCENE / 255, -1, 0), atol=1e-6
+    )
+
+
+def test_stride_equal_to_size_is_plain_tiling() -> None:
+    result = predict_scene(position_dependent, 16, 16, height=48, width=64)
+    for row in range(0, 48, 16):
+        for column in range(0, 64, 16):
+            here = slice(row, row + 16), slice(column, column + 16)
+            np.testing.assert_allclose(result[:, *here], position_dependent(SCENE[here][None])[0], atol=1e-6)
+
+
+@pytest.mark.parametrize(("height", "width"), [(10, 71), (53, 1), (3, 4), (1, 1)])
+def test_a_scene_smaller_than_the_window(height: int, width: int) -> None:
+    result = predict_scene(per_pixel, 32, 16, height=height, width=width)
+    np.testing.assert_allclose(result, np.moveaxis(SCENE[:height, :width] / 255, -1, 0), atol=1e-6)
+
+
+def test_small_scenes_are_extended_by_reflection() -> None:
+    seen = []
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        seen.append(batch)
+        return per_pixel(batch)
+
+    predict_scene(predict, 8, 8, height=6, width=5)
+    rows, columns = [0, 1, 2, 3, 4, 5, 4, 3], [0, 1, 2, 3, 4, 3, 2, 1]
+    np.testing.assert_array_equal(seen[0][0], SCENE[np.ix_(rows, columns)])
+
+
+def test_batches_are_no_larger_than_asked_and_views_are_averaged() -> None:
+    shapes = []
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        shapes.append(batch.shape)
+        return np.full((len(batch), 3, *batch.shape[1:3]), 1 / 3, dtype=np.float32)
+
+    result = predict_scene(predict, 16, 8, batch=4, scales=(0.5, 1.0, 1.5), flip=True)
+    np.testing.assert_allclose(result, 1 / 3, atol=1e-6)
+    assert {shape[0] for shape in shapes} == {4}
+    assert {shape[1:] for shape in shapes} == {(8, 8, 3), (16, 16, 3), (24, 24, 3)}
+
+
+def test_mirrored_views_are_mirrored_back() -> None:
+    def left_to_right(batch: np.ndarray) -> np.ndarray:
+        ramp = np.linspace(0, 1, batch.shape[2], dtype=np.float32)
+        return np.stack(
+            [per_pixel(batch)[:, 0], np.broadcast_to(ramp, batch.shape[:3]), batch[..., 1] / 255], axis=1
+        )
+
+    result = predict_scene(left_to_right, 16, 16, height=48, width=64, flip=True)
+    np.testing.assert_allclose(result[0], SCENE[:48, :64, 0] / 255, atol=1e-6)
+    np.testing.assert_allclose(result[1], 0.5, atol=1e-6)
+
+
+def test_memory_is_a_band_of_rows_whatever_the_height() -> None:
+    def blank(_row: int, _column: int, height: int, width: int) -> np.ndarray:
+        return np.zeros((height, width, 3), dtype=np.uint8)
+
+    tracemalloc.start()
+    for _ in predict_windows(blank, 3200, 512, per_pixel, 3, size=32, stride=16, batch=2):
+        pass
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    band, scene = (3 * rows * 512 * 4 for rows in (32, 3200))
+    assert band < peak < scene / 10
+
+
+def test_windows_cover_an_axis_and_the_last_is_shifted_to_its_edge() -> None:
+    assert window_starts(100, 40, 30) == [0, 30, 60]
+    assert window_starts(101, 40, 30) == [0, 30, 60, 61]
+    assert window_starts(40, 40, 30) == [0]
+    assert window_starts(7, 40, 30) == [0]
+
+
+def test_gaps_and_wrong_shapes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"stride is 17, must be within 1\.\.16"):
+        predict_scene(per_pixel, 16, 17)
+    with pytest.raises(ValueError, match=r"gave shape \(3, 1, 16, 16\), expected \(3, 3, 16, 16\)"):
+        predict_scene(lambda batch: per_pixel(batch)[:, :1], 16, 16)
+    with pytest.raises(ValueError, match="scales is empty"):
+        predict_scene(per_pixel, 16, 16, scales=())
+
+
+def test_flip_and_scale_is_the_mean_softmax_of_all_views() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, 12, 16, generator=generator)
+    network = torch.nn.Conv2d(3, 4, 3, stride=2, padding=1).requires_grad_(False)
+
+    expected = torch.zeros(2, 4, 12, 16)
+    for size in [(6, 8), (12, 16)]:
+        for mirror in (False, True):
+            view = torch.nn.functional.interpolate(images, size=size, mode="bilinear")
+            logits = network(torch.flip(view, [3]) if mirror else view)
+            logits = torch.nn.functional.interpolate(logits, size=(12, 16), mode="bilinear")
+            expected += torch.softmax(torch.flip(logits, [3]) if mirror else logits, 1) / 4
+    result = flip_and_scale(network, images, scales=(0.5, 1.0), flip=True)
+    torch.testing.assert_close(result, expected)
+    torch.testing.assert_close(flip_and_scale(network, images).sum(1), torch.ones(2, 12, 16))
