@@ -1,11 +1,14 @@
 import json
+import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed import destroy_process_group, init_process_group
 from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_jaccard_index
 
 from ome.scoring.confusion import ConfusionMetric, Scores, confusion_matrix
@@ -36,15 +39,16 @@ def test_equals_the_original_implementation() -> None:
     np.testing.assert_allclose(scores.recall, golden["recall_axis1"], rtol=0, atol=1e-12)
 
 
-def test_matrix_equals_a_loop_over_pixels() -> None:
-    prediction, reference = random_maps(4)
-    expected = np.zeros((4, 4), dtype=int)
+@pytest.mark.parametrize("num_classes", [4, 20])  # 20 * 20 does not fit the byte of a label
+def test_matrix_equals_a_loop_over_pixels(num_classes: int) -> None:
+    prediction, reference = random_maps(num_classes)
+    expected = np.zeros((num_classes, num_classes), dtype=int)
     for predicted, true in zip(prediction.ravel().tolist(), reference.ravel().tolist(), strict=True):
         if true != 255:
             expected[true, predicted] += 1
-    np.testing.assert_array_equal(confusion_matrix(prediction, reference, 4), expected)
+    np.testing.assert_array_equal(confusion_matrix(prediction, reference, num_classes), expected)
     tensors = torch.from_numpy(prediction), torch.from_numpy(reference)
-    np.testing.assert_array_equal(confusion_matrix(*tensors, 4), expected)
+    np.testing.assert_array_equal(confusion_matrix(*tensors, num_classes), expected)
 
 
 def test_matrix_and_iou_equal_torchmetrics() -> None:
@@ -134,31 +138,40 @@ def test_metric_accumulates_batches_and_resets() -> None:
     np.testing.assert_array_equal(metric.compute(), confusion_matrix(prediction, reference, 4))
     np.testing.assert_array_equal(first, confusion_matrix(prediction[:1], reference[:1], 4))
     metric.reset()
-    assert int(metric.compute().sum()) == 0
+    assert int(metric.matrix.sum()) == 0
 
 
-PROCESS = """
-import sys
-import numpy as np, torch
-from ome.scoring.confusion import ConfusionMetric
-rank, folder = int(sys.argv[1]), sys.argv[2]
-torch.set_num_threads(1)
-torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-maps = np.load(f"{folder}/maps.npz")
-metric = ConfusionMetric(4)
-for index in range(rank, len(maps["prediction"]), 2):
-    metric.update(torch.from_numpy(maps["prediction"][index]), torch.from_numpy(maps["reference"][index]))
-np.save(f"{folder}/matrix{rank}.npy", metric.compute().numpy())
-torch.distributed.destroy_process_group()
-"""
+def matrix_of_every_second_map(rank: int, folder: Path) -> np.ndarray:
+    """What one of two processes computes; `maps.npz` lies in the folder they meet in."""
+    init_process_group(
+        "gloo",
+        init_method=f"file://{folder}/store",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=90),
+    )
+    try:
+        maps = np.load(folder / "maps.npz")
+        metric = ConfusionMetric(4)
+        for index in range(rank, len(maps["prediction"]), 2):
+            metric.update(*(torch.from_numpy(maps[name][index]) for name in ("prediction", "reference")))
+        return metric.compute().numpy()
+    finally:
+        destroy_process_group()
 
 
 def test_two_processes_count_what_one_does(tmp_path: Path) -> None:
     prediction, reference = random_maps(4)
     np.savez(tmp_path / "maps.npz", prediction=prediction, reference=reference)
-    commands = [[sys.executable, "-c", PROCESS, str(rank), str(tmp_path)] for rank in range(2)]
-    processes = [subprocess.Popen(command) for command in commands]
-    assert [process.wait(timeout=120) for process in processes] == [0, 0]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen([sys.executable, __file__, str(tmp_path)], env=environment) as other:
+        matrix = matrix_of_every_second_map(0, tmp_path)
+    assert other.returncode == 0
     expected = confusion_matrix(prediction, reference, 4)
-    for rank in range(2):
-        np.testing.assert_array_equal(np.load(tmp_path / f"matrix{rank}.npy"), expected)
+    np.testing.assert_array_equal(matrix, expected)
+    np.testing.assert_array_equal(np.load(tmp_path / "other.npy"), expected)
+
+
+if __name__ == "__main__":
+    meeting_place = Path(sys.argv[1])
+    np.save(meeting_place / "other.npy", matrix_of_every_second_map(1, meeting_place))

@@ -215,11 +215,11 @@ class ConfusionMetric(Metric):
 
     def update(self, prediction: Tensor, reference: Tensor) -> None:
         """Adds a batch; see `count_pixels`."""
-        self.matrix += count_pixels(prediction, reference, self.num_classes)
+        self.matrix = self.matrix + count_pixels(prediction, reference, self.num_classes)
 
     def compute(self) -> Tensor:
         """The (C, C) int64 matrix of everything seen by all processes; rows are the reference."""
-        return self.matrix.clone()
+        return self.matrix
 
     def scores(self, names: Sequence[str]) -> Scores:
         """The scores of everything seen by all processes; every process must call this."""
