@@ -1,0 +1,45 @@
+"""One entry to every backbone: ResNet38d or any encoder of segmentation-models-pytorch and timm."""
+
+from ome.errors import UserError
+from ome.networks.encoder import EncoderBackbone
+from ome.networks.features import Backbone, Features, freeze_batchnorm
+from ome.networks.resnet38d import ResNet38d
+from ome.networks.weights import load_encoder, load_weights, looks_like_file
+
+__all__ = ["Backbone", "Features", "build_backbone", "freeze_batchnorm"]
+
+
+def build_backbone(
+    name: str, weights: str | None = None, output_stride: int = 8, in_channels: int = 3
+) -> Backbone:
+    """Builds a backbone for the classifier.
+
+    Args:
+        name: "resnet38d", a segmentation-models-pytorch encoder ("resnet50", "mobilenet_v2"), or a timm model
+            ("resnet50d", "tu-resnet50d").
+        weights: None for random weights, a local file, or the name of published weights ("imagenet").
+        output_stride: Input pixels to a cell of the last feature map: 8, 16 or 32. ResNet38d has 8.
+        in_channels: Bands of the input image. Weights for three bands are spread over any other number.
+
+    Raises:
+        UserError: The name, the stride or the weights do not exist or do not fit together.
+    """
+    if name != "resnet38d":
+        backbone = EncoderBackbone(name, output_stride, in_channels)
+        if weights is not None:
+            load_encoder(backbone.encoder, name, weights)
+        return backbone
+    if output_stride != ResNet38d.output_stride:
+        raise UserError(
+            f"resnet38d has output stride {ResNet38d.output_stride}; "
+            f"backbone.output_stride={output_stride} is for other encoders"
+        )
+    resnet38d = ResNet38d(in_channels)
+    if weights is not None:
+        if not looks_like_file(weights):
+            raise UserError(
+                f"no hub holds weights {weights!r} of resnet38d; "
+                "give a local file: backbone.weights=/path/file.pth"
+            )
+        load_weights(resnet38d, weights)
+    return resnet38d

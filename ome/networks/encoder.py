@@ -1,0 +1,144 @@
+"""Any segmentation-models-pytorch or timm encoder in the place of the classifier's backbone."""
+
+import difflib
+import warnings
+
+import segmentation_models_pytorch as smp
+import timm
+import torch
+from torch import Tensor, nn
+
+from ome.errors import UserError
+from ome.networks.features import Backbone, Features, pad_to_multiple
+
+TIMM_PREFIX = "tu-"
+_DEEPEST_STRIDE = 32
+_PROBE = 64
+# The libraries refuse an unsuitable encoder, stride or size with whichever of these their code meets first.
+_REFUSALS = (
+    ValueError,
+    TypeError,
+    KeyError,
+    AttributeError,
+    NotImplementedError,
+    AssertionError,
+    RuntimeError,
+)
+
+
+def resolve_encoder(name: str) -> str:
+    """Finds the name segmentation-models-pytorch knows an encoder by.
+
+    Args:
+        name: A segmentation-models-pytorch encoder, a timm model, or a timm model behind `tu-`.
+
+    Returns:
+        The name itself, or `tu-` and the name for a plain timm model.
+
+    Raises:
+        UserError: Neither library has such an encoder.
+    """
+    known = smp.encoders.get_encoder_names()
+    if name in known:
+        return name
+    plain = name.removeprefix(TIMM_PREFIX)
+    if timm.is_model(plain.split(".")[0]):
+        return TIMM_PREFIX + plain
+    close = difflib.get_close_matches(name, sorted({"resnet38d", *known, *timm.list_models()}), n=4)
+    hint = f"did you mean {', '.join(close)}?" if close else "see timm.list_models() for the names"
+    raise UserError(f"there is no backbone or encoder {name!r}; {hint}")
+
+
+def make_encoder(name: str, in_channels: int, output_stride: int) -> nn.Module:
+    """Builds an untrained encoder, dilated to the stride asked for.
+
+    Args:
+        name: Any name `resolve_encoder` takes.
+        in_channels: Bands of the input image.
+        output_stride: 8, 16 or 32.
+
+    Raises:
+        UserError: The encoder is unknown, has no feature pyramid or cannot be dilated.
+    """
+    resolved = resolve_encoder(name)
+    if output_stride not in {8, 16, 32}:
+        raise UserError(f"backbone.output_stride={output_stride} is none of 8, 16 and 32")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            encoder: nn.Module = smp.encoders.get_encoder(
+                resolved, in_channels=in_channels, weights=None, output_stride=output_stride
+            )
+    except _REFUSALS as error:
+        if output_stride == 32:
+            raise UserError(f"encoder {name!r} gives no pyramid of feature maps: {error}") from error
+        raise UserError(_cannot_dilate(name, output_stride)) from error
+    return encoder
+
+
+def _cannot_dilate(name: str, output_stride: int) -> str:
+    return (
+        f"encoder {name!r} cannot be dilated to output stride {output_stride}; "
+        "set backbone.output_stride=32 or take another encoder"
+    )
+
+
+class EncoderBackbone(Backbone):
+    """An encoder whose last two stages feed the heads.
+
+    `Features.low` is the penultimate stage; `.middle` and `.final` are the last one. The stem and every
+    stage up to stride 4 count as `frozen` when pretrained.
+
+    Args:
+        name: Any name `resolve_encoder` takes.
+        output_stride: 8, 16 or 32.
+        in_channels: Bands of the input image.
+
+    Raises:
+        UserError: The encoder is unknown or does not reach the output stride.
+    """
+
+    def __init__(self, name: str, output_stride: int = 8, in_channels: int = 3) -> None:
+        super().__init__()
+        self.encoder = make_encoder(name, in_channels, output_stride)
+        self.in_channels = in_channels
+        self.output_stride = output_stride
+        stages = self._probe(name)
+        self.channels = (stages[-2].shape[1], stages[-1].shape[1], stages[-1].shape[1])
+        if stages[-1].shape[2] != _PROBE // output_stride:
+            raise UserError(_cannot_dilate(name, output_stride))
+        # Libraries name their stages differently; what the map at stride 4 depends on is stem and first stage.
+        early = next(stage for stage in stages if stage.shape[1] and stage.shape[2] == _PROBE // 4)
+        names, parameters = zip(*self.named_parameters(), strict=True)
+        gradients = torch.autograd.grad(early.sum(), parameters, allow_unused=True)
+        self.frozen = tuple(n for n, gradient in zip(names, gradients, strict=True) if gradient is not None)
+
+    def _probe(self, name: str) -> list[Tensor]:
+        """Runs a small blank image through, in eval mode so that no statistic changes."""
+        self.encoder.eval()
+        try:
+            with torch.enable_grad():
+                stages: list[Tensor] = self.encoder(torch.zeros(1, self.in_channels, _PROBE, _PROBE))
+        except _REFUSALS as error:
+            line = str(error).partition("\n")[0]
+            raise UserError(
+                f"encoder {name!r} does not take images of any size ({line}); take a convolutional encoder"
+            ) from error
+        self.encoder.train()
+        return stages
+
+    def forward(self, image: Tensor) -> Features:
+        """Computes the features; see `Backbone.forward`.
+
+        Several encoders take sizes divisible by their deepest stride only, so the image is extended to that
+        and each map is cut back.
+        """
+        padded = pad_to_multiple(image, _DEEPEST_STRIDE)
+        low, final = (_cut(stage, image, padded) for stage in self.encoder(padded)[-2:])
+        return Features(low, final, final)
+
+
+def _cut(stage: Tensor, image: Tensor, padded: Tensor) -> Tensor:
+    stride = padded.shape[2] // stage.shape[2]
+    height, width = (-(-size // stride) for size in image.shape[2:])
+    return stage[:, :, :height, :width]

@@ -1,0 +1,94 @@
+"""Published encoder weights: from their hub, or from its cache on this machine."""
+
+import logging
+import socket
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import huggingface_hub
+import segmentation_models_pytorch as smp
+import timm
+from huggingface_hub import constants
+from torch import Tensor, nn
+
+from ome.errors import UserError
+from ome.networks.encoder import TIMM_PREFIX, resolve_encoder
+
+
+def published_weights(name: str) -> list[str]:
+    """Lists the names of an encoder's published weights.
+
+    Args:
+        name: Any name `resolve_encoder` takes.
+
+    Returns:
+        Names to give as `weights`: "imagenet" first where it exists; for timm also tags such as "a1_in1k".
+    """
+    resolved = resolve_encoder(name)
+    if not resolved.startswith(TIMM_PREFIX):
+        return list(smp.encoders.encoders[resolved]["pretrained_settings"])
+    tagged = timm.list_pretrained(_timm_model(resolved))
+    return ["imagenet", *(model.partition(".")[2] for model in tagged)] if tagged else []
+
+
+def download_encoder(name: str, weights: str) -> dict[str, Tensor]:
+    """Gets published weights of an encoder for three bands.
+
+    Args:
+        name: Any name `resolve_encoder` takes.
+        weights: One of `published_weights(name)`.
+
+    Returns:
+        The encoder's state dict.
+
+    Raises:
+        UserError: There are no such weights, or they can be neither found in the cache nor downloaded.
+    """
+    resolved = resolve_encoder(name)
+    available = published_weights(name)
+    if weights not in available:
+        raise UserError(
+            f"encoder {name!r} has no published weights {weights!r} (there are: "
+            f"{', '.join(available) or 'none'}); for a local file give its path: backbone.weights=/path/file.pth"
+        )
+    if resolved.startswith(TIMM_PREFIX) and weights != "imagenet":
+        resolved = f"{TIMM_PREFIX}{_timm_model(resolved)}.{weights}"
+    try:
+        with _no_vain_retries():
+            encoder: nn.Module = smp.encoders.get_encoder(
+                resolved, weights=True if resolved.startswith(TIMM_PREFIX) else weights
+            )
+    except Exception as error:
+        # Each client library under the hub raises a family of its own.
+        raise UserError(
+            f"cannot download weights {weights!r} of encoder {name!r} ({type(error).__name__}); "
+            "download them elsewhere and give the file: backbone.weights=/path/file.pth"
+        ) from error
+    return dict(encoder.state_dict())
+
+
+def _timm_model(resolved: str) -> str:
+    return resolved.removeprefix(TIMM_PREFIX).split(".")[0]
+
+
+@contextmanager
+def _no_vain_retries() -> Iterator[None]:
+    """Lets the hub client look in its cache only where the hub's host name does not resolve.
+
+    Left alone it retries each file for half a minute and logs every attempt.
+    """
+    offline, verbosity = constants.HF_HUB_OFFLINE, huggingface_hub.logging.get_verbosity()
+    host = urlsplit(constants.ENDPOINT).hostname or ""
+    try:
+        if not urllib.request.getproxies():
+            socket.getaddrinfo(host, 443)
+    except OSError:
+        constants.HF_HUB_OFFLINE = True
+    huggingface_hub.logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        constants.HF_HUB_OFFLINE = offline
+        huggingface_hub.logging.set_verbosity(verbosity)

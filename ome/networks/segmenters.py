@@ -1,0 +1,94 @@
+"""Segmentation networks of segmentation-models-pytorch that take images of any size."""
+
+import difflib
+from collections.abc import Callable
+from functools import partial
+from typing import Final
+
+import segmentation_models_pytorch as smp
+from torch import Tensor, nn
+
+from ome.errors import UserError
+from ome.networks.encoder import resolve_encoder
+from ome.networks.features import pad_to_multiple
+from ome.networks.weights import load_encoder
+
+SEGMENTERS: Final[dict[str, Callable[..., nn.Module]]] = {
+    "deeplabv3plus": smp.DeepLabV3Plus,
+    "fpn": smp.FPN,
+    # As published: the whole encoder, dilated to stride 8. The library's default cuts it after three stages
+    # and keeps the others as parameters without gradients, which distributed training refuses.
+    "pspnet": partial(smp.PSPNet, encoder_depth=5, output_stride=8),
+    "segformer": smp.Segformer,
+    "unet": smp.Unet,
+    "upernet": smp.UPerNet,
+}
+# The deepest stride of any encoder; maps of all stages then line up.
+_MULTIPLE = 32
+
+
+class Segmenter(nn.Module):
+    """A segmentation network for images of any size.
+
+    Args:
+        network: Takes images with height and width divisible by 32, gives logits of the same size.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The part that pretrained weights belong to."""
+        return self.network.get_submodule("encoder")
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Computes class logits.
+
+        Args:
+            image: Normalised images (B, bands, H, W), float.
+
+        Returns:
+            Logits (B, C, H, W).
+        """
+        height, width = image.shape[2:]
+        logits: Tensor = self.network(pad_to_multiple(image, _MULTIPLE))
+        return logits[:, :, :height, :width]
+
+
+def build_segmenter(
+    name: str, encoder: str, num_classes: int, weights: str | None = None, in_channels: int = 3
+) -> Segmenter:
+    """Builds a segmentation network.
+
+    Args:
+        name: One of `SEGMENTERS`.
+        encoder: A segmentation-models-pytorch encoder or a timm model, with or without `tu-`.
+        num_classes: Number of classes C.
+        weights: The encoder's: None for random weights, a local file, or the name of published weights.
+        in_channels: Bands of the input image.
+
+    Raises:
+        UserError: There is no such network, encoder or weights, or they do not fit together.
+    """
+    if name not in SEGMENTERS:
+        close = difflib.get_close_matches(name, SEGMENTERS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise UserError(f"there is no segmenter {name!r} (there are: {', '.join(SEGMENTERS)}){hint}")
+    if encoder == "resnet38d":
+        raise UserError(
+            "resnet38d serves the classifier only; give the segmenter another: segmenter.encoder=resnet50"
+        )
+    resolved = resolve_encoder(encoder)
+    try:
+        network = SEGMENTERS[name](
+            encoder_name=resolved, encoder_weights=None, in_channels=in_channels, classes=num_classes
+        )
+    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
+        line = str(error).partition("\n")[0]
+        raise UserError(f"segmenter {name!r} cannot use encoder {encoder!r}: {line}") from error
+    segmenter = Segmenter(network)
+    if weights is not None:
+        load_encoder(segmenter.encoder, encoder, weights)
+    return segmenter

@@ -1,0 +1,189 @@
+"""Loading weights: published checkpoints, files converted from other libraries, and the hubs."""
+
+import logging
+import pickle
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from ome.errors import UserError
+from ome.networks.hub import download_encoder
+from ome.networks.mxnet import read_resnet38d
+
+logger = logging.getLogger(__name__)
+
+SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors", ".params")
+# What checkpoints and wrappers put before a network's own names; ignored on both sides of the comparison.
+_WRAPPERS = frozenset({"module", "model", "network", "backbone", "encoder", "state_dict", "_orig_mod"})
+_ENOUGH = 0.9
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """What a checkpoint gave a network.
+
+    Attributes:
+        loaded: The network's tensors that were set.
+        missing: The network's tensors the checkpoint lacks; they keep their initial values.
+        unexpected: The checkpoint's tensors the network has no place for, such as a classifier head.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+
+def looks_like_file(weights: str) -> bool:
+    """Tells a path from the name of published weights."""
+    return "/" in weights or "\\" in weights or weights.endswith(SUFFIXES) or Path(weights).is_file()
+
+
+def load_weights(module: nn.Module, source: Path | str) -> LoadReport:
+    """Loads a local checkpoint into a network.
+
+    Tensors are matched by name after wrapper prefixes ("module.", "backbone.", "encoder.", ...) are taken
+    off on both sides. A first convolution for three bands is spread over any other number of bands.
+
+    Args:
+        module: The network; its tensors are overwritten in place.
+        source: A `.pth`-like file (a state dict, bare or under "state_dict"), a `.safetensors` file, or an
+            MXNet `.params` file of ResNet38d.
+
+    Returns:
+        Which tensors were loaded, which are missing and which were left out. Also written to the log.
+
+    Raises:
+        UserError: The file is missing, unreadable, or fits less than nine tenths of the network.
+    """
+    return load_tensors(module, read_checkpoint(Path(source)), str(source))
+
+
+def load_encoder(encoder: nn.Module, name: str, weights: str) -> LoadReport:
+    """Loads a local file or published weights into a segmentation-models-pytorch or timm encoder.
+
+    Args:
+        encoder: What `segmentation_models_pytorch.encoders.get_encoder` built.
+        name: The encoder's name.
+        weights: A path, or a name such as "imagenet" (timm: also a tag such as "a1_in1k").
+
+    Raises:
+        UserError: There are no such weights, the hub cannot be reached, or the file does not fit.
+    """
+    if looks_like_file(weights):
+        return load_weights(encoder, weights)
+    return load_tensors(encoder, download_encoder(name, weights), f"{name} {weights}")
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> LoadReport:
+    """Copies tensors into a network by name; see `load_weights`.
+
+    Args:
+        module: The network.
+        tensors: The checkpoint's tensors by name.
+        source: What to call the checkpoint in messages.
+
+    Raises:
+        UserError: Shapes differ, or fewer than nine tenths of the network's tensors are there.
+    """
+    own, given = _by_bare_name(module.state_dict()), _by_bare_name(tensors)
+    fitting: dict[str, Tensor] = {}
+    misfits = []
+    for bare, (name, tensor) in own.items():
+        if bare in given:
+            value = _spread_bands(given[bare][1], tensor.shape)
+            if value.shape == tensor.shape:
+                fitting[name] = value
+            else:
+                misfits.append(f"{name} {list(value.shape)} instead of {list(tensor.shape)}")
+    if misfits:
+        raise UserError(
+            f"{source}: {len(misfits)} tensors have another shape than the network's: {_few(misfits)}"
+        )
+    # Checkpoints older than the counter lack it, and nothing but training with momentum=None reads it.
+    required = [name for name, _ in own.values() if not name.endswith("num_batches_tracked")]
+    missing = tuple(name for name in required if name not in fitting)
+    if len(missing) > (1 - _ENOUGH) * len(required):
+        raise UserError(
+            f"{source}: {len(missing)} of the network's {len(required)} tensors are not in it "
+            f"({_few(missing)}); it has {_few(tensors)}: these are another network's weights"
+        )
+    module.load_state_dict(fitting, strict=False)
+    unexpected = tuple(name for bare, (name, _) in given.items() if bare not in own)
+    logger.info("%s: %d tensors loaded, left out: %s", source, len(fitting), _few(unexpected) or "none")
+    if missing:
+        logger.warning("%s: %d tensors keep random values: %s", source, len(missing), _few(missing))
+    return LoadReport(tuple(fitting), missing, unexpected)
+
+
+def read_checkpoint(path: Path) -> dict[str, Tensor]:
+    """Reads a checkpoint's tensors without unpickling anything but tensors and plain containers.
+
+    Raises:
+        UserError: There is no such file, or it holds no tensors that can be read safely.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no weights file {path}; give another: backbone.weights=/path/file.pth")
+    try:
+        if path.suffix == ".params":
+            return read_resnet38d(path)
+        if path.suffix == ".safetensors":
+            return dict(safetensors.torch.load_file(path))
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is not a checkpoint of plain tensors; save its state dict alone: "
+            "torch.save(model.state_dict(), 'file.pth')"
+        ) from error
+    except (OSError, RuntimeError, ValueError, EOFError, KeyError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} is truncated or not a checkpoint; copy or download it again") from error
+    for key in ("state_dict", "model_state_dict", "model"):
+        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
+            content = content[key]
+    tensors = (
+        {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
+        if isinstance(content, Mapping)
+        else {}
+    )
+    if not tensors:
+        raise UserError(
+            f"{path} holds no named tensors; give a file written by torch.save(model.state_dict(), ...)"
+        )
+    return tensors
+
+
+def _bare(name: str) -> str:
+    parts = name.split(".")
+    while len(parts) > 1 and parts[0] in _WRAPPERS:
+        parts = parts[1:]
+    return ".".join(parts)
+
+
+def _by_bare_name(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+    bare = {_bare(name): (name, tensor) for name, tensor in tensors.items()}
+    if len(bare) == len(tensors):
+        return bare
+    return {name: (name, tensor) for name, tensor in tensors.items()}
+
+
+def _few(names: Iterable[str], count: int = 3) -> str:
+    listed = list(names)
+    return ", ".join(listed[:count]) + (", ..." if len(listed) > count else "")
+
+
+def _spread_bands(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """Spreads a kernel (out, 3, k, k) over another number of bands; a grey image's response stays alike."""
+    if tensor.ndim != 4 or tensor.shape[1] != 3 or shape[1] == 3 or len(shape) != 4:
+        return tensor
+    if (tensor.shape[0], *tensor.shape[2:]) != (shape[0], *shape[2:]):
+        return tensor
+    if shape[1] == 1:
+        return tensor.sum(dim=1, keepdim=True)
+    return tensor[:, torch.arange(shape[1]) % 3] * (3 / shape[1])
