@@ -1,0 +1,227 @@
+"""Fully connected CRF by mean-field inference, many runs over one image at a time.
+
+The model is that of Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge
+Potentials", NIPS 2011: unary -log p, Potts compatibility, a Gaussian kernel on positions and a bilateral
+kernel on positions and colours, both symmetrically normalised. The kernels depend on the image alone, so
+their lattices are built once and every run of a batch goes through them together.
+
+Names of dimensions: R runs, K classes, N = H * W pixels.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.errors import UserError
+from ome.pseudo.lattice import splat_blur_slice, symmetric_kernel
+from ome.pseudo.mean_field import EXP_RANGE, mean_field, pack, unpack
+from ome.pseudo.simplices import Float
+
+LEAST_PROBABILITY = 1e-5
+BLOCK = 16  # pixels are visited in blocks of this side, so that lattice vertices stay in the cache
+
+
+@dataclass(frozen=True)
+class CrfParameters:
+    """Constants of the CRF.
+
+    Args:
+        iterations: Mean-field updates, at least 0.
+        gaussian_sxy: Standard deviation of the Gaussian kernel, pixels.
+        gaussian_weight: Its weight, at least 0.
+        bilateral_sxy: Standard deviation of the bilateral kernel in space, pixels.
+        bilateral_srgb: Its standard deviation in colour, grey levels of 0..255.
+        bilateral_weight: Its weight, at least 0.
+
+    Raises:
+        UserError: If a value is out of its range.
+    """
+
+    iterations: int = 10
+    gaussian_sxy: float = 1.0
+    gaussian_weight: float = 3.0
+    bilateral_sxy: float = 67.0
+    bilateral_srgb: float = 3.0
+    bilateral_weight: float = 4.0
+
+    def __post_init__(self) -> None:
+        for name in ("iterations", "gaussian_weight", "bilateral_weight"):
+            if not getattr(self, name) >= 0:
+                raise UserError(f"CRF: {name} is {getattr(self, name)}; give a number of at least 0")
+        for name in ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"CRF: {name} is {getattr(self, name)}; give a standard deviation above 0")
+
+
+class Crf(Protocol):
+    """What both back ends offer."""
+
+    def infer(self, probabilities: NDArray[np.floating]) -> Float:
+        """Refines one (K, H, W) stack."""
+
+    def infer_many(self, probabilities: NDArray[np.floating]) -> Float:
+        """Refines (R, K, H, W) independent stacks."""
+
+
+class DenseCrf:
+    """The CRF of one image.
+
+    Args:
+        image: (H, W, 3) uint8.
+        parameters: Constants of the CRF.
+        threads: Threads for building and for bundles of runs. The kernels hold no lock, so that a caller with
+            many tiles does better with 1 here and a thread for each tile. The result is the same.
+
+    Raises:
+        ValueError: If the image has another shape or type.
+    """
+
+    def __init__(
+        self, image: NDArray[np.uint8], parameters: CrfParameters | None = None, threads: int = 1
+    ) -> None:
+        check_image(image)
+        self.parameters = parameters or CrfParameters()
+        self.threads = threads
+        self.height, self.width = image.shape[:2]
+        self._order = blockwise_order(self.height, self.width)
+        rows, columns = np.divmod(self._order, self.width)
+        positions = np.stack([columns, rows], 1).astype(np.float32)
+        colours = image.reshape(-1, 3)[self._order].astype(np.float32)
+        p = self.parameters
+        bilateral = np.concatenate(
+            [positions / np.float32(p.bilateral_sxy), colours / np.float32(p.bilateral_srgb)], 1
+        )
+        with ThreadPoolExecutor(threads) as pool:
+            self._gaussian, self._bilateral = pool.map(
+                symmetric_kernel,
+                (positions / np.float32(p.gaussian_sxy), bilateral),
+                (p.gaussian_weight, p.bilateral_weight),
+            )
+        # A message is largest where all pixels agree.
+        agreement = np.ones((len(positions), 1), np.float32)
+        messages = splat_blur_slice(self._gaussian, agreement) + splat_blur_slice(self._bilateral, agreement)
+        self._stabilise = bool(messages.max() > EXP_RANGE)
+
+    def infer(self, probabilities: NDArray[np.floating]) -> Float:
+        """Refines one stack.
+
+        Args:
+            probabilities: (K, H, W) in [0, 1], clipped to at least 1e-5; need not sum to 1 over classes.
+
+        Returns:
+            (K, H, W) float32 class probabilities.
+
+        Raises:
+            ValueError: If the stack is empty, not finite or of another size than the image.
+        """
+        refined: Float = self.infer_many(np.asarray(probabilities)[None])[0]
+        return refined
+
+    def infer_many(self, probabilities: NDArray[np.floating]) -> Float:
+        """Refines independent stacks in one batch; each result is what `infer` gives, up to rounding.
+
+        Args:
+            probabilities: (R, K, H, W) in [0, 1], clipped to at least 1e-5.
+
+        Returns:
+            (R, K, H, W) float32 class probabilities.
+
+        Raises:
+            ValueError: If there is no stack, or as for `infer`.
+        """
+        probabilities = np.asarray(probabilities, np.float32)
+        check_stacks(probabilities, (self.height, self.width))
+        runs, classes = probabilities.shape[:2]
+        stacks = probabilities.reshape(runs, classes, -1)
+        refined = np.empty_like(stacks)
+        lanes = bundle_lanes(runs, self.threads)
+
+        def refine(first: int) -> None:
+            bundle = slice(first, first + lanes)
+            energy = np.log(np.clip(stacks[bundle], LEAST_PROBABILITY, 1.0))
+            values = pack(energy, self._order, lanes)
+            mean_field(self._gaussian, self._bilateral, values, self.parameters.iterations, self._stabilise)
+            unpack(values, self._order, refined[bundle])
+
+        with ThreadPoolExecutor(self.threads) as pool:
+            for _ in pool.map(refine, range(0, runs, lanes)):
+                pass
+        return refined.reshape(probabilities.shape)
+
+
+class ReferenceDenseCrf:
+    """The same CRF by pydensecrf, one run after another: for comparison.
+
+    Args:
+        image: (H, W, 3) uint8.
+        parameters: Constants of the CRF.
+
+    Raises:
+        UserError: If pydensecrf is not installed.
+        ValueError: If the image has another shape or type.
+    """
+
+    def __init__(self, image: NDArray[np.uint8], parameters: CrfParameters | None = None) -> None:
+        try:
+            import pydensecrf.densecrf  # noqa: PLC0415 - optional, needs a compiler to install
+        except ImportError as error:
+            raise UserError(
+                'the reference CRF needs pydensecrf: pip install "ome[reference]", or use the built-in CRF'
+            ) from error
+        check_image(image)
+        self._dense_crf = pydensecrf.densecrf.DenseCRF2D
+        self._image = np.ascontiguousarray(image)
+        self.parameters = parameters or CrfParameters()
+
+    def infer(self, probabilities: NDArray[np.floating]) -> Float:
+        """Refines one (K, H, W) stack, see `DenseCrf.infer`."""
+        probabilities = np.asarray(probabilities, np.float32)
+        height, width = self._image.shape[:2]
+        check_stacks(probabilities[None], (height, width))
+        p = self.parameters
+        crf = self._dense_crf(width, height, len(probabilities))
+        unary = -np.log(np.clip(probabilities, LEAST_PROBABILITY, 1.0))
+        crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(len(probabilities), -1)))
+        crf.addPairwiseGaussian(sxy=p.gaussian_sxy, compat=p.gaussian_weight)
+        crf.addPairwiseBilateral(
+            sxy=p.bilateral_sxy, srgb=p.bilateral_srgb, rgbim=self._image, compat=p.bilateral_weight
+        )
+        return np.array(crf.inference(p.iterations), np.float32).reshape(probabilities.shape)
+
+    def infer_many(self, probabilities: NDArray[np.floating]) -> Float:
+        """Refines (R, K, H, W) stacks, see `DenseCrf.infer_many`."""
+        check_stacks(np.asarray(probabilities), self._image.shape[:2])
+        return np.stack([self.infer(stack) for stack in probabilities])
+
+
+def check_image(image: NDArray[np.uint8]) -> None:
+    """Raises ValueError unless the image is (H, W, 3) uint8 and has pixels."""
+    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
+        raise ValueError(f"the CRF needs an (H, W, 3) uint8 image, not {image.shape} {image.dtype}")
+
+
+def check_stacks(probabilities: NDArray[np.floating], size: tuple[int, ...]) -> None:
+    """Raises ValueError unless `probabilities` is (R, K, H, W) of the image's size, finite and not empty."""
+    if probabilities.ndim != 4 or probabilities.shape[2:] != size or probabilities.size == 0:
+        raise ValueError(
+            f"the CRF needs at least one map of size {size} in a stack, not an array of {probabilities.shape}"
+        )
+    if not np.isfinite(probabilities).all():
+        raise ValueError("the CRF's probabilities contain nan or infinity")
+
+
+def blockwise_order(height: int, width: int) -> NDArray[np.int64]:
+    """Returns (N,) the row-major indices of pixels, block after block, row-major inside a block."""
+    rows, columns = np.divmod(np.arange(height * width), width)
+    blocks = rows // BLOCK * (-(-width // BLOCK)) + columns // BLOCK
+    return np.argsort(blocks, kind="stable")
+
+
+def bundle_lanes(runs: int, threads: int) -> int:
+    """Chooses how many runs share a bundle: whole vector registers, a bundle or more for every thread."""
+    if runs == 1:
+        return 1
+    return 8 if runs > 4 * threads else 4

@@ -1,0 +1,78 @@
+"""Class activation maps of several scales and flips, fused into one normalised map per class.
+
+Names of dimensions: B tiles, C classes, S maps to fuse.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+EPSILON = 1e-5
+
+
+def fuse_cams(maps: Tensor, tags: Tensor) -> Tensor:
+    """Sums maps of one tile, keeps the tagged classes and stretches each class to 0..1.
+
+    Args:
+        maps: (S, C, H, W) at the tile's size, flips undone; (S, B, C, H, W) fuses B tiles at once.
+        tags: (C,) or (B, C), 1 for classes in the tile, 0 for others.
+
+    Returns:
+        (C, H, W) or (B, C, H, W) in [0, 1): (x - min) / (max - min + 1e-5) of the sum x clipped at 0;
+        0 for classes that are not tagged.
+
+    Raises:
+        ValueError: If the tags do not fit the maps.
+    """
+    return normalise_cam(maps.sum(0), tags)
+
+
+def normalise_cam(total: Tensor, tags: Tensor) -> Tensor:
+    """Keeps the tagged classes of a summed CAM and stretches each to 0..1, see `fuse_cams`."""
+    if total.shape[:-2] != tags.shape:
+        raise ValueError(f"tags of shape {tuple(tags.shape)} do not fit maps of shape {tuple(total.shape)}")
+    kept = (total * tags.to(total)[..., None, None]).clamp_min(0.0)
+    least, largest = kept.amin((-2, -1), keepdim=True), kept.amax((-2, -1), keepdim=True)
+    return (kept - least) / (largest - least + EPSILON)
+
+
+def multi_scale_cams(
+    cam_of: Callable[[Tensor], Tensor],
+    images: Tensor,
+    tags: Tensor,
+    scales: Sequence[float] = (0.5, 1.0, 1.5, 2.0),
+    flip: bool = True,
+) -> Tensor:
+    """Computes the fused, normalised CAMs of tiles.
+
+    Args:
+        cam_of: Maps (B, 3, h, w) images to the (B, C, h, w) refined CAM at the same size.
+        images: (B, 3, H, W), normalised as the network expects.
+        tags: (B, C), 1 for classes in the tile, 0 for others.
+        scales: Factors by which the images are resized, bilinearly.
+        flip: Whether to add the CAM of the horizontally flipped images.
+
+    Returns:
+        (B, C, H, W) in [0, 1), one row per tile as if each had been computed alone.
+
+    Raises:
+        ValueError: If `scales` is empty or the tags do not fit.
+    """
+    if len(scales) == 0:
+        raise ValueError("multi-scale CAMs need at least one scale")
+    height, width = images.shape[-2:]
+    total: Tensor | None = None
+    for scale in scales:
+        size = (max(1, round(scale * height)), max(1, round(scale * width)))
+        resized = F.interpolate(images, size, mode="bilinear", align_corners=False)
+        views = torch.cat([resized, resized.flip(-1)]) if flip else resized
+        cams = cam_of(views)
+        if flip:
+            plain, flipped = cams.chunk(2)
+            cams = plain + flipped.flip(-1)
+        upsampled = F.interpolate(cams, (height, width), mode="bilinear", align_corners=False)
+        total = upsampled if total is None else total + upsampled
+    assert total is not None  # noqa: S101 - there is a scale
+    return normalise_cam(total, tags)

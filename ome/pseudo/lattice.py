@@ -1,0 +1,178 @@
+"""The permutohedral lattice: Gaussian filtering of scattered points in time linear in their number.
+
+A point is lifted onto the hyperplane of d + 1 coordinates that sum to 0, spread over the d + 1 vertices of
+the simplex that holds it, blurred along the d + 1 lattice directions, and read back with the same weights
+(Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice", Eurographics 2010).
+
+Names of dimensions: N points, d feature dimensions, V lattice vertices, W values carried by a point.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from ome.pseudo.simplices import Float, Index, lift_scale, lifted_bounds, link, locate
+
+# Sums gain from fused multiply-adds and do not depend on the sign of a zero.
+kernel = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+
+
+class Lattice(NamedTuple):
+    """The lattice of one set of points, without any values.
+
+    Attributes:
+        vertices: (N, d + 1) int32, the vertices of each point's simplex, numbered in the order of first use.
+        weights: (N, d + 1) float32, of a point's vertices: barycentric coordinates, when just built.
+        num_vertices: V.
+        chain_vertices: Vertices of all chains, one after another, direction by direction. A chain is a
+            maximal sequence of existing vertices that follow one another in one blur direction. Chains of
+            one vertex are left out: the blur does not change them.
+        chain_starts: (chains + 1,) int32 offsets of the chains in `chain_vertices`.
+    """
+
+    vertices: Index
+    weights: Float
+    num_vertices: int
+    chain_vertices: Index
+    chain_starts: Index
+
+
+def build_lattice(features: Float) -> Lattice:
+    """Builds the lattice of a set of points.
+
+    Args:
+        features: (N, d) float32, in units of the Gaussian's standard deviation; N >= 1.
+
+    Returns:
+        The lattice. Time and memory are linear in N.
+
+    Raises:
+        ValueError: If the features span more lattice cells than a 63-bit key can number.
+    """
+    dimensions = features.shape[1]
+    scale = lift_scale(dimensions)
+    lower, upper = lifted_bounds(features, scale)
+    margin = 3 * (dimensions + 1)  # rounding, the simplex and the neighbours each add at most d + 1
+    origin = np.floor(lower).astype(np.int64) - margin
+    extents = np.ceil(upper).astype(np.int64) + margin + 1 - origin
+    if float(np.prod(extents.astype(np.float64))) >= 2.0**62:
+        raise ValueError(
+            f"the features span {extents.tolist()} lattice cells, too many for a 63-bit key: "
+            "raise the standard deviations or filter smaller tiles"
+        )
+    strides = np.concatenate([[1], np.cumprod(extents[:-1])]).astype(np.int64)
+    vertices, weights, keys, slots = locate(features, scale, origin, strides)
+    chain_vertices, chain_starts = link(keys, slots, strides)
+    return Lattice(vertices, weights, len(keys), chain_vertices, chain_starts)
+
+
+def filter_values(lattice: Lattice, values: Float) -> Float:
+    """Sums the values of all points weighted by exp(-|f_i - f_j|^2 / 2), approximately.
+
+    Args:
+        lattice: The lattice of the points, as built.
+        values: (N, W) float32.
+
+    Returns:
+        (N, W) float32; a point's own value is part of its sum.
+    """
+    return splat_blur_slice(lattice, values) * np.float32(gain(lattice))
+
+
+def gain(lattice: Lattice) -> float:
+    """Returns the factor that turns splat, blur and slice into a sum with a Gaussian of height 1."""
+    dimensions = lattice.vertices.shape[1] - 1
+    return float(1.0 / (1.0 + 2.0**-dimensions))
+
+
+def symmetric_kernel(features: Float, weight: float) -> Lattice:
+    """Builds a lattice that applies weight * s_i K_ij s_j, symmetrically normalised.
+
+    K_ij = exp(-|f_i - f_j|^2 / 2) and s_i = 1 / sqrt(sum over j of K_ij).
+
+    All factors are folded into the weights, half into splatting and half into slicing, so that
+    `splat_blur_slice` alone applies them.
+
+    Args:
+        features: (N, d) float32, in units of the Gaussian's standard deviation.
+        weight: At least 0.
+
+    Returns:
+        The lattice, its weights scaled.
+    """
+    lattice = build_lattice(features)
+    sums = filter_values(lattice, np.ones((len(features), 1), np.float32))
+    factors = np.sqrt(np.float32(gain(lattice) * weight)) / np.sqrt(sums + np.float32(1e-20))
+    return lattice._replace(weights=lattice.weights * factors)
+
+
+@kernel
+def spread(vertices: Index, weights: Float, values: Float, lattice_values: Float) -> None:
+    """Adds the (W,) values of one point to its d + 1 vertices; three at a time, to read them less often."""
+    whole = len(vertices) // 3 * 3
+    for corner in range(0, whole, 3):
+        first, first_weight = lattice_values[vertices[corner]], weights[corner]
+        second, second_weight = lattice_values[vertices[corner + 1]], weights[corner + 1]
+        third, third_weight = lattice_values[vertices[corner + 2]], weights[corner + 2]
+        for place in range(len(values)):
+            value = values[place]
+            first[place] += first_weight * value
+            second[place] += second_weight * value
+            third[place] += third_weight * value
+    for corner in range(whole, len(vertices)):
+        only, weight = lattice_values[vertices[corner]], weights[corner]
+        for place in range(len(values)):
+            only[place] += weight * values[place]
+
+
+@kernel
+def collect(vertices: Index, weights: Float, lattice_values: Float, values: Float) -> None:
+    """Adds the weighted values of a point's d + 1 vertices to its (W,) values; three at a time."""
+    whole = len(vertices) // 3 * 3
+    for corner in range(0, whole, 3):
+        first, first_weight = lattice_values[vertices[corner]], weights[corner]
+        second, second_weight = lattice_values[vertices[corner + 1]], weights[corner + 1]
+        third, third_weight = lattice_values[vertices[corner + 2]], weights[corner + 2]
+        for place in range(len(values)):
+            values[place] += (
+                first_weight * first[place] + second_weight * second[place] + third_weight * third[place]
+            )
+    for corner in range(whole, len(vertices)):
+        only, weight = lattice_values[vertices[corner]], weights[corner]
+        for place in range(len(values)):
+            values[place] += weight * only[place]
+
+
+@kernel
+def blur(lattice: Lattice, lattice_values: Float) -> None:
+    """Convolves the (V, W) vertex values with [1/2, 1, 1/2] along every direction in turn, in place."""
+    width = lattice_values.shape[1]
+    chain_vertices, chain_starts = lattice.chain_vertices, lattice.chain_starts
+    previous = np.empty(width, np.float32)
+    for chain in range(len(chain_starts) - 1):
+        last = chain_starts[chain + 1] - 1
+        previous[:] = 0.0
+        for position in range(chain_starts[chain], last):
+            here = lattice_values[chain_vertices[position]]
+            following = lattice_values[chain_vertices[position + 1]]
+            for place in range(width):
+                old = here[place]
+                here[place] = old + np.float32(0.5) * (previous[place] + following[place])
+                previous[place] = old
+        here = lattice_values[chain_vertices[last]]
+        for place in range(width):
+            here[place] += np.float32(0.5) * previous[place]
+
+
+@kernel
+def splat_blur_slice(lattice: Lattice, values: Float) -> Float:
+    """Applies the lattice to (N, W) float32 values of its points, without the gain: (N, W) float32."""
+    lattice_values = np.zeros((lattice.num_vertices, values.shape[1]), np.float32)
+    for point in range(len(values)):
+        spread(lattice.vertices[point], lattice.weights[point], values[point], lattice_values)
+    blur(lattice, lattice_values)
+    sums = np.zeros_like(values)
+    for point in range(len(values)):
+        collect(lattice.vertices[point], lattice.weights[point], lattice_values, sums[point])
+    return sums
