@@ -4,6 +4,7 @@ import difflib
 import os
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -19,14 +20,19 @@ from ome.progress import console
 @hydra.main(version_base="1.3", config_path="pkg://ome.conf", config_name="config")
 def run(config: DictConfig) -> None:
     """Runs the stage that the configuration names."""
-    from ome.stages.all import run_stages  # noqa: PLC0415 - torch is not needed for --help and --cfg
+    from ome.stages.all import run_stages  # noqa: PLC0415 - --help and --cfg answer without loading torch
 
-    if HydraConfig.get().mode == RunMode.MULTIRUN:
+    hydra_config = HydraConfig.get()
+    if hydra_config.mode == RunMode.MULTIRUN:
         with open_dict(config):
             config.inherit = config.inherit or config.run_dir
-            config.run_dir = HydraConfig.get().runtime.output_dir
-    run_stages(config, list(HydraConfig.get().overrides.task))
-    OmegaConf.save(config, Path(HydraConfig.get().runtime.output_dir) / "resolved.yaml", resolve=True)
+            config.run_dir = hydra_config.runtime.output_dir
+    try:
+        run_stages(config, list(hydra_config.overrides.task))
+        resolved = Path(hydra_config.runtime.output_dir) / "resolved.yaml"
+        OmegaConf.save(config, resolved, resolve=not OmegaConf.is_missing(config.dataset, "raw"))
+    except UserError as error:
+        _fail(str(error))  # here and not in `main`, before Hydra puts lines of its own around it
 
 
 def main() -> None:
@@ -34,8 +40,6 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
     try:
         run()
-    except UserError as error:
-        _fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
         _fail(_explain(error))
     except KeyboardInterrupt:
@@ -44,7 +48,6 @@ def main() -> None:
 
 def _explain(error: Exception) -> str:
     """Puts what Hydra and OmegaConf say about a wrong override into one line."""
-    line = " ".join(str(error).split())
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
         known = [str(key) for key in cause.parent_node]
@@ -52,11 +55,11 @@ def _explain(error: Exception) -> str:
         wrong = cause.full_key or cause.key
         hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"
         return f"there is no config key {wrong}: {hint}"
-    return line
+    return " ".join(str(error).split()).partition(" Config search path:")[0]
 
 
-def _fail(line: str, status: int = 1) -> None:
-    console.print(f"[bold red]error:[/] {line}", highlight=False)
+def _fail(line: str, status: int = 1) -> NoReturn:
+    console.print(f"[bold red]error:[/] {line}", highlight=False, markup=True)
     sys.exit(status)
 
 

@@ -1,6 +1,7 @@
 """CAMs on disk: half precision, the tagged classes only, one file a tile."""
 
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,7 @@ def read_cams(path: Path, num_classes: int) -> NDArray[np.float32]:
     try:
         stored = read_arrays(path)
         cams = stored["cams"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         raise UserError(f"cannot read the CAMs {path}: run stage=cam again with force=true") from error
     stack = np.zeros((num_classes, *cams.shape[1:]), dtype=np.float32)
     stack[stored["classes"]] = cams

@@ -3,6 +3,7 @@
 import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -114,6 +115,33 @@ class TagTable:
     tags: NDArray[np.uint8]
     splits: tuple[str, ...]
     kept: NDArray[np.bool_]
+
+    @cached_property
+    def by_name(self) -> dict[str, NDArray[np.uint8]]:
+        """The tags (C,) of each tile, by the tile's name."""
+        return {tile.name: tags for tile, tags in zip(self.tiles, self.tags, strict=True)}
+
+    def select(self, split: str, *, kept: bool = False, tagged: bool = False) -> "TagTable":
+        """The part of the table that belongs to a split.
+
+        Args:
+            split: `train`, `val` or `test`.
+            kept: Only tiles that train the classifier.
+            tagged: Only tiles with at least one tag: nothing can be learnt or mapped in the others.
+        """
+        chosen = np.array([name == split for name in self.splits], dtype=bool)
+        if kept:
+            chosen &= self.kept
+        if tagged:
+            chosen &= self.tags.any(axis=1)
+        rows = np.flatnonzero(chosen).tolist()
+        return TagTable(
+            self.names,
+            tuple(self.tiles[row] for row in rows),
+            self.tags[rows],
+            tuple(self.splits[row] for row in rows),
+            self.kept[rows],
+        )
 
     def write(self, path: Path) -> None:
         """Writes the table as CSV, atomically."""

@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassJaccardIndex, MultilabelAveragePrecision, MultilabelF1Score
 
 from ome.networks.seam import SeamNetwork
-from ome.training.losses import seam_loss
-from ome.training.schedule import poly_factor
+from ome.training.losses import seam_losses
+from ome.training.schedule import poly_lr
 
 
 class SeamClassifier(pl.LightningModule):
@@ -63,11 +63,10 @@ class SeamClassifier(pl.LightningModule):
         del batch_idx
         image, tags = batch
         half = F.interpolate(image, scale_factor=0.5, mode="bilinear", align_corners=True)
-        loss = seam_loss(
-            self.network(image), self.network(half), tags, er_weight=self._er_weight, ecr_weight=self._ecr_weight
-        )
-        self.log_dict({f"train/{name}": value.detach() for name, value in loss._asdict().items()})
-        return loss.total
+        views = (*self.network(image), *self.network(half))
+        losses = seam_losses(*views, tags, er_weight=self._er_weight, ecr_weight=self._ecr_weight)
+        self.log_dict({f"train/{name}": value.detach() for name, value in losses._asdict().items()})
+        return losses.total
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         """Updates the validation scores with images, tags and reference masks (B, H, W)."""
@@ -95,6 +94,6 @@ class SeamClassifier(pl.LightningModule):
         ]
         optimizer = torch.optim.SGD(groups, lr=self._lr, momentum=self._momentum)
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: poly_factor(step, self._total_steps, self._power)
+            optimizer, lambda step: poly_lr(1.0, step, self._total_steps, self._power)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -8,8 +8,8 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from ome.networks.features import freeze_batchnorm
-from ome.training.losses import Weighting, pixel_cross_entropy, pixel_weights
-from ome.training.schedule import poly_factor
+from ome.training.losses import WeightMode, pixel_cross_entropy, pixel_weights
+from ome.training.schedule import poly_lr
 
 OptimizerName = Literal["sgd", "adamw"]
 
@@ -41,7 +41,7 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         power: float = 0.9,
         minimum_lr: float = 1e-4,
         optimizer: OptimizerName = "sgd",
-        weighting: Weighting = "continuous",
+        weighting: WeightMode = "continuous",
         freeze_batchnorm: bool = False,
     ) -> None:
         super().__init__()
@@ -70,12 +70,14 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         del batch_idx
         image, mask, weight = batch
         weighted = pixel_cross_entropy(self.network(image), mask, pixel_weights(weight, self._weighting))
-        normaliser = weighted.weight_sum.detach().clone()
+        # URN's thresholded weights go with the mean over all pixels, the others with the weighted mean.
+        divisor = weighted.pixels if self._weighting == "threshold" else weighted.weight
+        divisor = divisor.detach().float()
         processes = self.trainer.world_size
         if processes > 1:
-            torch.distributed.all_reduce(normaliser)
+            torch.distributed.all_reduce(divisor)
         # DDP averages gradients over the processes; the factor turns that mean into the sum it has to be.
-        loss = weighted.loss_sum * processes / normaliser.clamp_min(1e-6)
+        loss = weighted.total * processes / divisor.clamp_min(1.0)
         self.log("train/loss", loss.detach())
         return loss
 
@@ -91,6 +93,6 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
             )
         floor = self._minimum_lr / self._lr
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: floor + (1 - floor) * poly_factor(step, self._total_steps, self._power)
+            optimizer, lambda step: poly_lr(1.0, step, self._total_steps, self._power, floor)
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,45 @@
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format bench golden clean
+
+help:  ## Show what can be typed
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: $(VENV)/.installed  ## Install, then run every stage on a synthetic town
+	$(BIN)/python -m ome.run stage=all dataset=synthetic
+
+test: $(VENV)/.installed-dev  ## Run the tests (no network, at most 6 minutes)
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+lint: $(VENV)/.installed-dev  ## Check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+format: $(VENV)/.installed-dev  ## Rewrite the code in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(VENV)/.installed-dev  ## Measure what the project claims to be fast at
+	for script in scripts/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+golden: $(VENV)/.installed-dev  ## Compare with the original implementation's numbers
+	$(BIN)/python scripts/check_golden.py tests/golden
+
+clean:  ## Remove runs, prepared scenes and caches (not the virtual environment)
+	rm -rf runs scenes raw build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	touch $@

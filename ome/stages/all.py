@@ -1,0 +1,42 @@
+"""The story from raw archives to the report: whatever is missing or stale, in order."""
+
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from ome.errors import UserError
+from ome.stages import cam, labels, prepare, pseudo, refine, report, seg
+from ome.stages.settings import settings_of
+from ome.stages.stage import Stage, execute
+
+STAGES: dict[str, Stage] = {
+    module.STAGE.name: module.STAGE for module in (prepare, labels, cam, pseudo, seg, refine, report)
+}
+"""Every stage, in the order of the story."""
+
+
+def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> None:
+    """Runs the selected stage, or with `stage=all` every stage up to `stage.until`.
+
+    Args:
+        config: The composed configuration.
+        overrides: The command line's overrides, as typed.
+
+    Raises:
+        UserError: See `execute`; or the stage does not exist.
+    """
+    selected = config.stage.name
+    names = list(STAGES)
+    if selected == "all":
+        last = config.stage.until
+        if last not in STAGES:
+            raise UserError(f"stage.until={last} is no stage: choose one of {', '.join(names)}")
+        names = names[: names.index(last) + 1]
+    elif selected in STAGES:
+        names = [selected]
+    else:
+        raise UserError(f"stage={selected} is no stage: choose one of {', '.join(names)}, all")
+    for name in names:
+        execute(STAGES[name], settings_of(config, name, STAGES, overrides), force=config.force)
+    if names[-1] == "report":
+        report.show(config)

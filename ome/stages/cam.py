@@ -1,0 +1,178 @@
+"""Tags -> the trained SEAM classifier and its multi-scale CAMs of every training tile."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+from torch import Tensor
+
+from ome.data.cams import cam_path, read_cams, write_cams
+from ome.data.datamodules import TileDataModule
+from ome.data.datasets import TagDataset
+from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.tags import TagTable
+from ome.data.tiles import Tile
+from ome.data.transforms import to_tensor
+from ome.errors import UserError
+from ome.files import save_atomically
+from ome.networks.backbones import build_backbone
+from ome.networks.seam import SeamNetwork
+from ome.progress import meter
+from ome.pseudo.fusion import multi_scale_cams
+from ome.stages.loggers import logger_for
+from ome.stages.scored import TileScorer, write_rows
+from ome.stages.labels import read_tag_table
+from ome.stages.settings import augmentation, hardware, scene_reader
+from ome.stages.stage import Stage, Work
+from ome.training.distributed import barrier, is_leader, share
+from ome.training.fit import fit
+from ome.training.seam import SeamClassifier
+
+NETWORK = "network.pt"
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Trains the classifier on the tiles that passed the filter, then exports the CAMs of all tagged tiles."""
+    index = SceneIndex.read(work.inputs["prepare"])
+    reader = scene_reader(work.config, index)
+    table = read_tag_table(work.inputs["labels"], index)
+    network = _build(work.config, index.palette.num_classes)
+    _train(work, network, reader, table)
+    tagged = table.select("train", tagged=True)
+    _export(work, network, reader, tagged)
+    barrier()
+    if is_leader():
+        write_rows(work.folder, _score(work.folder, reader, tagged))
+    return {"training_tiles": len(table.select("train", kept=True).tiles), "tiles": len(tagged.tiles)}
+
+
+def _build(config: DictConfig, num_classes: int) -> SeamNetwork:
+    """The network as it starts: pretrained parts are frozen, a network without weights is trained whole."""
+    torch.manual_seed(config.seed)
+    backbone = build_backbone(config.backbone.name, config.backbone.weights, config.backbone.output_stride)
+    network = SeamNetwork(backbone, num_classes)
+    freeze = config.backbone.freeze
+    if freeze == "auto":
+        freeze = config.backbone.weights is not None
+    return network.freeze() if freeze else network
+
+
+def _train(work: Work, network: SeamNetwork, reader: SceneReader, table: TagTable) -> None:
+    """Trains to the end and leaves `network.pt`; loads that where it is already there."""
+    path = work.folder / NETWORK
+    if not path.exists():
+        config, settings = work.config, work.settings
+        kept = table.select("train", kept=True)
+        if not kept.tiles:
+            raise UserError("no training tile passed the filter: lower dataset.filter.minimum")
+        train = TagDataset(
+            reader, kept.tiles, kept.by_name, augmentation(settings, config.dataset.tile.size), config.seed
+        )
+        data = TileDataModule(
+            train,
+            _validation(settings, reader, table),
+            batch=settings.batch,
+            seed=config.seed,
+            workers=config.trainer.workers,
+            epochs=None if settings.steps else settings.epochs,
+            steps=settings.steps,
+        )
+        module = SeamClassifier(
+            network,
+            reader.index.palette.num_classes,
+            total_steps=data.total_steps,
+            lr=settings.lr,
+            momentum=settings.momentum,
+            weight_decay=settings.weight_decay,
+            power=settings.power,
+            er_weight=settings.er_weight,
+            ecr_weight=settings.ecr_weight,
+        )
+        logger = logger_for(config, work.logs, "SEAM classifier")
+        fit(
+            module,
+            data,
+            folder=work.folder,
+            title="SEAM classifier",
+            seed=config.seed,
+            hardware=hardware(config),
+            logger=logger,
+        )
+        if is_leader():
+            state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+            save_atomically(path, lambda temporary: torch.save(state, temporary))
+            (work.folder / "last.ckpt").unlink(missing_ok=True)
+        barrier()
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+
+
+def _validation(settings: DictConfig, reader: SceneReader, table: TagTable) -> TagDataset | None:
+    """Fixed tiles, evenly spaced over the val split; over the train split where there is no other."""
+    for split in ("val", "train"):
+        tagged = table.select(split, tagged=True)
+        if tagged.tiles and settings.validation_tiles:
+            count = min(len(tagged.tiles), settings.validation_tiles)
+            chosen = np.linspace(0, len(tagged.tiles) - 1, count).astype(int)
+            tiles = [tagged.tiles[index] for index in dict.fromkeys(chosen.tolist())]
+            return TagDataset(reader, tiles, tagged.by_name, with_mask=True)
+    return None
+
+
+def _export(work: Work, network: SeamNetwork, reader: SceneReader, tagged: TagTable) -> None:
+    """Writes the CAMs of this process's part of the tiles that have none yet."""
+    settings = work.settings.export
+    folder = work.folder / "cams"
+    device = hardware(work.config).device()
+    network.to(device).eval()
+    mine = share(tagged.tiles)
+    missing = [tile for tile in mine if not cam_path(folder, tile).exists()]
+
+    def refined(images: Tensor) -> Tensor:
+        result: Tensor = network(images).refined
+        return result
+
+    with meter("multi-scale CAMs, tiles", len(mine), len(mine) - len(missing)) as shown:
+        for batch in _batches(missing, settings.batch):
+            images = to_tensor(np.stack([reader.image(tile) for tile in batch])).to(device)
+            tags = torch.from_numpy(np.stack([tagged.by_name[tile.name] for tile in batch])).to(device)
+            with torch.inference_mode():
+                maps = multi_scale_cams(
+                    refined, images, tags, tuple(settings.scales), flip=settings.flip
+                )
+            for tile, cams in zip(batch, maps.float().cpu().numpy(), strict=True):
+                write_cams(cam_path(folder, tile), cams, tagged.by_name[tile.name])
+            shown.advance(len(batch))
+
+
+def _batches(tiles: Sequence[Tile], size: int) -> list[list[Tile]]:
+    """Groups consecutive tiles of one size into batches."""
+    batches: list[list[Tile]] = []
+    for tile in tiles:
+        last = batches[-1] if batches else []
+        if last and len(last) < size and (last[0].height, last[0].width) == (tile.height, tile.width):
+            last.append(tile)
+        else:
+            batches.append([tile])
+    return batches
+
+
+def _score(folder: Path, reader: SceneReader, tagged: TagTable) -> list[Any]:
+    """Scores the strongest tagged class at each pixel against the reference where there is one."""
+    scorer = TileScorer(reader)
+    for tile in tagged.tiles:
+        tags = tagged.by_name[tile.name]
+        cams = read_cams(cam_path(folder / "cams", tile), len(tags))
+        cams[tags == 0] = -1
+        scorer.add(tile, cams.argmax(axis=0).astype(np.uint8))
+    return scorer.rows("CAM", "train tiles")
+
+
+STAGE = Stage(
+    "cam",
+    run,
+    needs=("prepare", "labels"),
+    reads=("backbone", "dataset.tile.size", "dataset.channels", "trainer.accelerator", "trainer.precision"),
+)

@@ -1,0 +1,157 @@
+"""Reference masks, or a table of tags -> the tags of every tile, the filter, and co-occurrence."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from rich.table import Table
+
+from ome.data.scenes import Scene, SceneIndex, SceneReader
+from ome.data.tags import Filtered, TagTable, coverage, filter_tiles, minimum_coverage
+from ome.data.tiles import Tile, tile_scene
+from ome.errors import UserError
+from ome.files import write_csv, write_json
+from ome.progress import console, track
+from ome.scoring.cooccurrence import cooccurrence, mean_cooccurrence
+from ome.scoring.figures import save_cooccurrence, save_tag_counts
+from ome.stages.settings import scene_reader
+from ome.stages.stage import Stage, Work
+from ome.training.distributed import is_leader
+
+TAGS = "tags.csv"
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Writes `tags.csv`, the co-occurrence as table and heat map, and what the filter dropped."""
+    if not is_leader():
+        return {}
+    index = SceneIndex.read(work.inputs["prepare"])
+    reader = scene_reader(work.config, index)
+    given = work.config.dataset.get("tags")
+    if given:
+        table = TagTable.read(Path(given), index.palette.names)
+        _check_windows(table, index)
+        dropped = Filtered(table.kept, np.zeros(len(table.names), dtype=np.int64), 0)
+    else:
+        table, dropped = _from_masks(work.config, index, reader)
+    if not table.select("train", kept=True).tiles:
+        raise UserError(
+            f"none of {len(table.tiles)} tiles is left to train on: the filter wants {work.config.dataset.filter}; "
+            "lower dataset.filter.minimum or change dataset.tile.size"
+        )
+    table.write(work.folder / TAGS)
+    summary = _summary(table, dropped)
+    write_json(work.folder / "labels.json", summary)
+    _write_cooccurrence(work.folder, table)
+    save_tag_counts(
+        work.folder / "tags.png", table.names, summary["tiles_with_class"], summary["dropped_for_class"]
+    )
+    _show(summary)
+    return summary
+
+
+def read_tag_table(folder: Path, index: SceneIndex) -> TagTable:
+    """Reads the tags that this stage wrote."""
+    return TagTable.read(folder / TAGS, index.palette.names)
+
+
+def _from_masks(
+    config: DictConfig, index: SceneIndex, reader: SceneReader
+) -> tuple[TagTable, Filtered]:
+    """Lays tiles over the train and val scenes and looks which classes each contains."""
+    names = index.palette.names
+    scenes = [*index.split("train"), *index.split("val")]
+    without = [scene.name for scene in scenes if scene.mask is None]
+    if without:
+        raise UserError(
+            f"{len(without)} scenes have no reference mask ({', '.join(without[:5])}), so tags must be given: "
+            "dataset.tags=/path/to/tags.csv"
+        )
+    tiles: list[Tile] = []
+    covered: list[NDArray[np.float64]] = []
+    for scene in track(scenes, "tags of scenes", len(scenes)):
+        mask = reader.mask(Tile(scene.name, 0, 0, scene.height, scene.width))
+        for tile in _tiles_of(scene, config):
+            window = mask[tile.row : tile.row + tile.height, tile.column : tile.column + tile.width]
+            tiles.append(tile)
+            covered.append(coverage(window, len(names)))
+    shares = np.array(covered)
+    rule = config.dataset.filter
+    filtered = filter_tiles(shares, minimum_coverage(names, rule.minimum, dict(rule.overrides or {})))
+    split_of = {scene.name: scene.split for scene in scenes}
+    splits = tuple(split_of[tile.scene] for tile in tiles)
+    return TagTable(names, tuple(tiles), (shares > 0).astype(np.uint8), splits, filtered.kept), filtered
+
+
+def _tiles_of(scene: Scene, config: DictConfig) -> list[Tile]:
+    tile = config.dataset.tile
+    return tile_scene(scene.name, scene.height, scene.width, tile.size, tile.stride, cover=tile.cover)
+
+
+def _check_windows(table: TagTable, index: SceneIndex) -> None:
+    """Refuses tags of tiles that are not inside a prepared scene."""
+    scenes = {scene.name: scene for scene in index.scenes}
+    outside = [
+        tile.name
+        for tile in table.tiles
+        if tile.scene not in scenes
+        or tile.row + tile.height > scenes[tile.scene].height
+        or tile.column + tile.width > scenes[tile.scene].width
+    ]
+    if outside:
+        raise UserError(
+            f"{len(outside)} tiles of dataset.tags lie outside the prepared scenes, the first is {outside[0]}: "
+            "correct scene, row, column, height and width"
+        )
+
+
+def _summary(table: TagTable, filtered: Filtered) -> dict[str, Any]:
+    train = table.select("train")
+    return {
+        "tiles": len(table.tiles),
+        "train_tiles": len(train.tiles),
+        "kept_train_tiles": int(train.kept.sum()),
+        "empty_tiles": filtered.empty,
+        "tiles_with_class": _by_class(table, table.tags.sum(axis=0)),
+        "kept_tiles_with_class": _by_class(table, table.tags[table.kept].sum(axis=0)),
+        "dropped_for_class": _by_class(table, filtered.dropped),
+        "mean_cooccurrence": mean_cooccurrence(cooccurrence(table.tags)),
+        "kept_mean_cooccurrence": mean_cooccurrence(cooccurrence(table.tags[table.kept])),
+    }
+
+
+def _by_class(table: TagTable, counts: NDArray[Any]) -> dict[str, int]:
+    return {name: int(count) for name, count in zip(table.names, counts, strict=True)}
+
+
+def _write_cooccurrence(folder: Path, table: TagTable) -> None:
+    """Writes P(column's class | row's class) over the tiles that train the classifier."""
+    matrix = cooccurrence(table.tags[table.kept])
+    rows = ([name, *row] for name, row in zip(table.names, matrix.tolist(), strict=True))
+    write_csv(folder / "cooccurrence.csv", ["class", *table.names], rows)
+    save_cooccurrence(folder / "cooccurrence.png", matrix, table.names)
+
+
+def _show(summary: dict[str, Any]) -> None:
+    shown = Table(title=f"{summary['kept_train_tiles']} of {summary['train_tiles']} training tiles kept")
+    for column in ("class", "tiles", "kept", "dropped as too small"):
+        shown.add_column(column, justify="left" if column == "class" else "right")
+    for name, count in summary["tiles_with_class"].items():
+        kept, dropped = summary["kept_tiles_with_class"][name], summary["dropped_for_class"][name]
+        shown.add_row(name, str(count), str(kept), str(dropped))
+    console.print(shown)
+    console.print(
+        f"mean co-occurrence {summary['mean_cooccurrence']:.3f} before the filter, "
+        f"{summary['kept_mean_cooccurrence']:.3f} after; {summary['empty_tiles']} tiles without any class",
+        highlight=False,
+    )
+
+
+STAGE = Stage(
+    "labels",
+    run,
+    needs=("prepare",),
+    reads=("dataset.tile", "dataset.filter", "dataset.tags", "dataset.channels"),
+)

@@ -1,0 +1,70 @@
+"""Raw archives -> tiled GeoTIFF scenes and their index."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from ome.data.prepare import prepare_scenes
+from ome.data.town import write_town
+from ome.errors import UserError
+from ome.progress import console
+from ome.stages.settings import raw_folder, raw_layout
+from ome.stages.stage import Stage, Work
+from ome.training.distributed import is_leader
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Reads every scene of the splits once and writes it as GeoTIFF; other processes only wait."""
+    if not is_leader():
+        return {}
+    raw = Path(raw_folder(work.config))
+    town = work.config.dataset.get("town")
+    if town is not None:
+        split = work.config.dataset.split
+        write_town(raw, [*split.train, *split.val, *split.test], size=town.size, seed=town.seed)
+    index = prepare_scenes(raw_layout(work.config), raw, work.folder)
+    unknown = index.unknown
+    if unknown.pixels:
+        console.print(f"[yellow]{unknown.pixels} reference pixels have colours outside the palette[/]: {unknown}")
+    return {
+        "scenes": {split: len(index.split(split)) for split in ("train", "val", "test")},
+        "class_pixels": index.class_pixels,
+        "unknown_pixels": unknown.pixels,
+    }
+
+
+def sources(config: DictConfig) -> list[Any]:
+    """Name, size and time of every file in the raw folder; what was recorded if the folder is gone by now."""
+    if config.dataset.get("town") is not None:
+        return []
+    raw = Path(raw_folder(config))
+    if not raw.is_dir():
+        recorded = _recorded(config)
+        if recorded is None:
+            raise UserError(
+                f"there is no folder {raw}: type dataset.raw=/path/to/the/archives/of/{config.dataset.name}"
+            )
+        return recorded
+    files = sorted(path for path in raw.rglob("*") if path.is_file())
+    return [
+        [str(path.relative_to(raw)), path.stat().st_size, path.stat().st_mtime_ns] for path in files
+    ]
+
+
+def _recorded(config: DictConfig) -> list[Any] | None:
+    from ome.stages.manifest import Manifest  # noqa: PLC0415
+
+    manifest = Manifest.read(Path(config.scenes))
+    return None if manifest is None else list(manifest.config.get("sources", []))
+
+
+STAGE = Stage(
+    "prepare",
+    run,
+    reads=tuple(
+        f"dataset.{key}"
+        for key in ("name", "bands", "reference", "classes", "ignored", "images", "masks", "split", "town")
+    ),
+    sources=sources,
+)

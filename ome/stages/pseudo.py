@@ -1,0 +1,123 @@
+"""CAMs -> pseudo masks and their uncertainty weights."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from ome.data.cams import cam_path, read_cams
+from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.tiles import Tile
+from ome.geo.raster import read_png, write_grey_png, write_palette_png
+from ome.progress import Meter, meter
+from ome.pseudo.uncertainty import pseudo_label
+from ome.stages.scored import Row, TileScorer, write_rows
+from ome.stages.labels import read_tag_table
+from ome.stages.settings import crf_of, scene_reader, thread_count
+from ome.stages.stage import Stage, Work
+from ome.training.distributed import barrier, is_leader, share
+
+CHUNK = 64
+"""Tiles whose class maps are in memory at a time."""
+
+StacksOf = Callable[[Sequence[Tile]], list[NDArray[np.float32]]]
+"""Gives the normalised class maps (C, H, W) of each of some tiles."""
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Runs the CRF and the response scaling on the CAMs of every training tile."""
+    index = SceneIndex.read(work.inputs["prepare"])
+    reader = scene_reader(work.config, index)
+    tiles = read_tag_table(work.inputs["labels"], index).select("train", tagged=True).tiles
+    cams = work.inputs["cam"] / "cams"
+
+    def stacks_of(chunk: Sequence[Tile]) -> list[NDArray[np.float32]]:
+        return [read_cams(cam_path(cams, tile), index.palette.num_classes) for tile in chunk]
+
+    write_pseudo_labels(work.config, work.folder, reader, tiles, stacks_of)
+    barrier()
+    if is_leader():
+        rows = score_pseudo_labels(work.folder, reader, tiles, "pseudo mask")
+        write_rows(work.folder, rows)
+    return {"tiles": len(tiles), **weight_levels(work.folder, tiles)}
+
+
+def mask_path(folder: Path, kind: str, tile: Tile) -> Path:
+    """Where a tile's `masks`, `weights` or `cam_argmax` image lies."""
+    return folder / kind / tile.scene / f"{tile.name}.png"
+
+
+def read_pseudo_label(folder: Path, tile: Tile) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Reads a tile's pseudo mask and weight, both (H, W) uint8."""
+    return read_png(mask_path(folder, "masks", tile)), read_png(mask_path(folder, "weights", tile))
+
+
+def write_pseudo_labels(
+    config: DictConfig, folder: Path, reader: SceneReader, tiles: Sequence[Tile], stacks_of: StacksOf
+) -> None:
+    """Writes `masks`, `weights` and `cam_argmax` of this process's part of the tiles; keeps those already there.
+
+    The CRF of a tile depends on that tile alone, so the result is the same for any number of threads.
+
+    Args:
+        config: With the response scales under `stage` and the CRF's constants under `crf`.
+        folder: Where the three folders are made.
+        reader: Reads the images.
+        tiles: All tiles, of every process.
+        stacks_of: Gives their class maps.
+    """
+    mine = share(tiles)
+    missing = [tile for tile in mine if not mask_path(folder, "masks", tile).exists()]
+    crf_for = crf_of(config)
+    scales = tuple(float(scale) for scale in config.stage.response_scales)
+    colours = reader.index.palette.flat()
+
+    def label(tile: Tile, image: NDArray[np.uint8], stack: NDArray[np.float32], shown: Meter) -> None:
+        made = pseudo_label(crf_for(image), stack, scales, normalisation=config.crf.normalisation)
+        write_grey_png(mask_path(folder, "weights", tile), made.weight)
+        write_palette_png(mask_path(folder, "cam_argmax", tile), made.cam_argmax, colours)
+        # The mask comes last: where it is, the tile is done.
+        write_palette_png(mask_path(folder, "masks", tile), made.mask, colours)
+        shown.advance()
+
+    title = "CRF and uncertainty, tiles"
+    with (
+        meter(title, len(mine), len(mine) - len(missing)) as shown,
+        ThreadPoolExecutor(thread_count(config.stage.threads)) as pool,
+    ):
+        for start in range(0, len(missing), CHUNK):
+            chunk = missing[start : start + CHUNK]
+            jobs = [
+                pool.submit(label, tile, reader.image(tile), stack, shown)
+                for tile, stack in zip(chunk, stacks_of(chunk), strict=True)
+            ]
+            for job in jobs:
+                job.result()
+
+
+def score_pseudo_labels(folder: Path, reader: SceneReader, tiles: Sequence[Tile], name: str) -> list[Row]:
+    """Scores the pseudo masks against the reference where there is one."""
+    scorer = TileScorer(reader)
+    for tile in tiles:
+        scorer.add(tile, read_png(mask_path(folder, "masks", tile)))
+    return scorer.rows(name, "train tiles")
+
+
+def weight_levels(folder: Path, tiles: Sequence[Tile]) -> dict[str, Any]:
+    """The mean weight, and the share of pixels without any."""
+    if not tiles:
+        return {}
+    counts = np.zeros(256, dtype=np.int64)
+    for tile in tiles:
+        counts += np.bincount(read_png(mask_path(folder, "weights", tile)).ravel(), minlength=256)
+    shares = counts / counts.sum()
+    return {"mean_weight": float(shares @ np.arange(256)), "zero_weight": float(shares[0])}
+
+
+STAGE = Stage(
+    "pseudo", run, needs=("prepare", "labels", "cam"), reads=("crf", "dataset.channels")
+)

@@ -1,0 +1,102 @@
+"""Rounds: the segmenter's own predictions become the next pseudo masks, and the segmenter is trained again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.tags import TagTable
+from ome.data.tiles import Tile
+from ome.geo.raster import read_png
+from ome.progress import console
+from ome.stages.pseudo import (
+    mask_path,
+    read_pseudo_label,
+    score_pseudo_labels,
+    weight_levels,
+    write_pseudo_labels,
+)
+from ome.stages.scored import Row, write_rows
+from ome.stages.seg import SEGMENTER_KEYS, TITLES
+from ome.stages.segmenting import Predictor, score_segmenter, train_segmenter
+from ome.stages.labels import read_tag_table
+from ome.stages.settings import scene_reader
+from ome.stages.stage import Stage, Work
+from ome.training.distributed import barrier, is_leader
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Runs the rounds until their number is reached or the pseudo masks settle."""
+    index = SceneIndex.read(work.inputs["prepare"])
+    reader = scene_reader(work.config, index)
+    table = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
+    network, masks = work.inputs["seg"] / "weak", work.inputs["pseudo"]
+    rows: list[Row] = []
+    counts: dict[str, Any] = {"tiles": len(table.tiles)}
+    for number in range(1, work.settings.rounds + 1):
+        folder = work.folder / f"round_{number}"
+        _label(work, folder, network, reader, table)
+        kept = agreement(masks, folder, table.tiles)
+        title = f"{TITLES['weak']}, round {number}"
+        train_segmenter(work, folder, reader, table.tiles, _masks_of(folder), title)
+        rows += score_pseudo_labels(folder, reader, table.tiles, f"pseudo mask, round {number}")
+        rows += score_segmenter(work.config, folder, reader, title)
+        counts[folder.name] = {"unchanged_pixels": kept, **weight_levels(folder, table.tiles)}
+        network, masks = folder, folder
+        if kept >= work.settings.settled:
+            console.print(f"the pseudo masks have settled: {kept:.1%} of pixels unchanged in round {number}")
+            break
+    if is_leader():
+        write_rows(work.folder, rows)
+    return counts
+
+
+def _masks_of(folder: Path) -> Any:  # noqa: ANN401 - see MaskOf
+    return lambda tile: read_pseudo_label(folder, tile)
+
+
+def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: TagTable) -> None:
+    """Predicts the training tiles among their tagged classes, and makes pseudo masks of the softmax."""
+    predict = Predictor(work.config, network, reader, list(work.settings.scales), flip=work.settings.flip)
+
+    def stacks_of(chunk: Sequence[Tile]) -> list[NDArray[np.float32]]:
+        return [
+            among_tags(predict(reader.image(tile)[None])[0], table.by_name[tile.name]) for tile in chunk
+        ]
+
+    write_pseudo_labels(work.config, folder, reader, table.tiles, stacks_of)
+    barrier()
+
+
+def among_tags(probabilities: NDArray[np.float32], tags: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Class probabilities given that only tagged classes are there.
+
+    Args:
+        probabilities: (C, H, W) float32, summing to 1 over the classes.
+        tags: (C,) of 0 and 1.
+
+    Returns:
+        (C, H, W) float32: 0 for classes without a tag, the others scaled to sum to 1.
+    """
+    # A softmax can round to 0 for every tagged class; such a pixel is left undecided between them.
+    kept = np.maximum(probabilities, np.finfo(np.float32).tiny) * tags[:, None, None].astype(np.float32)
+    among: NDArray[np.float32] = kept / kept.sum(axis=0, keepdims=True)
+    return among
+
+
+def agreement(before: Path, after: Path, tiles: Sequence[Tile]) -> float:
+    """Share of pixels whose pseudo mask is the same in two folders."""
+    same = total = 0
+    for tile in tiles:
+        first, second = (read_png(mask_path(folder, "masks", tile)) for folder in (before, after))
+        same += int((first == second).sum())
+        total += first.size
+    return same / max(total, 1)
+
+
+STAGE = Stage(
+    "refine", run, needs=("prepare", "labels", "pseudo", "seg"), reads=(*SEGMENTER_KEYS, "crf")
+)

@@ -1,0 +1,66 @@
+"""Scores as artefacts: every stage that can be scored leaves `scores.json` for the report."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.data.scenes import SceneReader
+from ome.data.tiles import Tile
+from ome.files import read_json, write_json
+from ome.scoring.confusion import Scores, confusion_matrix
+
+NAME = "scores.json"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the results table.
+
+    Attributes:
+        name: What was scored, e.g. `pseudo mask`.
+        scored_on: Where: the split and the unit, e.g. `train tiles` or `test scenes`.
+        scores: The scores.
+    """
+
+    name: str
+    scored_on: str
+    scores: Scores
+
+
+def write_rows(folder: Path, rows: Iterable[Row]) -> None:
+    """Writes the rows of a stage."""
+    content = [{"name": row.name, "scored_on": row.scored_on, "scores": row.scores.to_dict()} for row in rows]
+    write_json(folder / NAME, content)
+
+
+def read_rows(folder: Path) -> list[Row]:
+    """Reads the rows of a stage; none where the stage could not score (no reference masks)."""
+    path = folder / NAME
+    if not path.exists():
+        return []
+    return [
+        Row(row["name"], row["scored_on"], Scores.from_dict(row["scores"])) for row in read_json(path)
+    ]
+
+
+class TileScorer:
+    """Adds up one confusion matrix over tiles; tiles of scenes without a reference are left out."""
+
+    def __init__(self, reader: SceneReader) -> None:
+        self._reader = reader
+        self._names = reader.index.palette.names
+        self._matrix = np.zeros((len(self._names), len(self._names)), dtype=np.int64)
+        self._tiles = 0
+
+    def add(self, tile: Tile, mask: NDArray[np.uint8]) -> None:
+        """Compares a predicted mask (H, W) of class indices with the tile's reference."""
+        if self._reader.has_mask(tile.scene):
+            self._matrix += confusion_matrix(mask, self._reader.mask(tile), len(self._names))
+            self._tiles += 1
+
+    def rows(self, name: str, scored_on: str) -> list[Row]:
+        """One row, or none where there was no reference at all."""
+        return [Row(name, scored_on, Scores(self._matrix, self._names))] if self._tiles else []

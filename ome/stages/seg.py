@@ -1,0 +1,61 @@
+"""Pseudo masks -> the weighted segmenter, and beside it the pixel-supervised upper bound."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.data.datasets import MaskOf
+from ome.data.scenes import SceneIndex
+from ome.errors import UserError
+from ome.stages.pseudo import read_pseudo_label
+from ome.stages.scored import Row, write_rows
+from ome.stages.segmenting import score_segmenter, train_segmenter
+from ome.stages.labels import read_tag_table
+from ome.stages.settings import scene_reader
+from ome.stages.stage import Stage, Work
+from ome.training.distributed import is_leader
+
+TITLES = {"weak": "weak segmentation", "full": "pixel-supervised segmentation"}
+
+SEGMENTER_KEYS = (
+    "segmenter",
+    "prediction",
+    "dataset.tile.size",
+    "dataset.channels",
+    "trainer.accelerator",
+    "trainer.precision",
+)
+"""Configuration that changes what a segmenter learns or predicts."""
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Trains the chosen segmenters with the same settings, and scores each on the evaluation scenes."""
+    targets = list(work.settings.targets)
+    if not targets or set(targets) - set(TITLES):
+        raise UserError(f"stage.targets={targets}: choose weak, full, or both: [weak,full]")
+    index = SceneIndex.read(work.inputs["prepare"])
+    reader = scene_reader(work.config, index)
+    tiles = read_tag_table(work.inputs["labels"], index).select("train", tagged=True).tiles
+    masks: dict[str, MaskOf] = {
+        "weak": lambda tile: read_pseudo_label(work.inputs["pseudo"], tile),
+        "full": lambda tile: full_weight(reader.mask(tile)),
+    }
+    rows: list[Row] = []
+    for target in targets:
+        usable = [tile for tile in tiles if target == "weak" or reader.has_mask(tile.scene)]
+        if not usable:
+            raise UserError("the training scenes have no reference masks to train on: use stage.targets=[weak]")
+        train_segmenter(work, work.folder / target, reader, usable, masks[target], TITLES[target])
+        rows += score_segmenter(work.config, work.folder / target, reader, TITLES[target])
+    if is_leader():
+        write_rows(work.folder, rows)
+    return {"tiles": len(tiles), "miou": {row.name: row.scores.miou for row in rows}}
+
+
+def full_weight(mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A reference mask with every pixel certain."""
+    return mask, np.full_like(mask, 255)
+
+
+STAGE = Stage("seg", run, needs=("prepare", "labels", "pseudo"), reads=SEGMENTER_KEYS)

@@ -1,0 +1,157 @@
+"""What `seg` and `refine` share: train one segmenter, predict with it, score it."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from ome.data.datamodules import TileDataModule
+from ome.data.datasets import MaskDataset, MaskOf
+from ome.data.scenes import Scene, SceneIndex, SceneReader, SplitName
+from ome.data.tiles import Tile
+from ome.data.transforms import to_tensor
+from ome.files import save_atomically
+from ome.geo.raster import open_class_map, read_class_map, read_grid
+from ome.geo.sliding import flip_and_scale, predict_windows
+from ome.networks.segmenters import build_segmenter
+from ome.progress import track
+from ome.scoring.confusion import Scores, confusion_matrix
+from ome.stages.loggers import logger_for
+from ome.stages.scored import Row
+from ome.stages.settings import augmentation, hardware
+from ome.stages.stage import Work
+from ome.training.distributed import barrier, is_leader, share
+from ome.training.fit import fit
+from ome.training.segmenter import UncertaintyWeightedSegmenter
+
+NETWORK = "network.pt"
+
+
+def train_segmenter(
+    work: Work, folder: Path, reader: SceneReader, tiles: list[Tile], mask_of: MaskOf, title: str
+) -> None:
+    """Trains one segmenter and leaves `network.pt`; does nothing when it is already there."""
+    if (folder / NETWORK).exists():
+        return
+    config, recipe = work.config, work.config.segmenter.recipe
+    augment = augmentation(recipe, config.dataset.tile.size)
+    data = TileDataModule(
+        MaskDataset(reader, tiles, mask_of, augment, config.seed),
+        batch=recipe.batch,
+        seed=config.seed,
+        workers=config.trainer.workers,
+        steps=recipe.steps,
+        steps_per_epoch=recipe.steps_per_epoch,
+    )
+    torch.manual_seed(config.seed)
+    network = _build(config, reader, config.segmenter.weights)
+    module = UncertaintyWeightedSegmenter(
+        network,
+        total_steps=data.total_steps,
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        power=recipe.power,
+        minimum_lr=recipe.minimum_lr,
+        optimizer=recipe.optimizer,
+        weighting=recipe.weighting,
+        freeze_batchnorm=config.segmenter.freeze_batchnorm,
+    )
+    logger = logger_for(config, work.logs / folder.name, title)
+    fit(module, data, folder=folder, title=title, seed=config.seed, hardware=hardware(config), logger=logger)
+    if is_leader():
+        state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+        save_atomically(folder / NETWORK, lambda path: torch.save(state, path))
+        (folder / "last.ckpt").unlink(missing_ok=True)
+    barrier()
+
+
+def _build(config: DictConfig, reader: SceneReader, weights: str | None) -> nn.Module:
+    return build_segmenter(
+        config.segmenter.name, config.segmenter.encoder, reader.index.palette.num_classes, weights
+    )
+
+
+class Predictor:
+    """A trained segmenter: image batches (B, H, W, 3) uint8 to probabilities (B, C, H, W) float32.
+
+    Args:
+        config: Names the segmenter and the hardware.
+        folder: Holds the trained `network.pt`.
+        reader: Knows the classes.
+        scales: Factors at which each image is predicted; the probabilities are averaged.
+        flip: Also predict the horizontal mirror image of each.
+    """
+
+    def __init__(
+        self, config: DictConfig, folder: Path, reader: SceneReader, scales: list[float], *, flip: bool
+    ) -> None:
+        self._network = _build(config, reader, None)
+        state = torch.load(folder / NETWORK, map_location="cpu", weights_only=True)
+        self._network.load_state_dict(state)
+        self._device = hardware(config).device()
+        self._network.to(self._device).eval()
+        self._scales = tuple(float(scale) for scale in scales)
+        self._flip = flip
+
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Predicts one batch."""
+        tensor: Tensor = to_tensor(images).to(self._device)
+        probabilities = flip_and_scale(self._network, tensor, self._scales, flip=self._flip)
+        result: NDArray[np.float32] = probabilities.float().cpu().numpy()
+        return result
+
+
+def evaluation_split(index: SceneIndex) -> SplitName:
+    """The split that segmentation is scored on: test, else val, else train; the first with reference masks."""
+    names: tuple[SplitName, ...] = ("test", "val", "train")
+    return next(name for name in names if name == "train" or any(s.mask for s in index.split(name)))
+
+
+def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title: str) -> list[Row]:
+    """Predicts the evaluation scenes by sliding window, writes the maps, and scores them as one matrix."""
+    index = reader.index
+    split = evaluation_split(index)
+    scenes = [scene for scene in index.split(split) if scene.mask is not None]
+    mine = share([scene for scene in scenes if not _map_path(folder, scene).exists()])
+    if mine:
+        settings = config.prediction
+        predict = Predictor(config, folder, reader, list(settings.scales), flip=settings.flip)
+        for scene in track(mine, f"{title}: {split} scenes", len(mine)):
+            _write_map(_map_path(folder, scene), config, reader, scene, predict)
+    barrier()
+    names = index.palette.names
+    matrix = np.zeros((len(names), len(names)), dtype=np.int64)
+    for scene in scenes:
+        reference = reader.mask(Tile(scene.name, 0, 0, scene.height, scene.width))
+        matrix += confusion_matrix(read_class_map(_map_path(folder, scene)), reference, len(names))
+    return [Row(title, f"{split} scenes", Scores(matrix, names))] if scenes else []
+
+
+def _map_path(folder: Path, scene: Scene) -> Path:
+    return folder / "predictions" / f"{scene.name}.tif"
+
+
+def _write_map(path: Path, config: DictConfig, reader: SceneReader, scene: Scene, predict: Predictor) -> None:
+    """Predicts one scene window by window and writes its class map on the scene's own grid."""
+    settings, size = config.prediction, config.dataset.tile.size
+    palette = reader.index.palette
+    blocks = predict_windows(
+        lambda row, column, height, width: reader.image(Tile(scene.name, row, column, height, width)),
+        scene.height,
+        scene.width,
+        predict,
+        palette.num_classes,
+        size=size,
+        stride=max(1, int(size * settings.stride)),
+        batch=settings.batch,
+    )
+    grid = read_grid(reader.index.folder / scene.image)
+    shape = (scene.height, scene.width)
+    with open_class_map(path, shape, palette.names, list(palette.classes.values()), *grid) as written:
+        for block in blocks:
+            written.write(block.row, block.probabilities.argmax(axis=0).astype(np.uint8))

@@ -1,0 +1,119 @@
+"""From the configuration to the plain, typed arguments that everything below the stages takes."""
+
+import os
+from collections.abc import Collection, Sequence
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ome.data.raw import RawLayout, layout_from_facts
+from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.transforms import Augmentation
+from ome.errors import UserError
+from ome.pseudo.crf import CrfParameters, DenseCrf, ReferenceDenseCrf
+from ome.training.fit import Hardware
+
+
+def settings_of(
+    config: DictConfig, name: str, stages: Collection[str], overrides: Sequence[str] = ()
+) -> DictConfig:
+    """Makes the configuration of one stage: its settings lie under `stage`, whatever was selected.
+
+    With `stage=all` they come from `stage.<name>`. With `stage=<name>` they lie under `stage` already; what a
+    dataset or an experiment says under `stage.<name>` is laid over them, and the command line over that.
+
+    Args:
+        config: The composed configuration.
+        name: The stage wanted.
+        stages: Names of all stages.
+        overrides: The command line's overrides, as typed.
+
+    Returns:
+        A copy of `config` with the settings of that stage alone under `stage`.
+    """
+    selected = OmegaConf.to_container(config.stage)
+    assert isinstance(selected, dict)
+    if selected["name"] == "all":
+        own = selected[name]
+    else:
+        shared = {key: value for key, value in selected.items() if key not in stages}
+        own = OmegaConf.merge(shared, selected.get(name) or {})
+        for override in OverridesParser.create().parse_overrides(list(overrides)):
+            group, _, key = override.key_or_group.partition(".")
+            if group == "stage" and key and key.split(".")[0] not in stages:
+                OmegaConf.update(own, key, override.value())
+    made = config.copy()
+    with open_dict(made):
+        made.stage = own
+    return made
+
+
+def raw_layout(config: DictConfig) -> RawLayout:
+    """The facts about the raw dataset."""
+    facts = OmegaConf.to_container(config.dataset, resolve=False)
+    assert isinstance(facts, dict)
+    facts.pop("raw", None)
+    return layout_from_facts(OmegaConf.to_container(OmegaConf.create(facts), resolve=True))  # type: ignore[arg-type]
+
+
+def raw_folder(config: DictConfig) -> str:
+    """The folder of the raw archives.
+
+    Raises:
+        UserError: It is not set.
+    """
+    if OmegaConf.is_missing(config.dataset, "raw"):
+        raise UserError(
+            f"dataset.raw is not set: type dataset.raw=/path/to/the/archives/of/{config.dataset.name}"
+        )
+    return str(config.dataset.raw)
+
+
+def scene_reader(config: DictConfig, index: SceneIndex) -> SceneReader:
+    """A reader of the bands that the dataset chooses."""
+    channels = config.dataset.get("channels")
+    return SceneReader(index, list(channels) if channels else None)
+
+
+def augmentation(settings: DictConfig, crop: int) -> Augmentation:
+    """How training tiles are varied."""
+    low, high = settings.scale
+    brightness, contrast, saturation, hue = settings.jitter
+    jitter = (float(brightness), float(contrast), float(saturation), float(hue))
+    return Augmentation(crop, (float(low), float(high)), jitter, bool(settings.dihedral))
+
+
+def hardware(config: DictConfig) -> Hardware:
+    """Where and how precisely to compute."""
+    plain: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    return Hardware(**plain)
+
+
+def crf_of(config: DictConfig) -> "CrfFactory":
+    """Makes CRFs with the configured back end and constants."""
+    plain: dict[str, Any] = OmegaConf.to_container(config.crf, resolve=True)  # type: ignore[assignment]
+    backend = plain.pop("backend")
+    plain.pop("normalisation")
+    kinds: dict[str, type[DenseCrf] | type[ReferenceDenseCrf]]
+    kinds = {"lattice": DenseCrf, "pydensecrf": ReferenceDenseCrf}
+    if backend not in kinds:
+        raise UserError(f"crf.backend={backend} is unknown: choose one of {', '.join(kinds)}")
+    return CrfFactory(kinds[backend], CrfParameters(**plain))
+
+
+class CrfFactory:
+    """A CRF for each image, all with the same constants."""
+
+    def __init__(self, kind: type[DenseCrf] | type[ReferenceDenseCrf], parameters: CrfParameters) -> None:
+        self._kind = kind
+        self._parameters = parameters
+
+    def __call__(self, image: Any) -> DenseCrf | ReferenceDenseCrf:  # noqa: ANN401 - (H, W, 3) uint8
+        """The CRF of an image (H, W, 3) uint8."""
+        return self._kind(image, self._parameters)
+
+
+def thread_count(configured: int | None) -> int:
+    """The number of tiles to work on at a time: as configured, or one for each core of this process."""
+    return configured or len(os.sched_getaffinity(0))
