@@ -107,7 +107,7 @@ class EncoderBackbone(Backbone):
         self.channels = (stages[-2].shape[1], stages[-1].shape[1], stages[-1].shape[1])
         if stages[-1].shape[2] != _PROBE // output_stride:
             raise UserError(_cannot_dilate(name, output_stride))
-        # Libraries name their stages differently; what the map at stride 4 depends on is stem and first stage.
+        # Libraries name stages differently; what the map at stride 4 depends on is stem and first stage.
         early = next(stage for stage in stages if stage.shape[1] and stage.shape[2] == _PROBE // 4)
         names, parameters = zip(*self.named_parameters(), strict=True)
         gradients = torch.autograd.grad(early.sum(), parameters, allow_unused=True)

@@ -51,7 +51,8 @@ def download_encoder(name: str, weights: str) -> dict[str, Tensor]:
     if weights not in available:
         raise UserError(
             f"encoder {name!r} has no published weights {weights!r} (there are: "
-            f"{', '.join(available) or 'none'}); for a local file give its path: backbone.weights=/path/file.pth"
+            f"{', '.join(available) or 'none'}); a local file is given by its path: "
+            "backbone.weights=/path/file.pth"
         )
     if resolved.startswith(TIMM_PREFIX) and weights != "imagenet":
         resolved = f"{TIMM_PREFIX}{_timm_model(resolved)}.{weights}"
