@@ -1,0 +1,81 @@
+import csv
+from io import StringIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from ome.errors import UserError
+from ome.files import write_csv
+from ome.scoring.confusion import Scores
+from ome.scoring.tables import csv_table, markdown_table, miou_ratio, score_table
+
+NAMES = ("impervious surface", "car", "water")
+ROWS = {
+    "CAM": Scores(np.array([[6, 4, 0], [2, 3, 0], [0, 0, 0]]), NAMES),  # IoU 6/12 and 3/9, no water
+    "pixel-supervised segmentation": Scores(np.array([[9, 1, 0], [0, 5, 0], [0, 0, 0]]), NAMES),  # 9/10, 5/6
+}
+RATIO_OF = ("CAM", "pixel-supervised segmentation")
+
+
+def rendered(rows: dict[str, Scores], width: int) -> str:
+    console = Console(width=width, file=StringIO())
+    console.print(score_table(rows, title="Scores", ratio_of=RATIO_OF))
+    return console.file.getvalue()  # type: ignore[attr-defined]
+
+
+def test_markdown_has_percents_a_dash_for_nan_and_the_ratio() -> None:
+    assert markdown_table(ROWS, ratio_of=RATIO_OF) == (
+        "|  | mIoU | mF1 | OA | impervious surface | car | water |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: |\n"
+        "| CAM | 41.67 | 58.33 | 60.00 | 50.00 | 33.33 | - |\n"
+        "| pixel-supervised segmentation | 86.67 | 92.82 | 93.33 | 90.00 | 83.33 | - |\n"
+        "\n"
+        "CAM / pixel-supervised segmentation: 48.08 % of the mIoU\n"
+    )
+
+
+def test_csv_gives_the_same_numbers_and_the_ratio_as_a_row(tmp_path: Path) -> None:
+    header, body = csv_table(ROWS, ratio_of=RATIO_OF)
+    write_csv(tmp_path / "scores.csv", header, body)
+    read = list(csv.reader((tmp_path / "scores.csv").open(encoding="utf-8")))
+    assert read[0] == ["", "mIoU", "mF1", "OA", *NAMES]
+    assert read[1] == ["CAM", "41.67", "58.33", "60.00", "50.00", "33.33", "-"]
+    assert read[3] == ["CAM / pixel-supervised segmentation", "48.08", "", "", "", "", ""]
+
+
+def test_the_terminal_shows_every_number_in_80_columns() -> None:
+    names = ("impervious surface", "agriculture", "low vegetation", "rangeland", "forest", "barren land")
+    matrix = np.arange(1, 37).reshape(6, 6) + 1000 * np.eye(6, dtype=np.int64)
+    methods = ("CAM", "pseudo mask", "weak segmentation", "pixel-supervised segmentation")
+    rows = {name: Scores(matrix, names) for name in methods}
+    rows["refined, 1"] = Scores(np.diag([5, 5, 5, 5, 5, 0]), names)
+    text = rendered(rows, width=80)
+    scores = rows["CAM"]
+    for value in (scores.miou, scores.mf1, scores.oa, *scores.iou):
+        assert text.count(f"{100 * value:.2f}") >= 4
+    assert "100.00" in text
+    assert "…" not in text
+    assert all(name in text for name in names)
+    assert all(word in text for name in rows for word in name.replace("-", " ").split())
+    assert max(map(len, text.splitlines())) <= 80
+    assert "CAM / pixel-supervised segmentation: 100.00 % of the mIoU" in text
+
+
+def test_ratio_of_two_rows() -> None:
+    assert miou_ratio(ROWS, *RATIO_OF) == pytest.approx((6 / 12 + 3 / 9) / (9 / 10 + 5 / 6))
+    empty = Scores(np.zeros((3, 3), dtype=np.int64), NAMES)
+    nothing_right = Scores(np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]]), NAMES)
+    assert np.isnan(miou_ratio({"a": ROWS["CAM"], "b": empty}, "a", "b"))
+    assert np.isnan(miou_ratio({"a": ROWS["CAM"], "b": nothing_right}, "a", "b"))
+
+
+def test_rows_that_are_missing_or_of_other_classes_are_refused() -> None:
+    with pytest.raises(UserError, match="no scores for 'weak', there are: CAM, pixel-supervised"):
+        markdown_table(ROWS, ratio_of=("weak", "CAM"))
+    other = Scores(np.eye(2, dtype=np.int64), ("a", "b"))
+    with pytest.raises(ValueError, match="one set of classes, not 2"):
+        markdown_table({**ROWS, "other": other})
+    with pytest.raises(ValueError, match="one set of classes, not 0"):
+        markdown_table({})
