@@ -11,6 +11,7 @@ import json
 import sys
 import zlib
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -90,6 +91,7 @@ def disagreement(quantity: str, computed: Array, golden: Array, tolerance: float
     return Check(quantity, float((computed != golden).mean()), tolerance)
 
 
+@lru_cache(maxsize=256)  # networks of other class counts share all but one tensor
 def rule_weights(name: str, shape: torch.Size, seed: int) -> Tensor:
     """The deterministic tensor that stands for a trained one: a sine whose phase depends on the name."""
     if name.endswith("num_batches_tracked"):
