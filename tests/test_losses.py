@@ -1,0 +1,157 @@
+"""Losses and schedule, beside loops that follow the formulas and examples worked by hand."""
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ome.training.losses import (
+    cross_refinement_loss,
+    min_pool_loss,
+    multilabel_loss,
+    normalise_maps,
+    pixel_cross_entropy,
+    pixel_weights,
+    seam_loss,
+)
+from ome.training.schedule import poly_factor, poly_lr
+
+
+def _views(requires_grad: bool = False) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    first = torch.randn(2, 2, 3, 16, 16, generator=generator)
+    second = torch.randn(2, 2, 3, 8, 8, generator=generator)
+    maps = [maps.clone().requires_grad_(requires_grad) for maps in (*first, *second)]
+    return (maps[0], maps[1]), (maps[2], maps[3]), torch.tensor([[1, 0, 1], [0, 1, 1]])
+
+
+def test_normalise_maps_by_hand() -> None:
+    maps = torch.tensor([[[[-3.0, 1.0, 4.0, 5.0]], [[2.0, 2.0, 2.0, 2.0]]]])
+    expected = torch.tensor([[[[0.0, 0.2, 0.8, 1.0]], [[0.0, 0.0, 0.0, 0.0]]]])
+    torch.testing.assert_close(normalise_maps(maps), expected, atol=1e-5, rtol=0)
+
+
+def test_multilabel_loss_is_binary_cross_entropy_of_the_pooled_map() -> None:
+    cam = torch.randn(2, 3, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    tags = np.array([[1, 0, 0], [1, 1, 0]])
+    probability = 1 / (1 + np.exp(-cam.numpy().mean(axis=(2, 3))))
+    expected = -np.where(tags == 1, np.log(probability), np.log(1 - probability)).mean()
+    assert multilabel_loss(cam, torch.from_numpy(tags)).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_min_pool_by_hand() -> None:
+    first = [[0.5, -1.0, 0.1, 0.9], [0.4, -0.2, 0.8, 0.3]]
+    second = [[0.7, -2.0, 0.2, 0.4], [0.6, -0.1, 0.3, 0.5]]
+    refined = torch.tensor([[first, second]])
+    # The maxima are .7 -1 .2 .9 .6 -.1 .8 .5; the two smallest are below 0.
+    assert min_pool_loss(refined, torch.tensor([[1, 1]])).item() == 0
+    # Raised by 1.05 the two smallest are .05 and .95.
+    assert min_pool_loss(refined + 1.05, torch.tensor([[1, 1]])).item() == pytest.approx(0.5)
+    # Without the second class the two smallest of the raised maxima are .05 and .85.
+    assert min_pool_loss(refined + 1.05, torch.tensor([[1, 0]])).item() == pytest.approx(0.45)
+
+
+def test_cross_refinement_by_hand() -> None:
+    cam = torch.tensor([[[[0.9, 0.1, 0.0, 0.0, 0.0]], [[0.8, 0.6, 0.0, 0.0, 0.0]]]], requires_grad=True)
+    refined = torch.zeros(1, 2, 1, 5, requires_grad=True)
+    # Targets keep .9 and .6; the largest int(.2 * 10) = 2 differences are those.
+    loss = cross_refinement_loss(refined, cam)
+    assert loss.item() == pytest.approx(0.75)
+    loss.backward()
+    assert cam.grad is None
+    assert refined.grad is not None
+
+
+def test_switches_leave_terms_out_of_total_and_gradient() -> None:
+    view1, view2, tags = _views(requires_grad=True)
+    loss = seam_loss(view1, view2, tags)
+    assert loss.total.item() == pytest.approx((loss.classification + loss.er + loss.ecr).item())
+    halved = seam_loss(view1, view2, tags, er_weight=0.5, ecr_weight=2.0)
+    expected = loss.classification + 0.5 * loss.er + 2 * loss.ecr
+    assert halved.total.item() == pytest.approx(expected.item())
+    plain = seam_loss(view1, view2, tags, er_weight=0, ecr_weight=0)
+    assert plain.total.item() == pytest.approx(loss.classification.item())
+    assert plain.er.item() == pytest.approx(loss.er.item())
+    assert not plain.er.requires_grad
+    assert not plain.ecr.requires_grad
+
+
+def test_absent_classes_do_not_regularise() -> None:
+    view1, view2, tags = _views()
+    changed = view1[0].clone()
+    changed[0, 1] += torch.rand(16, 16)
+    loss, other = seam_loss(view1, view2, tags), seam_loss((changed, view1[1]), view2, tags)
+    assert loss.er.item() == other.er.item()
+    assert loss.ecr.item() == other.ecr.item()
+    assert loss.classification.item() != other.classification.item()
+
+
+@pytest.mark.parametrize(
+    ("mode", "expected"), [("none", [1, 1, 1, 1]), ("threshold", [0.05, 0.05, 1, 1]), ("continuous", None)]
+)
+def test_pixel_weights(mode: str, expected: list[float] | None) -> None:
+    stored = torch.tensor([[[0, 12, 13, 255]]], dtype=torch.uint8)
+    weights = pixel_weights(stored, mode)  # type: ignore[arg-type]
+    wanted = [value / 255 for value in (0, 12, 13, 255)] if expected is None else expected
+    torch.testing.assert_close(weights, torch.tensor([[wanted]], dtype=torch.float32))
+
+
+def test_unknown_weighting_is_refused() -> None:
+    with pytest.raises(ValueError, match="'linear' is none of"):
+        pixel_weights(torch.zeros(1, 1, 1, dtype=torch.uint8), "linear")  # type: ignore[arg-type]
+
+
+def test_pixel_cross_entropy_is_the_weighted_mean() -> None:
+    generator = torch.Generator().manual_seed(5)
+    logits = torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=generator)
+    target = torch.randint(0, 3, (2, 4, 5), generator=generator)
+    target[0, 0] = 255
+    weight = torch.rand(2, 4, 5, generator=generator)
+    total, weights, pixels = 0.0, 0.0, 0
+    for b, y, x in np.ndindex(2, 4, 5):
+        if target[b, y, x] != 255:
+            scores = np.exp(logits[b, :, y, x].numpy())
+            total -= float(weight[b, y, x]) * np.log(scores[target[b, y, x]] / scores.sum())
+            weights += float(weight[b, y, x])
+            pixels += 1
+    loss = pixel_cross_entropy(logits, target.to(torch.uint8), weight)
+    assert loss.loss_sum.item() == pytest.approx(total, rel=1e-5)
+    assert loss.weight_sum.item() == pytest.approx(weights, rel=1e-5)
+    assert loss.pixels.item() == pixels
+    assert loss.mean.item() == pytest.approx(total / weights, rel=1e-5)
+    assert pixel_cross_entropy(logits, target, weight, pixels).mean.item() == pytest.approx(
+        total / pixels, rel=1e-5
+    )
+
+
+def test_two_processes_give_the_gradient_of_one() -> None:
+    generator = torch.Generator().manual_seed(6)
+    logits = torch.randn(4, 3, 4, 4, generator=generator)
+    target = torch.randint(0, 3, (4, 4, 4), generator=generator)
+    weight = torch.rand(4, 4, 4, generator=generator) * torch.tensor([1, 1, 0.1, 0.1])[:, None, None]
+
+    def gradient(part: slice, total_weight: float | None) -> Tensor:
+        scores = logits.clone().requires_grad_()
+        pixel_cross_entropy(scores[part], target[part], weight[part], total_weight).mean.backward()
+        assert scores.grad is not None
+        return scores.grad
+
+    shared = weight.sum().item() / 2
+    averaged = (gradient(slice(0, 2), shared) + gradient(slice(2, 4), shared)) / 2
+    torch.testing.assert_close(averaged, gradient(slice(0, 4), None))
+
+
+def test_pixels_without_weight_give_no_loss() -> None:
+    logits = torch.randn(1, 2, 2, 2, requires_grad=True)
+    loss = pixel_cross_entropy(logits, torch.zeros(1, 2, 2), torch.zeros(1, 2, 2))
+    loss.mean.backward()
+    assert loss.mean.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
+
+
+def test_poly_by_hand() -> None:
+    assert poly_lr(0.1, 0, 10, 0.9) == pytest.approx(0.1)
+    assert poly_lr(0.1, 5, 10, 2.0) == pytest.approx(0.025)
+    assert poly_lr(0.1, 5, 10, 1.0, minimum=0.02) == pytest.approx(0.06)
+    assert poly_factor(10, 10, 1.0) == poly_factor(99, 10, 1.0) == pytest.approx(0.1)

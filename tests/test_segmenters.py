@@ -1,0 +1,50 @@
+"""Segmentation networks: any size in, the same size out."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ome.errors import UserError
+from ome.networks.segmenters import SEGMENTERS, build_segmenter
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_output_has_the_input_size_and_every_parameter_learns(name: str) -> None:
+    network = build_segmenter(name, "resnet18", 5, in_channels=4)
+    logits = network(torch.rand(2, 4, 45, 70))
+    assert logits.shape == (2, 5, 45, 70)
+    logits.square().sum().backward()
+    # Distributed training refuses parameters that take no part.
+    assert [n for n, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
+def test_padding_does_not_change_sizes_that_fit() -> None:
+    network = build_segmenter("unet", "resnet18", 3).eval()
+    image = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        assert torch.equal(network(image), network.network(image))
+
+
+def test_encoder_weights_are_loaded(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    donor = build_segmenter("fpn", "mobilenet_v2", 2).encoder.state_dict()
+    donor["classifier.1.weight"] = torch.zeros(1000, 1280)
+    torch.save(donor, tmp_path / "mobilenet_v2.pth")
+    network = build_segmenter("unet", "mobilenet_v2", 2, str(tmp_path / "mobilenet_v2.pth"))
+    assert all(torch.equal(value, donor[name]) for name, value in network.encoder.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "encoder", "message"),
+    [
+        ("deeplab3plus", "resnet18", "deeplabv3plus, fpn, pspnet.*did you mean 'deeplabv3plus'"),
+        ("unet", "resnet38d", "segmenter.encoder=resnet50"),
+        ("unet", "resnet1o1", "resnet101"),
+        ("pspnet", "vgg11", "'pspnet' cannot use encoder 'vgg11'"),
+    ],
+)
+def test_unsuitable_segmenters_are_refused(name: str, encoder: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        build_segmenter(name, encoder, 2)
+    assert "\n" not in str(raised.value)

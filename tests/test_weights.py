@@ -1,0 +1,198 @@
+"""Weights from files of several kinds, and one clear line for every file that does not fit."""
+
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+import torchvision
+from huggingface_hub import constants
+from torch import Tensor, nn
+
+from ome.errors import UserError
+from ome.networks.backbones import build_backbone
+from ome.networks.hub import published_weights
+from ome.networks.mxnet import read_params, resnet38d_name
+from ome.networks.resnet38d import ResNet38d
+from ome.networks.weights import load_encoder, load_weights
+
+
+def _network(bands: int = 3, width: int = 4) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(bands, width, 3), nn.BatchNorm2d(width), nn.Conv2d(width, 2, 1))
+
+
+@pytest.fixture
+def donor() -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    return {name: tensor.clone() for name, tensor in _network().state_dict().items()}
+
+
+def _loads(path: Path, donor: dict[str, Tensor]) -> None:
+    network = _network()
+    report = load_weights(network, path)
+    assert report.missing == ()
+    assert set(report.loaded) == set(donor)
+    assert all(torch.equal(value, donor[name]) for name, value in network.state_dict().items())
+
+
+def test_plain_wrapped_and_safetensors_files_load(tmp_path: Path, donor: dict[str, Tensor]) -> None:
+    path = tmp_path / "weights.pth"
+    torch.save(donor, path)
+    _loads(path, donor)
+    prefixed = {f"module.{name}": value for name, value in donor.items()}
+    torch.save({"state_dict": prefixed, "epoch": 3}, path)
+    _loads(path, donor)
+    torch.save({"state_dict": {f"network.backbone.{name}": value for name, value in donor.items()}}, path)
+    _loads(path, donor)
+    safetensors.torch.save_file(donor, tmp_path / "weights.safetensors")
+    _loads(tmp_path / "weights.safetensors", donor)
+
+
+def test_classifier_is_left_out_and_reported(tmp_path: Path, donor: dict[str, Tensor]) -> None:
+    torch.save(
+        {**donor, "fc.weight": torch.zeros(10, 2), "fc.bias": torch.zeros(10)}, tmp_path / "weights.pth"
+    )
+    assert load_weights(_network(), tmp_path / "weights.pth").unexpected == ("fc.weight", "fc.bias")
+
+
+def test_counter_of_old_checkpoints_may_lack(tmp_path: Path, donor: dict[str, Tensor]) -> None:
+    del donor["1.num_batches_tracked"]
+    torch.save(donor, tmp_path / "weights.pth")
+    assert load_weights(_network(), tmp_path / "weights.pth").missing == ()
+
+
+def test_other_numbers_of_bands(tmp_path: Path, donor: dict[str, Tensor]) -> None:
+    torch.save(donor, tmp_path / "weights.pth")
+    grey = torch.rand(1, 1, 8, 8)
+    expected = nn.functional.conv2d(grey.expand(1, 3, 8, 8), donor["0.weight"])
+    for bands in (1, 6):
+        network = _network(bands)
+        load_weights(network, tmp_path / "weights.pth")
+        weight = network.state_dict()["0.weight"]
+        torch.testing.assert_close(nn.functional.conv2d(grey.expand(1, bands, 8, 8), weight), expected)
+    network = _network(4)
+    load_weights(network, tmp_path / "weights.pth")
+    expected_bands = donor["0.weight"][:, [0, 1, 2, 0]] * 0.75
+    torch.testing.assert_close(network.state_dict()["0.weight"], expected_bands)
+
+
+def test_unfit_files_are_refused_in_one_line(tmp_path: Path, donor: dict[str, Tensor]) -> None:
+    path = tmp_path / "weights.pth"
+
+    def refused(message: str, file: Path = path) -> None:
+        network = _network()
+        before = {name: value.clone() for name, value in network.state_dict().items()}
+        with pytest.raises(UserError, match=message) as raised:
+            load_weights(network, file)
+        assert "\n" not in str(raised.value)
+        assert file.name in str(raised.value)
+        assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+    torch.save({f"layer9.{name}": value for name, value in donor.items()}, path)
+    refused(r"8 of the network's 8 tensors .*0\.weight, .*layer9\.0\.weight.*another network")
+    torch.save(_network(width=5).state_dict(), path)
+    refused(r"7 tensors have another shape .*0\.weight \[5, 3, 3, 3\] instead of \[4, 3, 3, 3\]")
+    path.write_bytes(b"<html>404</html>")
+    refused("not a checkpoint")
+    torch.save(donor, path)
+    path.write_bytes(path.read_bytes()[:-600])
+    refused("truncated")
+    torch.save([1, 2], path)
+    refused("no named tensors")
+    torch.save({"model": _network()}, path)
+    refused("state dict alone")
+    broken = tmp_path / "weights.safetensors"
+    broken.write_bytes(b"\x01\x02")
+    refused("truncated", broken)
+    refused("there is no weights file", tmp_path / "absent.pth")
+    refused("there is no weights file", tmp_path)
+
+
+def test_torchvision_names_load_into_smp_and_timm_encoders(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    published = torchvision.models.resnet18().state_dict()
+    torch.save(published, tmp_path / "resnet18.pth")
+    for name in ("resnet18", "tu-resnet18"):
+        encoder = build_backbone(name, str(tmp_path / "resnet18.pth")).encoder
+        weight = next(
+            value for key, value in encoder.state_dict().items() if key.endswith("layer4.1.conv2.weight")
+        )
+        assert torch.equal(weight, published["layer4.1.conv2.weight"])
+
+
+def test_hub_mistakes_and_failures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    encoder = build_backbone("resnet18").encoder
+    with pytest.raises(UserError, match="there are: imagenet, ssl, swsl"):
+        load_encoder(encoder, "resnet18", "imagnet")
+    assert published_weights("resnet50d")[0] == "imagenet"
+    with pytest.raises(UserError, match="a1_in1k"):
+        load_encoder(encoder, "tu-resnet18", "a9_in1k")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    for name in ("resnet18", "tu-resnet18"):
+        with pytest.raises(UserError, match=r"backbone\.weights=/path/file\.pth") as raised:
+            load_encoder(encoder, name, "imagenet")
+        assert "\n" not in str(raised.value)
+
+
+def _mxnet_array(array: np.ndarray, version: int) -> bytes:
+    wide = f"<I{array.ndim}q"
+    header = {
+        0: struct.pack(f"<I{array.ndim}I", array.ndim, *array.shape),
+        1: struct.pack("<I", 0xF993FAC8) + struct.pack(wide, array.ndim, *array.shape),
+        2: struct.pack("<Ii", 0xF993FAC9, 0) + struct.pack(wide, array.ndim, *array.shape),
+    }[version]
+    kind = {"float32": 0, "float64": 1, "float16": 2}[array.dtype.name]
+    return header + struct.pack("<3i", 1, 0, kind) + array.tobytes()
+
+
+def _mxnet_file(arrays: dict[str, np.ndarray], version: int) -> bytes:
+    content = struct.pack("<3Q", 0x112, 0, len(arrays))
+    content += b"".join(_mxnet_array(array, version) for array in arrays.values())
+    content += struct.pack("<Q", len(arrays))
+    return content + b"".join(struct.pack("<Q", len(name)) + name.encode() for name in arrays)
+
+
+@pytest.mark.parametrize("version", [0, 1, 2])
+def test_mxnet_arrays_are_read(tmp_path: Path, version: int) -> None:
+    arrays = {
+        "arg:conv1a_weight": np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2),
+        "aux:bn7_moving_var": np.array([0.5, 2.0], np.float16),
+    }
+    path = tmp_path / "model.params"
+    path.write_bytes(_mxnet_file(arrays, version))
+    read = read_params(path)
+    assert list(read) == list(arrays)
+    for name, array in arrays.items():
+        assert read[name].dtype == torch.from_numpy(array).dtype
+        np.testing.assert_array_equal(read[name].numpy(), array)
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(UserError, match="truncated"):
+        read_params(path)
+    path.write_bytes(b"PK" * 40)
+    with pytest.raises(UserError, match="not an MXNet"):
+        read_params(path)
+
+
+def test_mxnet_names_cover_resnet38d() -> None:
+    """Every tensor has exactly one published name, built here from the published naming scheme."""
+    with torch.device("meta"):
+        wanted = [name for name in ResNet38d().state_dict() if not name.endswith("num_batches_tracked")]
+    ends = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_var"}
+    published = []
+    for name in wanted:
+        parts = name.split(".")
+        if parts[0] in {"conv1a", "bn7"}:
+            end = "weight" if parts[0] == "conv1a" else ends[parts[1]]
+            published.append(f"arg:{parts[0]}_{end}")
+            continue
+        stage, _, index = parts[0][1:].partition("_")
+        layer, branch = parts[1].split("_")
+        unit = f"{stage}b{index}" if index else f"{stage}a"
+        published.append(
+            f"arg:res{unit}_{branch}_weight" if layer == "conv" else f"aux:bn{unit}_{branch}_{ends[parts[2]]}"
+        )
+    assert [resnet38d_name(name) for name in published] == wanted
+    assert resnet38d_name("arg:linear1000_weight") is None
