@@ -91,18 +91,19 @@ class DenseCrf:
         positions = np.stack([columns, rows], 1).astype(np.float32)
         colours = image.reshape(-1, 3)[self._order].astype(np.float32)
         p = self.parameters
-        bilateral = np.concatenate(
+        features = np.concatenate(
             [positions / np.float32(p.bilateral_sxy), colours / np.float32(p.bilateral_srgb)], 1
         )
         with ThreadPoolExecutor(threads) as pool:
-            self._gaussian, self._bilateral = pool.map(
+            gaussian, bilateral = pool.map(
                 symmetric_kernel,
-                (positions / np.float32(p.gaussian_sxy), bilateral),
+                (positions / np.float32(p.gaussian_sxy), features),
                 (p.gaussian_weight, p.bilateral_weight),
             )
         # A message is largest where all pixels agree.
         agreement = np.ones((len(positions), 1), np.float32)
-        messages = splat_blur_slice(self._gaussian, agreement) + splat_blur_slice(self._bilateral, agreement)
+        messages = splat_blur_slice(gaussian, agreement) + splat_blur_slice(bilateral, agreement)
+        self._lattices = (gaussian, bilateral)
         self._stabilise = bool(messages.max() > EXP_RANGE)
 
     def infer(self, probabilities: NDArray[np.floating]) -> Float:
@@ -143,7 +144,7 @@ class DenseCrf:
             bundle = slice(first, first + lanes)
             energy = np.log(np.clip(stacks[bundle], LEAST_PROBABILITY, 1.0))
             values = pack(energy, self._order, lanes)
-            mean_field(self._gaussian, self._bilateral, values, self.parameters.iterations, self._stabilise)
+            mean_field(self._lattices, values, self.parameters.iterations, self._stabilise)
             unpack(values, self._order, refined[bundle])
 
         with ThreadPoolExecutor(self.threads) as pool:
@@ -221,7 +222,11 @@ def blockwise_order(height: int, width: int) -> NDArray[np.int64]:
 
 
 def bundle_lanes(runs: int, threads: int) -> int:
-    """Chooses how many runs share a bundle: whole vector registers, a bundle or more for every thread."""
+    """Chooses how many runs share a bundle: as many bundles for each thread, lanes in multiples of 4.
+
+    Up to 12 lanes share the reading of indices and weights; more only use more memory.
+    """
     if runs == 1:
         return 1
-    return 8 if runs > 4 * threads else 4
+    bundles = -(-runs // (12 * threads)) * threads
+    return -(-runs // (4 * bundles)) * 4

@@ -16,6 +16,7 @@ from ome.pseudo.simplices import Float, Index, lift_scale, lifted_bounds, link, 
 
 # Sums gain from fused multiply-adds and do not depend on the sign of a zero.
 kernel = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+inner_kernel = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, inline="always")
 
 
 class Lattice(NamedTuple):
@@ -108,43 +109,6 @@ def symmetric_kernel(features: Float, weight: float) -> Lattice:
 
 
 @kernel
-def spread(vertices: Index, weights: Float, values: Float, lattice_values: Float) -> None:
-    """Adds the (W,) values of one point to its d + 1 vertices; three at a time, to read them less often."""
-    whole = len(vertices) // 3 * 3
-    for corner in range(0, whole, 3):
-        first, first_weight = lattice_values[vertices[corner]], weights[corner]
-        second, second_weight = lattice_values[vertices[corner + 1]], weights[corner + 1]
-        third, third_weight = lattice_values[vertices[corner + 2]], weights[corner + 2]
-        for place in range(len(values)):
-            value = values[place]
-            first[place] += first_weight * value
-            second[place] += second_weight * value
-            third[place] += third_weight * value
-    for corner in range(whole, len(vertices)):
-        only, weight = lattice_values[vertices[corner]], weights[corner]
-        for place in range(len(values)):
-            only[place] += weight * values[place]
-
-
-@kernel
-def collect(vertices: Index, weights: Float, lattice_values: Float, values: Float) -> None:
-    """Adds the weighted values of a point's d + 1 vertices to its (W,) values; three at a time."""
-    whole = len(vertices) // 3 * 3
-    for corner in range(0, whole, 3):
-        first, first_weight = lattice_values[vertices[corner]], weights[corner]
-        second, second_weight = lattice_values[vertices[corner + 1]], weights[corner + 1]
-        third, third_weight = lattice_values[vertices[corner + 2]], weights[corner + 2]
-        for place in range(len(values)):
-            values[place] += (
-                first_weight * first[place] + second_weight * second[place] + third_weight * third[place]
-            )
-    for corner in range(whole, len(vertices)):
-        only, weight = lattice_values[vertices[corner]], weights[corner]
-        for place in range(len(values)):
-            values[place] += weight * only[place]
-
-
-@kernel
 def blur(lattice: Lattice, lattice_values: Float) -> None:
     """Convolves the (V, W) vertex values with [1/2, 1, 1/2] along every direction in turn, in place."""
     width = lattice_values.shape[1]
@@ -168,11 +132,18 @@ def blur(lattice: Lattice, lattice_values: Float) -> None:
 @kernel
 def splat_blur_slice(lattice: Lattice, values: Float) -> Float:
     """Applies the lattice to (N, W) float32 values of its points, without the gain: (N, W) float32."""
+    vertices, weights = lattice.vertices, lattice.weights
     lattice_values = np.zeros((lattice.num_vertices, values.shape[1]), np.float32)
     for point in range(len(values)):
-        spread(lattice.vertices[point], lattice.weights[point], values[point], lattice_values)
+        for corner in range(vertices.shape[1]):
+            for place in range(values.shape[1]):
+                lattice_values[vertices[point, corner], place] += (
+                    weights[point, corner] * values[point, place]
+                )
     blur(lattice, lattice_values)
     sums = np.zeros_like(values)
     for point in range(len(values)):
-        collect(lattice.vertices[point], lattice.weights[point], lattice_values, sums[point])
+        for corner in range(vertices.shape[1]):
+            for place in range(values.shape[1]):
+                sums[point, place] += weights[point, corner] * lattice_values[vertices[point, corner], place]
     return sums

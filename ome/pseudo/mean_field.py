@@ -8,22 +8,26 @@ contiguous. Names of dimensions: N pixels, K classes, lanes: places for runs, so
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.pseudo.lattice import Lattice, blur, collect, kernel, spread
+from ome.pseudo.lattice import Lattice, blur, inner_kernel, kernel
 from ome.pseudo.simplices import Float
 
 EXP_RANGE = 80.0  # exp of this, summed over classes, is still a float32
+PATCH = 256  # pixels transposed at a time, few enough for the cache
+
+Lattices = tuple[Lattice, Lattice]  # Gaussian, bilateral
+Sums = tuple[Float, Float]  # (V, K * lanes) vertex values of the Gaussian and of the bilateral lattice
 
 
 @kernel
 def pack(energy: Float, order: NDArray[np.int64], lanes: int) -> Float:
-    """Lays (runs, K, N) energies out as (N, K, lanes), pixels in `order`; runs short of `lanes` are 0."""
+    """Lays (runs, K, N) energies out as (N, K, lanes), pixels in `order`; lanes without a run are 0."""
     runs, classes, num_pixels = energy.shape
     values = np.zeros((num_pixels, classes, lanes), np.float32)
-    for place in range(num_pixels):
-        pixel = order[place]
+    for start in range(0, num_pixels, PATCH):
         for label in range(classes):
             for run in range(runs):
-                values[place, label, run] = energy[run, label, pixel]
+                for place in range(start, min(start + PATCH, num_pixels)):
+                    values[place, label, run] = energy[run, label, order[place]]
     return values
 
 
@@ -31,11 +35,11 @@ def pack(energy: Float, order: NDArray[np.int64], lanes: int) -> Float:
 def unpack(values: Float, order: NDArray[np.int64], stacks: Float) -> None:
     """Writes (N, K, lanes) values, pixels in `order`, to (runs, K, N) stacks."""
     runs, classes, num_pixels = stacks.shape
-    for place in range(num_pixels):
-        pixel = order[place]
+    for start in range(0, num_pixels, PATCH):
         for label in range(classes):
             for run in range(runs):
-                stacks[run, label, pixel] = values[place, label, run]
+                for place in range(start, min(start + PATCH, num_pixels)):
+                    stacks[run, label, order[place]] = values[place, label, run]
 
 
 @kernel
@@ -69,7 +73,7 @@ def subtract_maximum(energy: Float, lanes: int) -> None:
             energy[place] = max(energy[place] - largest, np.float32(-EXP_RANGE))
 
 
-@kernel
+@inner_kernel
 def softmax(energy: Float, lanes: int, total: Float) -> None:
     """Turns one pixel's (K * lanes,) energies into probabilities; `total` is (lanes,) scratch."""
     for place in range(len(energy)):
@@ -87,47 +91,100 @@ def softmax(energy: Float, lanes: int, total: Float) -> None:
             members[run] *= total[run]
 
 
+@inner_kernel
+def spread_three(lattice: Lattice, point: int, corner: int, values: Float, lattice_values: Float) -> None:
+    """Adds the (W,) values of a point, weighted, to three of its vertices from `corner` on."""
+    vertices, weights = lattice.vertices, lattice.weights
+    first, first_weight = lattice_values[vertices[point, corner]], weights[point, corner]
+    second, second_weight = lattice_values[vertices[point, corner + 1]], weights[point, corner + 1]
+    third, third_weight = lattice_values[vertices[point, corner + 2]], weights[point, corner + 2]
+    for place in range(len(values)):
+        value = values[place]
+        first[place] += first_weight * value
+        second[place] += second_weight * value
+        third[place] += third_weight * value
+
+
+@inner_kernel
+def collect_three(lattice: Lattice, point: int, corner: int, lattice_values: Float, values: Float) -> None:
+    """Adds the weighted values of three of a point's vertices from `corner` on to its (W,) values."""
+    vertices, weights = lattice.vertices, lattice.weights
+    first, first_weight = lattice_values[vertices[point, corner]], weights[point, corner]
+    second, second_weight = lattice_values[vertices[point, corner + 1]], weights[point, corner + 1]
+    third, third_weight = lattice_values[vertices[point, corner + 2]], weights[point, corner + 2]
+    for place in range(len(values)):
+        values[place] += (
+            first_weight * first[place] + second_weight * second[place] + third_weight * third[place]
+        )
+
+
 @kernel
-def mean_field(
-    gaussian: Lattice, bilateral: Lattice, values: Float, iterations: int, stabilise: bool
-) -> None:
+def advance(lattices: Lattices, old: Sums, new: Sums, values: Float, stabilise: bool) -> None:
+    """Makes one update: reads messages from the `old` sums and splats the probabilities on the `new` ones."""
+    gaussian, bilateral = lattices
+    gaussian_old, bilateral_old = old
+    gaussian_new, bilateral_new = new
+    num_pixels, classes, lanes = values.shape
+    rows = values.reshape(num_pixels, classes * lanes)
+    energy, total = np.empty(classes * lanes, np.float32), np.empty(lanes, np.float32)
+    for pixel in range(num_pixels):
+        row = rows[pixel]
+        for place in range(len(row)):
+            energy[place] = row[place]
+        collect_three(gaussian, pixel, 0, gaussian_old, energy)
+        collect_three(bilateral, pixel, 0, bilateral_old, energy)
+        collect_three(bilateral, pixel, 3, bilateral_old, energy)
+        if stabilise:
+            subtract_maximum(energy, lanes)
+        softmax(energy, lanes, total)
+        spread_three(gaussian, pixel, 0, energy, gaussian_new)
+        spread_three(bilateral, pixel, 0, energy, bilateral_new)
+        spread_three(bilateral, pixel, 3, energy, bilateral_new)
+
+
+@kernel
+def finish(lattices: Lattices, old: Sums, values: Float, stabilise: bool) -> None:
+    """Makes the last update: replaces the log-probabilities by the probabilities."""
+    gaussian, bilateral = lattices
+    gaussian_old, bilateral_old = old
+    num_pixels, classes, lanes = values.shape
+    rows = values.reshape(num_pixels, classes * lanes)
+    total = np.empty(lanes, np.float32)
+    for pixel in range(num_pixels):
+        row = rows[pixel]
+        collect_three(gaussian, pixel, 0, gaussian_old, row)
+        collect_three(bilateral, pixel, 0, bilateral_old, row)
+        collect_three(bilateral, pixel, 3, bilateral_old, row)
+        if stabilise:
+            subtract_maximum(row, lanes)
+        softmax(row, lanes, total)
+
+
+@kernel
+def mean_field(lattices: Lattices, values: Float, iterations: int, stabilise: bool) -> None:
     """Runs mean field on one bundle: log-probabilities in, probabilities out, in place.
 
     A pixel's new probabilities go straight to the lattices of the next iteration and are never stored.
 
     Args:
-        gaussian: The kernel on positions, as `symmetric_kernel` builds it.
-        bilateral: The kernel on positions and colours.
+        lattices: The kernel on positions (d = 2) and the one on positions and colours (d = 5), as
+            `symmetric_kernel` builds them.
         values: (N, K, lanes) float32.
-        iterations: Updates after the first softmax.
+        iterations: Updates after the first softmax, which hears no messages yet.
         stabilise: Whether energies may exceed `EXP_RANGE`.
     """
-    num_pixels, _, lanes = values.shape
-    rows = values.reshape(num_pixels, -1)
-    width = rows.shape[1]
+    gaussian, bilateral = lattices
+    width = values.shape[1] * values.shape[2]
     gaussian_old = np.zeros((gaussian.num_vertices, width), np.float32)
     gaussian_new = np.zeros((gaussian.num_vertices, width), np.float32)
     bilateral_old = np.zeros((bilateral.num_vertices, width), np.float32)
     bilateral_new = np.zeros((bilateral.num_vertices, width), np.float32)
-    energy, total = np.empty(width, np.float32), np.empty(lanes, np.float32)
-    for iteration in range(iterations + 1):
-        if iteration > 0:
-            gaussian_old, gaussian_new = gaussian_new, gaussian_old
-            bilateral_old, bilateral_new = bilateral_new, bilateral_old
-            blur(gaussian, gaussian_old)
-            blur(bilateral, bilateral_old)
-            gaussian_new[:] = 0.0
-            bilateral_new[:] = 0.0
-        for pixel in range(num_pixels):
-            energy[:] = rows[pixel]
-            if iteration > 0:
-                collect(gaussian.vertices[pixel], gaussian.weights[pixel], gaussian_old, energy)
-                collect(bilateral.vertices[pixel], bilateral.weights[pixel], bilateral_old, energy)
-            if stabilise:
-                subtract_maximum(energy, lanes)
-            softmax(energy, lanes, total)
-            if iteration == iterations:
-                rows[pixel] = energy
-            else:
-                spread(gaussian.vertices[pixel], gaussian.weights[pixel], energy, gaussian_new)
-                spread(bilateral.vertices[pixel], bilateral.weights[pixel], energy, bilateral_new)
+    for _ in range(iterations):
+        advance(lattices, (gaussian_old, bilateral_old), (gaussian_new, bilateral_new), values, stabilise)
+        gaussian_old, gaussian_new = gaussian_new, gaussian_old
+        bilateral_old, bilateral_new = bilateral_new, bilateral_old
+        blur(gaussian, gaussian_old)
+        blur(bilateral, bilateral_old)
+        gaussian_new[:] = 0.0
+        bilateral_new[:] = 0.0
+    finish(lattices, (gaussian_old, bilateral_old), values, stabilise)
