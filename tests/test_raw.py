@@ -1,0 +1,231 @@
+import zipfile
+from pathlib import Path
+
+import archives
+import pytest
+
+from ome.data.archives import MAX_MEMBER, RawFiles, RawSource, check_expansion
+from ome.data.raw import Split, layout_from_facts, resolve_split
+from ome.errors import UserError
+
+SOURCE = RawSource("top/area_{scene}.tif", "ortho.zip")
+FILES = {"area_1.tif": b"one", "area_2_10.tif": b"two", "readme.txt": b""}
+
+
+@pytest.mark.parametrize(
+    ("form", "inside"),
+    [("zip", ""), ("zip", "a/b/"), ("folder", ""), ("folder", "a/"), ("loose", "top/"), ("loose", "")],
+)
+def test_files_are_found_in_an_archive_its_folder_or_loose(
+    tmp_path: Path, form: archives.Form, inside: str
+) -> None:
+    archives.pack(FILES, tmp_path, "ortho.zip", form, inside)
+    files = RawFiles(SOURCE, tmp_path)
+    assert files.scenes() == ["1", "2_10"]
+    found = files.find("2_10")
+    assert found is not None
+    assert found.read_bytes() == b"two"
+    assert files.find("10") is None
+
+
+def test_the_archive_comes_before_its_folder(tmp_path: Path) -> None:
+    archives.pack({"area_1.tif": b"loose"}, tmp_path, "ortho.zip", "folder")
+    archives.pack({"area_1.tif": b"packed"}, tmp_path, "ortho.zip")
+    found = RawFiles(SOURCE, tmp_path).find("1")
+    assert found is not None
+    assert found.read_bytes() == b"packed"
+
+
+def test_a_missing_archive_names_every_place_and_the_remedy(tmp_path: Path) -> None:
+    with pytest.raises(UserError) as caught:
+        RawFiles(SOURCE, tmp_path)
+    message = str(caught.value)
+    for part in ("ortho.zip", "ortho/", "top/area_{scene}.tif", "dataset.raw="):
+        assert part in message
+    assert "\n" not in message
+
+
+def test_two_files_of_one_scene_are_ambiguous(tmp_path: Path) -> None:
+    archives.pack({"a/area_1.tif": b"", "b/area_1.tif": b""}, tmp_path, "ortho.zip")
+    with pytest.raises(UserError, match=r"2 files for scene 1: a/area_1.tif and b/area_1.tif"):
+        RawFiles(SOURCE, tmp_path).find("1")
+
+
+def test_resource_forks_are_no_second_file(tmp_path: Path) -> None:
+    archives.pack({"a/area_1.tif": b"x", "__MACOSX/a/area_1.tif": b""}, tmp_path, "ortho.zip")
+    assert RawFiles(SOURCE, tmp_path).find("1").name == "a/area_1.tif"
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.95])
+def test_a_truncated_archive_is_one_clear_line(tmp_path: Path, keep: float) -> None:
+    archives.pack({"area_1.tif": archives.image(0).tobytes()}, tmp_path, "ortho.zip")
+    path = tmp_path / "ortho.zip"
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole))])
+    with pytest.raises(UserError, match=r"ortho.zip is damaged .*fetch it again"):
+        RawFiles(SOURCE, tmp_path)
+
+
+def test_damage_inside_an_archive_is_noticed(tmp_path: Path) -> None:
+    archives.pack({"area_1.tif": archives.image(0).tobytes()}, tmp_path, "ortho.zip")
+    path = tmp_path / "ortho.zip"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0xFF
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"ortho.zip is damaged"):
+        RawFiles(SOURCE, tmp_path).find("1").read_bytes()
+
+
+def test_an_encrypted_archive_asks_to_unpack_by_hand(tmp_path: Path) -> None:
+    archives.pack({"area_1.tif": b"secret"}, tmp_path, "ortho.zip")
+    path = tmp_path / "ortho.zip"
+    content = bytearray(path.read_bytes())
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        content[content.find(signature) + offset] |= 1
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"unpack it by hand to .*ortho/"):
+        RawFiles(SOURCE, tmp_path).find("1").read_bytes()
+
+
+def test_a_member_that_would_fill_the_memory_is_refused(tmp_path: Path) -> None:
+    archives.pack({"area_1.tif": bytes(1000)}, tmp_path, "ortho.zip")
+    path = tmp_path / "ortho.zip"
+    content = bytearray(path.read_bytes())
+    at = content.find(b"PK\x01\x02") + 24
+    content[at : at + 4] = (3 << 30).to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"area_1.tif unpacks from \d+ to 3221225472 bytes"):
+        RawFiles(SOURCE, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("size", "packed", "fine"),
+    [(MAX_MEMBER + 1, MAX_MEMBER, False), (144 << 20, 1 << 17, True), (1 << 30, 1 << 28, True)],
+)
+def test_expansion_limits(size: int, packed: int, fine: bool) -> None:
+    member = zipfile.ZipInfo("area_1.tif")
+    member.file_size, member.compress_size = size, packed
+    if fine:
+        check_expansion(Path("ortho.zip"), member)
+    else:
+        with pytest.raises(UserError, match="are refused"):
+            check_expansion(Path("ortho.zip"), member)
+
+
+# Facts
+
+
+@pytest.mark.parametrize(
+    ("dataset", "train", "val", "test"),
+    [("potsdam", 23, 0, 14), ("vaihingen", 16, 0, 17), ("synthetic", 6, 0, 2)],
+)
+def test_published_splits(dataset: str, train: int, val: int, test: int, tmp_path: Path) -> None:
+    archives.pack({"area_1.tif": b""}, tmp_path, "ortho.zip")
+    split = archives.layout(dataset).split
+    scenes = resolve_split(split, tmp_path, RawFiles(SOURCE, tmp_path))
+    assert [sum(part == name for _, part in scenes) for name in ("train", "val", "test")] == [
+        train,
+        val,
+        test,
+    ]
+    assert "7_10" not in dict(scenes)
+
+
+def test_potsdam_scene_names_are_no_numbers() -> None:
+    assert archives.layout("potsdam").split.train[:2] == ("2_10", "2_11")
+
+
+@pytest.mark.parametrize(
+    ("dataset", "classes", "ignored"),
+    [
+        ("potsdam", archives.ISPRS, archives.ISPRS_IGNORED),
+        ("vaihingen", archives.ISPRS, archives.ISPRS_IGNORED),
+        ("deepglobe", archives.DEEPGLOBE, archives.DEEPGLOBE_IGNORED),
+    ],
+)
+def test_published_colours(
+    dataset: str, classes: list[tuple[int, int, int]], ignored: list[tuple[int, int, int]]
+) -> None:
+    palette = archives.layout(dataset).palette
+    assert list(palette.classes.values()) == classes
+    assert list(palette.ignored.values()) == ignored
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset.bands=nir", "dataset.bands=nir: potsdam has irrg, rgb, rgbir"),
+        ("dataset.reference=half", "dataset.reference=half: potsdam has full, eroded"),
+        ("dataset.classes.car=[1,2]", "malformed"),
+        ("dataset.classes.car=[0,0,255]", "car and building have the same colour"),
+        ("dataset.images.irrg.pattern=scene.tif", "must have {scene} once"),
+    ],
+)
+def test_wrong_facts_are_named(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        archives.layout("potsdam", override)
+
+
+def test_a_missing_fact_is_named() -> None:
+    facts = archives.facts("potsdam")
+    del facts["images"]
+    with pytest.raises(UserError, match="lack the key 'images'"):
+        layout_from_facts(facts)
+
+
+# Splits
+
+
+@pytest.fixture
+def numbered(tmp_path: Path) -> RawFiles:
+    archives.pack(
+        {f"train/{scene}_sat.jpg": b"" for scene in (10233, 119, 855, 2774, 1000000)}, tmp_path, None, "loose"
+    )
+    return RawFiles(RawSource("train/{scene}_sat.jpg"), tmp_path)
+
+
+def test_scenes_sorted_as_numbers_are_split_first_next_last(numbered: RawFiles, tmp_path: Path) -> None:
+    scenes = resolve_split(Split(numeric=(2, 1, 1)), tmp_path, numbered)
+    assert scenes == [("119", "train"), ("855", "train"), ("2774", "val"), ("1000000", "test")]
+
+
+def test_deepglobe_asks_for_all_803_scenes(numbered: RawFiles, tmp_path: Path) -> None:
+    assert archives.layout("deepglobe").split == Split(numeric=(563, 120, 120))
+    with pytest.raises(UserError, match=r"asks for 803 scenes and .* has 5"):
+        resolve_split(archives.layout("deepglobe").split, tmp_path, numbered)
+
+
+def test_list_files_win_over_counts_and_are_found_in_the_raw_folder(
+    numbered: RawFiles, tmp_path: Path
+) -> None:
+    (tmp_path / "train.txt").write_text("119\n2774\n\n")
+    (tmp_path / "test.txt").write_text("855")
+    split = archives.layout(
+        "deepglobe", "dataset.split.train=train.txt", f"dataset.split.test={tmp_path}/test.txt"
+    ).split
+    assert resolve_split(split, tmp_path, numbered) == [("119", "train"), ("2774", "train"), ("855", "test")]
+
+
+@pytest.mark.parametrize(
+    ("split", "message"),
+    [
+        (Split(), "dataset.split.train is empty"),
+        (Split(train=("1", "1")), "scene 1 is listed twice"),
+        (Split(train=("1",), test=("1",)), "dataset.split.train and dataset.split.test"),
+        (Split(train=("../1",)), "'../1' cannot name a scene"),
+        (Split(train=Path("none.txt")), "no list none.txt or .*none.txt"),
+        (Split(train=("1",), test=Path("empty.txt")), "empty.txt is empty"),
+        (Split(numeric=(-1, 1, 1)), "negative"),
+        (Split(numeric=(0, 1, 1)), "dataset.split.train is empty"),
+    ],
+)
+def test_bad_splits(numbered: RawFiles, tmp_path: Path, split: Split, message: str) -> None:
+    (tmp_path / "empty.txt").write_text("\n")
+    with pytest.raises(UserError, match=message):
+        resolve_split(split, tmp_path, numbered)
+
+
+def test_counting_needs_numbers(tmp_path: Path) -> None:
+    archives.pack({"area_2_10.tif": b""}, tmp_path, "ortho.zip")
+    with pytest.raises(UserError, match=r"2_10 in .* is no number"):
+        resolve_split(Split(numeric=(1, 0, 0)), tmp_path, RawFiles(SOURCE, tmp_path))

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from ome.data.tiles import Tile, tile_scene
+from ome.errors import UserError
+
+
+def test_potsdam_has_the_published_number_of_tiles_without_its_last_rows_and_columns() -> None:
+    assert 23 * len(tile_scene("2_10", 6000, 6000, size=256, stride=128, cover=False)) == 46_575
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "stride"), [(100, 130, 32, 16), (33, 32, 32, 32), (97, 64, 20, 7)]
+)
+def test_covering_tiles_reach_every_pixel_and_stay_inside(
+    height: int, width: int, size: int, stride: int
+) -> None:
+    tiles = tile_scene("a", height, width, size, stride)
+    covered = np.zeros((height, width), dtype=bool)
+    for tile in tiles:
+        assert tile.row >= 0
+        assert tile.column >= 0
+        assert (tile.height, tile.width) == (size, size)
+        assert tile.row + size <= height
+        assert tile.column + size <= width
+        covered[tile.row : tile.row + size, tile.column : tile.column + size] = True
+    assert covered.all()
+    assert len(set(tiles)) == len(tiles)
+    assert tiles == sorted(tiles)
+
+
+def test_last_tiles_are_shifted_to_the_edge_or_dropped() -> None:
+    assert [tile.column for tile in tile_scene("a", 4, 11, 4, 4)] == [0, 4, 7]
+    assert [tile.column for tile in tile_scene("a", 4, 11, 4, 4, cover=False)] == [0, 4]
+    assert [tile.column for tile in tile_scene("a", 4, 12, 4, 4)] == [0, 4, 8]
+
+
+def test_a_scene_smaller_than_a_tile() -> None:
+    assert tile_scene("a", 10, 40, 32, 32) == [Tile("a", 0, 0, 10, 32), Tile("a", 0, 8, 10, 32)]
+    assert tile_scene("a", 10, 40, 32, 32, cover=False) == []
+
+
+def test_names_are_unique_and_sort_like_the_tiles() -> None:
+    tiles = tile_scene("2_10", 300, 300, 100, 50)
+    names = [tile.name for tile in tiles]
+    assert names[0] == "2_10_00000_00000"
+    assert len(set(names)) == len(names)
+    assert names == sorted(names)
+
+
+@pytest.mark.parametrize(("size", "stride"), [(0, 1), (1, 0), (-4, 2)])
+def test_sizes_must_be_positive(size: int, stride: int) -> None:
+    with pytest.raises(UserError, match=f"size {size} and stride {stride}"):
+        tile_scene("a", 10, 10, size, stride)
