@@ -95,6 +95,8 @@ def _train(work: Work, network: SeamNetwork, reader: SceneReader, table: TagTabl
         fit(
             module,
             data,
+            epochs=data.epochs,
+            total_steps=data.total_steps,
             folder=work.folder,
             title="SEAM classifier",
             seed=config.seed,

@@ -1,5 +1,6 @@
 """What `seg` and `refine` share: train one segmenter, predict with it, score it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +32,7 @@ NETWORK = "network.pt"
 
 
 def train_segmenter(
-    work: Work, folder: Path, reader: SceneReader, tiles: list[Tile], mask_of: MaskOf, title: str
+    work: Work, folder: Path, reader: SceneReader, tiles: Sequence[Tile], mask_of: MaskOf, title: str
 ) -> None:
     """Trains one segmenter and leaves `network.pt`; does nothing when it is already there."""
     if (folder / NETWORK).exists():
@@ -61,7 +62,17 @@ def train_segmenter(
         freeze_batchnorm=config.segmenter.freeze_batchnorm,
     )
     logger = logger_for(config, work.logs / folder.name, title)
-    fit(module, data, folder=folder, title=title, seed=config.seed, hardware=hardware(config), logger=logger)
+    fit(
+        module,
+        data,
+        epochs=data.epochs,
+        total_steps=data.total_steps,
+        folder=folder,
+        title=title,
+        seed=config.seed,
+        hardware=hardware(config),
+        logger=logger,
+    )
     if is_leader():
         state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
         save_atomically(folder / NETWORK, lambda path: torch.save(state, path))
@@ -117,22 +128,23 @@ def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title
     index = reader.index
     split = evaluation_split(index)
     scenes = [scene for scene in index.split(split) if scene.mask is not None]
-    mine = share([scene for scene in scenes if not _map_path(folder, scene).exists()])
+    mine = share([scene for scene in scenes if not map_path(folder, scene).exists()])
     if mine:
         settings = config.prediction
         predict = Predictor(config, folder, reader, list(settings.scales), flip=settings.flip)
         for scene in track(mine, f"{title}: {split} scenes", len(mine)):
-            _write_map(_map_path(folder, scene), config, reader, scene, predict)
+            _write_map(map_path(folder, scene), config, reader, scene, predict)
     barrier()
     names = index.palette.names
     matrix = np.zeros((len(names), len(names)), dtype=np.int64)
     for scene in scenes:
         reference = reader.mask(Tile(scene.name, 0, 0, scene.height, scene.width))
-        matrix += confusion_matrix(read_class_map(_map_path(folder, scene)), reference, len(names))
+        matrix += confusion_matrix(read_class_map(map_path(folder, scene)), reference, len(names))
     return [Row(title, f"{split} scenes", Scores(matrix, names))] if scenes else []
 
 
-def _map_path(folder: Path, scene: Scene) -> Path:
+def map_path(folder: Path, scene: Scene) -> Path:
+    """Where the class map of a scene lies."""
     return folder / "predictions" / f"{scene.name}.tif"
 
 
@@ -150,8 +162,10 @@ def _write_map(path: Path, config: DictConfig, reader: SceneReader, scene: Scene
         stride=max(1, int(size * settings.stride)),
         batch=settings.batch,
     )
-    grid = read_grid(reader.index.folder / scene.image)
-    shape = (scene.height, scene.width)
-    with open_class_map(path, shape, palette.names, list(palette.classes.values()), *grid) as written:
+    crs, transform = read_grid(reader.index.folder / scene.image)
+    colours = list(palette.classes.values())
+    with open_class_map(
+        path, (scene.height, scene.width), palette.names, colours, crs=crs, transform=transform
+    ) as written:
         for block in blocks:
             written.write(block.row, block.probabilities.argmax(axis=0).astype(np.uint8))

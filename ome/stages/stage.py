@@ -30,7 +30,7 @@ class Work:
     Attributes:
         config: The whole configuration; `config.stage` holds this stage's settings.
         folder: Where the stage writes; it may hold the remains of an interrupted run of the same work.
-        inputs: The finished folder of each stage named in `Stage.needs`.
+        inputs: The finished folder of each stage named in `Stage.needs`, and of those in `Stage.uses` that exist.
         logs: Where loggers write; kept apart because logs differ between identical runs.
     """
 
@@ -54,6 +54,7 @@ class Stage:
         name: As in `stage=NAME`.
         run: Does the work and returns the counts for the manifest.
         needs: Earlier stages whose folders it reads.
+        uses: Earlier stages whose folders it reads where they are there.
         reads: Dotted configuration keys, beyond the stage's own settings, that change its result.
         sources: Identity of files outside the run that it reads (names, sizes, times), if any.
         version: Raised when a change of the code makes earlier results stale.
@@ -62,6 +63,7 @@ class Stage:
     name: str
     run: Callable[[Work], dict[str, Any]]
     needs: tuple[str, ...] = ()
+    uses: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     sources: Callable[[DictConfig], list[Any]] | None = None
     version: int = 1
@@ -72,23 +74,26 @@ def stage_folder(config: DictConfig, name: str) -> Path:
     return Path(config.scenes) if name == "prepare" else Path(config.run_dir) / name
 
 
-def find_input(config: DictConfig, name: str) -> tuple[Path, Manifest]:
-    """Finds the finished folder of an earlier stage, in this run or in the run it inherits from.
+def find_inputs(stage: Stage, config: DictConfig) -> dict[str, tuple[Path, Manifest]]:
+    """Finds the finished folders of earlier stages, in this run or in the run it inherits from.
 
     Raises:
-        UserError: Neither has it; the line names the command that makes it.
+        UserError: A needed one is in neither; the line names the command that makes it.
     """
-    folders = [stage_folder(config, name)]
-    if config.inherit and name != "prepare":
-        folders.append(Path(config.inherit) / name)
-    for folder in folders:
-        manifest = Manifest.read(folder)
-        if manifest is not None:
-            return folder, manifest
-    raise UserError(
-        f"stage={config.stage.name} needs the result of stage={name}, which is not in {folders[0]}: "
-        f"run python -m ome.run stage={name} dataset={config.dataset.name} first, or stage=all"
-    )
+    found = {}
+    for name in (*stage.needs, *stage.uses):
+        folders = [stage_folder(config, name)]
+        if config.inherit and name != "prepare":
+            folders.append(Path(config.inherit) / name)
+        whole = [(folder, manifest) for folder in folders if (manifest := Manifest.read(folder))]
+        if whole:
+            found[name] = whole[0]
+        elif name in stage.needs:
+            raise UserError(
+                f"stage={stage.name} needs the result of stage={name}, which is not in {folders[0]}: "
+                f"run python -m ome.run stage={name} dataset={config.dataset.name} first, or stage=all"
+            )
+    return found
 
 
 def execute(stage: Stage, config: DictConfig, *, force: bool = False) -> bool:
@@ -105,7 +110,7 @@ def execute(stage: Stage, config: DictConfig, *, force: bool = False) -> bool:
     Raises:
         UserError: An input is missing, another run works in the same folder, or the stage says so.
     """
-    found = {name: find_input(config, name) for name in stage.needs}
+    found = find_inputs(stage, config)
     inputs = {name: manifest.fingerprint for name, (_, manifest) in found.items()}
     used = _used_config(stage, config)
     wanted = fingerprint(stage.name, stage.version, used, inputs)

@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from ome.errors import UserError
 from ome.progress import console
@@ -47,22 +48,12 @@ class Hardware:
         return torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
 
 
-class TrainingData(pl.LightningDataModule):
-    """A LightningDataModule that knows the length of its training.
-
-    Attributes:
-        epochs: Number of epochs.
-        steps_per_epoch: Optimiser steps in each.
-    """
-
-    epochs: int
-    steps_per_epoch: int
-
-
 def fit(
     module: pl.LightningModule,
-    data: TrainingData,
+    data: pl.LightningDataModule,
     *,
+    epochs: int,
+    total_steps: int,
     folder: Path,
     title: str,
     seed: int,
@@ -73,7 +64,9 @@ def fit(
 
     Args:
         module: The module to train; it holds the trained weights afterwards.
-        data: Feeds it and knows the number of epochs.
+        data: Feeds it.
+        epochs: Number of epochs.
+        total_steps: Optimiser steps of the whole training, for the progress display.
         folder: Receives `last.ckpt` and, at the end, `history.csv`.
         title: Name of the training for the progress display and for errors.
         seed: Decides all randomness outside the data.
@@ -88,7 +81,7 @@ def fit(
     callbacks: Iterable[Callback] = (
         SeedEachEpoch(seed),
         StopAtNan(title, LOG_EVERY),
-        TrainingMeter(title, data.epochs * data.steps_per_epoch, LOG_EVERY),
+        TrainingMeter(title, total_steps, LOG_EVERY),
         history,
         ModelCheckpoint(folder, "last", save_top_k=1, every_n_epochs=1, enable_version_counter=False),
     )
@@ -99,7 +92,7 @@ def fit(
             strategy=hardware.strategy,
             num_nodes=hardware.num_nodes,
             precision=hardware.precision,  # type: ignore[arg-type]  # a string from the configuration
-            max_epochs=data.epochs,
+            max_epochs=epochs,
             callbacks=list(callbacks),
             logger=logger or False,
             log_every_n_steps=LOG_EVERY,
@@ -108,7 +101,7 @@ def fit(
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
         )
-    except (pl.utilities.exceptions.MisconfigurationException, RuntimeError, ValueError) as error:
+    except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise UserError(
             f"this machine cannot train with accelerator={hardware.accelerator} devices={hardware.devices} "
             f"precision={hardware.precision} ({error}): choose another trainer=..."

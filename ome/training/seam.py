@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from torchmetrics.classification import MulticlassJaccardIndex, MultilabelAveragePrecision, MultilabelF1Score
 
 from ome.networks.seam import SeamNetwork
-from ome.training.losses import seam_losses
+from ome.training.losses import seam_loss
 from ome.training.schedule import poly_lr
 
 
@@ -63,8 +63,8 @@ class SeamClassifier(pl.LightningModule):
         del batch_idx
         image, tags = batch
         half = F.interpolate(image, scale_factor=0.5, mode="bilinear", align_corners=True)
-        views = (*self.network(image), *self.network(half))
-        losses = seam_losses(*views, tags, er_weight=self._er_weight, ecr_weight=self._ecr_weight)
+        views = self.network(image), self.network(half)
+        losses = seam_loss(*views, tags, er_weight=self._er_weight, ecr_weight=self._ecr_weight)
         self.log_dict({f"train/{name}": value.detach() for name, value in losses._asdict().items()})
         return losses.total
 

@@ -8,7 +8,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 
 from ome.networks.features import freeze_batchnorm
-from ome.training.losses import WeightMode, pixel_cross_entropy, pixel_weights
+from ome.training.losses import Weighting, pixel_cross_entropy, pixel_weights
 from ome.training.schedule import poly_lr
 
 OptimizerName = Literal["sgd", "adamw"]
@@ -41,7 +41,7 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         power: float = 0.9,
         minimum_lr: float = 1e-4,
         optimizer: OptimizerName = "sgd",
-        weighting: WeightMode = "continuous",
+        weighting: Weighting = "continuous",
         freeze_batchnorm: bool = False,
     ) -> None:
         super().__init__()
@@ -71,13 +71,13 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         image, mask, weight = batch
         weighted = pixel_cross_entropy(self.network(image), mask, pixel_weights(weight, self._weighting))
         # URN's thresholded weights go with the mean over all pixels, the others with the weighted mean.
-        divisor = weighted.pixels if self._weighting == "threshold" else weighted.weight
+        divisor = weighted.pixels if self._weighting == "threshold" else weighted.weight_sum
         divisor = divisor.detach().float()
         processes = self.trainer.world_size
         if processes > 1:
             torch.distributed.all_reduce(divisor)
         # DDP averages gradients over the processes; the factor turns that mean into the sum it has to be.
-        loss = weighted.total * processes / divisor.clamp_min(1.0)
+        loss = weighted.loss_sum * processes / divisor.clamp_min(1.0)
         self.log("train/loss", loss.detach())
         return loss
 
