@@ -14,7 +14,7 @@ from ome.training.losses import (
     pixel_weights,
     seam_loss,
 )
-from ome.training.schedule import poly_factor, poly_lr
+from ome.training.schedule import poly_lr
 
 
 def _views(requires_grad: bool = False) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
@@ -40,15 +40,15 @@ def test_multilabel_loss_is_binary_cross_entropy_of_the_pooled_map() -> None:
 
 
 def test_min_pool_by_hand() -> None:
-    first = [[0.5, -1.0, 0.1, 0.9], [0.4, -0.2, 0.8, 0.3]]
-    second = [[0.7, -2.0, 0.2, 0.4], [0.6, -0.1, 0.3, 0.5]]
+    first = [[0.5, -1.0, 0.1, 0.9, 2.0, 2.0], [0.4, -0.2, 0.8, 0.3, 2.0, 2.0]]
+    second = [[0.7, -2.0, 0.2, 0.4, 2.0, 2.0], [0.6, -0.1, 0.3, 0.5, 2.0, 2.0]]
     refined = torch.tensor([[first, second]])
-    # The maxima are .7 -1 .2 .9 .6 -.1 .8 .5; the two smallest are below 0.
-    assert min_pool_loss(refined, torch.tensor([[1, 1]])).item() == 0
-    # Raised by 1.05 the two smallest are .05 and .95.
-    assert min_pool_loss(refined + 1.05, torch.tensor([[1, 1]])).item() == pytest.approx(0.5)
-    # Without the second class the two smallest of the raised maxima are .05 and .85.
-    assert min_pool_loss(refined + 1.05, torch.tensor([[1, 0]])).item() == pytest.approx(0.45)
+    # A quarter of twelve pixels is three; the smallest maxima are -1, -.1 and .2, of which the ReLU keeps .2.
+    assert min_pool_loss(refined, torch.tensor([[1, 1]])).item() == pytest.approx(0.2 / 3)
+    # Raised by 1.05 they are .05, .95 and 1.25.
+    assert min_pool_loss(refined + 1.05, torch.tensor([[1, 1]])).item() == pytest.approx(0.75)
+    # Without the second class they are .05, .85 and 1.15.
+    assert min_pool_loss(refined + 1.05, torch.tensor([[1, 0]])).item() == pytest.approx(2.05 / 3)
 
 
 def test_cross_refinement_by_hand() -> None:
@@ -154,4 +154,4 @@ def test_poly_by_hand() -> None:
     assert poly_lr(0.1, 0, 10, 0.9) == pytest.approx(0.1)
     assert poly_lr(0.1, 5, 10, 2.0) == pytest.approx(0.025)
     assert poly_lr(0.1, 5, 10, 1.0, minimum=0.02) == pytest.approx(0.06)
-    assert poly_factor(10, 10, 1.0) == poly_factor(99, 10, 1.0) == pytest.approx(0.1)
+    assert poly_lr(1.0, 10, 10, 1.0) == poly_lr(1.0, 99, 10, 1.0) == pytest.approx(0.1)

@@ -67,6 +67,8 @@ class SeamNetwork(nn.Module):
         """
         features = self.backbone(image)
         cam = self.fc8(self.dropout(features.final))
+        # Under autocast the maps would be half precision, too coarse for the 1e-5 terms of what follows.
+        cam = cam.to(torch.promote_types(cam.dtype, torch.float32))
         grid = cam.shape[2:]
         embedding = self.f9(
             torch.cat(
