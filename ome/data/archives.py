@@ -134,7 +134,7 @@ class RawFile:
             except ValueError as error:
                 raise UserError(f"{sibling} is no world file: it must hold six numbers") from error
             # A world file gives the centre of the first pixel, a transform its corner.
-            return Affine(a, b, c, d, e, f) * Affine.translation(-0.5, -0.5)
+            return Affine(a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)
         return None
 
 

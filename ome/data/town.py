@@ -58,8 +58,8 @@ def write_town(layout: RawLayout, raw: Path, size: int, seed: int) -> None:
         own = np.random.default_rng([seed, zlib.crc32(name.encode())])
         pixels, label = draw_scene(own, size, sun, elevation)
         # Somewhere in UTM zone 33, one scene east of the other.
-        origin = Affine.translation(366_000 + position * size / METRE, 5_808_000)
-        transform = origin * Affine.scale(1 / METRE, -1 / METRE)
+        east = 366_000 + position * size / METRE
+        transform = Affine(1 / METRE, 0, east, 0, -1 / METRE, 5_808_000)
         for kind, source in layout.images.items():
             content = _geotiff(pixels[..., BANDS[kind]], transform)
             files.setdefault(str(source.archive), {})[source.file_name(name)] = content

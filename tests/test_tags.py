@@ -1,0 +1,127 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ome.data.tags import TagTable, coverage, filter_tiles, minimum_coverage, tags_of
+from ome.data.tiles import Tile
+from ome.errors import UserError
+
+NAMES = ("road", "roof", "car")
+
+
+def test_coverage_is_a_share_of_all_pixels_ignored_ones_too() -> None:
+    mask = np.array([[0, 0, 2, 255], [255, 255, 255, 255]], dtype=np.uint8)
+    assert coverage(mask, 3).tolist() == [2 / 8, 0, 1 / 8]
+    assert tags_of(mask, 3).tolist() == [1, 0, 1]
+
+
+def test_one_pixel_is_enough_for_a_tag() -> None:
+    mask = np.zeros((256, 256), dtype=np.uint8)
+    mask[17, 5] = 1
+    assert tags_of(mask, 3).tolist() == [1, 1, 0]
+    assert tags_of(np.full((4, 4), 255, dtype=np.uint8), 3).tolist() == [0, 0, 0]
+
+
+def test_filter_drops_tiles_with_a_class_too_small_to_see() -> None:
+    minimum = minimum_coverage(NAMES, 0.1, {"car": 0.025})
+    assert minimum.tolist() == [0.1, 0.1, 0.025]
+    covered = np.array(
+        [
+            [0.9, 0.1, 0.0],  # exactly the minimum is enough
+            [0.9, 0.099, 0.0],  # roof too small
+            [0.97, 0.0, 0.03],  # enough for a car
+            [0.98, 0.01, 0.01],  # roof and car too small
+            [0.0, 0.0, 0.0],  # nothing but clutter
+            [0.3, 0.0, 0.0],  # classes that are absent do not count
+        ]
+    )
+    filtered = filter_tiles(covered, minimum)
+    assert filtered.kept.tolist() == [True, False, True, False, False, True]
+    assert filtered.dropped.tolist() == [0, 2, 1]
+    assert filtered.empty == 1
+
+
+@pytest.mark.parametrize(
+    ("minimum", "overrides", "message"),
+    [
+        (0.1, {"bus": 0.1}, "bus is no class"),
+        (10.0, {}, "10.0 for road"),
+        (0.1, {"car": -1.0}, "-1.0 for car"),
+    ],
+)
+def test_impossible_filters_are_refused(minimum: float, overrides: dict[str, float], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        minimum_coverage(NAMES, minimum, overrides)
+
+
+def table() -> TagTable:
+    return TagTable(
+        names=NAMES,
+        tiles=(Tile("2_10", 0, 128, 64, 64), Tile("5_15", 64, 0, 64, 32)),
+        tags=np.array([[1, 0, 1], [0, 0, 0]], dtype=np.uint8),
+        splits=("train", "test"),
+        kept=np.array([True, False]),
+    )
+
+
+def test_a_table_survives_writing_and_reading(tmp_path: Path) -> None:
+    table().write(tmp_path / "tags.csv")
+    again = TagTable.read(tmp_path / "tags.csv", NAMES)
+    assert again.tiles == table().tiles
+    assert again.splits == table().splits
+    assert np.array_equal(again.tags, table().tags)
+    assert again.tags.dtype == np.uint8
+    assert np.array_equal(again.kept, table().kept)
+    lines = (tmp_path / "tags.csv").read_text().split()
+    assert lines[0] == "tile,scene,row,column,height,width,split,kept,road,roof,car"
+    assert lines[1] == "2_10_00000_00128,2_10,0,128,64,64,train,1,1,0,1"
+
+
+def test_a_table_by_hand_may_leave_out_names_and_come_from_a_spreadsheet(tmp_path: Path) -> None:
+    header = "scene,row,column,height,width,split,car,road,roof"
+    (tmp_path / "tags.csv").write_text(f"\ufeff{header}\r\n2_10,0,0,64,64,train,1,0,0\r\n", encoding="utf-8")
+    read = TagTable.read(tmp_path / "tags.csv", NAMES)
+    assert read.tags.tolist() == [[0, 0, 1]]
+    assert read.kept.tolist() == [True]
+
+
+HEADER = "tile,scene,row,column,height,width,split,kept,road,roof,car"
+GOOD = "a_00000_00000,a,0,0,64,64,train,1,1,0,0"
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ([HEADER, GOOD, "a_00000_00064,a,0,64,64,64,train,1,0,0,0"], "line 3: tile a_00000_00064 has no tag"),
+        ([HEADER, "a_00000_00000,a,0,0,64,64,train,1,1,0,2"], "line 2: car is '2'; give 0 or 1"),
+        ([HEADER, "a_00000_00000,a,0,0,64,64,train,1,1,,0"], "line 2: roof is ''; give 0 or 1"),
+        ([HEADER, "a_00000_00000,a,0,0,64,64,train,yes,1,0,0"], "line 2: kept is 'yes'"),
+        ([HEADER, "a_00000_00000,a,-1,0,64,64,train,1,1,0,0"], "line 2: row is '-1'"),
+        ([HEADER, "a_00000_00000,a,0,0,0,64,train,1,1,0,0"], "line 2: height and width"),
+        ([HEADER, "b,a,0,0,64,64,train,1,1,0,0"], "line 2: tile 'b' is called a_00000_00000"),
+        ([HEADER, "a_00000_00000,a,0,0,64,64,training,1,1,0,0"], "line 2: split is 'training'"),
+        ([HEADER, GOOD, GOOD], "line 3: tile a_00000_00000 stands in line 2 already"),
+        ([HEADER, GOOD + ",1"], "line 2: not as many values"),
+        ([HEADER, "a_00000_00000,a,0"], "line 2: not as many values"),
+        ([HEADER + ",bus", GOOD + ",1"], "line 1: 'bus' is no class; the classes are road, roof, car"),
+        ([HEADER.replace(",car", ""), GOOD], "line 1: no column car"),
+        ([HEADER.replace(",", ";"), GOOD], "line 1: no column .*separated by commas"),
+        ([HEADER + ",car", GOOD + ",1"], "line 1: a column occurs twice"),
+        ([HEADER], "has no tiles"),
+        ([], "no column"),
+    ],
+)
+def test_mistakes_in_a_table_name_file_and_line(tmp_path: Path, lines: list[str], message: str) -> None:
+    path = tmp_path / "tags.csv"
+    path.write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=f"tags.csv.*{message}"):
+        TagTable.read(path, NAMES)
+
+
+def test_a_file_that_is_no_text_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "tags.csv").write_bytes(b"\xff\xfe\x00\x01")
+    with pytest.raises(UserError, match=r"tags.csv is no CSV file"):
+        TagTable.read(tmp_path / "tags.csv", NAMES)
+    with pytest.raises(UserError, match="there is no tag table"):
+        TagTable.read(tmp_path / "none.csv", NAMES)
