@@ -1,0 +1,175 @@
+"""Charts of co-occurrence, confusion, tags and training, as figures and as PNG files."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+from numpy.typing import NDArray
+
+from ome.files import save_atomically
+
+DPI: Final = 150
+BLUE, ORANGE = "#4477aa", "#ee8866"
+"""Two colours that remain distinct with any kind of colour blindness (Paul Tol's schemes)."""
+
+Curve = tuple[Sequence[float], Sequence[float]]
+"""Steps and the values at them."""
+
+
+def save_figure(path: Path, figure: Figure) -> None:
+    """Writes a figure as PNG, atomically; the same figure gives the same bytes."""
+    save_atomically(path, lambda to: figure.savefig(to, dpi=DPI, metadata={"Software": None}))
+
+
+def cooccurrence_figure(matrix: NDArray[np.float64], names: Sequence[str]) -> Figure:
+    """Heat map with numbers of P(class of the column | class of the row).
+
+    Args:
+        matrix: (C, C) in [0, 1] from `cooccurrence`; nan rows are left blank.
+        names: Class names in order of index.
+    """
+    figure = _heat_map(matrix, names, decimals=2)
+    axes = figure.axes[0]
+    axes.set_title(
+        "Co-occurrence: share of the tiles with the row's class\nthat also have the column's", fontsize=10
+    )
+    axes.set_ylabel("tiles with", fontsize=9)
+    axes.set_xlabel("also have", fontsize=9)
+    return figure
+
+
+def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
+    """Heat map with numbers of a confusion matrix in percent of each reference class.
+
+    Args:
+        matrix: (C, C) pixel counts; rows are the reference. A class without reference pixels is left blank.
+        names: Class names in order of index.
+    """
+    totals = matrix.sum(axis=1, keepdims=True)
+    shares = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
+    figure = _heat_map(100 * shares, names, decimals=1, maximum=100)
+    axes = figure.axes[0]
+    axes.set_title("Confusion: % of the reference class", fontsize=10)
+    axes.set_ylabel("reference", fontsize=9)
+    axes.set_xlabel("prediction", fontsize=9)
+    return figure
+
+
+def tag_counts_figure(names: Sequence[str], tiles: Mapping[str, int], dropped: Mapping[str, int]) -> Figure:
+    """Bars of how many tiles have each class, and how many of these the filter drops because of it.
+
+    Args:
+        names: Class names, from top to bottom.
+        tiles: Tiles with the class, by class name.
+        dropped: Those of them dropped because this class covers too little, by class name.
+    """
+    figure = Figure(figsize=(7, 1.1 + 0.42 * len(names)), layout="constrained")
+    axes = figure.add_subplot()
+    rows = np.arange(len(names))
+    lost = np.array([dropped[name] for name in names])
+    kept = np.array([tiles[name] for name in names]) - lost
+    axes.barh(rows, kept, height=0.65, color=BLUE, label="covers enough")
+    axes.barh(
+        rows,
+        lost,
+        0.65,
+        left=kept,
+        color=ORANGE,
+        hatch="////",
+        edgecolor="white",
+        label="too small: tile dropped",
+    )
+    for row, name in enumerate(names):
+        text = f"{tiles[name]:,}" + (f" (−{dropped[name]:,})" if dropped[name] else "")  # noqa: RUF001 - a minus
+        axes.annotate(text, (tiles[name], row), (4, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_yticks(rows, names, fontsize=9)
+    axes.invert_yaxis()
+    axes.set_xlim(0, max([1, *tiles.values()]) * 1.22)  # room for the numbers
+    axes.set_xlabel("tiles with the class", fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    _plain(axes)
+    axes.tick_params(axis="y", length=0, labelsize=9)
+    figure.legend(loc="outside upper center", ncols=2, fontsize=8, frameon=False)
+    return figure
+
+
+def curves_figure(curves: Mapping[str, Curve]) -> Figure:
+    """One small chart a quantity over training steps, each with its own scale.
+
+    Args:
+        curves: Steps and values by the quantity's name; values that are not finite are left out.
+    """
+    columns = min(3, max(1, len(curves)))
+    rows = max(1, math.ceil(len(curves) / columns))
+    figure = Figure(figsize=(3.4 * columns, 2.3 * rows), layout="constrained")
+    for index, (name, (steps, values)) in enumerate(curves.items(), start=1):
+        axes = figure.add_subplot(rows, columns, index)
+        points = np.array([steps, values], dtype=np.float64)
+        points = points[:, np.isfinite(points).all(axis=0)]
+        axes.plot(
+            *points, color=BLUE, linewidth=1.2, marker="o" if points.shape[1] < 20 else "", markersize=3
+        )
+        axes.set_title(name, fontsize=9)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.ticklabel_format(axis="y", scilimits=(-3, 4))
+        if index > len(curves) - columns:
+            axes.set_xlabel("step", fontsize=8)
+        axes.grid(visible=True, linewidth=0.4, alpha=0.6)
+        _plain(axes)
+    return figure
+
+
+def save_cooccurrence(path: Path, matrix: NDArray[np.float64], names: Sequence[str]) -> None:
+    """Writes `cooccurrence_figure` as PNG."""
+    save_figure(path, cooccurrence_figure(matrix, names))
+
+
+def save_confusion(path: Path, matrix: NDArray[np.int64], names: Sequence[str]) -> None:
+    """Writes `confusion_figure` as PNG."""
+    save_figure(path, confusion_figure(matrix, names))
+
+
+def save_tag_counts(
+    path: Path, names: Sequence[str], tiles: Mapping[str, int], dropped: Mapping[str, int]
+) -> None:
+    """Writes `tag_counts_figure` as PNG."""
+    save_figure(path, tag_counts_figure(names, tiles, dropped))
+
+
+def save_curves(path: Path, curves: Mapping[str, Curve]) -> None:
+    """Writes `curves_figure` as PNG."""
+    save_figure(path, curves_figure(curves))
+
+
+def _heat_map(values: NDArray[Any], names: Sequence[str], *, decimals: int, maximum: float = 1) -> Figure:
+    """Square heat map from 0 to `maximum` with a number in each cell and a dash where there is none."""
+    side = max(2.2 + 0.72 * len(names), 4.4)  # not narrower than the title
+    figure = Figure(figsize=(side + 0.8, side), layout="constrained")
+    axes = figure.add_subplot()
+    colours = colormaps["Blues"].with_extremes(bad="#dddddd")
+    drawn = axes.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=0, vmax=maximum)
+    for (row, column), value in np.ndenumerate(values):
+        text = "–" if np.isnan(value) else f"{value:.{decimals}f}"  # noqa: RUF001 - a dash for no value
+        shade = "white" if value > 0.6 * maximum else "black"
+        axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=9)
+    ticks = range(len(names))
+    axes.set_xticks(ticks, names, rotation=35, ha="right", rotation_mode="anchor", fontsize=9)
+    axes.set_yticks(ticks, names, fontsize=9)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.8, pad=0.02)
+    bar.ax.tick_params(labelsize=8)
+    return figure
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)

@@ -1,0 +1,160 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+
+from ome.scoring.figures import (
+    confusion_figure,
+    cooccurrence_figure,
+    curves_figure,
+    save_confusion,
+    save_cooccurrence,
+    save_curves,
+    save_tag_counts,
+    tag_counts_figure,
+)
+from ome.scoring.panels import (
+    PanelRow,
+    cam_panel_figure,
+    letter_spots,
+    panel_figure,
+    save_cam_panel,
+    save_panel,
+)
+
+NAMES = ("impervious surface", "building", "car")
+COLOURS = ((255, 255, 255), (0, 0, 255), (255, 255, 0))
+MATRIX = np.array([[1, 0.25, 0.5], [0.75, 1, 0], [np.nan] * 3])
+TILES, DROPPED = (
+    {"impervious surface": 1500, "building": 800, "car": 40},
+    {"impervious surface": 0, "building": 30, "car": 25},
+)
+CURVES = {
+    "loss": ([0, 10, 20], [3.0, 2.0, 1.0]),
+    "val/mAP": ([10, 20], [0.5, float("nan")]),
+    "empty": ([], []),
+}
+
+
+def halves() -> np.ndarray:
+    """Building on the left, car on the right, nothing in the top rows."""
+    mask = np.ones((64, 64), dtype=np.uint8)
+    mask[:, 32:] = 2
+    mask[:8] = 255
+    return mask
+
+
+def tile() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype(np.uint8)
+
+
+def texts_at(figure: Figure, axes: int = 0) -> dict[tuple[float, float], str]:
+    return {text.get_position(): text.get_text() for text in figure.axes[axes].texts}
+
+
+def test_cooccurrence_shows_each_number_in_its_cell() -> None:
+    shown = texts_at(cooccurrence_figure(MATRIX, NAMES))
+    assert (shown[1, 0], shown[0, 1], shown[2, 1]) == ("0.25", "0.75", "0.00")  # (column, row)
+    assert shown[0, 2] == "–"  # noqa: RUF001 - a dash for no value
+
+
+def test_confusion_is_in_percent_of_the_reference() -> None:
+    shown = texts_at(confusion_figure(np.array([[6, 2, 0], [1, 3, 0], [0, 0, 0]]), NAMES))
+    assert (shown[0, 0], shown[1, 0], shown[0, 1], shown[1, 1]) == ("75.0", "25.0", "25.0", "75.0")
+    assert shown[2, 2] == "–"  # noqa: RUF001 - a dash for no value
+
+
+def test_bars_add_up_to_the_tiles_of_a_class() -> None:
+    axes = tag_counts_figure(NAMES, TILES, DROPPED).axes[0]
+    kept, lost = ([bar.get_width() for bar in bars] for bars in axes.containers)
+    assert kept == [1500, 770, 15]
+    assert lost == [0, 30, 25]
+    assert [text.get_text() for text in axes.texts] == ["1,500", "800 (−30)", "40 (−25)"]  # noqa: RUF001 - a minus
+
+
+def test_curves_leave_out_what_is_not_finite() -> None:
+    lines = [axes.lines[0].get_xydata().tolist() for axes in curves_figure(CURVES).axes]
+    assert lines == [[[0, 3], [10, 2], [20, 1]], [[10, 0.5]], []]
+
+
+def test_a_panel_has_the_columns_that_are_there_in_the_palettes_colours() -> None:
+    rows = [PanelRow("a", tile(), pseudo_mask=halves()), PanelRow("b", tile(), reference=halves())]
+    figure = panel_figure(rows, NAMES, COLOURS)
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "pseudo mask", "reference"]
+    assert [len(axes.images) for axes in figure.axes] == [1, 1, 0, 1, 0, 1]
+    drawn = figure.axes[1].images[0].get_array()
+    assert [drawn[row, column].tolist() for row, column in [(40, 5), (40, 50), (2, 5)]] == [
+        [0, 0, 255],
+        [255, 255, 0],
+        [0, 0, 0],
+    ]
+    legend = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert legend == ["A  impervious surface", "B  building", "C  car", "no class"]
+    for (column, row), letter in texts_at(figure, axes=1).items():
+        assert "ABC"[halves()[int(row), int(column)]] == letter
+    assert set(texts_at(figure, axes=1).values()) == {"B", "C"}
+
+
+def test_letters_stand_well_inside_each_large_part() -> None:
+    region = np.zeros((64, 64), dtype=bool)
+    region[4:24, 4:24] = region[40:60, 30:50] = True
+    region[0, 60] = True
+    spots = letter_spots(region)
+    assert len(spots) == 2
+    for row, column in spots:
+        assert region[row - 4 : row + 5, column - 4 : column + 5].all()
+    single = np.zeros((64, 64), dtype=bool)
+    single[63, 0] = True
+    assert letter_spots(single) == [(63, 0)]
+
+
+def test_cams_are_shown_for_present_classes_only() -> None:
+    maps = np.linspace(0, 1, 3 * 64 * 64, dtype=np.float32).reshape(3, 64, 64)
+    figure = cam_panel_figure(tile(), maps, np.array([1, 0, 1]), NAMES)
+    assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "impervious surface", "car"]
+    np.testing.assert_array_equal(figure.axes[2].images[-1].get_array(), maps[2])
+    assert len(cam_panel_figure(tile(), maps, np.zeros(3), NAMES).axes) == 1
+
+
+def write_all(folder: Path) -> None:
+    save_cooccurrence(folder / "cooccurrence.png", MATRIX, NAMES)
+    save_confusion(folder / "confusion.png", np.eye(3, dtype=np.int64), NAMES)
+    save_tag_counts(folder / "tags.png", NAMES, TILES, DROPPED)
+    save_curves(folder / "curves.png", CURVES)
+    save_panel(folder / "panel.png", [PanelRow("a", tile(), halves(), weight=tile()[..., 0])], NAMES, COLOURS)
+    save_cam_panel(folder / "cam.png", tile(), np.zeros((3, 64, 64), np.float32), np.array([1, 0, 1]), NAMES)
+
+
+def test_figures_have_the_same_bytes_every_time_and_leave_nothing_else(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        write_all(tmp_path / name)
+    files = sorted(path.name for path in (tmp_path / "first").iterdir())
+    assert files == ["cam.png", "confusion.png", "cooccurrence.png", "curves.png", "panel.png", "tags.png"]
+    for name in files:
+        content = (tmp_path / "first" / name).read_bytes()
+        assert content == (tmp_path / "second" / name).read_bytes()
+        assert b"Software" not in content
+        with Image.open(tmp_path / "first" / name) as image:
+            assert np.array(image.convert("L")).std() > 5, "blank"
+
+
+@pytest.mark.parametrize("num_classes", [2, 7])
+def test_labels_neither_overlap_nor_leave_the_figure(num_classes: int) -> None:
+    names = [f"impervious surface {index}" for index in range(num_classes)]
+    matrix = np.full((num_classes, num_classes), 0.5)
+    tiles = dict.fromkeys(names, 40_000)
+    for figure in (cooccurrence_figure(matrix, names), tag_counts_figure(names, tiles, tiles)):
+        FigureCanvasAgg(figure).draw()
+        axes = figure.axes[0]
+        for labels in (axes.get_yticklabels(), axes.texts, [axes.title, axes.xaxis.label]):
+            boxes = [label.get_window_extent() for label in labels]
+            assert all(figure.bbox.x0 <= box.x0 and box.x1 <= figure.bbox.x1 + 1 for box in boxes)
+            assert not any(a.overlaps(b) for index, a in enumerate(boxes) for b in boxes[:index])
+
+
+def test_a_panel_without_rows_is_refused() -> None:
+    with pytest.raises(ValueError, match="at least one row"):
+        panel_figure([], NAMES, COLOURS)
