@@ -4,7 +4,8 @@ from pathlib import Path
 import archives
 import pytest
 
-from ome.data.archives import MAX_MEMBER, RawFiles, RawSource, check_expansion
+from ome.data.archives import RawFiles, RawSource, check_expansion
+from ome.data.rasters import MAX_MEMBER
 from ome.data.raw import Split, layout_from_facts, resolve_split
 from ome.errors import UserError
 

@@ -32,7 +32,8 @@ def test_covering_tiles_reach_every_pixel_and_stay_inside(
 def test_last_tiles_are_shifted_to_the_edge_or_dropped() -> None:
     assert [tile.column for tile in tile_scene("a", 4, 11, 4, 4)] == [0, 4, 7]
     assert [tile.column for tile in tile_scene("a", 4, 11, 4, 4, cover=False)] == [0, 4]
-    assert [tile.column for tile in tile_scene("a", 4, 12, 4, 4)] == [0, 4, 8]
+    for cover in (True, False):
+        assert [tile.column for tile in tile_scene("a", 4, 12, 4, 4, cover=cover)] == [0, 4, 8]
 
 
 def test_a_scene_smaller_than_a_tile() -> None:

@@ -1,3 +1,4 @@
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,6 +110,8 @@ def test_same_seed_same_bytes_and_scenes_do_not_depend_on_each_other(
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert len(names) == 5
     assert all((tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes() for name in names)
+    with zipfile.ZipFile(tmp_path / "a" / names[0]) as archive:
+        assert archive.infolist()[0].date_time[0] == 1980  # and not today
     tile = Tile("2_10", 0, 0, 128, 128)
     images = []
     for town, split in (("a", one), ("c", two), ("d", one)):

@@ -11,8 +11,9 @@ import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
-from ome.data.archives import RawFile, RawFiles, RawRaster
+from ome.data.archives import RawFiles
 from ome.data.palette import IGNORE, RGB, Palette, UnknownColours
+from ome.data.rasters import RawFile, RawRaster
 from ome.data.raw import RawLayout, resolve_split
 from ome.data.scenes import Scene, SceneIndex, SplitName, plain_pixels
 from ome.errors import UserError
