@@ -12,6 +12,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
+from rich.markup import escape
 
 from ome.errors import UserError
 from ome.progress import console
@@ -59,7 +60,7 @@ def _explain(error: Exception) -> str:
 
 
 def _fail(line: str, status: int = 1) -> NoReturn:
-    console.print(f"[bold red]error:[/] {line}", highlight=False, markup=True)
+    console.print(f"[bold red]error:[/] {escape(line)}", highlight=False)
     sys.exit(status)
 
 

@@ -14,7 +14,7 @@ from ome.data.tiles import Tile
 from ome.data.transforms import Augment, Augmentation, to_tensor
 
 Key = tuple[int, int]
-"""Index of a tile, and the position of this draw in the endless stream of draws (it seeds the augmentation)."""
+"""Index of a tile, and the position of its draw in the endless stream (it seeds the augmentation)."""
 
 MaskOf = Callable[[Tile], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 """Gives the class mask and the weight of a tile, both (H, W) uint8."""
@@ -23,8 +23,8 @@ MaskOf = Callable[[Tile], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 class StreamSampler(Sampler[Key]):
     """Draws tiles from an endless stream of shuffled passes, the same for every number of processes.
 
-    Position `p` of the stream is tile `p mod n` of the pass `p div n`, and pass `k` is shuffled by
-    `(seed, k)`. Epoch `e` covers the positions `[e L, (e + 1) L)`, and process `r` of `w` takes every `w`-th of
+    Position `p` of the stream is tile `p mod n` of pass `p div n`, and pass `k` is shuffled by
+    `(seed, k)`. Epoch `e` covers the positions `[e L, (e + 1) L)`, and process `r` of `w` every `w`-th of
     them, so that an interrupted run, a resumed run and a run on more processes see the same samples.
 
     Args:

@@ -1,4 +1,4 @@
-"""Augmentation of tiles: pure functions of a tile and a seed, so that an interrupted training repeats itself."""
+"""Augmentation of tiles: pure functions of a tile and a seed, so that a resumed training repeats itself."""
 
 import os
 from collections.abc import Sequence
@@ -7,14 +7,14 @@ from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # asked before the import; looks a version up online
 
-import albumentations as A  # noqa: E402, N812 - the library's own spelling
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from numpy.typing import NDArray  # noqa: E402
-from torch import Tensor  # noqa: E402
+import albumentations as A
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
 
-from ome.data.palette import IGNORE  # noqa: E402
+from ome.data.palette import IGNORE
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)

@@ -22,9 +22,9 @@ from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.progress import meter
 from ome.pseudo.fusion import multi_scale_cams
+from ome.stages.labels import read_tag_table
 from ome.stages.loggers import logger_for
 from ome.stages.scored import TileScorer, write_rows
-from ome.stages.labels import read_tag_table
 from ome.stages.settings import augmentation, hardware, scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import barrier, is_leader, share
@@ -35,7 +35,7 @@ NETWORK = "network.pt"
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Trains the classifier on the tiles that passed the filter, then exports the CAMs of all tagged tiles."""
+    """Trains the classifier on the tiles that passed the filter, then exports CAMs of all tagged tiles."""
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     table = read_tag_table(work.inputs["labels"], index)
@@ -141,9 +141,7 @@ def _export(work: Work, network: SeamNetwork, reader: SceneReader, tagged: TagTa
             images = to_tensor(np.stack([reader.image(tile) for tile in batch])).to(device)
             tags = torch.from_numpy(np.stack([tagged.by_name[tile.name] for tile in batch])).to(device)
             with torch.inference_mode():
-                maps = multi_scale_cams(
-                    refined, images, tags, tuple(settings.scales), flip=settings.flip
-                )
+                maps = multi_scale_cams(refined, images, tags, tuple(settings.scales), flip=settings.flip)
             for tile, cams in zip(batch, maps.float().cpu().numpy(), strict=True):
                 write_cams(cam_path(folder, tile), cams, tagged.by_name[tile.name])
             shown.advance(len(batch))

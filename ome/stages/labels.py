@@ -38,7 +38,7 @@ def run(work: Work) -> dict[str, Any]:
         table, dropped = _from_masks(work.config, index, reader)
     if not table.select("train", kept=True).tiles:
         raise UserError(
-            f"none of {len(table.tiles)} tiles is left to train on: the filter wants {work.config.dataset.filter}; "
+            f"the filter {work.config.dataset.filter} left none of {len(table.tiles)} tiles to train on: "
             "lower dataset.filter.minimum or change dataset.tile.size"
         )
     table.write(work.folder / TAGS)
@@ -57,17 +57,15 @@ def read_tag_table(folder: Path, index: SceneIndex) -> TagTable:
     return TagTable.read(folder / TAGS, index.palette.names)
 
 
-def _from_masks(
-    config: DictConfig, index: SceneIndex, reader: SceneReader
-) -> tuple[TagTable, Filtered]:
+def _from_masks(config: DictConfig, index: SceneIndex, reader: SceneReader) -> tuple[TagTable, Filtered]:
     """Lays tiles over the train and val scenes and looks which classes each contains."""
     names = index.palette.names
     scenes = [*index.split("train"), *index.split("val")]
     without = [scene.name for scene in scenes if scene.mask is None]
     if without:
         raise UserError(
-            f"{len(without)} scenes have no reference mask ({', '.join(without[:5])}), so tags must be given: "
-            "dataset.tags=/path/to/tags.csv"
+            f"{len(without)} scenes have no reference mask ({', '.join(without[:5])}): "
+            "give tags by dataset.tags=/path/to/tags.csv"
         )
     tiles: list[Tile] = []
     covered: list[NDArray[np.float64]] = []
@@ -102,7 +100,7 @@ def _check_windows(table: TagTable, index: SceneIndex) -> None:
     ]
     if outside:
         raise UserError(
-            f"{len(outside)} tiles of dataset.tags lie outside the prepared scenes, the first is {outside[0]}: "
+            f"{len(outside)} tiles of dataset.tags lie outside the scenes, the first is {outside[0]}: "
             "correct scene, row, column, height and width"
         )
 

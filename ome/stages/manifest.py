@@ -55,7 +55,9 @@ class Manifest:
         try:
             return cls(**read_json(path))
         except (ValueError, TypeError) as error:
-            raise UserError(f"{path} is damaged ({error}): delete {folder} and run the stage again") from error
+            raise UserError(
+                f"{path} is damaged ({error}): delete {folder} and run the stage again"
+            ) from error
 
 
 def fingerprint(stage: str, stage_version: int, config: dict[str, Any], inputs: dict[str, str]) -> str:

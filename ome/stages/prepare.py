@@ -19,14 +19,16 @@ def run(work: Work) -> dict[str, Any]:
     if not is_leader():
         return {}
     raw = Path(raw_folder(work.config))
+    layout = raw_layout(work.config)
     town = work.config.dataset.get("town")
     if town is not None:
-        split = work.config.dataset.split
-        write_town(raw, [*split.train, *split.val, *split.test], size=town.size, seed=town.seed)
-    index = prepare_scenes(raw_layout(work.config), raw, work.folder)
+        write_town(layout, raw, size=town.size, seed=town.seed)
+    index = prepare_scenes(layout, raw, work.folder)
     unknown = index.unknown
     if unknown.pixels:
-        console.print(f"[yellow]{unknown.pixels} reference pixels have colours outside the palette[/]: {unknown}")
+        console.print(
+            f"[yellow]{unknown.pixels} reference pixels have colours outside the palette[/]: {unknown}"
+        )
     return {
         "scenes": {split: len(index.split(split)) for split in ("train", "val", "test")},
         "class_pixels": index.class_pixels,
@@ -47,9 +49,7 @@ def sources(config: DictConfig) -> list[Any]:
             )
         return recorded
     files = sorted(path for path in raw.rglob("*") if path.is_file())
-    return [
-        [str(path.relative_to(raw)), path.stat().st_size, path.stat().st_mtime_ns] for path in files
-    ]
+    return [[str(path.relative_to(raw)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
 
 
 def _recorded(config: DictConfig) -> list[Any] | None:

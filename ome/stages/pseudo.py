@@ -15,8 +15,8 @@ from ome.data.tiles import Tile
 from ome.geo.raster import read_png, write_grey_png, write_palette_png
 from ome.progress import Meter, meter
 from ome.pseudo.uncertainty import pseudo_label
-from ome.stages.scored import Row, TileScorer, write_rows
 from ome.stages.labels import read_tag_table
+from ome.stages.scored import Row, TileScorer, write_rows
 from ome.stages.settings import crf_of, scene_reader, thread_count
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import barrier, is_leader, share
@@ -59,7 +59,7 @@ def read_pseudo_label(folder: Path, tile: Tile) -> tuple[NDArray[np.uint8], NDAr
 def write_pseudo_labels(
     config: DictConfig, folder: Path, reader: SceneReader, tiles: Sequence[Tile], stacks_of: StacksOf
 ) -> None:
-    """Writes `masks`, `weights` and `cam_argmax` of this process's part of the tiles; keeps those already there.
+    """Writes `masks`, `weights` and `cam_argmax` of this process's part of the tiles; keeps what is there.
 
     The CRF of a tile depends on that tile alone, so the result is the same for any number of threads.
 
@@ -118,6 +118,4 @@ def weight_levels(folder: Path, tiles: Sequence[Tile]) -> dict[str, Any]:
     return {"mean_weight": float(shares @ np.arange(256)), "zero_weight": float(shares[0])}
 
 
-STAGE = Stage(
-    "pseudo", run, needs=("prepare", "labels", "cam"), reads=("crf", "dataset.channels")
-)
+STAGE = Stage("pseudo", run, needs=("prepare", "labels", "cam"), reads=("crf", "dataset.channels"))

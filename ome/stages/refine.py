@@ -1,4 +1,4 @@
-"""Rounds: the segmenter's own predictions become the next pseudo masks, and the segmenter is trained again."""
+"""Rounds: the segmenter's predictions become the next pseudo masks, and the segmenter is trained again."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +12,7 @@ from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.geo.raster import read_png
 from ome.progress import console
+from ome.stages.labels import read_tag_table
 from ome.stages.pseudo import (
     mask_path,
     read_pseudo_label,
@@ -22,7 +23,6 @@ from ome.stages.pseudo import (
 from ome.stages.scored import Row, write_rows
 from ome.stages.seg import SEGMENTER_KEYS, TITLES
 from ome.stages.segmenting import Predictor, score_segmenter, train_segmenter
-from ome.stages.labels import read_tag_table
 from ome.stages.settings import scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import barrier, is_leader
@@ -63,9 +63,7 @@ def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: 
     predict = Predictor(work.config, network, reader, list(work.settings.scales), flip=work.settings.flip)
 
     def stacks_of(chunk: Sequence[Tile]) -> list[NDArray[np.float32]]:
-        return [
-            among_tags(predict(reader.image(tile)[None])[0], table.by_name[tile.name]) for tile in chunk
-        ]
+        return [among_tags(predict(reader.image(tile)[None])[0], table.by_name[tile.name]) for tile in chunk]
 
     write_pseudo_labels(work.config, folder, reader, table.tiles, stacks_of)
     barrier()
@@ -97,6 +95,4 @@ def agreement(before: Path, after: Path, tiles: Sequence[Tile]) -> float:
     return same / max(total, 1)
 
 
-STAGE = Stage(
-    "refine", run, needs=("prepare", "labels", "pseudo", "seg"), reads=(*SEGMENTER_KEYS, "crf")
-)
+STAGE = Stage("refine", run, needs=("prepare", "labels", "pseudo", "seg"), reads=(*SEGMENTER_KEYS, "crf"))

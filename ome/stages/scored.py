@@ -41,9 +41,7 @@ def read_rows(folder: Path) -> list[Row]:
     path = folder / NAME
     if not path.exists():
         return []
-    return [
-        Row(row["name"], row["scored_on"], Scores.from_dict(row["scores"])) for row in read_json(path)
-    ]
+    return [Row(row["name"], row["scored_on"], Scores.from_dict(row["scores"])) for row in read_json(path)]
 
 
 class TileScorer:

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from ome.data.datasets import MaskOf
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
+from ome.stages.labels import read_tag_table
 from ome.stages.pseudo import read_pseudo_label
 from ome.stages.scored import Row, write_rows
 from ome.stages.segmenting import score_segmenter, train_segmenter
-from ome.stages.labels import read_tag_table
 from ome.stages.settings import scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import is_leader
@@ -45,7 +45,9 @@ def run(work: Work) -> dict[str, Any]:
     for target in targets:
         usable = [tile for tile in tiles if target == "weak" or reader.has_mask(tile.scene)]
         if not usable:
-            raise UserError("the training scenes have no reference masks to train on: use stage.targets=[weak]")
+            raise UserError(
+                "the training scenes have no reference masks to train on: use stage.targets=[weak]"
+            )
         train_segmenter(work, work.folder / target, reader, usable, masks[target], TITLES[target])
         rows += score_segmenter(work.config, work.folder / target, reader, TITLES[target])
     if is_leader():

@@ -118,7 +118,7 @@ class Predictor:
 
 
 def evaluation_split(index: SceneIndex) -> SplitName:
-    """The split that segmentation is scored on: test, else val, else train; the first with reference masks."""
+    """The split that segmentation is scored on: test, val or train, the first with reference masks."""
     names: tuple[SplitName, ...] = ("test", "val", "train")
     return next(name for name in names if name == "train" or any(s.mask for s in index.split(name)))
 

@@ -32,8 +32,7 @@ def settings_of(
     Returns:
         A copy of `config` with the settings of that stage alone under `stage`.
     """
-    selected = OmegaConf.to_container(config.stage)
-    assert isinstance(selected, dict)
+    selected: dict[str, Any] = OmegaConf.to_container(config.stage)  # type: ignore[assignment]
     if selected["name"] == "all":
         own = selected[name]
     else:
@@ -51,10 +50,10 @@ def settings_of(
 
 def raw_layout(config: DictConfig) -> RawLayout:
     """The facts about the raw dataset."""
-    facts = OmegaConf.to_container(config.dataset, resolve=False)
-    assert isinstance(facts, dict)
-    facts.pop("raw", None)
-    return layout_from_facts(OmegaConf.to_container(OmegaConf.create(facts), resolve=True))  # type: ignore[arg-type]
+    # `raw` may be unset (the archives are gone, the scenes are prepared); resolving it would raise.
+    facts = OmegaConf.masked_copy(config.dataset, [key for key in config.dataset if key != "raw"])
+    plain: dict[str, Any] = OmegaConf.to_container(facts, resolve=True)  # type: ignore[assignment]
+    return layout_from_facts(plain)
 
 
 def raw_folder(config: DictConfig) -> str:

@@ -30,7 +30,7 @@ class Work:
     Attributes:
         config: The whole configuration; `config.stage` holds this stage's settings.
         folder: Where the stage writes; it may hold the remains of an interrupted run of the same work.
-        inputs: The finished folder of each stage named in `Stage.needs`, and of those in `Stage.uses` that exist.
+        inputs: The finished folder of each stage in `Stage.needs`, and of those in `Stage.uses` that exist.
         logs: Where loggers write; kept apart because logs differ between identical runs.
     """
 

@@ -15,7 +15,7 @@ from ome.training.distributed import is_leader, rank
 
 
 class SeedEachEpoch(Callback):
-    """Seeds torch at every epoch, so that an epoch is the same whether or not the run was interrupted before it."""
+    """Seeds torch at every epoch, so that an epoch is the same whether or not the run was interrupted."""
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -60,13 +60,13 @@ class StopAtNan(Callback):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             raise UserError(
                 f"the loss of {self._title} became nan or infinite by step {trainer.global_step} "
-                f"(learning rate {rate:.3g}): lower the learning rate, or train with trainer.precision=32-true"
+                f"(learning rate {rate:.3g}): lower the learning rate, or set trainer.precision=32-true"
             )
         self._finite = None
 
 
 class History(Callback):
-    """Keeps every logged scalar with its step; travels in the checkpoint and is written when training ends."""
+    """Keeps every logged scalar with its step; travels in checkpoints, is written when training ends."""
 
     def __init__(self, path: Path, every: int) -> None:
         self._path = path
