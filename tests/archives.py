@@ -11,8 +11,9 @@ from typing import Any, Literal
 
 import numpy as np
 from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from numpy.typing import NDArray
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from rasterio.io import MemoryFile
 
 from ome.data.raw import RawLayout, layout_from_facts
@@ -29,16 +30,19 @@ DEEPGLOBE_IGNORED = [(0, 0, 0)]
 
 def facts(dataset: str, *overrides: str) -> dict[str, Any]:
     """A dataset's facts as the program composes them."""
-    return copy.deepcopy(_facts(dataset, *overrides))
-
-
-@functools.cache
-def _facts(dataset: str, *overrides: str) -> dict[str, Any]:
-    with initialize_config_module("ome.conf", version_base="1.3"):
-        config = compose("config", overrides=[f"dataset={dataset}", "dataset.raw=unused", *overrides])
+    config = copy.deepcopy(_config(dataset))
+    for override in OverridesParser.create().parse_overrides(list(overrides)):
+        OmegaConf.update(config, override.key_or_group, override.value())
     value = OmegaConf.to_container(config.dataset, resolve=True)
     assert isinstance(value, dict)
     return {str(key): item for key, item in value.items()}
+
+
+@functools.cache
+def _config(dataset: str) -> DictConfig:
+    """Composed once for every dataset: it takes a third of a second."""
+    with initialize_config_module("ome.conf", version_base="1.3"):
+        return compose("config", overrides=[f"dataset={dataset}", "dataset.raw=unused"])
 
 
 def layout(dataset: str, *overrides: str) -> RawLayout:
