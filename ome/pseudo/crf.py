@@ -174,7 +174,7 @@ class ReferenceDenseCrf:
             ) from error
         check_image(image)
         self._dense_crf = pydensecrf.densecrf.DenseCRF2D
-        self._image = np.ascontiguousarray(image)
+        self._image = np.array(image, order="C")  # pydensecrf refuses read-only arrays
         self.parameters = parameters or CrfParameters()
 
     def infer(self, probabilities: NDArray[np.floating]) -> Float:

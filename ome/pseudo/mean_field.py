@@ -44,7 +44,7 @@ def unpack(values: Float, order: NDArray[np.int64], stacks: Float) -> None:
 
 @kernel
 def exponential(exponent: np.float32) -> np.float32:
-    """Returns e^exponent for |exponent| <= 87 to a relative 1e-6, in operations that vectorise.
+    """Returns e^exponent for |exponent| <= 87 to a relative 5e-6, in operations that vectorise.
 
     2^n comes from writing n into the exponent bits, 2^f for |f| <= 1/2 from its Taylor polynomial.
     """

@@ -1,0 +1,217 @@
+"""The CRF against pydensecrf, and its lattice against a slow twin and the exact Gaussian."""
+
+import builtins
+import importlib.util
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from ome.errors import UserError
+from ome.pseudo.crf import CrfParameters, DenseCrf, ReferenceDenseCrf
+from ome.pseudo.lattice import build_lattice, filter_values, splat_blur_slice, symmetric_kernel
+from ome.pseudo.mean_field import exponential
+
+GOLDEN = Path(__file__).parent / "golden"
+needs_reference = pytest.mark.skipif(
+    importlib.util.find_spec("pydensecrf") is None,
+    reason="pydensecrf is not installed; golden vectors cover it",
+)
+Array = NDArray[Any]
+
+
+def textured_image(height: int, width: int, seed: int) -> NDArray[np.uint8]:
+    """Patches of colour with a gradient and noise, so that the lattice is neither empty nor full."""
+    generator = np.random.default_rng(seed)
+    patches = np.kron(generator.integers(30, 220, (height // 8 + 1, width // 8 + 1, 3)), np.ones((8, 8, 1)))
+    ramp = np.linspace(0, 20, width)[None, :, None]
+    noise = generator.normal(0, 4, (height, width, 3))
+    return np.clip(patches[:height, :width] + ramp + noise, 0, 255).astype(np.uint8)
+
+
+def random_stacks(runs: int, classes: int, size: tuple[int, int], seed: int) -> Array:
+    stacks = np.random.default_rng(seed).random((runs, classes, *size)).astype(np.float32) ** 2
+    stacks[:, 0, : size[0] // 2] = 0.0  # reaches the clip
+    return stacks
+
+
+class SlowLattice:
+    """The permutohedral lattice by its definition: vertices in a dictionary, weights by solving for them."""
+
+    def __init__(self, features: Array) -> None:
+        num_points, self.dimensions = features.shape
+        size = self.dimensions + 1
+        basis = np.zeros((size, self.dimensions))  # orthogonal columns of sum 0
+        for axis in range(self.dimensions):
+            basis[: axis + 1, axis] = 1.0
+            basis[axis + 1, axis] = -(axis + 1.0)
+        basis /= np.linalg.norm(basis, axis=0)
+        self.points = [self.enclose(row) for row in features.astype(float) @ basis.T * size * np.sqrt(2 / 3)]
+        assert len(self.points) == num_points
+
+    @staticmethod
+    def enclose(lifted: Array) -> list[tuple[tuple[int, ...], float]]:
+        size = len(lifted)
+        corner = np.round(lifted / size) * size
+        excess = round(corner.sum() / size)
+        by_offset = np.argsort(lifted - corner)  # smallest first: most overshot
+        if excess > 0:
+            corner[by_offset[:excess]] -= size
+        elif excess < 0:
+            corner[by_offset[excess:]] += size
+        descending = np.argsort(corner - lifted)
+        corners = [corner]
+        for remainder in range(1, size):
+            step = np.full(size, float(remainder))
+            step[descending[size - remainder :]] -= size
+            corners.append(corner + step)
+        system = np.vstack([np.stack(corners, 1), np.ones(size)])
+        weights = np.linalg.lstsq(system, np.append(lifted, 1.0), rcond=None)[0]
+        assert weights.min() > -1e-9
+        return [(tuple(int(x) for x in vertex), w) for vertex, w in zip(corners, weights, strict=True)]
+
+    def filter(self, values: Array) -> Array:
+        table: dict[tuple[int, ...], Any] = defaultdict(lambda: 0.0)
+        for point, value in zip(self.points, values, strict=True):
+            for vertex, weight in point:
+                table[vertex] = table[vertex] + weight * value
+        for direction in range(self.dimensions + 1):
+            step = np.ones(self.dimensions + 1, int)
+            step[direction] -= self.dimensions + 1
+            table = {
+                vertex: value
+                + (
+                    table.get(tuple(int(x) for x in vertex + step), 0.0)
+                    + table.get(tuple(int(x) for x in vertex - step), 0.0)
+                )
+                / 2
+                for vertex, value in table.items()
+            }
+        gain = 1 / (1 + 2.0**-self.dimensions)
+        return np.array([gain * sum(w * table[vertex] for vertex, w in point) for point in self.points])
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3, 5])
+def test_lattice_equals_its_slow_twin(dimensions: int) -> None:
+    generator = np.random.default_rng(dimensions)
+    features = generator.normal(0, 1.5, (150, dimensions)).astype(np.float32)
+    values = generator.random((150, 3)).astype(np.float32)
+    filtered = filter_values(build_lattice(features), values)
+    np.testing.assert_allclose(filtered, SlowLattice(features).filter(values), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("dimensions", [2, 5])
+def test_lattice_approximates_the_gaussian(dimensions: int) -> None:
+    generator = np.random.default_rng(dimensions)
+    features = generator.uniform(0, 3, (1500, dimensions)).astype(np.float32)
+    values = generator.random((1500, 4)).astype(np.float32)
+    squares = ((features[:, None] - features[None]) ** 2).sum(-1)
+    kernel = np.exp(-squares / 2)
+    exact, filtered = kernel @ values, filter_values(build_lattice(features), values)
+    # The lattice's height is a convention that the normalisation cancels: compare weighted means.
+    ones = np.ones((1500, 1), np.float32)
+    exact_mean = exact / kernel.sum(1, keepdims=True)
+    mean = filtered / filter_values(build_lattice(features), ones)
+    assert np.corrcoef(exact.ravel(), filtered.ravel())[0, 1] > 0.99
+    assert np.abs(mean - exact_mean).max() < 0.1
+    assert np.sqrt(((mean - exact_mean) ** 2).mean()) < 0.25 * exact_mean.std() + 0.01
+
+
+def test_symmetric_kernel_is_symmetric_and_normalised() -> None:
+    generator = np.random.default_rng(0)
+    features = generator.uniform(0, 2, (80, 5)).astype(np.float32)
+    lattice = symmetric_kernel(features, weight=4.0)
+    matrix = splat_blur_slice(lattice, np.eye(80, dtype=np.float32))
+    plain = SlowLattice(features).filter(np.eye(80))
+    factors = 1 / np.sqrt(plain.sum(1))
+    np.testing.assert_allclose(matrix, 4.0 * factors[:, None] * plain * factors, rtol=1e-4, atol=1e-6)
+
+
+def test_features_beyond_any_key_are_refused() -> None:
+    features = np.array([[0.0] * 5, [1e5] * 5], np.float32)
+    with pytest.raises(ValueError, match="63-bit key"):
+        build_lattice(features)
+
+
+def test_exponential() -> None:
+    exponents = np.linspace(-80, 80, 2001).astype(np.float32)
+    ours = np.array([exponential(exponent) for exponent in exponents])
+    np.testing.assert_allclose(ours, np.exp(exponents.astype(np.float64)), rtol=5e-6)
+
+
+@needs_reference
+@pytest.mark.parametrize(
+    ("size", "parameters"),
+    [
+        ((40, 56), CrfParameters()),
+        ((33, 17), CrfParameters(iterations=3, gaussian_sxy=2.5, gaussian_weight=1.0)),
+        ((24, 40), CrfParameters(bilateral_sxy=20.0, bilateral_srgb=13.0, bilateral_weight=10.0)),
+        ((24, 24), CrfParameters(iterations=2, bilateral_weight=900.0)),  # energies beyond exp's range
+        ((16, 16), CrfParameters(iterations=0)),
+        ((1, 1), CrfParameters()),
+    ],
+)
+def test_equals_pydensecrf(size: tuple[int, int], parameters: CrfParameters) -> None:
+    image = textured_image(*size, seed=size[1])
+    stacks = random_stacks(3, 5, size, seed=1)
+    ours = DenseCrf(image, parameters).infer_many(stacks)
+    reference = ReferenceDenseCrf(image, parameters).infer_many(stacks)
+    assert ours.dtype == np.float32
+    np.testing.assert_allclose(ours, reference, atol=5e-3)
+    assert (ours.argmax(1) == reference.argmax(1)).mean() >= 0.999
+
+
+@pytest.mark.parametrize("runs", [2, 7, 27])
+@pytest.mark.parametrize("classes", [1, 3, 9])
+def test_a_batch_gives_what_single_runs_give(runs: int, classes: int) -> None:
+    crf = DenseCrf(textured_image(20, 28, seed=3))
+    stacks = random_stacks(runs, classes, (20, 28), seed=runs)
+    single = np.stack([crf.infer(stack) for stack in stacks])
+    np.testing.assert_allclose(crf.infer_many(stacks), single, atol=1e-5)
+    np.testing.assert_allclose(single.sum(1), 1.0, atol=1e-5)
+
+
+def test_same_bytes_again_and_with_threads() -> None:
+    image, stacks = textured_image(48, 32, seed=4), random_stacks(21, 4, (48, 32), seed=5)
+    first = DenseCrf(image).infer_many(stacks)
+    np.testing.assert_array_equal(DenseCrf(image).infer_many(stacks), first)
+    np.testing.assert_array_equal(DenseCrf(image, threads=3).infer_many(stacks), first)
+
+
+def test_empty_and_ill_shaped_stacks_are_refused() -> None:
+    crf = DenseCrf(textured_image(8, 8, seed=6))
+    for shape in [(0, 3, 8, 8), (2, 0, 8, 8), (2, 3, 8, 9), (3, 8, 8)]:
+        with pytest.raises(ValueError, match="at least one map of size"):
+            crf.infer_many(np.ones(shape))
+    with pytest.raises(ValueError, match="nan"):
+        crf.infer(np.full((2, 8, 8), np.nan))
+    with pytest.raises(ValueError, match="uint8 image"):
+        DenseCrf(np.zeros((8, 8, 3), np.float32))
+
+
+def test_impossible_parameters_are_named() -> None:
+    with pytest.raises(UserError, match="bilateral_srgb is 0"):
+        CrfParameters(bilateral_srgb=0)
+    with pytest.raises(UserError, match="iterations is -1"):
+        CrfParameters(iterations=-1)
+
+
+@pytest.fixture
+def no_pydensecrf(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = builtins.__import__
+
+    def refuse(name: str, *args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        if name.startswith("pydensecrf"):
+            raise ImportError(name)
+        return original(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+
+
+@pytest.mark.usefixtures("no_pydensecrf")
+def test_a_missing_reference_says_what_to_install() -> None:
+    with pytest.raises(UserError, match=r"ome\[reference\]"):
+        ReferenceDenseCrf(textured_image(8, 8, seed=7))

@@ -1,0 +1,79 @@
+"""CAM fusion against the original implementation's numbers and a loop over tiles."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ome.pseudo.fusion import fuse_cams, multi_scale_cams
+
+GOLDEN = Path(__file__).parent / "golden"
+
+
+def lopsided_cam(images: Tensor) -> Tensor:
+    """A CAM of 4 classes that depends on place and neighbours, so that flips and scales matter."""
+    ramp = torch.linspace(-1, 1, images.shape[-1], dtype=images.dtype)
+    red, green, blue = images.unbind(1)
+    shifted = torch.nn.functional.pad(red, (1, 0))[..., :-1]
+    return torch.stack([red * ramp, green - blue, shifted * green, blue + ramp], 1)
+
+
+def test_golden() -> None:
+    golden = np.load(GOLDEN / "msf_fusion.npz", allow_pickle=False)
+    maps = torch.from_numpy(golden["upsampled"])
+    maps[1::2] = maps[1::2].flip(-1)
+    fused = fuse_cams(maps, torch.from_numpy(golden["label"]))
+    np.testing.assert_allclose(fused.numpy(), golden["norm_cam"], atol=1e-5)
+    np.testing.assert_array_equal(fused.argmax(0).numpy(), golden["pred"])
+
+
+def test_by_hand() -> None:
+    maps = torch.tensor([[[[1.0, -4.0, 3.0]], [[9.0, 9.0, 9.0]]], [[[0.0, 1.0, 1.0]], [[9.0, 9.0, 9.0]]]])
+    fused = fuse_cams(maps, torch.tensor([1, 0]))
+    expected = torch.tensor([[[1 / 4.00001, 0.0, 4 / 4.00001]], [[0.0, 0.0, 0.0]]])
+    torch.testing.assert_close(fused, expected)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_a_batch_equals_a_loop_over_tiles(flip: bool) -> None:
+    images = torch.rand(3, 3, 15, 22, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    tags = torch.tensor([[1, 1, 0, 1], [0, 1, 1, 1], [1, 0, 1, 0]])
+    together = multi_scale_cams(lopsided_cam, images, tags, flip=flip)
+    assert together.shape == (3, 4, 15, 22)
+    for image, tag, fused in zip(images, tags, together, strict=True):
+        torch.testing.assert_close(
+            multi_scale_cams(lopsided_cam, image[None], tag[None], flip=flip)[0], fused
+        )
+
+
+def test_steps_one_by_one() -> None:
+    images = torch.rand(1, 3, 15, 22, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    tags = torch.tensor([[1, 1, 0, 1]])
+    maps = []
+    for size in [(8, 11), (15, 22), (22, 33), (30, 44)]:  # .5, 1, 1.5, 2 times 15 x 22; halves go to even
+        for mirrored in (False, True):
+            view = torch.nn.functional.interpolate(images, size, mode="bilinear", align_corners=False)
+            view = view.flip(-1) if mirrored else view
+            cam = lopsided_cam(view)
+            cam = torch.nn.functional.interpolate(cam, (15, 22), mode="bilinear", align_corners=False)
+            maps.append(cam[0].flip(-1) if mirrored else cam[0])
+    torch.testing.assert_close(
+        multi_scale_cams(lopsided_cam, images, tags)[0], fuse_cams(torch.stack(maps), tags[0])
+    )
+
+
+def test_flipping_makes_the_fusion_symmetric() -> None:
+    images = torch.rand(2, 3, 16, 20, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    tags = torch.ones(2, 4)
+    mirrored = multi_scale_cams(lopsided_cam, images.flip(-1), tags).flip(-1)
+    torch.testing.assert_close(mirrored, multi_scale_cams(lopsided_cam, images, tags))
+
+
+def test_ill_formed_arguments_are_refused() -> None:
+    images = torch.rand(2, 3, 8, 8)
+    with pytest.raises(ValueError, match="do not fit"):
+        multi_scale_cams(lopsided_cam, images, torch.ones(2, 5))
+    with pytest.raises(ValueError, match="at least one scale"):
+        multi_scale_cams(lopsided_cam, images, torch.ones(2, 4), scales=())
