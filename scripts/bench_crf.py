@@ -107,9 +107,7 @@ def bench(name: str, image: Bytes, classes: int, threads: int, repeats: int) -> 
         print(f"  shared lattice, {workers} thr. {own:7.2f} s   {plain / own:5.1f} x faster")
     same_mask, same_weight = (label.mask == mask).mean(), (label.weight == weight).mean()
     print(f"  equal masks {same_mask:.5f}, equal weights {same_weight:.5f}")
-    print(
-        f"  peak RSS {start_peak:.0f} MB before, {ours_peak:.0f} MB after ours, {plain_peak:.0f} MB after both"
-    )
+    print(f"  peak RSS {start_peak:.0f} MB before, {ours_peak:.0f} after ours, {plain_peak:.0f} after both")
 
 
 def main() -> None:

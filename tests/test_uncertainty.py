@@ -64,6 +64,8 @@ def test_weights_of_the_four_levels() -> None:
     mild = variance[:, :2]
     np.testing.assert_array_equal(certainty_weight(mild, "tile"), [[255, 0]])
     np.testing.assert_array_equal(certainty_weight(mild, "absolute"), [[255, 113]])
+    uncertain_everywhere = np.array([[5 / 36, 8 / 36, 9 / 36]])  # stretched to 0, 3/4, 1
+    np.testing.assert_array_equal(certainty_weight(uncertain_everywhere, "tile"), [[255, 63, 0]])
 
 
 def test_a_tile_without_contrast_in_its_variance_is_certain_or_absolute() -> None:
