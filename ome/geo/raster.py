@@ -159,7 +159,7 @@ def open_class_map(
         yield ClassMapWriter(dataset)
 
 
-def write_class_map(  # noqa: PLR0917 - a map, its legend and its place
+def write_class_map(
     path: Path,
     mask: NDArray[np.uint8],
     names: Sequence[str],
