@@ -260,6 +260,15 @@ def test_what_is_done_is_not_done_again_unless_its_source_changed(tmp_path: Path
     assert np.array_equal(reader.image(whole("5_15")), images["5_15"])
 
 
+def test_other_classes_make_other_masks(tmp_path: Path) -> None:
+    layout, _, masks = potsdam(tmp_path)
+    prepare_scenes(layout, tmp_path, tmp_path / "scenes")
+    swapped = dict(reversed(layout.palette.classes.items()))
+    other = replace(layout, palette=Palette(swapped, layout.palette.ignored))
+    mask = SceneReader(prepare_scenes(other, tmp_path, tmp_path / "scenes")).mask(whole("2_10"))
+    assert np.array_equal(mask, np.where(masks["2_10"] == IGNORE, IGNORE, 4 - masks["2_10"]))
+
+
 # Mistakes
 
 
@@ -363,14 +372,31 @@ def test_windows_are_cut_where_they_say(index: SceneIndex) -> None:
     assert reader.image(tile).flags.c_contiguous
 
 
-def test_readers_travel_to_other_processes(index: SceneIndex) -> None:
+def test_a_pickled_reader_opens_its_own_files(index: SceneIndex) -> None:
     reader = SceneReader(index)
     expected = reader.image(whole("2_10"))
-    assert np.array_equal(pickle.loads(pickle.dumps(reader)).image(whole("2_10")), expected)
-    with multiprocessing.get_context("fork").Pool(2) as pool:
-        for image in pool.map(reader.image, [whole("2_10")] * 8):
-            assert np.array_equal(image, expected)
+    copy = pickle.loads(pickle.dumps(reader))
+    assert not copy._open
+    assert np.array_equal(copy.image(whole("2_10")), expected)
+
+
+def test_a_forked_reader_opens_its_own_files(index: SceneIndex) -> None:
+    reader = SceneReader(index)
+    expected = reader.image(whole("2_10"))
+    inherited = dict(reader._open)
+    context = multiprocessing.get_context("fork")
+    answers = context.SimpleQueue()
+
+    def read() -> None:
+        same = np.array_equal(reader.image(whole("2_10")), expected)
+        answers.put((same, any(reader._open[name] is dataset for name, dataset in inherited.items())))
+
+    child = context.Process(target=read)
+    child.start()
+    assert answers.get() == (True, False)
+    child.join()
     assert np.array_equal(reader.image(whole("2_10")), expected)
+    assert dict(reader._open) == inherited
 
 
 def test_open_files_are_bounded(index: SceneIndex, monkeypatch: pytest.MonkeyPatch) -> None:
