@@ -1,0 +1,93 @@
+"""A town small enough to run every stage in a test."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import DictConfig
+
+from ome.stages.all import run_stages
+
+TINY = (
+    "dataset=synthetic",
+    "dataset.raw=raw",
+    "dataset.split.train=['2_10','2_11']",
+    "dataset.split.test=['2_13']",
+    "dataset.tile={size: 64, stride: 64}",
+    "dataset.filter.minimum=0.02",
+    "dataset.town.size=256",
+    "backbone=resnet18",
+    "backbone.output_stride=16",
+    "segmenter=fpn",
+    "segmenter.recipe.steps=4",
+    "segmenter.recipe.steps_per_epoch=2",
+    "segmenter.recipe.batch=2",
+    "trainer=cpu",
+    "trainer.workers=0",
+    "prediction.flip=false",
+)
+"""Two training scenes and one test scene of 256 pixels; a few steps of training."""
+
+TINY_STAGES = {
+    "cam.epochs": "3",
+    "cam.batch": "4",
+    "cam.validation_tiles": "4",
+    "cam.export.scales": "[1.0]",
+    "pseudo.threads": "1",
+    "refine.scales": "[1.0]",
+    "refine.flip": "false",
+    "refine.settled": "1.1",
+    "report.tiles": "2",
+}
+
+
+def tiny(stage: str = "all") -> list[str]:
+    """The overrides of a tiny run of one stage, or of all."""
+    if stage == "all":
+        own = [f"stage.{key}={value}" for key, value in TINY_STAGES.items()]
+    else:
+        mine = {k.partition(".")[2]: v for k, v in TINY_STAGES.items() if k.startswith(f"{stage}.")}
+        own = [f"stage.{key}={value}" for key, value in mine.items()]
+    return [f"stage={stage}", *TINY, *own]
+
+
+def compose_config(overrides: Sequence[str]) -> DictConfig:
+    """Composes a configuration as the command line does."""
+    with initialize_config_module("ome.conf", version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+@pytest.fixture
+def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., DictConfig]:
+    """Runs stages in this process, in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*overrides: str) -> DictConfig:
+        config = compose_config(overrides)
+        run_stages(config, list(overrides))
+        return config
+
+    return run
+
+
+def command(*overrides: str) -> list[str]:
+    """The command line of a run."""
+    return [sys.executable, "-m", "ome.run", *overrides]
+
+
+def run_process(folder: Path, *overrides: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Runs the command line in a folder, as a user would."""
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "160"}
+    return subprocess.run(
+        command(*overrides),
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )

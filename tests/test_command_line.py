@@ -1,0 +1,40 @@
+"""What a person sees who types something wrong: one line, exit status 1, and nothing left behind."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import run_process
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["stage=cam", "stage.lrr=1"], "error: there is no config key stage.lrr: did you mean lr?"),
+        (["dataset=atlantis"], "Could not find 'dataset/atlantis' Available options in 'dataset'"),
+        (["stage=prepare", "dataset=potsdam"], "error: dataset.raw is not set: type dataset.raw=/path/to"),
+        (["stage=prepare", "dataset=potsdam", "dataset.raw=nowhere"], "error: there is no folder nowhere"),
+        (["stage=cam"], "run python -m ome.run stage=prepare dataset=synthetic first, or stage=all"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:
+    done = run_process(tmp_path, *overrides)
+    lines = (done.stdout + done.stderr).strip().splitlines()
+    assert done.returncode == 1
+    assert len(lines) == 1, lines
+    assert message in lines[0]
+    assert not (tmp_path / "scenes").exists()
+
+
+def test_help_names_stages_and_choices(tmp_path: Path) -> None:
+    done = run_process(tmp_path, "--help")
+    assert done.returncode == 0
+    for word in ("Try it:", "stage=prepare dataset=potsdam", "prepare   raw archives", "dataset: deepglobe, potsdam"):
+        assert word in done.stdout
+
+
+def test_a_sweep_gives_every_job_its_own_folder(tmp_path: Path) -> None:
+    done = run_process(tmp_path, "-m", "stage=prepare", "dataset.town.size=64,96", "dataset.split.test=[]")
+    assert done.returncode == 0, done.stdout + done.stderr
+    jobs = sorted(path.name for path in (tmp_path / "runs/sweeps").glob("*/*") if path.is_dir())
+    assert jobs == ["0_dataset.split.test=[]_dataset.town.size=64", "1_dataset.split.test=[]_dataset.town.size=96"]

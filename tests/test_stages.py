@@ -1,0 +1,186 @@
+"""The frame around stages: what is stale, what is missing, what is left behind."""
+
+import fcntl
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+
+from ome.errors import UserError
+from ome.stages.all import STAGES
+from ome.stages.manifest import Manifest
+from ome.stages.refine import among_tags
+from ome.stages.settings import settings_of
+from ome.stages.stage import Stage, Work, execute
+from tests.conftest import TINY, compose_config, tiny
+
+Run = Callable[..., DictConfig]
+
+
+def config(folder: Path, **settings: Any) -> DictConfig:
+    return DictConfig(
+        {
+            "stage": {"name": "made", **settings},
+            "dataset": {"name": "town"},
+            "run_dir": str(folder),
+            "scenes": str(folder / "scenes"),
+            "inherit": None,
+            "seed": 0,
+        }
+    )
+
+
+def counting(needs: tuple[str, ...] = ()) -> tuple[Stage, list[Path]]:
+    """A stage that writes one file and remembers each time it ran."""
+    ran: list[Path] = []
+
+    def run(work: Work) -> dict[str, Any]:
+        ran.append(work.folder)
+        (work.folder / "artefact").write_text("whole")
+        return {"files": 1}
+
+    return Stage("made", run, needs=needs), ran
+
+
+def test_a_stage_runs_once_and_again_when_its_settings_change(tmp_path: Path) -> None:
+    stage, ran = counting()
+    assert execute(stage, config(tmp_path, lr=1))
+    assert not execute(stage, config(tmp_path, lr=1))
+    assert execute(stage, config(tmp_path, lr=2))
+    assert execute(stage, config(tmp_path, lr=2), force=True)
+    assert len(ran) == 3
+    assert (tmp_path / "made/artefact").read_text() == "whole"
+    assert not (tmp_path / "made.partial").exists()
+    manifest = Manifest.read(tmp_path / "made")
+    assert manifest is not None
+    assert manifest.counts == {"files": 1}
+
+
+def test_a_changed_input_makes_a_stage_stale(tmp_path: Path) -> None:
+    stage, ran = counting(needs=("before",))
+    for fingerprint in ("a", "a", "b"):
+        Manifest("before", fingerprint, {}, {}).write(tmp_path / "before")
+        execute(stage, config(tmp_path))
+    assert len(ran) == 2
+
+
+def test_a_missing_input_names_the_command(tmp_path: Path) -> None:
+    stage, ran = counting(needs=("labels",))
+    with pytest.raises(UserError, match=r"run python -m ome\.run stage=labels dataset=town first"):
+        execute(stage, config(tmp_path))
+    assert not ran
+
+
+def test_a_failed_stage_leaves_the_old_result_and_its_own_remains(tmp_path: Path) -> None:
+    stage, _ = counting()
+    execute(stage, config(tmp_path, lr=1))
+
+    def fail(work: Work) -> dict[str, Any]:
+        (work.folder / "half").write_text("half")
+        raise UserError("broken")
+
+    with pytest.raises(UserError, match="broken"):
+        execute(Stage("made", fail), config(tmp_path, lr=2))
+    assert (tmp_path / "made/artefact").read_text() == "whole"
+    seen: list[bool] = []
+
+    def go_on(work: Work) -> dict[str, Any]:
+        seen.append((work.folder / "half").exists())
+        return {}
+
+    execute(Stage("made", go_on), config(tmp_path, lr=2))
+    assert seen == [True]
+
+
+def test_remains_of_other_work_are_not_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "made.partial").mkdir()
+    (tmp_path / "made.partial/.fingerprint").write_text("of something else")
+    (tmp_path / "made.partial/half").write_text("half")
+    stage, _ = counting()
+    execute(stage, config(tmp_path))
+    assert not (tmp_path / "made/half").exists()
+
+
+def test_a_whole_partial_folder_is_put_in_its_place(tmp_path: Path) -> None:
+    stage, ran = counting()
+    execute(stage, config(tmp_path))
+    (tmp_path / "made").rename(tmp_path / "made.partial")  # as if killed just before the rename
+    assert not execute(stage, config(tmp_path))
+    assert len(ran) == 1
+
+
+def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path) -> None:
+    stage, ran = counting()
+    tmp_path.joinpath(".made.lock").touch()
+    with tmp_path.joinpath(".made.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(UserError, match="another run is working on"):
+            execute(stage, config(tmp_path))
+    assert not ran
+
+
+@pytest.mark.parametrize("stage", list(STAGES))
+def test_every_stage_has_the_same_settings_alone_and_in_all(stage: str) -> None:
+    alone = settings_of(compose_config([f"stage={stage}", *TINY]), stage, STAGES)
+    together = settings_of(compose_config(["stage=all", *TINY]), stage, STAGES)
+    assert alone.stage == together.stage
+
+
+def test_the_command_line_wins_over_what_an_experiment_says_of_a_stage() -> None:
+    overrides = ["stage=cam", "experiment=deepglobe_small", "dataset.raw=raw", "stage.lr=0.5"]
+    made = settings_of(compose_config(overrides), "cam", STAGES, overrides)
+    assert made.stage.lr == 0.5
+    assert made.stage.dihedral is True  # the experiment's
+    assert made.stage.momentum == 0.9  # the stage's own
+    wins = settings_of(compose_config([*overrides, "stage.dihedral=false"]), "cam", STAGES, ["stage.dihedral=false"])
+    assert wins.stage.dihedral is False
+
+
+@pytest.mark.parametrize("dataset", ["potsdam", "vaihingen", "deepglobe", "synthetic"])
+@pytest.mark.parametrize("backbone", ["resnet38d", "resnet18", "resnet50", "mobilenet_v2"])
+def test_dataset_backbone_and_stage_compose_freely(dataset: str, backbone: str) -> None:
+    for stage in (*STAGES, "all"):
+        made = compose_config([f"stage={stage}", f"dataset={dataset}", f"backbone={backbone}"])
+        assert made.backbone.name == backbone
+        assert made.name == f"{dataset}_{backbone}"
+
+
+def test_probabilities_among_tags_sum_to_one_over_the_tagged() -> None:
+    probabilities = np.array([0.7, 0.2, 0.1], dtype=np.float32).reshape(3, 1, 1)
+    among = among_tags(probabilities, np.array([0, 1, 1], dtype=np.uint8))
+    assert among.ravel() == pytest.approx([0, 2 / 3, 1 / 3])
+    certain = among_tags(np.array([1.0, 0, 0], np.float32).reshape(3, 1, 1), np.array([0, 1, 1], dtype=np.uint8))
+    assert certain.ravel() == pytest.approx([0, 0.5, 0.5])
+
+
+def test_a_filter_that_leaves_no_tile_says_so(run_here: Run) -> None:
+    whole = ["dataset.tile={size: 256, stride: 256}", "dataset.filter.minimum=0.9"]
+    with pytest.raises(UserError, match="left none of 2 tiles to train on: lower dataset.filter.minimum"):
+        run_here(*tiny(), *whole, "stage.until=labels")
+    assert not Path("runs/synthetic_resnet18/labels").exists()
+
+
+def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:
+    with pytest.raises(UserError, match="SEAM classifier became nan or infinite by step .* lower the learning rate"):
+        run_here(*tiny(), "stage.until=cam", "stage.cam.lr=1e18")
+    assert not Path("runs/synthetic_resnet18/cam").exists()
+    assert not Path("runs/synthetic_resnet18/cam.partial/last.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stage.until=nowhere", "stage.until=nowhere is no stage: choose one of prepare, labels"),
+        ("dataset.split.train=[]", "dataset.split.train is empty"),
+        ("dataset.tags=nowhere.csv", "there is no tag table nowhere.csv"),
+        ("crf.backend=other", "crf.backend=other is unknown: choose one of lattice, pydensecrf"),
+    ],
+)
+def test_wrong_settings_are_one_line(run_here: Run, override: str, message: str) -> None:
+    quick = ["stage.cam.epochs=1", "stage.cam.export.scales=[1.0]"]
+    until = [] if "until" in override else ["stage.until=pseudo"]
+    with pytest.raises(UserError, match=message.replace("[", r"\[").replace("]", r"\]")):
+        run_here(*tiny(), *quick, *until, override)
