@@ -29,7 +29,12 @@ def test_mistakes_are_one_line(tmp_path: Path, overrides: list[str], message: st
 def test_help_names_stages_and_choices(tmp_path: Path) -> None:
     done = run_process(tmp_path, "--help")
     assert done.returncode == 0
-    for word in ("Try it:", "stage=prepare dataset=potsdam", "prepare   raw archives", "dataset: deepglobe, potsdam"):
+    for word in (
+        "Try it:",
+        "stage=prepare dataset=potsdam",
+        "prepare   raw archives",
+        "dataset: deepglobe, potsdam",
+    ):
         assert word in done.stdout
 
 
@@ -37,4 +42,7 @@ def test_a_sweep_gives_every_job_its_own_folder(tmp_path: Path) -> None:
     done = run_process(tmp_path, "-m", "stage=prepare", "dataset.town.size=64,96", "dataset.split.test=[]")
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = sorted(path.name for path in (tmp_path / "runs/sweeps").glob("*/*") if path.is_dir())
-    assert jobs == ["0_dataset.split.test=[]_dataset.town.size=64", "1_dataset.split.test=[]_dataset.town.size=96"]
+    assert jobs == [
+        "0_dataset.split.test=[]_dataset.town.size=64",
+        "1_dataset.split.test=[]_dataset.town.size=96",
+    ]

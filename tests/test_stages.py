@@ -135,7 +135,9 @@ def test_the_command_line_wins_over_what_an_experiment_says_of_a_stage() -> None
     assert made.stage.lr == 0.5
     assert made.stage.dihedral is True  # the experiment's
     assert made.stage.momentum == 0.9  # the stage's own
-    wins = settings_of(compose_config([*overrides, "stage.dihedral=false"]), "cam", STAGES, ["stage.dihedral=false"])
+    wins = settings_of(
+        compose_config([*overrides, "stage.dihedral=false"]), "cam", STAGES, ["stage.dihedral=false"]
+    )
     assert wins.stage.dihedral is False
 
 
@@ -152,7 +154,9 @@ def test_probabilities_among_tags_sum_to_one_over_the_tagged() -> None:
     probabilities = np.array([0.7, 0.2, 0.1], dtype=np.float32).reshape(3, 1, 1)
     among = among_tags(probabilities, np.array([0, 1, 1], dtype=np.uint8))
     assert among.ravel() == pytest.approx([0, 2 / 3, 1 / 3])
-    certain = among_tags(np.array([1.0, 0, 0], np.float32).reshape(3, 1, 1), np.array([0, 1, 1], dtype=np.uint8))
+    certain = among_tags(
+        np.array([1.0, 0, 0], np.float32).reshape(3, 1, 1), np.array([0, 1, 1], dtype=np.uint8)
+    )
     assert certain.ravel() == pytest.approx([0, 0.5, 0.5])
 
 
@@ -164,7 +168,9 @@ def test_a_filter_that_leaves_no_tile_says_so(run_here: Run) -> None:
 
 
 def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:
-    with pytest.raises(UserError, match="SEAM classifier became nan or infinite by step .* lower the learning rate"):
+    with pytest.raises(
+        UserError, match="SEAM classifier became nan or infinite by step .* lower the learning rate"
+    ):
         run_here(*tiny(), "stage.until=cam", "stage.cam.lr=1e18")
     assert not Path("runs/synthetic_resnet18/cam").exists()
     assert not Path("runs/synthetic_resnet18/cam.partial/last.ckpt").exists()

@@ -82,7 +82,7 @@ def _train(work: Work, network: SeamNetwork, reader: SceneReader, table: TagTabl
         )
         module = SeamClassifier(
             network,
-            reader.index.palette.num_classes,
+            reader.index.palette.names,
             total_steps=data.total_steps,
             lr=settings.lr,
             momentum=settings.momentum,

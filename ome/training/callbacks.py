@@ -50,6 +50,11 @@ class StopAtNan(Callback):
         if (batch_idx + 1) % self._every == 0:
             self._check(trainer)
 
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Checks before anything is scored."""
+        del pl_module
+        self._check(trainer)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Checks the rest of the epoch; the checkpoint is written after this."""
         del pl_module

@@ -1,5 +1,6 @@
 """Training of the SEAM classifier: image-level tags in, a network that gives CAMs out."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytorch_lightning as pl
@@ -7,9 +8,10 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
-from torchmetrics.classification import MulticlassJaccardIndex, MultilabelAveragePrecision, MultilabelF1Score
 
 from ome.networks.seam import SeamNetwork
+from ome.scoring.confusion import ConfusionMetric
+from ome.scoring.multilabel import multilabel_scores
 from ome.training.losses import seam_loss
 from ome.training.schedule import poly_lr
 
@@ -17,12 +19,12 @@ from ome.training.schedule import poly_lr
 class SeamClassifier(pl.LightningModule):
     """Two views of a tile, one network, and the loss that makes their CAMs agree (SEAM, CVPR 2020).
 
-    Validation is on fixed, unaugmented tiles: multilabel average precision and F1 of the pooled CAM and,
-    where there is a reference mask, the mIoU of the refined CAM's argmax among the tagged classes.
+    Validation is on fixed, unaugmented tiles, the same on every process: multilabel average precision and F1
+    of the pooled CAM and, where there is a reference mask, the mIoU of the refined CAM's argmax among the tags.
 
     Args:
         network: The network to train.
-        num_classes: Number of classes C.
+        names: The C class names.
         total_steps: Optimiser steps of the whole training, for the schedule.
         lr: Base learning rate of the backbone; new layers have ten times as much.
         momentum: Of SGD.
@@ -35,7 +37,7 @@ class SeamClassifier(pl.LightningModule):
     def __init__(
         self,
         network: SeamNetwork,
-        num_classes: int,
+        names: Sequence[str],
         *,
         total_steps: int,
         lr: float = 0.01,
@@ -54,9 +56,9 @@ class SeamClassifier(pl.LightningModule):
         self._power = power
         self._er_weight = er_weight
         self._ecr_weight = ecr_weight
-        self.average_precision = MultilabelAveragePrecision(num_classes)
-        self.f1 = MultilabelF1Score(num_classes)
-        self.cam_iou = MulticlassJaccardIndex(num_classes, ignore_index=255)
+        self._names = tuple(names)
+        self.confusion = ConfusionMetric(len(names))
+        self._predicted: list[tuple[Tensor, Tensor]] = []
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         """The SEAM loss of one batch: images (B, 3, H, W) and tags (B, C)."""
@@ -73,19 +75,19 @@ class SeamClassifier(pl.LightningModule):
         del batch_idx
         image, tags, mask = batch
         cam, refined = self.network(image)
-        logits = cam.mean(dim=(2, 3))
-        self.average_precision.update(logits, tags.long())
-        self.f1.update(logits.sigmoid(), tags.long())
+        self._predicted.append((cam.mean(dim=(2, 3)), tags))
         tagged = refined.masked_fill(tags[:, :, None, None] == 0, -torch.inf)
-        self.cam_iou.update(tagged.argmax(dim=1), mask)
+        self.confusion.update(tagged.argmax(dim=1), mask)
 
     def on_validation_epoch_end(self) -> None:
         """Logs the scores of the whole validation set."""
-        self.log("validation/average_precision", self.average_precision.compute())
-        self.log("validation/f1", self.f1.compute())
-        self.log("validation/cam_miou", self.cam_iou.compute())
-        for metric in (self.average_precision, self.f1, self.cam_iou):
-            metric.reset()
+        logits, tags = (torch.cat(parts) for parts in zip(*self._predicted, strict=True))
+        scores = multilabel_scores(logits, tags)
+        self.log("validation/average_precision", scores.mean_average_precision)
+        self.log("validation/f1", scores.mean_f1)
+        self.log("validation/cam_miou", self.confusion.scores(self._names).miou)
+        self._predicted.clear()
+        self.confusion.reset()
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD with the lineage's four parameter groups, and polynomial decay at every step."""

@@ -66,7 +66,7 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         self.on_train_start()
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """The weighted loss of one batch: images, masks (B, H, W) with 255 ignored, weights (B, H, W) uint8."""
+        """The weighted loss of one batch: images, masks (B, H, W) int64, weights (B, H, W) uint8."""
         del batch_idx
         image, mask, weight = batch
         weighted = pixel_cross_entropy(self.network(image), mask, pixel_weights(weight, self._weighting))
