@@ -97,7 +97,7 @@ def kill_when(folder: Path, ready: Callable[[], bool]) -> None:
 
 
 def test_killed_runs_end_with_the_same_table(finished: Path, tmp_path: Path) -> None:
-    kill_when(tmp_path, lambda: (tmp_path / RUN / "cam.partial/last.ckpt").exists())
+    kill_when(tmp_path, (tmp_path / RUN / "cam.partial/last.ckpt").exists)
     assert not (tmp_path / RUN / "cam").exists()
     masks = tmp_path / RUN / "pseudo.partial/masks"
     kill_when(tmp_path, lambda: len(list(masks.rglob("[!.]*.png"))) >= 2)

@@ -20,7 +20,7 @@ from tests.conftest import TINY, compose_config, tiny
 Run = Callable[..., DictConfig]
 
 
-def config(folder: Path, **settings: Any) -> DictConfig:
+def config(folder: Path, **settings: float) -> DictConfig:
     return DictConfig(
         {
             "stage": {"name": "made", **settings},
@@ -162,14 +162,14 @@ def test_probabilities_among_tags_sum_to_one_over_the_tagged() -> None:
 
 def test_a_filter_that_leaves_no_tile_says_so(run_here: Run) -> None:
     whole = ["dataset.tile={size: 256, stride: 256}", "dataset.filter.minimum=0.9"]
-    with pytest.raises(UserError, match="left none of 2 tiles to train on: lower dataset.filter.minimum"):
+    with pytest.raises(UserError, match=r"left none of 2 tiles to train on: lower dataset\.filter\.minimum"):
         run_here(*tiny(), *whole, "stage.until=labels")
     assert not Path("runs/synthetic_resnet18/labels").exists()
 
 
 def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:
     with pytest.raises(
-        UserError, match="SEAM classifier became nan or infinite by step .* lower the learning rate"
+        UserError, match=r"SEAM classifier became nan or infinite by step .* lower the learning rate"
     ):
         run_here(*tiny(), "stage.until=cam", "stage.cam.lr=1e18")
     assert not Path("runs/synthetic_resnet18/cam").exists()

@@ -20,7 +20,7 @@ class SeamClassifier(pl.LightningModule):
     """Two views of a tile, one network, and the loss that makes their CAMs agree (SEAM, CVPR 2020).
 
     Validation is on fixed, unaugmented tiles, the same on every process: multilabel average precision and F1
-    of the pooled CAM and, where there is a reference mask, the mIoU of the refined CAM's argmax among the tags.
+    of the pooled CAM and, where there is a reference mask, the mIoU of the refined CAM among the tags.
 
     Args:
         network: The network to train.
