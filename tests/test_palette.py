@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from ome.data.palette import IGNORE, MAX_LISTED, Palette, UnknownColours
+from ome.data.palette import MAX_LISTED, Palette, UnknownColours
 from ome.errors import UserError
+from ome.ignore import IGNORE
 
 PALETTE = Palette(
     {"road": (255, 255, 255), "roof": (0, 0, 255), "tree": (0, 255, 0)}, {"clutter": (255, 0, 0)}

@@ -12,12 +12,13 @@ import rasterio
 from PIL import Image
 from rasterio.transform import Affine
 
-from ome.data.palette import IGNORE, Palette
+from ome.data.palette import Palette
 from ome.data.prepare import prepare_scenes
 from ome.data.raw import RawLayout, Split, layout_from_facts
 from ome.data.scenes import MAX_OPEN, SceneIndex, SceneReader
 from ome.data.tiles import Tile, tile_scene
 from ome.errors import UserError
+from ome.ignore import IGNORE
 
 UTM = {"crs": "EPSG:32633", "transform": Affine(0.05, 0, 366_676, 0, -0.05, 5_808_142)}
 

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import rasterio
 
-from ome.data.palette import IGNORE
 from ome.data.prepare import prepare_scenes
 from ome.data.raw import RawLayout, Split
 from ome.data.scenes import SceneIndex, SceneReader
@@ -15,6 +14,7 @@ from ome.data.tags import coverage
 from ome.data.tiles import Tile, tile_scene
 from ome.data.town import boundaries, write_town
 from ome.errors import UserError
+from ome.ignore import IGNORE
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from ome.data.palette import IGNORE
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
 from ome.data.transforms import Augment, Augmentation, to_tensor
+from ome.ignore import IGNORE
 
 Key = tuple[int, int]
 """Index of a tile, and the position of its draw in the endless stream (it seeds the augmentation)."""

@@ -9,11 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.errors import UserError
+from ome.ignore import IGNORE
 
 RGB: TypeAlias = tuple[int, int, int]
-
-IGNORE: Final = 255
-"""Mask value of pixels that neither train nor score."""
 
 MAX_LISTED: Final = 20
 """Unknown colours that are listed one by one; the others are only counted."""

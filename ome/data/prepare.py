@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from ome.data.archives import RawFiles
-from ome.data.palette import IGNORE, RGB, Palette, UnknownColours
+from ome.data.palette import RGB, Palette, UnknownColours
 from ome.data.rasters import RawFile, RawRaster
 from ome.data.raw import RawLayout, resolve_split
 from ome.data.scenes import Scene, SceneIndex, SplitName, plain_pixels
 from ome.errors import UserError
 from ome.files import atomic_path
+from ome.ignore import IGNORE
 from ome.progress import track
 
 _SOURCE: Final = "OME_SOURCE"

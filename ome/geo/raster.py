@@ -17,11 +17,9 @@ from rasterio.windows import Window
 
 from ome.errors import UserError
 from ome.files import atomic_path
+from ome.ignore import IGNORE
 
 RGB = tuple[int, int, int]
-
-NODATA: Final = 255
-"""Value of pixels without a class, in class maps and pseudo masks."""
 
 BLOCK: Final = 256
 """Side of a class map's blocks in pixels."""
@@ -143,7 +141,7 @@ def open_class_map(
         "count": 1,
         "height": shape[0],
         "width": shape[1],
-        "nodata": NODATA,
+        "nodata": IGNORE,
         "crs": crs,
         "transform": transform,
         "tiled": True,

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics import Metric
 
-IGNORED_REFERENCE: Final = 255
-"""Reference value of the pixels that take no part in scoring."""
+from ome.ignore import IGNORE
 
 Labels = NDArray[Any] | Tensor
 """Class indices as an integer array or tensor of any shape."""
@@ -30,13 +29,13 @@ def validate_labels(prediction: Tensor, reference: Tensor, num_classes: int) -> 
     Raises:
         ValueError: Shapes differ, a dtype is not integer, or a value is neither a class nor (reference) 255.
     """
-    if not 1 <= num_classes <= IGNORED_REFERENCE:
-        raise ValueError(f"num_classes is {num_classes}, must be within 1..{IGNORED_REFERENCE}")
+    if not 1 <= num_classes <= IGNORE:
+        raise ValueError(f"num_classes is {num_classes}, must be within 1..{IGNORE}")
     if prediction.shape != reference.shape:
         raise ValueError(
             f"prediction {tuple(prediction.shape)} and reference {tuple(reference.shape)} differ"
         )
-    counted = reference != IGNORED_REFERENCE
+    counted = reference != IGNORE
     for name, labels in (("prediction", prediction), ("reference", reference)):
         if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
             raise ValueError(f"{name} has dtype {labels.dtype}, must be an integer type")
@@ -60,7 +59,7 @@ def count_pixels(prediction: Tensor, reference: Tensor, num_classes: int) -> Ten
         ValueError: See `validate_labels`.
     """
     validate_labels(prediction, reference, num_classes)
-    counted = reference != IGNORED_REFERENCE
+    counted = reference != IGNORE
     # int64 before the product: uint8 labels would wrap around.
     pairs = reference[counted].long() * num_classes + prediction[counted].long()
     return torch.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)

@@ -76,7 +76,7 @@ def _train(work: Work, network: SeamNetwork, reader: SceneReader, table: TagTabl
             _validation(settings, reader, table),
             batch=settings.batch,
             seed=config.seed,
-            workers=config.trainer.workers,
+            workers=hardware(config).loader_processes(),
             epochs=None if settings.steps else settings.epochs,
             steps=settings.steps,
         )

@@ -43,7 +43,7 @@ def train_segmenter(
         MaskDataset(reader, tiles, mask_of, augment, config.seed),
         batch=recipe.batch,
         seed=config.seed,
-        workers=config.trainer.workers,
+        workers=hardware(config).loader_processes(),
         steps=recipe.steps,
         steps_per_epoch=recipe.steps_per_epoch,
     )

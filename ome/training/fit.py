@@ -1,6 +1,7 @@
 """Runs a training to its end, from its last whole epoch if it was interrupted."""
 
 import logging
+import os
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ class Hardware:
         strategy: Lightning's strategy name, e.g. `ddp`.
         num_nodes: Number of machines.
         precision: Lightning's precision name, e.g. `bf16-mixed`.
-        workers: Loader processes for each training process.
+        workers: Loader processes for each training process; None lets `loader_processes` choose.
     """
 
     accelerator: str = "auto"
@@ -38,14 +39,24 @@ class Hardware:
     strategy: str = "auto"
     num_nodes: int = 1
     precision: str = "32-true"
-    workers: int = 0
+    workers: int | None = None
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether this process computes on a GPU."""
+        return self.accelerator in {"gpu", "cuda"} or (
+            self.accelerator == "auto" and torch.cuda.is_available()
+        )
 
     def device(self) -> torch.device:
         """The device of this process for work outside the trainer."""
-        use_gpu = self.accelerator in ("gpu", "cuda") or (
-            self.accelerator == "auto" and torch.cuda.is_available()
-        )
-        return torch.device("cuda", torch.cuda.current_device()) if use_gpu else torch.device("cpu")
+        return torch.device("cuda", torch.cuda.current_device()) if self.uses_gpu else torch.device("cpu")
+
+    def loader_processes(self) -> int:
+        """Loader processes for each training process: where the CPU trains, they would take its cores."""
+        if self.workers is not None:
+            return self.workers
+        return min(8, os.cpu_count() or 1) if self.uses_gpu else 0
 
 
 def fit(

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ome.ignore import IGNORE
+
 Weighting = Literal["none", "threshold", "continuous"]
 EPSILON = 1e-5
 ECR_SHARE = 0.2
@@ -188,7 +190,7 @@ def pixel_cross_entropy(
     target: Tensor,
     weight: Tensor,
     total_weight: Tensor | float | None = None,
-    ignore_index: int = 255,
+    ignore_index: int = IGNORE,
 ) -> PixelLoss:
     """Cross-entropy of each pixel times its weight, divided by the sum of weights.
 
