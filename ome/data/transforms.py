@@ -14,6 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ome.ignore import IGNORE
+
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 """ImageNet statistics of RGB in [0, 1]; used for every band order, as the pretrained weights expect them."""
