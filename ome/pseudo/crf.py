@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from ome.errors import UserError
 from ome.pseudo.lattice import splat_blur_slice, symmetric_kernel
-from ome.pseudo.mean_field import EXP_RANGE, mean_field, pack, unpack
+from ome.pseudo.mean_field import EXP_RANGE, mean_field, pack, row_width, unpack
 from ome.pseudo.simplices import Float
+from ome.pseudo.vectors import LANES
 
 LEAST_PROBABILITY = 1e-5
 BLOCK = 16  # pixels are visited in blocks of this side, so that lattice vertices stay in the cache
@@ -138,17 +139,17 @@ class DenseCrf:
         runs, classes = probabilities.shape[:2]
         stacks = probabilities.reshape(runs, classes, -1)
         refined = np.empty_like(stacks)
-        lanes = bundle_lanes(runs, self.threads)
 
         def refine(first: int) -> None:
-            bundle = slice(first, first + lanes)
-            energy = np.log(np.clip(stacks[bundle], LEAST_PROBABILITY, 1.0))
-            values = pack(energy, self._order, lanes)
-            mean_field(self._lattices, values, self.parameters.iterations, self._stabilise)
-            unpack(values, self._order, refined[bundle])
+            bundle = stacks[first : first + LANES]
+            single = len(bundle) == 1
+            values = np.empty((bundle.shape[2], row_width(len(bundle), classes)), np.float32)
+            pack(np.log(np.clip(bundle, LEAST_PROBABILITY, 1.0)), self._order, values)
+            mean_field(self._lattices, values, self.parameters.iterations, single, self._stabilise)
+            unpack(values, self._order, refined[first : first + LANES])
 
         with ThreadPoolExecutor(self.threads) as pool:
-            for _ in pool.map(refine, range(0, runs, lanes)):
+            for _ in pool.map(refine, range(0, runs, LANES)):
                 pass
         return refined.reshape(probabilities.shape)
 
@@ -219,14 +220,3 @@ def blockwise_order(height: int, width: int) -> NDArray[np.int64]:
     rows, columns = np.divmod(np.arange(height * width), width)
     blocks = rows // BLOCK * (-(-width // BLOCK)) + columns // BLOCK
     return np.argsort(blocks, kind="stable")
-
-
-def bundle_lanes(runs: int, threads: int) -> int:
-    """Chooses how many runs share a bundle: as many bundles for each thread, lanes in multiples of 4.
-
-    Up to 12 lanes share the reading of indices and weights; more only use more memory.
-    """
-    if runs == 1:
-        return 1
-    bundles = -(-runs // (12 * threads)) * threads
-    return -(-runs // (4 * bundles)) * 4

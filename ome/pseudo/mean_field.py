@@ -1,65 +1,64 @@
 """Mean-field inference of a fully connected CRF for a bundle of runs.
 
-A bundle is a few runs of K classes whose values lie side by side: a pixel's row of K * lanes values has run r
-of class k at k * lanes + r, so that one pass over the lattices serves every run and all loops over a row are
-contiguous. Names of dimensions: N pixels, K classes, lanes: places for runs, some of them perhaps unused.
+A bundle's values are rows of W float32, W a multiple of 8, one row a pixel. With several runs, run r of class k
+is at 8 k + r: a bundle holds eight runs, and each vector is one class of all of them. A single run is laid
+out with class k at k instead. Either way one pass over the lattices serves all values of a row.
+Names of dimensions: N pixels, K classes, V lattice vertices.
 """
+
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.pseudo.lattice import Lattice, blur, inner_kernel, kernel
+from ome.pseudo.lattice import Lattice, inner_kernel, kernel
 from ome.pseudo.simplices import Float
+from ome.pseudo.vectors import LANES, add8, exp8, fill8, load8, multiply8, reciprocal8, store8, sum8
 
 EXP_RANGE = 80.0  # exp of this, summed over classes, is still a float32
+ABSENT = -60.0  # log-probability of the places of a row that hold no class
 PATCH = 256  # pixels transposed at a time, few enough for the cache
 
 Lattices = tuple[Lattice, Lattice]  # Gaussian, bilateral
-Sums = tuple[Float, Float]  # (V, K * lanes) vertex values of the Gaussian and of the bilateral lattice
+Sums = tuple[Float, Float]  # flat (V * W,) vertex values of the Gaussian and of the bilateral lattice
+
+
+class Flags(NamedTuple):
+    """How an update differs: for a single run, for energies that may exceed `EXP_RANGE`, as the last one."""
+
+    single: bool
+    stabilise: bool
+    last: bool
 
 
 @kernel
-def pack(energy: Float, order: NDArray[np.int64], lanes: int) -> Float:
-    """Lays (runs, K, N) energies out as (N, K, lanes), pixels in `order`; lanes without a run are 0."""
+def pack(energy: Float, order: NDArray[np.int64], values: Float) -> None:
+    """Lays (R, K, N) log-probabilities out in (N, W) rows, pixels in `order`; R is 1 to 8."""
     runs, classes, num_pixels = energy.shape
-    values = np.zeros((num_pixels, classes, lanes), np.float32)
+    stride = 1 if runs == 1 else LANES
+    values[:] = ABSENT if runs == 1 else 0.0
     for start in range(0, num_pixels, PATCH):
         for label in range(classes):
             for run in range(runs):
                 for place in range(start, min(start + PATCH, num_pixels)):
-                    values[place, label, run] = energy[run, label, order[place]]
-    return values
+                    values[place, label * stride + run] = energy[run, label, order[place]]
 
 
 @kernel
 def unpack(values: Float, order: NDArray[np.int64], stacks: Float) -> None:
-    """Writes (N, K, lanes) values, pixels in `order`, to (runs, K, N) stacks."""
+    """Writes (N, W) rows, pixels in `order`, to (R, K, N) stacks."""
     runs, classes, num_pixels = stacks.shape
+    stride = 1 if runs == 1 else LANES
     for start in range(0, num_pixels, PATCH):
         for label in range(classes):
             for run in range(runs):
                 for place in range(start, min(start + PATCH, num_pixels)):
-                    stacks[run, label, order[place]] = values[place, label, run]
+                    stacks[run, label, order[place]] = values[place, label * stride + run]
 
 
-@kernel
-def exponential(exponent: np.float32) -> np.float32:
-    """Returns e^exponent for |exponent| <= 87 to a relative 5e-6, in operations that vectorise.
-
-    2^n comes from writing n into the exponent bits, 2^f for |f| <= 1/2 from its Taylor polynomial.
-    """
-    binary = exponent * np.float32(1.4426950408889634)
-    shifted = np.float32(binary + np.float32(12582912.0))  # 1.5 * 2^23: rounds n into the lowest bits
-    fraction = binary - (shifted - np.float32(12582912.0))
-    power = np.float32(1.540353e-4)
-    power = power * fraction + np.float32(1.3333558e-3)
-    power = power * fraction + np.float32(9.618129e-3)
-    power = power * fraction + np.float32(5.5504109e-2)
-    power = power * fraction + np.float32(2.4022651e-1)
-    power = power * fraction + np.float32(6.9314718e-1)
-    power = np.float32(power * fraction + np.float32(1.0))
-    exponent_bits = np.int32(shifted.view(np.int32) << 23)
-    return np.int32(power.view(np.int32) + exponent_bits).view(np.float32)
+def row_width(runs: int, classes: int) -> int:
+    """Returns W for a bundle of `runs` runs."""
+    return -(-classes // LANES) * LANES if runs == 1 else classes * LANES
 
 
 @kernel
@@ -74,94 +73,87 @@ def subtract_maximum(energy: Float, lanes: int) -> None:
 
 
 @inner_kernel
-def softmax(energy: Float, lanes: int, total: Float) -> None:
-    """Turns one pixel's (K * lanes,) energies into probabilities; `total` is (lanes,) scratch."""
-    for place in range(len(energy)):
-        energy[place] = exponential(energy[place])
-    total[:] = 0.0
-    for start in range(0, len(energy), lanes):
-        members = energy[start : start + lanes]
-        for run in range(lanes):
-            total[run] += members[run]
-    for run in range(lanes):
-        total[run] = np.float32(1.0) / total[run]
-    for start in range(0, len(energy), lanes):
-        members = energy[start : start + lanes]
-        for run in range(lanes):
-            members[run] *= total[run]
-
-
-@inner_kernel
-def spread_three(lattice: Lattice, point: int, corner: int, values: Float, lattice_values: Float) -> None:
-    """Adds the (W,) values of a point, weighted, to three of its vertices from `corner` on."""
-    vertices, weights = lattice.vertices, lattice.weights
-    first, first_weight = lattice_values[vertices[point, corner]], weights[point, corner]
-    second, second_weight = lattice_values[vertices[point, corner + 1]], weights[point, corner + 1]
-    third, third_weight = lattice_values[vertices[point, corner + 2]], weights[point, corner + 2]
-    for place in range(len(values)):
-        value = values[place]
-        first[place] += first_weight * value
-        second[place] += second_weight * value
-        third[place] += third_weight * value
-
-
-@inner_kernel
-def collect_three(lattice: Lattice, point: int, corner: int, lattice_values: Float, values: Float) -> None:
-    """Adds the weighted values of three of a point's vertices from `corner` on to its (W,) values."""
-    vertices, weights = lattice.vertices, lattice.weights
-    first, first_weight = lattice_values[vertices[point, corner]], weights[point, corner]
-    second, second_weight = lattice_values[vertices[point, corner + 1]], weights[point, corner + 1]
-    third, third_weight = lattice_values[vertices[point, corner + 2]], weights[point, corner + 2]
-    for place in range(len(values)):
-        values[place] += (
-            first_weight * first[place] + second_weight * second[place] + third_weight * third[place]
-        )
+def softmax(energy: Float, single: bool) -> None:
+    """Turns a pixel's (W,) energies into probabilities, over the whole row if it holds a single run."""
+    total = fill8(np.float32(0.0))
+    for start in range(0, len(energy), LANES):
+        powers = exp8(load8(energy, start))
+        store8(energy, start, powers)
+        total = add8(total, powers)
+    if single:
+        total = fill8(sum8(total))
+    factors = reciprocal8(total)
+    for start in range(0, len(energy), LANES):
+        store8(energy, start, multiply8(load8(energy, start), factors))
 
 
 @kernel
-def advance(lattices: Lattices, old: Sums, new: Sums, values: Float, stabilise: bool) -> None:
-    """Makes one update: reads messages from the `old` sums and splats the probabilities on the `new` ones."""
+def advance(lattices: Lattices, old: Sums, new: Sums, values: Float, flags: Flags) -> None:
+    """Makes one update: reads messages from the `old` sums and splats probabilities on the `new` ones.
+
+    With `flags.last` the probabilities replace the log-probabilities in `values` instead.
+    """
     gaussian, bilateral = lattices
     gaussian_old, bilateral_old = old
     gaussian_new, bilateral_new = new
-    num_pixels, classes, lanes = values.shape
-    rows = values.reshape(num_pixels, classes * lanes)
-    energy, total = np.empty(classes * lanes, np.float32), np.empty(lanes, np.float32)
-    for pixel in range(num_pixels):
-        row = rows[pixel]
-        for place in range(len(row)):
-            energy[place] = row[place]
-        collect_three(gaussian, pixel, 0, gaussian_old, energy)
-        collect_three(bilateral, pixel, 0, bilateral_old, energy)
-        collect_three(bilateral, pixel, 3, bilateral_old, energy)
-        if stabilise:
-            subtract_maximum(energy, lanes)
-        softmax(energy, lanes, total)
-        spread_three(gaussian, pixel, 0, energy, gaussian_new)
-        spread_three(bilateral, pixel, 0, energy, bilateral_new)
-        spread_three(bilateral, pixel, 3, energy, bilateral_new)
+    width = values.shape[1]
+    rows = values.reshape(values.size)
+    energy = np.empty(width, np.float32)
+    for pixel in range(len(values)):
+        for start in range(0, width, LANES):
+            total = load8(rows, pixel * width + start)
+            for corner in range(3):
+                here = gaussian.vertices[pixel, corner] * width + start
+                weight = fill8(gaussian.weights[pixel, corner])
+                total = add8(total, multiply8(weight, load8(gaussian_old, here)))
+            for corner in range(6):
+                here = bilateral.vertices[pixel, corner] * width + start
+                weight = fill8(bilateral.weights[pixel, corner])
+                total = add8(total, multiply8(weight, load8(bilateral_old, here)))
+            store8(energy, start, total)
+        if flags.stabilise:
+            subtract_maximum(energy, 1 if flags.single else LANES)
+        softmax(energy, flags.single)
+        if flags.last:
+            for start in range(0, width, LANES):
+                store8(rows, pixel * width + start, load8(energy, start))
+            continue
+        for start in range(0, width, LANES):
+            probabilities = load8(energy, start)
+            for corner in range(3):
+                here = gaussian.vertices[pixel, corner] * width + start
+                share = multiply8(fill8(gaussian.weights[pixel, corner]), probabilities)
+                store8(gaussian_new, here, add8(load8(gaussian_new, here), share))
+            for corner in range(6):
+                here = bilateral.vertices[pixel, corner] * width + start
+                share = multiply8(fill8(bilateral.weights[pixel, corner]), probabilities)
+                store8(bilateral_new, here, add8(load8(bilateral_new, here), share))
 
 
 @kernel
-def finish(lattices: Lattices, old: Sums, values: Float, stabilise: bool) -> None:
-    """Makes the last update: replaces the log-probabilities by the probabilities."""
-    gaussian, bilateral = lattices
-    gaussian_old, bilateral_old = old
-    num_pixels, classes, lanes = values.shape
-    rows = values.reshape(num_pixels, classes * lanes)
-    total = np.empty(lanes, np.float32)
-    for pixel in range(num_pixels):
-        row = rows[pixel]
-        collect_three(gaussian, pixel, 0, gaussian_old, row)
-        collect_three(bilateral, pixel, 0, bilateral_old, row)
-        collect_three(bilateral, pixel, 3, bilateral_old, row)
-        if stabilise:
-            subtract_maximum(row, lanes)
-        softmax(row, lanes, total)
+def blur8(lattice: Lattice, sums: Float, width: int) -> None:
+    """Blurs as `ome.pseudo.lattice.blur` does, on flat (V * W,) values."""
+    chain_vertices, chain_starts = lattice.chain_vertices, lattice.chain_starts
+    half = fill8(np.float32(0.5))
+    previous = np.empty(width, np.float32)
+    for chain in range(len(chain_starts) - 1):
+        last = chain_starts[chain + 1] - 1
+        previous[:] = 0.0
+        for position in range(chain_starts[chain], last):
+            here, following = chain_vertices[position] * width, chain_vertices[position + 1] * width
+            for start in range(0, width, LANES):
+                value = load8(sums, here + start)
+                neighbours = add8(load8(previous, start), load8(sums, following + start))
+                store8(sums, here + start, add8(value, multiply8(half, neighbours)))
+                store8(previous, start, value)
+        here = chain_vertices[last] * width
+        for start in range(0, width, LANES):
+            value = add8(load8(sums, here + start), multiply8(half, load8(previous, start)))
+            store8(sums, here + start, value)
 
 
 @kernel
-def mean_field(lattices: Lattices, values: Float, iterations: int, stabilise: bool) -> None:
+def mean_field(lattices: Lattices, values: Float, iterations: int, single: bool, stabilise: bool) -> None:
     """Runs mean field on one bundle: log-probabilities in, probabilities out, in place.
 
     A pixel's new probabilities go straight to the lattices of the next iteration and are never stored.
@@ -169,22 +161,25 @@ def mean_field(lattices: Lattices, values: Float, iterations: int, stabilise: bo
     Args:
         lattices: The kernel on positions (d = 2) and the one on positions and colours (d = 5), as
             `symmetric_kernel` builds them.
-        values: (N, K, lanes) float32.
+        values: (N, W) float32, see `pack`.
         iterations: Updates after the first softmax, which hears no messages yet.
+        single: Whether the rows hold a single run.
         stabilise: Whether energies may exceed `EXP_RANGE`.
     """
     gaussian, bilateral = lattices
-    width = values.shape[1] * values.shape[2]
-    gaussian_old = np.zeros((gaussian.num_vertices, width), np.float32)
-    gaussian_new = np.zeros((gaussian.num_vertices, width), np.float32)
-    bilateral_old = np.zeros((bilateral.num_vertices, width), np.float32)
-    bilateral_new = np.zeros((bilateral.num_vertices, width), np.float32)
-    for _ in range(iterations):
-        advance(lattices, (gaussian_old, bilateral_old), (gaussian_new, bilateral_new), values, stabilise)
+    width = values.shape[1]
+    gaussian_old = np.zeros(gaussian.num_vertices * width, np.float32)
+    gaussian_new = np.zeros(gaussian.num_vertices * width, np.float32)
+    bilateral_old = np.zeros(bilateral.num_vertices * width, np.float32)
+    bilateral_new = np.zeros(bilateral.num_vertices * width, np.float32)
+    for iteration in range(iterations + 1):
+        flags = Flags(single, stabilise, iteration == iterations)
+        advance(lattices, (gaussian_old, bilateral_old), (gaussian_new, bilateral_new), values, flags)
+        if flags.last:
+            break
         gaussian_old, gaussian_new = gaussian_new, gaussian_old
         bilateral_old, bilateral_new = bilateral_new, bilateral_old
-        blur(gaussian, gaussian_old)
-        blur(bilateral, bilateral_old)
+        blur8(gaussian, gaussian_old, width)
+        blur8(bilateral, bilateral_old, width)
         gaussian_new[:] = 0.0
         bilateral_new[:] = 0.0
-    finish(lattices, (gaussian_old, bilateral_old), values, stabilise)

@@ -1,0 +1,84 @@
+"""The stream of samples: the same whatever the number of processes, epochs and interruptions."""
+
+from itertools import chain
+
+import numpy as np
+import pytest
+
+from ome.data.datamodules import TileDataModule
+from ome.data.datasets import StreamSampler
+from ome.data.transforms import Augmentation
+
+
+def draws(sampler: StreamSampler, epochs: int) -> list[tuple[int, int]]:
+    drawn = []
+    for epoch in range(epochs):
+        sampler.set_epoch(epoch)
+        drawn += list(sampler)
+    return drawn
+
+
+def test_every_pass_shows_every_tile_once() -> None:
+    indices = [index for index, _ in draws(StreamSampler(7, 5, seed=3), epochs=7)]
+    passes = [indices[start : start + 7] for start in range(0, 35, 7)]
+    assert all(sorted(one) == list(range(7)) for one in passes)
+    assert len({tuple(one) for one in passes}) == 5  # each in its own order
+
+
+def test_processes_share_the_stream_of_one() -> None:
+    alone = draws(StreamSampler(10, 12, seed=1), epochs=3)
+    parts = [draws(StreamSampler(10, 12, 1, rank, world_size=3), epochs=3) for rank in range(3)]
+    assert list(chain.from_iterable(zip(*parts, strict=True))) == alone
+
+
+def test_an_epoch_does_not_depend_on_the_epochs_before() -> None:
+    resumed = StreamSampler(10, 12, seed=1)
+    resumed.set_epoch(2)
+    assert list(resumed) == draws(StreamSampler(10, 12, seed=1), epochs=3)[24:]
+
+
+def test_augmentation_is_decided_by_its_seed_and_moves_masks_with_the_image() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    mask = (image[..., 0] > 127).astype(np.uint8)
+    plain = Augmentation(crop=40, scale=(1.0, 1.0), jitter=(0, 0, 0, 0), dihedral=True).build()
+    first, [first_mask] = plain(5, image, [mask])
+    again, [again_mask] = plain(5, image, [mask])
+    assert np.array_equal(first, again)
+    assert np.array_equal(first_mask, again_mask)
+    seen = set()
+    for seed in range(40):
+        varied, [varied_mask] = plain(seed, image, [mask])
+        assert np.array_equal(varied_mask, varied[..., 0] > 127)
+        seen.add(varied.tobytes())
+    assert len(seen) == 8  # rotations and reflections
+
+
+def test_padding_is_ignored_and_has_the_mean_colour() -> None:
+    white = np.full((20, 20, 3), 255, dtype=np.uint8)
+    grow = Augmentation(crop=60, scale=(1.0, 1.0), jitter=(0, 0, 0, 0)).build()
+    image, [mask] = grow(1, white, [np.zeros((20, 20), dtype=np.uint8)])
+    outside = (image != 255).any(axis=-1)
+    assert outside.sum() == 60 * 60 - 20 * 20
+    assert (mask == np.where(outside, 255, 0)).all()
+    assert np.allclose(image[outside], [124, 116, 104], atol=1)
+
+
+class Tiles:
+    def __len__(self) -> int:
+        return 10
+
+
+@pytest.mark.parametrize(
+    ("steps", "epochs", "expected"),
+    [(None, 3, (2, 3)), (7, None, (4, 2)), (8, None, (4, 2)), (3, None, (3, 1))],
+)
+def test_steps_and_epochs(steps: int | None, epochs: int | None, expected: tuple[int, int]) -> None:
+    data = TileDataModule(
+        Tiles(),
+        batch=4,
+        seed=0,
+        steps=steps,
+        epochs=epochs,
+        steps_per_epoch=4,  # type: ignore[arg-type]
+    )
+    assert (data.steps_per_epoch, data.epochs) == expected
