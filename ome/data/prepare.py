@@ -93,7 +93,8 @@ def _require_all(kind: str, found: dict[str, RawFile | None], files: RawFiles) -
     first = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
     example = files.source.file_name(missing[0])
     message = (
-        f"{len(missing)} of {len(found)} scenes have no {kind} in {files.where}: {first} (e.g. {example})"
+        f"{len(missing)} of {len(found)} scenes have no {kind} in {files.where}: {first} (e.g. {example});"
+        " complete the data, or list what you have by dataset.split.train=... and dataset.split.test=..."
     )
     if all(scene.isdecimal() for scene in missing):
         # YAML and Hydra read 2_10 as the number 210.
