@@ -102,7 +102,7 @@ class DenseCrf:
                 (p.gaussian_weight, p.bilateral_weight),
             )
         # A message is largest where all pixels agree.
-        agreement = np.ones((len(positions), 1), np.float32)
+        agreement = np.ones((len(positions), LANES), np.float32)
         messages = splat_blur_slice(gaussian, agreement) + splat_blur_slice(bilateral, agreement)
         self._lattices = (gaussian, bilateral)
         self._stabilise = bool(messages.max() > EXP_RANGE)

@@ -4,7 +4,8 @@ A point is lifted onto the hyperplane of d + 1 coordinates that sum to 0, spread
 the simplex that holds it, blurred along the d + 1 lattice directions, and read back with the same weights
 (Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice", Eurographics 2010).
 
-Names of dimensions: N points, d feature dimensions, V lattice vertices, W values carried by a point.
+Names of dimensions: N points, d feature dimensions, V lattice vertices, W values carried by a point. Inside
+kernels the values of vertices are flat, (V * W,), and W is a multiple of 8.
 """
 
 from typing import NamedTuple
@@ -13,10 +14,15 @@ import numba
 import numpy as np
 
 from ome.pseudo.simplices import Float, Index, lift_scale, lifted_bounds, link, locate
+from ome.pseudo.vectors import LANES, Handle, add8, fill8, load8, multiply8, prefetch, store8
 
 # Sums gain from fused multiply-adds and do not depend on the sign of a zero.
 kernel = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
 inner_kernel = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, inline="always")
+
+
+AHEAD = 8  # chain places by which the blur prefetches
+LINE = 16  # float32 in a cache line
 
 
 class Lattice(NamedTuple):
@@ -78,7 +84,11 @@ def filter_values(lattice: Lattice, values: Float) -> Float:
     Returns:
         (N, W) float32; a point's own value is part of its sum.
     """
-    return splat_blur_slice(lattice, values) * np.float32(gain(lattice))
+    width = values.shape[1]
+    padded = np.zeros((len(values), -(-width // LANES) * LANES), np.float32)
+    padded[:, :width] = values
+    filtered: Float = splat_blur_slice(lattice, padded)[:, :width] * np.float32(gain(lattice))
+    return filtered
 
 
 def gain(lattice: Lattice) -> float:
@@ -108,42 +118,91 @@ def symmetric_kernel(features: Float, weight: float) -> Lattice:
     return lattice._replace(weights=lattice.weights * factors)
 
 
+class Place(NamedTuple):
+    """Eight values of a point: `start` to `start` + 7 of `width`."""
+
+    point: int
+    start: int
+    width: int
+
+
+@inner_kernel
+def slice8(lattice: Lattice, corners: int, place: Place, sums: Float, total: Handle) -> Handle:
+    """Returns the vector `total` plus what the point reads from its first `corners` vertices."""
+    for corner in range(corners):
+        here = lattice.vertices[place.point, corner] * place.width + place.start
+        weight = fill8(lattice.weights[place.point, corner])
+        total = add8(total, multiply8(weight, load8(sums, here)))
+    return total
+
+
+@inner_kernel
+def splat8(lattice: Lattice, corners: int, place: Place, sums: Float, values: Handle) -> None:
+    """Adds the vector `values` of the point to its first `corners` vertices."""
+    for corner in range(corners):
+        here = lattice.vertices[place.point, corner] * place.width + place.start
+        share = multiply8(fill8(lattice.weights[place.point, corner]), values)
+        store8(sums, here, add8(load8(sums, here), share))
+
+
+@inner_kernel
+def prefetch_sums(lattice: Lattice, corners: int, point: int, sums: Float, width: int) -> None:
+    """Begins to bring the values of a point's first `corners` vertices into the cache."""
+    for corner in range(corners):
+        here = lattice.vertices[point, corner] * width
+        for start in range(0, width, LINE):
+            prefetch(sums, here + start)
+
+
 @kernel
-def blur(lattice: Lattice, lattice_values: Float) -> None:
-    """Convolves the (V, W) vertex values with [1/2, 1, 1/2] along every direction in turn, in place."""
-    width = lattice_values.shape[1]
+def blur(lattice: Lattice, sums: Float, width: int) -> None:
+    """Convolves the (V * W,) vertex values with [1/2, 1, 1/2] along every direction in turn, in place."""
     chain_vertices, chain_starts = lattice.chain_vertices, lattice.chain_starts
+    half = fill8(np.float32(0.5))
     previous = np.empty(width, np.float32)
     for chain in range(len(chain_starts) - 1):
         last = chain_starts[chain + 1] - 1
         previous[:] = 0.0
         for position in range(chain_starts[chain], last):
-            here = lattice_values[chain_vertices[position]]
-            following = lattice_values[chain_vertices[position + 1]]
-            for place in range(width):
-                old = here[place]
-                here[place] = old + np.float32(0.5) * (previous[place] + following[place])
-                previous[place] = old
-        here = lattice_values[chain_vertices[last]]
-        for place in range(width):
-            here[place] += np.float32(0.5) * previous[place]
+            here, following = chain_vertices[position] * width, chain_vertices[position + 1] * width
+            ahead = chain_vertices[min(position + AHEAD, len(chain_vertices) - 1)] * width
+            for start in range(0, width, LINE):
+                prefetch(sums, ahead + start)
+            for start in range(0, width, LANES):
+                value = load8(sums, here + start)
+                neighbours = add8(load8(previous, start), load8(sums, following + start))
+                store8(sums, here + start, add8(value, multiply8(half, neighbours)))
+                store8(previous, start, value)
+        here = chain_vertices[last] * width
+        for start in range(0, width, LANES):
+            value = add8(load8(sums, here + start), multiply8(half, load8(previous, start)))
+            store8(sums, here + start, value)
 
 
 @kernel
 def splat_blur_slice(lattice: Lattice, values: Float) -> Float:
-    """Applies the lattice to (N, W) float32 values of its points, without the gain: (N, W) float32."""
-    vertices, weights = lattice.vertices, lattice.weights
-    lattice_values = np.zeros((lattice.num_vertices, values.shape[1]), np.float32)
-    for point in range(len(values)):
-        for corner in range(vertices.shape[1]):
-            for place in range(values.shape[1]):
-                lattice_values[vertices[point, corner], place] += (
-                    weights[point, corner] * values[point, place]
-                )
-    blur(lattice, lattice_values)
-    sums = np.zeros_like(values)
-    for point in range(len(values)):
-        for corner in range(vertices.shape[1]):
-            for place in range(values.shape[1]):
-                sums[point, place] += weights[point, corner] * lattice_values[vertices[point, corner], place]
-    return sums
+    """Applies the lattice, without the gain, to the values of its points.
+
+    Args:
+        lattice: The lattice.
+        values: (N, W) float32, contiguous, W a multiple of 8.
+
+    Returns:
+        (N, W) float32.
+    """
+    num_points, width = values.shape
+    rows = values.reshape(values.size)
+    sums = np.zeros(lattice.num_vertices * width, np.float32)
+    corners = lattice.vertices.shape[1]
+    for point in range(num_points):
+        for start in range(0, width, LANES):
+            values8 = load8(rows, point * width + start)
+            splat8(lattice, corners, Place(point, start, width), sums, values8)
+    blur(lattice, sums, width)
+    filtered = np.empty_like(rows)
+    for point in range(num_points):
+        for start in range(0, width, LANES):
+            place = Place(point, start, width)
+            total = slice8(lattice, corners, place, sums, fill8(np.float32(0.0)))
+            store8(filtered, point * width + start, total)
+    return filtered.reshape(values.shape)

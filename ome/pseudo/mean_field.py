@@ -1,8 +1,8 @@
 """Mean-field inference of a fully connected CRF for a bundle of runs.
 
-A bundle's values are rows of W float32, W a multiple of 8, one row a pixel. With several runs, run r of class k
-is at 8 k + r: a bundle holds eight runs, and each vector is one class of all of them. A single run is laid
-out with class k at k instead. Either way one pass over the lattices serves all values of a row.
+A bundle's values are rows of W float32, W a multiple of 8, one row a pixel. With several runs, class k of
+run r is at 8 k + r: a bundle holds up to eight, and each vector is one class of all of them. A single run
+has class k at k instead. Either way one pass over the lattices serves all values of a row.
 Names of dimensions: N pixels, K classes, V lattice vertices.
 """
 
@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.pseudo.lattice import Lattice, inner_kernel, kernel
+from ome.pseudo.lattice import Lattice, Place, blur, inner_kernel, kernel, prefetch_sums, slice8, splat8
 from ome.pseudo.simplices import Float
 from ome.pseudo.vectors import LANES, add8, exp8, fill8, load8, multiply8, reciprocal8, store8, sum8
 
 EXP_RANGE = 80.0  # exp of this, summed over classes, is still a float32
 ABSENT = -60.0  # log-probability of the places of a row that hold no class
+AHEAD = 4  # pixels by which updates prefetch
 PATCH = 256  # pixels transposed at a time, few enough for the cache
 
 Lattices = tuple[Lattice, Lattice]  # Gaussian, bilateral
@@ -100,16 +101,16 @@ def advance(lattices: Lattices, old: Sums, new: Sums, values: Float, flags: Flag
     rows = values.reshape(values.size)
     energy = np.empty(width, np.float32)
     for pixel in range(len(values)):
+        ahead = min(pixel + AHEAD, len(values) - 1)
+        prefetch_sums(gaussian, 3, ahead, gaussian_old, width)
+        prefetch_sums(bilateral, 6, ahead, bilateral_old, width)
+        prefetch_sums(gaussian, 3, ahead, gaussian_new, width)
+        prefetch_sums(bilateral, 6, ahead, bilateral_new, width)
         for start in range(0, width, LANES):
             total = load8(rows, pixel * width + start)
-            for corner in range(3):
-                here = gaussian.vertices[pixel, corner] * width + start
-                weight = fill8(gaussian.weights[pixel, corner])
-                total = add8(total, multiply8(weight, load8(gaussian_old, here)))
-            for corner in range(6):
-                here = bilateral.vertices[pixel, corner] * width + start
-                weight = fill8(bilateral.weights[pixel, corner])
-                total = add8(total, multiply8(weight, load8(bilateral_old, here)))
+            place = Place(pixel, start, width)
+            total = slice8(gaussian, 3, place, gaussian_old, total)
+            total = slice8(bilateral, 6, place, bilateral_old, total)
             store8(energy, start, total)
         if flags.stabilise:
             subtract_maximum(energy, 1 if flags.single else LANES)
@@ -120,36 +121,8 @@ def advance(lattices: Lattices, old: Sums, new: Sums, values: Float, flags: Flag
             continue
         for start in range(0, width, LANES):
             probabilities = load8(energy, start)
-            for corner in range(3):
-                here = gaussian.vertices[pixel, corner] * width + start
-                share = multiply8(fill8(gaussian.weights[pixel, corner]), probabilities)
-                store8(gaussian_new, here, add8(load8(gaussian_new, here), share))
-            for corner in range(6):
-                here = bilateral.vertices[pixel, corner] * width + start
-                share = multiply8(fill8(bilateral.weights[pixel, corner]), probabilities)
-                store8(bilateral_new, here, add8(load8(bilateral_new, here), share))
-
-
-@kernel
-def blur8(lattice: Lattice, sums: Float, width: int) -> None:
-    """Blurs as `ome.pseudo.lattice.blur` does, on flat (V * W,) values."""
-    chain_vertices, chain_starts = lattice.chain_vertices, lattice.chain_starts
-    half = fill8(np.float32(0.5))
-    previous = np.empty(width, np.float32)
-    for chain in range(len(chain_starts) - 1):
-        last = chain_starts[chain + 1] - 1
-        previous[:] = 0.0
-        for position in range(chain_starts[chain], last):
-            here, following = chain_vertices[position] * width, chain_vertices[position + 1] * width
-            for start in range(0, width, LANES):
-                value = load8(sums, here + start)
-                neighbours = add8(load8(previous, start), load8(sums, following + start))
-                store8(sums, here + start, add8(value, multiply8(half, neighbours)))
-                store8(previous, start, value)
-        here = chain_vertices[last] * width
-        for start in range(0, width, LANES):
-            value = add8(load8(sums, here + start), multiply8(half, load8(previous, start)))
-            store8(sums, here + start, value)
+            splat8(gaussian, 3, Place(pixel, start, width), gaussian_new, probabilities)
+            splat8(bilateral, 6, Place(pixel, start, width), bilateral_new, probabilities)
 
 
 @kernel
@@ -179,7 +152,7 @@ def mean_field(lattices: Lattices, values: Float, iterations: int, single: bool,
             break
         gaussian_old, gaussian_new = gaussian_new, gaussian_old
         bilateral_old, bilateral_new = bilateral_new, bilateral_old
-        blur8(gaussian, gaussian_old, width)
-        blur8(bilateral, bilateral_old, width)
+        blur(gaussian, gaussian_old, width)
+        blur(bilateral, bilateral_old, width)
         gaussian_new[:] = 0.0
         bilateral_new[:] = 0.0

@@ -1,3 +1,5 @@
+# Numba reads the number of an intrinsic's arguments from parameters that its body has no use for.
+# ruff: noqa: ARG001
 """Eight float32 at once inside numba kernels.
 
 Numba vectorises loops by itself, but for short ones it spends more time on asking whether it may than on the
@@ -6,9 +8,9 @@ kernel, `load8` reads from a flat float32 array, the arithmetic works on what it
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeAlias
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, models, register_model
@@ -16,13 +18,15 @@ from numba.extending import intrinsic, models, register_model
 LANES = 8
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
 INTEGERS = ir.VectorType(ir.IntType(32), LANES)
+BYTES = ir.IntType(8).as_pointer()
+PREFETCH = ir.FunctionType(ir.VoidType(), [BYTES] + [ir.IntType(32)] * 3)
 CONTRACT = ("contract", "nsz")
 
-Codegen = Callable[[Any, Any, Any, Any], Any]
-Typed = tuple[Any, Codegen]
+Handle: TypeAlias = Any  # numba's contexts, types and signatures, LLVM's builders and values
+Typed: TypeAlias = tuple[Handle, Callable[[Handle, Handle, Handle, Handle], Handle]]
 
 
-class Float8(types.Type):  # type: ignore[misc]
+class Float8(types.Type):
     """Numba's type of eight float32."""
 
     def __init__(self) -> None:
@@ -30,17 +34,25 @@ class Float8(types.Type):  # type: ignore[misc]
 
 
 @register_model(Float8)
-class Float8Model(models.PrimitiveModel):  # type: ignore[misc]
+class Float8Model(models.PrimitiveModel):
     """Float8 is an LLVM vector."""
 
-    def __init__(self, manager: Any, numba_type: Any) -> None:  # noqa: ANN401
-        super().__init__(manager, numba_type, VECTOR)
+    def __init__(self, manager: Handle, numba_type: Handle) -> None:
+        super().__init__(manager, numba_type, VECTOR)  # type: ignore[no-untyped-call]
 
 
 float8 = Float8()
 
 
-def element_pointer(context: Any, builder: Any, array_type: Any, array: Any, start: Any) -> Any:  # noqa: ANN401
+def vector_intrinsic(define: Callable[..., Typed]) -> Callable[..., Handle]:
+    """Registers an intrinsic; kernels call it without the typing context, its first parameter."""
+    registered: Callable[..., Handle] = intrinsic(define)
+    return registered
+
+
+def element_pointer(
+    context: Handle, builder: Handle, array_type: Handle, array: Handle, start: Handle
+) -> Handle:
     """Returns the address of eight floats from `start` on; there is no bounds check."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [start]), VECTOR.as_pointer())
@@ -51,22 +63,22 @@ def constant(value: float) -> ir.Constant:
     return ir.Constant(VECTOR, [value] * LANES)
 
 
-@intrinsic
-def load8(_: Any, array: Any, start: Any) -> Typed:  # noqa: ANN401, ARG001
-    """load8(array, start): array[start : start + 8] of a contiguous float32 array."""
+@vector_intrinsic
+def load8(_: Handle, array: Handle, start: Handle) -> Typed:
+    """Returns array[start : start + 8] of a contiguous float32 array."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+    def codegen(context: Handle, builder: Handle, signature: Handle, arguments: Handle) -> Handle:
         pointer = element_pointer(context, builder, signature.args[0], *arguments)
         return builder.load(pointer, align=4)
 
     return float8(array, types.intp), codegen
 
 
-@intrinsic
-def store8(_: Any, array: Any, start: Any, vector: Any) -> Typed:  # noqa: ANN401, ARG001
-    """store8(array, start, vector): array[start : start + 8] = vector."""
+@vector_intrinsic
+def store8(_: Handle, array: Handle, start: Handle, vector: Handle) -> Typed:
+    """Writes a vector to array[start : start + 8]."""
 
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+    def codegen(context: Handle, builder: Handle, signature: Handle, arguments: Handle) -> Handle:
         array, start, vector = arguments
         pointer = element_pointer(context, builder, signature.args[0], array, start)
         builder.store(vector, pointer, align=4)
@@ -75,11 +87,28 @@ def store8(_: Any, array: Any, start: Any, vector: Any) -> Typed:  # noqa: ANN40
     return types.void(array, types.intp, float8), codegen
 
 
-@intrinsic
-def fill8(_: Any, scalar: Any) -> Typed:  # noqa: ANN401, ARG001
-    """fill8(scalar): eight times a float32."""
+@vector_intrinsic
+def prefetch(_: Handle, array: Handle, start: Handle) -> Typed:
+    """Begins to bring the cache line of array[start] closer; any `start` will do."""
 
-    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+    def codegen(context: Handle, builder: Handle, signature: Handle, arguments: Handle) -> Handle:
+        array, start = arguments
+        data = context.make_array(signature.args[0])(context, builder, array).data
+        address = builder.bitcast(builder.gep(data, [start]), BYTES)
+        name = "llvm.prefetch.p0i8"
+        function = cgutils.get_or_insert_function(builder.module, PREFETCH, name)  # type: ignore[no-untyped-call]
+        # For reading, keep in all caches, data rather than instructions.
+        builder.call(function, [address, cgutils.int32_t(0), cgutils.int32_t(3), cgutils.int32_t(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), codegen
+
+
+@vector_intrinsic
+def fill8(_: Handle, scalar: Handle) -> Typed:
+    """Returns eight times a float32."""
+
+    def codegen(_context: Handle, builder: Handle, _signature: Handle, arguments: Handle) -> Handle:
         vector = ir.Constant(VECTOR, ir.Undefined)
         for lane in range(LANES):
             vector = builder.insert_element(vector, arguments[0], cgutils.int32_t(lane))
@@ -88,41 +117,41 @@ def fill8(_: Any, scalar: Any) -> Typed:  # noqa: ANN401, ARG001
     return float8(types.float32), codegen
 
 
-@intrinsic
-def add8(_: Any, left: Any, right: Any) -> Typed:  # noqa: ANN401, ARG001
-    """add8(left, right): left + right."""
+@vector_intrinsic
+def add8(_: Handle, left: Handle, right: Handle) -> Typed:
+    """Returns left + right."""
 
-    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+    def codegen(_context: Handle, builder: Handle, _signature: Handle, arguments: Handle) -> Handle:
         return builder.fadd(*arguments, flags=CONTRACT)
 
     return float8(float8, float8), codegen
 
 
-@intrinsic
-def multiply8(_: Any, left: Any, right: Any) -> Typed:  # noqa: ANN401, ARG001
-    """multiply8(left, right): left * right."""
+@vector_intrinsic
+def multiply8(_: Handle, left: Handle, right: Handle) -> Typed:
+    """Returns left * right."""
 
-    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+    def codegen(_context: Handle, builder: Handle, _signature: Handle, arguments: Handle) -> Handle:
         return builder.fmul(*arguments, flags=CONTRACT)
 
     return float8(float8, float8), codegen
 
 
-@intrinsic
-def reciprocal8(_: Any, vector: Any) -> Typed:  # noqa: ANN401, ARG001
-    """reciprocal8(vector): 1 / vector."""
+@vector_intrinsic
+def reciprocal8(_: Handle, vector: Handle) -> Typed:
+    """Returns 1 / vector."""
 
-    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+    def codegen(_context: Handle, builder: Handle, _signature: Handle, arguments: Handle) -> Handle:
         return builder.fdiv(constant(1.0), arguments[0])
 
     return float8(float8), codegen
 
 
-@intrinsic
-def sum8(_: Any, vector: Any) -> Typed:  # noqa: ANN401, ARG001
-    """sum8(vector): the float32 sum of the eight, from first to last."""
+@vector_intrinsic
+def sum8(_: Handle, vector: Handle) -> Typed:
+    """Returns the float32 sum of the eight, from first to last."""
 
-    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+    def codegen(_context: Handle, builder: Handle, _signature: Handle, arguments: Handle) -> Handle:
         elements = [builder.extract_element(arguments[0], cgutils.int32_t(lane)) for lane in range(LANES)]
         total = elements[0]
         for element in elements[1:]:
@@ -132,16 +161,16 @@ def sum8(_: Any, vector: Any) -> Typed:  # noqa: ANN401, ARG001
     return types.float32(float8), codegen
 
 
-@intrinsic
-def exp8(_: Any, exponents: Any) -> Typed:  # noqa: ANN401, ARG001
-    """exp8(exponents): e to the power of exponents with |.| <= 87, to a relative 5e-6.
+@vector_intrinsic
+def exp8(_: Handle, exponents: Handle) -> Typed:
+    """Returns e to the power of exponents with |.| <= 87, to a relative 5e-6.
 
     2^n comes from writing n into the exponent bits, 2^f for |f| <= 1/2 from its Taylor polynomial.
     """
     rounding = 12582912.0  # 1.5 * 2^23: adding it moves the nearest integer into the lowest bits
     taylor = (1.540353e-4, 1.3333558e-3, 9.618129e-3, 5.5504109e-2, 2.4022651e-1, 6.9314718e-1, 1.0)
 
-    def codegen(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:  # noqa: ANN401
+    def codegen(_context: Handle, builder: Handle, _signature: Handle, arguments: Handle) -> Handle:
         binary = builder.fmul(arguments[0], constant(1.4426950408889634))
         shifted = builder.fadd(binary, constant(rounding))
         fraction = builder.fsub(binary, builder.fsub(shifted, constant(rounding)))
