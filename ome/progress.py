@@ -23,6 +23,9 @@ T = TypeVar("T")
 console = Console(soft_wrap=True)
 """The terminal that every part of the program writes to."""
 
+if not console.is_terminal:
+    console.width = 120  # of a log file: a table does not have to be folded there
+
 SECONDS_BETWEEN_LINES = 20.0
 """Where the output is a log file, one line in this many seconds is enough."""
 
