@@ -24,6 +24,7 @@ from ome.progress import meter
 from ome.pseudo.fusion import multi_scale_cams
 from ome.stages.labels import read_tag_table
 from ome.stages.loggers import logger_for
+from ome.stages.manifest import identity
 from ome.stages.scored import TileScorer, write_rows
 from ome.stages.settings import augmentation, hardware, scene_reader
 from ome.stages.stage import Stage, Work
@@ -175,4 +176,5 @@ STAGE = Stage(
     run,
     needs=("prepare", "labels"),
     reads=("backbone", "dataset.tile.size", "dataset.channels", "trainer.accelerator", "trainer.precision"),
+    sources=lambda config: identity(config.backbone.weights),
 )

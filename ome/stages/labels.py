@@ -16,6 +16,7 @@ from ome.files import write_csv, write_json
 from ome.progress import console, track
 from ome.scoring.cooccurrence import cooccurrence, mean_cooccurrence
 from ome.scoring.figures import save_cooccurrence, save_tag_counts
+from ome.stages.manifest import identity
 from ome.stages.settings import scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import is_leader
@@ -152,4 +153,5 @@ STAGE = Stage(
     run,
     needs=("prepare",),
     reads=("dataset.tile", "dataset.filter", "dataset.tags", "dataset.channels"),
+    sources=lambda config: identity(config.dataset.get("tags")),
 )

@@ -66,6 +66,17 @@ def fingerprint(stage: str, stage_version: int, config: dict[str, Any], inputs: 
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
+def identity(path: Path | str | None) -> list[Any]:
+    """Name, size and modification time of a file outside the run, or just the name where there is none.
+
+    Archives and weights are too large to be hashed at every start; a file that is replaced changes these.
+    """
+    if path is None or not Path(path).is_file():
+        return [path]
+    state = Path(path).stat()
+    return [Path(path).name, state.st_size, state.st_mtime_ns]
+
+
 @cache
 def versions() -> dict[str, str]:
     """Versions of what computes the numbers, for the record."""

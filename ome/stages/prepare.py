@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ome.data.prepare import prepare_scenes
 from ome.data.town import write_town
 from ome.errors import UserError
 from ome.progress import console
+from ome.stages.manifest import Manifest, identity
 from ome.stages.settings import raw_folder, raw_layout
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import is_leader
@@ -37,26 +38,19 @@ def run(work: Work) -> dict[str, Any]:
 
 
 def sources(config: DictConfig) -> list[Any]:
-    """Name, size and time of every file in the raw folder; what was recorded if the folder is gone by now."""
+    """Every file in the raw folder; what was recorded where the folder is not given, or gone by now."""
     if config.dataset.get("town") is not None:
         return []
+    given = not OmegaConf.is_missing(config.dataset, "raw")
+    manifest = Manifest.read(Path(config.scenes))
+    if manifest is not None and not (given and Path(config.dataset.raw).is_dir()):
+        return list(manifest.config["sources"])
     raw = Path(raw_folder(config))
     if not raw.is_dir():
-        recorded = _recorded(config)
-        if recorded is None:
-            raise UserError(
-                f"there is no folder {raw}: type dataset.raw=/path/to/the/archives/of/{config.dataset.name}"
-            )
-        return recorded
-    files = sorted(path for path in raw.rglob("*") if path.is_file())
-    return [[str(path.relative_to(raw)), path.stat().st_size, path.stat().st_mtime_ns] for path in files]
-
-
-def _recorded(config: DictConfig) -> list[Any] | None:
-    from ome.stages.manifest import Manifest  # noqa: PLC0415
-
-    manifest = Manifest.read(Path(config.scenes))
-    return None if manifest is None else list(manifest.config.get("sources", []))
+        raise UserError(
+            f"there is no folder {raw}: type dataset.raw=/path/to/the/archives/of/{config.dataset.name}"
+        )
+    return [identity(path) for path in sorted(raw.rglob("*")) if path.is_file()]
 
 
 STAGE = Stage(

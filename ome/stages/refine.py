@@ -13,6 +13,7 @@ from ome.data.tiles import Tile
 from ome.geo.raster import read_png
 from ome.progress import console
 from ome.stages.labels import read_tag_table
+from ome.stages.manifest import identity
 from ome.stages.pseudo import (
     mask_path,
     read_pseudo_label,
@@ -95,4 +96,10 @@ def agreement(before: Path, after: Path, tiles: Sequence[Tile]) -> float:
     return same / max(total, 1)
 
 
-STAGE = Stage("refine", run, needs=("prepare", "labels", "pseudo", "seg"), reads=(*SEGMENTER_KEYS, "crf"))
+STAGE = Stage(
+    "refine",
+    run,
+    needs=("prepare", "labels", "pseudo", "seg"),
+    reads=(*SEGMENTER_KEYS, "crf"),
+    sources=lambda config: identity(config.segmenter.weights),
+)

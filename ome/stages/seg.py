@@ -9,6 +9,7 @@ from ome.data.datasets import MaskOf
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
 from ome.stages.labels import read_tag_table
+from ome.stages.manifest import identity
 from ome.stages.pseudo import read_pseudo_label
 from ome.stages.scored import Row, write_rows
 from ome.stages.segmenting import score_segmenter, train_segmenter
@@ -60,4 +61,10 @@ def full_weight(mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.
     return mask, np.full_like(mask, 255)
 
 
-STAGE = Stage("seg", run, needs=("prepare", "labels", "pseudo"), reads=SEGMENTER_KEYS)
+STAGE = Stage(
+    "seg",
+    run,
+    needs=("prepare", "labels", "pseudo"),
+    reads=SEGMENTER_KEYS,
+    sources=lambda config: identity(config.segmenter.weights),
+)

@@ -129,7 +129,7 @@ def _checkpoint(folder: Path) -> Path | None:
         epoch = torch.load(path, map_location="cpu", weights_only=True)["epoch"]
     except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the training can start again
         console.print(f"[yellow]{path} is not whole ({type(error).__name__}): training starts again[/]")
-        path.unlink()
+        path.unlink(missing_ok=True)
         return None
     console.print(f"going on after epoch {epoch + 1} of an interrupted run", highlight=False)
     return path
