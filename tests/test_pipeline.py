@@ -38,7 +38,7 @@ def test_the_run_ends_with_a_table_and_a_report(finished: Path) -> None:
     output = (finished / "output.txt").read_text()
     for row in ("CAM", "pseudo mask", "weak segmentation", "pixel-supervised segmentation"):
         assert row in output
-    for score in ("mIoU", "mF1", "OA", "IoU building", "of the mIoU"):
+    for score in ("mIoU", "mF1", "OA", "building", "of the mIoU"):
         assert score in output
     page = (finished / RUN / "report/report.html").read_text()
     assert page.count("data:image/png;base64,") >= 8
