@@ -75,8 +75,6 @@ def predict_windows(
     size: int,
     stride: int,
     batch: int,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
 ) -> Iterator[RowBlock]:
     """Predicts a scene window by window, top to bottom.
 
@@ -93,8 +91,6 @@ def predict_windows(
         size: Side of the square windows in pixels.
         stride: Pixels from one window to the next, in 1..size.
         batch: Windows predicted together.
-        scales: Sizes the windows are predicted at, relative to `size`; their mean is taken.
-        flip: Also predict every window mirrored left to right.
 
     Yields:
         Blocks of at most `size` rows, in order and without gaps or overlaps.
@@ -110,7 +106,7 @@ def predict_windows(
         for first in range(0, len(columns), batch):
             chunk = columns[first : first + batch]
             windows = np.stack([_read_padded(read, row, column, (height, width), size) for column in chunk])
-            probabilities = _predict_views(predict, windows, num_classes, scales, flip)
+            probabilities = _checked(predict(windows), (len(chunk), num_classes, size, size))
             for column, values in zip(chunk, probabilities, strict=True):
                 band[:, :, column : column + size] += values * weight
                 weights[:, column : column + size] += weight
@@ -140,29 +136,15 @@ def flip_and_scale(
     Raises:
         ValueError: `scales` is empty.
     """
-    return _mean_over_views(predict_logits, images, scales, flip, lambda logits: logits.softmax(dim=1))
-
-
-def _mean_over_views(
-    predict: Callable[[Tensor], Tensor],
-    images: Tensor,
-    scales: Sequence[float],
-    flip: bool,
-    activation: Callable[[Tensor], Tensor],
-) -> Tensor:
     if not scales:
         raise ValueError("scales is empty, give at least one, e.g. (1.0,)")
     height, width = images.shape[-2:]
-
-    def view(scaled: Tensor, mirrored: bool) -> Tensor:
-        maps = _resize(predict(scaled.flip(-1) if mirrored else scaled), height, width)
-        return activation(maps.flip(-1) if mirrored else maps)
-
     total = torch.zeros((), device=images.device)
     for scale in scales:
         scaled = _resize(images, max(round(height * scale), 1), max(round(width * scale), 1))
         for mirrored in (False, True) if flip else (False,):
-            total = total + view(scaled, mirrored)
+            logits = _resize(predict_logits(scaled.flip(-1) if mirrored else scaled), height, width)
+            total = total + (logits.flip(-1) if mirrored else logits).softmax(dim=1)
     return total / (len(scales) * (1 + flip))
 
 
@@ -172,24 +154,10 @@ def _resize(maps: Tensor, height: int, width: int) -> Tensor:
     return F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
 
 
-def _predict_views(
-    predict: PredictBatch, windows: NDArray[np.uint8], num_classes: int, scales: Sequence[float], flip: bool
-) -> NDArray[np.float32]:
-    """`predict` on (B, H, W, bands) uint8 windows, averaged over views, as (B, C, H, W) float32."""
-
-    def predict_tensor(images: Tensor) -> Tensor:
-        pixels = images.round().to(torch.uint8).movedim(1, -1).contiguous().numpy()
-        probabilities = torch.from_numpy(np.asarray(predict(pixels), dtype=np.float32))
-        expected = (len(pixels), num_classes, *pixels.shape[1:3])
-        if probabilities.shape != expected:
-            raise ValueError(f"predict gave shape {tuple(probabilities.shape)}, expected {expected}")
-        return probabilities
-
-    images = torch.from_numpy(windows).movedim(-1, 1).float()
-    averaged: NDArray[np.float32] = _mean_over_views(
-        predict_tensor, images, scales, flip, lambda maps: maps
-    ).numpy()
-    return averaged
+def _checked(probabilities: NDArray[np.float32], expected: tuple[int, ...]) -> NDArray[np.float32]:
+    if probabilities.shape != expected:
+        raise ValueError(f"predict gave shape {probabilities.shape}, expected {expected}")
+    return probabilities
 
 
 def _read_padded(
