@@ -1,0 +1,58 @@
+"""Files on disk: whole or not there; CAMs as small as they can be without changing a mask."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ome.data.cams import cam_path, read_cams, write_cams
+from ome.data.tiles import Tile
+from ome.errors import UserError
+from ome.files import read_csv, save_atomically, write_csv
+from ome.progress import track
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "artefact.txt"
+    path.write_text("old")
+
+    def fail(temporary: Path) -> None:
+        temporary.write_text("half")
+        raise RuntimeError("disk")
+
+    with pytest.raises(RuntimeError, match="disk"):
+        save_atomically(path, fail)
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_csv_keeps_commas_quotes_and_letters(tmp_path: Path) -> None:
+    write_csv(tmp_path / "table.csv", ["name", "value"], [["forêt, dense", 'a "b"']])
+    assert read_csv(tmp_path / "table.csv") == [{"name": "forêt, dense", "value": 'a "b"'}]
+
+
+def test_cams_come_back_within_half_precision_and_zero_without_a_tag(tmp_path: Path) -> None:
+    path = cam_path(tmp_path, Tile("2_10", 0, 64, 32, 32))
+    assert path == tmp_path / "2_10/2_10_00000_00064.npz"
+    cams = np.random.default_rng(0).random((5, 32, 32), dtype=np.float32)
+    tags = np.array([0, 1, 0, 1, 0], dtype=np.uint8)
+    write_cams(path, cams, tags)
+    read = read_cams(path, 5)
+    assert read.shape == (5, 32, 32)
+    assert not read[tags == 0].any()
+    np.testing.assert_allclose(read[tags == 1], cams[tags == 1], rtol=2**-11)
+
+
+@pytest.mark.parametrize("keep", [0.0, 0.5, 0.99])
+def test_damaged_cams_are_named(tmp_path: Path, keep: float) -> None:
+    path = tmp_path / "cams.npz"
+    write_cams(path, np.ones((2, 64, 64), np.float32), np.ones(2, np.uint8))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: int(keep * len(whole))])
+    with pytest.raises(UserError, match=r"cannot read the CAMs .*cams\.npz: run stage=cam again"):
+        read_cams(path, 2)
+
+
+def test_progress_in_a_log_says_how_far_how_fast_and_how_long(capsys: pytest.CaptureFixture[str]) -> None:
+    assert list(track(range(3), "tiles", 3)) == [0, 1, 2]
+    assert "tiles: 3/3" in capsys.readouterr().out
