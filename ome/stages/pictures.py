@@ -105,7 +105,7 @@ def _draw_predictions(work: Work, reader: SceneReader) -> dict[str, Path]:
     folders = {title: work.inputs["seg"] / target for target, title in TITLES.items()}
     if "refine" in work.inputs:
         for folder in sorted(work.inputs["refine"].glob("round_*")):
-            folders[f"{TITLES['weak']}, round {folder.name.removeprefix('round_')}"] = folder
+            folders[f"{TITLES['weak']} (round {folder.name.removeprefix('round_')})"] = folder
     scenes = [scene for scene in reader.index.split(evaluation_split(reader.index)) if scene.mask]
     drawn = {}
     for title, folder in folders.items():

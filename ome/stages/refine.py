@@ -41,9 +41,9 @@ def run(work: Work) -> dict[str, Any]:
         folder = work.folder / f"round_{number}"
         _label(work, folder, network, reader, table)
         kept = agreement(masks, folder, table.tiles)
-        title = f"{TITLES['weak']}, round {number}"
+        title = f"{TITLES['weak']} (round {number})"
         train_segmenter(work, folder, reader, table.tiles, _masks_of(folder), title)
-        rows += score_pseudo_labels(folder, reader, table.tiles, f"pseudo mask, round {number}")
+        rows += score_pseudo_labels(folder, reader, table.tiles, f"pseudo mask (round {number})")
         rows += score_segmenter(work.config, folder, reader, title)
         counts[folder.name] = {"unchanged_pixels": kept, **weight_levels(folder, table.tiles)}
         network, masks = folder, folder
