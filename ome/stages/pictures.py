@@ -45,7 +45,9 @@ def draw_pictures(work: Work, reader: SceneReader, rows: Sequence[Row]) -> dict[
         "Co-occurrence of classes in the tiles that train the classifier": labels / "cooccurrence.png",
     }
     table = read_tag_table(labels, reader.index).select("train", tagged=True)
-    tiles = _spread(table.tiles, work.settings.tiles)
+    # Tiles of a single class have nothing to tell apart.
+    mixed = [tile for tile in table.tiles if table.by_name[tile.name].sum() > 1]
+    tiles = _spread(mixed or table.tiles, work.settings.tiles)
     if "cam" in work.inputs:
         drawn |= _draw_cams(work, reader, table, tiles)
     if "pseudo" in work.inputs:
