@@ -102,10 +102,11 @@ class DenseCrf:
                 (p.gaussian_weight, p.bilateral_weight),
             )
         # A message is largest where all pixels agree.
-        agreement = np.ones((len(positions), LANES), np.float32)
-        messages = splat_blur_slice(gaussian, agreement) + splat_blur_slice(bilateral, agreement)
+        ones = np.ones((len(positions), LANES), np.float32)
+        heard = splat_blur_slice(gaussian, ones) + splat_blur_slice(bilateral, ones)
         self._lattices = (gaussian, bilateral)
-        self._stabilise = bool(messages.max() > EXP_RANGE)
+        self._agreement = np.ascontiguousarray(heard[:, 0])
+        self._stabilise = bool(self._agreement.max() > EXP_RANGE)
 
     def infer(self, probabilities: NDArray[np.floating]) -> Float:
         """Refines one stack.
@@ -145,7 +146,8 @@ class DenseCrf:
             single = len(bundle) == 1
             values = np.empty((bundle.shape[2], row_width(len(bundle), classes)), np.float32)
             pack(np.log(np.clip(bundle, LEAST_PROBABILITY, 1.0)), self._order, values)
-            mean_field(self._lattices, values, self.parameters.iterations, single, self._stabilise)
+            iterations = self.parameters.iterations
+            mean_field(self._lattices, values, self._agreement, iterations, single, self._stabilise)
             unpack(values, self._order, refined[first : first + LANES])
 
         with ThreadPoolExecutor(self.threads) as pool:

@@ -128,6 +128,16 @@ def add8(_: Handle, left: Handle, right: Handle) -> Typed:
 
 
 @vector_intrinsic
+def subtract8(_: Handle, left: Handle, right: Handle) -> Typed:
+    """Returns left - right."""
+
+    def codegen(_context: Handle, builder: Handle, _signature: Handle, arguments: Handle) -> Handle:
+        return builder.fsub(*arguments, flags=CONTRACT)
+
+    return float8(float8, float8), codegen
+
+
+@vector_intrinsic
 def multiply8(_: Handle, left: Handle, right: Handle) -> Typed:
     """Returns left * right."""
 
