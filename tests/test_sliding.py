@@ -129,6 +129,7 @@ def test_windows_cover_an_axis_and_the_last_is_shifted_to_its_edge() -> None:
     assert window_starts(101, 40, 30) == [0, 30, 60, 61]
     assert window_starts(40, 40, 30) == [0]
     assert window_starts(7, 40, 30) == [0]
+    assert window_starts(100, 10, 45) == [0, 45, 90]
 
 
 def test_gaps_and_wrong_shapes_are_refused() -> None:

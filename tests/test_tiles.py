@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ome.data.tiles import Tile, tile_scene
+from ome.data.tiles import Tile, evenly_spaced, tile_scene
 from ome.errors import UserError
 
 
@@ -53,3 +53,10 @@ def test_names_are_unique_and_sort_like_the_tiles() -> None:
 def test_sizes_must_be_positive(size: int, stride: int) -> None:
     with pytest.raises(UserError, match=f"size {size} and stride {stride}"):
         tile_scene("a", 10, 10, size, stride)
+
+
+def test_evenly_spaced_items_run_from_the_first_to_the_last() -> None:
+    assert evenly_spaced("abcdefg", 3) == ["a", "d", "g"]
+    assert evenly_spaced("abcdefg", 1) == ["a"]
+    assert evenly_spaced("abc", 9) == ["a", "b", "c"]
+    assert evenly_spaced("abc", 0) == evenly_spaced("", 4) == []

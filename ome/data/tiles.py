@@ -1,8 +1,13 @@
 """Tiles: windows into scenes. A tile is a row of numbers, never a clipped copy."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from ome.errors import UserError
+from ome.geo.sliding import window_starts
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, order=True)
@@ -60,9 +65,10 @@ def tile_scene(
 
 def _offsets(length: int, size: int, stride: int, *, cover: bool) -> list[int]:
     """First pixels of the windows along one axis."""
-    if length <= size:
-        return [0] if cover or length == size else []
-    offsets = list(range(0, length - size + 1, stride))
-    if cover and offsets[-1] + size < length:
-        offsets.append(length - size)
-    return offsets
+    return window_starts(length, size, stride) if cover else list(range(0, length - size + 1, stride))
+
+
+def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
+    """Chooses `count` items, all where there are fewer: first, last, and evenly between them."""
+    number = min(count, len(items))
+    return [items[round(place * (len(items) - 1) / max(number - 1, 1))] for place in range(number)]

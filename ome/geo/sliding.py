@@ -35,18 +35,18 @@ def window_starts(length: int, size: int, stride: int) -> list[int]:
     Args:
         length: Pixels along the axis.
         size: Window size in pixels.
-        stride: Pixels from one start to the next, in 1..size: more would leave gaps.
+        stride: Pixels from one start to the next; more than `size` leaves gaps.
 
     Returns:
         Ascending starts; `[0]` where the axis is no longer than a window.
 
     Raises:
-        ValueError: `length` is not positive or `stride` is outside 1..size.
+        ValueError: `length` or `stride` is not positive.
     """
     if length < 1:
         raise ValueError(f"length is {length}, must be at least 1")
-    if not 1 <= stride <= size:
-        raise ValueError(f"stride is {stride}, must be within 1..{size} (the window size)")
+    if stride < 1:
+        raise ValueError(f"stride is {stride}, must be at least 1")
     last = max(length - size, 0)
     return [*range(0, last, stride), last]
 
@@ -98,6 +98,8 @@ def predict_windows(
     Raises:
         ValueError: Height, width or stride is out of range, or `predict` gives another shape than promised.
     """
+    if stride > size:
+        raise ValueError(f"stride is {stride}, must be within 1..{size} (the window size)")
     rows, columns = window_starts(height, size, stride), window_starts(width, size, stride)
     weight = blending_window(size)
     band = np.zeros((num_classes, size, max(width, size)), dtype=np.float32)

@@ -47,16 +47,10 @@ def validate_labels(prediction: Tensor, reference: Tensor, num_classes: int) -> 
 def count_pixels(prediction: Tensor, reference: Tensor, num_classes: int) -> Tensor:
     """Counts pixels by (reference class, predicted class) on the tensors' device.
 
-    Args:
-        prediction: Class indices, any shape.
-        reference: Class indices or 255 (left out), same shape.
-        num_classes: C.
+    Takes the same arguments as `validate_labels`, and raises what that raises.
 
     Returns:
-        (C, C) int64; rows are the reference, columns the prediction.
-
-    Raises:
-        ValueError: See `validate_labels`.
+        (C, C) int64; rows are the reference (255 left out), columns the prediction.
     """
     validate_labels(prediction, reference, num_classes)
     counted = reference != IGNORE
@@ -68,16 +62,7 @@ def count_pixels(prediction: Tensor, reference: Tensor, num_classes: int) -> Ten
 def confusion_matrix(prediction: Labels, reference: Labels, num_classes: int) -> NDArray[np.int64]:
     """Counts pixels by (reference class, predicted class); matrices of several maps simply add.
 
-    Args:
-        prediction: Class indices, array or tensor of any shape.
-        reference: Class indices or 255 (left out), same shape.
-        num_classes: C.
-
-    Returns:
-        (C, C) int64; rows are the reference, columns the prediction.
-
-    Raises:
-        ValueError: See `validate_labels`.
+    The same as `count_pixels`, for arrays as well and on the CPU.
     """
     matrix: NDArray[np.int64] = (
         count_pixels(_tensor(prediction), _tensor(reference), num_classes).cpu().numpy()

@@ -14,10 +14,8 @@ from ome.data.datamodules import TileDataModule
 from ome.data.datasets import TagDataset
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
-from ome.data.tiles import Tile
+from ome.data.tiles import Tile, evenly_spaced
 from ome.data.transforms import to_tensor
-from ome.errors import UserError
-from ome.files import save_atomically
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.progress import meter
@@ -29,10 +27,8 @@ from ome.stages.scored import TileScorer, write_rows
 from ome.stages.settings import augmentation, hardware, scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import barrier, is_leader, share
-from ome.training.fit import fit
+from ome.training.fit import fit, is_trained, load_network
 from ome.training.seam import SeamClassifier
-
-NETWORK = "network.pt"
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -41,7 +37,9 @@ def run(work: Work) -> dict[str, Any]:
     reader = scene_reader(work.config, index)
     table = read_tag_table(work.inputs["labels"], index)
     network = _build(work.config, index.palette.num_classes)
-    _train(work, network, reader, table)
+    if not is_trained(work.folder):
+        _train(work, network, reader, table)
+    load_network(network, work.folder)
     tagged = table.select("train", tagged=True)
     _export(work, network, reader, tagged)
     barrier()
@@ -62,54 +60,42 @@ def _build(config: DictConfig, num_classes: int) -> SeamNetwork:
 
 
 def _train(work: Work, network: SeamNetwork, reader: SceneReader, table: TagTable) -> None:
-    """Trains to the end and leaves `network.pt`; loads that where it is already there."""
-    path = work.folder / NETWORK
-    if not path.exists():
-        config, settings = work.config, work.settings
-        kept = table.select("train", kept=True)
-        if not kept.tiles:
-            raise UserError("no training tile passed the filter: lower dataset.filter.minimum")
-        train = TagDataset(
-            reader, kept.tiles, kept.by_name, augmentation(settings, config.dataset.tile.size), config.seed
-        )
-        data = TileDataModule(
-            train,
-            _validation(settings, reader, table),
-            batch=settings.batch,
-            seed=config.seed,
-            workers=hardware(config).loader_processes(),
-            epochs=None if settings.steps else settings.epochs,
-            steps=settings.steps,
-        )
-        module = SeamClassifier(
-            network,
-            reader.index.palette.names,
-            total_steps=data.total_steps,
-            lr=settings.lr,
-            momentum=settings.momentum,
-            weight_decay=settings.weight_decay,
-            power=settings.power,
-            er_weight=settings.er_weight,
-            ecr_weight=settings.ecr_weight,
-        )
-        logger = logger_for(config, work.logs, "SEAM classifier")
-        fit(
-            module,
-            data,
-            epochs=data.epochs,
-            total_steps=data.total_steps,
-            folder=work.folder,
-            title="SEAM classifier",
-            seed=config.seed,
-            hardware=hardware(config),
-            logger=logger,
-        )
-        if is_leader():
-            state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-            save_atomically(path, lambda temporary: torch.save(state, temporary))
-            (work.folder / "last.ckpt").unlink(missing_ok=True)
-        barrier()
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    """Trains on the tiles that passed the filter."""
+    config, settings = work.config, work.settings
+    kept = table.select("train", kept=True)
+    augment = augmentation(settings, config.dataset.tile.size)
+    data = TileDataModule(
+        TagDataset(reader, kept.tiles, kept.by_name, augment, config.seed),
+        _validation(settings, reader, table),
+        batch=settings.batch,
+        seed=config.seed,
+        workers=hardware(config).loader_processes(),
+        epochs=settings.epochs,
+    )
+    module = SeamClassifier(
+        network,
+        reader.index.palette.names,
+        total_steps=data.total_steps,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        power=settings.power,
+        er_weight=settings.er_weight,
+        ecr_weight=settings.ecr_weight,
+    )
+    title = "SEAM classifier"
+    logger = logger_for(config, work.logs, title)
+    fit(
+        module,
+        data,
+        epochs=data.epochs,
+        total_steps=data.total_steps,
+        folder=work.folder,
+        title=title,
+        seed=config.seed,
+        hardware=hardware(config),
+        logger=logger,
+    )
 
 
 def _validation(settings: DictConfig, reader: SceneReader, table: TagTable) -> TagDataset | None:
@@ -117,9 +103,7 @@ def _validation(settings: DictConfig, reader: SceneReader, table: TagTable) -> T
     for split in ("val", "train"):
         tagged = table.select(split, tagged=True)
         if tagged.tiles and settings.validation_tiles:
-            count = min(len(tagged.tiles), settings.validation_tiles)
-            chosen = np.linspace(0, len(tagged.tiles) - 1, count).astype(int)
-            tiles = [tagged.tiles[index] for index in dict.fromkeys(chosen.tolist())]
+            tiles = evenly_spaced(tagged.tiles, settings.validation_tiles)
             return TagDataset(reader, tiles, tagged.by_name, with_mask=True)
     return None
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import Scene, SceneReader
 from ome.data.tags import TagTable
-from ome.data.tiles import Tile
+from ome.data.tiles import Tile, evenly_spaced
 from ome.files import read_csv
 from ome.geo.raster import read_class_map, read_png
 from ome.scoring.figures import save_confusion, save_curves
@@ -21,8 +20,6 @@ from ome.stages.scored import Row
 from ome.stages.seg import TITLES
 from ome.stages.segmenting import evaluation_split, map_path
 from ome.stages.stage import Work
-
-T = TypeVar("T")
 
 LARGEST_SCENE = 512
 """Pixels of a scene's longer side in a panel; larger scenes are thinned out."""
@@ -47,7 +44,7 @@ def draw_pictures(work: Work, reader: SceneReader, rows: Sequence[Row]) -> dict[
     table = read_tag_table(labels, reader.index).select("train", tagged=True)
     # Tiles of a single class have nothing to tell apart.
     mixed = [tile for tile in table.tiles if table.by_name[tile.name].sum() > 1]
-    tiles = _spread(mixed or table.tiles, work.settings.tiles)
+    tiles = evenly_spaced(mixed or table.tiles, work.settings.tiles)
     if "cam" in work.inputs:
         drawn |= _draw_cams(work, reader, table, tiles)
     if "pseudo" in work.inputs:
@@ -60,12 +57,6 @@ def draw_pictures(work: Work, reader: SceneReader, rows: Sequence[Row]) -> dict[
         save_confusion(path, weak[-1].scores.matrix, reader.index.palette.names)
         drawn[f"Confusion of {weak[-1].name}"] = path
     return drawn | _draw_histories(work)
-
-
-def _spread(items: Sequence[T], count: int) -> list[T]:
-    """`count` items, evenly spaced: the same ones in every report of a run."""
-    places = np.linspace(0, len(items) - 1, min(count, len(items)))
-    return [items[int(place)] for place in places]
 
 
 def _reference(reader: SceneReader, tile: Tile) -> NDArray[np.uint8] | None:
@@ -113,7 +104,7 @@ def _draw_predictions(work: Work, reader: SceneReader) -> dict[str, Path]:
     for title, folder in folders.items():
         rows = [
             _scene_row(reader, scene, map_path(folder, scene))
-            for scene in _spread(scenes, work.settings.tiles)
+            for scene in evenly_spaced(scenes, work.settings.tiles)
             if map_path(folder, scene).exists()
         ]
         if rows:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from rich.markup import escape
 
 from ome.data.prepare import prepare_scenes
 from ome.data.town import write_town
@@ -28,7 +29,8 @@ def run(work: Work) -> dict[str, Any]:
     unknown = index.unknown
     if unknown.pixels:
         console.print(
-            f"[yellow]{unknown.pixels} reference pixels have colours outside the palette[/]: {unknown}"
+            f"[yellow]{unknown.pixels} reference pixels have colours outside the palette[/]:",
+            escape(str(unknown)),
         )
     return {
         "scenes": {split: len(index.split(split)) for split in ("train", "val", "test")},

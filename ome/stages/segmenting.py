@@ -14,7 +14,6 @@ from ome.data.datasets import MaskDataset, MaskOf
 from ome.data.scenes import Scene, SceneIndex, SceneReader, SplitName
 from ome.data.tiles import Tile
 from ome.data.transforms import to_tensor
-from ome.files import save_atomically
 from ome.geo.raster import open_class_map, read_class_map, read_grid
 from ome.geo.sliding import flip_and_scale, predict_windows
 from ome.networks.segmenters import build_segmenter
@@ -24,18 +23,16 @@ from ome.stages.loggers import logger_for
 from ome.stages.scored import Row
 from ome.stages.settings import augmentation, hardware
 from ome.stages.stage import Work
-from ome.training.distributed import barrier, is_leader, share
-from ome.training.fit import fit
+from ome.training.distributed import barrier, share
+from ome.training.fit import fit, is_trained, load_network
 from ome.training.segmenter import UncertaintyWeightedSegmenter
-
-NETWORK = "network.pt"
 
 
 def train_segmenter(
     work: Work, folder: Path, reader: SceneReader, tiles: Sequence[Tile], mask_of: MaskOf, title: str
 ) -> None:
-    """Trains one segmenter and leaves `network.pt`; does nothing when it is already there."""
-    if (folder / NETWORK).exists():
+    """Trains one segmenter; does nothing when that is done already."""
+    if is_trained(folder):
         return
     config, recipe = work.config, work.config.segmenter.recipe
     augment = augmentation(recipe, config.dataset.tile.size)
@@ -73,11 +70,6 @@ def train_segmenter(
         hardware=hardware(config),
         logger=logger,
     )
-    if is_leader():
-        state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-        save_atomically(folder / NETWORK, lambda path: torch.save(state, path))
-        (folder / "last.ckpt").unlink(missing_ok=True)
-    barrier()
 
 
 def _build(config: DictConfig, reader: SceneReader, weights: str | None) -> nn.Module:
@@ -91,7 +83,7 @@ class Predictor:
 
     Args:
         config: Names the segmenter and the hardware.
-        folder: Holds the trained `network.pt`.
+        folder: Of the segmenter's training.
         reader: Knows the classes.
         scales: Factors at which each image is predicted; the probabilities are averaged.
         flip: Also predict the horizontal mirror image of each.
@@ -101,8 +93,7 @@ class Predictor:
         self, config: DictConfig, folder: Path, reader: SceneReader, scales: list[float], *, flip: bool
     ) -> None:
         self._network = _build(config, reader, None)
-        state = torch.load(folder / NETWORK, map_location="cpu", weights_only=True)
-        self._network.load_state_dict(state)
+        load_network(self._network, folder)
         self._device = hardware(config).device()
         self._network.to(self._device).eval()
         self._scales = tuple(float(scale) for scale in scales)

@@ -14,16 +14,26 @@ from ome.progress import Meter
 from ome.training.distributed import is_leader, rank
 
 
-class SeedEachEpoch(Callback):
-    """Seeds torch at every epoch, so that an epoch is the same whether or not the run was interrupted."""
+class SeedEachStep(Callback):
+    """Seeds torch at every step, so that a step is the same whether or not the run was interrupted.
+
+    Once an epoch would not do: data loaders draw from the same generator when they start, and after an
+    interruption they start at another moment.
+    """
 
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Derives the epoch's seed from the run's seed, the epoch and the process."""
-        del pl_module
-        state = np.random.SeedSequence([self._seed, trainer.current_epoch, rank()]).generate_state(1)
+    def on_train_batch_start(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        batch: Any,  # noqa: ANN401 - fixed by Lightning
+        batch_idx: int,
+    ) -> None:
+        """Derives the step's seed from the run's seed, the step and the process."""
+        del pl_module, batch, batch_idx
+        state = np.random.SeedSequence([self._seed, trainer.global_step, rank()]).generate_state(1)
         torch.manual_seed(int(state[0]))
 
 

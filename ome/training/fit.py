@@ -12,10 +12,18 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
+from torch import nn
 
 from ome.errors import UserError
+from ome.files import save_atomically
 from ome.progress import console
-from ome.training.callbacks import History, SeedEachEpoch, StopAtNan, TrainingMeter
+from ome.training.callbacks import History, SeedEachStep, StopAtNan, TrainingMeter
+from ome.training.distributed import barrier, is_leader
+
+NETWORK = "network.pt"
+"""Name of a trained network's state dict in the folder of its training."""
+
+CHECKPOINT = "last"
 
 LOG_EVERY = 10
 """Steps between two readings of a scalar off the device."""
@@ -71,14 +79,17 @@ def fit(
     hardware: Hardware,
     logger: Logger | None = None,
 ) -> None:
-    """Trains `module`; a checkpoint of every whole epoch lies in `folder` until the caller removes it.
+    """Trains a module and leaves its submodule `network` as `network.pt`, where `load_network` finds it.
+
+    While it trains, a checkpoint of the last whole epoch lies beside that; a training that was interrupted
+    goes on from there.
 
     Args:
         module: The module to train; it holds the trained weights afterwards.
         data: Feeds it.
         epochs: Number of epochs.
         total_steps: Optimiser steps of the whole training, for the progress display.
-        folder: Receives `last.ckpt` and, at the end, `history.csv`.
+        folder: Receives `network.pt` and `history.csv`.
         title: Name of the training for the progress display and for errors.
         seed: Decides all randomness outside the data.
         hardware: Where to compute.
@@ -90,11 +101,11 @@ def fit(
     _quieten()
     history = History(folder / "history.csv", LOG_EVERY)
     callbacks: Iterable[Callback] = (
-        SeedEachEpoch(seed),
+        SeedEachStep(seed),
         StopAtNan(title, LOG_EVERY),
         TrainingMeter(title, total_steps, LOG_EVERY),
         history,
-        ModelCheckpoint(folder, "last", save_top_k=1, every_n_epochs=1, enable_version_counter=False),
+        ModelCheckpoint(folder, CHECKPOINT, save_top_k=1, every_n_epochs=1, enable_version_counter=False),
     )
     try:
         trainer = pl.Trainer(
@@ -118,11 +129,26 @@ def fit(
             f"precision={hardware.precision} ({error}): choose another trainer=..."
         ) from error
     trainer.fit(module, data, ckpt_path=_checkpoint(folder), weights_only=True)
+    if is_leader():
+        state = {name: tensor.cpu() for name, tensor in module.get_submodule("network").state_dict().items()}
+        save_atomically(folder / NETWORK, lambda path: torch.save(state, path))
+        (folder / f"{CHECKPOINT}.ckpt").unlink(missing_ok=True)
+    barrier()
+
+
+def is_trained(folder: Path) -> bool:
+    """Whether a training in this folder has come to its end."""
+    return (folder / NETWORK).exists()
+
+
+def load_network(network: nn.Module, folder: Path) -> None:
+    """Gives a network the weights that a training left in a folder."""
+    network.load_state_dict(torch.load(folder / NETWORK, map_location="cpu", weights_only=True))
 
 
 def _checkpoint(folder: Path) -> Path | None:
     """The checkpoint to go on from, if it is there and whole."""
-    path = folder / "last.ckpt"
+    path = folder / f"{CHECKPOINT}.ckpt"
     if not path.exists():
         return None
     try:
