@@ -3,7 +3,7 @@
 The model is that of Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge
 Potentials", NIPS 2011: unary -log p, Potts compatibility, a Gaussian kernel on positions and a bilateral
 kernel on positions and colours, both symmetrically normalised. The kernels depend on the image alone, so
-their lattices are built once and every run of a batch goes through them together.
+their lattices are built once and runs go through them eight at a time.
 
 Names of dimensions: R runs, K classes, N = H * W pixels.
 """
@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.errors import UserError
-from ome.pseudo.lattice import splat_blur_slice, symmetric_kernel
-from ome.pseudo.mean_field import EXP_RANGE, mean_field, pack, row_width, unpack
+from ome.pseudo.lattice import join, splat_blur_slice, symmetric_kernel
+from ome.pseudo.mean_field import EXP_RANGE, mean_field, pack, row_width, unpack, unpack_winners
 from ome.pseudo.simplices import Float
 from ome.pseudo.vectors import LANES
 
@@ -63,8 +63,8 @@ class Crf(Protocol):
     def infer(self, probabilities: NDArray[np.floating]) -> Float:
         """Refines one (K, H, W) stack."""
 
-    def infer_many(self, probabilities: NDArray[np.floating]) -> Float:
-        """Refines (R, K, H, W) independent stacks."""
+    def winners(self, probabilities: NDArray[np.floating], powers: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """The (R, H, W) masks of runs in which the maps are raised to (R, K) powers."""
 
 
 class DenseCrf:
@@ -101,12 +101,12 @@ class DenseCrf:
                 (positions / np.float32(p.gaussian_sxy), features),
                 (p.gaussian_weight, p.bilateral_weight),
             )
+        lattice = join(gaussian, bilateral)
         # A message is largest where all pixels agree.
-        ones = np.ones((len(positions), LANES), np.float32)
-        heard = splat_blur_slice(gaussian, ones) + splat_blur_slice(bilateral, ones)
-        self._lattices = (gaussian, bilateral)
+        heard = splat_blur_slice(lattice, np.ones((len(positions), LANES), np.float32))
         self._agreement = np.ascontiguousarray(heard[:, 0])
         self._stabilise = bool(self._agreement.max() > EXP_RANGE)
+        self._lattice = lattice._replace(vertices=lattice.vertices.ravel(), weights=lattice.weights.ravel())
 
     def infer(self, probabilities: NDArray[np.floating]) -> Float:
         """Refines one stack.
@@ -120,40 +120,49 @@ class DenseCrf:
         Raises:
             ValueError: If the stack is empty, not finite or of another size than the image.
         """
-        refined: Float = self.infer_many(np.asarray(probabilities)[None])[0]
-        return refined
+        stack = np.asarray(probabilities, np.float32)
+        values = self._run(stack, np.ones((1, len(stack)), np.float32))
+        refined = np.empty((len(stack), self.height * self.width), np.float32)
+        unpack(values, self._order, refined)
+        return refined.reshape(stack.shape)
 
-    def infer_many(self, probabilities: NDArray[np.floating]) -> Float:
-        """Refines independent stacks in one batch; each result is what `infer` gives, up to rounding.
+    def winners(self, probabilities: NDArray[np.floating], powers: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """Refines variants of one stack, eight at a time, and tells which class wins in each.
 
         Args:
-            probabilities: (R, K, H, W) in [0, 1], clipped to at least 1e-5.
+            probabilities: (K, H, W) in [0, 1], K up to 255.
+            powers: (R, K), all above 0: run r refines `probabilities ** powers[r]`, clipped to at least 1e-5.
 
         Returns:
-            (R, K, H, W) float32 class probabilities.
+            (R, H, W) uint8 class of the largest probability.
 
         Raises:
-            ValueError: If there is no stack, or as for `infer`.
+            ValueError: As for `infer`.
         """
-        probabilities = np.asarray(probabilities, np.float32)
-        check_stacks(probabilities, (self.height, self.width))
-        runs, classes = probabilities.shape[:2]
-        stacks = probabilities.reshape(runs, classes, -1)
-        refined = np.empty_like(stacks)
+        stack, powers = np.asarray(probabilities, np.float32), np.asarray(powers, np.float32)
+        winners = np.empty((len(powers), self.height * self.width), np.uint8)
 
-        def refine(first: int) -> None:
-            bundle = stacks[first : first + LANES]
-            single = len(bundle) == 1
-            values = np.empty((bundle.shape[2], row_width(len(bundle), classes)), np.float32)
-            pack(np.log(np.clip(bundle, LEAST_PROBABILITY, 1.0)), self._order, values)
-            iterations = self.parameters.iterations
-            mean_field(self._lattices, values, self._agreement, iterations, single, self._stabilise)
-            unpack(values, self._order, refined[first : first + LANES])
+        def run(first: int) -> None:
+            values = self._run(stack, powers[first : first + LANES])
+            unpack_winners(values, self._order, winners[first : first + LANES])
 
         with ThreadPoolExecutor(self.threads) as pool:
-            for _ in pool.map(refine, range(0, runs, LANES)):
+            for _ in pool.map(run, range(0, len(powers), LANES)):
                 pass
-        return refined.reshape(probabilities.shape)
+        return winners.reshape(-1, self.height, self.width)
+
+    def _run(self, stack: Float, powers: Float) -> Float:
+        """Refines a bundle of up to eight runs; returns rows as `mean_field` leaves them."""
+        check_stack(stack, (self.height, self.width))
+        runs, classes = powers.shape
+        with np.errstate(divide="ignore"):
+            energy = np.log(np.minimum(stack.reshape(classes, -1), np.float32(1.0)))
+        values = np.empty((energy.shape[1], row_width(runs, classes)), np.float32)
+        pack(energy, powers, np.log(np.float32(LEAST_PROBABILITY)), self._order, values)
+        mean_field(
+            self._lattice, values, self._agreement, self.parameters.iterations, runs == 1, self._stabilise
+        )
+        return values
 
 
 class ReferenceDenseCrf:
@@ -184,7 +193,7 @@ class ReferenceDenseCrf:
         """Refines one (K, H, W) stack, see `DenseCrf.infer`."""
         probabilities = np.asarray(probabilities, np.float32)
         height, width = self._image.shape[:2]
-        check_stacks(probabilities[None], (height, width))
+        check_stack(probabilities, (height, width))
         p = self.parameters
         crf = self._dense_crf(width, height, len(probabilities))
         unary = -np.log(np.clip(probabilities, LEAST_PROBABILITY, 1.0))
@@ -195,10 +204,11 @@ class ReferenceDenseCrf:
         )
         return np.array(crf.inference(p.iterations), np.float32).reshape(probabilities.shape)
 
-    def infer_many(self, probabilities: NDArray[np.floating]) -> Float:
-        """Refines (R, K, H, W) stacks, see `DenseCrf.infer_many`."""
-        check_stacks(np.asarray(probabilities), self._image.shape[:2])
-        return np.stack([self.infer(stack) for stack in probabilities])
+    def winners(self, probabilities: NDArray[np.floating], powers: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """Refines variants of one stack, see `DenseCrf.winners`."""
+        stack, exponents = np.asarray(probabilities, np.float32), np.asarray(powers, np.float32)
+        variants = [self.infer(stack ** run[:, None, None]) for run in exponents]
+        return np.stack([variant.argmax(0).astype(np.uint8) for variant in variants])
 
 
 def check_image(image: NDArray[np.uint8]) -> None:
@@ -207,14 +217,14 @@ def check_image(image: NDArray[np.uint8]) -> None:
         raise ValueError(f"the CRF needs an (H, W, 3) uint8 image, not {image.shape} {image.dtype}")
 
 
-def check_stacks(probabilities: NDArray[np.floating], size: tuple[int, ...]) -> None:
-    """Raises ValueError unless `probabilities` is (R, K, H, W) of the image's size, finite and not empty."""
-    if probabilities.ndim != 4 or probabilities.shape[2:] != size or probabilities.size == 0:
+def check_stack(stack: NDArray[np.floating], size: tuple[int, ...]) -> None:
+    """Raises ValueError unless `stack` is (K, H, W) of the image's size, finite and not negative."""
+    if stack.ndim != 3 or stack.shape[1:] != size or stack.size == 0:
         raise ValueError(
-            f"the CRF needs at least one map of size {size} in a stack, not an array of {probabilities.shape}"
+            f"the CRF needs at least one map of size {size} in a stack, not an array of {stack.shape}"
         )
-    if not np.isfinite(probabilities).all():
-        raise ValueError("the CRF's probabilities contain nan or infinity")
+    if not (np.isfinite(stack).all() and stack.min() >= 0.0):
+        raise ValueError("the CRF's probabilities contain nan, infinity or negative numbers")
 
 
 def blockwise_order(height: int, width: int) -> NDArray[np.int64]:

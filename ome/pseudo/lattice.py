@@ -14,7 +14,7 @@ import numba
 import numpy as np
 
 from ome.pseudo.simplices import Float, Index, lift_scale, lifted_bounds, link, locate
-from ome.pseudo.vectors import LANES, Handle, add8, fill8, load8, multiply8, prefetch, store8
+from ome.pseudo.vectors import LANES, add8, fill8, load8, multiply8, prefetch, store8
 
 # Sums gain from fused multiply-adds and do not depend on the sign of a zero.
 kernel = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
@@ -29,8 +29,9 @@ class Lattice(NamedTuple):
     """The lattice of one set of points, without any values.
 
     Attributes:
-        vertices: (N, d + 1) int32, the vertices of each point's simplex, numbered in the order of first use.
-        weights: (N, d + 1) float32, of a point's vertices: barycentric coordinates, when just built.
+        vertices: (N, corners) int32, the vertices of each point, numbered in the order of first use: those of
+            its simplex, d + 1.
+        weights: (N, corners) float32, of a point's vertices: barycentric coordinates, when just built.
         num_vertices: V.
         chain_vertices: Vertices of all chains, one after another, direction by direction. A chain is a
             maximal sequence of existing vertices that follow one another in one blur direction. Chains of
@@ -118,40 +119,17 @@ def symmetric_kernel(features: Float, weight: float) -> Lattice:
     return lattice._replace(weights=lattice.weights * factors)
 
 
-class Place(NamedTuple):
-    """Eight values of a point: `start` to `start` + 7 of `width`."""
-
-    point: int
-    start: int
-    width: int
-
-
-@inner_kernel
-def slice8(lattice: Lattice, corners: int, place: Place, sums: Float, total: Handle) -> Handle:
-    """Returns the vector `total` plus what the point reads from its first `corners` vertices."""
-    for corner in range(corners):
-        here = lattice.vertices[place.point, corner] * place.width + place.start
-        weight = fill8(lattice.weights[place.point, corner])
-        total = add8(total, multiply8(weight, load8(sums, here)))
-    return total
-
-
-@inner_kernel
-def splat8(lattice: Lattice, corners: int, place: Place, sums: Float, values: Handle) -> None:
-    """Adds the vector `values` of the point to its first `corners` vertices."""
-    for corner in range(corners):
-        here = lattice.vertices[place.point, corner] * place.width + place.start
-        share = multiply8(fill8(lattice.weights[place.point, corner]), values)
-        store8(sums, here, add8(load8(sums, here), share))
-
-
-@inner_kernel
-def prefetch_sums(lattice: Lattice, corners: int, point: int, sums: Float, width: int) -> None:
-    """Begins to bring the values of a point's first `corners` vertices into the cache."""
-    for corner in range(corners):
-        here = lattice.vertices[point, corner] * width
-        for start in range(0, width, LINE):
-            prefetch(sums, here + start)
+def join(first: Lattice, second: Lattice) -> Lattice:
+    """Lays two lattices of the same points side by side: applying the result adds what the two give."""
+    return Lattice(
+        vertices=np.hstack([first.vertices, second.vertices + np.int32(first.num_vertices)]),
+        weights=np.hstack([first.weights, second.weights]),
+        num_vertices=first.num_vertices + second.num_vertices,
+        chain_vertices=np.concatenate(
+            [first.chain_vertices, second.chain_vertices + np.int32(first.num_vertices)]
+        ),
+        chain_starts=np.concatenate([first.chain_starts, second.chain_starts[1:] + first.chain_starts[-1]]),
+    )
 
 
 @kernel
@@ -191,18 +169,27 @@ def splat_blur_slice(lattice: Lattice, values: Float) -> Float:
         (N, W) float32.
     """
     num_points, width = values.shape
+    corners = lattice.vertices.shape[1]
     rows = values.reshape(values.size)
     sums = np.zeros(lattice.num_vertices * width, np.float32)
-    corners = lattice.vertices.shape[1]
     for point in range(num_points):
-        for start in range(0, width, LANES):
-            values8 = load8(rows, point * width + start)
-            splat8(lattice, corners, Place(point, start, width), sums, values8)
+        for corner in range(corners):
+            here = lattice.vertices[point, corner] * width
+            weight = fill8(lattice.weights[point, corner])
+            for start in range(0, width, LANES):
+                share = multiply8(weight, load8(rows, point * width + start))
+                store8(sums, here + start, add8(load8(sums, here + start), share))
     blur(lattice, sums, width)
-    filtered = np.empty_like(rows)
+    filtered = np.zeros_like(rows)
     for point in range(num_points):
-        for start in range(0, width, LANES):
-            place = Place(point, start, width)
-            total = slice8(lattice, corners, place, sums, fill8(np.float32(0.0)))
-            store8(filtered, point * width + start, total)
+        for corner in range(corners):
+            here = lattice.vertices[point, corner] * width
+            weight = fill8(lattice.weights[point, corner])
+            for start in range(0, width, LANES):
+                place = point * width + start
+                store8(
+                    filtered,
+                    place,
+                    add8(load8(filtered, place), multiply8(weight, load8(sums, here + start))),
+                )
     return filtered.reshape(values.shape)

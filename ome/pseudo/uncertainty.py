@@ -94,27 +94,20 @@ def response_variance(crf: Crf, maps: Float, scales: Sequence[float]) -> NDArray
     if len(maps) == 1:
         return variance
     # Scale 1 changes nothing and is the same run for every class.
-    stacks = [maps] if 1.0 in scales else []
+    powers = [np.ones(len(maps), np.float32)] if 1.0 in scales else []
     runs_of_class: list[list[int]] = []
     for label in range(len(maps)):
         runs: list[int] = []
         for scale in scales:
-            runs.append(0 if scale == 1.0 else len(stacks))
+            runs.append(0 if scale == 1.0 else len(powers))
             if scale != 1.0:
-                stacks.append(scale_response(maps, label, scale))
+                powers.append(np.where(np.arange(len(maps)) == label, scale, 1.0).astype(np.float32))
         runs_of_class.append(runs)
-    winners = crf.infer_many(np.stack(stacks)).argmax(1)
+    winners = crf.winners(maps, np.stack(powers))
     for label, runs in enumerate(runs_of_class):
         share = np.mean(winners[runs] == label, axis=0)
         np.maximum(variance, share * (1.0 - share), out=variance)
     return variance
-
-
-def scale_response(maps: Float, label: int, scale: float) -> Float:
-    """Returns a copy of (K, H, W) maps in which one class is raised to the power `scale`."""
-    scaled = maps.copy()
-    scaled[label] **= np.float32(scale)
-    return scaled
 
 
 def certainty_weight(variance: NDArray[np.float64], normalisation: Normalisation) -> NDArray[np.uint8]:

@@ -63,6 +63,12 @@ def constant(value: float) -> ir.Constant:
     return ir.Constant(VECTOR, [value] * LANES)
 
 
+def broadcast(builder: Handle, scalar: Handle) -> Handle:
+    """Returns eight times a float32 that is known at run time."""
+    single = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), scalar, cgutils.int32_t(0))
+    return builder.shuffle_vector(single, single, ir.Constant(INTEGERS, [0] * LANES))
+
+
 @vector_intrinsic
 def load8(_: Handle, array: Handle, start: Handle) -> Typed:
     """Returns array[start : start + 8] of a contiguous float32 array."""
@@ -109,10 +115,7 @@ def fill8(_: Handle, scalar: Handle) -> Typed:
     """Returns eight times a float32."""
 
     def codegen(_context: Handle, builder: Handle, _signature: Handle, arguments: Handle) -> Handle:
-        vector = ir.Constant(VECTOR, ir.Undefined)
-        for lane in range(LANES):
-            vector = builder.insert_element(vector, arguments[0], cgutils.int32_t(lane))
-        return vector
+        return broadcast(builder, arguments[0])
 
     return float8(types.float32), codegen
 
