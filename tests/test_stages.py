@@ -10,9 +10,11 @@ import pytest
 from omegaconf import DictConfig
 
 from ome.errors import UserError
+from ome.geo.raster import read_png
 from ome.stages.all import STAGES
 from ome.stages.manifest import Manifest
 from ome.stages.refine import among_tags
+from ome.stages.scored import read_rows
 from ome.stages.settings import settings_of
 from ome.stages.stage import Stage, Work, execute
 from tests.conftest import TINY, compose_config, tiny
@@ -190,3 +192,19 @@ def test_wrong_settings_are_one_line(run_here: Run, override: str, message: str)
     until = [] if "until" in override else ["stage.until=pseudo"]
     with pytest.raises(UserError, match=message.replace("[", r"\[").replace("]", r"\]")):
         run_here(*tiny(), *quick, *until, override)
+
+
+def test_cams_need_not_lie_on_disk(run_here: Run) -> None:
+    quick = ["stage.until=pseudo", "stage.cam.epochs=1"]
+    run_here(*tiny(), *quick, "name=written")
+    run_here(*tiny(), *quick, "name=passed_on", "stage.cam.export.write=false")
+    written, passed_on = Path("runs/written"), Path("runs/passed_on")
+    assert not (passed_on / "cam/cams").exists()
+    masks = sorted(path.relative_to(written) for path in written.rglob("pseudo/masks/*/*.png"))
+    same = [(read_png(written / path) == read_png(passed_on / path)).mean() for path in masks]
+    assert len(masks) == 32
+    assert np.mean(same) >= 0.999  # half precision on disk
+    (cam,) = read_rows(written / "cam")
+    cam_passed_on, pseudo_passed_on = read_rows(passed_on / "pseudo")
+    assert [cam_passed_on.name, pseudo_passed_on.name] == ["CAM", "pseudo mask"]
+    assert cam_passed_on.scores.miou == pytest.approx(cam.scores.miou, abs=1e-3)

@@ -69,7 +69,7 @@ def unrolled(builder: Handle, width: Handle) -> Iterator[tuple[Handle, int]]:
     chunk = integer(LANES * UNROLLED)
     rest = builder.urem(width, chunk)
     whole = builder.sub(width, rest)
-    with cgutils.for_range_slice(builder, integer(0), whole, chunk, INT64) as (start, _):  # type: ignore[no-untyped-call]
+    with cgutils.for_range_slice(builder, integer(0), whole, chunk, INT64) as (start, _):
         yield start, UNROLLED
     for vectors in range(1, UNROLLED):
         with builder.if_then(builder.icmp_signed("==", rest, integer(LANES * vectors))):

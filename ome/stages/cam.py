@@ -1,11 +1,12 @@
 """Tags -> the trained SEAM classifier and its multi-scale CAMs of every training tile."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
@@ -16,13 +17,14 @@ from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile, evenly_spaced
 from ome.data.transforms import to_tensor
+from ome.errors import UserError
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.progress import meter
 from ome.pseudo.fusion import multi_scale_cams
 from ome.stages.labels import read_tag_table
 from ome.stages.loggers import logger_for
-from ome.stages.manifest import identity
+from ome.stages.manifest import Manifest, identity
 from ome.stages.scored import TileScorer, write_rows
 from ome.stages.settings import augmentation, hardware, scene_reader
 from ome.stages.stage import Stage, Work
@@ -36,27 +38,33 @@ def run(work: Work) -> dict[str, Any]:
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     table = read_tag_table(work.inputs["labels"], index)
-    network = _build(work.config, index.palette.num_classes)
+    network = _untrained(work.config, index.palette.num_classes)
     if not is_trained(work.folder):
         _train(work, network, reader, table)
     load_network(network, work.folder)
     tagged = table.select("train", tagged=True)
-    _export(work, network, reader, tagged)
-    barrier()
-    if is_leader():
-        write_rows(work.folder, _score(work.folder, reader, tagged))
+    if work.settings.export.write:
+        _export(work, CamPredictor(work.config, network, reader, tagged, work.settings.export), tagged)
+        barrier()
+        if is_leader():
+            write_rows(work.folder, _score(work.folder, reader, tagged))
     return {"training_tiles": len(table.select("train", kept=True).tiles), "tiles": len(tagged.tiles)}
 
 
-def _build(config: DictConfig, num_classes: int) -> SeamNetwork:
+def _untrained(config: DictConfig, num_classes: int) -> SeamNetwork:
     """The network as it starts: pretrained parts are frozen, a network without weights is trained whole."""
     torch.manual_seed(config.seed)
-    backbone = build_backbone(config.backbone.name, config.backbone.weights, config.backbone.output_stride)
-    network = SeamNetwork(backbone, num_classes)
+    network = _build(config, num_classes, config.backbone.weights)
     freeze = config.backbone.freeze
     if freeze == "auto":
         freeze = config.backbone.weights is not None
     return network.freeze() if freeze else network
+
+
+def _build(config: DictConfig, num_classes: int, weights: str | None) -> SeamNetwork:
+    return SeamNetwork(
+        build_backbone(config.backbone.name, weights, config.backbone.output_stride), num_classes
+    )
 
 
 def _train(work: Work, network: SeamNetwork, reader: SceneReader, table: TagTable) -> None:
@@ -108,28 +116,65 @@ def _validation(settings: DictConfig, reader: SceneReader, table: TagTable) -> T
     return None
 
 
-def _export(work: Work, network: SeamNetwork, reader: SceneReader, tagged: TagTable) -> None:
-    """Writes the CAMs of this process's part of the tiles that have none yet."""
-    settings = work.settings.export
-    folder = work.folder / "cams"
-    device = hardware(work.config).device()
-    network.to(device).eval()
-    mine = share(tagged.tiles)
-    missing = [tile for tile in mine if not cam_path(folder, tile).exists()]
+class CamPredictor:
+    """Multi-scale CAMs of tiles by a trained classifier.
 
-    def refined(images: Tensor) -> Tensor:
-        result: Tensor = network(images).refined
+    Args:
+        config: Names the hardware.
+        network: The classifier.
+        reader: Reads the images.
+        tagged: The tags of the tiles.
+        settings: `scales`, `flip` and `batch`.
+    """
+
+    def __init__(
+        self,
+        config: DictConfig,
+        network: SeamNetwork,
+        reader: SceneReader,
+        tagged: TagTable,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self._device = hardware(config).device()
+        self._network = network.to(self._device).eval()
+        self._reader = reader
+        self._tags = tagged.by_name
+        self._settings = settings
+
+    @classmethod
+    def trained(cls, config: DictConfig, folder: Path, reader: SceneReader, tagged: TagTable) -> Self:
+        """The classifier that `stage=cam` left in a folder, with the export settings of that stage."""
+        network = _build(config, reader.index.palette.num_classes, None)
+        load_network(network, folder)
+        manifest = Manifest.read(folder)
+        if manifest is None:
+            raise UserError(f"{folder} has no manifest: run stage=cam again")
+        return cls(config, network, reader, tagged, manifest.config["stage"]["export"])
+
+    def __call__(self, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, NDArray[np.float32]]]:
+        """Yields each tile with its CAMs (C, H, W) float32 in [0, 1], 0 for classes without a tag."""
+        scales, flip = tuple(self._settings["scales"]), self._settings["flip"]
+        for batch in _batches(tiles, self._settings["batch"]):
+            images = to_tensor(np.stack([self._reader.image(tile) for tile in batch])).to(self._device)
+            tags = torch.from_numpy(np.stack([self._tags[tile.name] for tile in batch])).to(self._device)
+            with torch.inference_mode():
+                maps = multi_scale_cams(self._refined, images, tags, scales, flip=flip)
+            yield from zip(batch, maps.float().cpu().numpy(), strict=True)
+
+    def _refined(self, images: Tensor) -> Tensor:
+        result: Tensor = self._network(images).refined
         return result
 
+
+def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
+    """Writes the CAMs of this process's part of the tiles that have none yet."""
+    folder = work.folder / "cams"
+    mine = share(tagged.tiles)
+    missing = [tile for tile in mine if not cam_path(folder, tile).exists()]
     with meter("multi-scale CAMs, tiles", len(mine), len(mine) - len(missing)) as shown:
-        for batch in _batches(missing, settings.batch):
-            images = to_tensor(np.stack([reader.image(tile) for tile in batch])).to(device)
-            tags = torch.from_numpy(np.stack([tagged.by_name[tile.name] for tile in batch])).to(device)
-            with torch.inference_mode():
-                maps = multi_scale_cams(refined, images, tags, tuple(settings.scales), flip=settings.flip)
-            for tile, cams in zip(batch, maps.float().cpu().numpy(), strict=True):
-                write_cams(cam_path(folder, tile), cams, tagged.by_name[tile.name])
-            shown.advance(len(batch))
+        for tile, cams in predictor(missing):
+            write_cams(cam_path(folder, tile), cams, tagged.by_name[tile.name])
+            shown.advance()
 
 
 def _batches(tiles: Sequence[Tile], size: int) -> list[list[Tile]]:

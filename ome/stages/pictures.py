@@ -45,7 +45,7 @@ def draw_pictures(work: Work, reader: SceneReader, rows: Sequence[Row]) -> dict[
     # Tiles of a single class have nothing to tell apart.
     mixed = [tile for tile in table.tiles if table.by_name[tile.name].sum() > 1]
     tiles = evenly_spaced(mixed or table.tiles, work.settings.tiles)
-    if "cam" in work.inputs:
+    if "cam" in work.inputs and (work.inputs["cam"] / "cams").is_dir():
         drawn |= _draw_cams(work, reader, table, tiles)
     if "pseudo" in work.inputs:
         drawn["Pseudo masks and weights"] = _draw_pseudo_masks(work, reader, tiles)

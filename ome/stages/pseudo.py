@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from ome.data.tiles import Tile
 from ome.geo.raster import read_png, write_grey_png, write_palette_png
 from ome.progress import Meter, meter
 from ome.pseudo.uncertainty import pseudo_label
+from ome.stages.cam import CamPredictor
 from ome.stages.labels import read_tag_table
 from ome.stages.scored import Row, TileScorer, write_rows
 from ome.stages.settings import crf_of, scene_reader, thread_count
@@ -32,18 +34,25 @@ def run(work: Work) -> dict[str, Any]:
     """Runs the CRF and the response scaling on the CAMs of every training tile."""
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
-    tiles = read_tag_table(work.inputs["labels"], index).select("train", tagged=True).tiles
-    cams = work.inputs["cam"] / "cams"
-
-    def stacks_of(chunk: Sequence[Tile]) -> list[NDArray[np.float32]]:
-        return [read_cams(cam_path(cams, tile), index.palette.num_classes) for tile in chunk]
-
+    table = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
+    tiles, cams = table.tiles, work.inputs["cam"] / "cams"
+    written = cams.is_dir()
+    if written:
+        stacks_of: StacksOf = partial(_read_stacks, cams, index.palette.num_classes)
+    else:
+        predictor = CamPredictor.trained(work.config, work.inputs["cam"], reader, table)
+        stacks_of = lambda chunk: [stack for _, stack in predictor(chunk)]  # noqa: E731
     write_pseudo_labels(work.config, work.folder, reader, tiles, stacks_of)
     barrier()
     if is_leader():
-        rows = score_pseudo_labels(work.folder, reader, tiles, "pseudo mask")
+        rows = [] if written else score_masks(work.folder, "cam_argmax", reader, tiles, "CAM")
+        rows += score_masks(work.folder, "masks", reader, tiles, "pseudo mask")
         write_rows(work.folder, rows)
     return {"tiles": len(tiles), **weight_levels(work.folder, tiles)}
+
+
+def _read_stacks(cams: Path, num_classes: int, chunk: Sequence[Tile]) -> list[NDArray[np.float32]]:
+    return [read_cams(cam_path(cams, tile), num_classes) for tile in chunk]
 
 
 def mask_path(folder: Path, kind: str, tile: Tile) -> Path:
@@ -99,11 +108,11 @@ def write_pseudo_labels(
                 job.result()
 
 
-def score_pseudo_labels(folder: Path, reader: SceneReader, tiles: Sequence[Tile], name: str) -> list[Row]:
-    """Scores the pseudo masks against the reference where there is one."""
+def score_masks(folder: Path, kind: str, reader: SceneReader, tiles: Sequence[Tile], name: str) -> list[Row]:
+    """Scores the `masks` or `cam_argmax` images against the reference where there is one."""
     scorer = TileScorer(reader)
     for tile in tiles:
-        scorer.add(tile, read_png(mask_path(folder, "masks", tile)))
+        scorer.add(tile, read_png(mask_path(folder, kind, tile)))
     return scorer.rows(name, "train tiles")
 
 

@@ -17,7 +17,7 @@ from ome.stages.manifest import identity
 from ome.stages.pseudo import (
     mask_path,
     read_pseudo_label,
-    score_pseudo_labels,
+    score_masks,
     weight_levels,
     write_pseudo_labels,
 )
@@ -43,7 +43,7 @@ def run(work: Work) -> dict[str, Any]:
         kept = agreement(masks, folder, table.tiles)
         title = f"{TITLES['weak']} (round {number})"
         train_segmenter(work, folder, reader, table.tiles, _masks_of(folder), title)
-        rows += score_pseudo_labels(folder, reader, table.tiles, f"pseudo mask (round {number})")
+        rows += score_masks(folder, "masks", reader, table.tiles, f"pseudo mask (round {number})")
         rows += score_segmenter(work.config, folder, reader, title)
         counts[folder.name] = {"unchanged_pixels": kept, **weight_levels(folder, table.tiles)}
         network, masks = folder, folder
