@@ -37,6 +37,14 @@ def peak_megabytes() -> float:
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
+def resident_megabytes() -> float:
+    """Returns the resident set of this process at this moment (Linux), or its peak elsewhere."""
+    status = Path("/proc/self/statm")
+    if not status.exists():
+        return peak_megabytes()
+    return int(status.read_text().split()[1]) * resource.getpagesize() / (1 << 20)
+
+
 def cores() -> int:
     """Returns the number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
