@@ -206,4 +206,5 @@ STAGE = Stage(
     needs=("prepare", "labels"),
     reads=("backbone", "dataset.tile.size", "dataset.channels", "trainer.accelerator", "trainer.precision"),
     sources=lambda config: identity(config.backbone.weights),
+    version=2,
 )
