@@ -1,6 +1,6 @@
 """Times multi-scale CAMs: one image and eight forward passes at a time, against batches of tiles.
 
-    python scripts/bench_cams.py [--backbone resnet50] [--stride 8] [--size 256] [--tiles 8] [--device cpu]
+    python scripts/bench_cams.py [--backbone resnet50] [--stride 8] [--size 256] [--tiles 2] [--device cpu]
 
 Both sides run the same untrained network on the same tiles and device. The loop is that of the lineage: every
 scale and flip of every tile alone, the affinity of all pixels built whole. Ours is `multi_scale_cams` on a
@@ -57,7 +57,9 @@ def bench(network: SeamNetwork, images: Tensor, tags: Tensor) -> None:
         difference = (loop() - ours).abs().max()
         count = len(images)
         compare(
-            f"a tile of {images.shape[2]}, {count} at a time", seconds(loop) / count, seconds(batched) / count
+            f"a tile of {images.shape[2]}, {count} at a time",
+            seconds(loop, 2) / count,
+            seconds(batched, 2) / count,
         )
     print(f"    largest difference of a map {difference:.1e}; peak memory of ours {peak:.0f} MB", flush=True)
 
@@ -69,7 +71,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--stride", type=int, default=8)
     parser.add_argument("--size", type=int, default=256)
-    parser.add_argument("--tiles", type=int, default=4)
+    parser.add_argument("--tiles", type=int, default=2)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     torch.manual_seed(0)

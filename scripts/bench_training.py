@@ -1,6 +1,6 @@
 """Times a training step: the plain fp32 step, against the step as the trainer makes it.
 
-    python scripts/bench_training.py [--backbone resnet50] [--size 256] [--batch 4] [--device cpu]
+    python scripts/bench_training.py [--backbone resnet18] [--size 256] [--batch 4] [--device cpu]
 
 Both sides step the same networks on the same samples, which are in memory. The plain step differentiates
 everything, in fp32, in the usual memory layout, and reads its loss at each step. Ours is what `stage=cam` and
@@ -23,7 +23,7 @@ from ome.networks.segmenters import build_segmenter
 from ome.training.losses import pixel_cross_entropy, seam_loss
 
 CLASSES = 5
-STEPS = 3
+STEPS = 2
 
 Loss = Callable[[], Tensor]
 
@@ -82,7 +82,7 @@ def main() -> None:
     """Parses the command line and runs the benchmark."""
     parser = argparse.ArgumentParser(description="The plain fp32 step against the trainer's.")
     image_argument(parser)
-    parser.add_argument("--backbone", default="resnet50")
+    parser.add_argument("--backbone", default="resnet50" if torch.cuda.is_available() else "resnet18")
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
