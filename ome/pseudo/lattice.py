@@ -18,7 +18,6 @@ from ome.pseudo.vectors import LANES, add8, fill8, load8, multiply8, prefetch, s
 
 # Sums gain from fused multiply-adds and do not depend on the sign of a zero.
 kernel = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
-inner_kernel = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"}, inline="always")
 
 
 AHEAD = 8  # chain places by which the blur prefetches
