@@ -1,0 +1,109 @@
+"""Times one filtering on the bilateral lattice in three ways: the choice behind `ome.pseudo.lattice`.
+
+    python scripts/bench_lattice.py [--image RASTER] [--size 256] [--values 24]
+
+Sparse matrices of torch, gathering and `index_add_` of torch, and our kernel in numba, all on one thread and
+with the lattice that `symmetric_kernel` builds. Mean field goes further: it never stores what it filters.
+"""
+
+import argparse
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from measuring import Float, compare, heading, image_argument, picture, seconds
+from torch import Tensor
+
+from ome.pseudo.crf import CrfParameters, blockwise_order
+from ome.pseudo.lattice import Lattice, splat_blur_slice, symmetric_kernel
+
+
+def neighbours(lattice: Lattice) -> list[tuple[Tensor, Tensor]]:
+    """Returns each direction's (V,) previous and next vertex, V where there is none."""
+    directions: list[tuple[Tensor, Tensor]] = []
+    seen = np.ones(lattice.num_vertices, bool)
+    for first, last in zip(lattice.chain_starts[:-1], lattice.chain_starts[1:], strict=True):
+        chain = lattice.chain_vertices[first:last].astype(np.int64)
+        if seen[chain[0]]:  # a vertex is in one chain of a direction
+            nobody = torch.full((lattice.num_vertices,), lattice.num_vertices)
+            directions.append((nobody, nobody.clone()))
+            seen[:] = False
+        seen[chain] = True
+        previous, following = directions[-1]
+        previous[chain[1:]] = torch.from_numpy(chain[:-1])
+        following[chain[:-1]] = torch.from_numpy(chain[1:])
+    return directions
+
+
+def by_gathering(lattice: Lattice, around: list[tuple[Tensor, Tensor]], values: Tensor) -> Tensor:
+    """Filters with `index_add_` and indexing."""
+    vertices, weights = torch.from_numpy(lattice.vertices).long(), torch.from_numpy(lattice.weights)
+    sums = torch.zeros(lattice.num_vertices + 1, values.shape[1])
+    sums.index_add_(0, vertices.ravel(), (weights[..., None] * values[:, None]).flatten(0, 1))
+    for previous, following in around:
+        sums[:-1] += 0.5 * (sums[previous] + sums[following])
+    return (weights[..., None] * sums[vertices]).sum(1)
+
+
+def matrices(lattice: Lattice, around: list[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Returns splat, blur of each direction and slice as sparse matrices, in order of application."""
+    points, corners = lattice.vertices.shape
+    vertices = torch.from_numpy(lattice.vertices).long().ravel()
+    rows = torch.arange(points).repeat_interleave(corners)
+    weights = torch.from_numpy(lattice.weights).ravel()
+    count = lattice.num_vertices
+    made = [torch.sparse_coo_tensor(torch.stack([vertices, rows]), weights, (count, points))]
+    own = torch.arange(count)
+    for previous, following in around:
+        sides = [(own, own, 1.0), *((own[n < count], n[n < count], 0.5) for n in (previous, following))]
+        indices = torch.cat([torch.stack([a, b]) for a, b, _ in sides], 1)
+        factors = torch.cat([torch.full((len(a),), factor) for a, _, factor in sides])
+        made.append(torch.sparse_coo_tensor(indices, factors, (count, count)))
+    made.append(torch.sparse_coo_tensor(torch.stack([rows, vertices]), weights, (points, count)))
+    return [matrix.coalesce().to_sparse_csr() for matrix in made]
+
+
+def by_matrices(steps: list[Tensor], values: Tensor) -> Tensor:
+    """Filters with sparse matrix products."""
+    for step in steps:
+        values = step @ values
+    return values
+
+
+def bilateral_features(image: Float, size: int) -> Float:
+    """Returns the (N, 5) features of the CRF's bilateral kernel."""
+    parameters, order = CrfParameters(), blockwise_order(size, size)
+    rows, columns = np.divmod(order, size)
+    positions = np.stack([columns, rows], 1) / parameters.bilateral_sxy
+    return np.hstack([positions, image.reshape(-1, 3)[order] / parameters.bilateral_srgb]).astype(np.float32)
+
+
+def main() -> None:
+    """Parses the command line and runs the comparison."""
+    parser = argparse.ArgumentParser(description="Ways to filter on the permutohedral lattice.")
+    image_argument(parser)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--values", type=int, default=24, help="values of a pixel, a multiple of 8")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    image = picture(options.image, options.size).astype(np.float32)
+    lattice = symmetric_kernel(bilateral_features(image, options.size), 4.0)
+    around = neighbours(lattice)
+    steps = matrices(lattice, around)
+    values = np.random.default_rng(0).random((options.size**2, options.values), np.float32)
+    given = torch.from_numpy(values)
+    heading(f"One filtering of {options.values} values, {options.size} x {options.size}: others, ours, ratio")
+    ours = splat_blur_slice(lattice, values)
+    own = seconds(lambda: splat_blur_slice(lattice, values)) * 1e3
+    ways: dict[str, Callable[[], Tensor]] = {
+        "torch, sparse matrices (CSR)": lambda: by_matrices(steps, given),
+        "torch, gather and index_add_": lambda: by_gathering(lattice, around, given),
+    }
+    for name, others in ways.items():
+        difference = np.abs(others().numpy() - ours).max()
+        compare(name, seconds(others) * 1e3, own, "ms")
+        print(f"    largest difference {difference:.1e}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
