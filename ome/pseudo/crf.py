@@ -8,6 +8,7 @@ their lattices are built once and runs go through them eight at a time.
 Names of dimensions: R runs, K classes, N = H * W pixels.
 """
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 from ome.errors import UserError
 from ome.pseudo.lattice import join, splat_blur_slice, symmetric_kernel
-from ome.pseudo.mean_field import EXP_RANGE, mean_field, pack, row_width, unpack, unpack_winners
+from ome.pseudo.mean_field import EXP_RANGE, Flags, mean_field, pack, row_width, unpack, unpack_winners
 from ome.pseudo.simplices import Float
 from ome.pseudo.vectors import LANES
 
@@ -120,11 +121,12 @@ class DenseCrf:
         Raises:
             ValueError: If the stack is empty, not finite or of another size than the image.
         """
-        stack = np.asarray(probabilities, np.float32)
-        values = self._run(stack, np.ones((1, len(stack)), np.float32))
-        refined = np.empty((len(stack), self.height * self.width), np.float32)
+        energy = self._energy(probabilities)
+        powers = np.ones((1, len(energy)), np.float32)
+        values = self._run(energy, powers, self._workspace(row_width(1, len(energy))))
+        refined = np.empty_like(energy)
         unpack(values, self._order, refined)
-        return refined.reshape(stack.shape)
+        return refined.reshape(-1, self.height, self.width)
 
     def winners(self, probabilities: NDArray[np.floating], powers: NDArray[np.floating]) -> NDArray[np.uint8]:
         """Refines variants of one stack, eight at a time, and tells which class wins in each.
@@ -139,29 +141,42 @@ class DenseCrf:
         Raises:
             ValueError: As for `infer`.
         """
-        stack, powers = np.asarray(probabilities, np.float32), np.asarray(powers, np.float32)
-        winners = np.empty((len(powers), self.height * self.width), np.uint8)
+        energy, powers = self._energy(probabilities), np.asarray(powers, np.float32)
+        winners = np.empty((len(powers), energy.shape[1]), np.uint8)
+        width = max(row_width(1, len(energy)), row_width(LANES, len(energy)) - LANES)
+        firsts = range(0, len(powers), LANES)
 
-        def run(first: int) -> None:
-            values = self._run(stack, powers[first : first + LANES])
-            unpack_winners(values, self._order, winners[first : first + LANES])
+        def run(mine: Sequence[int]) -> None:
+            # One workspace for all bundles of a thread: fresh memory costs as much as an update.
+            workspace = self._workspace(width)
+            for first in mine:
+                values = self._run(energy, powers[first : first + LANES], workspace)
+                unpack_winners(values, self._order, winners[first : first + LANES])
 
         with ThreadPoolExecutor(self.threads) as pool:
-            for _ in pool.map(run, range(0, len(powers), LANES)):
+            for _ in pool.map(run, [firsts[thread :: self.threads] for thread in range(self.threads)]):
                 pass
         return winners.reshape(-1, self.height, self.width)
 
-    def _run(self, stack: Float, powers: Float) -> Float:
-        """Refines a bundle of up to eight runs; returns rows as `mean_field` leaves them."""
+    def _energy(self, probabilities: NDArray[np.floating]) -> Float:
+        """Checks a stack and returns its (K, N) logarithms, -inf for 0."""
+        stack = np.asarray(probabilities, np.float32)
         check_stack(stack, (self.height, self.width))
-        runs, classes = powers.shape
         with np.errstate(divide="ignore"):
-            energy = np.log(np.minimum(stack.reshape(classes, -1), np.float32(1.0)))
+            energy: Float = np.log(np.minimum(stack.reshape(len(stack), -1), np.float32(1.0)))
+        return energy
+
+    def _workspace(self, width: int) -> Float:
+        """Memory for the sums of two iterations, with `width` values a vertex."""
+        return np.empty((2, self._lattice.num_vertices * width), np.float32)
+
+    def _run(self, energy: Float, powers: Float, workspace: Float) -> Float:
+        """Refines a bundle of up to eight runs; returns rows as `mean_field` leaves them."""
+        runs, classes = powers.shape
         values = np.empty((energy.shape[1], row_width(runs, classes)), np.float32)
         pack(energy, powers, np.log(np.float32(LEAST_PROBABILITY)), self._order, values)
-        mean_field(
-            self._lattice, values, self._agreement, self.parameters.iterations, runs == 1, self._stabilise
-        )
+        flags = Flags(runs == 1, self._stabilise, first=True, last=False)
+        mean_field(self._lattice, values, self._agreement, workspace, self.parameters.iterations, flags)
         return values
 
 

@@ -167,7 +167,7 @@ def advance(lattice: Lattice, old: Float, new: Float, values: Float, agreement: 
 
 @kernel
 def mean_field(
-    lattice: Lattice, values: Float, agreement: Float, iterations: int, single: bool, stabilise: bool
+    lattice: Lattice, values: Float, agreement: Float, workspace: Float, iterations: int, flags: Flags
 ) -> None:
     """Runs mean field on one bundle: log-probabilities in, probabilities out, in place.
 
@@ -175,21 +175,21 @@ def mean_field(
 
     Args:
         lattice: The kernel on positions (d = 2) joined with the one on positions and colours (d = 5), as
-            `symmetric_kernel` builds them and `join` joins them.
+            `symmetric_kernel` builds them and `join` joins them; vertices and weights flat.
         values: (N, W) float32, see `pack`.
         agreement: (N,) float32, the message where all pixels agree.
+        workspace: (2, at least V * U) float32.
         iterations: Updates after the first softmax, which hears no messages yet.
-        single: Whether the rows hold a single run.
-        stabilise: Whether energies may exceed `EXP_RANGE`.
+        flags: `single` and `stabilise`; the others are set here.
     """
-    width = values.shape[1] if single else values.shape[1] - LANES
-    old = np.zeros(lattice.num_vertices * width, np.float32)
-    new = np.zeros(lattice.num_vertices * width, np.float32)
+    width = values.shape[1] if flags.single else values.shape[1] - LANES
+    size = lattice.num_vertices * width
+    old, new = workspace[0], workspace[1]
+    old[:size] = 0.0
     for iteration in range(iterations + 1):
-        flags = Flags(single, stabilise, iteration == 0, iteration == iterations)
-        advance(lattice, old, new, values, agreement, flags)
-        if flags.last:
-            break
+        new[:size] = 0.0
+        now = Flags(flags.single, flags.stabilise, iteration == 0, iteration == iterations)
+        advance(lattice, old, new, values, agreement, now)
         old, new = new, old
-        blur(lattice, old, width)
-        new[:] = 0.0
+        if not now.last:
+            blur(lattice, old, width)
