@@ -17,6 +17,9 @@ from rich.markup import escape
 from ome.errors import UserError
 from ome.progress import console
 
+# A sweep's folders are named after what differs; a file name holds no slash and at most 255 bytes.
+OmegaConf.register_new_resolver("file_name", lambda text: text.replace("/", "-")[:120], replace=True)
+
 
 @hydra.main(version_base="1.3", config_path="pkg://ome.conf", config_name="config")
 def run(config: DictConfig) -> None:
