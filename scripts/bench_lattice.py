@@ -24,7 +24,7 @@ def neighbours(lattice: Lattice) -> list[tuple[Tensor, Tensor]]:
     seen = np.ones(lattice.num_vertices, bool)
     for first, last in zip(lattice.chain_starts[:-1], lattice.chain_starts[1:], strict=True):
         chain = lattice.chain_vertices[first:last].astype(np.int64)
-        if seen[chain[0]]:  # a vertex is in one chain of a direction
+        if seen[chain].any():  # a vertex is in one chain of a direction
             nobody = torch.full((lattice.num_vertices,), lattice.num_vertices)
             directions.append((nobody, nobody.clone()))
             seen[:] = False

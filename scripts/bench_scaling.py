@@ -1,6 +1,6 @@
 """Measures pseudo masks and CAMs in one and in several processes, and projects both to the whole datasets.
 
-    python scripts/bench_scaling.py [--image RASTER] [--tiles 4] [--backbone resnet38d]
+    python scripts/bench_scaling.py [--image RASTER] [--tiles 4] [--backbone resnet50]
 
 Every process has one thread and tiles of its own, as ranks have. The projection takes the seconds of a tile
 as measured with all cores busy, in proportion to the tile's pixels, and divides by the cores; nothing else is
@@ -77,7 +77,7 @@ def main() -> None:
     )
     image_argument(parser)
     parser.add_argument("--tiles", type=int, default=4, help="pseudo labels in each process; CAMs: one")
-    parser.add_argument("--backbone", default="resnet38d")
+    parser.add_argument("--backbone", default="resnet50")
     options = parser.parse_args()
     image, available = picture(options.image, SIZE), cores()
     heading(f"Tiles of {SIZE} in 1 and {available} processes")
