@@ -139,9 +139,10 @@ class DenseCrf:
             (R, H, W) uint8 class of the largest probability.
 
         Raises:
-            ValueError: As for `infer`.
+            ValueError: As for `infer`, or the powers do not fit.
         """
         energy, powers = self._energy(probabilities), np.asarray(powers, np.float32)
+        check_powers(powers, len(energy))
         winners = np.empty((len(powers), energy.shape[1]), np.uint8)
         width = max(row_width(1, len(energy)), row_width(LANES, len(energy)) - LANES)
         firsts = range(0, len(powers), LANES)
@@ -222,6 +223,7 @@ class ReferenceDenseCrf:
     def winners(self, probabilities: NDArray[np.floating], powers: NDArray[np.floating]) -> NDArray[np.uint8]:
         """Refines variants of one stack, see `DenseCrf.winners`."""
         stack, exponents = np.asarray(probabilities, np.float32), np.asarray(powers, np.float32)
+        check_powers(exponents, len(stack))
         variants = [self.infer(stack ** run[:, None, None]) for run in exponents]
         return np.stack([variant.argmax(0).astype(np.uint8) for variant in variants])
 
@@ -240,6 +242,14 @@ def check_stack(stack: NDArray[np.floating], size: tuple[int, ...]) -> None:
         )
     if not (np.isfinite(stack).all() and stack.min() >= 0.0):
         raise ValueError("the CRF's probabilities contain nan, infinity or negative numbers")
+
+
+def check_powers(powers: NDArray[np.floating], classes: int) -> None:
+    """Raises ValueError unless `powers` is (R, K) with at least one run, and all above 0."""
+    if powers.ndim != 2 or powers.shape[1] != classes or len(powers) == 0:
+        raise ValueError(f"the CRF needs at least one run of {classes} powers, not {powers.shape}")
+    if not (np.isfinite(powers).all() and powers.min() > 0.0):
+        raise ValueError("the CRF's powers must be finite and above 0")
 
 
 def blockwise_order(height: int, width: int) -> NDArray[np.int64]:
