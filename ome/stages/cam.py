@@ -151,15 +151,15 @@ class CamPredictor:
             raise UserError(f"{folder} has no manifest: run stage=cam again")
         return cls(config, network, reader, tagged, manifest.config["stage"]["export"])
 
-    def __call__(self, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, NDArray[np.float32]]]:
-        """Yields each tile with its CAMs (C, H, W) float32 in [0, 1], 0 for classes without a tag."""
+    def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
+        """Yields the CAMs of each tile, (C, H, W) float32 in [0, 1], 0 for classes without a tag."""
         scales, flip = tuple(self._settings["scales"]), self._settings["flip"]
         for batch in _batches(tiles, self._settings["batch"]):
             images = to_tensor(np.stack([self._reader.image(tile) for tile in batch])).to(self._device)
             tags = torch.from_numpy(np.stack([self._tags[tile.name] for tile in batch])).to(self._device)
             with torch.inference_mode():
                 maps = multi_scale_cams(self._refined, images, tags, scales, flip=flip)
-            yield from zip(batch, maps.float().cpu().numpy(), strict=True)
+            yield from maps.float().cpu().numpy()
 
     def _refined(self, images: Tensor) -> Tensor:
         result: Tensor = self._network(images).refined
@@ -172,7 +172,7 @@ def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
     mine = share(tagged.tiles)
     missing = [tile for tile in mine if not cam_path(folder, tile).exists()]
     with meter("multi-scale CAMs, tiles", len(mine), len(mine) - len(missing)) as shown:
-        for tile, cams in predictor(missing):
+        for tile, cams in zip(missing, predictor(missing), strict=True):
             write_cams(cam_path(folder, tile), cams, tagged.by_name[tile.name])
             shown.advance()
 

@@ -1,6 +1,6 @@
 """CAMs -> pseudo masks and their uncertainty weights."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from ome.training.distributed import barrier, is_leader, share
 CHUNK = 64
 """Tiles whose class maps are in memory at a time."""
 
-StacksOf = Callable[[Sequence[Tile]], list[NDArray[np.float32]]]
+StacksOf = Callable[[Sequence[Tile]], Iterable[NDArray[np.float32]]]
 """Gives the normalised class maps (C, H, W) of each of some tiles."""
 
 
@@ -37,11 +37,11 @@ def run(work: Work) -> dict[str, Any]:
     table = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
     tiles, cams = table.tiles, work.inputs["cam"] / "cams"
     written = cams.is_dir()
+    stacks_of: StacksOf
     if written:
-        stacks_of: StacksOf = partial(_read_stacks, cams, index.palette.num_classes)
+        stacks_of = partial(_read_stacks, cams, index.palette.num_classes)
     else:
-        predictor = CamPredictor.trained(work.config, work.inputs["cam"], reader, table)
-        stacks_of = lambda chunk: [stack for _, stack in predictor(chunk)]  # noqa: E731
+        stacks_of = CamPredictor.trained(work.config, work.inputs["cam"], reader, table)
     write_pseudo_labels(work.config, work.folder, reader, tiles, stacks_of)
     barrier()
     if is_leader():
