@@ -15,12 +15,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import rasterio
 from measuring import Bytes, compare, heading, image_argument, picture, resident_megabytes, seconds
 from PIL import Image
 
-from ome.data.palette import Palette
-from ome.data.scenes import Scene, SceneIndex, SceneReader, plain_pixels
+from ome.data.prepare import prepare_scenes
+from ome.data.raw import layout_from_facts
+from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tiles import Tile, tile_scene
 from ome.progress import track
 
@@ -29,22 +29,16 @@ READS = 400
 
 
 def write_scenes(folder: Path, pixels: Bytes, count: int) -> SceneIndex:
-    """Writes `count` scenes as `stage=prepare` does, each turned a little, and their index."""
-    side = len(pixels)
-    layout = {"driver": "GTiff", "height": side, "width": side, "count": 3, "dtype": "uint8"}
-    layout |= {"tiled": True, "blockxsize": 256, "blockysize": 256}
-    layout |= {"interleave": "pixel", "photometric": "RGB"}
-    scenes = []
-    for number in range(count):
-        name = f"scene_{number}"
-        path = folder / "images" / f"{name}.tif"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with plain_pixels(), rasterio.open(path, "w", **layout) as raster:
-            raster.write(np.roll(pixels, 97 * number, axis=1).transpose(2, 0, 1))
-        scenes.append(Scene(name, "train", side, side, 3, f"images/{name}.tif", None))
-    index = SceneIndex(folder, tuple(scenes), Palette({"ground": (255, 255, 255)}, {}), "bench", (1, 2, 3))
-    index.write()
-    return index
+    """Prepares `count` scenes, each turned a little."""
+    names = [f"scene_{number}" for number in range(count)]
+    raw = folder / "raw"
+    raw.mkdir(parents=True)
+    for number, name in enumerate(names):
+        Image.fromarray(np.roll(pixels, 97 * number, axis=1)).save(raw / f"{name}.tif")
+    source = {"archive": None, "pattern": "{scene}.tif", "channels": [1, 2, 3]}
+    facts = {"name": "bench", "bands": "rgb", "classes": {"ground": [255, 255, 255]}}
+    layout = layout_from_facts(facts | {"images": {"rgb": source}, "split": {"train": names}})
+    return prepare_scenes(layout, raw, folder / "scenes")
 
 
 def write_clips(folder: Path, reader: SceneReader, tiles: Sequence[Tile]) -> None:
@@ -75,7 +69,7 @@ def read_all(folder: Path, tiles: Sequence[Tile]) -> None:
 
 def bench(size: int, scenes: int, pixels: Bytes, folder: Path) -> None:
     """Prints time, disk and memory."""
-    index = write_scenes(folder / "scenes", pixels, scenes)
+    index = write_scenes(folder, pixels, scenes)
     reader = SceneReader(index)
     tiles = [tile for s in index.scenes for tile in tile_scene(s.name, s.height, s.width, size, size // 2)]
     order = np.random.default_rng(0).permutation(len(tiles))[:READS]
@@ -106,7 +100,7 @@ def bench(size: int, scenes: int, pixels: Bytes, folder: Path) -> None:
         part = folder / f"first_{count}"
         write_scenes(part, pixels, count)
         some = [tile for tile in tiles if int(tile.scene.split("_")[1]) < count]
-        process = context.Process(target=read_all, args=(part, some * (scenes // count)))
+        process = context.Process(target=read_all, args=(part / "scenes", some * (scenes // count)))
         process.start()
         process.join()
 
