@@ -1,35 +1,29 @@
 """Tags -> the trained SEAM classifier and its multi-scale CAMs of every training tile."""
 
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig
-from torch import Tensor
 
 from ome.data.cams import cam_path, read_cams, write_cams
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import TagDataset
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
-from ome.data.tiles import Tile, evenly_spaced
-from ome.data.transforms import to_tensor
-from ome.errors import UserError
-from ome.networks.backbones import build_backbone
+from ome.data.tiles import evenly_spaced
 from ome.networks.seam import SeamNetwork
 from ome.progress import meter
-from ome.pseudo.fusion import multi_scale_cams
+from ome.stages.classifying import CamPredictor, build_classifier
+from ome.stages.fitting import train
 from ome.stages.labels import read_tag_table
-from ome.stages.loggers import logger_for
-from ome.stages.manifest import Manifest, identity
+from ome.stages.manifest import identity
 from ome.stages.scored import TileScorer, write_rows
 from ome.stages.settings import augmentation, hardware, scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import barrier, is_leader, share
-from ome.training.fit import fit, is_trained, load_network
+from ome.training.fit import is_trained, load_network
 from ome.training.seam import SeamClassifier
 
 
@@ -54,17 +48,11 @@ def run(work: Work) -> dict[str, Any]:
 def _untrained(config: DictConfig, num_classes: int) -> SeamNetwork:
     """The network as it starts: pretrained parts are frozen, a network without weights is trained whole."""
     torch.manual_seed(config.seed)
-    network = _build(config, num_classes, config.backbone.weights)
+    network = build_classifier(config, num_classes, config.backbone.weights)
     freeze = config.backbone.freeze
     if freeze == "auto":
         freeze = config.backbone.weights is not None
     return network.freeze() if freeze else network
-
-
-def _build(config: DictConfig, num_classes: int, weights: str | None) -> SeamNetwork:
-    return SeamNetwork(
-        build_backbone(config.backbone.name, weights, config.backbone.output_stride), num_classes
-    )
 
 
 def _train(work: Work, network: SeamNetwork, reader: SceneReader, table: TagTable) -> None:
@@ -91,19 +79,7 @@ def _train(work: Work, network: SeamNetwork, reader: SceneReader, table: TagTabl
         er_weight=settings.er_weight,
         ecr_weight=settings.ecr_weight,
     )
-    title = "SEAM classifier"
-    logger = logger_for(config, work.logs, title)
-    fit(
-        module,
-        data,
-        epochs=data.epochs,
-        total_steps=data.total_steps,
-        folder=work.folder,
-        title=title,
-        seed=config.seed,
-        hardware=hardware(config),
-        logger=logger,
-    )
+    train(work, module, data, work.folder, "SEAM classifier")
 
 
 def _validation(settings: DictConfig, reader: SceneReader, table: TagTable) -> TagDataset | None:
@@ -116,56 +92,6 @@ def _validation(settings: DictConfig, reader: SceneReader, table: TagTable) -> T
     return None
 
 
-class CamPredictor:
-    """Multi-scale CAMs of tiles by a trained classifier.
-
-    Args:
-        config: Names the hardware.
-        network: The classifier.
-        reader: Reads the images.
-        tagged: The tags of the tiles.
-        settings: `scales`, `flip` and `batch`.
-    """
-
-    def __init__(
-        self,
-        config: DictConfig,
-        network: SeamNetwork,
-        reader: SceneReader,
-        tagged: TagTable,
-        settings: Mapping[str, Any],
-    ) -> None:
-        self._device = hardware(config).device()
-        self._network = network.to(self._device).eval()
-        self._reader = reader
-        self._tags = tagged.by_name
-        self._settings = settings
-
-    @classmethod
-    def trained(cls, config: DictConfig, folder: Path, reader: SceneReader, tagged: TagTable) -> Self:
-        """The classifier that `stage=cam` left in a folder, with the export settings of that stage."""
-        network = _build(config, reader.index.palette.num_classes, None)
-        load_network(network, folder)
-        manifest = Manifest.read(folder)
-        if manifest is None:
-            raise UserError(f"{folder} has no manifest: run stage=cam again")
-        return cls(config, network, reader, tagged, manifest.config["stage"]["export"])
-
-    def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
-        """Yields the CAMs of each tile, (C, H, W) float32 in [0, 1], 0 for classes without a tag."""
-        scales, flip = tuple(self._settings["scales"]), self._settings["flip"]
-        for batch in _batches(tiles, self._settings["batch"]):
-            images = to_tensor(np.stack([self._reader.image(tile) for tile in batch])).to(self._device)
-            tags = torch.from_numpy(np.stack([self._tags[tile.name] for tile in batch])).to(self._device)
-            with torch.inference_mode():
-                maps = multi_scale_cams(self._refined, images, tags, scales, flip=flip)
-            yield from maps.float().cpu().numpy()
-
-    def _refined(self, images: Tensor) -> Tensor:
-        result: Tensor = self._network(images).refined
-        return result
-
-
 def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
     """Writes the CAMs of this process's part of the tiles that have none yet."""
     folder = work.folder / "cams"
@@ -175,18 +101,6 @@ def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
         for tile, cams in zip(missing, predictor(missing), strict=True):
             write_cams(cam_path(folder, tile), cams, tagged.by_name[tile.name])
             shown.advance()
-
-
-def _batches(tiles: Sequence[Tile], size: int) -> list[list[Tile]]:
-    """Groups consecutive tiles of one size into batches."""
-    batches: list[list[Tile]] = []
-    for tile in tiles:
-        last = batches[-1] if batches else []
-        if last and len(last) < size and (last[0].height, last[0].width) == (tile.height, tile.width):
-            last.append(tile)
-        else:
-            batches.append([tile])
-    return batches
 
 
 def _score(folder: Path, reader: SceneReader, tagged: TagTable) -> list[Any]:

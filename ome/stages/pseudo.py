@@ -16,7 +16,7 @@ from ome.data.tiles import Tile
 from ome.geo.raster import read_png, write_grey_png, write_palette_png
 from ome.progress import Meter, meter
 from ome.pseudo.uncertainty import pseudo_label
-from ome.stages.cam import CamPredictor
+from ome.stages.classifying import CamPredictor
 from ome.stages.labels import read_tag_table
 from ome.stages.scored import Row, TileScorer, write_rows
 from ome.stages.settings import crf_of, scene_reader, thread_count

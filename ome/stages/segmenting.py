@@ -19,12 +19,12 @@ from ome.geo.sliding import flip_and_scale, predict_windows
 from ome.networks.segmenters import build_segmenter
 from ome.progress import track
 from ome.scoring.confusion import Scores, confusion_matrix
-from ome.stages.loggers import logger_for
+from ome.stages.fitting import train
 from ome.stages.scored import Row
 from ome.stages.settings import augmentation, hardware
 from ome.stages.stage import Work
 from ome.training.distributed import barrier, share
-from ome.training.fit import fit, is_trained, load_network
+from ome.training.fit import is_trained, load_network
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 
 
@@ -58,18 +58,7 @@ def train_segmenter(
         weighting=recipe.weighting,
         freeze_batchnorm=config.segmenter.freeze_batchnorm,
     )
-    logger = logger_for(config, work.logs / folder.name, title)
-    fit(
-        module,
-        data,
-        epochs=data.epochs,
-        total_steps=data.total_steps,
-        folder=folder,
-        title=title,
-        seed=config.seed,
-        hardware=hardware(config),
-        logger=logger,
-    )
+    train(work, module, data, folder, title)
 
 
 def _build(config: DictConfig, reader: SceneReader, weights: str | None) -> nn.Module:

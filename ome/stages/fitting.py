@@ -1,0 +1,34 @@
+"""What every training of every stage has in common: seed, hardware, logger, folder."""
+
+from pathlib import Path
+
+import pytorch_lightning as pl
+
+from ome.data.datamodules import TileDataModule
+from ome.stages.loggers import logger_for
+from ome.stages.settings import hardware
+from ome.stages.stage import Work
+from ome.training.fit import fit
+
+
+def train(work: Work, module: pl.LightningModule, data: TileDataModule, folder: Path, title: str) -> None:
+    """Trains a module of a stage; see `fit`.
+
+    Args:
+        work: Names seed, hardware and logger.
+        module: The module to train; its `network` is left in the folder.
+        data: Feeds it.
+        folder: The stage's folder, or one in it for each of several trainings.
+        title: Name of the training.
+    """
+    fit(
+        module,
+        data,
+        epochs=data.epochs,
+        total_steps=data.total_steps,
+        folder=folder,
+        title=title,
+        seed=work.config.seed,
+        hardware=hardware(work.config),
+        logger=logger_for(work.config, work.logs / folder.relative_to(work.folder), title),
+    )
