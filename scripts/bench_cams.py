@@ -41,14 +41,14 @@ def one_by_one(network: SeamNetwork, images: Tensor, tags: Tensor) -> Tensor:
 
 def bench(network: SeamNetwork, images: Tensor, tags: Tensor) -> None:
     """Prints the time of a tile on both sides, and how far the maps differ."""
-    block = network.block
+    entries = network.entries
 
     def loop() -> Tensor:
-        network.block = None
+        network.entries = None
         return one_by_one(network, images, tags)
 
     def batched() -> Tensor:
-        network.block = block
+        network.entries = entries
         return multi_scale_cams(lambda batch: network(batch).refined, images, tags, SCALES).cpu()
 
     with torch.inference_mode():

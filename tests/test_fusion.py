@@ -48,6 +48,21 @@ def test_a_batch_equals_a_loop_over_tiles(flip: bool) -> None:
         )
 
 
+def test_a_forward_pass_is_no_larger_than_asked() -> None:
+    images = torch.rand(3, 3, 8, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
+    tags = torch.ones(3, 4)
+    shapes = []
+
+    def recorded(views: torch.Tensor) -> torch.Tensor:
+        shapes.append((len(views), views.shape[2]))
+        return lopsided_cam(views)
+
+    fused = multi_scale_cams(recorded, images, tags, pixels=320)
+    # Six views of 4 x 5, 8 x 10, 12 x 15 and 16 x 20 pixels.
+    assert shapes == [(6, 4), (4, 8), (2, 8), *[(1, 12)] * 6, *[(1, 16)] * 6]
+    torch.testing.assert_close(fused, multi_scale_cams(lopsided_cam, images, tags))
+
+
 def test_steps_one_by_one() -> None:
     images = torch.rand(1, 3, 15, 22, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     tags = torch.tensor([[1, 1, 0, 1]])

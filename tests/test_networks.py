@@ -54,11 +54,11 @@ def _naive_correlation(cam: NDArray[np.float64], embedding: NDArray[np.float64])
     return refined
 
 
-@pytest.mark.parametrize("block", [None, 1, 5, 12, 100])
-def test_pixel_correlation_is_the_formula_for_every_block(block: int | None) -> None:
+@pytest.mark.parametrize("entries", [None, 1, 5 * 24, 12 * 24, 1000])
+def test_pixel_correlation_is_the_formula_for_every_block(entries: int | None) -> None:
     random = np.random.default_rng(0)
     cam, embedding = random.random((2, 3, 4, 3)), random.standard_normal((2, 5, 4, 3))
-    refined = pixel_correlation(torch.from_numpy(cam), torch.from_numpy(embedding), block).numpy()
+    refined = pixel_correlation(torch.from_numpy(cam), torch.from_numpy(embedding), entries).numpy()
     for one in range(2):
         expected = _naive_correlation(cam[one].reshape(3, -1), embedding[one].reshape(5, -1))
         np.testing.assert_allclose(refined[one].reshape(3, -1), expected, atol=1e-12)
@@ -68,11 +68,11 @@ def test_blocked_gradients_are_the_whole_ones() -> None:
     torch.manual_seed(1)
     cam, weight = torch.rand(1, 2, 5, 4, dtype=torch.float64), torch.randn(1, 2, 5, 4, dtype=torch.float64)
     gradients = []
-    for block in (None, 7):
+    for entries in (None, 7 * 20):
         embedding = torch.randn(
             1, 6, 5, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(2), requires_grad=True
         )
-        (pixel_correlation(cam, embedding, block) * weight).sum().backward()
+        (pixel_correlation(cam, embedding, entries) * weight).sum().backward()
         assert embedding.grad is not None
         gradients.append(embedding.grad)
     assert gradients[0].abs().max() > 1e-3
@@ -88,7 +88,7 @@ def test_blocked_affinity_is_never_whole(monkeypatch: pytest.MonkeyPatch) -> Non
         return refine(cam, embedding, columns)
 
     monkeypatch.setattr(pcm, "_refine_columns", record)
-    pixel_correlation(torch.rand(1, 2, 10, 10), torch.rand(1, 4, 10, 10), 32)
+    pixel_correlation(torch.rand(1, 2, 10, 10), torch.rand(1, 4, 10, 10), 3200)
     assert widths == [32, 32, 32, 4]
 
 

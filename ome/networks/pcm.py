@@ -7,6 +7,9 @@ from torch.utils.checkpoint import checkpoint
 
 EPSILON = 1e-5
 
+ENTRIES = 1 << 26
+"""Entries of the affinity built at once: 256 MB in float32."""
+
 
 @torch.no_grad()
 def clean_cam(cam: Tensor) -> Tensor:
@@ -28,22 +31,22 @@ def clean_cam(cam: Tensor) -> Tensor:
 
 
 def _refine_columns(cam: Tensor, embedding: Tensor, columns: Tensor) -> Tensor:
-    affinity = F.relu(embedding.transpose(1, 2) @ columns)
+    affinity = F.relu(embedding.transpose(1, 2) @ columns, inplace=True)
     return (cam @ affinity) / (affinity.sum(dim=1, keepdim=True) + EPSILON)
 
 
-def pixel_correlation(cam: Tensor, embedding: Tensor, block: int | None) -> Tensor:
+def pixel_correlation(cam: Tensor, embedding: Tensor, entries: int | None = ENTRIES) -> Tensor:
     """Refines a CAM by the similarity of pixel embeddings.
 
     With g the embedding divided by its norm + 1e-5, the affinity is A = ReLU(g^T g) with each column divided
-    by its sum + 1e-5, and the result is CAM @ A. Columns of A are independent, so they are built `block` at
-    a time, and once more in the backward pass: the memory is hw * block rather than hw * hw. The arithmetic
-    is done in float32 under autocast too, since a column sums hw products.
+    by its sum + 1e-5, and the result is CAM @ A. Columns of A are independent, so they are built a block at a
+    time, and once more in the backward pass: the memory does not grow with (hw)^2. The arithmetic is done in
+    float32 under autocast too, since a column sums hw products.
 
     Args:
         cam: Maps to refine (B, C, h, w).
         embedding: Pixel embeddings (B, D, h, w).
-        block: Columns of the affinity built at once; None builds it whole.
+        entries: Entries of A, over all B images, built at once (at least one column); None builds it whole.
 
     Returns:
         The refined maps (B, C, h, w), float32 (float64 for float64 inputs).
@@ -53,8 +56,9 @@ def pixel_correlation(cam: Tensor, embedding: Tensor, block: int | None) -> Tens
         maps = cam.flatten(2).to(dtype)
         vectors = embedding.flatten(2).to(dtype)
         vectors = vectors / (vectors.norm(dim=1, keepdim=True) + EPSILON)
-        pixels = vectors.shape[2]
-        if block is None or block >= pixels:
+        images, _, pixels = vectors.shape
+        block = pixels if entries is None else max(1, entries // (images * pixels))
+        if block >= pixels:
             return _refine_columns(maps, vectors, vectors).reshape(cam.shape)
         refined = []
         for columns in vectors.split(block, dim=2):

@@ -33,10 +33,11 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the block's output and the activated (BatchNorm, ReLU) input it starts from."""
-        activated = F.relu(self.bn_branch2a(x))
-        shortcut = x if self.conv_branch1 is None else self.conv_branch1(activated)
-        branch = F.relu(self.bn_branch2b1(self.conv_branch2a(activated)))
-        return shortcut + self.conv_branch2b1(branch), activated
+        activated = F.relu(self.bn_branch2a(x), inplace=True)
+        branch = F.relu(self.bn_branch2b1(self.conv_branch2a(activated)), inplace=True)
+        total = self.conv_branch2b1(branch)
+        total += x if self.conv_branch1 is None else self.conv_branch1(activated)
+        return total, activated
 
 
 class BottleneckBlock(nn.Module):
@@ -55,10 +56,12 @@ class BottleneckBlock(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the block's output and the activated (BatchNorm, ReLU) input it starts from."""
-        activated = F.relu(self.bn_branch2a(x))
-        branch = self.dropout(F.relu(self.bn_branch2b1(self.conv_branch2a(activated))))
-        branch = self.dropout(F.relu(self.bn_branch2b2(self.conv_branch2b1(branch))))
-        return self.conv_branch1(activated) + self.conv_branch2b2(branch), activated
+        activated = F.relu(self.bn_branch2a(x), inplace=True)
+        branch = self.dropout(F.relu(self.bn_branch2b1(self.conv_branch2a(activated)), inplace=True))
+        branch = self.dropout(F.relu(self.bn_branch2b2(self.conv_branch2b1(branch)), inplace=True))
+        total = self.conv_branch2b2(branch)
+        total += self.conv_branch1(activated)
+        return total, activated
 
 
 class ResNet38d(Backbone):
@@ -108,4 +111,4 @@ class ResNet38d(Backbone):
             x, entering = self.get_submodule(name)(x)
             if name in {"b5", "b6"}:
                 activated[name] = entering
-        return Features(activated["b5"], activated["b6"], F.relu(self.bn7(x)))
+        return Features(activated["b5"], activated["b6"], F.relu(self.bn7(x), inplace=True))

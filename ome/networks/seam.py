@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ome.networks.features import Backbone, freeze_batchnorm
-from ome.networks.pcm import clean_cam, pixel_correlation
+from ome.networks.pcm import ENTRIES, clean_cam, pixel_correlation
 
 _PREFIX = "backbone."
 
@@ -32,13 +32,13 @@ class SeamNetwork(nn.Module):
     Args:
         backbone: Gives the features.
         num_classes: Number of classes C; there is no background class.
-        block: Affinity columns built at once in the pixel correlation module; None builds it whole.
+        entries: Affinity entries built at once in the pixel correlation module; None builds it whole.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int, block: int | None = 4096) -> None:
+    def __init__(self, backbone: Backbone, num_classes: int, entries: int | None = ENTRIES) -> None:
         super().__init__()
         self.backbone = backbone
-        self.block = block
+        self.entries = entries
         self._frozen = False
         low, middle, final = backbone.channels
         self.dropout = nn.Dropout2d(0.5)
@@ -80,7 +80,7 @@ class SeamNetwork(nn.Module):
                 dim=1,
             )
         )
-        refined = pixel_correlation(clean_cam(cam), embedding, self.block)
+        refined = pixel_correlation(clean_cam(cam), embedding, self.entries)
         size = image.shape[2:]
         return CamPair(_resize(cam, size), _resize(refined, size))
 

@@ -44,6 +44,7 @@ def multi_scale_cams(
     tags: Tensor,
     scales: Sequence[float] = (0.5, 1.0, 1.5, 2.0),
     flip: bool = True,
+    pixels: int | None = None,
 ) -> Tensor:
     """Computes the fused, normalised CAMs of tiles.
 
@@ -53,6 +54,8 @@ def multi_scale_cams(
         tags: (B, C), 1 for classes in the tile, 0 for others.
         scales: Factors by which the images are resized, bilinearly.
         flip: Whether to add the CAM of the horizontally flipped images.
+        pixels: Input pixels of one forward pass (at least one image); None takes all images of a scale at
+            once. What is a batch at one quarter of the area may be a single image at four times.
 
     Returns:
         (B, C, H, W) in [0, 1), one row per tile as if each had been computed alone.
@@ -68,7 +71,8 @@ def multi_scale_cams(
         size = (max(1, round(scale * height)), max(1, round(scale * width)))
         resized = F.interpolate(images, size, mode="bilinear", align_corners=False)
         views = torch.cat([resized, resized.flip(-1)]) if flip else resized
-        cams = cam_of(views)
+        together = len(views) if pixels is None else max(1, pixels // (size[0] * size[1]))
+        cams = torch.cat([cam_of(part) for part in views.split(together)])
         if flip:
             plain, flipped = cams.chunk(2)
             cams = plain + flipped.flip(-1)

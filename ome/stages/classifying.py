@@ -22,6 +22,9 @@ from ome.stages.manifest import Manifest
 from ome.stages.settings import hardware
 from ome.training.fit import load_network
 
+DEFAULT_MEGAPIXELS = {"cpu": 0.3, "cuda": 16.0}
+"""Input of one forward pass: what pays on each kind of device, see docs/benchmarks.md."""
+
 
 def build_classifier(config: DictConfig, num_classes: int, weights: str | None) -> SeamNetwork:
     """The classifier that the configuration names, with the given weights in its backbone."""
@@ -38,7 +41,7 @@ class CamPredictor:
         network: The classifier.
         reader: Reads the images.
         tagged: The tags of the tiles.
-        settings: `scales`, `flip` and `batch`.
+        settings: `scales`, `flip`, and `megapixels` of one forward pass.
     """
 
     def __init__(
@@ -68,11 +71,12 @@ class CamPredictor:
     def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         """Yields the CAMs of each tile, (C, H, W) float32 in [0, 1], 0 for classes without a tag."""
         scales, flip = tuple(self._settings["scales"]), self._settings["flip"]
-        for batch in _batches(tiles, self._settings["batch"]):
+        pixels = int(1e6 * (self._settings["megapixels"] or DEFAULT_MEGAPIXELS[self._device.type]))
+        for batch in _batches(tiles, pixels):
             images = to_tensor(np.stack([self._reader.image(tile) for tile in batch])).to(self._device)
             tags = torch.from_numpy(np.stack([self._tags[tile.name] for tile in batch])).to(self._device)
             with torch.inference_mode():
-                maps = multi_scale_cams(self._refined, images, tags, scales, flip=flip)
+                maps = multi_scale_cams(self._refined, images, tags, scales, flip=flip, pixels=pixels)
             yield from maps.float().cpu().numpy()
 
     def _refined(self, images: Tensor) -> Tensor:
@@ -80,12 +84,13 @@ class CamPredictor:
         return result
 
 
-def _batches(tiles: Sequence[Tile], size: int) -> list[list[Tile]]:
-    """Groups consecutive tiles of one size into batches."""
+def _batches(tiles: Sequence[Tile], pixels: int) -> list[list[Tile]]:
+    """Groups consecutive tiles of one size into batches of at most that many pixels, at least one tile."""
     batches: list[list[Tile]] = []
     for tile in tiles:
         last = batches[-1] if batches else []
-        if last and len(last) < size and (last[0].height, last[0].width) == (tile.height, tile.width):
+        together = (len(last) + 1) * tile.height * tile.width <= pixels
+        if last and together and (last[0].height, last[0].width) == (tile.height, tile.width):
             last.append(tile)
         else:
             batches.append([tile])
