@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from ome.files import save_atomically
+from ome.scoring.spread import Spread
 
 DPI: Final = 150
 BLUE, ORANGE = "#4477aa", "#ee8866"
@@ -127,6 +128,34 @@ def curves_figure(curves: Mapping[str, Curve]) -> Figure:
     return figure
 
 
+def spreads_figure(bars: Mapping[str, Spread], label: str) -> Figure:
+    """Bars of a score with a whisker of one standard deviation to either side.
+
+    Args:
+        bars: The score by the bar's name, from top to bottom; one that is undefined has no bar.
+        label: What the bars show.
+    """
+    figure = Figure(figsize=(8, 0.9 + 0.32 * len(bars)), layout="constrained")
+    axes = figure.add_subplot()
+    rows = np.arange(len(bars))
+    means = [100 * one.mean for one in bars.values()]
+    axes.barh(rows, np.nan_to_num(means), height=0.65, color=BLUE)
+    for row, one in zip(rows, bars.values(), strict=True):
+        if np.isfinite(one.deviation):
+            axes.errorbar(
+                100 * one.mean, row, xerr=100 * one.deviation, color="black", capsize=3, linewidth=1
+            )
+        end = 100 * np.nansum([one.mean, one.deviation])
+        axes.annotate(str(one), (end, row), (4, 0), textcoords="offset points", va="center", fontsize=8)
+    axes.set_yticks(rows, list(bars), fontsize=8)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.25 * max([1.0, *np.nan_to_num(means)]))  # room for the numbers
+    axes.set_xlabel(label, fontsize=9)
+    _plain(axes)
+    axes.tick_params(axis="y", length=0)
+    return figure
+
+
 def save_cooccurrence(path: Path, matrix: NDArray[np.float64], names: Sequence[str]) -> None:
     """Writes `cooccurrence_figure` as PNG."""
     save_figure(path, cooccurrence_figure(matrix, names))
@@ -142,6 +171,11 @@ def save_tag_counts(
 ) -> None:
     """Writes `tag_counts_figure` as PNG."""
     save_figure(path, tag_counts_figure(names, tiles, dropped))
+
+
+def save_spreads(path: Path, bars: Mapping[str, Spread], label: str) -> None:
+    """Writes `spreads_figure` as PNG."""
+    save_figure(path, spreads_figure(bars, label))
 
 
 def save_curves(path: Path, curves: Mapping[str, Curve]) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from ome.errors import UserError
-from ome.stages import cam, labels, prepare, pseudo, refine, report, seg
+from ome.stages import cam, compare, labels, prepare, pseudo, refine, report, seg
 from ome.stages.settings import settings_of
 from ome.stages.stage import Stage, execute
 
@@ -13,6 +13,9 @@ STAGES: dict[str, Stage] = {
     module.STAGE.name: module.STAGE for module in (prepare, labels, cam, pseudo, seg, refine, report)
 }
 """Every stage, in the order of the story."""
+
+SIDE_STAGES: dict[str, Stage] = {module.STAGE.name: module.STAGE for module in (compare,)}
+"""Stages that run only when they are named."""
 
 
 def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> None:
@@ -32,11 +35,14 @@ def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> None:
         if last not in STAGES:
             raise UserError(f"stage.until={last} is no stage: choose one of {', '.join(names)}")
         names = names[: names.index(last) + 1]
-    elif selected in STAGES:
+    elif selected in {**STAGES, **SIDE_STAGES}:
         names = [selected]
     else:
-        raise UserError(f"stage={selected} is no stage: choose one of {', '.join(names)}, all")
+        known = ", ".join([*STAGES, *SIDE_STAGES, "all"])
+        raise UserError(f"stage={selected} is no stage: choose one of {known}")
     for name in names:
-        execute(STAGES[name], settings_of(config, name, STAGES, overrides), force=config.force)
+        execute(
+            {**STAGES, **SIDE_STAGES}[name], settings_of(config, name, STAGES, overrides), force=config.force
+        )
     if names[-1] == "report":
         report.show(config)

@@ -1,0 +1,81 @@
+"""Scores of repeated runs: what tells runs apart, and the mean and spread of those that repeat each other."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Spread:
+    """A score over several runs.
+
+    Attributes:
+        mean: Their mean.
+        deviation: Their sample standard deviation (divisor n - 1); nan for a single run.
+        runs: Their number, n.
+    """
+
+    mean: float
+    deviation: float
+    runs: int
+
+    def __str__(self) -> str:
+        """In percent, e.g. `43.10 ± 0.75`; the mean alone for a single run, `-` where it is undefined."""
+        if np.isnan(self.mean):
+            return "-"
+        mean = f"{100 * self.mean:.2f}"
+        return mean if np.isnan(self.deviation) else f"{mean} ± {100 * self.deviation:.2f}"
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """The mean and the spread of a score.
+
+    Args:
+        values: The score of each run, in [0, 1]; nan where it is undefined makes the mean nan.
+
+    Raises:
+        ValueError: There is no value.
+    """
+    if len(values) == 0:
+        raise ValueError("there are no values to summarise")
+    array = np.asarray(values, dtype=np.float64)
+    deviation = float(array.std(ddof=1)) if len(array) > 1 else float("nan")
+    return Spread(float(array.mean()), deviation, len(array))
+
+
+def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Hashable]:
+    """Turns nested settings into one level: `{"a": {"b": [1]}}` into `{"a.b": "[1]"}`."""
+    flat: dict[str, Hashable] = {}
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = str(value)
+    return flat
+
+
+def distinguishing_keys(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:
+    """Keys by whose values alone all different settings can be told apart, few and telling ones.
+
+    Each time the key that tells most settings apart is taken; among equals a `name`, then the least nested.
+
+    Args:
+        settings: Flat settings of each run; a key that a run lacks counts as a value of its own.
+
+    Returns:
+        The keys, empty where all settings are the same.
+    """
+    keys = sorted({key for one in settings for key in one})
+    varying = [key for key in keys if len({one.get(key) for one in settings}) > 1]
+    varying.sort(key=lambda key: (not key.endswith("name"), key.count("."), key))
+    chosen: list[str] = []
+
+    def groups(names: Sequence[str]) -> int:
+        return len({tuple(one.get(name) for name in names) for one in settings})
+
+    wanted = groups(varying)
+    while groups(chosen) < wanted:
+        chosen.append(max(varying, key=lambda key: groups([*chosen, key])))
+    return chosen

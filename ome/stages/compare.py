@@ -1,0 +1,141 @@
+"""Finished runs -> one table of their scores; repetitions of a run become mean and spread."""
+
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig
+from rich.table import Table
+
+from ome.errors import UserError
+from ome.files import write_csv, write_text
+from ome.progress import console
+from ome.scoring.confusion import Scores
+from ome.scoring.figures import save_spreads
+from ome.scoring.spread import Spread, distinguishing_keys, flatten, spread
+from ome.stages.manifest import NAME as MANIFEST
+from ome.stages.manifest import Manifest, identity
+from ome.stages.scored import NAME as SCORES
+from ome.stages.scored import Row, read_rows
+from ome.stages.stage import Stage, Work
+from ome.training.distributed import is_leader
+
+HEADER = ("scored", "on", "settings", "runs", "mIoU", "mF1", "OA")
+# What a run is repeated with, and where its files lay.
+_SILENT = ("seed", "sources")
+
+
+class _Group(NamedTuple):
+    """What rows must have in common to be repetitions of each other."""
+
+    name: str
+    scored_on: str
+    settings: str
+
+
+@dataclass(frozen=True)
+class _Result:
+    """A row of one run, with the settings that its stage and those before it were run with."""
+
+    row: Row
+    settings: dict[str, Hashable]
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Collects the rows of all runs, and writes `comparison.csv`, `.md` and `.png`."""
+    if not is_leader():
+        return {}
+    folders = find_runs(work.config)
+    results = [result for folder in folders for result in _results(folder)]
+    if not results:
+        raise UserError(f"none of the {len(folders)} runs of stage.runs={work.settings.runs} has scores yet")
+    groups = _grouped(results)
+    rows = [_cells(group, scores) for group, scores in groups.items()]
+    header = [*HEADER, *results[0].row.scores.names]
+    write_csv(work.folder / "comparison.csv", header, rows)
+    lines = [header, ["---"] * 3 + ["---:"] * (len(header) - 3), *rows]
+    write_text(work.folder / "comparison.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    bars = {
+        ", ".join(filter(None, (group.name, group.settings))): _of(s, "miou") for group, s in groups.items()
+    }
+    save_spreads(work.folder / "comparison.png", bars, "mIoU, %")
+    _show(rows)
+    return {"runs": len(folders), "rows": len(rows)}
+
+
+def find_runs(config: DictConfig) -> list[Path]:
+    """The folders of the runs to compare, in order of their names.
+
+    Raises:
+        UserError: `stage.runs` is not set, or one of its patterns matches no folder with a finished stage.
+    """
+    given = config.stage.runs
+    if not given:
+        raise UserError("stage.runs is not set: type stage.runs='runs/potsdam_*', or a list of run folders")
+    found: set[Path] = set()
+    for pattern in [given] if isinstance(given, str) else list(given):
+        # An absolute pattern is looked up from the root; Path.glob takes relative ones only.
+        start = Path(Path(pattern).anchor)
+        matching = start.glob(str(Path(pattern).relative_to(start)))
+        runs = {path for path in matching if any(path.glob(f"*/{MANIFEST}"))}
+        if not runs:
+            raise UserError(
+                f"stage.runs: no finished run matches {pattern}: give folders such as runs/potsdam_*"
+            )
+        found |= runs
+    return sorted(found)
+
+
+def _results(folder: Path) -> Iterable[_Result]:
+    """The scores of a run's stages; the report only repeats what others scored."""
+    manifests = {
+        path.parent.name: Manifest.read(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))
+    }
+    for name, manifest in manifests.items():
+        if manifest is None or name in {"report", "compare"}:
+            continue
+        settings: dict[str, Hashable] = {}
+        for stage in (*manifest.inputs, name):
+            if (made := manifests.get(stage)) is not None:
+                own = {stage if key == "stage" else key: value for key, value in made.config.items()}
+                settings |= flatten({key: value for key, value in own.items() if key not in _SILENT})
+        yield from (_Result(row, settings) for row in read_rows(folder / name))
+
+
+def _grouped(results: list[_Result]) -> dict[_Group, list[Scores]]:
+    """Gathers repetitions, and names each group by the fewest settings that tell it from the others."""
+    of_row: dict[tuple[str, str], list[_Result]] = {}
+    for result in results:
+        of_row.setdefault((result.row.name, result.row.scored_on), []).append(result)
+    groups: dict[_Group, list[Scores]] = {}
+    for (name, scored_on), same in of_row.items():
+        keys = distinguishing_keys([result.settings for result in same])
+        for result in same:
+            label = ", ".join(f"{key}={result.settings.get(key, '-')}" for key in keys)
+            groups.setdefault(_Group(name, scored_on, label), []).append(result.row.scores)
+    return groups
+
+
+def _of(scores: list[Scores], name: str) -> Spread:
+    return spread([getattr(one, name) for one in scores])
+
+
+def _cells(group: _Group, scores: list[Scores]) -> list[str]:
+    means = (_of(scores, name) for name in ("miou", "mf1", "oa"))
+    classes = (spread([one.iou[index] for one in scores]) for index in range(len(scores[0].names)))
+    return [*group, str(len(scores)), *map(str, means), *map(str, classes)]
+
+
+def _show(rows: list[list[str]]) -> None:
+    table = Table(*HEADER, title="percent, mean ± standard deviation")
+    for row in rows:
+        table.add_row(*row[: len(HEADER)])
+    console.print(table)
+
+
+def _sources(config: DictConfig) -> list[Any]:
+    return [identity(path) for folder in find_runs(config) for path in sorted(folder.glob(f"*/{SCORES}"))]
+
+
+STAGE = Stage("compare", run, sources=_sources)

@@ -1,0 +1,91 @@
+"""Comparing finished runs: what tells them apart, and the mean and spread of repetitions."""
+
+import math
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ome.errors import UserError
+from ome.files import read_csv
+from ome.scoring.confusion import Scores
+from ome.scoring.spread import distinguishing_keys, flatten, spread
+from ome.stages.manifest import Manifest
+from ome.stages.scored import Row, write_rows
+
+NAMES = ("grass", "road")
+
+
+def test_mean_and_sample_deviation() -> None:
+    values = [0.41, 0.47, 0.44]
+    made = spread(values)
+    assert made.mean == pytest.approx(statistics.mean(values))
+    assert made.deviation == pytest.approx(statistics.stdev(values))
+    assert str(made) == "44.00 ± 3.00"
+    assert str(spread([0.5])) == "50.00"
+    assert math.isnan(spread([0.5]).deviation)
+    assert str(spread([0.5, math.nan])) == "-"
+    with pytest.raises(ValueError, match="no values"):
+        spread([])
+
+
+def test_settings_become_one_level() -> None:
+    assert flatten({"a": {"b": [1, 2], "c": None}, "d.e": 3}) == {"a.b": "[1, 2]", "a.c": "None", "d.e": "3"}
+
+
+def test_few_telling_keys_tell_settings_apart() -> None:
+    seam = {"classifier.name": "seam", "classifier.pcm": "True", "cam.lr": "0.1"}
+    plain = {"classifier.name": "cam", "classifier.pcm": "False", "cam.lr": "0.1"}
+    binary = {"classifier.name": "one_vs_all", "classifier.pcm": "True", "cam.lr": "0.1"}
+    assert distinguishing_keys([seam, seam]) == []
+    assert distinguishing_keys([seam, plain, binary, seam]) == ["classifier.name"]
+    slow = seam | {"cam.lr": "0.01"}
+    assert distinguishing_keys([seam, plain, binary, slow]) == ["classifier.name", "cam.lr"]
+    lacking = {"classifier.name": "seam", "classifier.pcm": "True"}
+    assert distinguishing_keys([seam, lacking]) == ["cam.lr"]
+
+
+def _run(folder: Path, seed: int, right: int, **settings: object) -> None:
+    """A finished run of one stage: 100 pixels of grass, `right` of them found, and 100 of road, all found."""
+    matrix = np.array([[right, 100 - right], [0, 100]])
+    config = {"stage": settings, "seed": seed, "sources": [str(folder)]}
+    (folder / "cam").mkdir(parents=True)
+    write_rows(folder / "cam", [Row("CAM", "train tiles", Scores(matrix, NAMES))])
+    Manifest("cam", str(folder), config, {}).write(folder / "cam")
+
+
+def test_repetitions_become_one_row(tmp_path: Path, run_here: Callable[..., object]) -> None:
+    _run(tmp_path / "runs/a", 0, 80, lr=0.1)
+    _run(tmp_path / "runs/b", 1, 60, lr=0.1)
+    _run(tmp_path / "runs/c", 0, 90, lr=0.5)
+    (tmp_path / "runs/unfinished/cam").mkdir(parents=True)
+    run_here("stage=compare", "stage.runs=runs/*", "name=all")
+    rows = {row["settings"]: row for row in read_csv(tmp_path / "runs/all/compare/comparison.csv")}
+    assert set(rows) == {"cam.lr=0.1", "cam.lr=0.5"}
+    repeated = rows["cam.lr=0.1"]
+    # IoU of grass is right / 100, of road 100 / (200 - right).
+    mious = [(0.8 + 100 / 120) / 2, (0.6 + 100 / 140) / 2]
+    mean, deviation = 100 * statistics.mean(mious), 100 * statistics.stdev(mious)
+    assert (repeated["runs"], repeated["mIoU"]) == ("2", f"{mean:.2f} ± {deviation:.2f}")
+    assert repeated["grass"] == f"70.00 ± {100 * statistics.stdev([0.8, 0.6]):.2f}"
+    assert (rows["cam.lr=0.5"]["runs"], rows["cam.lr=0.5"]["grass"]) == ("1", "90.00")
+    assert (tmp_path / "runs/all/compare/comparison.png").stat().st_size > 1000
+
+
+def test_a_new_score_makes_the_comparison_stale(tmp_path: Path, run_here: Callable[..., object]) -> None:
+    _run(tmp_path / "runs/a", 0, 80)
+    run_here("stage=compare", "stage.runs=[runs/a*]", "name=all")
+    _run(tmp_path / "runs/a2", 1, 60)
+    run_here("stage=compare", "stage.runs=[runs/a*]", "name=all")
+    (row,) = read_csv(tmp_path / "runs/all/compare/comparison.csv")
+    assert row["runs"] == "2"
+
+
+def test_mistakes_are_named(tmp_path: Path, run_here: Callable[..., object]) -> None:
+    with pytest.raises(UserError, match=r"stage\.runs is not set"):
+        run_here("stage=compare")
+    _run(tmp_path / "runs/a", 0, 80)
+    with pytest.raises(UserError, match="no finished run matches nowhere/"):
+        run_here("stage=compare", f"stage.runs=[{tmp_path}/runs/*,nowhere/*]")
