@@ -11,10 +11,10 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from measuring import Float, compare, heading, image_argument, picture, seconds
+from measuring import compare, heading, image_argument, picture, seconds
 from torch import Tensor
 
-from ome.pseudo.crf import CrfParameters, blockwise_order
+from ome.pseudo.crf import CrfParameters, blockwise_order, kernel_features
 from ome.pseudo.lattice import Lattice, splat_blur_slice, symmetric_kernel
 
 
@@ -70,14 +70,6 @@ def by_matrices(steps: list[Tensor], values: Tensor) -> Tensor:
     return values
 
 
-def bilateral_features(image: Float, size: int) -> Float:
-    """Returns the (N, 5) features of the CRF's bilateral kernel."""
-    parameters, order = CrfParameters(), blockwise_order(size, size)
-    rows, columns = np.divmod(order, size)
-    positions = np.stack([columns, rows], 1) / parameters.bilateral_sxy
-    return np.hstack([positions, image.reshape(-1, 3)[order] / parameters.bilateral_srgb]).astype(np.float32)
-
-
 def main() -> None:
     """Parses the command line and runs the comparison."""
     parser = argparse.ArgumentParser(description="Ways to filter on the permutohedral lattice.")
@@ -86,8 +78,9 @@ def main() -> None:
     parser.add_argument("--values", type=int, default=24, help="values of a pixel, a multiple of 8")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    image = picture(options.image, options.size).astype(np.float32)
-    lattice = symmetric_kernel(bilateral_features(image, options.size), 4.0)
+    parameters, order = CrfParameters(), blockwise_order(options.size, options.size)
+    _, features = kernel_features(picture(options.image, options.size), parameters, order)
+    lattice = symmetric_kernel(features, parameters.bilateral_weight)
     around = neighbours(lattice)
     steps = matrices(lattice, around)
     values = np.random.default_rng(0).random((options.size**2, options.values), np.float32)

@@ -59,7 +59,7 @@ class CrfParameters:
 
 
 class Crf(Protocol):
-    """What both back ends offer."""
+    """What all back ends offer."""
 
     def infer(self, probabilities: NDArray[np.floating]) -> Float:
         """Refines one (K, H, W) stack."""
@@ -89,22 +89,13 @@ class DenseCrf:
         self.threads = threads
         self.height, self.width = image.shape[:2]
         self._order = blockwise_order(self.height, self.width)
-        rows, columns = np.divmod(self._order, self.width)
-        positions = np.stack([columns, rows], 1).astype(np.float32)
-        colours = image.reshape(-1, 3)[self._order].astype(np.float32)
-        p = self.parameters
-        features = np.concatenate(
-            [positions / np.float32(p.bilateral_sxy), colours / np.float32(p.bilateral_srgb)], 1
-        )
+        features = kernel_features(image, self.parameters, self._order)
+        weights = self.parameters.gaussian_weight, self.parameters.bilateral_weight
         with ThreadPoolExecutor(threads) as pool:
-            gaussian, bilateral = pool.map(
-                symmetric_kernel,
-                (positions / np.float32(p.gaussian_sxy), features),
-                (p.gaussian_weight, p.bilateral_weight),
-            )
+            gaussian, bilateral = pool.map(symmetric_kernel, features, weights)
         lattice = join(gaussian, bilateral)
         # A message is largest where all pixels agree.
-        heard = splat_blur_slice(lattice, np.ones((len(positions), LANES), np.float32))
+        heard = splat_blur_slice(lattice, np.ones((len(self._order), LANES), np.float32))
         self._agreement = np.ascontiguousarray(heard[:, 0])
         self._stabilise = bool(self._agreement.max() > EXP_RANGE)
         self._lattice = lattice._replace(vertices=lattice.vertices.ravel(), weights=lattice.weights.ravel())
@@ -121,7 +112,7 @@ class DenseCrf:
         Raises:
             ValueError: If the stack is empty, not finite or of another size than the image.
         """
-        energy = self._energy(probabilities)
+        energy = log_probabilities(probabilities, (self.height, self.width))
         powers = np.ones((1, len(energy)), np.float32)
         values = self._run(energy, powers, self._workspace(row_width(1, len(energy))))
         refined = np.empty_like(energy)
@@ -141,7 +132,8 @@ class DenseCrf:
         Raises:
             ValueError: As for `infer`, or the powers do not fit.
         """
-        energy, powers = self._energy(probabilities), np.asarray(powers, np.float32)
+        energy = log_probabilities(probabilities, (self.height, self.width))
+        powers = np.asarray(powers, np.float32)
         check_powers(powers, len(energy))
         winners = np.empty((len(powers), energy.shape[1]), np.uint8)
         width = max(row_width(1, len(energy)), row_width(LANES, len(energy)) - LANES)
@@ -158,14 +150,6 @@ class DenseCrf:
             for _ in pool.map(run, [firsts[thread :: self.threads] for thread in range(self.threads)]):
                 pass
         return winners.reshape(-1, self.height, self.width)
-
-    def _energy(self, probabilities: NDArray[np.floating]) -> Float:
-        """Checks a stack and returns its (K, N) logarithms, -inf for 0."""
-        stack = np.asarray(probabilities, np.float32)
-        check_stack(stack, (self.height, self.width))
-        with np.errstate(divide="ignore"):
-            energy: Float = np.log(np.minimum(stack.reshape(len(stack), -1), np.float32(1.0)))
-        return energy
 
     def _workspace(self, width: int) -> Float:
         """Memory for the sums of two iterations, with `width` values a vertex."""
@@ -244,12 +228,47 @@ def check_stack(stack: NDArray[np.floating], size: tuple[int, ...]) -> None:
         raise ValueError("the CRF's probabilities contain nan, infinity or negative numbers")
 
 
+def log_probabilities(probabilities: NDArray[np.floating], size: tuple[int, int]) -> Float:
+    """Checks a (K, H, W) stack and returns its (K, N) float32 logarithms, at most 0, -inf for 0."""
+    stack = np.asarray(probabilities, np.float32)
+    check_stack(stack, size)
+    with np.errstate(divide="ignore"):
+        energy: Float = np.log(np.minimum(stack.reshape(len(stack), -1), np.float32(1.0)))
+    return energy
+
+
 def check_powers(powers: NDArray[np.floating], classes: int) -> None:
     """Raises ValueError unless `powers` is (R, K) with at least one run, and all above 0."""
     if powers.ndim != 2 or powers.shape[1] != classes or len(powers) == 0:
         raise ValueError(f"the CRF needs at least one run of {classes} powers, not {powers.shape}")
     if not (np.isfinite(powers).all() and powers.min() > 0.0):
         raise ValueError("the CRF's powers must be finite and above 0")
+
+
+def kernel_features(
+    image: NDArray[np.uint8], parameters: CrfParameters, order: NDArray[np.int64]
+) -> tuple[Float, Float]:
+    """Returns the features of the Gaussian and of the bilateral kernel, in units of their deviations.
+
+    Args:
+        image: (H, W, 3) uint8.
+        parameters: Gives the standard deviations.
+        order: (N,) the row-major index of the pixel in each row of the result.
+
+    Returns:
+        (N, 2) float32: x and y; (N, 5) float32: x, y and the colours.
+    """
+    rows, columns = np.divmod(order, image.shape[1])
+    positions = np.stack([columns, rows], 1).astype(np.float32)
+    colours = image.reshape(-1, 3)[order].astype(np.float32)
+    bilateral = np.concatenate(
+        [
+            positions / np.float32(parameters.bilateral_sxy),
+            colours / np.float32(parameters.bilateral_srgb),
+        ],
+        1,
+    )
+    return positions / np.float32(parameters.gaussian_sxy), bilateral
 
 
 def blockwise_order(height: int, width: int) -> NDArray[np.int64]:

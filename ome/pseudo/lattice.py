@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
-from ome.pseudo.simplices import Float, Index, lift_scale, lifted_bounds, link, locate
+from ome.pseudo.simplices import Float, Index, Key, lift_scale, lifted_bounds, link, locate
 from ome.pseudo.vectors import LANES, add8, fill8, load8, multiply8, prefetch, store8
 
 # Sums gain from fused multiply-adds and do not depend on the sign of a zero.
@@ -57,10 +57,29 @@ def build_lattice(features: Float) -> Lattice:
     Raises:
         ValueError: If the features span more lattice cells than a 63-bit key can number.
     """
-    dimensions = features.shape[1]
-    scale = lift_scale(dimensions)
-    lower, upper = lifted_bounds(features, scale)
-    margin = 3 * (dimensions + 1)  # rounding, the simplex and the neighbours each add at most d + 1
+    scale = lift_scale(features.shape[1])
+    origin, strides = number_cells(*lifted_bounds(features, scale))
+    vertices, weights, keys, slots = locate(features, scale, origin, strides)
+    chain_vertices, chain_starts = link(keys, slots, strides)
+    return Lattice(vertices, weights, len(keys), chain_vertices, chain_starts)
+
+
+def number_cells(lower: Float, upper: Float) -> tuple[Key, Key]:
+    """Chooses how vertices are numbered: a vertex's key is the sum of (coordinate - origin) * stride.
+
+    Only the first d coordinates count, the last follows from the sum 0.
+
+    Args:
+        lower: (d,) least lifted coordinates of the points.
+        upper: (d,) greatest.
+
+    Returns:
+        (d,) int64 origin and (d,) int64 strides: keys of all vertices and their neighbours differ.
+
+    Raises:
+        ValueError: If the points span more lattice cells than a 63-bit key can number.
+    """
+    margin = 3 * (len(lower) + 1)  # rounding, the simplex and the neighbours each add at most d + 1
     origin = np.floor(lower).astype(np.int64) - margin
     extents = np.ceil(upper).astype(np.int64) + margin + 1 - origin
     if float(np.prod(extents.astype(np.float64))) >= 2.0**62:
@@ -68,10 +87,7 @@ def build_lattice(features: Float) -> Lattice:
             f"the features span {extents.tolist()} lattice cells, too many for a 63-bit key: "
             "raise the standard deviations or filter smaller tiles"
         )
-    strides = np.concatenate([[1], np.cumprod(extents[:-1])]).astype(np.int64)
-    vertices, weights, keys, slots = locate(features, scale, origin, strides)
-    chain_vertices, chain_starts = link(keys, slots, strides)
-    return Lattice(vertices, weights, len(keys), chain_vertices, chain_starts)
+    return origin, np.concatenate([[1], np.cumprod(extents[:-1])]).astype(np.int64)
 
 
 def filter_values(lattice: Lattice, values: Float) -> Float:
@@ -87,13 +103,14 @@ def filter_values(lattice: Lattice, values: Float) -> Float:
     width = values.shape[1]
     padded = np.zeros((len(values), -(-width // LANES) * LANES), np.float32)
     padded[:, :width] = values
-    filtered: Float = splat_blur_slice(lattice, padded)[:, :width] * np.float32(gain(lattice))
+    filtered: Float = splat_blur_slice(lattice, padded)[:, :width] * np.float32(
+        gain(lattice.vertices.shape[1] - 1)
+    )
     return filtered
 
 
-def gain(lattice: Lattice) -> float:
+def gain(dimensions: int) -> float:
     """Returns the factor that turns splat, blur and slice into a sum with a Gaussian of height 1."""
-    dimensions = lattice.vertices.shape[1] - 1
     return float(1.0 / (1.0 + 2.0**-dimensions))
 
 
@@ -114,7 +131,7 @@ def symmetric_kernel(features: Float, weight: float) -> Lattice:
     """
     lattice = build_lattice(features)
     sums = filter_values(lattice, np.ones((len(features), 1), np.float32))
-    factors = np.sqrt(np.float32(gain(lattice) * weight)) / np.sqrt(sums + np.float32(1e-20))
+    factors = np.sqrt(np.float32(gain(features.shape[1]) * weight)) / np.sqrt(sums + np.float32(1e-20))
     return lattice._replace(weights=lattice.weights * factors)
 
 
