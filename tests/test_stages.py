@@ -184,7 +184,7 @@ def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:
         ("stage.until=nowhere", "stage.until=nowhere is no stage: choose one of prepare, labels"),
         ("dataset.split.train=[]", "dataset.split.train is empty"),
         ("dataset.tags=nowhere.csv", "there is no tag table nowhere.csv"),
-        ("crf.backend=other", "crf.backend=other is unknown: choose one of lattice, pydensecrf"),
+        ("crf.backend=other", "crf.backend=other is unknown: choose one of lattice, torch, pydensecrf"),
     ],
 )
 def test_wrong_settings_are_one_line(run_here: Run, override: str, message: str) -> None:

@@ -19,7 +19,7 @@ from ome.pseudo.uncertainty import pseudo_label
 from ome.stages.classifying import CamPredictor
 from ome.stages.labels import read_tag_table
 from ome.stages.scored import Row, TileScorer, write_rows
-from ome.stages.settings import crf_of, scene_reader, thread_count
+from ome.stages.settings import crf_of, crf_threads, scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import barrier, is_leader, share
 
@@ -73,7 +73,7 @@ def write_pseudo_labels(
     The CRF of a tile depends on that tile alone, so the result is the same for any number of threads.
 
     Args:
-        config: With the response scales under `stage` and the CRF's constants under `crf`.
+        config: With the response scales under `stage`, the CRF's constants under `crf` and the hardware.
         folder: Where the three folders are made.
         reader: Reads the images.
         tiles: All tiles, of every process.
@@ -96,7 +96,7 @@ def write_pseudo_labels(
     title = "CRF and uncertainty, tiles"
     with (
         meter(title, len(mine), len(mine) - len(missing)) as shown,
-        ThreadPoolExecutor(thread_count(config.stage.threads)) as pool,
+        ThreadPoolExecutor(crf_threads(config)) as pool,
     ):
         for start in range(0, len(missing), CHUNK):
             chunk = missing[start : start + CHUNK]
@@ -127,4 +127,9 @@ def weight_levels(folder: Path, tiles: Sequence[Tile]) -> dict[str, Any]:
     return {"mean_weight": float(shares @ np.arange(256)), "zero_weight": float(shares[0])}
 
 
-STAGE = Stage("pseudo", run, needs=("prepare", "labels", "cam"), reads=("crf", "dataset.channels"))
+STAGE = Stage(
+    "pseudo",
+    run,
+    needs=("prepare", "labels", "cam"),
+    reads=("crf", "dataset.channels", "trainer.accelerator"),
+)

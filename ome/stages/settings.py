@@ -1,17 +1,21 @@
 """From the configuration to the plain, typed arguments that everything below the stages takes."""
 
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import Any
 
+import numpy as np
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ome.data.raw import RawLayout, layout_from_facts
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.transforms import Augmentation
 from ome.errors import UserError
-from ome.pseudo.crf import CrfParameters, DenseCrf, ReferenceDenseCrf
+from ome.pseudo.crf import Crf, CrfParameters, DenseCrf, ReferenceDenseCrf
+from ome.pseudo.torch_crf import TorchCrf
 from ome.training.fit import Hardware
 
 
@@ -89,30 +93,28 @@ def hardware(config: DictConfig) -> Hardware:
     return Hardware(**plain)
 
 
-def crf_of(config: DictConfig) -> "CrfFactory":
-    """Makes CRFs with the configured back end and constants."""
+def crf_of(config: DictConfig) -> Callable[[NDArray[np.uint8]], Crf]:
+    """Makes the CRF of an image (H, W, 3) uint8 with the configured back end and constants.
+
+    Raises:
+        UserError: The back end is unknown, or a GPU is configured and not there.
+    """
     plain: dict[str, Any] = OmegaConf.to_container(config.crf, resolve=True)  # type: ignore[assignment]
     backend = plain.pop("backend")
     plain.pop("normalisation")
-    kinds: dict[str, type[DenseCrf] | type[ReferenceDenseCrf]]
-    kinds = {"lattice": DenseCrf, "pydensecrf": ReferenceDenseCrf}
+    kinds: dict[str, Callable[..., Crf]]
+    kinds = {"lattice": DenseCrf, "torch": TorchCrf, "pydensecrf": ReferenceDenseCrf}
     if backend not in kinds:
         raise UserError(f"crf.backend={backend} is unknown: choose one of {', '.join(kinds)}")
-    return CrfFactory(kinds[backend], CrfParameters(**plain))
+    own = {"device": hardware(config).device()} if backend == "torch" else {}
+    return partial(kinds[backend], parameters=CrfParameters(**plain), **own)
 
 
-class CrfFactory:
-    """A CRF for each image, all with the same constants."""
+def crf_threads(config: DictConfig) -> int:
+    """The number of tiles whose CRF runs at a time: as configured, or one for each core of this process.
 
-    def __init__(self, kind: type[DenseCrf] | type[ReferenceDenseCrf], parameters: CrfParameters) -> None:
-        self._kind = kind
-        self._parameters = parameters
-
-    def __call__(self, image: Any) -> DenseCrf | ReferenceDenseCrf:  # noqa: ANN401 - (H, W, 3) uint8
-        """The CRF of an image (H, W, 3) uint8."""
-        return self._kind(image, self._parameters)
-
-
-def thread_count(configured: int | None) -> int:
-    """The number of tiles to work on at a time: as configured, or one for each core of this process."""
-    return configured or len(os.sched_getaffinity(0))
+    A GPU has one tile at a time: it is busy with that, and its memory is bounded for one.
+    """
+    if config.crf.backend == "torch" and hardware(config).uses_gpu:
+        return 1
+    return config.stage.threads or len(os.sched_getaffinity(0))

@@ -57,8 +57,18 @@ class Hardware:
         )
 
     def device(self) -> torch.device:
-        """The device of this process for work outside the trainer."""
-        return torch.device("cuda", torch.cuda.current_device()) if self.uses_gpu else torch.device("cpu")
+        """The device of this process for work outside the trainer.
+
+        Raises:
+            UserError: A GPU is asked for and not there.
+        """
+        if not self.uses_gpu:
+            return torch.device("cpu")
+        if not torch.cuda.is_available():
+            raise UserError(
+                f"trainer.accelerator={self.accelerator}, but torch finds no GPU: type trainer=cpu"
+            )
+        return torch.device("cuda", torch.cuda.current_device())
 
     def loader_processes(self) -> int:
         """Loader processes for each training process: where the CPU trains, they would take its cores."""

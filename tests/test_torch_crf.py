@@ -1,0 +1,213 @@
+"""The CRF in torch: on the CPU against the one in numba and slow twins, on a GPU against the CPU."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy.special import softmax
+
+from ome.errors import UserError
+from ome.pseudo import lattice as numba_lattice
+from ome.pseudo.crf import CrfParameters, DenseCrf, blockwise_order, kernel_features
+from ome.pseudo.torch_crf import TorchCrf
+from ome.pseudo.torch_lattice import TorchLattice, build_lattice, splat_blur_slice, symmetric_kernel
+from ome.pseudo.uncertainty import pseudo_label
+from ome.stages.settings import crf_of, crf_threads
+from tests.conftest import compose_config
+from tests.test_crf import SlowLattice, random_stack, textured_image
+
+GOLDEN = Path(__file__).parent / "golden"
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
+Array = NDArray[Any]
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3, 5])
+def test_lattice_equals_its_slow_twin(dimensions: int) -> None:
+    generator = np.random.default_rng(dimensions)
+    features = generator.normal(0, 1.5, (150, dimensions)).astype(np.float32)
+    values = generator.random((150, 3)).astype(np.float32)
+    filtered = splat_blur_slice(build_lattice(torch.from_numpy(features)), torch.from_numpy(values))
+    height = 1 / (1 + 2.0**-dimensions)
+    np.testing.assert_allclose(
+        height * filtered.numpy(), SlowLattice(features).filter(values), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("kernel", [0, 1])
+def test_points_have_the_vertices_and_weights_of_the_numba_lattice(kernel: int) -> None:
+    # Positions of pixels lie on the borders between simplices: ties must be broken in the same way.
+    parameters = CrfParameters(gaussian_sxy=np.sqrt(2 / 3), bilateral_sxy=4.0)
+    image = textured_image(37, 50, seed=1)
+    features = kernel_features(image, parameters, blockwise_order(37, 50))[kernel]
+    ours, theirs = build_lattice(torch.from_numpy(features)), numba_lattice.build_lattice(features)
+    np.testing.assert_array_equal(ours.weights.numpy(), theirs.weights)
+    number = np.full(theirs.num_vertices, -1)
+    number[theirs.vertices] = ours.vertices.numpy()
+    np.testing.assert_array_equal(number[theirs.vertices], ours.vertices.numpy())
+    np.testing.assert_array_equal(np.sort(number), np.arange(len(ours.starts)))
+
+
+def test_symmetric_kernel_equals_its_slow_twin() -> None:
+    generator = np.random.default_rng(0)
+    features = generator.uniform(0, 2, (80, 5)).astype(np.float32)
+    matrix = splat_blur_slice(symmetric_kernel(torch.from_numpy(features), weight=4.0), torch.eye(80))
+    plain = SlowLattice(features).filter(np.eye(80))
+    factors = 1 / np.sqrt(plain.sum(1))
+    np.testing.assert_allclose(matrix, 4.0 * factors[:, None] * plain * factors, rtol=1e-4, atol=1e-6)
+
+
+def exact_pairwise(image: Array, parameters: CrfParameters) -> Array:
+    """Both kernels with exact Gaussians, one (N, N) matrix."""
+    p, (height, width) = parameters, image.shape[:2]
+    positions = np.indices((height, width))[::-1].reshape(2, -1).T
+    bilateral = np.hstack([positions / p.bilateral_sxy, image.reshape(-1, 3) / p.bilateral_srgb])
+    pairwise = np.zeros((height * width, height * width))
+    for features, weight in [
+        (positions / p.gaussian_sxy, p.gaussian_weight),
+        (bilateral, p.bilateral_weight),
+    ]:
+        plain = np.exp(-((features[:, None] - features[None]) ** 2).sum(-1) / 2)
+        factors = 1 / np.sqrt(plain.sum(1))
+        pairwise += weight * factors[:, None] * plain * factors
+    return pairwise
+
+
+def dense_mean_field(pairwise: Array, stack: Array, iterations: int) -> Array:
+    """Mean field by its definition, in float64, with the kernels as one whole (N, N) matrix."""
+    unary = np.log(np.clip(stack.reshape(len(stack), -1), 1e-5, 1)).T
+    energy = unary
+    for _ in range(iterations):
+        energy = unary + pairwise @ softmax(energy, axis=1)
+    return np.asarray(softmax(energy, axis=1).T.reshape(stack.shape))
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_equals_dense_mean_field(classes: int) -> None:
+    parameters = CrfParameters(iterations=4, bilateral_sxy=8.0, bilateral_srgb=13.0)
+    image, stack = textured_image(9, 14, seed=8), random_stack(classes, (9, 14), seed=9)
+    powers = np.random.default_rng(10).uniform(0.25, 2, (3, classes)).astype(np.float32)
+    crf = TorchCrf(image, parameters)
+    pairwise = sum(splat_blur_slice(lattice, torch.eye(126)).double().numpy() for lattice in crf._lattices)
+    exact = exact_pairwise(image, parameters)
+    assert np.corrcoef(pairwise.ravel(), exact.ravel())[0, 1] > 0.98
+    np.testing.assert_allclose(crf.infer(stack), dense_mean_field(pairwise, stack, 4), atol=1e-5)
+    dense = np.stack([dense_mean_field(pairwise, stack ** run[:, None, None], 4) for run in powers])
+    np.testing.assert_array_equal(crf.winners(stack, powers), dense.argmax(1))
+
+
+@pytest.mark.parametrize(
+    ("size", "classes", "parameters"),
+    [
+        ((40, 56), 5, CrfParameters()),
+        ((33, 17), 2, CrfParameters(iterations=3, gaussian_sxy=2.5, gaussian_weight=1.0)),
+        ((24, 40), 6, CrfParameters(bilateral_sxy=20.0, bilateral_srgb=13.0, bilateral_weight=10.0)),
+        ((24, 24), 3, CrfParameters(iterations=2, bilateral_weight=900.0)),  # energies beyond exp's range
+        ((16, 16), 4, CrfParameters(iterations=0)),
+        ((12, 20), 1, CrfParameters()),
+        ((1, 1), 3, CrfParameters()),
+    ],
+)
+def test_equals_the_numba_crf(size: tuple[int, int], classes: int, parameters: CrfParameters) -> None:
+    image, stack = textured_image(*size, seed=size[1]), random_stack(classes, size, seed=1)
+    powers = np.random.default_rng(2).uniform(0.25, 2, (11, classes)).astype(np.float32)
+    ours, numba = TorchCrf(image, parameters), DenseCrf(image, parameters)
+    refined, winners = ours.infer(stack), ours.winners(stack, powers)
+    assert (refined.dtype, winners.dtype) == (np.float32, np.uint8)
+    np.testing.assert_allclose(refined, numba.infer(stack), atol=1e-3)
+    assert (winners == numba.winners(stack, powers)).mean() >= 0.999
+
+
+@pytest.mark.parametrize("name", ["a", "b", "c"])
+def test_golden(name: str) -> None:
+    golden = np.load(GOLDEN / f"uncertainty_{name}.npz", allow_pickle=False)
+    cam = np.zeros((int(golden["num_classes"]), *golden["image"].shape[:2]), np.float32)
+    cam[golden["classes"]] = golden["cam"]
+    ours, numba = (pseudo_label(kind(golden["image"]), cam) for kind in (TorchCrf, DenseCrf))
+    assert np.abs(ours.probabilities - golden["crf_prob"]).max() < 5e-3
+    for mask, weight in [(golden["crf"], golden["weight"]), (numba.mask, numba.weight)]:
+        assert (ours.mask == mask).mean() >= 0.999
+        assert (ours.weight == weight).mean() >= 0.995
+
+
+def test_same_bytes_again_and_in_any_bundles() -> None:
+    image, stack = textured_image(32, 48, seed=4), random_stack(4, (32, 48), seed=5)
+    powers = np.random.default_rng(6).uniform(0.25, 2, (21, 4))
+    winners = TorchCrf(image).winners(stack, powers)
+    for bundle in (1, 4, 21, 100):
+        np.testing.assert_array_equal(TorchCrf(image, bundle=bundle).winners(stack, powers), winners)
+    np.testing.assert_array_equal(TorchCrf(image).infer(stack), TorchCrf(image, bundle=1).infer(stack))
+
+
+def test_mean_field_waits_for_nothing() -> None:
+    # Tensors of the meta device have no values: whatever reads one, on any device, fails on them.
+    crf = TorchCrf(textured_image(8, 12, seed=0))
+    crf._lattices = [TorchLattice(*(part.to("meta") for part in lattice)) for lattice in crf._lattices]
+    crf._agreement = crf._agreement.to("meta")
+    energy, powers = torch.empty(96, 1, 4, device="meta"), torch.empty(5, 4, device="meta")
+    assert crf._mean_field(energy, powers).shape == (96, 5, 4)
+
+
+def test_ill_formed_arguments_are_refused() -> None:
+    crf = TorchCrf(textured_image(8, 8, seed=6))
+    with pytest.raises(ValueError, match="at least one map of size"):
+        crf.infer(np.ones((3, 8, 9)))
+    with pytest.raises(ValueError, match="nan, infinity or negative"):
+        crf.winners(np.full((2, 8, 8), np.nan), np.ones((3, 2)))
+    with pytest.raises(ValueError, match="at least one run of 2 powers"):
+        crf.winners(np.ones((2, 8, 8)), np.ones((3, 1)))
+    with pytest.raises(ValueError, match="uint8 image"):
+        TorchCrf(np.zeros((8, 8, 3), np.float32))
+    with pytest.raises(ValueError, match="63-bit key"):
+        build_lattice(torch.tensor([[0.0] * 5, [1e5] * 5]))
+
+
+def test_the_configuration_chooses_it_and_its_device() -> None:
+    image, stack = textured_image(16, 24, seed=2), random_stack(3, (16, 24), seed=3)
+    config = compose_config(["stage=pseudo", "crf.backend=torch", "crf.iterations=2", "trainer=cpu"])
+    crf = crf_of(config)(image)
+    assert isinstance(crf, TorchCrf)
+    assert crf.device.type == "cpu"
+    expected = DenseCrf(image, CrfParameters(iterations=2)).infer(stack)
+    np.testing.assert_allclose(crf.infer(stack), expected, atol=1e-4)
+
+
+def test_a_gpu_has_one_tile_at_a_time() -> None:
+    for backend, trainer, threads in [("torch", "gpu", 1), ("torch", "cpu", 3), ("lattice", "gpu", 3)]:
+        chosen = [f"crf.backend={backend}", f"trainer={trainer}", "stage.threads=3"]
+        assert crf_threads(compose_config(["stage=pseudo", *chosen])) == threads
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds a GPU")
+def test_a_missing_gpu_is_one_line() -> None:
+    with pytest.raises(
+        UserError, match=r"trainer\.accelerator=gpu, but torch finds no GPU: type trainer=cpu"
+    ):
+        crf_of(compose_config(["stage=pseudo", "crf.backend=torch", "trainer=gpu"]))
+
+
+@needs_gpu
+@pytest.mark.parametrize(("size", "classes"), [((96, 128), 5), ((33, 17), 2), ((12, 20), 1)])
+def test_a_gpu_gives_what_the_cpu_gives(size: tuple[int, int], classes: int) -> None:
+    image, stack = textured_image(*size, seed=size[1]), random_stack(classes, size, seed=1)
+    powers = np.random.default_rng(2).uniform(0.25, 2, (21, classes)).astype(np.float32)
+    gpu, cpu = TorchCrf(image, device="cuda"), TorchCrf(image)
+    np.testing.assert_allclose(gpu.infer(stack), cpu.infer(stack), atol=1e-3)
+    winners = gpu.winners(stack, powers)
+    assert (winners == cpu.winners(stack, powers)).mean() >= 0.999
+    again = TorchCrf(image, device="cuda")
+    np.testing.assert_array_equal(again.winners(stack, powers), winners)
+    np.testing.assert_array_equal(again.infer(stack), gpu.infer(stack))
+
+
+@needs_gpu
+def test_a_gpu_works_on_without_the_host() -> None:
+    crf = TorchCrf(textured_image(24, 40, seed=0), device="cuda")
+    energy, powers = torch.zeros(960, 1, 4, device="cuda"), torch.ones(5, 4, device="cuda")
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        crf._mean_field(energy, powers)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
