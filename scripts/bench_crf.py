@@ -4,13 +4,15 @@
 
 Both sides run in this process, one after the other, on the same image and CAM. The plain way makes
 1 + 6 |K| independent CRFs, each with its own kernels, as the original implementation does, on one core. Ours
-is timed for a tile on one core, and with as many tiles at a time as there are cores, as `stage=pseudo` works.
+is timed for a tile on one core, and with as many tiles at a time as there are cores, as `stage=pseudo` works;
+where there is a GPU, also in torch on that, one tile at a time.
 """
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+import torch
 from measuring import (
     Bytes,
     Float,
@@ -26,6 +28,7 @@ from measuring import (
 )
 
 from ome.pseudo.crf import DenseCrf, ReferenceDenseCrf
+from ome.pseudo.torch_crf import TorchCrf
 from ome.pseudo.uncertainty import RESPONSE_SCALES, PseudoLabel, certainty_weight, pseudo_label
 
 
@@ -69,9 +72,27 @@ def bench(image: Bytes, classes: int) -> None:
     present = len(np.unique(mask))
     compare(f"{size} x {size}, |K| = {present}, 1 core", plain, one)
     compare(f"{size} x {size}, |K| = {present}, {workers} cores", plain, throughput)
-    same_mask, same_weight = (label.mask == mask).mean(), (label.weight == weight).mean()
-    print(f"    equal masks {same_mask:.5f}, equal weights {same_weight:.5f}", end="; ")
+    print(f"    {agreement(label, mask, weight)}; ", end="")
     print(f"peak memory {after:.0f} MB, {workers} tiles at a time ({before:.0f} MB before)", flush=True)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        label = on_gpu(image, cam)
+        compare(f"{size} x {size}, |K| = {present}, GPU", plain, seconds(lambda: on_gpu(image, cam), 5))
+        peak = torch.cuda.max_memory_allocated() / (1 << 20)
+        print(f"    {agreement(label, mask, weight)}; peak memory of the GPU {peak:.0f} MB", flush=True)
+
+
+def on_gpu(image: Bytes, cam: Float) -> PseudoLabel:
+    """Makes the pseudo label in torch, and waits until the GPU is idle."""
+    label = pseudo_label(TorchCrf(image, device="cuda"), cam)
+    torch.cuda.synchronize()
+    return label
+
+
+def agreement(label: PseudoLabel, mask: Bytes, weight: Bytes) -> str:
+    """Says how far a pseudo label agrees with the plain one."""
+    same_mask, same_weight = (label.mask == mask).mean(), (label.weight == weight).mean()
+    return f"equal masks {same_mask:.5f}, equal weights {same_weight:.5f}"
 
 
 def main() -> None:
