@@ -72,7 +72,7 @@ def multi_scale_cams(
         resized = F.interpolate(images, size, mode="bilinear", align_corners=False)
         views = torch.cat([resized, resized.flip(-1)]) if flip else resized
         together = len(views) if pixels is None else max(1, pixels // (size[0] * size[1]))
-        cams = torch.cat([cam_of(part) for part in views.split(together)])
+        cams = torch.cat([cam_of(part) for part in torch.split(views, together)])
         if flip:
             plain, flipped = cams.chunk(2)
             cams = plain + flipped.flip(-1)
