@@ -1,5 +1,6 @@
 """What every backbone gives to the heads above it."""
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -67,3 +68,11 @@ def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
     """
     bottom, right = (-size % multiple for size in image.shape[2:])
     return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
+
+
+def resize_maps(maps: Tensor, size: Iterable[int]) -> Tensor:
+    """Brings maps (B, channels, h, w) to a (height, width), bilinearly with align_corners as SEAM does."""
+    target = list(size)
+    if list(maps.shape[2:]) == target:
+        return maps
+    return F.interpolate(maps, target, mode="bilinear", align_corners=True)

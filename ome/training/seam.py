@@ -1,7 +1,6 @@
 """Training of the SEAM classifier: image-level tags in, a network that gives CAMs out."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -13,7 +12,7 @@ from ome.networks.seam import SeamNetwork
 from ome.scoring.confusion import ConfusionMetric
 from ome.scoring.multilabel import multilabel_scores
 from ome.training.losses import seam_loss
-from ome.training.schedule import poly_lr
+from ome.training.optimizers import sgd_with_poly_decay
 
 
 class SeamClassifier(pl.LightningModule):
@@ -91,11 +90,9 @@ class SeamClassifier(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD with the lineage's four parameter groups, and polynomial decay at every step."""
-        groups: list[dict[str, Any]] = [
-            group for group in self.network.parameter_groups(self._lr, self._weight_decay) if group["params"]
-        ]
-        optimizer = torch.optim.SGD(groups, lr=self._lr, momentum=self._momentum)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: poly_lr(1.0, step, self._total_steps, self._power)
+        return sgd_with_poly_decay(
+            self.network.parameter_groups(self._lr, self._weight_decay),
+            momentum=self._momentum,
+            total_steps=self._total_steps,
+            power=self._power,
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}

@@ -1,0 +1,95 @@
+"""What the classifier and AffinityNet share: heads of their own above a backbone."""
+
+from typing import Any, Self
+
+from torch import Tensor, nn
+
+from ome.networks.features import Backbone, freeze_batchnorm
+
+_PREFIX = "backbone."
+
+
+class BackboneNetwork(nn.Module):
+    """A backbone below heads that are new.
+
+    The state dict holds the backbone's tensors without a prefix, as published checkpoints do.
+
+    Args:
+        backbone: Gives the features.
+    """
+
+    def __init__(self, backbone: Backbone) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self._frozen = False
+        self.register_state_dict_post_hook(_strip_prefix)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_add_prefix)  # type: ignore[no-untyped-call]
+
+    def freeze(self) -> Self:
+        """Freezes what a pretrained backbone keeps: all BatchNorm and the backbone's `frozen` parameters.
+
+        BatchNorm stays in eval mode through later calls of `train()`. A network trained from scratch is not
+        frozen: its BatchNorm statistics have yet to be learnt.
+        """
+        self._frozen = True
+        for name, parameter in self.backbone.named_parameters():
+            if name.startswith(self.backbone.frozen):
+                parameter.requires_grad_(False)
+        freeze_batchnorm(self)
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Switches the mode as torch does; frozen BatchNorm stays in eval mode."""
+        super().train(mode)
+        if self._frozen:
+            freeze_batchnorm(self)
+        return self
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        """Splits the trainable parameters into the lineage's four groups.
+
+        Args:
+            lr: Base learning rate.
+            weight_decay: Weight decay of everything but biases.
+
+        Returns:
+            Groups for a torch optimizer: backbone weights at `lr`, backbone biases at 2 lr without decay, new
+            layers at 10 lr, their biases at 20 lr without decay. A group may be empty.
+        """
+        trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
+        groups = []
+        for layers, factor in (("backbone", 1.0), ("head", 10.0)):
+            for kind, times, decay in (("weight", 1.0, weight_decay), ("bias", 2.0, 0.0)):
+                chosen = [
+                    parameter
+                    for name, parameter in trainable
+                    if name.startswith(_PREFIX) == (layers == "backbone")
+                    and name.endswith(".bias") == (kind == "bias")
+                ]
+                groups.append(
+                    {
+                        "name": f"{layers}_{kind}",
+                        "params": chosen,
+                        "lr": lr * factor * times,
+                        "weight_decay": decay,
+                    }
+                )
+        return groups
+
+
+def _strip_prefix(
+    _module: nn.Module, state: dict[str, Tensor], prefix: str, _metadata: dict[str, Any]
+) -> None:
+    start = prefix + _PREFIX
+    for key in [key for key in state if key.startswith(prefix)]:
+        # Taking each key out and putting it back keeps the order of the tensors.
+        tensor = state.pop(key)
+        state[prefix + key.removeprefix(start) if key.startswith(start) else key] = tensor
+
+
+def _add_prefix(module: nn.Module, state: dict[str, Tensor], prefix: str, *_others: object) -> None:
+    own = {name for name, _ in module.named_children()}
+    for key in [key for key in state if key.startswith(prefix)]:
+        name = key.removeprefix(prefix)
+        if name.split(".")[0] not in own:
+            state[prefix + _PREFIX + name] = state.pop(key)
