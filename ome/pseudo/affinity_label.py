@@ -1,0 +1,42 @@
+"""Labels for AffinityNet: CAMs with a background channel, refined by two CRFs.
+
+Ahn & Kwak, *Learning Pixel-level Semantic Affinity with Image-level Supervision*, CVPR 2018, section 3.2.1.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.ignore import IGNORE
+from ome.pseudo.crf import Crf
+
+
+def affinity_label(
+    crf: Crf, cam: NDArray[np.floating], tags: NDArray[np.uint8], alphas: Sequence[float] = (4.0, 24.0)
+) -> NDArray[np.uint8]:
+    """Labels the pixels of a tile whose class is clear against a strong and a weak background.
+
+    The background channel is (1 - max over classes of the CAM)^alpha; a small alpha makes it strong. It tells
+    where no class is sure. There is no background class to be learnt, so what it wins is ignored, and so is a
+    pixel that the CRFs give to different classes.
+
+    Args:
+        crf: The CRF of the tile's image.
+        cam: (C, H, W) normalised CAM in [0, 1].
+        tags: (C,) of 0 and 1, at least one 1.
+        alphas: Powers of the background, one CRF run each, above 0.
+
+    Returns:
+        (H, W) uint8: class index where all runs agree on a class, else 255.
+    """
+    classes = np.flatnonzero(tags)
+    maps = np.asarray(cam, np.float32)[classes]
+    stack = np.concatenate([1.0 - maps.max(axis=0, keepdims=True).clip(0.0, 1.0), maps])
+    powers = np.ones((len(alphas), len(stack)), np.float32)
+    powers[:, 0] = alphas
+    winners = crf.winners(stack, powers)
+    clear = (winners == winners[0]).all(axis=0) & (winners[0] > 0)
+    meaning = np.concatenate([[IGNORE], classes]).astype(np.uint8)
+    label: NDArray[np.uint8] = np.where(clear, meaning[winners[0]], np.uint8(IGNORE))
+    return label

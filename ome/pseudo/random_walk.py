@@ -1,0 +1,95 @@
+"""Random walk of CAMs along pixel affinities.
+
+Ahn & Kwak, *Learning Pixel-level Semantic Affinity with Image-level Supervision*, CVPR 2018, section 3.3. The
+public code squares a dense transition matrix T six times. Here T is sparse, and the maps take the 64 steps
+one by one: memory goes with the pairs of neighbours instead of with the square of all cells.
+
+Names of dimensions: C classes, h x w cells of the grid, P pairs of cells.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
+from torch.nn import functional as F
+
+from ome.pseudo.fusion import normalise_cam
+
+
+def transition_matrix(
+    affinity: NDArray[np.floating], pairs: NDArray[np.int64], cells: int, beta: float
+) -> csr_array:
+    """Builds the transition matrix of the walk.
+
+    Args:
+        affinity: (P,) in (0, 1], of each pair.
+        pairs: (2, P) indices of both cells of each pair, no pair twice. A pair leads both ways.
+        cells: Number of cells h w.
+        beta: Power to which the affinity is raised; more makes the walk keep to alike cells.
+
+    Returns:
+        T, (h w, h w): affinity^beta between neighbours and 1 from each cell to itself, each column divided by
+        its sum. Row vectors are multiplied from the left: (x T)_j is a mean of x over j and its neighbours.
+    """
+    own = np.arange(cells)
+    strength = affinity**beta
+    values = np.concatenate([strength, strength, np.ones(cells, affinity.dtype)])
+    rows, columns = np.concatenate([pairs, pairs[::-1], np.stack([own, own])], axis=1)
+    sums = np.bincount(columns, values, minlength=cells).astype(values.dtype)
+    return csr_array((values / sums[columns], (rows, columns)), shape=(cells, cells))
+
+
+def random_walk(maps: NDArray[np.floating], transition: csr_array, steps: int) -> NDArray[np.floating]:
+    """Lets class maps take steps of the walk.
+
+    Args:
+        maps: (C, h, w).
+        transition: T of `transition_matrix`.
+        steps: Number of steps n.
+
+    Returns:
+        maps T^n, (C, h, w): no value leaves the range of its class map.
+    """
+    # Kept as columns, so that each step is one product with a sparse matrix of rows.
+    backwards = csr_array(transition.T)
+    vectors = maps.reshape(len(maps), -1).T
+    for _ in range(steps):
+        vectors = backwards @ vectors
+    walked: NDArray[np.floating] = np.ascontiguousarray(vectors.T).reshape(maps.shape)
+    return walked
+
+
+def walk_cams(
+    cams: NDArray[np.float32],
+    tags: NDArray[np.uint8],
+    affinity: NDArray[np.float32],
+    pairs: NDArray[np.int64],
+    *,
+    stride: int = 8,
+    beta: float = 8.0,
+    steps: int = 64,
+) -> NDArray[np.float32]:
+    """Refines the CAMs of a tile by the random walk on a coarser grid.
+
+    Args:
+        cams: (C, H, W) float32 in [0, 1].
+        tags: (C,) of 0 and 1.
+        affinity: (P,) float32 in (0, 1], of pairs of cells of the grid.
+        pairs: (2, P) row-major indices of both cells of each pair.
+        stride: Pixels a cell spans along one axis; the grid has ceil(H / stride) x ceil(W / stride) cells.
+        beta: See `transition_matrix`.
+        steps: Steps of the walk; the original's 6 squarings are 2^6.
+
+    Returns:
+        (C, H, W) float32 in [0, 1], stretched per class as `normalise_cam` does; 0 for classes without a tag.
+    """
+    height, width = cams.shape[1:]
+    coarse = F.avg_pool2d(torch.from_numpy(cams), stride, ceil_mode=True).numpy()
+    rows, columns = coarse.shape[1:]
+    walked = random_walk(coarse, transition_matrix(affinity, pairs, rows * columns, beta), steps)
+    size = (rows * stride, columns * stride)
+    upsampled = F.interpolate(torch.from_numpy(walked)[None], size, mode="bilinear", align_corners=False)[0]
+    refined: NDArray[np.float32] = normalise_cam(
+        upsampled[:, :height, :width], torch.from_numpy(tags)
+    ).numpy()
+    return refined

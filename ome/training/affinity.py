@@ -1,0 +1,72 @@
+"""Training of AffinityNet: uncertain class labels in, a network that tells like cells from unlike out."""
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import Tensor
+
+from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
+from ome.training.affinity_loss import affinity_loss, grid_labels
+from ome.training.optimizers import sgd_with_poly_decay
+
+
+class AffinityLearner(pl.LightningModule):
+    """Trains AffinityNet on pairs of neighbouring cells (Ahn & Kwak, CVPR 2018, section 3.2).
+
+    Args:
+        network: The network to train.
+        num_classes: Number of classes C.
+        total_steps: Optimiser steps of the whole training, for the schedule.
+        radius: Cells within which pairs are compared.
+        lr: Base learning rate of the backbone; new layers have ten times as much.
+        momentum: Of SGD.
+        weight_decay: Of everything but biases.
+        power: Of the polynomial decay.
+    """
+
+    def __init__(
+        self,
+        network: AffinityNetwork,
+        num_classes: int,
+        *,
+        total_steps: int,
+        radius: int = 5,
+        lr: float = 0.01,
+        momentum: float = 0.9,
+        weight_decay: float = 5e-4,
+        power: float = 0.9,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self._num_classes = num_classes
+        self._total_steps = total_steps
+        self._radius = radius
+        self._lr = lr
+        self._momentum = momentum
+        self._weight_decay = weight_decay
+        self._power = power
+
+    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
+        """The affinity loss of one batch: images (B, 3, H, W), labels (B, H, W) int64, weights (unused)."""
+        del batch_idx
+        image, mask, _ = batch
+        features = self.network(image)
+        pairs = pair_indices(features.shape[2:], self._radius).to(features.device)
+        labels = grid_labels(mask, self._num_classes, GRID_STRIDE)
+        losses = affinity_loss(pair_affinity(features, self._radius), labels, pairs)
+        counts, processes = losses.pairs.clone(), self.trainer.world_size
+        if processes > 1:
+            torch.distributed.all_reduce(counts)
+        # DDP averages gradients over the processes: a pair must weigh the same on each.
+        loss = losses.mean(counts / processes)
+        self.log("train/loss", loss.detach())
+        return loss
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """SGD with the lineage's four parameter groups, and polynomial decay at every step."""
+        return sgd_with_poly_decay(
+            self.network.parameter_groups(self._lr, self._weight_decay),
+            momentum=self._momentum,
+            total_steps=self._total_steps,
+            power=self._power,
+        )
