@@ -37,6 +37,8 @@ TINY_STAGES = {
     "cam.batch": "4",
     "cam.validation_tiles": "4",
     "cam.export.scales": "[1.0]",
+    "affinity.epochs": "1",
+    "affinity.threads": "1",
     "pseudo.threads": "1",
     "refine.scales": "[1.0]",
     "refine.flip": "false",

@@ -59,7 +59,7 @@ def test_damaged_cams_are_named(tmp_path: Path, keep: float) -> None:
     write_cams(path, np.ones((2, 64, 64), np.float32), np.ones(2, np.uint8))
     whole = path.read_bytes()
     path.write_bytes(whole[: int(keep * len(whole))])
-    with pytest.raises(UserError, match=r"cannot read the CAMs .*cams\.npz: run stage=cam again"):
+    with pytest.raises(UserError, match=r"cannot read the CAMs .*cams\.npz: run its stage"):
         read_cams(path, 2)
 
 

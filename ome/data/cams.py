@@ -41,7 +41,9 @@ def read_cams(path: Path, num_classes: int) -> NDArray[np.float32]:
         stored = read_arrays(path)
         cams = from_differences(stored["differences"])
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        raise UserError(f"cannot read the CAMs {path}: run stage=cam again with force=true") from error
+        raise UserError(
+            f"cannot read the CAMs {path}: run its stage (cam or affinity) again with force=true"
+        ) from error
     stack = np.zeros((num_classes, *cams.shape[1:]), dtype=np.float32)
     stack[stored["classes"]] = cams
     return stack

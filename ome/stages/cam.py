@@ -1,13 +1,11 @@
 """Tags -> the trained SEAM classifier and its multi-scale CAMs of every training tile."""
 
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 
-from ome.data.cams import cam_path, read_cams, write_cams
+from ome.data.cams import cam_path, write_cams
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import TagDataset
 from ome.data.scenes import SceneIndex, SceneReader
@@ -19,7 +17,7 @@ from ome.stages.classifying import CamPredictor, build_classifier
 from ome.stages.fitting import train
 from ome.stages.labels import read_tag_table
 from ome.stages.manifest import identity
-from ome.stages.scored import TileScorer, write_rows
+from ome.stages.scored import score_cams, write_rows
 from ome.stages.settings import augmentation, hardware, scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import barrier, is_leader, share
@@ -41,7 +39,7 @@ def run(work: Work) -> dict[str, Any]:
         _export(work, CamPredictor(work.config, network, reader, tagged, work.settings.export), tagged)
         barrier()
         if is_leader():
-            write_rows(work.folder, _score(work.folder, reader, tagged))
+            write_rows(work.folder, score_cams(work.folder, reader, tagged, "CAM"))
     return {"training_tiles": len(table.select("train", kept=True).tiles), "tiles": len(tagged.tiles)}
 
 
@@ -101,17 +99,6 @@ def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
         for tile, cams in zip(missing, predictor(missing), strict=True):
             write_cams(cam_path(folder, tile), cams, tagged.by_name[tile.name])
             shown.advance()
-
-
-def _score(folder: Path, reader: SceneReader, tagged: TagTable) -> list[Any]:
-    """Scores the strongest tagged class at each pixel against the reference where there is one."""
-    scorer = TileScorer(reader)
-    for tile in tagged.tiles:
-        tags = tagged.by_name[tile.name]
-        cams = read_cams(cam_path(folder / "cams", tile), len(tags))
-        cams[tags == 0] = -1
-        scorer.add(tile, cams.argmax(axis=0).astype(np.uint8))
-    return scorer.rows("CAM", "train tiles")
 
 
 STAGE = Stage(

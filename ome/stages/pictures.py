@@ -21,6 +21,8 @@ from ome.stages.seg import TITLES
 from ome.stages.segmenting import evaluation_split, map_path
 from ome.stages.stage import Work
 
+CAM_TITLES = {"cam": "Class activation maps", "affinity": "Class activation maps after the random walk"}
+
 LARGEST_SCENE = 512
 """Pixels of a scene's longer side in a panel; larger scenes are thinned out."""
 
@@ -45,8 +47,9 @@ def draw_pictures(work: Work, reader: SceneReader, rows: Sequence[Row]) -> dict[
     # Tiles of a single class have nothing to tell apart.
     mixed = [tile for tile in table.tiles if table.by_name[tile.name].sum() > 1]
     tiles = evenly_spaced(mixed or table.tiles, work.settings.tiles)
-    if "cam" in work.inputs and (work.inputs["cam"] / "cams").is_dir():
-        drawn |= _draw_cams(work, reader, table, tiles)
+    for stage, title in CAM_TITLES.items():
+        if stage in work.inputs and (work.inputs[stage] / "cams").is_dir():
+            drawn |= _draw_cams(work, reader, table, tiles, stage, title)
     if "pseudo" in work.inputs:
         drawn["Pseudo masks and weights"] = _draw_pseudo_masks(work, reader, tiles)
     if "seg" in work.inputs:
@@ -63,14 +66,16 @@ def _reference(reader: SceneReader, tile: Tile) -> NDArray[np.uint8] | None:
     return reader.mask(tile) if reader.has_mask(tile.scene) else None
 
 
-def _draw_cams(work: Work, reader: SceneReader, table: TagTable, tiles: Sequence[Tile]) -> dict[str, Path]:
+def _draw_cams(
+    work: Work, reader: SceneReader, table: TagTable, tiles: Sequence[Tile], stage: str, title: str
+) -> dict[str, Path]:
     names = reader.index.palette.names
     drawn = {}
     for tile in tiles:
-        path = work.folder / "cams" / f"{tile.name}.png"
-        cams = read_cams(cam_path(work.inputs["cam"] / "cams", tile), len(names))
+        path = work.folder / stage / f"{tile.name}.png"
+        cams = read_cams(cam_path(work.inputs[stage] / "cams", tile), len(names))
         save_cam_panel(path, reader.image(tile), cams, table.by_name[tile.name], names)
-        drawn[f"Class activation maps of {tile.name}"] = path
+        drawn[f"{title} of {tile.name}"] = path
     return drawn
 
 

@@ -1,8 +1,6 @@
 """CAMs -> pseudo masks and their uncertainty weights."""
 
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,24 +8,20 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tiles import Tile
+from ome.errors import UserError
 from ome.geo.raster import read_png, write_grey_png, write_palette_png
-from ome.progress import Meter, meter
 from ome.pseudo.uncertainty import pseudo_label
-from ome.stages.classifying import CamPredictor
 from ome.stages.labels import read_tag_table
 from ome.stages.scored import Row, TileScorer, write_rows
 from ome.stages.settings import crf_of, crf_threads, scene_reader
+from ome.stages.stacks import StacksOf, stacks_from, work_on_tiles
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import barrier, is_leader, share
 
-CHUNK = 64
-"""Tiles whose class maps are in memory at a time."""
-
-StacksOf = Callable[[Sequence[Tile]], Iterable[NDArray[np.float32]]]
-"""Gives the normalised class maps (C, H, W) of each of some tiles."""
+CAM_STAGES = ("cam", "affinity")
+"""Stages whose CAMs can become pseudo masks."""
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -35,13 +29,9 @@ def run(work: Work) -> dict[str, Any]:
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     table = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
-    tiles, cams = table.tiles, work.inputs["cam"] / "cams"
-    written = cams.is_dir()
-    stacks_of: StacksOf
-    if written:
-        stacks_of = partial(_read_stacks, cams, index.palette.num_classes)
-    else:
-        stacks_of = CamPredictor.trained(work.config, work.inputs["cam"], reader, table)
+    tiles, cams = table.tiles, work.inputs[work.settings.cams]
+    written = (cams / "cams").is_dir()
+    stacks_of = stacks_from(work.config, cams, reader, table)
     write_pseudo_labels(work.config, work.folder, reader, tiles, stacks_of)
     barrier()
     if is_leader():
@@ -49,10 +39,6 @@ def run(work: Work) -> dict[str, Any]:
         rows += score_masks(work.folder, "masks", reader, tiles, "pseudo mask")
         write_rows(work.folder, rows)
     return {"tiles": len(tiles), **weight_levels(work.folder, tiles)}
-
-
-def _read_stacks(cams: Path, num_classes: int, chunk: Sequence[Tile]) -> list[NDArray[np.float32]]:
-    return [read_cams(cam_path(cams, tile), num_classes) for tile in chunk]
 
 
 def mask_path(folder: Path, kind: str, tile: Tile) -> Path:
@@ -79,33 +65,26 @@ def write_pseudo_labels(
         tiles: All tiles, of every process.
         stacks_of: Gives their class maps.
     """
-    mine = share(tiles)
-    missing = [tile for tile in mine if not mask_path(folder, "masks", tile).exists()]
     crf_for = crf_of(config)
     scales = tuple(float(scale) for scale in config.stage.response_scales)
     colours = reader.index.palette.flat()
 
-    def label(tile: Tile, image: NDArray[np.uint8], stack: NDArray[np.float32], shown: Meter) -> None:
+    def label(tile: Tile, image: NDArray[np.uint8], stack: NDArray[np.float32]) -> None:
         made = pseudo_label(crf_for(image), stack, scales, normalisation=config.crf.normalisation)
         write_grey_png(mask_path(folder, "weights", tile), made.weight)
         write_palette_png(mask_path(folder, "cam_argmax", tile), made.cam_argmax, colours)
         # The mask comes last: where it is, the tile is done.
         write_palette_png(mask_path(folder, "masks", tile), made.mask, colours)
-        shown.advance()
 
-    title = "CRF and uncertainty, tiles"
-    with (
-        meter(title, len(mine), len(mine) - len(missing)) as shown,
-        ThreadPoolExecutor(crf_threads(config)) as pool,
-    ):
-        for start in range(0, len(missing), CHUNK):
-            chunk = missing[start : start + CHUNK]
-            jobs = [
-                pool.submit(label, tile, reader.image(tile), stack, shown)
-                for tile, stack in zip(chunk, stacks_of(chunk), strict=True)
-            ]
-            for job in jobs:
-                job.result()
+    work_on_tiles(
+        "CRF and uncertainty, tiles",
+        share(tiles),
+        lambda tile: mask_path(folder, "masks", tile),
+        reader,
+        stacks_of,
+        label,
+        threads=crf_threads(config),
+    )
 
 
 def score_masks(folder: Path, kind: str, reader: SceneReader, tiles: Sequence[Tile], name: str) -> list[Row]:
@@ -127,9 +106,11 @@ def weight_levels(folder: Path, tiles: Sequence[Tile]) -> dict[str, Any]:
     return {"mean_weight": float(shares @ np.arange(256)), "zero_weight": float(shares[0])}
 
 
-STAGE = Stage(
-    "pseudo",
-    run,
-    needs=("prepare", "labels", "cam"),
-    reads=("crf", "dataset.channels", "trainer.accelerator"),
-)
+def _needs(config: DictConfig) -> tuple[str, ...]:
+    source = config.stage.cams
+    if source not in CAM_STAGES:
+        raise UserError(f"stage.cams={source} of stage=pseudo: choose one of {', '.join(CAM_STAGES)}")
+    return "prepare", "labels", source
+
+
+STAGE = Stage("pseudo", run, needs=_needs, reads=("crf", "dataset.channels", "trainer.accelerator"))

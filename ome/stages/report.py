@@ -20,7 +20,7 @@ from ome.stages.settings import scene_reader
 from ome.stages.stage import Stage, Work, stage_folder
 from ome.training.distributed import is_leader
 
-SCORED = ("cam", "pseudo", "seg", "refine")
+SCORED = ("cam", "affinity", "pseudo", "seg", "refine")
 PAGE = "report.html"
 
 _PAGE = """<!doctype html>

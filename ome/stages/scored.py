@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneReader
+from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.files import read_json, write_json
 from ome.scoring.confusion import Scores, confusion_matrix
@@ -62,3 +64,14 @@ class TileScorer:
     def rows(self, name: str, scored_on: str) -> list[Row]:
         """One row, or none where there was no reference at all."""
         return [Row(name, scored_on, Scores(self._matrix, self._names))] if self._tiles else []
+
+
+def score_cams(folder: Path, reader: SceneReader, tagged: TagTable, name: str) -> list[Row]:
+    """Scores the strongest tagged class at each pixel of the CAMs that a stage wrote in `folder`."""
+    scorer = TileScorer(reader)
+    for tile in tagged.tiles:
+        tags = tagged.by_name[tile.name]
+        cams = read_cams(cam_path(folder / "cams", tile), len(tags))
+        cams[tags == 0] = -1
+        scorer.add(tile, cams.argmax(axis=0).astype(np.uint8))
+    return scorer.rows(name, "train tiles")

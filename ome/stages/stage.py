@@ -30,7 +30,7 @@ class Work:
     Attributes:
         config: The whole configuration; `config.stage` holds this stage's settings.
         folder: Where the stage writes; it may hold the remains of an interrupted run of the same work.
-        inputs: The finished folder of each stage in `Stage.needs`, and of those in `Stage.uses` that exist.
+        inputs: The finished folder of each stage it needs, and of those in `Stage.uses` that exist.
         logs: Where loggers write; kept apart because logs differ between identical runs.
     """
 
@@ -53,7 +53,7 @@ class Stage:
     Attributes:
         name: As in `stage=NAME`.
         run: Does the work and returns the counts for the manifest.
-        needs: Earlier stages whose folders it reads.
+        needs: Earlier stages whose folders it reads, or a function that tells them from the configuration.
         uses: Earlier stages whose folders it reads where they are there.
         reads: Dotted configuration keys, beyond the stage's own settings, that change its result.
         sources: Identity of files outside the run that it reads (names, sizes, times), if any.
@@ -62,11 +62,15 @@ class Stage:
 
     name: str
     run: Callable[[Work], dict[str, Any]]
-    needs: tuple[str, ...] = ()
+    needs: tuple[str, ...] | Callable[[DictConfig], tuple[str, ...]] = ()
     uses: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     sources: Callable[[DictConfig], list[Any]] | None = None
     version: int = 1
+
+    def needed(self, config: DictConfig) -> tuple[str, ...]:
+        """Names of the stages it needs, given the configuration with its settings under `stage`."""
+        return self.needs(config) if callable(self.needs) else self.needs
 
 
 def stage_folder(config: DictConfig, name: str) -> Path:
@@ -81,14 +85,15 @@ def find_inputs(stage: Stage, config: DictConfig) -> dict[str, tuple[Path, Manif
         UserError: A needed one is in neither; the line names the command that makes it.
     """
     found = {}
-    for name in (*stage.needs, *stage.uses):
+    needed = stage.needed(config)
+    for name in (*needed, *stage.uses):
         folders = [stage_folder(config, name)]
         if config.inherit and name != "prepare":
             folders.append(Path(config.inherit) / name)
         whole = [(folder, manifest) for folder in folders if (manifest := Manifest.read(folder))]
         if whole:
             found[name] = whole[0]
-        elif name in stage.needs:
+        elif name in needed:
             raise UserError(
                 f"stage={stage.name} needs the result of stage={name}, which is not in {folders[0]}: "
                 f"run python -m ome.run stage={name} dataset={config.dataset.name} first, or stage=all"

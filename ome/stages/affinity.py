@@ -1,0 +1,161 @@
+"""CAMs -> AffinityNet, and the CAMs after a random walk along its affinities (optional)."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from ome.data.cams import cam_path, write_cams
+from ome.data.datamodules import TileDataModule
+from ome.data.datasets import MaskDataset
+from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.tags import TagTable
+from ome.data.tiles import Tile
+from ome.data.transforms import to_tensor
+from ome.errors import UserError
+from ome.geo.raster import read_png, write_palette_png
+from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
+from ome.networks.backbones import build_backbone
+from ome.networks.weights import load_weights
+from ome.progress import track
+from ome.pseudo.affinity_label import affinity_label
+from ome.pseudo.random_walk import walk_cams
+from ome.stages.fitting import train
+from ome.stages.labels import read_tag_table
+from ome.stages.scored import score_cams, write_rows
+from ome.stages.settings import augmentation, crf_of, crf_threads, hardware, scene_reader
+from ome.stages.stacks import StacksOf, stacks_from, work_on_tiles
+from ome.stages.stage import Stage, Work
+from ome.training.affinity import AffinityLearner
+from ome.training.distributed import barrier, is_leader, share
+from ome.training.fit import NETWORK, is_trained, load_network
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Labels the tagged training tiles, trains AffinityNet on them, and walks their CAMs."""
+    _check(work.settings)
+    index = SceneIndex.read(work.inputs["prepare"])
+    reader = scene_reader(work.config, index)
+    tagged = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
+    stacks_of = stacks_from(work.config, work.inputs["cam"], reader, tagged)
+    network = _build(work.config)
+    if not is_trained(work.folder):
+        _label(work, reader, tagged, stacks_of)
+        barrier()
+        # Ahn & Kwak and SEAM start from ImageNet weights; the classifier has learnt these scenes since.
+        load_weights(network.backbone, work.inputs["cam"] / NETWORK)
+        _train(work, network, reader, tagged)
+    load_network(network, work.folder)
+    _export(work, network, reader, tagged, stacks_of)
+    barrier()
+    if is_leader():
+        write_rows(work.folder, score_cams(work.folder, reader, tagged, "CAM + random walk"))
+    return {"tiles": len(tagged.tiles)}
+
+
+def _check(settings: DictConfig) -> None:
+    if settings.radius < 2:
+        raise UserError(f"stage.radius={settings.radius} leaves no pair of cells: give at least 2")
+    if not settings.alphas or min(settings.alphas) <= 0:
+        raise UserError(f"stage.alphas={list(settings.alphas)}: give numbers above 0, such as [4,24]")
+
+
+def _build(config: DictConfig) -> AffinityNetwork:
+    """The network; its backbone is always pretrained, and frozen in parts unless `backbone.freeze=false`."""
+    torch.manual_seed(config.seed)
+    backbone = build_backbone(config.backbone.name, None, config.backbone.output_stride)
+    network = AffinityNetwork(backbone)
+    return network.freeze() if config.backbone.freeze else network
+
+
+def _label_path(work: Work, tile: Tile) -> Path:
+    return work.folder / "labels" / tile.scene / f"{tile.name}.png"
+
+
+def _label(work: Work, reader: SceneReader, tagged: TagTable, stacks_of: StacksOf) -> None:
+    """Writes the labels that are missing among this process's part of the tiles."""
+    crf_for, colours = crf_of(work.config), reader.index.palette.flat()
+    alphas = [float(alpha) for alpha in work.settings.alphas]
+
+    def label(tile: Tile, image: NDArray[np.uint8], stack: NDArray[np.float32]) -> None:
+        made = affinity_label(crf_for(image), stack, tagged.by_name[tile.name], alphas)
+        write_palette_png(_label_path(work, tile), made, colours)
+
+    work_on_tiles(
+        "affinity labels, tiles",
+        share(tagged.tiles),
+        lambda tile: _label_path(work, tile),
+        reader,
+        stacks_of,
+        label,
+        threads=crf_threads(work.config),
+    )
+
+
+def _train(work: Work, network: AffinityNetwork, reader: SceneReader, tagged: TagTable) -> None:
+    config, settings = work.config, work.settings
+
+    def mask_of(tile: Tile) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        mask = read_png(_label_path(work, tile))
+        return mask, np.full_like(mask, 255)
+
+    data = TileDataModule(
+        MaskDataset(
+            reader, tagged.tiles, mask_of, augmentation(settings, config.dataset.tile.size), config.seed
+        ),
+        batch=settings.batch,
+        seed=config.seed,
+        workers=hardware(config).loader_processes(),
+        epochs=settings.epochs,
+    )
+    module = AffinityLearner(
+        network,
+        reader.index.palette.num_classes,
+        total_steps=data.total_steps,
+        radius=settings.radius,
+        lr=settings.lr,
+        momentum=settings.momentum,
+        weight_decay=settings.weight_decay,
+        power=settings.power,
+    )
+    train(work, module, data, work.folder, "AffinityNet")
+
+
+def _export(
+    work: Work, network: AffinityNetwork, reader: SceneReader, tagged: TagTable, stacks_of: StacksOf
+) -> None:
+    """Writes the walked CAMs of this process's part of the tiles that have none yet."""
+    folder, settings = work.folder / "cams", work.settings
+    device = hardware(work.config).device()
+    network.to(device).eval()
+    missing = [tile for tile in share(tagged.tiles) if not cam_path(folder, tile).exists()]
+    for tile, cams in track(
+        zip(missing, stacks_of(missing), strict=True), "random walk, tiles", len(missing)
+    ):
+        with torch.inference_mode():
+            features = network(to_tensor(reader.image(tile))[None].to(device))
+            affinity = pair_affinity(features, settings.radius)[0].cpu().numpy()
+        pairs = pair_indices(features.shape[2:], settings.radius).numpy()
+        tags = tagged.by_name[tile.name]
+        walked = walk_cams(
+            cams, tags, affinity, pairs, stride=GRID_STRIDE, beta=settings.beta, steps=settings.steps
+        )
+        write_cams(cam_path(folder, tile), walked, tags)
+
+
+STAGE = Stage(
+    "affinity",
+    run,
+    needs=("prepare", "labels", "cam"),
+    reads=(
+        "backbone",
+        "crf",
+        "dataset.tile.size",
+        "dataset.channels",
+        "trainer.accelerator",
+        "trainer.precision",
+    ),
+)

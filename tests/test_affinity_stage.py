@@ -1,0 +1,139 @@
+"""The stage affinity on the synthetic town: what it leaves, who reads it, and when it runs."""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+
+from ome.data.cams import cam_path, read_cams
+from ome.data.scenes import SceneIndex
+from ome.errors import UserError
+from ome.geo.raster import read_png
+from ome.ignore import IGNORE
+from ome.stages import affinity
+from ome.stages.all import _story, run_stages
+from ome.stages.labels import read_tag_table
+from ome.stages.manifest import Manifest
+from ome.stages.scored import read_rows
+from tests.conftest import compose_config, tiny
+
+RUN = Path("runs/synthetic_resnet18")
+Run = Callable[..., DictConfig]
+
+
+def run(*overrides: str) -> None:
+    run_stages(compose_config(overrides), list(overrides))
+
+
+@pytest.fixture(scope="module")
+def classified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a run that has come to the CAMs."""
+    folder = tmp_path_factory.mktemp("classified")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run(*tiny(), "stage.until=cam", "stage.cam.epochs=1")
+        yield folder
+
+
+@pytest.mark.usefixtures("classified")
+def test_pseudo_masks_of_walked_cams_need_the_walk() -> None:
+    with pytest.raises(
+        UserError, match=r"stage=affinity, which is not in .*run python -m ome\.run stage=affinity"
+    ):
+        run(*tiny("pseudo"), "stage.cams=affinity")
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stage.radius=1", r"stage\.radius=1 leaves no pair"),
+        ("stage.alphas=[0,4]", r"stage\.alphas=\[0, 4\]: give"),
+    ],
+)
+@pytest.mark.usefixtures("classified")
+def test_settings_without_sense_are_one_line(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run(*tiny("affinity"), override)
+
+
+def test_an_interrupted_walk_goes_on_and_is_read(classified: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    partial, done = classified / RUN / "affinity.partial", classified / RUN / "affinity"
+    walk, walked = affinity.walk_cams, []
+
+    def stop_after_five(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
+        walked.append(1)
+        if len(walked) == 6:
+            raise RuntimeError("killed")
+        return walk(*args, **kwargs)
+
+    monkeypatch.setattr(affinity, "walk_cams", stop_after_five)
+    with pytest.raises(RuntimeError, match="killed"):
+        run(*tiny("affinity"))
+    monkeypatch.undo()
+    finished = {path.relative_to(partial): path.stat().st_mtime_ns for path in partial.glob("*/*/*")}
+    assert sum(path.parts[0] == "cams" for path in finished) == 5
+    assert sum(path.parts[0] == "labels" for path in finished) == 32
+    run(*tiny("affinity"))
+    assert {path: (done / path).stat().st_mtime_ns for path in finished} == finished
+
+    index = SceneIndex.read(classified / "scenes/synthetic_rgb_full")
+    tagged = read_tag_table(classified / RUN / "labels", index).select("train", tagged=True)
+    moved = 0
+    for tile, tags in zip(tagged.tiles, tagged.tags, strict=True):
+        before, after = (
+            read_cams(cam_path(classified / RUN / stage / "cams", tile), len(tags))
+            for stage in ("cam", "affinity")
+        )
+        assert after.shape == (len(tags), tile.height, tile.width)
+        assert 0 <= after.min() <= after.max() <= 1
+        assert not after[tags == 0].any()
+        seen = before.max(axis=(1, 2)) > 0.99  # after one epoch some classes are seen nowhere
+        assert (after[seen].max(axis=(1, 2)) > 0.99).all()
+        moved += not np.allclose(before, after, atol=0.01)
+        label = read_png(done / "labels" / tile.scene / f"{tile.name}.png")
+        assert set(np.unique(label)) <= {*np.flatnonzero(tags), IGNORE}
+    assert moved > len(tagged.tiles) / 2
+    assert [row.name for row in read_rows(done)] == ["CAM + random walk"]
+
+    run(*tiny("pseudo"), "stage.cams=affinity")
+    manifest = Manifest.read(classified / RUN / "pseudo")
+    assert manifest is not None
+    assert set(manifest.inputs) == {"prepare", "labels", "affinity"}
+    for tile in tagged.tiles[:4]:
+        cams = read_cams(cam_path(done / "cams", tile), index.palette.num_classes)
+        argmax = read_png(classified / RUN / "pseudo/cam_argmax" / tile.scene / f"{tile.name}.png")
+        np.testing.assert_array_equal(argmax, cams.argmax(axis=0))
+
+    run(*tiny("report"))
+    results = json.loads((classified / RUN / "report/results.json").read_text())
+    assert list(results) == ["CAM", "CAM + random walk", "pseudo mask"]
+    page = (classified / RUN / "report/report.html").read_text()
+    assert page.count("<h2>Class activation maps of 2_1") == 2
+    assert page.count("<h2>Class activation maps after the random walk of 2_1") == 2
+
+
+@pytest.mark.parametrize(
+    ("overrides", "last", "runs"),
+    [
+        ([], "report", False),
+        (["stage.pseudo.cams=affinity"], "report", True),
+        (["stage.pseudo.cams=affinity"], "cam", False),
+        ([], "affinity", True),
+    ],
+)
+def test_all_runs_the_walk_where_it_is_wanted(overrides: list[str], last: str, *, runs: bool) -> None:
+    names = ["prepare", "labels", "cam", "affinity", "pseudo", "seg", "refine", "report"]
+    story = _story(compose_config([*tiny(), *overrides]), names[: names.index(last) + 1])
+    assert ("affinity" in story) is runs
+    assert [name for name in names if name in story] == story
+    assert set(names[: names.index(last) + 1]) - set(story) <= {"affinity"}
+
+
+def test_unknown_cams_are_refused_before_anything_runs(run_here: Run) -> None:
+    with pytest.raises(UserError, match=r"stage\.cams=walked of stage=pseudo: choose one of cam, affinity"):
+        run_here(*tiny(), "stage.pseudo.cams=walked")
+    assert not Path("scenes").exists()
