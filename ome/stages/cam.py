@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 
@@ -15,6 +14,7 @@ from ome.data.tags import TagTable
 from ome.data.tiles import evenly_spaced
 from ome.networks.seam import SeamNetwork
 from ome.progress import meter
+from ome.pseudo.uncertainty import strongest
 from ome.stages.classifying import CamPredictor, build_classifier
 from ome.stages.fitting import train
 from ome.stages.labels import read_tag_table
@@ -104,13 +104,10 @@ def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
 
 
 def _score(folder: Path, reader: SceneReader, tagged: TagTable) -> list[Any]:
-    """Scores the strongest tagged class at each pixel against the reference where there is one."""
+    """Scores the strongest class at each pixel against the reference where there is one."""
     scorer = TileScorer(reader)
     for tile in tagged.tiles:
-        tags = tagged.by_name[tile.name]
-        cams = read_cams(cam_path(folder / "cams", tile), len(tags))
-        cams[tags == 0] = -1
-        scorer.add(tile, cams.argmax(axis=0).astype(np.uint8))
+        scorer.add(tile, strongest(read_cams(cam_path(folder / "cams", tile), len(tagged.names))))
     return scorer.rows("CAM", "train tiles")
 
 

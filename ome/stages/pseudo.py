@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.geo.raster import read_png, write_grey_png, write_palette_png
 from ome.progress import Meter, meter
@@ -19,7 +20,7 @@ from ome.pseudo.uncertainty import pseudo_label
 from ome.stages.classifying import CamPredictor
 from ome.stages.labels import read_tag_table
 from ome.stages.scored import Row, TileScorer, write_rows
-from ome.stages.settings import crf_of, crf_threads, scene_reader
+from ome.stages.settings import crf_of, crf_threads, labelling_of, scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import barrier, is_leader, share
 
@@ -35,20 +36,24 @@ def run(work: Work) -> dict[str, Any]:
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     table = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
-    tiles, cams = table.tiles, work.inputs["cam"] / "cams"
-    written = cams.is_dir()
-    stacks_of: StacksOf
-    if written:
-        stacks_of = partial(_read_stacks, cams, index.palette.num_classes)
-    else:
-        stacks_of = CamPredictor.trained(work.config, work.inputs["cam"], reader, table)
+    tiles = table.tiles
+    stacks_of = cam_stacks(work.config, work.inputs["cam"], reader, table)
     write_pseudo_labels(work.config, work.folder, reader, tiles, stacks_of)
     barrier()
     if is_leader():
+        written = (work.inputs["cam"] / "cams").is_dir()
         rows = [] if written else score_masks(work.folder, "cam_argmax", reader, tiles, "CAM")
         rows += score_masks(work.folder, "masks", reader, tiles, "pseudo mask")
         write_rows(work.folder, rows)
     return {"tiles": len(tiles), **weight_levels(work.folder, tiles)}
+
+
+def cam_stacks(config: DictConfig, folder: Path, reader: SceneReader, table: TagTable) -> StacksOf:
+    """Gives the CAMs that a stage left in a folder, or where it left none those of its classifier."""
+    cams = folder / "cams"
+    if cams.is_dir():
+        return partial(_read_stacks, cams, reader.index.palette.num_classes)
+    return CamPredictor.trained(config, folder, reader, table)
 
 
 def _read_stacks(cams: Path, num_classes: int, chunk: Sequence[Tile]) -> list[NDArray[np.float32]]:
@@ -73,7 +78,7 @@ def write_pseudo_labels(
     The CRF of a tile depends on that tile alone, so the result is the same for any number of threads.
 
     Args:
-        config: With the response scales under `stage`, the CRF's constants under `crf` and the hardware.
+        config: With the settings of the pseudo labels under `stage`, the CRF's under `crf`, and the hardware.
         folder: Where the three folders are made.
         reader: Reads the images.
         tiles: All tiles, of every process.
@@ -81,12 +86,11 @@ def write_pseudo_labels(
     """
     mine = share(tiles)
     missing = [tile for tile in mine if not mask_path(folder, "masks", tile).exists()]
-    crf_for = crf_of(config)
-    scales = tuple(float(scale) for scale in config.stage.response_scales)
+    crf_for, labelling = crf_of(config), labelling_of(config)
     colours = reader.index.palette.flat()
 
     def label(tile: Tile, image: NDArray[np.uint8], stack: NDArray[np.float32], shown: Meter) -> None:
-        made = pseudo_label(crf_for(image), stack, scales, normalisation=config.crf.normalisation)
+        made = pseudo_label(crf_for(image), stack, labelling)
         write_grey_png(mask_path(folder, "weights", tile), made.weight)
         write_palette_png(mask_path(folder, "cam_argmax", tile), made.cam_argmax, colours)
         # The mask comes last: where it is, the tile is done.
