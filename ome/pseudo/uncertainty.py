@@ -137,18 +137,19 @@ def with_background(cam: Float, power: float | None) -> Float:
 def strongest(maps: Float) -> NDArray[np.uint8]:
     """Tells which class is strongest at each pixel.
 
-    Maps that are 0 everywhere (classes that the tags exclude) win nothing, not even where all maps are 0.
+    Maps that are 0 everywhere (classes that the tags exclude) win nothing, not even where all others are 0.
 
     Args:
         maps: (C, H, W), C up to 255, not negative.
 
     Returns:
-        (H, W) uint8 index of the largest value, the lower one where two are equal.
+        (H, W) uint8 index of the largest value, the lower one where two are equal; 0 where all maps are 0.
     """
-    responding = np.flatnonzero(maps.any(axis=(1, 2)))
-    if len(responding) in {0, len(maps)}:
-        return maps.argmax(0).astype(np.uint8)
-    return responding.astype(np.uint8)[maps[responding].argmax(0)]
+    responding = np.flatnonzero(maps.any(axis=(1, 2))).astype(np.uint8)
+    if len(responding) == 0:
+        return np.zeros(maps.shape[1:], dtype=np.uint8)
+    winners: NDArray[np.uint8] = responding[maps[responding].argmax(0)]
+    return winners
 
 
 def ignore_background(argmax: NDArray[np.uint8], num_classes: int) -> NDArray[np.uint8]:

@@ -83,7 +83,8 @@ class ThresholdCurves:
     @property
     def _reached(self) -> NDArray[np.int64]:
         """Pixels with value >= t, (C, 2, T)."""
-        return self.counts[:, :, ::-1].cumsum(axis=2)[:, :, -2::-1]
+        from_above = np.cumsum(self.counts[:, :, ::-1], axis=2)
+        return from_above[:, :, -2::-1]
 
     @property
     def _correct(self) -> NDArray[np.int64]:
@@ -91,11 +92,13 @@ class ThresholdCurves:
 
     @property
     def _found(self) -> NDArray[np.int64]:
-        return self._reached.sum(axis=1)
+        found: NDArray[np.int64] = self._reached.sum(axis=1)
+        return found
 
     @property
     def _own(self) -> NDArray[np.int64]:
-        return self.counts[:, 1].sum(axis=1, keepdims=True)
+        own: NDArray[np.int64] = self.counts[:, 1].sum(axis=1, keepdims=True)
+        return own
 
 
 def threshold_table(curves: ThresholdCurves) -> tuple[list[str], list[list[str]]]:
