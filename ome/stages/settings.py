@@ -41,6 +41,7 @@ def settings_of(
     if selected["name"] == "all":
         own = selected[name]
     else:
+        # An experiment may say how far `stage=all` goes, which is no setting of the stage.
         shared = {key: value for key, value in selected.items() if key not in {*stages, "until"}}
         own = OmegaConf.merge(shared, selected.get(name) or {})
         for override in OverridesParser.create().parse_overrides(list(overrides)):
