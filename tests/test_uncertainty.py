@@ -7,8 +7,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ome.errors import UserError
 from ome.pseudo.crf import DenseCrf
-from ome.pseudo.uncertainty import RESPONSE_SCALES, certainty_weight, pseudo_label, response_variance
+from ome.pseudo.uncertainty import (
+    RESPONSE_SCALES,
+    Labelling,
+    certainty_weight,
+    pseudo_label,
+    response_variance,
+    strongest,
+)
 
 GOLDEN = Path(__file__).parent / "golden"
 Array = NDArray[Any]
@@ -102,15 +110,81 @@ def test_scales_above_two_change_the_vote() -> None:
     np.testing.assert_allclose(variance, [[2 / 9, 0.0]])
 
 
+def test_a_background_map_takes_the_pixels_where_no_class_responds() -> None:
+    # 1 - maximum: .1 .7 / 1 .5, to the power 4: .0001 .2401 / 1 .0625.
+    cam = np.array([[[0.9, 0.2], [0.0, 0.5]], [[0.1, 0.3], [0.0, 0.5]]], np.float32)
+    for mask in ("crf", "cam"):
+        label = pseudo_label(NoCrf(), cam, Labelling(mask=mask, background=1.0))
+        np.testing.assert_array_equal(label.mask, [[0, 255], [255, 0]])
+        np.testing.assert_array_equal(label.cam_argmax, label.mask)
+        np.testing.assert_allclose(label.probabilities[2], [[0.1, 0.7], [1.0, 0.5]], rtol=1e-6)
+        label = pseudo_label(NoCrf(), cam, Labelling(mask=mask, background=4.0))
+        np.testing.assert_array_equal(label.mask, [[0, 1], [255, 0]])
+    # In the last pixel .5 for class 0 stands against .5 for the background: scaled, class 0 wins 3 of 6.
+    label = pseudo_label(NoCrf(), cam, Labelling(normalisation="absolute", background=1.0))
+    np.testing.assert_array_equal(label.weight, [[255, 255], [255, 0]])
+
+
+def test_a_background_map_goes_through_the_crf_as_one_more_class() -> None:
+    golden = np.load(GOLDEN / "uncertainty_a.npz", allow_pickle=False)
+    cam, crf = golden["cam"].astype(np.float32), DenseCrf(golden["image"])
+    label = pseudo_label(crf, cam, Labelling(background=2.0))
+    expected = crf.infer(np.concatenate([cam, (1 - cam.max(0, keepdims=True)).clip(0) ** 2])).argmax(0)
+    assert 0 < (expected == len(cam)).mean() < 1
+    np.testing.assert_array_equal(label.mask == 255, expected == len(cam))
+    np.testing.assert_array_equal(label.mask[label.mask < 255], expected[expected < len(cam)])
+
+
+class SwapsLast(NoCrf):
+    """Gives the last pixel to the other of two classes."""
+
+    def infer(self, probabilities: Array) -> Array:
+        swapped = probabilities.astype(np.float32)
+        swapped[:, :, -1] = swapped[::-1, :, -1]
+        return swapped
+
+
+def test_disagreement_lowers_the_weight_by_its_factor() -> None:
+    cam = one_row([0.9, 0.1, 0.2], [0.1, 0.9, 0.7])
+    label = pseudo_label(SwapsLast(), cam, Labelling(agreement=0.5))
+    np.testing.assert_array_equal(label.mask, [[0, 1, 0]])
+    np.testing.assert_array_equal(label.cam_argmax, [[0, 1, 1]])
+    np.testing.assert_array_equal(label.weight, [[255, 255, 127]])
+    np.testing.assert_array_equal(pseudo_label(SwapsLast(), cam).weight, 255)
+    chosen = pseudo_label(SwapsLast(), cam, Labelling(mask="cam", agreement=0.0))
+    np.testing.assert_array_equal(chosen.mask, [[0, 1, 1]])
+    np.testing.assert_array_equal(chosen.weight, [[255, 255, 0]])
+
+
+def test_a_class_that_never_responds_wins_nothing() -> None:
+    maps = one_row([0.0, 0.0, 0.0], [0.5, 0.0, 0.1], [0.2, 0.0, 0.3])
+    np.testing.assert_array_equal(strongest(maps), [[1, 1, 2]])
+    np.testing.assert_array_equal(strongest(np.zeros_like(maps)), 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mask": "both"}, "mask is both; choose crf or cam"),
+        ({"normalisation": "scene"}, "normalisation is scene; choose tile or absolute"),
+        ({"background": 0.0}, "background is 0.0; give a power above 0, or null"),
+        ({"agreement": 1.5}, "agreement is 1.5; give a factor of 0 to 1"),
+        ({"response_scales": ()}, r"response_scales is \[\]; give numbers above 0, at least one"),
+        ({"response_scales": (1.0, 0.0)}, r"response_scales is \[1.0, 0.0\]; give numbers above 0"),
+    ],
+)
+def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        Labelling(**settings)
+
+
 def test_ill_formed_arguments_are_refused() -> None:
     cam = np.zeros((2, 3, 3), np.float32)
     with pytest.raises(ValueError, match=r"lies in 0\.\.1"):
         pseudo_label(NoCrf(), cam + 2)
     with pytest.raises(ValueError, match=r"lies in 0\.\.1"):
         pseudo_label(NoCrf(), cam + np.nan)
-    with pytest.raises(ValueError, match="response scales"):
-        pseudo_label(NoCrf(), cam, scales=())
-    with pytest.raises(ValueError, match="response scales"):
-        pseudo_label(NoCrf(), cam, scales=(1.0, 0.0))
     with pytest.raises(ValueError, match="1 to 255 classes"):
         pseudo_label(NoCrf(), cam[0])
+    with pytest.raises(ValueError, match="254 and a background"):
+        pseudo_label(NoCrf(), np.zeros((255, 1, 1)), Labelling(background=1.0))

@@ -9,17 +9,56 @@ Names of dimensions: C classes of the data set, K classes present in the CRF's m
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.errors import UserError
+from ome.ignore import IGNORE
 from ome.pseudo.crf import Crf
 from ome.pseudo.simplices import Float
 
 RESPONSE_SCALES: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 LARGEST_VARIANCE: Final = 0.25  # of a boolean
 Normalisation = Literal["tile", "absolute"]
+NORMALISATIONS: Final[tuple[Normalisation, ...]] = get_args(Normalisation)
+MaskSource = Literal["crf", "cam"]
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """How the class maps of a tile become pseudo labels.
+
+    Args:
+        response_scales: Powers to which one class at a time is raised, at least one, all above 0.
+        normalisation: "tile" stretches the uncertainty to 0..1 over the tile, "absolute" divides the variance
+            by the largest possible.
+        mask: Which argmax becomes the pseudo mask: that of the CRF, or that of the CAM.
+        background: Power of an additional background map, see `with_background`; None: no background.
+        agreement: Factor in [0, 1] on the weight of pixels where the two argmaxes differ; 1 changes nothing.
+
+    Raises:
+        UserError: If a value is out of its range.
+    """
+
+    response_scales: tuple[float, ...] = RESPONSE_SCALES
+    normalisation: Normalisation = "tile"
+    mask: MaskSource = "crf"
+    background: float | None = None
+    agreement: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, known in (("normalisation", NORMALISATIONS), ("mask", get_args(MaskSource))):
+            if getattr(self, name) not in known:
+                raise UserError(f"pseudo masks: {name} is {getattr(self, name)}; choose {' or '.join(known)}")
+        if not self.response_scales or not min(self.response_scales) > 0:
+            scales = list(self.response_scales)
+            raise UserError(f"pseudo masks: response_scales is {scales}; give numbers above 0, at least one")
+        if self.background is not None and not self.background > 0:
+            raise UserError(f"pseudo masks: background is {self.background}; give a power above 0, or null")
+        if not 0 <= self.agreement <= 1:
+            raise UserError(f"pseudo masks: agreement is {self.agreement}; give a factor of 0 to 1")
 
 
 @dataclass(frozen=True)
@@ -27,10 +66,10 @@ class PseudoLabel:
     """The pseudo labels of a tile.
 
     Args:
-        mask: (H, W) uint8, argmax of the CRF.
+        mask: (H, W) uint8, the pseudo mask; 255 where a background map wins.
         weight: (H, W) uint8, 255 certain, 0 most uncertain.
-        cam_argmax: (H, W) uint8, argmax of the CAM.
-        probabilities: (C, H, W) float32, the CRF's.
+        cam_argmax: (H, W) uint8, argmax of the CAM; 255 where a background map wins.
+        probabilities: (C, H, W) float32, the CRF's; (C + 1, H, W) where there is a background map.
     """
 
     mask: NDArray[np.uint8]
@@ -39,44 +78,83 @@ class PseudoLabel:
     probabilities: Float
 
 
-def pseudo_label(
-    crf: Crf,
-    cam: NDArray[np.floating],
-    scales: Sequence[float] = RESPONSE_SCALES,
-    normalisation: Normalisation = "tile",
-) -> PseudoLabel:
+def pseudo_label(crf: Crf, cam: NDArray[np.floating], labelling: Labelling | None = None) -> PseudoLabel:
     """Makes the pseudo mask of a tile and its weights.
+
+    A background map is one more class to the CRF and to the response scaling.
 
     Args:
         crf: The CRF of the tile's image.
         cam: (C, H, W) normalised CAM in [0, 1]; 0 for classes that the tags exclude.
-        scales: Powers to which one class at a time is raised, all above 0.
-        normalisation: "tile" stretches the uncertainty to 0..1 over the tile, "absolute" divides the
-            variance by the largest possible.
+        labelling: Settings; by default those of the paper.
 
     Returns:
         The pseudo labels.
 
     Raises:
-        ValueError: If the CAM is not (C, H, W) in [0, 1], has more than 255 classes, or `scales` is empty or
-            has a scale that is not above 0.
+        ValueError: If the CAM is not (C, H, W) in [0, 1] or has, with a background map, more than 255 maps.
     """
+    labelling = labelling or Labelling()
     cam = np.asarray(cam, np.float32)
-    if cam.ndim != 3 or not 0 < len(cam) <= 255:
-        raise ValueError(f"a CAM is (C, H, W) with 1 to 255 classes, not {cam.shape}")
+    if cam.ndim != 3 or not 0 < len(cam) <= IGNORE - (labelling.background is not None):
+        raise ValueError(f"a CAM is (C, H, W) with 1 to 255 classes (254 and a background), not {cam.shape}")
     if not (cam.min() >= 0.0 and cam.max() <= 1.0 + 1e-4):
         raise ValueError(f"a normalised CAM lies in 0..1, not {cam.min()}..{cam.max()}")
-    if len(scales) == 0 or min(scales) <= 0:
-        raise ValueError(f"response scales are numbers above 0, at least one, not {list(scales)}")
-    probabilities = crf.infer(cam)
-    mask = probabilities.argmax(0).astype(np.uint8)
-    variance = response_variance(crf, cam[np.unique(mask)], scales)
+    maps = with_background(cam, labelling.background)
+    probabilities = crf.infer(maps)
+    crf_argmax, cam_argmax = strongest(probabilities), strongest(maps)
+    variance = response_variance(crf, maps[np.unique(crf_argmax)], labelling.response_scales)
+    weight = certainty_weight(variance, labelling.normalisation)
+    factor = np.where(crf_argmax == cam_argmax, 1.0, labelling.agreement)
+    num_classes = len(cam)
+    cam_mask = ignore_background(cam_argmax, num_classes)
     return PseudoLabel(
-        mask=mask,
-        weight=certainty_weight(variance, normalisation),
-        cam_argmax=cam.argmax(0).astype(np.uint8),
+        mask=cam_mask if labelling.mask == "cam" else ignore_background(crf_argmax, num_classes),
+        weight=np.floor(weight * factor).astype(np.uint8),
+        cam_argmax=cam_mask,
         probabilities=probabilities,
     )
+
+
+def with_background(cam: Float, power: float | None) -> Float:
+    """Appends a background map to a CAM.
+
+    Args:
+        cam: (C, H, W) float32 in [0, 1].
+        power: Alpha of AffinityNet (Ahn and Kwak, CVPR 2018, equation 2): the larger, the less background.
+
+    Returns:
+        (C + 1, H, W) float32, last of all (1 - maximum of the CAM over classes) ** alpha; the CAM itself
+        where `power` is None.
+    """
+    if power is None:
+        return cam
+    # A normalised CAM may exceed 1 by rounding.
+    rest = np.maximum(1.0 - cam.max(axis=0, keepdims=True), 0.0) ** np.float32(power)
+    return np.concatenate([cam, rest])
+
+
+def strongest(maps: Float) -> NDArray[np.uint8]:
+    """Tells which class is strongest at each pixel.
+
+    Maps that are 0 everywhere (classes that the tags exclude) win nothing, not even where all others are 0.
+
+    Args:
+        maps: (C, H, W), C up to 255, not negative.
+
+    Returns:
+        (H, W) uint8 index of the largest value, the lower one where two are equal; 0 where all maps are 0.
+    """
+    responding = np.flatnonzero(maps.any(axis=(1, 2))).astype(np.uint8)
+    if len(responding) == 0:
+        return np.zeros(maps.shape[1:], dtype=np.uint8)
+    winners: NDArray[np.uint8] = responding[maps[responding].argmax(0)]
+    return winners
+
+
+def ignore_background(argmax: NDArray[np.uint8], num_classes: int) -> NDArray[np.uint8]:
+    """Replaces the index of the background map, C, by 255: no class of the data set."""
+    return np.where(argmax < num_classes, argmax, np.uint8(IGNORE))
 
 
 def response_variance(crf: Crf, maps: Float, scales: Sequence[float]) -> NDArray[np.float64]:

@@ -99,22 +99,22 @@ class Scores:
     @property
     def iou(self) -> NDArray[np.float64]:
         """Intersection over union, (C,); nan where a class is in neither reference nor prediction."""
-        return _ratio(self._correct, self._reference + self._predicted - self._correct)
+        return ratio(self._correct, self._reference + self._predicted - self._correct)
 
     @property
     def precision(self) -> NDArray[np.float64]:
         """Share of the pixels predicted as a class that are of it, (C,); nan where none is predicted."""
-        return _ratio(self._correct, self._predicted)
+        return ratio(self._correct, self._predicted)
 
     @property
     def recall(self) -> NDArray[np.float64]:
         """Share of the pixels of a class that are predicted as it, (C,); nan where the reference has none."""
-        return _ratio(self._correct, self._reference)
+        return ratio(self._correct, self._reference)
 
     @property
     def f1(self) -> NDArray[np.float64]:
         """Harmonic mean of precision and recall (Dice), (C,); nan where `iou` is."""
-        return _ratio(2 * self._correct, self._reference + self._predicted)
+        return ratio(2 * self._correct, self._reference + self._predicted)
 
     @property
     def miou(self) -> float:
@@ -129,19 +129,19 @@ class Scores:
     @property
     def oa(self) -> float:
         """Overall accuracy: the share of counted pixels that are right."""
-        return float(_ratio(self._correct.sum(), self._total))
+        return float(ratio(self._correct.sum(), self._total))
 
     @property
     def kappa(self) -> float:
         """Cohen's kappa: accuracy beyond chance; nan where chance alone is always right."""
-        chance = _ratio((self._reference * self._predicted).sum(), self._total**2)
-        return float(_ratio(self.oa - chance, 1 - chance))
+        chance = ratio((self._reference * self._predicted).sum(), self._total**2)
+        return float(ratio(self.oa - chance, 1 - chance))
 
     @property
     def fwiou(self) -> float:
         """IoU weighted by each class's share of the reference."""
         present = self._reference > 0
-        return float(_ratio((self._reference[present] * self.iou[present]).sum(), self._total))
+        return float(ratio((self._reference[present] * self.iou[present]).sum(), self._total))
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: names and matrix, and for readers without this package the scores (nan as null)."""
@@ -217,7 +217,8 @@ def _tensor(labels: Labels) -> Tensor:
     return torch.from_numpy(np.array(labels, order="C"))
 
 
-def _ratio(numerator: Any, denominator: Any) -> NDArray[np.float64]:  # noqa: ANN401 - scalars and arrays alike
+def ratio(numerator: Any, denominator: Any) -> NDArray[np.float64]:  # noqa: ANN401 - scalars and arrays alike
+    """Quotient of arrays or scalars, float64; nan where the denominator is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         quotient = np.asarray(numerator, dtype=np.float64) / np.asarray(denominator, dtype=np.float64)
     return np.where(np.asarray(denominator) == 0, np.nan, quotient)

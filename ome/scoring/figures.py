@@ -95,7 +95,7 @@ def tag_counts_figure(names: Sequence[str], tiles: Mapping[str, int], dropped: M
     axes.set_xlabel("tiles with the class", fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
-    _plain(axes)
+    plain(axes)
     axes.tick_params(axis="y", length=0, labelsize=9)
     figure.legend(loc="outside upper center", ncols=2, fontsize=8, frameon=False)
     return figure
@@ -124,7 +124,7 @@ def curves_figure(curves: Mapping[str, Curve]) -> Figure:
         if index > len(curves) - columns:
             axes.set_xlabel("step", fontsize=8)
         axes.grid(visible=True, linewidth=0.4, alpha=0.6)
-        _plain(axes)
+        plain(axes)
     return figure
 
 
@@ -151,7 +151,7 @@ def spreads_figure(bars: Mapping[str, Spread], label: str) -> Figure:
     axes.invert_yaxis()
     axes.set_xlim(0, 1.25 * max([1.0, *np.nan_to_num(means)]))  # room for the numbers
     axes.set_xlabel(label, fontsize=9)
-    _plain(axes)
+    plain(axes)
     axes.tick_params(axis="y", length=0)
     return figure
 
@@ -204,6 +204,7 @@ def _heat_map(values: NDArray[Any], names: Sequence[str], *, decimals: int, maxi
     return figure
 
 
-def _plain(axes: Axes) -> None:
+def plain(axes: Axes) -> None:
+    """Takes away two of a chart's four borders, and makes its numbers small."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)

@@ -27,7 +27,7 @@ from ome.stages.fitting import train
 from ome.stages.labels import read_tag_table
 from ome.stages.scored import score_cams, write_rows
 from ome.stages.settings import augmentation, crf_of, crf_threads, hardware, scene_reader
-from ome.stages.stacks import StacksOf, stacks_from, work_on_tiles
+from ome.stages.stacks import StacksOf, cam_source, stacks_from, work_on_tiles
 from ome.stages.stage import Stage, Work
 from ome.training.affinity import AffinityLearner
 from ome.training.distributed import barrier, is_leader, share
@@ -158,4 +158,5 @@ STAGE = Stage(
         "trainer.accelerator",
         "trainer.precision",
     ),
+    wanted=lambda config: cam_source(config.stage.pseudo.cams) == "affinity",
 )

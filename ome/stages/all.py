@@ -5,25 +5,22 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from ome.errors import UserError
-from ome.stages import affinity, cam, compare, labels, prepare, pseudo, refine, report, seg
+from ome.stages import ablation, affinity, cam, compare, labels, prepare, pseudo, refine, report, seg
 from ome.stages.settings import settings_of
 from ome.stages.stage import Stage, execute
 
 STAGES: dict[str, Stage] = {
     module.STAGE.name: module.STAGE
-    for module in (prepare, labels, cam, affinity, pseudo, seg, refine, report)
+    for module in (prepare, labels, cam, affinity, pseudo, ablation, seg, refine, report)
 }
 """Every stage, in the order of the story."""
-
-OPTIONAL = ("affinity",)
-"""Stages that `stage=all` runs only where another one needs their result."""
 
 SIDE_STAGES: dict[str, Stage] = {module.STAGE.name: module.STAGE for module in (compare,)}
 """Stages that run only when they are named."""
 
 
 def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> None:
-    """Runs the selected stage, or with `stage=all` every stage up to `stage.until`.
+    """Runs the selected stages.
 
     Args:
         config: The composed configuration.
@@ -32,18 +29,7 @@ def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     Raises:
         UserError: See `execute`; or the stage does not exist.
     """
-    selected = config.stage.name
-    names = list(STAGES)
-    if selected == "all":
-        last = config.stage.until
-        if last not in STAGES:
-            raise UserError(f"stage.until={last} is no stage: choose one of {', '.join(names)}")
-        names = _story(config, names[: names.index(last) + 1])
-    elif selected in {**STAGES, **SIDE_STAGES}:
-        names = [selected]
-    else:
-        known = ", ".join([*STAGES, *SIDE_STAGES, "all"])
-        raise UserError(f"stage={selected} is no stage: choose one of {known}")
+    names = selected_stages(config)
     for name in names:
         execute(
             {**STAGES, **SIDE_STAGES}[name], settings_of(config, name, STAGES, overrides), force=config.force
@@ -52,7 +38,20 @@ def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> None:
         report.show(config)
 
 
-def _story(config: DictConfig, names: list[str]) -> list[str]:
-    """The stages up to the last of `names`, without optional ones that none of the others needs."""
-    needed = {need for name in names for need in STAGES[name].needed(settings_of(config, name, STAGES))}
-    return [name for name in names if name not in OPTIONAL or name in needed or name == names[-1]]
+def selected_stages(config: DictConfig) -> list[str]:
+    """Names the stages to run: the selected one, or with `stage=all` every wanted one up to `stage.until`.
+
+    Raises:
+        UserError: The stage does not exist.
+    """
+    selected = config.stage.name
+    if selected == "all":
+        last = config.stage.until
+        if last not in STAGES:
+            raise UserError(f"stage.until={last} is no stage: choose one of {', '.join(STAGES)}")
+        before = list(STAGES.values())[: list(STAGES).index(last)]
+        return [*(stage.name for stage in before if stage.wanted is None or stage.wanted(config)), last]
+    if selected in {**STAGES, **SIDE_STAGES}:
+        return [selected]
+    known = ", ".join([*STAGES, *SIDE_STAGES, "all"])
+    raise UserError(f"stage={selected} is no stage: choose one of {known}")

@@ -10,18 +10,14 @@ from omegaconf import DictConfig
 
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tiles import Tile
-from ome.errors import UserError
 from ome.geo.raster import read_png, write_grey_png, write_palette_png
 from ome.pseudo.uncertainty import pseudo_label
 from ome.stages.labels import read_tag_table
 from ome.stages.scored import Row, TileScorer, write_rows
-from ome.stages.settings import crf_of, crf_threads, scene_reader
-from ome.stages.stacks import StacksOf, stacks_from, work_on_tiles
+from ome.stages.settings import crf_of, crf_threads, labelling_of, scene_reader
+from ome.stages.stacks import StacksOf, cam_source, stacks_from, work_on_tiles
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import barrier, is_leader, share
-
-CAM_STAGES = ("cam", "affinity")
-"""Stages whose CAMs can become pseudo masks."""
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -30,11 +26,11 @@ def run(work: Work) -> dict[str, Any]:
     reader = scene_reader(work.config, index)
     table = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
     tiles, cams = table.tiles, work.inputs[work.settings.cams]
-    written = (cams / "cams").is_dir()
     stacks_of = stacks_from(work.config, cams, reader, table)
     write_pseudo_labels(work.config, work.folder, reader, tiles, stacks_of)
     barrier()
     if is_leader():
+        written = (cams / "cams").is_dir()
         rows = [] if written else score_masks(work.folder, "cam_argmax", reader, tiles, "CAM")
         rows += score_masks(work.folder, "masks", reader, tiles, "pseudo mask")
         write_rows(work.folder, rows)
@@ -59,18 +55,17 @@ def write_pseudo_labels(
     The CRF of a tile depends on that tile alone, so the result is the same for any number of threads.
 
     Args:
-        config: With the response scales under `stage`, the CRF's constants under `crf` and the hardware.
+        config: With the settings of the pseudo labels under `stage`, the CRF's under `crf`, and the hardware.
         folder: Where the three folders are made.
         reader: Reads the images.
         tiles: All tiles, of every process.
         stacks_of: Gives their class maps.
     """
-    crf_for = crf_of(config)
-    scales = tuple(float(scale) for scale in config.stage.response_scales)
+    crf_for, labelling = crf_of(config), labelling_of(config)
     colours = reader.index.palette.flat()
 
     def label(tile: Tile, image: NDArray[np.uint8], stack: NDArray[np.float32]) -> None:
-        made = pseudo_label(crf_for(image), stack, scales, normalisation=config.crf.normalisation)
+        made = pseudo_label(crf_for(image), stack, labelling)
         write_grey_png(mask_path(folder, "weights", tile), made.weight)
         write_palette_png(mask_path(folder, "cam_argmax", tile), made.cam_argmax, colours)
         # The mask comes last: where it is, the tile is done.
@@ -107,10 +102,7 @@ def weight_levels(folder: Path, tiles: Sequence[Tile]) -> dict[str, Any]:
 
 
 def _needs(config: DictConfig) -> tuple[str, ...]:
-    source = config.stage.cams
-    if source not in CAM_STAGES:
-        raise UserError(f"stage.cams={source} of stage=pseudo: choose one of {', '.join(CAM_STAGES)}")
-    return "prepare", "labels", source
+    return "prepare", "labels", cam_source(config.stage.cams)
 
 
 STAGE = Stage("pseudo", run, needs=_needs, reads=("crf", "dataset.channels", "trainer.accelerator"))

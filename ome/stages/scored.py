@@ -12,6 +12,8 @@ from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.files import read_json, write_json
+from ome.ignore import IGNORE
+from ome.pseudo.uncertainty import strongest
 from ome.scoring.confusion import Scores, confusion_matrix
 
 NAME = "scores.json"
@@ -47,31 +49,47 @@ def read_rows(folder: Path) -> list[Row]:
 
 
 class TileScorer:
-    """Adds up one confusion matrix over tiles; tiles of scenes without a reference are left out."""
+    """Adds up one confusion matrix over tiles.
+
+    Left out are tiles of scenes without a reference, and pixels that the mask decides nothing about (255).
+    """
 
     def __init__(self, reader: SceneReader) -> None:
         self._reader = reader
         self._names = reader.index.palette.names
         self._matrix = np.zeros((len(self._names), len(self._names)), dtype=np.int64)
         self._tiles = 0
+        self._pixels = 0
 
     def add(self, tile: Tile, mask: NDArray[np.uint8]) -> None:
-        """Compares a predicted mask (H, W) of class indices with the tile's reference."""
+        """Compares a predicted mask (H, W) of class indices or 255 with the tile's reference."""
         if self._reader.has_mask(tile.scene):
-            self._matrix += confusion_matrix(mask, self._reader.mask(tile), len(self._names))
+            reference = self._reader.mask(tile)
+            decided = np.where(mask == IGNORE, mask, reference)
+            self._matrix += confusion_matrix(mask, decided, len(self._names))
             self._tiles += 1
+            self._pixels += int((reference != IGNORE).sum())
+
+    @property
+    def share(self) -> str:
+        """The share of the reference's pixels that was scored, e.g. `83.1 % of the pixels`; empty for all."""
+        scored = int(self._matrix.sum())
+        return "" if scored == self._pixels else f"{100 * scored / self._pixels:.1f} % of the pixels"
+
+    @property
+    def scores(self) -> Scores:
+        """The scores of what was added."""
+        return Scores(self._matrix, self._names)
 
     def rows(self, name: str, scored_on: str) -> list[Row]:
-        """One row, or none where there was no reference at all."""
-        return [Row(name, scored_on, Scores(self._matrix, self._names))] if self._tiles else []
+        """One row, or none where there was no reference at all; says so where only a share was scored."""
+        where = f"{scored_on}, {self.share}" if self.share else scored_on
+        return [Row(name, where, self.scores)] if self._tiles else []
 
 
 def score_cams(folder: Path, reader: SceneReader, tagged: TagTable, name: str) -> list[Row]:
-    """Scores the strongest tagged class at each pixel of the CAMs that a stage wrote in `folder`."""
+    """Scores the strongest class at each pixel of the CAMs that a stage wrote in `folder`."""
     scorer = TileScorer(reader)
     for tile in tagged.tiles:
-        tags = tagged.by_name[tile.name]
-        cams = read_cams(cam_path(folder / "cams", tile), len(tags))
-        cams[tags == 0] = -1
-        scorer.add(tile, cams.argmax(axis=0).astype(np.uint8))
+        scorer.add(tile, strongest(read_cams(cam_path(folder / "cams", tile), len(tagged.names))))
     return scorer.rows(name, "train tiles")

@@ -26,6 +26,7 @@ from ome.stages.stage import Work
 from ome.training.distributed import barrier, share
 from ome.training.fit import is_trained, load_network
 from ome.training.segmenter import UncertaintyWeightedSegmenter
+from ome.training.underfitting import PretendedUnderfitting
 
 
 def train_segmenter(
@@ -56,6 +57,7 @@ def train_segmenter(
         minimum_lr=recipe.minimum_lr,
         optimizer=recipe.optimizer,
         weighting=recipe.weighting,
+        underfit=PretendedUnderfitting(recipe.underfit, recipe.underfit_beta, recipe.underfit_k),
         freeze_batchnorm=config.segmenter.freeze_batchnorm,
     )
     train(work, module, data, folder, title)

@@ -16,6 +16,7 @@ from ome.data.transforms import Augmentation
 from ome.errors import UserError
 from ome.pseudo.crf import Crf, CrfParameters, DenseCrf, ReferenceDenseCrf
 from ome.pseudo.torch_crf import TorchCrf
+from ome.pseudo.uncertainty import Labelling
 from ome.training.fit import Hardware
 
 
@@ -40,7 +41,8 @@ def settings_of(
     if selected["name"] == "all":
         own = selected[name]
     else:
-        shared = {key: value for key, value in selected.items() if key not in stages}
+        # An experiment may say how far `stage=all` goes, which is no setting of the stage.
+        shared = {key: value for key, value in selected.items() if key not in {*stages, "until"}}
         own = OmegaConf.merge(shared, selected.get(name) or {})
         for override in OverridesParser.create().parse_overrides(list(overrides)):
             group, _, key = override.key_or_group.partition(".")
@@ -108,6 +110,22 @@ def crf_of(config: DictConfig) -> Callable[[NDArray[np.uint8]], Crf]:
         raise UserError(f"crf.backend={backend} is unknown: choose one of {', '.join(kinds)}")
     own = {"device": hardware(config).device()} if backend == "torch" else {}
     return partial(kinds[backend], parameters=CrfParameters(**plain), **own)
+
+
+def labelling_of(config: DictConfig) -> Labelling:
+    """How class maps become pseudo labels: as the stage says, and the CRF's normalisation.
+
+    Raises:
+        UserError: A value is out of its range.
+    """
+    settings = config.stage
+    return Labelling(
+        tuple(float(scale) for scale in settings.response_scales),
+        config.crf.normalisation,
+        settings.mask,
+        settings.background,
+        settings.agreement,
+    )
 
 
 def crf_threads(config: DictConfig) -> int:

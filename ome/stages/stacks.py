@@ -12,14 +12,25 @@ from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
+from ome.errors import UserError
 from ome.progress import meter
 from ome.stages.classifying import CamPredictor
+
+CAM_STAGES = ("cam", "affinity")
+"""Stages that leave CAMs."""
 
 CHUNK = 64
 """Tiles whose class maps are in memory at a time."""
 
 StacksOf = Callable[[Sequence[Tile]], Iterable[NDArray[np.float32]]]
 """Gives the normalised class maps (C, H, W) of each of some tiles."""
+
+
+def cam_source(name: str) -> str:
+    """Checks `stage.cams` of stage=pseudo, the name of the stage whose CAMs become pseudo masks."""
+    if name not in CAM_STAGES:
+        raise UserError(f"stage.cams={name} of stage=pseudo: choose one of {', '.join(CAM_STAGES)}")
+    return name
 
 
 def stacks_from(config: DictConfig, folder: Path, reader: SceneReader, tagged: TagTable) -> StacksOf:

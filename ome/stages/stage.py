@@ -58,6 +58,8 @@ class Stage:
         reads: Dotted configuration keys, beyond the stage's own settings, that change its result.
         sources: Identity of files outside the run that it reads (names, sizes, times), if any.
         version: Raised when a change of the code makes earlier results stale.
+        wanted: Tells from the configuration whether `stage=all` runs it on the way to a later stage; None
+            where it always does.
     """
 
     name: str
@@ -67,6 +69,7 @@ class Stage:
     reads: tuple[str, ...] = ()
     sources: Callable[[DictConfig], list[Any]] | None = None
     version: int = 1
+    wanted: Callable[[DictConfig], bool] | None = None
 
     def needed(self, config: DictConfig) -> tuple[str, ...]:
         """Names of the stages it needs, given the configuration with its settings under `stage`."""

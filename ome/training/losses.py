@@ -146,15 +146,17 @@ def _resize(maps: Tensor, size: torch.Size) -> Tensor:
 
 
 class PixelLoss(NamedTuple):
-    """Weighted cross-entropy over a batch, scalars.
+    """Weighted cross-entropy over a batch; scalars but for the first.
 
     Attributes:
+        losses: Weight times cross-entropy of each pixel, (B, H, W); 0 for ignored pixels.
         mean: `loss_sum` over the divisor.
         loss_sum: Sum over pixels of weight times cross-entropy.
         weight_sum: Sum of the weights of pixels that are not ignored.
         pixels: Number of pixels that are not ignored.
     """
 
+    losses: Tensor
     mean: Tensor
     loss_sum: Tensor
     weight_sum: Tensor
@@ -212,8 +214,9 @@ def pixel_cross_entropy(
     valid = target != ignore_index
     entropy = F.cross_entropy(logits.float(), target.long(), ignore_index=ignore_index, reduction="none")
     weight = torch.where(valid, weight.to(entropy.dtype), 0.0)
-    loss_sum = (entropy * weight).sum()
+    losses = entropy * weight
+    loss_sum = losses.sum()
     weight_sum = weight.sum()
     divisor = weight_sum if total_weight is None else torch.as_tensor(total_weight).to(loss_sum)
     mean = loss_sum / divisor.clamp_min(torch.finfo(loss_sum.dtype).tiny)
-    return PixelLoss(mean, loss_sum, weight_sum, valid.sum())
+    return PixelLoss(losses, mean, loss_sum, weight_sum, valid.sum())

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ome.networks.features import freeze_batchnorm
 from ome.training.losses import Weighting, pixel_cross_entropy, pixel_weights
 from ome.training.schedule import poly_lr
+from ome.training.underfitting import PretendedUnderfitting
 
 OptimizerName = Literal["sgd", "adamw"]
 
@@ -27,6 +28,7 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         minimum_lr: Where the decay ends.
         optimizer: `sgd` or `adamw`.
         weighting: How a pixel's weight of 0..255 enters the loss; see `pixel_weights`.
+        underfit: What becomes of the losses once their mean over all processes is low; by default nothing.
         freeze_batchnorm: Keep the statistics of the pretrained encoder's and the decoder's BatchNorm.
     """
 
@@ -42,6 +44,7 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         minimum_lr: float = 1e-4,
         optimizer: OptimizerName = "sgd",
         weighting: Weighting = "continuous",
+        underfit: PretendedUnderfitting | None = None,
         freeze_batchnorm: bool = False,
     ) -> None:
         super().__init__()
@@ -54,6 +57,7 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         self._minimum_lr = minimum_lr
         self._optimizer = optimizer
         self._weighting = weighting
+        self._underfit = underfit or PretendedUnderfitting()
         self._freeze_batchnorm = freeze_batchnorm
 
     def on_train_start(self) -> None:
@@ -72,12 +76,14 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         weighted = pixel_cross_entropy(self.network(image), mask, pixel_weights(weight, self._weighting))
         # URN's thresholded weights go with the mean over all pixels, the others with the weighted mean.
         divisor = weighted.pixels if self._weighting == "threshold" else weighted.weight_sum
-        divisor = divisor.detach().float()
+        sums = torch.stack([divisor, weighted.loss_sum]).detach().float()
         processes = self.trainer.world_size
         if processes > 1:
-            torch.distributed.all_reduce(divisor)
+            torch.distributed.all_reduce(sums)
+        divisor = sums[0].clamp_min(1.0)
+        losses = self._underfit(weighted.losses, mean=sums[1] / divisor)
         # DDP averages gradients over the processes; the factor turns that mean into the sum it has to be.
-        loss = weighted.loss_sum * processes / divisor.clamp_min(1.0)
+        loss = losses.sum() * processes / divisor
         self.log("train/loss", loss.detach())
         return loss
 

@@ -1,0 +1,79 @@
+"""Everything that can become the pseudo mask of a tile, side by side, to be compared with a reference."""
+
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.ignore import IGNORE
+from ome.pseudo.crf import Crf
+from ome.pseudo.simplices import Float
+from ome.pseudo.uncertainty import (
+    Normalisation,
+    certainty_weight,
+    ignore_background,
+    response_variance,
+    strongest,
+    with_background,
+)
+
+Mask = NDArray[np.uint8]
+WEIGHTS: Final[dict[str, Normalisation]] = {"weight": "tile", "absolute weight": "absolute"}
+"""What the weights of each normalisation are called."""
+AGREEMENT: Final = "both argmaxes agree"
+
+
+class Variants(NamedTuple):
+    """What can be made of the class maps of one tile.
+
+    Attributes:
+        masks: (H, W) uint8 class indices by name of the variant; 255 where it decides nothing.
+        crf: The one of them that is the CRF's, (H, W) uint8.
+        levels: By criterion, (H, W) uint8 levels that may tell where the CRF is right: the weights of both
+            normalisations, and 1 where the argmax of the maps is that of the CRF, else 0.
+    """
+
+    masks: dict[str, Mask]
+    crf: Mask
+    levels: dict[str, Mask]
+
+
+def mask_variants(
+    crf: Crf,
+    maps: Float,
+    title: str,
+    scales: Sequence[float],
+    backgrounds: Sequence[float] = (),
+    weights: Sequence[int] = (),
+) -> Variants:
+    """Makes the variants of a tile.
+
+    Args:
+        crf: The CRF of the tile's image.
+        maps: (C, H, W) float32 in [0, 1]; 0 for classes that the tags exclude.
+        title: What the maps are called, the first word of every name.
+        scales: Response scales, see `response_variance`.
+        backgrounds: Powers of background maps, see `with_background`; each makes two variants.
+        weights: Least weights in 0..255; each makes a variant for each normalisation.
+    """
+    argmax, crf_argmax = strongest(maps), strongest(crf.infer(maps))
+    stacks = {f"background alpha {power:g}": with_background(maps, power) for power in backgrounds}
+    masks = {f"{title} argmax": argmax}
+    for name, stack in stacks.items():
+        masks[f"{title} argmax, {name}"] = ignore_background(strongest(stack), len(maps))
+    masks[f"{title} + CRF"] = crf_argmax
+    for name, stack in stacks.items():
+        masks[f"{title} + CRF, {name}"] = ignore_background(strongest(crf.infer(stack)), len(maps))
+    variance = response_variance(crf, maps[np.unique(crf_argmax)], scales)
+    levels = {name: certainty_weight(variance, kind) for name, kind in WEIGHTS.items()}
+    for name, level in levels.items():
+        for least in weights:
+            masks[f"{title} + CRF, {name} >= {least}"] = _where(level >= least, crf_argmax)
+    agree = argmax == crf_argmax
+    masks[f"{title} + CRF, {AGREEMENT}"] = _where(agree, crf_argmax)
+    return Variants(masks, crf_argmax, {**levels, AGREEMENT: agree.astype(np.uint8)})
+
+
+def _where(kept: NDArray[np.bool_], mask: Mask) -> Mask:
+    return np.where(kept, mask, np.uint8(IGNORE))

@@ -1,0 +1,60 @@
+"""Whether a low weight means a wrong pixel: the error rate of a mask at each level of its weight."""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.ignore import IGNORE
+from ome.scoring.confusion import ratio
+from ome.scoring.tables import percent
+
+LEVELS = 256
+
+
+def error_counts(
+    levels: NDArray[np.uint8], mask: NDArray[np.uint8], reference: NDArray[np.uint8]
+) -> NDArray[np.int64]:
+    """Counts right and wrong pixels of a tile by level; counts of tiles simply add.
+
+    Args:
+        levels: (H, W) uint8, e.g. the weights of the mask.
+        mask: (H, W) class indices or 255.
+        reference: (H, W) class indices or 255.
+
+    Returns:
+        (256, 2) int64: right and wrong pixels at each level, without those that are 255 in mask or reference.
+    """
+    counted = (mask != IGNORE) & (reference != IGNORE)
+    wrong = (mask != reference)[counted].astype(np.int64)
+    return np.bincount(levels[counted].astype(np.int64) * 2 + wrong, minlength=2 * LEVELS).reshape(LEVELS, 2)
+
+
+def error_rates(counts: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Share of wrong pixels at each level, (256,); nan where there is no pixel."""
+    return ratio(counts[:, 1], counts.sum(axis=1))
+
+
+def calibration_table(criteria: Mapping[str, NDArray[np.int64]]) -> tuple[list[str], list[list[str]]]:
+    """Header and one row for each criterion and level that occurs, for `ome.files.write_csv`.
+
+    Args:
+        criteria: Sums of `error_counts` by what the levels are.
+
+    Returns:
+        Criterion, level, pixels, their share of all pixels and the error rate, both in percent.
+    """
+    rows = []
+    for name, counts in criteria.items():
+        pixels, rates = counts.sum(axis=1), error_rates(counts)
+        rows += [
+            [
+                name,
+                str(level),
+                str(pixels[level]),
+                percent(pixels[level] / pixels.sum()),
+                percent(rates[level]),
+            ]
+            for level in np.flatnonzero(pixels)
+        ]
+    return ["criterion", "level", "pixels", "share", "error rate"], rows

@@ -1,0 +1,166 @@
+"""CAMs -> one table of pseudo-mask variants: argmax, background, CRF, and the certain part of its mask."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from rich.table import Table
+
+from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.tiles import Tile, evenly_spaced
+from ome.errors import UserError
+from ome.files import write_csv
+from ome.progress import console, meter
+from ome.pseudo.variants import Variants, mask_variants
+from ome.scoring.ablation_figures import bars_figure, calibration_figure, thresholds_figure
+from ome.scoring.calibration import LEVELS, calibration_table, error_counts
+from ome.scoring.figures import save_figure
+from ome.scoring.tables import MEANS, csv_table, percent
+from ome.scoring.thresholds import THRESHOLDS, ThresholdCurves, threshold_counts, threshold_table
+from ome.stages.labels import read_tag_table
+from ome.stages.scored import Row, TileScorer, write_rows
+from ome.stages.settings import crf_of, crf_threads, scene_reader
+from ome.stages.stacks import CHUNK, StacksOf, stacks_from
+from ome.stages.stage import Stage, Work
+from ome.training.distributed import is_leader
+
+TITLES = {"cam": "CAM", "affinity": "affinity"}
+"""What the maps of each stage are called in the table."""
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Scores every variant on the same tiles, and the maps of each stage by threshold and by weight."""
+    if not is_leader():
+        return {}
+    index = SceneIndex.read(work.inputs["prepare"])
+    reader = scene_reader(work.config, index)
+    table = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
+    tiles = evenly_spaced([tile for tile in table.tiles if reader.has_mask(tile.scene)], work.settings.tiles)
+    if not tiles:
+        raise UserError(
+            "stage=ablation scores training tiles with a reference mask, and there are none with "
+            f"stage.tiles={work.settings.tiles}: prepare scenes with masks, or raise stage.tiles"
+        )
+    _check(work.settings)
+    rows: list[Row] = []
+    best: list[list[str]] = []
+    for stage in (stage for stage in TITLES if stage in work.inputs):
+        stacks_of = stacks_from(work.config, work.inputs[stage], reader, table)
+        sums = Sums(reader)
+        for tile, maps, variants in _variants(work.config, reader, tiles, stacks_of, TITLES[stage]):
+            sums.add(tile, maps, variants)
+        rows += sums.rows(f"{len(tiles)} train tiles")
+        curves = sums.curves()
+        best += [[stage, name, f"{at:.2f}", percent(iou)] for name, (at, iou) in curves.best().items()]
+        _write_details(work.folder, stage, curves, sums.errors)
+    write_csv(work.folder / "best_thresholds.csv", ["stage", "class", "threshold", "IoU"], best)
+    write_rows(work.folder, rows)
+    _write_table(work.folder, rows)
+    _show(rows, best)
+    return {"tiles": len(tiles), "rows": len(rows)}
+
+
+def _check(settings: DictConfig) -> None:
+    powers = [*settings.response_scales, *settings.backgrounds]
+    if not settings.response_scales or not min(powers) > 0:
+        raise UserError("stage.response_scales and stage.backgrounds are powers: give numbers above 0")
+    if not all(0 <= weight <= 255 for weight in settings.weights):
+        raise UserError(f"stage.weights={list(settings.weights)}: weights lie in 0..255")
+
+
+class Sums:
+    """What is counted over tiles for the maps of one stage."""
+
+    def __init__(self, reader: SceneReader) -> None:
+        self._reader = reader
+        self._scorers: dict[str, TileScorer] = {}
+        self._reached = np.zeros((reader.index.palette.num_classes, 2, len(THRESHOLDS) + 1), dtype=np.int64)
+        self.errors: dict[str, NDArray[np.int64]] = {}
+        """Sums of `error_counts` by criterion."""
+
+    def add(self, tile: Tile, maps: NDArray[np.float32], variants: Variants) -> None:
+        """Adds a tile that has a reference: its class maps (C, H, W) and what was made of them."""
+        reference = self._reader.mask(tile)
+        self._reached += threshold_counts(maps, reference)
+        for name, mask in variants.masks.items():
+            self._scorers.setdefault(name, TileScorer(self._reader)).add(tile, mask)
+        for name, levels in variants.levels.items():
+            empty = np.zeros((LEVELS, 2), dtype=np.int64)
+            self.errors[name] = self.errors.get(name, empty) + error_counts(levels, variants.crf, reference)
+
+    def curves(self) -> ThresholdCurves:
+        """The scores of each class over the thresholds of its map."""
+        return ThresholdCurves(self._reached, self._reader.index.palette.names)
+
+    def rows(self, scored_on: str) -> list[Row]:
+        """One row a variant, named with the share of pixels that it decides about where that is not all."""
+        shares = {name: f" ({made.share})" if made.share else "" for name, made in self._scorers.items()}
+        return [Row(name + shares[name], scored_on, made.scores) for name, made in self._scorers.items()]
+
+
+def _variants(
+    config: DictConfig, reader: SceneReader, tiles: Sequence[Tile], stacks_of: StacksOf, title: str
+) -> Iterator[tuple[Tile, NDArray[np.float32], Variants]]:
+    """Yields the tiles with their maps and variants; several are worked on at a time."""
+    settings, crf_for = config.stage, crf_of(config)
+    scales, backgrounds, weights = (
+        list(settings[key]) for key in ("response_scales", "backgrounds", "weights")
+    )
+
+    def made(image: NDArray[np.uint8], maps: NDArray[np.float32]) -> Variants:
+        return mask_variants(crf_for(image), maps, title, scales, backgrounds, weights)
+
+    with (
+        meter(f"variants of the {title} masks, tiles", len(tiles)) as shown,
+        ThreadPoolExecutor(crf_threads(config)) as pool,
+    ):
+        for start in range(0, len(tiles), CHUNK):
+            chunk = tiles[start : start + CHUNK]
+            stacks = list(stacks_of(chunk))
+            images = [reader.image(tile) for tile in chunk]
+            for tile, maps, variants in zip(chunk, stacks, pool.map(made, images, stacks), strict=True):
+                yield tile, maps, variants
+                shown.advance()
+
+
+def _write_details(
+    folder: Path, stage: str, curves: ThresholdCurves, errors: Mapping[str, NDArray[np.int64]]
+) -> None:
+    write_csv(folder / f"thresholds_{stage}.csv", *threshold_table(curves))
+    save_figure(folder / f"thresholds_{stage}.png", thresholds_figure(curves))
+    write_csv(folder / f"calibration_{stage}.csv", *calibration_table(errors))
+    save_figure(folder / f"calibration_{stage}.png", calibration_figure(errors))
+
+
+def _write_table(folder: Path, rows: Sequence[Row]) -> None:
+    write_csv(folder / "ablation.csv", *csv_table({row.name: row.scores for row in rows}))
+    pixels = {row.name: row.scores.matrix.sum() for row in rows}
+    partial = [name for name, count in pixels.items() if count < max(pixels.values())]
+    save_figure(folder / "ablation.png", bars_figure({row.name: row.scores.miou for row in rows}, partial))
+
+
+def _show(rows: Sequence[Row], best: Sequence[Sequence[str]]) -> None:
+    header, body = csv_table({row.name: row.scores for row in rows})
+    shown = Table(title=f"Pseudo-mask variants on {rows[0].scored_on}, percent")
+    shown.add_column("")
+    for name in header[1 : len(MEANS) + 1]:
+        shown.add_column(name, justify="right")
+    for cells in body:
+        shown.add_row(*cells[: len(MEANS) + 1])
+    console.print(shown)
+    for stage, name, threshold, iou in best:
+        console.print(f"{stage}: best threshold of {name} {threshold}, IoU {iou} %", highlight=False)
+
+
+STAGE = Stage(
+    "ablation",
+    run,
+    needs=("prepare", "labels", "cam"),
+    uses=("affinity",),
+    reads=("crf", "dataset.channels", "trainer.accelerator"),
+    wanted=lambda _: False,
+)

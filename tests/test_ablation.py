@@ -1,0 +1,194 @@
+"""The table of pseudo-mask variants: by hand, as figures, and from a whole run on the town."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ome.data.cams import cam_path, read_cams
+from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.tags import TagTable
+from ome.errors import UserError
+from ome.files import read_csv
+from ome.geo.raster import read_png
+from ome.pseudo.variants import mask_variants
+from ome.scoring.ablation_figures import bars_figure, calibration_figure, thresholds_figure
+from ome.scoring.confusion import confusion_matrix
+from ome.scoring.thresholds import ThresholdCurves, threshold_counts
+from ome.stages.all import STAGES, run_stages, selected_stages
+from ome.stages.pseudo import mask_path
+from ome.stages.scored import read_rows
+from ome.stages.settings import settings_of
+from tests.conftest import compose_config, tiny
+from tests.test_uncertainty import SwapsLast
+
+RUN = Path("runs/synthetic_resnet18")
+
+
+def test_variants_by_hand() -> None:
+    # The last pixel is disputed: class 1 in the CAM, class 0 after the CRF. Scaled, .6 beats .5 four times of
+    # six, and .5 beats .6 once: the variance is 8/36, the largest of the tile.
+    maps = np.array([[[0.9, 0.1, 0.5]], [[0.1, 0.9, 0.6]]], np.float32)
+    made = mask_variants(SwapsLast(), maps, "CAM", (0.5, 0.75, 1, 1.25, 1.5, 1.75), [1.0, 0.3], [28, 113])
+    np.testing.assert_array_equal(made.crf, [[0, 1, 0]])
+    assert {name: level.tolist() for name, level in made.levels.items()} == {
+        "weight": [[255, 255, 0]],
+        "absolute weight": [[255, 255, 28]],
+        "both argmaxes agree": [[1, 1, 0]],
+    }
+    # The background of the last pixel is .4 or .4 ** .3 = .76; the CRF swaps it with class 0.
+    assert {name: mask.tolist()[0] for name, mask in made.masks.items()} == {
+        "CAM argmax": [0, 1, 1],
+        "CAM argmax, background alpha 1": [0, 1, 1],
+        "CAM argmax, background alpha 0.3": [0, 1, 255],
+        "CAM + CRF": [0, 1, 0],
+        "CAM + CRF, background alpha 1": [0, 1, 1],
+        "CAM + CRF, background alpha 0.3": [0, 1, 0],
+        "CAM + CRF, weight >= 28": [0, 1, 255],
+        "CAM + CRF, weight >= 113": [0, 1, 255],
+        "CAM + CRF, absolute weight >= 28": [0, 1, 0],
+        "CAM + CRF, absolute weight >= 113": [0, 1, 255],
+        "CAM + CRF, both argmaxes agree": [0, 1, 255],
+    }
+
+
+def test_figures_show_the_numbers() -> None:
+    axes = bars_figure({"argmax": 0.25, "CRF": 0.5, "none": float("nan")}, ["CRF"]).axes[0]
+    assert [[bar.get_width() for bar in bars] for bars in axes.containers] == [
+        [25, pytest.approx(np.nan, nan_ok=True)],
+        [50],
+    ]
+    assert [text.get_text() for text in axes.texts] == ["25.0", "50.0", "–"]  # noqa: RUF001 - a dash for no value
+    maps = np.array([[[0.2, 0.6, 0.6, 0.9]], [[0.0, 0.0, 0.0, 0.0]]], dtype=np.float32)
+    curves = ThresholdCurves(threshold_counts(maps, np.array([[5, 0, 5, 0]], np.uint8)), ("tree", "car"))
+    charts = thresholds_figure(curves).axes
+    assert [chart.get_title() for chart in charts] == ["tree: 66.7 at 0.21", "car"]
+    assert charts[0].lines[0].get_ydata()[60] == pytest.approx(200 / 3)
+    counts = np.zeros((256, 2), dtype=np.int64)
+    counts[0], counts[255] = (1, 3), (10, 2)
+    axes = calibration_figure({"weight": counts, "nothing": np.zeros_like(counts)}).axes[0]
+    assert [bar.get_height() for bar in axes.containers[0]] == [75, pytest.approx(100 / 6)]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0\n25.0 %", "255\n75.0 %"]
+
+
+def test_the_stage_runs_when_asked_for_and_settings_hold_in_both_ways() -> None:
+    asked = compose_config(["experiment=ablation"])
+    assert selected_stages(asked) == ["prepare", "labels", "cam", "pseudo", "ablation"]
+    assert "ablation" not in selected_stages(compose_config(["stage=all"]))
+    alone = settings_of(compose_config(["experiment=ablation", "stage=ablation"]), "ablation", STAGES)
+    assert alone.stage == settings_of(asked, "ablation", STAGES).stage
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run of `experiment=ablation` in which all training tiles take part."""
+    folder = tmp_path_factory.mktemp("finished")
+    overrides = [*tiny(), "experiment=ablation", "stage.cam.epochs=1", "stage.ablation.tiles=999"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run_stages(compose_config(overrides), overrides)
+    return folder
+
+
+def counts_of(folder: Path, rows: str) -> dict[str, np.ndarray]:
+    return {row.name: row.scores.matrix for row in read_rows(folder / RUN / rows)}
+
+
+def test_rows_are_those_of_the_stages_on_the_same_tiles(finished: Path) -> None:
+    assert not (finished / RUN / "seg").exists()
+    ablation = counts_of(finished, "ablation")
+    np.testing.assert_array_equal(ablation["CAM argmax"], counts_of(finished, "cam")["CAM"])
+    np.testing.assert_array_equal(ablation["CAM + CRF"], counts_of(finished, "pseudo")["pseudo mask"])
+    table = read_csv(finished / RUN / "ablation/ablation.csv")
+    assert [row[""] for row in table] == list(ablation)
+    assert len(table) == 1 + 3 + 1 + 3 + 2 * 3 + 1
+
+
+def test_kept_pixels_thresholds_and_errors_equal_those_of_the_files(finished: Path) -> None:
+    index = SceneIndex.read(finished / "scenes/synthetic_rgb_full")
+    reader, names = SceneReader(index), index.palette.names
+    tiles = TagTable.read(finished / RUN / "labels/tags.csv", names).select("train", tagged=True).tiles
+    pseudo = finished / RUN / "pseudo"
+    masks, weights, cams, references = (
+        np.stack(made)
+        for made in (
+            [read_png(mask_path(pseudo, "masks", tile)) for tile in tiles],
+            [read_png(mask_path(pseudo, "weights", tile)) for tile in tiles],
+            [read_cams(cam_path(finished / RUN / "cam/cams", tile), len(names)) for tile in tiles],
+            [reader.mask(tile) for tile in tiles],
+        )
+    )
+    counted = references != 255
+    for least in (28, 113, 255):
+        kept = counted & (weights >= least)
+        name = f"CAM + CRF, weight >= {least} ({100 * kept.sum() / counted.sum():.1f} % of the pixels)"
+        expected = confusion_matrix(masks[kept], references[kept], len(names))
+        np.testing.assert_array_equal(counts_of(finished, "ablation")[name], expected)
+    for row in read_csv(finished / RUN / "ablation/calibration_cam.csv"):
+        if row["criterion"] == "weight":
+            there = counted & (weights == int(row["level"]))
+            assert int(row["pixels"]) == there.sum()
+            wrong = (masks != references)[there].mean()
+            assert float(row["error rate"]) == pytest.approx(100 * wrong, abs=0.006)
+    best = read_csv(finished / RUN / "ablation/best_thresholds.csv")
+    assert [row["class"] for row in best] == [
+        name for name in names if (references == names.index(name)).any()
+    ]
+    for row in best:
+        own = references == names.index(row["class"])
+        found = (cams[:, names.index(row["class"])] >= np.float32(row["threshold"])) & counted
+        iou = 100 * (own & found).sum() / (own | found).sum()
+        assert float(row["IoU"]) == pytest.approx(iou, abs=0.006)
+
+
+def test_the_stage_pseudo_ignores_what_the_background_wins(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished)
+    overrides = [*tiny("pseudo"), "stage.mask=cam", "stage.background=1", "name=other", f"inherit={RUN}"]
+    run_stages(compose_config(overrides), overrides)
+    reader = SceneReader(SceneIndex.read(finished / "scenes/synthetic_rgb_full"))
+    names = reader.index.palette.names
+    expected = np.zeros((len(names), len(names)), dtype=np.int64)
+    pixels = 0
+    for tile in TagTable.read(RUN / "labels/tags.csv", names).select("train", tagged=True).tiles:
+        cams, mask = read_cams(cam_path(RUN / "cam/cams", tile), len(names)), reader.mask(tile)
+        background = 1 - cams.max(axis=0) > cams.max(axis=0)
+        written = read_png(mask_path(Path("runs/other/pseudo"), "masks", tile))
+        np.testing.assert_array_equal(written == 255, background)
+        np.testing.assert_array_equal(written[~background], cams.argmax(axis=0)[~background])
+        expected += confusion_matrix(written, np.where(background, np.uint8(255), mask), len(names))
+        pixels += int((mask != 255).sum())
+    (row,) = read_rows(Path("runs/other/pseudo"))
+    np.testing.assert_array_equal(row.scores.matrix, expected)
+    assert row.scored_on == f"train tiles, {100 * expected.sum() / pixels:.1f} % of the pixels"
+
+
+def test_maps_of_the_affinity_stage_get_the_same_rows(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished)
+    shutil.copytree(RUN / "cam", RUN / "affinity")
+    overrides = [*tiny("ablation"), "stage.tiles=4"]
+    run_stages(compose_config(overrides), overrides)
+    rows = counts_of(finished, "ablation")
+    for name, matrix in list(rows.items())[: len(rows) // 2]:
+        np.testing.assert_array_equal(rows[name.replace("CAM", "affinity")], matrix)
+    assert (RUN / "ablation/thresholds_affinity.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("stage.tiles=0", "there are none with stage.tiles=0"),
+        ("stage.backgrounds=[0]", "are powers: give numbers above 0"),
+        ("stage.weights=[300]", "weights lie in 0..255"),
+    ],
+)
+def test_wrong_settings_are_one_line(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, override: str, message: str
+) -> None:
+    monkeypatch.chdir(finished)
+    with pytest.raises(UserError, match=message):
+        run_stages(compose_config([*tiny("ablation"), override]), [*tiny("ablation"), override])
