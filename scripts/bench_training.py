@@ -20,7 +20,8 @@ from ome.data.transforms import to_tensor
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.networks.segmenters import build_segmenter
-from ome.training.losses import pixel_cross_entropy, seam_loss
+from ome.training.pixel_losses import pixel_cross_entropy, weigh_pixels
+from ome.training.seam_losses import seam_loss
 
 CLASSES = 5
 STEPS = 2
@@ -69,13 +70,13 @@ def segmenter_step(name: str, images: Tensor, mask: Tensor, *, plain: bool) -> f
     """Returns the seconds of a step of the segmenter."""
     torch.manual_seed(0)
     network = build_segmenter("deeplabv3plus", name, CLASSES).to(images.device).train()
-    weight = torch.ones_like(mask, dtype=torch.float32)
-    return step_time(
-        network,
-        lambda: pixel_cross_entropy(network(images), mask, weight).mean,
-        images.device.type,
-        plain=plain,
-    )
+    weight = torch.full_like(mask, 255)
+
+    def loss() -> Tensor:
+        pixels = weigh_pixels(mask, weight, "continuous")
+        return (pixel_cross_entropy(network(images), mask) * pixels.factor).sum() / pixels.share.sum()
+
+    return step_time(network, loss, images.device.type, plain=plain)
 
 
 def main() -> None:

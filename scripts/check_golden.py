@@ -30,8 +30,8 @@ from ome.pseudo.fusion import fuse_cams
 from ome.pseudo.uncertainty import pseudo_label
 from ome.scoring.confusion import Scores, confusion_matrix
 from ome.scoring.cooccurrence import cooccurrence
-from ome.training.losses import min_pool_loss, multilabel_loss, seam_loss
 from ome.training.schedule import poly_lr
+from ome.training.seam_losses import min_pool_loss, multilabel_loss, seam_loss
 
 Array = NDArray[Any]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)

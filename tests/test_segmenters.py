@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ome.errors import UserError
+from ome.networks.auxiliary import AuxiliaryHead
 from ome.networks.segmenters import SEGMENTERS, build_segmenter
 
 
@@ -17,6 +18,44 @@ def test_output_has_the_input_size_and_every_parameter_learns(name: str) -> None
     logits.square().sum().backward()
     # Distributed training refuses parameters that take no part.
     assert [n for n, parameter in network.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize("name", SEGMENTERS)
+def test_the_auxiliary_head_reads_the_third_stage_of_every_segmenter(name: str) -> None:
+    network = build_segmenter(name, "resnet18", 5).eval()
+    head = AuxiliaryHead(network.third_stage_channels, 5).eval()
+    image = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        logits, auxiliary = network.with_auxiliary(image, head)
+        assert torch.equal(logits, network(image))
+        resnet = network.encoder
+        stem = resnet.maxpool(resnet.relu(resnet.bn1(resnet.conv1(image))))
+        third = resnet.layer3(resnet.layer2(resnet.layer1(stem)))
+        expected = torch.nn.functional.interpolate(head(third), (64, 96), mode="bilinear")
+    torch.testing.assert_close(auxiliary, expected)
+    assert not network.encoder._forward_hooks
+
+
+@pytest.mark.parametrize("encoder", ["resnet18", "mit_b0", "mobilenet_v2"])
+def test_the_auxiliary_head_fits_sizes_and_encoders_and_learns(encoder: str) -> None:
+    network = build_segmenter("segformer", encoder, 5)
+    head = AuxiliaryHead(network.third_stage_channels, 5)
+    logits, auxiliary = network.with_auxiliary(torch.rand(2, 3, 45, 70), head)
+    assert logits.shape == auxiliary.shape == (2, 5, 45, 70)
+    auxiliary.square().sum().backward()
+    assert [n for n, parameter in head.named_parameters() if parameter.grad is None] == []
+    assert next(network.encoder.parameters()).grad is not None
+
+
+def test_the_auxiliary_head_is_the_published_one() -> None:
+    shapes = {name: list(tensor.shape) for name, tensor in AuxiliaryHead(1024, 19).named_parameters()}
+    assert shapes == {
+        "0.weight": [256, 1024, 3, 3],
+        "1.weight": [256],
+        "1.bias": [256],
+        "4.weight": [19, 256, 1, 1],
+        "4.bias": [19],
+    }
 
 
 def test_padding_does_not_change_sizes_that_fit() -> None:

@@ -6,17 +6,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+import timm
 import torch
 import torchvision
 from huggingface_hub import constants
 from torch import Tensor, nn
 
 from ome.errors import UserError
+from ome.files import read_json
 from ome.networks.backbones import build_backbone
 from ome.networks.hub import published_weights
 from ome.networks.mxnet import read_params, resnet38d_name
 from ome.networks.resnet38d import ResNet38d
-from ome.networks.weights import load_encoder, load_weights
+from ome.networks.seam import SeamNetwork
+from ome.networks.segmenters import build_segmenter
+from ome.networks.weights import load_classifier, load_encoder, load_weights
 
 
 def _network(bands: int = 3, width: int = 4) -> nn.Sequential:
@@ -110,6 +114,83 @@ def test_unfit_files_are_refused_in_one_line(tmp_path: Path, donor: dict[str, Te
     refused("there is no weights file", tmp_path)
 
 
+CLASSES = ("impervious_surface", "building", "low_vegetation", "tree", "car")
+
+
+@pytest.fixture(scope="module")
+def published() -> dict[str, Tensor]:
+    """A state dict with the published names and shapes; a tensor is one number, so that files are small."""
+    shapes: dict[str, list[int]] = read_json(Path(__file__).parent / "golden/seam_state_dict_5c.json")
+    numbered = enumerate(shapes.items(), start=1)
+    return {name: torch.tensor(float(number)).expand(shape) for number, (name, shape) in numbered}
+
+
+def _empty_classifier(classes: int = 5) -> SeamNetwork:
+    with torch.device("meta"):
+        network = SeamNetwork(ResNet38d(), classes)
+    return network.to_empty(device="cpu")
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_published_classifier_loads_whole(
+    tmp_path: Path, published: dict[str, Tensor], prefix: str
+) -> None:
+    torch.save({prefix + name: value for name, value in published.items()}, tmp_path / "resnet38_SEAM.pth")
+    network = _empty_classifier()
+    load_classifier(network, tmp_path / "resnet38_SEAM.pth", CLASSES)
+    state = network.state_dict()
+    assert state.keys() == published.keys()
+    # First and last value of each: copying 105 million numbers twice more would take seconds.
+    for name, value in state.items():
+        assert value.flatten()[[0, -1]].tolist() == published[name].flatten()[[0, -1]].tolist(), name
+
+
+def test_as_backbone_weights_a_published_classifier_gives_the_backbone_alone(
+    tmp_path: Path, published: dict[str, Tensor]
+) -> None:
+    torch.save(published, tmp_path / "resnet38_SEAM.pth")
+    with torch.device("meta"):
+        backbone = ResNet38d()
+    report = load_weights(backbone.to_empty(device="cpu"), tmp_path / "resnet38_SEAM.pth")
+    assert report.missing == ()
+    assert set(report.unexpected) == {"fc8.weight", "f8_3.weight", "f8_4.weight", "f9.weight"}
+
+
+def test_a_classifier_that_does_not_fit_is_one_line(tmp_path: Path, published: dict[str, Tensor]) -> None:
+    path = tmp_path / "resnet38_SEAM.pth"
+    network = SeamNetwork(build_backbone("resnet18"), 5)
+
+    def refused(message: str, state: dict[str, Tensor], names: tuple[str, ...] = CLASSES) -> None:
+        torch.save(state, path)
+        with pytest.raises(UserError, match=message) as raised:
+            load_classifier(network, path, names)
+        assert "\n" not in str(raised.value)
+
+    refused(r"tells 5 classes apart and the dataset has 2 \(a, b\)", published, ("a", "b"))
+    refused("3 tensors have another shape", published)
+    own = {name: value.clone() for name, value in network.state_dict().items()}
+    refused("lacks f9.weight and has nothing", {n: v for n, v in own.items() if n != "f9.weight"})
+    refused("lacks nothing and has extra.weight", own | {"extra.weight": torch.zeros(1)})
+    with pytest.raises(UserError, match=r"there is no weights file.*stage\.cam\.checkpoint="):
+        load_classifier(network, tmp_path / "absent.pth", CLASSES)
+
+
+def test_names_of_smp_and_timm_load_into_encoders(tmp_path: Path) -> None:
+    """A whole segmenter gives its encoder; a timm model loads without the library's prefix."""
+    torch.manual_seed(0)
+    segmenter = build_segmenter("unet", "resnet18", 2)
+    torch.save({"state_dict": segmenter.network.state_dict()}, tmp_path / "smp.pth")
+    torch.save(timm.create_model("resnet18").state_dict(), tmp_path / "timm.pth")
+    for file, name in (("smp.pth", "resnet18"), ("timm.pth", "tu-resnet18"), ("timm.pth", "resnet18")):
+        saved = torch.load(tmp_path / file, weights_only=True)
+        saved = saved.get("state_dict", saved)
+        encoder = build_backbone(name, str(tmp_path / file)).encoder
+        loaded = {key.removeprefix("model."): value for key, value in encoder.state_dict().items()}
+        assert len(loaded) > 100
+        for key, value in loaded.items():
+            assert torch.equal(value, saved.get(key, saved.get(f"encoder.{key}"))), key
+
+
 def test_torchvision_names_load_into_smp_and_timm_encoders(tmp_path: Path) -> None:
     torch.manual_seed(0)
     published = torchvision.models.resnet18().state_dict()
@@ -174,6 +255,26 @@ def test_mxnet_arrays_are_read(tmp_path: Path, version: int) -> None:
     path.write_bytes(b"PK" * 40)
     with pytest.raises(UserError, match="not an MXNet"):
         read_params(path)
+
+
+def test_mxnet_files_load_into_the_network(tmp_path: Path) -> None:
+    """The ends of ResNet38d, small, through the same door as every other file."""
+    network = nn.Module()
+    network.conv1a = nn.Conv2d(3, 4, 3, bias=False)
+    network.bn7 = nn.BatchNorm2d(4)
+    random = np.random.default_rng(0)
+    arrays = {"arg:conv1a_weight": random.random((4, 3, 3, 3)).astype(np.float32)}
+    ends = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_var": "running_var"}
+    for end in ends:
+        arrays[f"{'aux' if 'moving' in end else 'arg'}:bn7_{end}"] = random.random(4).astype(np.float32)
+    arrays["arg:linear1000_weight"] = np.zeros((2, 4), np.float32)
+    (tmp_path / "a1.params").write_bytes(_mxnet_file(arrays, 2))
+    report = load_weights(network, tmp_path / "a1.params")
+    assert report.unexpected == ("arg:linear1000_weight",)
+    np.testing.assert_array_equal(network.conv1a.weight.detach(), arrays["arg:conv1a_weight"])
+    for end, name in ends.items():
+        kind = "aux" if "moving" in end else "arg"
+        np.testing.assert_array_equal(getattr(network.bn7, name).detach(), arrays[f"{kind}:bn7_{end}"])
 
 
 def test_mxnet_names_cover_resnet38d() -> None:

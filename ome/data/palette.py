@@ -24,7 +24,8 @@ class Encoded(NamedTuple):
 
     Attributes:
         mask: (H, W) uint8, the class index or `IGNORE`.
-        unknown: Pixels of each colour that the palette does not name; they are `IGNORE` in `mask`.
+        unknown: Pixels of each colour that the palette does not name; they are `IGNORE` in `mask`, or 0 with
+            `Palette.unknown_as_first`.
     """
 
     mask: NDArray[np.uint8]
@@ -77,10 +78,12 @@ class Palette:
     Attributes:
         classes: Colour of each class; the order gives the class index.
         ignored: Colours that are known but neither trained nor scored (clutter, eroded boundaries).
+        unknown_as_first: Take colours that are not known for the first class instead of ignoring them.
     """
 
     classes: dict[str, RGB]
     ignored: dict[str, RGB]
+    unknown_as_first: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= len(self.classes) < _UNKNOWN:
@@ -125,7 +128,7 @@ class Palette:
         mask = _lookup(tuple(self.classes.values()), tuple(self.ignored.values()))[packed]
         odd = mask == _UNKNOWN
         codes, counts = np.unique(packed[odd], return_counts=True)
-        mask[odd] = IGNORE
+        mask[odd] = 0 if self.unknown_as_first else IGNORE
         unknown = {
             (code >> 16, code >> 8 & 255, code & 255): count
             for code, count in zip(codes.tolist(), counts.tolist(), strict=True)

@@ -89,13 +89,18 @@ def layout_from_facts(facts: Mapping[str, Any]) -> RawLayout:
     Args:
         facts: `name`, `bands`, `reference`, `classes` and `ignored` (name to three values), `images` and
             `masks` (kind to `{archive, pattern, channels}`), `split` (`train`, `val`, `test`: a list of names
-            or the path of a list file; or `numeric`: three counts), `channels`. Other keys are left alone.
+            or the path of a list file; or `numeric`: three counts), `channels`, `unknown_as_first` (see
+            `Palette`). Other keys are left alone.
 
     Raises:
         UserError: When a fact is missing or of the wrong kind; the message names it.
     """
     try:
-        palette = Palette(_colours(facts["classes"]), _colours(facts.get("ignored") or {}))
+        palette = Palette(
+            _colours(facts["classes"]),
+            _colours(facts.get("ignored") or {}),
+            bool(facts.get("unknown_as_first")),
+        )
         return RawLayout(
             name=str(facts["name"]),
             palette=palette,

@@ -7,6 +7,7 @@ from typing import Final
 
 import segmentation_models_pytorch as smp
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from ome.errors import UserError
 from ome.networks.encoder import resolve_encoder
@@ -55,6 +56,33 @@ class Segmenter(nn.Module):
         height, width = image.shape[2:]
         logits: Tensor = self.network(pad_to_multiple(image, _MULTIPLE))
         return logits[:, :, :height, :width]
+
+    @property
+    def third_stage_channels(self) -> int:
+        """Width of the last but one of the encoder's feature maps: the third stage of four."""
+        channels: int = self.encoder.out_channels[-2]  # type: ignore[index, assignment]
+        return channels
+
+    def with_auxiliary(self, image: Tensor, head: nn.Module) -> tuple[Tensor, Tensor]:
+        """Computes class logits, and those of a second head on the encoder's third stage.
+
+        Args:
+            image: Normalised images (B, bands, H, W), float.
+            head: Features (B, `third_stage_channels`, h, w) to logits (B, C, h, w).
+
+        Returns:
+            Both logits (B, C, H, W); the second head's are upsampled bilinearly.
+        """
+        stages: list[Tensor] = []
+        hook = self.encoder.register_forward_hook(lambda _module, _input, maps: stages.append(maps[-2]))
+        try:
+            logits = self(image)
+        finally:
+            hook.remove()
+        height, width = image.shape[2:]
+        padded = [size + -size % _MULTIPLE for size in (height, width)]
+        auxiliary = F.interpolate(head(stages[0]), padded, mode="bilinear", align_corners=False)
+        return logits, auxiliary[:, :, :height, :width]
 
 
 def build_segmenter(

@@ -2,7 +2,7 @@
 
 import logging
 import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,35 @@ def load_weights(module: nn.Module, source: Path | str) -> LoadReport:
     return load_tensors(module, read_checkpoint(Path(source)), str(source))
 
 
+def load_classifier(network: nn.Module, source: Path | str, names: Sequence[str]) -> None:
+    """Loads a whole trained classifier, such as a published `resnet38_SEAM.pth`.
+
+    Args:
+        network: A `SeamNetwork`; its tensors are overwritten in place.
+        source: See `load_weights`.
+        names: The C class names. A checkpoint says how many classes it knows, not which: their order has to
+            be the same.
+
+    Raises:
+        UserError: The file cannot be read, tells another number of classes apart, or is not the whole of this
+            network and nothing else.
+    """
+    tensors = read_checkpoint(Path(source), "stage.cam.checkpoint")
+    classes = [len(tensor) for name, tensor in tensors.items() if _bare(name) == "fc8.weight"]
+    if classes and classes != [len(names)]:
+        raise UserError(
+            f"{source} tells {classes[0]} classes apart and the dataset has {len(names)} "
+            f"({', '.join(names)}): stage.cam.checkpoint has to know these classes, without background"
+        )
+    report = load_tensors(network, tensors, str(source))
+    if report.missing or report.unexpected:
+        raise UserError(
+            f"{source} is not the whole classifier and nothing else: it lacks "
+            f"{_few(report.missing) or 'nothing'} and has {_few(report.unexpected) or 'nothing'} besides; "
+            "weights of a backbone are given as backbone.weights=..."
+        )
+
+
 def load_encoder(encoder: nn.Module, name: str, weights: str) -> LoadReport:
     """Loads a local file or published weights into a segmentation-models-pytorch or timm encoder.
 
@@ -121,14 +150,18 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     return LoadReport(tuple(fitting), missing, unexpected)
 
 
-def read_checkpoint(path: Path) -> dict[str, Tensor]:
+def read_checkpoint(path: Path, option: str = "backbone.weights") -> dict[str, Tensor]:
     """Reads a checkpoint's tensors without unpickling anything but tensors and plain containers.
+
+    Args:
+        path: The file.
+        option: The configuration key that names it, for messages.
 
     Raises:
         UserError: There is no such file, or it holds no tensors that can be read safely.
     """
     if not path.is_file():
-        raise UserError(f"there is no weights file {path}; give another: backbone.weights=/path/file.pth")
+        raise UserError(f"there is no weights file {path}; give another: {option}=/path/file.pth")
     try:
         if path.suffix == ".params":
             return read_resnet38d(path)

@@ -1,5 +1,6 @@
 """Tags -> the trained SEAM classifier and its multi-scale CAMs of every training tile."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import evenly_spaced
 from ome.networks.seam import SeamNetwork
+from ome.networks.weights import load_classifier
 from ome.progress import meter
 from ome.stages.classifying import CamPredictor, build_classifier
 from ome.stages.fitting import train
@@ -21,7 +23,8 @@ from ome.stages.scored import score_cams, write_rows
 from ome.stages.settings import augmentation, hardware, scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import barrier, is_leader, share
-from ome.training.fit import is_trained, load_network
+from ome.training.fit import is_trained, load_network, save_network
+from ome.training.quirks import KeepHighestValidationLoss
 from ome.training.seam import SeamClassifier
 
 
@@ -32,7 +35,10 @@ def run(work: Work) -> dict[str, Any]:
     table = read_tag_table(work.inputs["labels"], index)
     network = _untrained(work.config, index.palette.num_classes)
     if not is_trained(work.folder):
-        _train(work, network, reader, table)
+        if work.settings.checkpoint is not None:
+            _adopt(work, network, index.palette.names)
+        else:
+            _train(work, network, reader, table)
     load_network(network, work.folder)
     tagged = table.select("train", tagged=True)
     if work.settings.export.write:
@@ -40,7 +46,8 @@ def run(work: Work) -> dict[str, Any]:
         barrier()
         if is_leader():
             write_rows(work.folder, score_cams(work.folder, reader, tagged, "CAM"))
-    return {"training_tiles": len(table.select("train", kept=True).tiles), "tiles": len(tagged.tiles)}
+    trained = 0 if work.settings.checkpoint else len(table.select("train", kept=True).tiles)
+    return {"training_tiles": trained, "tiles": len(tagged.tiles)}
 
 
 def _untrained(config: DictConfig, num_classes: int) -> SeamNetwork:
@@ -53,11 +60,19 @@ def _untrained(config: DictConfig, num_classes: int) -> SeamNetwork:
     return network.freeze() if freeze else network
 
 
+def _adopt(work: Work, network: SeamNetwork, names: Sequence[str]) -> None:
+    """Takes a classifier that was trained elsewhere."""
+    load_classifier(network, work.settings.checkpoint, names)
+    if is_leader():
+        save_network(network, work.folder)
+    barrier()
+
+
 def _train(work: Work, network: SeamNetwork, reader: SceneReader, table: TagTable) -> None:
     """Trains on the tiles that passed the filter."""
     config, settings = work.config, work.settings
     kept = table.select("train", kept=True)
-    augment = augmentation(settings, config.dataset.tile.size)
+    augment = augmentation(settings, settings.crop or config.dataset.tile.size)
     data = TileDataModule(
         TagDataset(reader, kept.tiles, kept.by_name, augment, config.seed),
         _validation(settings, reader, table),
@@ -77,7 +92,9 @@ def _train(work: Work, network: SeamNetwork, reader: SceneReader, table: TagTabl
         er_weight=settings.er_weight,
         ecr_weight=settings.ecr_weight,
     )
-    train(work, module, data, work.folder, "SEAM classifier")
+    quirk = config.quirks.keep_highest_validation_loss
+    callbacks = [KeepHighestValidationLoss(work.folder)] if quirk else []
+    train(work, module, data, work.folder, "SEAM classifier", callbacks)
 
 
 def _validation(settings: DictConfig, reader: SceneReader, table: TagTable) -> TagDataset | None:
@@ -105,7 +122,14 @@ STAGE = Stage(
     "cam",
     run,
     needs=("prepare", "labels"),
-    reads=("backbone", "dataset.tile.size", "dataset.channels", "trainer.accelerator", "trainer.precision"),
-    sources=lambda config: identity(config.backbone.weights),
+    reads=(
+        "backbone",
+        "dataset.tile.size",
+        "dataset.channels",
+        "quirks.keep_highest_validation_loss",
+        "trainer.accelerator",
+        "trainer.precision",
+    ),
+    sources=lambda config: [*identity(config.backbone.weights), *identity(config.stage.checkpoint)],
     version=2,
 )

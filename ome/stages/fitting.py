@@ -1,8 +1,10 @@
 """What every training of every stage has in common: seed, hardware, logger, folder."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
 
 from ome.data.datamodules import TileDataModule
 from ome.stages.loggers import logger_for
@@ -11,7 +13,14 @@ from ome.stages.stage import Work
 from ome.training.fit import fit
 
 
-def train(work: Work, module: pl.LightningModule, data: TileDataModule, folder: Path, title: str) -> None:
+def train(
+    work: Work,
+    module: pl.LightningModule,
+    data: TileDataModule,
+    folder: Path,
+    title: str,
+    callbacks: Sequence[Callback] = (),
+) -> None:
     """Trains a module of a stage; see `fit`.
 
     Args:
@@ -20,6 +29,7 @@ def train(work: Work, module: pl.LightningModule, data: TileDataModule, folder: 
         data: Feeds it.
         folder: The stage's folder, or one in it for each of several trainings.
         title: Name of the training.
+        callbacks: What this training needs beside what every training has.
     """
     fit(
         module,
@@ -31,4 +41,5 @@ def train(work: Work, module: pl.LightningModule, data: TileDataModule, folder: 
         seed=work.config.seed,
         hardware=hardware(work.config),
         logger=logger_for(work.config, work.logs / folder.relative_to(work.folder), title),
+        callbacks=callbacks,
     )

@@ -55,12 +55,11 @@ def sources(config: DictConfig) -> list[Any]:
     return [identity(path) for path in sorted(raw.rglob("*")) if path.is_file()]
 
 
+FACTS = ("name", "bands", "reference", "classes", "ignored", "images", "masks", "split", "town")
+
 STAGE = Stage(
     "prepare",
     run,
-    reads=tuple(
-        f"dataset.{key}"
-        for key in ("name", "bands", "reference", "classes", "ignored", "images", "masks", "split", "town")
-    ),
+    reads=(*(f"dataset.{key}" for key in FACTS), "quirks.unknown_colours_as_first_class"),
     sources=sources,
 )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from torch import Tensor, nn
+from torch import Tensor
 
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import MaskDataset, MaskOf
@@ -16,17 +16,18 @@ from ome.data.tiles import Tile
 from ome.data.transforms import to_tensor
 from ome.geo.raster import open_class_map, read_class_map, read_grid
 from ome.geo.sliding import flip_and_scale, predict_windows
-from ome.networks.segmenters import build_segmenter
+from ome.networks.auxiliary import AuxiliaryHead
+from ome.networks.segmenters import Segmenter, build_segmenter
 from ome.progress import track
 from ome.scoring.confusion import Scores, confusion_matrix
 from ome.stages.fitting import train
+from ome.stages.recipes import count_classes, recipe_settings
 from ome.stages.scored import Row
 from ome.stages.settings import augmentation, hardware
 from ome.stages.stage import Work
 from ome.training.distributed import barrier, share
 from ome.training.fit import is_trained, load_network
 from ome.training.segmenter import UncertaintyWeightedSegmenter
-from ome.training.underfitting import PretendedUnderfitting
 
 
 def train_segmenter(
@@ -45,25 +46,23 @@ def train_segmenter(
         steps=recipe.steps,
         steps_per_epoch=recipe.steps_per_epoch,
     )
+    num_classes = reader.index.palette.num_classes
+    settings = recipe_settings(recipe, num_classes, lambda: count_classes(tiles, mask_of, num_classes))
     torch.manual_seed(config.seed)
     network = _build(config, reader, config.segmenter.weights)
+    weight = config.segmenter.auxiliary_weight
     module = UncertaintyWeightedSegmenter(
         network,
         total_steps=data.total_steps,
-        lr=recipe.lr,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        power=recipe.power,
-        minimum_lr=recipe.minimum_lr,
-        optimizer=recipe.optimizer,
-        weighting=recipe.weighting,
-        underfit=PretendedUnderfitting(recipe.underfit, recipe.underfit_beta, recipe.underfit_k),
+        auxiliary=AuxiliaryHead(network.third_stage_channels, num_classes) if weight else None,
+        auxiliary_weight=weight,
         freeze_batchnorm=config.segmenter.freeze_batchnorm,
+        **settings,
     )
     train(work, module, data, folder, title)
 
 
-def _build(config: DictConfig, reader: SceneReader, weights: str | None) -> nn.Module:
+def _build(config: DictConfig, reader: SceneReader, weights: str | None) -> Segmenter:
     return build_segmenter(
         config.segmenter.name, config.segmenter.encoder, reader.index.palette.num_classes, weights
     )

@@ -59,7 +59,7 @@ def raw_layout(config: DictConfig) -> RawLayout:
     # `raw` may be unset (the archives are gone, the scenes are prepared); resolving it would raise.
     facts = OmegaConf.masked_copy(config.dataset, [key for key in config.dataset if key != "raw"])
     plain: dict[str, Any] = OmegaConf.to_container(facts, resolve=True)  # type: ignore[assignment]
-    return layout_from_facts(plain)
+    return layout_from_facts(plain | {"unknown_as_first": config.quirks.unknown_colours_as_first_class})
 
 
 def raw_folder(config: DictConfig) -> str:

@@ -3,7 +3,7 @@
 import logging
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,6 +88,7 @@ def fit(
     seed: int,
     hardware: Hardware,
     logger: Logger | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> None:
     """Trains a module and leaves its submodule `network` as `network.pt`, where `load_network` finds it.
 
@@ -104,13 +105,14 @@ def fit(
         seed: Decides all randomness outside the data.
         hardware: Where to compute.
         logger: Where scalars go beside the history.
+        callbacks: More of them.
 
     Raises:
         UserError: The loss became nan, or the requested hardware is not there.
     """
     _quieten()
     history = History(folder / "history.csv", LOG_EVERY)
-    callbacks: Iterable[Callback] = (
+    own: Sequence[Callback] = (
         SeedEachStep(seed),
         StopAtNan(title, LOG_EVERY),
         TrainingMeter(title, total_steps, LOG_EVERY),
@@ -125,7 +127,7 @@ def fit(
             num_nodes=hardware.num_nodes,
             precision=hardware.precision,  # type: ignore[arg-type]  # a string from the configuration
             max_epochs=epochs,
-            callbacks=list(callbacks),
+            callbacks=[*own, *callbacks],
             logger=logger or False,
             log_every_n_steps=LOG_EVERY,
             enable_progress_bar=False,
@@ -140,10 +142,15 @@ def fit(
         ) from error
     trainer.fit(module, data, ckpt_path=_checkpoint(folder), weights_only=True)
     if is_leader():
-        state = {name: tensor.cpu() for name, tensor in module.get_submodule("network").state_dict().items()}
-        save_atomically(folder / NETWORK, lambda path: torch.save(state, path))
+        save_network(module.get_submodule("network"), folder)
         (folder / f"{CHECKPOINT}.ckpt").unlink(missing_ok=True)
     barrier()
+
+
+def save_network(network: nn.Module, folder: Path) -> None:
+    """Leaves a network's weights in a folder, where `load_network` finds them."""
+    state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
+    save_atomically(folder / NETWORK, lambda path: torch.save(state, path))
 
 
 def is_trained(folder: Path) -> bool:

@@ -11,8 +11,8 @@ from torch.nn import functional as F
 from ome.networks.seam import SeamNetwork
 from ome.scoring.confusion import ConfusionMetric
 from ome.scoring.multilabel import multilabel_scores
-from ome.training.losses import seam_loss
 from ome.training.optimizers import sgd_with_poly_decay
+from ome.training.seam_losses import seam_loss
 
 
 class SeamClassifier(pl.LightningModule):

@@ -1,15 +1,25 @@
 """Training of the segmenter on masks that are more certain in some pixels than in others."""
 
-from typing import Literal
+from collections.abc import Sequence
+from functools import partial
+from typing import Any, Literal
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from ome.networks.features import freeze_batchnorm
-from ome.training.losses import Weighting, pixel_cross_entropy, pixel_weights
-from ome.training.schedule import poly_lr
+from ome.training.pixel_losses import (
+    PixelWeights,
+    Weighting,
+    hardest_pixels,
+    overlap_loss,
+    pixel_cross_entropy,
+    weigh_pixels,
+)
+from ome.training.schedule import linear_warmup, poly_lr
 from ome.training.underfitting import PretendedUnderfitting
 
 OptimizerName = Literal["sgd", "adamw"]
@@ -19,18 +29,33 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
     """Cross-entropy per pixel times the pixel's certainty, normalised over all processes (OME, section 5).
 
     Args:
-        network: Image (B, 3, H, W) to logits (B, C, H, W).
+        network: Image (B, 3, H, W) to logits (B, C, H, W), with an `encoder`.
         total_steps: Optimiser steps of the whole training, for the schedule.
-        lr: Base learning rate.
+        lr: Base learning rate, of the encoder.
         momentum: Of SGD.
         weight_decay: Of the optimiser.
         power: Of the polynomial decay.
         minimum_lr: Where the decay ends.
         optimizer: `sgd` or `adamw`.
+        warmup_steps: Steps in which the rate rises linearly to the schedule's; see `linear_warmup`.
+        head_lr: Factor on the rate of everything but the encoder.
+        norm_decay: Let the weight decay work on normalisation layers too.
         weighting: How a pixel's weight of 0..255 enters the loss; see `pixel_weights`.
         underfit: What becomes of the losses once their mean over all processes is low; by default nothing.
-        freeze_batchnorm: Keep the statistics of the pretrained encoder's and the decoder's BatchNorm.
+        class_weights: C factors, see `weigh_pixels`; None for 1.
+        label_smoothing: See `pixel_cross_entropy`.
+        ohem: Share of the pixels with positive weight that is kept, see `hardest_pixels`; None for all. The
+            divisor then sums over the pixels kept.
+        dice: Weight of the Dice loss, see `overlap_loss`; added to the mean cross-entropy. With several
+            processes it is the mean of theirs.
+        lovasz: Likewise of the Lovasz-Softmax loss.
+        auxiliary: A head on the encoder's third stage, trained along and not part of `network`. Its
+            cross-entropy has the same pixels, weights and divisor.
+        auxiliary_weight: What that loss is multiplied by.
+        freeze_batchnorm: Keep the statistics of the pretrained encoder's BatchNorm.
     """
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
@@ -43,12 +68,25 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         power: float = 0.9,
         minimum_lr: float = 1e-4,
         optimizer: OptimizerName = "sgd",
+        warmup_steps: int = 0,
+        head_lr: float = 1.0,
+        norm_decay: bool = True,
         weighting: Weighting = "continuous",
         underfit: PretendedUnderfitting | None = None,
+        class_weights: Sequence[float] | None = None,
+        label_smoothing: float = 0.0,
+        ohem: float | None = None,
+        dice: float = 0.0,
+        lovasz: float = 0.0,
+        auxiliary: nn.Module | None = None,
+        auxiliary_weight: float = 0.0,
         freeze_batchnorm: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
+        self.auxiliary = auxiliary
+        weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
+        self.register_buffer("class_weights", weights, persistent=False)
         self._total_steps = total_steps
         self._lr = lr
         self._momentum = momentum
@@ -56,8 +94,16 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         self._power = power
         self._minimum_lr = minimum_lr
         self._optimizer = optimizer
+        self._warmup_steps = warmup_steps
+        self._head_lr = head_lr
+        self._norm_decay = norm_decay
         self._weighting = weighting
         self._underfit = underfit or PretendedUnderfitting()
+        self._label_smoothing = label_smoothing
+        self._ohem = ohem
+        self._dice = dice
+        self._lovasz = lovasz
+        self._auxiliary_weight = auxiliary_weight
         self._freeze_batchnorm = freeze_batchnorm
 
     def on_train_start(self) -> None:
@@ -73,32 +119,64 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         """The weighted loss of one batch: images, masks (B, H, W) int64, weights (B, H, W) uint8."""
         del batch_idx
         image, mask, weight = batch
-        weighted = pixel_cross_entropy(self.network(image), mask, pixel_weights(weight, self._weighting))
-        # URN's thresholded weights go with the mean over all pixels, the others with the weighted mean.
-        divisor = weighted.pixels if self._weighting == "threshold" else weighted.weight_sum
-        sums = torch.stack([divisor, weighted.loss_sum]).detach().float()
-        processes = self.trainer.world_size
-        if processes > 1:
-            torch.distributed.all_reduce(sums)
-        divisor = sums[0].clamp_min(1.0)
-        losses = self._underfit(weighted.losses, mean=sums[1] / divisor)
+        pixels = weigh_pixels(mask, weight, self._weighting, self.class_weights)
+        auxiliary = None
+        if self.auxiliary is None:
+            logits = self.network(image)
+        else:
+            logits, auxiliary = self.network.with_auxiliary(image, self.auxiliary)  # type: ignore[operator]
+        entropy = pixel_cross_entropy(logits, mask, self._label_smoothing)
+        if self._ohem is not None:
+            hardest = hardest_pixels(entropy * pixels.factor, pixels.factor > 0, self._ohem)
+            pixels = PixelWeights(pixels.factor * hardest, pixels.share * hardest)
+        losses = entropy * pixels.factor
+        divisor, mean = self._over_processes(losses.sum(), pixels.share.sum())
+        loss_sum = self._underfit(losses, mean).sum()
+        if auxiliary is not None:
+            entropy = pixel_cross_entropy(auxiliary, mask, self._label_smoothing)
+            loss_sum = loss_sum + self._auxiliary_weight * (entropy * pixels.factor).sum()
         # DDP averages gradients over the processes; the factor turns that mean into the sum it has to be.
-        loss = losses.sum() * processes / divisor
+        loss = loss_sum * self.trainer.world_size / divisor
+        if self._dice or self._lovasz:
+            loss = loss + overlap_loss(logits, mask, pixels.factor, dice=self._dice, lovasz=self._lovasz)
         self.log("train/loss", loss.detach())
         return loss
 
+    def _over_processes(self, loss_sum: Tensor, divisor: Tensor) -> tuple[Tensor, Tensor]:
+        """The divisor of all processes, at least 1, and the mean loss over all, both without gradient."""
+        sums = torch.stack([divisor, loss_sum]).detach().float()
+        if self.trainer.world_size > 1:
+            torch.distributed.all_reduce(sums)
+        total = sums[0].clamp_min(1.0)
+        return total, sums[1] / total
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The chosen optimiser with polynomial decay to the minimum at every step."""
-        trainable = [parameter for parameter in self.network.parameters() if parameter.requires_grad]
+        """The chosen optimiser, warm-up and polynomial decay to the minimum at every step."""
+        groups = self._parameter_groups()
         optimizer: torch.optim.Optimizer
         if self._optimizer == "adamw":
-            optimizer = torch.optim.AdamW(trainable, lr=self._lr, weight_decay=self._weight_decay)
+            optimizer = torch.optim.AdamW(groups, lr=self._lr)
         else:
-            optimizer = torch.optim.SGD(
-                trainable, lr=self._lr, momentum=self._momentum, weight_decay=self._weight_decay
-            )
-        floor = self._minimum_lr / self._lr
+            optimizer = torch.optim.SGD(groups, lr=self._lr, momentum=self._momentum)
+
+        def factor(floor: float, step: int) -> float:
+            decayed = poly_lr(1.0, step, self._total_steps, self._power, floor)
+            return decayed * linear_warmup(step, self._warmup_steps)
+
         schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: poly_lr(1.0, step, self._total_steps, self._power, floor)
+            optimizer, [partial(factor, self._minimum_lr / group["lr"]) for group in groups]
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """The trainable parameters by learning rate and weight decay; one group where all are alike."""
+        encoder = {id(parameter) for parameter in self.network.encoder.parameters()}  # type: ignore[union-attr]
+        kinds = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+        norms = {id(p) for layer in self.modules() if isinstance(layer, kinds) for p in layer.parameters()}
+        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+        for parameter in self.parameters():
+            if parameter.requires_grad:
+                lr = self._lr * (1.0 if id(parameter) in encoder else self._head_lr)
+                decay = self._weight_decay if self._norm_decay or id(parameter) not in norms else 0.0
+                groups.setdefault((lr, decay), []).append(parameter)
+        return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]

@@ -1,20 +1,18 @@
-"""Losses and schedule, beside loops that follow the formulas and examples worked by hand."""
+"""SEAM's losses and the schedules, beside loops that follow the formulas and examples worked by hand."""
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from ome.training.losses import (
+from ome.training.schedule import linear_warmup, poly_lr
+from ome.training.seam_losses import (
     cross_refinement_loss,
     min_pool_loss,
     multilabel_loss,
     normalise_maps,
-    pixel_cross_entropy,
-    pixel_weights,
     seam_loss,
 )
-from ome.training.schedule import poly_lr
 
 
 def _views(requires_grad: bool = False) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor], Tensor]:
@@ -86,72 +84,15 @@ def test_absent_classes_do_not_regularise() -> None:
     assert loss.classification.item() != other.classification.item()
 
 
-@pytest.mark.parametrize(
-    ("mode", "expected"), [("none", [1, 1, 1, 1]), ("threshold", [0.05, 0.05, 1, 1]), ("continuous", None)]
-)
-def test_pixel_weights(mode: str, expected: list[float] | None) -> None:
-    stored = torch.tensor([[[0, 12, 13, 255]]], dtype=torch.uint8)
-    weights = pixel_weights(stored, mode)  # type: ignore[arg-type]
-    wanted = [value / 255 for value in (0, 12, 13, 255)] if expected is None else expected
-    torch.testing.assert_close(weights, torch.tensor([[wanted]], dtype=torch.float32))
-
-
-def test_unknown_weighting_is_refused() -> None:
-    with pytest.raises(ValueError, match="'linear' is none of"):
-        pixel_weights(torch.zeros(1, 1, 1, dtype=torch.uint8), "linear")  # type: ignore[arg-type]
-
-
-def test_pixel_cross_entropy_is_the_weighted_mean() -> None:
-    generator = torch.Generator().manual_seed(5)
-    logits = torch.randn(2, 3, 4, 5, dtype=torch.float64, generator=generator)
-    target = torch.randint(0, 3, (2, 4, 5), generator=generator)
-    target[0, 0] = 255
-    weight = torch.rand(2, 4, 5, generator=generator)
-    total, weights, pixels = 0.0, 0.0, 0
-    for b, y, x in np.ndindex(2, 4, 5):
-        if target[b, y, x] != 255:
-            scores = np.exp(logits[b, :, y, x].numpy())
-            total -= float(weight[b, y, x]) * np.log(scores[target[b, y, x]] / scores.sum())
-            weights += float(weight[b, y, x])
-            pixels += 1
-    loss = pixel_cross_entropy(logits, target.to(torch.uint8), weight)
-    assert loss.loss_sum.item() == pytest.approx(total, rel=1e-5)
-    assert loss.weight_sum.item() == pytest.approx(weights, rel=1e-5)
-    assert loss.pixels.item() == pixels
-    assert loss.mean.item() == pytest.approx(total / weights, rel=1e-5)
-    assert pixel_cross_entropy(logits, target, weight, pixels).mean.item() == pytest.approx(
-        total / pixels, rel=1e-5
-    )
-
-
-def test_two_processes_give_the_gradient_of_one() -> None:
-    generator = torch.Generator().manual_seed(6)
-    logits = torch.randn(4, 3, 4, 4, generator=generator)
-    target = torch.randint(0, 3, (4, 4, 4), generator=generator)
-    weight = torch.rand(4, 4, 4, generator=generator) * torch.tensor([1, 1, 0.1, 0.1])[:, None, None]
-
-    def gradient(part: slice, total_weight: float | None) -> Tensor:
-        scores = logits.clone().requires_grad_()
-        pixel_cross_entropy(scores[part], target[part], weight[part], total_weight).mean.backward()
-        assert scores.grad is not None
-        return scores.grad
-
-    shared = weight.sum().item() / 2
-    averaged = (gradient(slice(0, 2), shared) + gradient(slice(2, 4), shared)) / 2
-    torch.testing.assert_close(averaged, gradient(slice(0, 4), None))
-
-
-def test_pixels_without_weight_give_no_loss() -> None:
-    logits = torch.randn(1, 2, 2, 2, requires_grad=True)
-    loss = pixel_cross_entropy(logits, torch.zeros(1, 2, 2), torch.zeros(1, 2, 2))
-    loss.mean.backward()
-    assert loss.mean.item() == 0
-    assert logits.grad is not None
-    assert not logits.grad.any()
-
-
 def test_poly_by_hand() -> None:
     assert poly_lr(0.1, 0, 10, 0.9) == pytest.approx(0.1)
     assert poly_lr(0.1, 5, 10, 2.0) == pytest.approx(0.025)
     assert poly_lr(0.1, 5, 10, 1.0, minimum=0.02) == pytest.approx(0.06)
     assert poly_lr(1.0, 10, 10, 1.0) == poly_lr(1.0, 99, 10, 1.0) == pytest.approx(0.1)
+
+
+def test_warm_up_by_hand() -> None:
+    factors = [linear_warmup(step, 4) for step in range(6)]
+    assert factors == pytest.approx([1e-6, 0.25, 0.5, 0.75, 1, 1], abs=1e-6)
+    assert linear_warmup(0, 4) > 0
+    assert linear_warmup(0, 0) == 1

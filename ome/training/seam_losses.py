@@ -1,21 +1,17 @@
-"""The losses as pure functions: SEAM's for two views, and pixel cross-entropy with weights.
+"""SEAM's loss for two views as pure functions.
 
-SEAM: Wang et al., CVPR 2020, section 3.4, without a background class. Weights: Li et al. (URN), AAAI 2022.
+Wang et al., CVPR 2020, section 3.4, without a background class.
 Shapes: B images, C classes, H x W and h x w pixels.
 """
 
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ome.ignore import IGNORE
-
-Weighting = Literal["none", "threshold", "continuous"]
 EPSILON = 1e-5
 ECR_SHARE = 0.2
-URN_THRESHOLD = 0.05
 
 
 class SeamLosses(NamedTuple):
@@ -143,80 +139,3 @@ def _as_maps(tags: Tensor, like: Tensor) -> Tensor:
 
 def _resize(maps: Tensor, size: torch.Size) -> Tensor:
     return F.interpolate(maps, size, mode="bilinear", align_corners=True)
-
-
-class PixelLoss(NamedTuple):
-    """Weighted cross-entropy over a batch; scalars but for the first.
-
-    Attributes:
-        losses: Weight times cross-entropy of each pixel, (B, H, W); 0 for ignored pixels.
-        mean: `loss_sum` over the divisor.
-        loss_sum: Sum over pixels of weight times cross-entropy.
-        weight_sum: Sum of the weights of pixels that are not ignored.
-        pixels: Number of pixels that are not ignored.
-    """
-
-    losses: Tensor
-    mean: Tensor
-    loss_sum: Tensor
-    weight_sum: Tensor
-    pixels: Tensor
-
-
-def pixel_weights(weight: Tensor, mode: Weighting) -> Tensor:
-    """Turns stored weights into loss weights.
-
-    Args:
-        weight: Stored weights (B, H, W), 0..255, where 255 is certain.
-        mode: "none": 1 everywhere; "threshold" (URN): .05 where weight / 255 <= .05, else 1; "continuous":
-            weight / 255.
-
-    Returns:
-        Weights (B, H, W), float32 in [0, 1].
-
-    Raises:
-        ValueError: The mode is none of the three.
-    """
-    scaled = weight.float() / 255
-    if mode == "none":
-        return torch.ones_like(scaled)
-    if mode == "threshold":
-        return torch.where(scaled <= URN_THRESHOLD, URN_THRESHOLD, 1.0)
-    if mode == "continuous":
-        return scaled
-    raise ValueError(f"weight mode {mode!r} is none of none, threshold and continuous")
-
-
-def pixel_cross_entropy(
-    logits: Tensor,
-    target: Tensor,
-    weight: Tensor,
-    total_weight: Tensor | float | None = None,
-    ignore_index: int = IGNORE,
-) -> PixelLoss:
-    """Cross-entropy of each pixel times its weight, divided by the sum of weights.
-
-    With several processes the divisor has to be the sum over all of them, or a pixel counts more where its
-    neighbours on the same process are uncertain. Where gradients are averaged over P processes, give
-    `total_weight` = (sum of `weight_sum` over all processes) / P. For URN's "threshold" mode, which takes the
-    mean over all pixels, use `pixels` in the same way.
-
-    Args:
-        logits: Class scores (B, C, H, W).
-        target: Class indices (B, H, W), integers.
-        weight: Loss weights (B, H, W), float in [0, 1].
-        total_weight: The divisor; by default the sum of this batch's weights.
-        ignore_index: Target value of the pixels that take no part.
-
-    Returns:
-        The mean and what it is made of. The mean is 0 when all weights are.
-    """
-    valid = target != ignore_index
-    entropy = F.cross_entropy(logits.float(), target.long(), ignore_index=ignore_index, reduction="none")
-    weight = torch.where(valid, weight.to(entropy.dtype), 0.0)
-    losses = entropy * weight
-    loss_sum = losses.sum()
-    weight_sum = weight.sum()
-    divisor = weight_sum if total_weight is None else torch.as_tensor(total_weight).to(loss_sum)
-    mean = loss_sum / divisor.clamp_min(torch.finfo(loss_sum.dtype).tiny)
-    return PixelLoss(losses, mean, loss_sum, weight_sum, valid.sum())

@@ -1,0 +1,163 @@
+"""The segmenter's losses as pure functions: pixel cross-entropy with weights, and what can be added to it.
+
+Weights: Li et al. (URN), AAAI 2022. Hardest pixels: Shrivastava et al. (OHEM), CVPR 2016. Dice: Milletari et
+al., 3DV 2016. Lovasz-Softmax: Berman et al., CVPR 2018.
+Shapes: B images, C classes, H x W pixels.
+"""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from segmentation_models_pytorch.losses import MULTICLASS_MODE, DiceLoss, LovaszLoss
+from torch import Tensor
+from torch.nn import functional as F
+
+from ome.ignore import IGNORE
+
+Weighting = Literal["none", "threshold", "continuous"]
+URN_THRESHOLD = 0.05
+
+
+class PixelWeights(NamedTuple):
+    """What each pixel counts for, both (B, H, W) float32 and 0 where the target is ignored.
+
+    The loss is sum(factor * entropy) / sum(share). With several processes the divisor is the sum over all of
+    them, or a pixel would count more where its neighbours on the same process are uncertain.
+
+    Attributes:
+        factor: What the pixel's cross-entropy is multiplied by.
+        share: What the pixel adds to the divisor.
+    """
+
+    factor: Tensor
+    share: Tensor
+
+
+def pixel_weights(weight: Tensor, mode: Weighting) -> Tensor:
+    """Turns stored weights into loss weights.
+
+    Args:
+        weight: Stored weights (B, H, W), 0..255, where 255 is certain.
+        mode: "none": 1 everywhere; "threshold" (URN): .05 where weight / 255 <= .05, else 1; "continuous":
+            weight / 255.
+
+    Returns:
+        Weights (B, H, W), float32 in [0, 1].
+
+    Raises:
+        ValueError: The mode is none of the three.
+    """
+    scaled = weight.float() / 255
+    if mode == "none":
+        return torch.ones_like(scaled)
+    if mode == "threshold":
+        return torch.where(scaled <= URN_THRESHOLD, URN_THRESHOLD, 1.0)
+    if mode == "continuous":
+        return scaled
+    raise ValueError(f"weight mode {mode!r} is none of none, threshold and continuous")
+
+
+def weigh_pixels(
+    target: Tensor, weight: Tensor, mode: Weighting, class_weights: Tensor | None = None
+) -> PixelWeights:
+    """Combines the certainty of a pixel with the weight of its class.
+
+    Args:
+        target: Class indices (B, H, W), integers; 255 takes no part.
+        weight: Stored weights (B, H, W), 0..255.
+        mode: See `pixel_weights`. URN's "threshold" goes with the mean over all pixels, the others with the
+            weighted mean.
+        class_weights: (C,) float, each pixel's factor and share are multiplied by that of its class, as in
+            torch's weighted mean; None for 1.
+    """
+    valid = target != IGNORE
+    factor = torch.where(valid, pixel_weights(weight, mode), 0.0)
+    share = valid.float() if mode == "threshold" else factor
+    if class_weights is None:
+        return PixelWeights(factor, share)
+    of_class = class_weights[torch.where(valid, target, 0).long()]
+    return PixelWeights(factor * of_class, share * of_class)
+
+
+def pixel_cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """Cross-entropy of each pixel.
+
+    Args:
+        logits: Class scores (B, C, H, W), any float type.
+        target: Class indices (B, H, W), integers; 255 takes no part.
+        label_smoothing: Part of the target that is spread evenly over all C classes, in [0, 1).
+
+    Returns:
+        (B, H, W) float32, 0 where the target is ignored.
+    """
+    return F.cross_entropy(
+        logits.float(),
+        target.long(),
+        ignore_index=IGNORE,
+        reduction="none",
+        label_smoothing=label_smoothing,
+    )
+
+
+def hardest_pixels(loss: Tensor, eligible: Tensor, share: float) -> Tensor:
+    """Online hard example mining: chooses the pixels with the largest losses.
+
+    The choice is made among the pixels of one process, the batch it works on. Give the loss times the pixel's
+    weight: a doubtful pseudo label has a large loss too, and should not push certain pixels out.
+
+    Args:
+        loss: Loss of each pixel (B, H, W).
+        eligible: (B, H, W) bool, the pixels to choose among.
+        share: Part of the eligible pixels to keep, in (0, 1]. Their number is rounded up; pixels as hard as
+            the last one kept are kept as well.
+
+    Returns:
+        (B, H, W) bool, a part of `eligible`.
+    """
+    ranked = loss.detach().masked_fill(~eligible, -torch.inf).flatten().sort(descending=True).values
+    # A tensor as index: the number of pixels stays on the device.
+    count = (share * eligible.sum().double()).ceil().long().clamp_min(1)
+    return (loss >= ranked[count - 1]) & eligible
+
+
+def overlap_loss(logits: Tensor, target: Tensor, factor: Tensor, *, dice: float, lovasz: float) -> Tensor:
+    """Dice and Lovasz-Softmax loss of a batch, over the pixels whose weight is positive.
+
+    Both are ratios of pixel sets, for which a pixel is either in or out: 255 and pixels of weight 0 are out,
+    all others count alike. Both are taken over the whole batch of one process. Dice is
+    1 - 2 |P T| / (|P| + |T|) averaged over all C classes, where a class without a target pixel counts as 0;
+    Lovasz is averaged over the classes with target pixels.
+
+    Args:
+        logits: Class scores (B, C, H, W).
+        target: Class indices (B, H, W), integers.
+        factor: Weights (B, H, W), see `PixelWeights`.
+        dice: What the Dice loss is multiplied by; 0 leaves it out.
+        lovasz: What the Lovasz loss is multiplied by; 0 leaves it out.
+
+    Returns:
+        The weighted sum, a scalar; 0 when no pixel takes part.
+    """
+    chosen = torch.where(factor > 0, target.long(), IGNORE)
+    total = logits.new_zeros((), dtype=torch.float32)
+    if dice:
+        total = total + dice * DiceLoss(MULTICLASS_MODE, ignore_index=IGNORE)(logits.float(), chosen)
+    if lovasz:
+        loss = LovaszLoss(MULTICLASS_MODE, ignore_index=IGNORE)(logits.float(), chosen)
+        total = total + lovasz * loss.sum()  # without any pixel the library returns an empty tensor
+    return total
+
+
+def balanced_class_weights(pixels: Sequence[int]) -> list[float]:
+    """Weights that let every class count the same in sum, N / (K n_c).
+
+    Args:
+        pixels: Pixels n_c of each of the C classes in the training masks.
+
+    Returns:
+        C weights, with N the sum over the K classes that have pixels; 1 for a class without any. The mean
+        weight of a pixel is 1.
+    """
+    present = [count for count in pixels if count]
+    return [sum(present) / (len(present) * count) if count else 1.0 for count in pixels]

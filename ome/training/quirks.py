@@ -1,0 +1,89 @@
+"""What the published code does by mistake, for measuring what it costs; nothing here is on by default."""
+
+from pathlib import Path
+from typing import Any, Final
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import Callback
+from torch import Tensor
+from torch.nn import functional as F
+
+from ome.files import save_atomically
+from ome.training.distributed import barrier, is_leader
+
+HIGHEST: Final = "highest_loss.pt"
+
+
+def broadcast_loss(logits: Tensor, tags: Tensor) -> Tensor:
+    """Multilabel soft margin loss of every score against every tag of a batch.
+
+    The published validation compares scores (B, C) with tags (B, C, 1, 1), which broadcasts to (B, C, B, C).
+
+    Args:
+        logits: Class scores (B, C).
+        tags: Tags (B, C), 0 or 1.
+
+    Returns:
+        The mean over all B C B C pairs, a scalar.
+    """
+    pairs = (*tags.shape, *logits.shape)
+    return F.multilabel_soft_margin_loss(logits.expand(pairs), tags[:, :, None, None].expand(pairs))
+
+
+class KeepHighestValidationLoss(Callback):
+    """Ends a classifier's training with the weights of the epoch whose validation loss was the highest.
+
+    Args:
+        folder: Keeps those weights until the training ends.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / HIGHEST
+        self._highest = float("-inf")
+        self._losses: list[Tensor] = []
+
+    def state_dict(self) -> dict[str, Any]:
+        """The highest loss so far."""
+        return {"highest": self._highest}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on after the epoch of the checkpoint."""
+        self._highest = state_dict["highest"]
+
+    def on_validation_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401 - fixed by Lightning
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Scores a batch of images and tags once more."""
+        del trainer, outputs, batch_idx, dataloader_idx
+        image, tags, *_ = batch
+        cam = pl_module.get_submodule("network")(image)[0]
+        self._losses.append(broadcast_loss(cam.mean(dim=(2, 3)), tags))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Keeps the weights if no epoch had a higher loss."""
+        del trainer
+        loss = float(torch.stack(self._losses).mean())
+        self._losses.clear()
+        if loss > self._highest:
+            self._highest = loss
+            if is_leader():
+                state = pl_module.get_submodule("network").state_dict()
+                save_atomically(self._path, lambda path: torch.save(state, path))
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Puts the kept weights back; without validation the last ones stay."""
+        del trainer
+        barrier()
+        if self._path.exists():
+            state = torch.load(self._path, map_location="cpu", weights_only=True)
+            pl_module.get_submodule("network").load_state_dict(state)
+        barrier()
+        if is_leader():
+            self._path.unlink(missing_ok=True)
