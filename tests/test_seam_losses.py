@@ -60,18 +60,31 @@ def test_cross_refinement_by_hand() -> None:
     assert refined.grad is not None
 
 
-def test_switches_leave_terms_out_of_total_and_gradient() -> None:
+def test_switches_leave_terms_out_of_the_total() -> None:
     view1, view2, tags = _views(requires_grad=True)
     loss = seam_loss(view1, view2, tags)
     assert loss.total.item() == pytest.approx((loss.classification + loss.er + loss.ecr).item())
     halved = seam_loss(view1, view2, tags, er_weight=0.5, ecr_weight=2.0)
     expected = loss.classification + 0.5 * loss.er + 2 * loss.ecr
     assert halved.total.item() == pytest.approx(expected.item())
-    plain = seam_loss(view1, view2, tags, er_weight=0, ecr_weight=0)
-    assert plain.total.item() == pytest.approx(loss.classification.item())
-    assert plain.er.item() == pytest.approx(loss.er.item())
-    assert not plain.er.requires_grad
-    assert not plain.ecr.requires_grad
+    for off in ("er", "ecr", "min_pool"):
+        others = seam_loss(view1, view2, tags, **{f"{off}_weight": 0})  # type: ignore[arg-type]
+        assert getattr(others, off).item() == 0
+        expected = loss.total - getattr(loss, off)
+        assert others.total.item() == pytest.approx(expected.item())
+    none = seam_loss(view1, view2, tags, er_weight=0, ecr_weight=0, min_pool_weight=0)
+    assert none.total.item() == pytest.approx(loss.multilabel.item())
+
+
+def test_one_view_has_the_terms_of_that_view() -> None:
+    view1, _, tags = _views()
+    loss = seam_loss(view1, None, tags, er_weight=0, ecr_weight=0)
+    assert loss.multilabel.item() == multilabel_loss(view1[0], tags).item()
+    assert loss.min_pool.item() == min_pool_loss(view1[1], tags).item()
+    assert loss.total.item() == (loss.multilabel + loss.min_pool).item()
+    for weights in ({"er_weight": 0.0}, {"ecr_weight": 0.0}):
+        with pytest.raises(ValueError, match="compare two views"):
+            seam_loss(view1, None, tags, **weights)  # type: ignore[arg-type]
 
 
 def test_absent_classes_do_not_regularise() -> None:

@@ -171,7 +171,7 @@ def test_a_filter_that_leaves_no_tile_says_so(run_here: Run) -> None:
 
 def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:
     with pytest.raises(
-        UserError, match=r"SEAM classifier became nan or infinite by step .* lower the learning rate"
+        UserError, match=r"the loss of classifier became nan or infinite by step .* lower the learning rate"
     ):
         run_here(*tiny(), "stage.until=cam", "stage.cam.lr=1e18")
     assert not Path("runs/synthetic_resnet18/cam").exists()

@@ -2,6 +2,8 @@
 
 import difflib
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import segmentation_models_pytorch as smp
 import timm
@@ -112,6 +114,14 @@ class EncoderBackbone(Backbone):
         names, parameters = zip(*self.named_parameters(), strict=True)
         gradients = torch.autograd.grad(early.sum(), parameters, allow_unused=True)
         self.frozen = tuple(n for n, gradient in zip(names, gradients, strict=True) if gradient is not None)
+        # PVT and MiT project queries apart from keys, because the keys are of a coarser grid.
+        self._queries = [
+            (query, int(getattr(module, "num_heads", 1)))
+            for module in self.encoder.modules()
+            if isinstance(query := getattr(module, "q", None), nn.Linear)
+            and query.out_features == self.channels[0]
+        ]
+        self.attends = bool(self._queries)
 
     def _probe(self, name: str) -> list[Tensor]:
         """Runs a small blank image through, in eval mode so that no statistic changes."""
@@ -137,8 +147,37 @@ class EncoderBackbone(Backbone):
         low, final = (_cut(stage, image, padded) for stage in self.encoder(padded)[-2:])
         return Features(low, final, final)
 
+    def features_and_queries(self, image: Tensor) -> tuple[Features, list[Tensor]]:
+        """Computes features and queries; see `Backbone.features_and_queries`."""
+        padded = pad_to_multiple(image, _DEEPEST_STRIDE)
+        with _outputs_of([projection for projection, _ in self._queries]) as projected:
+            stages = self.encoder(padded)[-2:]
+        grid = stages[0].shape[2:]
+        queries = []
+        for (_, heads), flat in zip(self._queries, projected, strict=True):
+            # (B, h w, heads d) on the grid of the extended image.
+            maps = _cut(flat.transpose(1, 2).reshape(len(image), -1, *grid), image, padded)
+            queries.append(maps.reshape(len(image), heads, -1, *maps.shape[2:]))
+        low, final = (_cut(stage, image, padded) for stage in stages)
+        return Features(low, final, final), queries
+
 
 def _cut(stage: Tensor, image: Tensor, padded: Tensor) -> Tensor:
     stride = padded.shape[2] // stage.shape[2]
     height, width = (-(-size // stride) for size in image.shape[2:])
     return stage[:, :, :height, :width]
+
+
+@contextmanager
+def _outputs_of(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
+    """Collects what the modules put out while the block runs, in the order in which they run."""
+    collected: list[Tensor] = []
+    handles = [
+        module.register_forward_hook(lambda _module, _inputs, output: collected.append(output))
+        for module in modules
+    ]
+    try:
+        yield collected
+    finally:
+        for handle in handles:
+            handle.remove()

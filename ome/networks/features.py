@@ -26,12 +26,14 @@ class Backbone(nn.Module):
         in_channels: Bands of the input image.
         output_stride: Input pixels a cell of `Features.final` spans, along one axis.
         frozen: Parameter-name prefixes that stay fixed when the backbone is pretrained.
+        attends: Whether the stage of `Features.low` has self-attention over the whole image.
     """
 
     channels: tuple[int, int, int]
     in_channels: int
     output_stride: int
     frozen: tuple[str, ...]
+    attends: bool = False
 
     def forward(self, image: Tensor) -> Features:
         """Computes the features.
@@ -41,6 +43,17 @@ class Backbone(nn.Module):
 
         Returns:
             The feature maps; `final` is (B, channels[2], ceil(H / output_stride), ceil(W / output_stride)).
+        """
+        raise NotImplementedError
+
+    def features_and_queries(self, image: Tensor) -> tuple[Features, list[Tensor]]:
+        """Computes the features, and what the stage of `Features.low` attends with; only where it `attends`.
+
+        Args:
+            image: Normalised images (B, in_channels, H, W), float.
+
+        Returns:
+            The features, and the queries of each attention block, (B, heads, d, h, w) on the grid of `low`.
         """
         raise NotImplementedError
 

@@ -10,45 +10,76 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ome.errors import UserError
+from ome.networks.attention import attend
 from ome.networks.backbone_network import BackboneNetwork
-from ome.networks.features import Backbone, resize_maps
+from ome.networks.features import Backbone, Features, resize_maps
 from ome.networks.pcm import ENTRIES, clean_cam, pixel_correlation
 
 
 class CamPair(NamedTuple):
-    """Class activation maps (B, C, H, W) at the input's size: the raw ones and the refined ones."""
+    """Class activation maps (B, C, H, W) at the input's size: the raw ones and the refined ones.
+
+    Where nothing refines, both are the raw ones.
+    """
 
     cam: Tensor
     refined: Tensor
 
 
 class SeamNetwork(BackboneNetwork):
-    """A backbone with the CAM head and the pixel correlation module.
+    """A backbone with the CAM head, and what refines its CAM: SEAM's pixel correlation module, or attention.
+
+    Without either it is the plain CAM network (Zhou et al., CVPR 2016).
 
     Args:
         backbone: Gives the features.
         num_classes: Number of classes C; there is no background class.
-        entries: Affinity entries built at once in the pixel correlation module; None builds it whole.
+        entries: Affinity entries built at once in the refinements; None builds the affinity whole.
+        pcm: Whether there is a pixel correlation module; without it its three layers do not exist.
+        attention: Temperature of the encoder's attention among queries, which spreads the refined map in eval
+            mode; see `attend`. None: no attention.
+
+    Raises:
+        UserError: Attention is asked of a backbone that has none.
     """
 
-    def __init__(self, backbone: Backbone, num_classes: int, entries: int | None = ENTRIES) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        num_classes: int,
+        entries: int | None = ENTRIES,
+        *,
+        pcm: bool = True,
+        attention: float | None = None,
+    ) -> None:
         super().__init__(backbone)
+        if attention is not None and not backbone.attends:
+            raise UserError(
+                "classifier.attention needs an encoder whose last but one stage attends to the whole image: "
+                "type backbone=mit_b0, or classifier.attention=null"
+            )
         self.entries = entries
+        self.pcm = pcm
+        self.attention = attention
         low, middle, final = backbone.channels
         self.dropout = nn.Dropout2d(0.5)
         self.fc8 = nn.Conv2d(final, num_classes, 1, bias=False)
-        self.f8_3 = nn.Conv2d(low, 64, 1, bias=False)
-        self.f8_4 = nn.Conv2d(middle, 128, 1, bias=False)
-        self.f9 = nn.Conv2d(backbone.in_channels + 64 + 128, 192, 1, bias=False)
+        if pcm:
+            self.f8_3 = nn.Conv2d(low, 64, 1, bias=False)
+            self.f8_4 = nn.Conv2d(middle, 128, 1, bias=False)
+            self.f9 = nn.Conv2d(backbone.in_channels + 64 + 128, 192, 1, bias=False)
         nn.init.xavier_uniform_(self.fc8.weight)
-        nn.init.kaiming_normal_(self.f8_3.weight)
-        nn.init.kaiming_normal_(self.f8_4.weight)
-        nn.init.xavier_uniform_(self.f9.weight, gain=4)
+        if pcm:
+            nn.init.kaiming_normal_(self.f8_3.weight)
+            nn.init.kaiming_normal_(self.f8_4.weight)
+            nn.init.xavier_uniform_(self.f9.weight, gain=4)
 
     def forward(self, image: Tensor) -> CamPair:
         """Computes raw and refined CAMs.
 
-        Gradients of the refined map reach f8_3, f8_4 and f9 only: its CAM and its features are detached.
+        Gradients of a map that pixel correlation has refined reach f8_3, f8_4 and f9 only: its CAM and its
+        features are detached. Attention refines in eval mode only; no loss is meant to see it.
 
         Args:
             image: Normalised images (B, bands, H, W), float.
@@ -57,10 +88,23 @@ class SeamNetwork(BackboneNetwork):
             Both maps (B, C, H, W), upsampled bilinearly (align_corners) to the input's size. The raw map may
             be negative.
         """
-        features = self.backbone(image)
+        queries: list[Tensor] = []
+        if self.attention is None or self.training:
+            features = self.backbone(image)
+        else:
+            features, queries = self.backbone.features_and_queries(image)
         cam = self.fc8(self.dropout(features.final))
         # Under autocast the maps would be half precision, too coarse for the 1e-5 terms of what follows.
         cam = cam.to(torch.promote_types(cam.dtype, torch.float32))
+        refined = self._correlate(image, features, cam) if self.pcm else cam
+        if self.attention is not None and queries:
+            finest = resize_maps(F.relu(refined), queries[0].shape[3:])
+            refined = attend(finest, queries, self.attention, self.entries)
+        size = image.shape[2:]
+        return CamPair(resize_maps(cam, size), resize_maps(refined, size))
+
+    def _correlate(self, image: Tensor, features: Features, cam: Tensor) -> Tensor:
+        """Refines a CAM (B, C, h, w) by pixel correlation."""
         grid = cam.shape[2:]
         embedding = self.f9(
             torch.cat(
@@ -72,6 +116,4 @@ class SeamNetwork(BackboneNetwork):
                 dim=1,
             )
         )
-        refined = pixel_correlation(clean_cam(cam), embedding, self.entries)
-        size = image.shape[2:]
-        return CamPair(resize_maps(cam, size), resize_maps(refined, size))
+        return pixel_correlation(clean_cam(cam), embedding, self.entries)

@@ -39,6 +39,11 @@ def run(work: Work) -> dict[str, Any]:
     _check(work.settings)
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
+    if not is_trained(work.inputs["cam"]):
+        raise UserError(
+            "AffinityNet starts from the classifier's backbone, and a network for each class leaves several: "
+            "use stage.pseudo.cams=cam, or stage=cam with classifier.one_vs_all=false"
+        )
     tagged = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
     stacks_of = stacks_from(work.config, work.inputs["cam"], reader, tagged)
     network = _build(work.config)

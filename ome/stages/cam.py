@@ -1,9 +1,11 @@
-"""Tags -> the trained SEAM classifier and its multi-scale CAMs of every training tile."""
+"""Tags -> the trained classifier and its multi-scale CAMs of every training tile."""
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from ome.data.cams import cam_path, write_cams
@@ -12,10 +14,11 @@ from ome.data.datasets import TagDataset
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import evenly_spaced
+from ome.errors import UserError
 from ome.networks.seam import SeamNetwork
 from ome.networks.weights import load_classifier
 from ome.progress import meter
-from ome.stages.classifying import CamPredictor, build_classifier
+from ome.stages.classifying import CamPredictor, Member, build_classifier, members, trained_classifier
 from ome.stages.fitting import train
 from ome.stages.labels import read_tag_table
 from ome.stages.manifest import identity
@@ -23,7 +26,7 @@ from ome.stages.scored import score_cams, write_rows
 from ome.stages.settings import augmentation, hardware, scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import barrier, is_leader, share
-from ome.training.fit import is_trained, load_network, save_network
+from ome.training.fit import is_trained, save_network
 from ome.training.quirks import KeepHighestValidationLoss
 from ome.training.seam import SeamClassifier
 
@@ -33,16 +36,18 @@ def run(work: Work) -> dict[str, Any]:
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     table = read_tag_table(work.inputs["labels"], index)
-    network = _untrained(work.config, index.palette.num_classes)
-    if not is_trained(work.folder):
+    config, names = work.config, index.palette.names
+    for member in members(config.classifier, work.folder, names):
+        if is_trained(member.folder):
+            continue
         if work.settings.checkpoint is not None:
-            _adopt(work, network, index.palette.names)
+            _adopt(work, names)
         else:
-            _train(work, network, reader, table)
-    load_network(network, work.folder)
+            _train(work, member, reader, table)
     tagged = table.select("train", tagged=True)
     if work.settings.export.write:
-        _export(work, CamPredictor(work.config, network, reader, tagged, work.settings.export), tagged)
+        network = trained_classifier(config.backbone, config.classifier, work.folder, names)
+        _export(work, CamPredictor(config, network, reader, tagged, work.settings.export), tagged)
         barrier()
         if is_leader():
             write_rows(work.folder, score_cams(work.folder, reader, tagged, "CAM"))
@@ -53,57 +58,75 @@ def run(work: Work) -> dict[str, Any]:
 def _untrained(config: DictConfig, num_classes: int) -> SeamNetwork:
     """The network as it starts: pretrained parts are frozen, a network without weights is trained whole."""
     torch.manual_seed(config.seed)
-    network = build_classifier(config, num_classes, config.backbone.weights)
+    network = build_classifier(config.backbone, config.classifier, num_classes, config.backbone.weights)
     freeze = config.backbone.freeze
     if freeze == "auto":
         freeze = config.backbone.weights is not None
     return network.freeze() if freeze else network
 
 
-def _adopt(work: Work, network: SeamNetwork, names: Sequence[str]) -> None:
+def _adopt(work: Work, names: Sequence[str]) -> None:
     """Takes a classifier that was trained elsewhere."""
+    if work.config.classifier.one_vs_all:
+        raise UserError(
+            "stage.cam.checkpoint is one network of all classes, and classifier.one_vs_all=true wants one "
+            "for each: set one of the two otherwise"
+        )
+    network = _untrained(work.config, len(names))
     load_classifier(network, work.settings.checkpoint, names)
     if is_leader():
         save_network(network, work.folder)
     barrier()
 
 
-def _train(work: Work, network: SeamNetwork, reader: SceneReader, table: TagTable) -> None:
-    """Trains on the tiles that passed the filter."""
+def _train(work: Work, member: Member, reader: SceneReader, table: TagTable) -> None:
+    """Trains one network on the tiles that passed the filter, and on its classes alone."""
     config, settings = work.config, work.settings
+    names = reader.index.palette.names[member.classes]
     kept = table.select("train", kept=True)
     augment = augmentation(settings, settings.crop or config.dataset.tile.size)
     data = TileDataModule(
-        TagDataset(reader, kept.tiles, kept.by_name, augment, config.seed),
-        _validation(settings, reader, table),
+        TagDataset(reader, kept.tiles, _tags(kept, member), augment, config.seed),
+        _validation(settings, reader, table, member),
         batch=settings.batch,
         seed=config.seed,
         workers=hardware(config).loader_processes(),
         epochs=settings.epochs,
     )
+    losses = config.classifier
     module = SeamClassifier(
-        network,
-        reader.index.palette.names,
+        _untrained(config, len(names)),
+        names,
         total_steps=data.total_steps,
         lr=settings.lr,
         momentum=settings.momentum,
         weight_decay=settings.weight_decay,
         power=settings.power,
-        er_weight=settings.er_weight,
-        ecr_weight=settings.ecr_weight,
+        er_weight=losses.er_weight,
+        ecr_weight=losses.ecr_weight,
+        min_pool_weight=losses.min_pool_weight,
     )
     quirk = config.quirks.keep_highest_validation_loss
-    callbacks = [KeepHighestValidationLoss(work.folder)] if quirk else []
-    train(work, module, data, work.folder, "SEAM classifier", callbacks)
+    callbacks = [KeepHighestValidationLoss(member.folder)] if quirk else []
+    train(work, module, data, member.folder, member.title, callbacks)
 
 
-def _validation(settings: DictConfig, reader: SceneReader, table: TagTable) -> TagDataset | None:
+def _tags(table: TagTable, member: Member) -> dict[str, NDArray[np.uint8]]:
+    """The tags that the member learns, by tile name."""
+    return {name: tags[member.classes] for name, tags in table.by_name.items()}
+
+
+def _validation(
+    settings: DictConfig, reader: SceneReader, table: TagTable, member: Member
+) -> TagDataset | None:
     """Fixed tiles, evenly spaced over the val split; over the train split where there is no other."""
+    # Which class is strongest at a pixel is no question to a network of one class.
+    with_mask = len(table.names[member.classes]) == len(table.names)
     for split in ("val", "train"):
         tagged = table.select(split, tagged=True)
         if tagged.tiles and settings.validation_tiles:
             tiles = evenly_spaced(tagged.tiles, settings.validation_tiles)
-            return TagDataset(reader, tiles, tagged.by_name, with_mask=True)
+            return TagDataset(reader, tiles, _tags(tagged, member), with_mask=with_mask)
     return None
 
 
@@ -124,6 +147,7 @@ STAGE = Stage(
     needs=("prepare", "labels"),
     reads=(
         "backbone",
+        "classifier",
         "dataset.tile.size",
         "dataset.channels",
         "quirks.keep_highest_validation_loss",

@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
@@ -16,6 +16,7 @@ from ome.data.tiles import Tile
 from ome.data.transforms import to_tensor
 from ome.errors import UserError
 from ome.networks.backbones import build_backbone
+from ome.networks.one_vs_all import OneVsAllNetwork
 from ome.networks.seam import SeamNetwork
 from ome.pseudo.fusion import multi_scale_cams
 from ome.stages.manifest import Manifest
@@ -26,11 +27,58 @@ DEFAULT_MEGAPIXELS = {"cpu": 0.3, "cuda": 16.0}
 """Input of one forward pass: what pays on each kind of device, see docs/benchmarks.md."""
 
 
-def build_classifier(config: DictConfig, num_classes: int, weights: str | None) -> SeamNetwork:
-    """The classifier that the configuration names, with the given weights in its backbone."""
+class Member(NamedTuple):
+    """One trained network of the classifier: the only one, or that of one class.
+
+    Attributes:
+        folder: Of its training.
+        title: Of its training.
+        classes: What it tells apart, as a slice of all classes.
+    """
+
+    folder: Path
+    title: str
+    classes: slice
+
+
+def members(classifier: Mapping[str, Any], folder: Path, names: Sequence[str]) -> list[Member]:
+    """The networks that make up the classifier, in the order of the classes.
+
+    Args:
+        classifier: The configuration group `classifier`.
+        folder: Of the stage.
+        names: The C class names.
+    """
+    if not classifier["one_vs_all"]:
+        return [Member(folder, "classifier", slice(0, len(names)))]
+    return [
+        Member(folder / f"class_{name}", f"classifier of {name}", slice(index, index + 1))
+        for index, name in enumerate(names)
+    ]
+
+
+def build_classifier(
+    backbone: Mapping[str, Any], classifier: Mapping[str, Any], num_classes: int, weights: str | None
+) -> SeamNetwork:
+    """The network that two configuration groups describe, with the given weights in its backbone."""
     return SeamNetwork(
-        build_backbone(config.backbone.name, weights, config.backbone.output_stride), num_classes
+        build_backbone(backbone["name"], weights, backbone["output_stride"]),
+        num_classes,
+        pcm=classifier["pcm"],
+        attention=classifier["attention"],
     )
+
+
+def trained_classifier(
+    backbone: Mapping[str, Any], classifier: Mapping[str, Any], folder: Path, names: Sequence[str]
+) -> nn.Module:
+    """The classifier of all classes that `stage=cam` trained in a folder."""
+    networks = []
+    for member in members(classifier, folder, names):
+        network = build_classifier(backbone, classifier, len(names[member.classes]), None)
+        load_network(network, member.folder)
+        networks.append(network)
+    return OneVsAllNetwork(networks) if classifier["one_vs_all"] else networks[0]
 
 
 class CamPredictor:
@@ -47,7 +95,7 @@ class CamPredictor:
     def __init__(
         self,
         config: DictConfig,
-        network: SeamNetwork,
+        network: nn.Module,
         reader: SceneReader,
         tagged: TagTable,
         settings: Mapping[str, Any],
@@ -61,12 +109,13 @@ class CamPredictor:
     @classmethod
     def trained(cls, config: DictConfig, folder: Path, reader: SceneReader, tagged: TagTable) -> Self:
         """The classifier that `stage=cam` left in a folder, with the export settings of that stage."""
-        network = build_classifier(config, reader.index.palette.num_classes, None)
-        load_network(network, folder)
         manifest = Manifest.read(folder)
-        if manifest is None:
-            raise UserError(f"{folder} has no manifest: run stage=cam again")
-        return cls(config, network, reader, tagged, manifest.config["stage"]["export"])
+        if manifest is None or "classifier" not in manifest.config:
+            raise UserError(f"{folder} does not say what its network is made of: run stage=cam again")
+        made = manifest.config
+        names = reader.index.palette.names
+        network = trained_classifier(made["backbone"], made["classifier"], folder, names)
+        return cls(config, network, reader, tagged, made["stage"]["export"])
 
     def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         """Yields the CAMs of each tile, (C, H, W) float32 in [0, 1], 0 for classes without a tag."""

@@ -8,6 +8,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
 
+from ome.errors import UserError
 from ome.networks.seam import SeamNetwork
 from ome.scoring.confusion import ConfusionMetric
 from ome.scoring.multilabel import multilabel_scores
@@ -18,8 +19,11 @@ from ome.training.seam_losses import seam_loss
 class SeamClassifier(pl.LightningModule):
     """Two views of a tile, one network, and the loss that makes their CAMs agree (SEAM, CVPR 2020).
 
+    Every term of the loss is a switch. Without those that compare two views, only one is computed. Min-pool
+    and ECR train the pixel correlation module and nothing else, so they are off where the network has none.
+
     Validation is on fixed, unaugmented tiles, the same on every process: multilabel average precision and F1
-    of the pooled CAM and, where there is a reference mask, the mIoU of the refined CAM among the tags.
+    of the pooled CAM and, where batches have reference masks, the mIoU of the refined CAM among the tags.
 
     Args:
         network: The network to train.
@@ -31,6 +35,10 @@ class SeamClassifier(pl.LightningModule):
         power: Of the polynomial decay.
         er_weight: Weight of the equivariant regularisation; 0 switches it off.
         ecr_weight: Weight of the equivariant cross regularisation; 0 switches it off.
+        min_pool_weight: Weight of min-pooling; 0 switches it off.
+
+    Raises:
+        UserError: The network has a pixel correlation module that no term trains.
     """
 
     def __init__(
@@ -45,8 +53,14 @@ class SeamClassifier(pl.LightningModule):
         power: float = 0.9,
         er_weight: float = 1.0,
         ecr_weight: float = 1.0,
+        min_pool_weight: float = 1.0,
     ) -> None:
         super().__init__()
+        if network.pcm and not ecr_weight and not min_pool_weight:
+            raise UserError(
+                "nothing trains the pixel correlation module with classifier.ecr_weight=0 and "
+                "classifier.min_pool_weight=0: set classifier.pcm=false as well"
+            )
         self.network = network
         self._total_steps = total_steps
         self._lr = lr
@@ -54,29 +68,42 @@ class SeamClassifier(pl.LightningModule):
         self._weight_decay = weight_decay
         self._power = power
         self._er_weight = er_weight
-        self._ecr_weight = ecr_weight
+        self._ecr_weight = ecr_weight if network.pcm else 0.0
+        self._min_pool_weight = min_pool_weight if network.pcm else 0.0
         self._names = tuple(names)
         self.confusion = ConfusionMetric(len(names))
         self._predicted: list[tuple[Tensor, Tensor]] = []
+        self._has_masks = False
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         """The SEAM loss of one batch: images (B, 3, H, W) and tags (B, C)."""
         del batch_idx
         image, tags = batch
-        half = F.interpolate(image, scale_factor=0.5, mode="bilinear", align_corners=True)
-        views = self.network(image), self.network(half)
-        losses = seam_loss(*views, tags, er_weight=self._er_weight, ecr_weight=self._ecr_weight)
+        first, second = self.network(image), None
+        if self._er_weight or self._ecr_weight:
+            half = F.interpolate(image, scale_factor=0.5, mode="bilinear", align_corners=True)
+            second = self.network(half)
+        losses = seam_loss(
+            first,
+            second,
+            tags,
+            er_weight=self._er_weight,
+            ecr_weight=self._ecr_weight,
+            min_pool_weight=self._min_pool_weight,
+        )
         self.log_dict({f"train/{name}": value.detach() for name, value in losses._asdict().items()})
         return losses.total
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        """Updates the validation scores with images, tags and reference masks (B, H, W)."""
+        """Updates the validation scores with images, tags and, where there are any, masks (B, H, W)."""
         del batch_idx
-        image, tags, mask = batch
+        image, tags, *masks = batch
         cam, refined = self.network(image)
         self._predicted.append((cam.mean(dim=(2, 3)), tags))
-        tagged = refined.masked_fill(tags[:, :, None, None] == 0, -torch.inf)
-        self.confusion.update(tagged.argmax(dim=1), mask)
+        for mask in masks:
+            tagged = refined.masked_fill(tags[:, :, None, None] == 0, -torch.inf)
+            self.confusion.update(tagged.argmax(dim=1), mask)
+            self._has_masks = True
 
     def on_validation_epoch_end(self) -> None:
         """Logs the scores of the whole validation set."""
@@ -84,7 +111,8 @@ class SeamClassifier(pl.LightningModule):
         scores = multilabel_scores(logits, tags)
         self.log("validation/average_precision", scores.mean_average_precision)
         self.log("validation/f1", scores.mean_f1)
-        self.log("validation/cam_miou", self.confusion.scores(self._names).miou)
+        if self._has_masks:
+            self.log("validation/cam_miou", self.confusion.scores(self._names).miou)
         self._predicted.clear()
         self.confusion.reset()
 

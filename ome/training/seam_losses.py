@@ -15,10 +15,10 @@ ECR_SHARE = 0.2
 
 
 class SeamLosses(NamedTuple):
-    """The terms of SEAM's loss, scalars.
+    """The terms of SEAM's loss, scalars; a term that is switched off is 0.
 
-    `multilabel` and `min_pool` are means over the two views, `classification` is their sum, and `total` is
-    classification + er_weight * er + ecr_weight * ecr.
+    `multilabel` and `min_pool` are means over the views, `classification` is multilabel + min_pool_weight *
+    min_pool, and `total` is classification + er_weight * er + ecr_weight * ecr.
     """
 
     multilabel: Tensor
@@ -99,38 +99,57 @@ def cross_refinement_loss(refined: Tensor, cam: Tensor) -> Tensor:
 
 def seam_loss(
     view1: tuple[Tensor, Tensor],
-    view2: tuple[Tensor, Tensor],
+    view2: tuple[Tensor, Tensor] | None,
     tags: Tensor,
     *,
     er_weight: float = 1.0,
     ecr_weight: float = 1.0,
+    min_pool_weight: float = 1.0,
 ) -> SeamLosses:
-    """SEAM's whole loss for two views of the same images.
+    """SEAM's whole loss for two views of the same images, or what is left of it for one.
+
+    A term whose weight is 0 is not computed; with all weights 0 the multilabel loss is left, plain CAM's.
 
     Args:
         view1: Raw and refined CAM (B, C, H, W).
-        view2: Raw and refined CAM (B, C, h, w) of the same images at half size.
+        view2: Raw and refined CAM (B, C, h, w) of the same images at half size; None where there is one view.
         tags: Image-level tags (B, C), 0 or 1.
-        er_weight: Weight of the equivariance term; 0 switches it off.
-        ecr_weight: Weight of the cross refinement term; 0 switches it off.
+        er_weight: Weight of the equivariance term.
+        ecr_weight: Weight of the cross refinement term.
+        min_pool_weight: Weight of the min-pool term.
 
     Returns:
-        Every term and the total. A term that is switched off is still reported, without gradient.
+        Every term and the total.
+
+    Raises:
+        ValueError: There is one view, and a weight for a term that compares two.
     """
-    (cam1, refined1), (cam2, refined2) = view1, view2
-    multilabel = (multilabel_loss(cam1, tags) + multilabel_loss(cam2, tags)) / 2
-    min_pool = (min_pool_loss(refined1, tags) + min_pool_loss(refined2, tags)) / 2
-    present = _as_maps(tags, cam1)
-    size = cam2.shape[2:]
-    first, first_refined = (_resize(normalise_maps(maps), size) * present for maps in (cam1, refined1))
-    second, second_refined = (normalise_maps(maps) * present for maps in (cam2, refined2))
-    with torch.set_grad_enabled(torch.is_grad_enabled() and er_weight != 0):
-        er = equivariance_loss(first, second)
-    with torch.set_grad_enabled(torch.is_grad_enabled() and ecr_weight != 0):
-        ecr = cross_refinement_loss(first_refined, second) + cross_refinement_loss(second_refined, first)
-    classification = multilabel + min_pool
+    views = (view1,) if view2 is None else (view1, view2)
+    multilabel = _mean([multilabel_loss(cam, tags) for cam, _ in views])
+    min_pool = er = ecr = torch.zeros_like(multilabel)
+    if min_pool_weight:
+        min_pool = _mean([min_pool_loss(refined, tags) for _, refined in views])
+    if er_weight or ecr_weight:
+        if view2 is None:
+            raise ValueError("the terms ER and ECR compare two views, and there is one")
+        first, second = (_present(maps, tags, view2[0].shape[2:]) for maps in (view1[0], view2[0]))
+        if er_weight:
+            er = equivariance_loss(first, second)
+        if ecr_weight:
+            refined1, refined2 = (_present(maps, tags, first.shape[2:]) for maps in (view1[1], view2[1]))
+            ecr = cross_refinement_loss(refined1, second) + cross_refinement_loss(refined2, first)
+    classification = multilabel + min_pool_weight * min_pool
     total = classification + er_weight * er + ecr_weight * ecr
     return SeamLosses(multilabel, min_pool, classification, er, ecr, total)
+
+
+def _mean(terms: list[Tensor]) -> Tensor:
+    return torch.stack(terms).mean()
+
+
+def _present(maps: Tensor, tags: Tensor, size: torch.Size) -> Tensor:
+    """Normalises the maps of the tagged classes, 0 for the others, at another size."""
+    return _resize(normalise_maps(maps), size) * _as_maps(tags, maps)
 
 
 def _as_maps(tags: Tensor, like: Tensor) -> Tensor:
@@ -138,4 +157,6 @@ def _as_maps(tags: Tensor, like: Tensor) -> Tensor:
 
 
 def _resize(maps: Tensor, size: torch.Size) -> Tensor:
+    if maps.shape[2:] == size:
+        return maps
     return F.interpolate(maps, size, mode="bilinear", align_corners=True)

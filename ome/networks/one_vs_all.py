@@ -1,0 +1,25 @@
+"""Several networks of one class each in the place of one network of all classes."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ome.networks.seam import CamPair, SeamNetwork
+
+
+class OneVsAllNetwork(nn.Module):
+    """Stacks the CAMs of networks that know one class each.
+
+    Args:
+        networks: The C networks of one class, in the order of the classes.
+    """
+
+    def __init__(self, networks: Sequence[SeamNetwork]) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+
+    def forward(self, image: Tensor) -> CamPair:
+        """Computes the CAMs (B, C, H, W) of images (B, bands, H, W); see `SeamNetwork.forward`."""
+        pairs = [network(image) for network in self.networks]
+        return CamPair(*(torch.cat(maps, dim=1) for maps in zip(*pairs, strict=True)))

@@ -1,0 +1,291 @@
+"""The variants of the classifier: which modules exist, what trains them, and what refines the CAM."""
+
+from collections.abc import Callable
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch import Tensor
+from torch.nn import functional as F
+
+from ome.data.cams import cam_path, read_cams
+from ome.data.scenes import SceneIndex
+from ome.errors import UserError
+from ome.networks.attention import attend
+from ome.networks.backbones import build_backbone
+from ome.networks.seam import SeamNetwork
+from ome.pseudo.fusion import multi_scale_cams
+from ome.stages.classifying import CamPredictor, build_classifier, members
+from ome.stages.labels import read_tag_table
+from ome.stages.manifest import Manifest
+from ome.stages.settings import scene_reader
+from ome.training.seam import SeamClassifier
+from tests.conftest import compose_config, tiny
+from tests.test_networks import TinyBackbone
+
+Run = Callable[..., DictConfig]
+CLASSIFIERS = ("seam", "cam", "attention", "one_vs_all")
+BACKBONES = ("resnet38d", "resnet18", "resnet50", "mobilenet_v2", "mit_b0")
+
+
+def classifier(*, pcm: bool = True, **weights: float) -> SeamClassifier:
+    torch.manual_seed(0)
+    made = SeamClassifier(SeamNetwork(TinyBackbone(), 3, pcm=pcm), ("a", "b", "c"), total_steps=10, **weights)
+    made.log_dict = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
+    return made
+
+
+def batch() -> list[Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return [torch.rand(2, 3, 32, 24, generator=generator), torch.tensor([[1.0, 0, 1], [0, 1, 1]])]
+
+
+@pytest.mark.parametrize(
+    ("pcm", "er", "ecr", "min_pool"), list(product([True, False], [0, 1], [0, 1], [0, 1]))
+)
+def test_every_combination_trains_all_that_exists(pcm: bool, er: float, ecr: float, min_pool: float) -> None:
+    weights = {"er_weight": er, "ecr_weight": ecr, "min_pool_weight": min_pool}
+    if pcm and not ecr and not min_pool:
+        with pytest.raises(UserError, match=r"set classifier\.pcm=false"):
+            classifier(pcm=pcm, **weights)
+        return
+    made = classifier(pcm=pcm, **weights)
+    of_pcm = {"f8_3.weight", "f8_4.weight", "f9.weight"}
+    assert of_pcm & set(made.network.state_dict()) == (of_pcm if pcm else set())
+    made.training_step(batch(), 0).backward()  # type: ignore[no-untyped-call]
+    without = [name for name, parameter in made.named_parameters() if parameter.grad is None]
+    assert without == []
+
+
+def test_a_transformer_has_no_parameter_without_gradient() -> None:
+    network = SeamNetwork(build_backbone("mit_b0", None, 16), 3, pcm=False, attention=0.1)
+    made = SeamClassifier(network, ("a", "b", "c"), total_steps=10, er_weight=0, ecr_weight=0)
+    made.log_dict = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
+    made.training_step(batch(), 0).backward()  # type: ignore[no-untyped-call]
+    assert [name for name, parameter in made.named_parameters() if parameter.grad is None] == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "views"),
+    [
+        ({"pcm": False, "er_weight": 0, "ecr_weight": 0}, 1),
+        ({"pcm": False, "er_weight": 0, "ecr_weight": 1}, 1),  # ECR has nothing to train without PCM
+        ({"pcm": False, "er_weight": 1, "ecr_weight": 0}, 2),
+        ({"pcm": True, "er_weight": 0, "ecr_weight": 0}, 1),
+        ({"pcm": True, "er_weight": 0, "ecr_weight": 1}, 2),
+        ({"pcm": True}, 2),
+    ],
+)
+def test_a_second_view_is_computed_only_where_two_are_compared(
+    settings: dict[str, float], views: int
+) -> None:
+    made = classifier(**settings)  # type: ignore[arg-type]
+    sizes: list[torch.Size] = []
+    made.network.backbone.register_forward_hook(
+        lambda _module, inputs, _output: sizes.append(inputs[0].shape[2:])
+    )
+    made.training_step(batch(), 0)
+    assert sizes == [(32, 24), (16, 12)][:views]
+
+
+def test_plain_cam_is_cross_entropy_of_the_pooled_map() -> None:
+    made = classifier(pcm=False, er_weight=0, ecr_weight=0).eval()
+    image, tags = batch()
+    output = made.network(image)
+    assert torch.equal(output.refined, output.cam)
+    final = made.network.backbone(image).final
+    cam = F.interpolate(
+        torch.einsum("bdhw,cd->bchw", final, made.network.fc8.weight[:, :, 0, 0]),
+        (32, 24),
+        mode="bilinear",
+        align_corners=True,
+    )
+    torch.testing.assert_close(output.cam, cam)
+    expected = F.binary_cross_entropy_with_logits(cam.mean((2, 3)), tags)
+    torch.testing.assert_close(made.training_step(batch(), 0), expected)
+
+
+def _naive_attention(
+    maps: NDArray[np.float64], queries: list[NDArray[np.float64]], temperature: float
+) -> NDArray[np.float64]:
+    """Place by place, as the formula reads: (C, h, w) maps, (heads, d, h, w) queries."""
+    values = maps.reshape(len(maps), -1)
+    results = []
+    for block in queries:
+        of_heads = []
+        for head in block.reshape(*block.shape[:2], -1):
+            averaged = np.zeros_like(values)
+            for i in range(values.shape[1]):
+                norms = np.linalg.norm(head[:, i]) * np.linalg.norm(head, axis=0)
+                weights = np.exp(head[:, i] @ head / norms / temperature)
+                averaged[:, i] = values @ weights / weights.sum()
+            of_heads.append(averaged)
+        results.append(np.mean(of_heads, axis=0))
+    mean: NDArray[np.float64] = np.mean(results, axis=0).reshape(maps.shape)
+    return mean
+
+
+@pytest.mark.parametrize("entries", [None, 1, 300])
+def test_attention_is_the_formula_for_every_block(entries: int | None) -> None:
+    random = np.random.default_rng(0)
+    maps = random.random((2, 3, 4, 3))
+    queries = [random.standard_normal((2, heads, 5, 4, 3)) for heads in (2, 1)]
+    attended = attend(torch.from_numpy(maps), [torch.from_numpy(q) for q in queries], 0.3, entries).numpy()
+    for one in range(2):
+        expected = _naive_attention(maps[one], [block[one] for block in queries], 0.3)
+        np.testing.assert_allclose(attended[one], expected, atol=1e-12)
+
+
+def test_attention_by_hand() -> None:
+    # Places 0 and 2 are alike whatever the length of their queries; 1 and 3 are like nothing else.
+    queries = torch.tensor([[1.0, 0, 5, 0], [0, 1, 0, -2]]).reshape(1, 1, 2, 2, 2)
+    maps = torch.tensor([[[4.0, 7.0], [2.0, -1.0]]])[None]
+    attended = attend(maps, [queries], 0.01)
+    torch.testing.assert_close(attended, torch.tensor([[[3.0, 7.0], [3.0, -1.0]]])[None])
+
+
+def test_recorded_queries_are_those_of_the_penultimate_stage() -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone("mit_b0", None, 16).eval()
+    image = torch.rand(2, 3, 70, 50)
+    with torch.inference_mode():
+        features, queries = backbone.features_and_queries(image)
+        assert torch.equal(features.final, backbone(image).final)
+        # By hand: the stages before, then each block's own normalisation and projection.
+        encoder = backbone.get_submodule("encoder")
+        x = F.pad(image, (0, 14, 0, 26), mode="replicate")
+        for stage in ("1", "2"):
+            for part in ("patch_embed", "block", "norm"):
+                x = encoder.get_submodule(part + stage)(x)
+        x = encoder.get_submodule("patch_embed3")(x)
+        for block, recorded in zip(encoder.get_submodule("block3"), queries, strict=True):
+            flat = block.attn.q(block.norm1(x.flatten(2).transpose(1, 2)))  # type: ignore[operator, union-attr]
+            by_hand = flat.reshape(2, 6, 4, 5, 32)[:, :5].permute(0, 3, 4, 1, 2)
+            torch.testing.assert_close(recorded, by_hand)
+            x = block(x)
+
+
+@pytest.mark.parametrize(("name", "stride"), [("mit_b0", 16), ("mit_b0", 32), ("tu-pvt_v2_b0", 32)])
+def test_attention_spreads_the_clipped_cam_at_prediction(name: str, stride: int) -> None:
+    torch.manual_seed(0)
+    backbone = build_backbone(name, None, stride)
+    network = SeamNetwork(backbone, 2, pcm=False, attention=0.1).eval()
+    image = torch.rand(1, 3, 70, 50)
+    with torch.inference_mode():
+        output = network(image)
+        features, queries = backbone.features_and_queries(image)
+        cam = F.conv2d(features.final, network.fc8.weight).relu()
+        cam = F.interpolate(cam, (5, 4), mode="bilinear", align_corners=True)[0].double().numpy()
+    expected = _naive_attention(cam, [block[0].double().numpy() for block in queries], 0.1)
+    enlarged = F.interpolate(torch.from_numpy(expected)[None], (70, 50), mode="bilinear", align_corners=True)
+    torch.testing.assert_close(output.refined.double(), enlarged, atol=1e-5, rtol=1e-4)
+    trained = network.train()(image)
+    assert torch.equal(trained.refined, trained.cam)
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_classifiers_and_backbones_compose_freely(name: str, backbone: str) -> None:
+    made = compose_config(["stage=cam", f"classifier={name}", f"backbone={backbone}"])
+    assert made.backbone.name == backbone
+    switches = {key: bool(value) for key, value in made.classifier.items()}
+    assert switches == {
+        "er_weight": name in {"seam", "one_vs_all"},
+        "ecr_weight": name in {"seam", "one_vs_all"},
+        "min_pool_weight": name in {"seam", "one_vs_all"},
+        "pcm": name in {"seam", "one_vs_all"},
+        "attention": name == "attention",
+        "one_vs_all": name == "one_vs_all",
+    }
+
+
+@pytest.mark.parametrize("backbone", ["resnet18", "mit_b0"])
+def test_attention_is_refused_where_there_is_none(backbone: str) -> None:
+    made = compose_config(["stage=cam", "classifier=attention", f"backbone={backbone}"])
+    if backbone == "mit_b0":
+        assert build_classifier(made.backbone, made.classifier, 2, None).attention == 0.125
+        return
+    with pytest.raises(UserError, match=r"type backbone=mit_b0, or classifier\.attention=null"):
+        build_classifier(made.backbone, made.classifier, 2, None)
+
+
+def test_one_vs_all_has_a_member_for_each_class() -> None:
+    one, *others = members({"one_vs_all": True}, Path("cam"), ("tree", "car"))
+    assert one == (Path("cam/class_tree"), "classifier of tree", slice(0, 1))
+    assert others == [(Path("cam/class_car"), "classifier of car", slice(1, 2))]
+    assert members({"one_vs_all": False}, Path("cam"), ("tree", "car")) == [
+        (Path("cam"), "classifier", slice(0, 2))
+    ]
+
+
+def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = [
+        *tiny(),
+        "stage.until=cam",
+        "dataset.split.train=['2_10']",
+        "backbone=mobilenet_v2",
+        "stage.cam.epochs=1",
+        "stage.cam.batch=8",
+        "stage.cam.validation_tiles=2",
+        "classifier=cam",
+        "classifier.one_vs_all=true",
+    ]
+    config = run_here(*overrides)
+    folder = Path(config.run_dir) / "cam"
+    index = SceneIndex.read(Path(config.scenes))
+    names = index.palette.names
+    trained = {path.parent.name: path for path in folder.glob("class_*/network.pt")}
+    assert set(trained) == {f"class_{name}" for name in names}
+    states = {name: torch.load(path, weights_only=True) for name, path in trained.items()}
+    # Same start, same tiles, same order: only the tags differ.
+    assert not torch.equal(states["class_tree"]["fc8.weight"], states["class_car"]["fc8.weight"])
+
+    table = read_tag_table(Path(config.run_dir) / "labels", index).select("train", tagged=True)
+    reader = scene_reader(config, index)
+    tiles = [tile for tile in table.tiles if table.by_name[tile.name].sum() > 1][:2]
+    written = [read_cams(cam_path(folder / "cams", tile), len(names)) for tile in tiles]
+    for tile, cams, read in zip(
+        tiles, CamPredictor.trained(config, folder, reader, table)(tiles), written, strict=True
+    ):
+        np.testing.assert_allclose(cams, read, atol=1e-3)  # half precision on disk
+        image = torch.from_numpy(reader.image(tile)).permute(2, 0, 1)[None] / 255
+        normalised = (image - torch.tensor([0.485, 0.456, 0.406])[:, None, None]) / torch.tensor(
+            [0.229, 0.224, 0.225]
+        )[:, None, None]
+        for number, name in enumerate(names):
+            alone = SeamNetwork(build_backbone("mobilenet_v2", None, 16), 1, pcm=False).eval()
+            alone.load_state_dict(states[f"class_{name}"])
+            tag = torch.from_numpy(table.by_name[tile.name][number : number + 1])[None]
+            with torch.inference_mode():
+                cam = multi_scale_cams(lambda x, net=alone: net(x).cam, normalised, tag, (1.0,))
+            np.testing.assert_allclose(cam[0, 0], cams[number], atol=1e-4)
+
+    # As if the run had been killed before the last class was trained.
+    fingerprint = Manifest.read(folder)
+    assert fingerprint is not None
+    partial = folder.rename(folder.with_name("cam.partial"))
+    (partial / "manifest.json").unlink()
+    (partial / ".fingerprint").write_text(fingerprint.fingerprint)
+    (partial / "class_car/network.pt").unlink()
+    times = {
+        name: (partial / name / "network.pt").stat().st_mtime_ns for name in set(trained) - {"class_car"}
+    }
+    capsys.readouterr()
+    run_here(*overrides)
+    output = capsys.readouterr().out
+    assert "classifier of car: " in output
+    assert "classifier of tree" not in output
+    assert times == {name: (folder / name / "network.pt").stat().st_mtime_ns for name in times}
+    with pytest.raises(
+        UserError, match=r"use stage\.pseudo\.cams=cam, or stage=cam with classifier\.one_vs_all"
+    ):
+        run_here(*overrides, "stage.until=affinity", "stage.pseudo.cams=affinity")
+    with pytest.raises(UserError, match=r"checkpoint is one network of all classes"):
+        run_here(*overrides, "stage.cam.checkpoint=resnet38_SEAM.pth")
+    again = torch.load(folder / "class_car/network.pt", weights_only=True)
+    assert all(torch.equal(value, again[name]) for name, value in states["class_car"].items())
