@@ -125,6 +125,13 @@ def test_the_papers_settings(dataset: str, size: int, stride: int, classes: int)
     assert settings_of(composed, "refine", STAGES).stage.response_scales == [0.15, 0.2, 0.25, 4, 5, 6]
 
 
+def test_urns_recipe_does_not_depend_on_what_a_dataset_or_recipe_says() -> None:
+    experiment = ["experiment=urn_reference", "segmenter.recipe.steps_per_epoch=1"]
+    below = (["dataset=potsdam"], ["dataset=synthetic"], ["segmenter/recipe=adamw"])
+    plain, *others = (compose_config([*experiment, *more]).segmenter.recipe for more in below)
+    assert all(other == plain for other in others)
+
+
 def test_the_paper_needs_pretrained_weights() -> None:
     backbone = compose_config(["experiment=ome_potsdam"]).backbone
     with torch.device("meta"), pytest.raises(UserError, match=r"no weights file ilsvrc.*backbone\.weights=/"):
