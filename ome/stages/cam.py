@@ -30,7 +30,7 @@ def run(work: Work) -> dict[str, Any]:
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     table = read_tag_table(work.inputs["labels"], index)
-    network = _untrained(work.config, index.palette.num_classes)
+    network = _untrained(work.config, index.palette.num_classes, len(reader.channels))
     if not is_trained(work.folder):
         _train(work, network, reader, table)
     load_network(network, work.folder)
@@ -43,10 +43,10 @@ def run(work: Work) -> dict[str, Any]:
     return {"training_tiles": len(table.select("train", kept=True).tiles), "tiles": len(tagged.tiles)}
 
 
-def _untrained(config: DictConfig, num_classes: int) -> SeamNetwork:
+def _untrained(config: DictConfig, num_classes: int, in_channels: int) -> SeamNetwork:
     """The network as it starts: pretrained parts are frozen, a network without weights is trained whole."""
     torch.manual_seed(config.seed)
-    network = build_classifier(config, num_classes, config.backbone.weights)
+    network = build_classifier(config, num_classes, in_channels, config.backbone.weights)
     freeze = config.backbone.freeze
     if freeze == "auto":
         freeze = config.backbone.weights is not None

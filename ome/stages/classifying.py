@@ -26,11 +26,13 @@ DEFAULT_MEGAPIXELS = {"cpu": 0.3, "cuda": 16.0}
 """Input of one forward pass: what pays on each kind of device, see docs/benchmarks.md."""
 
 
-def build_classifier(config: DictConfig, num_classes: int, weights: str | None) -> SeamNetwork:
+def build_classifier(
+    config: DictConfig, num_classes: int, in_channels: int, weights: str | None
+) -> SeamNetwork:
     """The classifier that the configuration names, with the given weights in its backbone."""
-    return SeamNetwork(
-        build_backbone(config.backbone.name, weights, config.backbone.output_stride), num_classes
-    )
+    settings = config.backbone
+    backbone = build_backbone(settings.name, weights, settings.output_stride, in_channels)
+    return SeamNetwork(backbone, num_classes)
 
 
 class CamPredictor:
@@ -61,7 +63,7 @@ class CamPredictor:
     @classmethod
     def trained(cls, config: DictConfig, folder: Path, reader: SceneReader, tagged: TagTable) -> Self:
         """The classifier that `stage=cam` left in a folder, with the export settings of that stage."""
-        network = build_classifier(config, reader.index.palette.num_classes, None)
+        network = build_classifier(config, reader.index.palette.num_classes, len(reader.channels), None)
         load_network(network, folder)
         manifest = Manifest.read(folder)
         if manifest is None:

@@ -60,7 +60,7 @@ class SeamClassifier(pl.LightningModule):
         self._predicted: list[tuple[Tensor, Tensor]] = []
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """The SEAM loss of one batch: images (B, 3, H, W) and tags (B, C)."""
+        """The SEAM loss of one batch: images (B, bands, H, W) and tags (B, C)."""
         del batch_idx
         image, tags = batch
         half = F.interpolate(image, scale_factor=0.5, mode="bilinear", align_corners=True)

@@ -19,7 +19,7 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
     """Cross-entropy per pixel times the pixel's certainty, normalised over all processes (OME, section 5).
 
     Args:
-        network: Image (B, 3, H, W) to logits (B, C, H, W).
+        network: Image (B, bands, H, W) to logits (B, C, H, W).
         total_steps: Optimiser steps of the whole training, for the schedule.
         lr: Base learning rate.
         momentum: Of SGD.
