@@ -33,7 +33,7 @@ def test_help_names_stages_and_choices(tmp_path: Path) -> None:
         "Try it:",
         "stage=prepare dataset=potsdam",
         "prepare   raw archives",
-        "dataset: deepglobe, potsdam",
+        "dataset: custom, deepglobe, landcoverai, potsdam",
     ):
         assert word in done.stdout
 

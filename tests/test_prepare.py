@@ -127,6 +127,64 @@ def test_deepglobe(tmp_path: Path) -> None:
     assert np.abs(reader.image(whole("119")).astype(int) - smooth).max() <= 2
 
 
+POLAND = {"crs": "EPSG:2180", "transform": Affine(0.25, 0, 280_307, 0, -0.25, 394_546)}
+
+
+def landcoverai(
+    raw: Path, form: archives.Form, inside: str = ""
+) -> tuple[RawLayout, archives.Pixels, archives.Pixels]:
+    """Two small LandCover.ai scenes: layout, and image and indices of the first."""
+    image, values = archives.image(1), archives.image(2, bands=1) % 6
+    files = {}
+    for scene in ("M-33-20-D-c-4-2", "N-34-61-B-a-1-1"):
+        files[f"{inside}images/{scene}.tif"] = archives.raster(image, **POLAND)
+        files[f"{inside}masks/{scene}.tif"] = archives.raster(values, **POLAND)
+        # The published list of tiles lies beside.
+        files[f"{inside}train.txt"] = f"{scene}_0\n".encode()
+        image, values = 255 - image, 5 - values
+    archives.pack(files, raw, "landcover.ai.v1.zip", form)
+    overrides = ("dataset.split.train=[N-34-61-B-a-1-1]", "dataset.split.val=[]")
+    layout = archives.layout("landcoverai", *overrides, "dataset.split.test=[M-33-20-D-c-4-2]")
+    return layout, image, values[..., 0]
+
+
+@pytest.mark.parametrize(
+    ("form", "inside"), [("zip", ""), ("zip", "landcover.ai.v1/"), ("folder", ""), ("loose", "")]
+)
+def test_landcoverai(tmp_path: Path, form: archives.Form, inside: str) -> None:
+    layout, image, values = landcoverai(tmp_path / "raw", form, inside)
+    index = prepare_scenes(layout, tmp_path / "raw", tmp_path / "scenes")
+    assert SceneIndex.read(tmp_path / "scenes") == index
+    assert index.palette.names == ("building", "woodland", "water", "road")
+    reader = SceneReader(index)
+    tile = whole("M-33-20-D-c-4-2")
+    assert np.array_equal(reader.image(tile), image)
+    # 0 is "other", ignored and known; 5 stands for nothing.
+    expected = np.array([IGNORE, 0, 1, 2, 3, IGNORE], dtype=np.uint8)[values]
+    assert np.array_equal(reader.mask(tile), expected)
+    assert index.scene(tile.scene).unknown.counts == (((5, 5, 5), int((values == 5).sum())),)
+    with rasterio.open(tmp_path / "scenes/masks" / f"{tile.scene}.tif") as mask:
+        assert mask.crs == POLAND["crs"]
+        assert mask.colormap(1)[0] == (213, 94, 0, 255)
+
+
+def test_a_colour_table_does_not_change_what_indices_mean(tmp_path: Path) -> None:
+    layout, _, _ = landcoverai(tmp_path, "loose")
+    values = archives.image(3, bands=1)[..., 0] % 5
+    indexed = Image.fromarray(values, mode="P")
+    indexed.putpalette([4, 4, 4, 3, 3, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0])
+    indexed.save(tmp_path / "masks/M-33-20-D-c-4-2.tif")
+    mask = SceneReader(prepare_scenes(layout, tmp_path, tmp_path / "scenes")).mask(whole("M-33-20-D-c-4-2"))
+    assert np.array_equal(mask, np.array([IGNORE, 0, 1, 2, 3], dtype=np.uint8)[values])
+
+
+def test_a_mask_in_colours_is_no_mask_of_indices(tmp_path: Path) -> None:
+    layout, _, _ = landcoverai(tmp_path, "loose")
+    (tmp_path / "masks/M-33-20-D-c-4-2.tif").write_bytes(archives.raster(archives.image(0)))
+    with pytest.raises(UserError, match=r"D-c-4-2.tif has 3 bands, and a mask of class indices has one"):
+        prepare_scenes(layout, tmp_path, tmp_path / "scenes")
+
+
 def test_a_mask_of_one_band_is_read_by_its_colour_table_or_as_grey(tmp_path: Path) -> None:
     classes = np.arange(40 * 56, dtype=np.uint8).reshape(40, 56, 1) % 3
     indexed = Image.fromarray(classes[..., 0], mode="P")
@@ -339,13 +397,21 @@ def test_a_truncated_raster_is_named_and_leaves_nothing_behind(
     assert not (tmp_path / "scenes/index.json").exists()
 
 
-def test_images_of_more_than_eight_bits_are_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("kind", "dtype", "message"),
+    [
+        ("RGB", np.float32, "RGB.tif holds float32 values: only uint8 and uint16 are read"),
+        ("label", np.uint16, "label.tif holds uint16 values: only uint8 are read"),
+    ],
+)
+def test_values_of_other_depths_are_refused(
+    tmp_path: Path, kind: str, dtype: type[np.generic], message: str
+) -> None:
     layout, _, _ = potsdam(tmp_path)
-    deep = archives.raster(archives.image(0).astype(np.uint16))
-    archives.pack(
-        {f"top_potsdam_{scene}_RGB.tif": deep for scene in ("2_10", "5_15")}, tmp_path, "2_Ortho_RGB.zip"
-    )
-    with pytest.raises(UserError, match=r"RGB.tif holds uint16 values"):
+    deep = archives.raster(archives.image(0).astype(dtype))
+    archive = {"RGB": "2_Ortho_RGB.zip", "label": "5_Labels_all.zip"}[kind]
+    archives.pack({f"top_potsdam_{scene}_{kind}.tif": deep for scene in ("2_10", "5_15")}, tmp_path, archive)
+    with pytest.raises(UserError, match=message):
         prepare_scenes(layout, tmp_path, tmp_path / "scenes")
 
 
@@ -371,6 +437,33 @@ def test_windows_are_cut_where_they_say(index: SceneIndex) -> None:
         assert np.array_equal(reader.image(tile), image[part][..., [2, 0]])
         assert np.array_equal(reader.mask(tile), mask[part])
     assert reader.image(tile).flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("channels", "display", "shown"),
+    [
+        ((1, 2, 3), None, [0, 1, 2]),
+        ((3, 1, 2), None, [2, 0, 1]),
+        ((2,), None, [1, 1, 1]),
+        ((3, 1), None, [2, 0, 0]),
+        ((3, 1, 2, 2), (4, 1, 2), [1, 2, 0]),
+        ((3, 1), (2,), [0, 0, 0]),
+    ],
+)
+def test_a_picture_has_the_three_channels_chosen(
+    index: SceneIndex, channels: tuple[int, ...], display: tuple[int, ...] | None, shown: list[int]
+) -> None:
+    reader = SceneReader(index, channels, display)
+    assert reader.image(whole("2_10")).shape == (40, 56, len(channels))
+    assert np.array_equal(reader.display(whole("2_10")), archives.image(0)[..., shown])
+
+
+@pytest.mark.parametrize("display", [(1, 2), (1, 2, 4), (0, 1, 2)])
+def test_pictures_of_channels_that_are_not_there_are_refused(
+    index: SceneIndex, display: tuple[int, ...]
+) -> None:
+    with pytest.raises(UserError, match=r"dataset.display=\[.*\]: give three places, or one, from 1 to 3"):
+        SceneReader(index, None, display)
 
 
 def test_a_pickled_reader_opens_its_own_files(index: SceneIndex) -> None:

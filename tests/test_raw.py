@@ -4,7 +4,7 @@ from pathlib import Path
 import archives
 import pytest
 
-from ome.data.archives import RawFiles, RawSource, check_expansion
+from ome.data.archives import ANY_IMAGE, RawFiles, RawSource, check_expansion, image_name
 from ome.data.rasters import MAX_MEMBER
 from ome.data.raw import Split, layout_from_facts, resolve_split
 from ome.errors import UserError
@@ -50,6 +50,23 @@ def test_two_files_of_one_scene_are_ambiguous(tmp_path: Path) -> None:
     archives.pack({"a/area_1.tif": b"", "b/area_1.tif": b""}, tmp_path, "ortho.zip")
     with pytest.raises(UserError, match=r"2 files for scene 1: a/area_1.tif and b/area_1.tif"):
         RawFiles(SOURCE, tmp_path).find("1")
+
+
+def test_one_name_in_two_folders_is_told_apart_by_the_folder_of_the_pattern(tmp_path: Path) -> None:
+    files = {"v1/images/1.tif": b"image", "v1/masks/1.tif": b"mask"}
+    archives.pack(files, tmp_path, "both.zip")
+    for folder, content in (("images", b"image"), ("masks", b"mask")):
+        found = RawFiles(RawSource(f"{folder}/{{scene}}.tif", "both.zip"), tmp_path).find("1")
+        assert found is not None
+        assert found.read_bytes() == content
+
+
+def test_any_image_has_one_of_the_known_suffixes(tmp_path: Path) -> None:
+    names = ["a.JPG", "b.1.tiff", "c d.png", ".hidden.png", "notes.txt", "b.1.tiff.aux.xml"]
+    archives.pack(dict.fromkeys(names, b""), tmp_path, None, "loose")
+    files = RawFiles(ANY_IMAGE, tmp_path)
+    assert files.scenes() == ["a", "b.1", "c d"]
+    assert [image_name(value) for value in ("a.JPG", "a", "b.1", "b.1.tiff")] == ["a", "a", "b.1", "b.1"]
 
 
 def test_resource_forks_are_no_second_file(tmp_path: Path) -> None:
@@ -118,7 +135,7 @@ def test_expansion_limits(size: int, packed: int, fine: bool) -> None:
 
 @pytest.mark.parametrize(
     ("dataset", "train", "val", "test"),
-    [("potsdam", 23, 0, 14), ("vaihingen", 16, 0, 17), ("synthetic", 6, 0, 2)],
+    [("potsdam", 23, 0, 14), ("vaihingen", 16, 0, 17), ("synthetic", 6, 0, 2), ("landcoverai", 26, 6, 9)],
 )
 def test_published_splits(dataset: str, train: int, val: int, test: int, tmp_path: Path) -> None:
     archives.pack({"area_1.tif": b""}, tmp_path, "ortho.zip")
@@ -165,6 +182,20 @@ def test_published_colours(
 def test_wrong_facts_are_named(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         archives.layout("potsdam", override)
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ({"bus": 9}, "bus is neither in dataset.classes nor in dataset.ignored"),
+        ({"building": 1, "woodland": 2, "road": 4}, "dataset.indices lacks water"),
+        ({"building": 1, "woodland": 2, "road": 4, "water": 4}, "a value of its own from 0 to 255"),
+        ({"building": 1, "woodland": 2, "road": 4, "water": 256}, "a value of its own from 0 to 255"),
+    ],
+)
+def test_indices_that_do_not_fit_are_refused(indices: dict[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        layout_from_facts(archives.facts("landcoverai") | {"indices": indices})
 
 
 def test_a_missing_fact_is_named() -> None:

@@ -7,7 +7,8 @@ import pytest
 
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import StreamSampler
-from ome.data.transforms import Augmentation
+from ome.data.transforms import IMAGE_MEAN, IMAGE_STD, Augmentation, to_tensor
+from ome.ignore import IGNORE
 
 
 def draws(sampler: StreamSampler, epochs: int) -> list[tuple[int, int]]:
@@ -61,6 +62,29 @@ def test_padding_is_ignored_and_has_the_mean_colour() -> None:
     assert outside.sum() == 60 * 60 - 20 * 20
     assert (mask == np.where(outside, 255, 0)).all()
     assert np.allclose(image[outside], [124, 116, 104], atol=1)
+
+
+@pytest.mark.parametrize("bands", [1, 2, 4, 5, 13])
+def test_any_number_of_bands_is_varied_together(bands: int) -> None:
+    image = np.repeat(np.random.default_rng(0).integers(60, 190, (40, 40, 1), dtype=np.uint8), bands, axis=2)
+    grow = Augmentation(crop=60, scale=(1.0, 1.0), jitter=(0, 0, 0, 0)).build(bands)
+    varied, [mask] = grow(1, image, [np.zeros((40, 40), dtype=np.uint8)])
+    assert varied.shape == (60, 60, bands)
+    # Every band is moved alike, and padding has the means that `to_tensor` turns into zeros.
+    assert (varied[mask == 0] == varied[mask == 0][:, :1]).all()
+    if bands <= 4:
+        assert np.abs(to_tensor(varied).numpy()[:, mask == IGNORE]).max() < 0.01
+    jitter = Augmentation(crop=40, scale=(1.0, 1.0), jitter=(0.3, 0.3, 0.3, 0.1)).build(bands)
+    brighter, _ = jitter(1, image)
+    assert not np.array_equal(brighter, image)
+    assert (brighter == brighter[..., :1]).all()
+
+
+def test_bands_beyond_three_are_normalised_like_the_first() -> None:
+    image = np.random.default_rng(0).integers(0, 256, (4, 5, 5), dtype=np.uint8)
+    mean, std = np.array(IMAGE_MEAN)[[0, 1, 2, 0, 1]], np.array(IMAGE_STD)[[0, 1, 2, 0, 1]]
+    expected = ((image / 255 - mean) / std).transpose(2, 0, 1)
+    assert np.allclose(to_tensor(image).numpy(), expected, atol=1e-6)
 
 
 class Tiles:

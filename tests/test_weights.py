@@ -21,6 +21,7 @@ from ome.networks.resnet38d import ResNet38d
 from ome.networks.seam import SeamNetwork
 from ome.networks.segmenters import build_segmenter
 from ome.networks.weights import load_classifier, load_encoder, load_weights
+from ome.training.fit import NETWORK, load_network
 
 
 def _network(bands: int = 3, width: int = 4) -> nn.Sequential:
@@ -65,6 +66,25 @@ def test_counter_of_old_checkpoints_may_lack(tmp_path: Path, donor: dict[str, Te
     del donor["1.num_batches_tracked"]
     torch.save(donor, tmp_path / "weights.pth")
     assert load_weights(_network(), tmp_path / "weights.pth").missing == ()
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(4, 3), (4, 6), (1, 4)])
+def test_weights_for_another_number_of_bands_are_refused(tmp_path: Path, given: int, wanted: int) -> None:
+    torch.save(_network(given).state_dict(), tmp_path / "weights.pth")
+    message = f"is for images of {given} bands, and the dataset's have {wanted} .dataset.channels."
+    with pytest.raises(UserError, match=message):
+        load_weights(_network(wanted), tmp_path / "weights.pth")
+
+
+def test_a_trained_network_of_other_bands_or_classes_is_refused(tmp_path: Path) -> None:
+    torch.save(_network(4).state_dict(), tmp_path / NETWORK)
+    load_network(_network(4), tmp_path)
+    with pytest.raises(
+        UserError, match=r"trained on images of 4 bands, and now they have 3 \(dataset.channels\)"
+    ):
+        load_network(_network(3), tmp_path)
+    with pytest.raises(UserError, match=r"network.pt is of another network, or of other classes: run"):
+        load_network(_network(4, width=5), tmp_path)
 
 
 def test_other_numbers_of_bands(tmp_path: Path, donor: dict[str, Tensor]) -> None:

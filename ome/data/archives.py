@@ -20,15 +20,20 @@ WORLD_FILES: Final = {".tif": (".tfw", ".wld"), ".jpg": (".jgw", ".wld"), ".png"
 """Suffixes of the files that may hold the georeference of an image."""
 
 
+IMAGE_SUFFIXES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
+"""What `.*` at the end of a pattern stands for, in small or capital letters."""
+
+
 @dataclass(frozen=True)
 class RawSource:
     """Where a dataset keeps one kind of files.
 
     Attributes:
-        pattern: Name of a scene's file with `{scene}` in it, e.g. `top_potsdam_{scene}_IRRG.tif`. Folders
-            before it count only for loose files: those in an archive are found in whatever folder they lie.
+        pattern: Name of a scene's file with `{scene}` in it, e.g. `top_potsdam_{scene}_IRRG.tif`, or
+            `{scene}.*` for images of every kind. Folders before it count for loose files, and in an archive
+            where a file of that name lies in several: there it is found in whatever folder it lies.
         archive: Name of the zip archive; None for files that are distributed loose.
-        channels: Bands (1-based) to read as the image by default.
+        channels: Bands (1-based) to read as the image by default; empty for all that show something.
     """
 
     pattern: str
@@ -42,8 +47,24 @@ class RawSource:
     def scene_of(self, file_name: str) -> str | None:
         """The scene that a file name belongs to; None when it does not match the pattern."""
         before, _, after = PurePosixPath(self.pattern).name.partition("{scene}")
-        match = re.fullmatch(re.escape(before) + "(.+)" + re.escape(after), file_name)
+        suffixes = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
+        ending = f"(?i:{suffixes})" if after == ".*" else re.escape(after)
+        # Names that begin with a dot are what systems hide.
+        match = re.fullmatch(f"(?![.]){re.escape(before)}(.+){ending}", file_name)
         return match[1] if match else None
+
+    def lies_right(self, name: str) -> bool:
+        """Whether a path ends in the pattern, folders included."""
+        return PurePosixPath(name).match(self.pattern.replace("{scene}", "*"))
+
+
+ANY_IMAGE: Final = RawSource("{scene}.*", channels=())
+"""Images of every kind in one folder."""
+
+
+def image_name(value: str) -> str:
+    """Name of an image without the suffix, whether it is written with one or not."""
+    return ANY_IMAGE.scene_of(value) or value
 
 
 def check_expansion(path: Path, member: zipfile.ZipInfo) -> None:
@@ -78,12 +99,13 @@ class RawFiles:
         self.where, files = self._locate(raw)
         self._files: dict[str, list[RawFile]] = {}
         for file in files:
-            self._files.setdefault(PurePosixPath(file.name).name, []).append(file)
+            scene = self.source.scene_of(PurePosixPath(file.name).name)
+            if scene is not None:
+                self._files.setdefault(scene, []).append(file)
 
     def scenes(self) -> list[str]:
         """Names of all scenes that have a file here, sorted."""
-        names = (self.source.scene_of(name) for name in self._files)
-        return sorted(name for name in names if name is not None)
+        return sorted(self._files)
 
     def find(self, scene: str) -> RawFile | None:
         """The file of a scene; None when there is none.
@@ -91,7 +113,9 @@ class RawFiles:
         Raises:
             UserError: When several folders hold a file of that name.
         """
-        found = self._files.get(self.source.file_name(scene), [])
+        found = self._files.get(scene, [])
+        if len(found) > 1:
+            found = [file for file in found if self.source.lies_right(file.name)] or found
         if len(found) > 1:
             places = " and ".join(file.name for file in found[:2])
             raise UserError(f"{self.where} holds {len(found)} files for scene {scene}: {places}; keep one")
@@ -110,7 +134,7 @@ class RawFiles:
         pattern = PurePosixPath(self.source.pattern)
         for place in dict.fromkeys([raw / pattern.parent, raw]):
             looked.append(str(place / pattern.name))
-            if files := list(_plain_files(raw, self.source, place.glob("*"))):
+            if files := list(_plain_files(place, self.source, place.glob("*"))):
                 return place, files
         raise UserError(f"found none of {', '.join(looked)}: give the folder of the data by dataset.raw=...")
 

@@ -80,20 +80,20 @@ class TileDataset(Dataset[tuple[Tensor, ...]]):
     def sample(
         self, key: Key | int, masks_of: Callable[[Tile], Sequence[NDArray[np.uint8]]]
     ) -> tuple[Tile, Tensor, list[NDArray[np.uint8]]]:
-        """Reads the tile of a key, its image normalised (3, H, W) float32, and its masks."""
+        """Reads the tile of a key, its image normalised (bands, H, W) float32, and its masks."""
         index, position = key if isinstance(key, tuple) else (key, key)
         tile = self.tiles[index]
         image, masks = self.reader.image(tile), list(masks_of(tile))
         if self._augmentation is not None:
             if self._augment is None:
-                self._augment = self._augmentation.build()
+                self._augment = self._augmentation.build(len(self.reader.channels))
             seed = int(np.random.SeedSequence([self._seed, position]).generate_state(1)[0])
             image, masks = self._augment(seed, image, masks)
         return tile, to_tensor(image), masks
 
 
 class TagDataset(TileDataset):
-    """Samples of the classifier: image (3, H, W) float32 and tags (C,) float32.
+    """Samples of the classifier: image (bands, H, W) float32 and tags (C,) float32.
 
     Args:
         reader: Reads the windows.
@@ -132,7 +132,7 @@ class TagDataset(TileDataset):
 
 
 class MaskDataset(TileDataset):
-    """Samples of the segmenter: image (3, H, W), mask (H, W) int64 with 255 ignored, weight (H, W) uint8.
+    """Samples of the segmenter: image (bands, H, W), mask (H, W) int64 or 255, weight (H, W) uint8.
 
     Args:
         reader: Reads the images.

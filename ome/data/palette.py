@@ -1,6 +1,6 @@
 """Class colours: from coloured reference images to class-index masks and back."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NamedTuple, TypeAlias
@@ -15,6 +15,18 @@ RGB: TypeAlias = tuple[int, int, int]
 
 MAX_LISTED: Final = 20
 """Unknown colours that are listed one by one; the others are only counted."""
+
+DISTINCT: Final[tuple[RGB, ...]] = (
+    *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
+    *((0, 114, 178), (213, 94, 0), (204, 121, 167)),
+    *((51, 34, 136), (136, 204, 238), (68, 170, 153), (17, 119, 51), (153, 153, 51)),
+    *((221, 204, 119), (204, 102, 119), (136, 34, 85), (170, 68, 153)),
+)
+"""Colours for classes that come without: Okabe and Ito's seven (black means no class), which stay apart with
+any kind of colour blindness, then Paul Tol's scheme "muted"."""
+
+SHADES: Final = (1.0, 0.7, 0.45)
+"""Brightness of `DISTINCT` each time it is used up."""
 
 _UNKNOWN: Final = 254
 
@@ -150,6 +162,23 @@ class Palette:
         """The 768 values of an indexed image's palette: class colours first, black elsewhere."""
         values = [value for colour in self.classes.values() for value in colour]
         return values + [0] * (768 - len(values))
+
+
+def distinct_colours(names: Sequence[str]) -> dict[str, RGB]:
+    """Gives each class the next colour of `DISTINCT`.
+
+    Raises:
+        UserError: There are more classes than colours.
+    """
+    colours = [
+        (round(r * shade), round(g * shade), round(b * shade)) for shade in SHADES for r, g, b in DISTINCT
+    ]
+    if len(names) > len(colours):
+        raise UserError(
+            f"dataset.classes: {len(names)} classes are more than the {len(colours)} colours at hand: "
+            "give them by dataset.classes={NAME: [RED, GREEN, BLUE], ...}"
+        )
+    return dict(zip(names, colours, strict=False))
 
 
 @lru_cache(maxsize=4)

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from rasterio.errors import RasterioError
 
 from ome.data.archives import RawFiles
-from ome.data.palette import RGB, Palette, UnknownColours
-from ome.data.rasters import RawFile, RawRaster
+from ome.data.palette import RGB, UnknownColours
+from ome.data.rasters import MASK_DEPTHS, RawFile, RawRaster, UnreadableError
 from ome.data.raw import RawLayout, resolve_split
+from ome.data.scaling import Limits, byte_tables, to_bytes
 from ome.data.scenes import Scene, SceneIndex, SplitName, plain_pixels
 from ome.errors import UserError
 from ome.files import atomic_path
@@ -38,7 +39,8 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path) -> SceneIndex:
     """Turns a raw dataset into `images/<scene>.tif`, `masks/<scene>.tif` and `index.json`.
 
     Images keep all their bands and their georeference, uncompressed and in blocks of 256, so that a window
-    costs the same wherever it lies. Masks hold the class index, or 255 for ignored and unknown colours.
+    costs the same wherever it lies; values of 16 bits are scaled to 8 (see `ome.data.scaling`). Masks hold
+    the class index, or 255 for ignored and unknown colours.
     Scenes that the folder already has, made from the same files, are left as they are.
 
     Args:
@@ -50,7 +52,7 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path) -> SceneIndex:
         The index, also written to the folder. Its `unknown` lists the colours that the palette does not name.
 
     Raises:
-        UserError: When an archive or a listed scene is missing, a file is damaged, or a mask does not have
+        UserError: When an archive or a listed scene is missing, files are damaged, or a mask does not have
             the size of its image.
     """
     if not raw.is_dir():
@@ -58,13 +60,46 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path) -> SceneIndex:
             f"the raw folder {raw} does not exist: give the folder of the data by dataset.raw=..."
         )
     jobs = _plan(layout, raw)
-    scenes = [
-        _prepare_scene(job, layout, folder)
-        for job in track(jobs, f"prepare {layout.name}: scenes", total=len(jobs))
-    ]
-    index = SceneIndex(folder, tuple(scenes), layout.palette, layout.name, layout.default_channels)
+    scenes: list[Scene] = []
+    unreadable: list[UnreadableError] = []
+    for job in track(jobs, f"prepare {layout.name}: scenes", total=len(jobs)):
+        try:
+            scenes.append(_prepare_scene(job, layout, folder))
+        except UnreadableError as error:
+            unreadable.append(error)
+    if unreadable:
+        raise _together(unreadable, len(jobs))
+    own = layout.image.channels
+    channels = layout.default_channels if own else _shared_bands(jobs, layout.channels)
+    index = SceneIndex(folder, tuple(scenes), layout.palette, layout.name, channels)
     index.write()
     return index
+
+
+def _together(unreadable: Sequence[UnreadableError], total: int) -> UserError:
+    """One error for all files that cannot be read."""
+    if len(unreadable) == 1:
+        return unreadable[0]
+    listed = "; ".join(str(error) for error in unreadable[:5]) + ("; ..." if len(unreadable) > 5 else "")
+    return UserError(f"{len(unreadable)} of {total} scenes cannot be read: {listed}")
+
+
+def _shared_bands(jobs: Sequence[_Job], chosen: tuple[int, ...]) -> tuple[int, ...]:
+    """The bands that show something where all images have the same, else those that were chosen."""
+    examples: dict[tuple[int, ...], list[RawFile]] = {}
+    for job in jobs:
+        with job.image.open() as raster:
+            examples.setdefault(raster.shown_bands, []).append(job.image)
+    if len(examples) > 1 and chosen:
+        return chosen
+    if len(examples) > 1:
+        kinds = " and ".join(
+            f"{len(files)} with the bands {list(bands)} (e.g. {files[0]})"
+            for bands, files in examples.items()
+        )
+        remedy = "convert them, or choose bands that all have, e.g. dataset.channels=[1]"
+        raise UserError(f"there are images {kinds}: {remedy}")
+    return next(iter(examples))
 
 
 def _plan(layout: RawLayout, raw: Path) -> list[_Job]:
@@ -75,7 +110,7 @@ def _plan(layout: RawLayout, raw: Path) -> list[_Job]:
     found = {scene: images.find(scene) for scene, _ in listed}
     _require_all("image", found, images)
     found_masks = {scene: masks.find(scene) if masks else None for scene, _ in listed}
-    if masks:
+    if masks and not layout.partial:
         _require_all("reference mask", found_masks, masks)
     jobs = [
         _Job(scene, split, image, found_masks[scene]) for scene, split in listed if (image := found[scene])
@@ -105,28 +140,28 @@ def _require_all(kind: str, found: dict[str, RawFile | None], files: RawFiles) -
 def _prepare_scene(job: _Job, layout: RawLayout, folder: Path) -> Scene:
     """Writes what is missing of one scene and describes it."""
     image_path, mask_path = f"images/{job.scene}.tif", f"masks/{job.scene}.tif"
-    image_source = job.image.fingerprint
+    image_source = f"{job.image.fingerprint} {layout.limits}"
     if not _is_whole(folder / image_path, image_source):
         with job.image.open() as raster:
-            _write_image(folder / image_path, raster, image_source)
+            _write_image(folder / image_path, raster, layout.limits, image_source)
     with plain_pixels(), rasterio.open(folder / image_path) as dataset:
         height, width, bands = dataset.height, dataset.width, dataset.count
         plain = dataset.transform.is_identity
         georeference = {} if plain else {"crs": dataset.crs, "transform": dataset.transform}
-    if max(layout.default_channels) > bands:
+    if max(layout.default_channels, default=1) > bands:
         wanted = list(layout.default_channels)
         raise UserError(f"dataset.channels={wanted}: {job.image} has only {bands} bands")
     if job.mask is None:
         return Scene(job.scene, job.split, height, width, bands, image_path, None)
-    mask_source = f"{image_source} {job.mask.fingerprint} {layout.palette}"
+    mask_source = f"{image_source} {job.mask.fingerprint} {layout.palette} {layout.indices}"
     if not _is_whole(folder / mask_path, mask_source):
-        with job.mask.open() as raster:
+        with job.mask.open(MASK_DEPTHS) as raster:
             if raster.shape != (height, width):
                 sizes = (
                     f"{raster.shape[1]} x {raster.shape[0]} pixels, its image {job.image} {width} x {height}"
                 )
                 raise UserError(f"scene {job.scene}: the mask {raster} has {sizes}")
-            _write_mask(folder / mask_path, raster, layout.palette, georeference, mask_source)
+            _write_mask(folder / mask_path, raster, layout, georeference, mask_source)
     class_pixels, unknown = _mask_counts(folder / mask_path, layout.palette.num_classes)
     return Scene(
         job.scene,
@@ -142,28 +177,33 @@ def _prepare_scene(job: _Job, layout: RawLayout, folder: Path) -> Scene:
     )
 
 
-def _write_image(path: Path, raster: RawRaster, source: str) -> None:
+def _write_image(path: Path, raster: RawRaster, limits: Limits | None, source: str) -> None:
     """Copies all bands; uncompressed, since training reads small windows in random order."""
     height, width = raster.shape
-    bands = raster.dataset.count
+    bands = 3 if raster.has_colour_table else raster.dataset.count
     profile = _profile(height, width, bands) | raster.georeference()
     # GDAL would take the fourth band of an RGB image for opacity.
     profile |= {"interleave": "pixel", "photometric": "RGB" if bands == 3 else "MINISBLACK"}
+    tables = None
+    if raster.depth == "uint16":
+        tables = byte_tables((pixels for _, pixels in raster.strips()), raster.dataset.nodatavals, limits)
     with atomic_path(path) as temporary, rasterio.open(temporary, "w", **profile) as target:
-        for window, pixels in raster.strips():
-            target.write(pixels, window=window)
+        for window, pixels in raster.pixels():
+            target.write(pixels if tables is None else to_bytes(pixels, tables), window=window)
         target.update_tags(**{_SOURCE: source})
 
 
 def _write_mask(
-    path: Path, raster: RawRaster, palette: Palette, georeference: dict[str, Any], source: str
+    path: Path, raster: RawRaster, layout: RawLayout, georeference: dict[str, Any], source: str
 ) -> None:
     height, width = raster.shape
     profile = _profile(height, width, 1) | georeference | {"compress": "deflate", "nodata": IGNORE}
+    palette = layout.mask_palette
     unknown: Counter[RGB] = Counter()
     with atomic_path(path) as temporary, rasterio.open(temporary, "w", **profile) as target:
-        target.write_colormap(1, {index: (*rgb, 255) for index, rgb in enumerate(palette.classes.values())})
-        for window, colours in raster.colours():
+        shown = enumerate(layout.palette.classes.values())
+        target.write_colormap(1, {index: (*rgb, 255) for index, rgb in shown})
+        for window, colours in raster.colours(indices=bool(layout.indices)):
             encoded = palette.encode(colours)
             unknown.update(encoded.unknown)
             target.write(encoded.mask, 1, window=window)

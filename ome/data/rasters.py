@@ -5,7 +5,7 @@ Nothing is ever unpacked to disk: a member is read into memory, so its name cann
 
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +28,15 @@ MAX_MEMBER: Final = 4 << 30
 
 # Both formats otherwise return what they could read of a truncated file, the rest filled up.
 _STRICT: Final = {"GDAL_PNG_WHOLE_IMAGE_OPTIM": False, "GDAL_ERROR_ON_LIBJPEG_WARNING": True}
+
+
+MASK_DEPTHS: Final = ("uint8",)
+IMAGE_DEPTHS: Final = ("uint8", "uint16")
+"""Kinds of values that are read; deeper images are scaled to 8 bits, see `ome.data.scaling`."""
+
+
+class UnreadableError(UserError):
+    """A file that is damaged, no image, or of another depth: a folder may hold several."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +71,18 @@ class RawFile:
         return f"{self.container.name}:{self.name}:{self.size}:{self.stamp}"
 
     @contextmanager
-    def open(self) -> Iterator["RawRaster"]:
+    def open(self, depths: Sequence[str] = IMAGE_DEPTHS) -> Iterator["RawRaster"]:
         """Opens the file as a raster.
+
+        Args:
+            depths: Kinds of values that will do, as numpy calls them.
 
         Yields:
             The raster, open within the block.
 
         Raises:
-            UserError: When the file is damaged, encrypted or no image.
+            UnreadableError: When the file is damaged, no image, or holds other values.
+            UserError: When its archive is damaged or encrypted.
         """
         with rasterio.Env(**_STRICT), plain_pixels(), ExitStack() as stack:
             with _reading(self):
@@ -78,7 +91,7 @@ class RawFile:
                     dataset = stack.enter_context(memory.open())
                 else:
                     dataset = stack.enter_context(rasterio.open(self.container / self.name))
-            yield RawRaster(self, dataset)
+            yield RawRaster(self, dataset, depths)
 
     def read_bytes(self) -> bytes:
         """Reads the whole file.
@@ -115,12 +128,14 @@ class RawRaster:
     STRIP: Final = 1024
     """Rows read at once: whole blocks of every tiling in use, and 18 MB of a scene 6000 pixels wide."""
 
-    def __init__(self, file: RawFile, dataset: Any) -> None:  # noqa: ANN401 - rasterio is untyped
+    def __init__(self, file: RawFile, dataset: Any, depths: Sequence[str]) -> None:  # noqa: ANN401 - rasterio
         self.file = file
         self.dataset = dataset
         kinds = sorted(set(dataset.dtypes))
-        if kinds != ["uint8"]:
-            raise UserError(f"{file} holds {', '.join(kinds)} values: only 8-bit images (uint8) are read")
+        if len(kinds) > 1 or kinds[0] not in depths:
+            raise UnreadableError(
+                f"{file} holds {', '.join(kinds)} values: only {' and '.join(depths)} are read"
+            )
         if dataset.height * dataset.width * dataset.count > MAX_MEMBER:
             raise UserError(
                 f"{file} is {dataset.width} x {dataset.height} pixels: cut it into smaller scenes"
@@ -134,6 +149,24 @@ class RawRaster:
         """Rows and columns."""
         return self.dataset.height, self.dataset.width
 
+    @property
+    def depth(self) -> str:
+        """Kind of the values, as numpy calls it."""
+        return str(self.dataset.dtypes[0])
+
+    @property
+    def has_colour_table(self) -> bool:
+        """Whether the single band holds not brightness but places in a table of colours."""
+        return self.depth == "uint8" and self.dataset.colorinterp == (ColorInterp.palette,)
+
+    @property
+    def shown_bands(self) -> tuple[int, ...]:
+        """Bands (1-based) of the image as `pixels` gives it, but for opacity."""
+        if self.has_colour_table:
+            return (1, 2, 3)
+        kinds = enumerate(self.dataset.colorinterp, start=1)
+        return tuple(band for band, kind in kinds if kind != ColorInterp.alpha)
+
     def georeference(self) -> dict[str, Any]:
         """Reference system and transform as keyword arguments for a new raster; empty without a transform."""
         transform = self.dataset.transform
@@ -141,14 +174,14 @@ class RawRaster:
             transform = self.file.transform()
         return {} if transform is None else {"crs": self.dataset.crs, "transform": transform}
 
-    def strips(self) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
+    def strips(self) -> Iterator[tuple[Window, NDArray[Any]]]:
         """Reads the raster from top to bottom.
 
         Yields:
-            The window of each strip and its pixels, (B, rows, W) uint8 with B the number of bands.
+            The window of each strip and its values, (B, rows, W) with B the number of bands.
 
         Raises:
-            UserError: When the file is damaged.
+            UnreadableError: When the file is damaged.
         """
         height, width = self.shape
         for row in range(0, height, self.STRIP):
@@ -157,22 +190,46 @@ class RawRaster:
                 pixels = self.dataset.read(window=window)
             yield window, pixels
 
-    def colours(self) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
+    def pixels(self) -> Iterator[tuple[Window, NDArray[Any]]]:
+        """Reads an image from top to bottom; a colour table is looked up.
+
+        Yields:
+            The window of each strip and its pixels, (B, rows, W).
+
+        Raises:
+            UnreadableError: When the file is damaged.
+        """
+        if not self.has_colour_table:
+            yield from self.strips()
+            return
+        for window, colours in self.colours():
+            yield window, colours.transpose(2, 0, 1)
+
+    def colours(self, *, indices: bool = False) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
         """Reads a reference image from top to bottom.
 
         A single band is looked up in the file's colour table; without one, value v stands for (v, v, v).
+
+        Args:
+            indices: The values mean something themselves: a colour table is for the eye only.
 
         Yields:
             The window of each strip and its colours, (rows, W, 3) uint8.
 
         Raises:
-            UserError: When the file is damaged or has neither one band nor at least three.
+            UnreadableError: When the file is damaged.
+            UserError: When it has neither one band nor at least three, or more than one with `indices`.
         """
         bands = self.dataset.count
         if bands == 2:
             raise UserError(f"{self} has 2 bands: a reference image has one or three")
+        if indices and bands > 1:
+            raise UserError(
+                f"{self} has {bands} bands, and a mask of class indices has one; the colours of other masks "
+                "are given by dataset.classes={NAME: [RED, GREEN, BLUE], ...}"
+            )
         table = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-        if bands == 1 and ColorInterp.palette in self.dataset.colorinterp:
+        if self.has_colour_table and not indices:
             for value, colour in self.dataset.colormap(1).items():
                 table[value] = colour[:3]
         for window, pixels in self.strips():
@@ -184,7 +241,7 @@ def _reading(file: RawFile) -> Iterator[None]:
     try:
         yield
     except (RasterioError, OSError, ValueError) as error:
-        raise UserError(f"{file} is damaged or no image: fetch it again") from error
+        raise UnreadableError(f"{file} is damaged or no image: fetch it again") from error
 
 
 @contextmanager

@@ -8,8 +8,10 @@ from typing import Any, TypeAlias
 
 from ome.data.archives import RawFiles, RawSource
 from ome.data.palette import Palette
+from ome.data.scaling import Limits
 from ome.data.scenes import SPLITS, SplitName
 from ome.errors import UserError
+from ome.ignore import IGNORE
 
 Listing: TypeAlias = tuple[str, ...] | Path
 """Scene names, or a text file with one name a line."""
@@ -45,7 +47,11 @@ class RawLayout:
         masks: Where the reference images are, by kind (e.g. `full`, `eroded`); empty where there are none.
         bands: The images to use.
         reference: The reference images to use; None without.
-        channels: Bands (1-based) of the image by default; empty for those of the images in use.
+        channels: Bands (1-based) that make up the image; empty for those of the images in use.
+        indices: Value of each class, and of what is ignored, in masks of one band; empty where masks are
+            painted in the palette's colours.
+        limits: Values of 16-bit images that become 0 and 255; None for two percentiles of each band.
+        partial: Whether scenes may lack the mask.
     """
 
     name: str
@@ -56,11 +62,16 @@ class RawLayout:
     bands: str = "rgb"
     reference: str | None = None
     channels: tuple[int, ...] = ()
+    indices: Mapping[str, int] = field(default_factory=dict)
+    limits: Limits | None = None
+    partial: bool = False
 
     def __post_init__(self) -> None:
         _require(self.bands, self.images, f"dataset.bands={self.bands}: {self.name} has")
         if self.masks and self.reference is not None:
             _require(self.reference, self.masks, f"dataset.reference={self.reference}: {self.name} has")
+        if self.indices:
+            _check_indices(self.indices, self.palette)
 
     @property
     def image(self) -> RawSource:
@@ -73,6 +84,17 @@ class RawLayout:
         return self.masks[self.reference] if self.masks and self.reference is not None else None
 
     @property
+    def mask_palette(self) -> Palette:
+        """The colours that the reference images are painted in; an index v is the grey (v, v, v)."""
+        if not self.indices:
+            return self.palette
+        greys = {name: (value, value, value) for name, value in self.indices.items()}
+        ignored = {name: grey for name, grey in greys.items() if name not in self.palette.classes}
+        if IGNORE not in self.indices.values():
+            ignored["nodata 255"] = (IGNORE, IGNORE, IGNORE)
+        return Palette({name: greys[name] for name in self.palette.classes}, ignored)
+
+    @property
     def default_channels(self) -> tuple[int, ...]:
         """Bands (1-based) that make up the image."""
         return self.channels or self.image.channels
@@ -81,6 +103,17 @@ class RawLayout:
 def _require(key: str, known: Mapping[str, object], message: str) -> None:
     if key not in known:
         raise UserError(f"{message} {', '.join(known)}")
+
+
+def _check_indices(indices: Mapping[str, int], palette: Palette) -> None:
+    known = palette.classes | palette.ignored
+    if wrong := [name for name in indices if name not in known]:
+        raise UserError(f"dataset.indices: {wrong[0]} is neither in dataset.classes nor in dataset.ignored")
+    if missing := [name for name in palette.classes if name not in indices]:
+        raise UserError(f"dataset.indices lacks {', '.join(missing)}")
+    values = list(indices.values())
+    if len(set(values)) < len(values) or not all(0 <= value <= 255 for value in values):
+        raise UserError(f"dataset.indices={dict(indices)}: give each a value of its own from 0 to 255")
 
 
 def layout_from_facts(facts: Mapping[str, Any]) -> RawLayout:
@@ -110,6 +143,7 @@ def layout_from_facts(facts: Mapping[str, Any]) -> RawLayout:
             bands=str(facts["bands"]),
             reference=facts.get("reference"),
             channels=tuple(facts.get("channels") or ()),
+            indices={str(name): int(value) for name, value in (facts.get("indices") or {}).items()},
         )
     except KeyError as error:
         raise UserError(f"the dataset's facts lack the key {error}") from error
@@ -168,7 +202,7 @@ def resolve_split(split: Split, raw: Path, images: RawFiles) -> list[tuple[str, 
     seen: dict[str, SplitName] = {}
     for split_name in SPLITS:
         for scene in listed[split_name]:
-            if not re.fullmatch(r"\w[\w.-]*", scene):
+            if not re.fullmatch(r"\w[^/\\]*", scene):
                 raise UserError(f"dataset.split.{split_name}: {scene!r} cannot name a scene")
             if scene in seen:
                 both = f"dataset.split.{seen[scene]} and dataset.split.{split_name}"

@@ -169,6 +169,17 @@ def plain_pixels() -> Iterator[None]:
         yield
 
 
+def _shown(channels: tuple[int, ...], display: Sequence[int] | None) -> tuple[int, ...]:
+    """The three bands of a picture."""
+    places = list(display) if display else [min(place, len(channels)) for place in (1, 2, 3)]
+    if len(places) not in {1, 3} or not all(1 <= place <= len(channels) for place in places):
+        raise UserError(
+            f"dataset.display={places}: give three places, or one, from 1 to {len(channels)} (there are the "
+            f"channels {list(channels)})"
+        )
+    return tuple(channels[place - 1] for place in (places * 3)[:3])
+
+
 class SceneReader:
     """Reads windows of prepared scenes, in any order.
 
@@ -178,14 +189,22 @@ class SceneReader:
     Args:
         index: The scenes.
         channels: Bands of an image, 1-based, in the order wanted, e.g. (4, 1, 2); None for the index's own.
+        display: Places (1-based) in the channels that make up a picture for the eye and for the CRF: three,
+            or one for a grey picture; None for the first three, the last repeated where there are fewer.
 
     Raises:
-        UserError: When a scene has fewer bands than a channel asks for.
+        UserError: When a scene has fewer bands than a channel asks for, or there is no such channel to show.
     """
 
-    def __init__(self, index: SceneIndex, channels: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        index: SceneIndex,
+        channels: Sequence[int] | None = None,
+        display: Sequence[int] | None = None,
+    ) -> None:
         self.index = index
         self.channels = tuple(channels or index.channels)
+        self._shown = _shown(self.channels, display)
         self._scenes = {scene.name: scene for scene in index.scenes}
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._process = os.getpid()
@@ -205,7 +224,14 @@ class SceneReader:
         Raises:
             UserError: When the scene is not in the index, or its file is missing or damaged.
         """
-        bands = self._read(self._scene(tile).image, tile, list(self.channels))
+        return self._pixels(tile, self.channels)
+
+    def display(self, tile: Tile) -> NDArray[np.uint8]:
+        """Reads the image of a tile as a picture: (H, W, 3) uint8; errors as for `image`."""
+        return self._pixels(tile, self._shown)
+
+    def _pixels(self, tile: Tile, channels: tuple[int, ...]) -> NDArray[np.uint8]:
+        bands = self._read(self._scene(tile).image, tile, list(channels))
         # Five times as fast as a transposed copy, which took longer than reading the file.
         pixels: NDArray[np.uint8] = cv2.merge(list(bands)).reshape(tile.height, tile.width, len(bands))
         return pixels

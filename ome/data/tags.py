@@ -1,6 +1,5 @@
 """Image-level tags: which classes a tile shows, and which tiles are clear enough to train the classifier."""
 
-import csv
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.data.scenes import SPLITS
+from ome.data.sheets import Sheet, read_sheet
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.files import write_csv
@@ -158,15 +158,17 @@ class TagTable:
         """Reads a table, ours or one written by hand.
 
         Args:
-            path: A CSV file with the columns scene, row, column, height, width, split and one for each class;
-                `tile` and `kept` may be left out (every tile is then kept).
+            path: A CSV file or `.xlsx` workbook with the columns scene, row, column, height, width, split and
+                one for each class; `tile` and `kept` may be left out (every tile is then kept).
             names: Class names, in index order.
 
         Raises:
             UserError: When a column is missing or unknown, a value is not of its kind, a kept tile has no
                 tag, or a tile occurs twice; the message names file and line.
         """
-        rows = [_parse(line, row, path, names) for line, row in _lines(path, names)]
+        sheet = read_sheet(path)
+        _check_columns(sheet, names)
+        rows = [_parse(line, row, path, names) for line, row in sheet.rows]
         lines: dict[Tile, int] = {}
         for line, tile, *_ in rows:
             if tile in lines:
@@ -189,33 +191,20 @@ class _Row(NamedTuple):
     tags: list[int]
 
 
-def _lines(path: Path, names: Sequence[str]) -> list[tuple[int, dict[Any, Any]]]:
-    """The rows of a table with their line numbers, after a look at its header."""
-    if not path.is_file():
-        raise UserError(f"there is no tag table {path}")
-    try:
-        # Spreadsheets put a byte order mark before the first column's name.
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            header = list(reader.fieldnames or [])
-            rows = [(reader.line_num, row) for row in reader]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no CSV file: {error}") from error
+def _check_columns(sheet: Sheet, names: Sequence[str]) -> None:
+    """Refuses a table that lacks a column or has one that means nothing."""
+    path, header = sheet.path, sheet.header
     if missing := [name for name in [*COLUMNS, *names] if name not in [*header, *OPTIONAL]]:
         raise UserError(f"{path}, line 1: no column {', '.join(missing)} (columns are separated by commas)")
     if unknown := [name for name in header if name not in [*COLUMNS, *names]]:
         raise UserError(f"{path}, line 1: {unknown[0]!r} is no class; the classes are {', '.join(names)}")
-    if len(set(header)) < len(header):
-        raise UserError(f"{path}, line 1: a column occurs twice")
-    if not rows:
+    if not sheet.rows:
         raise UserError(f"{path} has no tiles")
-    return rows
 
 
 def _parse(line: int, row: dict[Any, Any], path: Path, names: Sequence[str]) -> _Row:
     where = f"{path}, line {line}"
-    if None in row or None in row.values():
-        raise UserError(f"{where}: not as many values as the header has columns")
+    check_length(row, where)
     window = [_integer(row, name, where) for name in ("row", "column", "height", "width")]
     tile = Tile(row["scene"], *window)
     if min(tile.height, tile.width) < 1:
@@ -224,11 +213,17 @@ def _parse(line: int, row: dict[Any, Any], path: Path, names: Sequence[str]) -> 
         raise UserError(f"{where}: tile {row['tile']!r} is called {tile.name} by its scene, row and column")
     if row["split"] not in SPLITS:
         raise UserError(f"{where}: split is {row['split']!r}; give one of {', '.join(SPLITS)}")
-    tags = [_zero_or_one(row, name, where) for name in names]
-    kept = bool(_zero_or_one(row, "kept", where)) if "kept" in row else True
+    tags = [zero_or_one(row, name, where) for name in names]
+    kept = bool(zero_or_one(row, "kept", where)) if "kept" in row else True
     if kept and not any(tags):
         raise UserError(f"{where}: tile {tile.name} has no tag; give it one, or delete the row")
     return _Row(line, tile, row["split"], kept, tags)
+
+
+def check_length(row: dict[Any, Any], where: str) -> None:
+    """Refuses a row that is longer or shorter than the header."""
+    if None in row or None in row.values():
+        raise UserError(f"{where}: not as many values as the header has columns")
 
 
 def _integer(row: dict[Any, Any], name: str, where: str) -> int:
@@ -237,7 +232,8 @@ def _integer(row: dict[Any, Any], name: str, where: str) -> int:
     return int(row[name])
 
 
-def _zero_or_one(row: dict[Any, Any], name: str, where: str) -> int:
+def zero_or_one(row: dict[Any, Any], name: str, where: str) -> int:
+    """The value of a column that says yes or no; `where` is named in the error."""
     if row[name].strip() not in {"0", "1"}:
         raise UserError(f"{where}: {name} is {row[name]!r}; give 0 or 1")
     return int(row[name])

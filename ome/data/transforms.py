@@ -18,7 +18,10 @@ from ome.ignore import IGNORE
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
-"""ImageNet statistics of RGB in [0, 1]; used for every band order, as the pretrained weights expect them."""
+"""ImageNet statistics of RGB in [0, 1]; used for every band order, as the pretrained weights expect them.
+
+Band i of any number of bands has those of i mod 3, as weights for three bands are spread over other numbers.
+"""
 
 cv2.setNumThreads(0)  # data loading is parallel over workers already
 
@@ -27,14 +30,19 @@ def to_tensor(image: NDArray[np.uint8]) -> Tensor:
     """Normalises an image with the ImageNet statistics.
 
     Args:
-        image: (..., H, W, 3) uint8.
+        image: (..., H, W, bands) uint8.
 
     Returns:
-        (..., 3, H, W) float32.
+        (..., bands, H, W) float32.
     """
     scaled = torch.from_numpy(np.ascontiguousarray(image)).float().div_(255)
-    normalised = (scaled - torch.tensor(IMAGE_MEAN)) / torch.tensor(IMAGE_STD)
+    bands = image.shape[-1]
+    normalised = (scaled - torch.tensor(_cycled(IMAGE_MEAN, bands))) / torch.tensor(_cycled(IMAGE_STD, bands))
     return normalised.movedim(-1, -3).contiguous()
+
+
+def _cycled(values: tuple[float, ...], bands: int) -> list[float]:
+    return [values[band % len(values)] for band in range(bands)]
 
 
 @dataclass(frozen=True)
@@ -44,7 +52,8 @@ class Augmentation:
     Attributes:
         crop: Height and width of the result, pixels.
         scale: Smallest and largest factor of the random resize before the crop.
-        jitter: Strength of brightness, contrast, saturation (factors) and hue (turns); 0 is off.
+        jitter: Strength of brightness, contrast, saturation (factors) and hue (turns); 0 is off. Without the
+            three bands of a colour only brightness (relative to the tile's mean) and contrast are varied.
         dihedral: Use all eight rotations and reflections (imagery seen from above has no upright);
             otherwise the horizontal flip alone.
     """
@@ -54,17 +63,20 @@ class Augmentation:
     jitter: tuple[float, float, float, float] = (0.3, 0.3, 0.3, 0.1)
     dihedral: bool = False
 
-    def build(self) -> "Augment":
-        """Builds the callable; done once in each worker."""
-        return Augment(self)
+    def build(self, bands: int = 3) -> "Augment":
+        """Builds the callable for images of so many bands; done once in each worker."""
+        return Augment(self, bands)
 
 
 class Augment:
     """Random resize, padding, crop, flip and colour jitter of an image and the masks that go with it."""
 
-    def __init__(self, augmentation: Augmentation) -> None:
+    def __init__(self, augmentation: Augmentation, bands: int) -> None:
         low, high = augmentation.scale
         size = augmentation.crop
+        # OpenCV pads more than four bands with one value only.
+        mean = _cycled(IMAGE_MEAN, bands) if bands <= 4 else [sum(IMAGE_MEAN) / len(IMAGE_MEAN)]
+        fill = [255 * value for value in mean]
         steps: list[Any] = [
             A.RandomScale(scale_limit=(low - 1, high - 1), interpolation=cv2.INTER_LINEAR, p=1.0),
             A.PadIfNeeded(
@@ -72,7 +84,7 @@ class Augment:
                 size,
                 position="random",
                 border_mode=cv2.BORDER_CONSTANT,
-                fill=[255 * mean for mean in IMAGE_MEAN],
+                fill=fill if len(fill) > 1 else fill[0],
                 fill_mask=IGNORE,
             ),
             A.RandomCrop(size, size),
@@ -80,7 +92,10 @@ class Augment:
         ]
         if any(augmentation.jitter):
             brightness, contrast, saturation, hue = augmentation.jitter
-            steps.append(A.ColorJitter(brightness, contrast, saturation, hue, p=1.0))
+            if bands == 3:
+                steps.append(A.ColorJitter(brightness, contrast, saturation, hue, p=1.0))
+            else:
+                steps.append(A.RandomBrightnessContrast(brightness, contrast, brightness_by_max=False, p=1.0))
         self._compose = A.Compose(steps)
 
     def __call__(
@@ -90,11 +105,11 @@ class Augment:
 
         Args:
             seed: Decides every random choice.
-            image: (H, W, 3) uint8.
+            image: (H, W, bands) uint8.
             masks: (H, W) uint8 each, resized by nearest neighbour and padded with 255.
 
         Returns:
-            The image (crop, crop, 3) and the masks (crop, crop), in the order given.
+            The image (crop, crop, bands) and the masks (crop, crop), in the order given.
         """
         self._compose.set_random_seed(seed)
         varied = self._compose(image=image, masks=list(masks)) if masks else self._compose(image=image)

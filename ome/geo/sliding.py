@@ -127,8 +127,8 @@ def flip_and_scale(
     """Mean class probabilities over scales and left-right mirroring.
 
     Args:
-        predict_logits: (B, 3, h, w) -> (B, C, any height, any width) logits.
-        images: (B, 3, H, W) float, as the network takes them.
+        predict_logits: (B, bands, h, w) -> (B, C, any height, any width) logits.
+        images: (B, bands, H, W) float, as the network takes them.
         scales: Sizes relative to the input.
         flip: Also predict each scale mirrored.
 

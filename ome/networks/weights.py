@@ -118,16 +118,23 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
         source: What to call the checkpoint in messages.
 
     Raises:
-        UserError: Shapes differ, or fewer than nine tenths of the network's tensors are there.
+        UserError: The number of bands or another shape differs, or fewer than nine tenths of the network's
+            tensors are there.
     """
     own, given = _by_bare_name(module.state_dict()), _by_bare_name(tensors)
     fitting: dict[str, Tensor] = {}
     misfits = []
+    first = first_convolution(module)
     for bare, (name, tensor) in own.items():
         if bare in given:
             value = _spread_bands(given[bare][1], tensor.shape)
             if value.shape == tensor.shape:
                 fitting[name] = value
+            elif name == first and value.shape[1:2] != tensor.shape[1:2]:
+                raise UserError(
+                    f"{source} is for images of {value.shape[1]} bands, and the dataset's have "
+                    f"{tensor.shape[1]} (dataset.channels): only weights for 3 bands fit other numbers"
+                )
             else:
                 misfits.append(f"{name} {list(value.shape)} instead of {list(tensor.shape)}")
     if misfits:
@@ -190,6 +197,11 @@ def read_checkpoint(path: Path, option: str = "backbone.weights") -> dict[str, T
             f"{path} holds no named tensors; give a file written by torch.save(model.state_dict(), ...)"
         )
     return tensors
+
+
+def first_convolution(module: nn.Module) -> str:
+    """Name of the kernel (out, bands, k, k) that takes the image."""
+    return next((name for name, tensor in module.state_dict().items() if tensor.ndim == 4), "")
 
 
 def _bare(name: str) -> str:

@@ -49,8 +49,8 @@ def multi_scale_cams(
     """Computes the fused, normalised CAMs of tiles.
 
     Args:
-        cam_of: Maps (B, 3, h, w) images to the (B, C, h, w) refined CAM at the same size.
-        images: (B, 3, H, W), normalised as the network expects.
+        cam_of: Maps (B, bands, h, w) images to the (B, C, h, w) refined CAM at the same size.
+        images: (B, bands, H, W), normalised as the network expects.
         tags: (B, C), 1 for classes in the tile, 0 for others.
         scales: Factors by which the images are resized, bilinearly.
         flip: Whether to add the CAM of the horizontally flipped images.

@@ -121,7 +121,7 @@ def _variants(
         for start in range(0, len(tiles), CHUNK):
             chunk = tiles[start : start + CHUNK]
             stacks = list(stacks_of(chunk))
-            images = [reader.image(tile) for tile in chunk]
+            images = [reader.display(tile) for tile in chunk]
             for tile, maps, variants in zip(chunk, stacks, pool.map(made, images, stacks), strict=True):
                 yield tile, maps, variants
                 shown.advance()
@@ -161,6 +161,6 @@ STAGE = Stage(
     run,
     needs=("prepare", "labels", "cam"),
     uses=("affinity",),
-    reads=("crf", "dataset.channels", "trainer.accelerator"),
+    reads=("crf", "dataset.channels", "dataset.display", "trainer.accelerator"),
     wanted=lambda _: False,
 )

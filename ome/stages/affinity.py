@@ -46,7 +46,7 @@ def run(work: Work) -> dict[str, Any]:
         )
     tagged = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
     stacks_of = stacks_from(work.config, work.inputs["cam"], reader, tagged)
-    network = _build(work.config)
+    network = _build(work.config, len(reader.channels))
     if not is_trained(work.folder):
         _label(work, reader, tagged, stacks_of)
         barrier()
@@ -68,10 +68,10 @@ def _check(settings: DictConfig) -> None:
         raise UserError(f"stage.alphas={list(settings.alphas)}: give numbers above 0, such as [4,24]")
 
 
-def _build(config: DictConfig) -> AffinityNetwork:
+def _build(config: DictConfig, in_channels: int) -> AffinityNetwork:
     """The network; its backbone is always pretrained, and frozen in parts unless `backbone.freeze=false`."""
     torch.manual_seed(config.seed)
-    backbone = build_backbone(config.backbone.name, None, config.backbone.output_stride)
+    backbone = build_backbone(config.backbone.name, None, config.backbone.output_stride, in_channels)
     network = AffinityNetwork(backbone)
     return network.freeze() if config.backbone.freeze else network
 
@@ -160,6 +160,7 @@ STAGE = Stage(
         "crf",
         "dataset.tile.size",
         "dataset.channels",
+        "dataset.display",
         "trainer.accelerator",
         "trainer.precision",
     ),

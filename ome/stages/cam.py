@@ -1,6 +1,5 @@
 """Tags -> the trained classifier and its multi-scale CAMs of every training tile."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -41,12 +40,12 @@ def run(work: Work) -> dict[str, Any]:
         if is_trained(member.folder):
             continue
         if work.settings.checkpoint is not None:
-            _adopt(work, names)
+            _adopt(work, reader)
         else:
             _train(work, member, reader, table)
     tagged = table.select("train", tagged=True)
     if work.settings.export.write:
-        network = trained_classifier(config.backbone, config.classifier, work.folder, names)
+        network = trained_classifier(config.backbone, config.classifier, work.folder, reader)
         _export(work, CamPredictor(config, network, reader, tagged, work.settings.export), tagged)
         barrier()
         if is_leader():
@@ -55,24 +54,27 @@ def run(work: Work) -> dict[str, Any]:
     return {"training_tiles": trained, "tiles": len(tagged.tiles)}
 
 
-def _untrained(config: DictConfig, num_classes: int) -> SeamNetwork:
+def _untrained(config: DictConfig, num_classes: int, in_channels: int) -> SeamNetwork:
     """The network as it starts: pretrained parts are frozen, a network without weights is trained whole."""
     torch.manual_seed(config.seed)
-    network = build_classifier(config.backbone, config.classifier, num_classes, config.backbone.weights)
+    network = build_classifier(
+        config.backbone, config.classifier, num_classes, in_channels, config.backbone.weights
+    )
     freeze = config.backbone.freeze
     if freeze == "auto":
         freeze = config.backbone.weights is not None
     return network.freeze() if freeze else network
 
 
-def _adopt(work: Work, names: Sequence[str]) -> None:
+def _adopt(work: Work, reader: SceneReader) -> None:
     """Takes a classifier that was trained elsewhere."""
     if work.config.classifier.one_vs_all:
         raise UserError(
             "stage.cam.checkpoint is one network of all classes, and classifier.one_vs_all=true wants one "
             "for each: set one of the two otherwise"
         )
-    network = _untrained(work.config, len(names))
+    names = reader.index.palette.names
+    network = _untrained(work.config, len(names), len(reader.channels))
     load_classifier(network, work.settings.checkpoint, names)
     if is_leader():
         save_network(network, work.folder)
@@ -95,7 +97,7 @@ def _train(work: Work, member: Member, reader: SceneReader, table: TagTable) -> 
     )
     losses = config.classifier
     module = SeamClassifier(
-        _untrained(config, len(names)),
+        _untrained(config, len(names), len(reader.channels)),
         names,
         total_steps=data.total_steps,
         lr=settings.lr,

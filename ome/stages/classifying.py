@@ -58,11 +58,15 @@ def members(classifier: Mapping[str, Any], folder: Path, names: Sequence[str]) -
 
 
 def build_classifier(
-    backbone: Mapping[str, Any], classifier: Mapping[str, Any], num_classes: int, weights: str | None
+    backbone: Mapping[str, Any],
+    classifier: Mapping[str, Any],
+    num_classes: int,
+    in_channels: int,
+    weights: str | None,
 ) -> SeamNetwork:
     """The network that two configuration groups describe, with the given weights in its backbone."""
     return SeamNetwork(
-        build_backbone(backbone["name"], weights, backbone["output_stride"]),
+        build_backbone(backbone["name"], weights, backbone["output_stride"], in_channels),
         num_classes,
         pcm=classifier["pcm"],
         attention=classifier["attention"],
@@ -70,12 +74,14 @@ def build_classifier(
 
 
 def trained_classifier(
-    backbone: Mapping[str, Any], classifier: Mapping[str, Any], folder: Path, names: Sequence[str]
+    backbone: Mapping[str, Any], classifier: Mapping[str, Any], folder: Path, reader: SceneReader
 ) -> nn.Module:
-    """The classifier of all classes that `stage=cam` trained in a folder."""
-    networks = []
+    """The classifier of all classes that `stage=cam` trained in a folder, for the bands of the reader."""
+    names, networks = reader.index.palette.names, []
     for member in members(classifier, folder, names):
-        network = build_classifier(backbone, classifier, len(names[member.classes]), None)
+        network = build_classifier(
+            backbone, classifier, len(names[member.classes]), len(reader.channels), None
+        )
         load_network(network, member.folder)
         networks.append(network)
     return OneVsAllNetwork(networks) if classifier["one_vs_all"] else networks[0]
@@ -113,8 +119,7 @@ class CamPredictor:
         if manifest is None or "classifier" not in manifest.config:
             raise UserError(f"{folder} does not say what its network is made of: run stage=cam again")
         made = manifest.config
-        names = reader.index.palette.names
-        network = trained_classifier(made["backbone"], made["classifier"], folder, names)
+        network = trained_classifier(made["backbone"], made["classifier"], folder, reader)
         return cls(config, network, reader, tagged, made["stage"]["export"])
 
     def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.table import Table
 
+from ome.data.image_tags import read_tags
 from ome.data.scenes import Scene, SceneIndex, SceneReader
 from ome.data.tags import Filtered, TagTable, coverage, filter_tiles, minimum_coverage
 from ome.data.tiles import Tile, tile_scene
@@ -32,7 +33,7 @@ def run(work: Work) -> dict[str, Any]:
     reader = scene_reader(work.config, index)
     given = work.config.dataset.get("tags")
     if given:
-        table = TagTable.read(Path(given), index.palette.names)
+        table = read_tags(Path(given), index)
         _check_windows(table, index)
         dropped = Filtered(table.kept, np.zeros(len(table.names), dtype=np.int64), 0)
     else:

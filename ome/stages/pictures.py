@@ -18,7 +18,7 @@ from ome.stages.labels import read_tag_table
 from ome.stages.pseudo import mask_path
 from ome.stages.scored import Row
 from ome.stages.seg import TITLES
-from ome.stages.segmenting import evaluation_split, map_path
+from ome.stages.segmenting import map_path, mapped_scenes
 from ome.stages.stage import Work
 
 CAM_TITLES = {"cam": "Class activation maps", "affinity": "Class activation maps after the random walk"}
@@ -74,7 +74,7 @@ def _draw_cams(
     for tile in tiles:
         path = work.folder / stage / f"{tile.name}.png"
         cams = read_cams(cam_path(work.inputs[stage] / "cams", tile), len(names))
-        save_cam_panel(path, reader.image(tile), cams, table.by_name[tile.name], names)
+        save_cam_panel(path, reader.display(tile), cams, table.by_name[tile.name], names)
         drawn[f"{title} of {tile.name}"] = path
     return drawn
 
@@ -84,7 +84,7 @@ def _draw_pseudo_masks(work: Work, reader: SceneReader, tiles: Sequence[Tile]) -
     rows = [
         PanelRow(
             title=tile.name,
-            image=reader.image(tile),
+            image=reader.display(tile),
             cam_argmax=read_png(mask_path(folder, "cam_argmax", tile)),
             pseudo_mask=read_png(mask_path(folder, "masks", tile)),
             weight=read_png(mask_path(folder, "weights", tile)),
@@ -104,7 +104,7 @@ def _draw_predictions(work: Work, reader: SceneReader) -> dict[str, Path]:
     if "refine" in work.inputs:
         for folder in sorted(work.inputs["refine"].glob("round_*")):
             folders[f"{TITLES['weak']} (round {folder.name.removeprefix('round_')})"] = folder
-    scenes = [scene for scene in reader.index.split(evaluation_split(reader.index)) if scene.mask]
+    scenes = mapped_scenes(reader.index)
     drawn = {}
     for title, folder in folders.items():
         rows = [
@@ -122,11 +122,12 @@ def _draw_predictions(work: Work, reader: SceneReader) -> dict[str, Path]:
 def _scene_row(reader: SceneReader, scene: Scene, prediction: Path) -> PanelRow:
     tile = Tile(scene.name, 0, 0, scene.height, scene.width)
     step = max(1, -(-max(scene.height, scene.width) // LARGEST_SCENE))
+    reference = _reference(reader, tile)
     return PanelRow(
         title=scene.name,
-        image=reader.image(tile)[::step, ::step],
+        image=reader.display(tile)[::step, ::step],
         prediction=read_class_map(prediction)[::step, ::step],
-        reference=reader.mask(tile)[::step, ::step],
+        reference=reference if reference is None else reference[::step, ::step],
     )
 
 

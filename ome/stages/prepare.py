@@ -1,5 +1,6 @@
 """Raw archives -> tiled GeoTIFF scenes and their index."""
 
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ome.data.town import write_town
 from ome.errors import UserError
 from ome.progress import console
 from ome.stages.manifest import Manifest, identity
-from ome.stages.settings import raw_folder, raw_layout
+from ome.stages.settings import is_folder_of_images, raw_folder, raw_layout
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import is_leader
 
@@ -32,6 +33,8 @@ def run(work: Work) -> dict[str, Any]:
             f"[yellow]{unknown.pixels} reference pixels have colours outside the palette[/]:",
             escape(str(unknown)),
         )
+    if is_folder_of_images(work.config):
+        console.print(f"{len(index.scenes)} images, bands {list(index.channels)}", highlight=False)
     return {
         "scenes": {split: len(index.split(split)) for split in ("train", "val", "test")},
         "class_pixels": index.class_pixels,
@@ -52,10 +55,25 @@ def sources(config: DictConfig) -> list[Any]:
         raise UserError(
             f"there is no folder {raw}: type dataset.raw=/path/to/the/archives/of/{config.dataset.name}"
         )
+    if is_folder_of_images(config):
+        return _folder_sources(config, raw)
     return [identity(path) for path in sorted(raw.rglob("*")) if path.is_file()]
 
 
-FACTS = ("name", "bands", "reference", "classes", "ignored", "images", "masks", "split", "town")
+def _folder_sources(config: DictConfig, raw: Path) -> list[Any]:
+    """The files in the folders, and of the table what the scenes depend on: everything but the tags."""
+    layout = raw_layout(config)
+    folders = [raw, Path(config.dataset.masks)] if config.dataset.masks else [raw]
+    table = Path(config.dataset.tags).resolve()
+    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
+    files = [path for path in files if path.resolve() != table]
+    return [layout.palette.names, astuple(layout.split), *(identity(path) for path in files)]
+
+
+FACTS = (
+    *("name", "bands", "reference", "classes", "ignored", "indices", "range"),
+    *("images", "masks", "split", "town"),
+)
 
 STAGE = Stage(
     "prepare",

@@ -105,4 +105,6 @@ def _needs(config: DictConfig) -> tuple[str, ...]:
     return "prepare", "labels", cam_source(config.stage.cams)
 
 
-STAGE = Stage("pseudo", run, needs=_needs, reads=("crf", "dataset.channels", "trainer.accelerator"))
+STAGE = Stage(
+    "pseudo", run, needs=_needs, reads=("crf", "dataset.channels", "dataset.display", "trainer.accelerator")
+)

@@ -54,7 +54,7 @@ def run(work: Work) -> dict[str, Any]:
     index = SceneIndex.read(work.inputs["prepare"])
     rows = _rows(work)
     write_json(work.folder / "results.json", {row.name: row.scores.to_dict() for row in rows})
-    text = "no scores: the training scenes have no reference masks\n"
+    text = "no scores: there are no reference masks\n"
     if rows:
         scores = {row.name: row.scores for row in rows}
         write_csv(work.folder / "results.csv", *csv_table(scores, ratio_of=_ratio(rows)))
@@ -125,4 +125,10 @@ def _write_page(work: Work, rows: list[Row], table: str, pictures: dict[str, Pat
     write_text(work.folder / PAGE, page)
 
 
-STAGE = Stage("report", run, needs=("prepare", "labels"), uses=SCORED, reads=("name",))
+STAGE = Stage(
+    "report",
+    run,
+    needs=("prepare", "labels"),
+    uses=SCORED,
+    reads=("name", "dataset.channels", "dataset.display"),
+)

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from ome.data.datasets import MaskOf
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
+from ome.progress import console
 from ome.stages.labels import read_tag_table
 from ome.stages.manifest import identity
 from ome.stages.pseudo import read_pseudo_label
@@ -46,9 +47,11 @@ def run(work: Work) -> dict[str, Any]:
     for target in targets:
         usable = [tile for tile in tiles if target == "weak" or reader.has_mask(tile.scene)]
         if not usable:
-            raise UserError(
-                "the training scenes have no reference masks to train on: use stage.targets=[weak]"
-            )
+            line = "the training scenes have no reference masks: nothing to train the upper bound on"
+            if targets == [target]:
+                raise UserError(f"{line}; use stage.targets=[weak]")
+            console.print(f"[yellow]{line}[/]", highlight=False)
+            continue
         train_segmenter(work, work.folder / target, reader, usable, masks[target], TITLES[target])
         rows += score_segmenter(work.config, work.folder / target, reader, TITLES[target])
     if is_leader():

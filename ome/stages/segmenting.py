@@ -64,12 +64,16 @@ def train_segmenter(
 
 def _build(config: DictConfig, reader: SceneReader, weights: str | None) -> Segmenter:
     return build_segmenter(
-        config.segmenter.name, config.segmenter.encoder, reader.index.palette.num_classes, weights
+        config.segmenter.name,
+        config.segmenter.encoder,
+        reader.index.palette.num_classes,
+        weights,
+        len(reader.channels),
     )
 
 
 class Predictor:
-    """A trained segmenter: image batches (B, H, W, 3) uint8 to probabilities (B, C, H, W) float32.
+    """A trained segmenter: image batches (B, H, W, bands) uint8 to probabilities (B, C, H, W) float32.
 
     Args:
         config: Names the segmenter and the hardware.
@@ -104,18 +108,28 @@ def evaluation_split(index: SceneIndex) -> SplitName:
     return next(name for name in names if name == "train" or any(s.mask for s in index.split(name)))
 
 
+def mapped_scenes(index: SceneIndex) -> list[Scene]:
+    """The scenes that are predicted: those of the test split, and those that segmentation is scored on.
+
+    Where there are no masks and no test split either, those of the val or the train split.
+    """
+    scored = [scene for scene in index.split(evaluation_split(index)) if scene.mask]
+    test = [scene for scene in index.split("test") if scene not in scored]
+    return scored + test or index.split("val") or index.split("train")
+
+
 def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title: str) -> list[Row]:
-    """Predicts the evaluation scenes by sliding window, writes the maps, and scores them as one matrix."""
+    """Predicts scenes by sliding window, writes the maps, and scores those with masks as one matrix."""
     index = reader.index
     split = evaluation_split(index)
-    scenes = [scene for scene in index.split(split) if scene.mask is not None]
-    mine = share([scene for scene in scenes if not map_path(folder, scene).exists()])
+    mine = share([scene for scene in mapped_scenes(index) if not map_path(folder, scene).exists()])
     if mine:
         settings = config.prediction
         predict = Predictor(config, folder, reader, list(settings.scales), flip=settings.flip)
-        for scene in track(mine, f"{title}: {split} scenes", len(mine)):
+        for scene in track(mine, f"{title}: scenes", len(mine)):
             _write_map(map_path(folder, scene), config, reader, scene, predict)
     barrier()
+    scenes = [scene for scene in index.split(split) if scene.mask is not None]
     names = index.palette.names
     matrix = np.zeros((len(names), len(names)), dtype=np.int64)
     for scene in scenes:

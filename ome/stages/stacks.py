@@ -69,7 +69,7 @@ def work_on_tiles(
         path_of: The file that says of a tile that it is done; the job writes it last.
         reader: Reads the images.
         stacks_of: Gives the class maps.
-        job: Takes tile, image (H, W, 3) and class maps (C, H, W). It runs in a thread, beside other tiles.
+        job: Takes tile, picture (H, W, 3) and class maps (C, H, W). It runs in a thread, beside other tiles.
         threads: Tiles at a time.
     """
     missing = [tile for tile in tiles if not path_of(tile).exists()]
@@ -85,7 +85,7 @@ def work_on_tiles(
         for start in range(0, len(missing), CHUNK):
             chunk = missing[start : start + CHUNK]
             running = [
-                pool.submit(count, tile, reader.image(tile), stack)
+                pool.submit(count, tile, reader.display(tile), stack)
                 for tile, stack in zip(chunk, stacks_of(chunk), strict=True)
             ]
             for done in running:

@@ -16,6 +16,7 @@ from torch import nn
 
 from ome.errors import UserError
 from ome.files import save_atomically
+from ome.networks.weights import first_convolution
 from ome.progress import console
 from ome.training.callbacks import History, SeedEachStep, StopAtNan, TrainingMeter
 from ome.training.distributed import barrier, is_leader
@@ -159,8 +160,24 @@ def is_trained(folder: Path) -> bool:
 
 
 def load_network(network: nn.Module, folder: Path) -> None:
-    """Gives a network the weights that a training left in a folder."""
-    network.load_state_dict(torch.load(folder / NETWORK, map_location="cpu", weights_only=True))
+    """Gives a network the weights that a training left in a folder.
+
+    Raises:
+        UserError: They are of a network for other bands or classes, or of another network.
+    """
+    path = folder / NETWORK
+    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        network.load_state_dict(tensors)
+    except RuntimeError as error:
+        first = first_convolution(network)
+        bands = [state[first].shape[1] for state in (tensors, network.state_dict()) if first in state]
+        difference = "is of another network, or of other classes"
+        if len(set(bands)) > 1:
+            difference = (
+                f"was trained on images of {bands[0]} bands, and now they have {bands[1]} (dataset.channels)"
+            )
+        raise UserError(f"{path} {difference}: run the stage that trains it again") from error
 
 
 def _checkpoint(folder: Path) -> Path | None:

@@ -76,7 +76,7 @@ class SeamClassifier(pl.LightningModule):
         self._has_masks = False
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """The SEAM loss of one batch: images (B, 3, H, W) and tags (B, C)."""
+        """The SEAM loss of one batch: images (B, bands, H, W) and tags (B, C)."""
         del batch_idx
         image, tags = batch
         first, second = self.network(image), None

@@ -29,7 +29,7 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
     """Cross-entropy per pixel times the pixel's certainty, normalised over all processes (OME, section 5).
 
     Args:
-        network: Image (B, 3, H, W) to logits (B, C, H, W), with an `encoder`.
+        network: Image (B, bands, H, W) to logits (B, C, H, W), with an `encoder`.
         total_steps: Optimiser steps of the whole training, for the schedule.
         lr: Base learning rate, of the encoder.
         momentum: Of SGD.

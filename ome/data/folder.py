@@ -1,0 +1,134 @@
+"""A folder of anybody's images and a table of tags, seen as a raw dataset."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from ome.data.archives import ANY_IMAGE, RawSource
+from ome.data.image_tags import Outline, outline
+from ome.data.palette import Palette, distinct_colours
+from ome.data.raw import RawLayout, Split
+from ome.data.scaling import Limits
+from ome.errors import UserError
+
+LISTED: Final = 5
+"""Names that an error lists of many."""
+
+
+def folder_layout(facts: Mapping[str, Any], raw: Path) -> RawLayout:
+    """Builds the layout of a folder of images: what other datasets write down, the table of tags says here.
+
+    An image without a row in the table does not train; it is part of the test split, to be mapped.
+
+    Args:
+        facts: `name`; `bands` and `reference` (any words); `tags`: the table, see `outline`; `classes`:
+            names, names with colours, or nothing to take them from the table; `ignored`: names with colours;
+            `indices`: values of the classes in masks; `masks`: a folder, or nothing; `channels`; `range`: the
+            limits of 16-bit images, or nothing. Masks have the names of their images. Without `indices` they
+            are painted in the colours given with the classes; without such colours they hold 0 for the first
+            class, 1 for the second and so on, 255 for none.
+        raw: The folder of images of every kind.
+
+    Raises:
+        UserError: A folder is missing or has no image, the table is missing or wrong, a row has no image, no
+            image is there to train on, or no mask has the name of an image.
+    """
+    if not facts.get("tags"):
+        raise UserError("dataset.tags is not set: type dataset.tags=/path/to/tags.csv (or .xlsx)")
+    table = Path(facts["tags"])
+    given = facts.get("classes") or ()
+    tagged = outline(table, tuple(str(name) for name in given))
+    images = image_names(raw, "dataset.raw")
+    _check_rows(tagged, images, table, raw)
+    if "train" not in tagged.splits.values():
+        raise UserError(f"{table} leaves no image to train on: set the split of some rows to train")
+    palette = _palette(tagged.names, given, facts.get("ignored") or {})
+    indices = dict(facts.get("indices") or {})
+    if not indices and not isinstance(given, Mapping):
+        indices = {name: index for index, name in enumerate(tagged.names)}
+    masks = _masks(facts.get("masks"), images)
+    return RawLayout(
+        name=str(facts["name"]),
+        palette=palette,
+        split=_split(tagged, images),
+        images={str(facts["bands"]): ANY_IMAGE},
+        masks={str(facts["reference"]): masks} if masks else {},
+        bands=str(facts["bands"]),
+        reference=str(facts["reference"]),
+        channels=tuple(facts.get("channels") or ()),
+        indices=indices,
+        limits=_limits(facts.get("range")),
+        partial=True,
+    )
+
+
+def image_names(folder: Path, key: str) -> list[str]:
+    """Names of the images in a folder, sorted, without suffixes.
+
+    Args:
+        folder: Where they lie; folders in it are not searched.
+        key: The configuration key that gave the folder, for the error.
+
+    Raises:
+        UserError: There is no such folder, or no GeoTIFF, PNG or JPEG in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{key}: there is no folder {folder}")
+    found = (ANY_IMAGE.scene_of(path.name) for path in folder.iterdir() if path.is_file())
+    names = sorted({name for name in found if name is not None})
+    if not names:
+        raise UserError(f"{key}: there is no GeoTIFF, PNG or JPEG in {folder}")
+    return names
+
+
+def _check_rows(tagged: Outline, images: Sequence[str], table: Path, raw: Path) -> None:
+    known = set(images)
+    if wrong := [name for name in tagged.splits if name not in known]:
+        listed = ", ".join(f"{name} (line {tagged.lines[name]})" for name in wrong[:LISTED])
+        more = ", ..." if len(wrong) > LISTED else ""
+        raise UserError(
+            f"{len(wrong)} of {len(tagged.splits)} images in {table} are not in {raw}: {listed}{more}; "
+            "correct the rows, or add the images"
+        )
+
+
+def _split(tagged: Outline, images: Sequence[str]) -> Split:
+    splits = {name: tagged.splits.get(name, "test") for name in images}
+    return Split(
+        train=tuple(name for name, split in splits.items() if split == "train"),
+        val=tuple(name for name, split in splits.items() if split == "val"),
+        test=tuple(name for name, split in splits.items() if split == "test"),
+    )
+
+
+def _palette(names: Sequence[str], given: object, ignored: Mapping[str, Sequence[int]]) -> Palette:
+    colours = given if isinstance(given, Mapping) else distinct_colours(names)
+    try:
+        return Palette(
+            {name: (int(r), int(g), int(b)) for name, (r, g, b) in colours.items()},
+            {str(name): (int(r), int(g), int(b)) for name, (r, g, b) in ignored.items()},
+        )
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            "dataset.classes and dataset.ignored: give colours as {NAME: [RED, GREEN, BLUE], ...}"
+        ) from error
+
+
+def _masks(folder: str | None, images: Sequence[str]) -> RawSource | None:
+    if not folder:
+        return None
+    names = image_names(Path(folder), "dataset.masks")
+    if not set(names) & set(images):
+        raise UserError(
+            f"dataset.masks: none of the {len(names)} masks in {folder} has an image's name, one is called "
+            f"{names[0]}: name the mask of {images[0]} {images[0]}.png or .tif"
+        )
+    return RawSource(str(Path(folder).resolve() / ANY_IMAGE.pattern))
+
+
+def _limits(given: Sequence[int] | None) -> Limits | None:
+    if given is None:
+        return None
+    if len(given) != 2 or not 0 <= given[0] < given[1] < 1 << 16:
+        raise UserError(f"dataset.range={list(given)}: give the values that become 0 and 255, e.g. [0, 4095]")
+    return int(given[0]), int(given[1])

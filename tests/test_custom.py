@@ -1,0 +1,178 @@
+"""Anybody's images from the command line to the report: other sizes, other bands, with masks and without."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import archives
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from PIL import Image
+from rasterio.transform import Affine
+
+from ome.data.scenes import SceneIndex
+from ome.errors import UserError
+from ome.files import read_json
+from ome.geo.raster import read_class_map, read_grid, read_png
+from ome.stages.manifest import Manifest
+from ome.stages.scored import read_rows
+from tests.conftest import TINY, compose_config, tiny
+
+Run = Callable[..., DictConfig]
+RUN = Path("runs/custom_resnet18")
+UTM = {"crs": "EPSG:32633", "transform": Affine(10, 0, 500_000, 0, -10, 5_800_000)}
+
+# A tiny run of the town, less what only the town has.
+SMALL = [override for override in TINY if not override.startswith("dataset")]
+CUSTOM = [*SMALL, "dataset=custom", "dataset.raw=images", "dataset.tags=tags.csv", "dataset.tile.size=64"]
+
+
+def custom(stage: str, *overrides: str) -> list[str]:
+    """The overrides of a tiny run of one stage, or of all."""
+    return [*CUSTOM, *(override for override in tiny(stage) if override not in TINY), *overrides]
+
+
+def halves(
+    seed: int, height: int, width: int, bands: int = 3
+) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """(H, W, bands) in [0, 1], dark left of a random column and bright right of it; and the (H, W) mask."""
+    rng = np.random.default_rng(seed)
+    mask = (np.arange(width) >= rng.integers(width // 4, width // 2)).astype(np.uint8)
+    mask = np.broadcast_to(mask, (height, width)).copy()
+    level = np.where(mask[..., None], np.linspace(0.9, 0.6, bands), np.linspace(0.1, 0.4, bands))
+    return (level + rng.normal(0, 0.03, (height, width, bands))).clip(0, 1), mask
+
+
+def write_photographs(folder: Path) -> None:
+    """JPEGs of different sizes; four with tags, one without."""
+    (folder / "images").mkdir()
+    sizes = [(48, 64), (70, 50), (64, 64), (90, 100), (40, 44)]
+    for number, size in enumerate(sizes):
+        pixels, _ = halves(number, *size)
+        Image.fromarray((pixels * 255).astype(np.uint8)).save(folder / f"images/photo {number}.jpg")
+    rows = ["photo 0.jpg,field", "photo 1.jpg,field;water", "photo 2.jpg,water|field", "photo 3,water; field"]
+    (folder / "tags.csv").write_text("\n".join(["image,tags", *rows]) + "\n")
+
+
+def test_photographs_of_different_sizes_with_tags_alone_reach_the_report(
+    run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photographs(tmp_path)
+    run_here(*custom("all"))
+    output = capsys.readouterr().out
+    assert output.count("no reference masks: nothing to train the upper bound on") == 1
+    assert "5 images, bands [1, 2, 3]" in output
+    sizes = {"photo 0": (48, 64), "photo 1": (70, 50), "photo 2": (64, 64), "photo 3": (90, 100)}
+    for name, size in sizes.items():
+        assert read_png(RUN / f"pseudo/masks/{name}/{name}_00000_00000.png").shape == size
+    # What has no tags is mapped, and nothing else: there is nothing to score elsewhere.
+    maps = sorted(RUN.rglob("predictions/*.tif"))
+    assert [path.name for path in maps] == ["photo 4.tif"] * 2
+    assert all(read_class_map(path).shape == (40, 44) and read_class_map(path).max() <= 1 for path in maps)
+    assert all(read_rows(RUN / stage) == [] for stage in ("cam", "pseudo", "seg", "refine", "report"))
+    assert "no scores: there are no reference masks" in (RUN / "report/report.html").read_text()
+    run_here(*custom("all"))
+    assert capsys.readouterr().out.count("up to date") == 7
+    with pytest.raises(UserError, match=r"nothing to train the upper bound on; use stage.targets=\[weak\]"):
+        run_here(*custom("seg", "stage.targets=[full]"))
+    # Other tags do not touch the images.
+    table = tmp_path / "tags.csv"
+    table.write_text(table.read_text().replace("0.jpg,field", "0.jpg,water"))
+    run_here(*custom("all", "stage.until=labels"))
+    output = capsys.readouterr().out
+    assert "up to date prepare" in output
+    assert "done labels" in output
+
+
+def test_four_bands_of_sixteen_bits_with_masks_are_learnt_and_scored(run_here: Run, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for number in range(4):
+        pixels, mask = halves(number, 72, 96, bands=4)
+        deep = (300 + pixels * 3000).astype(np.uint16)
+        (tmp_path / f"images/s{number}.tif").write_bytes(archives.raster(deep, **UTM))
+        Image.fromarray(mask).save(tmp_path / f"masks/s{number}.png")
+    rows = ["s0,train,1,1", "s1,train,1,1", "s2,train,1,1", "s3,test,1,1"]
+    (tmp_path / "tags.csv").write_text("\n".join(["image,split,field,water", *rows]) + "\n")
+    masked = ["dataset.masks=masks", "dataset.display=[4,2,1]"]
+    run_here(*custom("all", *masked, "stage.until=seg", "stage.pseudo.cams=affinity"))
+    index = SceneIndex.read(Path("scenes/custom_all_full"))
+    assert index.channels == (1, 2, 3, 4)
+    assert index.unknown.pixels == 0
+    for stage, names in {
+        "cam": ["CAM"],
+        "affinity": ["CAM + random walk"],
+        "pseudo": ["pseudo mask"],
+        "seg": ["weak segmentation", "pixel-supervised segmentation"],
+    }.items():
+        rows_of = read_rows(RUN / stage)
+        assert [row.name for row in rows_of] == names
+        pixels_scored = 72 * 96 * (1 if stage == "seg" else 3)
+        assert all(row.scores.matrix.sum() == pixels_scored for row in rows_of)
+    assert read_grid(RUN / "seg/weak/predictions/s3.tif") == (UTM["crs"], UTM["transform"])
+    # A network for four bands takes no others.
+    chosen = ["dataset.channels=[1,2,3]", "dataset.display=null", "dataset.masks=masks"]
+    with pytest.raises(
+        UserError, match=r"trained on images of 4 bands, and now they have 3 \(dataset.channels\)"
+    ):
+        run_here(*custom("refine", *chosen))
+
+
+def test_settings_typed_as_mappings_and_lists_are_taken(run_here: Run, tmp_path: Path) -> None:
+    write_photographs(tmp_path)
+    (tmp_path / "masks").mkdir()
+    Image.fromarray(np.full((48, 64), 7, dtype=np.uint8)).save(tmp_path / "masks/photo 0.png")
+    indices = "dataset.indices={field: 7, water: 9, cloud: 8}"
+    classes = "dataset.classes={water: [0, 0, 255], field: [0, 255, 0]}"
+    ignored = "dataset.ignored={cloud: [255, 255, 255]}"
+    run_here(*custom("prepare", "dataset.masks=masks", indices, classes, ignored, "dataset.range=[0,100]"))
+    made = read_json(Path("scenes/custom_all_full/index.json"))
+    assert made["class_pixels"] == {"water": 0, "field": 48 * 64}
+    assert made["classes"] == {"water": [0, 0, 255], "field": [0, 255, 0]}
+    assert made["ignored"] == {"cloud": [255, 255, 255]}
+
+
+def test_new_images_are_prepared_and_new_notes_beside_them_change_nothing(
+    run_here: Run, tmp_path: Path
+) -> None:
+    write_photographs(tmp_path)
+    moved = custom("prepare", "dataset.raw=.", "dataset.tags=tags.csv")
+    for image in sorted((tmp_path / "images").iterdir()):
+        image.rename(tmp_path / image.name)
+    run_here(*moved)
+    before = Manifest.read(Path("scenes/custom_all_full"))
+    (tmp_path / "tags.csv").write_text((tmp_path / "tags.csv").read_text() + "\n")
+    run_here(*moved)
+    assert Manifest.read(Path("scenes/custom_all_full")) == before
+    Image.fromarray(np.zeros((9, 9, 3), dtype=np.uint8)).save(tmp_path / "photo 9.png")
+    run_here(*moved)
+    assert SceneIndex.read(Path("scenes/custom_all_full")).scene("photo 9").split == "test"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "dataset.raw is not set: type dataset.raw=/path/to"),
+        (["dataset.raw=nowhere"], "there is no folder nowhere"),
+        (["dataset.raw=."], "dataset.tags is not set: type dataset.tags=/path/to/tags.csv"),
+        (["dataset.raw=.", "dataset.tags=no.csv"], "there is no tag table no.csv"),
+        (["dataset.raw=.", "dataset.tags=tags.csv"], "dataset.raw: there is no GeoTIFF, PNG or JPEG in ."),
+    ],
+)
+def test_what_is_missing_is_one_line(
+    run_here: Run, tmp_path: Path, overrides: list[str], message: str
+) -> None:
+    (tmp_path / "tags.csv").write_text("image,tags\na,tree\n")
+    with pytest.raises(UserError, match=re.escape(message)) as raised:
+        run_here("stage=prepare", "dataset=custom", *overrides)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "dataset", ["custom", "landcoverai", "potsdam", "vaihingen", "deepglobe", "synthetic"]
+)
+def test_every_dataset_may_choose_channels_and_pictures(dataset: str) -> None:
+    config = compose_config([f"dataset={dataset}", "dataset.channels=[1]", "dataset.display=[1]"])
+    assert config.dataset.display == [1]

@@ -1,0 +1,242 @@
+"""A folder of anybody's images, prepared: kinds, depths, bands, masks, and what is wrong with them."""
+
+from pathlib import Path
+from typing import Any
+
+import archives
+import numpy as np
+import pytest
+from PIL import Image
+
+from ome.data.folder import folder_layout
+from ome.data.palette import DISTINCT, SHADES, distinct_colours
+from ome.data.prepare import prepare_scenes
+from ome.data.scaling import byte_tables, to_bytes
+from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.tiles import Tile
+from ome.errors import UserError
+from ome.ignore import IGNORE
+
+TAGS = "image,split,tags\na,train,road;tree\nb,test,tree\n"
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """A folder with a JPEG, two PNGs and a GeoTIFF of different sizes, and a table that names two of them."""
+    folder = tmp_path / "my images"
+    folder.mkdir()
+    smooth = np.full((40, 56, 3), (90, 120, 60), dtype=np.uint8)
+    (folder / "a.JPG").write_bytes(archives.raster(smooth, "JPEG"))
+    (folder / "b.png").write_bytes(archives.raster(archives.image(1, 3, 30, 20), "PNG"))
+    (folder / "c (1).tif").write_bytes(archives.raster(archives.image(2, 3, 64, 64)))
+    (folder / "notes.txt").write_text("no image")
+    (tmp_path / "tags.csv").write_text(TAGS)
+    return folder
+
+
+def prepare(images: Path, **facts: object) -> SceneIndex:
+    layout = folder_layout(
+        archives.facts("custom") | {"tags": str(images.parent / "tags.csv")} | facts, images
+    )
+    return prepare_scenes(layout, images, images.parent / "scenes")
+
+
+def whole(index: SceneIndex, name: str) -> Tile:
+    scene = index.scene(name)
+    return Tile(name, 0, 0, scene.height, scene.width)
+
+
+def test_images_of_every_kind_and_size_become_scenes(images: Path) -> None:
+    index = prepare(images)
+    assert {scene.name: (scene.split, scene.height, scene.width) for scene in index.scenes} == {
+        "a": ("train", 40, 56),
+        "b": ("test", 30, 20),
+        "c (1)": ("test", 64, 64),  # in no row of the table
+    }
+    assert index.palette.classes == {"road": DISTINCT[0], "tree": DISTINCT[1]}
+    assert index.channels == (1, 2, 3)
+    reader = SceneReader(index)
+    assert np.array_equal(reader.image(whole(index, "c (1)")), archives.image(2, 3, 64, 64))
+    assert not reader.has_mask("a")
+
+
+def test_classes_come_with_their_own_order_and_colours(images: Path) -> None:
+    assert prepare(images, classes=["tree", "lake", "road"]).palette.names == ("tree", "lake", "road")
+    colours = {"tree": (1, 2, 3), "road": (4, 5, 6)}
+    assert prepare(images, classes=colours).palette.classes == colours
+
+
+def test_many_classes_have_colours_of_their_own() -> None:
+    names = [f"class {number}" for number in range(len(DISTINCT) * len(SHADES))]
+    colours = distinct_colours(names)
+    assert len({*colours.values(), (0, 0, 0)}) == len(names) + 1
+    with pytest.raises(UserError, match=r"49 classes are more than the 48 colours at hand"):
+        distinct_colours([*names, "one more"])
+
+
+# Masks
+
+
+def test_masks_of_indices_follow_the_order_of_the_classes(images: Path) -> None:
+    masks = images.parent / "masks"
+    masks.mkdir()
+    values = np.random.default_rng(0).choice([0, 1, 2, 255], (40, 56)).astype(np.uint8)
+    Image.fromarray(values).save(masks / "a.png")
+    index = prepare(images, masks=str(masks))
+    reader = SceneReader(index)
+    assert np.array_equal(reader.mask(whole(index, "a")), np.where(values > 1, IGNORE, values))
+    assert index.unknown.counts == (((2, 2, 2), int((values == 2).sum())),)
+    assert not reader.has_mask("b")
+    index = prepare(images, masks=str(masks), indices={"road": 2, "tree": 0})
+    expected = np.select([values == 2, values == 0], [0, 1], IGNORE)
+    assert np.array_equal(SceneReader(index).mask(whole(index, "a")), expected)
+
+
+def test_masks_in_colours_follow_the_colours_of_the_classes(images: Path) -> None:
+    masks = images.parent / "masks"
+    masks.mkdir()
+    colours, mask = archives.reference(0, archives.ISPRS[:2], archives.ISPRS_IGNORED[:1])
+    (masks / "a.tif").write_bytes(archives.raster(colours))
+    classes = {"road": archives.ISPRS[0], "tree": archives.ISPRS[1]}
+    ignored = {"clutter": archives.ISPRS_IGNORED[0]}
+    index = prepare(images, masks=str(masks), classes=classes, ignored=ignored)
+    assert np.array_equal(SceneReader(index).mask(whole(index, "a")), mask)
+    assert index.unknown.pixels == 0
+
+
+# Depths and bands
+
+
+def twelve_bits(seed: int, bands: int = 4) -> np.ndarray[Any, np.dtype[np.uint16]]:
+    values = np.random.default_rng(seed).gamma(4, 200, (40, 56, bands)).clip(1, 4095).astype(np.uint16)
+    values[:5] = 0
+    return values
+
+
+def test_sixteen_bits_are_spread_between_the_percentiles_of_what_was_measured(images: Path) -> None:
+    deep = twelve_bits(0)
+    for name in ("a.JPG", "b.png", "c (1).tif"):
+        (images / name).unlink()
+    (images / "a.tif").write_bytes(archives.raster(deep, nodata=0))
+    (images / "b.tif").write_bytes(archives.raster(deep[::-1].copy(), nodata=0))
+    index = prepare(images)
+    assert index.channels == (1, 2, 3, 4)
+    made = SceneReader(index).image(whole(index, "a"))
+    for band in range(4):
+        values = deep[..., band].astype(float)
+        low, high = np.percentile(deep[5:, :, band], [2, 98], method="inverted_cdf")
+        expected = np.clip((values - low) / (high - low) * 255, 0, 255)
+        assert np.abs(made[..., band] - expected).max() <= 0.5
+    assert not made[:5].any()
+    index = prepare(images, range=[100, 1100])
+    made = SceneReader(index).image(whole(index, "a"))
+    assert np.abs(made - np.clip((deep.astype(float) - 100) / 1000 * 255, 0, 255)).max() <= 0.5
+
+
+def test_a_band_without_values_or_of_one_value_is_black() -> None:
+    strips = [np.full((2, 3, 4), 500, dtype=np.uint16)]
+    tables = byte_tables(strips, (500.0, None))
+    assert not to_bytes(strips[0], tables).any()
+    assert not byte_tables([], (None,))[0, 0]
+
+
+def test_opacity_is_no_band_and_colour_tables_are_looked_up(images: Path) -> None:
+    (images / "b.png").unlink()
+    picture = archives.image(5, 4)
+    Image.fromarray(picture, "RGBA").save(images / "b.png")
+    indexed = Image.fromarray(np.arange(12, dtype=np.uint8).reshape(3, 4) % 2, "P")
+    indexed.putpalette([10, 20, 30, 40, 50, 60])
+    indexed.save(images / "d.png")
+    index = prepare(images)
+    assert index.channels == (1, 2, 3)
+    reader = SceneReader(index)
+    assert np.array_equal(reader.image(whole(index, "b")), picture[..., :3])
+    assert reader.image(whole(index, "d"))[0, :2].tolist() == [[10, 20, 30], [40, 50, 60]]
+
+
+def test_images_of_different_bands_need_a_choice(images: Path) -> None:
+    # Without need a choice is not written down: every reader makes its own.
+    assert prepare(images, channels=[3]).channels == (1, 2, 3)
+    (images / "d.png").write_bytes(archives.raster(archives.image(4, 1), "PNG"))
+    message = (
+        r"3 with the bands \[1, 2, 3\] \(e.g. .*a.JPG\) and 1 with the bands \[1\] \(e.g. .*d.png\).*channels"
+    )
+    with pytest.raises(UserError, match=message):
+        prepare(images)
+    assert prepare(images, channels=[1]).channels == (1,)
+    with pytest.raises(UserError, match=r"dataset.channels=\[1, 2\]: .*d.png has only 1 bands"):
+        prepare(images, channels=[1, 2])
+
+
+# Mistakes
+
+
+def test_broken_images_are_counted_and_named_in_one_line(images: Path) -> None:
+    (images / "b.png").write_bytes((images / "b.png").read_bytes()[:-200])
+    (images / "d.tif").write_bytes(b"")
+    (images / "e.tif").write_bytes(archives.raster(archives.image(0).astype(np.float32)))
+    with pytest.raises(UserError) as raised:
+        prepare(images)
+    message = str(raised.value)
+    assert message.startswith("3 of 5 scenes cannot be read: ")
+    for part in ("b.png is damaged or no image", "d.tif is damaged", "e.tif holds float32 values"):
+        assert part in message
+    assert "\n" not in message
+    # What could be read is kept, and nothing passes for whole.
+    assert not (images.parent / "scenes/index.json").exists()
+    assert (images.parent / "scenes/images/a.tif").exists()
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"tags": None}, "dataset.tags is not set: type dataset.tags="),
+        ({"masks": "nowhere"}, "dataset.masks: there is no folder nowhere"),
+        ({"range": [5]}, r"dataset.range=\[5\]: give the values that become 0 and 255"),
+        ({"range": [9, 9]}, r"dataset.range=\[9, 9\]"),
+        ({"range": [0, 70000]}, r"dataset.range=\[0, 70000\]"),
+        ({"classes": ["road"]}, "line 2: 'tree' is no class; the classes are road"),
+        ({"classes": {"road": 3, "tree": 4}}, "dataset.classes and dataset.ignored: give colours as"),
+        ({"indices": {"road": 1}}, "dataset.indices lacks tree"),
+    ],
+)
+def test_wrong_settings_are_named(images: Path, facts: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        prepare(images, **facts)
+
+
+def test_rows_without_an_image_are_named(images: Path) -> None:
+    (images.parent / "tags.csv").write_text(
+        "image,tags\na,tree\n" + "".join(f"{n}.jpg,tree\n" for n in range(6))
+    )
+    message = (
+        r"6 of 7 images in .*tags.csv are not in .*my images: 0 \(line 3\), .*4 \(line 7\), \.\.\.; correct"
+    )
+    with pytest.raises(UserError, match=message):
+        prepare(images)
+
+
+def test_a_table_without_training_images_is_refused(images: Path) -> None:
+    (images.parent / "tags.csv").write_text("image,split,tags\na,test,tree\n")
+    with pytest.raises(UserError, match=r"tags.csv leaves no image to train on"):
+        prepare(images)
+
+
+def test_a_folder_without_images_and_masks_of_other_names_are_refused(images: Path) -> None:
+    empty = images.parent / "empty"
+    empty.mkdir()
+    with pytest.raises(UserError, match=r"dataset.masks: there is no GeoTIFF, PNG or JPEG in .*empty"):
+        prepare(images, masks=str(empty))
+    (empty / "a_mask.png").write_bytes(archives.raster(archives.image(0, 1), "PNG"))
+    with pytest.raises(
+        UserError, match=r"none of the 1 masks in .* has an image's name, one is called a_mask: name"
+    ):
+        prepare(images, masks=str(empty))
+    with pytest.raises(UserError, match=r"dataset.raw: there is no folder nowhere"):
+        folder_layout(archives.facts("custom") | {"tags": str(images.parent / "tags.csv")}, Path("nowhere"))
+
+
+def test_two_images_of_one_name_are_ambiguous(images: Path) -> None:
+    (images / "a.png").write_bytes(archives.raster(archives.image(0), "PNG"))
+    with pytest.raises(UserError, match=r"2 files for scene a: a.JPG and a.png; keep one"):
+        prepare(images)

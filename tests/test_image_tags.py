@@ -1,0 +1,154 @@
+"""Tables of tags as people write them: one row an image, CSV or spreadsheet."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import openpyxl
+import pytest
+
+from ome.data.image_tags import outline, read_tags
+from ome.data.palette import Palette, distinct_colours
+from ome.data.scenes import Scene, SceneIndex, SplitName
+from ome.data.tiles import Tile
+from ome.errors import UserError
+
+
+def index(splits: dict[str, SplitName], names: Sequence[str] = ("road", "tree")) -> SceneIndex:
+    scenes = tuple(Scene(name, split, 30, 40, 3, "", None) for name, split in splits.items())
+    return SceneIndex(Path(), scenes, Palette(distinct_colours(names), {}), "fields")
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "tags.csv"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_tags_of_an_image_belong_to_the_whole_image(tmp_path: Path) -> None:
+    path = write(tmp_path, "image,tags\nb.JPG,road; tree\na,tree|road|tree\nc.d.tif,tree\n")
+    said = outline(path)
+    assert said.names == ("road", "tree")
+    assert said.splits == {"b": "train", "a": "train", "c.d": "train"}
+    table = read_tags(path, index(said.splits))
+    assert table.tiles == (Tile("b", 0, 0, 30, 40), Tile("a", 0, 0, 30, 40), Tile("c.d", 0, 0, 30, 40))
+    assert table.tags.tolist() == [[1, 1], [1, 1], [0, 1]]
+    assert table.kept.all()
+
+
+def test_columns_of_classes_keep_their_order_and_may_say_the_split(tmp_path: Path) -> None:
+    path = write(tmp_path, "image, split, tree, road\na,train,1,0\nb,test,0,0\nc,,0,1\nd, val ,1,1\n")
+    said = outline(path)
+    assert said.names == ("tree", "road")
+    assert said.splits == {"a": "train", "b": "test", "c": "train", "d": "val"}
+    table = read_tags(path, index(said.splits, said.names))
+    assert table.tags.tolist() == [[1, 0], [0, 0], [0, 1], [1, 1]]
+    assert table.splits == ("train", "test", "train", "val")
+    assert table.kept.tolist() == [True, False, True, True]
+
+
+def test_a_table_of_tiles_says_the_same(tmp_path: Path) -> None:
+    header = "scene,row,column,height,width,split,tree,road\n"
+    path = write(tmp_path, f"{header}a,0,0,9,9,test,1,0\na,9,0,9,9,train,1,0\nb,0,0,9,9,val,0,1\n")
+    said = outline(path)
+    assert said == (("tree", "road"), {"a": "train", "b": "val"}, {"a": 2, "b": 4})
+    assert read_tags(path, index(said.splits, said.names)).tiles[1] == Tile("a", 9, 0, 9, 9)
+
+
+def test_classes_that_are_known_may_be_more_than_the_tags(tmp_path: Path) -> None:
+    path = write(tmp_path, "image,tags\na,tree\n")
+    assert outline(path, ("road", "tree")).names == ("road", "tree")
+    assert read_tags(path, index({"a": "train"})).tags.tolist() == [[0, 1]]
+
+
+# The same as a spreadsheet
+
+
+def workbook(folder: Path, rows: Sequence[Sequence[object]]) -> Path:
+    book = openpyxl.Workbook()
+    for row in rows:
+        book.worksheets[0].append(list(row))
+    book.create_sheet("notes").append(["nothing"])
+    book.save(folder / "tags.xlsx")
+    return folder / "tags.xlsx"
+
+
+def test_a_spreadsheet_is_read_like_csv(tmp_path: Path) -> None:
+    blank = [None] * 5
+    rows = [
+        ["image", "split", " road", "tree", None],
+        ["a.jpg", None, 1, 0.0, None],
+        blank,
+        [7, "test", True, 0],
+    ]
+    path = workbook(tmp_path, rows)
+    assert outline(path) == (("road", "tree"), {"a": "train", "7": "test"}, {"a": 2, "7": 4})
+    assert read_tags(path, index({"a": "train", "7": "test"})).tags.tolist() == [[1, 0], [1, 0]]
+    with pytest.raises(UserError, match=r"tags.xlsx, line 3: tree is 'yes'; give 0 or 1"):
+        outline(workbook(tmp_path, [["image", "tree"], ["a", 1], ["b", "yes"]]))
+    with pytest.raises(UserError, match=r"tags.xlsx, line 2: not as many values"):
+        outline(workbook(tmp_path, [["image", "tree"], ["a", 1, 1]]))
+
+
+def test_without_the_library_the_line_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = workbook(tmp_path, [["image", "tree"], ["a", 1]])
+    monkeypatch.setitem(sys.modules, "openpyxl", None)
+    with pytest.raises(
+        UserError, match=r'tags.xlsx is a spreadsheet: pip install "ome\[spreadsheet\]", or save'
+    ):
+        outline(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"image,tags\na,tree\n", b"PK\x03\x04 cut short"])
+def test_what_is_no_spreadsheet_is_one_line(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "tags.xlsx"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"tags.xlsx is no spreadsheet") as raised:
+        outline(path)
+    assert "\n" not in str(raised.value)
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "line 1: no column image; needed are image,tags, or image and"),
+        ("name,tags\na,tree\n", "line 1: no column image"),
+        ("image;tags\na;tree\n", "line 1: no column image.*separated by commas"),
+        ("image,tags\n", "has no tags"),
+        ("image,tags,tags\na,tree,tree\n", "line 1: a column occurs twice"),
+        ("image,tags,tree\na,tree,1\n", "line 1: 'tree' is no column; a table has tags, or a column"),
+        ("image,tags\na\n", "line 2: not as many values"),
+        ("image,tags\na,tree\n,tree\n", "line 3: no image is named"),
+        ("image,tags\na,tree\na.png,road\n", "line 3: image a stands in line 2 already"),
+        ("image,tags\na,tree\nb,;\n", "line 3: b has no tag to train on; give it one, or delete"),
+        ("image,tree\na,1\nb,0\n", "line 3: b has no tag to train on"),
+        ("image,tree\na,2\n", "line 2: tree is '2'; give 0 or 1"),
+        ("image,split,tags\na,training,tree\n", "line 2: split is 'training'; give one of train, val, test"),
+    ],
+)
+def test_mistakes_name_file_and_line(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"tags.csv.*{message}"):
+        outline(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("image,tags\na,lake\n", "line 2: 'lake' is no class; the classes are road, tree"),
+        ("image,road,tree,lake\na,1,0,0\n", "line 1: 'lake' is no column; the classes are road, tree"),
+        ("image,road\na,1\n", "line 1: no column tree"),
+        (
+            "image,tags\nb,tree\n",
+            "line 2: among the prepared scenes b is not there; .*stage=prepare dataset=f",
+        ),
+        ("image,split,tags\na,test,tree\n", "line 2: among the prepared scenes a is in the split train"),
+    ],
+)
+def test_a_table_that_does_not_fit_the_scenes_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(UserError, match=f"tags.csv.*{message}"):
+        read_tags(write(tmp_path, text), index({"a": "train"}))
