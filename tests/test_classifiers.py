@@ -208,10 +208,10 @@ def test_classifiers_and_backbones_compose_freely(name: str, backbone: str) -> N
 def test_attention_is_refused_where_there_is_none(backbone: str) -> None:
     made = compose_config(["stage=cam", "classifier=attention", f"backbone={backbone}"])
     if backbone == "mit_b0":
-        assert build_classifier(made.backbone, made.classifier, 2, None).attention == 0.125
+        assert build_classifier(made.backbone, made.classifier, 2, 3, None).attention == 0.125
         return
     with pytest.raises(UserError, match=r"type backbone=mit_b0, or classifier\.attention=null"):
-        build_classifier(made.backbone, made.classifier, 2, None)
+        build_classifier(made.backbone, made.classifier, 2, 3, None)
 
 
 def test_one_vs_all_has_a_member_for_each_class() -> None:

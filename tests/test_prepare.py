@@ -168,6 +168,13 @@ def test_landcoverai(tmp_path: Path, form: archives.Form, inside: str) -> None:
         assert mask.colormap(1)[0] == (213, 94, 0, 255)
 
 
+def test_the_quirk_of_the_published_code_holds_for_indices_too(tmp_path: Path) -> None:
+    layout, _, values = landcoverai(tmp_path, "loose")
+    quirky = replace(layout, palette=replace(layout.palette, unknown_as_first=True))
+    mask = SceneReader(prepare_scenes(quirky, tmp_path, tmp_path / "scenes")).mask(whole("M-33-20-D-c-4-2"))
+    assert np.array_equal(mask, np.array([IGNORE, 0, 1, 2, 3, 0], dtype=np.uint8)[values])
+
+
 def test_a_colour_table_does_not_change_what_indices_mean(tmp_path: Path) -> None:
     layout, _, _ = landcoverai(tmp_path, "loose")
     values = archives.image(3, bands=1)[..., 0] % 5

@@ -24,9 +24,9 @@ def folder_layout(facts: Mapping[str, Any], raw: Path) -> RawLayout:
         facts: `name`; `bands` and `reference` (any words); `tags`: the table, see `outline`; `classes`:
             names, names with colours, or nothing to take them from the table; `ignored`: names with colours;
             `indices`: values of the classes in masks; `masks`: a folder, or nothing; `channels`; `range`: the
-            limits of 16-bit images, or nothing. Masks have the names of their images. Without `indices` they
-            are painted in the colours given with the classes; without such colours they hold 0 for the first
-            class, 1 for the second and so on, 255 for none.
+            limits of 16-bit images, or nothing; `unknown_as_first`, see `Palette`. Masks have the names of
+            their images. Without `indices` they are painted in the colours given with the classes; without
+            such colours they hold 0 for the first class, 1 for the second and so on, 255 for none.
         raw: The folder of images of every kind.
 
     Raises:
@@ -42,7 +42,7 @@ def folder_layout(facts: Mapping[str, Any], raw: Path) -> RawLayout:
     _check_rows(tagged, images, table, raw)
     if "train" not in tagged.splits.values():
         raise UserError(f"{table} leaves no image to train on: set the split of some rows to train")
-    palette = _palette(tagged.names, given, facts.get("ignored") or {})
+    palette = _palette(tagged.names, given, facts)
     indices = dict(facts.get("indices") or {})
     if not indices and not isinstance(given, Mapping):
         indices = {name: index for index, name in enumerate(tagged.names)}
@@ -101,12 +101,14 @@ def _split(tagged: Outline, images: Sequence[str]) -> Split:
     )
 
 
-def _palette(names: Sequence[str], given: object, ignored: Mapping[str, Sequence[int]]) -> Palette:
+def _palette(names: Sequence[str], given: object, facts: Mapping[str, Any]) -> Palette:
+    ignored = facts.get("ignored") or {}
     colours = given if isinstance(given, Mapping) else distinct_colours(names)
     try:
         return Palette(
             {name: (int(r), int(g), int(b)) for name, (r, g, b) in colours.items()},
             {str(name): (int(r), int(g), int(b)) for name, (r, g, b) in ignored.items()},
+            bool(facts.get("unknown_as_first")),
         )
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(

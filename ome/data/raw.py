@@ -92,7 +92,8 @@ class RawLayout:
         ignored = {name: grey for name, grey in greys.items() if name not in self.palette.classes}
         if IGNORE not in self.indices.values():
             ignored["nodata 255"] = (IGNORE, IGNORE, IGNORE)
-        return Palette({name: greys[name] for name in self.palette.classes}, ignored)
+        classes = {name: greys[name] for name in self.palette.classes}
+        return Palette(classes, ignored, self.palette.unknown_as_first)
 
     @property
     def default_channels(self) -> tuple[int, ...]:

@@ -84,6 +84,13 @@ def load_classifier(network: nn.Module, source: Path | str, names: Sequence[str]
             f"{source} tells {classes[0]} classes apart and the dataset has {len(names)} "
             f"({', '.join(names)}): stage.cam.checkpoint has to know these classes, without background"
         )
+    first = first_convolution(network)
+    given, wanted = _by_bare_name(tensors).get(_bare(first)), network.state_dict()[first].shape[1]
+    if given is not None and given[1].ndim == 4 and given[1].shape[1] != wanted:
+        raise UserError(
+            f"{source} is for images of {given[1].shape[1]} bands, and the dataset's have {wanted} "
+            "(dataset.channels): a whole classifier fits its own number only"
+        )
     report = load_tensors(network, tensors, str(source))
     if report.missing or report.unexpected:
         raise UserError(

@@ -1,5 +1,6 @@
 """Tags -> the trained classifier and its multi-scale CAMs of every training tile."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -40,12 +41,14 @@ def run(work: Work) -> dict[str, Any]:
         if is_trained(member.folder):
             continue
         if work.settings.checkpoint is not None:
-            _adopt(work, reader)
+            _adopt(work, names, len(reader.channels))
         else:
             _train(work, member, reader, table)
     tagged = table.select("train", tagged=True)
     if work.settings.export.write:
-        network = trained_classifier(config.backbone, config.classifier, work.folder, reader)
+        network = trained_classifier(
+            config.backbone, config.classifier, work.folder, names, len(reader.channels)
+        )
         _export(work, CamPredictor(config, network, reader, tagged, work.settings.export), tagged)
         barrier()
         if is_leader():
@@ -66,15 +69,14 @@ def _untrained(config: DictConfig, num_classes: int, in_channels: int) -> SeamNe
     return network.freeze() if freeze else network
 
 
-def _adopt(work: Work, reader: SceneReader) -> None:
+def _adopt(work: Work, names: Sequence[str], in_channels: int) -> None:
     """Takes a classifier that was trained elsewhere."""
     if work.config.classifier.one_vs_all:
         raise UserError(
             "stage.cam.checkpoint is one network of all classes, and classifier.one_vs_all=true wants one "
             "for each: set one of the two otherwise"
         )
-    names = reader.index.palette.names
-    network = _untrained(work.config, len(names), len(reader.channels))
+    network = _untrained(work.config, len(names), in_channels)
     load_classifier(network, work.settings.checkpoint, names)
     if is_leader():
         save_network(network, work.folder)

@@ -74,14 +74,16 @@ def build_classifier(
 
 
 def trained_classifier(
-    backbone: Mapping[str, Any], classifier: Mapping[str, Any], folder: Path, reader: SceneReader
+    backbone: Mapping[str, Any],
+    classifier: Mapping[str, Any],
+    folder: Path,
+    names: Sequence[str],
+    in_channels: int,
 ) -> nn.Module:
-    """The classifier of all classes that `stage=cam` trained in a folder, for the bands of the reader."""
-    names, networks = reader.index.palette.names, []
+    """The classifier of all classes that `stage=cam` trained in a folder."""
+    networks = []
     for member in members(classifier, folder, names):
-        network = build_classifier(
-            backbone, classifier, len(names[member.classes]), len(reader.channels), None
-        )
+        network = build_classifier(backbone, classifier, len(names[member.classes]), in_channels, None)
         load_network(network, member.folder)
         networks.append(network)
     return OneVsAllNetwork(networks) if classifier["one_vs_all"] else networks[0]
@@ -119,7 +121,8 @@ class CamPredictor:
         if manifest is None or "classifier" not in manifest.config:
             raise UserError(f"{folder} does not say what its network is made of: run stage=cam again")
         made = manifest.config
-        network = trained_classifier(made["backbone"], made["classifier"], folder, reader)
+        names, bands = reader.index.palette.names, len(reader.channels)
+        network = trained_classifier(made["backbone"], made["classifier"], folder, names, bands)
         return cls(config, network, reader, tagged, made["stage"]["export"])
 
     def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:

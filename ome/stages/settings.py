@@ -66,9 +66,10 @@ def raw_layout(config: DictConfig) -> RawLayout:
     # `raw` may be unset (the archives are gone, the scenes are prepared); resolving it would raise.
     facts = OmegaConf.masked_copy(config.dataset, [key for key in config.dataset if key != "raw"])
     plain: dict[str, Any] = OmegaConf.to_container(facts, resolve=True)  # type: ignore[assignment]
+    plain["unknown_as_first"] = config.quirks.unknown_colours_as_first_class
     if is_folder_of_images(config):
         return folder_layout(plain, Path(raw_folder(config)))
-    return layout_from_facts(plain | {"unknown_as_first": config.quirks.unknown_colours_as_first_class})
+    return layout_from_facts(plain)
 
 
 def raw_folder(config: DictConfig) -> str:
