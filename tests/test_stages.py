@@ -2,6 +2,7 @@
 
 import fcntl
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,25 @@ def counting(needs: tuple[str, ...] = ()) -> tuple[Stage, list[Path]]:
         return {"files": 1}
 
     return Stage("made", run, needs=needs), ran
+
+
+def test_scenes_are_shared_by_runs_of_any_seed(tmp_path: Path, run_here: Run) -> None:
+    run_here(*tiny("prepare"), "seed=0")
+    before = (tmp_path / "scenes/synthetic_irrg_full/manifest.json").stat().st_mtime_ns
+    run_here(*tiny("prepare"), "seed=1")
+    assert (tmp_path / "scenes/synthetic_irrg_full/manifest.json").stat().st_mtime_ns == before
+
+
+def test_a_seed_counts_for_stages_that_read_it(tmp_path: Path) -> None:
+    def seeded(seed: int) -> DictConfig:
+        made = config(tmp_path)
+        made.seed = seed
+        return made
+
+    unseeded, _ = counting()
+    assert [execute(unseeded, seeded(seed)) for seed in (0, 1)] == [True, False]
+    drawn = replace(unseeded, name="drawn", reads=("seed",))
+    assert [execute(drawn, seeded(seed)) for seed in (0, 0, 1)] == [True, False, True]
 
 
 def test_a_stage_runs_once_and_again_when_its_settings_change(tmp_path: Path) -> None:

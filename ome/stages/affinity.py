@@ -156,6 +156,7 @@ STAGE = Stage(
     run,
     needs=("prepare", "labels", "cam"),
     reads=(
+        "seed",
         "backbone",
         "crf",
         "dataset.tile.size",

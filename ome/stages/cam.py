@@ -150,6 +150,7 @@ STAGE = Stage(
     run,
     needs=("prepare", "labels"),
     reads=(
+        "seed",
         "backbone",
         "classifier",
         "dataset.tile.size",

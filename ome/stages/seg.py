@@ -21,6 +21,7 @@ from ome.training.distributed import is_leader
 TITLES = {"weak": "weak segmentation", "full": "pixel-supervised segmentation"}
 
 SEGMENTER_KEYS = (
+    "seed",
     "segmenter",
     "prediction",
     "dataset.tile.size",

@@ -150,7 +150,7 @@ def execute(stage: Stage, config: DictConfig, *, force: bool = False) -> bool:
 
 
 def _used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
-    used: dict[str, Any] = {"stage": OmegaConf.to_container(config.stage, resolve=True), "seed": config.seed}
+    used: dict[str, Any] = {"stage": OmegaConf.to_container(config.stage, resolve=True)}
     for key in stage.reads:
         value = OmegaConf.select(config, key)
         used[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
