@@ -50,9 +50,9 @@ def counting(needs: tuple[str, ...] = ()) -> tuple[Stage, list[Path]]:
 
 def test_scenes_are_shared_by_runs_of_any_seed(tmp_path: Path, run_here: Run) -> None:
     run_here(*tiny("prepare"), "seed=0")
-    before = (tmp_path / "scenes/synthetic_irrg_full/manifest.json").stat().st_mtime_ns
+    before = (tmp_path / "scenes/synthetic_rgb_full/manifest.json").stat().st_mtime_ns
     run_here(*tiny("prepare"), "seed=1")
-    assert (tmp_path / "scenes/synthetic_irrg_full/manifest.json").stat().st_mtime_ns == before
+    assert (tmp_path / "scenes/synthetic_rgb_full/manifest.json").stat().st_mtime_ns == before
 
 
 def test_a_seed_counts_for_stages_that_read_it(tmp_path: Path) -> None:
