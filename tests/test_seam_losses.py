@@ -64,8 +64,8 @@ def test_switches_leave_terms_out_of_the_total() -> None:
     view1, view2, tags = _views(requires_grad=True)
     loss = seam_loss(view1, view2, tags)
     assert loss.total.item() == pytest.approx((loss.classification + loss.er + loss.ecr).item())
-    halved = seam_loss(view1, view2, tags, er_weight=0.5, ecr_weight=2.0)
-    expected = loss.classification + 0.5 * loss.er + 2 * loss.ecr
+    halved = seam_loss(view1, view2, tags, er_weight=0.5, ecr_weight=2.0, min_pool_weight=3.0)
+    expected = loss.multilabel + 3 * loss.min_pool + 0.5 * loss.er + 2 * loss.ecr
     assert halved.total.item() == pytest.approx(expected.item())
     for off in ("er", "ecr", "min_pool"):
         others = seam_loss(view1, view2, tags, **{f"{off}_weight": 0})  # type: ignore[arg-type]
