@@ -120,9 +120,11 @@ def test_kept_pixels_thresholds_and_errors_equal_those_of_the_files(finished: Pa
         )
     )
     counted = references != 255
+    shares = {row[""]: row["pixels"] for row in read_csv(finished / RUN / "ablation/ablation.csv")}
     for least in (28, 113, 255):
         kept = counted & (weights >= least)
-        name = f"CAM + CRF, weight >= {least} ({100 * kept.sum() / counted.sum():.1f} % of the pixels)"
+        name = f"CAM + CRF, weight >= {least}"
+        assert shares[name] == f"{100 * kept.sum() / counted.sum():.2f}"
         expected = confusion_matrix(masks[kept], references[kept], len(names))
         np.testing.assert_array_equal(counts_of(finished, "ablation")[name], expected)
     for row in read_csv(finished / RUN / "ablation/calibration_cam.csv"):
@@ -162,7 +164,8 @@ def test_the_stage_pseudo_ignores_what_the_background_wins(
         pixels += int((mask != 255).sum())
     (row,) = read_rows(Path("runs/other/pseudo"))
     np.testing.assert_array_equal(row.scores.matrix, expected)
-    assert row.scored_on == f"train tiles, {100 * expected.sum() / pixels:.1f} % of the pixels"
+    assert row.share == expected.sum() / pixels < 1
+    assert row.where == f"train tiles, {100 * expected.sum() / pixels:.1f} % of the pixels"
 
 
 def test_maps_of_the_affinity_stage_get_the_same_rows(

@@ -97,9 +97,8 @@ class Sums:
         return ThresholdCurves(self._reached, self._reader.index.palette.names)
 
     def rows(self, scored_on: str) -> list[Row]:
-        """One row a variant, named with the share of pixels that it decides about where that is not all."""
-        shares = {name: f" ({made.share})" if made.share else "" for name, made in self._scorers.items()}
-        return [Row(name + shares[name], scored_on, made.scores) for name, made in self._scorers.items()]
+        """One row a variant."""
+        return [row for name, scorer in self._scorers.items() for row in scorer.rows(name, scored_on)]
 
 
 def _variants(
@@ -137,9 +136,11 @@ def _write_details(
 
 
 def _write_table(folder: Path, rows: Sequence[Row]) -> None:
-    write_csv(folder / "ablation.csv", *csv_table({row.name: row.scores for row in rows}))
-    pixels = {row.name: row.scores.matrix.sum() for row in rows}
-    partial = [name for name, count in pixels.items() if count < max(pixels.values())]
+    header, body = csv_table({row.name: row.scores for row in rows})
+    shares = [percent(row.share) for row in rows]
+    lines = [[*cells, share] for cells, share in zip(body, shares, strict=True)]
+    write_csv(folder / "ablation.csv", [*header, "pixels"], lines)
+    partial = [row.name for row in rows if row.share < 1]
     save_figure(folder / "ablation.png", bars_figure({row.name: row.scores.miou for row in rows}, partial))
 
 
@@ -147,10 +148,10 @@ def _show(rows: Sequence[Row], best: Sequence[Sequence[str]]) -> None:
     header, body = csv_table({row.name: row.scores for row in rows})
     shown = Table(title=f"Pseudo-mask variants on {rows[0].scored_on}, percent")
     shown.add_column("")
-    for name in header[1 : len(MEANS) + 1]:
+    for name in (*header[1 : len(MEANS) + 1], "pixels"):
         shown.add_column(name, justify="right")
-    for cells in body:
-        shown.add_row(*cells[: len(MEANS) + 1])
+    for cells, row in zip(body, rows, strict=True):
+        shown.add_row(*cells[: len(MEANS) + 1], percent(row.share))
     console.print(shown)
     for stage, name, threshold, iou in best:
         console.print(f"{stage}: best threshold of {name} {threshold}, IoU {iou} %", highlight=False)
@@ -163,4 +164,5 @@ STAGE = Stage(
     uses=("affinity",),
     reads=("crf", "dataset.channels", "dataset.display", "trainer.accelerator"),
     wanted=lambda _: False,
+    version=2,
 )

@@ -11,7 +11,6 @@ from rich.table import Table
 from ome.errors import UserError
 from ome.files import write_csv, write_text
 from ome.progress import console
-from ome.scoring.confusion import Scores
 from ome.scoring.figures import save_spreads
 from ome.scoring.spread import Spread, distinguishing_keys, flatten, spread
 from ome.stages.manifest import NAME as MANIFEST
@@ -21,7 +20,7 @@ from ome.stages.scored import Row, read_rows
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import is_leader
 
-HEADER = ("scored", "on", "settings", "runs", "mIoU", "mF1", "OA")
+HEADER = ("scored", "on", "settings", "runs", "pixels", "mIoU", "mF1", "OA")
 # What a run is repeated with, and where its files lay.
 _SILENT = ("seed", "sources")
 
@@ -51,13 +50,14 @@ def run(work: Work) -> dict[str, Any]:
     if not results:
         raise UserError(f"none of the {len(folders)} runs of stage.runs={work.settings.runs} has scores yet")
     groups = _grouped(results)
-    rows = [_cells(group, scores) for group, scores in groups.items()]
+    rows = [_cells(group, same) for group, same in groups.items()]
     header = [*HEADER, *results[0].row.scores.names]
     write_csv(work.folder / "comparison.csv", header, rows)
     lines = [header, ["---"] * 3 + ["---:"] * (len(header) - 3), *rows]
     write_text(work.folder / "comparison.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
     bars = {
-        ", ".join(filter(None, (group.name, group.settings))): _of(s, "miou") for group, s in groups.items()
+        ", ".join(filter(None, (group.name, group.settings))): _of(same, "miou")
+        for group, same in groups.items()
     }
     save_spreads(work.folder / "comparison.png", bars, "mIoU, %")
     _show(rows)
@@ -103,28 +103,28 @@ def _results(folder: Path) -> Iterable[_Result]:
         yield from (_Result(row, settings) for row in read_rows(folder / name))
 
 
-def _grouped(results: list[_Result]) -> dict[_Group, list[Scores]]:
+def _grouped(results: list[_Result]) -> dict[_Group, list[Row]]:
     """Gathers repetitions, and names each group by the fewest settings that tell it from the others."""
     of_row: dict[tuple[str, str], list[_Result]] = {}
     for result in results:
         of_row.setdefault((result.row.name, result.row.scored_on), []).append(result)
-    groups: dict[_Group, list[Scores]] = {}
+    groups: dict[_Group, list[Row]] = {}
     for (name, scored_on), same in of_row.items():
         keys = distinguishing_keys([result.settings for result in same])
         for result in same:
             label = ", ".join(f"{key}={result.settings.get(key, '-')}" for key in keys)
-            groups.setdefault(_Group(name, scored_on, label), []).append(result.row.scores)
+            groups.setdefault(_Group(name, scored_on, label), []).append(result.row)
     return groups
 
 
-def _of(scores: list[Scores], name: str) -> Spread:
-    return spread([getattr(one, name) for one in scores])
+def _of(rows: list[Row], name: str) -> Spread:
+    return spread([getattr(row.scores, name) for row in rows])
 
 
-def _cells(group: _Group, scores: list[Scores]) -> list[str]:
-    means = (_of(scores, name) for name in ("miou", "mf1", "oa"))
-    classes = (spread([one.iou[index] for one in scores]) for index in range(len(scores[0].names)))
-    return [*group, str(len(scores)), *map(str, means), *map(str, classes)]
+def _cells(group: _Group, rows: list[Row]) -> list[str]:
+    means = (spread([row.share for row in rows]), *(_of(rows, name) for name in ("miou", "mf1", "oa")))
+    classes = (spread([row.scores.iou[index] for row in rows]) for index in range(len(rows[0].scores.names)))
+    return [*group, str(len(rows)), *map(str, means), *map(str, classes)]
 
 
 def _show(rows: list[list[str]]) -> None:

@@ -101,7 +101,7 @@ def _scored_on(rows: list[Row]) -> str:
     """Says where each row was scored: pseudo masks exist for training tiles only."""
     places: dict[str, list[str]] = {}
     for row in rows:
-        places.setdefault(row.scored_on, []).append(row.name)
+        places.setdefault(row.where, []).append(row.name)
     return "; ".join(f"on {place}: {', '.join(names)}" for place, names in places.items())
 
 

@@ -27,16 +27,28 @@ class Row:
         name: What was scored, e.g. `pseudo mask`.
         scored_on: Where: the split and the unit, e.g. `train tiles` or `test scenes`.
         scores: The scores.
+        share: Part of the reference's pixels that was scored; below 1 where a mask leaves some undecided.
     """
 
     name: str
     scored_on: str
     scores: Scores
+    share: float = 1.0
+
+    @property
+    def where(self) -> str:
+        """What was scored of what, e.g. `train tiles, 83.1 % of the pixels`."""
+        return (
+            self.scored_on if self.share == 1 else f"{self.scored_on}, {100 * self.share:.1f} % of the pixels"
+        )
 
 
 def write_rows(folder: Path, rows: Iterable[Row]) -> None:
     """Writes the rows of a stage."""
-    content = [{"name": row.name, "scored_on": row.scored_on, "scores": row.scores.to_dict()} for row in rows]
+    content = [
+        {"name": row.name, "scored_on": row.scored_on, "share": row.share, "scores": row.scores.to_dict()}
+        for row in rows
+    ]
     write_json(folder / NAME, content)
 
 
@@ -45,7 +57,10 @@ def read_rows(folder: Path) -> list[Row]:
     path = folder / NAME
     if not path.exists():
         return []
-    return [Row(row["name"], row["scored_on"], Scores.from_dict(row["scores"])) for row in read_json(path)]
+    return [
+        Row(row["name"], row["scored_on"], Scores.from_dict(row["scores"]), row.get("share", 1.0))
+        for row in read_json(path)
+    ]
 
 
 class TileScorer:
@@ -70,21 +85,10 @@ class TileScorer:
             self._tiles += 1
             self._pixels += int((reference != IGNORE).sum())
 
-    @property
-    def share(self) -> str:
-        """The share of the reference's pixels that was scored, e.g. `83.1 % of the pixels`; empty for all."""
-        scored = int(self._matrix.sum())
-        return "" if scored == self._pixels else f"{100 * scored / self._pixels:.1f} % of the pixels"
-
-    @property
-    def scores(self) -> Scores:
-        """The scores of what was added."""
-        return Scores(self._matrix, self._names)
-
     def rows(self, name: str, scored_on: str) -> list[Row]:
-        """One row, or none where there was no reference at all; says so where only a share was scored."""
-        where = f"{scored_on}, {self.share}" if self.share else scored_on
-        return [Row(name, where, self.scores)] if self._tiles else []
+        """One row, or none where there was no reference at all."""
+        share = float(self._matrix.sum() / self._pixels) if self._pixels else 1.0
+        return [Row(name, scored_on, Scores(self._matrix, self._names), share)] if self._tiles else []
 
 
 def score_cams(folder: Path, reader: SceneReader, tagged: TagTable, name: str) -> list[Row]:
