@@ -63,6 +63,20 @@ def test_a_forward_pass_is_no_larger_than_asked() -> None:
     torch.testing.assert_close(fused, multi_scale_cams(lopsided_cam, images, tags))
 
 
+def test_a_silent_tile_is_undecided_between_its_tags() -> None:
+    images, tags = torch.rand(2, 3, 6, 5), torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]])
+
+    def silent_first(views: torch.Tensor) -> torch.Tensor:
+        maps = lopsided_cam(views)
+        return torch.where(torch.arange(len(views))[:, None, None, None] % 2 == 0, -maps.abs(), maps.abs())
+
+    fused = multi_scale_cams(silent_first, images, tags)
+    torch.testing.assert_close(fused[0], tags[0].float()[:, None, None].expand(4, 6, 5))
+    responding = multi_scale_cams(lambda views: lopsided_cam(views).abs(), images[1:], tags[1:])
+    torch.testing.assert_close(fused[1], responding[0])
+    assert fused[1, 1].min() == 0
+
+
 def test_steps_one_by_one() -> None:
     images = torch.rand(1, 3, 15, 22, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     tags = torch.tensor([[1, 1, 0, 1]])

@@ -38,6 +38,22 @@ def normalise_cam(total: Tensor, tags: Tensor) -> Tensor:
     return (kept - least) / (largest - least + EPSILON)
 
 
+def undecided_where_silent(cams: Tensor, tags: Tensor) -> Tensor:
+    """Leaves a tile none of whose tagged classes responds undecided between these.
+
+    With nothing but zeros, CRF and argmax would make it the first class of the data set, tagged or not.
+
+    Args:
+        cams: (..., C, H, W) in [0, 1], see `fuse_cams`.
+        tags: (..., C), 1 for classes in the tile, 0 for others.
+
+    Returns:
+        The CAMs; where all of a tile's are 0, those of its tagged classes are 1 instead.
+    """
+    silent = (cams == 0).all(dim=-1).all(dim=-1).all(dim=-1)[..., None, None, None]
+    return torch.where(silent, tags.to(cams)[..., None, None].expand_as(cams), cams)
+
+
 def multi_scale_cams(
     cam_of: Callable[[Tensor], Tensor],
     images: Tensor,
@@ -58,7 +74,7 @@ def multi_scale_cams(
             once. What is a batch at one quarter of the area may be a single image at four times.
 
     Returns:
-        (B, C, H, W) in [0, 1), one row per tile as if each had been computed alone.
+        (B, C, H, W) in [0, 1], one row per tile as if each had been computed alone.
 
     Raises:
         ValueError: If `scales` is empty or the tags do not fit.
@@ -79,4 +95,4 @@ def multi_scale_cams(
         upsampled = F.interpolate(cams, (height, width), mode="bilinear", align_corners=False)
         total = upsampled if total is None else total + upsampled
     assert total is not None  # noqa: S101 - there is a scale
-    return normalise_cam(total, tags)
+    return undecided_where_silent(normalise_cam(total, tags), tags)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch.nn import functional as F
 
-from ome.pseudo.fusion import normalise_cam
+from ome.pseudo.fusion import normalise_cam, undecided_where_silent
 
 
 def transition_matrix(
@@ -89,7 +89,7 @@ def walk_cams(
     walked = random_walk(coarse, transition_matrix(affinity, pairs, rows * columns, beta), steps)
     size = (rows * stride, columns * stride)
     upsampled = F.interpolate(torch.from_numpy(walked)[None], size, mode="bilinear", align_corners=False)[0]
-    refined: NDArray[np.float32] = normalise_cam(
-        upsampled[:, :height, :width], torch.from_numpy(tags)
-    ).numpy()
+    present = torch.from_numpy(tags)
+    normalised = normalise_cam(upsampled[:, :height, :width], present)
+    refined: NDArray[np.float32] = undecided_where_silent(normalised, present).numpy()
     return refined

@@ -160,5 +160,5 @@ STAGE = Stage(
         "trainer.precision",
     ),
     sources=lambda config: [*identity(config.backbone.weights), *identity(config.stage.checkpoint)],
-    version=2,
+    version=3,
 )
