@@ -18,6 +18,7 @@ from ome.data.transforms import to_tensor
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.pseudo.fusion import fuse_cams, multi_scale_cams
+from ome.stages.classifying import DEFAULT_MEGAPIXELS
 
 SCALES = (0.5, 1.0, 1.5, 2.0)
 CLASSES = 5
@@ -41,7 +42,7 @@ def one_by_one(network: SeamNetwork, images: Tensor, tags: Tensor) -> Tensor:
 
 def bench(network: SeamNetwork, images: Tensor, tags: Tensor) -> None:
     """Prints the time of a tile on both sides, and how far the maps differ."""
-    entries = network.entries
+    entries, pixels = network.entries, int(1e6 * DEFAULT_MEGAPIXELS[images.device.type])
 
     def loop() -> Tensor:
         network.entries = None
@@ -49,7 +50,9 @@ def bench(network: SeamNetwork, images: Tensor, tags: Tensor) -> None:
 
     def batched() -> Tensor:
         network.entries = entries
-        return multi_scale_cams(lambda batch: network(batch).refined, images, tags, SCALES).cpu()
+        return multi_scale_cams(
+            lambda batch: network(batch).refined, images, tags, SCALES, pixels=pixels
+        ).cpu()
 
     with torch.inference_mode():
         ours = batched()
