@@ -12,7 +12,7 @@ demo: $(VENV)/.installed  ## Install, then run every stage on a synthetic town
 	$(BIN)/python -m ome.run stage=all dataset=synthetic
 
 test: $(VENV)/.installed-dev  ## Run the tests (no network, at most 6 minutes)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.installed-dev  ## Check style and types
 	$(BIN)/ruff check
