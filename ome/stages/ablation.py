@@ -87,7 +87,7 @@ class Sums:
         reference = self._reader.mask(tile)
         self._reached += threshold_counts(maps, reference)
         for name, mask in variants.masks.items():
-            self._scorers.setdefault(name, TileScorer(self._reader)).add(tile, mask)
+            self._scorers.setdefault(name, TileScorer(self._reader)).compare(mask, reference)
         for name, levels in variants.levels.items():
             empty = np.zeros((LEVELS, 2), dtype=np.int64)
             self.errors[name] = self.errors.get(name, empty) + error_counts(levels, variants.crf, reference)

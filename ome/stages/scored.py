@@ -79,11 +79,14 @@ class TileScorer:
     def add(self, tile: Tile, mask: NDArray[np.uint8]) -> None:
         """Compares a predicted mask (H, W) of class indices or 255 with the tile's reference."""
         if self._reader.has_mask(tile.scene):
-            reference = self._reader.mask(tile)
-            decided = np.where(mask == IGNORE, mask, reference)
-            self._matrix += confusion_matrix(mask, decided, len(self._names))
-            self._tiles += 1
-            self._pixels += int((reference != IGNORE).sum())
+            self.compare(mask, self._reader.mask(tile))
+
+    def compare(self, mask: NDArray[np.uint8], reference: NDArray[np.uint8]) -> None:
+        """Compares the mask of a tile with a reference (H, W) that was read already."""
+        decided = np.where(mask == IGNORE, mask, reference)
+        self._matrix += confusion_matrix(mask, decided, len(self._names))
+        self._tiles += 1
+        self._pixels += int((reference != IGNORE).sum())
 
     def rows(self, name: str, scored_on: str) -> list[Row]:
         """One row, or none where there was no reference at all."""
