@@ -1,7 +1,6 @@
 """One LightningDataModule for every dataset: what differs between datasets is facts, and facts are YAML."""
 
 import math
-from collections.abc import Sequence
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -9,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ome.data.datasets import StreamSampler, TileDataset
-from ome.data.tiles import Tile
+from ome.data.tiles import batches_of_one_size
 
 Loader = DataLoader[tuple[Tensor, ...]]
 
@@ -81,18 +80,5 @@ class TileDataModule(LightningDataModule):
         """The fixed validation samples, in order; a batch holds tiles of one size."""
         if self._validation is None:
             return []
-        batches = _batches_of_one_size(self._validation.tiles, self._batch)
+        batches = batches_of_one_size(self._validation.tiles, lambda _: self._batch)
         return DataLoader(self._validation, batch_sampler=batches, num_workers=self._workers)
-
-
-def _batches_of_one_size(tiles: Sequence[Tile], batch: int) -> list[list[int]]:
-    """Indices of the tiles; a batch ends early where the next tile has another height or width."""
-    batches: list[list[int]] = []
-    for index, tile in enumerate(tiles):
-        first = tiles[batches[-1][0]] if batches else None
-        same = first is not None and (first.height, first.width) == (tile.height, tile.width)
-        if same and len(batches[-1]) < batch:
-            batches[-1].append(index)
-        else:
-            batches.append([index])
-    return batches

@@ -1,6 +1,6 @@
 """Tiles: windows into scenes. A tile is a row of numbers, never a clipped copy."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -66,6 +66,27 @@ def tile_scene(
 def _offsets(length: int, size: int, stride: int, *, cover: bool) -> list[int]:
     """First pixels of the windows along one axis."""
     return window_starts(length, size, stride) if cover else list(range(0, length - size + 1, stride))
+
+
+def batches_of_one_size(tiles: Sequence[Tile], most: Callable[[Tile], int]) -> list[list[int]]:
+    """Groups consecutive tiles of one height and width.
+
+    Args:
+        tiles: The tiles.
+        most: Tells of a tile how many of its size may stand in one batch; a batch has at least one.
+
+    Returns:
+        Indices of the tiles of each batch.
+    """
+    batches: list[list[int]] = []
+    for index, tile in enumerate(tiles):
+        first = tiles[batches[-1][0]] if batches else None
+        same = first is not None and (first.height, first.width) == (tile.height, tile.width)
+        if same and len(batches[-1]) < most(tile):
+            batches[-1].append(index)
+        else:
+            batches.append([index])
+    return batches
 
 
 def evenly_spaced(items: Sequence[T], count: int) -> list[T]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
-from ome.data.tiles import Tile
+from ome.data.tiles import Tile, batches_of_one_size
 from ome.data.transforms import to_tensor
 from ome.errors import UserError
 from ome.networks.backbones import build_backbone
@@ -129,7 +129,8 @@ class CamPredictor:
         """Yields the CAMs of each tile, (C, H, W) float32 in [0, 1], 0 for classes without a tag."""
         scales, flip = tuple(self._settings["scales"]), self._settings["flip"]
         pixels = int(1e6 * (self._settings["megapixels"] or DEFAULT_MEGAPIXELS[self._device.type]))
-        for batch in _batches(tiles, pixels):
+        for indices in batches_of_one_size(tiles, lambda tile: pixels // (tile.height * tile.width)):
+            batch = [tiles[index] for index in indices]
             images = to_tensor(np.stack([self._reader.image(tile) for tile in batch])).to(self._device)
             tags = torch.from_numpy(np.stack([self._tags[tile.name] for tile in batch])).to(self._device)
             with torch.inference_mode():
@@ -139,16 +140,3 @@ class CamPredictor:
     def _refined(self, images: Tensor) -> Tensor:
         result: Tensor = self._network(images).refined
         return result
-
-
-def _batches(tiles: Sequence[Tile], pixels: int) -> list[list[Tile]]:
-    """Groups consecutive tiles of one size into batches of at most that many pixels, at least one tile."""
-    batches: list[list[Tile]] = []
-    for tile in tiles:
-        last = batches[-1] if batches else []
-        together = (len(last) + 1) * tile.height * tile.width <= pixels
-        if last and together and (last[0].height, last[0].width) == (tile.height, tile.width):
-            last.append(tile)
-        else:
-            batches.append([tile])
-    return batches
