@@ -17,6 +17,7 @@ from ome.pseudo.affinity_label import affinity_label
 from ome.pseudo.random_walk import random_walk, transition_matrix, walk_cams
 from ome.training.affinity import AffinityLearner
 from ome.training.affinity_loss import affinity_loss, grid_labels
+from ome.training.optimizers import PolySgd
 from tests.test_networks import TinyBackbone
 
 Array = NDArray[Any]
@@ -148,7 +149,9 @@ def test_loss_equals_a_loop_over_all_pairs(classes: list[int]) -> None:
 
 def learner() -> AffinityLearner:
     torch.manual_seed(0)
-    made = AffinityLearner(AffinityNetwork(TinyBackbone()), 2, total_steps=30, radius=3, lr=0.02)
+    made = AffinityLearner(
+        AffinityNetwork(TinyBackbone()), 2, total_steps=30, radius=3, optimizer=PolySgd(lr=0.02)
+    )
     made.log = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
     made._trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]
     return made

@@ -50,7 +50,7 @@ def undecided_where_silent(cams: Tensor, tags: Tensor) -> Tensor:
     Returns:
         The CAMs; where all of a tile's are 0, those of its tagged classes are 1 instead.
     """
-    silent = (cams == 0).all(dim=-1).all(dim=-1).all(dim=-1)[..., None, None, None]
+    silent = ~cams.flatten(-3).any(-1)[..., None, None, None]
     return torch.where(silent, tags.to(cams)[..., None, None].expand_as(cams), cams)
 
 

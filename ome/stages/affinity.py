@@ -26,7 +26,7 @@ from ome.pseudo.random_walk import walk_cams
 from ome.stages.fitting import train
 from ome.stages.labels import read_tag_table
 from ome.stages.scored import score_cams, write_rows
-from ome.stages.settings import augmentation, crf_of, crf_threads, hardware, scene_reader
+from ome.stages.settings import augmentation, crf_of, crf_threads, hardware, poly_sgd, scene_reader
 from ome.stages.stacks import StacksOf, cam_source, stacks_from, work_on_tiles
 from ome.stages.stage import Stage, Work
 from ome.training.affinity import AffinityLearner
@@ -121,10 +121,7 @@ def _train(work: Work, network: AffinityNetwork, reader: SceneReader, tagged: Ta
         reader.index.palette.num_classes,
         total_steps=data.total_steps,
         radius=settings.radius,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        power=settings.power,
+        optimizer=poly_sgd(settings),
     )
     train(work, module, data, work.folder, "AffinityNet")
 

@@ -18,6 +18,8 @@ STAGES: dict[str, Stage] = {
 SIDE_STAGES: dict[str, Stage] = {module.STAGE.name: module.STAGE for module in (compare,)}
 """Stages that run only when they are named."""
 
+_EVERY = {**STAGES, **SIDE_STAGES}
+
 
 def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     """Runs the selected stages.
@@ -31,9 +33,7 @@ def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     """
     names = selected_stages(config)
     for name in names:
-        execute(
-            {**STAGES, **SIDE_STAGES}[name], settings_of(config, name, STAGES, overrides), force=config.force
-        )
+        execute(_EVERY[name], settings_of(config, name, STAGES, overrides), force=config.force)
     if names[-1] == "report":
         report.show(config)
 
@@ -51,7 +51,7 @@ def selected_stages(config: DictConfig) -> list[str]:
             raise UserError(f"stage.until={last} is no stage: choose one of {', '.join(STAGES)}")
         before = list(STAGES.values())[: list(STAGES).index(last)]
         return [*(stage.name for stage in before if stage.wanted is None or stage.wanted(config)), last]
-    if selected in {**STAGES, **SIDE_STAGES}:
+    if selected in _EVERY:
         return [selected]
-    known = ", ".join([*STAGES, *SIDE_STAGES, "all"])
+    known = ", ".join([*_EVERY, "all"])
     raise UserError(f"stage={selected} is no stage: choose one of {known}")

@@ -23,7 +23,7 @@ from ome.stages.fitting import train
 from ome.stages.labels import read_tag_table
 from ome.stages.manifest import identity
 from ome.stages.scored import score_cams, write_rows
-from ome.stages.settings import augmentation, hardware, scene_reader
+from ome.stages.settings import augmentation, hardware, poly_sgd, scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import barrier, is_leader, share
 from ome.training.fit import is_trained, save_network
@@ -102,10 +102,7 @@ def _train(work: Work, member: Member, reader: SceneReader, table: TagTable) -> 
         _untrained(config, len(names), len(reader.channels)),
         names,
         total_steps=data.total_steps,
-        lr=settings.lr,
-        momentum=settings.momentum,
-        weight_decay=settings.weight_decay,
-        power=settings.power,
+        optimizer=poly_sgd(settings),
         er_weight=losses.er_weight,
         ecr_weight=losses.ecr_weight,
         min_pool_weight=losses.min_pool_weight,

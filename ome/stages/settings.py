@@ -20,6 +20,7 @@ from ome.pseudo.crf import Crf, CrfParameters, DenseCrf, ReferenceDenseCrf
 from ome.pseudo.torch_crf import TorchCrf
 from ome.pseudo.uncertainty import Labelling
 from ome.training.fit import Hardware
+from ome.training.optimizers import PolySgd
 
 
 def settings_of(
@@ -96,6 +97,11 @@ def augmentation(settings: DictConfig, crop: int) -> Augmentation:
     brightness, contrast, saturation, hue = settings.jitter
     jitter = (float(brightness), float(contrast), float(saturation), float(hue))
     return Augmentation(crop, (float(low), float(high)), jitter, bool(settings.dihedral))
+
+
+def poly_sgd(settings: DictConfig) -> PolySgd:
+    """The optimiser of the classifier and of AffinityNet."""
+    return PolySgd(settings.lr, settings.momentum, settings.weight_decay, settings.power)
 
 
 def hardware(config: DictConfig) -> Hardware:

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
 from ome.training.affinity_loss import affinity_loss, grid_labels
-from ome.training.optimizers import sgd_with_poly_decay
+from ome.training.optimizers import PolySgd
 
 
 class AffinityLearner(pl.LightningModule):
@@ -18,10 +18,7 @@ class AffinityLearner(pl.LightningModule):
         num_classes: Number of classes C.
         total_steps: Optimiser steps of the whole training, for the schedule.
         radius: Cells within which pairs are compared.
-        lr: Base learning rate of the backbone; new layers have ten times as much.
-        momentum: Of SGD.
-        weight_decay: Of everything but biases.
-        power: Of the polynomial decay.
+        optimizer: Its rates and their decay.
     """
 
     def __init__(
@@ -31,20 +28,14 @@ class AffinityLearner(pl.LightningModule):
         *,
         total_steps: int,
         radius: int = 5,
-        lr: float = 0.01,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        power: float = 0.9,
+        optimizer: PolySgd = PolySgd(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         self.network = network
         self._num_classes = num_classes
         self._total_steps = total_steps
         self._radius = radius
-        self._lr = lr
-        self._momentum = momentum
-        self._weight_decay = weight_decay
-        self._power = power
+        self._optimizer = optimizer
 
     def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
         """The affinity loss of one batch: images (B, 3, H, W), labels (B, H, W) int64, weights (unused)."""
@@ -64,9 +55,4 @@ class AffinityLearner(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD with the lineage's four parameter groups, and polynomial decay at every step."""
-        return sgd_with_poly_decay(
-            self.network.parameter_groups(self._lr, self._weight_decay),
-            momentum=self._momentum,
-            total_steps=self._total_steps,
-            power=self._power,
-        )
+        return self._optimizer.configure(self.network, self._total_steps)

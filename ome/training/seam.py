@@ -12,7 +12,7 @@ from ome.errors import UserError
 from ome.networks.seam import SeamNetwork
 from ome.scoring.confusion import ConfusionMetric
 from ome.scoring.multilabel import multilabel_scores
-from ome.training.optimizers import sgd_with_poly_decay
+from ome.training.optimizers import PolySgd
 from ome.training.seam_losses import seam_loss
 
 
@@ -29,10 +29,7 @@ class SeamClassifier(pl.LightningModule):
         network: The network to train.
         names: The C class names.
         total_steps: Optimiser steps of the whole training, for the schedule.
-        lr: Base learning rate of the backbone; new layers have ten times as much.
-        momentum: Of SGD.
-        weight_decay: Of everything but biases.
-        power: Of the polynomial decay.
+        optimizer: Its rates and their decay.
         er_weight: Weight of the equivariant regularisation; 0 switches it off.
         ecr_weight: Weight of the equivariant cross regularisation; 0 switches it off.
         min_pool_weight: Weight of min-pooling; 0 switches it off.
@@ -47,10 +44,7 @@ class SeamClassifier(pl.LightningModule):
         names: Sequence[str],
         *,
         total_steps: int,
-        lr: float = 0.01,
-        momentum: float = 0.9,
-        weight_decay: float = 5e-4,
-        power: float = 0.9,
+        optimizer: PolySgd = PolySgd(),  # noqa: B008 - frozen
         er_weight: float = 1.0,
         ecr_weight: float = 1.0,
         min_pool_weight: float = 1.0,
@@ -63,10 +57,7 @@ class SeamClassifier(pl.LightningModule):
             )
         self.network = network
         self._total_steps = total_steps
-        self._lr = lr
-        self._momentum = momentum
-        self._weight_decay = weight_decay
-        self._power = power
+        self._optimizer = optimizer
         self._er_weight = er_weight
         self._ecr_weight = ecr_weight if network.pcm else 0.0
         self._min_pool_weight = min_pool_weight if network.pcm else 0.0
@@ -118,9 +109,4 @@ class SeamClassifier(pl.LightningModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD with the lineage's four parameter groups, and polynomial decay at every step."""
-        return sgd_with_poly_decay(
-            self.network.parameter_groups(self._lr, self._weight_decay),
-            momentum=self._momentum,
-            total_steps=self._total_steps,
-            power=self._power,
-        )
+        return self._optimizer.configure(self.network, self._total_steps)
