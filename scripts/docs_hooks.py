@@ -1,0 +1,174 @@
+"""What the documentation does not write twice: settings from the YAML files, error lines from the code.
+
+mkdocs calls `on_page_markdown` for every page (see `mkdocs.yml`). A page asks for a table by a comment, and
+writes equations as GitHub does: a fenced block `math`, or inline between $` and `$.
+"""
+
+import ast
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+from latex2mathml.converter import convert
+
+ROOT = Path(__file__).resolve().parents[1]
+CONF = ROOT / "ome" / "conf"
+GROUPS = (
+    "stage",
+    "dataset",
+    "backbone",
+    "classifier",
+    "crf",
+    "segmenter",
+    "segmenter/recipe",
+    "trainer",
+    "logger",
+)
+"""Configuration groups in the order of the page; others follow."""
+
+
+class Setting(NamedTuple):
+    """A key of a YAML file.
+
+    Attributes:
+        key: Dotted, as in the file.
+        default: Its value, as written.
+        meaning: The comment beside it, or the one above it.
+    """
+
+    key: str
+    default: str
+    meaning: str
+
+
+def on_page_markdown(markdown: str, **_others: Any) -> str:  # noqa: ANN401 - fixed by mkdocs
+    """Fills in the tables a page asks for, and turns its equations into MathML."""
+    for mark, made in _TABLES.items():
+        if mark in markdown:
+            markdown = markdown.replace(mark, made())
+    markdown = re.sub(
+        r"```math\n(.+?)\n```", lambda found: convert(found[1], display="block"), markdown, flags=re.DOTALL
+    )
+    # Within a span, because an unknown element at the start of a line would become a paragraph of its own.
+    return re.sub(r"\$`(.+?)`\$", lambda found: f"<span>{convert(found[1])}</span>", markdown)
+
+
+def file_header(path: Path) -> str:
+    """The comment that a YAML file opens with, as one paragraph; its commands keep their lines."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        if line.startswith("# @package"):
+            continue
+        if not line.startswith("#"):
+            break
+        lines.append(line.removeprefix("#").removeprefix(" "))
+    commands = [line for line in lines if line.startswith("  ")]
+    text = " ".join(line for line in lines if not line.startswith("  "))
+    return text + ("\n\n```\n" + "\n".join(line.strip() for line in commands) + "\n```" if commands else "")
+
+
+def settings(path: Path) -> list[Setting]:
+    """The keys of a YAML file with their comments; what is merely taken from other files is left out."""
+    text = path.read_text(encoding="utf-8")
+    root = yaml.compose(text)
+    if not isinstance(root, yaml.MappingNode):
+        return []
+    return list(_keys(root, text.splitlines(), ""))
+
+
+def _keys(node: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator[Setting]:
+    for key, value in node.value:
+        if not prefix and key.value in {"defaults", "hydra"}:
+            continue
+        name = f"{prefix}{key.value}"
+        if isinstance(value, yaml.MappingNode) and not value.flow_style and value.value:
+            yield from _keys(value, lines, f"{name}.")
+            continue
+        first, last = value.start_mark, value.end_mark
+        shown = " ".join(
+            line[first.column if row == first.line else 0 : last.column if row == last.line else None].strip()
+            for row, line in enumerate(lines[first.line : last.line + 1], first.line)
+        )
+        beside = lines[last.line][last.column :].partition("#")[2].strip()
+        yield Setting(name, shown.strip(), beside or _above(lines, key.start_mark.line))
+
+
+def _above(lines: list[str], row: int) -> str:
+    """The comment lines right above a key, but for the one that the file opens with."""
+    comment: list[str] = []
+    while row > 0 and lines[row - 1].lstrip().startswith("#"):
+        row -= 1
+        comment.insert(0, lines[row].lstrip("# "))
+    return " ".join(comment) if row > 0 else ""
+
+
+def settings_tables() -> str:
+    """All settings: the front page, then every group's options."""
+    parts = ["## The front page", _table(settings(CONF / "config.yaml"), "")]
+    found = {str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir()} - {"__pycache__"}
+    for group in (*GROUPS, *sorted(found - set(GROUPS))):
+        parts.append(f"## `{group}=`")
+        for path in sorted((CONF / group).glob("*.yaml")):
+            parts += [f"### `{group}={path.stem}`", file_header(path)]
+            if group != "experiment":
+                parts.append(_table(settings(path), f"{group.replace('/', '.')}."))
+    return "\n\n".join(parts)
+
+
+def _table(keys: list[Setting], prefix: str) -> str:
+    rows = [
+        f"| `{prefix}{key}` | {_code(default)} | {_cell(meaning)} |"
+        for key, default, meaning in keys
+        if key != "name" or default == "???"
+    ]
+    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) if rows else ""
+
+
+def _code(text: str) -> str:
+    shortened = text if len(text) <= 60 else text[:57] + "..."
+    return f"`{_cell(shortened)}`" if text else ""
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def error_lines() -> str:
+    """Every line that a mistake of the user can end with, by module; what varies is in angle brackets."""
+    parts = []
+    for path in sorted((ROOT / "ome").rglob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        lines = [line for node in ast.walk(tree) if (line := _raised(node))]
+        if lines:
+            parts += [
+                f"### `{path.relative_to(ROOT)}`",
+                *(f"- `{line.replace('`', chr(39))}`" for line in lines),
+                "",
+            ]
+    return "\n".join(parts)
+
+
+def _raised(node: ast.AST) -> str:
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "UserError"):
+        return ""
+    return _template(node.args[0]) if node.args else ""
+
+
+def _template(node: ast.expr) -> str:
+    match node:
+        case ast.Constant(value=str(text)):
+            return text
+        case ast.JoinedStr(values=values):
+            return "".join(_template(value) for value in values)
+        case ast.FormattedValue(value=value):
+            return f"<{ast.unparse(value)}>"
+        case _:
+            return f"<{ast.unparse(node)}>"
+
+
+_TABLES: dict[str, Callable[[], str]] = {
+    "<!-- settings -->": settings_tables,
+    "<!-- error lines -->": error_lines,
+}

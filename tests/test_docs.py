@@ -1,0 +1,143 @@
+"""The documentation: what it shows is run as it stands, and what it lists is what the program has."""
+
+import re
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from ome.data.scenes import SceneIndex
+from ome.errors import UserError
+from ome.files import read_csv
+from ome.geo.raster import read_png
+from ome.stages import all as story
+from ome.stages.stage import stage_folder
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "scripts"))
+docs_hooks = pytest.importorskip("docs_hooks")
+
+QUICK = (
+    "segmenter=fpn",
+    "trainer=cpu",
+    "trainer.workers=0",
+    "stage.cam.epochs=1",
+    "stage.cam.batch=4",
+    "stage.cam.validation_tiles=0",
+    "stage.cam.export.scales=[1.0]",
+    "stage.pseudo.threads=1",
+)
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The fenced code blocks of a page in a language."""
+    text = (ROOT / "docs" / page).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.+?)^```", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def write_meadows(raw: Path) -> None:
+    """Three scenes whose left half is soil or grass, and whose right half is shrub or shadow."""
+    for folder in ("images", "reference"):
+        (raw / folder).mkdir(parents=True)
+    for seed, (scene, left, right) in enumerate([("north", 3, 2), ("east", 1, 0), ("south", 1, 2)]):
+        mask = np.repeat([[left] * 64 + [right] * 64], 64, axis=0).astype(np.uint8)
+        noise = np.random.default_rng(seed).integers(0, 60, (3, 64, 128))
+        image = (60 * mask + noise).astype(np.uint8)
+        for folder, bands in (("images", image), ("reference", mask[None])):
+            size = {"count": len(bands), "height": 64, "width": 128}
+            with rasterio.open(
+                raw / folder / f"{scene}.tif", "w", driver="GTiff", dtype="uint8", **size
+            ) as file:
+                file.write(bands)
+
+
+def test_the_examples_of_extending_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset, backbone, settings = blocks("extend.md", "yaml")
+    for group, name, text in (
+        ("dataset", "meadows", dataset),
+        ("backbone", "light", backbone),
+        ("stage", "coverage", settings),
+    ):
+        (tmp_path / "my_settings" / group).mkdir(parents=True)
+        (tmp_path / "my_settings" / group / f"{name}.yaml").write_text(text, encoding="utf-8")
+    write_meadows(tmp_path / "raw")
+    (code,) = blocks("extend.md", "python")
+    coverage = types.ModuleType("coverage")
+    exec(code, coverage.__dict__)  # noqa: S102 - the page's own example
+    monkeypatch.setitem(story.STAGES, "coverage", coverage.STAGE)
+    monkeypatch.setitem(story._EVERY, "coverage", coverage.STAGE)
+
+    with initialize_config_module("ome.conf", version_base="1.3"):
+        shared = [
+            "hydra.searchpath=[file://my_settings]",
+            "dataset=meadows",
+            "backbone=light",
+            "dataset.raw=raw",
+            *QUICK,
+        ]
+        config = compose("config", overrides=[*shared, "stage=all", "stage.until=pseudo"])
+        counting = compose(
+            "config", overrides=[o for o in [*shared, "stage=coverage"] if not o.startswith("stage.")]
+        )
+    story.run_stages(config)
+    story.run_stages(counting)
+
+    folder = stage_folder(config, "coverage")
+    written = {row["class"]: float(row["percent"]) for row in read_csv(folder / "coverage.csv")}
+    masks = np.stack([read_png(path) for path in stage_folder(config, "pseudo").glob("masks/*/*.png")])
+    assert len(masks) == 4 - 1  # the right half of `east` is all shadow: no tag
+    for index, name in enumerate(("grass", "shrub", "soil")):
+        assert written[name] == pytest.approx(100 * (masks == index).sum() / (masks < 3).sum(), abs=0.05)
+    assert written["soil"] == pytest.approx(100 / 3, abs=0.05)  # a tile with one tag is of that class
+    assert SceneIndex.read(Path(config.scenes)).palette.names == ("grass", "shrub", "soil")
+
+
+def test_every_setting_is_listed_with_its_default() -> None:
+    page = docs_hooks.settings_tables()
+    with initialize_config_module("ome.conf", version_base="1.3"):
+        config = compose("config", overrides=["stage=cam", "dataset=potsdam"])
+    listed = dict(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", page, flags=re.MULTILINE))
+    for key in (
+        "stage.checkpoint",
+        "crf.bilateral_sxy",
+        "segmenter.recipe.ohem",
+        "prediction.stride",
+        "seed",
+    ):
+        value = OmegaConf.select(config, key)
+        assert listed[key] == OmegaConf.to_yaml(OmegaConf.create({"v": value}))[3:].strip(), key
+    for path in (ROOT / "ome/conf").rglob("*/*.yaml"):
+        assert f"={path.stem}`" in page, path
+
+
+def test_comments_of_a_yaml_file_are_read_beside_and_above(tmp_path: Path) -> None:
+    path = tmp_path / "example.yaml"
+    path.write_text(
+        "# What it is.\n#   a command\n# More of it.\ndefaults: [other]\n"
+        "a: 1  # beside\n# above\n# it\nb: {c: [1,\n    2]}\nnested:\n  d: 'x # y'  # last\n",
+        encoding="utf-8",
+    )
+    assert docs_hooks.file_header(path) == "What it is. More of it.\n\n```\na command\n```"
+    assert docs_hooks.settings(path) == [
+        ("a", "1", "beside"),
+        ("b", "{c: [1, 2]}", "above it"),
+        ("nested.d", "'x # y'", "last"),
+    ]
+
+
+def test_error_lines_are_those_of_the_code() -> None:
+    with pytest.raises(UserError, match=r"^stage=paint is no stage: choose one of prepare, labels"):
+        story.selected_stages(OmegaConf.create({"stage": {"name": "paint"}}))
+    assert "- `stage=<selected> is no stage: choose one of <known>`" in docs_hooks.error_lines()
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
+    for page in (ROOT / "docs").glob("*.md"):
+        assert f": {page.name}" in navigation
