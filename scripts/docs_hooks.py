@@ -110,10 +110,17 @@ def settings_tables() -> str:
     found = {str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir()} - {"__pycache__"}
     for group in (*GROUPS, *sorted(found - set(GROUPS))):
         parts.append(f"## `{group}=`")
-        for path in sorted((CONF / group).glob("*.yaml")):
+        files = {path: settings(path) for path in sorted((CONF / group).glob("*.yaml"))}
+        # A file that says otherwise than the one it starts from need not explain the key again.
+        meanings = {key: meaning for keys in files.values() for key, _, meaning in keys if meaning}
+        for path, keys in files.items():
             parts += [f"### `{group}={path.stem}`", file_header(path)]
             if group != "experiment":
-                parts.append(_table(settings(path), f"{group.replace('/', '.')}."))
+                explained = [
+                    Setting(key, default, said or meanings.get(key, "")) for key, default, said in keys
+                ]
+                is_global = "@package _global_" in path.read_text(encoding="utf-8")
+                parts.append(_table(explained, "" if is_global else f"{group.replace('/', '.')}."))
     return "\n\n".join(parts)
 
 
