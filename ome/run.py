@@ -10,7 +10,7 @@ import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
@@ -22,21 +22,21 @@ OmegaConf.register_new_resolver("file_name", lambda text: text.replace("/", "-")
 
 
 @hydra.main(version_base="1.3", config_path="pkg://ome.conf", config_name="config")
-def run(config: DictConfig) -> None:
-    """Runs the stage that the configuration names."""
+def run(config: DictConfig) -> float | None:
+    """Runs the stage that the configuration names, and gives its mIoU to a sweeper that looks for the best."""
     from ome.stages.all import run_stages  # noqa: PLC0415 - --help and --cfg answer without loading torch
+    from ome.stages.sweep import as_job  # noqa: PLC0415
 
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
-        with open_dict(config):
-            config.inherit = config.inherit or config.run_dir
-            config.run_dir = hydra_config.runtime.output_dir
+        as_job(config, Path(hydra_config.sweep.dir), Path(hydra_config.runtime.output_dir))
     try:
-        run_stages(config, list(hydra_config.overrides.task))
+        miou = run_stages(config, list(hydra_config.overrides.task))
         resolved = Path(hydra_config.runtime.output_dir) / "resolved.yaml"
         OmegaConf.save(config, resolved, resolve=not OmegaConf.is_missing(config.dataset, "raw"))
     except UserError as error:
         _fail(str(error))  # here and not in `main`, before Hydra puts lines of its own around it
+    return miou
 
 
 def main() -> None:
@@ -59,7 +59,10 @@ def _explain(error: Exception) -> str:
         wrong = cause.full_key or cause.key
         hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"
         return f"there is no config key {wrong}: {hint}"
-    return " ".join(str(error).split()).partition(" Config search path:")[0]
+    line = " ".join(str(error).split()).partition(" Config search path:")[0]
+    if "'hydra/sweeper" in line or "'hydra/launcher" in line:
+        line += '; optuna, joblib and submitit come with pip install "ome[sweep]"'
+    return line
 
 
 def _fail(line: str, status: int = 1) -> NoReturn:
@@ -68,4 +71,7 @@ def _fail(line: str, status: int = 1) -> NoReturn:
 
 
 if __name__ == "__main__":
-    main()
+    # Under its own name, by which a launcher's other processes find `run`.
+    from ome.run import main as start
+
+    start()

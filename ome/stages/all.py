@@ -1,11 +1,13 @@
 """The story from raw archives to the report: whatever is missing or stale, in order."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from omegaconf import DictConfig
 
 from ome.errors import UserError
 from ome.stages import ablation, affinity, cam, compare, labels, prepare, pseudo, refine, report, seg
+from ome.stages.scored import read_rows
 from ome.stages.settings import settings_of
 from ome.stages.stage import Stage, execute
 
@@ -21,21 +23,38 @@ SIDE_STAGES: dict[str, Stage] = {module.STAGE.name: module.STAGE for module in (
 _EVERY = {**STAGES, **SIDE_STAGES}
 
 
-def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> None:
+def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> float | None:
     """Runs the selected stages.
 
     Args:
         config: The composed configuration.
         overrides: The command line's overrides, as typed.
 
+    Returns:
+        The mIoU of the last stage in [0, 1], see `objective`; None where it has no scores.
+
     Raises:
         UserError: See `execute`; or the stage does not exist.
     """
     names = selected_stages(config)
+    made: dict[str, Path] = {}
     for name in names:
-        execute(_EVERY[name], settings_of(config, name, STAGES, overrides), force=config.force)
-    if names[-1] == "report":
-        report.show(config)
+        own = settings_of(config, name, STAGES, overrides)
+        execute(_EVERY[name], own, force=config.force, made=made)
+    last = names[-1]
+    if last == "report":
+        report.show(config, made[last])
+    return objective(made[last])
+
+
+def objective(folder: Path) -> float | None:
+    """What a search for the best settings makes large: the last mIoU in a stage's folder that tags alone reach.
+
+    That is, the mIoU of the CAMs, the pseudo masks or the segmenter of the last round, never that of the
+    pixel-supervised upper bound.
+    """
+    weak = [row for row in read_rows(folder) if row.name != seg.TITLES["full"]]
+    return weak[-1].scores.miou if weak else None
 
 
 def selected_stages(config: DictConfig) -> list[str]:

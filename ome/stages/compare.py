@@ -1,6 +1,6 @@
 """Finished runs -> one table of their scores; repetitions of a run become mean and spread."""
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +13,7 @@ from ome.files import write_csv, write_text
 from ome.progress import console
 from ome.scoring.figures import save_spreads
 from ome.scoring.spread import Spread, distinguishing_keys, flatten, spread
+from ome.stages.lookup import inherited_runs, listed, matching_folders
 from ome.stages.manifest import NAME as MANIFEST
 from ome.stages.manifest import Manifest, identity
 from ome.stages.scored import NAME as SCORES
@@ -46,7 +47,7 @@ def run(work: Work) -> dict[str, Any]:
     if not is_leader():
         return {}
     folders = find_runs(work.config)
-    results = [result for folder in folders for result in _results(folder)]
+    results = list(_results(folders, inherited_runs(work.config)))
     if not results:
         raise UserError(f"none of the {len(folders)} runs of stage.runs={work.settings.runs} has scores yet")
     groups = _grouped(results)
@@ -70,15 +71,12 @@ def find_runs(config: DictConfig) -> list[Path]:
     Raises:
         UserError: `stage.runs` is not set, or one of its patterns matches no folder with a finished stage.
     """
-    given = config.stage.runs
+    given = listed(config.stage.runs)
     if not given:
         raise UserError("stage.runs is not set: type stage.runs='runs/potsdam_*', or a list of run folders")
     found: set[Path] = set()
-    for pattern in [given] if isinstance(given, str) else list(given):
-        # An absolute pattern is looked up from the root; Path.glob takes relative ones only.
-        start = Path(Path(pattern).anchor)
-        matching = start.glob(str(Path(pattern).relative_to(start)))
-        runs = {path for path in matching if any(path.glob(f"*/{MANIFEST}"))}
+    for pattern in given:
+        runs = {path for path in matching_folders(pattern) if any(path.glob(f"*/{MANIFEST}"))}
         if not runs:
             raise UserError(
                 f"stage.runs: no finished run matches {pattern}: give folders such as runs/potsdam_*"
@@ -87,20 +85,38 @@ def find_runs(config: DictConfig) -> list[Path]:
     return sorted(found)
 
 
-def _results(folder: Path) -> Iterable[_Result]:
-    """The scores of a run's stages; the report only repeats what others scored."""
-    manifests = {
-        path.parent.name: Manifest.read(path.parent) for path in sorted(folder.glob(f"*/{MANIFEST}"))
+def _results(runs: Sequence[Path], others: Sequence[Path]) -> Iterable[_Result]:
+    """The scores of the runs' stages; the report only repeats what others scored.
+
+    Args:
+        runs: The runs to compare.
+        others: Runs whose stages these may have read; they lend settings and no scores.
+    """
+    made = {
+        path.parent: manifest
+        for run in (*runs, *others)
+        for path in sorted(run.glob(f"*/{MANIFEST}"))
+        if (manifest := Manifest.read(path.parent)) is not None
     }
-    for name, manifest in manifests.items():
-        if manifest is None or name in {"report", "compare"}:
+    by_fingerprint = {manifest.fingerprint: manifest for manifest in made.values()}
+    seen: set[str] = set()
+    for folder, manifest in made.items():
+        # The same result in two folders is no repetition.
+        if folder.parent not in runs or manifest.stage in {"report", "compare"} or manifest.fingerprint in seen:
             continue
-        settings: dict[str, Hashable] = {}
-        for stage in (*manifest.inputs, name):
-            if (made := manifests.get(stage)) is not None:
-                own = {stage if key == "stage" else key: value for key, value in made.config.items()}
-                settings |= flatten({key: value for key, value in own.items() if key not in _SILENT})
-        yield from (_Result(row, settings) for row in read_rows(folder / name))
+        seen.add(manifest.fingerprint)
+        settings = _settings(manifest, by_fingerprint)
+        yield from (_Result(row, settings) for row in read_rows(folder))
+
+
+def _settings(manifest: Manifest, by_fingerprint: Mapping[str, Manifest]) -> dict[str, Hashable]:
+    """The settings of a stage, and of all those before it that are known."""
+    settings: dict[str, Hashable] = {}
+    for fingerprint in manifest.inputs.values():
+        if (before := by_fingerprint.get(fingerprint)) is not None:
+            settings |= _settings(before, by_fingerprint)
+    own = {manifest.stage if key == "stage" else key: value for key, value in manifest.config.items()}
+    return settings | flatten({key: value for key, value in own.items() if key not in _SILENT})
 
 
 def _grouped(results: list[_Result]) -> dict[_Group, list[Row]]:

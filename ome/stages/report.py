@@ -17,7 +17,7 @@ from ome.stages.pictures import draw_pictures
 from ome.stages.scored import Row, read_rows, write_rows
 from ome.stages.seg import TITLES
 from ome.stages.settings import scene_reader
-from ome.stages.stage import Stage, Work, stage_folder
+from ome.stages.stage import Stage, Work
 from ome.training.distributed import is_leader
 
 SCORED = ("cam", "affinity", "pseudo", "seg", "refine")
@@ -65,9 +65,8 @@ def run(work: Work) -> dict[str, Any]:
     return {"rows": len(rows), "pictures": len(pictures)}
 
 
-def show(config: DictConfig) -> None:
-    """Prints the results table and the path of the page."""
-    folder = stage_folder(config, "report")
+def show(config: DictConfig, folder: Path) -> None:
+    """Prints the results table of a finished report and the path of its page."""
     rows = read_rows(folder)
     if not is_leader():
         return

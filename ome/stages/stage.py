@@ -5,7 +5,6 @@ The frame looks the inputs up, decides whether the result on disk still holds, l
 finds its own partial folder again, as long as it would be made from the same things.
 """
 
-import fcntl
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -16,9 +15,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ome.errors import UserError
 from ome.files import write_text
 from ome.progress import console
+from ome.stages.locks import locked
+from ome.stages.lookup import find_inputs, find_same, inherited_runs, plain, stage_folder
 from ome.stages.manifest import NAME, Manifest, fingerprint, versions
 from ome.training.distributed import barrier, is_leader
 
@@ -76,41 +76,16 @@ class Stage:
         return self.needs(config) if callable(self.needs) else self.needs
 
 
-def stage_folder(config: DictConfig, name: str) -> Path:
-    """The folder of a stage: prepared scenes are shared between runs, all else belongs to one run."""
-    return Path(config.scenes) if name == "prepare" else Path(config.run_dir) / name
-
-
-def find_inputs(stage: Stage, config: DictConfig) -> dict[str, tuple[Path, Manifest]]:
-    """Finds the finished folders of earlier stages, in this run or in the run it inherits from.
-
-    Raises:
-        UserError: A needed one is in neither; the line names the command that makes it.
-    """
-    found = {}
-    needed = stage.needed(config)
-    for name in (*needed, *stage.uses):
-        folders = [stage_folder(config, name)]
-        if config.inherit and name != "prepare":
-            folders.append(Path(config.inherit) / name)
-        whole = [(folder, manifest) for folder in folders if (manifest := Manifest.read(folder))]
-        if whole:
-            found[name] = whole[0]
-        elif name in needed:
-            raise UserError(
-                f"stage={stage.name} needs the result of stage={name}, which is not in {folders[0]}: "
-                f"run python -m ome.run stage={name} dataset={config.dataset.name} first, or stage=all"
-            )
-    return found
-
-
-def execute(stage: Stage, config: DictConfig, *, force: bool = False) -> bool:
+def execute(
+    stage: Stage, config: DictConfig, *, force: bool = False, made: dict[str, Path] | None = None
+) -> bool:
     """Runs a stage unless its result is there and still holds.
 
     Args:
         stage: What to run.
         config: The configuration with this stage's settings under `stage`.
         force: Run even when the result holds.
+        made: Folders of the stages that this command has run so far, by name; this one's is added.
 
     Returns:
         True when the stage ran, False when there was nothing to do.
@@ -118,19 +93,21 @@ def execute(stage: Stage, config: DictConfig, *, force: bool = False) -> bool:
     Raises:
         UserError: An input is missing, another run works in the same folder, or the stage says so.
     """
-    found = find_inputs(stage, config)
+    made = {} if made is None else made
+    found = find_inputs(stage.name, stage.needed(config), stage.uses, config, made)
     inputs = {name: manifest.fingerprint for name, (_, manifest) in found.items()}
     used = _used_config(stage, config)
     wanted = fingerprint(stage.name, stage.version, used, inputs)
     folder = stage_folder(config, stage.name)
     partial = folder.with_name(folder.name + ".partial")
-    with _lock(folder):
+    with _locks(stage, config, wanted):
         if is_leader():
             _finish_rename(folder, partial)
         barrier()
-        present = Manifest.read(folder)
-        if present is not None and present.fingerprint == wanted and not force:
-            _say(f"[green]up to date[/] {stage.name}: {folder}")
+        finished = None if force else _finished(stage, config, wanted)
+        made[stage.name] = finished or folder
+        if finished is not None:
+            _say(f"[green]up to date[/] {stage.name}: {finished}")
             return False
         _say(f"[bold]{stage.name}[/] -> {folder}")
         if is_leader():
@@ -149,11 +126,39 @@ def execute(stage: Stage, config: DictConfig, *, force: bool = False) -> bool:
     return True
 
 
+def _finished(stage: Stage, config: DictConfig, wanted: str) -> Path | None:
+    """The folder that holds the wanted result: this run's, or that of a run it inherits from."""
+    folder = stage_folder(config, stage.name)
+    present = Manifest.read(folder)
+    if present is not None and present.fingerprint == wanted:
+        return folder
+    if stage.name == "prepare":
+        return None
+    same = find_same(inherited_runs(config), stage.name, wanted)
+    return same.folder if same else None
+
+
+@contextmanager
+def _locks(stage: Stage, config: DictConfig, wanted: str) -> Iterator[None]:
+    """Lets one run at a time work on a folder, and one job of a sweep at a time make the same result.
+
+    What runs share is waited for; a run's own folder is refused, as two commands there may want different things.
+    """
+    folder = stage_folder(config, stage.name)
+    own = locked(folder.with_name(f".{folder.name}.lock"), str(folder), wait=stage.name == "prepare")
+    if not config.inherit or not stage.needs:
+        with own:
+            yield
+        return
+    # Beside the run's folder, where the jobs of a sweep lie.
+    shared = Path(config.run_dir).parent / ".locks" / f"{stage.name}_{wanted}"
+    with locked(shared, f"the same {stage.name}", wait=True), own:
+        yield
+
+
 def _used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
     used: dict[str, Any] = {"stage": OmegaConf.to_container(config.stage, resolve=True)}
-    for key in stage.reads:
-        value = OmegaConf.select(config, key)
-        used[key] = OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    used |= {key: plain(config, key) for key in stage.reads}
     if stage.sources is not None:
         used["sources"] = stage.sources(config)
     return used
@@ -175,24 +180,6 @@ def _finish_rename(folder: Path, partial: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     (partial / ".fingerprint").unlink(missing_ok=True)
     partial.rename(folder)
-
-
-@contextmanager
-def _lock(folder: Path) -> Iterator[None]:
-    """Lets one run at a time work on a folder; the lock goes when the process does, however it ends."""
-    if not is_leader():
-        yield
-        return
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    path = folder.with_name(f".{folder.name}.lock")
-    with path.open("w", encoding="utf-8") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"another run is working on {folder}: wait for it, or give this one its own name=..."
-            ) from error
-        yield
 
 
 def _say(line: str) -> None:
