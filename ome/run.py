@@ -23,7 +23,7 @@ OmegaConf.register_new_resolver("file_name", lambda text: text.replace("/", "-")
 
 @hydra.main(version_base="1.3", config_path="pkg://ome.conf", config_name="config")
 def run(config: DictConfig) -> float | None:
-    """Runs the stage that the configuration names, and gives its mIoU to a sweeper that looks for the best."""
+    """Runs the stage that the configuration names, and gives its mIoU to a sweeper that searches."""
     from ome.stages.all import run_stages  # noqa: PLC0415 - --help and --cfg answer without loading torch
     from ome.stages.sweep import as_job  # noqa: PLC0415
 

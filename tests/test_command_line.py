@@ -35,14 +35,3 @@ def test_help_names_stages_and_choices(tmp_path: Path) -> None:
         "dataset: custom, deepglobe, landcoverai, potsdam",
     ):
         assert word in done.stdout
-
-
-def test_a_sweep_gives_every_job_its_own_folder_with_a_short_name(tmp_path: Path) -> None:
-    overrides = ["dataset.split.test=[]", "dataset.town.size=64,96", f"run_dir={'long/' * 60}"]
-    done = run_process(tmp_path, "-m", "stage=prepare", *overrides)
-    assert done.returncode == 0, done.stdout + done.stderr
-    jobs = sorted(path.name for path in (tmp_path / "runs/sweeps").glob("*/*") if path.is_dir())
-    expected = [
-        f"dataset.split.test=[]_dataset.town.size={size}_run_dir={'long-' * 60}"[:120] for size in (64, 96)
-    ]
-    assert jobs == [f"{number}_{name}" for number, name in enumerate(expected)]

@@ -48,7 +48,7 @@ def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> float | Non
 
 
 def objective(folder: Path) -> float | None:
-    """What a search for the best settings makes large: the last mIoU in a stage's folder that tags alone reach.
+    """What a search for the best settings makes large: a stage's last mIoU that tags alone have reached.
 
     That is, the mIoU of the CAMs, the pseudo masks or the segmenter of the last round, never that of the
     pixel-supervised upper bound.

@@ -102,7 +102,11 @@ def _results(runs: Sequence[Path], others: Sequence[Path]) -> Iterable[_Result]:
     seen: set[str] = set()
     for folder, manifest in made.items():
         # The same result in two folders is no repetition.
-        if folder.parent not in runs or manifest.stage in {"report", "compare"} or manifest.fingerprint in seen:
+        if (
+            folder.parent not in runs
+            or manifest.stage in {"report", "compare"}
+            or manifest.fingerprint in seen
+        ):
             continue
         seen.add(manifest.fingerprint)
         settings = _settings(manifest, by_fingerprint)

@@ -1,0 +1,216 @@
+"""Sweeps: what jobs share, what they must not share, and the table at the end."""
+
+import fcntl
+import pickle
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig, OmegaConf
+
+from ome.errors import UserError
+from ome.files import read_csv
+from ome.run import run
+from ome.scoring.confusion import Scores
+from ome.stages.all import objective
+from ome.stages.lookup import inherited_runs
+from ome.stages.manifest import Manifest
+from ome.stages.scored import Row, write_rows
+from ome.stages.stage import Stage, Work, execute
+from ome.stages.sweep import as_job
+from tests.conftest import compose_config, run_process, tiny
+
+Run = Callable[..., DictConfig]
+LABELS = [*tiny(), "stage.until=labels"]
+
+
+def test_a_stage_that_fits_is_read_where_it_lies(run_here: Run) -> None:
+    run_here(*LABELS, "name=first")
+    before = Manifest.read(Path("runs/first/labels"))
+    run_here(*LABELS, "name=second", "inherit=runs/first")
+    assert not Path("runs/second/labels").exists()
+    run_here(*LABELS, "name=third", "inherit=runs/fir*", "dataset.filter.minimum=0.5")
+    assert (third := Manifest.read(Path("runs/third/labels"))) is not None
+    assert third.config["dataset.filter"]["minimum"] == 0.5
+    assert Manifest.read(Path("runs/first/labels")) == before
+
+
+def test_tags_of_another_tile_size_are_not_read(run_here: Run) -> None:
+    run_here(*LABELS, "name=first")
+    with pytest.raises(
+        UserError,
+        match=r"first/labels was made with dataset\.tile\.size=64, not 32: run .* stage=labels .* or stage=all",
+    ):
+        run_here(*tiny("cam"), "dataset.tile.size=32", "name=other", "inherit=runs/first")
+    assert not Path("runs/other/cam").exists()
+
+
+def _config(run: Path, *inherit: Path, **more: Any) -> DictConfig:
+    return OmegaConf.create(
+        {
+            "stage": {"name": "seg"},
+            "dataset": {"name": "town"},
+            "backbone": "small",
+            "run_dir": str(run),
+            "scenes": str(run / "scenes"),
+            "inherit": [str(folder) for folder in inherit],
+            **more,
+        }
+    )
+
+
+def _finished(run: Path, stage: str, fingerprint: str, config: dict[str, Any], **inputs: str) -> None:
+    Manifest(stage, fingerprint, config, inputs).write(run / stage)
+
+
+def _reading(*names: str) -> tuple[Stage, list[dict[str, Path]]]:
+    """A stage that remembers the folders that it was given."""
+    given: list[dict[str, Path]] = []
+
+    def run(work: Work) -> dict[str, Any]:
+        given.append(dict(work.inputs))
+        return {}
+
+    return Stage("seg", run, needs=names), given
+
+
+def test_what_a_result_was_made_from_must_fit_too(tmp_path: Path) -> None:
+    """Pseudo masks say nothing of the backbone; the CAMs that they were made of do."""
+    good, bad, gone = (tmp_path / name for name in ("good", "bad", "gone"))
+    for run, backbone in ((good, "small"), (bad, "large")):
+        _finished(run, "cam", f"cam of {run.name}", {"backbone": backbone, "trainer.accelerator": "gpu"})
+        _finished(run, "pseudo", f"pseudo of {run.name}", {"stage": {"a": 1}}, cam=f"cam of {run.name}")
+    _finished(gone, "pseudo", "pseudo of gone", {}, cam="cam of gone")
+    stage, given = _reading("pseudo")
+    execute(stage, _config(tmp_path / "job", bad, gone, good))
+    assert given == [{"pseudo": good / "pseudo"}]
+    with pytest.raises(UserError, match="bad/pseudo was made with backbone=large, not small"):
+        execute(stage, _config(tmp_path / "other", bad))
+    with pytest.raises(UserError, match="made with a result of stage=cam that is gone"):
+        execute(stage, _config(tmp_path / "other", gone))
+
+
+def test_results_that_were_made_from_different_things_are_not_mixed(tmp_path: Path) -> None:
+    """CAMs of the tiles that the job's own tags describe, or none."""
+    job, other = tmp_path / "job", tmp_path / "other"
+    _finished(job, "labels", "labels of job", {})
+    _finished(other, "cam", "cam of other", {}, labels="labels of other")
+    stage, _ = _reading("labels", "cam")
+    with pytest.raises(UserError, match="other/cam was made with another labels than .*job/labels"):
+        execute(stage, _config(job, other))
+
+
+def test_a_job_waits_for_the_one_that_makes_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage, given = _reading("labels")
+    first, second = tmp_path / "0_first", tmp_path / "1_second"
+    _finished(tmp_path / "run", "labels", "labels", {})
+    execute(stage, _config(tmp_path / "elsewhere/job", tmp_path / "run"))
+    manifest = Manifest.read(tmp_path / "elsewhere/job/seg")
+    assert manifest is not None
+    lock = tmp_path / ".locks" / f"seg_{manifest.fingerprint}"
+    lock.parent.mkdir()
+    config = _config(second, tmp_path / "run", first)
+    waiting = threading.Thread(target=execute, args=(stage, config), daemon=True)
+    with lock.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        waiting.start()
+        waiting.join(0.5)
+        assert waiting.is_alive()
+        manifest.write(first / "seg")
+    waiting.join(20)
+    assert not waiting.is_alive()
+    assert len(given) == 1
+    assert not (second / "seg").exists()
+    assert "waiting for another run that makes the same seg" in capsys.readouterr().out
+
+
+def test_scenes_in_the_making_are_waited_for(tmp_path: Path) -> None:
+    stage, given = _reading()
+    stage = replace(stage, name="prepare")
+    config = _config(tmp_path / "run")
+    waiting = threading.Thread(target=execute, args=(stage, config), daemon=True)
+    lock = tmp_path / "run/.scenes.lock"
+    lock.parent.mkdir()
+    with lock.open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        waiting.start()
+        waiting.join(0.3)
+        assert waiting.is_alive()
+        assert not given
+    waiting.join(20)
+    assert len(given) == 1
+
+
+def test_other_processes_find_the_jobs_function_by_name() -> None:
+    assert pickle.loads(pickle.dumps(run)) is run
+
+
+def test_a_job_gets_its_own_folder_and_reads_the_others(tmp_path: Path) -> None:
+    config = compose_config(["logger=wandb", "name=mine"])
+    sweep = tmp_path / "sweep[1]"  # a bracket is no pattern here
+    as_job(config, sweep, sweep / "3_lr=0.1")
+    assert config.run_dir == str(sweep / "3_lr=0.1")
+    assert config.inherit[0] == "runs/mine"
+    assert config.logger.group == "sweep[1]"
+    (sweep / "0_lr=1").mkdir(parents=True)
+    assert inherited_runs(config) == [sweep / "0_lr=1"]
+
+
+@pytest.mark.parametrize(("rows", "expected"), [(["CAM", "pseudo mask"], 0.5), ([], None)])
+def test_a_search_gets_the_last_score_of_weak_labels(
+    tmp_path: Path, rows: list[str], expected: float | None
+) -> None:
+    half = Scores(np.array([[1, 0], [1, 0]]), ("a", "b"))  # IoU 1/2 and 0
+    whole = Scores(np.eye(2, dtype=np.int64), ("a", "b"))
+    scored = [Row(name, "tiles", whole) for name in rows]
+    if scored:
+        scored[-1] = Row(rows[-1], "tiles", Scores(np.array([[2, 1], [1, 2]]), ("a", "b")))
+    bound = Row("pixel-supervised segmentation", "scenes", half)
+    write_rows(tmp_path, [*scored, bound])
+    assert objective(tmp_path) == expected  # IoU 2/4 and 2/4, and not the 1/4 of the bound
+
+
+@pytest.mark.parametrize("name", ["tile_size", "seam", "uncertainty", "optuna_seam"])
+def test_ready_sweeps_name_what_they_sweep(name: str) -> None:
+    with initialize_config_module("ome.conf", version_base="1.3"):
+        made = compose("config", [f"sweep={name}", "dataset=potsdam"], return_hydra_config=True)
+    assert made.hydra.mode.name == "MULTIRUN"
+    parameters = [f"{key}={value}" for key, value in made.hydra.sweeper.params.items()]
+    for override in OverridesParser.create().parse_overrides(parameters):
+        assert override.is_sweep_override()
+        assert OmegaConf.select(made, override.key_or_group, throw_on_missing=True) is not None
+
+
+def test_a_sweep_ends_in_one_table(tmp_path: Path) -> None:
+    """Two jobs that share scenes and tags, in folders whose names hold no paths."""
+    weights = "long/" * 60
+    overrides = [
+        *tiny(),
+        "stage.until=cam",
+        "stage.cam.epochs=1",
+        "stage.cam.validation_tiles=0",
+        "dataset.split.train=['2_10']",
+        "dataset.split.test=[]",
+        "stage.cam.lr=0.01,0.02",
+        f"segmenter.weights={weights}",
+    ]
+    done = run_process(tmp_path, "-m", *overrides)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (sweep,) = (tmp_path / "runs/sweeps").iterdir()
+    jobs = sorted(path for path in sweep.iterdir() if path.name[0].isdigit())
+    assert [path.name[0] for path in jobs] == ["0", "1"]
+    assert all(len(path.name) <= 122 and "long" not in path.name for path in jobs)
+    assert [(job / "labels").exists() for job in jobs] == [True, False]
+    assert all((job / "cam/manifest.json").exists() for job in jobs)
+    rows = read_csv(sweep / "compare/comparison.csv")
+    assert {row["settings"] for row in rows} == {"cam.lr=0.01", "cam.lr=0.02"}
+    assert "cam.lr=0.02" in done.stdout
+    assert f"comparison: {sweep / 'compare'}" in done.stdout
