@@ -101,12 +101,9 @@ def _results(runs: Sequence[Path], others: Sequence[Path]) -> Iterable[_Result]:
     by_fingerprint = {manifest.fingerprint: manifest for manifest in made.values()}
     seen: set[str] = set()
     for folder, manifest in made.items():
-        # The same result in two folders is no repetition.
-        if (
-            folder.parent not in runs
-            or manifest.stage in {"report", "compare"}
-            or manifest.fingerprint in seen
-        ):
+        if folder.parent not in runs or manifest.stage in {"report", "compare"}:
+            continue
+        if manifest.fingerprint in seen:  # the same result in two folders is no repetition
             continue
         seen.add(manifest.fingerprint)
         settings = _settings(manifest, by_fingerprint)

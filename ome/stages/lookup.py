@@ -16,7 +16,7 @@ from ome.scoring.spread import flatten
 from ome.stages.manifest import Manifest
 
 _NOT_COMPARED = {"stage", "sources", "trainer.accelerator", "trainer.precision"}
-"""Of an earlier stage: its own settings, which a command for a later stage does not know, and where it ran."""
+"""Of an earlier stage: its settings, which a command for a later stage does not know, and where it ran."""
 
 
 class Artefact(NamedTuple):
@@ -125,8 +125,8 @@ def _misfit(
 ) -> str | None:
     """What tells a result of another run from what this configuration would make; None where nothing does.
 
-    The configuration that the result was made with must be this one, and so down to the scenes. The files that
-    it was made from are not looked at again.
+    The configuration that the result was made with must be this one, and so down to the scenes. The files
+    that it was made from are not looked at again.
     """
     for key, value in manifest.config.items():
         if key in _NOT_COMPARED:

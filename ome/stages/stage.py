@@ -142,7 +142,7 @@ def _finished(stage: Stage, config: DictConfig, wanted: str) -> Path | None:
 def _locks(stage: Stage, config: DictConfig, wanted: str) -> Iterator[None]:
     """Lets one run at a time work on a folder, and one job of a sweep at a time make the same result.
 
-    What runs share is waited for; a run's own folder is refused, as two commands there may want different things.
+    What runs share is waited for. A run's own folder is not: two commands there may want different things.
     """
     folder = stage_folder(config, stage.name)
     own = locked(folder.with_name(f".{folder.name}.lock"), str(folder), wait=stage.name == "prepare")
