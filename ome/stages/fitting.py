@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from ome.data.datamodules import TileDataModule
-from ome.stages.loggers import logger_for
+from ome.stages.loggers import open_logger
 from ome.stages.settings import hardware
 from ome.stages.stage import Work
 from ome.training.fit import fit
@@ -31,15 +31,16 @@ def train(
         title: Name of the training.
         callbacks: What this training needs beside what every training has.
     """
-    fit(
-        module,
-        data,
-        epochs=data.epochs,
-        total_steps=data.total_steps,
-        folder=folder,
-        title=title,
-        seed=work.config.seed,
-        hardware=hardware(work.config),
-        logger=logger_for(work.config, work.logs / folder.relative_to(work.folder), title),
-        callbacks=callbacks,
-    )
+    with open_logger(work.config, work.logs / folder.relative_to(work.folder), title) as logger:
+        fit(
+            module,
+            data,
+            epochs=data.epochs,
+            total_steps=data.total_steps,
+            folder=folder,
+            title=title,
+            seed=work.config.seed,
+            hardware=hardware(work.config),
+            logger=logger,
+            callbacks=callbacks,
+        )

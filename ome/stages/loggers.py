@@ -1,56 +1,45 @@
 """Where scalars go while a training runs."""
 
-import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.loggers import CSVLogger, Logger, WandbLogger
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from ome.errors import UserError
-from ome.progress import console
 
 
-def logger_for(config: DictConfig, folder: Path, title: str) -> Logger | None:
-    """Builds the configured logger for one training.
+@contextmanager
+def open_logger(config: DictConfig, folder: Path, title: str) -> Iterator[Logger | None]:
+    """Gives the configured logger to one training, and closes it whatever ends that.
+
+    All kinds get the same scalars under the same names: those that the module logs, and `learning_rate`.
 
     Args:
         config: The whole configuration; `config.logger` chooses.
-        folder: Receives the logger's files.
+        folder: Receives the logger's files; Weights & Biases has one folder for all trainings of a run.
         title: What is trained, for the logger's own display.
 
     Raises:
         UserError: The logger is unknown or not installed.
     """
     kind = config.logger.kind
-    if kind == "none":
-        return None
-    if kind == "csv":
-        return CSVLogger(folder, name="")
     if kind == "wandb":
-        return _wandb(config, folder, title)
-    raise UserError(f"logger.kind={kind} is unknown: choose csv, wandb or none")
+        from ome.stages.tracking import training_logger  # noqa: PLC0415 - an extra
 
-
-def _wandb(config: DictConfig, folder: Path, title: str) -> Logger:
-    settings = config.logger
-    mode = settings.mode or ("online" if _logged_in() else "offline")
-    if mode == "offline":
-        console.print(f"wandb: offline; to upload later: wandb sync {folder}/wandb/offline-run-*")
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        return WandbLogger(
-            name=f"{config.name} {title}",
-            save_dir=folder,
-            offline=mode == "offline",
-            project=settings.project,
-            entity=settings.entity,
-            group=settings.group or config.name,
-            job_type=config.stage.name,
-            config=OmegaConf.to_container(config, resolve=True),
-        )
-    except ModuleNotFoundError as error:
-        raise UserError('logger=wandb needs the package wandb: pip install "ome[wandb]"') from error
-
-
-def _logged_in() -> bool:
-    return bool(os.environ.get("WANDB_API_KEY")) or Path("~/.netrc").expanduser().exists()
+        with training_logger(config, title) as logger:
+            yield logger
+    elif kind == "tensorboard":
+        try:
+            yield TensorBoardLogger(folder, name="", default_hp_metric=False)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                'logger=tensorboard needs the package tensorboard: pip install "ome[tensorboard]"'
+            ) from error
+    elif kind == "csv":
+        yield CSVLogger(folder, name="")
+    elif kind == "none":
+        yield None
+    else:
+        raise UserError(f"logger.kind={kind} is unknown: choose csv, tensorboard, wandb or none")

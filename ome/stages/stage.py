@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from ome.files import write_text
 from ome.progress import console
 from ome.stages.locks import locked
-from ome.stages.lookup import find_inputs, find_same, inherited_runs, plain, stage_folder
+from ome.stages.lookup import Artefact, find_inputs, find_same, inherited_runs, plain, stage_folder
 from ome.stages.manifest import NAME, Manifest, fingerprint, versions
 from ome.training.distributed import barrier, is_leader
 
@@ -119,9 +119,14 @@ def execute(
         barrier()
         if is_leader():
             seconds = round(time.monotonic() - started, 2)
-            Manifest(stage.name, wanted, used, inputs, counts, seconds, versions()).write(partial)
+            manifest = Manifest(stage.name, wanted, used, inputs, counts, seconds, versions())
+            manifest.write(partial)
             _finish_rename(folder, partial)
             _say(f"[green]done[/] {stage.name} in {seconds:.1f} s")
+            if OmegaConf.select(config, "logger.kind") == "wandb":
+                from ome.stages.tracking import show_stage  # noqa: PLC0415 - Lightning's loggers take their time
+
+                show_stage(config, Artefact(folder, manifest), found)
         barrier()
     return True
 

@@ -105,11 +105,12 @@ class History(Callback):
         batch_idx: int,
     ) -> None:
         """Takes the scalars of every `every`-th step."""
-        del pl_module, outputs, batch
+        del outputs, batch
+        rates = learning_rates(trainer.optimizers[0])
+        pl_module.log_dict(rates)  # for the loggers
         if batch_idx % self._every == 0:
             self._take(trainer, "train/")
-            rate = trainer.optimizers[0].param_groups[0]["lr"]
-            self._rows.append((trainer.global_step, "learning_rate", float(rate)))
+            self._rows += [(trainer.global_step, name, rate) for name, rate in rates.items()]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes the validation scores of the epoch; validation has run by now."""
@@ -126,6 +127,13 @@ class History(Callback):
         for name, value in trainer.callback_metrics.items():
             if name.startswith(prefix):
                 self._rows.append((trainer.global_step, name, float(value)))
+
+
+def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
+    """An optimiser's rates by name: `learning_rate`, and `learning_rate_2`, ... of groups with others."""
+    now = {group.get("initial_lr", group["lr"]): float(group["lr"]) for group in optimizer.param_groups}
+    names = ["learning_rate", *(f"learning_rate_{number}" for number in range(2, len(now) + 1))]
+    return dict(zip(names, now.values(), strict=True))
 
 
 class TrainingMeter(Callback):

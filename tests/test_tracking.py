@@ -1,0 +1,216 @@
+"""Loggers: the same scalars everywhere, and what Weights & Biases is told, read back from its files."""
+
+import json
+import struct
+from collections import defaultdict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from wandb.proto import wandb_internal_pb2
+
+from ome.files import read_csv
+from ome.stages import tracking
+from ome.stages.all import run_stages
+from ome.stages.manifest import Manifest
+from ome.stages.scored import read_rows
+from tests.conftest import compose_config, tiny
+
+Scalars = dict[str, list[tuple[int, float]]]
+
+CAM = [
+    "stage.cam.epochs=2",
+    "stage.cam.batch=1",
+    "stage.cam.export.flip=false",
+    "dataset.split.train=['2_10']",
+]
+RUN = Path("runs/synthetic_resnet18")
+
+
+def run(*overrides: str) -> DictConfig:
+    config = compose_config(overrides)
+    run_stages(config, list(overrides))
+    return config
+
+
+@pytest.fixture(scope="module")
+def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where CAMs were made three times over, by each logger, and a report by one."""
+    folder = tmp_path_factory.mktemp("tracked")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("WANDB_MODE", "offline")
+        run(*tiny(), *CAM, "stage.until=cam", "logger=wandb")
+        run(*tiny("report"), CAM[-1], "logger=wandb")
+        for logger in ("csv", "tensorboard"):
+            settings = ["stage.until=cam", f"logger={logger}", f"name={logger}", "inherit=runs/synthetic*"]
+            run(*tiny(), *CAM, *settings, "stage.cam.export.write=false")
+    return folder
+
+
+def records(path: Path) -> list[Any]:
+    """Every record of a .wandb file: a log of LevelDB, blocks of 32 KiB with records or pieces of them."""
+    content, place, pieces, found = path.read_bytes(), 7, b"", []
+    assert content[:4] == b":W&B"
+    while place + 7 <= len(content):
+        left = 32768 - place % 32768
+        if left < 7:  # the rest of a block is too short for a header
+            place += left
+            continue
+        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
+        pieces += content[place + 7 : place + 7 + length]
+        place += 7 + length
+        if kind in {1, 4}:  # a whole record, or its last piece
+            found.append(wandb_internal_pb2.Record.FromString(pieces))
+            pieces = b""
+    return found
+
+
+def runs(folder: Path) -> dict[str, list[Any]]:
+    """The records of every offline run by the run's name."""
+    found = {}
+    for path in sorted(folder.glob("logs/wandb/offline-run-*/*.wandb")):
+        read = records(path)
+        (started,) = [record.run for record in read if record.WhichOneof("record_type") == "run"]
+        found[started.display_name] = read
+    return found
+
+
+def plain(items: Any) -> dict[str, Any]:  # noqa: ANN401 - repeated protocol messages
+    found: dict[str, Any] = {}
+    for item in items:
+        name, *inner = [item.key] if item.key else item.nested_key
+        value = json.loads(item.value_json)
+        if inner:
+            found.setdefault(name, {})["/".join(inner)] = value
+        else:
+            found[name] = value
+    return found
+
+
+def history(read: list[Any]) -> list[dict[str, Any]]:
+    return [plain(record.history.item) for record in read if record.WhichOneof("record_type") == "history"]
+
+
+def wandb_scalars(folder: Path) -> Scalars:
+    found: Scalars = defaultdict(list)
+    for line in history(runs(folder / RUN)["synthetic_resnet18 classifier"]):
+        for name, value in line.items():
+            if not name.startswith("_") and name not in {"epoch", "trainer/global_step"}:
+                found[name].append((line["trainer/global_step"], value))
+    return found
+
+
+def csv_scalars(folder: Path) -> Scalars:
+    found: Scalars = defaultdict(list)
+    (path,) = folder.glob("runs/csv/logs/cam/version_0/metrics.csv")
+    for line in read_csv(path):
+        for name, value in line.items():
+            if value and name not in {"epoch", "step"}:
+                found[name].append((int(line["step"]), float(value)))
+    return found
+
+
+def tensorboard_scalars(folder: Path) -> Scalars:
+    accumulator = EventAccumulator(str(folder / "runs/tensorboard/logs/cam/version_0"))
+    accumulator.Reload()
+    names = set(accumulator.Tags()["scalars"]) - {"epoch"}
+    return {name: [(e.step, e.value) for e in accumulator.Scalars(name)] for name in names}
+
+
+@pytest.mark.parametrize("other", [csv_scalars, tensorboard_scalars])
+def test_loggers_get_the_same_scalars(tracked: Path, other: Callable[[Path], Scalars]) -> None:
+    expected, found = wandb_scalars(tracked), other(tracked)
+    assert set(expected) >= {"train/total", "validation/cam_miou", "learning_rate", "learning_rate_2"}
+    assert set(found) == set(expected)
+    for name, points in expected.items():
+        assert [step for step, _ in found[name]] == [step for step, _ in points]
+        assert [value for _, value in found[name]] == pytest.approx([value for _, value in points], rel=1e-6)
+
+
+def test_learning_rates_are_those_of_the_schedule(tracked: Path) -> None:
+    """Polynomial decay over two epochs of single tiles; ten times the rate for new layers, twice for biases."""
+    found = wandb_scalars(tracked)
+    manifest = Manifest.read(tracked / RUN / "cam")
+    assert manifest is not None
+    steps = 2 * manifest.counts["training_tiles"]
+    assert 20 < steps < 40
+    factors = {"learning_rate": 1, "learning_rate_2": 2, "learning_rate_3": 10, "learning_rate_4": 20}
+    for name, factor in factors.items():
+        for step, rate in found[name]:
+            assert rate == pytest.approx(factor * 0.01 * (1 - (step + 1) / steps) ** 0.9, rel=1e-5)
+
+
+def test_every_stage_is_a_run_of_its_own(tracked: Path) -> None:
+    found = runs(tracked / RUN)
+    assert set(found) == {
+        f"synthetic_resnet18 {title}" for title in ("prepare", "labels", "classifier", "cam", "report")
+    }
+    for name, read in found.items():
+        (started,) = [record.run for record in read if record.WhichOneof("record_type") == "run"]
+        stage = name.split()[-1]
+        assert started.job_type == ("cam" if stage == "classifier" else stage)
+        assert (started.project, started.run_group) == ("ome", "synthetic_resnet18")
+        config = {item.key: json.loads(item.value_json) for item in started.config.update}
+        assert config["dataset"]["name"] == "synthetic"
+        assert config["versions"]["git"]
+        (ended,) = [record.exit for record in read if record.WhichOneof("record_type") == "exit"]
+        assert ended.exit_code == 0
+
+
+def test_stages_show_counts_tables_and_pictures(tracked: Path) -> None:
+    found = runs(tracked / RUN)
+    (labels,) = history(found["synthetic_resnet18 labels"])
+    assert {"cooccurrence", "pictures/cooccurrence", "pictures/tags"} <= set(labels)
+    assert "tags" in labels  # 16 tiles; a table of thousands would be left out
+    assert labels["cooccurrence"]["nrows"] == 5
+    updates = [
+        plain(record.summary.update)
+        for record in found["synthetic_resnet18 labels"]
+        if record.WhichOneof("record_type") == "summary"
+    ]
+    assert any(update.get("train_tiles") == 16 for update in updates)
+    (report,) = history(found["synthetic_resnet18 report"])
+    assert {"scores", "results", "confusion/CAM"} <= set(report)
+    assert sum(name.startswith("pictures/cam/") for name in report) == 2
+    (row,) = read_rows(tracked / RUN / "report")
+    assert report["mIoU/CAM"] == pytest.approx(row.scores.miou)
+
+
+def test_lineage_leads_from_stage_to_stage(tracked: Path) -> None:
+    used: dict[str, set[str]] = {}
+    made: dict[str, str] = {}
+    for name, read in runs(tracked / RUN).items():
+        artifacts = [record.artifact for record in read if record.WhichOneof("record_type") == "artifact"]
+        for artifact in artifacts:
+            (entry,) = artifact.manifest.contents
+            assert entry.ref.startswith("file:///")
+            assert Path(entry.ref.removeprefix("file://")).name == "manifest.json"
+            assert Path(entry.ref.removeprefix("file://")).exists()
+            if not artifact.use_after_commit:
+                made[artifact.name] = artifact.digest
+        used[name.split()[-1]] = {artifact.name for artifact in artifacts if artifact.use_after_commit}
+        assert all(made.get(artifact.name, artifact.digest) == artifact.digest for artifact in artifacts)
+    scenes, run_name = "synthetic_rgb_full-prepare", RUN.name
+    assert used["labels"] == {scenes}
+    assert used["cam"] == {scenes, f"{run_name}-labels"}
+    assert used["report"] == {scenes, f"{run_name}-labels", f"{run_name}-cam"}
+    assert set(made) == {scenes, *(f"{run_name}-{stage}" for stage in ("labels", "cam", "report"))}
+
+
+def test_without_network_the_run_is_kept_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WANDB_BASE_URL", "http://127.0.0.1:9")  # nothing listens there
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.setattr(tracking, "SECONDS_TO_OPEN", 1.0)
+    monkeypatch.setattr(tracking, "_unreachable", [])
+    tracking._say.cache_clear()
+    run(*tiny(), "stage.until=labels", "logger=wandb")
+    assert set(runs(RUN)) == {"synthetic_resnet18 prepare", "synthetic_resnet18 labels"}
+    assert capsys.readouterr().out.count(f"to upload later: wandb sync {RUN}/logs/wandb/offline-run-*") == 1
