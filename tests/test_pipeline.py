@@ -12,8 +12,11 @@ import pytest
 
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
+from ome.files import read_csv
 from ome.geo.raster import read_class_map, read_png
-from tests.conftest import command, run_process, tiny
+from ome.stages.all import run_stages
+from ome.stages.reproduce import compare_folders
+from tests.conftest import command, compose_config, run_process, tiny
 
 RUN = Path("runs/synthetic_resnet18")
 OMP = {"OMP_NUM_THREADS": "1"}
@@ -42,6 +45,8 @@ def test_the_run_ends_with_a_table_and_a_report(finished: Path) -> None:
         assert score in output
     page = (finished / RUN / "report/report.html").read_text()
     assert page.count("data:image/png;base64,") >= 8
+    assert "seed 0\n" in page
+    assert "5_Labels_all.zip  " in page
     assert "http" not in page.replace("http-equiv", "")
     matrix = results(finished)["weak segmentation"]["matrix"]  # type: ignore[index]
     assert sum(map(sum, matrix)) <= 256 * 256
@@ -75,6 +80,43 @@ def test_a_second_run_finds_nothing_to_do(finished: Path) -> None:
     assert again.returncode == 0
     assert again.stdout.count("up to date") == 7
     assert before == {path: path.stat().st_mtime_ns for path in (finished / RUN).glob("*/manifest.json")}
+
+
+def test_a_run_can_be_reproduced_to_the_byte(
+    finished: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(finished)
+    before = {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()}
+    overrides = ["stage=reproduce", f"stage.run={RUN}", "logger=none"]
+    run_stages(compose_config(overrides), overrides)
+    assert before == {path: path.read_bytes() for path in RUN.rglob("*") if path.is_file()}
+    made = Path("runs/reproduced/reproduce")
+    lines = {line["stage"]: line for line in read_csv(made / "reproduction.csv")}
+    assert list(lines) == ["prepare", "labels", "cam", "pseudo", "seg", "refine", "report"]
+    assert {line["artefacts"] for line in lines.values()} == {"equal"}, lines
+    for stage in lines:
+        folder = made / "scenes" if stage == "prepare" else made / "run" / stage
+        first = Path("scenes/synthetic_rgb_full") if stage == "prepare" else RUN / stage
+        names = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+        names -= {Path("manifest.json"), Path("report.html")}
+        assert int(lines[stage]["files"]) == len(names) > 0
+        digests = [
+            [sha256((one / name).read_bytes()).hexdigest() for name in sorted(names)]
+            for one in (first, folder)
+        ]
+        assert digests[0] == digests[1]
+    assert "once more" in capsys.readouterr().out
+
+
+def test_what_is_not_equal_is_named(tmp_path: Path) -> None:
+    for name, content in (("first", b"abc"), ("second", b"abd")):
+        (tmp_path / name / "masks").mkdir(parents=True)
+        (tmp_path / name / "masks/a.png").write_bytes(content)
+        (tmp_path / name / "same.csv").write_bytes(b"same")
+        (tmp_path / name / "manifest.json").write_bytes(content)
+    outcome = compare_folders("pseudo", tmp_path / "first", tmp_path / "second")
+    assert (outcome.files, outcome.differing) == (2, ["masks/a.png"])
+    assert str(outcome) == "1 of 2 differ, the first is masks/a.png"
 
 
 def kill_when(folder: Path, ready: Callable[[], bool]) -> None:

@@ -6,7 +6,19 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ome.errors import UserError
-from ome.stages import ablation, affinity, cam, compare, labels, prepare, pseudo, refine, report, seg
+from ome.stages import (
+    ablation,
+    affinity,
+    cam,
+    compare,
+    labels,
+    prepare,
+    pseudo,
+    refine,
+    report,
+    reproduce,
+    seg,
+)
 from ome.stages.scored import read_rows
 from ome.stages.settings import settings_of
 from ome.stages.stage import Stage, execute
@@ -17,7 +29,7 @@ STAGES: dict[str, Stage] = {
 }
 """Every stage, in the order of the story."""
 
-SIDE_STAGES: dict[str, Stage] = {module.STAGE.name: module.STAGE for module in (compare,)}
+SIDE_STAGES: dict[str, Stage] = {module.STAGE.name: module.STAGE for module in (compare, reproduce)}
 """Stages that run only when they are named."""
 
 _EVERY = {**STAGES, **SIDE_STAGES}

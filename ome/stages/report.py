@@ -14,6 +14,7 @@ from ome.progress import console
 from ome.scoring.tables import RatioOf, csv_table, markdown_table, score_table
 from ome.stages.manifest import Manifest
 from ome.stages.pictures import draw_pictures
+from ome.stages.provenance import describe_inputs
 from ome.stages.scored import Row, read_rows, write_rows
 from ome.stages.seg import TITLES
 from ome.stages.settings import scene_reader
@@ -39,6 +40,8 @@ pre {{ overflow-x: auto; padding: 1rem; border: 1px solid #8888; border-radius: 
 {pictures}
 <h2>Time of each stage</h2>
 <pre>{times}</pre>
+<h2>Seed and inputs</h2>
+<pre>{inputs}</pre>
 <h2>Versions</h2>
 <pre>{versions}</pre>
 <h2>Configuration</h2>
@@ -118,6 +121,7 @@ def _write_page(work: Work, rows: list[Row], table: str, pictures: dict[str, Pat
         table=html.escape(table),
         pictures=shown,
         times=html.escape("\n".join(f"{name:10} {made.seconds:10.1f} s" for name, made in found.items())),
+        inputs=html.escape(describe_inputs(work.config, found)),
         versions=html.escape(OmegaConf.to_yaml({name: made.versions for name, made in found.items()})),
         config=html.escape(OmegaConf.to_yaml(work.config)),
     )

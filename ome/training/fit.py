@@ -151,7 +151,12 @@ def fit(
 def save_network(network: nn.Module, folder: Path) -> None:
     """Leaves a network's weights in a folder, where `load_network` finds them."""
     state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-    save_atomically(folder / NETWORK, lambda path: torch.save(state, path))
+
+    def save(path: Path) -> None:
+        with path.open("wb") as stream:  # given a path, torch writes its name into the file
+            torch.save(state, stream)
+
+    save_atomically(folder / NETWORK, save)
 
 
 def is_trained(folder: Path) -> bool:

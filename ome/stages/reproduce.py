@@ -1,0 +1,168 @@
+"""A finished run -> the same run once more, and whether each stage's artefacts are equal to the byte."""
+
+import filecmp
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+from rich.table import Table
+
+from ome.errors import UserError
+from ome.files import write_csv
+from ome.progress import console
+from ome.stages.lookup import Artefact, find_same, inherited_runs
+from ome.stages.manifest import NAME as MANIFEST
+from ome.stages.manifest import Manifest
+from ome.stages.report import PAGE
+from ome.stages.stage import Stage, Work, execute
+from ome.training.distributed import is_leader
+
+RESOLVED = "resolved.yaml"
+"""The configuration that a finished command leaves beside its logs."""
+
+NOT_COMPARED = {MANIFEST, PAGE}
+"""Files that hold times."""
+
+
+class Outcome(NamedTuple):
+    """How a stage's artefacts compare with those of the first run.
+
+    Attributes:
+        stage: Name of the stage.
+        files: Number of files compared.
+        differing: Files that differ or are in one of the two only.
+    """
+
+    stage: str
+    files: int
+    differing: list[str]
+
+    def __str__(self) -> str:
+        """In words, e.g. `3 of 40 differ, the first is masks/a.png`."""
+        if not self.files:
+            return "not repeated: the raw data are not there"
+        if not self.differing:
+            return "equal"
+        return f"{len(self.differing)} of {self.files} differ, the first is {self.differing[0]}"
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Repeats every stage of the run with the settings in its manifest, then compares the files."""
+    from ome.stages.all import STAGES  # noqa: PLC0415 - which lists this stage among the others
+
+    config = _configuration(_source(work.config))
+    story = _story(config, _source(work.config), list(STAGES))
+    made: dict[str, Path] = {}
+    outcomes: list[Outcome] = []
+    for name, first in story.items():
+        if name == "prepare" and not _has_raw(config):
+            made[name] = first.folder
+            outcomes.append(Outcome(name, 0, []))
+            continue
+        execute(STAGES[name], _as_recorded(config, first.manifest, work), made=made)
+        outcomes.append(compare_folders(name, first.folder, made[name]))
+        _say_versions(first.manifest, Manifest.read(made[name]))
+    if is_leader():
+        lines = [(one.stage, one.files, str(one)) for one in outcomes]
+        write_csv(work.folder / "reproduction.csv", ("stage", "files", "artefacts"), lines)
+        shown = Table("stage", "files", "artefacts", title=f"{work.settings.run} once more")
+        for line in lines:
+            shown.add_row(*map(str, line))
+        console.print(shown)
+    return {"stages": len(outcomes), "equal": sum(str(one) == "equal" for one in outcomes)}
+
+
+def compare_folders(stage: str, first: Path, second: Path) -> Outcome:
+    """Compares the files of two folders by their bytes; manifests and the report's page hold times."""
+    found = [
+        {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
+        for folder in (first, second)
+    ]
+    every = sorted(path for path in found[0] | found[1] if path.name not in NOT_COMPARED)
+    both = found[0] & found[1]
+    differing = [
+        str(path)
+        for path in every
+        if path not in both or not filecmp.cmp(first / path, second / path, shallow=False)
+    ]
+    return Outcome(stage, len(every), differing)
+
+
+def _source(config: DictConfig) -> Path:
+    given = config.stage.run
+    if not given or not Path(given).is_dir():
+        raise UserError(f"stage.run={given} is no folder of a run: type stage.run=runs/<name>")
+    return Path(given)
+
+
+def _configuration(folder: Path) -> DictConfig:
+    """What the run's last command was configured with; manifests say the rest, stage by stage."""
+    saved = [*folder.glob(f"logs/*/{RESOLVED}"), *folder.glob(RESOLVED)]
+    if not saved:
+        raise UserError(f"{folder} holds no {RESOLVED}: no command of that run has come to its end")
+    config = OmegaConf.load(max(saved, key=lambda path: path.stat().st_mtime_ns))
+    if not isinstance(config, DictConfig):
+        raise UserError(f"the {RESOLVED} of {folder} is damaged")
+    return config
+
+
+def _story(config: DictConfig, folder: Path, order: list[str]) -> dict[str, Artefact]:
+    """The finished stages of the run and those they were made from, in the order of the story."""
+    runs = [folder, *inherited_runs(config)]
+    own = {name: manifest for name in order if (manifest := Manifest.read(folder / name)) is not None}
+    if not own:
+        raise UserError(f"{folder} has no finished stage")
+    story = {name: Artefact(folder / name, manifest) for name, manifest in own.items()}
+    unread = list(story.values())
+    while unread:
+        artefact = unread.pop()
+        for name, fingerprint in artefact.manifest.inputs.items():
+            if name in story:
+                continue
+            before = _scenes(config) if name == "prepare" else find_same(runs, name, fingerprint)
+            if before is None:
+                raise UserError(f"the result of stage={name} that {artefact.folder} was made from is gone")
+            story[name] = before
+            unread.append(before)
+    return {name: story[name] for name in order if name in story}
+
+
+def _scenes(config: DictConfig) -> Artefact | None:
+    folder = Path(config.scenes)
+    manifest = Manifest.read(folder)
+    return Artefact(folder, manifest) if manifest else None
+
+
+def _has_raw(config: DictConfig) -> bool:
+    return not OmegaConf.is_missing(config.dataset, "raw") and Path(config.dataset.raw).is_dir()
+
+
+def _as_recorded(config: DictConfig, manifest: Manifest, work: Work) -> DictConfig:
+    """The configuration that a stage was run with, in the new folder."""
+    made = config.copy()
+    with open_dict(made):
+        for key, value in manifest.config.items():
+            if key != "sources":
+                OmegaConf.update(made, key, value, merge=False, force_add=True)
+        made.run_dir = str(work.folder / "run")
+        made.scenes = str(work.folder / "scenes")
+        made.inherit = None
+        made.logger = work.config.logger
+    return made
+
+
+def _say_versions(first: Manifest, second: Manifest | None) -> None:
+    now: Mapping[str, str] = second.versions if second else {}
+    for name, version in first.versions.items():
+        if is_leader() and now.get(name) != version:
+            console.print(f"[yellow]{name}[/] was {version}, is {now.get(name)}", highlight=False)
+
+
+def _sources(config: DictConfig) -> list[Any]:
+    folder = _source(config)
+    manifests = {path.parent.name: Manifest.read(path.parent) for path in folder.glob(f"*/{MANIFEST}")}
+    return sorted((name, manifest.fingerprint) for name, manifest in manifests.items() if manifest)
+
+
+STAGE = Stage("reproduce", run, sources=_sources)
