@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
@@ -39,6 +40,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("WANDB_DATA_DIR", str(folder))
+        wandb.teardown()  # which reads the environment once
         run(*tiny(), *CAM, "stage.until=cam", "logger=wandb")
         run(*tiny("report"), CAM[-1], "logger=wandb")
         for logger in ("csv", "tensorboard"):
@@ -208,6 +210,10 @@ def test_without_network_the_run_is_kept_offline(
     monkeypatch.setattr(tracking, "SECONDS_TO_OPEN", 1.0)
     monkeypatch.setattr(tracking, "_unreachable", [])
     tracking._say.cache_clear()
+    wandb.teardown()  # which reads the environment once
     run(*tiny(), "stage.until=labels", "logger=wandb")
+    wandb.teardown()
     assert set(runs(RUN)) == {"synthetic_resnet18 prepare", "synthetic_resnet18 labels"}
-    assert capsys.readouterr().out.count(f"to upload later: wandb sync {RUN}/logs/wandb/offline-run-*") == 1
+    said = capsys.readouterr().out
+    assert "127.0.0.1:9" in said
+    assert said.count(f"to upload later: wandb sync {RUN}/logs/wandb/offline-run-*") == 1

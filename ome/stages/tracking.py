@@ -96,12 +96,12 @@ def _open(config: DictConfig, title: str) -> Iterator["Run"]:
             group=settings.group or config.name,
             job_type=config.stage.name,
             name=f"{folder.name} {title}",
-            dir=folder / "logs",
+            dir=(folder / "logs").resolve(),  # wandb's own process may work elsewhere
             config=plain | {"versions": versions()},
             mode=mode,  # type: ignore[arg-type]  # checked by wandb
             reinit="finish_previous",
             settings=wandb.Settings(
-                quiet=True,
+                silent=True,  # what is worth reading is said here
                 console="off",
                 init_timeout=SECONDS_TO_OPEN,
                 finish_timeout=SECONDS_TO_CLOSE,
