@@ -3,10 +3,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench golden clean
+.PHONY: help demo test lint format docs bench golden constraints audit clean
 
 help:  ## Show what can be typed
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.installed  ## Install, then run every stage on a synthetic town
 	$(BIN)/python -m ome.run stage=all dataset=synthetic
@@ -32,6 +32,18 @@ bench: $(VENV)/.installed-dev  ## Measure what the project claims to be fast at
 golden: $(VENV)/.installed-dev  ## Compare with the original implementation's numbers
 	$(BIN)/python scripts/check_golden.py tests/golden
 
+constraints:  ## Write constraints.txt: the newest versions that fit together, in an environment of their own
+	rm -rf $(VENV)-new
+	$(PYTHON) -m venv $(VENV)-new
+	$(VENV)-new/bin/python -m pip install --quiet --editable ".[dev]"
+	{ sed -n '/^#/p' constraints.txt; \
+	  $(VENV)-new/bin/python -m pip freeze --exclude-editable | sed 's/+[^ ;]*//'; } > constraints.new
+	mv constraints.new constraints.txt
+	rm -rf $(VENV)-new
+
+audit: $(VENV)/.installed-dev  ## Ask for known weaknesses of the versions in constraints.txt (needs network)
+	$(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip
+
 clean:  ## Remove runs, prepared scenes and caches (not the virtual environment)
 	rm -rf runs scenes raw build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache
 
@@ -39,10 +51,10 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-$(VENV)/.installed: $(VENV)/bin/python pyproject.toml
-	$(BIN)/python -m pip install --quiet --editable .
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable .
 	touch $@
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(BIN)/python -m pip install --quiet --editable ".[dev]"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
