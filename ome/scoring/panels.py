@@ -87,7 +87,7 @@ def panel_figure(rows: Sequence[PanelRow], names: Sequence[str], colours: Sequen
     for axes, field in zip(grid[0], columns, strict=True):
         axes.set_title(COLUMNS[field], fontsize=9)
     patches = [
-        Patch(facecolor=_unit(colour), edgecolor=GREY, label=f"{_letter(index)}  {name}")
+        Patch(facecolor=_unit(colour), edgecolor=GREY, label=f"{letter_of(index)}  {name}")
         for index, (name, colour) in enumerate(zip(names, colours, strict=True))
     ]
     patches.append(Patch(facecolor="black", edgecolor=GREY, label="no class"))
@@ -209,7 +209,9 @@ def _show_mask(axes: Axes, mask: Mask, colours: Sequence[RGB]) -> None:
             continue
         outline = [withStroke(linewidth=2, foreground="white")]
         for row, column in letter_spots(region):
-            axes.text(column, row, _letter(index), ha="center", va="center", fontsize=8, path_effects=outline)
+            axes.text(
+                column, row, letter_of(index), ha="center", va="center", fontsize=8, path_effects=outline
+            )
 
 
 def _bare(axes: Axes) -> None:
@@ -218,7 +220,8 @@ def _bare(axes: Axes) -> None:
     axes.spines[:].set_color(GREY)
 
 
-def _letter(index: int) -> str:
+def letter_of(index: int) -> str:
+    """What a class is called in a mask: A, B, ..., Z, then its index."""
     letters = string.ascii_uppercase
     return letters[index] if index < len(letters) else str(index)
 
