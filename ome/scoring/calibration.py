@@ -36,11 +36,11 @@ def error_rates(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def merged_levels(counts: NDArray[np.int64], most: int = 12) -> dict[str, tuple[int, int]]:
-    """Right and wrong pixels of each level that occurs, or of equal ranges of levels where more than `most` do.
+    """Right and wrong pixels of each level that occurs, or where these are many, of ranges of levels.
 
     Args:
         counts: A sum of `error_counts`.
-        most: Rows wanted at most.
+        most: Levels, or equal ranges of them, wanted at most.
 
     Returns:
         Right and wrong pixels by level (`255`) or range (`213-233`), the lowest first.

@@ -13,7 +13,7 @@ from ome.scoring.figures import Curve
 WIDTH, HEIGHT = 320, 180
 """Of a line chart in its own units, which are pixels where there is room."""
 
-LEFT, RIGHT, TOP, BOTTOM = 46, 310, 10, 156
+LEFT, RIGHT, TOP, BOTTOM = 50, 310, 10, 156
 """Edges of the field in which lines are drawn."""
 
 MOST_POINTS: Final = 120
@@ -139,7 +139,7 @@ def line_chart(title: str, curves: Mapping[str, Curve], *, percent: bool = False
         for name, (x, y) in points.items()
     ]
     x_ticks = [Tick(place(value, xs, LEFT, RIGHT), f"{value:,g}") for value in xs]
-    y_ticks = [Tick(place(value, ys, BOTTOM, TOP), f"{value:.3g}") for value in ys]
+    y_ticks = [Tick(place(value, ys, BOTTOM, TOP), _short(value)) for value in ys]
     return LineChart(title, lines, x_ticks, y_ticks)
 
 
@@ -162,6 +162,12 @@ def _finite(steps: Sequence[float], values: Sequence[float]) -> NDArray[np.float
     points = points[:, np.isfinite(points).all(axis=0)]
     kept = np.linspace(0, points.shape[1] - 1, min(MOST_POINTS, points.shape[1])).round().astype(int)
     return points[:, kept]
+
+
+def _short(value: float) -> str:
+    """A number in few characters, e.g. `1.5e-4`."""
+    text = f"{value:.3g}"
+    return text if len(text) <= 6 else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _ticks(values: NDArray[np.float64], *, whole: bool) -> NDArray[np.float64]:

@@ -69,7 +69,7 @@ def error_picture(name: str, mask: NDArray[np.uint8], reference: NDArray[np.uint
 
 
 def heat_picture(name: str, image: NDArray[np.uint8], values: NDArray[np.float32]) -> Layer:
-    """Values (H, W) in [0, 1] as heat over the grey image; where they say nothing, the image shows through."""
+    """Values (H, W) in [0, 1] as heat over the grey image, which shows through where they say nothing."""
     grey = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1)
     heat = 255 * colormaps["inferno"](values)[..., :3]
     opacity = np.clip(_OPACITY[0] + values, 0, _OPACITY[1])[..., None]
@@ -114,13 +114,19 @@ def _lettered(picture: Image.Image, legible: int) -> Image.Image:
     """Enlarges a small mask, and puts each class's letter inside its larger parts."""
     mask = np.asarray(picture)
     factor = max(1, legible // max(mask.shape))
-    large = picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.NEAREST)
-    draw, font = ImageDraw.Draw(large), ImageFont.load_default(max(9, max(large.size) // 20))
-    draw.fontmode = "1"  # no shades between the indices of two classes
+    large = np.repeat(np.repeat(mask, factor, axis=0), factor, axis=1)
+    font = ImageFont.load_default(max(9, max(large.shape) // 15))
+    outlines, letters = (Image.new("L", large.shape[::-1]) for _ in range(2))
     for index in np.unique(mask[mask < _WHITE]).tolist():
         region = mask == index
         if region.mean() >= SMALLEST_LETTERED:
             for row, column in letter_spots(region):
-                at = (factor * (column + 0.5), factor * (row + 0.5))
-                draw.text(at, letter_of(index), _BLACK, font, anchor="mm", stroke_width=2, stroke_fill=_WHITE)
-    return large
+                at, text = (factor * (column + 0.5), factor * (row + 0.5)), letter_of(index)
+                ImageDraw.Draw(outlines).text(at, text, 255, font, anchor="mm", stroke_width=2)
+                ImageDraw.Draw(letters).text(at, text, 255, font, anchor="mm")
+    # Drawn apart: the soft edge of a letter would be an index between two classes.
+    large[np.asarray(outlines) > 127] = _WHITE
+    large[np.asarray(letters) > 127] = _BLACK
+    made = Image.fromarray(large)
+    made.putpalette(picture.getpalette() or [])
+    return made

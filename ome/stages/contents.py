@@ -32,10 +32,11 @@ def score_cards(rows: Sequence[Row], ratio_of: RatioOf | None) -> dict[str, str]
     if ratio_of is None:
         return {f"mIoU of {rows[-1].name}": f"{percent(rows[-1].scores.miou)} %"}
     weak, full = ratio_of
+    reached = percent(miou_ratio(scores, weak, full))
     return {
         f"mIoU of {weak}": f"{percent(scores[weak].miou)} %",
         f"mIoU of {full}": f"{percent(scores[full].miou)} %",
-        "of the pixel-supervised mIoU reached from tags alone": f"{percent(miou_ratio(scores, weak, full))} %",
+        "of the pixel-supervised mIoU reached from tags alone": f"{reached} %",
     }
 
 
@@ -52,7 +53,7 @@ def confusions(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [
         {
             "title": f"Confusion of the {row.name}",
-            "note": f"{row.where}; each row is a class of the reference, and says in percent what it was taken for",
+            "note": f"{row.where}; what each class of the reference (row) was taken for, in percent",
             "names": row.scores.names,
             "cells": heat_cells(
                 100 * ratio(row.scores.matrix, row.scores.matrix.sum(axis=1, keepdims=True)),
@@ -87,8 +88,8 @@ def cooccurrence_map(labels: Path) -> dict[str, Any]:
     matrix = np.array([[float(row[name]) for name in names] for row in rows])
     return {
         "title": "Co-occurrence",
-        "note": "Of the tiles that train the classifier and show the row's class, the share that also shows the "
-        "column's.",
+        "note": "Of the tiles that train the classifier and show the row's class, the share that also shows "
+        "the column's.",
         "names": names,
         "cells": heat_cells(matrix, decimals=2),
     }
@@ -122,7 +123,7 @@ def uncertainty(criteria: Mapping[str, NDArray[np.int64]], judged_on: str) -> di
         judged_on: Which tiles were counted.
 
     Returns:
-        Charts of the error rate by level, and in words how full weight differs from less; None without pixels.
+        Charts of the error rate by level, and how full weight differs from less; None without pixels.
     """
     if not criteria or not next(iter(criteria.values())).sum():
         return None
@@ -152,8 +153,8 @@ def ablation(folder: Path) -> dict[str, Any]:
         for chart in _threshold_charts(folder / f"thresholds_{stage}.csv", title)
     ]
     return {
-        "note": f"Pseudo masks that can be made of the same CAMs, in percent, on {rows[0].scored_on}; pixels: the share "
-        "that the variant decides about, which alone is scored.",
+        "note": f"Pseudo masks that can be made of the same CAMs, in percent, on {rows[0].scored_on}; "
+        "pixels: the share that the variant decides about, which alone is scored.",
         "table": table([*header, "pixels"], cells),
         "bars": percent_bars({row.name: row.scores.miou for row in rows}),
         "thresholds": charts,
@@ -194,10 +195,11 @@ def _verdict(counts: NDArray[np.int64]) -> str:
             f"All pixels have the same confidence; {percent(counts[:, 1].sum() / counts.sum())} % are wrong."
         )
     certain, doubtful = float(full[1] / full.sum()), float(less[1] / less.sum())
+    means = "means" if doubtful > certain else "does not mean"
     return (
-        f"Of the pixels with full weight ({percent(full.sum() / counts.sum())} % of all) {percent(certain)} % are "
-        f"wrong, of the others {percent(doubtful)} %: here a low weight "
-        + ("does mean wrong more often." if doubtful > certain else "does not mean wrong more often.")
+        f"Of the pixels with full weight ({percent(full.sum() / counts.sum())} % of all) "
+        f"{percent(certain)} % are wrong, of the others {percent(doubtful)} %: "
+        f"here a low weight {means} an error more often."
     )
 
 

@@ -135,7 +135,8 @@ class Exhibitor:
 
 
 def mixed_tiles(table: TagTable) -> Sequence[Tile]:
-    """The tiles with more than one tag, where there are any: those of a single class have nothing to tell apart."""
+    """The tiles with more than one tag, or all where there are none."""
+    # Tiles of a single class have nothing to tell apart.
     return [tile for tile in table.tiles if table.by_name[tile.name].sum() > 1] or table.tiles
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile, evenly_spaced
+from ome.scoring.tables import percent
 from ome.stages.contents import worst_table
 from ome.stages.exhibits import Exhibit, Exhibitor, mixed_tiles
 from ome.stages.judging import Judged, judge_maps, judge_pseudo_masks, weight_errors, worst
@@ -68,7 +69,7 @@ def _judge_pseudo_masks(
     judged = judge_pseudo_masks(work.inputs["pseudo"], reader, table.tiles)
     made.errors, made.judged_on = {"weight": judged.errors}, f"{len(judged.tiles)} training tiles"
     lowest = worst(judged.tiles, WORST)
-    made.exhibits["worst_tiles"] = [exhibitor.training_tile(one.tile) for one in lowest]
+    made.exhibits["worst_tiles"] = [exhibitor.training_tile(one.tile, _scores(one)) for one in lowest]
     _add_worst(made, "worst_tiles", "Pseudo masks", made.judged_on, lowest)
 
 
@@ -76,7 +77,7 @@ def _judge_maps(made: Gallery, work: Work, reader: SceneReader, title: str, exhi
     folder: Path = exhibitor.segmenters()[title]
     judged = judge_maps(folder, reader, work.config.dataset.tile.size)
     lowest = worst(judged, WORST)
-    made.exhibits["worst_maps"] = [exhibitor.mapped(one.tile) for one in lowest]
+    made.exhibits["worst_maps"] = [exhibitor.mapped(one.tile, _scores(one)) for one in lowest]
     _add_worst(made, "worst_maps", title.capitalize(), f"{len(judged)} windows of the mapped scenes", lowest)
 
 
@@ -84,3 +85,7 @@ def _add_worst(made: Gallery, name: str, title: str, judged_on: str, lowest: Seq
     if lowest:
         note = f"The lowest mIoU among {judged_on}."
         made.worst.append({"title": title, "note": note, "table": worst_table(lowest), "exhibits": name})
+
+
+def _scores(one: Judged) -> str:
+    return f"mIoU {percent(one.scores.miou)} %, OA {percent(one.scores.oa)} %"

@@ -54,7 +54,7 @@ def judge_pseudo_masks(folder: Path, reader: SceneReader, tiles: Sequence[Tile])
 
 
 def judge_maps(folder: Path, reader: SceneReader, size: int) -> list[Judged]:
-    """Scores the class maps of a segmenter's folder in windows of `size` pixels, where there is a reference."""
+    """Scores the class maps in a segmenter's folder by windows of `size` pixels, where a reference is."""
     scenes = [
         scene for scene in mapped_scenes(reader.index) if scene.mask and map_path(folder, scene).exists()
     ]

@@ -72,6 +72,7 @@ def write_page(path: Path, content: Mapping[str, Any]) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["breakable"] = _breakable
     style, script = (
         (files("ome.stages") / _TEMPLATES / name).read_text(encoding="utf-8")
         for name in ("report.css", "report.js")
@@ -84,6 +85,11 @@ def write_page(path: Path, content: Mapping[str, Any]) -> None:
         policy=_policy(style, script),
     )
     write_text(path, page)
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may be broken after each underscore."""
+    return Markup("_<wbr>").join(name.split("_"))
 
 
 def _policy(style: str, script: str) -> str:

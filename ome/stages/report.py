@@ -15,7 +15,6 @@ from ome.scoring.tables import RatioOf, csv_table, markdown_table, score_table
 from ome.stages import contents, gallery, reproduction
 from ome.stages.manifest import Manifest
 from ome.stages.page import MOST_EXHIBITS, encode_exhibits, legend, write_page
-from ome.stages.pictures import draw_pictures
 from ome.stages.scored import Row, read_rows, write_rows
 from ome.stages.seg import TITLES
 from ome.stages.settings import scene_reader
@@ -41,7 +40,7 @@ SECTIONS = {
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Collects the rows of all stages in one table, draws the pictures, and writes the page."""
+    """Collects the rows of all stages in one table, and writes the page."""
     if not is_leader():
         return {}
     if not 0 <= work.settings.tiles <= MOST_EXHIBITS:
@@ -54,10 +53,9 @@ def run(work: Work) -> dict[str, Any]:
         scores = {row.name: row.scores for row in rows}
         write_csv(work.folder / "results.csv", *csv_table(scores, ratio_of=_ratio(rows)))
         write_text(work.folder / "results.md", markdown_table(scores, ratio_of=_ratio(rows)))
-    pictures = draw_pictures(work, reader, rows)
     shown = gallery.collect(work, reader)
     write_page(work.folder / PAGE, _content(work, index, rows, shown))
-    return {"rows": len(rows), "pictures": len(pictures)}
+    return {"rows": len(rows), **{name: len(group) for name, group in shown.exhibits.items()}}
 
 
 def show(config: DictConfig) -> None:
@@ -150,7 +148,7 @@ def _facts(work: Work, index: SceneIndex, found: Mapping[str, Manifest]) -> dict
     dataset = work.config.dataset
     splits = {name: len(index.split(name)) for name in ("train", "val", "test")}
     scenes = ", ".join(f"{number} {name}" for name, number in splits.items() if number)
-    facts = {
+    return {
         "dataset": f"{dataset.name}, bands {dataset.bands}, reference {dataset.reference}",
         "scenes": scenes,
         "classes": ", ".join(index.palette.names),
@@ -160,7 +158,6 @@ def _facts(work: Work, index: SceneIndex, found: Mapping[str, Manifest]) -> dict
         "stages": ", ".join(found),
         "finished": f"{reproduction.finished(work.inputs):%Y-%m-%d %H:%M} UTC",
     }
-    return facts
 
 
 STAGE = Stage(
