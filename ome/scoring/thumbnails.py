@@ -14,8 +14,8 @@ from PIL import Image, ImageDraw, ImageFont
 from ome.ignore import IGNORE
 from ome.scoring.panels import RGB, SMALLEST_LETTERED, letter_of, letter_spots
 
-SIDES: Final = (384, 288, 216, 160, 120, 90, 64, 48, 32)
-"""Pixels of a picture's longer side: the first of them with which it is small enough."""
+SIDES: Final = 384, 32
+"""Most and least pixels of a picture's longer side."""
 
 LEGIBLE: Final = 256
 """Masks smaller than this are enlarged before they are lettered."""
@@ -82,23 +82,28 @@ def encode(layer: Layer, most: int) -> str:
     Args:
         layer: What to encode.
         most: Bytes that the address may have; the picture is made smaller until it has no more, or until
-            its longer side is the last of `SIDES`.
+            its longer side is the least of `SIDES`.
     """
-    address = ""
-    for side in SIDES:
-        picture = layer.picture
-        if picture.mode == "RGB":
-            made, kind = _thinned(picture, side, Image.Resampling.BOX), "webp"
-        else:
-            made, kind = _thinned(picture, side, Image.Resampling.NEAREST), "png"
-        if picture.mode == "P":
-            made = _lettered(made, min(side, LEGIBLE))
-        stream = io.BytesIO()
-        made.save(stream, kind, **({"quality": 80} if kind == "webp" else {"optimize": True}))
-        address = f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+    address, side = "", SIDES[0]
+    while side >= SIDES[1]:
+        address = _encoded(layer.picture, side)
         if len(address) <= most:
             break
+        # Bytes go with the area, or with less.
+        side = min(side - 1, int(side * (most / len(address)) ** 0.5))
     return address
+
+
+def _encoded(picture: Image.Image, side: int) -> str:
+    if picture.mode == "RGB":
+        made, kind = _thinned(picture, side, Image.Resampling.BOX), "webp"
+    else:
+        made, kind = _thinned(picture, side, Image.Resampling.NEAREST), "png"
+    if picture.mode == "P":
+        made = _lettered(made, min(side, LEGIBLE))
+    stream = io.BytesIO()
+    made.save(stream, kind)
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
 def _thinned(picture: Image.Image, side: int, how: Image.Resampling) -> Image.Image:
