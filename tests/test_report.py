@@ -18,7 +18,7 @@ from ome.stages.manifest import Manifest
 from ome.stages.page import MOST_BYTES, MOST_EXHIBITS, encode_exhibits, legend, write_page
 from ome.stages.report import SECTIONS
 from ome.stages.reproduction import commands, recorded, version_rows
-from tests.browser import browser, complaints  # noqa: F401 - a fixture
+from tests.browser import complaints
 from tests.conftest import compose_config
 
 if TYPE_CHECKING:
@@ -122,14 +122,11 @@ def test_errors_by_weight_are_told_in_words() -> None:
 
 def content(**given: Any) -> dict[str, Any]:  # noqa: ANN401
     """What the template names, with as little as can be there."""
-    nothing = {"header": [], "rows": []}
     empty = {"facts": {}, "scores": None, "scored_on": "", "cards": {}, "class_bars": {}, "confusions": []}
     empty |= {"tags": [], "legend": [], "exhibits": {"tiles": []}, "uncertainty": None, "worst": []}
     empty |= {"ablation": None, "trainings": {}, "times": [], "commands": [], "versions": {}, "settings": {}}
     cooccurrence = {"title": "", "note": "", "names": [], "cells": []}
-    return (
-        empty | {"title": "t", "sections": SECTIONS, "cooccurrence": cooccurrence, "table": nothing} | given
-    )
+    return empty | {"title": "t", "sections": SECTIONS, "cooccurrence": cooccurrence} | given
 
 
 def exhibits(number: int, layers: int) -> list[Exhibit]:
@@ -149,7 +146,7 @@ def test_the_page_stays_below_its_bound_with_the_most_it_may_show(tmp_path: Path
 
 def test_names_cannot_become_markup_and_the_page_cannot_load_anything(
     tmp_path: Path,
-    browser: "Chrome",  # noqa: F811
+    browser: "Chrome",
 ) -> None:
     shown = encode_exhibits({"tiles": exhibits(1, 2)})
     shown["tiles"][0] |= {"title": HOSTILE, "note": HOSTILE, "left": HOSTILE}
@@ -200,6 +197,7 @@ def test_commands_are_those_typed_each_once(tmp_path: Path) -> None:
 
 def test_what_a_stage_recorded_wins_over_what_is_configured_now() -> None:
     config = compose_config(["backbone=resnet50", "seed=9"])
+    trained = {"seed": 3, "backbone": {"name": "resnet18"}}
     made = {
         "labels": Manifest("labels", "", {"stage": {}}, {}, versions={"torch": "1", "numpy": "2"}),
         "cam": Manifest(
