@@ -137,11 +137,11 @@ def exhibits(number: int, layers: int) -> list[Exhibit]:
 
 
 def test_the_page_stays_below_its_bound_with_the_most_it_may_show(tmp_path: Path) -> None:
-    shown = encode_exhibits({"tiles": exhibits(MOST_EXHIBITS, 1), "maps": exhibits(MOST_EXHIBITS, 1)})
+    shown = encode_exhibits({"tiles": exhibits(MOST_EXHIBITS, 1), "maps": exhibits(4, 1)})
     sections = {name: SECTIONS[name] for name in ("scores", "tags", "tiles", "maps", "time", "again")}
     write_page(tmp_path / "page.html", content(exhibits=shown, sections=sections))
     size = (tmp_path / "page.html").stat().st_size
-    assert 0.4 * MOST_BYTES < size < MOST_BYTES
+    assert 0.5 * MOST_BYTES < size < MOST_BYTES
 
 
 def test_names_cannot_become_markup_and_the_page_cannot_load_anything(
@@ -200,13 +200,7 @@ def test_what_a_stage_recorded_wins_over_what_is_configured_now() -> None:
     trained = {"seed": 3, "backbone": {"name": "resnet18"}}
     made = {
         "labels": Manifest("labels", "", {"stage": {}}, {}, versions={"torch": "1", "numpy": "2"}),
-        "cam": Manifest(
-            "cam",
-            "",
-            {"seed": 3, "backbone": {"name": "resnet18"}},
-            {},
-            versions={"torch": "1", "numpy": "3"},
-        ),
+        "cam": Manifest("cam", "", trained, {}, versions={"torch": "1", "numpy": "3"}),
     }
     assert [recorded(made, config, key) for key in ("seed", "backbone.name")] == [3, "resnet18"]
     assert [recorded({}, config, key) for key in ("seed", "backbone.name")] == [9, "resnet50"]

@@ -4,7 +4,6 @@ import math
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -13,8 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
-
-from ome.scoring.figures import save_figure
 
 RGB = tuple[int, int, int]
 Mask = NDArray[np.uint8]
@@ -130,22 +127,6 @@ def cam_panel_figure(
         bar = figure.colorbar(heat, ax=list(grid), shrink=0.85, pad=0.01, aspect=16)
         bar.ax.tick_params(labelsize=7)
     return figure
-
-
-def save_panel(path: Path, rows: Sequence[PanelRow], names: Sequence[str], colours: Sequence[RGB]) -> None:
-    """Writes `panel_figure` as PNG."""
-    save_figure(path, panel_figure(rows, names, colours))
-
-
-def save_cam_panel(
-    path: Path,
-    image: NDArray[np.uint8],
-    maps: NDArray[np.float32],
-    tags: NDArray[np.uint8],
-    names: Sequence[str],
-) -> None:
-    """Writes `cam_panel_figure` as PNG."""
-    save_figure(path, cam_panel_figure(image, maps, tags, names))
 
 
 def letter_spots(region: NDArray[np.bool_]) -> list[tuple[int, int]]:
