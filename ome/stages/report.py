@@ -1,6 +1,7 @@
 """Everything that is there -> one table on the terminal, and one page with charts and pictures."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -121,7 +122,7 @@ def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gall
         "ablation": contents.ablation(work.inputs["ablation"]) if "ablation" in work.inputs else None,
         "trainings": contents.trainings(work.inputs),
         "times": duration_bars({name: made.seconds for name, made in found.items()}),
-        "commands": reproduction.commands(work.logs.parent.parent),
+        "commands": reproduction.commands(*_runs(work.config)),
         "versions": reproduction.version_rows(found),
         "settings": reproduction.settings_rows(found),
     }
@@ -137,6 +138,11 @@ def _sections(content: Mapping[str, Any]) -> dict[str, str]:
         **{name: not content[name] for name in ("uncertainty", "worst", "ablation")},
     }
     return {name: title for name, title in SECTIONS.items() if not empty.get(name)}
+
+
+def _runs(config: DictConfig) -> list[Path]:
+    """The run's folder, and before it that of the run whose stages it reads."""
+    return [Path(folder) for folder in (config.inherit, config.run_dir) if folder]
 
 
 def _facts(work: Work, index: SceneIndex, found: Mapping[str, Manifest]) -> dict[str, str]:

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from ome.stages.manifest import NAME, Manifest
 
 MOST_COMMANDS = 50
+"""Command lines shown, the last ones."""
 
 
 def recorded(manifests: Mapping[str, Manifest], config: DictConfig, key: str) -> Any:  # noqa: ANN401 - any setting
@@ -27,15 +28,17 @@ def recorded(manifests: Mapping[str, Manifest], config: DictConfig, key: str) ->
     return OmegaConf.select(config, key)
 
 
-def commands(run: Path) -> list[str]:
-    """The command lines that were run in a run's folder, in order, each once: where it was run last.
+def commands(*runs: Path) -> list[str]:
+    """The command lines that were run in the folders of some runs, each once: where it was last.
 
     Args:
-        run: The run's folder; Hydra leaves the overrides of each command there.
+        runs: Folders of runs, in which Hydra left the overrides of each command.
     """
+    places = ("logs/*/config/overrides.yaml", "config/overrides.yaml")
     typed = [
         OmegaConf.to_container(OmegaConf.load(path))
-        for path in sorted([*run.glob("logs/*/config/overrides.yaml"), *run.glob("config/overrides.yaml")])
+        for run in runs
+        for path in sorted(found for place in places for found in run.glob(place))
     ]
     lines = [shlex.join(["python", "-m", "ome.run", *map(str, overrides or [])]) for overrides in typed]
     last_first = list(dict.fromkeys(reversed(lines)))
