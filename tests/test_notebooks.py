@@ -27,7 +27,7 @@ def test_notebooks_run_and_show_their_pictures(tmp_path: Path) -> None:
         together.cells.append(nbformat.v4.new_code_cell("%reset -f", metadata={"name": name}))
         together.cells += nbformat.read(FOLDER / f"{name}.ipynb", as_version=4).cells
     nbclient.NotebookClient(
-        together, timeout=120, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        together, timeout=300, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
     shown = dict.fromkeys(PICTURES, 0)
     printed = dict.fromkeys(PICTURES, "")
