@@ -12,6 +12,7 @@ from ome.data.tiles import Tile, evenly_spaced, tile_scene
 from ome.files import read_csv
 from ome.geo.raster import read_class_map
 from ome.ignore import IGNORE
+from ome.progress import track
 from ome.scoring.calibration import LEVELS, error_counts
 from ome.scoring.confusion import Scores, confusion_matrix
 from ome.stages.pseudo import read_pseudo_label
@@ -46,7 +47,8 @@ def judge_pseudo_masks(folder: Path, reader: SceneReader, tiles: Sequence[Tile])
     """Scores the pseudo masks in a folder, tile by tile, where there is a reference."""
     judged: list[Judged] = []
     errors = np.zeros((LEVELS, 2), dtype=np.int64)
-    for tile in evenly_spaced([tile for tile in tiles if reader.has_mask(tile.scene)], JUDGED):
+    chosen = evenly_spaced([tile for tile in tiles if reader.has_mask(tile.scene)], JUDGED)
+    for tile in track(chosen, "scores of single tiles", len(chosen)):
         (mask, weight), reference = read_pseudo_label(folder, tile), reader.mask(tile)
         errors += error_counts(weight, mask, reference)
         judged += _judged(tile, mask, reference, reader)
@@ -63,7 +65,7 @@ def judge_maps(folder: Path, reader: SceneReader, size: int) -> list[Judged]:
     ]
     chosen = evenly_spaced(windows, JUDGED)
     judged: list[Judged] = []
-    for scene in scenes:
+    for scene in track(scenes, "scores of windows: scenes", len(scenes)):
         own = [tile for tile in chosen if tile.scene == scene.name]
         if own:
             predicted = read_class_map(map_path(folder, scene))

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ome.files import write_text
+from ome.progress import track
 from ome.scoring import charts
 from ome.scoring.panels import RGB, letter_of
 from ome.scoring.thumbnails import encode
@@ -52,7 +53,8 @@ def encode_exhibits(groups: Mapping[str, Sequence[Exhibit]]) -> dict[str, list[d
     exhibits = [exhibit for group in groups.values() for exhibit in group]
     number = sum(len(exhibit.layers) for exhibit in exhibits)
     most = MOST_PICTURE_BYTES // max(number, 1)
-    return {name: [_encoded(exhibit, most) for exhibit in group] for name, group in groups.items()}
+    encoded = (_encoded(exhibit, most) for exhibit in track(exhibits, "pictures of the page", len(exhibits)))
+    return {name: [next(encoded) for _ in group] for name, group in groups.items()}
 
 
 def write_page(path: Path, content: Mapping[str, Any]) -> None:
