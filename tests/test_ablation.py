@@ -17,6 +17,7 @@ from ome.scoring.ablation_figures import bars_figure, calibration_figure, thresh
 from ome.scoring.confusion import confusion_matrix
 from ome.scoring.thresholds import ThresholdCurves, threshold_counts
 from ome.stages.all import STAGES, run_stages, selected_stages
+from ome.stages.judging import judge_pseudo_masks, weight_errors
 from ome.stages.pseudo import mask_path
 from ome.stages.scored import read_rows
 from ome.stages.settings import settings_of
@@ -142,6 +143,28 @@ def test_kept_pixels_thresholds_and_errors_equal_those_of_the_files(finished: Pa
         found = (cams[:, names.index(row["class"])] >= np.float32(row["threshold"])) & counted
         iou = 100 * (own & found).sum() / (own | found).sum()
         assert float(row["IoU"]) == pytest.approx(iou, abs=0.006)
+
+
+def test_the_report_shows_the_variants_of_a_run_that_went_no_further(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(finished)
+    run_stages(compose_config(tiny("report")), tiny("report"))
+    page = (RUN / "report/report.html").read_text()
+    for row in read_csv(RUN / "ablation/ablation.csv"):
+        assert all(f"<td>{text}</td>" in page for text in list(row.values())[1:])
+    # Errors by weight are those of the ablation, which counted the same pixels as the pseudo masks' files.
+    errors = weight_errors(RUN / "ablation", "cam")["weight"]
+    reader = SceneReader(SceneIndex.read(finished / "scenes/synthetic_rgb_full"))
+    tiles = (
+        TagTable.read(RUN / "labels/tags.csv", reader.index.palette.names).select("train", tagged=True).tiles
+    )
+    own = judge_pseudo_masks(RUN / "pseudo", reader, tiles).errors
+    np.testing.assert_array_equal(errors.sum(axis=1), own.sum(axis=1))
+    np.testing.assert_allclose(errors, own, atol=0.0001 * own.sum())
+    assert f"<td>{100 * own[255, 1] / own[255].sum():.1f} % (" in page
+    assert 'id="ablation"' in page
+    assert 'id="maps"' not in page
 
 
 def test_the_stage_pseudo_ignores_what_the_background_wins(

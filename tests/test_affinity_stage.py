@@ -112,8 +112,8 @@ def test_an_interrupted_walk_goes_on_and_is_read(classified: Path, monkeypatch: 
     results = json.loads((classified / RUN / "report/results.json").read_text())
     assert list(results) == ["CAM", "CAM + random walk", "pseudo mask"]
     page = (classified / RUN / "report/report.html").read_text()
-    assert page.count("<h2>Class activation maps of 2_1") == 2
-    assert page.count("<h2>Class activation maps after the random walk of 2_1") == 2
+    walked = page.count(" after the random walk of 2_1")
+    assert 0 < 2 * walked == page.count('alt="CAM of ')
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,8 @@ from ome.scoring.figures import (
     confusion_figure,
     cooccurrence_figure,
     curves_figure,
-    save_confusion,
     save_cooccurrence,
-    save_curves,
+    save_figure,
     save_tag_counts,
     tag_counts_figure,
 )
@@ -21,8 +20,6 @@ from ome.scoring.panels import (
     cam_panel_figure,
     letter_spots,
     panel_figure,
-    save_cam_panel,
-    save_panel,
 )
 
 NAMES = ("impervious surface", "building", "car")
@@ -121,11 +118,13 @@ def test_cams_are_shown_for_present_classes_only() -> None:
 
 def write_all(folder: Path) -> None:
     save_cooccurrence(folder / "cooccurrence.png", MATRIX, NAMES)
-    save_confusion(folder / "confusion.png", np.eye(3, dtype=np.int64), NAMES)
+    save_figure(folder / "confusion.png", confusion_figure(np.eye(3, dtype=np.int64), NAMES))
     save_tag_counts(folder / "tags.png", NAMES, TILES, DROPPED)
-    save_curves(folder / "curves.png", CURVES)
-    save_panel(folder / "panel.png", [PanelRow("a", tile(), halves(), weight=tile()[..., 0])], NAMES, COLOURS)
-    save_cam_panel(folder / "cam.png", tile(), np.zeros((3, 64, 64), np.float32), np.array([1, 0, 1]), NAMES)
+    save_figure(folder / "curves.png", curves_figure(CURVES))
+    rows = [PanelRow("a", tile(), halves(), weight=tile()[..., 0])]
+    save_figure(folder / "panel.png", panel_figure(rows, NAMES, COLOURS))
+    cams = np.zeros((3, 64, 64), np.float32)
+    save_figure(folder / "cam.png", cam_panel_figure(tile(), cams, np.array([1, 0, 1]), NAMES))
 
 
 def test_figures_have_the_same_bytes_every_time_and_leave_nothing_else(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+import numpy as np
 import pytest
 
 from ome.data.scenes import SceneIndex, SceneReader
@@ -15,8 +18,13 @@ from ome.data.tags import TagTable
 from ome.files import read_csv
 from ome.geo.raster import read_class_map, read_png
 from ome.stages.all import run_stages
+from ome.stages.pseudo import mask_path
 from ome.stages.reproduce import compare_folders
+from tests.browser import complaints, show_as
 from tests.conftest import command, compose_config, run_process, tiny
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
 
 RUN = Path("runs/synthetic_resnet18")
 OMP = {"OMP_NUM_THREADS": "1"}
@@ -45,12 +53,99 @@ def test_the_run_ends_with_a_table_and_a_report(finished: Path) -> None:
         assert score in output
     page = (finished / RUN / "report/report.html").read_text()
     assert page.count("data:image/png;base64,") >= 8
-    assert "seed 0\n" in page
     assert "5_Labels_all.zip  " in page
     assert "http" not in page.replace("http-equiv", "")
+    assert "python -m ome.run stage=all dataset=synthetic" in page
     matrix = results(finished)["weak segmentation"]["matrix"]  # type: ignore[index]
     assert sum(map(sum, matrix)) <= 256 * 256
     assert sum(map(sum, matrix)) > 0.9 * 256 * 256  # clutter alone is left out
+
+
+def open_page(browser: "Chrome", folder: Path) -> None:
+    browser.get((folder / RUN / "report/report.html").resolve().as_uri())
+
+
+def texts(browser: "Chrome", selector: str) -> list[str]:
+    return [
+        element.get_attribute("textContent") for element in browser.find_elements("css selector", selector)
+    ]
+
+
+def test_the_page_shows_the_scores_and_the_worst_tiles(finished: Path, browser: "Chrome") -> None:
+    open_page(browser, finished)
+    assert complaints(browser) == []
+    rows = read_csv(finished / RUN / "report/results.csv")
+    table = texts(browser, "#scores ~ .scroll .plain:first-child td")[: len(rows[:-1]) * (len(rows[0]) - 1)]
+    assert table == [text for row in rows[:-1] for text in list(row.values())[1:]]
+    assert f"{rows[-1]['mIoU']} %" in texts(browser, ".card b")
+    index = SceneIndex.read(finished / "scenes/synthetic_rgb_full")
+    reader, names = SceneReader(index), index.palette.names
+    scores = {}
+    for tile in TagTable.read(finished / RUN / "labels/tags.csv", names).select("train", tagged=True).tiles:
+        mask, reference = read_png(mask_path(finished / RUN / "pseudo", "masks", tile)), reader.mask(tile)
+        pairs = [(mask[reference != 255] == k, reference[reference != 255] == k) for k in range(len(names))]
+        ious = [(a & b).sum() / (a | b).sum() for a, b in pairs if (a | b).any()]
+        scores[tile.name] = 100 * float(np.mean(ious))
+    worst = sorted(scores, key=lambda name: (scores[name], name))[:3]
+    shown = texts(browser, "#worst ~ .scroll th[scope=row]")[:3]
+    assert shown == worst
+    told = texts(browser, "#worst ~ .scroll td:nth-child(2)")[:3]
+    assert told == [f"{scores[name]:.2f}" for name in worst]
+
+
+def test_pictures_are_compared_by_mouse_keys_and_choice(finished: Path, browser: "Chrome") -> None:
+    from selenium.webdriver import ActionChains, Keys  # noqa: PLC0415 - skipped where it is not installed
+    from selenium.webdriver.support.ui import Select  # noqa: PLC0415
+
+    open_page(browser, finished)
+    show_as(browser, 1200, 800)
+    first = browser.find_element("css selector", ".exhibit")
+    over, under, slider = (first.find_element("css selector", name) for name in (".over", ".under", "input"))
+    layers = {
+        picture.get_attribute("alt").rpartition(" of ")[0]: picture.get_attribute("src")
+        for picture in first.find_elements("css selector", ".layers img")
+    }
+    assert over.get_attribute("src") == layers["reference"]
+    assert under.get_attribute("src") == layers["pseudo mask (round 1)"]
+    assert over.value_of_css_property("clip-path") == "inset(0px 0px 0px 50%)"
+    for key, percent in ((Keys.ARROW_LEFT, 49), (Keys.ARROW_LEFT, 48), (Keys.HOME, 0), (Keys.END, 100)):
+        slider.send_keys(key)
+        assert over.value_of_css_property("clip-path") == f"inset(0px 0px 0px {percent}%)"
+    stack = first.find_element("css selector", ".stack")
+    third = -stack.size["width"] // 6
+    ActionChains(browser).move_to_element(stack).click_and_hold().move_by_offset(
+        third, 40
+    ).release().perform()
+    assert int(slider.get_attribute("value")) == pytest.approx(33, abs=1)
+    ActionChains(browser).move_by_offset(-third, 0).perform()  # let go: the divider stays
+    divider = first.find_element("css selector", ".divider").rect
+    assert divider["x"] + 1.5 == pytest.approx(stack.rect["x"] + stack.rect["width"] / 3, abs=4)
+    for select, picture, name in zip(
+        first.find_elements("css selector", "select"), (under, over), ("image", "weight"), strict=True
+    ):
+        Select(select).select_by_visible_text(name)
+        assert (picture.get_attribute("src"), picture.get_attribute("alt")) == (layers[name], name)
+    assert complaints(browser) == []
+
+
+def test_the_page_fits_a_phone_in_light_and_dark(finished: Path, browser: "Chrome") -> None:
+    open_page(browser, finished)
+    lightness = {}
+    for dark in (False, True):
+        show_as(browser, 360, 740, dark=dark, touch=True)
+        assert browser.execute_script("return document.documentElement.scrollWidth") == 360
+        body = browser.find_element("css selector", "body")
+        for kind in ("background-color", "color"):
+            channels = re.findall(r"\d+", body.value_of_css_property(kind))[:3]
+            lightness[dark, kind] = sum(map(int, channels)) / 3
+        # What stands out to the right can be scrolled to in its own frame, and read as text.
+        for frame in browser.find_elements("css selector", ".scroll"):
+            assert frame.rect["x"] + frame.rect["width"] <= 360
+    assert lightness[False, "background-color"] > 170 + lightness[False, "color"]
+    assert lightness[True, "background-color"] < lightness[True, "color"] - 170
+    legend = texts(browser, "#tiles ~ .key li")[:6]
+    names = list(SceneIndex.read(finished / "scenes/synthetic_rgb_full").palette.names)
+    assert legend == [f"{letter}{name}" for letter, name in zip("ABCDE", names, strict=True)] + ["no class"]
 
 
 def test_pseudo_masks_hold_tagged_classes_and_fit_their_tiles(finished: Path) -> None:

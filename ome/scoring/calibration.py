@@ -35,6 +35,27 @@ def error_rates(counts: NDArray[np.int64]) -> NDArray[np.float64]:
     return ratio(counts[:, 1], counts.sum(axis=1))
 
 
+def merged_levels(counts: NDArray[np.int64], most: int = 12) -> dict[str, tuple[int, int]]:
+    """Right and wrong pixels of each level that occurs, or where these are many, of ranges of levels.
+
+    Args:
+        counts: A sum of `error_counts`.
+        most: Levels, or equal ranges of them, wanted at most.
+
+    Returns:
+        Right and wrong pixels by level (`255`) or range (`213-233`), the lowest first.
+    """
+    levels = np.flatnonzero(counts.sum(axis=1))
+    if len(levels) <= most:
+        return {str(level): (int(counts[level, 0]), int(counts[level, 1])) for level in levels}
+    merged = {}
+    for part in np.array_split(np.arange(LEVELS), most):
+        right, wrong = counts[part].sum(axis=0).tolist()
+        if right + wrong:
+            merged[f"{part[0]}-{part[-1]}"] = (right, wrong)
+    return merged
+
+
 def calibration_table(criteria: Mapping[str, NDArray[np.int64]]) -> tuple[list[str], list[list[str]]]:
     """Header and one row for each criterion and level that occurs, for `ome.files.write_csv`.
 

@@ -161,11 +161,6 @@ def save_cooccurrence(path: Path, matrix: NDArray[np.float64], names: Sequence[s
     save_figure(path, cooccurrence_figure(matrix, names))
 
 
-def save_confusion(path: Path, matrix: NDArray[np.int64], names: Sequence[str]) -> None:
-    """Writes `confusion_figure` as PNG."""
-    save_figure(path, confusion_figure(matrix, names))
-
-
 def save_tag_counts(
     path: Path, names: Sequence[str], tiles: Mapping[str, int], dropped: Mapping[str, int]
 ) -> None:
@@ -176,11 +171,6 @@ def save_tag_counts(
 def save_spreads(path: Path, bars: Mapping[str, Spread], label: str) -> None:
     """Writes `spreads_figure` as PNG."""
     save_figure(path, spreads_figure(bars, label))
-
-
-def save_curves(path: Path, curves: Mapping[str, Curve]) -> None:
-    """Writes `curves_figure` as PNG."""
-    save_figure(path, curves_figure(curves))
 
 
 def _heat_map(values: NDArray[Any], names: Sequence[str], *, decimals: int, maximum: float = 1) -> Figure:

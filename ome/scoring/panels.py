@@ -4,7 +4,6 @@ import math
 import string
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -13,8 +12,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
-
-from ome.scoring.figures import save_figure
 
 RGB = tuple[int, int, int]
 Mask = NDArray[np.uint8]
@@ -87,7 +84,7 @@ def panel_figure(rows: Sequence[PanelRow], names: Sequence[str], colours: Sequen
     for axes, field in zip(grid[0], columns, strict=True):
         axes.set_title(COLUMNS[field], fontsize=9)
     patches = [
-        Patch(facecolor=_unit(colour), edgecolor=GREY, label=f"{_letter(index)}  {name}")
+        Patch(facecolor=_unit(colour), edgecolor=GREY, label=f"{letter_of(index)}  {name}")
         for index, (name, colour) in enumerate(zip(names, colours, strict=True))
     ]
     patches.append(Patch(facecolor="black", edgecolor=GREY, label="no class"))
@@ -130,22 +127,6 @@ def cam_panel_figure(
         bar = figure.colorbar(heat, ax=list(grid), shrink=0.85, pad=0.01, aspect=16)
         bar.ax.tick_params(labelsize=7)
     return figure
-
-
-def save_panel(path: Path, rows: Sequence[PanelRow], names: Sequence[str], colours: Sequence[RGB]) -> None:
-    """Writes `panel_figure` as PNG."""
-    save_figure(path, panel_figure(rows, names, colours))
-
-
-def save_cam_panel(
-    path: Path,
-    image: NDArray[np.uint8],
-    maps: NDArray[np.float32],
-    tags: NDArray[np.uint8],
-    names: Sequence[str],
-) -> None:
-    """Writes `cam_panel_figure` as PNG."""
-    save_figure(path, cam_panel_figure(image, maps, tags, names))
 
 
 def letter_spots(region: NDArray[np.bool_]) -> list[tuple[int, int]]:
@@ -209,7 +190,9 @@ def _show_mask(axes: Axes, mask: Mask, colours: Sequence[RGB]) -> None:
             continue
         outline = [withStroke(linewidth=2, foreground="white")]
         for row, column in letter_spots(region):
-            axes.text(column, row, _letter(index), ha="center", va="center", fontsize=8, path_effects=outline)
+            axes.text(
+                column, row, letter_of(index), ha="center", va="center", fontsize=8, path_effects=outline
+            )
 
 
 def _bare(axes: Axes) -> None:
@@ -218,7 +201,8 @@ def _bare(axes: Axes) -> None:
     axes.spines[:].set_color(GREY)
 
 
-def _letter(index: int) -> str:
+def letter_of(index: int) -> str:
+    """What a class is called in a mask: A, B, ..., Z, then its index."""
     letters = string.ascii_uppercase
     return letters[index] if index < len(letters) else str(index)
 

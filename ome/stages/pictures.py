@@ -1,4 +1,4 @@
-"""The report's pictures: what people would rather see than read."""
+"""Panels as files, for papers and for W&B: what the page shows to be moved and compared, side by side."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,115 +8,72 @@ from numpy.typing import NDArray
 
 from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import Scene, SceneReader
-from ome.data.tags import TagTable
 from ome.data.tiles import Tile, evenly_spaced
-from ome.files import read_csv
 from ome.geo.raster import read_class_map, read_png
-from ome.scoring.figures import save_confusion, save_curves
-from ome.scoring.panels import PanelRow, save_cam_panel, save_panel
+from ome.scoring.figures import save_figure
+from ome.scoring.panels import PanelRow, cam_panel_figure, panel_figure
+from ome.stages.exhibits import mixed_tiles
 from ome.stages.labels import read_tag_table
 from ome.stages.pseudo import mask_path
-from ome.stages.scored import Row
 from ome.stages.seg import TITLES
 from ome.stages.segmenting import map_path, mapped_scenes
 from ome.stages.stage import Work
-
-CAM_TITLES = {"cam": "Class activation maps", "affinity": "Class activation maps after the random walk"}
 
 LARGEST_SCENE = 512
 """Pixels of a scene's longer side in a panel; larger scenes are thinned out."""
 
 
-def draw_pictures(work: Work, reader: SceneReader, rows: Sequence[Row]) -> dict[str, Path]:
-    """Draws what the finished stages have to show.
-
-    Args:
-        work: Its inputs are the finished stages; the pictures are written to `work.folder`.
-        reader: Reads images and references.
-        rows: The scores; the confusion of the last segmenter with weak labels is drawn.
-
-    Returns:
-        The pictures' files by title, in the order of the story.
-    """
-    labels = work.inputs["labels"]
-    drawn = {
-        "Tags: tiles that show a class, and tiles dropped by the filter": labels / "tags.png",
-        "Co-occurrence of classes in the tiles that train the classifier": labels / "cooccurrence.png",
-    }
-    table = read_tag_table(labels, reader.index).select("train", tagged=True)
-    # Tiles of a single class have nothing to tell apart.
-    mixed = [tile for tile in table.tiles if table.by_name[tile.name].sum() > 1]
-    tiles = evenly_spaced(mixed or table.tiles, work.settings.tiles)
-    for stage, title in CAM_TITLES.items():
+def draw_pictures(work: Work, reader: SceneReader) -> None:
+    """Draws panels of some tiles and maps into `work.folder`, as far as stages have finished."""
+    table = read_tag_table(work.inputs["labels"], reader.index).select("train", tagged=True)
+    tiles = evenly_spaced(mixed_tiles(table), work.settings.tiles)
+    if not tiles:
+        return
+    for stage in ("cam", "affinity"):
         if stage in work.inputs and (work.inputs[stage] / "cams").is_dir():
-            drawn |= _draw_cams(work, reader, table, tiles, stage, title)
+            for tile in tiles:
+                cams = read_cams(cam_path(work.inputs[stage] / "cams", tile), len(table.names))
+                figure = cam_panel_figure(reader.display(tile), cams, table.by_name[tile.name], table.names)
+                save_figure(work.folder / stage / f"{tile.name}.png", figure)
     if "pseudo" in work.inputs:
-        drawn["Pseudo masks and weights"] = _draw_pseudo_masks(work, reader, tiles)
+        _draw(work, reader, "pseudo_masks", [_tile_row(work, reader, tile) for tile in tiles])
     if "seg" in work.inputs:
-        drawn |= _draw_predictions(work, reader)
-    weak = [row for row in rows if row.name.startswith(TITLES["weak"])]
-    if weak:
-        path = work.folder / "confusion.png"
-        save_confusion(path, weak[-1].scores.matrix, reader.index.palette.names)
-        drawn[f"Confusion of {weak[-1].name}"] = path
-    return drawn | _draw_histories(work)
+        _draw_maps(work, reader)
 
 
-def _reference(reader: SceneReader, tile: Tile) -> NDArray[np.uint8] | None:
-    return reader.mask(tile) if reader.has_mask(tile.scene) else None
-
-
-def _draw_cams(
-    work: Work, reader: SceneReader, table: TagTable, tiles: Sequence[Tile], stage: str, title: str
-) -> dict[str, Path]:
-    names = reader.index.palette.names
-    drawn = {}
-    for tile in tiles:
-        path = work.folder / stage / f"{tile.name}.png"
-        cams = read_cams(cam_path(work.inputs[stage] / "cams", tile), len(names))
-        save_cam_panel(path, reader.display(tile), cams, table.by_name[tile.name], names)
-        drawn[f"{title} of {tile.name}"] = path
-    return drawn
-
-
-def _draw_pseudo_masks(work: Work, reader: SceneReader, tiles: Sequence[Tile]) -> Path:
-    folder, palette = work.inputs["pseudo"], reader.index.palette
-    rows = [
-        PanelRow(
-            title=tile.name,
-            image=reader.display(tile),
-            cam_argmax=read_png(mask_path(folder, "cam_argmax", tile)),
-            pseudo_mask=read_png(mask_path(folder, "masks", tile)),
-            weight=read_png(mask_path(folder, "weights", tile)),
-            reference=_reference(reader, tile),
-        )
-        for tile in tiles
-    ]
-    path = work.folder / "pseudo_masks.png"
-    save_panel(path, rows, palette.names, list(palette.classes.values()))
-    return path
-
-
-def _draw_predictions(work: Work, reader: SceneReader) -> dict[str, Path]:
-    """One panel for each segmenter: the weakly supervised ones of all rounds, and the upper bound."""
+def _draw(work: Work, reader: SceneReader, name: str, rows: Sequence[PanelRow]) -> None:
     palette = reader.index.palette
-    folders = {title: work.inputs["seg"] / target for target, title in TITLES.items()}
+    save_figure(
+        work.folder / f"{name}.png", panel_figure(rows, palette.names, list(palette.classes.values()))
+    )
+
+
+def _tile_row(work: Work, reader: SceneReader, tile: Tile) -> PanelRow:
+    folder = work.inputs["pseudo"]
+    return PanelRow(
+        title=tile.name,
+        image=reader.display(tile),
+        cam_argmax=read_png(mask_path(folder, "cam_argmax", tile)),
+        pseudo_mask=read_png(mask_path(folder, "masks", tile)),
+        weight=read_png(mask_path(folder, "weights", tile)),
+        reference=_reference(reader, tile),
+    )
+
+
+def _draw_maps(work: Work, reader: SceneReader) -> None:
+    """One panel for each segmenter: the weakly supervised ones of all rounds, and the upper bound."""
+    folders = [work.inputs["seg"] / target for target in TITLES]
     if "refine" in work.inputs:
-        for folder in sorted(work.inputs["refine"].glob("round_*")):
-            folders[f"{TITLES['weak']} (round {folder.name.removeprefix('round_')})"] = folder
-    scenes = mapped_scenes(reader.index)
-    drawn = {}
-    for title, folder in folders.items():
+        folders += sorted(work.inputs["refine"].glob("round_*"))
+    scenes = evenly_spaced(mapped_scenes(reader.index), work.settings.tiles)
+    for folder in folders:
         rows = [
             _scene_row(reader, scene, map_path(folder, scene))
-            for scene in evenly_spaced(scenes, work.settings.tiles)
+            for scene in scenes
             if map_path(folder, scene).exists()
         ]
         if rows:
-            path = work.folder / f"{folder.name}.png"
-            save_panel(path, rows, palette.names, list(palette.classes.values()))
-            drawn[f"Maps: {title}"] = path
-    return drawn
+            _draw(work, reader, folder.name, rows)
 
 
 def _scene_row(reader: SceneReader, scene: Scene, prediction: Path) -> PanelRow:
@@ -131,22 +88,5 @@ def _scene_row(reader: SceneReader, scene: Scene, prediction: Path) -> PanelRow:
     )
 
 
-def _draw_histories(work: Work) -> dict[str, Path]:
-    """The training curves of every training that left a history."""
-    drawn = {}
-    for stage, folder in work.inputs.items():
-        for history in sorted(folder.rglob("history.csv")):
-            name = "_".join([stage, *history.parent.relative_to(folder).parts])
-            path = work.folder / "curves" / f"{name}.png"
-            save_curves(path, _curves(history))
-            drawn[f"Training of {name.replace('_', ' ')}"] = path
-    return drawn
-
-
-def _curves(history: Path) -> dict[str, tuple[list[int], list[float]]]:
-    curves: dict[str, tuple[list[int], list[float]]] = {}
-    for row in read_csv(history):
-        steps, values = curves.setdefault(row["name"], ([], []))
-        steps.append(int(row["step"]))
-        values.append(float(row["value"]))
-    return curves
+def _reference(reader: SceneReader, tile: Tile) -> NDArray[np.uint8] | None:
+    return reader.mask(tile) if reader.has_mask(tile.scene) else None

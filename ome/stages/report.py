@@ -1,20 +1,23 @@
-"""Everything that is there -> one table on the terminal, and one page with pictures."""
+"""Everything that is there -> one table on the terminal, and one page with charts and pictures."""
 
-import base64
-import html
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.table import Table
 
 from ome.data.scenes import SceneIndex
+from ome.errors import UserError
 from ome.files import write_csv, write_json, write_text
 from ome.progress import console
+from ome.scoring.charts import duration_bars
 from ome.scoring.tables import RatioOf, csv_table, markdown_table, score_table
+from ome.stages import contents, gallery, provenance
+from ome.stages.lookup import inherited_runs
 from ome.stages.manifest import Manifest
+from ome.stages.page import MOST_EXHIBITS, encode_exhibits, legend, write_page
 from ome.stages.pictures import draw_pictures
-from ome.stages.provenance import describe_inputs
 from ome.stages.scored import Row, read_rows, write_rows
 from ome.stages.seg import TITLES
 from ome.stages.settings import scene_reader
@@ -24,48 +27,39 @@ from ome.training.distributed import is_leader
 SCORED = ("cam", "affinity", "pseudo", "seg", "refine")
 PAGE = "report.html"
 
-_PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<title>{title}</title>
-<style>
-:root {{ color-scheme: light dark; }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 72rem; margin: 2rem auto; padding: 0 1rem; }}
-img {{ max-width: 100%; background: white; }}
-pre {{ overflow-x: auto; padding: 1rem; border: 1px solid #8888; border-radius: .4rem; }}
-</style>
-<h1>{title}</h1>
-<h2>Scores</h2>
-<p>{scored_on}</p>
-<pre>{table}</pre>
-{pictures}
-<h2>Time of each stage</h2>
-<pre>{times}</pre>
-<h2>Seed and inputs</h2>
-<pre>{inputs}</pre>
-<h2>Versions</h2>
-<pre>{versions}</pre>
-<h2>Configuration</h2>
-<pre>{config}</pre>
-</html>
-"""
+SECTIONS = {
+    "scores": "Scores",
+    "tags": "Tags",
+    "tiles": "From tags to pseudo masks",
+    "maps": "Maps",
+    "uncertainty": "Does a low weight mean a wrong pixel?",
+    "worst": "The worst tiles",
+    "ablation": "Variants of the pseudo masks",
+    "training": "Training",
+    "time": "Time of each stage",
+    "again": "How it was made",
+}
+"""Titles of the page's sections by their anchors, in order."""
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Collects the rows of all stages in one table, draws the pictures, and writes the page."""
+    """Collects the rows of all stages in one table, and writes the page."""
     if not is_leader():
         return {}
+    if not 0 <= work.settings.tiles <= MOST_EXHIBITS:
+        raise UserError(f"stage.tiles={work.settings.tiles}: the report shows 0 to {MOST_EXHIBITS} tiles")
     index = SceneIndex.read(work.inputs["prepare"])
+    reader = scene_reader(work.config, index)
     rows = _rows(work)
     write_json(work.folder / "results.json", {row.name: row.scores.to_dict() for row in rows})
-    text = "no scores: there are no reference masks\n"
     if rows:
         scores = {row.name: row.scores for row in rows}
         write_csv(work.folder / "results.csv", *csv_table(scores, ratio_of=_ratio(rows)))
-        text = markdown_table(scores, ratio_of=_ratio(rows))
-        write_text(work.folder / "results.md", text)
-    pictures = draw_pictures(work, scene_reader(work.config, index), rows)
-    _write_page(work, rows, text, pictures)
-    return {"rows": len(rows), "pictures": len(pictures)}
+        write_text(work.folder / "results.md", markdown_table(scores, ratio_of=_ratio(rows)))
+    shown = gallery.collect(work, reader)
+    write_page(work.folder / PAGE, _content(work, index, rows, shown))
+    draw_pictures(work, reader)
+    return {"rows": len(rows), **{name: len(group) for name, group in shown.exhibits.items()}}
 
 
 def show(config: DictConfig, folder: Path) -> None:
@@ -92,7 +86,7 @@ def _rows(work: Work) -> list[Row]:
     return rows
 
 
-def _ratio(rows: list[Row]) -> RatioOf | None:
+def _ratio(rows: Sequence[Row]) -> RatioOf | None:
     """The last weak segmenter against the upper bound, where both are there."""
     weak = [row.name for row in rows if row.name.startswith(TITLES["weak"])]
     full = [row.name for row in rows if row.name == TITLES["full"]]
@@ -107,31 +101,74 @@ def _scored_on(rows: list[Row]) -> str:
     return "; ".join(f"on {place}: {', '.join(names)}" for place, names in places.items())
 
 
-def _write_page(work: Work, rows: list[Row], table: str, pictures: dict[str, Path]) -> None:
+def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gallery) -> dict[str, Any]:
+    """What the page's template names."""
     manifests = {name: Manifest.read(path) for name, path in work.inputs.items()}
-    found = {name: manifest for name, manifest in manifests.items() if manifest is not None}
-    shown = "\n".join(
-        f'<h2>{html.escape(title)}</h2>\n<img alt="{html.escape(title)}" src="data:image/png;base64,'
-        f'{base64.b64encode(path.read_bytes()).decode()}">'
-        for title, path in pictures.items()
-    )
-    page = _PAGE.format(
-        title=html.escape(f"ome: {work.config.name}"),
-        scored_on=html.escape(_scored_on(rows)),
-        table=html.escape(table),
-        pictures=shown,
-        times=html.escape("\n".join(f"{name:10} {made.seconds:10.1f} s" for name, made in found.items())),
-        inputs=html.escape(describe_inputs(work.config, found)),
-        versions=html.escape(OmegaConf.to_yaml({name: made.versions for name, made in found.items()})),
-        config=html.escape(OmegaConf.to_yaml(work.config)),
-    )
-    write_text(work.folder / PAGE, page)
+    found = {name: made for name, made in manifests.items() if made is not None}
+    ratio = _ratio(rows)
+    compared = [row for row in rows if row.name in (ratio or (rows[-1].name,))]
+    content: dict[str, Any] = {
+        "title": f"ome: {work.config.name}",
+        "facts": _facts(work, index, found),
+        "scores": contents.table(*csv_table({row.name: row.scores for row in rows})) if rows else None,
+        "scored_on": _scored_on(rows),
+        "cards": contents.score_cards(rows, ratio) if rows else {},
+        "class_bars": contents.class_bars(rows) if rows else {},
+        "confusions": contents.confusions(compared),
+        "tags": contents.tag_bars(work.inputs["labels"]),
+        "cooccurrence": contents.cooccurrence_map(work.inputs["labels"]),
+        "legend": legend(index.palette.classes),
+        "exhibits": encode_exhibits(shown.exhibits),
+        "uncertainty": contents.uncertainty(shown.errors, shown.judged_on),
+        "worst": shown.worst,
+        "ablation": contents.ablation(work.inputs["ablation"]) if "ablation" in work.inputs else None,
+        "trainings": contents.trainings(work.inputs),
+        "times": duration_bars({name: made.seconds for name, made in found.items()}),
+        "commands": provenance.commands(*inherited_runs(work.config), Path(work.config.run_dir)),
+        "inputs": provenance.describe_inputs(work.config, found),
+        "versions": provenance.version_rows(found),
+        "settings": provenance.settings_rows(found),
+    }
+    return content | {"sections": _sections(content)}
+
+
+def _sections(content: Mapping[str, Any]) -> dict[str, str]:
+    """Titles of the sections that have something to show."""
+    empty = {
+        "tiles": not content["exhibits"]["tiles"],
+        "maps": not content["exhibits"]["maps"],
+        "training": not content["trainings"],
+        **{name: not content[name] for name in ("uncertainty", "worst", "ablation")},
+    }
+    return {name: title for name, title in SECTIONS.items() if not empty.get(name)}
+
+
+def _facts(work: Work, index: SceneIndex, found: Mapping[str, Manifest]) -> dict[str, str]:
+    """What was run, as the stages recorded it."""
+
+    def recorded(key: str) -> str:
+        return str(provenance.recorded(found, work.config, key))
+
+    dataset = work.config.dataset
+    splits = {name: len(index.split(name)) for name in ("train", "val", "test")}
+    scenes = ", ".join(f"{number} {name}" for name, number in splits.items() if number)
+    return {
+        "dataset": f"{dataset.name}, bands {dataset.bands}, reference {dataset.reference}",
+        "scenes": scenes,
+        "classes": ", ".join(index.palette.names),
+        "classifier": f"{recorded('classifier.name')} on {recorded('backbone.name')}",
+        "segmenter": f"{recorded('segmenter.name')} on {recorded('segmenter.encoder')}",
+        "seed": recorded("seed"),
+        "stages": ", ".join(found),
+        "finished": f"{provenance.finished(work.inputs):%Y-%m-%d %H:%M} UTC",
+    }
 
 
 STAGE = Stage(
     "report",
     run,
     needs=("prepare", "labels"),
-    uses=SCORED,
-    reads=("name", "dataset.channels", "dataset.display"),
+    uses=(*SCORED, "ablation"),
+    reads=("name", "dataset.channels", "dataset.display", "dataset.tile.size"),
+    version=2,
 )

@@ -1,0 +1,207 @@
+"""The parts of the report's page: pictures within bounds, charts, the worst tiles, and nothing unescaped."""
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ome.scoring.calibration import merged_levels
+from ome.scoring.charts import BOTTOM, LEFT, RIGHT, TOP, duration, heat_cells, line_chart, percent_bars
+from ome.scoring.thumbnails import class_picture, encode, error_picture, heat_picture, photo, weight_picture
+from ome.stages.contents import uncertainty
+from ome.stages.exhibits import Exhibit
+from ome.stages.manifest import Manifest
+from ome.stages.page import MOST_BYTES, MOST_EXHIBITS, encode_exhibits, legend, write_page
+from ome.stages.provenance import commands, recorded, version_rows
+from ome.stages.report import SECTIONS
+from tests.browser import complaints
+from tests.conftest import compose_config
+
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+COLOURS = ((255, 255, 255), (0, 0, 255), (255, 255, 0))
+HOSTILE = """<img src=x onerror="document.title='owned'">'"&{{ 7 * 7 }}"""
+
+
+def decoded(address: str) -> Image.Image:
+    kind, _, data = address.partition(";base64,")
+    assert kind in {"data:image/png", "data:image/webp"}
+    return Image.open(io.BytesIO(base64.b64decode(data)))
+
+
+def test_masks_keep_their_colours_but_for_the_letters() -> None:
+    mask = np.ones((40, 80), dtype=np.uint8)
+    mask[:, 40:] = 2
+    mask[:8] = 255
+    shown = np.asarray(decoded(encode(class_picture("mask", mask, COLOURS), 10**6)).convert("RGB"))
+    table = np.array([*COLOURS, *[(0, 0, 0)] * 253])
+    expected = np.kron(mask, np.ones((3, 3), dtype=np.uint8))  # 80 pixels are enlarged towards 256
+    assert shown.shape == (120, 240, 3)
+    own = (shown == table[expected]).all(axis=-1)
+    lettered = shown[~own]
+    assert 0 < len(lettered) < 0.06 * own.size
+    # Letters are black on white, and no colour stands between two classes.
+    assert set(map(tuple, lettered.tolist())) <= {(0, 0, 0), (255, 255, 255)}
+    assert not own[8 * 3 :, :120].all()
+    assert not own[8 * 3 :, 120:].all()
+
+
+def test_errors_are_black_and_pixels_that_do_not_count_grey() -> None:
+    mask, reference = np.array([[0, 1, 255, 1]], np.uint8), np.array([[0, 2, 0, 255]], np.uint8)
+    assert np.asarray(error_picture("errors", mask, reference).picture).tolist() == [[255, 0, 128, 128]]
+
+
+def test_heat_lets_the_image_show_where_the_map_says_nothing() -> None:
+    image = np.full((4, 4, 3), 200, dtype=np.uint8)
+    values = np.zeros((4, 4), dtype=np.float32)
+    values[0] = 1
+    shown = np.asarray(heat_picture("heat", image, values).picture)
+    assert shown[3].tolist() == [[140, 140, 141]] * 4  # 70 % of 200, and 30 % of inferno's (0, 0, 4)
+    assert shown[0, 0].tolist() == [239, 241, 173]  # a quarter of 200, the rest (252, 255, 164)
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (2000, 30), (1, 4000), (1500, 1500)])
+def test_pictures_of_any_size_fit_their_bytes(shape: tuple[int, int]) -> None:
+    noise = np.random.default_rng(0).integers(0, 3, shape).astype(np.uint8)
+    layers = [class_picture("a", noise, COLOURS), weight_picture("b", noise * 100)]
+    layers.append(photo("c", np.random.default_rng(1).integers(0, 256, (*shape, 3)).astype(np.uint8)))
+    for layer in layers:
+        for most in (4000, 40_000):
+            address = encode(layer, most)
+            assert len(address) <= most
+            width, height = decoded(address).size
+            assert width / height == pytest.approx(shape[1] / shape[0], rel=0.1) or 1 in {width, height}
+
+
+def test_bars_ticks_and_cells_by_hand() -> None:
+    empty, quarter = percent_bars({"a": float("nan"), "b": 0.25})
+    assert (empty.text, empty.share, quarter.text, quarter.share) == ("–", 0, "25.0 %", 0.25)  # noqa: RUF001
+    assert [duration(seconds) for seconds in (7.25, 455, 7500)] == ["7.2 s", "7 min 35 s", "2 h 5 min"]
+    assert [(cell.text, cell.level) for cell in heat_cells(np.array([[0.5, np.nan]]), decimals=2)[0]] == [
+        ("0.50", 5),
+        ("–", None),  # noqa: RUF001 - a dash for no value
+    ]
+    chart = line_chart("loss", {"loss": ([0, 10, 20], [4.0, float("nan"), 2.0])})
+    assert [line.points for line in chart.lines] == [[(LEFT, TOP), (RIGHT, BOTTOM)]]
+    assert (chart.x_ticks[0].text, chart.x_ticks[-1].text) == ("0", "20")
+    assert (chart.y_ticks[0].text, chart.y_ticks[-1].text) == ("2", "4")
+    for curves in ({}, {"none": ([], [])}, {"one": ([5], [0.5])}):
+        for line in line_chart("few", curves).lines:  # type: ignore[arg-type]
+            assert all(LEFT <= x <= RIGHT and TOP <= y <= BOTTOM for x, y in line.points)
+    long = line_chart("long", {"long": (range(9999), range(9999))}).lines[0].points
+    assert (len(long), long[0]) == (120, (LEFT, BOTTOM))
+
+
+def test_errors_by_weight_are_told_in_words() -> None:
+    counts = np.zeros((256, 2), dtype=np.int64)
+    counts[255], counts[28], counts[0] = (90, 10), (3, 7), (0, 10)
+    told = uncertainty({"weight": counts}, "2 tiles")
+    assert told is not None
+    assert told["verdict"] == (
+        "Of the pixels with full weight (83.33 % of all) 10.00 % are wrong, of the others 85.00 %: "
+        "here a low weight means an error more often."
+    )
+    assert [(bar.label, bar.share) for bar in told["charts"]["weight"]] == [
+        ("level 0", 1),
+        ("level 28", 0.7),
+        ("level 255", 0.1),
+    ]
+    flipped = uncertainty({"weight": counts[:, ::-1]}, "2 tiles")
+    assert flipped is not None
+    assert flipped["verdict"].endswith("does not mean an error more often.")
+    assert uncertainty({"weight": np.zeros((256, 2), dtype=np.int64)}, "none") is None
+    many = np.ones((256, 2), dtype=np.int64)
+    merged = merged_levels(many)
+    assert (len(merged), sum(map(sum, merged.values()))) == (12, 512)
+
+
+def content(**given: Any) -> dict[str, Any]:  # noqa: ANN401
+    """What the template names, with as little as can be there."""
+    empty = {"facts": {}, "scores": None, "scored_on": "", "cards": {}, "class_bars": {}, "confusions": []}
+    empty |= {"tags": [], "legend": [], "exhibits": {"tiles": []}, "uncertainty": None, "worst": []}
+    empty |= {"ablation": None, "trainings": {}, "times": [], "commands": [], "versions": {}, "settings": {}}
+    cooccurrence = {"title": "", "note": "", "names": [], "cells": []}
+    return empty | {"title": "t", "sections": SECTIONS, "cooccurrence": cooccurrence} | given
+
+
+def exhibits(number: int, layers: int) -> list[Exhibit]:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (400, 400, 3)).astype(np.uint8)
+    own = [photo(f"layer {index}", noise) for index in range(layers)]
+    return [Exhibit(f"tile {index}", layers=own) for index in range(number)]
+
+
+def test_the_page_stays_below_its_bound_with_the_most_it_may_show(tmp_path: Path) -> None:
+    shown = encode_exhibits({"tiles": exhibits(MOST_EXHIBITS, 1), "maps": exhibits(4, 1)})
+    sections = {name: SECTIONS[name] for name in ("scores", "tags", "tiles", "maps", "time", "again")}
+    write_page(tmp_path / "page.html", content(exhibits=shown, sections=sections))
+    size = (tmp_path / "page.html").stat().st_size
+    assert 0.5 * MOST_BYTES < size < MOST_BYTES
+
+
+def test_names_cannot_become_markup_and_the_page_cannot_load_anything(
+    tmp_path: Path,
+    browser: "Chrome",
+) -> None:
+    shown = encode_exhibits({"tiles": exhibits(1, 2)})
+    shown["tiles"][0] |= {"title": HOSTILE, "note": HOSTILE, "left": HOSTILE}
+    shown["tiles"][0]["layers"][0]["name"] = HOSTILE
+    sections = {name: SECTIONS[name] for name in ("scores", "tags", "tiles", "time", "again")}
+    hostile = content(
+        title=HOSTILE,
+        facts={HOSTILE: HOSTILE},
+        legend=legend({HOSTILE: (0, 0, 0)}),
+        exhibits=shown,
+        sections=sections,
+        tags=percent_bars({HOSTILE: 0.5}),
+        commands=[HOSTILE],
+        settings={HOSTILE: HOSTILE},
+    )
+    write_page(tmp_path / "page.html", hostile)
+    browser.get((tmp_path / "page.html").as_uri())
+    assert browser.title == HOSTILE
+    assert browser.find_element("css selector", "h1").text == HOSTILE
+    assert browser.find_element("css selector", ".bars th").text == HOSTILE
+    assert len(browser.find_elements("css selector", "img")) == 2 + 2  # the layers, and the viewer's two
+    assert complaints(browser) == []
+    for tag, address in (("img", "http://127.0.0.1:9/x.png"), ("script", "data:text/javascript,0")):
+        browser.execute_script(
+            "const made = document.createElement(arguments[0]); made.src = arguments[1]; "
+            "document.body.append(made);",
+            tag,
+            address,
+        )
+    browser.implicitly_wait(1)
+    refused = [line for line in complaints(browser) if "Content Security Policy" in line]
+    assert len(refused) == 2
+
+
+def test_commands_are_those_typed_each_once(tmp_path: Path) -> None:
+    typed = {"2026-01-01": "- stage=all\n- 'name=a b'\n", "2026-01-02": "- stage=report\n"}
+    for day, text in (typed | {"2026-01-03": typed["2026-01-01"], "2026-01-04": "[]\n"}).items():
+        path = tmp_path / "logs" / day / "config/overrides.yaml"
+        path.parent.mkdir(parents=True)
+        path.write_text(text)
+    assert commands(tmp_path) == [
+        "python -m ome.run stage=report",
+        "python -m ome.run stage=all 'name=a b'",
+        "python -m ome.run",
+    ]
+    assert commands(tmp_path / "nowhere") == []
+
+
+def test_what_a_stage_recorded_wins_over_what_is_configured_now() -> None:
+    config = compose_config(["backbone=resnet50", "seed=9"])
+    trained = {"seed": 3, "backbone": {"name": "resnet18"}}
+    made = {
+        "labels": Manifest("labels", "", {"stage": {}}, {}, versions={"torch": "1", "numpy": "2"}),
+        "cam": Manifest("cam", "", trained, {}, versions={"torch": "1", "numpy": "3"}),
+    }
+    assert [recorded(made, config, key) for key in ("seed", "backbone.name")] == [3, "resnet18"]
+    assert [recorded({}, config, key) for key in ("seed", "backbone.name")] == [9, "resnet50"]
+    assert version_rows(made) == {"torch": "1", "numpy": "2 (labels); 3 (cam)"}
