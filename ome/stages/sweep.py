@@ -41,7 +41,7 @@ class CompareJobs(Callback):
         from ome.stages.stage import execute  # noqa: PLC0415
 
         sweep = Path(config.hydra.sweep.dir)
-        made = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        made = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         with open_dict(made):
             made.stage = {"name": STAGE.name, "runs": f"{glob.escape(str(sweep))}/*"}
             made.inherit = listed(config.inherit) or [config.run_dir]
