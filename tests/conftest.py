@@ -11,6 +11,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
 from ome.stages.all import run_stages
+from tests.browser import browser  # noqa: F401 - a fixture for all
 
 TINY = (
     "dataset=synthetic",
