@@ -51,8 +51,7 @@ def test_columns_of_classes_keep_their_order_and_may_say_the_split(tmp_path: Pat
     "text",
     [
         "image,split,kept,tags\na,train,1,tree\nb,train,0,\nc,train,,\nd,train,0,road\ne,,,road\nf,val,,\n",
-        "image,split,kept,road,tree\n"
-        "a,train,1,0,1\nb,train,0,0,0\nc,train,,0,0\nd,train,0,1,0\ne,,,1,0\nf,val,,0,0\n",
+        "image,split,kept,road,tree\na,train,1,0,1\nb,,0,0,0\nc,train,,0,0\nd,train,0,1,0\ne,,,1,0\nf,val,,0,0\n",
     ],
 )
 def test_images_without_tags_stand_in_a_table_that_says_what_became_of_them(

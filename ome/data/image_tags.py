@@ -2,8 +2,8 @@
 
 Two forms are read: `image,split,road,roof,...` with 0 and 1 for each class, and `image,split,tags` with the
 names of the classes separated by `;` or `|`. The column `split` may be left out; every image then trains. So
-may `kept`, which says what became of an image without tags: 0 for one that shows none of the classes, nothing for
-one that nobody has looked at.
+may `kept`, which says what became of an image without tags: 0 for one that shows none of the classes, nothing
+for one that nobody has looked at.
 """
 
 import re

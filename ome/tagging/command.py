@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit status: 0, or 1 after a mistake that was told in one line.
     """
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     try:
         serve(options)
     except UserError as error:
@@ -134,7 +134,7 @@ def only_one(path: Path) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f".{path.name}.lock").open("w", encoding="utf-8")
+        lock = path.with_name(f".{path.name}.lock").open("a", encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be written ({error.strerror}): give another --table") from error
     with lock:
@@ -163,7 +163,8 @@ def _listen(port: int) -> Iterator[socket.socket]:
         yield listener
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The options, as typed after `ome tags`."""
     parser = argparse.ArgumentParser("ome tags", description=DESCRIPTION)
     parser.add_argument("folder", help="GeoTIFF, PNG or JPEG images, 8 or 16 bits, any number of bands")
     parser.add_argument("--table", help="the CSV file to make or to continue (FOLDER/tags.csv)")

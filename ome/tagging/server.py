@@ -22,7 +22,7 @@ from ome.tagging.pictures import Pictures
 from ome.tagging.session import Session
 
 HOSTS: Final = ("127.0.0.1", "localhost")
-"""Names under which the page is asked for. Others are refused: a web page could have its own name lead here."""
+"""Names of the page's host. Others are refused: a web page could have its own name lead here."""
 
 MAX_BODY: Final = 1 << 16
 """Bytes of a request."""

@@ -1,4 +1,4 @@
-"""The tags while a person works on them: every change is on the disk before anybody hears that it was made."""
+"""The tags while a person works on them: a change is on the disk before anybody hears that it was made."""
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
@@ -104,7 +104,7 @@ class Session:
         """Adds a class after the others.
 
         Raises:
-            UserError: It cannot be a class's name, or there is one of that name, or the file cannot be written.
+            UserError: It cannot be a class's name, there is one of that name, or the file cannot be written.
         """
         with self._lock:
             names = (*self._names, checked_name(name, self._names))
@@ -161,7 +161,7 @@ class Session:
         self._undone.clear()
 
     def _put(self, change: Change, place: int) -> None:
-        """Writes the rows and names before (0) or after (1) a change; where that fails, nothing has changed."""
+        """Writes what was before (0) or is after (1) a change; where that fails, nothing has changed."""
         rows = dict(self._rows)
         if change.number is not None:
             key, row = self.items[change.number].key, change.rows[place]
