@@ -240,7 +240,7 @@ function drawTogether() {
       const cell = make("td", { textContent: Math.round(100 * share) });
       cell.title = `${cell.textContent} % of the images with ${names[row]} have ${names[column]}`;
       if (row === column) cell.className = "self";
-      else cell.style.background = `rgb(var(--heat) / ${0.75 * share})`;
+      else cell.style.background = `rgb(var(--heat) / calc(${share} * var(--hottest)))`;
       return cell;
     });
     return make("tr", {}, first, ...cells);
