@@ -112,19 +112,17 @@ class Table:
             header, lines = [*COLUMNS, *names], list(_window_lines(names, rows))
         else:
             written = [row for row in rows.values() if row.given or row.status != "open"]
-            header = self._columns(names, written)
-            lines = [_image_line(header, row) for row in written]
+            fixed = self._fixed_columns(written)
+            classes = [] if self.form == "listed" else list(names)
+            header, lines = [*fixed, *classes], [_image_line(fixed, classes, row) for row in written]
         write_csv(self.path, header, lines, durable=True)
 
-    def _columns(self, names: Sequence[str], rows: Sequence[Row]) -> list[str]:
-        """The file's own columns, and those that have come to be needed."""
+    def _fixed_columns(self, rows: Sequence[Row]) -> list[str]:
+        """The file's own columns but for the classes, and `kept` where it has come to be needed."""
         fixed = [name for name in self.header if name in RESERVED] or ["image", "split"]
         if "kept" not in fixed and any(row.status != "tagged" for row in rows):
             fixed.insert(fixed.index("split") + 1 if "split" in fixed else 1, "kept")
-        if self.form == "listed":
-            return fixed
-        own = [name for name in self.header if name not in RESERVED and name in names]
-        return [*fixed, *own, *(name for name in names if name not in own)]
+        return fixed
 
 
 def _images(sheet: Sheet) -> tuple[tuple[str, ...], dict[Key, Row]]:
@@ -172,15 +170,15 @@ def _windows(sheet: Sheet) -> tuple[tuple[str, ...], dict[Key, Row]]:
     return names, rows
 
 
-def _image_line(header: Sequence[str], row: Row) -> list[str]:
-    # An image with tags trains unless the table said otherwise.
-    fixed = {
+def _image_line(fixed: Sequence[str], classes: Sequence[str], row: Row) -> list[str]:
+    cells = {
         "image": row.image,
         "split": row.split,
+        # An image with tags trains unless the table said otherwise.
         "kept": row.kept or ("1" if row.tags else ""),
         "tags": SEPARATORS[0].join(sorted(row.tags)),
     }
-    return [fixed[name] if name in fixed else str(int(name in row.tags)) for name in header]
+    return [*(cells[name] for name in fixed), *("1" if name in row.tags else "0" for name in classes)]
 
 
 def _window_lines(names: Sequence[str], rows: Mapping[Key, Row]) -> Iterator[Iterable[object]]:

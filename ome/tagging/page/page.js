@@ -216,8 +216,9 @@ function drawProgress() {
   const gap = width > 4 ? 1 : 0;
   // Tagged bars are high, undecided ones low: not told apart by colour alone.
   const heights = { tagged: 14, none: 8, open: 3 };
+  const [done, rest] = [style.getPropertyValue("--accent"), style.getPropertyValue("--soft")];
   items.forEach(({ status }, number) => {
-    pen.fillStyle = style.getPropertyValue(status === "tagged" ? "--accent" : "--soft");
+    pen.fillStyle = status === "tagged" ? done : rest;
     pen.fillRect(number * width, 14 - heights[status], Math.max(1, width - gap), heights[status]);
   });
   pen.fillStyle = style.getPropertyValue("--focus");
