@@ -110,7 +110,8 @@ def check_suggestions(run_here: Run) -> None:
         assert list(probabilities) == ["field", "water"]
         np.testing.assert_allclose(list(probabilities.values()), expected, atol=1e-3)
         bits = -(xlogy(expected, expected) + xlogy(1 - expected, 1 - expected)) / np.log(2)
-        assert uncertainty == pytest.approx(bits.mean(), abs=1e-3)
+        # Near 0 and 1 a thousandth more, from another reader of JPEG, is a hundredth of a bit.
+        assert uncertainty == pytest.approx(bits.mean(), abs=1e-2)
 
 
 def test_four_bands_of_sixteen_bits_with_masks_are_learnt_and_scored(run_here: Run, tmp_path: Path) -> None:
