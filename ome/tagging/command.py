@@ -142,8 +142,6 @@ def only_one(path: Path) -> Iterator[None]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise UserError(f"another ome tags works on {path}: end that one, or use its page") from error
-        for left in path.parent.glob(f".{path.stem}.*{path.suffix}"):
-            left.unlink()  # of a process that was killed while it wrote
         yield
 
 
