@@ -169,36 +169,44 @@ function drawPicture() {
 }
 
 function drawClasses() {
-  const { suggestion } = item();
-  const buttons = session.names.map((name, index) => {
-    const on = item().tags.includes(name);
-    const probability = suggestion?.[name];
-    const button = make("button", { type: "button", ariaPressed: String(on) });
-    button.dataset.name = name;
-    button.classList.toggle("suggested", probability >= SUGGESTED);
-    const swatch = make("span", { className: "swatch" });
-    swatch.style.background = session.colours[index];
-    if (KEYS[index]) {
-      button.setAttribute("aria-keyshortcuts", KEYS[index]);
-      button.append(make("kbd", { textContent: KEYS[index], ariaHidden: "true" }));
-    }
-    button.append(swatch, make("span", { className: "name", textContent: name, title: name }));
-    if (probability !== undefined) {
-      const text = `${Math.round(100 * probability)} %`;
-      button.append(make("span", { className: "share", textContent: text, title: "what the classifier thinks" }));
-    }
-    button.append(make("span", { className: "mark", textContent: on ? "✓" : "", ariaHidden: "true" }));
-    return make("li", {}, button);
-  });
-  if (!buttons.length) buttons.push(make("li", { className: "empty", textContent: "No class yet: press c and type a name." }));
-  const focused = document.activeElement?.dataset?.name;
-  $("classes").replaceChildren(...buttons);
-  if (focused !== undefined) {
-    [...$("classes").querySelectorAll("button")].find((button) => button.dataset.name === focused)?.focus();
+  const { suggestion, tags, status } = item();
+  const list = $("classes");
+  // Buttons stay as long as the classes do: one replaced under a finger would not hear the click.
+  if (list.dataset.names !== JSON.stringify(session.names)) {
+    list.dataset.names = JSON.stringify(session.names);
+    const empty = make("li", { className: "empty", textContent: "No class yet: press c and type a name." });
+    list.replaceChildren(...(session.names.length ? session.names.map(classButton) : [empty]));
   }
-  $("none").ariaPressed = String(item().status === "none");
+  for (const button of list.querySelectorAll("button")) {
+    const { name } = button.dataset;
+    const probability = suggestion?.[name];
+    const on = tags.includes(name);
+    button.ariaPressed = String(on);
+    button.classList.toggle("suggested", probability >= SUGGESTED);
+    button.querySelector(".share").textContent = probability === undefined ? "" : `${Math.round(100 * probability)} %`;
+    button.querySelector(".mark").textContent = on ? "✓" : "";
+  }
+  $("none").ariaPressed = String(status === "none");
   $("accept").hidden = !suggestion;
   for (const part of document.querySelectorAll(".suggesting")) part.hidden = !suggestion;
+}
+
+function classButton(name, index) {
+  const button = make("button", { type: "button", ariaPressed: "false" });
+  button.dataset.name = name;
+  if (KEYS[index]) {
+    button.setAttribute("aria-keyshortcuts", KEYS[index]);
+    button.append(make("kbd", { textContent: KEYS[index], ariaHidden: "true" }));
+  }
+  const swatch = make("span", { className: "swatch" });
+  swatch.style.background = session.colours[index];
+  button.append(
+    swatch,
+    make("span", { className: "name", textContent: name, title: name }),
+    make("span", { className: "share", title: "what the classifier thinks" }),
+    make("span", { className: "mark", ariaHidden: "true" }),
+  );
+  return make("li", {}, button);
 }
 
 function drawProgress() {
