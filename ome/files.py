@@ -13,19 +13,37 @@ from numpy.typing import NDArray
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Gives a temporary path in the same folder and renames it to `path` when the block succeeds.
 
     The temporary name keeps the suffix, since writers choose their format by it. When the block raises,
     the temporary file is removed and `path` is left as it was.
+
+    Args:
+        path: The file to make.
+        durable: Wait until file and name are on the disk, for what would survive no loss of power otherwise
+            and cannot be computed again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
+        if durable:
+            _sync(temporary)
         temporary.replace(path)
+        if durable:
+            _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -44,9 +62,14 @@ def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON has no static type
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Writes a CSV table with one header row, atomically."""
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+def write_csv(
+    path: Path, header: Iterable[str], rows: Iterable[Iterable[object]], *, durable: bool = False
+) -> None:
+    """Writes a CSV table with one header row, atomically; `durable` as in `atomic_path`."""
+    with (
+        atomic_path(path, durable=durable) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as stream,
+    ):
         writer = csv.writer(stream)
         writer.writerow(header)
         writer.writerows(rows)

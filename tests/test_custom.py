@@ -7,21 +7,27 @@ from pathlib import Path
 import archives
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from PIL import Image
 from rasterio.transform import Affine
+from scipy.special import xlogy
 
 from ome.data.scenes import SceneIndex
+from ome.data.suggestions import read_suggestions
 from ome.errors import UserError
 from ome.files import read_json
 from ome.geo.raster import read_class_map, read_grid, read_png
+from ome.networks.backbones import build_backbone
+from ome.networks.seam import SeamNetwork
 from ome.stages.manifest import Manifest
 from ome.stages.scored import read_rows
 from tests.conftest import TINY, compose_config, tiny
 
 Run = Callable[..., DictConfig]
 RUN = Path("runs/custom_resnet18")
+SIZES = [(48, 64), (70, 50), (64, 64), (90, 100), (40, 44)]
 UTM = {"crs": "EPSG:32633", "transform": Affine(10, 0, 500_000, 0, -10, 5_800_000)}
 
 # A tiny run of the town, less what only the town has.
@@ -48,8 +54,7 @@ def halves(
 def write_photographs(folder: Path) -> None:
     """JPEGs of different sizes; four with tags, one without."""
     (folder / "images").mkdir()
-    sizes = [(48, 64), (70, 50), (64, 64), (90, 100), (40, 44)]
-    for number, size in enumerate(sizes):
+    for number, size in enumerate(SIZES):
         pixels, _ = halves(number, *size)
         Image.fromarray((pixels * 255).astype(np.uint8)).save(folder / f"images/photo {number}.jpg")
     rows = ["photo 0.jpg,field", "photo 1.jpg,field;water", "photo 2.jpg,water|field", "photo 3,water; field"]
@@ -77,6 +82,7 @@ def test_photographs_of_different_sizes_with_tags_alone_reach_the_report(
     assert capsys.readouterr().out.count("up to date") == 7
     with pytest.raises(UserError, match=r"nothing to train the upper bound on; use stage.targets=\[weak\]"):
         run_here(*custom("seg", "stage.targets=[full]"))
+    check_suggestions(run_here)
     # Other tags do not touch the images.
     table = tmp_path / "tags.csv"
     table.write_text(table.read_text().replace("0.jpg,field", "0.jpg,water"))
@@ -84,6 +90,28 @@ def test_photographs_of_different_sizes_with_tags_alone_reach_the_report(
     output = capsys.readouterr().out
     assert "up to date prepare" in output
     assert "done labels" in output
+
+
+def check_suggestions(run_here: Run) -> None:
+    """Of every image, tagged or not: the sigmoid of the classifier's mean response."""
+    run_here(*custom("suggest"))
+    found = read_suggestions(RUN / "suggest/suggestions.csv")
+    assert {tile.name[:7]: (tile.height, tile.width) for tile in found} == {
+        f"photo {number}": size for number, size in enumerate(SIZES)
+    }
+    network = SeamNetwork(build_backbone("resnet18", None, 16), 2).eval()
+    network.load_state_dict(torch.load(RUN / "cam/network.pt", weights_only=True))
+    for tile, (uncertainty, probabilities) in found.items():
+        image = np.asarray(Image.open(f"images/{tile.scene}.jpg")) / 255
+        image = (image - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+        with torch.inference_mode():
+            cam = network(torch.tensor(image, dtype=torch.float32).permute(2, 0, 1)[None]).cam[0]
+        expected = 1 / (1 + np.exp(-cam.double().mean(dim=(1, 2)).numpy()))
+        assert list(probabilities) == ["field", "water"]
+        np.testing.assert_allclose(list(probabilities.values()), expected, atol=1e-3)
+        bits = -(xlogy(expected, expected) + xlogy(1 - expected, 1 - expected)) / np.log(2)
+        # Near 0 and 1 a thousandth more, from another reader of JPEG, is a hundredth of a bit.
+        assert uncertainty == pytest.approx(bits.mean(), abs=1e-2)
 
 
 def test_four_bands_of_sixteen_bits_with_masks_are_learnt_and_scored(run_here: Run, tmp_path: Path) -> None:

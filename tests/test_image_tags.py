@@ -47,6 +47,25 @@ def test_columns_of_classes_keep_their_order_and_may_say_the_split(tmp_path: Pat
     assert table.kept.tolist() == [True, False, True, True]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,split,kept,tags\na,train,1,tree\nb,train,0,\nc,train,,\nd,train,0,road\ne,,,road\nf,val,,\n",
+        "image,split,kept,road,tree\na,train,1,0,1\nb,,0,0,0\nc,train,,0,0\nd,train,0,1,0\ne,,,1,0\nf,val,,0,0\n",
+    ],
+)
+def test_images_without_tags_stand_in_a_table_that_says_what_became_of_them(
+    tmp_path: Path, text: str
+) -> None:
+    path = write(tmp_path, text)
+    said = outline(path)
+    assert said.names == ("road", "tree")
+    table = read_tags(path, index(said.splits))
+    assert table.tags.tolist() == [[0, 1], [0, 0], [0, 0], [1, 0], [1, 0], [0, 0]]
+    assert table.kept.tolist() == [True, False, False, False, True, False]
+    assert table.splits == ("train", "train", "train", "train", "train", "val")
+
+
 def test_a_table_of_tiles_says_the_same(tmp_path: Path) -> None:
     header = "scene,row,column,height,width,split,tree,road\n"
     path = write(tmp_path, f"{header}a,0,0,9,9,test,1,0\na,9,0,9,9,train,1,0\nb,0,0,9,9,val,0,1\n")
@@ -127,6 +146,8 @@ def test_what_is_no_spreadsheet_is_one_line(tmp_path: Path, content: bytes) -> N
         ("image,tags\na,tree\na.png,road\n", "line 3: image a stands in line 2 already"),
         ("image,tags\na,tree\nb,;\n", "line 3: b has no tag to train on; give it one, or delete"),
         ("image,tree\na,1\nb,0\n", "line 3: b has no tag to train on"),
+        ("image,kept,tags\na,1,tree\nb,1,\n", "line 3: b has no tag to train on"),
+        ("image,kept,tags\na,yes,tree\n", "line 2: kept is 'yes'; give 0 or 1"),
         ("image,tree\na,2\n", "line 2: tree is '2'; give 0 or 1"),
         ("image,split,tags\na,training,tree\n", "line 2: split is 'training'; give one of train, val, test"),
     ],

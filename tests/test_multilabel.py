@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from ome.scoring.multilabel import multilabel_scores
+from ome.scoring.multilabel import multilabel_scores, tag_uncertainty
 
 
 def brute_force_average_precision(logits: np.ndarray, tags: np.ndarray) -> float:
@@ -24,6 +24,12 @@ def test_equals_a_brute_force_average_precision_and_f1() -> None:
         assert scores.f1[index] == pytest.approx(expected, abs=1e-6)
     assert scores.mean_average_precision == pytest.approx(scores.average_precision.mean())
     assert scores.mean_f1 == pytest.approx(scores.f1.mean())
+
+
+def test_uncertainty_is_the_mean_entropy_in_bits() -> None:
+    # A quarter: 1/4 log2 4 + 3/4 log2 4/3 = 0.8113 bits.
+    found = tag_uncertainty(np.array([[0.5, 0.5], [0.0, 1.0], [0.25, 0.75], [0.5, 1.0]]))
+    np.testing.assert_allclose(found, [1, 0, 0.811278, 0.5], atol=1e-6)
 
 
 def test_classes_without_positives_are_nan_and_left_out_of_the_mean() -> None:

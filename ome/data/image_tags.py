@@ -1,7 +1,9 @@
 """Tags of whole images, as a mapping team writes them: one row an image.
 
 Two forms are read: `image,split,road,roof,...` with 0 and 1 for each class, and `image,split,tags` with the
-names of the classes separated by `;` or `|`. The column `split` may be left out; every image then trains.
+names of the classes separated by `;` or `|`. The column `split` may be left out; every image then trains. So
+may `kept`, which says what became of an image without tags: 0 for one that shows none of the classes, nothing
+for one that nobody has looked at.
 """
 
 import re
@@ -18,7 +20,7 @@ from ome.data.tags import COLUMNS, TagTable, check_length, zero_or_one
 from ome.data.tiles import Tile
 from ome.errors import UserError
 
-RESERVED: Final = ("image", "split", "tags")
+RESERVED: Final = ("image", "split", "kept", "tags")
 """Columns of a table of images before those of the classes."""
 
 
@@ -29,12 +31,14 @@ class ImageRow(NamedTuple):
         line: Its line in the file.
         image: Name of the image without its suffix.
         split: `train` where the table does not say.
-        tags: Names of the classes in the image; may be empty where the image does not train.
+        kept: Whether the classifier trains on the image if it is in the split `train`.
+        tags: Names of the classes in the image; not empty where the classifier trains on it.
     """
 
     line: int
     image: str
     split: SplitName
+    kept: bool
     tags: frozenset[str]
 
 
@@ -77,7 +81,7 @@ def outline(path: Path, names: Sequence[str] = ()) -> Outline:
     splits: dict[str, SplitName] = {}
     lines: dict[str, int] = {}
     for (line, _), tile, split in zip(sheet.rows, table.tiles, table.splits, strict=True):
-        splits[tile.scene] = min(splits.get(tile.scene, "test"), _split(split, ""), key=SPLITS.index)
+        splits[tile.scene] = min(splits.get(tile.scene, "test"), parse_split(split, ""), key=SPLITS.index)
         lines.setdefault(tile.scene, line)
     return Outline(classes, splits, lines)
 
@@ -114,7 +118,7 @@ def read_tags(path: Path, index: SceneIndex) -> TagTable:
         tuple(Tile(scene.name, 0, 0, scene.height, scene.width) for scene in chosen),
         tags.reshape(len(rows), len(names)),
         tuple(scene.split for scene in chosen),
-        np.asarray(tags.any(axis=1), dtype=bool),
+        np.asarray([row.kept for row in rows], dtype=bool),
     )
 
 
@@ -123,10 +127,11 @@ def _class_names(sheet: Sheet) -> tuple[str, ...]:
         return tuple(name for name in sheet.header if name not in RESERVED)
     for line, row in sheet.rows:
         check_length(row, f"{sheet.path}, line {line}")
-    return tuple(sorted({tag for _, row in sheet.rows for tag in _listed(row)}))
+    return tuple(sorted({tag for _, row in sheet.rows for tag in listed_tags(row)}))
 
 
-def _listed(row: dict[Any, Any]) -> list[str]:
+def listed_tags(row: dict[Any, Any]) -> list[str]:
+    """The names of classes in a row's column `tags`."""
     return [tag.strip() for tag in re.split("[;|]", row["tags"]) if tag.strip()]
 
 
@@ -160,18 +165,22 @@ def _image_row(line: int, row: dict[Any, Any], sheet: Sheet, names: Sequence[str
     if not row["image"].strip():
         raise UserError(f"{where}: no image is named")
     if "tags" in row:
-        tags = frozenset(_listed(row))
+        tags = frozenset(listed_tags(row))
         if unknown := sorted(tags - set(names)):
             raise UserError(f"{where}: {unknown[0]!r} is no class; {_are(names)}")
     else:
         tags = frozenset(name for name in names if zero_or_one(row, name, where))
-    image, split = image_name(row["image"].strip()), _split(row.get("split", ""), where)
-    if split == "train" and not tags:
+    image, split = image_name(row["image"].strip()), parse_split(row.get("split", ""), where)
+    # With the column, an empty cell says that nobody has decided yet.
+    decided = bool(row.get("kept", "").strip())
+    kept = bool(zero_or_one(row, "kept", where)) if decided else bool(tags)
+    if not tags and (kept or (split == "train" and "kept" not in row)):
         raise UserError(f"{where}: {image} has no tag to train on; give it one, or delete the row")
-    return ImageRow(line, image, split, tags)
+    return ImageRow(line, image, split, kept, tags)
 
 
-def _split(value: str, where: str) -> SplitName:
+def parse_split(value: str, where: str) -> SplitName:
+    """The split that a cell names, `train` where it is empty; `where` is named in the error."""
     for split in SPLITS:
         if split == (value.strip() or "train"):
             return split

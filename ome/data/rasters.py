@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp
+from rasterio.enums import ColorInterp, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
@@ -205,6 +205,28 @@ class RawRaster:
         for window, colours in self.colours():
             yield window, colours.transpose(2, 0, 1)
 
+    def part(self, window: Window, shape: tuple[int, int]) -> NDArray[Any]:
+        """Reads a window of an image, reduced for the eye; a colour table is looked up.
+
+        Args:
+            window: What to read.
+            shape: Rows and columns to return; fewer than the window's are averaged.
+
+        Returns:
+            (B, rows, columns), B and the values as `pixels` gives them.
+
+        Raises:
+            UnreadableError: When the file is damaged.
+        """
+        places = self.has_colour_table  # whose mean means nothing
+        with _reading(self.file):
+            pixels = self.dataset.read(
+                window=window,
+                out_shape=(self.dataset.count, *shape),
+                resampling=Resampling.nearest if places else Resampling.average,
+            )
+        return self._colour_table()[pixels[0]].transpose(2, 0, 1) if places else np.asarray(pixels)
+
     def colours(self, *, indices: bool = False) -> Iterator[tuple[Window, NDArray[np.uint8]]]:
         """Reads a reference image from top to bottom.
 
@@ -230,10 +252,16 @@ class RawRaster:
             )
         table = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
         if self.has_colour_table and not indices:
-            for value, colour in self.dataset.colormap(1).items():
-                table[value] = colour[:3]
+            table = self._colour_table()
         for window, pixels in self.strips():
             yield window, table[pixels[0]] if bands == 1 else pixels[:3].transpose(1, 2, 0)
+
+    def _colour_table(self) -> NDArray[np.uint8]:
+        """The colour (256, 3) of each value; a value without one stands for its grey."""
+        table = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+        for value, colour in self.dataset.colormap(1).items():
+            table[value] = colour[:3]
+        return table
 
 
 @contextmanager

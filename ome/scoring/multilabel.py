@@ -62,6 +62,22 @@ def multilabel_scores(logits: Tensor, tags: Tensor) -> MultilabelScores:
     return MultilabelScores(average_precision, f1)
 
 
+def tag_uncertainty(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """How little a classifier knows about the tags of tiles.
+
+    Args:
+        probabilities: (N, C) in [0, 1], of each class in each tile.
+
+    Returns:
+        (N,) in [0, 1]: the entropy of present or absent in bits, mean over the classes; 1 where every class
+        is as likely as not.
+    """
+    # 0 log 0 is 0.
+    inside = np.clip(probabilities, 1e-12, 1 - 1e-12)
+    entropy = -(inside * np.log2(inside) + (1 - inside) * np.log2(1 - inside))
+    return np.asarray(entropy.mean(axis=1))
+
+
 def _ranks(logits: Tensor) -> Tensor:
     """Equal order and ties within [0, 1]: a float32 sigmoid would tie all logits above about 17."""
     values, ranks = torch.unique(logits, return_inverse=True)

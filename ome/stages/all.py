@@ -18,6 +18,7 @@ from ome.stages import (
     report,
     reproduce,
     seg,
+    suggest,
 )
 from ome.stages.scored import read_rows
 from ome.stages.settings import settings_of
@@ -29,7 +30,7 @@ STAGES: dict[str, Stage] = {
 }
 """Every stage, in the order of the story."""
 
-SIDE_STAGES: dict[str, Stage] = {module.STAGE.name: module.STAGE for module in (compare, reproduce)}
+SIDE_STAGES: dict[str, Stage] = {module.STAGE.name: module.STAGE for module in (suggest, compare, reproduce)}
 """Stages that run only when they are named."""
 
 _EVERY = {**STAGES, **SIDE_STAGES}

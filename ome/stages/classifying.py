@@ -89,6 +89,20 @@ def trained_classifier(
     return OneVsAllNetwork(networks) if classifier["one_vs_all"] else networks[0]
 
 
+def classifier_in(folder: Path, reader: SceneReader) -> tuple[nn.Module, dict[str, Any]]:
+    """The classifier that `stage=cam` left in a folder, and the settings of that stage.
+
+    Raises:
+        UserError: The folder does not say how the network is built, or it is one for other images or classes.
+    """
+    manifest = Manifest.read(folder)
+    if manifest is None or "classifier" not in manifest.config:
+        raise UserError(f"{folder} does not say what its network is made of: run stage=cam again")
+    made = manifest.config
+    names, bands = reader.index.palette.names, len(reader.channels)
+    return trained_classifier(made["backbone"], made["classifier"], folder, names, bands), made["stage"]
+
+
 class CamPredictor:
     """Multi-scale CAMs of tiles by a trained classifier.
 
@@ -117,13 +131,8 @@ class CamPredictor:
     @classmethod
     def trained(cls, config: DictConfig, folder: Path, reader: SceneReader, tagged: TagTable) -> Self:
         """The classifier that `stage=cam` left in a folder, with the export settings of that stage."""
-        manifest = Manifest.read(folder)
-        if manifest is None or "classifier" not in manifest.config:
-            raise UserError(f"{folder} does not say what its network is made of: run stage=cam again")
-        made = manifest.config
-        names, bands = reader.index.palette.names, len(reader.channels)
-        network = trained_classifier(made["backbone"], made["classifier"], folder, names, bands)
-        return cls(config, network, reader, tagged, made["stage"]["export"])
+        network, settings = classifier_in(folder, reader)
+        return cls(config, network, reader, tagged, settings["export"])
 
     def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         """Yields the CAMs of each tile, (C, H, W) float32 in [0, 1], 0 for classes without a tag."""

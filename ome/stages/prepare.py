@@ -66,7 +66,8 @@ def _folder_sources(config: DictConfig, raw: Path) -> list[Any]:
     folders = [raw, Path(config.dataset.masks)] if config.dataset.masks else [raw]
     table = Path(config.dataset.tags).resolve()
     files = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
-    files = [path for path in files if path.resolve() != table]
+    # Hidden files are no images: the lock of the tagging page is one of them.
+    files = [path for path in files if path.resolve() != table and not path.name.startswith(".")]
     return [layout.palette.names, astuple(layout.split), *(identity(path) for path in files)]
 
 

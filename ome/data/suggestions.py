@@ -1,0 +1,70 @@
+"""What a classifier would tag: the table that `stage=suggest` writes and the tagging page reads."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ome.data.sheets import read_sheet
+from ome.data.tags import check_length
+from ome.data.tiles import Tile
+from ome.errors import UserError
+from ome.files import write_csv
+
+COLUMNS = ("scene", "row", "column", "height", "width", "uncertainty")
+"""Columns before those of the classes."""
+
+
+class Suggestion(NamedTuple):
+    """What a classifier thinks of one tile.
+
+    Attributes:
+        uncertainty: In [0, 1]; 1 where it knows nothing.
+        probabilities: In [0, 1], of each class in the tile, by name.
+    """
+
+    uncertainty: float
+    probabilities: dict[str, float]
+
+
+def write_suggestions(
+    path: Path, names: Sequence[str], rows: Iterable[tuple[Tile, float, Sequence[float]]]
+) -> None:
+    """Writes the table atomically.
+
+    Args:
+        path: The CSV file.
+        names: The C class names.
+        rows: Each tile with its uncertainty and the C probabilities.
+    """
+    lines = (
+        [tile.scene, tile.row, tile.column, tile.height, tile.width]
+        + [f"{value:.4f}" for value in (uncertainty, *probabilities)]
+        for tile, uncertainty, probabilities in rows
+    )
+    write_csv(path, [*COLUMNS, *names], lines)
+
+
+def read_suggestions(path: Path) -> dict[Tile, Suggestion]:
+    """Reads the table.
+
+    Raises:
+        UserError: It is missing, or not one of ours.
+    """
+    if not path.is_file():
+        raise UserError(f"there are no suggestions {path}: run python -m ome.run stage=suggest")
+    sheet = read_sheet(path)
+    if missing := [name for name in COLUMNS if name not in sheet.header]:
+        raise UserError(f"{path}, line 1: no column {missing[0]}; run python -m ome.run stage=suggest again")
+    names = [name for name in sheet.header if name not in COLUMNS]
+    found = {}
+    for line, row in sheet.rows:
+        check_length(row, f"{path}, line {line}")
+        try:
+            tile = Tile(row["scene"], *(int(row[name]) for name in ("row", "column", "height", "width")))
+            values = [float(row[name]) for name in ("uncertainty", *names)]
+        except ValueError as error:
+            raise UserError(f"{path}, line {line}: {error}; run the stage suggest again") from error
+        if not all(0 <= value <= 1 for value in values):
+            raise UserError(f"{path}, line {line}: a value is not in 0..1; run the stage suggest again")
+        found[tile] = Suggestion(values[0], dict(zip(names, values[1:], strict=True)))
+    return found

@@ -1,0 +1,195 @@
+"""The command line `ome tags FOLDER`."""
+
+import argparse
+import fcntl
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from rich.markup import escape
+
+from ome.data.archives import image_name
+from ome.data.scaling import Limits
+from ome.data.suggestions import Suggestion, read_suggestions
+from ome.data.tiles import Tile
+from ome.errors import UserError
+from ome.progress import console
+from ome.tagging.items import Item, Key, cut, find_images
+from ome.tagging.pictures import Pictures
+from ome.tagging.session import Session
+from ome.tagging.table import Table
+
+PORT: Final = 8765
+
+DESCRIPTION: Final = """
+Opens a page on this machine, where the images of a folder get their tags with the keyboard. The table that
+it fills is the one that dataset=custom reads: python -m ome.run dataset=custom dataset.raw=FOLDER
+dataset.tags=TABLE.
+"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Runs the command until it is interrupted.
+
+    Args:
+        arguments: As typed after `ome tags`.
+
+    Returns:
+        The exit status: 0, or 1 after a mistake that was told in one line.
+    """
+    options = parser().parse_args(arguments)
+    try:
+        serve(options)
+    except UserError as error:
+        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        pass
+    return 0
+
+
+def serve(options: argparse.Namespace) -> None:
+    """Serves the page until it is interrupted.
+
+    Raises:
+        UserError: A file is missing or wrong, another server has the table, or the port is taken.
+    """
+    try:
+        import uvicorn  # noqa: PLC0415 - optional
+
+        from ome.tagging.server import make_app  # noqa: PLC0415 - needs starlette
+    except ImportError as error:
+        raise UserError(f'ome tags needs {error.name}: pip install "ome[tags]"') from error
+    folder = Path(options.folder)
+    path = Path(options.table) if options.table else folder / "tags.csv"
+    images = find_images(folder)
+    with only_one(path):
+        session = open_session(images, path, options)
+        app = make_app(session, Pictures(options.bands, options.range), folder.resolve().name)
+        with _listen(options.port) as listener:
+            address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
+            console.print(f"{len(session.items)} images, table {path}", highlight=False)
+            console.print(f"open [bold]{address}[/] in a browser; Ctrl+C ends", highlight=False)
+            uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off")).run([listener])
+
+
+def open_session(images: Sequence[Item], path: Path, options: argparse.Namespace) -> Session:
+    """Reads the table and the suggestions, and puts the items in order.
+
+    Raises:
+        UserError: One of them is wrong, or they do not belong together.
+    """
+    table = Table.read(path, windows=options.tile is not None)
+    if table.form == "windows" and options.tile is None:
+        raise UserError(f"{path} is a table of windows: say the size of their grid, e.g. --tile 256")
+    if table.form != "windows" and options.tile is not None:
+        raise UserError(f"{path} is a table of images: leave out --tile, or give another --table")
+    items = list(images)
+    if options.tile is not None:
+        items = cut(images, options.tile, (key for key in table.rows if isinstance(key, Tile)))
+    suggestions: dict[Key, Suggestion] = {}
+    if options.suggestions:
+        suggestions = _by_key(read_suggestions(Path(options.suggestions)), items, options.suggestions)
+        items.sort(key=lambda item: -suggestions[item.key].uncertainty if item.key in suggestions else 1)
+    suggested = next(iter(suggestions.values())).probabilities if suggestions else ()
+    _say_unknown(table, images)
+    return Session(items, table, [*options.classes, *suggested], suggestions)
+
+
+def _by_key(found: Mapping[Tile, Suggestion], items: Sequence[Item], path: str) -> dict[Key, Suggestion]:
+    """The suggestions of the items; one of a whole image may be larger than no window."""
+    of_key: dict[Key, Suggestion] = {}
+    whole = items[0].tile is None
+    for tile, suggestion in found.items():
+        key: Key = tile.scene if whole else tile
+        if key in of_key:
+            raise UserError(f"{path} is about windows: say the size of their grid, e.g. --tile {tile.height}")
+        of_key[key] = suggestion
+    of_key = {item.key: of_key[item.key] for item in items if item.key in of_key}
+    if not of_key:
+        raise UserError(f"{path} has nothing about these images: is it of another folder, or another --tile?")
+    return of_key
+
+
+def _say_unknown(table: Table, images: Sequence[Item]) -> None:
+    """Rows without an image stay in the table; `dataset=custom` will refuse them."""
+    there = {item.image for item in images}
+    missing = [row.image for row in table.rows.values() if image_name(row.image) not in there]
+    if missing:
+        console.print(
+            f"[yellow]{len(missing)} rows of the table have no image here[/], the first is "
+            f"{escape(missing[0])}; they are kept as they are",
+            highlight=False,
+        )
+
+
+@contextmanager
+def only_one(path: Path) -> Iterator[None]:
+    """Has the table to itself; the lock goes when the process does, however it ends.
+
+    Raises:
+        UserError: Another process has it, or the folder cannot be written.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = path.with_name(f".{path.name}.lock").open("a", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror}): give another --table") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(f"another ome tags works on {path}: end that one, or use its page") from error
+        yield
+
+
+@contextmanager
+def _listen(port: int) -> Iterator[socket.socket]:
+    """A socket that this machine alone can reach."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    with listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UserError(
+                f"port {port} is taken ({error.strerror}): give another, e.g. --port 0"
+            ) from error
+        listener.listen()
+        yield listener
+
+
+def parser() -> argparse.ArgumentParser:
+    """The options, as typed after `ome tags`."""
+    parser = argparse.ArgumentParser("ome tags", description=DESCRIPTION)
+    parser.add_argument("folder", help="GeoTIFF, PNG or JPEG images, 8 or 16 bits, any number of bands")
+    parser.add_argument("--table", help="the CSV file to make or to continue (FOLDER/tags.csv)")
+    parser.add_argument("--classes", type=_names, default=(), help="names to begin with, e.g. road,water")
+    parser.add_argument("--tile", type=int, help="tag windows of this many pixels instead of whole images")
+    parser.add_argument("--suggestions", help="what stage=suggest left: runs/NAME/suggest/suggestions.csv")
+    parser.add_argument(
+        "--bands", type=_bands, default=(), help="bands to show, e.g. 4,3,2 (the first three)"
+    )
+    parser.add_argument("--range", type=_range, help="16-bit values shown black and white, e.g. 0,4095")
+    parser.add_argument("--port", type=int, default=PORT, help=f"0 for any that is free ({PORT})")
+    return parser
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _bands(text: str) -> tuple[int, ...]:
+    bands = tuple(int(band) for band in text.split(","))
+    if len(bands) not in {1, 3} or min(bands) < 1:
+        raise argparse.ArgumentTypeError("give one band or three, e.g. 4,3,2")
+    return bands
+
+
+def _range(text: str) -> Limits:
+    low, high = (int(value) for value in text.split(","))
+    if not 0 <= low < high < 1 << 16:
+        raise argparse.ArgumentTypeError("give two values from 0 to 65535, e.g. 0,4095")
+    return low, high

@@ -1,0 +1,85 @@
+"""What is shown one after the other: the images of a folder, or windows of them."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ome.data.archives import ANY_IMAGE, RawFiles
+from ome.data.folder import image_names
+from ome.data.rasters import RawFile
+from ome.data.tiles import Tile, tile_scene
+from ome.errors import UserError
+from ome.progress import track
+
+Key = str | Tile
+"""What a row of the table is about: the name of an image without its suffix, or a window."""
+
+
+@dataclass(frozen=True)
+class Item:
+    """One picture that gets tags.
+
+    Attributes:
+        file: The image.
+        image: Name of the image without its suffix.
+        tile: The window; None for the whole image.
+    """
+
+    file: RawFile
+    image: str
+    tile: Tile | None = None
+
+    @property
+    def key(self) -> Key:
+        """Finds its row in the table."""
+        return self.tile or self.image
+
+    @property
+    def title(self) -> str:
+        """What the page calls it."""
+        if self.tile is None:
+            return self.file.name
+        return f"{self.file.name}, row {self.tile.row}, column {self.tile.column}"
+
+
+def find_images(folder: Path) -> list[Item]:
+    """The images of a folder as `dataset=custom` finds them, in order of their names.
+
+    Raises:
+        UserError: There is no such folder, no image in it, or two files of one name.
+    """
+    names = image_names(folder, "ome tags")
+    files = RawFiles(ANY_IMAGE, folder)
+    found = ((name, files.find(name)) for name in names)
+    return [Item(file, name) for name, file in found if file is not None]
+
+
+def cut(images: Iterable[Item], size: int, given: Iterable[Tile] = ()) -> list[Item]:
+    """Windows of images: a grid that covers each, as training lays it, and those that a table has already.
+
+    Args:
+        images: Whole images.
+        size: Side of the grid's windows in pixels.
+        given: Windows of the table, on the grid or not; those of other images are left out.
+
+    Raises:
+        UserError: An image cannot be read, or a window of the table lies outside its image.
+    """
+    images = list(images)
+    of_image: dict[str, set[Tile]] = {}
+    for tile in given:
+        of_image.setdefault(tile.scene, set()).add(tile)
+    items = []
+    for item in track(images, "sizes of images", len(images)):
+        with item.file.open() as raster:
+            height, width = raster.shape
+        own = of_image.get(item.image, set())
+        for tile in own:
+            if tile.row + tile.height > height or tile.column + tile.width > width:
+                raise UserError(
+                    f"the table has a window {tile.name} of {tile.height} x {tile.width} pixels, and "
+                    f"{item.file} has only {height} x {width}: correct the row"
+                )
+        tiles = own | set(tile_scene(item.image, height, width, size, size))
+        items += [Item(item.file, item.image, tile) for tile in sorted(tiles)]
+    return items

@@ -1,0 +1,192 @@
+"""The page and what it asks for over HTTP."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from ome.data.palette import DISTINCT, SHADES, distinct_colours
+from ome.errors import UserError
+from ome.tagging.pictures import Pictures
+from ome.tagging.session import Session
+
+HOSTS: Final = ("127.0.0.1", "localhost")
+"""Names of the page's host. Others are refused: a web page could have its own name lead here."""
+
+MAX_BODY: Final = 1 << 16
+"""Bytes of a request."""
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
+"""The page loads nothing from elsewhere, runs no script but its own and stands in no other page's frame."""
+
+PAGE: Final = Path(__file__).parent / "page"
+
+
+def make_app(session: Session, pictures: Pictures, title: str) -> Starlette:
+    """Builds the application.
+
+    Args:
+        session: The tags.
+        pictures: Makes the pictures of its items.
+        title: Name of the folder, for the page.
+    """
+
+    def state(number: int | None = None) -> JSONResponse:
+        """What the page has to know after a change, with the item that changed."""
+        changed = {} if number is None else {"number": number, "item": _item(session, number)}
+        colours = _colours(session.names)
+        return JSONResponse({**session.summary(), "colours": colours, **changed})
+
+    def whole(_: Request) -> Response:
+        items = [_item(session, number) for number in range(len(session.items))]
+        summary = {**session.summary(), "colours": _colours(session.names)}
+        return JSONResponse({"title": title, "items": items, **summary})
+
+    def picture(request: Request) -> Response:
+        number = _number(request, session)
+        # Another file under the same name has another address, see `_item`.
+        headers = {"Cache-Control": "private, max-age=3600"}
+        return Response(pictures.jpeg(session.items[number]), media_type="image/jpeg", headers=headers)
+
+    async def set_tags(request: Request) -> Response:
+        number, body = _number(request, session), await _body(request)
+        tags, none = body.get("tags", []), body.get("none", False)
+        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
+            raise UserError("tags must be a list of names")
+        await run_in_threadpool(session.set_tags, number, tags, none=bool(none))
+        return await run_in_threadpool(state, number)
+
+    async def change_classes(request: Request) -> Response:
+        name = str((await _body(request)).get("name", ""))
+        change = session.add_class if request.method == "POST" else session.remove_class
+        await run_in_threadpool(change, name)
+        return await run_in_threadpool(state)
+
+    async def step(request: Request) -> Response:
+        await _body(request)
+        way = session.undo if request.url.path.endswith("/undo") else session.redo
+        return await run_in_threadpool(state, await run_in_threadpool(way))
+
+    routes = [
+        Route("/api/session", whole),
+        Route("/api/pictures/{number:int}", picture),
+        Route("/api/tags/{number:int}", set_tags, methods=["PUT"]),
+        Route("/api/classes", change_classes, methods=["POST", "DELETE"]),
+        Route("/api/undo", step, methods=["POST"]),
+        Route("/api/redo", step, methods=["POST"]),
+        Mount("/", StaticFiles(directory=PAGE, html=True)),
+    ]
+    return Starlette(
+        routes=routes,
+        middleware=[
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS), www_redirect=False),
+            Middleware(OwnPageOnly),
+        ],
+        exception_handlers={UserError: _one_line},
+    )
+
+
+class OwnPageOnly:
+    """Refuses what other web pages ask for: any page that is open in the browser could talk to this machine.
+
+    Args:
+        app: Answers everything else.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handles one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope)
+        if not _is_own(request):
+            await PlainTextResponse("only this page may ask for that\n", 403)(scope, receive, send)
+            return
+
+        async def send_with_policy(message: Any) -> None:  # noqa: ANN401 - ASGI
+            if message["type"] == "http.response.start":
+                own = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
+                own |= {"Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin"}
+                encoded = [(name.lower().encode(), value.encode()) for name, value in own.items()]
+                message["headers"] = [*message["headers"], *encoded]
+            await send(message)
+
+        await self._app(scope, receive, send_with_policy)
+
+
+def _is_own(request: Request) -> bool:
+    headers = request.headers
+    origin = headers.get("origin")
+    # The port may be another one than ours, where it is forwarded from another machine.
+    if origin is not None and urlsplit(origin).netloc != headers.get("host"):
+        return False
+    # Opening the page by a link is nobody's request but the reader's.
+    opened = request.method == "GET" and headers.get("sec-fetch-dest") == "document"
+    return opened or headers.get("sec-fetch-site", "none") in {"same-origin", "none"}
+
+
+async def _body(request: Request) -> dict[str, Any]:
+    """The request's JSON object; a form cannot send that type, so no other page can without asking first."""
+    if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+        raise UserError("the request must be application/json")
+    content = b""
+    async for part in request.stream():
+        content += part
+        if len(content) > MAX_BODY:
+            raise UserError(f"the request is larger than {MAX_BODY} bytes")
+    try:
+        value = json.loads(content)
+    except ValueError as error:
+        raise UserError("the request is no JSON") from error
+    if not isinstance(value, dict):
+        raise UserError("the request must be a JSON object")
+    return value
+
+
+def _number(request: Request, session: Session) -> int:
+    number: int = request.path_params["number"]
+    if number >= len(session.items):
+        raise UserError(f"there is no item {number}")
+    return number
+
+
+def _item(session: Session, number: int) -> dict[str, Any]:
+    """An item as the page sees it."""
+    item, row = session.items[number], session.row(number)
+    made: dict[str, Any] = {
+        "title": item.title,
+        "picture": f"api/pictures/{number}?{item.file.stamp}",
+        "status": row.status,
+        "tags": sorted(row.tags),
+        "split": row.split or "train",
+    }
+    if (suggestion := session.suggestions.get(item.key)) is not None:
+        made |= {"uncertainty": suggestion.uncertainty, "suggestion": suggestion.probabilities}
+    return made
+
+
+def _colours(names: Sequence[str]) -> list[str]:
+    """The colours that the maps will have; grey where there are more classes than colours."""
+    colours = distinct_colours(names[: len(DISTINCT) * len(SHADES)])
+    return ["#{:02x}{:02x}{:02x}".format(*colours.get(name, (128, 128, 128))) for name in names]
+
+
+async def _one_line(_: Request, error: Exception) -> Response:
+    return PlainTextResponse(f"{error}\n", 422)
