@@ -41,7 +41,7 @@ class UnseenScene:
         kinds = sorted(set(dataset.dtypes))
         if len(kinds) > 1 or kinds[0] not in DEPTHS:
             raise UserError(
-                f"{path} holds {', '.join(kinds)} values, and the network has seen uint8 and uint16: convert it, "
+                f"{path} holds {', '.join(kinds)} values, only uint8 and uint16 are read: convert it, "
                 "e.g. gdal_translate -ot UInt16 -scale IN OUT"
             )
         self._colours: NDArray[np.uint8] | None = None
@@ -50,8 +50,8 @@ class UnseenScene:
             self._colours, bands = _colour_table(dataset), 3
         if not all(1 <= channel <= bands for channel in channels):
             raise UserError(
-                f"{path} has {bands} bands, and the network takes the bands {self._channels}: choose as many of "
-                "them in the network's order, e.g. dataset.channels=[1,2,3]"
+                f"{path} has {bands} bands, and the network takes the bands {self._channels}: choose as many "
+                "of them in the network's order, e.g. dataset.channels=[1,2,3]"
             )
         self._all_valid = all(flags == [MaskFlags.all_valid] for flags in dataset.mask_flag_enums)
         if kinds == ["uint16"]:
@@ -66,7 +66,8 @@ class UnseenScene:
         """
         window = Window(column, row, width, height)
         if self._colours is not None:
-            return self._colours[self._read(window, 1)][..., [channel - 1 for channel in self._channels]]
+            looked_up = self._colours[self._read(window, 1)]
+            return np.ascontiguousarray(looked_up[..., [channel - 1 for channel in self._channels]])
         pixels = self._read(window, self._channels)
         if self._tables is not None:
             tables = zip(self._tables, pixels, strict=True)
@@ -114,8 +115,8 @@ def open_unseen(path: Path, channels: Sequence[int], limits: Limits | None) -> I
     Args:
         path: The file.
         channels: Bands to read, 1-based, in the order in which the network knows them.
-        limits: Values of a 16-bit scene that become 0 and 255; None for percentiles of each of its own bands, as
-            scenes are prepared.
+        limits: Values of a 16-bit scene that become 0 and 255; None for percentiles of each of its own bands,
+            as scenes are prepared.
 
     Yields:
         The scene; closed when the block ends.

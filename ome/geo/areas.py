@@ -20,9 +20,9 @@ LONGITUDE_LATITUDE: Final = CRS.from_epsg(4326)
 class PixelAreas:
     """The area on the ground of every pixel of a raster.
 
-    Corners of cells of `CELL` pixels are projected to an equal-area plane around the raster's centre (Lambert's
-    azimuthal projection on the WGS 84 ellipsoid), where the area of a cell is that of a quadrangle. So degrees
-    and Web Mercator come out right, and UTM without its error of up to a thousandth.
+    Corners of cells of `CELL` pixels are projected to an equal-area plane around the raster's centre
+    (Lambert's azimuthal projection on the WGS 84 ellipsoid), where the area of a cell is that of a
+    quadrangle. So degrees and Web Mercator come out right, and UTM without its error of up to a thousandth.
 
     Args:
         crs: Coordinate reference system; None for none.

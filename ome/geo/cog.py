@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
-from xml.etree import ElementTree as Xml
+from xml.etree import ElementTree as ET
 
 import rasterio
 import rasterio.shutil
@@ -39,9 +39,9 @@ class Grid:
 def write_class_cog(path: Path, flat: Path, grid: Grid, names: Sequence[str], colours: Sequence[RGB]) -> None:
     """Writes a class map that a viewer shows in the classes' colours and with their names.
 
-    Colours are the band's colour table, 255 is nodata. The names stand in the file as the band's tags `CLASS_0`,
-    `CLASS_1`, ... and beside it, in `<path>.aux.xml`, as GDAL's category names, which QGIS shows as its legend
-    and for which GeoTIFF has no place.
+    Colours are the band's colour table, 255 is nodata. The names stand in the file as the band's tags
+    `CLASS_0`, `CLASS_1`, ..., and beside it, in `<path>.aux.xml`, as GDAL's category names, for which GeoTIFF
+    has no place and which QGIS takes for its legend.
 
     Args:
         path: The file to make.
@@ -52,19 +52,19 @@ def write_class_cog(path: Path, flat: Path, grid: Grid, names: Sequence[str], co
     """
     root = _dataset(grid)
     band = _band(root, 1, flat, grid, "class")
-    metadata = Xml.SubElement(band, "Metadata")
+    metadata = ET.SubElement(band, "Metadata")
     for index, name in enumerate(names):
-        Xml.SubElement(metadata, "MDI", key=f"CLASS_{index}").text = name
-    Xml.SubElement(band, "ColorInterp").text = "Palette"
-    table = Xml.SubElement(band, "ColorTable")
+        ET.SubElement(metadata, "MDI", key=f"CLASS_{index}").text = name
+    ET.SubElement(band, "ColorInterp").text = "Palette"
+    table = ET.SubElement(band, "ColorTable")
     for red, green, blue in colours:
-        Xml.SubElement(table, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4="255")
-    side = Xml.Element("PAMDataset")
-    categories = Xml.SubElement(Xml.SubElement(side, "PAMRasterBand", band="1"), "CategoryNames")
+        ET.SubElement(table, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4="255")
+    side = ET.Element("PAMDataset")
+    categories = ET.SubElement(ET.SubElement(side, "PAMRasterBand", band="1"), "CategoryNames")
     for name in names:
-        Xml.SubElement(categories, "Category").text = name
-    Xml.indent(side)
-    write_text(path.with_name(f"{path.name}.aux.xml"), Xml.tostring(side, encoding="unicode") + "\n")
+        ET.SubElement(categories, "Category").text = name
+    ET.indent(side)
+    write_text(path.with_name(f"{path.name}.aux.xml"), ET.tostring(side, encoding="unicode") + "\n")
     _copy(path, flat, root, "MODE")
 
 
@@ -80,36 +80,36 @@ def write_share_cog(path: Path, flat: Path, grid: Grid, descriptions: Sequence[s
     root = _dataset(grid)
     for number, description in enumerate(descriptions, start=1):
         band = _band(root, number, flat, grid, description)
-        Xml.SubElement(band, "Scale").text = repr(1 / 254)
+        ET.SubElement(band, "Scale").text = repr(1 / 254)
     _copy(path, flat, root, "AVERAGE")
 
 
-def _dataset(grid: Grid) -> Xml.Element:
-    root = Xml.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
+def _dataset(grid: Grid) -> ET.Element:
+    root = ET.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
     if grid.crs is not None:
-        Xml.SubElement(root, "SRS").text = grid.crs.to_wkt()
+        ET.SubElement(root, "SRS").text = grid.crs.to_wkt()
     if not grid.transform.is_identity:
-        Xml.SubElement(root, "GeoTransform").text = ", ".join(map(repr, grid.transform.to_gdal()))
+        ET.SubElement(root, "GeoTransform").text = ", ".join(map(repr, grid.transform.to_gdal()))
     return root
 
 
-def _band(root: Xml.Element, number: int, flat: Path, grid: Grid, description: str) -> Xml.Element:
-    band = Xml.SubElement(
+def _band(root: ET.Element, number: int, flat: Path, grid: Grid, description: str) -> ET.Element:
+    band = ET.SubElement(
         root, "VRTRasterBand", dataType="Byte", band=str(number), subClass="VRTRawRasterBand"
     )
-    Xml.SubElement(band, "Description").text = description
-    Xml.SubElement(band, "NoDataValue").text = str(IGNORE)
-    Xml.SubElement(band, "SourceFilename", relativeToVRT="1").text = flat.name
-    Xml.SubElement(band, "ImageOffset").text = str((number - 1) * grid.height * grid.width)
-    Xml.SubElement(band, "PixelOffset").text = "1"
-    Xml.SubElement(band, "LineOffset").text = str(grid.width)
+    ET.SubElement(band, "Description").text = description
+    ET.SubElement(band, "NoDataValue").text = str(IGNORE)
+    ET.SubElement(band, "SourceFilename", relativeToVRT="1").text = flat.name
+    ET.SubElement(band, "ImageOffset").text = str((number - 1) * grid.height * grid.width)
+    ET.SubElement(band, "PixelOffset").text = "1"
+    ET.SubElement(band, "LineOffset").text = str(grid.width)
     return band
 
 
-def _copy(path: Path, flat: Path, root: Xml.Element, overviews: Literal["MODE", "AVERAGE"]) -> None:
+def _copy(path: Path, flat: Path, root: ET.Element, overviews: Literal["MODE", "AVERAGE"]) -> None:
     """Turns the description of plain bytes into a file of its own."""
     described = flat.with_suffix(".vrt")
-    described.write_bytes(Xml.tostring(root))
+    described.write_bytes(ET.tostring(root))
     options = {
         "COMPRESS": "DEFLATE",
         "BLOCKSIZE": BLOCK,

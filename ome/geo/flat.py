@@ -1,6 +1,7 @@
 """Rasters in the making: bands of plain bytes that are written row by row and outlive a killed process."""
 
 import os
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -61,8 +62,15 @@ class FlatRasters:
     def read(self, name: str, row: int, height: int) -> NDArray[np.uint8]:
         """Reads `height` rows from `row` on: (bands, height, W) uint8."""
         size = height * self.width
-        parts = [os.pread(self._files[name], size, self._offset(band, row)) for band in range(self._bands[name])]
+        parts = [
+            os.pread(self._files[name], size, self._offset(band, row)) for band in range(self._bands[name])
+        ]
         return np.frombuffer(b"".join(parts), np.uint8).reshape(len(parts), height, self.width)
+
+    def discard(self) -> None:
+        """Removes everything, the record first: what is left of the others then counts for nothing."""
+        self._record.unlink(missing_ok=True)
+        shutil.rmtree(self._record.parent)
 
     def _offset(self, band: int, row: int) -> int:
         return (band * self.height + row) * self.width

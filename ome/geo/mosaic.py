@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
-from xml.etree import ElementTree as Xml
+from xml.etree import ElementTree as ET
 
 import rasterio
 from rasterio.enums import ColorInterp
@@ -52,10 +52,10 @@ def write_mosaic(path: Path, rasters: Sequence[Path]) -> None:
             )
     offsets = [_offset(first["transform"], other["transform"]) for other in described]
     left, top = (round(min(offset[axis] for offset in offsets)) for axis in (0, 1))
-    root = Xml.Element("VRTDataset")
-    Xml.SubElement(root, "SRS").text = first["crs"].to_wkt()
+    root = ET.Element("VRTDataset")
+    ET.SubElement(root, "SRS").text = first["crs"].to_wkt()
     origin = first["transform"] * Affine.translation(left, top)
-    Xml.SubElement(root, "GeoTransform").text = ", ".join(map(repr, origin.to_gdal()))
+    ET.SubElement(root, "GeoTransform").text = ", ".join(map(repr, origin.to_gdal()))
     places = [(round(x) - left, round(y) - top) for x, y in offsets]
     width = max(x + other["width"] for (x, _), other in zip(places, described, strict=True))
     height = max(y + other["height"] for (_, y), other in zip(places, described, strict=True))
@@ -63,40 +63,42 @@ def write_mosaic(path: Path, rasters: Sequence[Path]) -> None:
     for number in range(1, first["count"] + 2):
         opacity = number > first["count"]
         kind = "Byte" if opacity else first["dtype"]
-        band = Xml.SubElement(root, "VRTRasterBand", dataType=kind, band=str(number))
-        Xml.SubElement(band, "ColorInterp").text = "Alpha" if opacity else "Undefined"
+        band = ET.SubElement(root, "VRTRasterBand", dataType=kind, band=str(number))
+        ET.SubElement(band, "ColorInterp").text = "Alpha" if opacity else "Undefined"
         for raster, other, place in zip(rasters, described, places, strict=True):
             _add_source(band, raster.resolve(), other, place, number)
     with atomic_path(path) as temporary:
-        temporary.write_bytes(Xml.tostring(root))
+        temporary.write_bytes(ET.tostring(root))
 
 
 def _add_source(
-    band: Xml.Element, raster: Path, other: dict[str, Any], place: tuple[int, int], number: int
+    band: ET.Element, raster: Path, other: dict[str, Any], place: tuple[int, int], number: int
 ) -> None:
     opacity = number > other["count"]
-    source = Xml.SubElement(band, "ComplexSource")
-    Xml.SubElement(source, "SourceFilename", relativeToVRT="0").text = str(raster)
+    source = ET.SubElement(band, "ComplexSource")
+    ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = str(raster)
     own_mask = opacity and other["masked"]
-    Xml.SubElement(source, "SourceBand").text = "mask,1" if own_mask else str(min(number, other["count"]))
-    size = {"xSize": str(other["width"]), "ySize": str(other["height"])}
-    Xml.SubElement(source, "SrcRect", xOff="0", yOff="0", **size)
-    Xml.SubElement(source, "DstRect", xOff=str(place[0]), yOff=str(place[1]), **size)
+    ET.SubElement(source, "SourceBand").text = "mask,1" if own_mask else str(min(number, other["count"]))
+    for name, (x, y) in {"SrcRect": (0, 0), "DstRect": place}.items():
+        size = {"xSize": str(other["width"]), "ySize": str(other["height"])}
+        ET.SubElement(source, name, {"xOff": str(x), "yOff": str(y), **size})
     if own_mask:
-        Xml.SubElement(source, "NODATA").text = "0"  # what a raster has not measured hides no other
+        ET.SubElement(source, "NODATA").text = "0"  # what a raster has not measured hides no other
     elif opacity:
         # Whatever the band holds, opacity is full wherever the raster is.
-        Xml.SubElement(source, "ScaleOffset").text = "255"
-        Xml.SubElement(source, "ScaleRatio").text = "0"
+        ET.SubElement(source, "ScaleOffset").text = "255"
+        ET.SubElement(source, "ScaleRatio").text = "0"
     elif other["masked"]:
-        Xml.SubElement(source, "UseMaskBand").text = "true"
+        ET.SubElement(source, "UseMaskBand").text = "true"
 
 
 def _describe(path: Path) -> dict[str, Any]:
     try:
         with rasterio.open(path) as dataset:
             if dataset.crs is None or dataset.transform.is_identity:
-                raise UserError(f"{path} has no georeference, so it has no place among others: predict it alone")
+                raise UserError(
+                    f"{path} has no georeference, so it has no place among others: predict it alone"
+                )
             alpha = ColorInterp.alpha in dataset.colorinterp
             return {
                 "crs": dataset.crs,

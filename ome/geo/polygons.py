@@ -12,8 +12,6 @@ from rasterio.transform import Affine
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from ome.ignore import IGNORE
-
 if TYPE_CHECKING:
     from shapely import Geometry
 
