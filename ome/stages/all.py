@@ -5,7 +5,20 @@ from collections.abc import Sequence
 from omegaconf import DictConfig
 
 from ome.errors import UserError
-from ome.stages import ablation, affinity, cam, compare, labels, prepare, pseudo, refine, report, seg
+from ome.stages import (
+    ablation,
+    affinity,
+    cam,
+    compare,
+    export,
+    labels,
+    predict,
+    prepare,
+    pseudo,
+    refine,
+    report,
+    seg,
+)
 from ome.stages.settings import settings_of
 from ome.stages.stage import Stage, execute
 
@@ -15,7 +28,7 @@ STAGES: dict[str, Stage] = {
 }
 """Every stage, in the order of the story."""
 
-SIDE_STAGES: dict[str, Stage] = {module.STAGE.name: module.STAGE for module in (compare,)}
+SIDE_STAGES: dict[str, Stage] = {module.STAGE.name: module.STAGE for module in (predict, export, compare)}
 """Stages that run only when they are named."""
 
 _EVERY = {**STAGES, **SIDE_STAGES}

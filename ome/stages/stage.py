@@ -60,6 +60,8 @@ class Stage:
         version: Raised when a change of the code makes earlier results stale.
         wanted: Tells from the configuration whether `stage=all` runs it on the way to a later stage; None
             where it always does.
+        part: Names the part of its folder that the configuration asks for, e.g. a scene: parts are made, kept
+            and replaced each on its own. None for a stage that makes its folder as a whole.
     """
 
     name: str
@@ -70,6 +72,7 @@ class Stage:
     sources: Callable[[DictConfig], list[Any]] | None = None
     version: int = 1
     wanted: Callable[[DictConfig], bool] | None = None
+    part: Callable[[DictConfig], str] | None = None
 
     def needed(self, config: DictConfig) -> tuple[str, ...]:
         """Names of the stages it needs, given the configuration with its settings under `stage`."""
@@ -123,6 +126,8 @@ def execute(stage: Stage, config: DictConfig, *, force: bool = False) -> bool:
     used = _used_config(stage, config)
     wanted = fingerprint(stage.name, stage.version, used, inputs)
     folder = stage_folder(config, stage.name)
+    if stage.part is not None:
+        folder /= stage.part(config)
     partial = folder.with_name(folder.name + ".partial")
     with _lock(folder):
         if is_leader():

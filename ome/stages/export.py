@@ -1,0 +1,78 @@
+"""The run's segmenter -> ONNX and torch.export, each compared with what it was made of."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from torch import Tensor
+
+from ome.data.transforms import band_statistics
+from ome.errors import UserError
+from ome.extras import require
+from ome.files import save_atomically
+from ome.networks.exchange import (
+    INPUT,
+    OUTPUT,
+    largest_difference,
+    load_onnx,
+    load_program,
+    save_onnx,
+    save_program,
+    trace,
+)
+from ome.networks.segmenters import MULTIPLE
+from ome.progress import console
+from ome.stages.predict import needs, read_card
+from ome.stages.stage import Stage, Work
+from ome.stages.trained import SegmenterCard, network_folder
+from ome.training.distributed import is_leader
+
+TOLERANCE: Final = 1e-3
+"""Difference of a logit beyond which a format does not say the same as torch."""
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Writes `segmenter.onnx` and `segmenter.pt2`; other processes only wait."""
+    if not is_leader():
+        return {}
+    require("export", "stage=export")
+    (stage,) = work.inputs
+    folder = network_folder(work.inputs[stage], work.settings.network)
+    card = read_card(work.config, folder)
+    segmenter, bands = card.load(folder).eval(), len(card.channels)
+    program = trace(segmenter, bands)
+    description = describe(card)
+    readers: dict[str, Callable[[Path], Callable[[Tensor], Tensor]]]
+    readers = {"segmenter.pt2": load_program, "segmenter.onnx": load_onnx}
+    differences: dict[str, float] = {}
+    for (name, read), save in zip(readers.items(), (save_program, save_onnx), strict=True):
+        save_atomically(work.folder / name, lambda path, save=save: save(path, program, description))  # type: ignore[misc]
+        differences[name] = largest_difference(segmenter, read(work.folder / name), bands)
+        if not differences[name] <= TOLERANCE:
+            raise UserError(
+                f"{name} differs from torch by {differences[name]:.2g} in a logit: use network.pt, or "
+                "another segmenter=..."
+            )
+        console.print(f"{name}: largest difference from torch {differences[name]:.1e}", highlight=False)
+    return {"network": f"{stage}/{folder.name}", "largest_difference": differences}
+
+
+def describe(card: SegmenterCard) -> dict[str, Any]:
+    """What one must know to use the exported network; every value can be written as JSON."""
+    mean, std = band_statistics(len(card.channels))
+    return {
+        "classes": list(card.names),
+        "colours": [list(colour) for colour in card.colours],
+        "channels": list(card.channels),
+        "mean": mean,
+        "std": std,
+        "input": f"{INPUT}: float32 (batch, bands, height, width), (bytes / 255 - mean) / std",
+        "output": f"{OUTPUT}: float32 (batch, classes, height, width); softmax over classes: probabilities",
+        "size_multiple": MULTIPLE,
+        "tile": card.tile,
+        "range_of_16_bits": list(card.limits) if card.limits else None,
+        "pixel_size_metres": card.pixel_size,
+    }
+
+
+STAGE = Stage("export", run, needs=needs)
