@@ -142,7 +142,7 @@ def _opened(scene: str | Path | NDArray[Any], card: SegmenterCard) -> Iterator[U
             yield UnseenScene(dataset, Path("the array"), card.channels, card.limits)
     elif Path(scene).is_dir():
         with TemporaryDirectory() as folder:
-            write_mosaic(mosaic := Path(folder) / "mosaic.vrt", rasters_in(Path(scene)))
+            write_mosaic(mosaic := Path(folder) / "mosaic.vrt", rasters_in(Path(scene)), card.channels)
             with open_unseen(mosaic, card.channels, card.limits) as opened:
                 yield opened
     else:

@@ -53,7 +53,12 @@ class UnseenScene:
                 f"{path} has {bands} bands, and the network takes the bands {self._channels}: choose as many "
                 "of them in the network's order, e.g. dataset.channels=[1,2,3]"
             )
-        self._all_valid = all(flags == [MaskFlags.all_valid] for flags in dataset.mask_flag_enums)
+        # GDAL takes the fourth band of many an image for opacity that is infrared.
+        kinds_of_bands = enumerate(dataset.colorinterp, start=1)
+        opacity_is_seen = any(kind == ColorInterp.alpha and band in channels for band, kind in kinds_of_bands)
+        self._all_valid = opacity_is_seen or all(
+            flags == [MaskFlags.all_valid] for flags in dataset.mask_flag_enums
+        )
         if kinds == ["uint16"]:
             chosen = tuple(dataset.nodatavals[channel - 1] for channel in channels)
             self._tables = byte_tables(self._strips(), chosen, limits)

@@ -31,7 +31,7 @@ def rasters_in(folder: Path) -> list[Path]:
     return found
 
 
-def write_mosaic(path: Path, rasters: Sequence[Path]) -> None:
+def write_mosaic(path: Path, rasters: Sequence[Path], channels: Sequence[int] = ()) -> None:
     """Describes rasters as one, with an opacity band that tells where one of them has measured something.
 
     Where rasters overlap, the later one is seen.
@@ -39,11 +39,12 @@ def write_mosaic(path: Path, rasters: Sequence[Path]) -> None:
     Args:
         path: The VRT to make.
         rasters: Files of one coordinate reference system, pixel size, depth and number of bands.
+        channels: Bands that are looked at: one of them is no opacity, whatever its file says.
 
     Raises:
         UserError: A raster cannot be read, has no georeference, or does not fit the first one.
     """
-    described = [_describe(raster) for raster in rasters]
+    described = [_describe(raster, channels) for raster in rasters]
     first = described[0]
     for raster, other in zip(rasters, described, strict=True):
         if difference := _difference(first, other):
@@ -92,22 +93,24 @@ def _add_source(
         ET.SubElement(source, "UseMaskBand").text = "true"
 
 
-def _describe(path: Path) -> dict[str, Any]:
+def _describe(path: Path, channels: Sequence[int]) -> dict[str, Any]:
     try:
         with rasterio.open(path) as dataset:
             if dataset.crs is None or dataset.transform.is_identity:
                 raise UserError(
                     f"{path} has no georeference, so it has no place among others: predict it alone"
                 )
-            alpha = ColorInterp.alpha in dataset.colorinterp
+            bands = enumerate(dataset.colorinterp, start=1)
+            seen = any(kind == ColorInterp.alpha and band in channels for band, kind in bands)
+            masked = any(flag.name != "all_valid" for flag in dataset.mask_flag_enums[0])
             return {
                 "crs": dataset.crs,
                 "transform": dataset.transform,
                 "dtype": {"uint8": "Byte", "uint16": "UInt16"}.get(dataset.dtypes[0], dataset.dtypes[0]),
-                "count": dataset.count - alpha,
+                "count": dataset.count,
                 "width": dataset.width,
                 "height": dataset.height,
-                "masked": any(flag.name != "all_valid" for flag in dataset.mask_flag_enums[0]),
+                "masked": masked and not seen,
             }
     except RasterioError as error:
         raise UserError(f"{path} is no raster that GDAL can read: remove it, or copy it again") from error

@@ -1,5 +1,6 @@
 """Regions of a class map as a GeoPackage."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -38,7 +39,9 @@ def write_regions(
     import shapely  # noqa: PLC0415
 
     count = 0
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        # A plain picture has no reference system.
+        warnings.filterwarnings("ignore", message="'crs' was not provided")
         for number, batch in enumerate(batches):
             outlines = [region.outline(transform, tolerance) for region in batch]
             values = {

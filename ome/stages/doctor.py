@@ -76,7 +76,7 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
 
 
 def _installed() -> Iterator[Finding]:
-    found = versions()
+    found = dict(versions())
     known = platform.python_version_tuple()[:2] in {("3", "11"), ("3", "12")}
     yield Finding(
         "ok" if known else "note",

@@ -37,11 +37,10 @@ def run(work: Work) -> dict[str, Any]:
     predict: Any = Predictor(network, device, config.prediction.scales, flip=config.prediction.flip)
     if settings.crf:
         predict = CrfPredictor(predict, crf_of(config), card.picture, crf_threads(config))
-    path = scene_path(config)
+    path, channels = scene_path(config), _channels(config, card)
     if path.is_dir():
         path, rasters = work.folder / "mosaic.vrt", rasters_in(path)
-        write_mosaic(path, rasters)
-    channels = _channels(config, card)
+        write_mosaic(path, rasters, channels)
     with open_unseen(path, channels, config.dataset.get("range") or card.limits) as scene:
         counts = map_scene(scene, scene_path(config).stem, card, predict, work.folder, options)
     return {"network": f"{stage}/{folder.name}", **counts}
