@@ -18,10 +18,10 @@ import ome
 from ome.data.transforms import to_tensor
 from ome.errors import UserError
 from ome.networks.exchange import load_onnx, load_program
-from ome.stages.all import STAGES, run_stages
+from ome.networks.segmenters import Segmenter
+from ome.stages.all import STAGES
 from ome.stages.manifest import Manifest
-from ome.stages.trained import CARD, SegmenterCard, network_folder, stage_of_network
-from tests.conftest import compose_config, tiny
+from ome.stages.trained import SegmenterCard, network_folder, stage_of_network
 from tests.test_maps import random_scene, write
 from tests.trained_runs import CARD as TRAINED
 from tests.trained_runs import make_run
@@ -158,28 +158,21 @@ def test_what_is_not_installed_is_named(
         run_here("stage=export", *BASE[1:])
 
 
-def test_a_run_of_the_pipeline_can_be_mapped_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From the scenes of the town to a map of one of them; also by a run from before there were cards."""
-    monkeypatch.chdir(tmp_path)
-    quick = ["stage.cam.epochs=1", "segmenter.recipe.steps=2", "stage.until=seg", "crf.iterations=1"]
-    overrides = [*tiny(), *quick, "stage.seg.targets=[full]"]
-    run_stages(compose_config(overrides), overrides)
-    run = Path("runs/synthetic_resnet18")
-    card = SegmenterCard.read(run / "seg/full")
-    assert (card.segmenter, card.encoder, card.channels, card.tile) == ("fpn", "resnet18", (1, 2, 3), 64)
-    assert list(card.classes) == ["impervious_surface", "building", "low_vegetation", "tree", "car"]
-    assert card.pixel_size == pytest.approx(0.25, rel=1e-3)
-    scene = Path("scenes/synthetic_rgb_full/images/2_13.tif")
-    overrides = [*tiny("predict"), f"stage.scene={scene}"]
-    for _ in range(2):
-        run_stages(compose_config(overrides), [*overrides, "force=true"])
-        mapped = classes_of(run / "predict/2_13/2_13.tif")
-        np.testing.assert_array_equal(mapped, classes_of(run / "seg/full/predictions/2_13.tif"))
-        (run / "seg/full" / CARD).unlink(missing_ok=True)
+def small_segmenter(pooled: int | None) -> Segmenter:
+    """A segmenter that is exported in a moment; pooled to so many cells it has no ONNX for any size."""
+    torch.manual_seed(0)
+    layers: list[torch.nn.Module] = [torch.nn.Conv2d(3, 4, 5, stride=4, padding=2), torch.nn.ReLU()]
+    if pooled:
+        layers += [torch.nn.AdaptiveAvgPool2d(pooled), torch.nn.UpsamplingBilinear2d(size=16)]
+    return Segmenter(torch.nn.Sequential(*layers, torch.nn.Conv2d(4, 48, 1), torch.nn.PixelShuffle(4))).eval()
 
 
-def test_an_exported_network_says_the_same(run_here: Run, tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
+@pytest.mark.parametrize("pooled", [None, 3])
+def test_an_exported_network_says_the_same(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooled: int | None
+) -> None:
+    run, network = make_run(tmp_path / "run"), small_segmenter(pooled)
+    monkeypatch.setattr(SegmenterCard, "load", lambda *_: network)
     run_here("stage=export", *BASE[1:])
     manifest = Manifest.read(run / "export")
     assert manifest is not None
@@ -187,13 +180,13 @@ def test_an_exported_network_says_the_same(run_here: Run, tmp_path: Path) -> Non
     model = onnx.load(run / "export/segmenter.onnx")
     described = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     assert described["classes"] == list(TRAINED.classes)
-    assert (described["mean"], described["std"]) == ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    assert described["side"] == (64 if pooled else None)
     # As somebody would who knows nothing but the metadata.
-    pixels = random_scene(96, 160)
+    pixels = random_scene(64, 64) if pooled else random_scene(96, 160)
     normalised = (np.moveaxis(pixels, 0, -1) / 255 - described["mean"]) / described["std"]
     image = torch.from_numpy(np.moveaxis(normalised, -1, 0)[None].astype(np.float32))
     with torch.no_grad():
-        expected = TRAINED.load(run / "seg/weak").eval()(to_tensor(pixels.transpose(1, 2, 0))[None])
+        expected = network(to_tensor(pixels.transpose(1, 2, 0))[None])
     for name, load in (("segmenter.onnx", load_onnx), ("segmenter.pt2", load_program)):
         torch.testing.assert_close(load(run / "export" / name)(image), expected, atol=1e-4, rtol=1e-4)
 

@@ -2,8 +2,9 @@
 
 import json
 import logging
+import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -20,24 +21,28 @@ CHECKED_SIZES: Final = ((1, 2 * MULTIPLE, 4 * MULTIPLE), (2, 5 * MULTIPLE, 3 * M
 """Batch, height and width of the random images on which formats are compared; the example has others."""
 
 
-def trace(segmenter: Segmenter, bands: int) -> ExportedProgram:
-    """Records what a segmenter computes, for any number of images of any size in steps of `MULTIPLE`.
+def trace(segmenter: Segmenter, bands: int, side: int | None = None) -> ExportedProgram:
+    """Records what a segmenter computes, for any number of images.
 
-    The padding to that step stays behind: it branches on the size, which a recorded program cannot.
+    The padding to a multiple stays behind: it branches on the size, which a recorded program cannot.
 
     Args:
         segmenter: In eval mode, on the CPU.
         bands: Of its images.
+        side: Of square images, if only these are to be taken; a multiple of `MULTIPLE`.
 
     Returns:
-        Images (B, bands, H, W) to logits (B, C, H, W), H and W at least two steps.
+        Images (B, bands, H, W) to logits (B, C, H, W); H and W any multiples of `MULTIPLE` but
+        `MULTIPLE` itself, unless there is a side.
     """
-    example = torch.zeros(3, bands, 3 * MULTIPLE, 4 * MULTIPLE)
-    sizes = {2: MULTIPLE * Dim("rows", min=2, max=1024), 3: MULTIPLE * Dim("columns", min=2, max=1024)}
+    dynamic: dict[int, Any] = {0: Dim("batch", min=1, max=4096)}
+    if side is None:
+        dynamic[2] = MULTIPLE * Dim("rows", min=2, max=1024)
+        dynamic[3] = MULTIPLE * Dim("columns", min=2, max=1024)
+    height, width = (side, side) if side else (3 * MULTIPLE, 4 * MULTIPLE)
+    example = torch.zeros(3, bands, height, width)
     with torch.no_grad(), _quiet():
-        return torch.export.export(
-            segmenter.network, (example,), dynamic_shapes=({0: Dim("batch", min=1, max=4096), **sizes},)
-        )
+        return torch.export.export(segmenter.network, (example,), dynamic_shapes=(dynamic,))
 
 
 def save_program(path: Path, program: ExportedProgram, description: Mapping[str, Any]) -> None:
@@ -69,18 +74,39 @@ def load_onnx(path: Path) -> Callable[[Tensor], Tensor]:
     """Reads an ONNX file as a function of images, run by onnxruntime on the CPU; needs `ome[export]`."""
     import onnxruntime  # noqa: PLC0415 - part of an extra
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # what goes wrong is raised
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
 
-def largest_difference(segmenter: Segmenter, other: Callable[[Tensor], Tensor], bands: int) -> float:
-    """The largest difference of any logit between a segmenter and its copy, on `CHECKED_SIZES`."""
+def largest_difference(
+    segmenter: Segmenter,
+    other: Callable[[Tensor], Tensor],
+    bands: int,
+    sizes: Sequence[tuple[int, int, int]] = CHECKED_SIZES,
+) -> float:
+    """The largest difference of any logit between a segmenter and its copy on random images.
+
+    Args:
+        segmenter: In eval mode, on the CPU.
+        other: The copy.
+        bands: Of the images.
+        sizes: Batch, height and width of each set of images.
+
+    Returns:
+        The difference; infinity where the copy cannot take images of these sizes.
+    """
     generator = torch.Generator().manual_seed(0)
     largest = 0.0
-    for batch, height, width in CHECKED_SIZES:
+    for batch, height, width in sizes:
         images = torch.randn(batch, bands, height, width, generator=generator)
+        try:
+            copied = other(images)
+        except Exception:  # noqa: BLE001 - onnxruntime has a dozen kinds of its own for this
+            return math.inf
         with torch.no_grad():
-            largest = max(largest, float((segmenter(images) - other(images)).abs().max()))
+            largest = max(largest, float((segmenter(images) - copied).abs().max()))
     return largest
 
 
