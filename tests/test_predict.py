@@ -17,7 +17,7 @@ from omegaconf import DictConfig
 import ome
 from ome.data.transforms import to_tensor
 from ome.errors import UserError
-from ome.networks.exchange import load_onnx, load_program
+from ome.networks.exchange import largest_difference, load_onnx, load_program, save_program, trace
 from ome.networks.segmenters import Segmenter
 from ome.stages.all import STAGES
 from ome.stages.manifest import Manifest
@@ -158,20 +158,27 @@ def test_what_is_not_installed_is_named(
         run_here("stage=export", *BASE[1:])
 
 
-def small_segmenter(pooled: int | None) -> Segmenter:
-    """A segmenter that is exported in a moment; pooled to so many cells it has no ONNX for any size."""
+def small_segmenter() -> Segmenter:
+    """A segmenter that is exported in a moment."""
     torch.manual_seed(0)
-    layers: list[torch.nn.Module] = [torch.nn.Conv2d(3, 4, 5, stride=4, padding=2), torch.nn.ReLU()]
-    if pooled:
-        layers += [torch.nn.AdaptiveAvgPool2d(pooled), torch.nn.UpsamplingBilinear2d(size=16)]
-    return Segmenter(torch.nn.Sequential(*layers, torch.nn.Conv2d(4, 48, 1), torch.nn.PixelShuffle(4))).eval()
+    layers = torch.nn.Conv2d(3, 4, 5, stride=4, padding=2), torch.nn.ReLU(), torch.nn.Conv2d(4, 48, 1)
+    return Segmenter(torch.nn.Sequential(*layers, torch.nn.PixelShuffle(4))).eval()
 
 
-@pytest.mark.parametrize("pooled", [None, 3])
+def test_a_network_for_images_of_one_size(tmp_path: Path) -> None:
+    """What is left where a format cannot have all sizes."""
+    network = small_segmenter()
+    save_program(tmp_path / "fixed.pt2", trace(network, 3, 64), {})
+    fixed = load_program(tmp_path / "fixed.pt2")
+    assert largest_difference(network, fixed, 3) == np.inf
+    assert largest_difference(network, fixed, 3, [(1, 64, 64), (2, 64, 64)]) < 1e-6
+    assert largest_difference(small_segmenter(), lambda image: network(image) + 1, 3) > 0.9
+
+
 def test_an_exported_network_says_the_same(
-    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pooled: int | None
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run, network = make_run(tmp_path / "run"), small_segmenter(pooled)
+    run, network = make_run(tmp_path / "run"), small_segmenter()
     monkeypatch.setattr(SegmenterCard, "load", lambda *_: network)
     run_here("stage=export", *BASE[1:])
     manifest = Manifest.read(run / "export")
@@ -180,9 +187,9 @@ def test_an_exported_network_says_the_same(
     model = onnx.load(run / "export/segmenter.onnx")
     described = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
     assert described["classes"] == list(TRAINED.classes)
-    assert described["side"] == (64 if pooled else None)
+    assert described["side"] is None
     # As somebody would who knows nothing but the metadata.
-    pixels = random_scene(64, 64) if pooled else random_scene(96, 160)
+    pixels = random_scene(96, 160)
     normalised = (np.moveaxis(pixels, 0, -1) / 255 - described["mean"]) / described["std"]
     image = torch.from_numpy(np.moveaxis(normalised, -1, 0)[None].astype(np.float32))
     with torch.no_grad():
