@@ -1,11 +1,11 @@
-"""Maps a scene: one window at a time, against the stage's strips; and the memory of a scene 20,000 pixels wide.
+"""Maps a scene: one window at a time, against strips; and the memory of a scene 20,000 pixels wide.
 
-    python scripts/bench_predict.py [--encoder resnet18] [--size 1536] [--tile 256] [--rows 2048] [--device cpu]
+    python scripts/bench_predict.py [--encoder resnet18] [--size 1536] [--tile 256] [--rows 2048]
 
-Both sides read the same windows (half of each overlapping the next), run the same untrained FPN and blend with the
-same weights. The loop reads a window, predicts it alone and keeps the sums of the whole scene. Ours is `map_scene`,
-which also writes the Cloud-Optimized GeoTIFF, the areas and what a killed run needs to go on. Memory is measured
-first, with a network that costs nothing; `--rows 20000` maps the whole square.
+Both sides read the same windows (half of each overlapping the next), run the same untrained FPN and blend
+with the same weights. The loop reads a window, predicts it alone and keeps the sums of the whole scene. Ours
+is `map_scene`, which also writes the Cloud-Optimized GeoTIFF, the areas and what a killed run needs to go
+on. Memory is measured first, with a network that costs nothing; `--rows 20000` maps the whole square.
 """
 
 import argparse
@@ -53,7 +53,8 @@ def write_scene(path: Path, height: int, width: int) -> None:
 def cheap(images: Bytes) -> Float:
     """Six classes of no meaning, at next to no cost."""
     values = images.transpose(0, 3, 1, 2).astype(np.float32)
-    return np.concatenate([values, 255 - values], axis=1) / 765
+    shares: Float = np.concatenate([values, 255 - values], axis=1) / np.float32(765)
+    return shares
 
 
 def loop(path: Path, card: SegmenterCard, predict: Predictor) -> Bytes:
@@ -68,7 +69,8 @@ def loop(path: Path, card: SegmenterCard, predict: Predictor) -> Bytes:
                 here = slice(row, row + size), slice(column, column + size)
                 total[:, *here] += predict(pixels.transpose(1, 2, 0)[None])[0] * weight
                 weights[here] += weight
-        return (total / weights).argmax(axis=0).astype(np.uint8)
+        classes: Bytes = (total / weights).argmax(axis=0).astype(np.uint8)
+        return classes
 
 
 def bench_speed(options: argparse.Namespace, folder: Path) -> None:
@@ -106,10 +108,11 @@ def bench_memory(options: argparse.Namespace, folder: Path) -> None:
 
     taken = seconds(ours, 1)
     loops = (len(CLASSES) + 1) * 4 * WIDTH * WIDTH / (1 << 20)
+    speed = WIDTH * options.rows / 1e6 / taken
+    print(f"  {WIDTH} x {options.rows}, six classes, without a network: {taken:.0f} s, {speed:.1f} Mpx/s")
     print(
-        f"  {WIDTH} x {options.rows}, windows of {options.tile}, six classes, without a network: {taken:.0f} s, "
-        f"{WIDTH * options.rows / 1e6 / taken:.1f} Mpx/s\n    peak {peak_megabytes():.0f} MB, of which {before:.0f} MB "
-        f"before the first row; the sums of the loop would take {loops:.0f} MB for {WIDTH} x {WIDTH}",
+        f"    peak {peak_megabytes():.0f} MB, of which {before:.0f} MB before the first row; the sums of the loop "
+        f"would take {loops:.0f} MB for {WIDTH} x {WIDTH}",
         flush=True,
     )
 
