@@ -53,7 +53,8 @@ def write_scene(path: Path, height: int, width: int) -> None:
 def cheap(images: Bytes) -> Float:
     """Six classes of no meaning, at next to no cost."""
     values = images.transpose(0, 3, 1, 2).astype(np.float32)
-    shares: Float = np.concatenate([values, 255 - values], axis=1) / np.float32(765)
+    shares: Float = np.concatenate([values, 255 - values], axis=1)
+    shares /= 765
     return shares
 
 
@@ -111,7 +112,7 @@ def bench_memory(options: argparse.Namespace, folder: Path) -> None:
     speed = WIDTH * options.rows / 1e6 / taken
     print(f"  {WIDTH} x {options.rows}, six classes, without a network: {taken:.0f} s, {speed:.1f} Mpx/s")
     print(
-        f"    peak {peak_megabytes():.0f} MB, of which {before:.0f} MB before the first row; the sums of the loop "
+        f"    peak {peak_megabytes():.0f} MB, of which {before:.0f} MB before the first row; the loop's sums "
         f"would take {loops:.0f} MB for {WIDTH} x {WIDTH}",
         flush=True,
     )
