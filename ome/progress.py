@@ -69,6 +69,11 @@ class Meter:
             self._progress.start()
             self._task = self._progress.add_task(description, total=total, completed=done, note="")
 
+    def rate(self, count: int = 0) -> float:
+        """Items a second since the start, `count` more than were counted included."""
+        done = self._done - self._start + count
+        return done / max(time.monotonic() - self._started, 1e-9)
+
     def advance(self, count: int = 1, note: str = "") -> None:
         """Counts `count` more items as done; `note` (e.g. the loss) is shown beside the rate."""
         self._done += count
@@ -77,7 +82,7 @@ class Meter:
             return
         now = time.monotonic()
         if now - self._shown >= SECONDS_BETWEEN_LINES or self._done == self._total:
-            rate = (self._done - self._start) / max(now - self._started, 1e-9)
+            rate = self.rate()
             left = (self._total - self._done) / max(rate, 1e-9)
             line = f"{self._description}: {self._done}/{self._total}  {rate:.1f}/s  {left:.0f} s left  {note}"
             console.print(line.rstrip(), highlight=False)

@@ -45,12 +45,12 @@ def main() -> None:
     try:
         run()
     except (HydraException, OmegaConfBaseException) as error:
-        _fail(_explain(error))
+        _fail(explain(error))
     except KeyboardInterrupt:
         _fail("interrupted; the same command goes on where it stopped", status=130)
 
 
-def _explain(error: Exception) -> str:
+def explain(error: Exception) -> str:
     """Puts what Hydra and OmegaConf say about a wrong override into one line."""
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:

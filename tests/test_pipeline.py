@@ -18,8 +18,10 @@ from ome.data.tags import TagTable
 from ome.files import read_csv
 from ome.geo.raster import read_class_map, read_png
 from ome.stages.all import run_stages
+from ome.stages.predict import read_card
 from ome.stages.pseudo import mask_path
 from ome.stages.reproduce import compare_folders
+from ome.stages.trained import CARD, SegmenterCard
 from tests.browser import complaints, show_as
 from tests.conftest import command, compose_config, run_process, tiny
 
@@ -167,6 +169,25 @@ def test_predictions_keep_the_scene_grid(finished: Path) -> None:
         with rasterio.open(scene) as image, rasterio.open(path) as map_:
             assert (image.crs, image.transform, image.shape) == (map_.crs, map_.transform, map_.shape)
         assert read_class_map(path).max() <= 4
+
+
+def test_any_scene_can_be_mapped(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the latest segmenter, also of a run from before there were cards; the test scene as `seg` does."""
+    monkeypatch.chdir(finished)
+    scene = "stage.scene=scenes/synthetic_rgb_full/images/2_13.tif"
+    for network, folder in (("null", "refine/round_1"), ("weak", "seg/weak")):
+        overrides = [*tiny("predict"), scene, f"stage.network={network}"]
+        run_stages(compose_config(overrides), overrides)
+        expected = read_class_map(RUN / folder / "predictions/2_13.tif")
+        np.testing.assert_array_equal(read_class_map(RUN / "predict/2_13/2_13.tif"), expected)
+        card = SegmenterCard.read(RUN / folder)
+        (RUN / folder / CARD).rename(finished / "card.json")
+        config = compose_config(overrides)
+        assert read_card(config, RUN / folder) == card
+        (finished / "card.json").rename(RUN / folder / CARD)
+    assert (card.segmenter, card.encoder, card.channels, card.tile) == ("fpn", "resnet18", (1, 2, 3), 64)
+    assert list(card.classes) == ["impervious_surface", "building", "low_vegetation", "tree", "car"]
+    assert card.pixel_size == pytest.approx(0.25, rel=1e-3)
 
 
 def test_a_second_run_finds_nothing_to_do(finished: Path) -> None:

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from ome.geo.sliding import blending_window, flip_and_scale, predict_windows, window_starts
+from ome.geo.sliding import blending_window, predict_windows, window_starts
+from ome.networks.views import flip_and_scale
 
 SCENE = np.random.default_rng(0).integers(0, 256, (53, 71, 3)).astype(np.uint8)
 

@@ -169,15 +169,15 @@ def plain_pixels() -> Iterator[None]:
         yield
 
 
-def _shown(channels: tuple[int, ...], display: Sequence[int] | None) -> tuple[int, ...]:
-    """The three bands of a picture."""
+def picture_places(channels: tuple[int, ...], display: Sequence[int] | None) -> tuple[int, ...]:
+    """Which three of the channels make up a picture, by place from 0; see `SceneReader`."""
     places = list(display) if display else [min(place, len(channels)) for place in (1, 2, 3)]
     if len(places) not in {1, 3} or not all(1 <= place <= len(channels) for place in places):
         raise UserError(
             f"dataset.display={places}: give three places, or one, from 1 to {len(channels)} (there are the "
             f"channels {list(channels)})"
         )
-    return tuple(channels[place - 1] for place in (places * 3)[:3])
+    return tuple(place - 1 for place in (places * 3)[:3])
 
 
 class SceneReader:
@@ -204,7 +204,8 @@ class SceneReader:
     ) -> None:
         self.index = index
         self.channels = tuple(channels or index.channels)
-        self._shown = _shown(self.channels, display)
+        self.picture = picture_places(self.channels, display)
+        self._shown = tuple(self.channels[place] for place in self.picture)
         self._scenes = {scene.name: scene for scene in index.scenes}
         self._open: OrderedDict[str, Any] = OrderedDict()
         self._process = os.getpid()

@@ -37,8 +37,14 @@ def to_tensor(image: NDArray[np.uint8]) -> Tensor:
     """
     scaled = torch.from_numpy(np.ascontiguousarray(image)).float().div_(255)
     bands = image.shape[-1]
-    normalised = (scaled - torch.tensor(_cycled(IMAGE_MEAN, bands))) / torch.tensor(_cycled(IMAGE_STD, bands))
+    mean, std = (torch.tensor(values) for values in band_statistics(bands))
+    normalised = (scaled - mean) / std
     return normalised.movedim(-1, -3).contiguous()
+
+
+def band_statistics(bands: int) -> tuple[list[float], list[float]]:
+    """Mean and standard deviation of each band, in [0, 1], that images are normalised with."""
+    return _cycled(IMAGE_MEAN, bands), _cycled(IMAGE_STD, bands)
 
 
 def _cycled(values: tuple[float, ...], bands: int) -> list[float]:

@@ -1,19 +1,20 @@
 """Overlapping windows over a scene of any size, blended without seams in memory for one band of rows."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
 
 ReadWindow = Callable[[int, int, int, int], NDArray[np.uint8]]
 """`read(row, column, height, width)` -> (height, width, bands) uint8, all inside the scene."""
 
 PredictBatch = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """`predict((B, H, W, bands) uint8)` -> (B, C, H, W) float32 probabilities."""
+
+
+IsEmpty = Callable[[int, int, int, int], bool]
+"""`is_empty(row, column, height, width)` -> whether nothing was measured in that window."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,6 +76,8 @@ def predict_windows(
     size: int,
     stride: int,
     batch: int,
+    first_row: int = 0,
+    is_empty: IsEmpty | None = None,
 ) -> Iterator[RowBlock]:
     """Predicts a scene window by window, top to bottom.
 
@@ -91,9 +94,13 @@ def predict_windows(
         size: Side of the square windows in pixels.
         stride: Pixels from one window to the next, in 1..size.
         batch: Windows predicted together.
+        first_row: Where an earlier call stopped: rows above are neither predicted nor given out again. The
+            others are the same to the last bit, as every window that reaches them is predicted.
+        is_empty: Windows for which it is true are not predicted.
 
     Yields:
-        Blocks of at most `size` rows, in order and without gaps or overlaps.
+        Blocks of at most `size` rows, in order and without gaps or overlaps; probabilities are 0 where every
+        window was empty.
 
     Raises:
         ValueError: Height, width or stride is out of range, or `predict` gives another shape than promised.
@@ -105,55 +112,27 @@ def predict_windows(
     band = np.zeros((num_classes, size, max(width, size)), dtype=np.float32)
     weights = np.zeros(band.shape[1:], dtype=np.float32)
     for row, following in zip(rows, [*rows[1:], height], strict=True):
-        for first in range(0, len(columns), batch):
-            chunk = columns[first : first + batch]
+        if row + size <= first_row:
+            continue
+        here = [
+            column
+            for column in columns
+            if is_empty is None or not is_empty(row, column, min(size, height), min(size, width))
+        ]
+        for first in range(0, len(here), batch):
+            chunk = here[first : first + batch]
             windows = np.stack([_read_padded(read, row, column, (height, width), size) for column in chunk])
             probabilities = _checked(predict(windows), (len(chunk), num_classes, size, size))
             for column, values in zip(chunk, probabilities, strict=True):
                 band[:, :, column : column + size] += values * weight
                 weights[:, column : column + size] += weight
         done = following - row
-        yield RowBlock(row, np.divide(band[:, :done, :width], weights[:done, :width], dtype=np.float32))
-        _shift_up(band, done)
-        _shift_up(weights, done)
-
-
-def flip_and_scale(
-    predict_logits: Callable[[Tensor], Tensor],
-    images: Tensor,
-    scales: Sequence[float] = (1.0,),
-    flip: bool = False,
-) -> Tensor:
-    """Mean class probabilities over scales and left-right mirroring.
-
-    Args:
-        predict_logits: (B, bands, h, w) -> (B, C, any height, any width) logits.
-        images: (B, bands, H, W) float, as the network takes them.
-        scales: Sizes relative to the input.
-        flip: Also predict each scale mirrored.
-
-    Returns:
-        (B, C, H, W) probabilities: per view, logits brought to the input's size, softmax; then the mean.
-
-    Raises:
-        ValueError: `scales` is empty.
-    """
-    if not scales:
-        raise ValueError("scales is empty, give at least one, e.g. (1.0,)")
-    height, width = images.shape[-2:]
-    total = torch.zeros((), device=images.device)
-    for scale in scales:
-        scaled = _resize(images, max(round(height * scale), 1), max(round(width * scale), 1))
-        for mirrored in (False, True) if flip else (False,):
-            logits = _resize(predict_logits(scaled.flip(-1) if mirrored else scaled), height, width)
-            total = total + (logits.flip(-1) if mirrored else logits).softmax(dim=1)
-    return total / (len(scales) * (1 + flip))
-
-
-def _resize(maps: Tensor, height: int, width: int) -> Tensor:
-    if maps.shape[-2:] == (height, width):
-        return maps
-    return F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
+        if row >= first_row:
+            # An empty window leaves 0 of 0.
+            total = np.maximum(weights[:done, :width], np.finfo(np.float32).tiny)
+            yield RowBlock(row, np.divide(band[:, :done, :width], total, dtype=np.float32))
+        for plane in (*band, weights):
+            _shift_up(plane, done)
 
 
 def _checked(probabilities: NDArray[np.float32], expected: tuple[int, ...]) -> NDArray[np.float32]:
@@ -173,8 +152,8 @@ def _read_padded(
 
 
 def _shift_up(band: NDArray[np.float32], rows: int) -> None:
-    """Moves rows (the last but one axis) up in place and clears what they leave."""
-    kept = band.shape[-2] - rows
+    """Moves the rows of a plane up in place and clears what they leave."""
+    kept = len(band) - rows
     if kept > 0:
-        band[..., :kept, :] = band[..., rows:, :].copy()
-    band[..., max(kept, 0) :, :] = 0
+        band[:kept] = band[rows:]  # numpy copies first where the two overlap
+    band[max(kept, 0) :] = 0

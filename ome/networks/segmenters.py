@@ -24,8 +24,8 @@ SEGMENTERS: Final[dict[str, Callable[..., nn.Module]]] = {
     "unet": smp.Unet,
     "upernet": smp.UPerNet,
 }
-# The deepest stride of any encoder; maps of all stages then line up.
-_MULTIPLE = 32
+MULTIPLE: Final = 32
+"""The deepest stride of any encoder; maps of all stages line up in images whose sides it divides."""
 
 
 class Segmenter(nn.Module):
@@ -54,7 +54,7 @@ class Segmenter(nn.Module):
             Logits (B, C, H, W).
         """
         height, width = image.shape[2:]
-        logits: Tensor = self.network(pad_to_multiple(image, _MULTIPLE))
+        logits: Tensor = self.network(pad_to_multiple(image, MULTIPLE))
         return logits[:, :, :height, :width]
 
     @property
@@ -80,7 +80,7 @@ class Segmenter(nn.Module):
         finally:
             hook.remove()
         height, width = image.shape[2:]
-        padded = [size + -size % _MULTIPLE for size in (height, width)]
+        padded = [size + -size % MULTIPLE for size in (height, width)]
         auxiliary = F.interpolate(head(stages[0]), padded, mode="bilinear", align_corners=False)
         return logits, auxiliary[:, :, :height, :width]
 

@@ -11,7 +11,9 @@ from ome.stages import (
     affinity,
     cam,
     compare,
+    export,
     labels,
+    predict,
     prepare,
     pseudo,
     refine,
@@ -30,7 +32,9 @@ STAGES: dict[str, Stage] = {
 }
 """Every stage, in the order of the story."""
 
-SIDE_STAGES: dict[str, Stage] = {module.STAGE.name: module.STAGE for module in (suggest, compare, reproduce)}
+SIDE_STAGES: dict[str, Stage] = {
+    module.STAGE.name: module.STAGE for module in (predict, export, suggest, compare, reproduce)
+}
 """Stages that run only when they are named."""
 
 _EVERY = {**STAGES, **SIDE_STAGES}

@@ -12,7 +12,7 @@ from ome.data.town import write_town
 from ome.errors import UserError
 from ome.progress import console
 from ome.stages.manifest import Manifest, identity
-from ome.stages.settings import is_folder_of_images, raw_folder, raw_layout
+from ome.stages.raw_data import is_folder_of_images, raw_folder, raw_layout
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import is_leader
 

@@ -23,7 +23,7 @@ from ome.stages.pseudo import (
 )
 from ome.stages.scored import Row, write_rows
 from ome.stages.seg import SEGMENTER_KEYS, TITLES
-from ome.stages.segmenting import Predictor, score_segmenter, train_segmenter
+from ome.stages.segmenting import predictor_of, score_segmenter, train_segmenter
 from ome.stages.settings import scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import barrier, is_leader
@@ -61,7 +61,8 @@ def _masks_of(folder: Path) -> Any:  # noqa: ANN401 - see MaskOf
 
 def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: TagTable) -> None:
     """Predicts the training tiles among their tagged classes, and makes pseudo masks of the softmax."""
-    predict = Predictor(work.config, network, reader, list(work.settings.scales), flip=work.settings.flip)
+    settings = work.settings
+    predict = predictor_of(work.config, network, reader, list(settings.scales), flip=settings.flip)
 
     def stacks_of(chunk: Sequence[Tile]) -> list[NDArray[np.float32]]:
         return [among_tags(predict(reader.image(tile)[None])[0], table.by_name[tile.name]) for tile in chunk]

@@ -5,28 +5,27 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig
-from torch import Tensor
 
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import MaskDataset, MaskOf
 from ome.data.scenes import Scene, SceneIndex, SceneReader, SplitName
 from ome.data.tiles import Tile
-from ome.data.transforms import to_tensor
+from ome.geo.areas import PixelAreas
 from ome.geo.raster import open_class_map, read_class_map, read_grid
-from ome.geo.sliding import flip_and_scale, predict_windows
+from ome.geo.sliding import predict_windows
 from ome.networks.auxiliary import AuxiliaryHead
-from ome.networks.segmenters import Segmenter, build_segmenter
 from ome.progress import track
 from ome.scoring.confusion import Scores, confusion_matrix
 from ome.stages.fitting import train
+from ome.stages.predictor import Predictor
 from ome.stages.recipes import count_classes, recipe_settings
 from ome.stages.scored import Row
 from ome.stages.settings import augmentation, hardware
 from ome.stages.stage import Work
-from ome.training.distributed import barrier, share
-from ome.training.fit import is_trained, load_network
+from ome.stages.trained import SegmenterCard
+from ome.training.distributed import barrier, is_leader, share
+from ome.training.fit import is_trained
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 
 
@@ -49,7 +48,8 @@ def train_segmenter(
     num_classes = reader.index.palette.num_classes
     settings = recipe_settings(recipe, num_classes, lambda: count_classes(tiles, mask_of, num_classes))
     torch.manual_seed(config.seed)
-    network = _build(config, reader, config.segmenter.weights)
+    card = card_of(config, reader)
+    network = card.build(config.segmenter.weights)
     weight = config.segmenter.auxiliary_weight
     module = UncertaintyWeightedSegmenter(
         network,
@@ -59,47 +59,40 @@ def train_segmenter(
         freeze_batchnorm=config.segmenter.freeze_batchnorm,
         **settings,
     )
+    if is_leader():
+        card.write(folder)
     train(work, module, data, folder, title)
 
 
-def _build(config: DictConfig, reader: SceneReader, weights: str | None) -> Segmenter:
-    return build_segmenter(
-        config.segmenter.name,
-        config.segmenter.encoder,
-        reader.index.palette.num_classes,
-        weights,
-        len(reader.channels),
+def card_of(config: DictConfig, reader: SceneReader) -> SegmenterCard:
+    """What the configured segmenter takes and gives."""
+    index = reader.index
+    limits = config.dataset.get("range")
+    return SegmenterCard(
+        segmenter=config.segmenter.name,
+        encoder=config.segmenter.encoder,
+        classes=index.palette.classes,
+        channels=reader.channels,
+        picture=reader.picture,
+        tile=config.dataset.tile.size,
+        limits=(int(limits[0]), int(limits[1])) if limits else None,
+        pixel_size=_pixel_size(index),
     )
 
 
-class Predictor:
-    """A trained segmenter: image batches (B, H, W, bands) uint8 to probabilities (B, C, H, W) float32.
+def _pixel_size(index: SceneIndex) -> float | None:
+    """Side of a pixel of the first training scene in metres."""
+    scene = index.split("train")[0]
+    crs, transform = read_grid(index.folder / scene.image)
+    return PixelAreas(crs, transform, scene.height, scene.width).pixel_size()
 
-    Args:
-        config: Names the segmenter and the hardware.
-        folder: Of the segmenter's training.
-        reader: Knows the classes.
-        scales: Factors at which each image is predicted; the probabilities are averaged.
-        flip: Also predict the horizontal mirror image of each.
-    """
 
-    def __init__(
-        self, config: DictConfig, folder: Path, reader: SceneReader, scales: list[float], *, flip: bool
-    ) -> None:
-        self._network = _build(config, reader, None)
-        load_network(self._network, folder)
-        self._device = hardware(config).device()
-        self._network.to(self._device).eval()
-        self._scales = tuple(float(scale) for scale in scales)
-        self._flip = flip
-
-    @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Predicts one batch."""
-        tensor: Tensor = to_tensor(images).to(self._device)
-        probabilities = flip_and_scale(self._network, tensor, self._scales, flip=self._flip)
-        result: NDArray[np.float32] = probabilities.float().cpu().numpy()
-        return result
+def predictor_of(
+    config: DictConfig, folder: Path, reader: SceneReader, scales: list[float], *, flip: bool
+) -> Predictor:
+    """The segmenter that a training left in a folder; see `Predictor`."""
+    network = card_of(config, reader).load(folder)
+    return Predictor(network, hardware(config).device(), scales, flip=flip)
 
 
 def evaluation_split(index: SceneIndex) -> SplitName:
@@ -125,7 +118,7 @@ def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title
     mine = share([scene for scene in mapped_scenes(index) if not map_path(folder, scene).exists()])
     if mine:
         settings = config.prediction
-        predict = Predictor(config, folder, reader, list(settings.scales), flip=settings.flip)
+        predict = predictor_of(config, folder, reader, list(settings.scales), flip=settings.flip)
         for scene in track(mine, f"{title}: scenes", len(mine)):
             _write_map(map_path(folder, scene), config, reader, scene, predict)
     barrier()

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +10,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ome.data.folder import folder_layout
-from ome.data.raw import RawLayout, layout_from_facts
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.transforms import Augmentation
 from ome.errors import UserError
@@ -55,35 +52,6 @@ def settings_of(
     with open_dict(made):
         made.stage = own
     return made
-
-
-def is_folder_of_images(config: DictConfig) -> bool:
-    """Whether the table of tags says of the dataset what is written down of others."""
-    return bool(config.dataset.split == "tags")
-
-
-def raw_layout(config: DictConfig) -> RawLayout:
-    """The facts about the raw dataset."""
-    # `raw` may be unset (the archives are gone, the scenes are prepared); resolving it would raise.
-    facts = OmegaConf.masked_copy(config.dataset, [key for key in config.dataset if key != "raw"])
-    plain: dict[str, Any] = OmegaConf.to_container(facts, resolve=True)  # type: ignore[assignment]
-    plain["unknown_as_first"] = config.quirks.unknown_colours_as_first_class
-    if is_folder_of_images(config):
-        return folder_layout(plain, Path(raw_folder(config)))
-    return layout_from_facts(plain)
-
-
-def raw_folder(config: DictConfig) -> str:
-    """The folder of the raw archives.
-
-    Raises:
-        UserError: It is not set.
-    """
-    if OmegaConf.is_missing(config.dataset, "raw"):
-        raise UserError(
-            f"dataset.raw is not set: type dataset.raw=/path/to/the/archives/of/{config.dataset.name}"
-        )
-    return str(config.dataset.raw)
 
 
 def scene_reader(config: DictConfig, index: SceneIndex) -> SceneReader:

@@ -60,6 +60,8 @@ class Stage:
         version: Raised when a change of the code makes earlier results stale.
         wanted: Tells from the configuration whether `stage=all` runs it on the way to a later stage; None
             where it always does.
+        part: Names the part of its folder that the configuration asks for, e.g. a scene: parts are made, kept
+            and replaced each on its own. None for a stage that makes its folder as a whole.
     """
 
     name: str
@@ -70,10 +72,16 @@ class Stage:
     sources: Callable[[DictConfig], list[Any]] | None = None
     version: int = 1
     wanted: Callable[[DictConfig], bool] | None = None
+    part: Callable[[DictConfig], str] | None = None
 
     def needed(self, config: DictConfig) -> tuple[str, ...]:
         """Names of the stages it needs, given the configuration with its settings under `stage`."""
         return self.needs(config) if callable(self.needs) else self.needs
+
+    def folder(self, config: DictConfig) -> Path:
+        """Where its result lies, or the part of it that the configuration asks for."""
+        whole = stage_folder(config, self.name)
+        return whole if self.part is None else whole / self.part(config)
 
 
 def execute(
@@ -98,7 +106,7 @@ def execute(
     inputs = {name: manifest.fingerprint for name, (_, manifest) in found.items()}
     used = _used_config(stage, config)
     wanted = fingerprint(stage.name, stage.version, used, inputs)
-    folder = stage_folder(config, stage.name)
+    folder = stage.folder(config)
     partial = folder.with_name(folder.name + ".partial")
     with _locks(stage, config, wanted):
         if is_leader():
@@ -133,11 +141,11 @@ def execute(
 
 def _finished(stage: Stage, config: DictConfig, wanted: str) -> Path | None:
     """The folder that holds the wanted result: this run's, or that of a run it inherits from."""
-    folder = stage_folder(config, stage.name)
+    folder = stage.folder(config)
     present = Manifest.read(folder)
     if present is not None and present.fingerprint == wanted:
         return folder
-    if stage.name == "prepare":
+    if stage.name == "prepare" or stage.part is not None:
         return None
     same = find_same(inherited_runs(config), stage.name, wanted)
     return same.folder if same else None
@@ -149,7 +157,7 @@ def _locks(stage: Stage, config: DictConfig, wanted: str) -> Iterator[None]:
 
     What runs share is waited for. A run's own folder is not: two commands there may want different things.
     """
-    folder = stage_folder(config, stage.name)
+    folder = stage.folder(config)
     own = locked(folder.with_name(f".{folder.name}.lock"), str(folder), wait=stage.name == "prepare")
     if not config.inherit or not stage.needs:
         with own:

@@ -1,0 +1,165 @@
+"""Maps from Python: what `stage=predict` does, without a configuration."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from rasterio.io import MemoryFile
+from rasterio.transform import Affine
+
+from ome.data.scenes import plain_pixels
+from ome.data.unseen import UnseenScene, open_unseen
+from ome.errors import UserError
+from ome.geo.cog import Grid
+from ome.geo.mosaic import rasters_in, write_mosaic
+from ome.stages.mapping import SURE, MapOptions, predict_rows
+from ome.stages.mapping import map_scene as write_maps
+from ome.stages.predictor import Predictor
+from ome.stages.trained import SegmenterCard, network_folder, stage_of_network
+
+
+@dataclass(frozen=True, eq=False)
+class Prediction:
+    """The class map of a scene, in memory.
+
+    Attributes:
+        classes: (H, W) uint8 class indices, 255 where nothing was measured.
+        confidence: (H, W) float32 in [0, 1], the probability of that class; nan where nothing was measured.
+        names: Class names in order of index.
+        colours: RGB of each class, 0..255.
+        grid: Size and place of the map.
+    """
+
+    classes: NDArray[np.uint8]
+    confidence: NDArray[np.float32]
+    names: tuple[str, ...]
+    colours: tuple[tuple[int, int, int], ...]
+    grid: Grid
+
+
+def predict(
+    scene: str | Path | NDArray[Any],
+    run: str | Path,
+    *,
+    network: str | None = None,
+    scales: tuple[float, ...] = (1.0,),
+    flip: bool = True,
+    stride: float = 0.5,
+    batch: int = 8,
+    device: str | None = None,
+) -> Prediction:
+    """Predicts one scene in memory; `map_scene` writes files instead.
+
+    Args:
+        scene: A raster, a folder of GeoTIFFs on one grid, or an array (H, W, bands) uint8 or uint16.
+        run: Folder of the run, e.g. `runs/potsdam_resnet50`.
+        network: `weak`, `full`, `round_1`, ...; None for the last that the run has trained.
+        scales: Factors at which each window is predicted.
+        flip: Also predict the mirror image of each window.
+        stride: Pixels from one window to the next, as a part of a window's side.
+        batch: Windows predicted together.
+        device: As torch names it; None for the GPU where there is one.
+
+    Raises:
+        UserError: The run has no such segmenter, or the scene cannot be read or has other bands.
+    """
+    card, predictor = _segmenter(run, network, scales, device, flip=flip)
+    options = MapOptions(stride=stride, batch=batch)
+    options.check()
+    with _opened(scene, card) as opened:
+        blocks = list(predict_rows(opened, card, predictor, options, all_classes=False))
+        confidence = np.concatenate([block.confidence for block in blocks])
+        classes = np.concatenate([block.classes for block in blocks])
+        shares = np.where(confidence <= SURE, confidence / np.float32(SURE), np.float32(np.nan))
+        return Prediction(classes, shares, card.names, card.colours, opened.grid)
+
+
+def map_scene(
+    scene: str | Path,
+    run: str | Path,
+    folder: str | Path,
+    *,
+    network: str | None = None,
+    confidence: bool = False,
+    probabilities: bool = False,
+    polygons: bool = False,
+    scales: tuple[float, ...] = (1.0,),
+    flip: bool = True,
+    stride: float = 0.5,
+    batch: int = 8,
+    device: str | None = None,
+) -> dict[str, Any]:
+    """Writes the map of a scene of any size, as `stage=predict` does; an interrupted call goes on.
+
+    Args:
+        scene: A raster, or a folder of GeoTIFFs on one grid.
+        run: Folder of the run.
+        folder: Where the files go; one folder for each scene and set of arguments.
+        network: See `predict`.
+        confidence: Also write the probability of the class on the map.
+        probabilities: Also write the probability of every class.
+        polygons: Also write a GeoPackage; needs `ome[vector]`.
+        scales: See `predict`.
+        flip: See `predict`.
+        stride: See `predict`.
+        batch: See `predict`.
+        device: See `predict`.
+
+    Returns:
+        Pixels and areas of each class, and megapixels a second.
+
+    Raises:
+        UserError: See `predict`.
+    """
+    card, predictor = _segmenter(run, network, scales, device, flip=flip)
+    options = MapOptions(confidence, probabilities, polygons, stride=stride, batch=batch)
+    options.check()
+    with _opened(Path(scene), card) as opened:
+        return write_maps(opened, Path(scene).stem, card, predictor, Path(folder), options)
+
+
+def _segmenter(
+    run: str | Path, network: str | None, scales: tuple[float, ...], device: str | None, *, flip: bool
+) -> tuple[SegmenterCard, Predictor]:
+    if not Path(run).is_dir():
+        raise UserError(f"there is no run {run}: give its folder, e.g. runs/potsdam_resnet50")
+    folder = network_folder(Path(run) / stage_of_network(network, [Path(run)]), network)
+    card = SegmenterCard.read(folder)
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return card, Predictor(card.load(folder), chosen, scales, flip=flip)
+
+
+@contextmanager
+def _opened(scene: str | Path | NDArray[Any], card: SegmenterCard) -> Iterator[UnseenScene]:
+    if isinstance(scene, np.ndarray):
+        with _in_memory(scene) as dataset:
+            yield UnseenScene(dataset, Path("the array"), card.channels, card.limits)
+    elif Path(scene).is_dir():
+        with TemporaryDirectory() as folder:
+            write_mosaic(mosaic := Path(folder) / "mosaic.vrt", rasters_in(Path(scene)), card.channels)
+            with open_unseen(mosaic, card.channels, card.limits) as opened:
+                yield opened
+    else:
+        with open_unseen(Path(scene), card.channels, card.limits) as opened:
+            yield opened
+
+
+@contextmanager
+def _in_memory(array: NDArray[Any]) -> Iterator[Any]:
+    if array.ndim != 3:
+        raise UserError(f"the array has the shape {array.shape}, needed is (height, width, bands)")
+    height, width, bands = array.shape
+    size = {"height": height, "width": width, "count": bands, "dtype": array.dtype.name}
+    with plain_pixels(), MemoryFile() as memory:
+        with memory.open(
+            driver="GTiff", transform=Affine.identity(), photometric="MINISBLACK", **size
+        ) as made:
+            made.write(array.transpose(2, 0, 1))
+        with memory.open() as dataset:
+            yield dataset

@@ -1,0 +1,122 @@
+"""Cloud-Optimized GeoTIFFs: tiled, with overviews, in the order in which viewers read them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+from xml.etree import ElementTree as ET
+
+import rasterio
+import rasterio.shutil
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+
+from ome.files import atomic_path, write_text
+from ome.geo.raster import RGB
+from ome.ignore import IGNORE
+
+BLOCK: Final = 512
+"""Side of a block in pixels, and the size down to which overviews are made."""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the pixels of a raster lie.
+
+    Attributes:
+        height: Rows.
+        width: Columns.
+        crs: Coordinate reference system; None for none.
+        transform: Pixel to world coordinates; the identity for none.
+    """
+
+    height: int
+    width: int
+    crs: CRS | None
+    transform: Affine
+
+
+def write_class_cog(path: Path, flat: Path, grid: Grid, names: Sequence[str], colours: Sequence[RGB]) -> None:
+    """Writes a class map that a viewer shows in the classes' colours and with their names.
+
+    Colours are the band's colour table, 255 is nodata. The names stand in the file as the band's tags
+    `CLASS_0`, `CLASS_1`, ..., and beside it, in `<path>.aux.xml`, as GDAL's category names, for which GeoTIFF
+    has no place and which QGIS takes for its legend.
+
+    Args:
+        path: The file to make.
+        flat: (H, W) bytes, class indices or 255; see `FlatRasters`.
+        grid: Its size and place.
+        names: Class names in order of index.
+        colours: RGB of each class, 0..255.
+    """
+    root = _dataset(grid)
+    band = _band(root, 1, flat, grid, "class")
+    metadata = ET.SubElement(band, "Metadata")
+    for index, name in enumerate(names):
+        ET.SubElement(metadata, "MDI", key=f"CLASS_{index}").text = name
+    ET.SubElement(band, "ColorInterp").text = "Palette"
+    table = ET.SubElement(band, "ColorTable")
+    for red, green, blue in colours:
+        ET.SubElement(table, "Entry", c1=str(red), c2=str(green), c3=str(blue), c4="255")
+    side = ET.Element("PAMDataset")
+    categories = ET.SubElement(ET.SubElement(side, "PAMRasterBand", band="1"), "CategoryNames")
+    for name in names:
+        ET.SubElement(categories, "Category").text = name
+    ET.indent(side)
+    write_text(path.with_name(f"{path.name}.aux.xml"), ET.tostring(side, encoding="unicode") + "\n")
+    _copy(path, flat, root, "MODE")
+
+
+def write_share_cog(path: Path, flat: Path, grid: Grid, descriptions: Sequence[str]) -> None:
+    """Writes bands of probabilities: 0..254 for 0 to 1 (the bands' scale says so), 255 for nodata.
+
+    Args:
+        path: The file to make.
+        flat: Bands of (H, W) bytes, one after the other.
+        grid: Its size and place.
+        descriptions: What each band is.
+    """
+    root = _dataset(grid)
+    for number, description in enumerate(descriptions, start=1):
+        band = _band(root, number, flat, grid, description)
+        ET.SubElement(band, "Scale").text = repr(1 / 254)
+    _copy(path, flat, root, "AVERAGE")
+
+
+def _dataset(grid: Grid) -> ET.Element:
+    root = ET.Element("VRTDataset", rasterXSize=str(grid.width), rasterYSize=str(grid.height))
+    if grid.crs is not None:
+        ET.SubElement(root, "SRS").text = grid.crs.to_wkt()
+    if not grid.transform.is_identity:
+        ET.SubElement(root, "GeoTransform").text = ", ".join(map(repr, grid.transform.to_gdal()))
+    return root
+
+
+def _band(root: ET.Element, number: int, flat: Path, grid: Grid, description: str) -> ET.Element:
+    band = ET.SubElement(
+        root, "VRTRasterBand", dataType="Byte", band=str(number), subClass="VRTRawRasterBand"
+    )
+    ET.SubElement(band, "Description").text = description
+    ET.SubElement(band, "NoDataValue").text = str(IGNORE)
+    ET.SubElement(band, "SourceFilename", relativeToVRT="1").text = flat.name
+    ET.SubElement(band, "ImageOffset").text = str((number - 1) * grid.height * grid.width)
+    ET.SubElement(band, "PixelOffset").text = "1"
+    ET.SubElement(band, "LineOffset").text = str(grid.width)
+    return band
+
+
+def _copy(path: Path, flat: Path, root: ET.Element, overviews: Literal["MODE", "AVERAGE"]) -> None:
+    """Turns the description of plain bytes into a file of its own."""
+    described = flat.with_suffix(".vrt")
+    described.write_bytes(ET.tostring(root))
+    options = {
+        "COMPRESS": "DEFLATE",
+        "BLOCKSIZE": BLOCK,
+        "OVERVIEW_RESAMPLING": overviews,
+        "BIGTIFF": "IF_SAFER",
+        "NUM_THREADS": "ALL_CPUS",
+    }
+    # A side file would be named after the temporary file.
+    with atomic_path(path) as temporary, rasterio.Env(GDAL_PAM_ENABLED=False):
+        rasterio.shutil.copy(described, temporary, driver="COG", **options)

@@ -1,0 +1,65 @@
+"""Regions of a class map as a GeoPackage."""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from rasterio.crs import CRS
+from rasterio.transform import Affine
+
+from ome.files import atomic_path
+from ome.geo.polygons import Region
+
+
+def write_regions(
+    path: Path,
+    batches: Iterable[Sequence[Region]],
+    names: Sequence[str],
+    crs: CRS | None,
+    transform: Affine,
+    tolerance: float,
+    unit: str,
+) -> int:
+    """Writes a polygon for each region, with its class, its area before it was simplified and its confidence.
+
+    Args:
+        path: The GeoPackage to make; its layer is called like it.
+        batches: The regions; each batch is written before the next is taken.
+        names: Class names in order of index.
+        crs: Coordinate reference system; None for none.
+        transform: Pixel to world coordinates.
+        tolerance: See `Region.outline`.
+        unit: Of the areas; names the column `area_<unit>`.
+
+    Returns:
+        The number of polygons.
+    """
+    import pyogrio.raw  # noqa: PLC0415 - part of an extra
+    import shapely  # noqa: PLC0415
+
+    count = 0
+    with atomic_path(path) as temporary, warnings.catch_warnings():
+        # A plain picture has no reference system.
+        warnings.filterwarnings("ignore", message="'crs' was not provided")
+        for number, batch in enumerate(batches):
+            outlines = [region.outline(transform, tolerance) for region in batch]
+            values = {
+                "class": np.array([names[region.class_index] for region in batch], dtype=object),
+                f"area_{unit}": np.array([region.area for region in batch], dtype=np.float64),
+                "confidence": np.array([region.confidence / region.pixels for region in batch], np.float64),
+            }
+            if batch or number == 0:
+                pyogrio.raw.write(
+                    temporary,
+                    np.array(shapely.to_wkb(outlines), dtype=object),
+                    list(values.values()),
+                    list(values),
+                    layer=path.stem,
+                    driver="GPKG",
+                    geometry_type="Polygon",
+                    crs=crs.to_wkt() if crs is not None else None,
+                    append=number > 0,
+                )
+            count += len(batch)
+    return count

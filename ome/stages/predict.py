@@ -1,0 +1,119 @@
+"""A scene of any size -> its class map, by the segmenter that the run has come to."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from ome.data.scenes import SceneIndex
+from ome.data.unseen import open_unseen
+from ome.errors import UserError
+from ome.geo.mosaic import rasters_in, write_mosaic
+from ome.stages.lookup import stage_folder
+from ome.stages.manifest import Manifest, identity
+from ome.stages.mapping import MapOptions, map_scene
+from ome.stages.predictor import CrfPredictor, Predictor
+from ome.stages.segmenting import card_of
+from ome.stages.settings import crf_of, crf_threads, hardware, scene_reader
+from ome.stages.stage import Stage, Work
+from ome.stages.trained import CARD, SegmenterCard, network_folder, stage_of_network
+from ome.training.distributed import is_leader
+
+
+def run(work: Work) -> dict[str, Any]:
+    """Maps one scene; other processes only wait."""
+    if not is_leader():
+        return {}
+    config, settings = work.config, work.settings
+    options = MapOptions(
+        **{key: settings[key] for key in ("confidence", "probabilities", "polygons", "simplify")},
+        stride=config.prediction.stride,
+        batch=config.prediction.batch,
+    )
+    options.check()
+    (stage,) = work.inputs
+    folder = network_folder(work.inputs[stage], settings.network)
+    card = read_card(config, folder)
+    network, device = card.load(folder), hardware(config).device()
+    predict: Any = Predictor(network, device, config.prediction.scales, flip=config.prediction.flip)
+    if settings.crf:
+        predict = CrfPredictor(predict, crf_of(config), card.picture, crf_threads(config))
+    path, channels = scene_path(config), _channels(config, card)
+    if path.is_dir():
+        path, rasters = work.folder / "mosaic.vrt", rasters_in(path)
+        write_mosaic(path, rasters, channels)
+    with open_unseen(path, channels, config.dataset.get("range") or card.limits) as scene:
+        counts = map_scene(scene, scene_path(config).stem, card, predict, work.folder, options)
+    return {"network": f"{stage}/{folder.name}", **counts}
+
+
+def read_card(config: DictConfig, folder: Path) -> SegmenterCard:
+    """The card of a segmenter; made of the configuration for one that was trained before there were cards."""
+    scenes = stage_folder(config, "prepare")
+    if (folder / CARD).exists() or Manifest.read(scenes) is None:
+        return SegmenterCard.read(folder)
+    return card_of(config, scene_reader(config, SceneIndex.read(scenes)))
+
+
+def needs(config: DictConfig) -> tuple[str, ...]:
+    """The stage that holds the segmenter."""
+    runs = [Path(folder) for folder in (config.run_dir, config.inherit) if folder]
+    return (stage_of_network(config.stage.network, runs),)
+
+
+def scene_path(config: DictConfig) -> Path:
+    """The scene that is to be mapped.
+
+    Raises:
+        UserError: It is not set, or not there.
+    """
+    if not config.stage.scene:
+        raise UserError(
+            "stage.scene is not set: type stage.scene=/path/to/scene.tif, or a folder of GeoTIFFs"
+        )
+    path = Path(config.stage.scene)
+    if not path.exists():
+        raise UserError(f"stage.scene={path} does not exist: check the path")
+    return path
+
+
+def _channels(config: DictConfig, card: SegmenterCard) -> tuple[int, ...]:
+    """The scene's bands that the network sees: as typed, or those it was trained on."""
+    typed = config.dataset.get("channels")
+    if typed and len(typed) != len(card.channels):
+        raise UserError(
+            f"dataset.channels={list(typed)}: the network was trained on {len(card.channels)} bands, "
+            f"{list(card.channels)} of its scenes"
+        )
+    return tuple(typed or card.channels)
+
+
+def _part(config: DictConfig) -> str:
+    """Every scene has a folder of its own, called like it."""
+    path = scene_path(config)
+    folder = stage_folder(config, "predict") / path.stem
+    made = Manifest.read(folder)
+    if made is not None and made.config["sources"][0] != str(path.resolve()) and not config.force:
+        raise UserError(
+            f"{folder} holds the map of another scene, {made.config['sources'][0]}: rename one of them, "
+            "or replace that map by force=true"
+        )
+    return path.stem
+
+
+def _sources(config: DictConfig) -> list[Any]:
+    path = scene_path(config)
+    return [
+        str(path.resolve()),
+        *(identity(file) for file in (rasters_in(path) if path.is_dir() else [path])),
+    ]
+
+
+STAGE = Stage(
+    "predict",
+    run,
+    needs=needs,
+    reads=("prediction", "crf", "dataset.channels", "dataset.range", "trainer.accelerator"),
+    sources=_sources,
+    part=_part,
+)

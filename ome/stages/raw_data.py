@@ -1,0 +1,39 @@
+"""From the configuration to the facts about a raw dataset; apart from `settings`, as it needs no torch."""
+
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from ome.data.folder import folder_layout
+from ome.data.raw import RawLayout, layout_from_facts
+from ome.errors import UserError
+
+
+def is_folder_of_images(config: DictConfig) -> bool:
+    """Whether the table of tags says of the dataset what is written down of others."""
+    return bool(config.dataset.split == "tags")
+
+
+def raw_layout(config: DictConfig) -> RawLayout:
+    """The facts about the raw dataset."""
+    # `raw` may be unset (the archives are gone, the scenes are prepared); resolving it would raise.
+    facts = OmegaConf.masked_copy(config.dataset, [key for key in config.dataset if key != "raw"])
+    plain: dict[str, Any] = OmegaConf.to_container(facts, resolve=True)  # type: ignore[assignment]
+    plain["unknown_as_first"] = config.quirks.unknown_colours_as_first_class
+    if is_folder_of_images(config):
+        return folder_layout(plain, Path(raw_folder(config)))
+    return layout_from_facts(plain)
+
+
+def raw_folder(config: DictConfig) -> str:
+    """The folder of the raw archives.
+
+    Raises:
+        UserError: It is not set.
+    """
+    if OmegaConf.is_missing(config.dataset, "raw"):
+        raise UserError(
+            f"dataset.raw is not set: type dataset.raw=/path/to/the/archives/of/{config.dataset.name}"
+        )
+    return str(config.dataset.raw)

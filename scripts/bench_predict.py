@@ -1,0 +1,138 @@
+"""Maps a scene: one window at a time, against strips; and the memory of a scene 20,000 pixels wide.
+
+    python scripts/bench_predict.py [--encoder resnet18] [--size 1536] [--tile 256] [--rows 2048]
+
+Both sides read the same windows (half of each overlapping the next), run the same untrained FPN and blend
+with the same weights. The loop reads a window, predicts it alone and keeps the sums of the whole scene. Ours
+is `map_scene`, which also writes the Cloud-Optimized GeoTIFF, the areas and what a killed run needs to go
+on. Memory is measured first, with a network that costs nothing; `--rows 20000` maps the whole square.
+"""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from measuring import (
+    Bytes,
+    Float,
+    compare,
+    heading,
+    peak_megabytes,
+    resident_megabytes,
+    seconds,
+    synthetic_image,
+)
+from rasterio.transform import from_origin
+from rasterio.windows import Window
+
+from ome.data.unseen import open_unseen
+from ome.geo.sliding import blending_window, window_starts
+from ome.stages.mapping import MapOptions, map_scene
+from ome.stages.predictor import Predictor
+from ome.stages.trained import SegmenterCard
+
+CLASSES = {f"class_{index}": (40 * index, 255 - 40 * index, 128) for index in range(6)}
+WIDTH = 20_000
+
+
+def write_scene(path: Path, height: int, width: int) -> None:
+    """Writes a scene of repeated patches, tiled and uncompressed."""
+    patch = synthetic_image(512).transpose(2, 0, 1)
+    profile = {"driver": "GTiff", "count": 3, "dtype": "uint8", "tiled": True, "BIGTIFF": "IF_SAFER"}
+    place = {"crs": "EPSG:32633", "transform": from_origin(500000, 5800000, 0.5, 0.5)}
+    with rasterio.open(path, "w", height=height, width=width, **profile, **place) as dataset:
+        strip = np.tile(patch, (1, 1, -(-width // 512)))[:, :, :width]
+        for row in range(0, height, 512):
+            rows = min(512, height - row)
+            dataset.write(strip[:, :rows], window=Window(0, row, width, rows))
+
+
+def cheap(images: Bytes) -> Float:
+    """Six classes of no meaning, at next to no cost."""
+    values = images.transpose(0, 3, 1, 2).astype(np.float32)
+    shares: Float = np.concatenate([values, 255 - values], axis=1)
+    shares /= 765
+    return shares
+
+
+def loop(path: Path, card: SegmenterCard, predict: Predictor) -> Bytes:
+    """Maps a scene the plain way."""
+    size, weight = card.tile, blending_window(card.tile)
+    with rasterio.open(path) as dataset:
+        total = np.zeros((len(CLASSES), dataset.height, dataset.width), np.float32)
+        weights = np.zeros(total.shape[1:], np.float32)
+        for row in window_starts(dataset.height, size, size // 2):
+            for column in window_starts(dataset.width, size, size // 2):
+                pixels = dataset.read(window=Window(column, row, size, size))
+                here = slice(row, row + size), slice(column, column + size)
+                total[:, *here] += predict(pixels.transpose(1, 2, 0)[None])[0] * weight
+                weights[here] += weight
+        classes: Bytes = (total / weights).argmax(axis=0).astype(np.uint8)
+        return classes
+
+
+def bench_speed(options: argparse.Namespace, folder: Path) -> None:
+    """Prints the megapixels a second of both sides."""
+    card = SegmenterCard("fpn", options.encoder, CLASSES, (1, 2, 3), (0, 1, 2), options.tile)
+    torch.manual_seed(0)
+    predict = Predictor(card.build(), torch.device(options.device))
+    path = folder / "scene.tif"
+    write_scene(path, options.size, options.size)
+
+    def ours() -> None:
+        with open_unseen(path, card.channels, None) as scene:
+            map_scene(scene, "map", card, predict, folder / "map", MapOptions(batch=options.batch))
+
+    plain = loop(path, card, predict)
+    megapixels = options.size**2 / 1e6
+    before = seconds(lambda: loop(path, card, predict), 2)
+    after = seconds(ours, 2)
+    compare(f"{options.size} x {options.size}, windows of {options.tile}", before, after)
+    with rasterio.open(folder / "map/map.tif") as dataset:
+        same = (dataset.read(1) == plain).mean()
+    print(f"    {megapixels / before:.2f} and {megapixels / after:.2f} Mpx/s; {same:.4%} of pixels the same")
+
+
+def bench_memory(options: argparse.Namespace, folder: Path) -> None:
+    """Prints what a scene 20,000 pixels wide takes."""
+    card = SegmenterCard("fpn", "resnet18", CLASSES, (1, 2, 3), (0, 1, 2), options.tile)
+    path = folder / "wide.tif"
+    write_scene(path, options.rows, WIDTH)
+    before = resident_megabytes()
+
+    def ours() -> None:
+        with open_unseen(path, card.channels, None) as scene:
+            map_scene(scene, "wide", card, cheap, folder / "wide", MapOptions(confidence=True))
+
+    taken = seconds(ours, 1)
+    loops = (len(CLASSES) + 1) * 4 * WIDTH * WIDTH / (1 << 20)
+    speed = WIDTH * options.rows / 1e6 / taken
+    print(f"  {WIDTH} x {options.rows}, six classes, without a network: {taken:.0f} s, {speed:.1f} Mpx/s")
+    print(
+        f"    peak {peak_megabytes():.0f} MB, of which {before:.0f} MB before the first row; the loop's sums "
+        f"would take {loops:.0f} MB for {WIDTH} x {WIDTH}",
+        flush=True,
+    )
+
+
+def main() -> None:
+    """Parses the command line and runs the benchmark."""
+    parser = argparse.ArgumentParser(description="One window at a time against strips.")
+    parser.add_argument("--encoder", default="resnet18")
+    parser.add_argument("--size", type=int, default=1536)
+    parser.add_argument("--tile", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rows", type=int, default=2048)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    heading(f"Maps of whole scenes, FPN on {options.encoder}, on {options.device}")
+    with tempfile.TemporaryDirectory() as folder:
+        bench_memory(options, Path(folder))
+        bench_speed(options, Path(folder))
+
+
+if __name__ == "__main__":
+    main()

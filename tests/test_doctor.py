@@ -1,0 +1,72 @@
+"""`ome` and `ome doctor`."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import rasterio
+
+from ome.stages import doctor
+from tests.conftest import compose_config
+from tests.test_maps import random_scene, write
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def lines(text: str, kind: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith(kind)]
+
+
+def test_a_machine_without_data_can_make_the_town(capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main([]) == 0
+    said = capsys.readouterr().out
+    assert f"ok    python     {sys.version.split()[0]}" in said
+    assert f"rasterio {rasterio.__version__}" in said
+    assert "synthetic is drawn when it is prepared" in said
+    assert "nothing is wrong" in said
+
+
+def test_data_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "raw").mkdir()
+    split = compose_config(["dataset=potsdam", "dataset.raw=raw"]).dataset.split
+    scenes = [*split.train, *split.test]
+    assert doctor.main(["dataset=potsdam", "dataset.raw=raw"]) == 1
+    assert "found none of raw/3_Ortho_IRRG.zip" in lines(capsys.readouterr().out, "wrong")[0]
+    for scene in scenes[1:]:
+        for name in (f"top_potsdam_{scene}_IRRG.tif", f"top_potsdam_{scene}_label.tif"):
+            (tmp_path / "raw" / name).touch()
+    assert doctor.main(["dataset=potsdam", "dataset.raw=raw"]) == 1
+    images, masks = lines(capsys.readouterr().out, "wrong")
+    assert "36 of 37 images in raw; missing: 2_10" in images
+    assert "36 of 37 masks in raw; missing: 2_10" in masks
+    assert doctor.main(["dataset=potsdam", "dataset.raw=raw", f"dataset.split.train={scenes[1:3]}"]) == 0
+
+
+def test_images_of_ones_own_need_no_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "raw").mkdir(exist_ok=True)
+        write(tmp_path / "raw" / f"{name}.tif", random_scene(20, 20))
+    (tmp_path / "tags.csv").write_text("image,tags\na.tif,road\n")
+    overrides = ["dataset=custom", "dataset.raw=raw", "dataset.tags=tags.csv"]
+    assert doctor.main(overrides) == 0
+    assert "2 of 2 images in raw" in capsys.readouterr().out
+    assert doctor.main(overrides[:2]) == 1
+    assert "dataset.tags is not set" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("dataset=atlantis", "Could not find 'dataset/atlantis'"),
+        ("dataset.rraw=x", "there is no config key dataset.rraw: did you mean raw?"),
+        ("dataset=potsdam", "dataset.raw is not set"),
+    ],
+)
+def test_mistakes_are_lines_of_the_report(
+    override: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert doctor.main([override]) == 1
+    assert message in lines(capsys.readouterr().out, "wrong")[0]

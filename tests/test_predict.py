@@ -1,0 +1,209 @@
+"""`stage=predict`, the same from Python, and the exported network: all say what the network says."""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import rasterio
+import torch
+from omegaconf import DictConfig
+
+import ome
+from ome.data.transforms import to_tensor
+from ome.errors import UserError
+from ome.networks.exchange import largest_difference, load_onnx, load_program, save_program, trace
+from ome.networks.segmenters import Segmenter
+from ome.stages.all import STAGES
+from ome.stages.manifest import Manifest
+from ome.stages.trained import SegmenterCard, network_folder, stage_of_network
+from tests.test_maps import random_scene, write
+from tests.trained_runs import CARD as TRAINED
+from tests.trained_runs import make_run
+
+Run = Callable[..., DictConfig]
+BASE = ("stage=predict", "dataset=synthetic", "trainer=cpu", "run_dir=run", "prediction.flip=false")
+
+
+def classes_of(path: Path) -> np.ndarray:
+    with rasterio.open(path) as dataset:
+        classes: np.ndarray = dataset.read(1)
+    return classes
+
+
+def one_window(run: Path, pixels: np.ndarray) -> np.ndarray:
+    """What the network says of a scene of one window."""
+    network = TRAINED.load(run / "seg/weak").eval()
+    with torch.no_grad():
+        return network(to_tensor(pixels.transpose(1, 2, 0))[None])[0].argmax(dim=0).numpy()
+
+
+def test_a_map_is_what_the_network_says(run_here: Run, tmp_path: Path) -> None:
+    pixels = random_scene(64, 64)
+    run = make_run(tmp_path / "run")
+    scene = write(tmp_path / "city.tif", pixels)
+    run_here(*BASE, "stage.scene=city.tif", "stage.polygons=true")
+    np.testing.assert_array_equal(classes_of(run / "predict/city/city.tif"), one_window(run, pixels))
+    manifest = Manifest.read(run / "predict/city")
+    assert manifest is not None
+    assert manifest.inputs == {"seg": "seg0"}
+    assert manifest.counts["network"] == "seg/weak"
+    files = {path.name for path in (run / "predict/city").iterdir()}
+    assert files == {"city.tif", "city.tif.aux.xml", "city.gpkg", "city_areas.csv", "manifest.json"}
+    for given in (scene, pixels.transpose(1, 2, 0)):
+        prediction = ome.predict(given, run, flip=False, device="cpu")
+        np.testing.assert_array_equal(prediction.classes, one_window(run, pixels))
+        assert prediction.names == tuple(TRAINED.classes)
+        assert prediction.confidence.min() > 1 / 3 - 0.01
+    counts = ome.map_scene(scene, run, tmp_path / "here", flip=False, device="cpu")
+    assert counts["pixels"] == manifest.counts["pixels"]
+    assert (tmp_path / "here/city.tif").read_bytes() == (run / "predict/city/city.tif").read_bytes()
+
+
+def test_scenes_have_their_own_maps_and_are_mapped_once(run_here: Run, tmp_path: Path) -> None:
+    make_run(tmp_path / "run")
+    for name in ("north", "south"):
+        write(tmp_path / f"{name}.tif", random_scene(64, 64))
+        run_here(*BASE, f"stage.scene={name}.tif")
+    (tmp_path / "other").mkdir()
+    write(tmp_path / "other/north.tif", random_scene(30, 30))
+    maps = [tmp_path / f"run/predict/{name}/{name}.tif" for name in ("north", "south")]
+    times = [path.stat().st_mtime_ns for path in maps]
+    run_here(*BASE, "stage.scene=north.tif")
+    with pytest.raises(UserError, match=r"holds the map of another scene, .*north\.tif: rename one of them"):
+        run_here(*BASE, "stage.scene=other/north.tif")
+    assert [path.stat().st_mtime_ns for path in maps] == times
+    make_run(tmp_path / "run", seed=1)
+    run_here(*BASE, "stage.scene=north.tif")
+    assert maps[0].stat().st_mtime_ns > times[0], "another network, another map"
+    run_here(*BASE, "stage.scene=other/north.tif", "force=true")
+    assert classes_of(maps[0]).shape == (30, 30)
+    assert maps[1].stat().st_mtime_ns == times[1]
+
+
+def test_the_crf_moves_borders_only(run_here: Run, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    write(tmp_path / "city.tif", random_scene(80, 80))
+    plain = ome.predict(tmp_path / "city.tif", run, flip=False, device="cpu").classes
+    run_here(*BASE, "stage.scene=city.tif", "stage.crf=true", "stage.threads=1", "crf.iterations=0")
+    same = classes_of(run / "predict/city/city.tif")
+    assert (same == plain).mean() > 0.999, "a CRF of no iterations is the softmax again"
+    run_here(*BASE, "stage.scene=city.tif", "stage.crf=true", "stage.threads=1", "crf.gaussian_sxy=5")
+    smooth = classes_of(run / "predict/city/city.tif")
+    changes = [(np.diff(classes.astype(int)) != 0).sum() for classes in (plain, smooth)]
+    assert changes[1] < changes[0]
+
+
+def test_the_latest_network_is_taken(tmp_path: Path) -> None:
+    run, parent = tmp_path / "run", tmp_path / "parent"
+    assert stage_of_network(None, [run]) == "seg"
+    make_run(parent, "refine", "round_1")
+    assert stage_of_network(None, [run, parent]) == "refine"
+    make_run(run, "seg", "full")
+    assert stage_of_network(None, [run, parent]) == "seg"
+    assert network_folder(run / "seg", None).name == "full"
+    make_run(run, "seg", "weak")
+    assert network_folder(run / "seg", None).name == "weak"
+    for number in (2, 10):
+        make_run(run, "refine", f"round_{number}")
+    assert stage_of_network(None, [run, parent]) == "refine"
+    assert network_folder(run / "refine", None).name == "round_10"
+    assert stage_of_network("weak", [run]) == "seg"
+    assert network_folder(run / "refine", "round_2").name == "round_2"
+    with pytest.raises(UserError, match="no segmenter round_3: there are round_2, round_10"):
+        network_folder(run / "refine", "round_3")
+    with pytest.raises(UserError, match=r"stage\.network=best: choose weak, full, round_1"):
+        stage_of_network("best", [run])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([], "stage.scene is not set: type stage.scene=/path/to/scene.tif"),
+        (["stage.scene=nowhere.tif"], "stage.scene=nowhere.tif does not exist"),
+        (["stage.scene=empty"], "empty holds no GeoTIFF"),
+        (["stage.scene=city.tif", "stage.network=round_1"], "needs the result of stage=refine"),
+        (["stage.scene=city.tif", "dataset.channels=[1]"], "the network was trained on 3 bands"),
+        (["stage.scene=city.tif", "dataset.channels=[1,2,5]"], "city.tif has 3 bands, and the network takes"),
+        (["stage.scene=city.tif", "prediction.stride=0"], "prediction.stride=0: give a part"),
+        (["stage.scene=city.tif", "stage.simplify=-1"], "stage.simplify=-1"),
+    ],
+)
+def test_mistakes_are_one_line(run_here: Run, tmp_path: Path, overrides: list[str], message: str) -> None:
+    make_run(tmp_path / "run")
+    (tmp_path / "empty").mkdir()
+    write(tmp_path / "city.tif", random_scene(20, 20))
+    with pytest.raises(UserError) as raised:
+        run_here(*BASE, *overrides)
+    assert message in str(raised.value)
+    assert not (tmp_path / "run/predict/city").exists()
+
+
+def test_what_is_not_installed_is_named(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "run")
+    write(tmp_path / "city.tif", random_scene(20, 20))
+    real = importlib.util.find_spec
+    gone = ("pyogrio", "onnxruntime")
+    monkeypatch.setattr("ome.extras.find_spec", lambda name: None if name in gone else real(name))
+    with pytest.raises(UserError, match=r'stage\.polygons=true needs pyogrio: pip install "ome\[vector\]"'):
+        run_here(*BASE, "stage.scene=city.tif", "stage.polygons=true")
+    with pytest.raises(UserError, match=r'stage=export needs onnxruntime: pip install "ome\[export\]"'):
+        run_here("stage=export", *BASE[1:])
+
+
+def small_segmenter() -> Segmenter:
+    """A segmenter that is exported in a moment."""
+    torch.manual_seed(0)
+    layers = torch.nn.Conv2d(3, 4, 5, stride=4, padding=2), torch.nn.ReLU(), torch.nn.Conv2d(4, 48, 1)
+    return Segmenter(torch.nn.Sequential(*layers, torch.nn.PixelShuffle(4))).eval()
+
+
+def test_a_network_for_images_of_one_size(tmp_path: Path) -> None:
+    """What is left where a format cannot have all sizes."""
+    network = small_segmenter()
+    save_program(tmp_path / "fixed.pt2", trace(network, 3, 64), {})
+    fixed = load_program(tmp_path / "fixed.pt2")
+    assert largest_difference(network, fixed, 3) == np.inf
+    assert largest_difference(network, fixed, 3, [(1, 64, 64), (2, 64, 64)]) < 1e-6
+    assert largest_difference(small_segmenter(), lambda image: network(image) + 1, 3) > 0.9
+
+
+def test_an_exported_network_says_the_same(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, network = make_run(tmp_path / "run"), small_segmenter()
+    monkeypatch.setattr(SegmenterCard, "load", lambda *_: network)
+    run_here("stage=export", *BASE[1:])
+    manifest = Manifest.read(run / "export")
+    assert manifest is not None
+    assert max(manifest.counts["largest_difference"].values()) < 1e-4
+    model = onnx.load(run / "export/segmenter.onnx")
+    described = {entry.key: json.loads(entry.value) for entry in model.metadata_props}
+    assert described["classes"] == list(TRAINED.classes)
+    assert described["side"] is None
+    # As somebody would who knows nothing but the metadata.
+    pixels = random_scene(96, 160)
+    normalised = (np.moveaxis(pixels, 0, -1) / 255 - described["mean"]) / described["std"]
+    image = torch.from_numpy(np.moveaxis(normalised, -1, 0)[None].astype(np.float32))
+    with torch.no_grad():
+        expected = network(to_tensor(pixels.transpose(1, 2, 0))[None])
+    for name, load in (("segmenter.onnx", load_onnx), ("segmenter.pt2", load_program)):
+        torch.testing.assert_close(load(run / "export" / name)(image), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_the_stages_of_the_story_do_not_map_or_export() -> None:
+    assert not {"predict", "export"} & set(STAGES)
+
+
+def test_importing_the_package_loads_no_torch() -> None:
+    script = "import sys, ome; ome.__version__; ome.__all__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+    with pytest.raises(AttributeError, match="no attribute 'predicted'"):
+        ome.predicted  # noqa: B018
