@@ -1,6 +1,6 @@
 """Maps a scene: one window at a time, against strips; and the memory of a scene 20,000 pixels wide.
 
-    python scripts/bench_predict.py [--encoder resnet18] [--size 1536] [--tile 256] [--rows 2048]
+    python scripts/bench_predict.py [--encoder resnet18] [--size 1024] [--tile 256] [--rows 2048]
 
 Both sides read the same windows (half of each overlapping the next), run the same untrained FPN and blend
 with the same weights. The loop reads a window, predicts it alone and keeps the sums of the whole scene. Ours
@@ -122,7 +122,7 @@ def main() -> None:
     """Parses the command line and runs the benchmark."""
     parser = argparse.ArgumentParser(description="One window at a time against strips.")
     parser.add_argument("--encoder", default="resnet18")
-    parser.add_argument("--size", type=int, default=1536)
+    parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--tile", type=int, default=256)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rows", type=int, default=2048)

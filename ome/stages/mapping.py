@@ -164,6 +164,7 @@ def map_scene(
         bands["probabilities"] = len(card.classes)
     with FlatRasters(folder / "rows", bands, grid.height, grid.width) as flat:
         speed = _predict_all(scene, name, card, predict, flat, options)
+        console.print(f"{name}: writing the map and its overviews", highlight=False)
         write_class_cog(folder / f"{name}.tif", flat.paths["classes"], grid, card.names, card.colours)
         if options.confidence:
             write_share_cog(folder / f"{name}_confidence.tif", flat.paths["confidence"], grid, ["confidence"])
