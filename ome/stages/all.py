@@ -33,7 +33,8 @@ def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> None:
     """
     names = selected_stages(config)
     for name in names:
-        execute(_EVERY[name], settings_of(config, name, STAGES, overrides), force=config.force)
+        settings = settings_of(config, name, STAGES, overrides)
+        execute(_EVERY[name], settings, force=config.force, verify=config.verify)
     if names[-1] == "report":
         report.show(config)
 

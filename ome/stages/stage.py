@@ -17,10 +17,14 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ome.errors import UserError
-from ome.files import write_text
+from ome.files import no_room, write_text
 from ome.progress import console
+from ome.stages.listing import damaged, remove_from, write_listing
 from ome.stages.manifest import NAME, Manifest, fingerprint, versions
-from ome.training.distributed import barrier, is_leader
+from ome.training.distributed import as_leader_sees, barrier, is_leader
+
+MARK = ".fingerprint"
+"""Name of the file that says of a partial folder what it is going to be."""
 
 
 @dataclass(frozen=True)
@@ -104,19 +108,21 @@ def find_inputs(stage: Stage, config: DictConfig) -> dict[str, tuple[Path, Manif
     return found
 
 
-def execute(stage: Stage, config: DictConfig, *, force: bool = False) -> bool:
+def execute(stage: Stage, config: DictConfig, *, force: bool = False, verify: bool = False) -> bool:
     """Runs a stage unless its result is there and still holds.
 
     Args:
         stage: What to run.
         config: The configuration with this stage's settings under `stage`.
         force: Run even when the result holds.
+        verify: Compare the hash of every file of a result with its list, not the size alone.
 
     Returns:
         True when the stage ran, False when there was nothing to do.
 
     Raises:
-        UserError: An input is missing, another run works in the same folder, or the stage says so.
+        UserError: An input is missing, another run works in the same folder, the disk is full, or the stage
+            says so.
     """
     found = find_inputs(stage, config)
     inputs = {name: manifest.fingerprint for name, (_, manifest) in found.items()}
@@ -124,12 +130,12 @@ def execute(stage: Stage, config: DictConfig, *, force: bool = False) -> bool:
     wanted = fingerprint(stage.name, stage.version, used, inputs)
     folder = stage_folder(config, stage.name)
     partial = folder.with_name(folder.name + ".partial")
-    with _lock(folder):
+    with _lock(folder), _room(folder):
+        holds = False
         if is_leader():
             _finish_rename(folder, partial)
-        barrier()
-        present = Manifest.read(folder)
-        if present is not None and present.fingerprint == wanted and not force:
+            holds = not force and _holds(folder, partial, wanted, verify=verify)
+        if as_leader_sees(holds):
             _say(f"[green]up to date[/] {stage.name}: {folder}")
             return False
         _say(f"[bold]{stage.name}[/] -> {folder}")
@@ -138,11 +144,12 @@ def execute(stage: Stage, config: DictConfig, *, force: bool = False) -> bool:
         barrier()
         started = time.monotonic()
         logs = Path(config.run_dir) / "logs" / stage.name
-        counts = stage.run(Work(config, partial, {name: path for name, (path, _) in found.items()}, logs))
+        with _tidied(partial):
+            counts = stage.run(Work(config, partial, {name: path for name, (path, _) in found.items()}, logs))
         barrier()
         if is_leader():
-            seconds = round(time.monotonic() - started, 2)
-            Manifest(stage.name, wanted, used, inputs, counts, seconds, versions()).write(partial)
+            seconds, files = round(time.monotonic() - started, 2), write_listing(partial)
+            Manifest(stage.name, wanted, used, inputs, counts, files, seconds, versions()).write(partial)
             _finish_rename(folder, partial)
             _say(f"[green]done[/] {stage.name} in {seconds:.1f} s")
         barrier()
@@ -159,9 +166,58 @@ def _used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
     return used
 
 
+def _holds(folder: Path, partial: Path, wanted: str, *, verify: bool) -> bool:
+    """Whether the result is there, was made from the same things, and all its files are as they were written.
+
+    A result with damaged files becomes a partial one again, without them and what came after them.
+    """
+    present = Manifest.read(folder)
+    if present is None or present.fingerprint != wanted:
+        return False
+    if present.files is None or (wrong := damaged(folder, present.files, verify=verify)) == []:
+        return True
+    shutil.rmtree(partial, ignore_errors=True)
+    if wrong is None:
+        _say(f"[yellow]{folder}: its list of files is damaged, everything in it is made again[/]")
+        return False
+    folder.rename(partial)
+    kept = remove_from(partial, wrong[0])
+    write_text(partial / MARK, wanted)
+    (partial / NAME).unlink()  # last: until then it is taken for whole, and found to be damaged again
+    _say(
+        f"[yellow]{folder}: {len(wrong)} of {present.files} files are missing or not as they were written, the "
+        f"first is {wrong[0]}; {present.files - kept} are made again[/]"
+    )
+    return False
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """Says in one line that a file could not be written for want of room."""
+    try:
+        yield
+    except Exception as error:
+        if (reason := no_room(error)) is None:
+            raise
+        raise UserError(
+            f"cannot write to {folder} ({reason}): make room; the same command goes on where it stopped"
+        ) from error
+
+
+@contextmanager
+def _tidied(partial: Path) -> Iterator[None]:
+    """Leaves no empty folder behind where a stage failed before it wrote anything."""
+    try:
+        yield
+    except BaseException:
+        if is_leader() and [path.name for path in partial.iterdir()] == [MARK]:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
 def _open_partial(partial: Path, wanted: str, *, fresh: bool) -> None:
     """Keeps the partial folder of the same work; removes one that belongs to other work."""
-    mark = partial / ".fingerprint"
+    mark = partial / MARK
     if fresh or not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -173,7 +229,7 @@ def _finish_rename(folder: Path, partial: Path) -> None:
     if not (partial / NAME).exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
-    (partial / ".fingerprint").unlink(missing_ok=True)
+    (partial / MARK).unlink(missing_ok=True)
     partial.rename(folder)
 
 
