@@ -13,41 +13,46 @@ def synchronise_batchnorm(module: nn.Module, device: torch.device) -> None:
         module: Changed in place.
         device: Where it will train. torch's own layers take batches on a GPU alone.
     """
-    nn.SyncBatchNorm.convert_sync_batchnorm(module)
-    if device.type == "cpu":
-        for layer in module.modules():
-            if isinstance(layer, nn.SyncBatchNorm):
-                layer.__class__ = CpuSyncBatchNorm
+    if device.type != "cpu":
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return
+    for layer in module.modules():
+        if type(layer) is nn.BatchNorm2d:
+            layer.__class__ = CpuSyncBatchNorm
 
 
-class CpuSyncBatchNorm(nn.SyncBatchNorm):
+class CpuSyncBatchNorm(nn.BatchNorm2d):
     """`nn.SyncBatchNorm` on the CPU: sums over all processes in place of a GPU's kernels.
 
     Batches are equally large on every process.
     """
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Normalises (B, C, ...) by the batch of all processes; in eval mode by the running statistics."""
+        """Normalises (B, C, H, W) by the batch of all processes; in eval mode by the running statistics."""
         if not self.training:
             return super().forward(input)
-        shape = [1, -1, *[1] * (input.ndim - 2)]
-        over = [0, *range(2, input.ndim)]
         count = input.numel() // input.shape[1] * dist.get_world_size()
         # Two passes: the mean of the squares less the square of the mean loses digits.
-        mean = all_reduce(input.sum(over)) / count
-        centred = input - mean.view(shape)
-        variance = all_reduce(centred.square().sum(over)) / count
+        mean = _sum(input) / count
+        centred = input - mean.view(1, -1, 1, 1)
+        variance = _sum(centred.square()) / count
         self._keep(mean, variance * (count / max(count - 1, 1)))
-        normalised = centred * torch.rsqrt(variance + self.eps).view(shape)
-        if self.weight is None:
+        normalised = centred * torch.rsqrt(variance + self.eps).view(1, -1, 1, 1)
+        if not self.affine:
             return normalised
-        return normalised * self.weight.view(shape) + self.bias.view(shape)
+        return normalised * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
 
     @torch.no_grad()
     def _keep(self, mean: Tensor, variance: Tensor) -> None:
-        if self.num_batches_tracked is None or self.running_mean is None or self.running_var is None:
+        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
             return
+        assert self.num_batches_tracked is not None  # noqa: S101 - torch's own invariant
         self.num_batches_tracked += 1
         share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean, share)
         self.running_var.lerp_(variance, share)
+
+
+def _sum(values: Tensor) -> Tensor:
+    total: Tensor = all_reduce(values.sum(dim=(0, 2, 3)))  # type: ignore[no-untyped-call]
+    return total

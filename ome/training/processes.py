@@ -4,11 +4,13 @@ They meet before the first stage, so that every stage finds the process group up
 processes running: it never starts any itself.
 """
 
+import atexit
 import logging
 import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -17,13 +19,11 @@ from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
-from pytorch_lightning.plugins.environments import ClusterEnvironment, SLURMEnvironment
-from torch.multiprocessing import (
-    ProcessContext,
-    ProcessExitedException,
-    ProcessRaisedException,
-    start_processes,
-)
+from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
+from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
+from torch._C._distributed_c10d import Store, TCPStore
+from torch.distributed.rendezvous import rendezvous
+from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, start_processes
 
 from ome.errors import UserError
 from ome.progress import console
@@ -31,9 +31,12 @@ from ome.training.distributed import barrier, rank, world_size
 from ome.training.place import Place
 from ome.training.stopping import Stopped, stopping_on_signals
 
-# The leader may prepare scenes or score for hours while the others wait. That a process has died is noticed by
-# whoever started it.
+# The leader may prepare scenes for hours while the others wait. That a process has died is noticed by whoever
+# started it.
 _PATIENCE = timedelta(days=1)
+
+_LAST_WORDS = 5.0
+"""Seconds that the process that failed first has to say why: whoever started them ends all when one ends."""
 
 _GRACE = 300.0
 """Seconds in which processes that were told to stop may write a checkpoint."""
@@ -97,21 +100,23 @@ def joined(place: Place, *, gpu: bool) -> Iterator[None]:
     if "MASTER_ADDR" not in os.environ:
         slurm = SLURMEnvironment()
         os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
-    where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
-        store, _, _ = next(
-            dist.rendezvous("env://", place.rank, place.world_size, timeout=timedelta(minutes=5))
-        )
-    except (RuntimeError, ValueError, TimeoutError) as error:
+        found = rendezvous("env://", place.rank, place.world_size, timeout=timedelta(minutes=5))
+        store: Store = next(found)[0]
+    except (RuntimeError, ValueError) as error:
+        where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UserError(
             f"process {place.rank} of {place.world_size} did not find the others at {where}: see docs/cluster.md"
         ) from error
     try:
         with _group(place, store, gpu=gpu):
             yield
-    except (Exception, Stopped):
+    except (Exception, Stopped) as error:
+        status = getattr(error, "status", 1)
         if not _is_first(store):
-            _leave()
+            _leave(status, _LAST_WORDS)
+        # A broken group would hold up the end of the interpreter.
+        atexit.register(_leave, status)
         raise
 
 
@@ -130,9 +135,9 @@ def run_in_processes(count: int, work: Callable[[], None], *, gpu: bool) -> None
     # It says that it terminates the others, which is no news.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     # Here and not in the first of them, so that it outlives whichever fails.
-    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     failures = get_context("spawn").SimpleQueue()
-    started: ProcessContext = start_processes(
+    started: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
         _run, (count, store.port, gpu, work, failures), count, join=False, start_method="spawn"
     )
     try:
@@ -141,46 +146,50 @@ def run_in_processes(count: int, work: Callable[[], None], *, gpu: bool) -> None
     except (KeyboardInterrupt, Stopped):
         _end(started)
         raise
-    except (ProcessExitedException, ProcessRaisedException) as error:
+    except ProcessExitedException as error:
         if not failures.empty():
             raise failures.get() from None
-        killed = [
-            index for index, process in enumerate(started.processes) if process.exitcode == -signal.SIGKILL
-        ]
-        if killed:
-            raise UserError(
-                f"process {killed[0]} of {count} was killed, often for want of memory: give the others less to do, "
-                "or the machine more memory; the same command goes on where it stopped"
-            ) from error
-        raise
+        exits = [process.exitcode for process in started.processes]
+        if -signal.SIGKILL not in exits:
+            raise
+        raise UserError(
+            f"process {exits.index(-signal.SIGKILL)} of {count} was killed, often for want of memory; the same "
+            "command goes on where it stopped"
+        ) from error
 
 
-def _run(index: int, count: int, port: int, gpu: bool, work: Callable[[], None], failures: Any) -> None:  # noqa: ANN401
-    """One of the processes that `run_in_processes` starts."""
-    store = dist.TCPStore("127.0.0.1", port, is_master=False)
+def _run(index: int, count: int, port: int, gpu: bool, work: Callable[[], None], failures: Any) -> None:  # noqa: ANN401, FBT001
+    """One of the processes that `run_in_processes` starts; it says what went wrong to the one that did."""
+    store = TCPStore("127.0.0.1", port, is_master=False)
+    error: BaseException
     try:
         with stopping_on_signals(), _group(Place(index, count, index, count), store, gpu=gpu):
             work()
-    except (UserError, Stopped) as error:
-        if _is_first(store):
-            failures.put(error)
-        _leave(getattr(error, "status", 1))
-    except Exception:
-        if not _is_first(store):
-            _leave()
-        raise
+    except (UserError, Stopped) as mistake:
+        error = mistake
+    except Exception:  # noqa: BLE001 - raised on the other side
+        error = RuntimeError(f"in process {index} of {count}:\n{traceback.format_exc()}")
+    else:
+        return
+    first = _is_first(store)
+    if first:
+        failures.put(error)
+    _leave(getattr(error, "status", 1), 0.0 if first else _LAST_WORDS)
 
 
 @contextmanager
-def _group(place: Place, store: dist.Store, *, gpu: bool) -> Iterator[None]:
+def _group(place: Place, store: Store, *, gpu: bool) -> Iterator[None]:
     global _place  # noqa: PLW0603 - a process stands in one place
     if gpu:
         _choose_gpu(place)
     else:
         torch.set_num_threads(max(1, torch.get_num_threads() // place.neighbours))
-    backend = "cpu:gloo,cuda:nccl" if gpu else "gloo"
     dist.init_process_group(
-        backend, store=store, rank=place.rank, world_size=place.world_size, timeout=_PATIENCE
+        "cpu:gloo,cuda:nccl" if gpu else "gloo",
+        store=store,
+        rank=place.rank,
+        world_size=place.world_size,
+        timeout=_PATIENCE,
     )
     _place = place
     console.quiet = place.rank > 0
@@ -202,17 +211,18 @@ def _choose_gpu(place: Place) -> None:
     torch.cuda.set_device(index)
 
 
-def _is_first(store: dist.Store) -> bool:
+def _is_first(store: Store) -> bool:
     """Whether no other process has failed before; also false where the store has gone with its host."""
     try:
-        return bool(store.add("failures", 1) == 1)
+        return store.add("failures", 1) == 1
     except RuntimeError:
         return False
 
 
-def _leave(status: int = 1) -> NoReturn:
-    """Ends this process without a word, and without waiting for a group that is broken."""
+def _leave(status: int = 1, pause: float = 0.0) -> NoReturn:
+    """Ends this process without waiting for a group that is broken."""
     sys.stdout.flush()
+    time.sleep(pause)
     os._exit(status)
 
 
