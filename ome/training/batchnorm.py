@@ -1,9 +1,11 @@
 """BatchNorm whose statistics are those of the whole batch, over all processes."""
 
+from typing import Any
+
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
+
+from ome.training.distributed import sum_over_processes, world_size
 
 
 def synchronise_batchnorm(module: nn.Module, device: torch.device) -> None:
@@ -31,7 +33,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         """Normalises (B, C, H, W) by the batch of all processes; in eval mode by the running statistics."""
         if not self.training:
             return super().forward(input)
-        count = input.numel() // input.shape[1] * dist.get_world_size()
+        count = input.numel() // input.shape[1] * world_size()
         # Two passes: the mean of the squares less the square of the mean loses digits.
         mean = _sum(input) / count
         centred = input - mean.view(1, -1, 1, 1)
@@ -53,6 +55,20 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance, share)
 
 
+class _SumOverProcesses(torch.autograd.Function):
+    """A sum over processes that gradients pass through: each value is part of what every process computes."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401 - torch's
+        del ctx
+        return sum_over_processes(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401 - torch's
+        del ctx
+        return sum_over_processes(gradient)
+
+
 def _sum(values: Tensor) -> Tensor:
-    total: Tensor = all_reduce(values.sum(dim=(0, 2, 3)))  # type: ignore[no-untyped-call]
+    total: Tensor = _SumOverProcesses.apply(values.sum(dim=(0, 2, 3)))  # type: ignore[no-untyped-call]
     return total
