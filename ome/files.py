@@ -17,7 +17,7 @@ NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 
 
 def no_room(error: BaseException) -> str | None:
-    """Why a file could not be written, if that was for want of room; None if an error is about something else."""
+    """Why a file could not be written, if that was for want of room; None where an error is another."""
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, OSError) and seen.errno in NO_ROOM:

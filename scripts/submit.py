@@ -2,8 +2,8 @@
 
     python scripts/submit.py --nodes 2 --tasks 4 --hours 24 -- stage=cam dataset=potsdam trainer=ddp
 
-What stands after `--` is the command line of `python -m ome.run`. SLURM starts `--tasks` processes on every node,
-and starts the job again after it was preempted; the run then goes on where it was. Needs `pip install submitit`.
+What stands after `--` is the command line of `python -m ome.run`. SLURM starts `--tasks` processes on every
+node, and starts the job again after it was preempted or its time was up; the run then goes on where it was.
 """
 
 import argparse
@@ -39,7 +39,9 @@ class Job:
 
 def main() -> None:
     """Submits, and waits where the run is on this machine."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--tasks", type=int, default=1, help="processes on each node, one for each GPU")
     parser.add_argument("--gpus", type=int, default=0, help="GPUs on each node")

@@ -1,4 +1,4 @@
-"""Two real processes on the CPU against one: losses, gradients, BatchNorm, counts, resuming, and how they end."""
+"""Two real processes on the CPU against one: losses, gradients, BatchNorm, counts, and how they end."""
 
 import time
 from collections.abc import Callable
@@ -92,7 +92,7 @@ def train(folder: Path, epochs: int = 3, broken: int | None = None) -> None:
 
 
 def gradients(module: Any, parts: list[Tensor]) -> list[Tensor]:  # noqa: ANN401
-    """Gradients of a training step, by real DDP where there are two processes, each with its half of the batch."""
+    """Gradients of a training step, by real DDP where there are two processes, each with half a batch."""
     module.log = lambda *_args, **_kwargs: None
     step: Callable[..., Tensor] = module.training_step
     if world_size() > 1:
@@ -107,7 +107,7 @@ def gradients(module: Any, parts: list[Tensor]) -> list[Tensor]:  # noqa: ANN401
 
 
 def segmenter_gradients() -> list[list[Tensor]]:
-    """Of losses with every divisor, and of an under-fitting that is switched by the mean over all processes."""
+    """Of losses with every divisor, and of an under-fitting switched by the mean over all processes."""
     generator = torch.Generator().manual_seed(6)
     image = torch.randn(4, 1, 4, 4, generator=generator)
     mask = torch.randint(0, 2, (4, 4, 4), generator=generator)
@@ -116,7 +116,11 @@ def segmenter_gradients() -> list[list[Tensor]]:
     # The second process has a tenth of the first one's certainty.
     weight = (weight * torch.tensor([1, 1, 0.1, 0.1])[:, None, None]).to(torch.uint8)
     found = []
-    for underfit in (None, PretendedUnderfitting("ignore", 0.9, 0.5), PretendedUnderfitting("ignore", 0.3, 0.5)):
+    for underfit in (
+        None,
+        PretendedUnderfitting("ignore", 0.9, 0.5),
+        PretendedUnderfitting("ignore", 0.3, 0.5),
+    ):
         torch.manual_seed(0)
         module = UncertaintyWeightedSegmenter(
             Pixelwise(),
@@ -206,7 +210,9 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
 def test_a_training_by_two_is_the_training_by_one(together: Together, tmp_path: Path) -> None:
     assert is_leader()
     train(tmp_path)
-    one, two = (torch.load(folder / "network.pt", weights_only=True) for folder in (tmp_path, together.folder))
+    one, two = (
+        torch.load(folder / "network.pt", weights_only=True) for folder in (tmp_path, together.folder)
+    )
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
@@ -247,4 +253,3 @@ def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     data.trainer = type("Two", (), {"world_size": 2, "global_rank": 0, "global_step": 0})()  # type: ignore[assignment]
     with pytest.raises(UserError, match=r"a batch of 3 tiles cannot be shared by 2 processes"):
         data.train_dataloader()
-

@@ -81,8 +81,8 @@ class TileDataModule(LightningDataModule):
         rank = self.trainer.global_rank if self.trainer is not None else 0
         if self._batch % world_size:
             raise UserError(
-                f"a batch of {self._batch} tiles cannot be shared by {world_size} processes: give a multiple of "
-                f"{world_size} (stage.batch, or segmenter.recipe.batch)"
+                f"a batch of {self._batch} tiles cannot be shared by {world_size} processes: give a multiple "
+                f"of {world_size} (stage.batch, or segmenter.recipe.batch)"
             )
         samples = self.steps_per_epoch * self._batch
         sampler = StreamSampler(

@@ -35,7 +35,7 @@ class _Job(NamedTuple):
     mask: RawFile | None
 
 
-def prepare_scenes(layout: RawLayout, raw: Path, folder: Path) -> SceneIndex:
+def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: bool = False) -> SceneIndex:
     """Turns a raw dataset into `images/<scene>.tif`, `masks/<scene>.tif` and `index.json`.
 
     Images keep all their bands and their georeference, uncompressed and in blocks of 256, so that a window
@@ -47,9 +47,11 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path) -> SceneIndex:
         layout: The facts of the dataset.
         raw: The raw folder.
         folder: Where the scenes go.
+        skip_broken: Leave out scenes whose image or mask cannot be read, as long as others can.
 
     Returns:
-        The index, also written to the folder. Its `unknown` lists the colours that the palette does not name.
+        The index, also written to the folder. Its `unknown` lists the colours that the palette does not name,
+        its `broken` the scenes that were left out.
 
     Raises:
         UserError: When an archive or a listed scene is missing, files are damaged, or a mask does not have
@@ -61,17 +63,18 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path) -> SceneIndex:
         )
     jobs = _plan(layout, raw)
     scenes: list[Scene] = []
-    unreadable: list[UnreadableError] = []
+    unreadable: dict[str, UnreadableError] = {}
     for job in track(jobs, f"prepare {layout.name}: scenes", total=len(jobs)):
         try:
             scenes.append(_prepare_scene(job, layout, folder))
         except UnreadableError as error:
-            unreadable.append(error)
-    if unreadable:
-        raise _together(unreadable, len(jobs))
+            unreadable[job.scene] = error
+    if unreadable and not (skip_broken and scenes):
+        raise _together(list(unreadable.values()), len(jobs))
     own = layout.image.channels
-    channels = layout.default_channels if own else _shared_bands(jobs, layout.channels)
-    index = SceneIndex(folder, tuple(scenes), layout.palette, layout.name, channels)
+    whole = [job for job in jobs if job.scene not in unreadable]
+    channels = layout.default_channels if own else _shared_bands(whole, layout.channels)
+    index = SceneIndex(folder, tuple(scenes), layout.palette, layout.name, channels, tuple(unreadable))
     index.write()
     return index
 
@@ -81,7 +84,9 @@ def _together(unreadable: Sequence[UnreadableError], total: int) -> UserError:
     if len(unreadable) == 1:
         return unreadable[0]
     listed = "; ".join(str(error) for error in unreadable[:5]) + ("; ..." if len(unreadable) > 5 else "")
-    return UserError(f"{len(unreadable)} of {total} scenes cannot be read: {listed}")
+    return UserError(
+        f"{len(unreadable)} of {total} scenes cannot be read: {listed}; stage.broken=skip leaves them out"
+    )
 
 
 def _shared_bands(jobs: Sequence[_Job], chosen: tuple[int, ...]) -> tuple[int, ...]:

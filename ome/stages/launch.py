@@ -44,8 +44,8 @@ def launch(config: DictConfig, overrides: Sequence[str] = ()) -> None:
         if not machine.is_distributed:
             if started > 1:
                 raise UserError(
-                    f"{started} processes were started, and trainer.strategy={machine.strategy} is for one: type "
-                    "trainer=ddp or trainer=ddp_cpu, or start one"
+                    f"{started} processes were started, and trainer.strategy={machine.strategy} is for one: "
+                    "type trainer=ddp or trainer=ddp_cpu, or start one"
                 )
             work()
         elif place is not None and started > 1:
@@ -53,8 +53,8 @@ def launch(config: DictConfig, overrides: Sequence[str] = ()) -> None:
                 work()
         elif machine.num_nodes > 1:
             raise UserError(
-                f"trainer.num_nodes={machine.num_nodes}: start the processes of several machines by torchrun or "
-                "srun, see docs/cluster.md"
+                f"trainer.num_nodes={machine.num_nodes}: start the processes of several machines by torchrun "
+                "or srun, see docs/cluster.md"
             )
         elif (count := machine.processes()) > 1:
             run_in_processes(count, work, gpu=machine.uses_gpu)

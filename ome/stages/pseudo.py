@@ -82,7 +82,7 @@ def write_pseudo_labels(
 
 
 def score_masks(folder: Path, kind: str, reader: SceneReader, tiles: Sequence[Tile], name: str) -> list[Row]:
-    """Scores the `masks` or `cam_argmax` images where there is a reference; every process its part of the tiles."""
+    """Scores the `masks` or `cam_argmax` images where there is a reference, each process its part."""
     scorer = TileScorer(reader)
     for tile in share(tiles):
         scorer.add(tile, read_png(mask_path(folder, kind, tile)))

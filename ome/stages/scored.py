@@ -105,7 +105,7 @@ class TileScorer:
 
 
 def score_cams(folder: Path, reader: SceneReader, tagged: TagTable, name: str) -> list[Row]:
-    """Scores the strongest class at each pixel of a stage's CAMs in `folder`; every process its part of the tiles."""
+    """Scores the strongest class at each pixel of a stage's CAMs in `folder`, each process its part."""
     scorer = TileScorer(reader)
     for tile in share(tagged.tiles):
         scorer.add(tile, strongest(read_cams(cam_path(folder / "cams", tile), len(tagged.names))))

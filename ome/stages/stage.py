@@ -185,8 +185,8 @@ def _holds(folder: Path, partial: Path, wanted: str, *, verify: bool) -> bool:
     write_text(partial / MARK, wanted)
     (partial / NAME).unlink()  # last: until then it is taken for whole, and found to be damaged again
     _say(
-        f"[yellow]{folder}: {len(wrong)} of {present.files} files are missing or not as they were written, the "
-        f"first is {wrong[0]}; {present.files - kept} are made again[/]"
+        f"[yellow]{folder}: {len(wrong)} of {present.files} files are missing or not as they were written, "
+        f"the first is {wrong[0]}; {present.files - kept} are made again[/]"
     )
     return False
 

@@ -174,6 +174,7 @@ class TrainingMeter(Callback):
         self._title = title
         self._total = total
         self._every = every
+        self._note = ""
         self._meter: Meter | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

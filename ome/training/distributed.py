@@ -70,7 +70,7 @@ def anywhere(condition: bool) -> bool:
 
 
 def as_leader_sees(condition: bool) -> bool:
-    """The leader's answer, on every process: what two of them see of a shared folder may differ for a moment."""
+    """The leader's answer, on every process: two may see a shared folder differently for a moment."""
     return anywhere(condition and is_leader())
 
 

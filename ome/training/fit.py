@@ -119,9 +119,9 @@ def fit(
 ) -> None:
     """Trains a module and leaves its submodule `network` as `network.pt`, where `load_network` finds it.
 
-    While it trains, a checkpoint of the last whole epoch lies beside that, or of the step at which it was told
-    to stop; a training that was interrupted goes on from there. Several processes train together, with the
-    statistics of BatchNorm shared.
+    While it trains, a checkpoint of the last whole epoch lies beside that, or of the step at which it was
+    told to stop; a training that was interrupted goes on from there. Several processes train together, with
+    the statistics of BatchNorm shared.
 
     Args:
         module: The module to train; it holds the trained weights afterwards.
@@ -172,8 +172,8 @@ def fit(
         )
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise UserError(
-            f"this machine cannot train with accelerator={hardware.accelerator} precision={hardware.precision} "
-            f"({error}): choose another trainer=..."
+            f"this machine cannot train with accelerator={hardware.accelerator} precision="
+            f"{hardware.precision} ({error}): choose another trainer=..."
         ) from error
     with deferred_stop():
         trainer.fit(module, data, ckpt_path=_checkpoint(folder), weights_only=True)
@@ -206,7 +206,7 @@ def load_network(network: nn.Module, folder: Path) -> None:
     # A damaged file makes the library trip over anything; one that would run code is refused by it.
     except Exception as error:
         raise UserError(
-            f"{path} holds no weights ({type(error).__name__}): delete it and run the stage that trains it again"
+            f"{path} holds no weights ({type(error).__name__}): delete it and run its stage again"
         ) from error
     try:
         network.load_state_dict(tensors)

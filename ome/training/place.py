@@ -1,4 +1,4 @@
-"""Where a process stands among those that a launcher started: torchrun, srun, or anything that says it likewise.
+"""Where a process stands among those that a launcher started: torchrun, srun, or one that says it likewise.
 
 Read before torch is loaded, so that only one process answers to a mistyped command.
 """

@@ -106,7 +106,8 @@ def joined(place: Place, *, gpu: bool) -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UserError(
-            f"process {place.rank} of {place.world_size} did not find the others at {where}: see docs/cluster.md"
+            f"process {place.rank} of {place.world_size} did not find the others at {where}: see "
+            "docs/cluster.md"
         ) from error
     try:
         with _group(place, store, gpu=gpu):
@@ -153,12 +154,12 @@ def run_in_processes(count: int, work: Callable[[], None], *, gpu: bool) -> None
         if -signal.SIGKILL not in exits:
             raise
         raise UserError(
-            f"process {exits.index(-signal.SIGKILL)} of {count} was killed, often for want of memory; the same "
-            "command goes on where it stopped"
+            f"process {exits.index(-signal.SIGKILL)} of {count} was killed, often for want of memory; the "
+            "same command goes on where it stopped"
         ) from error
 
 
-def _run(index: int, count: int, port: int, gpu: bool, work: Callable[[], None], failures: Any) -> None:  # noqa: ANN401, FBT001
+def _run(index: int, count: int, port: int, gpu: bool, work: Callable[[], None], failures: Any) -> None:  # noqa: ANN401
     """One of the processes that `run_in_processes` starts; it says what went wrong to the one that did."""
     store = TCPStore("127.0.0.1", port, is_master=False)
     error: BaseException

@@ -23,8 +23,9 @@ class SeamClassifier(pl.LightningModule):
     Every term of the loss is a switch. Without those that compare two views, only one is computed. Min-pool
     and ECR train the pixel correlation module and nothing else, so they are off where the network has none.
 
-    Validation is on a few fixed, unaugmented tiles, all of them on every process: multilabel average precision and F1
-    of the pooled CAM and, where batches have reference masks, the mIoU of the refined CAM among the tags.
+    Validation is on a few fixed, unaugmented tiles, all of them on every process: multilabel average
+    precision and F1 of the pooled CAM and, where batches have reference masks, the mIoU of the refined CAM
+    among the tags.
 
     Args:
         network: The network to train.

@@ -57,7 +57,7 @@ def install_handlers() -> None:
 
 @contextmanager
 def deferred_stop() -> Iterator[None]:
-    """Lets the block choose its moment: it asks `stop_asked`, and `stop` ends it; at the latest its end does."""
+    """Lets the block choose its moment: it asks `stop_asked` and calls `stop`; its end does at the latest."""
     _Stop.deferred = True
     try:
         yield
