@@ -32,6 +32,8 @@ def run(config: DictConfig) -> None:
 
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            _fail("a sweep starts the processes of each of its jobs itself: type python in place of torchrun")
         with open_dict(config):
             config.inherit = config.inherit or config.run_dir
             config.run_dir = hydra_config.runtime.output_dir

@@ -2,8 +2,8 @@
 
     python scripts/bench_load.py [--tiles 12500 25000 50000]
 
-Scenes are small and of few colours, so that what is measured is the number of tiles and not their pixels. Each
-size runs in a process of its own. Linear time shows as the same microseconds a tile in every column.
+Scenes are small and of few colours, so that what is measured is the number of tiles and not their pixels.
+Each size runs in a process of its own. Linear time shows as the same microseconds a tile in every column.
 """
 
 import argparse
@@ -122,7 +122,9 @@ def measure(count: int) -> dict[str, float]:
 
 def main() -> None:
     """Prints one column a size."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tiles", type=int, nargs="+", default=[12500, 25000, 50000])
     counts = parser.parse_args().tiles
     heading(f"Many tiles of {TILE} x {TILE}, {ROWS * COLUMNS} to a scene: microseconds a tile")

@@ -94,7 +94,7 @@ def forked(folder: Path, *overrides: str, sabotage: Callable[[], object] | None 
     printed = folder / ".printed"
     process = get_context("fork").Process(target=_type, args=(folder, overrides, printed, sabotage))
     process.start()
-    process.join(240)
+    process.join(600)
     if process.is_alive():
         process.kill()
         pytest.fail("the run did not end")

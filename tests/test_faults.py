@@ -53,7 +53,7 @@ def assert_nothing_half_written(folder: Path, status: int, printed: str, reason:
     lines = [line for line in printed.splitlines() if line.startswith("error:")]
     assert len(lines) == 1, printed
     assert "Traceback" not in printed
-    assert f"({reason}): make room; the same command goes on where it stopped" in lines[0]
+    assert f"({reason}): make room, or mend the disk; the same command goes on where it stopped" in lines[0]
     # Nothing is left that a later run, or a person, could take for whole.
     for path in folder.rglob("*.tif"):
         if "raw" not in path.parts:

@@ -17,7 +17,7 @@ from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
 from ome.geo.raster import read_class_map, read_png
 from ome.training.seam import SeamClassifier
-from tests.conftest import forked, run_process, tiny
+from tests.conftest import forked, tiny
 
 RUN = Path("runs/synthetic_resnet18")
 
@@ -26,9 +26,9 @@ RUN = Path("runs/synthetic_resnet18")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an uninterrupted run of every stage."""
     folder = tmp_path_factory.mktemp("finished")
-    done = run_process(folder, *tiny())
-    assert done.returncode == 0, done.stdout + done.stderr
-    (folder / "output.txt").write_text(done.stdout)
+    status, printed = forked(folder, *tiny())
+    assert status == 0, printed
+    (folder / "output.txt").write_text(printed)
     return folder
 
 
@@ -74,9 +74,9 @@ def test_predictions_keep_the_scene_grid(finished: Path) -> None:
 
 def test_a_second_run_finds_nothing_to_do(finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (finished / RUN).glob("*/manifest.json")}
-    again = run_process(finished, *tiny())
-    assert again.returncode == 0
-    assert again.stdout.count("up to date") == 7
+    status, printed = forked(finished, *tiny())
+    assert status == 0, printed
+    assert printed.count("up to date") == 7
     assert before == {path: path.stat().st_mtime_ns for path in (finished / RUN).glob("*/manifest.json")}
 
 

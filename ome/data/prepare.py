@@ -19,6 +19,7 @@ from ome.data.scaling import Limits, byte_tables, to_bytes
 from ome.data.scenes import Scene, SceneIndex, SplitName, plain_pixels
 from ome.errors import UserError
 from ome.files import atomic_path
+from ome.geo.raster import check_written
 from ome.ignore import IGNORE
 from ome.progress import track
 
@@ -192,10 +193,12 @@ def _write_image(path: Path, raster: RawRaster, limits: Limits | None, source: s
     tables = None
     if raster.depth == "uint16":
         tables = byte_tables((pixels for _, pixels in raster.strips()), raster.dataset.nodatavals, limits)
-    with atomic_path(path) as temporary, rasterio.open(temporary, "w", **profile) as target:
-        for window, pixels in raster.pixels():
-            target.write(pixels if tables is None else to_bytes(pixels, tables), window=window)
-        target.update_tags(**{_SOURCE: source})
+    with atomic_path(path) as temporary:
+        with rasterio.open(temporary, "w", **profile) as target:
+            for window, pixels in raster.pixels():
+                target.write(pixels if tables is None else to_bytes(pixels, tables), window=window)
+            target.update_tags(**{_SOURCE: source})
+        check_written(temporary)
 
 
 def _write_mask(
@@ -205,15 +208,17 @@ def _write_mask(
     profile = _profile(height, width, 1) | georeference | {"compress": "deflate", "nodata": IGNORE}
     palette = layout.mask_palette
     unknown: Counter[RGB] = Counter()
-    with atomic_path(path) as temporary, rasterio.open(temporary, "w", **profile) as target:
-        shown = enumerate(layout.palette.classes.values())
-        target.write_colormap(1, {index: (*rgb, 255) for index, rgb in shown})
-        for window, colours in raster.colours(indices=bool(layout.indices)):
-            encoded = palette.encode(colours)
-            unknown.update(encoded.unknown)
-            target.write(encoded.mask, 1, window=window)
-        listed = UnknownColours.from_counts(unknown)
-        target.update_tags(**{_SOURCE: source, _UNKNOWN: json.dumps([listed.counts, listed.rest])})
+    with atomic_path(path) as temporary:
+        with rasterio.open(temporary, "w", **profile) as target:
+            shown = enumerate(layout.palette.classes.values())
+            target.write_colormap(1, {index: (*rgb, 255) for index, rgb in shown})
+            for window, colours in raster.colours(indices=bool(layout.indices)):
+                encoded = palette.encode(colours)
+                unknown.update(encoded.unknown)
+                target.write(encoded.mask, 1, window=window)
+            listed = UnknownColours.from_counts(unknown)
+            target.update_tags(**{_SOURCE: source, _UNKNOWN: json.dumps([listed.counts, listed.rest])})
+        check_written(temporary)
 
 
 def _profile(height: int, width: int, bands: int) -> dict[str, Any]:

@@ -200,7 +200,8 @@ def _room(folder: Path) -> Iterator[None]:
         if (reason := no_room(error)) is None:
             raise
         raise UserError(
-            f"cannot write to {folder} ({reason}): make room; the same command goes on where it stopped"
+            f"cannot write to {folder} ({reason}): make room, or mend the disk; the same command goes on "
+            "where it stopped"
         ) from error
 
 

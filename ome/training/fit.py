@@ -14,7 +14,7 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from ome.errors import UserError
-from ome.files import save_atomically
+from ome.files import atomic_path
 from ome.networks.weights import first_convolution
 from ome.progress import console
 from ome.training.batchnorm import synchronise_batchnorm
@@ -186,7 +186,8 @@ def fit(
 def save_network(network: nn.Module, folder: Path) -> None:
     """Leaves a network's weights in a folder, where `load_network` finds them."""
     state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-    save_atomically(folder / NETWORK, lambda path: torch.save(state, path))
+    with atomic_path(folder / NETWORK) as temporary, temporary.open("wb") as stream:
+        torch.save(state, stream)  # a stream's errors say why
 
 
 def is_trained(folder: Path) -> bool:
