@@ -70,5 +70,5 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def _sum(values: Tensor) -> Tensor:
-    total: Tensor = _SumOverProcesses.apply(values.sum(dim=(0, 2, 3)))  # type: ignore[no-untyped-call]
+    total: Tensor = _SumOverProcesses.apply(values.sum(dim=(0, 2, 3)))
     return total
