@@ -23,6 +23,7 @@ from ome.training.affinity import AffinityLearner
 from ome.training.batchnorm import synchronise_batchnorm
 from ome.training.distributed import add_up, barrier, is_leader, rank, share, world_size
 from ome.training.fit import CHECKPOINT, Hardware, fit
+from ome.training.optimizers import PolySgd
 from ome.training.processes import run_in_processes
 from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
@@ -78,7 +79,7 @@ def train(folder: Path, epochs: int = 3, broken: int | None = None) -> None:
     """Trains SEAM by real Lightning, in as many processes as there are."""
     torch.manual_seed(3)
     data = TileDataModule(Pictures(broken), Pictures(), batch=2, seed=5, epochs=epochs)  # type: ignore[arg-type]
-    module = SeamClassifier(TinySeam(), ("a", "b"), total_steps=data.total_steps, lr=0.05)  # type: ignore[arg-type]
+    module = SeamClassifier(TinySeam(), ("a", "b"), total_steps=data.total_steps, optimizer=PolySgd(lr=0.05))  # type: ignore[arg-type]
     fit(
         module,
         data,

@@ -138,7 +138,7 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
             entropy = pixel_cross_entropy(auxiliary, mask, self._label_smoothing)
             loss_sum = loss_sum + self._auxiliary_weight * (entropy * pixels.factor).sum()
         # DDP averages gradients over the processes; the factor turns that mean into the sum it has to be.
-        loss = loss_sum * world_size() / divisor
+        loss: Tensor = loss_sum * world_size() / divisor
         if self._dice or self._lovasz:
             loss = loss + overlap_loss(logits, mask, pixels.factor, dice=self._dice, lovasz=self._lovasz)
         self.log("train/loss", sum_over_processes(loss) / world_size())
