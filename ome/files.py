@@ -1,6 +1,7 @@
 """Whole files or none: every artefact is written beside its place and moved there when complete."""
 
 import csv
+import errno
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -10,6 +11,23 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
+"""What the system says where nothing more can be written."""
+
+
+def no_room(error: BaseException) -> str | None:
+    """Why a file could not be written, if that was for want of room; None where an error is another."""
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, OSError) and seen.errno in NO_ROOM:
+            return os.strerror(seen.errno)
+        # GDAL and torch report in words.
+        for number in NO_ROOM:
+            if os.strerror(number) in str(seen):
+                return os.strerror(number)
+        seen = seen.__cause__ or seen.__context__
+    return None
 
 
 @contextmanager

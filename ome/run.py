@@ -16,6 +16,10 @@ from rich.markup import escape
 
 from ome.errors import UserError
 from ome.progress import console
+from ome.training.place import is_follower
+from ome.training.stopping import Stopped
+
+GOES_ON = "the same command goes on where it stopped"
 
 # A sweep's folders are named after what differs; a file name holds no slash and at most 255 bytes.
 OmegaConf.register_new_resolver("file_name", lambda text: text.replace("/", "-")[:120], replace=True)
@@ -24,14 +28,18 @@ OmegaConf.register_new_resolver("file_name", lambda text: text.replace("/", "-")
 @hydra.main(version_base="1.3", config_path="pkg://ome.conf", config_name="config")
 def run(config: DictConfig) -> float | None:
     """Runs the stage that the configuration names, and gives its mIoU to a sweeper that searches."""
-    from ome.stages.all import run_stages  # noqa: PLC0415 - --help and --cfg answer without loading torch
+    from ome.stages.launch import launch  # noqa: PLC0415 - --help and --cfg answer without loading torch
     from ome.stages.sweep import as_job  # noqa: PLC0415
 
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            _fail("a sweep starts the processes of each of its jobs itself: type python in place of torchrun")
         as_job(config, Path(hydra_config.sweep.dir), Path(hydra_config.runtime.output_dir))
     try:
-        miou = run_stages(config, list(hydra_config.overrides.task))
+        miou = launch(config, list(hydra_config.overrides.task))
+        if is_follower():
+            return miou
         resolved = Path(hydra_config.runtime.output_dir) / "resolved.yaml"
         OmegaConf.save(config, resolved, resolve=not OmegaConf.is_missing(config.dataset, "raw"))
     except UserError as error:
@@ -42,12 +50,19 @@ def run(config: DictConfig) -> float | None:
 def main() -> None:
     """Runs the command line; a mistake of the user ends with one line and exit status 1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
+    if is_follower():
+        sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]
     try:
         run()
     except (HydraException, OmegaConfBaseException) as error:
+        if is_follower():
+            sys.exit(1)  # the first process says so
         _fail(explain(error))
     except KeyboardInterrupt:
-        _fail("interrupted; the same command goes on where it stopped", status=130)
+        _fail(f"interrupted; {GOES_ON}", status=130)
+    except Stopped as stopped:
+        word = "interrupted" if stopped.status == 130 else "terminated"
+        _fail(f"{word}; {GOES_ON}", status=stopped.status)
 
 
 def explain(error: Exception) -> str:
@@ -66,6 +81,7 @@ def explain(error: Exception) -> str:
 
 
 def _fail(line: str, status: int = 1) -> NoReturn:
+    console.quiet = False  # where this is not the first process, which alone speaks otherwise
     console.print(f"[bold red]error:[/] {escape(line)}", highlight=False)
     sys.exit(status)
 

@@ -4,12 +4,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
+import torch
 from hydra import compose, initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from ome.run import main
 from ome.stages.all import run_stages
 from tests.browser import browser  # noqa: F401 - a fixture for all
 
@@ -75,6 +79,44 @@ def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., D
         return config
 
     return run
+
+
+def forked(folder: Path, *overrides: str, sabotage: Callable[[], object] | None = None) -> tuple[int, str]:
+    """Types a command line in a folder, in a copy of this process: nothing has to be imported again.
+
+    Args:
+        folder: Where it runs.
+        overrides: As typed.
+        sabotage: Called in the copy before the run: what it breaks is whole here.
+
+    Returns:
+        Exit status (minus the signal's number where one ended it), and all that was printed.
+    """
+    printed = folder / ".printed"
+    process = get_context("fork").Process(target=_type, args=(folder, overrides, printed, sabotage))
+    process.start()
+    process.join(600)
+    if process.is_alive():
+        process.kill()
+        pytest.fail("the run did not end")
+    assert process.exitcode is not None
+    return process.exitcode, printed.read_text()
+
+
+def _type(
+    folder: Path, overrides: Sequence[str], printed: Path, sabotage: Callable[[], object] | None
+) -> None:
+    os.chdir(folder)
+    stream = printed.open("w")
+    for number in (1, 2):
+        os.dup2(stream.fileno(), number)
+    sys.stdout = sys.stderr = stream
+    GlobalHydra.instance().clear()
+    torch.set_num_threads(1)
+    sys.argv = ["ome.run", *overrides]
+    if sabotage is not None:
+        sabotage()
+    main()
 
 
 def command(*overrides: str) -> list[str]:

@@ -1,7 +1,6 @@
 """AffinityNet: pairs, features, labels, loss and random walk beside loops that follow the formulas."""
 
 from itertools import product
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -153,7 +152,6 @@ def learner() -> AffinityLearner:
         AffinityNetwork(TinyBackbone()), 2, total_steps=30, radius=3, optimizer=PolySgd(lr=0.02)
     )
     made.log = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
-    made._trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]
     return made
 
 
@@ -188,27 +186,6 @@ def test_training_parts_unlike_cells() -> None:
         made.training_step(batch, 0).backward()
         optimizer.step()
     assert made.training_step(batch, 0).item() < first / 2
-
-
-def test_two_processes_weigh_every_pair_alike(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = two_halves()
-    whole[1][1, 8:] = 1  # the second image has no pair of two classes, and more pairs of one
-    made = learner()
-    made.network.freeze()
-    expected = made.training_step(whole, 0)
-    labels, pairs = grid_labels(whole[1], 2, 8), pair_indices((4, 6), 3)
-    affinity = pair_affinity(made.network(whole[0]), 3)
-    counts = [
-        affinity_loss(affinity[rank : rank + 1], labels[rank : rank + 1], pairs).pairs for rank in (0, 1)
-    ]
-    assert not torch.equal(*counts)
-    made._trainer = SimpleNamespace(world_size=2)  # type: ignore[assignment]
-    losses = []
-    for rank in (0, 1):
-        monkeypatch.setattr(torch.distributed, "all_reduce", lambda x, rank=rank: x.add_(counts[1 - rank]))
-        losses.append(made.training_step([part[rank : rank + 1] for part in whole], 0))
-    # DDP averages over the processes.
-    torch.testing.assert_close((losses[0] + losses[1]) / 2, expected)
 
 
 def test_transition_by_hand() -> None:

@@ -3,15 +3,16 @@
 import json
 import os
 import re
+import shutil
 import signal
-import subprocess
-import time
-from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
@@ -22,23 +23,23 @@ from ome.stages.predict import read_card
 from ome.stages.pseudo import mask_path
 from ome.stages.reproduce import compare_folders
 from ome.stages.trained import CARD, SegmenterCard
+from ome.training.seam import SeamClassifier
 from tests.browser import complaints, show_as
-from tests.conftest import command, compose_config, run_process, tiny
+from tests.conftest import compose_config, forked, tiny
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
 RUN = Path("runs/synthetic_resnet18")
-OMP = {"OMP_NUM_THREADS": "1"}
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an uninterrupted run of every stage."""
     folder = tmp_path_factory.mktemp("finished")
-    done = run_process(folder, *tiny())
-    assert done.returncode == 0, done.stdout + done.stderr
-    (folder / "output.txt").write_text(done.stdout)
+    status, printed = forked(folder, *tiny())
+    assert status == 0, printed
+    (folder / "output.txt").write_text(printed)
     return folder
 
 
@@ -192,9 +193,9 @@ def test_any_scene_can_be_mapped(finished: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_a_second_run_finds_nothing_to_do(finished: Path) -> None:
     before = {path: path.stat().st_mtime_ns for path in (finished / RUN).glob("*/manifest.json")}
-    again = run_process(finished, *tiny())
-    assert again.returncode == 0
-    assert again.stdout.count("up to date") == 7
+    status, printed = forked(finished, *tiny())
+    assert status == 0, printed
+    assert printed.count("up to date") == 7
     assert before == {path: path.stat().st_mtime_ns for path in (finished / RUN).glob("*/manifest.json")}
 
 
@@ -232,34 +233,104 @@ def test_what_is_not_equal_is_named(tmp_path: Path) -> None:
     assert str(outcome) == "1 of 2 differ, the first is masks/a.png"
 
 
-def kill_when(folder: Path, ready: Callable[[], bool]) -> None:
-    """Starts the run and kills it, with its workers, as soon as `ready` says so."""
-    process = subprocess.Popen(
-        command(*tiny()),
-        cwd=folder,
-        env=os.environ | OMP,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    deadline = time.monotonic() + 200
-    while not ready():
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+KILLS = {
+    "prepare": "2_11.tif",
+    "labels": "labels.json",
+    "cam": "2_10_00000_00128.npz",
+    "pseudo": "2_10_00000_00128.png",
+    "seg": "2_13.tif",
+    "refine": "network.pt",
+    "report": "results.md",
+}
+"""The file at which each stage is killed: written, but not yet moved to its place."""
 
 
-def test_killed_runs_end_with_the_same_table(finished: Path, tmp_path: Path) -> None:
-    kill_when(tmp_path, (tmp_path / RUN / "cam.partial/last.ckpt").exists)
-    assert not (tmp_path / RUN / "cam").exists()
-    masks = tmp_path / RUN / "pseudo.partial/masks"
-    kill_when(tmp_path, lambda: len(list(masks.rglob("[!.]*.png"))) >= 2)
-    assert (tmp_path / RUN / "cam/manifest.json").exists()
-    assert not (tmp_path / RUN / "pseudo").exists()
-    done = run_process(tmp_path, *tiny())
-    assert done.returncode == 0, done.stdout + done.stderr
+def kill_at(name: str) -> None:
+    """Makes this process end by SIGKILL when it is about to finish a file of that name."""
+    replace = Path.replace
+
+    def killing(path: Path, target: Path) -> Path:
+        if target.name == name:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return replace(path, target)
+
+    Path.replace = killing  # type: ignore[assignment,method-assign]
+
+
+def terminate_at_step(wanted: int) -> None:
+    """Makes this process receive SIGTERM in the middle of a training step of the classifier."""
+    step = SeamClassifier.training_step
+
+    def terminating(module: SeamClassifier, *args: Any) -> Tensor:  # noqa: ANN401
+        if module.global_step == wanted:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(module, *args)
+
+    SeamClassifier.training_step = terminating  # type: ignore[assignment,method-assign]
+
+
+def artefacts(folder: Path) -> dict[str, bytes]:
+    """Every file that a run leaves but for logs, and manifests and reports, which tell the time."""
+    timed = ("manifest.json", "report.html", "files.csv")
+    return {
+        str(path.relative_to(folder)): b"" if path.name in timed else path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "logs" not in path.parts and not path.name.startswith((".", "output"))
+    }
+
+
+def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Path, tmp_path: Path) -> None:
+    for stage, name in KILLS.items():
+        until = [*tiny(), f"stage.until={stage}"]
+        if stage == "cam":  # in the middle of the second of three epochs
+            status, printed = forked(tmp_path, *until, sabotage=partial(terminate_at_step, 8))
+            assert status == 143, printed
+            assert printed.splitlines()[-1] == "error: terminated; the same command goes on where it stopped"
+            assert "Traceback" not in printed
+            kept = torch.load(tmp_path / RUN / "cam.partial/last.ckpt", weights_only=True)
+            assert kept["global_step"] == 9
+        status, printed = forked(tmp_path, *until, sabotage=partial(kill_at, name))
+        assert status == -signal.SIGKILL, f"{stage}: {printed}"
+        if stage == "cam":
+            assert "going on after step 9 of an interrupted run" in printed
+        place = tmp_path / ("scenes/synthetic_rgb_full" if stage == "prepare" else RUN / stage)
+        assert not place.exists()
+    status, printed = forked(tmp_path, *tiny())
+    assert status == 0, printed
     assert results(tmp_path) == results(finished)
-    for path in (finished / RUN / "pseudo").rglob("*.png"):
-        assert path.read_bytes() == (tmp_path / path.relative_to(finished)).read_bytes()
+    made, expected = artefacts(tmp_path), artefacts(finished)
+    assert made.keys() == expected.keys()
+    assert [name for name in made if made[name] != expected[name]] == []
+
+
+def test_two_processes_leave_what_one_leaves(finished: Path, tmp_path: Path) -> None:
+    # With the networks of one process, what they map can be compared; the last one is trained by two.
+    for stage, inside in (("cam", "."), ("seg", "weak"), ("seg", "full")):
+        made = tmp_path / RUN / f"{stage}.partial" / inside
+        made.mkdir(parents=True)
+        manifest = json.loads((finished / RUN / stage / "manifest.json").read_text())
+        (tmp_path / RUN / f"{stage}.partial/.fingerprint").write_text(manifest["fingerprint"])
+        for name in ("network.pt", "history.csv"):
+            shutil.copy(finished / RUN / stage / inside / name, made / name)
+    overrides = [override for override in tiny() if override != "trainer=cpu"]
+    status, printed = forked(tmp_path, *overrides, "trainer=ddp_cpu")
+    assert status == 0, printed
+    assert printed.count("done ") == 7
+    made, expected = artefacts(tmp_path), artefacts(finished)
+    assert made.keys() == expected.keys()
+    for stage in ("labels", "cam", "pseudo", "seg", "refine", "report"):
+        manifests = [
+            json.loads((run / RUN / stage / "manifest.json").read_text()) for run in (tmp_path, finished)
+        ]
+        assert manifests[0]["fingerprint"] == manifests[1]["fingerprint"]
+        assert manifests[0]["files"] == manifests[1]["files"]
+    assert made[str(RUN / "labels/tags.csv")] == expected[str(RUN / "labels/tags.csv")]
+    two, one = results(tmp_path), results(finished)
+    assert two.keys() == one.keys()
+    for row in ("CAM", "pseudo mask", "weak segmentation", "pixel-supervised segmentation"):
+        matrices = [np.array(found[row]["matrix"]) for found in (two, one)]  # type: ignore[index]
+        # The same pixels are scored, and next to none falls otherwise.
+        np.testing.assert_array_equal(matrices[0].sum(axis=1), matrices[1].sum(axis=1))
+        assert np.abs(matrices[0] - matrices[1]).sum() <= 0.002 * matrices[1].sum()
+    configs = list((tmp_path / RUN / "logs").glob("*/config/config.yaml"))
+    assert len(configs) == 1

@@ -1,13 +1,11 @@
 """What the Lightning modules add to the losses: the schedule, what is frozen, and the divisor."""
 
-from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, distributed, multiprocessing, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ome.training.pixel_losses import overlap_loss
@@ -34,7 +32,6 @@ def module(**settings: Any) -> UncertaintyWeightedSegmenter:  # noqa: ANN401
     torch.manual_seed(0)
     made = UncertaintyWeightedSegmenter(Pixelwise(), total_steps=10, **settings)
     made.log = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
-    made._trainer = SimpleNamespace(world_size=1)  # type: ignore[assignment]
     return made
 
 
@@ -114,44 +111,6 @@ def test_overlap_losses_are_added_to_the_mean() -> None:
     plain, both = module().training_step(batch(), 0), module(dice=0.5, lovasz=2).training_step(batch(), 0)
     added = overlap_loss(module().network(image), mask, weight, dice=0.5, lovasz=2)
     torch.testing.assert_close(both, plain + added)
-
-
-def gradient(part: slice, processes: int) -> Tensor:
-    """Gradient of a training step on a part of a batch whose pixels differ in certainty and class."""
-    generator = torch.Generator().manual_seed(6)
-    image = torch.randn(4, 1, 4, 4, generator=generator)
-    mask = torch.randint(0, 2, (4, 4, 4), generator=generator)
-    mask[0, 0] = 255
-    weight = torch.randint(0, 256, (4, 4, 4), generator=generator)
-    weight = (weight * torch.tensor([1, 1, 0.1, 0.1])[:, None, None]).to(torch.uint8)
-    head = nn.Conv2d(1, 2, 1)
-    made = module(auxiliary=head, auxiliary_weight=0.4, class_weights=[0.3, 2.0])
-    nn.init.ones_(head.weight)
-    nn.init.zeros_(head.bias)
-    made._trainer = SimpleNamespace(world_size=processes)  # type: ignore[assignment]
-    made.training_step([image[part], mask[part], weight[part]], 0).backward()
-    return torch.cat([p.grad.flatten() for p in (*made.network.head.parameters(), head.weight)])
-
-
-def averaged_gradient(rank: int, folder: Path) -> Tensor:
-    """The gradient of one of two processes' half of the batch, averaged over both as DDP does."""
-    distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    try:
-        found = gradient(slice(2 * rank, 2 * rank + 2), processes=2)
-        distributed.all_reduce(found)
-    finally:
-        distributed.destroy_process_group()
-    return found / 2
-
-
-def other_process(_index: int, folder: Path) -> None:
-    averaged_gradient(1, folder)
-
-
-def test_two_processes_give_the_gradient_of_one(tmp_path: Path) -> None:
-    other = multiprocessing.spawn(other_process, (tmp_path,), join=False)
-    torch.testing.assert_close(averaged_gradient(0, tmp_path), gradient(slice(0, 4), processes=1))
-    other.join()
 
 
 def test_the_head_learns_faster_and_norms_do_not_decay_when_asked() -> None:

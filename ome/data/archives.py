@@ -140,12 +140,18 @@ class RawFiles:
 
 
 def _zip_files(path: Path, source: RawSource) -> Iterator[RawFile]:
-    """The members that match the source's pattern, in any folder of the archive."""
+    """The members that match the source's pattern, in any folder of the archive.
+
+    Raises:
+        UserError: The archive is damaged, or is made to do harm: nothing of it is read.
+    """
     with reading_zip(path), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
     names = {member.filename for member in members}
     for member in members:
         name = PurePosixPath(member.filename)
+        if name.is_absolute() or ".." in name.parts:
+            raise UserError(f"{path} holds {member.filename!r}, which leads out of it: refused")
         # The second set of files that some packers add for every real one.
         if source.scene_of(name.name) is None or "__MACOSX" in name.parts:
             continue

@@ -1,6 +1,7 @@
 """One LightningDataModule for every dataset: what differs between datasets is facts, and facts are YAML."""
 
 import math
+from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -9,6 +10,7 @@ from torch.utils.data import DataLoader
 
 from ome.data.datasets import StreamSampler, TileDataset
 from ome.data.tiles import batches_of_one_size
+from ome.errors import UserError
 
 Loader = DataLoader[tuple[Tensor, ...]]
 
@@ -19,7 +21,7 @@ class TileDataModule(LightningDataModule):
     Args:
         train: Training samples.
         validation: Fixed, unaugmented samples, or None.
-        batch: Samples in a step over all processes together.
+        batch: Samples in a step over all processes together; their number must divide it.
         seed: Decides the order of the tiles.
         workers: Loader processes for each training process.
         steps: Training steps in all; an epoch then is as long as `steps_per_epoch` says. None with `epochs`.
@@ -47,6 +49,7 @@ class TileDataModule(LightningDataModule):
         self._batch = batch
         self._seed = seed
         self._workers = workers
+        self._steps_done = 0
         if epochs is not None:
             self.steps_per_epoch = max(1, len(train) // batch)
             self.epochs = epochs
@@ -55,17 +58,36 @@ class TileDataModule(LightningDataModule):
             self.epochs = max(1, math.ceil(total / steps_per_epoch))
             self.steps_per_epoch = max(1, math.ceil(total / self.epochs))
 
+    def state_dict(self) -> dict[str, Any]:
+        """How far the stream was read, for a checkpoint."""
+        return {"steps": self.trainer.global_step if self.trainer is not None else self._steps_done}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Goes on after the samples of the checkpoint, which may lie within an epoch."""
+        self._steps_done = int(state_dict["steps"])
+
     @property
     def total_steps(self) -> int:
         """Optimiser steps of the whole training."""
         return self.steps_per_epoch * self.epochs
 
     def train_dataloader(self) -> Loader:
-        """Shuffled, augmented training samples of this process."""
+        """Shuffled, augmented training samples of this process.
+
+        Raises:
+            UserError: A batch cannot be shared fairly.
+        """
         world_size = self.trainer.world_size if self.trainer is not None else 1
         rank = self.trainer.global_rank if self.trainer is not None else 0
+        if self._batch % world_size:
+            raise UserError(
+                f"a batch of {self._batch} tiles cannot be shared by {world_size} processes: give a multiple "
+                f"of {world_size} (stage.batch, or segmenter.recipe.batch)"
+            )
         samples = self.steps_per_epoch * self._batch
-        sampler = StreamSampler(len(self._train), samples, self._seed, rank, world_size)
+        sampler = StreamSampler(
+            len(self._train), samples, self._seed, rank, world_size, self._steps_done * self._batch
+        )
         return DataLoader(
             self._train,
             batch_size=self._batch // world_size,

@@ -33,14 +33,19 @@ class StreamSampler(Sampler[Key]):
         seed: Decides the order.
         rank: This process.
         world_size: Number of processes; divides `samples`.
+        first: Positions before this one are left out, so that an epoch can go on in its middle; `world_size`
+            divides it.
     """
 
-    def __init__(self, tiles: int, samples: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+    def __init__(
+        self, tiles: int, samples: int, seed: int, rank: int = 0, world_size: int = 1, first: int = 0
+    ) -> None:
         self._tiles = tiles
         self._samples = samples
         self._seed = seed
         self._rank = rank
         self._world_size = world_size
+        self._first = first
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -51,10 +56,11 @@ class StreamSampler(Sampler[Key]):
         return self._samples // self._world_size
 
     def __iter__(self) -> Iterator[Key]:
-        start = self._epoch * self._samples
+        end = (self._epoch + 1) * self._samples
+        start = max(end - self._samples, self._first)
         order: NDArray[np.int64] | None = None
         shuffled = -1
-        for position in range(start + self._rank, start + self._samples, self._world_size):
+        for position in range(start + self._rank, end, self._world_size):
             index_pass, within = divmod(position, self._tiles)
             if order is None or index_pass != shuffled:
                 order = np.random.default_rng([self._seed, index_pass]).permutation(self._tiles)

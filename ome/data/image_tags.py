@@ -101,8 +101,9 @@ def read_tags(path: Path, index: SceneIndex) -> TagTable:
     sheet = read_sheet(path)
     names = index.palette.names
     if "image" not in sheet.header:
-        return TagTable.read(path, names)
-    rows = _image_rows(sheet, names)
+        return TagTable.read(path, names).without_scenes(index.broken)
+    # Scenes that `prepare` left out as broken are left out here; it has said so.
+    rows = [row for row in _image_rows(sheet, names) if row.image not in index.broken]
     scenes = {scene.name: scene for scene in index.scenes}
     for row in rows:
         if row.image not in scenes or ("split" in sheet.header and scenes[row.image].split != row.split):

@@ -19,6 +19,7 @@ from ome.data.scaling import Limits, byte_tables, to_bytes
 from ome.data.scenes import Scene, SceneIndex, SplitName, plain_pixels
 from ome.errors import UserError
 from ome.files import atomic_path
+from ome.geo.raster import check_written
 from ome.ignore import IGNORE
 from ome.progress import track
 
@@ -35,7 +36,7 @@ class _Job(NamedTuple):
     mask: RawFile | None
 
 
-def prepare_scenes(layout: RawLayout, raw: Path, folder: Path) -> SceneIndex:
+def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: bool = False) -> SceneIndex:
     """Turns a raw dataset into `images/<scene>.tif`, `masks/<scene>.tif` and `index.json`.
 
     Images keep all their bands and their georeference, uncompressed and in blocks of 256, so that a window
@@ -47,9 +48,11 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path) -> SceneIndex:
         layout: The facts of the dataset.
         raw: The raw folder.
         folder: Where the scenes go.
+        skip_broken: Leave out scenes whose image or mask cannot be read, as long as others can.
 
     Returns:
-        The index, also written to the folder. Its `unknown` lists the colours that the palette does not name.
+        The index, also written to the folder. Its `unknown` lists the colours that the palette does not name,
+        its `broken` the scenes that were left out.
 
     Raises:
         UserError: When an archive or a listed scene is missing, files are damaged, or a mask does not have
@@ -61,17 +64,18 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path) -> SceneIndex:
         )
     jobs = _plan(layout, raw)
     scenes: list[Scene] = []
-    unreadable: list[UnreadableError] = []
+    unreadable: dict[str, UnreadableError] = {}
     for job in track(jobs, f"prepare {layout.name}: scenes", total=len(jobs)):
         try:
             scenes.append(_prepare_scene(job, layout, folder))
         except UnreadableError as error:
-            unreadable.append(error)
-    if unreadable:
-        raise _together(unreadable, len(jobs))
+            unreadable[job.scene] = error
+    if unreadable and not (skip_broken and scenes):
+        raise _together(list(unreadable.values()), len(jobs))
     own = layout.image.channels
-    channels = layout.default_channels if own else _shared_bands(jobs, layout.channels)
-    index = SceneIndex(folder, tuple(scenes), layout.palette, layout.name, channels)
+    whole = [job for job in jobs if job.scene not in unreadable]
+    channels = layout.default_channels if own else _shared_bands(whole, layout.channels)
+    index = SceneIndex(folder, tuple(scenes), layout.palette, layout.name, channels, tuple(unreadable))
     index.write()
     return index
 
@@ -81,7 +85,9 @@ def _together(unreadable: Sequence[UnreadableError], total: int) -> UserError:
     if len(unreadable) == 1:
         return unreadable[0]
     listed = "; ".join(str(error) for error in unreadable[:5]) + ("; ..." if len(unreadable) > 5 else "")
-    return UserError(f"{len(unreadable)} of {total} scenes cannot be read: {listed}")
+    return UserError(
+        f"{len(unreadable)} of {total} scenes cannot be read: {listed}; stage.broken=skip leaves them out"
+    )
 
 
 def _shared_bands(jobs: Sequence[_Job], chosen: tuple[int, ...]) -> tuple[int, ...]:
@@ -187,10 +193,12 @@ def _write_image(path: Path, raster: RawRaster, limits: Limits | None, source: s
     tables = None
     if raster.depth == "uint16":
         tables = byte_tables((pixels for _, pixels in raster.strips()), raster.dataset.nodatavals, limits)
-    with atomic_path(path) as temporary, rasterio.open(temporary, "w", **profile) as target:
-        for window, pixels in raster.pixels():
-            target.write(pixels if tables is None else to_bytes(pixels, tables), window=window)
-        target.update_tags(**{_SOURCE: source})
+    with atomic_path(path) as temporary:
+        with rasterio.open(temporary, "w", **profile) as target:
+            for window, pixels in raster.pixels():
+                target.write(pixels if tables is None else to_bytes(pixels, tables), window=window)
+            target.update_tags(**{_SOURCE: source})
+        check_written(temporary)
 
 
 def _write_mask(
@@ -200,15 +208,17 @@ def _write_mask(
     profile = _profile(height, width, 1) | georeference | {"compress": "deflate", "nodata": IGNORE}
     palette = layout.mask_palette
     unknown: Counter[RGB] = Counter()
-    with atomic_path(path) as temporary, rasterio.open(temporary, "w", **profile) as target:
-        shown = enumerate(layout.palette.classes.values())
-        target.write_colormap(1, {index: (*rgb, 255) for index, rgb in shown})
-        for window, colours in raster.colours(indices=bool(layout.indices)):
-            encoded = palette.encode(colours)
-            unknown.update(encoded.unknown)
-            target.write(encoded.mask, 1, window=window)
-        listed = UnknownColours.from_counts(unknown)
-        target.update_tags(**{_SOURCE: source, _UNKNOWN: json.dumps([listed.counts, listed.rest])})
+    with atomic_path(path) as temporary:
+        with rasterio.open(temporary, "w", **profile) as target:
+            shown = enumerate(layout.palette.classes.values())
+            target.write_colormap(1, {index: (*rgb, 255) for index, rgb in shown})
+            for window, colours in raster.colours(indices=bool(layout.indices)):
+                encoded = palette.encode(colours)
+                unknown.update(encoded.unknown)
+                target.write(encoded.mask, 1, window=window)
+            listed = UnknownColours.from_counts(unknown)
+            target.update_tags(**{_SOURCE: source, _UNKNOWN: json.dumps([listed.counts, listed.rest])})
+        check_written(temporary)
 
 
 def _profile(height: int, width: int, bands: int) -> dict[str, Any]:

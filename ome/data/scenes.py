@@ -73,6 +73,7 @@ class SceneIndex:
         palette: Classes and their colours.
         dataset: Name of the dataset.
         channels: Bands (1-based) that make up the image by default, e.g. (4, 1, 2) for infrared, red, green.
+        broken: Names of scenes that were left out because they could not be read.
     """
 
     folder: Path
@@ -80,6 +81,7 @@ class SceneIndex:
     palette: Palette
     dataset: str = ""
     channels: tuple[int, ...] = (1, 2, 3)
+    broken: tuple[str, ...] = ()
 
     def split(self, name: SplitName) -> list[Scene]:
         """The scenes of one split; empty when the dataset has no such split."""
@@ -118,6 +120,7 @@ class SceneIndex:
             "class_pixels": self.class_pixels,
             "unknown_pixels": self.unknown.pixels,
             "unknown": _colours_to_json(self.unknown),
+            "broken": self.broken,
             "scenes": scenes,
         }
         write_json(self.folder / INDEX, value)
@@ -141,7 +144,8 @@ class SceneIndex:
             value = read_json(path)
             palette = Palette(_colours(value["classes"]), _colours(value["ignored"]))
             scenes = tuple(_scene_from_json(scene) for scene in value["scenes"])
-            return cls(folder, scenes, palette, value["dataset"], tuple(value["channels"]))
+            broken = tuple(value.get("broken", ()))
+            return cls(folder, scenes, palette, value["dataset"], tuple(value["channels"]), broken)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is no index of prepared scenes ({error!r}): {remedy}") from error
 
@@ -232,7 +236,7 @@ class SceneReader:
         return self._pixels(tile, self._shown)
 
     def _pixels(self, tile: Tile, channels: tuple[int, ...]) -> NDArray[np.uint8]:
-        bands = self._read(self._scene(tile).image, tile, list(channels))
+        bands = self._read(self._scene(tile.scene).image, tile, list(channels))
         # Five times as fast as a transposed copy, which took longer than reading the file.
         pixels: NDArray[np.uint8] = cv2.merge(list(bands)).reshape(tile.height, tile.width, len(bands))
         return pixels
@@ -243,24 +247,25 @@ class SceneReader:
         Raises:
             UserError: When the scene is not in the index or has no mask, or the file is missing or damaged.
         """
-        path = self._scene(tile).mask
+        path = self._scene(tile.scene).mask
         if path is None:
             raise UserError(f"scene {tile.scene} in {self.index.folder} has no reference mask")
         return self._read(path, tile, 1)
 
     def has_mask(self, scene: str) -> bool:
         """Whether the scene of that name has a reference mask."""
-        return self.index.scene(scene).mask is not None
+        return self._scene(scene).mask is not None
 
     def close(self) -> None:
         """Closes the open files; reading opens them again."""
         while self._open:
             self._open.popitem()[1].close()
 
-    def _scene(self, tile: Tile) -> Scene:
-        if tile.scene not in self._scenes:
-            raise UserError(f"{self.index.folder / INDEX} has no scene {tile.scene!r}")
-        return self._scenes[tile.scene]
+    def _scene(self, name: str) -> Scene:
+        # Not `SceneIndex.scene`, which looks through all of them: this is asked for every tile.
+        if name not in self._scenes:
+            raise UserError(f"{self.index.folder / INDEX} has no scene {name!r}")
+        return self._scenes[name]
 
     def _read(self, name: str, tile: Tile, bands: int | list[int]) -> NDArray[np.uint8]:
         where = (

@@ -1,6 +1,6 @@
 """Image-level tags: which classes a tile shows, and which tiles are clear enough to train the classifier."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,6 +134,14 @@ class TagTable:
             chosen &= self.kept
         if tagged:
             chosen &= self.tags.any(axis=1)
+        return self.take(chosen)
+
+    def without_scenes(self, scenes: Collection[str]) -> "TagTable":
+        """The part of the table that is about other scenes."""
+        return self.take(np.array([tile.scene not in scenes for tile in self.tiles], dtype=bool))
+
+    def take(self, chosen: NDArray[np.bool_]) -> "TagTable":
+        """The part of the table where `chosen`, (N,), is true."""
         rows = np.flatnonzero(chosen).tolist()
         return TagTable(
             self.names,

@@ -1,5 +1,8 @@
 """Georeferenced images read and class maps written by windows; pseudo masks and weights as PNG."""
 
+import errno
+import os
+import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -94,6 +97,21 @@ def read_grid(path: Path) -> tuple[CRS | None, Affine]:
         return dataset.crs, dataset.transform
 
 
+def check_written(path: Path) -> None:
+    """Reads a raster that was just written to its end: GDAL says nothing when the last of it found no room.
+
+    Raises:
+        OSError: It is not whole.
+    """
+    try:
+        with _plain_pixels(), rasterio.open(path) as dataset:
+            for _, window in dataset.block_windows(1):
+                dataset.read(window=window)
+    except RasterioError as error:
+        reason = errno.ENOSPC if shutil.disk_usage(path.parent).free < (1 << 20) else errno.EIO
+        raise OSError(reason, os.strerror(reason), str(path)) from error
+
+
 class ClassMapWriter:
     """An open class map that takes blocks of rows; see `open_class_map`."""
 
@@ -150,11 +168,13 @@ def open_class_map(
         "compress": "deflate",
         "BIGTIFF": "IF_SAFER",
     }
-    with atomic_path(path) as temporary, _plain_pixels(), rasterio.open(temporary, "w", **profile) as dataset:
-        # Black elsewhere: a GeoTIFF's colour table has no transparency, nodata says what is empty.
-        dataset.write_colormap(1, {index: (*colour, 255) for index, colour in enumerate(colours)})
-        dataset.update_tags(1, **{f"CLASS_{index}": name for index, name in enumerate(names)})
-        yield ClassMapWriter(dataset)
+    with atomic_path(path) as temporary, _plain_pixels():
+        with rasterio.open(temporary, "w", **profile) as dataset:
+            # Black elsewhere: a GeoTIFF's colour table has no transparency, nodata says what is empty.
+            dataset.write_colormap(1, {index: (*colour, 255) for index, colour in enumerate(colours)})
+            dataset.update_tags(1, **{f"CLASS_{index}": name for index, name in enumerate(names)})
+            yield ClassMapWriter(dataset)
+        check_written(temporary)
 
 
 def write_class_map(

@@ -30,7 +30,7 @@ from ome.stages.settings import augmentation, crf_of, crf_threads, hardware, pol
 from ome.stages.stacks import StacksOf, cam_source, stacks_from, work_on_tiles
 from ome.stages.stage import Stage, Work
 from ome.training.affinity import AffinityLearner
-from ome.training.distributed import barrier, is_leader, share
+from ome.training.distributed import barrier, share
 from ome.training.fit import NETWORK, is_trained, load_network
 
 
@@ -56,8 +56,7 @@ def run(work: Work) -> dict[str, Any]:
     load_network(network, work.folder)
     _export(work, network, reader, tagged, stacks_of)
     barrier()
-    if is_leader():
-        write_rows(work.folder, score_cams(work.folder, reader, tagged, "CAM + random walk"))
+    write_rows(work.folder, score_cams(work.folder, reader, tagged, "CAM + random walk"))
     return {"tiles": len(tagged.tiles)}
 
 

@@ -57,7 +57,7 @@ def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> float | Non
     made: dict[str, Path] = {}
     for name in names:
         own = settings_of(config, name, STAGES, overrides)
-        execute(_EVERY[name], own, force=config.force, made=made)
+        execute(_EVERY[name], own, force=config.force, verify=config.verify, made=made)
     last = names[-1]
     if last == "report":
         report.show(config, made[last])
@@ -72,6 +72,11 @@ def objective(folder: Path) -> float | None:
     """
     weak = [row for row in read_rows(folder) if row.name != seg.TITLES["full"]]
     return weak[-1].scores.miou if weak else None
+
+
+def last_objective(config: DictConfig) -> float | None:
+    """The `objective` of the last selected stage, where it lies in the run's own folder."""
+    return objective(_EVERY[selected_stages(config)[-1]].folder(config))
 
 
 def selected_stages(config: DictConfig) -> list[str]:

@@ -51,8 +51,7 @@ def run(work: Work) -> dict[str, Any]:
         )
         _export(work, CamPredictor(config, network, reader, tagged, work.settings.export), tagged)
         barrier()
-        if is_leader():
-            write_rows(work.folder, score_cams(work.folder, reader, tagged, "CAM"))
+        write_rows(work.folder, score_cams(work.folder, reader, tagged, "CAM"))
     trained = 0 if work.settings.checkpoint else len(table.select("train", kept=True).tiles)
     return {"training_tiles": trained, "tiles": len(tagged.tiles)}
 

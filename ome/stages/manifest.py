@@ -26,6 +26,7 @@ class Manifest:
         config: The part of the configuration that the result depends on, resolved.
         inputs: Fingerprint of each earlier stage that was read, by name.
         counts: What was made: tiles, pixels, dropped tiles and the like.
+        files: Number of files in the folder's list, see `ome.stages.listing`; None where there is no list.
         seconds: Wall-clock time of the run that finished the folder.
         versions: Versions of ome and of the libraries that change numbers, and the git revision.
     """
@@ -35,6 +36,7 @@ class Manifest:
     config: dict[str, Any]
     inputs: dict[str, str]
     counts: dict[str, Any] = field(default_factory=dict)
+    files: int | None = None
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
 

@@ -26,7 +26,14 @@ def run(work: Work) -> dict[str, Any]:
     town = work.config.dataset.get("town")
     if town is not None:
         write_town(layout, raw, size=town.size, seed=town.seed)
-    index = prepare_scenes(layout, raw, work.folder)
+    if work.settings.broken not in {"fail", "skip"}:
+        raise UserError(f"stage.broken={work.settings.broken} of stage=prepare: choose fail or skip")
+    index = prepare_scenes(layout, raw, work.folder, skip_broken=work.settings.broken == "skip")
+    if index.broken:
+        console.print(
+            f"[yellow]{len(index.broken)} scenes cannot be read and are left out[/]:",
+            escape(", ".join(index.broken[:5]) + (", ..." if len(index.broken) > 5 else "")),
+        )
     unknown = index.unknown
     if unknown.pixels:
         console.print(
@@ -39,6 +46,7 @@ def run(work: Work) -> dict[str, Any]:
         "scenes": {split: len(index.split(split)) for split in ("train", "val", "test")},
         "class_pixels": index.class_pixels,
         "unknown_pixels": unknown.pixels,
+        "broken_scenes": len(index.broken),
     }
 
 

@@ -17,7 +17,7 @@ from ome.stages.scored import Row, TileScorer, write_rows
 from ome.stages.settings import crf_of, crf_threads, labelling_of, scene_reader
 from ome.stages.stacks import StacksOf, cam_source, stacks_from, work_on_tiles
 from ome.stages.stage import Stage, Work
-from ome.training.distributed import barrier, is_leader, share
+from ome.training.distributed import add_up, barrier, share
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -29,11 +29,10 @@ def run(work: Work) -> dict[str, Any]:
     stacks_of = stacks_from(work.config, cams, reader, table)
     write_pseudo_labels(work.config, work.folder, reader, tiles, stacks_of)
     barrier()
-    if is_leader():
-        written = (cams / "cams").is_dir()
-        rows = [] if written else score_masks(work.folder, "cam_argmax", reader, tiles, "CAM")
-        rows += score_masks(work.folder, "masks", reader, tiles, "pseudo mask")
-        write_rows(work.folder, rows)
+    written = (cams / "cams").is_dir()
+    rows = [] if written else score_masks(work.folder, "cam_argmax", reader, tiles, "CAM")
+    rows += score_masks(work.folder, "masks", reader, tiles, "pseudo mask")
+    write_rows(work.folder, rows)
     return {"tiles": len(tiles), **weight_levels(work.folder, tiles)}
 
 
@@ -83,20 +82,21 @@ def write_pseudo_labels(
 
 
 def score_masks(folder: Path, kind: str, reader: SceneReader, tiles: Sequence[Tile], name: str) -> list[Row]:
-    """Scores the `masks` or `cam_argmax` images against the reference where there is one."""
+    """Scores the `masks` or `cam_argmax` images where there is a reference, each process its part."""
     scorer = TileScorer(reader)
-    for tile in tiles:
+    for tile in share(tiles):
         scorer.add(tile, read_png(mask_path(folder, kind, tile)))
-    return scorer.rows(name, "train tiles")
+    return scorer.gather().rows(name, "train tiles")
 
 
 def weight_levels(folder: Path, tiles: Sequence[Tile]) -> dict[str, Any]:
-    """The mean weight, and the share of pixels without any."""
+    """The mean weight, and the share of pixels without any; all processes count together."""
     if not tiles:
         return {}
     counts = np.zeros(256, dtype=np.int64)
-    for tile in tiles:
+    for tile in share(tiles):
         counts += np.bincount(read_png(mask_path(folder, "weights", tile)).ravel(), minlength=256)
+    counts = add_up(counts)
     shares = counts / counts.sum()
     return {"mean_weight": float(shares @ np.arange(256)), "zero_weight": float(shares[0])}
 

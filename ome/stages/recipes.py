@@ -10,6 +10,7 @@ from ome.data.datasets import MaskOf
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.progress import track
+from ome.training.distributed import add_up, share
 from ome.training.pixel_losses import balanced_class_weights
 from ome.training.underfitting import PretendedUnderfitting
 
@@ -87,8 +88,8 @@ def _class_weights(
 
 
 def count_classes(tiles: Sequence[Tile], mask_of: MaskOf, num_classes: int) -> list[int]:
-    """Counts the pixels of each class in the masks of tiles; each process counts them all."""
-    counts = np.zeros(256, dtype=np.int64)
-    for tile in track(tiles, "pixels of each class, tiles", len(tiles)):
+    """Counts the pixels of each class in the masks of tiles, all processes together."""
+    counts, mine = np.zeros(256, dtype=np.int64), share(tiles)
+    for tile in track(mine, "pixels of each class, tiles", len(mine)):
         counts += np.bincount(mask_of(tile)[0].ravel(), minlength=256)
-    return [int(number) for number in counts[:num_classes]]
+    return [int(number) for number in add_up(counts)[:num_classes]]

@@ -26,7 +26,7 @@ from ome.stages.seg import SEGMENTER_KEYS, TITLES
 from ome.stages.segmenting import predictor_of, score_segmenter, train_segmenter
 from ome.stages.settings import scene_reader
 from ome.stages.stage import Stage, Work
-from ome.training.distributed import barrier, is_leader
+from ome.training.distributed import add_up, barrier, share
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -50,8 +50,7 @@ def run(work: Work) -> dict[str, Any]:
         if kept >= work.settings.settled:
             console.print(f"the pseudo masks have settled: {kept:.1%} of pixels unchanged in round {number}")
             break
-    if is_leader():
-        write_rows(work.folder, rows)
+    write_rows(work.folder, rows)
     return counts
 
 
@@ -88,13 +87,13 @@ def among_tags(probabilities: NDArray[np.float32], tags: NDArray[np.uint8]) -> N
 
 
 def agreement(before: Path, after: Path, tiles: Sequence[Tile]) -> float:
-    """Share of pixels whose pseudo mask is the same in two folders."""
-    same = total = 0
-    for tile in tiles:
+    """Share of pixels whose pseudo mask is the same in two folders; all processes count together."""
+    counts = np.zeros(2, dtype=np.int64)
+    for tile in share(tiles):
         first, second = (read_png(mask_path(folder, "masks", tile)) for folder in (before, after))
-        same += int((first == second).sum())
-        total += first.size
-    return same / max(total, 1)
+        counts += [(first == second).sum(), first.size]
+    same, total = add_up(counts).tolist()
+    return float(same / max(total, 1))
 
 
 STAGE = Stage(

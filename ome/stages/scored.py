@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,7 @@ from ome.files import read_json, write_json
 from ome.ignore import IGNORE
 from ome.pseudo.uncertainty import strongest
 from ome.scoring.confusion import Scores, confusion_matrix
+from ome.training.distributed import add_up, is_leader, share
 
 NAME = "scores.json"
 
@@ -44,7 +46,9 @@ class Row:
 
 
 def write_rows(folder: Path, rows: Iterable[Row]) -> None:
-    """Writes the rows of a stage."""
+    """Writes the rows of a stage; the leader does."""
+    if not is_leader():
+        return
     content = [
         {"name": row.name, "scored_on": row.scored_on, "share": row.share, "scores": row.scores.to_dict()}
         for row in rows
@@ -93,10 +97,16 @@ class TileScorer:
         share = float(self._matrix.sum() / self._pixels) if self._pixels else 1.0
         return [Row(name, scored_on, Scores(self._matrix, self._names), share)] if self._tiles else []
 
+    def gather(self) -> Self:
+        """Takes in what the other processes added; every process must call this, once."""
+        self._matrix = add_up(self._matrix)
+        self._tiles, self._pixels = add_up(np.array([self._tiles, self._pixels])).tolist()
+        return self
+
 
 def score_cams(folder: Path, reader: SceneReader, tagged: TagTable, name: str) -> list[Row]:
-    """Scores the strongest class at each pixel of the CAMs that a stage wrote in `folder`."""
+    """Scores the strongest class at each pixel of a stage's CAMs in `folder`, each process its part."""
     scorer = TileScorer(reader)
-    for tile in tagged.tiles:
+    for tile in share(tagged.tiles):
         scorer.add(tile, strongest(read_cams(cam_path(folder / "cams", tile), len(tagged.names))))
-    return scorer.rows(name, "train tiles")
+    return scorer.gather().rows(name, "train tiles")

@@ -16,7 +16,6 @@ from ome.stages.scored import Row, write_rows
 from ome.stages.segmenting import score_segmenter, train_segmenter
 from ome.stages.settings import scene_reader
 from ome.stages.stage import Stage, Work
-from ome.training.distributed import is_leader
 
 TITLES = {"weak": "weak segmentation", "full": "pixel-supervised segmentation"}
 
@@ -55,8 +54,7 @@ def run(work: Work) -> dict[str, Any]:
             continue
         train_segmenter(work, work.folder / target, reader, usable, masks[target], TITLES[target])
         rows += score_segmenter(work.config, work.folder / target, reader, TITLES[target])
-    if is_leader():
-        write_rows(work.folder, rows)
+    write_rows(work.folder, rows)
     return {"tiles": len(tiles), "miou": {row.name: row.scores.miou for row in rows}}
 
 

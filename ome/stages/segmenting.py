@@ -24,7 +24,7 @@ from ome.stages.scored import Row
 from ome.stages.settings import augmentation, hardware
 from ome.stages.stage import Work
 from ome.stages.trained import SegmenterCard
-from ome.training.distributed import barrier, is_leader, share
+from ome.training.distributed import add_up, barrier, is_leader, share
 from ome.training.fit import is_trained
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 
@@ -115,7 +115,8 @@ def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title
     """Predicts scenes by sliding window, writes the maps, and scores those with masks as one matrix."""
     index = reader.index
     split = evaluation_split(index)
-    mine = share([scene for scene in mapped_scenes(index) if not map_path(folder, scene).exists()])
+    # Shared before looking what is there: the other processes may be writing already.
+    mine = [scene for scene in share(mapped_scenes(index)) if not map_path(folder, scene).exists()]
     if mine:
         settings = config.prediction
         predict = predictor_of(config, folder, reader, list(settings.scales), flip=settings.flip)
@@ -125,10 +126,10 @@ def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title
     scenes = [scene for scene in index.split(split) if scene.mask is not None]
     names = index.palette.names
     matrix = np.zeros((len(names), len(names)), dtype=np.int64)
-    for scene in scenes:
+    for scene in share(scenes):
         reference = reader.mask(Tile(scene.name, 0, 0, scene.height, scene.width))
         matrix += confusion_matrix(read_class_map(map_path(folder, scene)), reference, len(names))
-    return [Row(title, f"{split} scenes", Scores(matrix, names))] if scenes else []
+    return [Row(title, f"{split} scenes", Scores(add_up(matrix), names))] if scenes else []
 
 
 def map_path(folder: Path, scene: Scene) -> Path:

@@ -1,6 +1,5 @@
 """From the configuration to the plain, typed arguments that everything below the stages takes."""
 
-import os
 from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
@@ -18,6 +17,7 @@ from ome.pseudo.torch_crf import TorchCrf
 from ome.pseudo.uncertainty import Labelling
 from ome.training.fit import Hardware
 from ome.training.optimizers import PolySgd
+from ome.training.processes import own_cores
 
 
 def settings_of(
@@ -118,4 +118,4 @@ def crf_threads(config: DictConfig) -> int:
     """
     if config.crf.backend == "torch" and hardware(config).uses_gpu:
         return 1
-    return config.stage.threads or len(os.sched_getaffinity(0))
+    return config.stage.threads or own_cores()

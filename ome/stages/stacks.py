@@ -82,11 +82,16 @@ def work_on_tiles(
             job(tile, image, stack)
             shown.advance()
 
-        for start in range(0, len(missing), CHUNK):
-            chunk = missing[start : start + CHUNK]
-            running = [
-                pool.submit(count, tile, reader.display(tile), stack)
-                for tile, stack in zip(chunk, stacks_of(chunk), strict=True)
-            ]
-            for done in running:
-                done.result()
+        try:
+            for start in range(0, len(missing), CHUNK):
+                chunk = missing[start : start + CHUNK]
+                running = [
+                    pool.submit(count, tile, reader.display(tile), stack)
+                    for tile, stack in zip(chunk, stacks_of(chunk), strict=True)
+                ]
+                for done in running:
+                    done.result()
+        except BaseException:
+            # Whoever wants to stop waits for the tiles that are being worked on, not for the whole chunk.
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -15,12 +15,17 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from ome.files import write_text
+from ome.errors import UserError
+from ome.files import no_room, write_text
 from ome.progress import console
+from ome.stages.listing import damaged, remove_from, write_listing
 from ome.stages.locks import locked
 from ome.stages.lookup import Artefact, find_inputs, find_same, inherited_runs, plain, stage_folder
 from ome.stages.manifest import NAME, Manifest, fingerprint, versions
-from ome.training.distributed import barrier, is_leader
+from ome.training.distributed import as_leader_sees, barrier, is_leader
+
+MARK = ".fingerprint"
+"""Name of the file that says of a partial folder what it is going to be."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,12 @@ class Stage:
 
 
 def execute(
-    stage: Stage, config: DictConfig, *, force: bool = False, made: dict[str, Path] | None = None
+    stage: Stage,
+    config: DictConfig,
+    *,
+    force: bool = False,
+    verify: bool = False,
+    made: dict[str, Path] | None = None,
 ) -> bool:
     """Runs a stage unless its result is there and still holds.
 
@@ -93,13 +103,15 @@ def execute(
         stage: What to run.
         config: The configuration with this stage's settings under `stage`.
         force: Run even when the result holds.
+        verify: Compare the hash of every file of a result with its list, not the size alone.
         made: Folders of the stages that this command has run so far, by name; this one's is added.
 
     Returns:
         True when the stage ran, False when there was nothing to do.
 
     Raises:
-        UserError: An input is missing, another run works in the same folder, or the stage says so.
+        UserError: An input is missing, another run works in the same folder, the disk is full, or the stage
+            says so.
     """
     made = {} if made is None else made
     found = find_inputs(stage.name, stage.needed(config), stage.uses, config, made)
@@ -108,13 +120,15 @@ def execute(
     wanted = fingerprint(stage.name, stage.version, used, inputs)
     folder = stage.folder(config)
     partial = folder.with_name(folder.name + ".partial")
-    with _locks(stage, config, wanted):
+    with _locks(stage, config, wanted), _room(folder):
         if is_leader():
             _finish_rename(folder, partial)
+            if not force:
+                _set_damaged_aside(folder, partial, wanted, verify=verify)
         barrier()
         finished = None if force else _finished(stage, config, wanted)
         made[stage.name] = finished or folder
-        if finished is not None:
+        if as_leader_sees(finished is not None):
             _say(f"[green]up to date[/] {stage.name}: {finished}")
             return False
         _say(f"[bold]{stage.name}[/] -> {folder}")
@@ -123,11 +137,12 @@ def execute(
         barrier()
         started = time.monotonic()
         logs = Path(config.run_dir) / "logs" / stage.name
-        counts = stage.run(Work(config, partial, {name: path for name, (path, _) in found.items()}, logs))
+        with _tidied(partial):
+            counts = stage.run(Work(config, partial, {name: path for name, (path, _) in found.items()}, logs))
         barrier()
         if is_leader():
-            seconds = round(time.monotonic() - started, 2)
-            manifest = Manifest(stage.name, wanted, used, inputs, counts, seconds, versions())
+            seconds, files = round(time.monotonic() - started, 2), write_listing(partial)
+            manifest = Manifest(stage.name, wanted, used, inputs, counts, files, seconds, versions())
             manifest.write(partial)
             _finish_rename(folder, partial)
             _say(f"[green]done[/] {stage.name} in {seconds:.1f} s")
@@ -148,7 +163,10 @@ def _finished(stage: Stage, config: DictConfig, wanted: str) -> Path | None:
     if stage.name == "prepare" or stage.part is not None:
         return None
     same = find_same(inherited_runs(config), stage.name, wanted)
-    return same.folder if same else None
+    whole = same is not None and (
+        same.manifest.files is None or damaged(same.folder, same.manifest.files, verify=False) == []
+    )
+    return same.folder if same and whole else None
 
 
 @contextmanager
@@ -177,9 +195,57 @@ def _used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
     return used
 
 
+def _set_damaged_aside(folder: Path, partial: Path, wanted: str, *, verify: bool) -> None:
+    """Makes a result with damaged files a partial one again, without them and what came after them."""
+    present = Manifest.read(folder)
+    if present is None or present.fingerprint != wanted or present.files is None:
+        return
+    wrong = damaged(folder, present.files, verify=verify)
+    if wrong == []:
+        return
+    shutil.rmtree(partial, ignore_errors=True)
+    folder.rename(partial)
+    if wrong is None:
+        (partial / NAME).unlink()
+        _say(f"[yellow]{folder}: its list of files is damaged, everything in it is made again[/]")
+        return
+    kept = remove_from(partial, wrong[0])
+    write_text(partial / MARK, wanted)
+    (partial / NAME).unlink()  # last: until then it is taken for whole, and found to be damaged again
+    _say(
+        f"[yellow]{folder}: {len(wrong)} of {present.files} files are missing or not as they were written, "
+        f"the first is {wrong[0]}; {present.files - kept} are made again[/]"
+    )
+
+
+@contextmanager
+def _room(folder: Path) -> Iterator[None]:
+    """Says in one line that a file could not be written for want of room."""
+    try:
+        yield
+    except Exception as error:
+        if (reason := no_room(error)) is None:
+            raise
+        raise UserError(
+            f"cannot write to {folder} ({reason}): make room, or mend the disk; the same command goes on "
+            "where it stopped"
+        ) from error
+
+
+@contextmanager
+def _tidied(partial: Path) -> Iterator[None]:
+    """Leaves no empty folder behind where a stage failed before it wrote anything."""
+    try:
+        yield
+    except BaseException:
+        if is_leader() and [path.name for path in partial.iterdir()] == [MARK]:
+            shutil.rmtree(partial, ignore_errors=True)
+        raise
+
+
 def _open_partial(partial: Path, wanted: str, *, fresh: bool) -> None:
     """Keeps the partial folder of the same work; removes one that belongs to other work."""
-    mark = partial / ".fingerprint"
+    mark = partial / MARK
     if fresh or not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -191,7 +257,7 @@ def _finish_rename(folder: Path, partial: Path) -> None:
     if not (partial / NAME).exists():
         return
     shutil.rmtree(folder, ignore_errors=True)
-    (partial / ".fingerprint").unlink(missing_ok=True)
+    (partial / MARK).unlink(missing_ok=True)
     partial.rename(folder)
 
 

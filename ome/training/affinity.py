@@ -1,12 +1,12 @@
 """Training of AffinityNet: uncertain class labels in, a network that tells like cells from unlike out."""
 
 import pytorch_lightning as pl
-import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
 from ome.training.affinity_loss import affinity_loss, grid_labels
+from ome.training.distributed import sum_over_processes, world_size
 from ome.training.optimizers import PolySgd
 
 
@@ -45,12 +45,9 @@ class AffinityLearner(pl.LightningModule):
         pairs = pair_indices(features.shape[2:], self._radius).to(features.device)
         labels = grid_labels(mask, self._num_classes, GRID_STRIDE)
         losses = affinity_loss(pair_affinity(features, self._radius), labels, pairs)
-        counts, processes = losses.pairs.clone(), self.trainer.world_size
-        if processes > 1:
-            torch.distributed.all_reduce(counts)
         # DDP averages gradients over the processes: a pair must weigh the same on each.
-        loss = losses.mean(counts / processes)
-        self.log("train/loss", loss.detach())
+        loss = losses.mean(sum_over_processes(losses.pairs) / world_size())
+        self.log("train/loss", sum_over_processes(loss) / world_size())
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

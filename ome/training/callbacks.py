@@ -1,4 +1,4 @@
-"""What happens around the training steps: progress, history, reproducible randomness, and a stop at nan."""
+"""What happens around the training steps: progress, history, reproducible randomness, and when to stop."""
 
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,8 @@ from pytorch_lightning.callbacks import Callback
 from ome.errors import UserError
 from ome.files import write_csv
 from ome.progress import Meter
-from ome.training.distributed import is_leader, rank
+from ome.training.distributed import anywhere, is_leader, rank
+from ome.training.stopping import install_handlers, stop, stop_asked
 
 
 class SeedEachStep(Callback):
@@ -38,7 +39,10 @@ class SeedEachStep(Callback):
 
 
 class StopAtNan(Callback):
-    """Ends the training with one line when the loss is no number, before a checkpoint can keep the damage."""
+    """Ends the training with one line when the loss is no number, before a checkpoint can keep the damage.
+
+    On every process at the same step: the gradients of one are those of all.
+    """
 
     def __init__(self, title: str, every: int) -> None:
         self._title = title
@@ -71,13 +75,48 @@ class StopAtNan(Callback):
         self._check(trainer)
 
     def _check(self, trainer: pl.Trainer) -> None:
-        if self._finite is not None and not bool(self._finite):
+        if anywhere(self._finite is not None and not bool(self._finite)):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             raise UserError(
                 f"the loss of {self._title} became nan or infinite by step {trainer.global_step} "
                 f"(learning rate {rate:.3g}): lower the learning rate, or set trainer.precision=32-true"
             )
         self._finite = None
+
+
+class StopWhenAsked(Callback):
+    """On SIGTERM or SIGINT keeps a checkpoint of the step and ends the training, on every process at once.
+
+    Args:
+        path: Of the checkpoint.
+        every: Steps between two questions to the other processes.
+    """
+
+    def __init__(self, path: Path, every: int) -> None:
+        self._path = path
+        self._every = every
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes the signals back: Lightning would talk to the other processes from inside its handler."""
+        del trainer, pl_module
+        install_handlers()
+
+    def on_train_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,  # noqa: ANN401 - fixed by Lightning
+        batch: Any,  # noqa: ANN401
+        batch_idx: int,
+    ) -> None:
+        """Stops if asked to; after the last step of an epoch its own checkpoint comes first."""
+        del pl_module, outputs, batch
+        together = trainer.world_size > 1
+        if (together and (batch_idx + 1) % self._every) or batch_idx + 1 == trainer.num_training_batches:
+            return
+        if anywhere(stop_asked()):
+            trainer.save_checkpoint(self._path)
+            stop()
 
 
 class History(Callback):
@@ -143,6 +182,7 @@ class TrainingMeter(Callback):
         self._title = title
         self._total = total
         self._every = every
+        self._note = ""
         self._meter: Meter | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

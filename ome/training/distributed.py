@@ -1,27 +1,28 @@
-"""Which process this is among those that share the work."""
+"""Which process this is among those that share the work, and what they tell each other.
 
-import os
+Without a process group (see `ome.training.processes`) there is one process, and nothing here does anything.
+"""
+
 from collections.abc import Sequence
 from typing import TypeVar
 
+import numpy as np
+import torch
 import torch.distributed as dist
+from numpy.typing import NDArray
+from torch import Tensor
 
 T = TypeVar("T")
 
 
 def rank() -> int:
-    """Global rank of this process, also before the process group is up; 0 where there is only one."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank()
-    for name in ("RANK", "SLURM_PROCID", "LOCAL_RANK"):
-        if name in os.environ:
-            return int(os.environ[name])
-    return 0
+    """Rank of this process among all; 0 where there is only one."""
+    return dist.get_rank() if _is_up() else 0
 
 
 def world_size() -> int:
-    """Number of processes in the process group; 1 before it is up."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+    """Number of processes."""
+    return dist.get_world_size() if _is_up() else 1
 
 
 def is_leader() -> bool:
@@ -31,10 +32,47 @@ def is_leader() -> bool:
 
 def barrier() -> None:
     """Waits until every process is here; returns at once where there is only one."""
-    if world_size() > 1:
-        dist.barrier()
+    # On the CPU also where GPUs compute: nothing spins, and no device has to be chosen.
+    sum_over_processes(torch.zeros(1))
 
 
 def share(items: Sequence[T]) -> list[T]:
     """This process's part of the items: every item belongs to exactly one process."""
     return list(items[rank() :: world_size()])
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """Adds up a tensor of the same shape over all processes.
+
+    Every process must call this, in the same order as its other calls.
+
+    Args:
+        values: Any shape and dtype, on the device that this process computes on or on the CPU.
+
+    Returns:
+        The sum, the same on every process, without gradient; a copy of `values` where there is only one.
+    """
+    total = values.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total
+
+
+def add_up(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """`sum_over_processes` of an array of counts, such as a confusion matrix."""
+    total: NDArray[np.int64] = sum_over_processes(torch.from_numpy(np.asarray(counts))).numpy()
+    return total
+
+
+def anywhere(condition: bool) -> bool:
+    """Whether a condition holds on at least one process; every process must call this."""
+    return bool(sum_over_processes(torch.tensor([int(condition)])) > 0)
+
+
+def as_leader_sees(condition: bool) -> bool:
+    """The leader's answer, on every process: two may see a shared folder differently for a moment."""
+    return anywhere(condition and is_leader())
+
+
+def _is_up() -> bool:
+    return dist.is_available() and dist.is_initialized()

@@ -1,7 +1,6 @@
 """Runs a training to its end, from its last whole epoch if it was interrupted."""
 
 import logging
-import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,11 +14,14 @@ from pytorch_lightning.loggers import Logger
 from torch import nn
 
 from ome.errors import UserError
-from ome.files import save_atomically
+from ome.files import atomic_path
 from ome.networks.weights import first_convolution
 from ome.progress import console
-from ome.training.callbacks import History, SeedEachStep, StopAtNan, TrainingMeter
-from ome.training.distributed import barrier, is_leader
+from ome.training.batchnorm import synchronise_batchnorm
+from ome.training.callbacks import History, SeedEachStep, StopAtNan, StopWhenAsked, TrainingMeter
+from ome.training.distributed import as_leader_sees, barrier, is_leader, world_size
+from ome.training.processes import RunningProcesses, own_cores
+from ome.training.stopping import deferred_stop
 
 NETWORK = "network.pt"
 """Name of a trained network's state dict in the folder of its training."""
@@ -36,8 +38,8 @@ class Hardware:
 
     Attributes:
         accelerator: `auto`, `cpu` or `gpu`.
-        devices: Number of devices on each node, or `auto`.
-        strategy: Lightning's strategy name, e.g. `ddp`.
+        devices: Number of devices of this machine, each with a process of its own; -1 for every GPU.
+        strategy: `auto` for one process, `ddp` for one for each device.
         num_nodes: Number of machines.
         precision: Lightning's precision name, e.g. `bf16-mixed`.
         workers: Loader processes for each training process; None lets `loader_processes` choose.
@@ -57,6 +59,30 @@ class Hardware:
             self.accelerator == "auto" and torch.cuda.is_available()
         )
 
+    @property
+    def is_distributed(self) -> bool:
+        """Whether there may be more than one process.
+
+        Raises:
+            UserError: The strategy is unknown.
+        """
+        if self.strategy not in {"auto", "ddp"}:
+            raise UserError(f"trainer.strategy={self.strategy} is unknown: choose auto or ddp")
+        return self.strategy == "ddp"
+
+    def processes(self) -> int:
+        """The number of processes to start on this machine.
+
+        Raises:
+            UserError: It cannot be told, or there is no GPU.
+        """
+        if isinstance(self.devices, int) and self.devices > 0:
+            return self.devices
+        if not self.uses_gpu:
+            raise UserError(f"trainer.devices={self.devices}: give the number of processes, e.g. 2")
+        self.device()
+        return torch.cuda.device_count()
+
     def device(self) -> torch.device:
         """The device of this process for work outside the trainer.
 
@@ -75,7 +101,7 @@ class Hardware:
         """Loader processes for each training process: where the CPU trains, they would take its cores."""
         if self.workers is not None:
             return self.workers
-        return min(8, os.cpu_count() or 1) if self.uses_gpu else 0
+        return min(8, own_cores()) if self.uses_gpu else 0
 
 
 def fit(
@@ -93,8 +119,9 @@ def fit(
 ) -> None:
     """Trains a module and leaves its submodule `network` as `network.pt`, where `load_network` finds it.
 
-    While it trains, a checkpoint of the last whole epoch lies beside that; a training that was interrupted
-    goes on from there.
+    While it trains, a checkpoint of the last whole epoch lies beside that, or of the step at which it was
+    told to stop; a training that was interrupted goes on from there. Several processes train together, with
+    the statistics of BatchNorm shared.
 
     Args:
         module: The module to train; it holds the trained weights afterwards.
@@ -110,25 +137,32 @@ def fit(
 
     Raises:
         UserError: The loss became nan, or the requested hardware is not there.
+        Stopped: The process was told to stop.
     """
     _quieten()
-    history = History(folder / "history.csv", LOG_EVERY)
     own: Sequence[Callback] = (
         SeedEachStep(seed),
         StopAtNan(title, LOG_EVERY),
         TrainingMeter(title, total_steps, LOG_EVERY),
-        history,
+        History(folder / "history.csv", LOG_EVERY),
+        *callbacks,
+        # After those whose state it keeps.
+        StopWhenAsked(folder / f"{CHECKPOINT}.ckpt", LOG_EVERY),
         ModelCheckpoint(folder, CHECKPOINT, save_top_k=1, every_n_epochs=1, enable_version_counter=False),
     )
+    together = world_size() > 1
+    if together:
+        synchronise_batchnorm(module, hardware.device())
     try:
         trainer = pl.Trainer(
             accelerator=hardware.accelerator,
-            devices=hardware.devices,
-            strategy=hardware.strategy,
-            num_nodes=hardware.num_nodes,
+            devices=[hardware.device().index] if hardware.uses_gpu else 1,
+            strategy="ddp" if together else "auto",
+            num_nodes=world_size(),
+            plugins=[RunningProcesses()] if together else None,
             precision=hardware.precision,  # type: ignore[arg-type]  # a string from the configuration
             max_epochs=epochs,
-            callbacks=[*own, *callbacks],
+            callbacks=list(own),
             logger=logger or False,
             log_every_n_steps=LOG_EVERY,
             enable_progress_bar=False,
@@ -138,40 +172,43 @@ def fit(
         )
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise UserError(
-            f"this machine cannot train with accelerator={hardware.accelerator} devices={hardware.devices} "
-            f"precision={hardware.precision} ({error}): choose another trainer=..."
+            f"this machine cannot train with accelerator={hardware.accelerator} precision="
+            f"{hardware.precision} ({error}): choose another trainer=..."
         ) from error
-    trainer.fit(module, data, ckpt_path=_checkpoint(folder), weights_only=True)
-    if is_leader():
-        save_network(module.get_submodule("network"), folder)
-        (folder / f"{CHECKPOINT}.ckpt").unlink(missing_ok=True)
-    barrier()
+    with deferred_stop():
+        trainer.fit(module, data, ckpt_path=_checkpoint(folder), weights_only=True)
+        if is_leader():
+            save_network(module.get_submodule("network"), folder)
+            (folder / f"{CHECKPOINT}.ckpt").unlink(missing_ok=True)
+        barrier()
 
 
 def save_network(network: nn.Module, folder: Path) -> None:
     """Leaves a network's weights in a folder, where `load_network` finds them."""
     state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-
-    def save(path: Path) -> None:
-        with path.open("wb") as stream:  # given a path, torch writes its name into the file
-            torch.save(state, stream)
-
-    save_atomically(folder / NETWORK, save)
+    with atomic_path(folder / NETWORK) as temporary, temporary.open("wb") as stream:
+        torch.save(state, stream)  # given a path, torch would write its name into the file
 
 
 def is_trained(folder: Path) -> bool:
-    """Whether a training in this folder has come to its end."""
-    return (folder / NETWORK).exists()
+    """Whether a training in this folder has come to its end; every process must ask."""
+    return as_leader_sees((folder / NETWORK).exists())
 
 
 def load_network(network: nn.Module, folder: Path) -> None:
     """Gives a network the weights that a training left in a folder.
 
     Raises:
-        UserError: They are of a network for other bands or classes, or of another network.
+        UserError: They are of a network for other bands or classes, or of another network, or damaged.
     """
     path = folder / NETWORK
-    tensors = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    # A damaged file makes the library trip over anything; one that would run code is refused by it.
+    except Exception as error:
+        raise UserError(
+            f"{path} holds no weights ({type(error).__name__}): delete it and run its stage again"
+        ) from error
     try:
         network.load_state_dict(tensors)
     except RuntimeError as error:
@@ -186,18 +223,17 @@ def load_network(network: nn.Module, folder: Path) -> None:
 
 
 def _checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to go on from, if it is there and whole."""
-    path = folder / f"{CHECKPOINT}.ckpt"
-    if not path.exists():
-        return None
-    try:
-        epoch = torch.load(path, map_location="cpu", weights_only=True)["epoch"]
-    except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the training can start again
-        console.print(f"[yellow]{path} is not whole ({type(error).__name__}): training starts again[/]")
-        path.unlink(missing_ok=True)
-        return None
-    console.print(f"going on after epoch {epoch + 1} of an interrupted run", highlight=False)
-    return path
+    """The checkpoint to go on from, if it is there and whole; the leader looks."""
+    path, step = folder / f"{CHECKPOINT}.ckpt", 0
+    if is_leader() and path.exists():
+        try:
+            step = torch.load(path, map_location="cpu", weights_only=True)["global_step"]
+        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the training can start again
+            console.print(f"[yellow]{path} is not whole ({type(error).__name__}): training starts again[/]")
+            path.unlink(missing_ok=True)
+        else:
+            console.print(f"going on after step {step} of an interrupted run", highlight=False)
+    return path if as_leader_sees(step > 0) else None
 
 
 def _quieten() -> None:

@@ -12,6 +12,7 @@ from ome.errors import UserError
 from ome.networks.seam import SeamNetwork
 from ome.scoring.confusion import ConfusionMetric
 from ome.scoring.multilabel import multilabel_scores
+from ome.training.distributed import sum_over_processes, world_size
 from ome.training.optimizers import PolySgd
 from ome.training.seam_losses import seam_loss
 
@@ -22,8 +23,9 @@ class SeamClassifier(pl.LightningModule):
     Every term of the loss is a switch. Without those that compare two views, only one is computed. Min-pool
     and ECR train the pixel correlation module and nothing else, so they are off where the network has none.
 
-    Validation is on fixed, unaugmented tiles, the same on every process: multilabel average precision and F1
-    of the pooled CAM and, where batches have reference masks, the mIoU of the refined CAM among the tags.
+    Validation is on a few fixed, unaugmented tiles, all of them on every process: multilabel average
+    precision and F1 of the pooled CAM and, where batches have reference masks, the mIoU of the refined CAM
+    among the tags.
 
     Args:
         network: The network to train.
@@ -62,7 +64,8 @@ class SeamClassifier(pl.LightningModule):
         self._ecr_weight = ecr_weight if network.pcm else 0.0
         self._min_pool_weight = min_pool_weight if network.pcm else 0.0
         self._names = tuple(names)
-        self.confusion = ConfusionMetric(len(names))
+        # Every process sees every tile, so their matrices must not be added up.
+        self.confusion = ConfusionMetric(len(names), sync_on_compute=False)
         self._predicted: list[tuple[Tensor, Tensor]] = []
         self._has_masks = False
 
@@ -82,7 +85,8 @@ class SeamClassifier(pl.LightningModule):
             ecr_weight=self._ecr_weight,
             min_pool_weight=self._min_pool_weight,
         )
-        self.log_dict({f"train/{name}": value.detach() for name, value in losses._asdict().items()})
+        means = sum_over_processes(torch.stack(losses)) / world_size()
+        self.log_dict({f"train/{name}": mean for name, mean in zip(losses._fields, means, strict=True)})
         return losses.total
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from ome.networks.features import freeze_batchnorm
+from ome.training.distributed import sum_over_processes, world_size
 from ome.training.pixel_losses import (
     PixelWeights,
     Weighting,
@@ -130,25 +131,18 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
             hardest = hardest_pixels(entropy * pixels.factor, pixels.factor > 0, self._ohem)
             pixels = PixelWeights(pixels.factor * hardest, pixels.share * hardest)
         losses = entropy * pixels.factor
-        divisor, mean = self._over_processes(losses.sum(), pixels.share.sum())
-        loss_sum = self._underfit(losses, mean).sum()
+        share, total = sum_over_processes(torch.stack([pixels.share.sum(), losses.sum()]).float())
+        divisor = share.clamp_min(1.0)
+        loss_sum = self._underfit(losses, total / divisor).sum()
         if auxiliary is not None:
             entropy = pixel_cross_entropy(auxiliary, mask, self._label_smoothing)
             loss_sum = loss_sum + self._auxiliary_weight * (entropy * pixels.factor).sum()
         # DDP averages gradients over the processes; the factor turns that mean into the sum it has to be.
-        loss = loss_sum * self.trainer.world_size / divisor
+        loss: Tensor = loss_sum * world_size() / divisor
         if self._dice or self._lovasz:
             loss = loss + overlap_loss(logits, mask, pixels.factor, dice=self._dice, lovasz=self._lovasz)
-        self.log("train/loss", loss.detach())
+        self.log("train/loss", sum_over_processes(loss) / world_size())
         return loss
-
-    def _over_processes(self, loss_sum: Tensor, divisor: Tensor) -> tuple[Tensor, Tensor]:
-        """The divisor of all processes, at least 1, and the mean loss over all, both without gradient."""
-        sums = torch.stack([divisor, loss_sum]).detach().float()
-        if self.trainer.world_size > 1:
-            torch.distributed.all_reduce(sums)
-        total = sums[0].clamp_min(1.0)
-        return total, sums[1] / total
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The chosen optimiser, warm-up and polynomial decay to the minimum at every step."""

@@ -1,0 +1,65 @@
+"""Starts the stages in as many processes as the trainer says, or joins those that a launcher started."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from ome.errors import UserError
+from ome.stages.all import last_objective, run_stages
+from ome.stages.settings import hardware
+from ome.training.place import started_place
+from ome.training.processes import joined, run_in_processes
+from ome.training.stopping import stopping_on_signals
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """What every process does."""
+
+    config: DictConfig
+    overrides: list[str]
+
+    def __call__(self) -> float | None:
+        return run_stages(self.config, self.overrides)
+
+
+def launch(config: DictConfig, overrides: Sequence[str] = ()) -> float | None:
+    """Runs the selected stages, distributed or not.
+
+    With `trainer.strategy=ddp` there is a process for each device. Where torchrun, srun or the like started
+    them, each of them calls this; else they are started here, on this machine.
+
+    Args:
+        config: The composed configuration.
+        overrides: The command line's overrides, as typed.
+
+    Returns:
+        See `run_stages`.
+
+    Raises:
+        UserError: See `run_stages`; or the processes do not fit the trainer.
+        Stopped: SIGTERM or SIGINT came.
+    """
+    machine, place, work = hardware(config), started_place(), _Stages(config, list(overrides))
+    started = place.world_size if place else 1
+    with stopping_on_signals():
+        if not machine.is_distributed:
+            if started > 1:
+                raise UserError(
+                    f"{started} processes were started, and trainer.strategy={machine.strategy} is for one: "
+                    "type trainer=ddp or trainer=ddp_cpu, or start one"
+                )
+            return work()
+        if place is not None and started > 1:
+            with joined(place, gpu=machine.uses_gpu):
+                return work()
+        if machine.num_nodes > 1:
+            raise UserError(
+                f"trainer.num_nodes={machine.num_nodes}: start the processes of several machines by torchrun "
+                "or srun, see docs/cluster.md"
+            )
+        if (count := machine.processes()) == 1:
+            return work()
+        run_in_processes(count, work, gpu=machine.uses_gpu)
+        return last_objective(config)

@@ -1,0 +1,141 @@
+"""Times a dataset of many tiles: preparation, tags, and training samples, with the memory they take.
+
+    python scripts/bench_load.py [--tiles 12500 25000 50000]
+
+Scenes are small and of few colours, so that what is measured is the number of tiles and not their pixels.
+Each size runs in a process of its own. Linear time shows as the same microseconds a tile in every column.
+"""
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+from measuring import heading, peak_megabytes
+from PIL import Image
+
+from ome.data.datamodules import TileDataModule
+from ome.data.datasets import TagDataset
+from ome.data.prepare import prepare_scenes
+from ome.data.raw import RawLayout, layout_from_facts
+from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.tags import TagTable, coverage, filter_tiles, minimum_coverage
+from ome.data.tiles import Tile, tile_scene
+from ome.data.transforms import Augmentation
+from ome.stages.listing import damaged, write_listing
+
+TILE = 32
+ROWS, COLUMNS = 5, 10
+"""Tiles of a scene."""
+
+SAMPLES = 1000
+"""Training samples that are read in one timing."""
+
+
+def write_raw(folder: Path, scenes: int) -> RawLayout:
+    """Writes scenes whose left half is of one class and whose right half is of another."""
+    folder.mkdir(parents=True)
+    colours = np.array([[255, 255, 255], [0, 0, 255], [0, 255, 0]], np.uint8)
+    names = [f"scene_{number:05d}" for number in range(scenes)]
+    for number, name in enumerate(names):
+        mask = np.full((ROWS * TILE, COLUMNS * TILE), number % 3)
+        mask[:, COLUMNS * TILE // 2 :] = (number + 1) % 3
+        Image.fromarray(colours[mask]).save(folder / f"{name}_mask.tif")
+        Image.fromarray(colours[mask] // 2).save(folder / f"{name}.tif")
+    facts = {
+        "name": "many",
+        "bands": "rgb",
+        "reference": "full",
+        "classes": {"road": [255, 255, 255], "roof": [0, 0, 255], "field": [0, 255, 0]},
+        "images": {"rgb": {"pattern": "{scene}.tif"}},
+        "masks": {"full": {"pattern": "{scene}_mask.tif"}},
+        "split": {"train": names},
+    }
+    return layout_from_facts(facts)
+
+
+def tag(index: SceneIndex, reader: SceneReader, path: Path) -> TagTable:
+    """What `labels` does: tags and filter of every tile, written and read again."""
+    names = index.palette.names
+    tiles: list[Tile] = []
+    shares = []
+    for scene in index.scenes:
+        mask = reader.mask(Tile(scene.name, 0, 0, scene.height, scene.width))
+        for tile in tile_scene(scene.name, scene.height, scene.width, TILE, TILE):
+            tiles.append(tile)
+            window = mask[tile.row : tile.row + TILE, tile.column : tile.column + TILE]
+            shares.append(coverage(window, len(names)))
+    covered = np.array(shares)
+    kept = filter_tiles(covered, minimum_coverage(names, 0.02, {})).kept
+    splits = ("train",) * len(tiles)
+    TagTable(names, tuple(tiles), (covered > 0).astype(np.uint8), splits, kept).write(path)
+    return TagTable.read(path, names)
+
+
+def read_samples(reader: SceneReader, table: TagTable) -> None:
+    """Reads training samples in random order, as a loader does, and looks what there is of every tile."""
+    kept = table.select("train", kept=True)
+    dataset = TagDataset(reader, kept.tiles, kept.by_name, Augmentation(TILE))
+    data = TileDataModule(dataset, batch=8, seed=0, steps=SAMPLES // 8)
+    for _ in data.train_dataloader():
+        pass
+
+
+def look_up(reader: SceneReader, table: TagTable) -> None:
+    """Asks of every tile what stages ask before they work on it."""
+    for tile in table.tiles:
+        reader.has_mask(tile.scene)
+
+
+def measure(count: int) -> dict[str, float]:
+    """Times the work on `count` tiles: microseconds a tile (a sample where they are read), and megabytes."""
+    found: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[[], object], per: int = count) -> object:
+        start = time.perf_counter()
+        made = work()
+        found[name] = 1e6 * (time.perf_counter() - start) / per
+        return made
+
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        layout = write_raw(folder / "raw", count // (ROWS * COLUMNS))
+        timed("prepare", lambda: prepare_scenes(layout, folder / "raw", folder / "scenes"))
+        index = SceneIndex.read(folder / "scenes")
+        reader = SceneReader(index)
+        table = tag(index, reader, folder / "tags.csv")
+        timed("labels", lambda: tag(index, reader, folder / "tags.csv"))
+        timed("looking up every tile", lambda: look_up(reader, table))
+        timed("training samples, each", lambda: read_samples(reader, table), SAMPLES)
+        for tile in table.tiles:  # what `pseudo` leaves, one file of three
+            (folder / "masks" / tile.scene).mkdir(parents=True, exist_ok=True)
+            (folder / "masks" / tile.scene / f"{tile.name}.png").write_bytes(bytes(1000))
+        timed("list of its files", lambda: write_listing(folder / "masks"))
+        timed("are they whole, by size", lambda: damaged(folder / "masks", count, verify=False))
+        timed("are they whole, by hash", lambda: damaged(folder / "masks", count, verify=True))
+    found["peak memory, MB"] = peak_megabytes()
+    return found
+
+
+def main() -> None:
+    """Prints one column a size."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--tiles", type=int, nargs="+", default=[12500, 25000, 50000])
+    counts = parser.parse_args().tiles
+    heading(f"Many tiles of {TILE} x {TILE}, {ROWS * COLUMNS} to a scene: microseconds a tile")
+    columns = []
+    for count in counts:
+        with get_context("spawn").Pool(1) as pool:  # peak memory is of a process
+            columns.append(pool.apply(measure, (count,)))
+    print(f"  {'':<26}" + "".join(f"{count:>12}" for count in counts))
+    for name in columns[0]:
+        print(f"  {name:<26}" + "".join(f"{column[name]:>12.1f}" for column in columns), flush=True)
+
+
+if __name__ == "__main__":
+    main()

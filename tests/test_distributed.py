@@ -1,0 +1,256 @@
+"""Two real processes on the CPU against one: losses, gradients, BatchNorm, counts, and how they end."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from torch.utils.data import Dataset
+
+from ome.data.datamodules import TileDataModule
+from ome.data.tiles import Tile
+from ome.errors import UserError
+from ome.files import read_csv
+from ome.networks.affinity import AffinityNetwork
+from ome.scoring.confusion import confusion_matrix
+from ome.training.affinity import AffinityLearner
+from ome.training.batchnorm import synchronise_batchnorm
+from ome.training.distributed import add_up, barrier, is_leader, rank, share, world_size
+from ome.training.fit import CHECKPOINT, Hardware, fit
+from ome.training.optimizers import PolySgd
+from ome.training.processes import run_in_processes
+from ome.training.seam import SeamClassifier
+from ome.training.segmenter import UncertaintyWeightedSegmenter
+from ome.training.underfitting import PretendedUnderfitting
+from tests.test_affinity import TinyBackbone, two_halves
+from tests.test_training import Pixelwise
+
+CPU = Hardware(accelerator="cpu", strategy="ddp", devices=2, workers=0)
+TILES = 7
+"""An odd number: one process has one tile more than the other."""
+
+
+class TinySeam(nn.Module):
+    """A raw and a refined map of two classes, behind a live BatchNorm."""
+
+    pcm = True
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+        self.raw, self.refining = nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.features(image)
+        return self.raw(features), self.refining(features.detach())
+
+    def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
+        return [{"params": list(self.parameters()), "lr": lr, "weight_decay": weight_decay}]
+
+
+class Pictures(Dataset[tuple[Tensor, ...]]):
+    """Seven random pictures with tags and masks; one may have no numbers in it."""
+
+    def __init__(self, broken: int | None = None) -> None:
+        self.tiles = [Tile("scene", 0, 8 * column, 8, 8) for column in range(TILES)]
+        self._broken = broken
+
+    def __len__(self) -> int:
+        return TILES
+
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, ...]:
+        index = key[0] if isinstance(key, tuple) else key
+        generator = torch.Generator().manual_seed(index)
+        image = torch.randn(3, 8, 8, generator=generator) + index
+        if index == self._broken:
+            image.fill_(torch.nan)
+        mask = torch.randint(0, 2, (8, 8), generator=generator)
+        tags = torch.tensor([1.0, float(index % 2)])
+        return (image, tags) if isinstance(key, tuple) else (image, tags, mask)
+
+
+def train(folder: Path, epochs: int = 3, broken: int | None = None) -> None:
+    """Trains SEAM by real Lightning, in as many processes as there are."""
+    torch.manual_seed(3)
+    data = TileDataModule(Pictures(broken), Pictures(), batch=2, seed=5, epochs=epochs)  # type: ignore[arg-type]
+    module = SeamClassifier(TinySeam(), ("a", "b"), total_steps=data.total_steps, optimizer=PolySgd(lr=0.05))  # type: ignore[arg-type]
+    fit(
+        module,
+        data,
+        epochs=data.epochs,
+        total_steps=data.total_steps,
+        folder=folder,
+        title="tiny",
+        seed=0,
+        hardware=CPU,
+    )
+
+
+def gradients(module: Any, parts: list[Tensor]) -> list[Tensor]:  # noqa: ANN401
+    """Gradients of a training step, by real DDP where there are two processes, each with half a batch."""
+    module.log = lambda *_args, **_kwargs: None
+    step: Callable[..., Tensor] = module.training_step
+    if world_size() > 1:
+        synchronise_batchnorm(module, torch.device("cpu"))
+        # DDP wraps `forward`; Lightning leads it to the training step as well.
+        module.forward = step
+        step = DistributedDataParallel(module)
+        half = len(parts[0]) // 2
+        parts = [part[half * rank() : half * (rank() + 1)] for part in parts]
+    step(parts, 0).backward()
+    return [p.grad for p in module.parameters() if p.grad is not None]
+
+
+def segmenter_gradients() -> list[list[Tensor]]:
+    """Of losses with every divisor, and of an under-fitting switched by the mean over all processes."""
+    generator = torch.Generator().manual_seed(6)
+    image = torch.randn(4, 1, 4, 4, generator=generator)
+    mask = torch.randint(0, 2, (4, 4, 4), generator=generator)
+    mask[0, 0] = 255
+    weight = torch.randint(0, 256, (4, 4, 4), generator=generator)
+    # The second process has a tenth of the first one's certainty.
+    weight = (weight * torch.tensor([1, 1, 0.1, 0.1])[:, None, None]).to(torch.uint8)
+    found = []
+    for underfit in (
+        None,
+        PretendedUnderfitting("ignore", 0.9, 0.5),
+        PretendedUnderfitting("ignore", 0.3, 0.5),
+    ):
+        torch.manual_seed(0)
+        module = UncertaintyWeightedSegmenter(
+            Pixelwise(),
+            total_steps=10,
+            underfit=underfit,
+            class_weights=[0.3, 2.0],
+            auxiliary=nn.Conv2d(1, 2, 1),
+            auxiliary_weight=0.4,
+        )
+        module.network.encoder.requires_grad_(requires_grad=False)
+        found.append(gradients(module, [image, mask, weight]))
+    return found
+
+
+def affinity_gradients() -> list[Tensor]:
+    torch.manual_seed(0)
+    image, mask, weight = two_halves()
+    mask[1, 8:] = 1  # the second process has no pair of two classes, and more pairs of one
+    module = AffinityLearner(AffinityNetwork(TinyBackbone()), 2, total_steps=30, radius=3)
+    module.network.freeze()
+    return gradients(module, [image, mask, weight])
+
+
+def maps() -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(2)
+    return random.integers(0, 3, (TILES, 6, 6)), random.integers(0, 3, (TILES, 6, 6))
+
+
+def counted() -> np.ndarray:
+    prediction, reference = maps()
+    matrix = np.zeros((3, 3), dtype=np.int64)
+    for index in share(range(TILES)):
+        matrix += confusion_matrix(prediction[index], reference[index], 3)
+    return add_up(matrix)
+
+
+@dataclass(frozen=True)
+class Work:
+    """All that two processes do in one start of them."""
+
+    folder: Path
+
+    def __call__(self) -> None:
+        train(self.folder)
+        found = {
+            "segmenter": segmenter_gradients(),
+            "affinity": affinity_gradients(),
+            "counted": torch.from_numpy(counted()),
+        }
+        torch.save(found, self.folder / f"found_{rank()}.pt")
+        self.break_down()
+        barrier()
+        if rank() == 1:
+            torch.save(time.time(), self.folder / "failed.pt")
+            raise UserError("the second process alone has failed")
+        barrier()
+
+    def break_down(self) -> None:
+        """A picture without numbers reaches one process alone."""
+        with pytest.raises(UserError, match="the loss of tiny became nan or infinite by step"):
+            train(self.folder / "nan", broken=0)
+        checkpoint = self.folder / f"nan/{CHECKPOINT}.ckpt"
+        kept = torch.load(checkpoint, weights_only=True)["state_dict"] if checkpoint.exists() else {}
+        assert all(tensor.isfinite().all() for tensor in kept.values())
+
+
+@dataclass(frozen=True)
+class Together:
+    folder: Path
+    error: UserError
+    ended: float
+
+    def found(self, name: str) -> Any:  # noqa: ANN401
+        both = [torch.load(self.folder / f"found_{index}.pt", weights_only=True)[name] for index in (0, 1)]
+        torch.testing.assert_close(both[0], both[1])  # every process has the same
+        return both[0]
+
+
+@pytest.fixture(scope="module")
+def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
+    folder = tmp_path_factory.mktemp("together")
+    with pytest.raises(UserError) as raised:
+        run_in_processes(2, Work(folder), gpu=False)
+    return Together(folder, raised.value, time.time())
+
+
+def test_a_training_by_two_is_the_training_by_one(together: Together, tmp_path: Path) -> None:
+    assert is_leader()
+    train(tmp_path)
+    one, two = (
+        torch.load(folder / "network.pt", weights_only=True) for folder in (tmp_path, together.folder)
+    )
+    assert one.keys() == two.keys()
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
+    assert not torch.allclose(one["features.1.running_mean"], torch.zeros(4))
+    rows, expected = (read_csv(folder / "history.csv") for folder in (together.folder, tmp_path))
+    assert [(row["step"], row["name"]) for row in rows] == [(row["step"], row["name"]) for row in expected]
+    assert {"train/total", "train/ecr", "validation/f1", "validation/cam_miou"} <= {r["name"] for r in rows}
+    values = [[float(row["value"]) for row in table] for table in (rows, expected)]
+    assert values[0] == pytest.approx(values[1], rel=1e-3, abs=1e-5)
+
+
+def test_the_segmenter_divides_by_the_weights_of_all_processes(together: Together) -> None:
+    one = segmenter_gradients()
+    torch.testing.assert_close(together.found("segmenter"), one)
+    assert not all(torch.allclose(a, b) for a, b in zip(one[1], one[2], strict=True))
+
+
+def test_a_pair_weighs_the_same_on_every_process(together: Together) -> None:
+    torch.testing.assert_close(together.found("affinity"), affinity_gradients(), rtol=1e-3, atol=1e-6)
+
+
+def test_an_odd_number_of_maps_is_counted_once(together: Together) -> None:
+    prediction, reference = maps()
+    expected = np.zeros((3, 3), dtype=np.int64)
+    np.add.at(expected, (reference.ravel(), prediction.ravel()), 1)
+    np.testing.assert_array_equal(together.found("counted").numpy(), expected)
+    np.testing.assert_array_equal(counted(), expected)
+
+
+def test_when_one_process_fails_the_other_ends_and_one_line_is_left(together: Together) -> None:
+    assert str(together.error) == "the second process alone has failed"
+    failed = torch.load(together.folder / "failed.pt", weights_only=True)
+    assert together.ended - failed < 30
+
+
+def test_a_batch_that_cannot_be_shared_is_refused() -> None:
+    data = TileDataModule(Pictures(), batch=3, seed=0, epochs=1)  # type: ignore[arg-type]
+    data.trainer = type("Two", (), {"world_size": 2, "global_rank": 0, "global_step": 0})()  # type: ignore[assignment]
+    with pytest.raises(UserError, match=r"a batch of 3 tiles cannot be shared by 2 processes"):
+        data.train_dataloader()

@@ -1,0 +1,246 @@
+"""What goes wrong around a run: full disks, damaged and malicious files, two runs in one folder."""
+
+import os
+import pickle
+import resource
+import signal
+import subprocess
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+from torch import nn
+
+from ome.data.archives import RawFiles, RawSource
+from ome.data.cams import read_cams
+from ome.data.scenes import SceneIndex
+from ome.errors import UserError
+from ome.files import write_text
+from ome.stages import listing
+from ome.stages.manifest import Manifest
+from ome.stages.stage import Stage, Work, execute
+from ome.training.fit import _checkpoint, load_network
+from tests.conftest import forked, tiny
+from tests.test_stages import config
+
+Run = Callable[..., DictConfig]
+SCENES = "scenes/synthetic_rgb_full"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder on a disk of its own, of 600 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user may not mount a disk")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def assert_nothing_half_written(folder: Path, status: int, printed: str, reason: str) -> None:
+    assert status == 1, printed
+    lines = [line for line in printed.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, printed
+    assert "Traceback" not in printed
+    assert f"({reason}): make room, or mend the disk; the same command goes on where it stopped" in lines[0]
+    # Nothing is left that a later run, or a person, could take for whole.
+    for path in folder.rglob("*.tif"):
+        if "raw" not in path.parts:
+            with Image.open(path) as image:
+                image.load()
+
+
+def test_a_full_disk_ends_with_one_line_and_no_half_file(small_disk: Path, tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    overrides = [override for override in tiny("prepare") if not override.startswith("dataset.raw")]
+    status, printed = forked(tmp_path, *overrides, f"dataset.raw={raw}", "scenes=disk/scenes")
+    assert_nothing_half_written(small_disk, status, printed, "No space left on device")
+    assert not (small_disk / "scenes").exists()
+    assert not list(small_disk.rglob("index.json"))
+
+
+@pytest.mark.parametrize(("stage", "limit"), [("prepare", 100_000), ("cam", 1_000_000)])
+def test_a_file_that_cannot_grow_is_a_full_disk(tmp_path: Path, stage: str, limit: int) -> None:
+    limits = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
+    one_epoch = ["stage.cam.epochs=1"]
+    status, printed = forked(tmp_path, *tiny(), *one_epoch, f"stage.until={stage}", sabotage=limits)
+    assert_nothing_half_written(tmp_path, status, printed, "File too large")
+    assert not list(tmp_path.rglob("network.pt"))
+    if stage == "cam":
+        assert Manifest.read(tmp_path / SCENES) is not None
+        status, printed = forked(tmp_path, *tiny(), *one_epoch, f"stage.until={stage}")
+        assert status == 0, printed
+
+
+def wait(ready: Path) -> None:
+    """Makes this process say that it works, and work for long."""
+
+    def waiting(*_: object) -> None:
+        ready.touch()
+        time.sleep(200)
+
+    Path.replace = waiting  # type: ignore[assignment,method-assign]
+
+
+def test_the_second_of_two_runs_in_one_folder_is_refused(tmp_path: Path) -> None:
+    ready = tmp_path / "ready"
+    first = get_context("fork").Process(
+        target=forked, args=(tmp_path, *tiny("prepare")), kwargs={"sabotage": partial(wait, ready)}
+    )
+    first.start()
+    deadline = time.monotonic() + 100
+    while not ready.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    other = tmp_path / "other"
+    other.mkdir()
+    status, printed = forked(
+        other, *tiny("prepare"), f"scenes={tmp_path / SCENES}", f"dataset.raw={tmp_path}/raw"
+    )
+    assert status == 1
+    assert printed.startswith(f"error: another run is working on {tmp_path / SCENES}: wait for it")
+    children = subprocess.run(["pgrep", "-P", str(first.pid)], capture_output=True, text=True, check=False)
+    for child in children.stdout.split():
+        os.kill(int(child), signal.SIGKILL)
+    first.join(30)
+    assert not first.is_alive()
+
+
+def test_a_stage_that_fails_before_it_wrote_anything_leaves_no_folder(tmp_path: Path) -> None:
+    def fail(work: Work) -> dict[str, Any]:
+        raise UserError(f"nothing in {work.folder}")
+
+    with pytest.raises(UserError, match="nothing in"):
+        execute(Stage("made", fail), config(tmp_path))
+    assert not (tmp_path / "made.partial").exists()
+
+
+def chapters() -> tuple[Stage, list[str]]:
+    """A stage that writes five files one after the other and keeps what is there, and what it wrote."""
+    written: list[str] = []
+
+    def run(work: Work) -> dict[str, Any]:
+        for number in range(5):
+            path = work.folder / f"part/{number}.txt"
+            if not path.exists():
+                write_text(path, f"chapter {number}")
+                os.utime(path, ns=(number, number))
+                written.append(path.name)
+        return {}
+
+    return Stage("made", run), written
+
+
+def test_a_damaged_file_and_what_came_after_it_is_made_again(tmp_path: Path) -> None:
+    stage, written = chapters()
+    execute(stage, config(tmp_path))
+    assert not execute(stage, config(tmp_path))
+    (tmp_path / "made/part/3.txt").write_text("chap")  # cut short
+    assert execute(stage, config(tmp_path))
+    (tmp_path / "made/part/2.txt").unlink()
+    assert execute(stage, config(tmp_path))
+    assert written == [f"{number}.txt" for number in (0, 1, 2, 3, 4, 3, 4, 2, 3, 4)]
+    assert [(tmp_path / f"made/part/{n}.txt").read_text() for n in range(5)] == [
+        f"chapter {n}" for n in range(5)
+    ]
+
+
+def test_a_changed_byte_is_found_by_its_hash(tmp_path: Path) -> None:
+    stage, written = chapters()
+    execute(stage, config(tmp_path))
+    (tmp_path / "made/part/4.txt").write_text("chapter 5")
+    assert not execute(stage, config(tmp_path))
+    assert execute(stage, config(tmp_path), verify=True)
+    assert written[5:] == ["4.txt"]
+    assert not execute(stage, config(tmp_path), verify=True)
+
+
+def test_a_damaged_list_of_files_makes_everything_again(tmp_path: Path) -> None:
+    stage, written = chapters()
+    execute(stage, config(tmp_path))
+    lines = (tmp_path / "made" / listing.NAME).read_text().splitlines()
+    (tmp_path / "made" / listing.NAME).write_text("\n".join(lines[:3]))
+    assert execute(stage, config(tmp_path))
+    assert len(written) == 10
+
+
+def test_what_was_listed_after_a_kill_between_two_renames_is_found_again(tmp_path: Path) -> None:
+    stage, written = chapters()
+    execute(stage, config(tmp_path))
+    (tmp_path / "made/part/4.txt").unlink()
+    (tmp_path / "made").rename(tmp_path / "made.partial")  # as if killed while the result was taken back
+    assert execute(stage, config(tmp_path))
+    assert written[5:] == ["4.txt"]
+
+
+class Payload:
+    """Leaves a file where it is unpickled."""
+
+    def __init__(self, mark: Path) -> None:
+        self._mark = mark
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (str(self._mark),)
+
+
+def test_nothing_in_a_file_is_executed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mark = tmp_path / "executed"
+    for name in ("network.pt", "last.ckpt"):
+        torch.save({"state_dict": Payload(mark), "global_step": 3}, tmp_path / name)
+    np.savez(tmp_path / "cams.npz", differences=np.array([Payload(mark)], dtype=object), classes=np.zeros(1))
+    with pytest.raises(UserError, match=r"network\.pt holds no weights \(UnpicklingError\)"):
+        load_network(nn.Linear(1, 1), tmp_path)
+    assert _checkpoint(tmp_path) is None
+    assert "last.ckpt is not whole (UnpicklingError): training starts again" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    with pytest.raises(UserError, match="cannot read the CAMs"):
+        read_cams(tmp_path / "cams.npz", 2)
+    assert not mark.exists()
+    pickle.loads(pickle.dumps(Payload(mark)))  # the trap is set
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("name", ["../../a.tif", "/etc/a.tif", "in/../../a.tif"])
+def test_an_archive_that_leads_out_of_itself_is_refused(tmp_path: Path, name: str) -> None:
+    with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
+        archive.writestr(name, b"")
+    with pytest.raises(UserError, match=r"images\.zip holds .*a\.tif', which leads out of it: refused"):
+        RawFiles(RawSource("{scene}.tif", "images.zip"), tmp_path)
+
+
+def test_broken_images_are_named_and_left_out_when_asked(run_here: Run, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    random = np.random.default_rng(0)
+    for number in range(12):
+        pixels = random.integers(0, 255, (32, 32, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"images/field_{number:02d}.png")
+    broken = tmp_path / "images/field_07.png"
+    broken.write_bytes(broken.read_bytes()[:1500])
+    rows = [f"field_{number:02d},{'water' if number % 2 else 'field'}" for number in range(12)]
+    (tmp_path / "tags.csv").write_text("\n".join(["image,tags", *rows]))
+    custom = ["dataset=custom", "dataset.raw=images", "dataset.tags=tags.csv", "dataset.tile.size=32"]
+    with pytest.raises(UserError, match=r"field_07\.png is damaged or no image"):
+        run_here("stage=prepare", *custom)
+    made = run_here("stage=prepare", *custom, "stage.broken=skip")
+    index = SceneIndex.read(Path(made.scenes))
+    assert index.broken == ("field_07",)
+    assert len(index.scenes) == 11
+    manifest = Manifest.read(Path(made.scenes))
+    assert manifest is not None
+    assert manifest.counts["broken_scenes"] == 1
+    run_here("stage=labels", *custom)
+    tags = (Path(made.run_dir) / "labels/tags.csv").read_text().splitlines()
+    assert len(tags) == 12
+    assert not any("field_07" in line for line in tags)
