@@ -1,6 +1,7 @@
 """A sweep: many jobs that share what is the same, and one table at the end."""
 
 import glob
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class CompareJobs(Callback):
         from ome.stages.stage import execute  # noqa: PLC0415
 
         sweep = Path(config.hydra.sweep.dir)
-        made = OmegaConf.masked_copy(config, [key for key in config if key != "hydra"])
+        made = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         with open_dict(made):
             made.stage = {"name": STAGE.name, "runs": f"{glob.escape(str(sweep))}/*"}
             made.inherit = listed(config.inherit) or [config.run_dir]
@@ -50,4 +51,5 @@ class CompareJobs(Callback):
             execute(STAGE, made)
             console.print(f"comparison: {(sweep / STAGE.name).resolve()}", highlight=False)
         except UserError as error:
+            shutil.rmtree(sweep / f"{STAGE.name}.partial", ignore_errors=True)
             console.print(f"[yellow]no comparison[/]: {error}", highlight=False)

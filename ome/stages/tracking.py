@@ -162,7 +162,7 @@ def _tables(folder: Path) -> dict[str, Any]:
 
     shown: dict[str, Any] = {}
     if rows := read_rows(folder):
-        header = ["scored", "on", "mIoU", "mF1", "OA", *rows[0].scores.names]
+        header: list[str | int] = ["scored", "on", "mIoU", "mF1", "OA", *rows[0].scores.names]
         shown["scores"] = wandb.Table(columns=header, data=[_score_line(row) for row in rows])
         shown |= {f"mIoU/{row.name}": row.scores.miou for row in rows}
         shown |= {f"confusion/{row.name}": _confusion(row) for row in rows}
