@@ -1,6 +1,7 @@
 """A sweep: many jobs that share what is the same, and one table at the end."""
 
 import glob
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -50,4 +51,5 @@ class CompareJobs(Callback):
             execute(STAGE, made)
             console.print(f"comparison: {(sweep / STAGE.name).resolve()}", highlight=False)
         except UserError as error:
+            shutil.rmtree(sweep / f"{STAGE.name}.partial", ignore_errors=True)
             console.print(f"[yellow]no comparison[/]: {error}", highlight=False)
