@@ -117,8 +117,10 @@ def test_inputs_are_told_by_content_or_by_time(tmp_path: Path) -> None:
         "seed 3",
         "images.zip  7 bytes  changed 1970-01-02 00:00:00 UTC",
         # The digest of "abc" in FIPS 180-2.
-        f"backbone.weights={weights}  sha256 "
-        "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad",
+        (
+            f"backbone.weights={weights}  sha256 "
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        ),
     ]
     many = [[f"{number}.tif", number, second] for number in range(25)]
     told = [
