@@ -96,10 +96,16 @@ class StopWhenAsked(Callback):
         self._path = path
         self._every = every
 
-    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes the signals back: Lightning would talk to the other processes from inside its handler."""
         del trainer, pl_module
         install_handlers()
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stops if asked to: the epoch before has left its checkpoint."""
+        del trainer, pl_module
+        if anywhere(stop_asked()):
+            stop()
 
     def on_train_batch_end(
         self,
@@ -109,7 +115,7 @@ class StopWhenAsked(Callback):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """Stops if asked to; after the last step of an epoch its own checkpoint comes first."""
+        """Stops if asked to, but not before the checkpoint that follows an epoch's last step."""
         del pl_module, outputs, batch
         together = trainer.world_size > 1
         if (together and (batch_idx + 1) % self._every) or batch_idx + 1 == trainer.num_training_batches:

@@ -19,9 +19,9 @@ from ome.networks.weights import first_convolution
 from ome.progress import console
 from ome.training.batchnorm import synchronise_batchnorm
 from ome.training.callbacks import History, SeedEachStep, StopAtNan, StopWhenAsked, TrainingMeter
-from ome.training.distributed import as_leader_sees, barrier, is_leader, world_size
+from ome.training.distributed import anywhere, as_leader_sees, is_leader, world_size
 from ome.training.processes import RunningProcesses, own_cores
-from ome.training.stopping import deferred_stop
+from ome.training.stopping import deferred_stop, stop, stop_asked
 
 NETWORK = "network.pt"
 """Name of a trained network's state dict in the folder of its training."""
@@ -180,7 +180,8 @@ def fit(
         if is_leader():
             save_network(module.get_submodule("network"), folder)
             (folder / f"{CHECKPOINT}.ckpt").unlink(missing_ok=True)
-        barrier()
+        if anywhere(stop_asked()):  # a barrier as well
+            stop()
 
 
 def save_network(network: nn.Module, folder: Path) -> None:
