@@ -3,8 +3,8 @@
     python scripts/bench_load.py [--tiles 12500 25000 50000]
 
 Scenes are small and of few colours, so that what is measured is the number of tiles and not their pixels.
-Each size runs in a process of its own. Linear time shows as the same microseconds a tile in every column; they
-are of a core, and not of the clock, so that other work on the machine tells less.
+Each size runs in a process of its own. Linear time shows as the same microseconds a tile in every column;
+they are of a core, and not of the clock, so that other work on the machine tells less.
 """
 
 import argparse
