@@ -84,11 +84,14 @@ def test_a_file_that_cannot_grow_is_a_full_disk(tmp_path: Path, stage: str, limi
 
 
 def wait(ready: Path) -> None:
-    """Makes this process say that it works, and work for long."""
+    """Makes this process say that it writes the tags, and work on them for long."""
+    replace = Path.replace
 
-    def waiting(*_: object) -> None:
-        ready.touch()
-        time.sleep(200)
+    def waiting(path: Path, target: Path) -> Path:
+        if target.name == "tags.csv":
+            ready.touch()
+            time.sleep(200)
+        return replace(path, target)
 
     Path.replace = waiting  # type: ignore[assignment,method-assign]
 
@@ -96,7 +99,9 @@ def wait(ready: Path) -> None:
 def test_the_second_of_two_runs_in_one_folder_is_refused(tmp_path: Path) -> None:
     ready = tmp_path / "ready"
     first = get_context("fork").Process(
-        target=forked, args=(tmp_path, *tiny("prepare")), kwargs={"sabotage": partial(wait, ready)}
+        target=forked,
+        args=(tmp_path, *tiny(), "stage.until=labels"),
+        kwargs={"sabotage": partial(wait, ready)},
     )
     first.start()
     deadline = time.monotonic() + 100
@@ -105,11 +110,11 @@ def test_the_second_of_two_runs_in_one_folder_is_refused(tmp_path: Path) -> None
         time.sleep(0.05)
     other = tmp_path / "other"
     other.mkdir()
-    status, printed = forked(
-        other, *tiny("prepare"), f"scenes={tmp_path / SCENES}", f"dataset.raw={tmp_path}/raw"
-    )
+    labels = tmp_path / "runs/synthetic_resnet18/labels"
+    overrides = [f"scenes={tmp_path / SCENES}", f"run_dir={labels.parent}", f"dataset.raw={tmp_path}/raw"]
+    status, printed = forked(other, *tiny("labels"), *overrides)
     assert status == 1
-    assert printed.startswith(f"error: another run is working on {tmp_path / SCENES}: wait for it")
+    assert printed.startswith(f"error: another run is working on {labels}: wait for it")
     children = subprocess.run(["pgrep", "-P", str(first.pid)], capture_output=True, text=True, check=False)
     for child in children.stdout.split():
         os.kill(int(child), signal.SIGKILL)

@@ -54,7 +54,14 @@ def test_a_map_is_what_the_network_says(run_here: Run, tmp_path: Path) -> None:
     assert manifest.inputs == {"seg": "seg0"}
     assert manifest.counts["network"] == "seg/weak"
     files = {path.name for path in (run / "predict/city").iterdir()}
-    assert files == {"city.tif", "city.tif.aux.xml", "city.gpkg", "city_areas.csv", "manifest.json"}
+    assert files == {
+        "city.tif",
+        "city.tif.aux.xml",
+        "city.gpkg",
+        "city_areas.csv",
+        "files.csv",
+        "manifest.json",
+    }
     for given in (scene, pixels.transpose(1, 2, 0)):
         prediction = ome.predict(given, run, flip=False, device="cpu")
         np.testing.assert_array_equal(prediction.classes, one_window(run, pixels))

@@ -124,7 +124,15 @@ def content(**given: Any) -> dict[str, Any]:  # noqa: ANN401
     """What the template names, with as little as can be there."""
     empty = {"facts": {}, "scores": None, "scored_on": "", "cards": {}, "class_bars": {}, "confusions": []}
     empty |= {"tags": [], "legend": [], "exhibits": {"tiles": []}, "uncertainty": None, "worst": []}
-    empty |= {"ablation": None, "trainings": {}, "times": [], "commands": [], "versions": {}, "settings": {}}
+    empty |= {
+        "ablation": None,
+        "trainings": {},
+        "times": [],
+        "commands": [],
+        "inputs": [],
+        "versions": {},
+        "settings": {},
+    }
     cooccurrence = {"title": "", "note": "", "names": [], "cells": []}
     return empty | {"title": "t", "sections": SECTIONS, "cooccurrence": cooccurrence} | given
 

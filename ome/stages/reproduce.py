@@ -11,6 +11,7 @@ from rich.table import Table
 from ome.errors import UserError
 from ome.files import write_csv
 from ome.progress import console
+from ome.stages.listing import NAME as LISTING
 from ome.stages.lookup import Artefact, find_same, inherited_runs
 from ome.stages.manifest import NAME as MANIFEST
 from ome.stages.manifest import Manifest
@@ -21,8 +22,8 @@ from ome.training.distributed import is_leader
 RESOLVED = "resolved.yaml"
 """The configuration that a finished command leaves beside its logs."""
 
-NOT_COMPARED = {MANIFEST, PAGE}
-"""Files that hold times."""
+NOT_COMPARED = {MANIFEST, LISTING, PAGE}
+"""Files that hold times, or list the files in the order of theirs."""
 
 
 class Outcome(NamedTuple):
@@ -74,7 +75,7 @@ def run(work: Work) -> dict[str, Any]:
 
 
 def compare_folders(stage: str, first: Path, second: Path) -> Outcome:
-    """Compares the files of two folders by their bytes; manifests and the report's page hold times."""
+    """Compares the files of two folders by their bytes; manifests, lists and the report's page hold times."""
     found = [
         {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
         for folder in (first, second)
