@@ -1,6 +1,5 @@
 """The entry point: `python -m ome.run stage=cam dataset=potsdam backbone=resnet38d`."""
 
-import difflib
 import os
 import sys
 from pathlib import Path
@@ -16,6 +15,7 @@ from rich.markup import escape
 
 from ome.errors import UserError
 from ome.progress import console
+from ome.stages.mistakes import explain
 from ome.training.place import is_follower
 from ome.training.stopping import Stopped
 
@@ -63,21 +63,6 @@ def main() -> None:
     except Stopped as stopped:
         word = "interrupted" if stopped.status == 130 else "terminated"
         _fail(f"{word}; {GOES_ON}", status=stopped.status)
-
-
-def explain(error: Exception) -> str:
-    """Puts what Hydra and OmegaConf say about a wrong override into one line."""
-    cause = error.__cause__
-    if isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
-        known = [str(key) for key in cause.parent_node]
-        near = difflib.get_close_matches(str(cause.key), known, n=1)
-        wrong = cause.full_key or cause.key
-        hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"
-        return f"there is no config key {wrong}: {hint}"
-    line = " ".join(str(error).split()).partition(" Config search path:")[0]
-    if "'hydra/sweeper" in line or "'hydra/launcher" in line:
-        line += '; optuna, joblib and submitit come with pip install "ome[sweep]"'
-    return line
 
 
 def _fail(line: str, status: int = 1) -> NoReturn:

@@ -22,8 +22,8 @@ from ome.geo.raster import read_class_map, read_png
 from ome.stages.all import run_stages
 from ome.stages.manifest import Manifest
 from ome.stages.predict import read_card
-from ome.stages.provenance import describe_inputs
 from ome.stages.pseudo import mask_path
+from ome.stages.reporting.provenance import describe_inputs
 from ome.stages.reproduce import compare_folders
 from ome.stages.trained import CARD, SegmenterCard
 from ome.training.seam import SeamClassifier

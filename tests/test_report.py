@@ -12,12 +12,12 @@ from PIL import Image
 from ome.scoring.calibration import merged_levels
 from ome.scoring.charts import BOTTOM, LEFT, RIGHT, TOP, duration, heat_cells, line_chart, percent_bars
 from ome.scoring.thumbnails import class_picture, encode, error_picture, heat_picture, photo, weight_picture
-from ome.stages.contents import uncertainty
-from ome.stages.exhibits import Exhibit
 from ome.stages.manifest import Manifest
-from ome.stages.page import MOST_BYTES, MOST_EXHIBITS, encode_exhibits, legend, write_page
-from ome.stages.provenance import commands, recorded, version_rows
 from ome.stages.report import SECTIONS
+from ome.stages.reporting.contents import uncertainty
+from ome.stages.reporting.exhibits import Exhibit
+from ome.stages.reporting.page import MOST_BYTES, MOST_EXHIBITS, encode_exhibits, legend, write_page
+from ome.stages.reporting.provenance import commands, recorded, version_rows
 from tests.browser import complaints
 from tests.conftest import compose_config
 

@@ -18,10 +18,10 @@ from ome.stages import (
     pseudo,
     refine,
     report,
-    reproduce,
     seg,
     suggest,
 )
+from ome.stages.reproduce import reproduction_of
 from ome.stages.scored import read_rows
 from ome.stages.settings import settings_of
 from ome.stages.stage import Stage, execute
@@ -33,7 +33,8 @@ STAGES: dict[str, Stage] = {
 """Every stage, in the order of the story."""
 
 SIDE_STAGES: dict[str, Stage] = {
-    module.STAGE.name: module.STAGE for module in (predict, export, suggest, compare, reproduce)
+    stage.name: stage
+    for stage in (predict.STAGE, export.STAGE, suggest.STAGE, compare.STAGE, reproduction_of(STAGES))
 }
 """Stages that run only when they are named."""
 

@@ -21,9 +21,9 @@ from ome.data.scenes import INDEX, SceneIndex
 from ome.errors import UserError
 from ome.extras import EXTRAS, missing_modules
 from ome.progress import console
-from ome.run import explain
 from ome.stages.manifest import NAME as MANIFEST
 from ome.stages.manifest import versions
+from ome.stages.mistakes import explain
 from ome.stages.raw_data import is_folder_of_images, raw_folder, raw_layout
 
 SMALL_DISK: Final = 20 << 30

@@ -13,11 +13,11 @@ from ome.files import write_csv, write_json, write_text
 from ome.progress import console
 from ome.scoring.charts import duration_bars
 from ome.scoring.tables import RatioOf, csv_table, markdown_table, score_table
-from ome.stages import contents, gallery, provenance
 from ome.stages.lookup import inherited_runs
 from ome.stages.manifest import Manifest
-from ome.stages.page import MOST_EXHIBITS, encode_exhibits, legend, write_page
-from ome.stages.pictures import draw_pictures
+from ome.stages.reporting import contents, gallery, provenance
+from ome.stages.reporting.page import MOST_EXHIBITS, encode_exhibits, legend, write_page
+from ome.stages.reporting.pictures import draw_pictures
 from ome.stages.scored import Row, read_rows, write_rows
 from ome.stages.seg import TITLES
 from ome.stages.settings import scene_reader

@@ -48,12 +48,15 @@ class Outcome(NamedTuple):
         return f"{len(self.differing)} of {self.files} differ, the first is {self.differing[0]}"
 
 
-def run(work: Work) -> dict[str, Any]:
-    """Repeats every stage of the run with the settings in its manifest, then compares the files."""
-    from ome.stages.all import STAGES  # noqa: PLC0415 - which lists this stage among the others
+def run(work: Work, stages: Mapping[str, Stage]) -> dict[str, Any]:
+    """Repeats every stage of the run with the settings in its manifest, then compares the files.
 
+    Args:
+        work: Names the run.
+        stages: What can be repeated, in the order of the story.
+    """
     config = _configuration(_source(work.config))
-    story = _story(config, _source(work.config), list(STAGES))
+    story = _story(config, _source(work.config), list(stages))
     made: dict[str, Path] = {}
     outcomes: list[Outcome] = []
     for name, first in story.items():
@@ -61,7 +64,7 @@ def run(work: Work) -> dict[str, Any]:
             made[name] = first.folder
             outcomes.append(Outcome(name, 0, []))
             continue
-        execute(STAGES[name], _as_recorded(config, first.manifest, work), made=made)
+        execute(stages[name], _as_recorded(config, first.manifest, work), made=made)
         outcomes.append(compare_folders(name, first.folder, made[name]))
         _say_versions(first.manifest, Manifest.read(made[name]))
     if is_leader():
@@ -166,4 +169,6 @@ def _sources(config: DictConfig) -> list[Any]:
     return sorted((name, manifest.fingerprint) for name, manifest in manifests.items() if manifest)
 
 
-STAGE = Stage("reproduce", run, sources=_sources)
+def reproduction_of(stages: Mapping[str, Stage]) -> Stage:
+    """The stage that repeats others."""
+    return Stage("reproduce", lambda work: run(work, stages), sources=_sources)

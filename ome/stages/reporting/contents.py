@@ -14,7 +14,7 @@ from ome.scoring.confusion import ratio
 from ome.scoring.figures import Curve
 from ome.scoring.tables import RatioOf, csv_table, miou_ratio, percent
 from ome.stages.ablation import TITLES as MAPS
-from ome.stages.judging import Judged
+from ome.stages.reporting.judging import Judged
 from ome.stages.scored import Row, read_rows
 
 Table = dict[str, list[Any]]

@@ -12,9 +12,9 @@ from ome.data.tiles import Tile, evenly_spaced
 from ome.geo.raster import read_class_map, read_png
 from ome.scoring.figures import save_figure
 from ome.scoring.panels import PanelRow, cam_panel_figure, panel_figure
-from ome.stages.exhibits import mixed_tiles
 from ome.stages.labels import read_tag_table
 from ome.stages.pseudo import mask_path
+from ome.stages.reporting.exhibits import mixed_tiles
 from ome.stages.seg import TITLES
 from ome.stages.segmenting import map_path, mapped_scenes
 from ome.stages.stage import Work

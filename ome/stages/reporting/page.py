@@ -16,7 +16,7 @@ from ome.progress import track
 from ome.scoring import charts
 from ome.scoring.panels import RGB, letter_of
 from ome.scoring.thumbnails import encode
-from ome.stages.exhibits import Exhibit
+from ome.stages.reporting.exhibits import Exhibit
 
 MOST_BYTES: Final = 5_000_000
 """Size of the page, whatever is shown."""
@@ -68,7 +68,7 @@ def write_page(path: Path, content: Mapping[str, Any]) -> None:
         content: What the template names.
     """
     environment = Environment(
-        loader=PackageLoader("ome.stages", _TEMPLATES),
+        loader=PackageLoader("ome.stages.reporting", _TEMPLATES),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -76,7 +76,7 @@ def write_page(path: Path, content: Mapping[str, Any]) -> None:
     )
     environment.filters["breakable"] = _breakable
     style, script = (
-        (files("ome.stages") / _TEMPLATES / name).read_text(encoding="utf-8")
+        (files("ome.stages.reporting") / _TEMPLATES / name).read_text(encoding="utf-8")
         for name in ("report.css", "report.js")
     )
     page = environment.get_template("report.html.j2").render(

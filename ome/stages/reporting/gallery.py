@@ -12,10 +12,10 @@ from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile, evenly_spaced
 from ome.scoring.tables import percent
-from ome.stages.contents import worst_table
-from ome.stages.exhibits import Exhibit, Exhibitor, mixed_tiles
-from ome.stages.judging import Judged, judge_maps, judge_pseudo_masks, weight_errors, worst
 from ome.stages.labels import read_tag_table
+from ome.stages.reporting.contents import worst_table
+from ome.stages.reporting.exhibits import Exhibit, Exhibitor, mixed_tiles
+from ome.stages.reporting.judging import Judged, judge_maps, judge_pseudo_masks, weight_errors, worst
 from ome.stages.seg import TITLES
 from ome.stages.segmenting import mapped_scenes
 from ome.stages.stage import Work
