@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import run_process
+from tests.conftest import forked, run_process
 
 
 @pytest.mark.parametrize(
@@ -17,9 +17,9 @@ from tests.conftest import run_process
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:
-    done = run_process(tmp_path, *overrides)
-    lines = (done.stdout + done.stderr).strip().splitlines()
-    assert done.returncode == 1
+    status, printed = forked(tmp_path, *overrides)
+    lines = printed.strip().splitlines()
+    assert status == 1
     assert len(lines) == 1, lines
     assert message in lines[0]
     assert not (tmp_path / "scenes").exists()
