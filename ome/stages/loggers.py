@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
 
 from ome.errors import UserError
+from ome.extras import require
 
 
 @contextmanager
@@ -31,12 +32,8 @@ def open_logger(config: DictConfig, folder: Path, title: str) -> Iterator[Logger
         with training_logger(config, title) as logger:
             yield logger
     elif kind == "tensorboard":
-        try:
-            yield TensorBoardLogger(folder, name="", default_hp_metric=False)
-        except ModuleNotFoundError as error:
-            raise UserError(
-                'logger=tensorboard needs the package tensorboard: pip install "ome[tensorboard]"'
-            ) from error
+        require("tensorboard", "logger=tensorboard")
+        yield TensorBoardLogger(folder, name="", default_hp_metric=False)
     elif kind == "csv":
         yield CSVLogger(folder, name="")
     elif kind == "none":

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from ome.errors import UserError
+from ome.extras import require
 from ome.files import read_csv
 from ome.progress import console
 from ome.stages.lookup import Artefact
@@ -79,10 +80,9 @@ def show_stage(config: DictConfig, made: Artefact, inputs: Mapping[str, Artefact
 
 @contextmanager
 def _open(config: DictConfig, title: str) -> Iterator["Run"]:
-    try:
-        import wandb  # noqa: PLC0415 - an extra
-    except ModuleNotFoundError as error:
-        raise UserError('logger=wandb needs the package wandb: pip install "ome[wandb]"') from error
+    require("wandb", "logger=wandb")
+    import wandb  # noqa: PLC0415
+
     settings, folder = config.logger, Path(config.run_dir)
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     plain: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]

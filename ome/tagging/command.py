@@ -15,6 +15,7 @@ from ome.data.scaling import Limits
 from ome.data.suggestions import Suggestion, read_suggestions
 from ome.data.tiles import Tile
 from ome.errors import UserError
+from ome.extras import require
 from ome.progress import console
 from ome.tagging.items import Item, Key, cut, find_images
 from ome.tagging.pictures import Pictures
@@ -56,12 +57,11 @@ def serve(options: argparse.Namespace) -> None:
     Raises:
         UserError: A file is missing or wrong, another server has the table, or the port is taken.
     """
-    try:
-        import uvicorn  # noqa: PLC0415 - optional
+    require("tags", "ome tags")
+    import uvicorn  # noqa: PLC0415 - an extra
 
-        from ome.tagging.server import make_app  # noqa: PLC0415 - needs starlette
-    except ImportError as error:
-        raise UserError(f'ome tags needs {error.name}: pip install "ome[tags]"') from error
+    from ome.tagging.server import make_app  # noqa: PLC0415 - needs starlette
+
     folder = Path(options.folder)
     path = Path(options.table) if options.table else folder / "tags.csv"
     images = find_images(folder)
