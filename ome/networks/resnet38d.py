@@ -4,10 +4,22 @@ Architecture: Wu, Shen & van den Hengel, *Wider or Deeper*, 2016 (model A1), dil
 (Ahn & Kwak, CVPR 2018). Tensor names follow the published checkpoints.
 """
 
+from collections.abc import Callable, Sequence
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ome.networks.features import Backbone, Features
+from ome.networks.strips import empty_like_strip, in_strips, strips
+
+STRIP_PIXELS = 1 << 19
+"""Pixels of the images of which the widest maps are computed at a time, where nothing is differentiated."""
+
+_EARLY = ("b2", "b2_1", "b2_2", "b3")
+_LATER = ("b3_1", "b3_2", "b4", "b4_1", "b4_2", "b4_3", "b4_4", "b4_5")
+_EARLY_HALO = 18
+"""Rows of the image that 3x3 convolutions reach: conv1a 1, b2 1 + 2, b2_1 and b2_2 2 + 2 each, b3 2 + 4."""
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
@@ -54,11 +66,28 @@ class BottleneckBlock(nn.Module):
         self.conv_branch1 = _conv(inputs, outputs, 1)
         self.dropout = nn.Dropout2d(dropout)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the block's output and the activated (BatchNorm, ReLU) input it starts from."""
+    def forward(self, x: Tensor, above: int = 0, below: int = 0) -> tuple[Tensor, Tensor]:
+        """Computes the block.
+
+        Args:
+            x: (B, inputs, h, w).
+            above: First rows of `x` that have no output of their own and are looked at by others, at most
+                the dilation; fewer mean that the image begins there.
+            below: Last rows, likewise.
+
+        Returns:
+            The output and the activated (BatchNorm, ReLU) input, both of the other rows.
+        """
         activated = F.relu(self.bn_branch2a(x), inplace=True)
         branch = self.dropout(F.relu(self.bn_branch2b1(self.conv_branch2a(activated)), inplace=True))
-        branch = self.dropout(F.relu(self.bn_branch2b2(self.conv_branch2b1(branch)), inplace=True))
+        if above or below:
+            (reach, _), weight = self.conv_branch2b1.dilation, self.conv_branch2b1.weight
+            activated = activated[:, :, above : activated.shape[2] - below]
+            branch = F.pad(branch, (reach, reach, reach - above, reach - below))
+            branch = F.conv2d(branch, weight, dilation=reach)
+        else:
+            branch = self.conv_branch2b1(branch)
+        branch = self.dropout(F.relu(self.bn_branch2b2(branch), inplace=True))
         total = self.conv_branch2b2(branch)
         total += self.conv_branch1(activated)
         return total, activated
@@ -69,6 +98,9 @@ class ResNet38d(Backbone):
 
     `Features.low` (512 channels) and `.middle` (1024) are the activated inputs of b5 and b6; `.final` (4096)
     is the activated output of b7. All three lie on the stride-8 grid.
+
+    In eval mode without gradients the maps before b3, which are many pixels, and those of b7, which are many
+    channels, are computed strip by strip: whole, and several at a time, they would take most of the memory.
 
     Args:
         in_channels: Bands of the input image.
@@ -81,34 +113,69 @@ class ResNet38d(Backbone):
     def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
         self.in_channels = in_channels
+        self.strip_pixels = STRIP_PIXELS
         self.conv1a = _conv(in_channels, 64, 3)
         inputs = 64
-        self._blocks: list[str] = []
         for name, outputs, count in (("b2", 128, 3), ("b3", 256, 3), ("b4", 512, 6)):
-            self._add(name, ResidualBlock(inputs, outputs, outputs, stride=2))
+            self.add_module(name, ResidualBlock(inputs, outputs, outputs, stride=2))
             for index in range(1, count):
-                self._add(f"{name}_{index}", ResidualBlock(outputs, outputs, outputs))
+                self.add_module(f"{name}_{index}", ResidualBlock(outputs, outputs, outputs))
             inputs = outputs
-        self._add("b5", ResidualBlock(512, 512, 1024, dilation=(1, 2)))
-        self._add("b5_1", ResidualBlock(1024, 512, 1024, dilation=(2, 2)))
-        self._add("b5_2", ResidualBlock(1024, 512, 1024, dilation=(2, 2)))
-        self._add("b6", BottleneckBlock(1024, 2048, dilation=4, dropout=0.3))
-        self._add("b7", BottleneckBlock(2048, 4096, dilation=4, dropout=0.5))
+        self.b5 = ResidualBlock(512, 512, 1024, dilation=(1, 2))
+        self.b5_1 = ResidualBlock(1024, 512, 1024, dilation=(2, 2))
+        self.b5_2 = ResidualBlock(1024, 512, 1024, dilation=(2, 2))
+        self.b6 = BottleneckBlock(1024, 2048, dilation=4, dropout=0.3)
+        self.b7 = BottleneckBlock(2048, 4096, dilation=4, dropout=0.5)
         self.bn7 = nn.BatchNorm2d(4096)
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
-    def _add(self, name: str, block: nn.Module) -> None:
-        self.add_module(name, block)
-        self._blocks.append(name)
-
     def forward(self, image: Tensor) -> Features:
         """Computes the features; see `Backbone.forward`."""
-        x = self.conv1a(image)
-        activated: dict[str, Tensor] = {}
-        for name in self._blocks:
-            x, entering = self.get_submodule(name)(x)
-            if name in {"b5", "b6"}:
-                activated[name] = entering
-        return Features(activated["b5"], activated["b6"], F.relu(self.bn7(x), inplace=True))
+        if self.training or torch.is_grad_enabled():
+            x, low = self._inner(self._early(image))
+            x, middle = self.b6(x)
+            x, _ = self.b7(x)
+            return Features(low, middle, self._activated(x))
+        rows = max(8, self.strip_pixels // (image.shape[0] * image.shape[3]))
+        x, low = self._inner(in_strips(self._early, image, rows=rows, halo=_EARLY_HALO, stride=4))
+        middle = F.relu(self.b6.bn_branch2a(x), inplace=True)
+        # A strip is looked at by its neighbours in one layer alone, so that narrow ones cost little.
+        rows = max(1, rows // 32)
+        x = _bottleneck_in_strips(self.b6, nn.Identity(), x, rows)
+        return Features(low, middle, _bottleneck_in_strips(self.b7, self._activated, x, rows))
+
+    def _early(self, image: Tensor) -> Tensor:
+        """From the image to the output of b3, on the stride-4 grid."""
+        x: Tensor = self.conv1a(image)
+        return self._through(x, _EARLY)
+
+    def _inner(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """From there to the output of b5_2, with the activated input of b5, both on the stride-8 grid."""
+        x, low = self.b5(self._through(x, _LATER))
+        return self._through(x, ("b5_1", "b5_2")), low
+
+    def _through(self, x: Tensor, names: Sequence[str]) -> Tensor:
+        for name in names:
+            x, _ = self.get_submodule(name)(x)
+        return x
+
+    def _activated(self, x: Tensor) -> Tensor:
+        return F.relu(self.bn7(x), inplace=True)
+
+
+def _bottleneck_in_strips(
+    block: BottleneckBlock, after: Callable[[Tensor], Tensor], x: Tensor, rows: int
+) -> Tensor:
+    """Computes `after(block(x)[0])`, where `after` works pixel by pixel."""
+    (reach, _), height = block.conv_branch2b1.dilation, x.shape[2]
+    if rows >= height:
+        return after(block(x)[0])
+    whole: Tensor | None = None
+    for strip in strips(height, rows, reach):
+        part = after(block(strip.of(x), strip.above, strip.below)[0])
+        whole = empty_like_strip(part, height) if whole is None else whole
+        whole[:, :, strip.top : strip.bottom] = part
+    assert whole is not None  # noqa: S101 - an image has rows
+    return whole
