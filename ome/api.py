@@ -53,6 +53,7 @@ def predict(
     stride: float = 0.5,
     batch: int = 8,
     device: str | None = None,
+    precision: str = "auto",
 ) -> Prediction:
     """Predicts one scene in memory; `map_scene` writes files instead.
 
@@ -65,11 +66,12 @@ def predict(
         stride: Pixels from one window to the next, as a part of a window's side.
         batch: Windows predicted together.
         device: As torch names it; None for the GPU where there is one.
+        precision: `auto` for bfloat16 where the device has instructions for it; `32-true` for float32.
 
     Raises:
         UserError: The run has no such segmenter, or the scene cannot be read or has other bands.
     """
-    card, predictor = _segmenter(run, network, scales, device, flip=flip)
+    card, predictor = _segmenter(run, network, scales, device, precision, flip=flip)
     options = MapOptions(stride=stride, batch=batch)
     options.check()
     with _opened(scene, card) as opened:
@@ -94,6 +96,7 @@ def map_scene(
     stride: float = 0.5,
     batch: int = 8,
     device: str | None = None,
+    precision: str = "auto",
 ) -> dict[str, Any]:
     """Writes the map of a scene of any size, as `stage=predict` does; an interrupted call goes on.
 
@@ -110,6 +113,7 @@ def map_scene(
         stride: See `predict`.
         batch: See `predict`.
         device: See `predict`.
+        precision: See `predict`.
 
     Returns:
         Pixels and areas of each class, and megapixels a second.
@@ -117,7 +121,7 @@ def map_scene(
     Raises:
         UserError: See `predict`.
     """
-    card, predictor = _segmenter(run, network, scales, device, flip=flip)
+    card, predictor = _segmenter(run, network, scales, device, precision, flip=flip)
     options = MapOptions(confidence, probabilities, polygons, stride=stride, batch=batch)
     options.check()
     with _opened(Path(scene), card) as opened:
@@ -125,14 +129,20 @@ def map_scene(
 
 
 def _segmenter(
-    run: str | Path, network: str | None, scales: tuple[float, ...], device: str | None, *, flip: bool
+    run: str | Path,
+    network: str | None,
+    scales: tuple[float, ...],
+    device: str | None,
+    precision: str,
+    *,
+    flip: bool,
 ) -> tuple[SegmenterCard, Predictor]:
     if not Path(run).is_dir():
         raise UserError(f"there is no run {run}: give its folder, e.g. runs/potsdam_resnet50")
     folder = network_folder(Path(run) / stage_of_network(network, [Path(run)]), network)
     card = SegmenterCard.read(folder)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return card, Predictor(card.load(folder), chosen, scales, flip=flip)
+    return card, Predictor(card.load(folder), chosen, scales, flip=flip, precision=precision)
 
 
 @contextmanager

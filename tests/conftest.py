@@ -32,6 +32,7 @@ TINY = (
     "segmenter.recipe.steps_per_epoch=2",
     "segmenter.recipe.batch=2",
     "trainer=cpu",
+    "trainer.precision=32-true",
     "trainer.workers=0",
     "prediction.flip=false",
 )

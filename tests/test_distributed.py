@@ -22,7 +22,8 @@ from ome.scoring.confusion import confusion_matrix
 from ome.training.affinity import AffinityLearner
 from ome.training.batchnorm import synchronise_batchnorm
 from ome.training.distributed import add_up, barrier, is_leader, rank, share, world_size
-from ome.training.fit import CHECKPOINT, Hardware, fit
+from ome.training.fit import CHECKPOINT, fit
+from ome.training.hardware import Hardware
 from ome.training.optimizers import PolySgd
 from ome.training.processes import run_in_processes
 from ome.training.seam import SeamClassifier

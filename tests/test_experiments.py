@@ -43,6 +43,7 @@ SMALL = (
     "segmenter.recipe.steps=1",
     "segmenter.recipe.batch=2",
     "trainer=cpu",
+    "trainer.precision=32-true",
     "trainer.workers=0",
     "stage=all",
     "stage.until=seg",

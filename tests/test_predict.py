@@ -27,7 +27,15 @@ from tests.trained_runs import CARD as TRAINED
 from tests.trained_runs import make_run
 
 Run = Callable[..., DictConfig]
-BASE = ("stage=predict", "dataset=synthetic", "trainer=cpu", "run_dir=run", "prediction.flip=false")
+FP32 = "32-true"
+BASE = (
+    "stage=predict",
+    "dataset=synthetic",
+    "trainer=cpu",
+    f"trainer.precision={FP32}",
+    "run_dir=run",
+    "prediction.flip=false",
+)
 
 
 def classes_of(path: Path) -> np.ndarray:
@@ -63,11 +71,11 @@ def test_a_map_is_what_the_network_says(run_here: Run, tmp_path: Path) -> None:
         "manifest.json",
     }
     for given in (scene, pixels.transpose(1, 2, 0)):
-        prediction = ome.predict(given, run, flip=False, device="cpu")
+        prediction = ome.predict(given, run, flip=False, device="cpu", precision=FP32)
         np.testing.assert_array_equal(prediction.classes, one_window(run, pixels))
         assert prediction.names == tuple(TRAINED.classes)
         assert prediction.confidence.min() > 1 / 3 - 0.01
-    counts = ome.map_scene(scene, run, tmp_path / "here", flip=False, device="cpu")
+    counts = ome.map_scene(scene, run, tmp_path / "here", flip=False, device="cpu", precision=FP32)
     assert counts["pixels"] == manifest.counts["pixels"]
     assert (tmp_path / "here/city.tif").read_bytes() == (run / "predict/city/city.tif").read_bytes()
 
@@ -96,7 +104,7 @@ def test_scenes_have_their_own_maps_and_are_mapped_once(run_here: Run, tmp_path:
 def test_the_crf_moves_borders_only(run_here: Run, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     write(tmp_path / "city.tif", random_scene(80, 80))
-    plain = ome.predict(tmp_path / "city.tif", run, flip=False, device="cpu").classes
+    plain = ome.predict(tmp_path / "city.tif", run, flip=False, device="cpu", precision=FP32).classes
     run_here(*BASE, "stage.scene=city.tif", "stage.crf=true", "stage.threads=1", "crf.iterations=0")
     same = classes_of(run / "predict/city/city.tif")
     assert (same == plain).mean() > 0.999, "a CRF of no iterations is the softmax again"

@@ -22,6 +22,7 @@ from ome.pseudo.fusion import multi_scale_cams
 from ome.stages.manifest import Manifest
 from ome.stages.settings import hardware
 from ome.training.fit import load_network
+from ome.training.hardware import autocast, channels_last
 
 DEFAULT_MEGAPIXELS = {"cpu": 0.3, "cuda": 16.0}
 """Input of one forward pass: what pays on each kind of device, see docs/benchmarks.md."""
@@ -111,7 +112,7 @@ class CamPredictor:
         network: The classifier.
         reader: Reads the images.
         tagged: The tags of the tiles.
-        settings: `scales`, `flip`, and `megapixels` of one forward pass.
+        settings: `scales`, `flip`, `precision`, and `megapixels` of one forward pass.
     """
 
     def __init__(
@@ -123,7 +124,7 @@ class CamPredictor:
         settings: Mapping[str, Any],
     ) -> None:
         self._device = hardware(config).device()
-        self._network = network.to(self._device).eval()
+        self._network = channels_last(network.to(self._device)).eval()
         self._reader = reader
         self._tags = tagged.by_name
         self._settings = settings
@@ -147,5 +148,6 @@ class CamPredictor:
             yield from maps.float().cpu().numpy()
 
     def _refined(self, images: Tensor) -> Tensor:
-        result: Tensor = self._network(images).refined
+        with autocast(self._device, self._settings["precision"]):
+            result: Tensor = self._network(images).refined
         return result

@@ -34,8 +34,10 @@ def run(work: Work) -> dict[str, Any]:
     (stage,) = work.inputs
     folder = network_folder(work.inputs[stage], settings.network)
     card = read_card(config, folder)
-    network, device = card.load(folder), hardware(config).device()
-    predict: Any = Predictor(network, device, config.prediction.scales, flip=config.prediction.flip)
+    network, machine, prediction = card.load(folder), hardware(config), config.prediction
+    predict: Any = Predictor(
+        network, machine.device(), prediction.scales, flip=prediction.flip, precision=machine.precision
+    )
     if settings.crf:
         predict = CrfPredictor(predict, crf_of(config), card.picture, crf_threads(config))
     path, channels = scene_path(config), _channels(config, card)
@@ -113,7 +115,14 @@ STAGE = Stage(
     "predict",
     run,
     needs=needs,
-    reads=("prediction", "crf", "dataset.channels", "dataset.range", "trainer.accelerator"),
+    reads=(
+        "prediction",
+        "crf",
+        "dataset.channels",
+        "dataset.range",
+        "trainer.accelerator",
+        "trainer.precision",
+    ),
     sources=_sources,
     part=_part,
 )

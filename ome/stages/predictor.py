@@ -12,6 +12,7 @@ from ome.data.transforms import to_tensor
 from ome.geo.sliding import PredictBatch
 from ome.networks.views import flip_and_scale
 from ome.pseudo.crf import Crf
+from ome.training.hardware import autocast, channels_last
 
 
 class Predictor:
@@ -22,6 +23,7 @@ class Predictor:
         device: Where to compute.
         scales: Factors at which each image is predicted; the probabilities are averaged.
         flip: Also predict the horizontal mirror image of each.
+        precision: Of the network, see `autocast`; probabilities are averaged in float32.
     """
 
     def __init__(
@@ -31,9 +33,11 @@ class Predictor:
         scales: Sequence[float] = (1.0,),
         *,
         flip: bool = False,
+        precision: str = "32-true",
     ) -> None:
-        self._network = network.to(device).eval()
+        self._network = channels_last(network.to(device)).eval()
         self._device = device
+        self._precision = precision
         self._scales = tuple(float(scale) for scale in scales)
         self._flip = flip
 
@@ -41,9 +45,14 @@ class Predictor:
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Predicts one batch."""
         tensor: Tensor = to_tensor(images).to(self._device)
-        probabilities = flip_and_scale(self._network, tensor, self._scales, flip=self._flip)
-        result: NDArray[np.float32] = probabilities.float().cpu().numpy()
+        probabilities = flip_and_scale(self._logits, tensor, self._scales, flip=self._flip)
+        result: NDArray[np.float32] = probabilities.cpu().numpy()
         return result
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with autocast(self._device, self._precision):
+            logits: Tensor = self._network(images)
+        return logits.float()
 
 
 class CrfPredictor:

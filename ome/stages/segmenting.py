@@ -92,7 +92,8 @@ def predictor_of(
 ) -> Predictor:
     """The segmenter that a training left in a folder; see `Predictor`."""
     network = card_of(config, reader).load(folder)
-    return Predictor(network, hardware(config).device(), scales, flip=flip)
+    machine = hardware(config)
+    return Predictor(network, machine.device(), scales, flip=flip, precision=machine.precision)
 
 
 def evaluation_split(index: SceneIndex) -> SplitName:

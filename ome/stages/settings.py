@@ -15,7 +15,7 @@ from ome.errors import UserError
 from ome.pseudo.crf import Crf, CrfParameters, DenseCrf, ReferenceDenseCrf
 from ome.pseudo.torch_crf import TorchCrf
 from ome.pseudo.uncertainty import Labelling
-from ome.training.fit import Hardware
+from ome.training.hardware import Hardware
 from ome.training.optimizers import PolySgd
 from ome.training.processes import own_cores
 

@@ -3,7 +3,6 @@
 import logging
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -20,7 +19,8 @@ from ome.progress import console
 from ome.training.batchnorm import synchronise_batchnorm
 from ome.training.callbacks import History, SeedEachStep, StopAtNan, StopWhenAsked, TrainingMeter
 from ome.training.distributed import anywhere, as_leader_sees, is_leader, world_size
-from ome.training.processes import RunningProcesses, own_cores
+from ome.training.hardware import Hardware, channels_last, decided_precision
+from ome.training.processes import RunningProcesses
 from ome.training.stopping import deferred_stop, stop, stop_asked
 
 NETWORK = "network.pt"
@@ -30,78 +30,6 @@ CHECKPOINT = "last"
 
 LOG_EVERY = 10
 """Steps between two readings of a scalar off the device."""
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """Where and how precisely to compute.
-
-    Attributes:
-        accelerator: `auto`, `cpu` or `gpu`.
-        devices: Number of devices of this machine, each with a process of its own; -1 for every GPU.
-        strategy: `auto` for one process, `ddp` for one for each device.
-        num_nodes: Number of machines.
-        precision: Lightning's precision name, e.g. `bf16-mixed`.
-        workers: Loader processes for each training process; None lets `loader_processes` choose.
-    """
-
-    accelerator: str = "auto"
-    devices: int | str = 1
-    strategy: str = "auto"
-    num_nodes: int = 1
-    precision: str = "32-true"
-    workers: int | None = None
-
-    @property
-    def uses_gpu(self) -> bool:
-        """Whether this process computes on a GPU."""
-        return self.accelerator in {"gpu", "cuda"} or (
-            self.accelerator == "auto" and torch.cuda.is_available()
-        )
-
-    @property
-    def is_distributed(self) -> bool:
-        """Whether there may be more than one process.
-
-        Raises:
-            UserError: The strategy is unknown.
-        """
-        if self.strategy not in {"auto", "ddp"}:
-            raise UserError(f"trainer.strategy={self.strategy} is unknown: choose auto or ddp")
-        return self.strategy == "ddp"
-
-    def processes(self) -> int:
-        """The number of processes to start on this machine.
-
-        Raises:
-            UserError: It cannot be told, or there is no GPU.
-        """
-        if isinstance(self.devices, int) and self.devices > 0:
-            return self.devices
-        if not self.uses_gpu:
-            raise UserError(f"trainer.devices={self.devices}: give the number of processes, e.g. 2")
-        self.device()
-        return torch.cuda.device_count()
-
-    def device(self) -> torch.device:
-        """The device of this process for work outside the trainer.
-
-        Raises:
-            UserError: A GPU is asked for and not there.
-        """
-        if not self.uses_gpu:
-            return torch.device("cpu")
-        if not torch.cuda.is_available():
-            raise UserError(
-                f"trainer.accelerator={self.accelerator}, but torch finds no GPU: type trainer=cpu"
-            )
-        return torch.device("cuda", torch.cuda.current_device())
-
-    def loader_processes(self) -> int:
-        """Loader processes for each training process: where the CPU trains, they would take its cores."""
-        if self.workers is not None:
-            return self.workers
-        return min(8, own_cores()) if self.uses_gpu else 0
 
 
 def fit(
@@ -150,6 +78,8 @@ def fit(
         StopWhenAsked(folder / f"{CHECKPOINT}.ckpt", LOG_EVERY),
         ModelCheckpoint(folder, CHECKPOINT, save_top_k=1, every_n_epochs=1, enable_version_counter=False),
     )
+    channels_last(module)
+    precision = decided_precision(hardware.precision, hardware.device())
     together = world_size() > 1
     if together:
         synchronise_batchnorm(module, hardware.device())
@@ -160,7 +90,7 @@ def fit(
             strategy="ddp" if together else "auto",
             num_nodes=world_size(),
             plugins=[RunningProcesses()] if together else None,
-            precision=hardware.precision,  # type: ignore[arg-type]  # a string from the configuration
+            precision=precision,  # type: ignore[arg-type]  # a string from the configuration
             max_epochs=epochs,
             callbacks=list(own),
             logger=logger or False,
@@ -173,7 +103,7 @@ def fit(
     except (MisconfigurationException, RuntimeError, ValueError) as error:
         raise UserError(
             f"this machine cannot train with accelerator={hardware.accelerator} precision="
-            f"{hardware.precision} ({error}): choose another trainer=..."
+            f"{precision} ({error}): choose another trainer=..."
         ) from error
     with deferred_stop():
         trainer.fit(module, data, ckpt_path=_checkpoint(folder), weights_only=True)

@@ -33,7 +33,8 @@ class PolySgd:
             total_steps: Optimiser steps of the whole training.
         """
         groups = network.parameter_groups(self.lr, self.weight_decay)
-        optimizer = torch.optim.SGD([group for group in groups if group["params"]], momentum=self.momentum)
+        used = [group for group in groups if group["params"]]
+        optimizer = torch.optim.SGD(used, momentum=self.momentum, fused=True)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: poly_lr(1.0, step, total_steps, self.power)
         )

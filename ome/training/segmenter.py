@@ -149,9 +149,9 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         groups = self._parameter_groups()
         optimizer: torch.optim.Optimizer
         if self._optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups, lr=self._lr)
+            optimizer = torch.optim.AdamW(groups, lr=self._lr, fused=True)
         else:
-            optimizer = torch.optim.SGD(groups, lr=self._lr, momentum=self._momentum)
+            optimizer = torch.optim.SGD(groups, lr=self._lr, momentum=self._momentum, fused=True)
 
         def factor(floor: float, step: int) -> float:
             decayed = poly_lr(1.0, step, self._total_steps, self._power, floor)

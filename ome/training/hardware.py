@@ -1,0 +1,131 @@
+"""Where and how precisely to compute."""
+
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cache
+from typing import TypeVar
+
+import torch
+from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]
+from torch import nn
+
+from ome.errors import UserError
+from ome.training.processes import own_cores
+
+_MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_BF16_INSTRUCTIONS = ("avx512bf16", "amx-bf16", "bf16")
+_AMPERE = (8, 0)
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """Where and how precisely to compute.
+
+    Attributes:
+        accelerator: `auto`, `cpu` or `gpu`.
+        devices: Number of devices of this machine, each with a process of its own; -1 for every GPU.
+        strategy: `auto` for one process, `ddp` for one for each device.
+        num_nodes: Number of machines.
+        precision: Lightning's precision name, e.g. `bf16-mixed`; `auto` for that where the device has
+            instructions for it, else `32-true`.
+        workers: Loader processes for each training process; None lets `loader_processes` choose.
+    """
+
+    accelerator: str = "auto"
+    devices: int | str = 1
+    strategy: str = "auto"
+    num_nodes: int = 1
+    precision: str = "32-true"
+    workers: int | None = None
+
+    @property
+    def uses_gpu(self) -> bool:
+        """Whether this process computes on a GPU."""
+        return self.accelerator in {"gpu", "cuda"} or (
+            self.accelerator == "auto" and torch.cuda.is_available()
+        )
+
+    @property
+    def is_distributed(self) -> bool:
+        """Whether there may be more than one process.
+
+        Raises:
+            UserError: The strategy is unknown.
+        """
+        if self.strategy not in {"auto", "ddp"}:
+            raise UserError(f"trainer.strategy={self.strategy} is unknown: choose auto or ddp")
+        return self.strategy == "ddp"
+
+    def processes(self) -> int:
+        """The number of processes to start on this machine.
+
+        Raises:
+            UserError: It cannot be told, or there is no GPU.
+        """
+        if isinstance(self.devices, int) and self.devices > 0:
+            return self.devices
+        if not self.uses_gpu:
+            raise UserError(f"trainer.devices={self.devices}: give the number of processes, e.g. 2")
+        self.device()
+        return torch.cuda.device_count()
+
+    def device(self) -> torch.device:
+        """The device of this process for work outside the trainer.
+
+        Raises:
+            UserError: A GPU is asked for and not there.
+        """
+        if not self.uses_gpu:
+            return torch.device("cpu")
+        if not torch.cuda.is_available():
+            raise UserError(
+                f"trainer.accelerator={self.accelerator}, but torch finds no GPU: type trainer=cpu"
+            )
+        return torch.device("cuda", torch.cuda.current_device())
+
+    def loader_processes(self) -> int:
+        """Loader processes for each training process: where the CPU trains, they would take its cores."""
+        if self.workers is not None:
+            return self.workers
+        return min(8, own_cores()) if self.uses_gpu else 0
+
+
+def decided_precision(precision: str, device: torch.device) -> str:
+    """Lightning's name of a precision on a device: `auto` is `bf16-mixed` where that pays, else `32-true`."""
+    if precision != "auto":
+        return precision
+    return "bf16-mixed" if has_bf16(device) else "32-true"
+
+
+def has_bf16(device: torch.device) -> bool:
+    """Whether a device multiplies bfloat16 faster than float32, and does not only imitate it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= _AMPERE
+    return _cpu_has_bf16()
+
+
+@cache
+def _cpu_has_bf16() -> bool:
+    features = get_host_cpu_features()
+    return any(features.get(name, False) for name in _BF16_INSTRUCTIONS)
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """Lightning's mixed precisions outside of its trainer; any other name computes as it is.
+
+    Args:
+        device: Where the work is done.
+        precision: `auto`, `bf16-mixed`, `16-mixed`, or a precision without autocast such as `32-true`.
+    """
+    dtype = _MIXED.get(decided_precision(precision, device))
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
+def channels_last(network: Network) -> Network:
+    """Lays out a network's convolutions for images whose bands lie side by side.
+
+    That is how tensor cores and CPUs read them; otherwise each layer turns its input around.
+    """
+    return network.to(memory_format=torch.channels_last)
