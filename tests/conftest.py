@@ -148,9 +148,7 @@ def _type(
     sys.stdout = sys.stderr = stream
     GlobalHydra.instance().clear()
     torch.set_num_threads(1)
-    os.environ["OMP_NUM_THREADS"] = (
-        "1"  # else Lightning asks for the threads of before the fork, which are gone
-    )
+    os.environ["OMP_NUM_THREADS"] = "1"  # else Lightning asks for threads, and theirs did not come along
     sys.argv = ["ome.run", *overrides]
     if sabotage is not None:
         sabotage()
