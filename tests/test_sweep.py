@@ -160,8 +160,9 @@ def test_a_job_gets_its_own_folder_and_reads_the_others(tmp_path: Path) -> None:
     assert config.run_dir == str(sweep / "3_lr=0.1")
     assert config.inherit[0] == "runs/mine"
     assert config.logger.group == "sweep[1]"
-    (sweep / "0_lr=1").mkdir(parents=True)
-    assert inherited_runs(config) == [sweep / "0_lr=1"]
+    for name in ("0_lr=1", "3_lr=0.1"):
+        (sweep / name).mkdir(parents=True)
+    assert inherited_runs(config) == [sweep / "0_lr=1"]  # and not itself
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(["CAM", "pseudo mask"], 0.5), ([], None)])
