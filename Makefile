@@ -2,8 +2,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# What leans on other packages most, each in seconds.
+MINIMUM := networks training prepare raster crf segmenters classifiers tracking figures custom polygons doctor \
+	command_line image_tags maps affinity_stage report
+
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format docs bench golden constraints audit clean
+.PHONY: help demo test test-minimum lint format docs bench golden constraints audit clean
 
 help:  ## Show what can be typed
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -13,6 +17,15 @@ demo: $(VENV)/.installed  ## Install, then run every stage on a synthetic town
 
 test: $(VENV)/.installed-dev  ## Run the tests (no network, at most 6 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+test-minimum:  ## Run a part of them with the least versions of pyproject.toml, in an environment of its own
+	rm -rf $(VENV)-minimum
+	$(PYTHON) -m venv $(VENV)-minimum
+	$(VENV)-minimum/bin/python -m pip install --quiet packaging
+	$(VENV)-minimum/bin/python scripts/floors.py > $(VENV)-minimum/floors.txt
+	$(VENV)-minimum/bin/python -m pip install --quiet --constraint $(VENV)-minimum/floors.txt --editable ".[dev]"
+	OMP_NUM_THREADS=1 $(VENV)-minimum/bin/python -m pytest $(MINIMUM:%=tests/test_%.py)
+	rm -rf $(VENV)-minimum
 
 lint: $(VENV)/.installed-dev  ## Check style and types
 	$(BIN)/ruff check
@@ -41,8 +54,11 @@ constraints:  ## Write constraints.txt: the newest versions that fit together, i
 	mv constraints.new constraints.txt
 	rm -rf $(VENV)-new
 
+# Without --strict, packages that the index says nothing about count as having no weakness.
 audit: $(VENV)/.installed-dev  ## Ask for known weaknesses of the versions in constraints.txt (needs network)
-	$(BIN)/python -m pip_audit --requirement constraints.txt --no-deps --disable-pip
+	$(BIN)/python -m pip_audit --strict --requirement constraints.txt --no-deps --disable-pip || { \
+	  echo "error: a package of constraints.txt has a known weakness, or its index does not tell (see above)"; \
+	  exit 1; }
 
 clean:  ## Remove runs, prepared scenes and caches (not the virtual environment)
 	rm -rf runs scenes raw build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache

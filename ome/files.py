@@ -4,6 +4,7 @@ import csv
 import errno
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,13 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
             _sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Removes what processes that were killed within `atomic_path` left; no other may be writing there."""
+    for path in folder.rglob(".*"):
+        if re.fullmatch(r"\..+\.\d+(\.[^.]*)?", path.name) and path.is_file():
+            path.unlink()
 
 
 def _sync(path: Path) -> None:

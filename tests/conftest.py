@@ -4,8 +4,10 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from socket import socket
 
 import pytest
 import torch
@@ -93,15 +95,48 @@ def forked(folder: Path, *overrides: str, sabotage: Callable[[], object] | None 
     Returns:
         Exit status (minus the signal's number where one ended it), and all that was printed.
     """
-    printed = folder / ".printed"
-    process = get_context("fork").Process(target=_type, args=(folder, overrides, printed, sabotage))
-    process.start()
-    process.join(600)
-    if process.is_alive():
-        process.kill()
+    return _run_copies(folder, overrides, [sabotage])
+
+
+def forked_pair(folder: Path, *overrides: str) -> tuple[int, str]:
+    """Types a command line in two copies of this process, which find each other as those of torchrun do.
+
+    Args:
+        folder: Where they run.
+        overrides: As typed.
+
+    Returns:
+        The worst exit status, and what both printed: the second has nothing to say.
+    """
+    with socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    return _run_copies(folder, overrides, [partial(_as_torchrun_does, rank, port) for rank in (0, 1)])
+
+
+def _as_torchrun_does(rank: int, port: int) -> None:
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "LOCAL_WORLD_SIZE": 2, "MASTER_PORT": port}
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", **{name: str(value) for name, value in places.items()}}
+
+
+def _run_copies(
+    folder: Path, overrides: Sequence[str], sabotages: Sequence[Callable[[], object] | None]
+) -> tuple[int, str]:
+    printed = [folder / f".printed_{number}" for number in range(len(sabotages))]
+    processes = [
+        get_context("fork").Process(target=_type, args=(folder, overrides, path, sabotage))
+        for path, sabotage in zip(printed, sabotages, strict=True)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(600)
+    if any(process.is_alive() for process in processes):
+        for process in processes:
+            process.kill()
         pytest.fail("the run did not end")
-    assert process.exitcode is not None
-    return process.exitcode, printed.read_text()
+    statuses = [process.exitcode or 0 for process in processes]
+    return max(statuses, key=abs), "".join(path.read_text() for path in printed)
 
 
 def _type(
@@ -114,6 +149,7 @@ def _type(
     sys.stdout = sys.stderr = stream
     GlobalHydra.instance().clear()
     torch.set_num_threads(1)
+    os.environ["OMP_NUM_THREADS"] = "1"  # else Lightning asks for threads, and theirs did not come along
     sys.argv = ["ome.run", *overrides]
     if sabotage is not None:
         sabotage()

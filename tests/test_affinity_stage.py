@@ -1,12 +1,14 @@
 """The stage affinity on the synthetic town: what it leaves, who reads it, and when it runs."""
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from omegaconf import DictConfig
 
 from ome.data.cams import cam_path, read_cams
@@ -19,7 +21,7 @@ from ome.stages.all import run_stages, selected_stages
 from ome.stages.labels import read_tag_table
 from ome.stages.manifest import Manifest
 from ome.stages.scored import read_rows
-from tests.conftest import compose_config, tiny
+from tests.conftest import compose_config, forked_pair, tiny
 
 RUN = Path("runs/synthetic_resnet18")
 Run = Callable[..., DictConfig]
@@ -114,6 +116,40 @@ def test_an_interrupted_walk_goes_on_and_is_read(classified: Path, monkeypatch: 
     page = (classified / RUN / "report/report.html").read_text()
     walked = page.count(" after the random walk of 2_1")
     assert 0 < 2 * walked == page.count('alt="CAM of ')
+
+
+def test_two_processes_leave_what_one_leaves(classified: Path) -> None:
+    """AffinityNet and its walk, then the ablation of both kinds of maps, from the CAMs of one process."""
+    run(*tiny("affinity"))
+    one, two, again = (classified / "runs" / name for name in (RUN.name, "two", "again"))
+    for stage in ("labels", "cam"):
+        shutil.copytree(one / stage, two / stage)
+    story = [*tiny(), "stage.cam.epochs=1", "stage.pseudo.cams=affinity", "stage.until=ablation"]
+    # An odd number of tiles: one process has one more than the other.
+    status, printed = forked_pair(classified, *story, "stage.ablation.tiles=7", "name=two", "trainer=ddp_cpu")
+    assert status == 0, printed
+    assert [line.split()[1] for line in printed.splitlines() if line.startswith("done ")] == [
+        "affinity",
+        "pseudo",
+        "ablation",
+    ]
+    assert Manifest.read(two / "affinity").files == Manifest.read(one / "affinity").files  # type: ignore[union-attr]
+    names = {path.relative_to(one) for path in (one / "affinity").rglob("*") if path.is_file()}
+    assert names == {path.relative_to(two) for path in (two / "affinity").rglob("*") if path.is_file()}
+    for name in (name for name in names if "labels" in name.parts):
+        assert (two / name).read_bytes() == (one / name).read_bytes()
+    ours, theirs = (torch.load(made / "affinity/network.pt", weights_only=True) for made in (one, two))
+    for name, tensor in ours.items():
+        torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
+    rows, expected = (read_rows(made / "affinity")[0].scores.matrix for made in (two, one))
+    np.testing.assert_array_equal(rows.sum(axis=1), expected.sum(axis=1))
+    assert np.abs(rows - expected).sum() <= 0.002 * expected.sum()
+    # Counts of the same maps are those of one process to the last pixel, and so is what is written of them.
+    run(*tiny("ablation"), "stage.tiles=7", "name=again", "inherit=runs/two", "force=true")
+    made = {path.name: path.read_bytes() for path in (two / "ablation").iterdir()}
+    assert len(made) == 14
+    for name in made.keys() - {"manifest.json", "files.csv"}:
+        assert (again / "ablation" / name).read_bytes() == made[name], name
 
 
 @pytest.mark.parametrize(

@@ -278,12 +278,30 @@ KILLS = {
 """The file at which each stage is killed: written, but not yet moved to its place."""
 
 
+SIDE_KILLS = (
+    ("affinity", "network.pt"),
+    ("affinity", "2_11_00064_00000.npz"),
+    ("ablation", "ablation.csv"),
+    ("predict", "rows.json"),
+    ("export", "segmenter.pt2"),
+    ("suggest", "suggestions.csv"),
+    ("compare", "comparison.md"),
+    ("reproduce", "tags.csv"),
+)
+"""The same of the stages that run only when they are named; some are killed more than once."""
+
+
 def kill_at(name: str) -> None:
-    """Makes this process end by SIGKILL when it is about to finish a file of that name."""
-    replace = Path.replace
+    """Makes this process end by SIGKILL when it is about to finish a file of that name.
+
+    Of a file that is written over and over, at the second time.
+    """
+    replace, times = Path.replace, 0
 
     def killing(path: Path, target: Path) -> Path:
-        if target.name == name:
+        nonlocal times
+        times += target.name == name
+        if target.name == name and times == (2 if name == "rows.json" else 1):
             os.kill(os.getpid(), signal.SIGKILL)
         return replace(path, target)
 
@@ -309,8 +327,9 @@ def artefacts(folder: Path) -> dict[str, bytes]:
         str(path.relative_to(folder)): b"" if path.name in timed else path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-        and not {"half", "logs", "predict", "reproduced"} & set(path.parts)
-        and not path.name.startswith((".", "output"))
+        and not {"half", "logs", "killed", "whole"} & set(path.relative_to(folder).parts)
+        and not path.name.startswith((".printed", "output"))
+        and path.suffix != ".lock"
     }
 
 
@@ -334,6 +353,32 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Pat
     assert status == 0, printed
     assert results(tmp_path) == results(finished)
     made, expected = artefacts(tmp_path), artefacts(finished)
+    assert made.keys() == expected.keys()
+    assert [name for name in made if made[name] != expected[name]] == []
+
+
+def test_a_side_stage_that_was_killed_ends_with_the_same_artefacts(finished: Path) -> None:
+    (finished / "half").mkdir(exist_ok=True)
+    for folder in ("logs", "labels"):
+        shutil.copytree(finished / RUN / folder, finished / "half" / folder, dirs_exist_ok=True)
+    own = {
+        "predict": ["stage.scene=scenes/synthetic_rgb_full/images/2_13.tif", "stage.confidence=true"],
+        "compare": [f"stage.runs={RUN}"],
+        "reproduce": ["stage.run=half"],
+        "ablation": ["stage.tiles=3"],
+    }
+    for stage in dict.fromkeys(stage for stage, _ in SIDE_KILLS):
+        typed = [*tiny(stage), f"inherit={RUN}", *own.get(stage, [])]
+        for name in (name for of, name in SIDE_KILLS if of == stage):
+            status, printed = forked(finished, *typed, "name=killed", sabotage=partial(kill_at, name))
+            assert status == -signal.SIGKILL, f"{stage} at {name}: {printed}"
+        for run in ("killed", "whole"):
+            status, printed = forked(finished, *typed, f"name={run}")
+            assert status == 0, printed
+            assert f"done {stage}" in printed
+    made, expected = (artefacts(finished / "runs" / name) for name in ("killed", "whole"))
+    assert {Path(name).parts[0] for name in expected} == {stage for stage, _ in SIDE_KILLS}
+    assert not any("/." in name for name in expected)
     assert made.keys() == expected.keys()
     assert [name for name in made if made[name] != expected[name]] == []
 

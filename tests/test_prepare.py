@@ -422,6 +422,19 @@ def test_values_of_other_depths_are_refused(
         prepare_scenes(layout, tmp_path, tmp_path / "scenes")
 
 
+def test_a_choice_of_channels_is_not_kept_for_who_makes_none(tmp_path: Path) -> None:
+    """Scenes are shared: a later command without the choice reads the bands that the dataset names."""
+    layout, _, _ = potsdam(tmp_path)
+    plain, chosen = (
+        prepare_scenes(made, tmp_path, tmp_path / name)
+        for name, made in (("plain", layout), ("chosen", replace(layout, channels=(3, 1))))
+    )
+    assert (tmp_path / "chosen/index.json").read_bytes() == (tmp_path / "plain/index.json").read_bytes()
+    np.testing.assert_array_equal(
+        SceneReader(chosen).image(whole("2_10")), SceneReader(plain).image(whole("2_10"))
+    )
+
+
 def test_channels_that_the_image_lacks_are_refused(tmp_path: Path) -> None:
     layout, _, _ = potsdam(tmp_path)
     with pytest.raises(UserError, match=r"dataset.channels=\[4, 1, 2\]: .*RGB.tif has only 3 bands"):

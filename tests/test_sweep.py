@@ -21,12 +21,13 @@ from ome.scoring.confusion import Scores
 from ome.stages.all import objective
 from ome.stages.lookup import inherited_runs
 from ome.stages.manifest import Manifest
-from ome.stages.scored import Row, write_rows
+from ome.stages.scored import Row, read_rows, write_rows
 from ome.stages.stage import Stage, Work, execute
 from ome.stages.sweep import as_job
-from tests.conftest import compose_config, run_process, tiny
+from tests.conftest import compose_config, forked, run_process, tiny
 
 Run = Callable[..., DictConfig]
+SCENES = "scenes/synthetic_rgb_full"
 LABELS = [*tiny(), "stage.until=labels"]
 
 
@@ -159,8 +160,9 @@ def test_a_job_gets_its_own_folder_and_reads_the_others(tmp_path: Path) -> None:
     assert config.run_dir == str(sweep / "3_lr=0.1")
     assert config.inherit[0] == "runs/mine"
     assert config.logger.group == "sweep[1]"
-    (sweep / "0_lr=1").mkdir(parents=True)
-    assert inherited_runs(config) == [sweep / "0_lr=1"]
+    for name in ("0_lr=1", "3_lr=0.1"):
+        (sweep / name).mkdir(parents=True)
+    assert inherited_runs(config) == [sweep / "0_lr=1"]  # and not itself
 
 
 @pytest.mark.parametrize(("rows", "expected"), [(["CAM", "pseudo mask"], 0.5), ([], None)])
@@ -201,8 +203,8 @@ def test_a_sweep_ends_in_one_table(tmp_path: Path) -> None:
         "stage.cam.lr=0.01,0.02",
         f"segmenter.weights={weights}",
     ]
-    done = run_process(tmp_path, "-m", *overrides)
-    assert done.returncode == 0, done.stdout + done.stderr
+    status, printed = forked(tmp_path, "-m", *overrides)
+    assert status == 0, printed
     (sweep,) = (tmp_path / "runs/sweeps").iterdir()
     jobs = sorted(path for path in sweep.iterdir() if path.name[0].isdigit())
     assert [path.name[0] for path in jobs] == ["0", "1"]
@@ -211,5 +213,68 @@ def test_a_sweep_ends_in_one_table(tmp_path: Path) -> None:
     assert all((job / "cam/manifest.json").exists() for job in jobs)
     rows = read_csv(sweep / "compare/comparison.csv")
     assert {row["settings"] for row in rows} == {"cam.lr=0.01", "cam.lr=0.02"}
-    assert "cam.lr=0.02" in done.stdout
-    assert f"comparison: {sweep / 'compare'}" in done.stdout
+    assert "cam.lr=0.02" in printed
+    assert f"comparison: {sweep / 'compare'}" in printed.replace("\n", "")
+
+
+LAUNCHED = [
+    *tiny(),
+    "stage.until=labels",
+    "dataset.split.train=['2_10']",
+    "dataset.split.test=[]",
+    "dataset.filter.minimum=0.02,0.5",
+]
+
+
+def typed(folder: Path, *overrides: str) -> tuple[int, str]:
+    """As a user would, in a process whose main module is the command."""
+    done = run_process(folder, *overrides)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("launcher", "plugin", "start"),
+    [
+        (["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"], "hydra_plugins.hydra_joblib_launcher", typed),
+        (["hydra/launcher=submitit_local"], "hydra_plugins.hydra_submitit_launcher", forked),
+    ],
+)
+def test_jobs_side_by_side_share_what_is_the_same(
+    tmp_path: Path, launcher: list[str], plugin: str, start: Callable[..., tuple[int, str]]
+) -> None:
+    """Two other processes need the same scenes at the same time: one prepares, the other waits."""
+    pytest.importorskip(plugin)
+    status, printed = start(tmp_path, "-m", *LAUNCHED, *launcher)
+    assert status == 0, printed
+    (sweep,) = (tmp_path / "runs/sweeps").iterdir()
+    jobs = sorted(path for path in sweep.iterdir() if path.name[0].isdigit())
+    assert len(jobs) == 2
+    made = [Manifest.read(job / "labels") for job in jobs]
+    scenes = Manifest.read(tmp_path / SCENES)
+    assert scenes is not None
+    assert [manifest.config["dataset.filter"]["minimum"] for manifest in made if manifest] == [0.02, 0.5]
+    assert [manifest.inputs for manifest in made if manifest] == [{"prepare": scenes.fingerprint}] * 2
+    assert len(list(tmp_path.glob("scenes/*/manifest.json"))) == 1
+
+
+def test_a_search_ends_with_the_best_of_its_jobs(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
+    overrides = [
+        *LAUNCHED[: len(tiny())],
+        "sweep=optuna_seam",
+        "hydra.sweeper.n_trials=2",
+        "stage.cam.epochs=1",
+        "stage.cam.validation_tiles=0",
+        *LAUNCHED[-3:-1],
+    ]
+    status, printed = forked(tmp_path, *overrides)
+    assert status == 0, printed
+    (sweep,) = (tmp_path / "runs/sweeps").iterdir()
+    found = OmegaConf.load(sweep / "optimization_results.yaml")
+    rows = read_csv(sweep / "compare/comparison.csv")
+    values = [read_rows(job / "cam")[-1].scores.miou for job in sorted(sweep.glob("[01]_*"))]
+    assert found.best_value == pytest.approx(max(values))
+    assert len(set(values)) == len(rows) == 2
+    best = Manifest.read(sorted(sweep.glob("[01]_*"))[int(np.argmax(values))] / "cam")
+    assert best is not None
+    assert found.best_params["stage.cam.lr"] == best.config["stage"]["lr"]

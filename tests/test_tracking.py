@@ -40,6 +40,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         patch.setenv("WANDB_MODE", "offline")
         patch.setenv("WANDB_DATA_DIR", str(folder))
+        patch.setenv("WANDB_X_STATS_SAMPLING_INTERVAL", "0.5")  # of the machine, every 15 s else
         wandb.teardown()  # which reads the environment once
         run(*tiny(), *CAM, "stage.until=cam", "logger=wandb")
         run(*tiny("report"), CAM[-1], "logger=wandb")
@@ -159,6 +160,12 @@ def test_every_stage_is_a_run_of_its_own(tracked: Path) -> None:
         assert ended.exit_code == 0
 
 
+def test_the_machine_is_watched_while_training(tracked: Path) -> None:
+    read = runs(tracked / RUN)["synthetic_resnet18 classifier"]
+    found = [record.stats.item for record in read if record.WhichOneof("record_type") == "stats"]
+    assert {"cpu", "memory_percent"} <= {item.key for items in found for item in items}
+
+
 def test_stages_show_counts_tables_and_pictures(tracked: Path) -> None:
     found = runs(tracked / RUN)
     (labels,) = history(found["synthetic_resnet18 labels"])
@@ -174,6 +181,9 @@ def test_stages_show_counts_tables_and_pictures(tracked: Path) -> None:
     (report,) = history(found["synthetic_resnet18 report"])
     assert {"scores", "results", "confusion/CAM"} <= set(report)
     assert sum(name.startswith("pictures/cam/") for name in report) == 2
+    picture = report["pictures/confusion/CAM"]
+    assert (picture["_type"], picture["caption"]) == ("image-file", "CAM, train tiles")
+    assert picture["width"] > 300
     (row,) = read_rows(tracked / RUN / "report")
     assert report["mIoU/CAM"] == pytest.approx(row.scores.miou)
 

@@ -72,9 +72,9 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: b
             unreadable[job.scene] = error
     if unreadable and not (skip_broken and scenes):
         raise _together(list(unreadable.values()), len(jobs))
-    own = layout.image.channels
     whole = [job for job in jobs if job.scene not in unreadable]
-    channels = layout.default_channels if own else _shared_bands(whole, layout.channels)
+    # Not `layout.channels`: another command may choose otherwise, and reads these scenes as they are.
+    channels = layout.image.channels or _shared_bands(whole, layout.channels)
     index = SceneIndex(folder, tuple(scenes), layout.palette, layout.name, channels, tuple(unreadable))
     index.write()
     return index
@@ -91,13 +91,13 @@ def _together(unreadable: Sequence[UnreadableError], total: int) -> UserError:
 
 
 def _shared_bands(jobs: Sequence[_Job], chosen: tuple[int, ...]) -> tuple[int, ...]:
-    """The bands that show something where all images have the same, else those that were chosen."""
+    """The bands that show something; where images differ in them, none, as long as some were chosen."""
     examples: dict[tuple[int, ...], list[RawFile]] = {}
     for job in jobs:
         with job.image.open() as raster:
             examples.setdefault(raster.shown_bands, []).append(job.image)
     if len(examples) > 1 and chosen:
-        return chosen
+        return ()
     if len(examples) > 1:
         kinds = " and ".join(
             f"{len(files)} with the bands {list(bands)} (e.g. {files[0]})"

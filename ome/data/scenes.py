@@ -72,7 +72,8 @@ class SceneIndex:
         scenes: The scenes, in the order of the splits' lists.
         palette: Classes and their colours.
         dataset: Name of the dataset.
-        channels: Bands (1-based) that make up the image by default, e.g. (4, 1, 2) for infrared, red, green.
+        channels: Bands (1-based) that make up the image by default, e.g. (4, 1, 2) for infrared, red, green;
+            empty where the images differ in theirs.
         broken: Names of scenes that were left out because they could not be read.
     """
 
@@ -197,7 +198,8 @@ class SceneReader:
             or one for a grey picture; None for the first three, the last repeated where there are fewer.
 
     Raises:
-        UserError: When a scene has fewer bands than a channel asks for, or there is no such channel to show.
+        UserError: When a scene has fewer bands than a channel asks for, there is no such channel to show, or
+            the images differ in their bands and none are chosen.
     """
 
     def __init__(
@@ -208,6 +210,11 @@ class SceneReader:
     ) -> None:
         self.index = index
         self.channels = tuple(channels or index.channels)
+        if not self.channels:
+            raise UserError(
+                f"the images in {index.folder} differ in their bands: choose some that all have, e.g. "
+                "dataset.channels=[1]"
+            )
         self.picture = picture_places(self.channels, display)
         self._shown = tuple(self.channels[place] for place in self.picture)
         self._scenes = {scene.name: scene for scene in index.scenes}

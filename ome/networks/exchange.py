@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,7 +48,9 @@ def trace(segmenter: Segmenter, bands: int, side: int | None = None) -> Exported
 
 def save_program(path: Path, program: ExportedProgram, description: Mapping[str, Any]) -> None:
     """Writes a `.pt2`, with the description as `description.json` among its extra files."""
-    torch.export.save(program, path, extra_files={"description.json": json.dumps(description)})
+    stream = BytesIO()  # given a path, torch writes that file's name into it
+    torch.export.save(program, stream, extra_files={"description.json": json.dumps(description)})
+    path.write_bytes(stream.getbuffer())
 
 
 def load_program(path: Path) -> Callable[[Tensor], Tensor]:

@@ -22,6 +22,8 @@ Mask = NDArray[np.uint8]
 WEIGHTS: Final[dict[str, Normalisation]] = {"weight": "tile", "absolute weight": "absolute"}
 """What the weights of each normalisation are called."""
 AGREEMENT: Final = "both argmaxes agree"
+CRITERIA: Final = (*WEIGHTS, AGREEMENT)
+"""What `Variants.levels` has levels of."""
 
 
 class Variants(NamedTuple):
@@ -58,21 +60,27 @@ def mask_variants(
         weights: Least weights in 0..255; each makes a variant for each normalisation.
     """
     argmax, crf_argmax = strongest(maps), strongest(crf.infer(maps))
-    stacks = {f"background alpha {power:g}": with_background(maps, power) for power in backgrounds}
-    masks = {f"{title} argmax": argmax}
-    for name, stack in stacks.items():
-        masks[f"{title} argmax, {name}"] = ignore_background(strongest(stack), len(maps))
-    masks[f"{title} + CRF"] = crf_argmax
-    for name, stack in stacks.items():
-        masks[f"{title} + CRF, {name}"] = ignore_background(strongest(crf.infer(stack)), len(maps))
+    stacks = [with_background(maps, power) for power in backgrounds]
+    masks = [argmax, *(ignore_background(strongest(stack), len(maps)) for stack in stacks), crf_argmax]
+    masks += [ignore_background(strongest(crf.infer(stack)), len(maps)) for stack in stacks]
     variance = response_variance(crf, maps[np.unique(crf_argmax)], scales)
     levels = {name: certainty_weight(variance, kind) for name, kind in WEIGHTS.items()}
-    for name, level in levels.items():
-        for least in weights:
-            masks[f"{title} + CRF, {name} >= {least}"] = _where(level >= least, crf_argmax)
+    masks += [_where(level >= least, crf_argmax) for level in levels.values() for least in weights]
     agree = argmax == crf_argmax
-    masks[f"{title} + CRF, {AGREEMENT}"] = _where(agree, crf_argmax)
-    return Variants(masks, crf_argmax, {**levels, AGREEMENT: agree.astype(np.uint8)})
+    masks.append(_where(agree, crf_argmax))
+    named = dict(zip(variant_names(title, backgrounds, weights), masks, strict=True))
+    return Variants(named, crf_argmax, {**levels, AGREEMENT: agree.astype(np.uint8)})
+
+
+def variant_names(title: str, backgrounds: Sequence[float] = (), weights: Sequence[int] = ()) -> list[str]:
+    """The names of the masks that `mask_variants` makes with these arguments, in its order."""
+    over = ["", *(f", background alpha {power:g}" for power in backgrounds)]
+    certain = [*(f"{name} >= {least}" for name in WEIGHTS for least in weights), AGREEMENT]
+    return [
+        *(f"{title} argmax{background}" for background in over),
+        *(f"{title} + CRF{background}" for background in over),
+        *(f"{title} + CRF, {kept}" for kept in certain),
+    ]
 
 
 def _where(kept: NDArray[np.bool_], mask: Mask) -> Mask:

@@ -15,7 +15,7 @@ from ome.data.tiles import Tile, evenly_spaced
 from ome.errors import UserError
 from ome.files import write_csv
 from ome.progress import console, meter
-from ome.pseudo.variants import Variants, mask_variants
+from ome.pseudo.variants import CRITERIA, Variants, mask_variants, variant_names
 from ome.scoring.ablation_figures import bars_figure, calibration_figure, thresholds_figure
 from ome.scoring.calibration import LEVELS, calibration_table, error_counts
 from ome.scoring.figures import save_figure
@@ -26,7 +26,7 @@ from ome.stages.scored import Row, TileScorer, write_rows
 from ome.stages.settings import crf_of, crf_threads, scene_reader
 from ome.stages.stacks import CHUNK, StacksOf, stacks_from
 from ome.stages.stage import Stage, Work
-from ome.training.distributed import is_leader
+from ome.training.distributed import add_up, is_leader, share
 
 TITLES = {"cam": "CAM", "affinity": "affinity"}
 """What the maps of each stage are called in the table."""
@@ -34,8 +34,6 @@ TITLES = {"cam": "CAM", "affinity": "affinity"}
 
 def run(work: Work) -> dict[str, Any]:
     """Scores every variant on the same tiles, and the maps of each stage by threshold and by weight."""
-    if not is_leader():
-        return {}
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     table = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
@@ -50,18 +48,25 @@ def run(work: Work) -> dict[str, Any]:
     best: list[list[str]] = []
     for stage in (stage for stage in TITLES if stage in work.inputs):
         stacks_of = stacks_from(work.config, work.inputs[stage], reader, table)
-        sums = Sums(reader)
-        for tile, maps, variants in _variants(work.config, reader, tiles, stacks_of, TITLES[stage]):
+        sums = Sums(reader, variant_names(TITLES[stage], work.settings.backgrounds, work.settings.weights))
+        for tile, maps, variants in _variants(work.config, reader, share(tiles), stacks_of, TITLES[stage]):
             sums.add(tile, maps, variants)
+        sums.gather()
         rows += sums.rows(f"{len(tiles)} train tiles")
         curves = sums.curves()
         best += [[stage, name, f"{at:.2f}", percent(iou)] for name, (at, iou) in curves.best().items()]
-        _write_details(work.folder, stage, curves, sums.errors)
-    write_csv(work.folder / "best_thresholds.csv", ["stage", "class", "threshold", "IoU"], best)
-    write_rows(work.folder, rows)
-    _write_table(work.folder, rows)
-    _show(rows, best)
+        if is_leader():
+            _write_details(work.folder, stage, curves, sums.errors)
+    if is_leader():
+        _write_results(work.folder, rows, best)
     return {"tiles": len(tiles), "rows": len(rows)}
+
+
+def _write_results(folder: Path, rows: Sequence[Row], best: Sequence[Sequence[str]]) -> None:
+    write_csv(folder / "best_thresholds.csv", ["stage", "class", "threshold", "IoU"], best)
+    write_rows(folder, rows)
+    _write_table(folder, rows)
+    _show(rows, best)
 
 
 def _check(settings: DictConfig) -> None:
@@ -73,13 +78,18 @@ def _check(settings: DictConfig) -> None:
 
 
 class Sums:
-    """What is counted over tiles for the maps of one stage."""
+    """What is counted over tiles for the maps of one stage.
 
-    def __init__(self, reader: SceneReader) -> None:
+    Args:
+        reader: Reads the references.
+        names: Of the variants; every process must be given the same, in the same order.
+    """
+
+    def __init__(self, reader: SceneReader, names: Sequence[str]) -> None:
         self._reader = reader
-        self._scorers: dict[str, TileScorer] = {}
+        self._scorers = {name: TileScorer(reader) for name in names}
         self._reached = np.zeros((reader.index.palette.num_classes, 2, len(THRESHOLDS) + 1), dtype=np.int64)
-        self.errors: dict[str, NDArray[np.int64]] = {}
+        self.errors = {name: np.zeros((LEVELS, 2), dtype=np.int64) for name in CRITERIA}
         """Sums of `error_counts` by criterion."""
 
     def add(self, tile: Tile, maps: NDArray[np.float32], variants: Variants) -> None:
@@ -87,10 +97,15 @@ class Sums:
         reference = self._reader.mask(tile)
         self._reached += threshold_counts(maps, reference)
         for name, mask in variants.masks.items():
-            self._scorers.setdefault(name, TileScorer(self._reader)).compare(mask, reference)
+            self._scorers[name].compare(mask, reference)
         for name, levels in variants.levels.items():
-            empty = np.zeros((LEVELS, 2), dtype=np.int64)
-            self.errors[name] = self.errors.get(name, empty) + error_counts(levels, variants.crf, reference)
+            self.errors[name] += error_counts(levels, variants.crf, reference)
+
+    def gather(self) -> None:
+        """Takes in what the other processes counted; every process must call this, once."""
+        self._reached = add_up(self._reached)
+        self._scorers = {name: scorer.gather() for name, scorer in self._scorers.items()}
+        self.errors = {name: add_up(counts) for name, counts in self.errors.items()}
 
     def curves(self) -> ThresholdCurves:
         """The scores of each class over the thresholds of its map."""

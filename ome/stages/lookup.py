@@ -140,13 +140,23 @@ def _misfit(
             if found[name].manifest.fingerprint != fingerprint:
                 return f"another {name} than {found[name].folder}"
             continue
-        before = find_same(runs, name, fingerprint)
+        before = (
+            _same_scenes(config, fingerprint) if name == "prepare" else find_same(runs, name, fingerprint)
+        )
         if before is None:
             return f"a result of stage={name} that is gone"
         misfit = _misfit(config, before.manifest, found, runs)
         if misfit is not None:
             return misfit
     return None
+
+
+def _same_scenes(config: DictConfig, fingerprint: str) -> Artefact | None:
+    """The prepared scenes, which belong to no run, where they are of that fingerprint."""
+    folder = stage_folder(config, "prepare")
+    manifest = Manifest.read(folder)
+    fits = manifest is not None and manifest.fingerprint == fingerprint
+    return Artefact(folder, manifest) if manifest and fits else None
 
 
 def plain(config: DictConfig, key: str) -> Any:  # noqa: ANN401 - whatever the key holds

@@ -41,7 +41,8 @@ def run(work: Work) -> dict[str, Any]:
             escape(str(unknown)),
         )
     if is_folder_of_images(work.config):
-        console.print(f"{len(index.scenes)} images, bands {list(index.channels)}", highlight=False)
+        bands = list(layout.channels or index.channels)
+        console.print(f"{len(index.scenes)} images, bands {bands}", highlight=False)
     return {
         "scenes": {split: len(index.split(split)) for split in ("train", "val", "test")},
         "class_pixels": index.class_pixels,

@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ome.errors import UserError
-from ome.files import no_room, write_text
+from ome.files import no_room, remove_temporaries, write_text
 from ome.progress import console
 from ome.stages.listing import damaged, remove_from, write_listing
 from ome.stages.locks import locked
@@ -250,6 +250,7 @@ def _open_partial(partial: Path, wanted: str, *, fresh: bool) -> None:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
         write_text(mark, wanted)
+    remove_temporaries(partial)
 
 
 def _finish_rename(folder: Path, partial: Path) -> None:

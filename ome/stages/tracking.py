@@ -9,17 +9,20 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from ome.errors import UserError
 from ome.extras import require
 from ome.files import read_csv
 from ome.progress import console
+from ome.scoring.figures import DPI, confusion_figure
 from ome.stages.lookup import Artefact
 from ome.stages.manifest import NAME as MANIFEST
 from ome.stages.manifest import versions
@@ -28,6 +31,7 @@ from ome.training.distributed import is_leader
 
 if TYPE_CHECKING:
     from wandb import Artifact, Run, Table
+    from wandb import Image as WandbImage
 
 SECONDS_TO_OPEN = 30.0
 SECONDS_TO_CLOSE = 120.0
@@ -157,7 +161,7 @@ def _numbers(counts: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _tables(folder: Path) -> dict[str, Any]:
-    """The scores and the confusion of each row, and every short CSV that the stage left."""
+    """The scores and the confusion of each row, in numbers and colours, and every short CSV of the stage."""
     import wandb  # noqa: PLC0415 - an extra
 
     shown: dict[str, Any] = {}
@@ -166,6 +170,7 @@ def _tables(folder: Path) -> dict[str, Any]:
         shown["scores"] = wandb.Table(columns=header, data=[_score_line(row) for row in rows])
         shown |= {f"mIoU/{row.name}": row.scores.miou for row in rows}
         shown |= {f"confusion/{row.name}": _confusion(row) for row in rows}
+        shown |= {f"pictures/confusion/{row.name}": _confusion_picture(row) for row in rows}
     for path in sorted(folder.glob("*.csv")):
         lines = read_csv(path)
         if 0 < len(lines) <= LONGEST_TABLE:
@@ -185,6 +190,14 @@ def _confusion(row: Row) -> "Table":
     names = row.scores.names
     lines = [[name, *counts] for name, counts in zip(names, row.scores.matrix.tolist(), strict=True)]
     return wandb.Table(columns=["reference", *names], data=lines)
+
+
+def _confusion_picture(row: Row) -> "WandbImage":
+    import wandb  # noqa: PLC0415 - an extra
+
+    drawn = BytesIO()
+    confusion_figure(row.scores.matrix, row.scores.names).savefig(drawn, dpi=DPI)
+    return wandb.Image(Image.open(drawn), caption=f"{row.name}, {row.where}")
 
 
 def _pictures(made: Artefact) -> dict[str, Any]:
