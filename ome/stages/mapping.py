@@ -266,7 +266,7 @@ def _write_polygons(
                 shown.advance(min(ROWS, flat.height))
 
         return write_regions(
-            path, counted(), card.names, grid.crs, grid.transform, options.simplify, areas.unit
+            path, counted(), card.names, card.colours, grid.crs, grid.transform, options.simplify, areas.unit
         )
 
 
