@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
+from ome.data.tiles import Tile
 from ome.files import read_csv
 from ome.geo.raster import read_class_map, read_png
 from ome.stages.all import run_stages
@@ -174,6 +175,14 @@ def test_predictions_keep_the_scene_grid(finished: Path) -> None:
         assert read_class_map(path).max() <= 4
 
 
+def test_a_second_run_finds_nothing_to_do(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (finished / RUN).glob("*/manifest.json")}
+    status, printed = forked(finished, *tiny())
+    assert status == 0, printed
+    assert printed.count("up to date") == 7
+    assert before == {path: path.stat().st_mtime_ns for path in (finished / RUN).glob("*/manifest.json")}
+
+
 def test_any_scene_can_be_mapped(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the latest segmenter, also of a run from before there were cards; the test scene as `seg` does."""
     monkeypatch.chdir(finished)
@@ -193,12 +202,32 @@ def test_any_scene_can_be_mapped(finished: Path, monkeypatch: pytest.MonkeyPatch
     assert card.pixel_size == pytest.approx(0.25, rel=1e-3)
 
 
-def test_a_second_run_finds_nothing_to_do(finished: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (finished / RUN).glob("*/manifest.json")}
-    status, printed = forked(finished, *tiny())
-    assert status == 0, printed
-    assert printed.count("up to date") == 7
-    assert before == {path: path.stat().st_mtime_ns for path in (finished / RUN).glob("*/manifest.json")}
+def test_the_report_tells_what_classes_cover_on_the_ground(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After stage=predict: of the test scenes, and of the scene that was mapped."""
+    monkeypatch.chdir(finished)
+    overrides = tiny("report")
+    run_stages(compose_config(overrides), overrides)
+    page = (RUN / "report/report.html").read_text()
+    tables = [
+        re.findall(r"<t[hd][^>]*>([^<]*(?:<wbr>[^<]*)*)</t[hd]>", part)
+        for part in page.split("Areas in ")[1:]
+    ]
+    reference = SceneReader(SceneIndex.read(Path("scenes/synthetic_rgb_full"))).mask(
+        Tile("2_13", 0, 0, 256, 256)
+    )
+    maps = [
+        read_class_map(RUN / f"{folder}/predictions/2_13.tif") for folder in ("refine/round_1", "seg/full")
+    ]
+    mapped = read_class_map(RUN / "predict/2_13/2_13.tif")
+    for index, name in enumerate(["impervious_surface", "building", "low_vegetation", "tree", "car"]):
+        for cells, shown in ((tables[0], [*maps, reference]), (tables[1], [mapped])):
+            first = [cell.replace("<wbr>", "") for cell in cells].index(name)
+            told = [float(cell.replace(",", "")) for cell in cells[first + 1 : first + 4]]
+            # A pixel of the town is a quarter of a metre wide, but for UTM's scale.
+            for area, classes in zip(told if len(shown) > 1 else told[2:], shown, strict=True):
+                assert area == pytest.approx((classes == index).sum() / 16, rel=1e-3, abs=1)
 
 
 def test_a_run_can_be_reproduced_to_the_byte(
