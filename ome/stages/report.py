@@ -19,9 +19,8 @@ from ome.stages.reporting import contents, gallery, provenance
 from ome.stages.reporting.covered import predicted_scenes
 from ome.stages.reporting.page import MOST_EXHIBITS, encode_exhibits, legend, write_page
 from ome.stages.reporting.pictures import draw_pictures
-from ome.stages.scored import Row, read_rows, write_rows
-from ome.stages.seg import TITLES
-from ome.stages.settings import scene_reader
+from ome.stages.scored import TITLES, Row, read_rows, write_rows
+from ome.stages.selected import scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import is_leader
 

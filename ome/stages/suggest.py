@@ -16,7 +16,8 @@ from ome.progress import console, meter
 from ome.scoring.multilabel import tag_uncertainty
 from ome.stages.classifying import DEFAULT_MEGAPIXELS, classifier_in
 from ome.stages.labels import read_tag_table
-from ome.stages.settings import hardware, scene_reader
+from ome.stages.selected import scene_reader
+from ome.stages.settings import hardware
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import is_leader
 

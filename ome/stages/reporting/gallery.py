@@ -17,7 +17,7 @@ from ome.stages.reporting.contents import worst_table
 from ome.stages.reporting.covered import mapped_areas, predicted_areas
 from ome.stages.reporting.exhibits import Exhibit, Exhibitor, mixed_tiles
 from ome.stages.reporting.judging import Judged, judge_maps, judge_pseudo_masks, weight_errors, worst
-from ome.stages.seg import TITLES
+from ome.stages.scored import TITLES
 from ome.stages.segmenting import mapped_scenes
 from ome.stages.stage import Work
 
