@@ -142,3 +142,19 @@ def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in (ROOT / "docs").glob("*.md"):
         assert f": {page.name}" in navigation
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        '<script src="https://example.org/a.js"></script>',
+        "<link rel=stylesheet href=//example.org/a.css>",
+        '<img alt="a" src="http://example.org/a.png">',
+        '<pre class="mermaid"><code>flowchart LR</code></pre>',
+    ],
+)
+def test_pages_load_nothing_from_elsewhere(elsewhere: str) -> None:
+    page = '<link rel="canonical" href="https://example.org/"><script src="../a.js"></script><a href="https://a">a</a>'
+    assert docs_hooks.on_post_page(page) == page
+    with pytest.raises(ValueError, match="loads from elsewhere"):
+        docs_hooks.on_post_page(page + elsewhere)
