@@ -207,9 +207,10 @@ def test_the_report_tells_what_classes_cover_on_the_ground(
 ) -> None:
     """After stage=predict: of the test scenes, and of the scene that was mapped."""
     monkeypatch.chdir(finished)
-    overrides = tiny("report")
+    shutil.copytree(RUN, "mapped")
+    overrides = [*tiny("report"), "run_dir=mapped"]
     run_stages(compose_config(overrides), overrides)
-    page = (RUN / "report/report.html").read_text()
+    page = Path("mapped/report/report.html").read_text()
     tables = [
         re.findall(r"<t[hd][^>]*>([^<]*(?:<wbr>[^<]*)*)</t[hd]>", part)
         for part in page.split("Areas in ")[1:]
@@ -338,7 +339,7 @@ def artefacts(folder: Path) -> dict[str, bytes]:
         str(path.relative_to(folder)): b"" if path.name in timed else path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-        and not {"half", "logs", "predict", "reproduced"} & set(path.parts)
+        and not {"half", "logs", "mapped", "predict", "reproduced"} & set(path.parts)
         and not path.name.startswith((".", "output"))
     }
 

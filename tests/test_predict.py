@@ -57,6 +57,7 @@ def test_a_map_is_what_the_network_says(run_here: Run, tmp_path: Path) -> None:
     assert files == {
         "city.tif",
         "city.tif.aux.xml",
+        "city.qml",
         "city.gpkg",
         "city_areas.csv",
         "files.csv",
