@@ -24,6 +24,7 @@ from ome.stages.all import run_stages
 from ome.stages.manifest import Manifest
 from ome.stages.predict import read_card
 from ome.stages.pseudo import mask_path
+from ome.stages.reporting.covered import mapped_areas
 from ome.stages.reporting.provenance import describe_inputs
 from ome.stages.reproduce import compare_folders
 from ome.stages.trained import CARD, SegmenterCard
@@ -215,9 +216,8 @@ def test_the_report_tells_what_classes_cover_on_the_ground(
         re.findall(r"<t[hd][^>]*>([^<]*(?:<wbr>[^<]*)*)</t[hd]>", part)
         for part in page.split("Areas in ")[1:]
     ]
-    reference = SceneReader(SceneIndex.read(Path("scenes/synthetic_rgb_full"))).mask(
-        Tile("2_13", 0, 0, 256, 256)
-    )
+    reader = SceneReader(SceneIndex.read(Path("scenes/synthetic_rgb_full")))
+    reference = reader.mask(Tile("2_13", 0, 0, 256, 256))
     maps = [
         read_class_map(RUN / f"{folder}/predictions/2_13.tif") for folder in ("refine/round_1", "seg/full")
     ]
@@ -229,6 +229,9 @@ def test_the_report_tells_what_classes_cover_on_the_ground(
             # A pixel of the town is a quarter of a metre wide, but for UTM's scale.
             for area, classes in zip(told if len(shown) > 1 else told[2:], shown, strict=True):
                 assert area == pytest.approx((classes == index).sum() / 16, rel=1e-3, abs=1)
+    without_bound = mapped_areas({"weak": RUN / "seg/weak", "full": Path("nowhere")}, reader)
+    assert without_bound is not None
+    assert without_bound["table"]["header"] == ["class", "weak", "reference"]
 
 
 def test_a_run_can_be_reproduced_to_the_byte(

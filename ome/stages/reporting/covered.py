@@ -30,9 +30,15 @@ def mapped_areas(folders: Mapping[str, Path], reader: SceneReader) -> dict[str, 
         Title, note and table; None where no scene with a reference system is mapped.
     """
     names = list(reader.index.palette.names)
+    every = mapped_scenes(reader.index)
+    folders = {
+        title: folder
+        for title, folder in folders.items()
+        if any(map_path(folder, scene).exists() for scene in every)
+    }
     scenes = [
         scene
-        for scene in mapped_scenes(reader.index)
+        for scene in every
         if all(map_path(folder, scene).exists() for folder in folders.values())
         and _areas(reader, scene).unit == "m2"
     ]
