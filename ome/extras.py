@@ -24,15 +24,17 @@ def missing_modules(extra: str) -> Sequence[str]:
     return [name for name in EXTRAS[extra] if find_spec(name) is None]
 
 
-def require(extra: str, what: str) -> None:
+def require(extra: str, what: str, otherwise: str = "") -> None:
     """Makes sure of an extra before long work begins.
 
     Args:
         extra: Its name.
         what: What needs it, for the error.
+        otherwise: What can be done without it, where there is something.
 
     Raises:
         UserError: Part of it is not installed.
     """
     if missing := missing_modules(extra):
-        raise UserError(f'{what} needs {" and ".join(missing)}: pip install "ome[{extra}]"')
+        way_out = f", or {otherwise}" if otherwise else ""
+        raise UserError(f'{what} needs {" and ".join(missing)}: pip install "ome[{extra}]"{way_out}')

@@ -28,8 +28,9 @@ from ome.networks.seam import SeamNetwork
 from ome.pseudo.crf import CrfParameters, DenseCrf
 from ome.pseudo.fusion import fuse_cams
 from ome.pseudo.uncertainty import pseudo_label
-from ome.scoring.confusion import Scores, confusion_matrix
+from ome.scoring.confusion import confusion_matrix
 from ome.scoring.cooccurrence import cooccurrence
+from ome.scoring.scores import Scores
 from ome.training.schedule import poly_lr
 from ome.training.seam_losses import min_pool_loss, multilabel_loss, seam_loss
 

@@ -28,6 +28,13 @@ GROUPS = (
 )
 """Configuration groups in the order of the page; others follow."""
 
+_ELSEWHERE = re.compile(
+    r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//[^>]*>"""
+    r"""|<link\b(?=[^>]*stylesheet)[^>]*\bhref=["']?(?:https?:)?//[^>]*>"""
+    # The theme fetches the script that draws these.
+    r"""|<pre class=["']?mermaid[^>]*>"""
+)
+
 
 class Setting(NamedTuple):
     """A key of a YAML file.
@@ -53,6 +60,17 @@ def on_page_markdown(markdown: str, **_others: Any) -> str:  # noqa: ANN401 - fi
     )
     # Within a span, because an unknown element at the start of a line would become a paragraph of its own.
     return re.sub(r"\$`(.+?)`\$", lambda found: f"<span>{convert(found[1])}</span>", markdown)
+
+
+def on_post_page(output: str, **_others: Any) -> str:  # noqa: ANN401 - fixed by mkdocs
+    """Refuses a page that would load anything from another host.
+
+    Raises:
+        ValueError: It would.
+    """
+    if found := _ELSEWHERE.search(output):
+        raise ValueError(f"a page of the documentation loads from elsewhere: {found[0]}")
+    return output
 
 
 def file_header(path: Path) -> str:

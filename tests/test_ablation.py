@@ -16,11 +16,12 @@ from ome.pseudo.variants import mask_variants
 from ome.scoring.ablation_figures import bars_figure, calibration_figure, thresholds_figure
 from ome.scoring.confusion import confusion_matrix
 from ome.scoring.thresholds import ThresholdCurves, threshold_counts
-from ome.stages.all import STAGES, run_stages, selected_stages
+from ome.stages.all import run_stages, selected_stages
 from ome.stages.pseudo import mask_path
+from ome.stages.registry import STAGES
 from ome.stages.reporting.judging import judge_pseudo_masks, weight_errors
 from ome.stages.scored import read_rows
-from ome.stages.settings import settings_of
+from ome.stages.selected import settings_of
 from tests.conftest import compose_config, tiny
 from tests.test_uncertainty import SwapsLast
 

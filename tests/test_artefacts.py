@@ -10,6 +10,7 @@ from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.files import read_csv, save_atomically, write_csv
 from ome.progress import track
+from ome.stages.listing import damaged, write_listing
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
@@ -66,3 +67,17 @@ def test_damaged_cams_are_named(tmp_path: Path, keep: float) -> None:
 def test_progress_in_a_log_says_how_far_how_fast_and_how_long(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(track(range(3), "tiles", 3)) == [0, 1, 2]
     assert "tiles: 3/3" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verify", [False, True])
+def test_what_viewers_write_beside_a_map_does_not_damage_it(tmp_path: Path, verify: bool) -> None:
+    for name in ("city.tif", "city.tif.aux.xml", "city.qml"):
+        (tmp_path / name).write_text("as written")
+    files = write_listing(tmp_path)
+    for name in ("city.tif.aux.xml", "city.qml", "city_confidence.tif.aux.xml"):
+        (tmp_path / name).write_text("with statistics, or a style of the user's own")
+    assert damaged(tmp_path, files, verify=verify) == []
+    (tmp_path / "city.qml").unlink()
+    assert damaged(tmp_path, files, verify=verify) == ["city.qml"]
+    (tmp_path / "city.tif").write_text("cut")
+    assert damaged(tmp_path, files, verify=verify) == ["city.tif", "city.qml"]

@@ -22,7 +22,7 @@ from ome.pseudo.fusion import fuse_cams
 from ome.stages.classifying import CamPredictor, build_classifier, members
 from ome.stages.labels import read_tag_table
 from ome.stages.manifest import Manifest
-from ome.stages.settings import scene_reader
+from ome.stages.selected import scene_reader
 from ome.training.seam import SeamClassifier
 from tests.conftest import compose_config, tiny
 from tests.test_networks import TinyBackbone

@@ -1,10 +1,19 @@
 """What a person sees who types something wrong: one line, exit status 1, and nothing left behind."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import forked, run_process
+from tests.conftest import forked, run_process, tiny
+
+WITHOUT_TORCH = """
+import sys
+sys.modules["torch"] = None  # whoever imports it now fails
+from ome.run import main
+main()
+"""
 
 
 @pytest.mark.parametrize(
@@ -35,3 +44,13 @@ def test_help_names_stages_and_choices(tmp_path: Path) -> None:
         "dataset: custom, deepglobe, landcoverai, potsdam",
     ):
         assert word in done.stdout
+
+
+def test_scenes_and_tags_do_not_wait_for_torch(tmp_path: Path) -> None:
+    """Nor does the answer that nothing is to be done."""
+    for _ in range(2):
+        command = [sys.executable, "-c", WITHOUT_TORCH, *tiny("all"), "stage.until=labels"]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    assert done.stdout.count("up to date") == 2
+    assert (tmp_path / "runs/synthetic_resnet18/labels/tags.csv").exists()

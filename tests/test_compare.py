@@ -10,7 +10,7 @@ import pytest
 
 from ome.errors import UserError
 from ome.files import read_csv
-from ome.scoring.confusion import Scores
+from ome.scoring.scores import Scores
 from ome.scoring.spread import distinguishing_keys, flatten, spread
 from ome.stages.manifest import Manifest
 from ome.stages.scored import Row, write_rows

@@ -11,7 +11,9 @@ import torch
 from torch.distributed import destroy_process_group, init_process_group
 from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_jaccard_index
 
-from ome.scoring.confusion import ConfusionMetric, Scores, confusion_matrix
+from ome.scoring.confusion import confusion_matrix
+from ome.scoring.confusion_metric import ConfusionMetric
+from ome.scoring.scores import Scores
 
 GOLDEN = Path(__file__).parent / "golden" / "metrics.npz"
 SCORE_NAMES = ("iou", "precision", "recall", "f1", "miou", "mf1", "oa", "kappa", "fwiou")

@@ -23,6 +23,7 @@ from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.stages.manifest import Manifest
 from ome.stages.scored import read_rows
+from ome.stages.suggest import says_the_same
 from tests.conftest import TINY, compose_config, tiny
 
 Run = Callable[..., DictConfig]
@@ -82,7 +83,7 @@ def test_photographs_of_different_sizes_with_tags_alone_reach_the_report(
     assert capsys.readouterr().out.count("up to date") == 7
     with pytest.raises(UserError, match=r"nothing to train the upper bound on; use stage.targets=\[weak\]"):
         run_here(*custom("seg", "stage.targets=[full]"))
-    check_suggestions(run_here)
+    check_suggestions(run_here, capsys)
     # Other tags do not touch the images.
     table = tmp_path / "tags.csv"
     table.write_text(table.read_text().replace("0.jpg,field", "0.jpg,water"))
@@ -92,9 +93,10 @@ def test_photographs_of_different_sizes_with_tags_alone_reach_the_report(
     assert "done labels" in output
 
 
-def check_suggestions(run_here: Run) -> None:
+def check_suggestions(run_here: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Of every image, tagged or not: the sigmoid of the classifier's mean response."""
     run_here(*custom("suggest"))
+    told = capsys.readouterr().out
     found = read_suggestions(RUN / "suggest/suggestions.csv")
     assert {tile.name[:7]: (tile.height, tile.width) for tile in found} == {
         f"photo {number}": size for number, size in enumerate(SIZES)
@@ -112,6 +114,15 @@ def check_suggestions(run_here: Run) -> None:
         bits = -(xlogy(expected, expected) + xlogy(1 - expected, 1 - expected)) / np.log(2)
         # Near 0 and 1 a thousandth more, from another reader of JPEG, is a hundredth of a bit.
         assert uncertainty == pytest.approx(bits.mean(), abs=1e-2)
+    spread = np.ptp([list(one.probabilities.values()) for one in found.values()], axis=0).max()
+    assert ("says the same of every image" in told) == (spread < 0.005)
+
+
+def test_a_classifier_that_tells_nothing_apart_is_noticed() -> None:
+    one = np.array([0.4, 0.3999, 0.01])
+    assert says_the_same(np.stack([one, one + 1e-4, one - 1e-3]))
+    assert not says_the_same(np.stack([one, one, one + np.array([0, 0.01, 0])]))
+    assert not says_the_same(one[None])
 
 
 def test_four_bands_of_sixteen_bits_with_masks_are_learnt_and_scored(run_here: Run, tmp_path: Path) -> None:

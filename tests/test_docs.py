@@ -16,6 +16,7 @@ from ome.errors import UserError
 from ome.files import read_csv
 from ome.geo.raster import read_png
 from ome.stages import all as story
+from ome.stages.registry import SIDE_STAGES, Stages
 from ome.stages.stage import stage_folder
 
 ROOT = Path(__file__).parents[1]
@@ -70,8 +71,8 @@ def test_the_examples_of_extending_run(tmp_path: Path, monkeypatch: pytest.Monke
     (code,) = blocks("extend.md", "python")
     coverage = types.ModuleType("coverage")
     exec(code, coverage.__dict__)  # noqa: S102 - the page's own example
-    monkeypatch.setitem(story.STAGES, "coverage", coverage.STAGE)
-    monkeypatch.setitem(story._EVERY, "coverage", coverage.STAGE)
+    monkeypatch.setitem(sys.modules, "ome.stages.coverage", coverage)
+    monkeypatch.setattr(story, "SIDE_STAGES", Stages(*SIDE_STAGES, "coverage"))
 
     with initialize_config_module("ome.conf", version_base="1.3"):
         shared = [
@@ -141,3 +142,19 @@ def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in (ROOT / "docs").glob("*.md"):
         assert f": {page.name}" in navigation
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        '<script src="https://example.org/a.js"></script>',
+        "<link rel=stylesheet href=//example.org/a.css>",
+        '<img alt="a" src="http://example.org/a.png">',
+        '<pre class="mermaid"><code>flowchart LR</code></pre>',
+    ],
+)
+def test_pages_load_nothing_from_elsewhere(elsewhere: str) -> None:
+    page = '<link rel="canonical" href="https://example.org/"><script src="../a.js"></script><a href="https://a">a</a>'
+    assert docs_hooks.on_post_page(page) == page
+    with pytest.raises(ValueError, match="loads from elsewhere"):
+        docs_hooks.on_post_page(page + elsewhere)

@@ -14,10 +14,10 @@ from ome.errors import UserError
 from ome.files import read_csv
 from ome.networks.backbones import build_backbone
 from ome.networks.segmenters import build_segmenter
-from ome.stages.all import STAGES
 from ome.stages.manifest import Manifest
+from ome.stages.registry import STAGES
 from ome.stages.scored import read_rows
-from ome.stages.settings import settings_of
+from ome.stages.selected import settings_of
 from ome.training.fit import load_network
 from tests.conftest import compose_config, tiny
 

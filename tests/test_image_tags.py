@@ -115,7 +115,7 @@ def test_without_the_library_the_line_says_what_to_install(
     path = workbook(tmp_path, [["image", "tree"], ["a", 1]])
     monkeypatch.setitem(sys.modules, "openpyxl", None)
     with pytest.raises(
-        UserError, match=r'tags.xlsx is a spreadsheet: pip install "ome\[spreadsheet\]", or save'
+        UserError, match=r'tags.xlsx needs openpyxl: pip install "ome\[spreadsheet\]", or save it as CSV'
     ):
         outline(path)
 

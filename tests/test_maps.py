@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pytest
@@ -117,7 +118,18 @@ def test_viewers_see_classes_and_open_it_at_once(tmp_path: Path) -> None:
     rasterio.shutil.copy(tmp_path / "map/city.tif", tmp_path / "read.vrt", driver="VRT")
     for name in CLASSES:
         assert f"<Category>{name}</Category>" in (tmp_path / "read.vrt").read_text()
-    left = {"city.tif", "city.tif.aux.xml", "city_areas.csv", "city_confidence.tif", "city_probabilities.tif"}
+    legend = ET.parse(tmp_path / "map/city.qml").getroot()  # noqa: S314 - written here
+    assert legend.tag == "qgis"
+    assert legend.find("pipe/rasterrenderer").attrib.items() >= {"type": "paletted", "band": "1"}.items()
+    entries = [entry.attrib for entry in legend.iter("paletteEntry")]
+    assert [(entry["value"], entry["label"]) for entry in entries] == [
+        ("0", "road"),
+        ("1", "tree"),
+        ("2", "water"),
+    ]
+    assert [tuple(bytes.fromhex(entry["color"][1:])) for entry in entries] == list(CLASSES.values())
+    left = {"city.tif", "city.tif.aux.xml", "city.qml", "city_areas.csv"}
+    left |= {"city_confidence.tif", "city_probabilities.tif"}
     assert {path.name for path in (tmp_path / "map").iterdir()} == left
 
 

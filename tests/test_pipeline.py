@@ -17,12 +17,14 @@ from torch import Tensor
 
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
+from ome.data.tiles import Tile
 from ome.files import read_csv
 from ome.geo.raster import read_class_map, read_png
 from ome.stages.all import run_stages
 from ome.stages.manifest import Manifest
 from ome.stages.predict import read_card
 from ome.stages.pseudo import mask_path
+from ome.stages.reporting.covered import mapped_areas
 from ome.stages.reporting.provenance import describe_inputs
 from ome.stages.reproduce import compare_folders
 from ome.stages.trained import CARD, SegmenterCard
@@ -174,6 +176,14 @@ def test_predictions_keep_the_scene_grid(finished: Path) -> None:
         assert read_class_map(path).max() <= 4
 
 
+def test_a_second_run_finds_nothing_to_do(finished: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (finished / RUN).glob("*/manifest.json")}
+    status, printed = forked(finished, *tiny())
+    assert status == 0, printed
+    assert printed.count("up to date") == 7
+    assert before == {path: path.stat().st_mtime_ns for path in (finished / RUN).glob("*/manifest.json")}
+
+
 def test_any_scene_can_be_mapped(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the latest segmenter, also of a run from before there were cards; the test scene as `seg` does."""
     monkeypatch.chdir(finished)
@@ -193,12 +203,35 @@ def test_any_scene_can_be_mapped(finished: Path, monkeypatch: pytest.MonkeyPatch
     assert card.pixel_size == pytest.approx(0.25, rel=1e-3)
 
 
-def test_a_second_run_finds_nothing_to_do(finished: Path) -> None:
-    before = {path: path.stat().st_mtime_ns for path in (finished / RUN).glob("*/manifest.json")}
-    status, printed = forked(finished, *tiny())
-    assert status == 0, printed
-    assert printed.count("up to date") == 7
-    assert before == {path: path.stat().st_mtime_ns for path in (finished / RUN).glob("*/manifest.json")}
+def test_the_report_tells_what_classes_cover_on_the_ground(
+    finished: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After stage=predict: of the test scenes, and of the scene that was mapped."""
+    monkeypatch.chdir(finished)
+    shutil.copytree(RUN, "mapped")
+    overrides = [*tiny("report"), "run_dir=mapped"]
+    run_stages(compose_config(overrides), overrides)
+    page = Path("mapped/report/report.html").read_text()
+    tables = [
+        re.findall(r"<t[hd][^>]*>([^<]*(?:<wbr>[^<]*)*)</t[hd]>", part)
+        for part in page.split("Areas in ")[1:]
+    ]
+    reader = SceneReader(SceneIndex.read(Path("scenes/synthetic_rgb_full")))
+    reference = reader.mask(Tile("2_13", 0, 0, 256, 256))
+    maps = [
+        read_class_map(RUN / f"{folder}/predictions/2_13.tif") for folder in ("refine/round_1", "seg/full")
+    ]
+    mapped = read_class_map(RUN / "predict/2_13/2_13.tif")
+    for index, name in enumerate(["impervious_surface", "building", "low_vegetation", "tree", "car"]):
+        for cells, shown in ((tables[0], [*maps, reference]), (tables[1], [mapped])):
+            first = [cell.replace("<wbr>", "") for cell in cells].index(name)
+            told = [float(cell.replace(",", "")) for cell in cells[first + 1 : first + 4]]
+            # A pixel of the town is a quarter of a metre wide, but for UTM's scale.
+            for area, classes in zip(told if len(shown) > 1 else told[2:], shown, strict=True):
+                assert area == pytest.approx((classes == index).sum() / 16, rel=1e-3, abs=1)
+    without_bound = mapped_areas({"weak": RUN / "seg/weak", "full": Path("nowhere")}, reader)
+    assert without_bound is not None
+    assert without_bound["table"]["header"] == ["class", "weak", "reference"]
 
 
 def test_a_run_can_be_reproduced_to_the_byte(
@@ -320,14 +353,18 @@ def terminate_at_step(wanted: int) -> None:
     SeamClassifier.training_step = terminating  # type: ignore[assignment,method-assign]
 
 
-def artefacts(folder: Path) -> dict[str, bytes]:
-    """Every file that `stage=all` leaves but for logs, and manifests and reports, which tell the time."""
+OTHERS = ("half", "killed", "whole", "mapped", "predict", "reproduced")
+"""Folders that other tests leave beside and in the finished run."""
+
+
+def artefacts(folder: Path, *others: str) -> dict[str, bytes]:
+    """Every file but for logs, other folders, and what is in manifests and reports, which tell the time."""
     timed = ("manifest.json", "report.html", "files.csv")
     return {
         str(path.relative_to(folder)): b"" if path.name in timed else path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-        and not {"half", "logs", "killed", "whole"} & set(path.relative_to(folder).parts)
+        and not {"logs", *others} & set(path.relative_to(folder).parts)
         and not path.name.startswith((".printed", "output"))
         and path.suffix != ".lock"
     }
@@ -352,7 +389,7 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Pat
     status, printed = forked(tmp_path, *tiny())
     assert status == 0, printed
     assert results(tmp_path) == results(finished)
-    made, expected = artefacts(tmp_path), artefacts(finished)
+    made, expected = artefacts(tmp_path, *OTHERS), artefacts(finished, *OTHERS)
     assert made.keys() == expected.keys()
     assert [name for name in made if made[name] != expected[name]] == []
 
@@ -397,7 +434,7 @@ def test_two_processes_leave_what_one_leaves(finished: Path, tmp_path: Path) -> 
     status, printed = forked(tmp_path, *overrides, "trainer=ddp_cpu")
     assert status == 0, printed
     assert printed.count("done ") == 7
-    made, expected = artefacts(tmp_path), artefacts(finished)
+    made, expected = artefacts(tmp_path, *OTHERS), artefacts(finished, *OTHERS)
     assert made.keys() == expected.keys()
     for stage in ("labels", "cam", "pseudo", "seg", "refine", "report"):
         manifests = [

@@ -1,6 +1,7 @@
 """Polygons found strip by strip are those of the whole map."""
 
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 import numpy as np
 import pyogrio
@@ -15,6 +16,7 @@ from ome.geo.polygons import Region, class_regions
 from ome.geo.vectors import write_regions
 
 PIXELS = Affine.identity()
+COLOURS = [(200, 0, 0), (0, 200, 0)]
 
 
 def speckled(height: int = 70, width: int = 55) -> np.ndarray:
@@ -71,8 +73,8 @@ def test_a_geopackage_of_them(tmp_path: Path) -> None:
     transform = from_origin(500000, 5800000, 0.5, 0.5)
     path, crs = tmp_path / "town.gpkg", CRS.from_epsg(32633)
     batches = [regions_of(classes, 16), []]
-    assert write_regions(path, batches, ["road", "tree"], crs, transform, 1.0, "m2") == 2
-    info, _, geometry, columns = pyogrio.raw.read(path)
+    assert write_regions(path, batches, ["road", "tree"], COLOURS, crs, transform, 1.0, "m2") == 2
+    info, _, geometry, columns = pyogrio.raw.read(path, layer="town")
     assert info["crs"] == "EPSG:32633"
     assert list(info["fields"]) == ["class", "area_m2", "confidence"]
     rows = dict(zip(columns[0], zip(shapely.from_wkb(geometry), *columns[1:], strict=True), strict=True))
@@ -82,6 +84,21 @@ def test_a_geopackage_of_them(tmp_path: Path) -> None:
     assert shapely.box(500002.5, 5800000 - 10, 500007.5, 5800000 - 5).equals(
         shapely.Polygon(road.interiors[0])
     )
+    # The table in which QGIS looks for a layer's style.
+    meta, _, _, stored = pyogrio.raw.read(path, layer="layer_styles", read_geometry=False)
+    style = dict(zip(meta["fields"], (values[0] for values in stored), strict=True))
+    assert (style["f_table_name"], style["f_geometry_column"], style["useAsDefault"]) == (
+        "town",
+        "geom",
+        True,
+    )
+    root = ET.fromstring(style["styleQML"])  # noqa: S314 - written here
+    filled = {
+        symbol.get("name"): symbol.find("layer/prop[@k='color']").get("v") for symbol in root.iter("symbol")
+    }
+    shown = {entry.get("value"): filled[entry.get("symbol")] for entry in root.iter("category")}
+    assert shown == {"road": "200,0,0,255", "tree": "0,200,0,255"}
+    assert root.find("renderer-v2").get("attr") == "class"
 
 
 def test_simpler_outlines_stay_near() -> None:
@@ -95,5 +112,7 @@ def test_simpler_outlines_stay_near() -> None:
 
 def test_an_empty_map_is_an_empty_layer(tmp_path: Path) -> None:
     batches = [regions_of(np.full((5, 5), 255, np.uint8), 2)]
-    assert write_regions(tmp_path / "none.gpkg", batches, ["a"], None, PIXELS, 1.0, "pixels") == 0
-    assert pyogrio.read_info(tmp_path / "none.gpkg")["features"] == 0
+    assert (
+        write_regions(tmp_path / "none.gpkg", batches, ["a"], COLOURS[:1], None, PIXELS, 1.0, "pixels") == 0
+    )
+    assert pyogrio.read_info(tmp_path / "none.gpkg", layer="none")["features"] == 0

@@ -19,8 +19,8 @@ from ome.data.transforms import to_tensor
 from ome.errors import UserError
 from ome.networks.exchange import largest_difference, load_onnx, load_program, save_program, trace
 from ome.networks.segmenters import Segmenter
-from ome.stages.all import STAGES
 from ome.stages.manifest import Manifest
+from ome.stages.registry import STAGES
 from ome.stages.trained import SegmenterCard, network_folder, stage_of_network
 from tests.test_maps import random_scene, write
 from tests.trained_runs import CARD as TRAINED
@@ -65,6 +65,7 @@ def test_a_map_is_what_the_network_says(run_here: Run, tmp_path: Path) -> None:
     assert files == {
         "city.tif",
         "city.tif.aux.xml",
+        "city.qml",
         "city.gpkg",
         "city_areas.csv",
         "files.csv",

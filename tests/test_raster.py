@@ -5,7 +5,7 @@ import pytest
 import rasterio
 from PIL import Image
 from rasterio.crs import CRS
-from rasterio.transform import from_origin
+from rasterio.transform import Affine, from_origin
 
 from ome.errors import UserError
 from ome.geo.raster import (
@@ -14,7 +14,6 @@ from ome.geo.raster import (
     read_class_map,
     read_grid,
     read_png,
-    write_class_map,
     write_grey_png,
     write_palette_png,
 )
@@ -25,6 +24,13 @@ PALETTE = [value for colour in COLOURS for value in colour] + [0] * (768 - 9)
 CRS_TEXT, TRANSFORM = "EPSG:25833", from_origin(366676.4, 5807512.7, 0.05, 0.05)
 
 
+def write_class_map(
+    path: Path, mask: np.ndarray, crs: CRS | None = None, transform: Affine | None = None
+) -> None:
+    with open_class_map(path, mask.shape, NAMES, COLOURS, crs=crs, transform=transform) as writer:
+        writer.write(0, mask)
+
+
 def random_mask(height: int = 300, width: int = 275) -> np.ndarray:
     mask = np.random.default_rng(0).integers(0, 3, (height, width)).astype(np.uint8)
     mask[:10] = 255
@@ -33,7 +39,7 @@ def random_mask(height: int = 300, width: int = 275) -> np.ndarray:
 
 def test_a_class_map_keeps_classes_colours_names_and_place(tmp_path: Path) -> None:
     path, mask = tmp_path / "maps" / "scene.tif", random_mask()
-    write_class_map(path, mask, NAMES, COLOURS, CRS.from_string(CRS_TEXT), TRANSFORM)
+    write_class_map(path, mask, CRS.from_string(CRS_TEXT), TRANSFORM)
     with rasterio.open(path) as dataset:
         np.testing.assert_array_equal(dataset.read(1), mask)
         assert dataset.crs.to_epsg() == 25833
@@ -105,7 +111,7 @@ def test_images_that_cannot_be_used_are_named_with_a_way_out(tmp_path: Path) -> 
 
 def test_a_damaged_map_is_named(tmp_path: Path) -> None:
     path = tmp_path / "map.tif"
-    write_class_map(path, random_mask(900, 900), NAMES, COLOURS, None, None)
+    write_class_map(path, random_mask(900, 900))
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match=r"map\.tif is damaged at rows 0\.\.899"):
         read_class_map(path)
@@ -148,6 +154,6 @@ def test_pngs_that_are_no_masks_are_named(tmp_path: Path) -> None:
 def test_the_same_mask_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_palette_png(tmp_path / f"{name}.png", random_mask(), PALETTE)
-        write_class_map(tmp_path / f"{name}.tif", random_mask(), NAMES, COLOURS, None, None)
+        write_class_map(tmp_path / f"{name}.tif", random_mask())
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
     assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()

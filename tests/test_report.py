@@ -123,7 +123,14 @@ def test_errors_by_weight_are_told_in_words() -> None:
 def content(**given: Any) -> dict[str, Any]:  # noqa: ANN401
     """What the template names, with as little as can be there."""
     empty = {"facts": {}, "scores": None, "scored_on": "", "cards": {}, "class_bars": {}, "confusions": []}
-    empty |= {"tags": [], "legend": [], "exhibits": {"tiles": []}, "uncertainty": None, "worst": []}
+    empty |= {
+        "tags": [],
+        "legend": [],
+        "exhibits": {"tiles": []},
+        "areas": [],
+        "uncertainty": None,
+        "worst": [],
+    }
     empty |= {
         "ablation": None,
         "trainings": {},

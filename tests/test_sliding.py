@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from ome.geo import sliding
 from ome.geo.sliding import blending_window, predict_windows, window_starts
 from ome.networks.views import flip_and_scale
 
@@ -68,6 +69,19 @@ def test_stride_equal_to_size_is_plain_tiling() -> None:
         for column in range(0, 64, 16):
             here = slice(row, row + 16), slice(column, column + 16)
             np.testing.assert_allclose(result[:, *here], position_dependent(SCENE[here][None])[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [16, 53])
+def test_going_on_at_any_row_gives_the_same_to_the_bit(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sliding, "ROWS", 3)
+    options = {"size": size, "stride": 7, "batch": 2}
+    whole = list(predict_windows(read, 53, 71, position_dependent, 3, **options))
+    assert max(block.probabilities.shape[1] for block in whole) == 3
+    for number, block in enumerate(whole):
+        rest = list(predict_windows(read, 53, 71, position_dependent, 3, first_row=block.row, **options))
+        assert [one.row for one in rest] == [one.row for one in whole[number:]]
+        for one, other in zip(rest, whole[number:], strict=True):
+            np.testing.assert_array_equal(one.probabilities, other.probabilities)
 
 
 @pytest.mark.parametrize(("height", "width"), [(10, 71), (53, 1), (3, 4), (1, 1)])

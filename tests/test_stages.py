@@ -12,11 +12,11 @@ from omegaconf import DictConfig
 
 from ome.errors import UserError
 from ome.geo.raster import read_png
-from ome.stages.all import STAGES
 from ome.stages.manifest import Manifest
 from ome.stages.refine import among_tags
+from ome.stages.registry import STAGES
 from ome.stages.scored import read_rows
-from ome.stages.settings import settings_of
+from ome.stages.selected import settings_of
 from ome.stages.stage import Stage, Work, execute
 from tests.conftest import TINY, compose_config, tiny
 

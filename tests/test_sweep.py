@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.run import run
-from ome.scoring.confusion import Scores
+from ome.scoring.scores import Scores
 from ome.stages.all import objective
 from ome.stages.lookup import inherited_runs
 from ome.stages.manifest import Manifest

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from ome.errors import UserError
 from ome.files import write_csv
-from ome.scoring.confusion import Scores
+from ome.scoring.scores import Scores
 from ome.scoring.tables import csv_table, markdown_table, miou_ratio, score_table
 
 NAMES = ("impervious surface", "car", "water")

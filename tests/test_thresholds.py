@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from ome.scoring.calibration import calibration_table, error_counts, error_rates
-from ome.scoring.confusion import Scores, confusion_matrix
+from ome.scoring.confusion import confusion_matrix
+from ome.scoring.scores import Scores
 from ome.scoring.thresholds import THRESHOLDS, ThresholdCurves, threshold_counts, threshold_table
 
 NAMES = ("building", "tree", "car", "water")  # water is nowhere

@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 from zipfile import BadZipFile
 
 from ome.errors import UserError
+from ome.extras import require
 
 SPREADSHEETS: Final = (".xlsx", ".xlsm")
 """Suffixes of what openpyxl reads; everything else is taken for CSV."""
@@ -55,12 +56,9 @@ def _csv(path: Path) -> Sheet:
 
 
 def _workbook(path: Path) -> Sheet:
-    try:
-        import openpyxl  # noqa: PLC0415 - optional
-    except ImportError as error:
-        raise UserError(
-            f'{path} is a spreadsheet: pip install "ome[spreadsheet]", or save it as CSV'
-        ) from error
+    require("spreadsheet", f"the spreadsheet {path}", "save it as CSV")
+    import openpyxl  # noqa: PLC0415 - part of an extra
+
     try:
         workbook = openpyxl.load_workbook(path, read_only=True, data_only=True)
         lines = [[_text(cell) for cell in row] for row in workbook.worksheets[0].iter_rows(values_only=True)]

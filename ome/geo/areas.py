@@ -1,6 +1,7 @@
 """True ground areas of a raster's pixels, whatever its coordinate reference system."""
 
 import math
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -13,6 +14,9 @@ Floats = NDArray[np.float64]
 
 CELL: Final = 32
 """Side in pixels of the squares whose pixels are taken to be of one size."""
+
+STRIP: Final = 256
+"""Rows whose areas are added up at a time."""
 
 LONGITUDE_LATITUDE: Final = CRS.from_epsg(4326)
 
@@ -60,6 +64,23 @@ class PixelAreas:
         per_pixel = _quadrangles(east, north) / np.outer(np.diff(ys), np.diff(xs))
         columns = np.repeat(per_pixel, np.diff(xs), axis=1)
         return np.repeat(columns, np.diff(ys), axis=0)[row - first * CELL :][:height]
+
+    def by_class(self, read: Callable[[int, int], NDArray[np.uint8]]) -> tuple[NDArray[np.int64], Floats]:
+        """Adds up what each class of a map covers.
+
+        Args:
+            read: `read(row, height)` -> (height, W) uint8 class indices, or 255.
+
+        Returns:
+            Pixels of each index (256,), and their area in `unit` (256,).
+        """
+        pixels, covered = np.zeros(256, dtype=np.int64), np.zeros(256)
+        for row in range(0, self._height, STRIP):
+            height = min(STRIP, self._height - row)
+            classes = read(row, height).ravel()
+            pixels += np.bincount(classes, minlength=256)
+            covered += np.bincount(classes, self.rows(row, height).ravel(), minlength=256)
+        return pixels, covered
 
     def pixel_size(self) -> float | None:
         """Side in metres of a square as large as the pixel at the raster's centre; None without a system."""

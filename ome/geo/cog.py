@@ -13,6 +13,7 @@ from rasterio.transform import Affine
 
 from ome.files import atomic_path, write_text
 from ome.geo.raster import RGB
+from ome.geo.styles import raster_style
 from ome.ignore import IGNORE
 
 BLOCK: Final = 512
@@ -41,7 +42,7 @@ def write_class_cog(path: Path, flat: Path, grid: Grid, names: Sequence[str], co
 
     Colours are the band's colour table, 255 is nodata. The names stand in the file as the band's tags
     `CLASS_0`, `CLASS_1`, ..., and beside it, in `<path>.aux.xml`, as GDAL's category names, for which GeoTIFF
-    has no place and which QGIS takes for its legend.
+    has no place. QGIS takes its legend from a style beside the file, see `raster_style`.
 
     Args:
         path: The file to make.
@@ -65,6 +66,7 @@ def write_class_cog(path: Path, flat: Path, grid: Grid, names: Sequence[str], co
         ET.SubElement(categories, "Category").text = name
     ET.indent(side)
     write_text(path.with_name(f"{path.name}.aux.xml"), ET.tostring(side, encoding="unicode") + "\n")
+    write_text(path.with_suffix(".qml"), raster_style(names, colours) + "\n")
     _copy(path, flat, root, "MODE")
 
 

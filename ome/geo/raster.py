@@ -177,29 +177,6 @@ def open_class_map(
         check_written(temporary)
 
 
-def write_class_map(
-    path: Path,
-    mask: NDArray[np.uint8],
-    names: Sequence[str],
-    colours: Sequence[RGB],
-    crs: CRS | None,
-    transform: Affine | None,
-) -> None:
-    """Writes a whole class map; see `open_class_map`.
-
-    Args:
-        path: The file to make.
-        mask: (H, W) uint8 class indices or 255.
-        names: Class names in order of index.
-        colours: RGB of each class, 0..255.
-        crs: Coordinate reference system; None for none.
-        transform: Pixel to world coordinates; None for none.
-    """
-    height, width = mask.shape
-    with open_class_map(path, (height, width), names, colours, crs=crs, transform=transform) as writer:
-        writer.write(0, mask)
-
-
 def read_class_map(path: Path) -> NDArray[np.uint8]:
     """Reads a whole class map: (H, W) uint8 class indices or 255.
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ ReadWindow = Callable[[int, int, int, int], NDArray[np.uint8]]
 PredictBatch = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 """`predict((B, H, W, bands) uint8)` -> (B, C, H, W) float32 probabilities."""
 
+
+ROWS: Final = 64
+"""Rows that are given out at a time: with a float for each class, a strip of a wide scene is large."""
 
 IsEmpty = Callable[[int, int, int, int], bool]
 """`is_empty(row, column, height, width)` -> whether nothing was measured in that window."""
@@ -99,7 +103,7 @@ def predict_windows(
         is_empty: Windows for which it is true are not predicted.
 
     Yields:
-        Blocks of at most `size` rows, in order and without gaps or overlaps; probabilities are 0 where every
+        Blocks of at most `ROWS` rows, in order and without gaps or overlaps; probabilities are 0 where every
         window was empty.
 
     Raises:
@@ -126,13 +130,13 @@ def predict_windows(
             for column, values in zip(chunk, probabilities, strict=True):
                 band[:, :, column : column + size] += values * weight
                 weights[:, column : column + size] += weight
-        done = following - row
-        if row >= first_row:
+        for first in range(max(row, first_row), following, ROWS):
+            part = slice(first - row, min(first + ROWS, following) - row)
             # An empty window leaves 0 of 0.
-            total = np.maximum(weights[:done, :width], np.finfo(np.float32).tiny)
-            yield RowBlock(row, np.divide(band[:, :done, :width], total, dtype=np.float32))
+            total = np.maximum(weights[part, :width], np.finfo(np.float32).tiny)
+            yield RowBlock(first, np.divide(band[:, part, :width], total, dtype=np.float32))
         for plane in (*band, weights):
-            _shift_up(plane, done)
+            _shift_up(plane, following - row)
 
 
 def _checked(probabilities: NDArray[np.float32], expected: tuple[int, ...]) -> NDArray[np.float32]:

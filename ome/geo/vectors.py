@@ -1,8 +1,10 @@
 """Regions of a class map as a GeoPackage."""
 
+import datetime as dt
 import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from rasterio.crs import CRS
@@ -10,12 +12,18 @@ from rasterio.transform import Affine
 
 from ome.files import atomic_path
 from ome.geo.polygons import Region
+from ome.geo.raster import RGB
+from ome.geo.styles import region_style
+
+VERSION: Final = {"VERSION": "1.2"}
+"""Of the GeoPackage: newer ones say nothing more of polygons, and older GDALs warn of them."""
 
 
 def write_regions(
     path: Path,
     batches: Iterable[Sequence[Region]],
     names: Sequence[str],
+    colours: Sequence[RGB],
     crs: CRS | None,
     transform: Affine,
     tolerance: float,
@@ -27,6 +35,7 @@ def write_regions(
         path: The GeoPackage to make; its layer is called like it.
         batches: The regions; each batch is written before the next is taken.
         names: Class names in order of index.
+        colours: RGB of each class, 0..255: how QGIS shows them.
         crs: Coordinate reference system; None for none.
         transform: Pixel to world coordinates.
         tolerance: See `Region.outline`.
@@ -60,6 +69,40 @@ def write_regions(
                     geometry_type="Polygon",
                     crs=crs.to_wkt() if crs is not None else None,
                     append=number > 0,
+                    dataset_options=VERSION,
                 )
             count += len(batch)
+        _write_style(temporary, path.stem, region_style(names, colours, "class"))
     return count
+
+
+def _write_style(path: Path, layer: str, style: str) -> None:
+    """Adds the table in which QGIS looks for the style of a GeoPackage's layer."""
+    import pyogrio.raw  # noqa: PLC0415 - part of an extra
+
+    today = dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
+    values = {
+        "f_table_catalog": "",
+        "f_table_schema": "",
+        "f_table_name": layer,
+        "f_geometry_column": "geom",
+        "styleName": layer,
+        "styleQML": style,
+        "styleSLD": "",
+        "description": "",
+        "owner": "",
+        "ui": "",
+        "update_time": today,
+    }
+    columns = {name: np.array([value], dtype=object) for name, value in values.items()}
+    columns["useAsDefault"] = np.array([True])
+    pyogrio.raw.write(
+        path,
+        None,
+        list(columns.values()),
+        list(columns),
+        layer="layer_styles",
+        driver="GPKG",
+        geometry_type=None,
+        append=True,
+    )

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.errors import UserError
+from ome.extras import require
 from ome.pseudo.lattice import join, splat_blur_slice, symmetric_kernel
 from ome.pseudo.mean_field import EXP_RANGE, Flags, mean_field, pack, row_width, unpack, unpack_winners
 from ome.pseudo.simplices import Float
@@ -178,12 +179,9 @@ class ReferenceDenseCrf:
     """
 
     def __init__(self, image: NDArray[np.uint8], parameters: CrfParameters | None = None) -> None:
-        try:
-            import pydensecrf.densecrf  # noqa: PLC0415 - optional, needs a compiler to install
-        except ImportError as error:
-            raise UserError(
-                'the reference CRF needs pydensecrf: pip install "ome[reference]", or use the built-in CRF'
-            ) from error
+        require("reference", "crf.backend=pydensecrf", "take ours: crf.backend=lattice")
+        import pydensecrf.densecrf  # noqa: PLC0415 - part of an extra
+
         check_image(image)
         self._dense_crf = pydensecrf.densecrf.DenseCRF2D
         self._image = np.array(image, order="C")  # pydensecrf refuses read-only arrays

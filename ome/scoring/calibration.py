@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.ignore import IGNORE
-from ome.scoring.confusion import ratio
+from ome.scoring.scores import ratio
 from ome.scoring.tables import percent
 
 LEVELS = 256

@@ -1,14 +1,11 @@
-"""One confusion matrix over all pixels, and every segmentation score that derives from it."""
+"""One confusion matrix over all pixels."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torchmetrics import Metric
 
 from ome.ignore import IGNORE
 
@@ -70,159 +67,8 @@ def confusion_matrix(prediction: Labels, reference: Labels, num_classes: int) ->
     return matrix
 
 
-def mean_of_defined(values: NDArray[np.float64]) -> float:
-    """Mean of the values that are not nan; nan when all are."""
-    defined = values[~np.isnan(values)]
-    return float(defined.mean()) if defined.size else float("nan")
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """Scores of one confusion matrix, all in [0, 1] (kappa in [-1, 1]).
-
-    A score whose denominator is empty is nan, never 0, and is left out of the means. Precision divides by
-    what was predicted (column sums) and recall by what is there (row sums), also for a single class; some
-    published code has the two the wrong way round there.
-
-    Attributes:
-        matrix: (C, C) int64 pixel counts; rows are the reference, columns the prediction.
-        names: The C class names, in order of class index.
-    """
-
-    matrix: NDArray[np.int64]
-    names: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if self.matrix.shape != (len(self.names), len(self.names)):
-            raise ValueError(f"matrix {self.matrix.shape} does not fit {len(self.names)} class names")
-
-    @property
-    def iou(self) -> NDArray[np.float64]:
-        """Intersection over union, (C,); nan where a class is in neither reference nor prediction."""
-        return ratio(self._correct, self._reference + self._predicted - self._correct)
-
-    @property
-    def precision(self) -> NDArray[np.float64]:
-        """Share of the pixels predicted as a class that are of it, (C,); nan where none is predicted."""
-        return ratio(self._correct, self._predicted)
-
-    @property
-    def recall(self) -> NDArray[np.float64]:
-        """Share of the pixels of a class that are predicted as it, (C,); nan where the reference has none."""
-        return ratio(self._correct, self._reference)
-
-    @property
-    def f1(self) -> NDArray[np.float64]:
-        """Harmonic mean of precision and recall (Dice), (C,); nan where `iou` is."""
-        return ratio(2 * self._correct, self._reference + self._predicted)
-
-    @property
-    def miou(self) -> float:
-        """Mean of `iou` over the classes where it is defined."""
-        return mean_of_defined(self.iou)
-
-    @property
-    def mf1(self) -> float:
-        """Mean of `f1` over the classes where it is defined."""
-        return mean_of_defined(self.f1)
-
-    @property
-    def oa(self) -> float:
-        """Overall accuracy: the share of counted pixels that are right."""
-        return float(ratio(self._correct.sum(), self._total))
-
-    @property
-    def kappa(self) -> float:
-        """Cohen's kappa: accuracy beyond chance; nan where chance alone is always right."""
-        chance = ratio((self._reference * self._predicted).sum(), self._total**2)
-        return float(ratio(self.oa - chance, 1 - chance))
-
-    @property
-    def fwiou(self) -> float:
-        """IoU weighted by each class's share of the reference."""
-        present = self._reference > 0
-        return float(ratio((self._reference[present] * self.iou[present]).sum(), self._total))
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: names and matrix, and for readers without this package the scores (nan as null)."""
-        per_class = {"iou": self.iou, "precision": self.precision, "recall": self.recall, "f1": self.f1}
-        means = {"miou": self.miou, "mf1": self.mf1, "oa": self.oa, "kappa": self.kappa, "fwiou": self.fwiou}
-        return {
-            "names": list(self.names),
-            "matrix": self.matrix.tolist(),
-            **{key: _null_if_nan(value) for key, value in means.items()},
-            **{key: [_null_if_nan(float(value)) for value in values] for key, values in per_class.items()},
-        }
-
-    @classmethod
-    def from_dict(cls, value: Mapping[str, Any]) -> "Scores":
-        """Reads `to_dict`'s names and matrix; the scores follow from them."""
-        return cls(np.array(value["matrix"], dtype=np.int64), tuple(value["names"]))
-
-    @property
-    def _correct(self) -> NDArray[np.float64]:
-        return np.diag(self.matrix).astype(np.float64)
-
-    @property
-    def _reference(self) -> NDArray[np.float64]:
-        return np.asarray(self.matrix.sum(axis=1), dtype=np.float64)
-
-    @property
-    def _predicted(self) -> NDArray[np.float64]:
-        return np.asarray(self.matrix.sum(axis=0), dtype=np.float64)
-
-    @property
-    def _total(self) -> float:
-        return float(self.matrix.sum())
-
-
-class ConfusionMetric(Metric):
-    """Confusion matrix gathered over batches and, by summing counts, over processes.
-
-    The state is int64, so that no pixel is lost to rounding after 2^24 of them.
-
-    Args:
-        num_classes: C.
-        **kwargs: Passed to `torchmetrics.Metric`.
-    """
-
-    is_differentiable = False
-    higher_is_better = None
-    full_state_update = False
-    matrix: Tensor
-
-    def __init__(self, num_classes: int, **kwargs: Any) -> None:  # noqa: ANN401 - torchmetrics' own options
-        super().__init__(**kwargs)
-        self.num_classes = num_classes
-        zeros = torch.zeros((num_classes, num_classes), dtype=torch.int64)
-        self.add_state("matrix", default=zeros, dist_reduce_fx="sum")
-
-    def update(self, prediction: Tensor, reference: Tensor) -> None:
-        """Adds a batch; see `count_pixels`."""
-        self.matrix = self.matrix + count_pixels(prediction, reference, self.num_classes)
-
-    def compute(self) -> Tensor:
-        """The (C, C) int64 matrix of everything seen by all processes; rows are the reference."""
-        return self.matrix
-
-    def scores(self, names: Sequence[str]) -> Scores:
-        """The scores of everything seen by all processes; every process must call this."""
-        return Scores(self.compute().cpu().numpy(), tuple(names))
-
-
 def _tensor(labels: Labels) -> Tensor:
     if isinstance(labels, Tensor):
         return labels
     # A copy: torch accepts neither negative strides nor read-only arrays.
     return torch.from_numpy(np.array(labels, order="C"))
-
-
-def ratio(numerator: Any, denominator: Any) -> NDArray[np.float64]:  # noqa: ANN401 - scalars and arrays alike
-    """Quotient of arrays or scalars, float64; nan where the denominator is 0."""
-    with np.errstate(invalid="ignore", divide="ignore"):
-        quotient = np.asarray(numerator, dtype=np.float64) / np.asarray(denominator, dtype=np.float64)
-    return np.where(np.asarray(denominator) == 0, np.nan, quotient)
-
-
-def _null_if_nan(value: float) -> float | None:
-    return None if np.isnan(value) else value

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.functional.classification import binary_average_precision, binary_f1_score
 
-from ome.scoring.confusion import mean_of_defined
+from ome.scoring.scores import mean_of_defined
 
 
 @dataclass(frozen=True, eq=False)

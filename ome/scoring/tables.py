@@ -8,7 +8,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from ome.errors import UserError
-from ome.scoring.confusion import Scores
+from ome.scoring.scores import Scores
 
 MEANS: Final = ("mIoU", "mF1", "OA")
 """Scores over all classes; the IoU of each class follows them."""

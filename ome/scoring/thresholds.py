@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.ignore import IGNORE
-from ome.scoring.confusion import ratio
+from ome.scoring.scores import ratio
 from ome.scoring.tables import percent
 
 THRESHOLDS: Final = np.linspace(0, 1, 101, dtype=np.float32)

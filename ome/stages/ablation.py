@@ -22,8 +22,10 @@ from ome.scoring.figures import save_figure
 from ome.scoring.tables import MEANS, csv_table, percent
 from ome.scoring.thresholds import THRESHOLDS, ThresholdCurves, threshold_counts, threshold_table
 from ome.stages.labels import read_tag_table
-from ome.stages.scored import Row, TileScorer, write_rows
-from ome.stages.settings import crf_of, crf_threads, scene_reader
+from ome.stages.scored import Row, write_rows
+from ome.stages.scoring_tiles import TileScorer
+from ome.stages.selected import scene_reader
+from ome.stages.settings import crf_of, crf_threads
 from ome.stages.stacks import CHUNK, StacksOf, stacks_from
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import add_up, is_leader, share

@@ -25,8 +25,10 @@ from ome.pseudo.affinity_label import affinity_label
 from ome.pseudo.random_walk import walk_cams
 from ome.stages.fitting import train
 from ome.stages.labels import read_tag_table
-from ome.stages.scored import score_cams, write_rows
-from ome.stages.settings import augmentation, crf_of, crf_threads, hardware, poly_sgd, scene_reader
+from ome.stages.scored import write_rows
+from ome.stages.scoring_tiles import score_cams
+from ome.stages.selected import scene_reader
+from ome.stages.settings import augmentation, crf_of, crf_threads, hardware, poly_sgd
 from ome.stages.stacks import StacksOf, cam_source, stacks_from, work_on_tiles
 from ome.stages.stage import Stage, Work
 from ome.training.affinity import AffinityLearner

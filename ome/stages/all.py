@@ -6,39 +6,10 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ome.errors import UserError
-from ome.stages import (
-    ablation,
-    affinity,
-    cam,
-    compare,
-    export,
-    labels,
-    predict,
-    prepare,
-    pseudo,
-    refine,
-    report,
-    seg,
-    suggest,
-)
-from ome.stages.reproduce import reproduction_of
-from ome.stages.scored import read_rows
-from ome.stages.settings import settings_of
+from ome.stages.registry import SIDE_STAGES, STAGES
+from ome.stages.scored import TITLES, read_rows
+from ome.stages.selected import settings_of
 from ome.stages.stage import Stage, execute
-
-STAGES: dict[str, Stage] = {
-    module.STAGE.name: module.STAGE
-    for module in (prepare, labels, cam, affinity, pseudo, ablation, seg, refine, report)
-}
-"""Every stage, in the order of the story."""
-
-SIDE_STAGES: dict[str, Stage] = {
-    stage.name: stage
-    for stage in (predict.STAGE, export.STAGE, suggest.STAGE, compare.STAGE, reproduction_of(STAGES))
-}
-"""Stages that run only when they are named."""
-
-_EVERY = {**STAGES, **SIDE_STAGES}
 
 
 def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> float | None:
@@ -58,10 +29,12 @@ def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> float | Non
     made: dict[str, Path] = {}
     for name in names:
         own = settings_of(config, name, STAGES, overrides)
-        execute(_EVERY[name], own, force=config.force, verify=config.verify, made=made)
+        execute(_stage(name), own, force=config.force, verify=config.verify, made=made)
     last = names[-1]
     if last == "report":
-        report.show(config, made[last])
+        from ome.stages.report import show  # noqa: PLC0415 - it was imported for this stage alone
+
+        show(config, made[last])
     return objective(made[last])
 
 
@@ -71,13 +44,13 @@ def objective(folder: Path) -> float | None:
     That is, the mIoU of the CAMs, the pseudo masks or the segmenter of the last round, never that of the
     pixel-supervised upper bound.
     """
-    weak = [row for row in read_rows(folder) if row.name != seg.TITLES["full"]]
+    weak = [row for row in read_rows(folder) if row.name != TITLES["full"]]
     return weak[-1].scores.miou if weak else None
 
 
 def last_objective(config: DictConfig) -> float | None:
     """The `objective` of the last selected stage, where it lies in the run's own folder."""
-    return objective(_EVERY[selected_stages(config)[-1]].folder(config))
+    return objective(_stage(selected_stages(config)[-1]).folder(config))
 
 
 def selected_stages(config: DictConfig) -> list[str]:
@@ -91,9 +64,17 @@ def selected_stages(config: DictConfig) -> list[str]:
         last = config.stage.until
         if last not in STAGES:
             raise UserError(f"stage.until={last} is no stage: choose one of {', '.join(STAGES)}")
-        before = list(STAGES.values())[: list(STAGES).index(last)]
-        return [*(stage.name for stage in before if stage.wanted is None or stage.wanted(config)), last]
-    if selected in _EVERY:
+        before = list(STAGES)[: list(STAGES).index(last)]
+        return [*(name for name in before if _is_wanted(STAGES[name], config)), last]
+    if selected in STAGES or selected in SIDE_STAGES:
         return [selected]
-    known = ", ".join([*_EVERY, "all"])
+    known = ", ".join([*STAGES, *SIDE_STAGES, "all"])
     raise UserError(f"stage={selected} is no stage: choose one of {known}")
+
+
+def _stage(name: str) -> Stage:
+    return STAGES[name] if name in STAGES else SIDE_STAGES[name]
+
+
+def _is_wanted(stage: Stage, config: DictConfig) -> bool:
+    return stage.wanted is None or stage.wanted(config)

@@ -22,8 +22,10 @@ from ome.stages.classifying import CamPredictor, Member, build_classifier, membe
 from ome.stages.fitting import train
 from ome.stages.labels import read_tag_table
 from ome.stages.manifest import identity
-from ome.stages.scored import score_cams, write_rows
-from ome.stages.settings import augmentation, hardware, poly_sgd, scene_reader
+from ome.stages.scored import write_rows
+from ome.stages.scoring_tiles import score_cams
+from ome.stages.selected import scene_reader
+from ome.stages.settings import augmentation, hardware, poly_sgd
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import barrier, is_leader, share
 from ome.training.fit import is_trained, save_network

@@ -18,7 +18,7 @@ from ome.progress import console, track
 from ome.scoring.cooccurrence import cooccurrence, mean_cooccurrence
 from ome.scoring.figures import save_cooccurrence, save_tag_counts
 from ome.stages.manifest import identity
-from ome.stages.settings import scene_reader
+from ome.stages.selected import scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import is_leader
 

@@ -7,9 +7,7 @@ from omegaconf import DictConfig
 
 from ome.errors import UserError
 from ome.stages.all import last_objective, run_stages
-from ome.stages.settings import hardware
-from ome.training.place import started_place
-from ome.training.processes import joined, run_in_processes
+from ome.training.place import Place, started_place
 from ome.training.stopping import stopping_on_signals
 
 
@@ -41,25 +39,34 @@ def launch(config: DictConfig, overrides: Sequence[str] = ()) -> float | None:
         UserError: See `run_stages`; or the processes do not fit the trainer.
         Stopped: SIGTERM or SIGINT came.
     """
-    machine, place, work = hardware(config), started_place(), _Stages(config, list(overrides))
+    place, work = started_place(), _Stages(config, list(overrides))
     started = place.world_size if place else 1
     with stopping_on_signals():
-        if not machine.is_distributed:
-            if started > 1:
-                raise UserError(
-                    f"{started} processes were started, and trainer.strategy={machine.strategy} is for one: "
-                    "type trainer=ddp or trainer=ddp_cpu, or start one"
-                )
+        if config.trainer.strategy == "auto" and started == 1:
             return work()
-        if place is not None and started > 1:
-            with joined(place, gpu=machine.uses_gpu):
-                return work()
-        if machine.num_nodes > 1:
-            raise UserError(
-                f"trainer.num_nodes={machine.num_nodes}: start the processes of several machines by torchrun "
-                "or srun, see docs/cluster.md"
-            )
-        if (count := machine.processes()) == 1:
+        return _launch_several(config, place, started, work)
+
+
+def _launch_several(config: DictConfig, place: Place | None, started: int, work: _Stages) -> float | None:
+    # Loads torch, which not every stage of a single process needs.
+    from ome.stages.settings import hardware  # noqa: PLC0415
+    from ome.training.processes import joined, run_in_processes  # noqa: PLC0415
+
+    machine = hardware(config)
+    if not machine.is_distributed:
+        raise UserError(
+            f"{started} processes were started, and trainer.strategy={machine.strategy} is for one: "
+            "type trainer=ddp or trainer=ddp_cpu, or start one"
+        )
+    if place is not None and started > 1:
+        with joined(place, gpu=machine.uses_gpu):
             return work()
-        run_in_processes(count, work, gpu=machine.uses_gpu)
-        return last_objective(config)
+    if machine.num_nodes > 1:
+        raise UserError(
+            f"trainer.num_nodes={machine.num_nodes}: start the processes of several machines by torchrun "
+            "or srun, see docs/cluster.md"
+        )
+    if (count := machine.processes()) == 1:
+        return work()
+    run_in_processes(count, work, gpu=machine.uses_gpu)
+    return last_objective(config)

@@ -14,6 +14,9 @@ NAME = "files.csv"
 # What is no artefact: the list itself, the manifest, which is written after it, and names with a dot.
 _OTHERS = (NAME, "manifest.json")
 
+# Into these QGIS and GDAL write what they find out or are told, statistics and styles: to be there is enough.
+_OF_VIEWERS = (".aux.xml", ".qml")
+
 
 class Listed(NamedTuple):
     """One file.
@@ -65,9 +68,11 @@ def damaged(folder: Path, files: int, *, verify: bool) -> list[str] | None:
     if len(listed) != files:
         return None
     sizes = {os.path.relpath(entry.path, folder): entry.stat().st_size for entry in _files(folder)}
-    wrong = {line.name for line in listed if sizes.get(line.name) != line.size}
+    missing = {line.name for line in listed if line.name not in sizes}
+    fixed = [line for line in listed if not line.name.endswith(_OF_VIEWERS)]
+    wrong = missing | {line.name for line in fixed if sizes.get(line.name) != line.size}
     if verify:
-        whole = [line for line in listed if line.name not in wrong]
+        whole = [line for line in fixed if line.name not in wrong]
         with ThreadPoolExecutor(8) as pool:
             hashes = pool.map(_hash, (folder / line.name for line in whole))
             wrong |= {line.name for line, digest in zip(whole, hashes, strict=True) if digest != line.sha256}

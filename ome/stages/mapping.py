@@ -25,9 +25,6 @@ from ome.stages.trained import SegmenterCard
 SURE: Final = 254
 """The byte of a probability of 1; 255 is nodata."""
 
-STRIP: Final = 256
-"""Rows whose areas are added up at a time."""
-
 DIFFERENT_PIXELS: Final = 1.5
 """Ratio of pixel sizes from which on objects look unlike those of the training scenes."""
 
@@ -206,12 +203,7 @@ def _predict_all(
 
 def _write_areas(path: Path, flat: FlatRasters, names: Sequence[str], areas: PixelAreas) -> dict[str, Any]:
     """Writes and prints what each class covers."""
-    pixels, covered = np.zeros(256, dtype=np.int64), np.zeros(256)
-    for row in range(0, flat.height, STRIP):
-        height = min(STRIP, flat.height - row)
-        classes = flat.read("classes", row, height).ravel()
-        pixels += np.bincount(classes, minlength=256)
-        covered += np.bincount(classes, areas.rows(row, height).ravel(), minlength=256)
+    pixels, covered = areas.by_class(lambda row, height: flat.read("classes", row, height)[0])
     total = max(int(pixels[: len(names)].sum()), 1)
     measured = areas.unit == "m2"
     header = ["class", "pixels", "percent", *(["area_m2"] if measured else [])]
@@ -266,7 +258,7 @@ def _write_polygons(
                 shown.advance(min(ROWS, flat.height))
 
         return write_regions(
-            path, counted(), card.names, grid.crs, grid.transform, options.simplify, areas.unit
+            path, counted(), card.names, card.colours, grid.crs, grid.transform, options.simplify, areas.unit
         )
 
 

@@ -14,7 +14,8 @@ from ome.stages.manifest import Manifest, identity
 from ome.stages.mapping import MapOptions, map_scene
 from ome.stages.predictor import CrfPredictor, Predictor
 from ome.stages.segmenting import card_of
-from ome.stages.settings import crf_of, crf_threads, hardware, scene_reader
+from ome.stages.selected import scene_reader
+from ome.stages.settings import crf_of, crf_threads, hardware
 from ome.stages.stage import Stage, Work
 from ome.stages.trained import CARD, SegmenterCard, network_folder, stage_of_network
 from ome.training.distributed import is_leader

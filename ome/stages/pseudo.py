@@ -13,8 +13,10 @@ from ome.data.tiles import Tile
 from ome.geo.raster import read_png, write_grey_png, write_palette_png
 from ome.pseudo.uncertainty import pseudo_label
 from ome.stages.labels import read_tag_table
-from ome.stages.scored import Row, TileScorer, write_rows
-from ome.stages.settings import crf_of, crf_threads, labelling_of, scene_reader
+from ome.stages.scored import Row, write_rows
+from ome.stages.scoring_tiles import TileScorer
+from ome.stages.selected import scene_reader
+from ome.stages.settings import crf_of, crf_threads, labelling_of
 from ome.stages.stacks import StacksOf, cam_source, stacks_from, work_on_tiles
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import add_up, barrier, share

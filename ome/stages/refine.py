@@ -21,10 +21,10 @@ from ome.stages.pseudo import (
     weight_levels,
     write_pseudo_labels,
 )
-from ome.stages.scored import Row, write_rows
-from ome.stages.seg import SEGMENTER_KEYS, TITLES
+from ome.stages.scored import TITLES, Row, write_rows
+from ome.stages.seg import SEGMENTER_KEYS
 from ome.stages.segmenting import predictor_of, score_segmenter, train_segmenter
-from ome.stages.settings import scene_reader
+from ome.stages.selected import scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import add_up, barrier, share
 

@@ -16,11 +16,11 @@ from ome.scoring.tables import RatioOf, csv_table, markdown_table, score_table
 from ome.stages.lookup import inherited_runs
 from ome.stages.manifest import Manifest
 from ome.stages.reporting import contents, gallery, provenance
+from ome.stages.reporting.covered import predicted_scenes
 from ome.stages.reporting.page import MOST_EXHIBITS, encode_exhibits, legend, write_page
 from ome.stages.reporting.pictures import draw_pictures
-from ome.stages.scored import Row, read_rows, write_rows
-from ome.stages.seg import TITLES
-from ome.stages.settings import scene_reader
+from ome.stages.scored import TITLES, Row, read_rows, write_rows
+from ome.stages.selected import scene_reader
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import is_leader
 
@@ -32,6 +32,7 @@ SECTIONS = {
     "tags": "Tags",
     "tiles": "From tags to pseudo masks",
     "maps": "Maps",
+    "areas": "Areas",
     "uncertainty": "Does a low weight mean a wrong pixel?",
     "worst": "The worst tiles",
     "ablation": "Variants of the pseudo masks",
@@ -119,6 +120,7 @@ def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gall
         "cooccurrence": contents.cooccurrence_map(work.inputs["labels"]),
         "legend": legend(index.palette.classes),
         "exhibits": encode_exhibits(shown.exhibits),
+        "areas": shown.areas,
         "uncertainty": contents.uncertainty(shown.errors, shown.judged_on),
         "worst": shown.worst,
         "ablation": contents.ablation(work.inputs["ablation"]) if "ablation" in work.inputs else None,
@@ -138,7 +140,7 @@ def _sections(content: Mapping[str, Any]) -> dict[str, str]:
         "tiles": not content["exhibits"]["tiles"],
         "maps": not content["exhibits"]["maps"],
         "training": not content["trainings"],
-        **{name: not content[name] for name in ("uncertainty", "worst", "ablation")},
+        **{name: not content[name] for name in ("areas", "uncertainty", "worst", "ablation")},
     }
     return {name: title for name, title in SECTIONS.items() if not empty.get(name)}
 
@@ -164,11 +166,18 @@ def _facts(work: Work, index: SceneIndex, found: Mapping[str, Manifest]) -> dict
     }
 
 
+def _sources(config: DictConfig) -> list[Any]:
+    """The maps of stage=predict, which are nobody's input."""
+    found = predicted_scenes(Path(config.run_dir))
+    return [[folder.name, made.fingerprint] for folder, made in found.items()]
+
+
 STAGE = Stage(
     "report",
     run,
     needs=("prepare", "labels"),
     uses=(*SCORED, "ablation"),
     reads=("name", "dataset.channels", "dataset.display", "dataset.tile.size"),
-    version=2,
+    sources=_sources,
+    version=3,
 )

@@ -15,6 +15,7 @@ from ome.stages.listing import NAME as LISTING
 from ome.stages.lookup import Artefact, find_same, inherited_runs
 from ome.stages.manifest import NAME as MANIFEST
 from ome.stages.manifest import Manifest
+from ome.stages.registry import STAGES
 from ome.stages.report import PAGE
 from ome.stages.stage import Stage, Work, execute
 from ome.training.distributed import is_leader
@@ -48,15 +49,10 @@ class Outcome(NamedTuple):
         return f"{len(self.differing)} of {self.files} differ, the first is {self.differing[0]}"
 
 
-def run(work: Work, stages: Mapping[str, Stage]) -> dict[str, Any]:
-    """Repeats every stage of the run with the settings in its manifest, then compares the files.
-
-    Args:
-        work: Names the run.
-        stages: What can be repeated, in the order of the story.
-    """
+def run(work: Work) -> dict[str, Any]:
+    """Repeats every stage of the run with the settings in its manifest, then compares the files."""
     config = _configuration(_source(work.config))
-    story = _story(config, _source(work.config), list(stages))
+    story = _story(config, _source(work.config), list(STAGES))
     made: dict[str, Path] = {}
     outcomes: list[Outcome] = []
     for name, first in story.items():
@@ -64,7 +60,7 @@ def run(work: Work, stages: Mapping[str, Stage]) -> dict[str, Any]:
             made[name] = first.folder
             outcomes.append(Outcome(name, 0, []))
             continue
-        execute(stages[name], _as_recorded(config, first.manifest, work), made=made)
+        execute(STAGES[name], _as_recorded(config, first.manifest, work), made=made)
         outcomes.append(compare_folders(name, first.folder, made[name]))
         _say_versions(first.manifest, Manifest.read(made[name]))
     if is_leader():
@@ -169,6 +165,4 @@ def _sources(config: DictConfig) -> list[Any]:
     return sorted((name, manifest.fingerprint) for name, manifest in manifests.items() if manifest)
 
 
-def reproduction_of(stages: Mapping[str, Stage]) -> Stage:
-    """The stage that repeats others."""
-    return Stage("reproduce", lambda work: run(work, stages), sources=_sources)
+STAGE = Stage("reproduce", run, sources=_sources)

@@ -12,12 +12,10 @@ from ome.progress import console
 from ome.stages.labels import read_tag_table
 from ome.stages.manifest import identity
 from ome.stages.pseudo import read_pseudo_label
-from ome.stages.scored import Row, write_rows
+from ome.stages.scored import TITLES, Row, write_rows
 from ome.stages.segmenting import score_segmenter, train_segmenter
-from ome.stages.settings import scene_reader
+from ome.stages.selected import scene_reader
 from ome.stages.stage import Stage, Work
-
-TITLES = {"weak": "weak segmentation", "full": "pixel-supervised segmentation"}
 
 SEGMENTER_KEYS = (
     "seed",

@@ -16,7 +16,8 @@ from ome.geo.raster import open_class_map, read_class_map, read_grid
 from ome.geo.sliding import predict_windows
 from ome.networks.auxiliary import AuxiliaryHead
 from ome.progress import track
-from ome.scoring.confusion import Scores, confusion_matrix
+from ome.scoring.confusion import confusion_matrix
+from ome.scoring.scores import Scores
 from ome.stages.fitting import train
 from ome.stages.predictor import Predictor
 from ome.stages.recipes import count_classes, recipe_settings

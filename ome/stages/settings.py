@@ -1,15 +1,13 @@
 """From the configuration to the plain, typed arguments that everything below the stages takes."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import numpy as np
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
-from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.transforms import Augmentation
 from ome.errors import UserError
 from ome.pseudo.crf import Crf, CrfParameters, DenseCrf, ReferenceDenseCrf
@@ -18,45 +16,6 @@ from ome.pseudo.uncertainty import Labelling
 from ome.training.hardware import Hardware
 from ome.training.optimizers import PolySgd
 from ome.training.processes import own_cores
-
-
-def settings_of(
-    config: DictConfig, name: str, stages: Collection[str], overrides: Sequence[str] = ()
-) -> DictConfig:
-    """Makes the configuration of one stage: its settings lie under `stage`, whatever was selected.
-
-    With `stage=all` they come from `stage.<name>`. With `stage=<name>` they lie under `stage` already; what a
-    dataset or an experiment says under `stage.<name>` is laid over them, and the command line over that.
-
-    Args:
-        config: The composed configuration.
-        name: The stage wanted.
-        stages: Names of all stages.
-        overrides: The command line's overrides, as typed.
-
-    Returns:
-        A copy of `config` with the settings of that stage alone under `stage`.
-    """
-    selected: dict[str, Any] = OmegaConf.to_container(config.stage)  # type: ignore[assignment]
-    if selected["name"] == "all":
-        own = selected[name]
-    else:
-        # An experiment may say how far `stage=all` goes, which is no setting of the stage.
-        shared = {key: value for key, value in selected.items() if key not in {*stages, "until"}}
-        own = OmegaConf.merge(shared, selected.get(name) or {})
-        for override in OverridesParser.create().parse_overrides(list(overrides)):
-            group, _, key = override.key_or_group.partition(".")
-            if group == "stage" and key and key.split(".")[0] not in stages:
-                OmegaConf.update(own, key, override.value())
-    made = config.copy()
-    with open_dict(made):
-        made.stage = own
-    return made
-
-
-def scene_reader(config: DictConfig, index: SceneIndex) -> SceneReader:
-    """A reader of the bands that the dataset chooses."""
-    return SceneReader(index, config.dataset.get("channels"), config.dataset.get("display"))
 
 
 def augmentation(settings: DictConfig, crop: int) -> Augmentation:

@@ -1,6 +1,6 @@
 """The trained classifier -> what it would tag, and how unsure it is, for the page where a person tags."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -16,11 +16,15 @@ from ome.progress import console, meter
 from ome.scoring.multilabel import tag_uncertainty
 from ome.stages.classifying import DEFAULT_MEGAPIXELS, classifier_in
 from ome.stages.labels import read_tag_table
-from ome.stages.settings import hardware, scene_reader
+from ome.stages.selected import scene_reader
+from ome.stages.settings import hardware
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import is_leader
 
 SUGGESTIONS = "suggestions.csv"
+
+SAME: Final = 0.005
+"""Probabilities that nowhere differ by more say nothing of any image."""
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -37,8 +41,19 @@ def run(work: Work) -> dict[str, Any]:
     uncertainty = tag_uncertainty(probabilities)
     rows = zip(tiles, uncertainty.tolist(), probabilities.tolist(), strict=True)
     write_suggestions(work.folder / SUGGESTIONS, index.palette.names, rows)
+    if says_the_same(probabilities):
+        console.print(
+            "[yellow]the classifier says the same of every image[/]: it has learnt nothing; train it with a "
+            "smaller stage.cam.lr, or longer",
+            highlight=False,
+        )
     console.print(f"{len(tiles)} tiles, mean uncertainty {uncertainty.mean():.2f}", highlight=False)
     return {"tiles": len(tiles), "mean_uncertainty": float(uncertainty.mean())}
+
+
+def says_the_same(probabilities: NDArray[np.float64]) -> bool:
+    """Whether (N, C) probabilities tell none of several images from the others."""
+    return len(probabilities) > 1 and float(np.ptp(probabilities, axis=0).max()) < SAME
 
 
 def tag_probabilities(

@@ -1,28 +1,32 @@
 """Which process this is among those that share the work, and what they tell each other.
 
-Without a process group (see `ome.training.processes`) there is one process, and nothing here does anything.
+Without a process group (see `ome.training.processes`) there is one process, and nothing here does anything:
+torch is not even loaded, which some stages do without.
 """
 
+import sys
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import torch
-import torch.distributed as dist
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 T = TypeVar("T")
 
 
 def rank() -> int:
     """Rank of this process among all; 0 where there is only one."""
-    return dist.get_rank() if _is_up() else 0
+    group = _group()
+    return int(group.get_rank()) if group else 0
 
 
 def world_size() -> int:
     """Number of processes."""
-    return dist.get_world_size() if _is_up() else 1
+    group = _group()
+    return int(group.get_world_size()) if group else 1
 
 
 def is_leader() -> bool:
@@ -33,7 +37,7 @@ def is_leader() -> bool:
 def barrier() -> None:
     """Waits until every process is here; returns at once where there is only one."""
     # On the CPU also where GPUs compute: nothing spins, and no device has to be chosen.
-    sum_over_processes(torch.zeros(1))
+    add_up(np.zeros(1, dtype=np.int64))
 
 
 def share(items: Sequence[T]) -> list[T]:
@@ -41,7 +45,7 @@ def share(items: Sequence[T]) -> list[T]:
     return list(items[rank() :: world_size()])
 
 
-def sum_over_processes(values: Tensor) -> Tensor:
+def sum_over_processes(values: "Tensor") -> "Tensor":
     """Adds up a tensor of the same shape over all processes.
 
     Every process must call this, in the same order as its other calls.
@@ -53,20 +57,24 @@ def sum_over_processes(values: Tensor) -> Tensor:
         The sum, the same on every process, without gradient; a copy of `values` where there is only one.
     """
     total = values.detach().clone()
-    if world_size() > 1:
-        dist.all_reduce(total)
+    if (group := _group()) is not None:
+        group.all_reduce(total)
     return total
 
 
 def add_up(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """`sum_over_processes` of an array of counts, such as a confusion matrix."""
+    if world_size() == 1:
+        return counts.copy()
+    import torch  # noqa: PLC0415 - several processes have loaded it
+
     total: NDArray[np.int64] = sum_over_processes(torch.from_numpy(np.asarray(counts))).numpy()
     return total
 
 
 def anywhere(condition: bool) -> bool:
     """Whether a condition holds on at least one process; every process must call this."""
-    return bool(sum_over_processes(torch.tensor([int(condition)])) > 0)
+    return bool(add_up(np.array([condition], dtype=np.int64))[0] > 0)
 
 
 def as_leader_sees(condition: bool) -> bool:
@@ -74,5 +82,7 @@ def as_leader_sees(condition: bool) -> bool:
     return anywhere(condition and is_leader())
 
 
-def _is_up() -> bool:
-    return dist.is_available() and dist.is_initialized()
+def _group() -> Any:  # noqa: ANN401 - a module
+    """`torch.distributed` where a process group is up, which cannot be before somebody has imported it."""
+    loaded: Any = sys.modules.get("torch.distributed")
+    return loaded if loaded is not None and loaded.is_available() and loaded.is_initialized() else None

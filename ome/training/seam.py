@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from ome.errors import UserError
 from ome.networks.seam import SeamNetwork
-from ome.scoring.confusion import ConfusionMetric
+from ome.scoring.confusion_metric import ConfusionMetric
 from ome.scoring.multilabel import multilabel_scores
 from ome.training.distributed import sum_over_processes, world_size
 from ome.training.optimizers import PolySgd

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from ome.files import read_csv, read_json
 from ome.scoring.calibration import merged_levels
 from ome.scoring.charts import Bar, LineChart, heat_cells, line_chart, percent_bars
-from ome.scoring.confusion import ratio
 from ome.scoring.figures import Curve
+from ome.scoring.scores import ratio
 from ome.scoring.tables import RatioOf, csv_table, miou_ratio, percent
 from ome.stages.ablation import TITLES as MAPS
 from ome.stages.reporting.judging import Judged

@@ -21,7 +21,7 @@ from ome.scoring.thumbnails import (
     weight_picture,
 )
 from ome.stages.pseudo import mask_path, read_pseudo_label
-from ome.stages.seg import TITLES
+from ome.stages.scored import TITLES
 from ome.stages.segmenting import map_path
 from ome.stages.stage import Work
 

@@ -14,9 +14,10 @@ from ome.data.tiles import Tile, evenly_spaced
 from ome.scoring.tables import percent
 from ome.stages.labels import read_tag_table
 from ome.stages.reporting.contents import worst_table
+from ome.stages.reporting.covered import mapped_areas, predicted_areas
 from ome.stages.reporting.exhibits import Exhibit, Exhibitor, mixed_tiles
 from ome.stages.reporting.judging import Judged, judge_maps, judge_pseudo_masks, weight_errors, worst
-from ome.stages.seg import TITLES
+from ome.stages.scored import TITLES
 from ome.stages.segmenting import mapped_scenes
 from ome.stages.stage import Work
 
@@ -33,12 +34,14 @@ class Gallery:
         worst: For each of the two, its title, a note, a table of scores, and the name of its exhibits.
         errors: Sums of `error_counts` by criterion, the weight first; empty where nothing is known.
         judged_on: Which tiles those are of.
+        areas: What the classes cover in maps: titles, notes and tables.
     """
 
     exhibits: dict[str, list[Exhibit]] = field(default_factory=dict)
     worst: list[dict[str, Any]] = field(default_factory=list)
     errors: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     judged_on: str = ""
+    areas: list[dict[str, Any]] = field(default_factory=list)
 
 
 def collect(work: Work, reader: SceneReader) -> Gallery:
@@ -57,7 +60,13 @@ def collect(work: Work, reader: SceneReader) -> Gallery:
     if "ablation" in work.inputs:
         made.errors = weight_errors(work.inputs["ablation"], "cam")
         made.judged_on = "the tiles of stage=ablation"
-    weak = [title for title in exhibitor.segmenters() if title != TITLES["full"]]
+    segmenters = exhibitor.segmenters()
+    weak = [title for title in segmenters if title != TITLES["full"]]
+    compared = {
+        title: folder for title, folder in segmenters.items() if title in {*weak[-1:], TITLES["full"]}
+    }
+    made.areas = [areas for areas in (mapped_areas(compared, reader),) if areas]
+    made.areas += predicted_areas(Path(work.config.run_dir))
     if weak:
         _judge_maps(made, work, reader, weak[-1], exhibitor)
     return made

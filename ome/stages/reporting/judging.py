@@ -14,7 +14,8 @@ from ome.geo.raster import read_class_map
 from ome.ignore import IGNORE
 from ome.progress import track
 from ome.scoring.calibration import LEVELS, error_counts
-from ome.scoring.confusion import Scores, confusion_matrix
+from ome.scoring.confusion import confusion_matrix
+from ome.scoring.scores import Scores
 from ome.stages.pseudo import read_pseudo_label
 from ome.stages.segmenting import map_path, mapped_scenes
 

@@ -15,7 +15,7 @@ from ome.scoring.panels import PanelRow, cam_panel_figure, panel_figure
 from ome.stages.labels import read_tag_table
 from ome.stages.pseudo import mask_path
 from ome.stages.reporting.exhibits import mixed_tiles
-from ome.stages.seg import TITLES
+from ome.stages.scored import TITLES
 from ome.stages.segmenting import map_path, mapped_scenes
 from ome.stages.stage import Work
 
