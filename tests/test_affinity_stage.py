@@ -123,14 +123,17 @@ def test_an_interrupted_walk_goes_on_and_is_read(classified: Path, monkeypatch: 
         (["stage.pseudo.cams=affinity"], "report", True),
         (["stage.pseudo.cams=affinity"], "cam", False),
         ([], "affinity", True),
+        (["experiment=ablation"], "ablation", True),
+        (["experiment=ablation", "stage.ablation.random_walk=false"], "ablation", False),
+        (["experiment=ablation"], "report", False),
     ],
 )
 def test_all_runs_the_walk_where_it_is_wanted(overrides: list[str], last: str, *, runs: bool) -> None:
-    names = ["prepare", "labels", "cam", "affinity", "pseudo", "seg", "refine", "report"]
+    names = ["prepare", "labels", "cam", "affinity", "pseudo", "ablation", "seg", "refine", "report"]
     story = selected_stages(compose_config([*tiny(), *overrides, f"stage.until={last}"]))
     assert ("affinity" in story) is runs
     assert [name for name in names if name in story] == story
-    assert set(names[: names.index(last) + 1]) - set(story) <= {"affinity"}
+    assert set(names[: names.index(last) + 1]) - set(story) <= {"affinity", "ablation"}
 
 
 def test_unknown_cams_are_refused_before_anything_runs(run_here: Run) -> None:

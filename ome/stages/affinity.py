@@ -42,7 +42,8 @@ def run(work: Work) -> dict[str, Any]:
     if not is_trained(work.inputs["cam"]):
         raise UserError(
             "AffinityNet starts from the classifier's backbone, and a network for each class leaves several: "
-            "use stage.pseudo.cams=cam, or stage=cam with classifier.one_vs_all=false"
+            "leave the walk out by stage.pseudo.cams=cam stage.ablation.random_walk=false, or run stage=cam with "
+            "classifier.one_vs_all=false"
         )
     tagged = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
     stacks_of = stacks_from(work.config, work.inputs["cam"], reader, tagged)
@@ -147,6 +148,11 @@ def _export(
         write_cams(cam_path(folder, tile), walked, tags)
 
 
+def _wanted(config: DictConfig) -> bool:
+    compared = config.stage.until == "ablation" and config.stage.ablation.random_walk
+    return cam_source(config.stage.pseudo.cams) == "affinity" or bool(compared)
+
+
 STAGE = Stage(
     "affinity",
     run,
@@ -161,5 +167,5 @@ STAGE = Stage(
         "trainer.accelerator",
         "trainer.precision",
     ),
-    wanted=lambda config: cam_source(config.stage.pseudo.cams) == "affinity",
+    wanted=_wanted,
 )
