@@ -6,11 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneIndex
@@ -23,6 +25,7 @@ from ome.stages.classifying import CamPredictor, build_classifier, members
 from ome.stages.labels import read_tag_table
 from ome.stages.manifest import Manifest
 from ome.stages.settings import scene_reader
+from ome.training.optimizers import PolySgd
 from ome.training.seam import SeamClassifier
 from tests.conftest import compose_config, tiny
 from tests.test_networks import TinyBackbone
@@ -90,6 +93,35 @@ def test_a_second_view_is_computed_only_where_two_are_compared(
     )
     made.training_step(batch(), 0)
     assert sizes == [(32, 24), (16, 12)][:views]
+
+
+@pytest.mark.parametrize("clip", [None, 1e-3, 1e3])
+def test_a_step_is_as_long_as_the_clipped_gradient(clip: float | None) -> None:
+    torch.manual_seed(0)
+    plain = PolySgd(lr=0.01, momentum=0.0, weight_decay=0.0)
+    network = SeamNetwork(TinyBackbone(), 3)
+    module = SeamClassifier(network, ("a", "b", "c"), total_steps=9, optimizer=plain, clip=clip)
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    trainer = pl.Trainer(accelerator="cpu", max_steps=1, enable_progress_bar=False, **quiet)  # type: ignore[arg-type]
+    trainer.fit(module, DataLoader(TensorDataset(*batch()), 2))
+    rates = {id(p): group["lr"] for group in network.parameter_groups(0.01, 0.0) for p in group["params"]}
+    moved = [(p.detach() - before[name]) / rates[id(p)] for name, p in network.named_parameters()]
+    length = float(torch.cat([step.flatten() for step in moved]).norm())
+    if clip == 1e-3:
+        assert length == pytest.approx(1e-3, rel=1e-2)
+    else:
+        assert 0.01 < length < 1e3
+    assert ("train/gradient_norm" in trainer.callback_metrics) == (clip is not None)
+    if clip is not None:
+        assert length == pytest.approx(
+            min(float(trainer.callback_metrics["train/gradient_norm"]), clip), rel=1e-2
+        )
+
+
+def test_a_norm_is_above_0() -> None:
+    with pytest.raises(UserError, match=r"stage\.cam\.clip=0 is a norm"):
+        classifier(clip=0)
 
 
 def test_plain_cam_is_cross_entropy_of_the_pooled_map() -> None:

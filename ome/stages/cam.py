@@ -105,6 +105,7 @@ def _train(work: Work, member: Member, reader: SceneReader, table: TagTable) -> 
         er_weight=losses.er_weight,
         ecr_weight=losses.ecr_weight,
         min_pool_weight=losses.min_pool_weight,
+        clip=settings.clip,
     )
     quirk = config.quirks.keep_highest_validation_loss
     callbacks = [KeepHighestValidationLoss(member.folder)] if quirk else []
