@@ -108,6 +108,7 @@ def labelling_of(config: DictConfig) -> Labelling:
         settings.mask,
         settings.background,
         settings.agreement,
+        config.quirks.background_read_first,
     )
 
 
