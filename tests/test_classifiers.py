@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
+from ome.files import read_csv
 from ome.networks.attention import attend
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
@@ -263,6 +264,7 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
         "dataset.split.train=['2_10']",
         "backbone=mobilenet_v2",
         "stage.cam.epochs=1",
+        "stage.cam.lr=0.05",
         "stage.cam.batch=8",
         "stage.cam.validation_tiles=2",
         "classifier=cam",
@@ -275,6 +277,9 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
     trained = {path.parent.name: path for path in folder.glob("class_*/network.pt")}
     assert set(trained) == {f"class_{name}" for name in names}
     states = {name: torch.load(path, weights_only=True) for name, path in trained.items()}
+    history = read_csv(trained["class_car"].parent / "history.csv")
+    first = next(row for row in history if row["name"] == "learning_rate")
+    assert float(first["value"]) == pytest.approx(0.05 / 5)  # for one class of five
     # Same start, same tiles, same order: only the tags differ.
     assert not torch.equal(states["class_tree"]["fc8.weight"], states["class_car"]["fc8.weight"])
 
@@ -323,7 +328,7 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
     assert "classifier of tree" not in output
     assert times == {name: (folder / name / "network.pt").stat().st_mtime_ns for name in times}
     with pytest.raises(
-        UserError, match=r"use stage\.pseudo\.cams=cam, or stage=cam with classifier\.one_vs_all"
+        UserError, match=r"leave the walk out by stage\.pseudo\.cams=cam"
     ):
         run_here(*overrides, "stage.until=affinity", "stage.pseudo.cams=affinity")
     with pytest.raises(UserError, match=r"checkpoint is one network of all classes"):
