@@ -76,7 +76,7 @@ def test_figures_show_the_numbers() -> None:
 
 def test_the_stage_runs_when_asked_for_and_settings_hold_in_both_ways() -> None:
     asked = compose_config(["experiment=ablation"])
-    assert selected_stages(asked) == ["prepare", "labels", "cam", "pseudo", "ablation"]
+    assert selected_stages(asked) == ["prepare", "labels", "cam", "affinity", "pseudo", "ablation"]
     assert "ablation" not in selected_stages(compose_config(["stage=all"]))
     alone = settings_of(compose_config(["experiment=ablation", "stage=ablation"]), "ablation", STAGES)
     assert alone.stage == settings_of(asked, "ablation", STAGES).stage
@@ -102,9 +102,14 @@ def test_rows_are_those_of_the_stages_on_the_same_tiles(finished: Path) -> None:
     ablation = counts_of(finished, "ablation")
     np.testing.assert_array_equal(ablation["CAM argmax"], counts_of(finished, "cam")["CAM"])
     np.testing.assert_array_equal(ablation["CAM + CRF"], counts_of(finished, "pseudo")["pseudo mask"])
+    walked = counts_of(finished, "affinity")["CAM + random walk"]
+    np.testing.assert_array_equal(ablation["CAM + random walk argmax"], walked)
+    assert not np.array_equal(walked, ablation["CAM argmax"])
     table = read_csv(finished / RUN / "ablation/ablation.csv")
     assert [row[""] for row in table] == list(ablation)
-    assert len(table) == 1 + 3 + 1 + 3 + 2 * 3 + 1
+    assert len(table) == 2 * (1 + 3 + 1 + 3 + 2 * 3 + 1)
+    assert [name.replace(" + random walk", "") for name in list(ablation)[15:]] == list(ablation)[:15]
+    assert (finished / RUN / "ablation/thresholds_affinity.png").exists()
 
 
 def test_kept_pixels_thresholds_and_errors_equal_those_of_the_files(finished: Path) -> None:
@@ -136,6 +141,8 @@ def test_kept_pixels_thresholds_and_errors_equal_those_of_the_files(finished: Pa
             wrong = (masks != references)[there].mean()
             assert float(row["error rate"]) == pytest.approx(100 * wrong, abs=0.006)
     best = read_csv(finished / RUN / "ablation/best_thresholds.csv")
+    best, walked = best[: len(best) // 2], best[len(best) // 2 :]
+    assert {row["stage"] for row in walked} == {"affinity"}
     assert [row["class"] for row in best] == [
         name for name in names if (references == names.index(name)).any()
     ]
@@ -192,17 +199,17 @@ def test_the_stage_pseudo_ignores_what_the_background_wins(
     assert row.where == f"train tiles, {100 * expected.sum() / pixels:.1f} % of the pixels"
 
 
-def test_maps_of_the_affinity_stage_get_the_same_rows(
-    finished: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_walk_may_be_left_out_or_must_be_there(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished)
-    shutil.copytree(RUN / "cam", RUN / "affinity")
-    overrides = [*tiny("ablation"), "stage.tiles=4"]
+    overrides = [*tiny("ablation"), "stage.tiles=1", "name=plain", f"inherit={RUN}"]
+    run_stages(compose_config(overrides), [*overrides, "stage.random_walk=false"])
+    assert len(read_rows(Path("runs/plain/ablation"))) == 30  # it lies in the run that this one inherits from
+    shutil.move(RUN / "affinity", "hidden")
+    with pytest.raises(UserError, match="stage=ablation needs the result of stage=affinity"):
+        run_stages(compose_config(asked := [*overrides, "stage.random_walk=true", "force=true"]), asked)
     run_stages(compose_config(overrides), overrides)
-    rows = counts_of(finished, "ablation")
-    for name, matrix in list(rows.items())[: len(rows) // 2]:
-        np.testing.assert_array_equal(rows[name.replace("CAM", "affinity")], matrix)
-    assert (RUN / "ablation/thresholds_affinity.png").exists()
+    assert len(read_rows(Path("runs/plain/ablation"))) == 15
+    shutil.move("hidden", RUN / "affinity")
 
 
 @pytest.mark.parametrize(

@@ -159,17 +159,27 @@ def test_two_processes_leave_what_one_leaves(classified: Path) -> None:
         (["stage.pseudo.cams=affinity"], "report", True),
         (["stage.pseudo.cams=affinity"], "cam", False),
         ([], "affinity", True),
+        (["experiment=ablation"], "ablation", True),
+        (["experiment=ablation", "stage.ablation.random_walk=false"], "ablation", False),
+        (["experiment=ablation"], "report", False),
     ],
 )
 def test_all_runs_the_walk_where_it_is_wanted(overrides: list[str], last: str, *, runs: bool) -> None:
-    names = ["prepare", "labels", "cam", "affinity", "pseudo", "seg", "refine", "report"]
+    names = ["prepare", "labels", "cam", "affinity", "pseudo", "ablation", "seg", "refine", "report"]
     story = selected_stages(compose_config([*tiny(), *overrides, f"stage.until={last}"]))
     assert ("affinity" in story) is runs
     assert [name for name in names if name in story] == story
-    assert set(names[: names.index(last) + 1]) - set(story) <= {"affinity"}
+    assert set(names[: names.index(last) + 1]) - set(story) <= {"affinity", "ablation"}
 
 
 def test_unknown_cams_are_refused_before_anything_runs(run_here: Run) -> None:
     with pytest.raises(UserError, match=r"stage\.cams=walked of stage=pseudo: choose one of cam, affinity"):
         run_here(*tiny(), "stage.pseudo.cams=walked")
     assert not Path("scenes").exists()
+
+
+def test_a_walk_of_several_networks_is_refused_before_they_are_trained() -> None:
+    config = compose_config([*tiny(), "experiment=ablation", "classifier=one_vs_all"])
+    with pytest.raises(UserError, match=r"leaves several: .*stage\.ablation\.random_walk=false"):
+        selected_stages(config)
+    assert "affinity" not in selected_stages(compose_config([*tiny(), "classifier=one_vs_all"]))

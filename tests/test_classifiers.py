@@ -6,15 +6,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
 
 from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
+from ome.files import read_csv
 from ome.networks.attention import attend
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
@@ -23,6 +26,7 @@ from ome.stages.classifying import CamPredictor, build_classifier, members
 from ome.stages.labels import read_tag_table
 from ome.stages.manifest import Manifest
 from ome.stages.selected import scene_reader
+from ome.training.optimizers import PolySgd
 from ome.training.seam import SeamClassifier
 from tests.conftest import compose_config, tiny
 from tests.test_networks import TinyBackbone
@@ -90,6 +94,35 @@ def test_a_second_view_is_computed_only_where_two_are_compared(
     )
     made.training_step(batch(), 0)
     assert sizes == [(32, 24), (16, 12)][:views]
+
+
+@pytest.mark.parametrize("clip", [None, 1e-3, 1e3])
+def test_a_step_is_as_long_as_the_clipped_gradient(clip: float | None) -> None:
+    torch.manual_seed(0)
+    plain = PolySgd(lr=0.01, momentum=0.0, weight_decay=0.0)
+    network = SeamNetwork(TinyBackbone(), 3)
+    module = SeamClassifier(network, ("a", "b", "c"), total_steps=9, optimizer=plain, clip=clip)
+    before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    trainer = pl.Trainer(accelerator="cpu", max_steps=1, enable_progress_bar=False, **quiet)  # type: ignore[arg-type]
+    trainer.fit(module, DataLoader(TensorDataset(*batch()), 2))
+    rates = {id(p): group["lr"] for group in network.parameter_groups(0.01, 0.0) for p in group["params"]}
+    moved = [(p.detach() - before[name]) / rates[id(p)] for name, p in network.named_parameters()]
+    length = float(torch.cat([step.flatten() for step in moved]).norm())
+    if clip == 1e-3:
+        assert length == pytest.approx(1e-3, rel=1e-2)
+    else:
+        assert 0.01 < length < 1e3
+    assert ("train/gradient_norm" in trainer.callback_metrics) == (clip is not None)
+    if clip is not None:
+        assert length == pytest.approx(
+            min(float(trainer.callback_metrics["train/gradient_norm"]), clip), rel=1e-2
+        )
+
+
+def test_a_norm_is_above_0() -> None:
+    with pytest.raises(UserError, match=r"stage\.cam\.clip=0 is a norm"):
+        classifier(clip=0)
 
 
 def test_plain_cam_is_cross_entropy_of_the_pooled_map() -> None:
@@ -231,6 +264,7 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
         "dataset.split.train=['2_10']",
         "backbone=mobilenet_v2",
         "stage.cam.epochs=1",
+        "stage.cam.lr=0.05",
         "stage.cam.batch=8",
         "stage.cam.validation_tiles=2",
         "classifier=cam",
@@ -243,6 +277,9 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
     trained = {path.parent.name: path for path in folder.glob("class_*/network.pt")}
     assert set(trained) == {f"class_{name}" for name in names}
     states = {name: torch.load(path, weights_only=True) for name, path in trained.items()}
+    history = read_csv(trained["class_car"].parent / "history.csv")
+    first = next(row for row in history if row["name"] == "learning_rate")
+    assert float(first["value"]) == pytest.approx(0.05 / 5)  # for one class of five
     # Same start, same tiles, same order: only the tags differ.
     assert not torch.equal(states["class_tree"]["fc8.weight"], states["class_car"]["fc8.weight"])
 
@@ -291,7 +328,7 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
     assert "classifier of tree" not in output
     assert times == {name: (folder / name / "network.pt").stat().st_mtime_ns for name in times}
     with pytest.raises(
-        UserError, match=r"use stage\.pseudo\.cams=cam, or stage=cam with classifier\.one_vs_all"
+        UserError, match=r"leave the walk out by stage\.pseudo\.cams=cam"
     ):
         run_here(*overrides, "stage.until=affinity", "stage.pseudo.cams=affinity")
     with pytest.raises(UserError, match=r"checkpoint is one network of all classes"):

@@ -11,7 +11,7 @@ import pytest
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.scoring.scores import Scores
-from ome.scoring.spread import distinguishing_keys, flatten, spread
+from ome.scoring.spread import distinguishing_keys, flatten, labels, spread
 from ome.stages.manifest import Manifest
 from ome.stages.scored import Row, write_rows
 
@@ -45,6 +45,24 @@ def test_few_telling_keys_tell_settings_apart() -> None:
     assert distinguishing_keys([seam, plain, binary, slow]) == ["classifier.name", "cam.lr"]
     lacking = {"classifier.name": "seam", "classifier.pcm": "True"}
     assert distinguishing_keys([seam, lacking]) == ["cam.lr"]
+
+
+def test_a_row_is_named_by_what_it_alone_has() -> None:
+    seam = {"classifier.name": "seam", "classifier.er": "1", "classifier.ecr": "1", "classifier.pcm": "True"}
+    off = [seam | {"classifier.er": "0"}, seam | {"classifier.ecr": "0"}, seam | {"classifier.pcm": "False"}]
+    alone = ["classifier.er=0", "classifier.ecr=0", "classifier.pcm=False"]
+    assert labels(off) == alone
+    assert labels([*off, off[2], seam]) == [
+        *alone,
+        alone[2],
+        "classifier.ecr=1, classifier.er=1, classifier.pcm=True",
+    ]
+    plain = {"classifier.name": "cam", "classifier.er": "0", "classifier.ecr": "0", "classifier.pcm": "False"}
+    assert labels([seam, plain]) == ["classifier.name=seam", "classifier.name=cam"]
+    grid = [{"lr": lr, "tile": tile} for lr in ("1", "2") for tile in ("64", "96")]
+    assert labels(grid) == ["lr=1, tile=64", "lr=1, tile=96", "lr=2, tile=64", "lr=2, tile=96"]
+    assert labels([seam, seam]) == ["", ""]
+    assert labels([{"lr": "1"}, {}]) == ["lr=1", "lr=-"]
 
 
 def _run(folder: Path, seed: int, right: int, **settings: object) -> None:

@@ -70,6 +70,7 @@ def test_photographs_of_different_sizes_with_tags_alone_reach_the_report(
     output = capsys.readouterr().out
     assert output.count("no reference masks: nothing to train the upper bound on") == 1
     assert "5 images, bands [1, 2, 3]" in output
+    assert "more than 2 x" not in output
     sizes = {"photo 0": (48, 64), "photo 1": (70, 50), "photo 2": (64, 64), "photo 3": (90, 100)}
     for name, size in sizes.items():
         assert read_png(RUN / f"pseudo/masks/{name}/{name}_00000_00000.png").shape == size
@@ -91,6 +92,11 @@ def test_photographs_of_different_sizes_with_tags_alone_reach_the_report(
     output = capsys.readouterr().out
     assert "up to date prepare" in output
     assert "done labels" in output
+    # Only the longest side of the largest image, 100 pixels, is more than two crops.
+    run_here(*custom("all", "stage.until=labels", "dataset.tile.size=49"))
+    assert "1 of 4 tagged images are more than 2 x 49 pixels" in capsys.readouterr().out
+    run_here(*custom("all", "stage.until=labels", "dataset.tile.size=50"))
+    assert "more than 2 x" not in capsys.readouterr().out
 
 
 def check_suggestions(run_here: Run, capsys: pytest.CaptureFixture[str]) -> None:

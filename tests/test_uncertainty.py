@@ -125,6 +125,25 @@ def test_a_background_map_takes_the_pixels_where_no_class_responds() -> None:
     np.testing.assert_array_equal(label.weight, [[255, 255], [255, 0]])
 
 
+def test_the_published_code_reads_the_background_first() -> None:
+    cam = np.zeros((3, 1, 4), np.float32)  # of each pixel one class responds, and none of the last
+    cam[[0, 1, 2], 0, [0, 1, 2]] = 1.0
+    for mask in ("crf", "cam"):
+        right = pseudo_label(NoCrf(), cam, Labelling(mask=mask, background=1.0))  # type: ignore[arg-type]
+        wrong = pseudo_label(
+            NoCrf(),
+            cam,
+            Labelling(mask=mask, background=1.0, background_read_first=True),  # type: ignore[arg-type]
+        )
+        np.testing.assert_array_equal(right.mask, [[0, 1, 2, 255]])
+        np.testing.assert_array_equal(wrong.mask, [[255, 0, 1, 2]])
+        np.testing.assert_array_equal(wrong.cam_argmax, wrong.mask)
+        np.testing.assert_array_equal(wrong.weight, right.weight)
+    # Without a background map there is nothing to misread.
+    plain = pseudo_label(NoCrf(), cam, Labelling(background_read_first=True))
+    np.testing.assert_array_equal(plain.mask[0, :3], [0, 1, 2])
+
+
 def test_a_background_map_goes_through_the_crf_as_one_more_class() -> None:
     golden = np.load(GOLDEN / "uncertainty_a.npz", allow_pickle=False)
     cam, crf = golden["cam"].astype(np.float32), DenseCrf(golden["image"])

@@ -37,6 +37,7 @@ class Labelling:
         mask: Which argmax becomes the pseudo mask: that of the CRF, or that of the CAM.
         background: Power of an additional background map, see `with_background`; None: no background.
         agreement: Factor in [0, 1] on the weight of pixels where the two argmaxes differ; 1 changes nothing.
+        background_read_first: The published code's mistake with a background map, see `read_first`.
 
     Raises:
         UserError: If a value is out of its range.
@@ -47,6 +48,7 @@ class Labelling:
     mask: MaskSource = "crf"
     background: float | None = None
     agreement: float = 1.0
+    background_read_first: bool = False
 
     def __post_init__(self) -> None:
         for name, known in (("normalisation", NORMALISATIONS), ("mask", get_args(MaskSource))):
@@ -106,10 +108,12 @@ def pseudo_label(crf: Crf, cam: NDArray[np.floating], labelling: Labelling | Non
     variance = response_variance(crf, maps[np.unique(crf_argmax)], labelling.response_scales)
     weight = certainty_weight(variance, labelling.normalisation)
     factor = np.where(crf_argmax == cam_argmax, 1.0, labelling.agreement)
-    num_classes = len(cam)
-    cam_mask = ignore_background(cam_argmax, num_classes)
+    if labelling.background_read_first and labelling.background is not None:
+        cam_mask, crf_mask = read_first(cam_argmax), read_first(crf_argmax)
+    else:
+        cam_mask, crf_mask = (ignore_background(argmax, len(cam)) for argmax in (cam_argmax, crf_argmax))
     return PseudoLabel(
-        mask=cam_mask if labelling.mask == "cam" else ignore_background(crf_argmax, num_classes),
+        mask=cam_mask if labelling.mask == "cam" else crf_mask,
         weight=np.floor(weight * factor).astype(np.uint8),
         cam_argmax=cam_mask,
         probabilities=probabilities,
@@ -155,6 +159,18 @@ def strongest(maps: Float) -> NDArray[np.uint8]:
 def ignore_background(argmax: NDArray[np.uint8], num_classes: int) -> NDArray[np.uint8]:
     """Replaces the index of the background map, C, by 255: no class of the data set."""
     return np.where(argmax < num_classes, argmax, np.uint8(IGNORE))
+
+
+def read_first(argmax: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Takes the first map for the background though it is the last, as the published code does.
+
+    Args:
+        argmax: (H, W) indices of C + 1 maps, the background's last.
+
+    Returns:
+        (H, W) uint8: 255 where class 0 wins, any other class the one before it, the background as the last.
+    """
+    return np.where(argmax == 0, np.uint8(IGNORE), argmax - np.uint8(1))
 
 
 def response_variance(crf: Crf, maps: Float, scales: Sequence[float]) -> NDArray[np.float64]:

@@ -67,10 +67,7 @@ def distinguishing_keys(settings: Sequence[Mapping[str, Hashable]]) -> list[str]
     Returns:
         The keys, empty where all settings are the same.
     """
-    keys = sorted({key for one in settings for key in one})
-    varying = [key for key in keys if len({one.get(key) for one in settings}) > 1]
-    varying.sort(key=lambda key: (not key.endswith("name"), key.count("."), key))
-    chosen: list[str] = []
+    varying, chosen = _varying(settings), list[str]()
 
     def groups(names: Sequence[str]) -> int:
         return len({tuple(one.get(name) for name in names) for one in settings})
@@ -79,3 +76,32 @@ def distinguishing_keys(settings: Sequence[Mapping[str, Hashable]]) -> list[str]
     while groups(chosen) < wanted:
         chosen.append(max(varying, key=lambda key: groups([*chosen, key])))
     return chosen
+
+
+def labels(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:
+    """Names settings by the fewest values that tell them from all others.
+
+    That is one value that no other has, `classifier.pcm=False`, where there is one; else those of
+    `distinguishing_keys`.
+
+    Args:
+        settings: Flat settings of each run; a key that a run lacks shows as `-`.
+
+    Returns:
+        A label for each, the same for equal settings; empty where all are the same.
+    """
+    keys, varying = distinguishing_keys(settings), _varying(settings)
+    kinds = {tuple(one.get(key) for key in varying): one for one in settings}
+    made: dict[tuple[Hashable, ...], str] = {}
+    for kind, one in kinds.items():
+        others = [other for found, other in kinds.items() if found != kind]
+        own = [key for key in (*keys, *varying) if all(other.get(key) != one.get(key) for other in others)]
+        made[kind] = ", ".join(f"{key}={one.get(key, '-')}" for key in (own[:1] or keys) if others)
+    return [made[tuple(one.get(key) for key in varying)] for one in settings]
+
+
+def _varying(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:
+    """Keys that have several values: first a `name`, then the least nested."""
+    keys = sorted({key for one in settings for key in one})
+    varying = [key for key in keys if len({one.get(key) for one in settings}) > 1]
+    return sorted(varying, key=lambda key: (not key.endswith("name"), key.count("."), key))

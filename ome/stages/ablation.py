@@ -30,7 +30,7 @@ from ome.stages.stacks import CHUNK, StacksOf, stacks_from
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import add_up, is_leader, share
 
-TITLES = {"cam": "CAM", "affinity": "affinity"}
+TITLES = {"cam": "CAM", "affinity": "CAM + random walk"}
 """What the maps of each stage are called in the table."""
 
 
@@ -174,12 +174,16 @@ def _show(rows: Sequence[Row], best: Sequence[Sequence[str]]) -> None:
         console.print(f"{stage}: best threshold of {name} {threshold}, IoU {iou} %", highlight=False)
 
 
+def _needs(config: DictConfig) -> tuple[str, ...]:
+    return "prepare", "labels", "cam", *(["affinity"] if config.stage.random_walk else [])
+
+
 STAGE = Stage(
     "ablation",
     run,
-    needs=("prepare", "labels", "cam"),
+    needs=_needs,
     uses=("affinity",),
     reads=("crf", "dataset.channels", "dataset.display", "trainer.accelerator"),
     wanted=lambda _: False,
-    version=2,
+    version=3,
 )

@@ -35,6 +35,12 @@ from ome.training.affinity import AffinityLearner
 from ome.training.distributed import barrier, share
 from ome.training.fit import NETWORK, is_trained, load_network
 
+SEVERAL = (
+    "AffinityNet starts from the classifier's backbone, and a network for each class leaves several: "
+    "leave the walk out by stage.pseudo.cams=cam stage.ablation.random_walk=false, or use "
+    "classifier.one_vs_all=false"
+)
+
 
 def run(work: Work) -> dict[str, Any]:
     """Labels the tagged training tiles, trains AffinityNet on them, and walks their CAMs."""
@@ -42,10 +48,7 @@ def run(work: Work) -> dict[str, Any]:
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     if not is_trained(work.inputs["cam"]):
-        raise UserError(
-            "AffinityNet starts from the classifier's backbone, and a network for each class leaves several: "
-            "use stage.pseudo.cams=cam, or stage=cam with classifier.one_vs_all=false"
-        )
+        raise UserError(SEVERAL)
     tagged = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
     stacks_of = stacks_from(work.config, work.inputs["cam"], reader, tagged)
     network = _build(work.config, len(reader.channels))
@@ -149,6 +152,14 @@ def _export(
         write_cams(cam_path(folder, tile), walked, tags)
 
 
+def _wanted(config: DictConfig) -> bool:
+    compared = config.stage.until == "ablation" and config.stage.ablation.random_walk
+    walks = cam_source(config.stage.pseudo.cams) == "affinity" or bool(compared)
+    if walks and config.classifier.one_vs_all:  # here and not after the training of all its networks
+        raise UserError(SEVERAL)
+    return walks
+
+
 STAGE = Stage(
     "affinity",
     run,
@@ -163,5 +174,5 @@ STAGE = Stage(
         "trainer.accelerator",
         "trainer.precision",
     ),
-    wanted=lambda config: cam_source(config.stage.pseudo.cams) == "affinity",
+    wanted=_wanted,
 )

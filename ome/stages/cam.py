@@ -1,6 +1,7 @@
 """Tags -> the trained classifier and its multi-scale CAMs of every training tile."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -98,15 +99,19 @@ def _train(work: Work, member: Member, reader: SceneReader, table: TagTable) -> 
         workers=hardware(config).loader_processes(),
         epochs=settings.epochs,
     )
-    losses = config.classifier
+    losses, rates = config.classifier, poly_sgd(settings)
+    # The loss is a mean over classes. At the rate of one network for all, one of a single class would take
+    # steps C times as long as the same class does there, and be ruined by the first of them.
+    share = len(names) / reader.index.palette.num_classes
     module = SeamClassifier(
         _untrained(config, len(names), len(reader.channels)),
         names,
         total_steps=data.total_steps,
-        optimizer=poly_sgd(settings),
+        optimizer=replace(rates, lr=rates.lr * share),
         er_weight=losses.er_weight,
         ecr_weight=losses.ecr_weight,
         min_pool_weight=losses.min_pool_weight,
+        clip=settings.clip,
     )
     quirk = config.quirks.keep_highest_validation_loss
     callbacks = [KeepHighestValidationLoss(member.folder)] if quirk else []

@@ -12,7 +12,7 @@ from ome.errors import UserError
 from ome.files import write_csv, write_text
 from ome.progress import console
 from ome.scoring.figures import save_spreads
-from ome.scoring.spread import Spread, distinguishing_keys, flatten, spread
+from ome.scoring.spread import Spread, flatten, labels, spread
 from ome.stages.lookup import inherited_runs, listed, matching_folders
 from ome.stages.manifest import NAME as MANIFEST
 from ome.stages.manifest import Manifest, identity
@@ -127,9 +127,7 @@ def _grouped(results: list[_Result]) -> dict[_Group, list[Row]]:
         of_row.setdefault((result.row.name, result.row.scored_on), []).append(result)
     groups: dict[_Group, list[Row]] = {}
     for (name, scored_on), same in of_row.items():
-        keys = distinguishing_keys([result.settings for result in same])
-        for result in same:
-            label = ", ".join(f"{key}={result.settings.get(key, '-')}" for key in keys)
+        for result, label in zip(same, labels([result.settings for result in same]), strict=True):
             groups.setdefault(_Group(name, scored_on, label), []).append(result.row)
     return groups
 

@@ -1,5 +1,6 @@
 """Reference masks, or a table of tags -> the tags of every tile, the filter, and co-occurrence."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from ome.training.distributed import is_leader
 
 TAGS = "tags.csv"
 
+LARGE = 2
+"""Sides of a crop from which on a tagged image is pointed out as large."""
+
 
 def run(work: Work) -> dict[str, Any]:
     """Writes `tags.csv`, the co-occurrence as table and heat map, and what the filter dropped."""
@@ -35,6 +39,7 @@ def run(work: Work) -> dict[str, Any]:
     if given:
         table = read_tags(Path(given), index)
         _check_windows(table, index)
+        _warn_of_large(table.select("train", kept=True).tiles, work.config.dataset.tile.size)
         dropped = Filtered(table.kept, np.zeros(len(table.names), dtype=np.int64), 0)
     else:
         table, dropped = _from_masks(work.config, index, reader)
@@ -104,6 +109,18 @@ def _check_windows(table: TagTable, index: SceneIndex) -> None:
         raise UserError(
             f"{len(outside)} tiles of dataset.tags lie outside the scenes, the first is {outside[0]}: "
             "correct scene, row, column, height and width"
+        )
+
+
+def _warn_of_large(tiles: Sequence[Tile], size: int) -> None:
+    """Points out tiles of which a training crop shows so little that their tags may not be in it."""
+    large = sum(max(tile.height, tile.width) > LARGE * size for tile in tiles)
+    if large:
+        console.print(
+            f"[yellow]{large} of {len(tiles)} tagged images are more than {LARGE} x {size} pixels along a "
+            f"side[/]: training takes crops of {size} pixels, which may not show what the tags name; raise "
+            "dataset.tile.size, cut the images, or tag windows of them",
+            highlight=False,
         )
 
 

@@ -108,5 +108,14 @@ def _needs(config: DictConfig) -> tuple[str, ...]:
 
 
 STAGE = Stage(
-    "pseudo", run, needs=_needs, reads=("crf", "dataset.channels", "dataset.display", "trainer.accelerator")
+    "pseudo",
+    run,
+    needs=_needs,
+    reads=(
+        "crf",
+        "dataset.channels",
+        "dataset.display",
+        "quirks.background_read_first",
+        "trainer.accelerator",
+    ),
 )

@@ -100,6 +100,6 @@ STAGE = Stage(
     "refine",
     run,
     needs=("prepare", "labels", "pseudo", "seg"),
-    reads=(*SEGMENTER_KEYS, "crf", "dataset.display"),
+    reads=(*SEGMENTER_KEYS, "crf", "dataset.display", "quirks.background_read_first"),
     sources=lambda config: identity(config.segmenter.weights),
 )

@@ -67,6 +67,7 @@ def labelling_of(config: DictConfig) -> Labelling:
         settings.mask,
         settings.background,
         settings.agreement,
+        config.quirks.background_read_first,
     )
 
 

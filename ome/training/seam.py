@@ -7,6 +7,7 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
+from torch.optim import Optimizer
 
 from ome.errors import UserError
 from ome.networks.seam import SeamNetwork
@@ -35,9 +36,12 @@ class SeamClassifier(pl.LightningModule):
         er_weight: Weight of the equivariant regularisation; 0 switches it off.
         ecr_weight: Weight of the equivariant cross regularisation; 0 switches it off.
         min_pool_weight: Weight of min-pooling; 0 switches it off.
+        clip: Largest norm of the gradient; None leaves it as it is. The terms that compare two views divide
+            the map of a tagged class by its maximum: where that is hardly above 0, one step may ruin the
+            network.
 
     Raises:
-        UserError: The network has a pixel correlation module that no term trains.
+        UserError: The norm is not above 0. The network has a pixel correlation module that no term trains.
     """
 
     def __init__(
@@ -50,8 +54,11 @@ class SeamClassifier(pl.LightningModule):
         er_weight: float = 1.0,
         ecr_weight: float = 1.0,
         min_pool_weight: float = 1.0,
+        clip: float | None = None,
     ) -> None:
         super().__init__()
+        if clip is not None and not clip > 0:
+            raise UserError(f"stage.cam.clip={clip} is a norm: give a number above 0, or null")
         if network.pcm and not ecr_weight and not min_pool_weight:
             raise UserError(
                 "nothing trains the pixel correlation module with classifier.ecr_weight=0 and "
@@ -63,6 +70,7 @@ class SeamClassifier(pl.LightningModule):
         self._er_weight = er_weight
         self._ecr_weight = ecr_weight if network.pcm else 0.0
         self._min_pool_weight = min_pool_weight if network.pcm else 0.0
+        self._clip = clip
         self._names = tuple(names)
         # Every process sees every tile, so their matrices must not be added up.
         self.confusion = ConfusionMetric(len(names), sync_on_compute=False)
@@ -88,6 +96,18 @@ class SeamClassifier(pl.LightningModule):
         means = sum_over_processes(torch.stack(losses)) / world_size()
         self.log_dict({f"train/{name}": mean for name, mean in zip(losses._fields, means, strict=True)})
         return losses.total
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Shortens the gradient to the largest norm, and logs how long it was."""
+        del optimizer, gradient_clip_val, gradient_clip_algorithm
+        if self._clip is not None:
+            norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self._clip)
+            self.log("train/gradient_norm", norm)
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         """Updates the validation scores with images, tags and, where there are any, masks (B, H, W)."""
