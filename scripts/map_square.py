@@ -25,7 +25,7 @@ from measuring import heading
 import ome
 from ome.stages.manifest import Manifest
 from ome.stages.trained import SegmenterCard
-from ome.training.fit import save_network
+from ome.training.saved import save_network
 
 
 def make_run(folder: Path, encoder: str, tile: int) -> None:

@@ -18,7 +18,7 @@ from ome.stages.manifest import Manifest
 from ome.stages.registry import STAGES
 from ome.stages.scored import read_rows
 from ome.stages.selected import settings_of
-from ome.training.fit import load_network
+from ome.training.saved import load_network
 from tests.conftest import compose_config, tiny
 
 Run = Callable[..., DictConfig]

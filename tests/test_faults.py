@@ -28,7 +28,8 @@ from ome.files import write_text
 from ome.stages import listing
 from ome.stages.manifest import Manifest
 from ome.stages.stage import Stage, Work, execute
-from ome.training.fit import _checkpoint, load_network
+from ome.training.fit import _checkpoint
+from ome.training.saved import load_network
 from tests.conftest import forked, tiny
 from tests.test_stages import config
 

@@ -6,7 +6,7 @@ import torch
 
 from ome.stages.manifest import Manifest
 from ome.stages.trained import SegmenterCard
-from ome.training.fit import save_network
+from ome.training.saved import save_network
 
 CLASSES = {"road": (200, 0, 0), "tree": (0, 200, 0), "water": (0, 0, 200)}
 CARD = SegmenterCard("fpn", "resnet18", CLASSES, (1, 2, 3), (0, 1, 2), 64, None, 0.5)

@@ -33,7 +33,7 @@ from ome.stages.stacks import StacksOf, cam_source, stacks_from, work_on_tiles
 from ome.stages.stage import Stage, Work
 from ome.training.affinity import AffinityLearner
 from ome.training.distributed import barrier, share
-from ome.training.fit import NETWORK, is_trained, load_network
+from ome.training.saved import NETWORK, is_trained, load_network
 
 SEVERAL = (
     "AffinityNet starts from the classifier's backbone, and a network for each class leaves several: "

@@ -29,8 +29,8 @@ from ome.stages.selected import scene_reader
 from ome.stages.settings import augmentation, hardware, poly_sgd
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import barrier, is_leader, share
-from ome.training.fit import is_trained, save_network
 from ome.training.quirks import KeepHighestValidationLoss
+from ome.training.saved import is_trained, save_network
 from ome.training.seam import SeamClassifier
 
 

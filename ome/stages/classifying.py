@@ -21,8 +21,8 @@ from ome.networks.seam import SeamNetwork
 from ome.pseudo.fusion import multi_scale_cams
 from ome.stages.manifest import Manifest
 from ome.stages.settings import hardware
-from ome.training.fit import load_network
 from ome.training.hardware import autocast, channels_last
+from ome.training.saved import load_network
 
 DEFAULT_MEGAPIXELS = {"cpu": 0.3, "cuda": 16.0}
 """Input of one forward pass: what pays on each kind of device, see docs/benchmarks.md."""

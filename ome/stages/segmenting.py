@@ -26,7 +26,7 @@ from ome.stages.settings import augmentation, hardware
 from ome.stages.stage import Work
 from ome.stages.trained import SegmenterCard
 from ome.training.distributed import add_up, barrier, is_leader, share
-from ome.training.fit import is_trained
+from ome.training.saved import is_trained
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 
 

@@ -12,7 +12,7 @@ from ome.errors import UserError
 from ome.files import read_json, write_json
 from ome.networks.segmenters import Segmenter, build_segmenter
 from ome.stages.manifest import Manifest
-from ome.training.fit import is_trained, load_network
+from ome.training.saved import is_trained, load_network
 
 CARD: Final = "segmenter.json"
 """Name of a segmenter's card, beside its weights."""

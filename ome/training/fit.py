@@ -10,21 +10,16 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
-from torch import nn
 
 from ome.errors import UserError
-from ome.files import atomic_path
-from ome.networks.weights import first_convolution
 from ome.progress import console
 from ome.training.batchnorm import synchronise_batchnorm
 from ome.training.callbacks import History, SeedEachStep, StopAtNan, StopWhenAsked, TrainingMeter
 from ome.training.distributed import anywhere, as_leader_sees, is_leader, world_size
 from ome.training.hardware import Hardware, channels_last, decided_precision
 from ome.training.processes import RunningProcesses
+from ome.training.saved import save_network
 from ome.training.stopping import deferred_stop, stop, stop_asked
-
-NETWORK = "network.pt"
-"""Name of a trained network's state dict in the folder of its training."""
 
 CHECKPOINT = "last"
 
@@ -112,45 +107,6 @@ def fit(
             (folder / f"{CHECKPOINT}.ckpt").unlink(missing_ok=True)
         if anywhere(stop_asked()):  # a barrier as well
             stop()
-
-
-def save_network(network: nn.Module, folder: Path) -> None:
-    """Leaves a network's weights in a folder, where `load_network` finds them."""
-    state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
-    with atomic_path(folder / NETWORK) as temporary, temporary.open("wb") as stream:
-        torch.save(state, stream)  # given a path, torch would write its name into the file
-
-
-def is_trained(folder: Path) -> bool:
-    """Whether a training in this folder has come to its end; every process must ask."""
-    return as_leader_sees((folder / NETWORK).exists())
-
-
-def load_network(network: nn.Module, folder: Path) -> None:
-    """Gives a network the weights that a training left in a folder.
-
-    Raises:
-        UserError: They are of a network for other bands or classes, or of another network, or damaged.
-    """
-    path = folder / NETWORK
-    try:
-        tensors = torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged file makes the library trip over anything; one that would run code is refused by it.
-    except Exception as error:
-        raise UserError(
-            f"{path} holds no weights ({type(error).__name__}): delete it and run its stage again"
-        ) from error
-    try:
-        network.load_state_dict(tensors)
-    except RuntimeError as error:
-        first = first_convolution(network)
-        bands = [state[first].shape[1] for state in (tensors, network.state_dict()) if first in state]
-        difference = "is of another network, or of other classes"
-        if len(set(bands)) > 1:
-            difference = (
-                f"was trained on images of {bands[0]} bands, and now they have {bands[1]} (dataset.channels)"
-            )
-        raise UserError(f"{path} {difference}: run the stage that trains it again") from error
 
 
 def _checkpoint(folder: Path) -> Path | None:
