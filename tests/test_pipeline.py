@@ -368,7 +368,7 @@ def test_a_side_stage_that_was_killed_leaves_what_two_processes_leave(finished: 
         "ablation": ["stage.tiles=3"],
     }
     for stage in dict.fromkeys(stage for stage, _ in SIDE_KILLS):
-        typed = [*tiny(stage), f"inherit={RUN}", *own.get(stage, [])]
+        typed = [*tiny(stage), f"inherit=[{RUN}]", *own.get(stage, [])]
         for name in (name for of, name in SIDE_KILLS if of == stage):
             status, printed = forked(finished, *typed, "name=killed", sabotage=partial(kill_at, name))
             assert status == -signal.SIGKILL, f"{stage} at {name}: {printed}"
