@@ -1,5 +1,6 @@
 """Two real processes on the CPU against one: losses, gradients, BatchNorm, counts, and how they end."""
 
+import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,9 +26,10 @@ from ome.training.distributed import add_up, barrier, is_leader, rank, share, wo
 from ome.training.fit import CHECKPOINT, fit
 from ome.training.hardware import Hardware
 from ome.training.optimizers import PolySgd
-from ome.training.processes import run_in_processes
+from ome.training.processes import run_in_processes, why_ended
 from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
+from ome.training.stopping import Stopped
 from ome.training.underfitting import PretendedUnderfitting
 from tests.test_affinity import TinyBackbone, two_halves
 from tests.test_training import Pixelwise
@@ -248,6 +250,18 @@ def test_when_one_process_fails_the_other_ends_and_one_line_is_left(together: To
     assert str(together.error) == "the second process alone has failed"
     failed = torch.load(together.folder / "failed.pt", weights_only=True)
     assert together.ended - failed < 30
+
+
+def test_a_process_that_cannot_say_why_it_ended_is_named() -> None:
+    mistake, told = UserError("no such scene"), Stopped(signal.SIGTERM)
+    assert why_ended([1, -signal.SIGTERM], mistake) is mistake
+    assert why_ended([1, -signal.SIGKILL], mistake) is mistake  # whoever took too long to end
+    assert why_ended([143, 143], told) is told
+    assert why_ended([1, 0], None) is None
+    killed, aborted = why_ended([143, -signal.SIGKILL], told), why_ended([-signal.SIGABRT, 143], told)
+    assert str(killed).startswith("process 1 of 2 was ended by SIGKILL, often for want of memory; the same")
+    assert str(aborted).startswith("process 0 of 2 was ended by SIGABRT; the same command")
+    assert isinstance(why_ended([0, -signal.SIGSEGV], None), UserError)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:

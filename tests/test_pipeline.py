@@ -30,7 +30,7 @@ from ome.stages.reproduce import compare_folders
 from ome.stages.trained import CARD, SegmenterCard
 from ome.training.seam import SeamClassifier
 from tests.browser import complaints, show_as
-from tests.conftest import compose_config, forked, tiny
+from tests.conftest import compose_config, forked, forked_pair, tiny
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -394,7 +394,7 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Pat
     assert [name for name in made if made[name] != expected[name]] == []
 
 
-def test_a_side_stage_that_was_killed_ends_with_the_same_artefacts(finished: Path) -> None:
+def test_a_side_stage_that_was_killed_leaves_what_two_processes_leave(finished: Path) -> None:
     (finished / "half").mkdir(exist_ok=True)
     for folder in ("logs", "labels"):
         shutil.copytree(finished / RUN / folder, finished / "half" / folder, dirs_exist_ok=True)
@@ -405,14 +405,18 @@ def test_a_side_stage_that_was_killed_ends_with_the_same_artefacts(finished: Pat
         "ablation": ["stage.tiles=3"],
     }
     for stage in dict.fromkeys(stage for stage, _ in SIDE_KILLS):
-        typed = [*tiny(stage), f"inherit={RUN}", *own.get(stage, [])]
+        typed = [*tiny(stage), f"inherit=[{RUN}]", *own.get(stage, [])]
         for name in (name for of, name in SIDE_KILLS if of == stage):
             status, printed = forked(finished, *typed, "name=killed", sabotage=partial(kill_at, name))
             assert status == -signal.SIGKILL, f"{stage} at {name}: {printed}"
-        for run in ("killed", "whole"):
-            status, printed = forked(finished, *typed, f"name={run}")
-            assert status == 0, printed
-            assert f"done {stage}" in printed
+        status, printed = forked(finished, *typed, "name=killed")
+        assert status == 0, printed
+        # Uninterrupted, and by two processes, but for a training.
+        start = forked if stage == "affinity" else forked_pair
+        trainer = "trainer=cpu" if stage == "affinity" else "trainer=ddp_cpu"
+        status, printed = start(finished, *(t for t in typed if t != "trainer=cpu"), trainer, "name=whole")
+        assert status == 0, printed
+        assert printed.count(f"done {stage}") == 1
     made, expected = (artefacts(finished / "runs" / name) for name in ("killed", "whole"))
     assert {Path(name).parts[0] for name in expected} == {stage for stage, _ in SIDE_KILLS}
     assert not any("/." in name for name in expected)

@@ -135,6 +135,9 @@ def test_learning_rates_are_those_of_the_schedule(tracked: Path) -> None:
     found = wandb_scalars(tracked)
     manifest = Manifest.read(tracked / RUN / "cam")
     assert manifest is not None
+    read = runs(tracked / RUN)["synthetic_resnet18 classifier"]
+    defined = [record.metric for record in read if record.WhichOneof("record_type") == "metric"]
+    assert ("*", "trainer/global_step") in {(metric.glob_name, metric.step_metric) for metric in defined}
     steps = 2 * manifest.counts["training_tiles"]
     assert 20 < steps < 40
     factors = {"learning_rate": 1, "learning_rate_2": 2, "learning_rate_3": 10, "learning_rate_4": 20}
@@ -155,6 +158,8 @@ def test_every_stage_is_a_run_of_its_own(tracked: Path) -> None:
         assert (started.project, started.run_group) == ("ome", "synthetic_resnet18")
         config = {item.key: json.loads(item.value_json) for item in started.config.update}
         assert config["dataset"]["name"] == "synthetic"
+        assert config["run_dir"] == str(RUN)  # resolved, as all of it
+        assert "${" not in json.dumps(config)
         assert config["versions"]["git"]
         (ended,) = [record.exit for record in read if record.WhichOneof("record_type") == "exit"]
         assert ended.exit_code == 0
@@ -221,7 +226,11 @@ def test_without_network_the_run_is_kept_offline(
     monkeypatch.setattr(tracking, "_unreachable", [])
     tracking._say.cache_clear()
     wandb.teardown()  # which reads the environment once
+    opened: list[str] = []
+    init = wandb.init
+    monkeypatch.setattr(wandb, "init", lambda **given: opened.append(given["mode"]) or init(**given))
     run(*tiny(), "stage.until=labels", "logger=wandb")
+    assert opened == ["online", "offline", "offline"]  # the server is asked once
     wandb.teardown()
     assert set(runs(RUN)) == {"synthetic_resnet18 prepare", "synthetic_resnet18 labels"}
     said = capsys.readouterr().out

@@ -9,7 +9,7 @@ from ome.data.scenes import SceneIndex
 from ome.data.unseen import open_unseen
 from ome.errors import UserError
 from ome.geo.mosaic import rasters_in, write_mosaic
-from ome.stages.lookup import stage_folder
+from ome.stages.lookup import inherited_runs, stage_folder
 from ome.stages.manifest import Manifest, identity
 from ome.stages.mapping import MapOptions, map_scene
 from ome.stages.predictor import CrfPredictor, Predictor
@@ -60,8 +60,7 @@ def read_card(config: DictConfig, folder: Path) -> SegmenterCard:
 
 def needs(config: DictConfig) -> tuple[str, ...]:
     """The stage that holds the segmenter."""
-    runs = [Path(folder) for folder in (config.run_dir, config.inherit) if folder]
-    return (stage_of_network(config.stage.network, runs),)
+    return (stage_of_network(config.stage.network, [Path(config.run_dir), *inherited_runs(config)]),)
 
 
 def scene_path(config: DictConfig) -> Path:

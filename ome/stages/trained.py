@@ -12,7 +12,7 @@ from ome.errors import UserError
 from ome.files import read_json, write_json
 from ome.networks.segmenters import Segmenter, build_segmenter
 from ome.stages.manifest import Manifest
-from ome.training.saved import is_trained, load_network
+from ome.training.saved import NETWORK, load_network
 
 CARD: Final = "segmenter.json"
 """Name of a segmenter's card, beside its weights."""
@@ -119,7 +119,8 @@ def network_folder(stage_folder: Path, network: str | None) -> Path:
     """
     rounds = sorted(stage_folder.glob("round_*"), key=lambda path: int(path.name.partition("_")[2]))
     names = ["full", "weak", *(path.name for path in rounds)]
-    trained = [name for name in names if is_trained(stage_folder / name)]
+    # Not `is_trained`, which every process must ask: the stage is finished, and the leader may ask alone.
+    trained = [name for name in names if (stage_folder / name / NETWORK).exists()]
     if not trained or network not in {None, *trained}:
         there = f"there are {', '.join(trained)}" if trained else "there is none"
         raise UserError(f"{stage_folder} has no segmenter {network or ''}: {there}")

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from multiprocessing import get_context
@@ -29,7 +29,7 @@ from ome.errors import UserError
 from ome.progress import console
 from ome.training.distributed import barrier, rank, world_size
 from ome.training.place import Place
-from ome.training.stopping import Stopped, stopping_on_signals
+from ome.training.stopping import SIGNALS, Stopped, stopping_on_signals
 
 # The leader may prepare scenes for hours while the others wait. That a process has died is noticed by whoever
 # started it.
@@ -147,16 +147,33 @@ def run_in_processes(count: int, work: Callable[[], object], *, gpu: bool) -> No
     except (KeyboardInterrupt, Stopped):
         _end(started)
         raise
-    except ProcessExitedException as error:
-        if not failures.empty():
-            raise failures.get() from None
-        exits = [process.exitcode for process in started.processes]
-        if -signal.SIGKILL not in exits:
+    except ProcessExitedException:
+        exits = [process.exitcode or 0 for process in started.processes]
+        reason = why_ended(exits, None if failures.empty() else failures.get())
+        if reason is None:
             raise
-        raise UserError(
-            f"process {exits.index(-signal.SIGKILL)} of {count} was killed, often for want of memory; the "
-            "same command goes on where it stopped"
-        ) from error
+        raise reason from None
+
+
+def why_ended(exits: Sequence[int], said: BaseException | None) -> BaseException | None:
+    """What to raise after processes have failed.
+
+    Args:
+        exits: Their exit codes, minus the signal's number where one ended it.
+        said: What the first that could say anything did; a process that is ended from outside cannot, and the
+            others are told to stop then, which is no news.
+
+    Returns:
+        An error that says what went wrong; None where nothing is known.
+    """
+    ended = [-status for status in exits if status < 0 and -status not in SIGNALS]
+    if not ended or not (said is None or isinstance(said, Stopped)):
+        return said
+    index, name = exits.index(-ended[0]), signal.Signals(ended[0]).name
+    why = ", often for want of memory" if ended[0] == signal.SIGKILL else ""
+    return UserError(
+        f"process {index} of {len(exits)} was ended by {name}{why}; the same command goes on where it stopped"
+    )
 
 
 def _run(index: int, count: int, port: int, gpu: bool, work: Callable[[], object], failures: Any) -> None:  # noqa: ANN401
