@@ -327,9 +327,7 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
     assert "classifier of car: " in output
     assert "classifier of tree" not in output
     assert times == {name: (folder / name / "network.pt").stat().st_mtime_ns for name in times}
-    with pytest.raises(
-        UserError, match=r"leave the walk out by stage\.pseudo\.cams=cam"
-    ):
+    with pytest.raises(UserError, match=r"leave the walk out by stage\.pseudo\.cams=cam"):
         run_here(*overrides, "stage.until=affinity", "stage.pseudo.cams=affinity")
     with pytest.raises(UserError, match=r"checkpoint is one network of all classes"):
         run_here(*overrides, "stage.cam.checkpoint=resnet38_SEAM.pth")
