@@ -353,7 +353,7 @@ def terminate_at_step(wanted: int) -> None:
     SeamClassifier.training_step = terminating  # type: ignore[assignment,method-assign]
 
 
-OTHERS = ("half", "killed", "whole", "mapped", "predict", "reproduced")
+OTHERS = (".locks", "half", "killed", "whole", "mapped", "predict", "reproduced")
 """Folders that other tests leave beside and in the finished run."""
 
 

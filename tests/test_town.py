@@ -60,8 +60,8 @@ def test_tags_are_informative(index: SceneIndex) -> None:
 def test_vegetation_is_bright_in_the_infrared_and_nothing_else_is_told_by_colour_alone(
     layout: RawLayout, raw: Path, tmp_path: Path
 ) -> None:
-    index = prepare_scenes(replace(layout, bands="rgbir", channels=(1, 4)), raw, tmp_path)
-    reader = SceneReader(index)
+    index = prepare_scenes(replace(layout, bands="rgbir"), raw, tmp_path)
+    reader = SceneReader(index, (1, 4))
     tile = Tile("2_10", 0, 0, 512, 512)
     pixels, mask = reader.image(tile).astype(float), reader.mask(tile)
     vegetation_index = (pixels[..., 1] - pixels[..., 0]) / pixels.sum(axis=-1)

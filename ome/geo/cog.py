@@ -19,6 +19,9 @@ from ome.ignore import IGNORE
 BLOCK: Final = 512
 """Side of a block in pixels, and the size down to which overviews are made."""
 
+THREADS = "ALL_CPUS"
+"""Of GDAL, for compression and overviews."""
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -117,7 +120,7 @@ def _copy(path: Path, flat: Path, root: ET.Element, overviews: Literal["MODE", "
         "BLOCKSIZE": BLOCK,
         "OVERVIEW_RESAMPLING": overviews,
         "BIGTIFF": "IF_SAFER",
-        "NUM_THREADS": "ALL_CPUS",
+        "NUM_THREADS": THREADS,
     }
     # A side file would be named after the temporary file.
     with atomic_path(path) as temporary, rasterio.Env(GDAL_PAM_ENABLED=False):

@@ -33,6 +33,7 @@ from ome.stages.stacks import StacksOf, cam_source, stacks_from, work_on_tiles
 from ome.stages.stage import Stage, Work
 from ome.training.affinity import AffinityLearner
 from ome.training.distributed import barrier, share
+from ome.training.hardware import channels_last
 from ome.training.saved import NETWORK, is_trained, load_network
 
 SEVERAL = (
@@ -136,7 +137,8 @@ def _export(
     """Writes the walked CAMs of this process's part of the tiles that have none yet."""
     folder, settings = work.folder / "cams", work.settings
     device = hardware(work.config).device()
-    network.to(device).eval()
+    # In the layout of the training, or a run that reads its network would differ in the last digits.
+    channels_last(network.to(device)).eval()
     missing = [tile for tile in share(tagged.tiles) if not cam_path(folder, tile).exists()]
     for tile, cams in track(
         zip(missing, stacks_of(missing), strict=True), "random walk, tiles", len(missing)

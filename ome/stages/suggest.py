@@ -20,6 +20,7 @@ from ome.stages.selected import scene_reader
 from ome.stages.settings import hardware
 from ome.stages.stage import Stage, Work
 from ome.training.distributed import is_leader
+from ome.training.hardware import channels_last
 
 SUGGESTIONS = "suggestions.csv"
 
@@ -60,7 +61,7 @@ def tag_probabilities(
     network: nn.Module, reader: SceneReader, tiles: list[Tile], device: torch.device
 ) -> NDArray[np.float64]:
     """The (N, C) probabilities in [0, 1] of each class in each of N tiles: the sigmoid of the pooled CAM."""
-    network = network.to(device).eval()
+    network = channels_last(network.to(device)).eval()
     pixels = int(1e6 * DEFAULT_MEGAPIXELS[device.type])
     found = []
     with meter("suggestions, tiles", len(tiles)) as shown, torch.inference_mode():
