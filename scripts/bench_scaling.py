@@ -22,6 +22,7 @@ from ome.networks.seam import SeamNetwork
 from ome.pseudo.crf import DenseCrf
 from ome.pseudo.fusion import multi_scale_cams
 from ome.pseudo.uncertainty import pseudo_label
+from ome.training.hardware import channels_last
 
 CLASSES, SIZE = 3, 256
 DATASETS = {
@@ -44,7 +45,7 @@ def work(kind: Kind, image: Bytes, tiles: int, backbone: str, started: list[floa
         for _ in range(tiles):
             pseudo_label(DenseCrf(image), cam)
     else:
-        network = SeamNetwork(build_backbone(backbone, None, 8), CLASSES).eval()
+        network = channels_last(SeamNetwork(build_backbone(backbone, None, 8), CLASSES)).eval()
         tags = torch.ones(1, CLASSES)
         start = time.perf_counter()
         with torch.inference_mode():

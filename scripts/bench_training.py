@@ -46,7 +46,7 @@ def step_time(network: nn.Module, loss: Loss, device: torch.device, precision: s
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             if plain:
-                float(value)
+                value.item()
         if device.type == "cuda":
             torch.cuda.synchronize()
 
