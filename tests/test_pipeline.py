@@ -353,7 +353,7 @@ def terminate_at_step(wanted: int) -> None:
     SeamClassifier.training_step = terminating  # type: ignore[assignment,method-assign]
 
 
-OTHERS = (".locks", "half", "killed", "whole", "mapped", "predict", "reproduced")
+OTHERS = (".locks", "half", "tags", "killed", "whole", "mapped", "predict", "reproduced")
 """Folders that other tests leave beside and in the finished run."""
 
 
@@ -395,13 +395,13 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Pat
 
 
 def test_a_side_stage_that_was_killed_leaves_what_two_processes_leave(finished: Path) -> None:
-    (finished / "half").mkdir(exist_ok=True)
+    (finished / "tags").mkdir()
     for folder in ("logs", "labels"):
-        shutil.copytree(finished / RUN / folder, finished / "half" / folder, dirs_exist_ok=True)
+        shutil.copytree(finished / RUN / folder, finished / "tags" / folder)
     own = {
         "predict": ["stage.scene=scenes/synthetic_rgb_full/images/2_13.tif", "stage.confidence=true"],
         "compare": [f"stage.runs={RUN}"],
-        "reproduce": ["stage.run=half"],
+        "reproduce": ["stage.run=tags"],
         "ablation": ["stage.tiles=3"],
     }
     for stage in dict.fromkeys(stage for stage, _ in SIDE_KILLS):
