@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ome.stages.predictor import Predictor
+from ome.training.batchnorm import synchronise_batchnorm
 from ome.training.hardware import autocast, channels_last, decided_precision, has_bf16
 
 CPU = torch.device("cpu")
@@ -50,3 +51,24 @@ def test_predictions_in_bf16_are_averaged_in_float32() -> None:
     assert not np.array_equal(mixed, full)
     np.testing.assert_allclose(mixed, full, atol=0.02)
     np.testing.assert_allclose(mixed.sum(axis=1), 1, atol=1e-6)  # bf16 would be off by 4e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_shared_batchnorm_takes_what_autocast_gives_and_keeps_statistics_in_float32(
+    dtype: torch.dtype,
+) -> None:
+    torch.manual_seed(0)
+    expected, layers = nn.BatchNorm2d(3), nn.Sequential(nn.BatchNorm2d(3))
+    synchronise_batchnorm(layers, CPU)
+    images = [(100 + torch.rand(4, 3, 9, 9)).to(dtype).requires_grad_() for _ in range(2)]
+    images[1].data.copy_(images[0])
+    target, outputs = torch.rand(4, 3, 9, 9), [expected(images[0]), layers(images[1])]
+    for output in outputs:
+        (output.float() * target).sum().backward()
+    assert outputs[1].dtype == dtype
+    close = {"rtol": 1e-4, "atol": 1e-4} if dtype == torch.float32 else {"rtol": 1e-2, "atol": 1e-2}
+    torch.testing.assert_close(outputs[1], outputs[0], **close)
+    torch.testing.assert_close(layers[0].running_mean, expected.running_mean)
+    torch.testing.assert_close(layers[0].running_var, expected.running_var, rtol=1e-4, atol=1e-6)
+    assert images[0].grad is not None
+    torch.testing.assert_close(images[1].grad, images[0].grad, **close)

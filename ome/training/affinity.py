@@ -41,7 +41,7 @@ class AffinityLearner(pl.LightningModule):
         """The affinity loss of one batch: images (B, 3, H, W), labels (B, H, W) int64, weights (unused)."""
         del batch_idx
         image, mask, _ = batch
-        features = self.network(image)
+        features = self.network(image).float()  # differences of them are finer than bfloat16
         pairs = pair_indices(features.shape[2:], self._radius).to(features.device)
         labels = grid_labels(mask, self._num_classes, GRID_STRIDE)
         losses = affinity_loss(pair_affinity(features, self._radius), labels, pairs)

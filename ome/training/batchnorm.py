@@ -34,15 +34,17 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         if not self.training:
             return super().forward(input)
         count = input.numel() // input.shape[1] * world_size()
+        # Statistics keep their precision where autocast lowers that of the input, as torch's own layers do.
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
         # Two passes: the mean of the squares less the square of the mean loses digits.
-        mean = _sum(input) / count
-        centred = input - mean.view(1, -1, 1, 1)
+        mean = _sum(values) / count
+        centred = values - mean.view(1, -1, 1, 1)
         variance = _sum(centred.square()) / count
         self._keep(mean, variance * (count / max(count - 1, 1)))
         normalised = centred * torch.rsqrt(variance + self.eps).view(1, -1, 1, 1)
-        if not self.affine:
-            return normalised
-        return normalised * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        if self.affine:
+            normalised = normalised * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        return normalised.to(input.dtype)
 
     @torch.no_grad()
     def _keep(self, mean: Tensor, variance: Tensor) -> None:
