@@ -155,8 +155,9 @@ def _same_scenes(config: DictConfig, fingerprint: str) -> Artefact | None:
     """The prepared scenes, which belong to no run, where they are of that fingerprint."""
     folder = stage_folder(config, "prepare")
     manifest = Manifest.read(folder)
-    fits = manifest is not None and manifest.fingerprint == fingerprint
-    return Artefact(folder, manifest) if manifest and fits else None
+    if manifest is None or manifest.fingerprint != fingerprint:
+        return None
+    return Artefact(folder, manifest)
 
 
 def plain(config: DictConfig, key: str) -> Any:  # noqa: ANN401 - whatever the key holds
