@@ -3,7 +3,6 @@
 import os
 import sys
 from pathlib import Path
-from typing import NoReturn
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
@@ -11,11 +10,9 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from rich.markup import escape
 
 from ome.errors import UserError
-from ome.progress import console
-from ome.stages.mistakes import explain
+from ome.stages.mistakes import explain, fail
 from ome.training.place import is_follower
 from ome.training.stopping import Stopped
 
@@ -34,7 +31,7 @@ def run(config: DictConfig) -> float | None:
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
         if "TORCHELASTIC_RUN_ID" in os.environ:
-            _fail("a sweep starts the processes of each of its jobs itself: type python in place of torchrun")
+            fail("a sweep starts the processes of each of its jobs itself: type python in place of torchrun")
         as_job(config, Path(hydra_config.sweep.dir), Path(hydra_config.runtime.output_dir))
     try:
         miou = launch(config, list(hydra_config.overrides.task))
@@ -43,7 +40,7 @@ def run(config: DictConfig) -> float | None:
         resolved = Path(hydra_config.runtime.output_dir) / "resolved.yaml"
         OmegaConf.save(config, resolved, resolve=not OmegaConf.is_missing(config.dataset, "raw"))
     except UserError as error:
-        _fail(str(error))  # here and not in `main`, before Hydra puts lines of its own around it
+        fail(str(error))  # here and not in `main`, before Hydra puts lines of its own around it
     return miou
 
 
@@ -57,18 +54,12 @@ def main() -> None:
     except (HydraException, OmegaConfBaseException) as error:
         if is_follower():
             sys.exit(1)  # the first process says so
-        _fail(explain(error))
+        fail(explain(error))
     except KeyboardInterrupt:
-        _fail(f"interrupted; {GOES_ON}", status=130)
+        fail(f"interrupted; {GOES_ON}", status=130)
     except Stopped as stopped:
         word = "interrupted" if stopped.status == 130 else "terminated"
-        _fail(f"{word}; {GOES_ON}", status=stopped.status)
-
-
-def _fail(line: str, status: int = 1) -> NoReturn:
-    console.quiet = False  # where this is not the first process, which alone speaks otherwise
-    console.print(f"[bold red]error:[/] {escape(line)}", highlight=False)
-    sys.exit(status)
+        fail(f"{word}; {GOES_ON}", status=stopped.status)
 
 
 if __name__ == "__main__":

@@ -191,7 +191,7 @@ def test_ready_sweeps_name_what_they_sweep(name: str) -> None:
 
 
 def test_a_sweep_ends_in_one_table(tmp_path: Path) -> None:
-    """Two jobs that share scenes and tags, in folders whose names hold no paths."""
+    """Two jobs that share scenes and tags, in folders that are named after what differs alone."""
     weights = "long/" * 60
     overrides = [
         *tiny(),
@@ -207,14 +207,32 @@ def test_a_sweep_ends_in_one_table(tmp_path: Path) -> None:
     assert status == 0, printed
     (sweep,) = (tmp_path / "runs/sweeps").iterdir()
     jobs = sorted(path for path in sweep.iterdir() if path.name[0].isdigit())
-    assert [path.name[0] for path in jobs] == ["0", "1"]
-    assert all(len(path.name) <= 122 and "long" not in path.name for path in jobs)
+    assert [path.name for path in jobs] == ["0_stage.cam.lr=0.01", "1_stage.cam.lr=0.02"]
     assert [(job / "labels").exists() for job in jobs] == [True, False]
     assert all((job / "cam/manifest.json").exists() for job in jobs)
     rows = read_csv(sweep / "compare/comparison.csv")
     assert {row["settings"] for row in rows} == {"cam.lr=0.01", "cam.lr=0.02"}
     assert "cam.lr=0.02" in printed
     assert f"comparison: {sweep / 'compare'}" in printed.replace("\n", "")
+
+
+def test_a_swept_value_that_another_overrules_is_refused(tmp_path: Path) -> None:
+    """The tile of `tiny` has a size, given after the swept one: three equal jobs."""
+    status, printed = forked(tmp_path, "sweep=tile_size", *tiny())
+    assert status == 1
+    line = " ".join(printed.split())
+    assert line.startswith("error: dataset.tile.size=128,256,512 is swept, and dataset.tile={size: 64")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_paths_slashes_are_no_folders(tmp_path: Path) -> None:
+    status, printed = forked(
+        tmp_path, "-m", *tiny(), "stage.until=prepare", f"dataset.raw=raw/a,{'long/' * 60}"
+    )
+    assert status == 0, printed
+    (sweep,) = (tmp_path / "runs/sweeps").iterdir()
+    jobs = sorted(path.name for path in sweep.iterdir() if path.name[0].isdigit())
+    assert jobs == ["0_dataset.raw=raw-a", f"1_dataset.raw={'long-' * 60}"[:122]]
 
 
 LAUNCHED = [

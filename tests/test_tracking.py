@@ -18,7 +18,7 @@ from ome.stages import tracking
 from ome.stages.all import run_stages
 from ome.stages.manifest import Manifest
 from ome.stages.scored import read_rows
-from tests.conftest import compose_config, tiny
+from tests.conftest import compose_config, forked, tiny
 
 Scalars = dict[str, list[tuple[int, float]]]
 
@@ -213,6 +213,27 @@ def test_lineage_leads_from_stage_to_stage(tracked: Path) -> None:
     assert used["cam"] == {scenes, f"{run_name}-labels"}
     assert used["report"] == {scenes, f"{run_name}-labels", f"{run_name}-cam"}
     assert set(made) == {scenes, *(f"{run_name}-{stage}" for stage in ("labels", "cam", "report"))}
+
+
+def test_the_jobs_of_a_sweep_are_a_group_with_lineages_of_their_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Job folders are called `0_dataset.filter.minimum=0.02`, and an artifact's name holds no `=`."""
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    wandb.teardown()
+    varied = ["dataset.split.train=['2_10']", "dataset.filter.minimum=0.02,0.05"]
+    status, printed = forked(tmp_path, "-m", *tiny(), *varied, "stage.until=labels", "logger=wandb")
+    assert status == 0, printed
+    assert "is not shown" not in printed
+    (sweep,) = (tmp_path / "runs/sweeps").iterdir()
+    jobs = sorted(path for path in sweep.iterdir() if path.name[0].isdigit())
+    for job, minimum in zip(jobs, ("0.02", "0.05"), strict=True):
+        read = runs(job)[f"{job.name} labels"]
+        assert [record.run.run_group for record in read if record.WhichOneof("record_type") == "run"] == [
+            sweep.name
+        ]
+        named = {record.artifact.name for record in read if record.WhichOneof("record_type") == "artifact"}
+        assert f"{job.name[0]}_dataset.filter.minimum-{minimum}-labels" in named
 
 
 def test_without_network_the_run_is_kept_offline(

@@ -1,8 +1,28 @@
-"""What Hydra and OmegaConf say about a wrong override, in one line."""
+"""Mistakes of the user on the command line, each told in one line."""
 
 import difflib
+import sys
+from typing import NoReturn
 
 from omegaconf.errors import OmegaConfBaseException
+from rich.markup import escape
+
+from ome.progress import console
+
+
+def fail(line: str, status: int = 1) -> NoReturn:
+    """Ends the process with one line that says why.
+
+    Args:
+        line: What is wrong, where, and what to type instead.
+        status: The exit status.
+
+    Raises:
+        SystemExit: Always.
+    """
+    console.quiet = False  # where this is not the first process, which alone speaks otherwise
+    console.print(f"[bold red]error:[/] {escape(line)}", highlight=False)
+    sys.exit(status)
 
 
 def explain(error: Exception) -> str:

@@ -2,13 +2,17 @@
 
 import glob
 import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
 
 from ome.errors import UserError
+from ome.stages.mistakes import fail
 
 
 def as_job(config: DictConfig, sweep: Path, folder: Path) -> None:
@@ -30,8 +34,26 @@ def as_job(config: DictConfig, sweep: Path, folder: Path) -> None:
             config.logger.group = sweep.name
 
 
-class CompareJobs(Callback):
-    """Compares the jobs of a sweep when the last has ended, in the folder `compare` of the sweep."""
+class Sweep(Callback):
+    """Names the jobs' folders after what is swept, and compares the jobs when the last has ended."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 - fixed by Hydra
+        """Leaves what is the same in every job out of the folders' names; refuses a sweep of equal jobs."""
+        del kwargs
+        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+        given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+        # A key that is given twice has its last value, at its first place.
+        last = {override.key_or_group: override for override in given}
+        if overruled := _overruled(list(last.values())):
+            swept, by = overruled
+            fail(
+                f"{swept.input_line} is swept, and {by.input_line} overrules it, so that all jobs would be "
+                f"the same: give the other keys of {by.key_or_group} one by one"
+            )
+        same = [key for key, override in last.items() if not override.is_sweep_override()]
+        names = "hydra.job.config.override_dirname.exclude_keys"
+        with flag_override(config.hydra, "readonly", False):
+            config.hydra.overrides.hydra.append(f"{names}=[{','.join(map(repr, same))}]")
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 - fixed by Hydra
         """Runs `stage=compare` over the jobs' folders."""
@@ -53,3 +75,20 @@ class CompareJobs(Callback):
         except UserError as error:
             shutil.rmtree(sweep / f"{STAGE.name}.partial", ignore_errors=True)
             console.print(f"[yellow]no comparison[/]: {error}", highlight=False)
+
+
+def _overruled(overrides: Sequence[Override]) -> tuple[Override, Override] | None:
+    """Finds a swept key for which a later override has one value, as `tile={size: 64}` for `tile.size`."""
+    for place, swept in enumerate(overrides):
+        if not swept.is_sweep_override():
+            continue
+        for later in overrides[place + 1 :]:
+            inside = swept.key_or_group.removeprefix(f"{later.key_or_group}.")
+            if inside == swept.key_or_group or later.is_sweep_override():
+                continue
+            value: Any = later.value()
+            for key in inside.split("."):
+                value = value.get(key) if isinstance(value, Mapping) else None
+            if value is not None:
+                return swept, later
+    return None

@@ -6,6 +6,7 @@ offline, and a stage that cannot be shown is finished all the same.
 
 import netrc
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
@@ -221,7 +222,9 @@ def _lineage(made: Artefact, *, upload: bool) -> "Artifact":
     folder = made.folder.resolve()
     run = folder.name if manifest.stage == "prepare" else folder.parent.name
     metadata = {"folder": str(folder), "fingerprint": manifest.fingerprint, "inputs": manifest.inputs}
-    artifact = wandb.Artifact(f"{run}-{manifest.stage}"[-128:], manifest.stage, metadata=metadata)
+    # The folders of a sweep's jobs have signs in their names that an artifact's name may not have.
+    name = re.sub(r"[^a-zA-Z0-9_.-]", "-", f"{run}-{manifest.stage}")[-128:]
+    artifact = wandb.Artifact(name, manifest.stage, metadata=metadata)
     if upload:
         artifact.add_dir(str(folder))
     else:
