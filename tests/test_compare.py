@@ -65,6 +65,21 @@ def test_a_row_is_named_by_what_it_alone_has() -> None:
     assert labels([{"lr": "1"}, {}]) == ["lr=1", "lr=-"]
 
 
+def test_rows_can_be_named_by_what_was_varied() -> None:
+    """The weight belongs to the classifier, and the random rate tells all rows apart by itself."""
+    found = [
+        {"classifier.name": name, "classifier.er": er, "cam.lr": lr}
+        for name, er, lr in (("seam", "1", ".11"), ("cam", "0", ".12"), ("cam", "0", ".13"))
+    ]
+    names = ["classifier.name=seam", "classifier.name=cam", "classifier.name=cam"]
+    rates = ["cam.lr=.11", "cam.lr=.12", "cam.lr=.13"]
+    assert labels(found) == rates
+    assert labels(found, ["classifier", "cam.lr"]) == [f"{a}, {b}" for a, b in zip(names, rates, strict=True)]
+    # What is not named still keeps different runs apart.
+    assert labels(found, ["classifier"]) == [names[0], f"{names[1]}, cam.lr=.12", f"{names[2]}, cam.lr=.13"]
+    assert labels(found, ["nothing"]) == rates
+
+
 def _run(folder: Path, seed: int, right: int, **settings: object) -> None:
     """A finished run of one stage: 100 pixels of grass, `right` of them found, and 100 of road, all found."""
     matrix = np.array([[right, 100 - right], [0, 100]])

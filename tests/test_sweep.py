@@ -293,6 +293,8 @@ def test_a_search_ends_with_the_best_of_its_jobs(tmp_path: Path) -> None:
     values = [read_rows(job / "cam")[-1].scores.miou for job in sorted(sweep.glob("[01]_*"))]
     assert found.best_value == pytest.approx(max(values))
     assert len(set(values)) == len(rows) == 2
+    keys = [key.removeprefix("stage.") for key in found.best_params]
+    assert all(f"{key}=" in row["settings"] for key in keys for row in rows)
     best = Manifest.read(sorted(sweep.glob("[01]_*"))[int(np.argmax(values))] / "cam")
     assert best is not None
     assert found.best_params["stage.cam.lr"] == best.config["stage"]["lr"]

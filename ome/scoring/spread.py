@@ -78,26 +78,48 @@ def distinguishing_keys(settings: Sequence[Mapping[str, Hashable]]) -> list[str]
     return chosen
 
 
-def labels(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:
-    """Names settings by the fewest values that tell them from all others.
+def labels(settings: Sequence[Mapping[str, Hashable]], named: Sequence[str] = ()) -> list[str]:
+    """Names settings by what was varied on purpose, or by the fewest values that tell them from all others.
 
-    That is one value that no other has, `classifier.pcm=False`, where there is one; else those of
+    The fewest is one value that no other has, `classifier.pcm=False`, where there is one; else those of
     `distinguishing_keys`.
 
     Args:
         settings: Flat settings of each run; a key that a run lacks shows as `-`.
+        named: Keys, or what keys begin with (`classifier`), whose values come first; the fewest others
+            follow where these do not tell settings apart.
 
     Returns:
         A label for each, the same for equal settings; empty where all are the same.
     """
+    varying, first = _varying(settings), list[str]()
+    for name in named:
+        inside = [key for key in varying if key == name or key.startswith(f"{name}.")]
+        first += distinguishing_keys([{key: one.get(key) for key in inside} for one in settings])
+    alike: dict[str, list[int]] = {}
+    for place, one in enumerate(settings):
+        alike.setdefault(_values(one, first), []).append(place)
+    made = [""] * len(settings)
+    for start, places in alike.items():
+        rest = _fewest([settings[place] for place in places])
+        for place, label in zip(places, rest, strict=True):
+            made[place] = ", ".join(filter(None, (start, label)))
+    return made
+
+
+def _fewest(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:
     keys, varying = distinguishing_keys(settings), _varying(settings)
     kinds = {tuple(one.get(key) for key in varying): one for one in settings}
     made: dict[tuple[Hashable, ...], str] = {}
     for kind, one in kinds.items():
         others = [other for found, other in kinds.items() if found != kind]
         own = [key for key in (*keys, *varying) if all(other.get(key) != one.get(key) for other in others)]
-        made[kind] = ", ".join(f"{key}={one.get(key, '-')}" for key in (own[:1] or keys) if others)
+        made[kind] = _values(one, (own[:1] or keys) if others else ())
     return [made[tuple(one.get(key) for key in varying)] for one in settings]
+
+
+def _values(one: Mapping[str, Hashable], keys: Sequence[str]) -> str:
+    return ", ".join(f"{key}={one.get(key, '-')}" for key in keys)
 
 
 def _varying(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:

@@ -50,7 +50,7 @@ def run(work: Work) -> dict[str, Any]:
     results = list(_results(folders, inherited_runs(work.config)))
     if not results:
         raise UserError(f"none of the {len(folders)} runs of stage.runs={work.settings.runs} has scores yet")
-    groups = _grouped(results)
+    groups = _grouped(results, _named(work.settings.settings, results))
     rows = [_cells(group, same) for group, same in groups.items()]
     header = [*HEADER, *results[0].row.scores.names]
     write_csv(work.folder / "comparison.csv", header, rows)
@@ -120,14 +120,24 @@ def _settings(manifest: Manifest, by_fingerprint: Mapping[str, Manifest]) -> dic
     return settings | flatten({key: value for key, value in own.items() if key not in _SILENT})
 
 
-def _grouped(results: list[_Result]) -> dict[_Group, list[Row]]:
-    """Gathers repetitions, and names each group by the fewest settings that tell it from the others."""
+def _named(settings: Any, results: Sequence[_Result]) -> list[str]:  # noqa: ANN401 - a text or a list of them
+    """The settings that rows are named by; one that no result depends on is pointed out."""
+    named = listed(settings)
+    known = {key for result in results for key in result.settings}
+    for name in named:
+        if not any(key == name or key.startswith(f"{name}.") for key in known):
+            console.print(f"[yellow]stage.settings[/]: no result depends on {name}", highlight=False)
+    return named
+
+
+def _grouped(results: list[_Result], named: Sequence[str]) -> dict[_Group, list[Row]]:
+    """Gathers repetitions, and names each group by the settings that tell it from the others."""
     of_row: dict[tuple[str, str], list[_Result]] = {}
     for result in results:
         of_row.setdefault((result.row.name, result.row.scored_on), []).append(result)
     groups: dict[_Group, list[Row]] = {}
     for (name, scored_on), same in of_row.items():
-        for result, label in zip(same, labels([result.settings for result in same]), strict=True):
+        for result, label in zip(same, labels([result.settings for result in same], named), strict=True):
             groups.setdefault(_Group(name, scored_on, label), []).append(result.row)
     return groups
 

@@ -1,6 +1,7 @@
 """A sweep: many jobs that share what is the same, and one table at the end."""
 
 import glob
+import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -40,17 +41,14 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 - fixed by Hydra
         """Leaves what is the same in every job out of the folders' names; refuses a sweep of equal jobs."""
         del kwargs
-        params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-        given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
-        # A key that is given twice has its last value, at its first place.
-        last = {override.key_or_group: override for override in given}
-        if overruled := _overruled(list(last.values())):
+        given = _given(config)
+        if overruled := _overruled(given):
             swept, by = overruled
             fail(
                 f"{swept.input_line} is swept, and {by.input_line} overrules it, so that all jobs would be "
                 f"the same: give the other keys of {by.key_or_group} one by one"
             )
-        same = [key for key, override in last.items() if not override.is_sweep_override()]
+        same = [override.key_or_group for override in given if not override.is_sweep_override()]
         names = "hydra.job.config.override_dirname.exclude_keys"
         with flag_override(config.hydra, "readonly", False):
             config.hydra.overrides.hydra.append(f"{names}=[{','.join(map(repr, same))}]")
@@ -66,7 +64,11 @@ class Sweep(Callback):
         sweep = Path(config.hydra.sweep.dir)
         made = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
         with open_dict(made):
-            made.stage = {"name": STAGE.name, "runs": f"{glob.escape(str(sweep))}/*"}
+            made.stage = {
+                "name": STAGE.name,
+                "runs": f"{glob.escape(str(sweep))}/*",
+                "settings": _named(config),
+            }
             made.inherit = listed(config.inherit) or [config.run_dir]
             made.run_dir = str(sweep)
         try:
@@ -75,6 +77,20 @@ class Sweep(Callback):
         except UserError as error:
             shutil.rmtree(sweep / f"{STAGE.name}.partial", ignore_errors=True)
             console.print(f"[yellow]no comparison[/]: {error}", highlight=False)
+
+
+def _given(config: DictConfig) -> list[Override]:
+    """What the ready sweep and the command line give; of a key given twice the last, at its first place."""
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+    return list({override.key_or_group: override for override in given}.values())
+
+
+def _named(config: DictConfig) -> list[str]:
+    """The swept keys as manifests spell them, where a stage's settings lie under its name."""
+    keys = [override.key_or_group for override in _given(config) if override.is_sweep_override()]
+    stage = "" if config.stage.name == "all" else f"{config.stage.name}."
+    return [re.sub("^stage[.]", stage, key).replace("/", ".") for key in keys if key != "seed"]
 
 
 def _overruled(overrides: Sequence[Override]) -> tuple[Override, Override] | None:
