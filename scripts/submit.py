@@ -66,8 +66,21 @@ def main() -> None:
     job = executor.submit(Job(), given.overrides)
     print(f"job {job.job_id}, logs {job.paths.stdout}")
     if executor.cluster == "local":
-        job.results()
-        print(Path(job.paths.stdout).read_text(encoding="utf-8"))
+        failed = job.exception() is not None  # waits
+        print(*_shown(given.logs, job.job_id), sep="\n")
+        sys.exit(1 if failed else 0)
+
+
+def _shown(logs: Path, job: str) -> list[str]:
+    """What the first process printed, and why another ended: the first to fail says it, in its own log."""
+    first, *others = sorted(logs.glob(f"{job}_*_log.out"))
+    reasons = [
+        line
+        for path in others
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.startswith("error:")
+    ]
+    return [first.read_text(encoding="utf-8"), *reasons]
 
 
 if __name__ == "__main__":
