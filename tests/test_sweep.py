@@ -214,6 +214,10 @@ def test_a_sweep_ends_in_one_table(tmp_path: Path) -> None:
     assert {row["settings"] for row in rows} == {"cam.lr=0.01", "cam.lr=0.02"}
     assert "cam.lr=0.02" in printed
     assert f"comparison: {sweep / 'compare'}" in printed.replace("\n", "")
+    name = f"sweeps/{sweep.name}"
+    status, printed = forked(tmp_path, "stage=report", "dataset=synthetic", f"name={name}")
+    assert status == 1
+    assert f"runs/{name} is a sweep, and no run: type stage=compare" in " ".join(printed.split())
 
 
 def test_a_swept_value_that_another_overrules_is_refused(tmp_path: Path) -> None:

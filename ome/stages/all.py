@@ -23,9 +23,14 @@ def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> float | Non
         The mIoU of the last stage in [0, 1], see `objective`; None where it has no scores.
 
     Raises:
-        UserError: See `execute`; or the stage does not exist.
+        UserError: See `execute`; or the stage does not exist, or the run's folder is that of a sweep.
     """
     names = selected_stages(config)
+    if names != ["compare"] and (Path(config.run_dir) / "multirun.yaml").exists():
+        raise UserError(
+            f"{config.run_dir} is a sweep, and no run: type stage=compare stage.runs='{config.run_dir}/*' "
+            f"for the table of its runs, or run_dir={config.run_dir}/0_... for one of them"
+        )
     made: dict[str, Path] = {}
     for name in names:
         own = settings_of(config, name, STAGES, overrides)
