@@ -10,6 +10,7 @@ import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
@@ -96,15 +97,23 @@ def test_a_second_view_is_computed_only_where_two_are_compared(
     assert sizes == [(32, 24), (16, 12)][:views]
 
 
-@pytest.mark.parametrize("clip", [None, 1e-3, 1e3])
-def test_a_step_is_as_long_as_the_clipped_gradient(clip: float | None) -> None:
+@pytest.mark.parametrize(("clip", "scale"), [(None, None), (1e-3, None), (1e3, None), (1e-3, 512.0)])
+def test_a_step_is_as_long_as_the_clipped_gradient(clip: float | None, scale: float | None) -> None:
+    """Also where the gradient is kept out of the smallest half-precision numbers by a scale."""
     torch.manual_seed(0)
     plain = PolySgd(lr=0.01, momentum=0.0, weight_decay=0.0)
     network = SeamNetwork(TinyBackbone(), 3)
     module = SeamClassifier(network, ("a", "b", "c"), total_steps=9, optimizer=plain, clip=clip)
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
     quiet = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
-    trainer = pl.Trainer(accelerator="cpu", max_steps=1, enable_progress_bar=False, **quiet)  # type: ignore[arg-type]
+    scaled = MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=scale or 1.0))
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_steps=1,
+        enable_progress_bar=False,
+        plugins=[scaled] if scale else None,
+        **quiet,
+    )  # type: ignore[arg-type]
     trainer.fit(module, DataLoader(TensorDataset(*batch()), 2))
     rates = {id(p): group["lr"] for group in network.parameter_groups(0.01, 0.0) for p in group["params"]}
     moved = [(p.detach() - before[name]) / rates[id(p)] for name, p in network.named_parameters()]

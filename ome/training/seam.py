@@ -106,8 +106,11 @@ class SeamClassifier(pl.LightningModule):
         """Shortens the gradient to the largest norm, and logs how long it was."""
         del optimizer, gradient_clip_val, gradient_clip_algorithm
         if self._clip is not None:
-            norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), self._clip)
-            self.log("train/gradient_norm", norm)
+            # 16-mixed scales the gradient, and a fused optimiser takes the scale off within its step.
+            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+            scale = 1.0 if scaler is None else float(scaler.get_scale())
+            norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), scale * self._clip)
+            self.log("train/gradient_norm", norm / scale)
 
     def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
         """Updates the validation scores with images, tags and, where there are any, masks (B, H, W)."""
