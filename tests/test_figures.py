@@ -1,3 +1,4 @@
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from ome.scoring.figures import (
     save_cooccurrence,
     save_figure,
     save_tag_counts,
+    spreads_figure,
     tag_counts_figure,
 )
 from ome.scoring.panels import (
@@ -21,6 +23,7 @@ from ome.scoring.panels import (
     letter_spots,
     panel_figure,
 )
+from ome.scoring.spread import Spread
 
 NAMES = ("impervious surface", "building", "car")
 COLOURS = ((255, 255, 255), (0, 0, 255), (255, 255, 0))
@@ -70,6 +73,23 @@ def test_bars_add_up_to_the_tiles_of_a_class() -> None:
     assert kept == [1500, 770, 15]
     assert lost == [0, 30, 25]
     assert [text.get_text() for text in axes.texts] == ["1,500", "800 (−30)", "40 (−25)"]  # noqa: RUF001 - a minus
+
+
+@pytest.mark.parametrize("bars", [1, 30])
+def test_bars_keep_half_the_width_however_long_their_names(bars: int) -> None:
+    settings = (
+        "segmenter.recipe.weighting=continuous, pseudo.response_scales=[0.15, 0.2, 0.25, 4.0, 5.0, 6.0]"
+    )
+    spreads = {f"weak segmentation, {settings}, seed={n}": Spread(0.4, 0.02, 3) for n in range(bars)}
+    figure = spreads_figure(spreads, "mIoU, %")
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    (axes,) = figure.axes
+    box, labels = axes.get_window_extent(), axes.get_yticklabels()
+    assert box.width > 0.5 * figure.bbox.width
+    places = [label.get_window_extent() for label in labels]
+    assert min(place.x0 for place in places) >= 0
+    assert all(below.y1 <= above.y0 for above, below in pairwise(places))
 
 
 def test_curves_leave_out_what_is_not_finite() -> None:

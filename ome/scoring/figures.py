@@ -1,6 +1,7 @@
 """Charts of co-occurrence, confusion, tags and training, as figures and as PNG files."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -18,6 +19,9 @@ from ome.scoring.spread import Spread
 DPI: Final = 150
 BLUE, ORANGE = "#4477aa", "#ee8866"
 """Two colours that remain distinct with any kind of colour blindness (Paul Tol's schemes)."""
+
+LETTERS: Final = 50
+"""In a line of a bar's name; a longer name goes on in the next."""
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Steps and the values at them."""
@@ -135,7 +139,9 @@ def spreads_figure(bars: Mapping[str, Spread], label: str) -> Figure:
         bars: The score by the bar's name, from top to bottom; one that is undefined has no bar.
         label: What the bars show.
     """
-    figure = Figure(figsize=(8, 0.9 + 0.32 * len(bars)), layout="constrained")
+    names = [textwrap.fill(name, LETTERS, subsequent_indent="  ") for name in bars]
+    lines = max(name.count("\n") + 1 for name in names)
+    figure = Figure(figsize=(8, 0.9 + (0.19 + 0.13 * lines) * len(bars)), layout="constrained")
     axes = figure.add_subplot()
     rows = np.arange(len(bars))
     means = [100 * one.mean for one in bars.values()]
@@ -147,8 +153,8 @@ def spreads_figure(bars: Mapping[str, Spread], label: str) -> Figure:
             )
         end = 100 * np.nansum([one.mean, one.deviation])
         axes.annotate(str(one), (end, row), (4, 0), textcoords="offset points", va="center", fontsize=8)
-    axes.set_yticks(rows, list(bars), fontsize=8)
-    axes.invert_yaxis()
+    axes.set_yticks(rows, names, fontsize=8)
+    axes.set_ylim(len(bars) - 0.5, -0.5)
     axes.set_xlim(0, 1.25 * max([1.0, *np.nan_to_num(means)]))  # room for the numbers
     axes.set_xlabel(label, fontsize=9)
     plain(axes)
