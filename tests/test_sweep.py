@@ -270,7 +270,10 @@ def test_jobs_side_by_side_share_what_is_the_same(
     assert status == 0, printed
     (sweep,) = (tmp_path / "runs/sweeps").iterdir()
     jobs = sorted(path for path in sweep.iterdir() if path.name[0].isdigit())
-    assert len(jobs) == 2
+    assert [job.name for job in jobs] == [
+        "0_dataset.filter.minimum=0.02",
+        "1_dataset.filter.minimum=0.5",
+    ]
     made = [Manifest.read(job / "labels") for job in jobs]
     scenes = Manifest.read(tmp_path / SCENES)
     assert scenes is not None
