@@ -23,7 +23,8 @@ class PretendedUnderfitting:
     Args:
         mode: What becomes of the loss l of a pixel, which is its weight times its cross-entropy. "none": l;
             "pow": (l + 1e-9) ** k, and 0 where l is 0; "clamp": the smaller of l and k, so that pixels beyond
-            k have no gradient; "ignore": l where l <= k, else 0.
+            k have no gradient; "ignore": l where l <= k, else 0. These two train the same network, since
+            they differ in pixels without gradient alone.
         beta: The mean below which the losses are changed, at least 0.
         k: The constant of the mode, above 0.
 
