@@ -128,7 +128,7 @@ def _train(work: Work, network: AffinityNetwork, reader: SceneReader, tagged: Ta
         radius=settings.radius,
         optimizer=poly_sgd(settings),
     )
-    train(work, module, data, work.folder, "AffinityNet")
+    train(work, module, data, work.folder, "AffinityNet", precision=settings.precision)
 
 
 def _export(
@@ -174,7 +174,6 @@ STAGE = Stage(
         "dataset.channels",
         "dataset.display",
         "trainer.accelerator",
-        "trainer.precision",
     ),
     wanted=_wanted,
 )
