@@ -25,7 +25,6 @@ from tests.conftest import compose_config, forked_pair, tiny
 
 RUN = Path("runs/synthetic_resnet18")
 Run = Callable[..., DictConfig]
-HALF = "trainer.precision=bf16-mixed"
 
 
 def run(*overrides: str) -> None:
@@ -75,12 +74,12 @@ def test_an_interrupted_walk_goes_on_and_is_read(classified: Path, monkeypatch: 
 
     monkeypatch.setattr(affinity, "walk_cams", stop_after_five)
     with pytest.raises(RuntimeError, match="killed"):
-        run(*tiny("affinity"), HALF)
+        run(*tiny("affinity"))
     monkeypatch.undo()
     finished = {path.relative_to(partial): path.stat().st_mtime_ns for path in partial.glob("*/*/*")}
     assert sum(path.parts[0] == "cams" for path in finished) == 5
     assert sum(path.parts[0] == "labels" for path in finished) == 32
-    run(*tiny("affinity"), HALF)
+    run(*tiny("affinity"))
     assert {path: (done / path).stat().st_mtime_ns for path in finished} == finished
 
     index = SceneIndex.read(classified / "scenes/synthetic_rgb_full")
@@ -119,16 +118,9 @@ def test_an_interrupted_walk_goes_on_and_is_read(classified: Path, monkeypatch: 
     assert 0 < 2 * walked == page.count('alt="CAM of ')
 
 
-def test_affinitynet_has_a_precision_of_its_own(classified: Path) -> None:
-    run(*tiny("affinity"), HALF)
-    run(*tiny("affinity"), "name=single", "inherit=runs/synthetic*", "force=true")
-    half, single = (classified / "runs" / name / "affinity/network.pt" for name in (RUN.name, "single"))
-    assert half.read_bytes() == single.read_bytes()
-
-
 def test_two_processes_leave_what_one_leaves(classified: Path) -> None:
     """AffinityNet and its walk, then the ablation of both kinds of maps, from the CAMs of one process."""
-    run(*tiny("affinity"), HALF)
+    run(*tiny("affinity"))
     one, two, again = (classified / "runs" / name for name in (RUN.name, "two", "again"))
     for stage in ("labels", "cam"):
         shutil.copytree(one / stage, two / stage)

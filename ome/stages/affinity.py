@@ -128,7 +128,7 @@ def _train(work: Work, network: AffinityNetwork, reader: SceneReader, tagged: Ta
         radius=settings.radius,
         optimizer=poly_sgd(settings),
     )
-    train(work, module, data, work.folder, "AffinityNet", precision=settings.precision)
+    train(work, module, data, work.folder, "AffinityNet")
 
 
 def _export(
@@ -174,6 +174,7 @@ STAGE = Stage(
         "dataset.channels",
         "dataset.display",
         "trainer.accelerator",
+        "trainer.precision",
     ),
     wanted=_wanted,
 )

@@ -1,7 +1,6 @@
 """What every training of every stage has in common: seed, hardware, logger, folder."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -21,7 +20,6 @@ def train(
     folder: Path,
     title: str,
     callbacks: Sequence[Callback] = (),
-    precision: str | None = None,
 ) -> None:
     """Trains a module of a stage; see `fit`.
 
@@ -32,11 +30,7 @@ def train(
         folder: The stage's folder, or one in it for each of several trainings.
         title: Name of the training.
         callbacks: What this training needs beside what every training has.
-        precision: Of this training, where it is not the trainer's.
     """
-    machine = hardware(work.config)
-    if precision is not None:
-        machine = replace(machine, precision=precision)
     with open_logger(work.config, work.logs / folder.relative_to(work.folder), title) as logger:
         fit(
             module,
@@ -46,7 +40,7 @@ def train(
             folder=folder,
             title=title,
             seed=work.config.seed,
-            hardware=machine,
+            hardware=hardware(work.config),
             logger=logger,
             callbacks=callbacks,
         )
