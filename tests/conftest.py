@@ -165,9 +165,14 @@ def command(*overrides: str) -> list[str]:
 
 def run_process(folder: Path, *overrides: str, timeout: float = 240) -> subprocess.CompletedProcess[str]:
     """Runs the command line in a folder, as a user would."""
+    return run_words(folder, command(*overrides), timeout)
+
+
+def run_words(folder: Path, words: Sequence[str], timeout: float = 240) -> subprocess.CompletedProcess[str]:
+    """Runs any command in a folder."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "160"}
     return subprocess.run(
-        command(*overrides),
+        words,
         cwd=folder,
         env=environment,
         capture_output=True,

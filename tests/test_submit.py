@@ -1,6 +1,5 @@
 """The path of a SLURM job, walked on this machine by submitit's local executor."""
 
-import os
 import re
 import subprocess
 import sys
@@ -8,21 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import forked, tiny
+from tests.conftest import forked, run_words, tiny
 
 SCRIPT = Path(__file__).parents[1] / "scripts/submit.py"
 
 
 def submitted(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), "--tasks", "2", "--logs", "logs", "--", *overrides],
-        cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "160"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    words = [sys.executable, str(SCRIPT), "--tasks", "2", "--logs", "logs", "--", *overrides]
+    return run_words(folder, words)
 
 
 def test_a_submitted_run_of_two_processes_makes_the_files_of_one(tmp_path: Path) -> None:

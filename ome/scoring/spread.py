@@ -1,6 +1,6 @@
 """Scores of repeated runs: what tells runs apart, and the mean and spread of those that repeat each other."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,11 @@ def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Hashable
     return flat
 
 
+def keys_under(name: str, keys: Iterable[str]) -> list[str]:
+    """The flat keys that are `name` or lie within it: `classifier.pcm` of `classifier`."""
+    return [key for key in keys if key == name or key.startswith(f"{name}.")]
+
+
 def distinguishing_keys(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:
     """Keys by whose values alone all different settings can be told apart, few and telling ones.
 
@@ -94,7 +99,7 @@ def labels(settings: Sequence[Mapping[str, Hashable]], named: Sequence[str] = ()
     """
     varying, first = _varying(settings), list[str]()
     for name in named:
-        inside = [key for key in varying if key == name or key.startswith(f"{name}.")]
+        inside = keys_under(name, varying)
         first += distinguishing_keys([{key: one.get(key) for key in inside} for one in settings])
     alike: dict[str, list[int]] = {}
     for place, one in enumerate(settings):

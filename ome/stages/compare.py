@@ -12,7 +12,7 @@ from ome.errors import UserError
 from ome.files import write_csv, write_text
 from ome.progress import console
 from ome.scoring.figures import save_spreads
-from ome.scoring.spread import Spread, flatten, labels, spread
+from ome.scoring.spread import Spread, flatten, keys_under, labels, spread
 from ome.stages.lookup import inherited_runs, listed, matching_folders
 from ome.stages.manifest import NAME as MANIFEST
 from ome.stages.manifest import Manifest, identity
@@ -125,7 +125,7 @@ def _named(settings: Any, results: Sequence[_Result]) -> list[str]:  # noqa: ANN
     named = listed(settings)
     known = {key for result in results for key in result.settings}
     for name in named:
-        if not any(key == name or key.startswith(f"{name}.") for key in known):
+        if not keys_under(name, known):
             console.print(f"[yellow]stage.settings[/]: no result depends on {name}", highlight=False)
     return named
 
