@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Runs the command line."""
     if sys.argv[1:2] == ["doctor"]:
-        from ome.stages.doctor import main as doctor  # noqa: PLC0415 - each loads what it needs
+        from ome.cli.doctor import main as doctor  # noqa: PLC0415 - each loads what it needs
 
         sys.exit(doctor(sys.argv[2:]))
     if sys.argv[1:2] == ["tags"]:

@@ -18,10 +18,10 @@ from ome.data.unseen import UnseenScene, open_unseen
 from ome.errors import UserError
 from ome.geo.cog import Grid
 from ome.geo.mosaic import rasters_in, write_mosaic
-from ome.stages.mapping import SURE, MapOptions, predict_rows
-from ome.stages.mapping import map_scene as write_maps
-from ome.stages.predictor import Predictor
-from ome.stages.trained import SegmenterCard, network_folder, stage_of_network
+from ome.inference.card import SegmenterCard, network_folder, stage_of_network
+from ome.inference.mapping import SURE, MapOptions, predict_rows
+from ome.inference.mapping import map_scene as write_maps
+from ome.inference.predictor import Predictor
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,10 +11,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ome.cli.errors import explain, fail
+from ome.distributed.rank import is_nonzero_rank
+from ome.distributed.signals import Stopped
 from ome.errors import UserError
-from ome.stages.mistakes import explain, fail
-from ome.training.place import is_follower
-from ome.training.stopping import Stopped
 
 GOES_ON = "the same command goes on where it stopped"
 
@@ -25,8 +25,8 @@ OmegaConf.register_new_resolver("file_name", lambda text: text.replace("/", "-")
 @hydra.main(version_base="1.3", config_path="pkg://ome.conf", config_name="config")
 def run(config: DictConfig) -> float | None:
     """Runs the stage that the configuration names, and gives its mIoU to a sweeper that searches."""
-    from ome.stages.launch import launch  # noqa: PLC0415 - --help and --cfg answer without loading torch
-    from ome.stages.sweep import as_job  # noqa: PLC0415
+    from ome.cli.launch import launch  # noqa: PLC0415 - --help and --cfg answer without loading torch
+    from ome.cli.sweep import as_job  # noqa: PLC0415
 
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
@@ -35,7 +35,7 @@ def run(config: DictConfig) -> float | None:
         as_job(config, Path(hydra_config.sweep.dir), Path(hydra_config.runtime.output_dir))
     try:
         miou = launch(config, list(hydra_config.overrides.task))
-        if is_follower():
+        if is_nonzero_rank():
             return miou
         resolved = Path(hydra_config.runtime.output_dir) / "resolved.yaml"
         OmegaConf.save(config, resolved, resolve=not OmegaConf.is_missing(config.dataset, "raw"))
@@ -47,12 +47,12 @@ def run(config: DictConfig) -> float | None:
 def main() -> None:
     """Runs the command line; a mistake of the user ends with one line and exit status 1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
-    if is_follower():
+    if is_nonzero_rank():
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]
     try:
         run()
     except (HydraException, OmegaConfBaseException) as error:
-        if is_follower():
+        if is_nonzero_rank():
             sys.exit(1)  # the first process says so
         fail(explain(error))
     except KeyboardInterrupt:

@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ome.data.transforms import to_tensor
+from ome.inference.classifier import DEFAULT_MEGAPIXELS
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.pseudo.fusion import fuse_cams, multi_scale_cams
-from ome.stages.classifying import DEFAULT_MEGAPIXELS
 from ome.training.hardware import autocast, channels_last
 
 SCALES = (0.5, 1.0, 1.5, 2.0)

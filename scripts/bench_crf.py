@@ -27,8 +27,8 @@ from measuring import (
     synthetic_image,
 )
 
-from ome.pseudo.crf import DenseCrf, ReferenceDenseCrf
-from ome.pseudo.torch_crf import TorchCrf
+from ome.crf.densecrf import DenseCrf, ReferenceDenseCrf
+from ome.crf.torch_crf import TorchCrf
 from ome.pseudo.uncertainty import RESPONSE_SCALES, PseudoLabel, certainty_weight, pseudo_label
 
 

@@ -14,11 +14,11 @@ import numpy as np
 import torch
 from measuring import compare, heading, image_argument, picture
 
+from ome.crf.densecrf import DenseCrf
 from ome.data.cams import read_cams, write_cams
 from ome.data.transforms import to_tensor
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
-from ome.pseudo.crf import DenseCrf
 from ome.pseudo.fusion import multi_scale_cams
 from ome.pseudo.uncertainty import pseudo_label
 

@@ -1,4 +1,4 @@
-"""Times one filtering on the bilateral lattice in three ways: the choice behind `ome.pseudo.lattice`.
+"""Times one filtering on the bilateral lattice in three ways: the choice behind `ome.crf.lattice`.
 
     python scripts/bench_lattice.py [--image RASTER] [--size 256] [--values 24]
 
@@ -14,8 +14,8 @@ import torch
 from measuring import compare, heading, image_argument, picture, seconds
 from torch import Tensor
 
-from ome.pseudo.crf import CrfParameters, blockwise_order, kernel_features
-from ome.pseudo.lattice import Lattice, splat_blur_slice, symmetric_kernel
+from ome.crf.densecrf import CrfParameters, blockwise_order, kernel_features
+from ome.crf.lattice import Lattice, splat_blur_slice, symmetric_kernel
 
 
 def neighbours(lattice: Lattice) -> list[tuple[Tensor, Tensor]]:

@@ -26,7 +26,7 @@ from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable, coverage, filter_tiles, minimum_coverage
 from ome.data.tiles import Tile, tile_scene
 from ome.data.transforms import Augmentation
-from ome.stages.listing import damaged, write_listing
+from ome.pipeline.checksums import damaged, write_listing
 
 TILE = 32
 ROWS, COLUMNS = 5, 10

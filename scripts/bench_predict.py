@@ -31,9 +31,9 @@ from rasterio.windows import Window
 
 from ome.data.unseen import open_unseen
 from ome.geo.sliding import blending_window, window_starts
-from ome.stages.mapping import MapOptions, map_scene
-from ome.stages.predictor import Predictor
-from ome.stages.trained import SegmenterCard
+from ome.inference.card import SegmenterCard
+from ome.inference.mapping import MapOptions, map_scene
+from ome.inference.predictor import Predictor
 
 CLASSES = {f"class_{index}": (40 * index, 255 - 40 * index, 128) for index in range(6)}
 WIDTH = 20_000

@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from measuring import Bytes, cores, heading, image_argument, picture, smooth_noise
 
+from ome.crf.densecrf import DenseCrf
 from ome.data.transforms import to_tensor
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
-from ome.pseudo.crf import DenseCrf
 from ome.pseudo.fusion import multi_scale_cams
 from ome.pseudo.uncertainty import pseudo_label
 from ome.training.hardware import channels_last

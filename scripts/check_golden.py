@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from ome.crf.densecrf import CrfParameters, DenseCrf
 from ome.files import read_arrays
 from ome.networks.pcm import pixel_correlation
 from ome.networks.resnet38d import ResNet38d
 from ome.networks.seam import SeamNetwork
-from ome.pseudo.crf import CrfParameters, DenseCrf
 from ome.pseudo.fusion import fuse_cams
 from ome.pseudo.uncertainty import pseudo_label
 from ome.scoring.confusion import confusion_matrix
@@ -245,7 +245,7 @@ def check_file(path: Path, kind: str) -> bool:
             measured = f"{check.error:9.2e}  tolerance {check.tolerance:.0e}"
             print(f"{path.name:24} {check.quantity:30} {measured}  {'ok' if check.passed else 'FAIL'}")
             passed &= check.passed
-    except Exception as error:  # noqa: BLE001 - a tampered file can break a check anywhere
+    except Exception as error:  # noqa: BLE001 - a tampered file can break a check any_rank
         reason = " ".join(str(error).split())[:160]
         print(f"{path.name:24} {type(error).__name__}: {reason}  FAIL")
         return False

@@ -23,9 +23,9 @@ from bench_predict import CLASSES, write_scene
 from measuring import heading
 
 import ome
-from ome.stages.manifest import Manifest
-from ome.stages.trained import SegmenterCard
-from ome.training.saved import save_network
+from ome.inference.card import SegmenterCard
+from ome.pipeline.manifest import Manifest
+from ome.training.checkpoints import save_network
 
 
 def make_run(folder: Path, encoder: str, tile: int) -> None:

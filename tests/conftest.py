@@ -16,8 +16,8 @@ from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
 from ome.geo import cog
+from ome.pipeline.runner import run_stages
 from ome.run import main
-from ome.stages.all import run_stages
 from tests.browser import browser  # noqa: F401 - a fixture for all
 
 TINY = (

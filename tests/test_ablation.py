@@ -6,22 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ome.config.selected import settings_of
 from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.geo.raster import read_png
+from ome.pipeline.registry import STAGES
+from ome.pipeline.runner import run_stages, selected_stages
+from ome.plots.ablation_figures import bars_figure, calibration_figure, thresholds_figure
 from ome.pseudo.variants import mask_variants
-from ome.scoring.ablation_figures import bars_figure, calibration_figure, thresholds_figure
+from ome.report.judging import judge_pseudo_masks, weight_errors
 from ome.scoring.confusion import confusion_matrix
+from ome.scoring.rows import read_rows
 from ome.scoring.thresholds import ThresholdCurves, threshold_counts
-from ome.stages.all import run_stages, selected_stages
 from ome.stages.pseudo import mask_path
-from ome.stages.registry import STAGES
-from ome.stages.reporting.judging import judge_pseudo_masks, weight_errors
-from ome.stages.scored import read_rows
-from ome.stages.selected import settings_of
 from tests.conftest import compose_config, tiny
 from tests.test_uncertainty import SwapsLast
 

@@ -9,8 +9,8 @@ from ome.data.cams import cam_path, read_cams, write_cams
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.files import read_csv, save_atomically, write_csv
+from ome.pipeline.checksums import damaged, write_listing
 from ome.progress import track
-from ome.stages.listing import damaged, write_listing
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:

@@ -15,18 +15,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
+from ome.config.selected import scene_reader
 from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
 from ome.files import read_csv
+from ome.inference.classifier import CamPredictor, build_classifier, members
 from ome.networks.attention import attend
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
+from ome.pipeline.manifest import Manifest
 from ome.pseudo.fusion import fuse_cams
-from ome.stages.classifying import CamPredictor, build_classifier, members
 from ome.stages.labels import read_tag_table
-from ome.stages.manifest import Manifest
-from ome.stages.selected import scene_reader
 from ome.training.optimizers import PolySgd
 from ome.training.seam import SeamClassifier
 from tests.conftest import compose_config, tiny

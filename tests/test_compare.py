@@ -10,10 +10,10 @@ import pytest
 
 from ome.errors import UserError
 from ome.files import read_csv
+from ome.pipeline.manifest import Manifest
+from ome.scoring.rows import Row, write_rows
 from ome.scoring.scores import Scores
 from ome.scoring.spread import distinguishing_keys, flatten, labels, spread
-from ome.stages.manifest import Manifest
-from ome.stages.scored import Row, write_rows
 
 NAMES = ("grass", "road")
 

@@ -22,8 +22,8 @@ from ome.files import read_json
 from ome.geo.raster import read_class_map, read_grid, read_png
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
-from ome.stages.manifest import Manifest
-from ome.stages.scored import read_rows
+from ome.pipeline.manifest import Manifest
+from ome.scoring.rows import read_rows
 from ome.stages.suggest import says_the_same
 from tests.conftest import TINY, compose_config, tiny
 

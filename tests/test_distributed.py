@@ -16,20 +16,20 @@ from torch.utils.data import Dataset
 
 from ome.data.datamodules import TileDataModule
 from ome.data.tiles import Tile
+from ome.distributed.batchnorm import synchronise_batchnorm
+from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, rank, shard, world_size
+from ome.distributed.processes import run_in_processes, why_ended
+from ome.distributed.signals import Stopped
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.networks.affinity import AffinityNetwork
 from ome.scoring.confusion import confusion_matrix
 from ome.training.affinity import AffinityLearner
-from ome.training.batchnorm import synchronise_batchnorm
-from ome.training.distributed import add_up, barrier, is_leader, rank, share, world_size
 from ome.training.fit import CHECKPOINT, fit
 from ome.training.hardware import Hardware
 from ome.training.optimizers import PolySgd
-from ome.training.processes import run_in_processes, why_ended
 from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
-from ome.training.stopping import Stopped
 from ome.training.underfitting import PretendedUnderfitting
 from tests.test_affinity import TinyBackbone, two_halves
 from tests.test_training import Pixelwise
@@ -156,9 +156,9 @@ def maps() -> tuple[np.ndarray, np.ndarray]:
 def counted() -> np.ndarray:
     prediction, reference = maps()
     matrix = np.zeros((3, 3), dtype=np.int64)
-    for index in share(range(TILES)):
+    for index in shard(range(TILES)):
         matrix += confusion_matrix(prediction[index], reference[index], 3)
-    return add_up(matrix)
+    return all_reduce_sum(matrix)
 
 
 @dataclass(frozen=True)
@@ -212,7 +212,7 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
 
 
 def test_a_training_by_two_is_the_training_by_one(together: Together, tmp_path: Path) -> None:
-    assert is_leader()
+    assert is_rank_zero()
     train(tmp_path)
     one, two = (
         torch.load(folder / "network.pt", weights_only=True) for folder in (tmp_path, together.folder)

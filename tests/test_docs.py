@@ -15,9 +15,9 @@ from ome.data.scenes import SceneIndex
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.geo.raster import read_png
-from ome.stages import all as story
-from ome.stages.registry import SIDE_STAGES, Stages
-from ome.stages.stage import stage_folder
+from ome.pipeline import runner as story
+from ome.pipeline.registry import SIDE_STAGES, Stages
+from ome.pipeline.stage import stage_folder
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import rasterio
 
-from ome.stages import doctor
+from ome.cli import doctor
 from tests.conftest import compose_config
 from tests.test_maps import random_scene, write
 

@@ -8,17 +8,17 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from ome.config.selected import settings_of
 from ome.data.palette import Palette
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.networks.backbones import build_backbone
 from ome.networks.segmenters import build_segmenter
-from ome.stages.manifest import Manifest
-from ome.stages.registry import STAGES
-from ome.stages.scored import read_rows
-from ome.stages.selected import settings_of
-from ome.training.saved import load_network
+from ome.pipeline.manifest import Manifest
+from ome.pipeline.registry import STAGES
+from ome.scoring.rows import read_rows
+from ome.training.checkpoints import load_network
 from tests.conftest import compose_config, tiny
 
 Run = Callable[..., DictConfig]
@@ -185,7 +185,7 @@ def test_unknown_colours_are_of_the_first_class_only_when_asked() -> None:
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pseudo masks of the tiny town in runs/synthetic_resnet18."""
-    from ome.stages.all import run_stages  # noqa: PLC0415
+    from ome.pipeline.runner import run_stages  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("labelled")
     overrides = [*tiny(), "stage.cam.epochs=1", "stage.until=pseudo"]

@@ -25,11 +25,11 @@ from ome.data.cams import read_cams
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
 from ome.files import write_text
-from ome.stages import listing
-from ome.stages.manifest import Manifest
-from ome.stages.stage import Stage, Work, execute
+from ome.pipeline import checksums as listing
+from ome.pipeline.manifest import Manifest
+from ome.pipeline.stage import Stage, Work, execute
+from ome.training.checkpoints import load_network
 from ome.training.fit import _checkpoint
-from ome.training.saved import load_network
 from tests.conftest import forked, tiny
 from tests.test_stages import config
 

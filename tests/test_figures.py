@@ -7,7 +7,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from ome.scoring.figures import (
+from ome.plots.figures import (
     confusion_figure,
     cooccurrence_figure,
     curves_figure,
@@ -17,7 +17,7 @@ from ome.scoring.figures import (
     spreads_figure,
     tag_counts_figure,
 )
-from ome.scoring.panels import (
+from ome.plots.panels import (
     PanelRow,
     cam_panel_figure,
     letter_spots,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from ome.stages.predictor import Predictor
-from ome.training.batchnorm import synchronise_batchnorm
+from ome.distributed.batchnorm import synchronise_batchnorm
+from ome.inference.predictor import Predictor
 from ome.training.hardware import autocast, channels_last, decided_precision, has_bf16
 
 CPU = torch.device("cpu")

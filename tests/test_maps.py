@@ -21,8 +21,8 @@ from ome.errors import UserError
 from ome.files import read_csv
 from ome.geo.mosaic import write_mosaic
 from ome.geo.sliding import PredictBatch, predict_windows
-from ome.stages.mapping import MapOptions, map_scene
-from ome.stages.trained import SegmenterCard
+from ome.inference.card import SegmenterCard
+from ome.inference.mapping import MapOptions, map_scene
 from tests.test_areas import zone
 from tests.trained_runs import CARD, CLASSES
 

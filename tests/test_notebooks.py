@@ -7,7 +7,7 @@ import pytest
 nbformat = pytest.importorskip("nbformat")
 nbclient = pytest.importorskip("nbclient")
 
-FOLDER = Path(__file__).parents[1] / "docs/notebooks"
+FOLDER = Path(__file__).parents[1] / "notebooks"
 PICTURES = {"method": 10, "uncertainty": 3, "your_tags": 3}
 
 

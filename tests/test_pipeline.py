@@ -20,14 +20,14 @@ from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.files import read_csv
 from ome.geo.raster import read_class_map, read_png
-from ome.stages.all import run_stages
-from ome.stages.manifest import Manifest
+from ome.inference.card import CARD, SegmenterCard
+from ome.pipeline.manifest import Manifest
+from ome.pipeline.runner import run_stages
+from ome.report.covered import mapped_areas
+from ome.report.provenance import describe_inputs
 from ome.stages.predict import read_card
 from ome.stages.pseudo import mask_path
-from ome.stages.reporting.covered import mapped_areas
-from ome.stages.reporting.provenance import describe_inputs
 from ome.stages.reproduce import compare_folders
-from ome.stages.trained import CARD, SegmenterCard
 from ome.training.seam import SeamClassifier
 from tests.browser import complaints, show_as
 from tests.conftest import compose_config, forked, forked_pair, tiny

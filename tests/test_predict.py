@@ -17,11 +17,11 @@ from omegaconf import DictConfig
 import ome
 from ome.data.transforms import to_tensor
 from ome.errors import UserError
+from ome.inference.card import SegmenterCard, network_folder, stage_of_network
 from ome.networks.exchange import largest_difference, load_onnx, load_program, save_program, trace
 from ome.networks.segmenters import Segmenter
-from ome.stages.manifest import Manifest
-from ome.stages.registry import STAGES
-from ome.stages.trained import SegmenterCard, network_folder, stage_of_network
+from ome.pipeline.manifest import Manifest
+from ome.pipeline.registry import STAGES
 from tests.test_maps import random_scene, write
 from tests.trained_runs import CARD as TRAINED
 from tests.trained_runs import make_run

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ome.config.recipes import count_classes, recipe_settings
 from ome.data.tiles import Tile
 from ome.errors import UserError
-from ome.stages.recipes import count_classes, recipe_settings
 from tests.conftest import compose_config
 
 

@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ome.pipeline.manifest import Manifest
+from ome.plots.charts import BOTTOM, LEFT, RIGHT, TOP, duration, heat_cells, line_chart, percent_bars
+from ome.plots.thumbnails import class_picture, encode, error_picture, heat_picture, photo, weight_picture
+from ome.report.contents import uncertainty
+from ome.report.exhibits import Exhibit
+from ome.report.page import MOST_BYTES, MOST_EXHIBITS, encode_exhibits, legend, write_page
+from ome.report.provenance import commands, recorded, version_rows
 from ome.scoring.calibration import merged_levels
-from ome.scoring.charts import BOTTOM, LEFT, RIGHT, TOP, duration, heat_cells, line_chart, percent_bars
-from ome.scoring.thumbnails import class_picture, encode, error_picture, heat_picture, photo, weight_picture
-from ome.stages.manifest import Manifest
 from ome.stages.report import SECTIONS
-from ome.stages.reporting.contents import uncertainty
-from ome.stages.reporting.exhibits import Exhibit
-from ome.stages.reporting.page import MOST_BYTES, MOST_EXHIBITS, encode_exhibits, legend, write_page
-from ome.stages.reporting.provenance import commands, recorded, version_rows
 from tests.browser import complaints
 from tests.conftest import compose_config
 

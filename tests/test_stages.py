@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
+from ome.config.selected import settings_of
 from ome.errors import UserError
 from ome.geo.raster import read_png
-from ome.stages.manifest import Manifest
+from ome.pipeline.manifest import Manifest
+from ome.pipeline.registry import STAGES
+from ome.pipeline.stage import Stage, Work, execute
+from ome.scoring.rows import read_rows
 from ome.stages.refine import among_tags
-from ome.stages.registry import STAGES
-from ome.stages.scored import read_rows
-from ome.stages.selected import settings_of
-from ome.stages.stage import Stage, Work, execute
 from tests.conftest import TINY, compose_config, tiny
 
 Run = Callable[..., DictConfig]

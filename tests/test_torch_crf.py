@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
+from ome.config.objects import crf_of, crf_threads
+from ome.crf import lattice as numba_lattice
+from ome.crf.densecrf import CrfParameters, DenseCrf, blockwise_order, kernel_features
+from ome.crf.torch_crf import TorchCrf
+from ome.crf.torch_lattice import TorchLattice, build_lattice, splat_blur_slice, symmetric_kernel
 from ome.errors import UserError
-from ome.pseudo import lattice as numba_lattice
-from ome.pseudo.crf import CrfParameters, DenseCrf, blockwise_order, kernel_features
-from ome.pseudo.torch_crf import TorchCrf
-from ome.pseudo.torch_lattice import TorchLattice, build_lattice, splat_blur_slice, symmetric_kernel
 from ome.pseudo.uncertainty import pseudo_label
-from ome.stages.settings import crf_of, crf_threads
 from tests.conftest import compose_config
 from tests.test_crf import SlowLattice, random_stack, textured_image
 

@@ -12,9 +12,9 @@ from ome.data.raw import RawLayout, Split
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import coverage
 from ome.data.tiles import Tile, tile_scene
-from ome.data.town import boundaries, write_town
 from ome.errors import UserError
 from ome.ignore import IGNORE
+from ome.synthetic.town import boundaries, write_town
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from wandb.proto import wandb_internal_pb2
 
 from ome.files import read_csv
-from ome.stages import tracking
-from ome.stages.all import run_stages
-from ome.stages.manifest import Manifest
-from ome.stages.scored import read_rows
+from ome.pipeline.manifest import Manifest
+from ome.pipeline.runner import run_stages
+from ome.scoring.rows import read_rows
+from ome.tracking import weights_and_biases as tracking
 from tests.conftest import compose_config, forked, tiny
 
 Scalars = dict[str, list[tuple[int, float]]]

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from ome.crf.densecrf import DenseCrf
 from ome.errors import UserError
-from ome.pseudo.crf import DenseCrf
 from ome.pseudo.uncertainty import (
     RESPONSE_SCALES,
     Labelling,

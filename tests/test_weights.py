@@ -21,7 +21,7 @@ from ome.networks.resnet38d import ResNet38d
 from ome.networks.seam import SeamNetwork
 from ome.networks.segmenters import build_segmenter
 from ome.networks.weights import load_classifier, load_encoder, load_weights
-from ome.training.saved import NETWORK, load_network
+from ome.training.checkpoints import NETWORK, load_network
 
 
 def _network(bands: int = 3, width: int = 4) -> nn.Sequential:

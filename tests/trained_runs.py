@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from ome.stages.manifest import Manifest
-from ome.stages.trained import SegmenterCard
-from ome.training.saved import save_network
+from ome.inference.card import SegmenterCard
+from ome.pipeline.manifest import Manifest
+from ome.training.checkpoints import save_network
 
 CLASSES = {"road": (200, 0, 0), "tree": (0, 200, 0), "water": (0, 0, 200)}
 CARD = SegmenterCard("fpn", "resnet18", CLASSES, (1, 2, 3), (0, 1, 2), 64, None, 0.5)

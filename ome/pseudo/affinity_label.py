@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.crf.densecrf import Crf
 from ome.ignore import IGNORE
-from ome.pseudo.crf import Crf
 
 
 def affinity_label(

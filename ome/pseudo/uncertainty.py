@@ -14,10 +14,10 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.crf.densecrf import Crf
+from ome.crf.simplices import Float
 from ome.errors import UserError
 from ome.ignore import IGNORE
-from ome.pseudo.crf import Crf
-from ome.pseudo.simplices import Float
 
 RESPONSE_SCALES: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
 LARGEST_VARIANCE: Final = 0.25  # of a boolean

@@ -6,9 +6,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.crf.densecrf import Crf
+from ome.crf.simplices import Float
 from ome.ignore import IGNORE
-from ome.pseudo.crf import Crf
-from ome.pseudo.simplices import Float
 from ome.pseudo.uncertainty import (
     Normalisation,
     certainty_weight,

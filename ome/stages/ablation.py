@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.table import Table
 
+from ome.config.objects import crf_of, crf_threads
+from ome.config.selected import scene_reader
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tiles import Tile, evenly_spaced
+from ome.distributed.collectives import all_reduce_sum, is_rank_zero, shard
 from ome.errors import UserError
 from ome.files import write_csv
+from ome.inference.class_maps import CHUNK, StacksOf, stacks_from
+from ome.inference.tile_scores import TileScorer
+from ome.pipeline.stage import Stage, Work
+from ome.plots.ablation_figures import bars_figure, calibration_figure, thresholds_figure
+from ome.plots.figures import save_figure
 from ome.progress import console, meter
 from ome.pseudo.variants import CRITERIA, Variants, mask_variants, variant_names
-from ome.scoring.ablation_figures import bars_figure, calibration_figure, thresholds_figure
 from ome.scoring.calibration import LEVELS, calibration_table, error_counts
-from ome.scoring.figures import save_figure
+from ome.scoring.rows import Row, write_rows
 from ome.scoring.tables import MEANS, csv_table, percent
 from ome.scoring.thresholds import THRESHOLDS, ThresholdCurves, threshold_counts, threshold_table
 from ome.stages.labels import read_tag_table
-from ome.stages.scored import Row, write_rows
-from ome.stages.scoring_tiles import TileScorer
-from ome.stages.selected import scene_reader
-from ome.stages.settings import crf_of, crf_threads
-from ome.stages.stacks import CHUNK, StacksOf, stacks_from
-from ome.stages.stage import Stage, Work
-from ome.training.distributed import add_up, is_leader, share
 
 TITLES = {"cam": "CAM", "affinity": "CAM + random walk"}
 """What the maps of each stage are called in the table."""
@@ -51,15 +51,15 @@ def run(work: Work) -> dict[str, Any]:
     for stage in (stage for stage in TITLES if stage in work.inputs):
         stacks_of = stacks_from(work.config, work.inputs[stage], reader, table)
         sums = Sums(reader, variant_names(TITLES[stage], work.settings.backgrounds, work.settings.weights))
-        for tile, maps, variants in _variants(work.config, reader, share(tiles), stacks_of, TITLES[stage]):
+        for tile, maps, variants in _variants(work.config, reader, shard(tiles), stacks_of, TITLES[stage]):
             sums.add(tile, maps, variants)
         sums.gather()
         rows += sums.rows(f"{len(tiles)} train tiles")
         curves = sums.curves()
         best += [[stage, name, f"{at:.2f}", percent(iou)] for name, (at, iou) in curves.best().items()]
-        if is_leader():
+        if is_rank_zero():
             _write_details(work.folder, stage, curves, sums.errors)
-    if is_leader():
+    if is_rank_zero():
         _write_results(work.folder, rows, best)
     return {"tiles": len(tiles), "rows": len(rows)}
 
@@ -105,9 +105,9 @@ class Sums:
 
     def gather(self) -> None:
         """Takes in what the other processes counted; every process must call this, once."""
-        self._reached = add_up(self._reached)
+        self._reached = all_reduce_sum(self._reached)
         self._scorers = {name: scorer.gather() for name, scorer in self._scorers.items()}
-        self.errors = {name: add_up(counts) for name, counts in self.errors.items()}
+        self.errors = {name: all_reduce_sum(counts) for name, counts in self.errors.items()}
 
     def curves(self) -> ThresholdCurves:
         """The scores of each class over the thresholds of its map."""

@@ -8,6 +8,9 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from ome.config.fitting import train
+from ome.config.objects import augmentation, crf_of, crf_threads, hardware, poly_sgd
+from ome.config.selected import scene_reader
 from ome.data.cams import cam_path, write_cams
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import MaskDataset
@@ -15,26 +18,23 @@ from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.data.transforms import to_tensor
+from ome.distributed.collectives import barrier, shard
 from ome.errors import UserError
 from ome.geo.raster import read_png, write_palette_png
+from ome.inference.class_maps import StacksOf, cam_source, stacks_from, work_on_tiles
+from ome.inference.tile_scores import score_cams
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
 from ome.networks.backbones import build_backbone
 from ome.networks.weights import load_weights
+from ome.pipeline.stage import Stage, Work
 from ome.progress import track
 from ome.pseudo.affinity_label import affinity_label
 from ome.pseudo.random_walk import walk_cams
-from ome.stages.fitting import train
+from ome.scoring.rows import write_rows
 from ome.stages.labels import read_tag_table
-from ome.stages.scored import write_rows
-from ome.stages.scoring_tiles import score_cams
-from ome.stages.selected import scene_reader
-from ome.stages.settings import augmentation, crf_of, crf_threads, hardware, poly_sgd
-from ome.stages.stacks import StacksOf, cam_source, stacks_from, work_on_tiles
-from ome.stages.stage import Stage, Work
 from ome.training.affinity import AffinityLearner
-from ome.training.distributed import barrier, share
+from ome.training.checkpoints import NETWORK, is_trained, load_network
 from ome.training.hardware import channels_last
-from ome.training.saved import NETWORK, is_trained, load_network
 
 SEVERAL = (
     "AffinityNet starts from the classifier's backbone, and a network for each class leaves several: "
@@ -96,7 +96,7 @@ def _label(work: Work, reader: SceneReader, tagged: TagTable, stacks_of: StacksO
 
     work_on_tiles(
         "affinity labels, tiles",
-        share(tagged.tiles),
+        shard(tagged.tiles),
         lambda tile: _label_path(work, tile),
         reader,
         stacks_of,
@@ -139,7 +139,7 @@ def _export(
     device = hardware(work.config).device()
     # In the layout of the training, or a run that reads its network would differ in the last digits.
     channels_last(network.to(device)).eval()
-    missing = [tile for tile in share(tagged.tiles) if not cam_path(folder, tile).exists()]
+    missing = [tile for tile in shard(tagged.tiles) if not cam_path(folder, tile).exists()]
     for tile, cams in track(
         zip(missing, stacks_of(missing), strict=True), "random walk, tiles", len(missing)
     ):

@@ -9,28 +9,28 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from ome.config.fitting import train
+from ome.config.objects import augmentation, hardware, poly_sgd
+from ome.config.selected import scene_reader
 from ome.data.cams import cam_path, write_cams
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import TagDataset
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import evenly_spaced
+from ome.distributed.collectives import barrier, is_rank_zero, shard
 from ome.errors import UserError
+from ome.inference.classifier import CamPredictor, Member, build_classifier, members, trained_classifier
+from ome.inference.tile_scores import score_cams
 from ome.networks.seam import SeamNetwork
 from ome.networks.weights import load_classifier
+from ome.pipeline.manifest import identity
+from ome.pipeline.stage import Stage, Work
 from ome.progress import meter
-from ome.stages.classifying import CamPredictor, Member, build_classifier, members, trained_classifier
-from ome.stages.fitting import train
+from ome.scoring.rows import write_rows
 from ome.stages.labels import read_tag_table
-from ome.stages.manifest import identity
-from ome.stages.scored import write_rows
-from ome.stages.scoring_tiles import score_cams
-from ome.stages.selected import scene_reader
-from ome.stages.settings import augmentation, hardware, poly_sgd
-from ome.stages.stage import Stage, Work
-from ome.training.distributed import barrier, is_leader, share
+from ome.training.checkpoints import is_trained, save_network
 from ome.training.quirks import KeepHighestValidationLoss
-from ome.training.saved import is_trained, save_network
 from ome.training.seam import SeamClassifier
 
 
@@ -80,7 +80,7 @@ def _adopt(work: Work, names: Sequence[str], in_channels: int) -> None:
         )
     network = _untrained(work.config, len(names), in_channels)
     load_classifier(network, work.settings.checkpoint, names)
-    if is_leader():
+    if is_rank_zero():
         save_network(network, work.folder)
     barrier()
 
@@ -140,7 +140,7 @@ def _validation(
 def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
     """Writes the CAMs of this process's part of the tiles that have none yet."""
     folder = work.folder / "cams"
-    mine = share(tagged.tiles)
+    mine = shard(tagged.tiles)
     missing = [tile for tile in mine if not cam_path(folder, tile).exists()]
     with meter("multi-scale CAMs, tiles", len(mine), len(mine) - len(missing)) as shown:
         for tile, cams in zip(missing, predictor(missing), strict=True):

@@ -8,18 +8,18 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig
 from rich.table import Table
 
+from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import write_csv, write_text
+from ome.pipeline.artifacts import inherited_runs, listed, matching_folders
+from ome.pipeline.manifest import NAME as MANIFEST
+from ome.pipeline.manifest import Manifest, identity
+from ome.pipeline.stage import Stage, Work
+from ome.plots.figures import save_spreads
 from ome.progress import console
-from ome.scoring.figures import save_spreads
+from ome.scoring.rows import NAME as SCORES
+from ome.scoring.rows import Row, read_rows
 from ome.scoring.spread import Spread, flatten, keys_under, labels, spread
-from ome.stages.lookup import inherited_runs, listed, matching_folders
-from ome.stages.manifest import NAME as MANIFEST
-from ome.stages.manifest import Manifest, identity
-from ome.stages.scored import NAME as SCORES
-from ome.stages.scored import Row, read_rows
-from ome.stages.stage import Stage, Work
-from ome.training.distributed import is_leader
 
 HEADER = ("scored", "on", "settings", "runs", "pixels", "mIoU", "mF1", "OA")
 # What a run is repeated with, and where its files lay.
@@ -44,7 +44,7 @@ class _Result:
 
 def run(work: Work) -> dict[str, Any]:
     """Collects the rows of all runs, and writes `comparison.csv`, `.md` and `.png`."""
-    if not is_leader():
+    if not is_rank_zero():
         return {}
     folders = find_runs(work.config)
     results = list(_results(folders, inherited_runs(work.config)))

@@ -8,9 +8,11 @@ from typing import Any, Final
 from torch import Tensor
 
 from ome.data.transforms import band_statistics
+from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.extras import require
 from ome.files import save_atomically
+from ome.inference.card import SegmenterCard, network_folder
 from ome.networks.exchange import (
     INPUT,
     OUTPUT,
@@ -22,11 +24,9 @@ from ome.networks.exchange import (
     trace,
 )
 from ome.networks.segmenters import MULTIPLE
+from ome.pipeline.stage import Stage, Work
 from ome.progress import console
 from ome.stages.predict import needs, read_card
-from ome.stages.stage import Stage, Work
-from ome.stages.trained import SegmenterCard, network_folder
-from ome.training.distributed import is_leader
 
 Save = Callable[..., None]
 Read = Callable[[Path], Callable[[Tensor], Tensor]]
@@ -37,7 +37,7 @@ TOLERANCE: Final = 1e-3
 
 def run(work: Work) -> dict[str, Any]:
     """Writes `segmenter.onnx` and `segmenter.pt2`; other processes only wait."""
-    if not is_leader():
+    if not is_rank_zero():
         return {}
     require("export", "stage=export")
     (stage,) = work.inputs

@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.table import Table
 
+from ome.config.selected import scene_reader
 from ome.data.image_tags import read_tags
 from ome.data.scenes import Scene, SceneIndex, SceneReader
 from ome.data.tags import Filtered, TagTable, coverage, filter_tiles, minimum_coverage
 from ome.data.tiles import Tile, tile_scene
+from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import write_csv, write_json
+from ome.pipeline.manifest import identity
+from ome.pipeline.stage import Stage, Work
+from ome.plots.figures import save_cooccurrence, save_tag_counts
 from ome.progress import console, track
 from ome.scoring.cooccurrence import cooccurrence, mean_cooccurrence
-from ome.scoring.figures import save_cooccurrence, save_tag_counts
-from ome.stages.manifest import identity
-from ome.stages.selected import scene_reader
-from ome.stages.stage import Stage, Work
-from ome.training.distributed import is_leader
 
 TAGS = "tags.csv"
 
@@ -31,7 +31,7 @@ LARGE = 2
 
 def run(work: Work) -> dict[str, Any]:
     """Writes `tags.csv`, the co-occurrence as table and heat map, and what the filter dropped."""
-    if not is_leader():
+    if not is_rank_zero():
         return {}
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)

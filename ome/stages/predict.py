@@ -5,25 +5,25 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from ome.config.objects import crf_of, crf_threads, hardware
+from ome.config.segmenting import card_of
+from ome.config.selected import scene_reader
 from ome.data.scenes import SceneIndex
 from ome.data.unseen import open_unseen
+from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.geo.mosaic import rasters_in, write_mosaic
-from ome.stages.lookup import inherited_runs, stage_folder
-from ome.stages.manifest import Manifest, identity
-from ome.stages.mapping import MapOptions, map_scene
-from ome.stages.predictor import CrfPredictor, Predictor
-from ome.stages.segmenting import card_of
-from ome.stages.selected import scene_reader
-from ome.stages.settings import crf_of, crf_threads, hardware
-from ome.stages.stage import Stage, Work
-from ome.stages.trained import CARD, SegmenterCard, network_folder, stage_of_network
-from ome.training.distributed import is_leader
+from ome.inference.card import CARD, SegmenterCard, network_folder, stage_of_network
+from ome.inference.mapping import MapOptions, map_scene
+from ome.inference.predictor import CrfPredictor, Predictor
+from ome.pipeline.artifacts import inherited_runs, stage_folder
+from ome.pipeline.manifest import Manifest, identity
+from ome.pipeline.stage import Stage, Work
 
 
 def run(work: Work) -> dict[str, Any]:
     """Maps one scene; other processes only wait."""
-    if not is_leader():
+    if not is_rank_zero():
         return {}
     config, settings = work.config, work.settings
     options = MapOptions(

@@ -7,19 +7,19 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
+from ome.config.raw_data import is_folder_of_images, raw_folder, raw_layout
 from ome.data.prepare import prepare_scenes
-from ome.data.town import write_town
+from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
+from ome.pipeline.manifest import Manifest, identity
+from ome.pipeline.stage import Stage, Work
 from ome.progress import console
-from ome.stages.manifest import Manifest, identity
-from ome.stages.raw_data import is_folder_of_images, raw_folder, raw_layout
-from ome.stages.stage import Stage, Work
-from ome.training.distributed import is_leader
+from ome.synthetic.town import write_town
 
 
 def run(work: Work) -> dict[str, Any]:
     """Reads every scene of the splits once and writes it as GeoTIFF; other processes only wait."""
-    if not is_leader():
+    if not is_rank_zero():
         return {}
     raw = Path(raw_folder(work.config))
     layout = raw_layout(work.config)

@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from ome.config.objects import crf_of, crf_threads, labelling_of
+from ome.config.selected import scene_reader
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tiles import Tile
+from ome.distributed.collectives import all_reduce_sum, barrier, shard
 from ome.geo.raster import read_png, write_grey_png, write_palette_png
+from ome.inference.class_maps import StacksOf, cam_source, stacks_from, work_on_tiles
+from ome.inference.tile_scores import TileScorer
+from ome.pipeline.stage import Stage, Work
 from ome.pseudo.uncertainty import pseudo_label
+from ome.scoring.rows import Row, write_rows
 from ome.stages.labels import read_tag_table
-from ome.stages.scored import Row, write_rows
-from ome.stages.scoring_tiles import TileScorer
-from ome.stages.selected import scene_reader
-from ome.stages.settings import crf_of, crf_threads, labelling_of
-from ome.stages.stacks import StacksOf, cam_source, stacks_from, work_on_tiles
-from ome.stages.stage import Stage, Work
-from ome.training.distributed import add_up, barrier, share
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def write_pseudo_labels(
 
     work_on_tiles(
         "CRF and uncertainty, tiles",
-        share(tiles),
+        shard(tiles),
         lambda tile: mask_path(folder, "masks", tile),
         reader,
         stacks_of,
@@ -86,7 +86,7 @@ def write_pseudo_labels(
 def score_masks(folder: Path, kind: str, reader: SceneReader, tiles: Sequence[Tile], name: str) -> list[Row]:
     """Scores the `masks` or `cam_argmax` images where there is a reference, each process its part."""
     scorer = TileScorer(reader)
-    for tile in share(tiles):
+    for tile in shard(tiles):
         scorer.add(tile, read_png(mask_path(folder, kind, tile)))
     return scorer.gather().rows(name, "train tiles")
 
@@ -96,9 +96,9 @@ def weight_levels(folder: Path, tiles: Sequence[Tile]) -> dict[str, Any]:
     if not tiles:
         return {}
     counts = np.zeros(256, dtype=np.int64)
-    for tile in share(tiles):
+    for tile in shard(tiles):
         counts += np.bincount(read_png(mask_path(folder, "weights", tile)).ravel(), minlength=256)
-    counts = add_up(counts)
+    counts = all_reduce_sum(counts)
     shares = counts / counts.sum()
     return {"mean_weight": float(shares @ np.arange(256)), "zero_weight": float(shares[0])}
 

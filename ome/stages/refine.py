@@ -7,13 +7,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.config.segmenting import predictor_of, score_segmenter, train_segmenter
+from ome.config.selected import scene_reader
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
+from ome.distributed.collectives import all_reduce_sum, barrier, shard
 from ome.geo.raster import read_png
+from ome.pipeline.manifest import identity
+from ome.pipeline.stage import Stage, Work
 from ome.progress import console
+from ome.scoring.rows import TITLES, Row, write_rows
 from ome.stages.labels import read_tag_table
-from ome.stages.manifest import identity
 from ome.stages.pseudo import (
     mask_path,
     read_pseudo_label,
@@ -21,12 +26,7 @@ from ome.stages.pseudo import (
     weight_levels,
     write_pseudo_labels,
 )
-from ome.stages.scored import TITLES, Row, write_rows
 from ome.stages.seg import SEGMENTER_KEYS
-from ome.stages.segmenting import predictor_of, score_segmenter, train_segmenter
-from ome.stages.selected import scene_reader
-from ome.stages.stage import Stage, Work
-from ome.training.distributed import add_up, barrier, share
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -89,10 +89,10 @@ def among_tags(probabilities: NDArray[np.float32], tags: NDArray[np.uint8]) -> N
 def agreement(before: Path, after: Path, tiles: Sequence[Tile]) -> float:
     """Share of pixels whose pseudo mask is the same in two folders; all processes count together."""
     counts = np.zeros(2, dtype=np.int64)
-    for tile in share(tiles):
+    for tile in shard(tiles):
         first, second = (read_png(mask_path(folder, "masks", tile)) for folder in (before, after))
         counts += [(first == second).sum(), first.size]
-    same, total = add_up(counts).tolist()
+    same, total = all_reduce_sum(counts).tolist()
     return float(same / max(total, 1))
 
 

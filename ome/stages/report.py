@@ -7,22 +7,22 @@ from typing import Any
 from omegaconf import DictConfig
 from rich.table import Table
 
+from ome.config.selected import scene_reader
 from ome.data.scenes import SceneIndex
+from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import write_csv, write_json, write_text
+from ome.pipeline.artifacts import inherited_runs
+from ome.pipeline.manifest import Manifest
+from ome.pipeline.stage import Stage, Work
+from ome.plots.charts import duration_bars
 from ome.progress import console
-from ome.scoring.charts import duration_bars
+from ome.report import contents, gallery, provenance
+from ome.report.covered import predicted_scenes
+from ome.report.page import MOST_EXHIBITS, encode_exhibits, legend, write_page
+from ome.report.pictures import draw_pictures
+from ome.scoring.rows import TITLES, Row, read_rows, write_rows
 from ome.scoring.tables import RatioOf, csv_table, markdown_table, score_table
-from ome.stages.lookup import inherited_runs
-from ome.stages.manifest import Manifest
-from ome.stages.reporting import contents, gallery, provenance
-from ome.stages.reporting.covered import predicted_scenes
-from ome.stages.reporting.page import MOST_EXHIBITS, encode_exhibits, legend, write_page
-from ome.stages.reporting.pictures import draw_pictures
-from ome.stages.scored import TITLES, Row, read_rows, write_rows
-from ome.stages.selected import scene_reader
-from ome.stages.stage import Stage, Work
-from ome.training.distributed import is_leader
 
 SCORED = ("cam", "affinity", "pseudo", "seg", "refine")
 PAGE = "report.html"
@@ -45,7 +45,7 @@ SECTIONS = {
 
 def run(work: Work) -> dict[str, Any]:
     """Collects the rows of all stages in one table, and writes the page."""
-    if not is_leader():
+    if not is_rank_zero():
         return {}
     if not 0 <= work.settings.tiles <= MOST_EXHIBITS:
         raise UserError(f"stage.tiles={work.settings.tiles}: the report shows 0 to {MOST_EXHIBITS} tiles")
@@ -66,7 +66,7 @@ def run(work: Work) -> dict[str, Any]:
 def show(config: DictConfig, folder: Path) -> None:
     """Prints the results table of a finished report and the path of its page."""
     rows = read_rows(folder)
-    if not is_leader():
+    if not is_rank_zero():
         return
     if rows:
         console.print(_terminal_table(config.name, rows))

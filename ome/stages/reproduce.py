@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig, OmegaConf, open_dict
 from rich.table import Table
 
+from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import write_csv
+from ome.pipeline.artifacts import Artefact, find_same, inherited_runs
+from ome.pipeline.checksums import NAME as LISTING
+from ome.pipeline.manifest import NAME as MANIFEST
+from ome.pipeline.manifest import Manifest
+from ome.pipeline.registry import STAGES
+from ome.pipeline.stage import Stage, Work, execute
 from ome.progress import console
-from ome.stages.listing import NAME as LISTING
-from ome.stages.lookup import Artefact, find_same, inherited_runs
-from ome.stages.manifest import NAME as MANIFEST
-from ome.stages.manifest import Manifest
-from ome.stages.registry import STAGES
 from ome.stages.report import PAGE
-from ome.stages.stage import Stage, Work, execute
-from ome.training.distributed import is_leader
 
 RESOLVED = "resolved.yaml"
 """The configuration that a finished command leaves beside its logs."""
@@ -63,7 +63,7 @@ def run(work: Work) -> dict[str, Any]:
         execute(STAGES[name], _as_recorded(config, first.manifest, work), made=made)
         outcomes.append(compare_folders(name, first.folder, made[name]))
         _say_versions(first.manifest, Manifest.read(made[name]))
-    if is_leader():
+    if is_rank_zero():
         lines = [(one.stage, one.files, str(one)) for one in outcomes]
         write_csv(work.folder / "reproduction.csv", ("stage", "files", "artefacts"), lines)
         shown = Table("stage", "files", "artefacts", title=f"{work.settings.run} once more")
@@ -155,7 +155,7 @@ def _as_recorded(config: DictConfig, manifest: Manifest, work: Work) -> DictConf
 def _say_versions(first: Manifest, second: Manifest | None) -> None:
     now: Mapping[str, str] = second.versions if second else {}
     for name, version in first.versions.items():
-        if is_leader() and now.get(name) != version:
+        if is_rank_zero() and now.get(name) != version:
             console.print(f"[yellow]{name}[/] was {version}, is {now.get(name)}", highlight=False)
 
 

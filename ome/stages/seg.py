@@ -5,17 +5,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.config.segmenting import score_segmenter, train_segmenter
+from ome.config.selected import scene_reader
 from ome.data.datasets import MaskOf
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
+from ome.pipeline.manifest import identity
+from ome.pipeline.stage import Stage, Work
 from ome.progress import console
+from ome.scoring.rows import TITLES, Row, write_rows
 from ome.stages.labels import read_tag_table
-from ome.stages.manifest import identity
 from ome.stages.pseudo import read_pseudo_label
-from ome.stages.scored import TITLES, Row, write_rows
-from ome.stages.segmenting import score_segmenter, train_segmenter
-from ome.stages.selected import scene_reader
-from ome.stages.stage import Stage, Work
 
 SEGMENTER_KEYS = (
     "seed",

@@ -7,19 +7,19 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ome.config.objects import hardware
+from ome.config.selected import scene_reader
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.suggestions import write_suggestions
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile, batches_of_one_size, tile_scene
 from ome.data.transforms import to_tensor
+from ome.distributed.collectives import is_rank_zero
+from ome.inference.classifier import DEFAULT_MEGAPIXELS, classifier_in
+from ome.pipeline.stage import Stage, Work
 from ome.progress import console, meter
 from ome.scoring.multilabel import tag_uncertainty
-from ome.stages.classifying import DEFAULT_MEGAPIXELS, classifier_in
 from ome.stages.labels import read_tag_table
-from ome.stages.selected import scene_reader
-from ome.stages.settings import hardware
-from ome.stages.stage import Stage, Work
-from ome.training.distributed import is_leader
 from ome.training.hardware import channels_last
 
 SUGGESTIONS = "suggestions.csv"
@@ -30,7 +30,7 @@ SAME: Final = 0.005
 
 def run(work: Work) -> dict[str, Any]:
     """Writes the probability of every class in every image, tagged or not; other processes only wait."""
-    if not is_leader():
+    if not is_rank_zero():
         return {}
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)

@@ -4,9 +4,9 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from ome.distributed.collectives import sum_over_processes, world_size
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
 from ome.training.affinity_loss import affinity_loss, grid_labels
-from ome.training.distributed import sum_over_processes, world_size
 from ome.training.optimizers import PolySgd
 
 

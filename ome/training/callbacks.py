@@ -8,11 +8,11 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback
 
+from ome.distributed.collectives import any_rank, is_rank_zero, rank
+from ome.distributed.signals import install_handlers, stop, stop_asked
 from ome.errors import UserError
 from ome.files import write_csv
 from ome.progress import Meter
-from ome.training.distributed import anywhere, is_leader, rank
-from ome.training.stopping import install_handlers, stop, stop_asked
 
 
 class SeedEachStep(Callback):
@@ -75,7 +75,7 @@ class StopAtNan(Callback):
         self._check(trainer)
 
     def _check(self, trainer: pl.Trainer) -> None:
-        if anywhere(self._finite is not None and not bool(self._finite)):
+        if any_rank(self._finite is not None and not bool(self._finite)):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             raise UserError(
                 f"the loss of {self._title} became nan or infinite by step {trainer.global_step} "
@@ -104,7 +104,7 @@ class StopWhenAsked(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops if asked to: the epoch before has left its checkpoint."""
         del trainer, pl_module
-        if anywhere(stop_asked()):
+        if any_rank(stop_asked()):
             stop()
 
     def on_train_batch_end(
@@ -120,7 +120,7 @@ class StopWhenAsked(Callback):
         together = trainer.world_size > 1
         if (together and (batch_idx + 1) % self._every) or batch_idx + 1 == trainer.num_training_batches:
             return
-        if anywhere(stop_asked()):
+        if any_rank(stop_asked()):
             trainer.save_checkpoint(self._path)
             stop()
 
@@ -165,7 +165,7 @@ class History(Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the history as CSV with the columns step, name and value."""
         del trainer, pl_module
-        if is_leader():
+        if is_rank_zero():
             write_csv(self._path, ("step", "name", "value"), self._rows)
 
     def _take(self, trainer: pl.Trainer, prefix: str) -> None:
@@ -194,7 +194,7 @@ class TrainingMeter(Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Opens the display where an interrupted run left off."""
         del pl_module
-        if is_leader():
+        if is_rank_zero():
             self._meter = Meter(self._title, self._total, trainer.global_step)
 
     def on_train_batch_end(

@@ -11,15 +11,15 @@ from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from pytorch_lightning.loggers import Logger
 
+from ome.distributed.batchnorm import synchronise_batchnorm
+from ome.distributed.collectives import any_rank, is_rank_zero, rank_zero_value, world_size
+from ome.distributed.processes import RunningProcesses
+from ome.distributed.signals import deferred_stop, stop, stop_asked
 from ome.errors import UserError
 from ome.progress import console
-from ome.training.batchnorm import synchronise_batchnorm
 from ome.training.callbacks import History, SeedEachStep, StopAtNan, StopWhenAsked, TrainingMeter
-from ome.training.distributed import anywhere, as_leader_sees, is_leader, world_size
+from ome.training.checkpoints import save_network
 from ome.training.hardware import Hardware, channels_last, decided_precision
-from ome.training.processes import RunningProcesses
-from ome.training.saved import save_network
-from ome.training.stopping import deferred_stop, stop, stop_asked
 
 CHECKPOINT = "last"
 
@@ -102,17 +102,17 @@ def fit(
         ) from error
     with deferred_stop():
         trainer.fit(module, data, ckpt_path=_checkpoint(folder), weights_only=True)
-        if is_leader():
+        if is_rank_zero():
             save_network(module.get_submodule("network"), folder)
             (folder / f"{CHECKPOINT}.ckpt").unlink(missing_ok=True)
-        if anywhere(stop_asked()):  # a barrier as well
+        if any_rank(stop_asked()):  # a barrier as well
             stop()
 
 
 def _checkpoint(folder: Path) -> Path | None:
     """The checkpoint to go on from, if it is there and whole; the leader looks."""
     path, step = folder / f"{CHECKPOINT}.ckpt", 0
-    if is_leader() and path.exists():
+    if is_rank_zero() and path.exists():
         try:
             step = torch.load(path, map_location="cpu", weights_only=True)["global_step"]
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the training can start again
@@ -120,7 +120,7 @@ def _checkpoint(folder: Path) -> Path | None:
             path.unlink(missing_ok=True)
         else:
             console.print(f"going on after step {step} of an interrupted run", highlight=False)
-    return path if as_leader_sees(step > 0) else None
+    return path if rank_zero_value(step > 0) else None
 
 
 def _quieten() -> None:

@@ -9,8 +9,8 @@ import torch
 from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]
 from torch import nn
 
+from ome.distributed.processes import own_cores
 from ome.errors import UserError
-from ome.training.processes import own_cores
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 _BF16_INSTRUCTIONS = ("avx512bf16", "amx-bf16", "bf16")

@@ -9,8 +9,8 @@ from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.nn import functional as F
 
+from ome.distributed.collectives import barrier, is_rank_zero
 from ome.files import save_atomically
-from ome.training.distributed import barrier, is_leader
 
 HIGHEST: Final = "highest_loss.pt"
 
@@ -73,7 +73,7 @@ class KeepHighestValidationLoss(Callback):
         self._losses.clear()
         if loss > self._highest:
             self._highest = loss
-            if is_leader():
+            if is_rank_zero():
                 state = pl_module.get_submodule("network").state_dict()
                 save_atomically(self._path, lambda path: torch.save(state, path))
 
@@ -85,5 +85,5 @@ class KeepHighestValidationLoss(Callback):
             state = torch.load(self._path, map_location="cpu", weights_only=True)
             pl_module.get_submodule("network").load_state_dict(state)
         barrier()
-        if is_leader():
+        if is_rank_zero():
             self._path.unlink(missing_ok=True)

@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from ome.distributed.collectives import sum_over_processes, world_size
 from ome.errors import UserError
 from ome.networks.seam import SeamNetwork
 from ome.scoring.confusion_metric import ConfusionMetric
 from ome.scoring.multilabel import multilabel_scores
-from ome.training.distributed import sum_over_processes, world_size
 from ome.training.optimizers import PolySgd
 from ome.training.seam_losses import seam_loss
 

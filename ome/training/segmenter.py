@@ -10,8 +10,8 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from ome.distributed.collectives import sum_over_processes, world_size
 from ome.networks.features import freeze_batchnorm
-from ome.training.distributed import sum_over_processes, world_size
 from ome.training.pixel_losses import (
     PixelWeights,
     Weighting,

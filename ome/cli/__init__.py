@@ -1,0 +1,1 @@
+"""The command line: launching, sweeps, one-line errors, `ome doctor`."""

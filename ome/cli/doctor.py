@@ -1,0 +1,165 @@
+"""`ome doctor`: what is installed, what the machine offers, and whether the data is there. Loads no torch."""
+
+import os
+import platform
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from hydra import compose, initialize_config_module
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+from rich.markup import escape
+
+from ome.cli.errors import explain
+from ome.config.raw_data import is_folder_of_images, raw_folder, raw_layout
+from ome.data.archives import RawFiles
+from ome.data.raw import RawLayout, resolve_split
+from ome.data.scenes import INDEX, SceneIndex
+from ome.errors import UserError
+from ome.extras import EXTRAS, missing_modules
+from ome.pipeline.manifest import NAME as MANIFEST
+from ome.pipeline.manifest import versions
+from ome.progress import console
+
+SMALL_DISK: Final = 20 << 30
+"""Bytes below which a prepared Potsdam and its results may not fit."""
+
+COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
+
+
+class Finding(NamedTuple):
+    """One line of the report.
+
+    Attributes:
+        kind: `wrong` for what keeps a run from working, `note` for what may be missed.
+        subject: What it is about.
+        text: What was found.
+    """
+
+    kind: Literal["ok", "note", "wrong"]
+    subject: str
+    text: str
+
+
+def main(overrides: Sequence[str]) -> int:
+    """Prints what it finds.
+
+    Args:
+        overrides: As on the command line of a run: those that name the dataset and the run.
+
+    Returns:
+        0, or 1 where something keeps a run from working.
+    """
+    findings = [*_installed(), *_machine()]
+    try:
+        config = _composed(overrides)
+        findings += [*_raw_data(config), *_results(config)]
+    except (HydraException, OmegaConfBaseException) as error:
+        findings.append(Finding("wrong", "settings", explain(error)))
+    except UserError as error:
+        findings.append(Finding("wrong", "data", str(error)))
+    for kind, subject, text in findings:
+        console.print(f"[{COLOURS[kind]}]{kind:5}[/] {subject:10} {escape(text)}", highlight=False)
+    wrong = sum(finding.kind == "wrong" for finding in findings)
+    console.print(f"{wrong} of {len(findings)} are wrong" if wrong else "nothing is wrong", highlight=False)
+    return 1 if wrong else 0
+
+
+def _composed(overrides: Sequence[str]) -> DictConfig:
+    with initialize_config_module("ome.conf", version_base="1.3"):
+        return compose("config", overrides=list(overrides))
+
+
+def _installed() -> Iterator[Finding]:
+    found = dict(versions())
+    known = platform.python_version_tuple()[:2] in {("3", "11"), ("3", "12")}
+    yield Finding(
+        "ok" if known else "note",
+        "python",
+        found.pop("python") + ("" if known else ": tested are 3.11 and 3.12"),
+    )
+    for package in ("rasterio", "hydra-core", "torchmetrics", "albumentations"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    absent = [name for name, found_version in found.items() if found_version == "not installed"]
+    # A checkout works without being installed.
+    absent = [name for name in absent if name != "ome"]
+    listed = ", ".join(f"{name} {found_version}" for name, found_version in found.items())
+    yield Finding("wrong" if absent else "ok", "packages", listed)
+    for extra in EXTRAS:
+        missing = missing_modules(extra)
+        remedy = f'without {" and ".join(missing)}: pip install "ome[{extra}]"' if missing else "installed"
+        yield Finding("note" if missing else "ok", "extra", f"{extra}: {remedy}")
+
+
+def _machine() -> Iterator[Finding]:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / (1 << 30)
+    cores = len(os.sched_getaffinity(0))
+    yield Finding("ok", "machine", f"{cores} cores, {memory:.0f} GB of memory")
+    yield Finding(
+        *(("ok", "gpu", gpu) if (gpu := _gpus()) else ("note", "gpu", "none: trainer=auto takes the CPU"))
+    )
+    free = shutil.disk_usage(Path.cwd()).free
+    kind: Literal["ok", "note"] = "ok" if free > SMALL_DISK else "note"
+    yield Finding(kind, "disk", f"{free / (1 << 30):.0f} GB free in {Path.cwd()}")
+
+
+def _gpus() -> str:
+    """What the driver says; torch would take seconds to say the same."""
+    command = shutil.which("nvidia-smi")
+    if command is None:
+        return ""
+    query = [command, "--query-gpu=name,memory.total", "--format=csv,noheader"]
+    try:
+        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return "; ".join(answer.stdout.split("\n")).strip("; ")
+
+
+def _raw_data(config: DictConfig) -> Iterator[Finding]:
+    name = config.dataset.name
+    if config.dataset.get("town") is not None:
+        yield Finding("ok", "data", f"{name} is drawn when it is prepared")
+        return
+    prepared = Path(config.scenes, MANIFEST).exists()
+    try:
+        yield from _sources(config, raw_layout(config), Path(raw_folder(config)))
+    except UserError as error:
+        yield Finding("note" if prepared else "wrong", "data", str(error))
+
+
+def _sources(config: DictConfig, layout: RawLayout, raw: Path) -> Iterator[Finding]:
+    if not raw.is_dir():
+        raise UserError(f"dataset.raw={raw} is no folder: give that of the archives")
+    images = RawFiles(layout.image, raw)
+    listed = [scene for scene, _ in resolve_split(layout.split, raw, images)]
+    kinds = [("images", images)]
+    if layout.mask is not None:
+        kinds.append(("masks", RawFiles(layout.mask, raw)))
+    for kind, files in kinds:
+        missing = [scene for scene in listed if files.find(scene) is None]
+        needed = not (kind == "masks" and is_folder_of_images(config))
+        line = f"{len(listed) - len(missing)} of {len(listed)} {kind} in {files.where}"
+        if missing:
+            line += f"; missing: {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}"
+        yield Finding(("wrong" if needed else "note") if missing else "ok", "data", line)
+
+
+def _results(config: DictConfig) -> Iterator[Finding]:
+    scenes, run = Path(config.scenes), Path(config.run_dir)
+    if (scenes / INDEX).exists():
+        index = SceneIndex.read(scenes, config.dataset.name)
+        yield Finding("ok", "scenes", f"{len(index.scenes)} prepared in {scenes}")
+    else:
+        yield Finding("note", "scenes", f"none prepared in {scenes}: stage=prepare does that")
+    finished = sorted(path.parent.name for path in run.glob(f"*/{MANIFEST}"))
+    text = f"{run}: finished are {', '.join(finished)}" if finished else f"{run}: no stage is finished"
+    yield Finding("ok" if finished else "note", "run", text)

@@ -1,0 +1,72 @@
+"""Starts the stages in as many processes as the trainer says, or joins those that a launcher started."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from omegaconf import DictConfig
+
+from ome.distributed.rank import Place, started_place
+from ome.distributed.signals import stopping_on_signals
+from ome.errors import UserError
+from ome.pipeline.runner import last_objective, run_stages
+
+
+@dataclass(frozen=True)
+class _Stages:
+    """What every process does."""
+
+    config: DictConfig
+    overrides: list[str]
+
+    def __call__(self) -> float | None:
+        return run_stages(self.config, self.overrides)
+
+
+def launch(config: DictConfig, overrides: Sequence[str] = ()) -> float | None:
+    """Runs the selected stages, distributed or not.
+
+    With `trainer.strategy=ddp` there is a process for each device. Where torchrun, srun or the like started
+    them, each of them calls this; else they are started here, on this machine.
+
+    Args:
+        config: The composed configuration.
+        overrides: The command line's overrides, as typed.
+
+    Returns:
+        See `run_stages`.
+
+    Raises:
+        UserError: See `run_stages`; or the processes do not fit the trainer.
+        Stopped: SIGTERM or SIGINT came.
+    """
+    place, work = started_place(), _Stages(config, list(overrides))
+    started = place.world_size if place else 1
+    with stopping_on_signals():
+        if config.trainer.strategy == "auto" and started == 1:
+            return work()
+        return _launch_several(config, place, started, work)
+
+
+def _launch_several(config: DictConfig, place: Place | None, started: int, work: _Stages) -> float | None:
+    # Loads torch, which not every stage of a single process needs.
+    from ome.config.objects import hardware  # noqa: PLC0415
+    from ome.distributed.processes import joined, run_in_processes  # noqa: PLC0415
+
+    machine = hardware(config)
+    if not machine.is_distributed:
+        raise UserError(
+            f"{started} processes were started, and trainer.strategy={machine.strategy} is for one: "
+            "type trainer=ddp or trainer=ddp_cpu, or start one"
+        )
+    if place is not None and started > 1:
+        with joined(place, gpu=machine.uses_gpu):
+            return work()
+    if machine.num_nodes > 1:
+        raise UserError(
+            f"trainer.num_nodes={machine.num_nodes}: start the processes of several machines by torchrun "
+            "or srun, see docs/cluster.md"
+        )
+    if (count := machine.processes()) == 1:
+        return work()
+    run_in_processes(count, work, gpu=machine.uses_gpu)
+    return last_objective(config)

@@ -1,0 +1,110 @@
+"""A sweep: many jobs that share what is the same, and one table at the end."""
+
+import glob
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
+
+from ome.cli.errors import fail
+from ome.errors import UserError
+
+
+def as_job(config: DictConfig, sweep: Path, folder: Path) -> None:
+    """Makes of a configuration that of a job: a folder of its own, and everybody's finished stages to read.
+
+    Finished stages are looked for in the run of that name outside the sweep, then in the other jobs' folders.
+
+    Args:
+        config: The job's configuration, changed in place.
+        sweep: The folder of the sweep.
+        folder: The folder of the job.
+    """
+    from ome.pipeline.artifacts import listed  # noqa: PLC0415 - Hydra loads this module to print --help
+
+    with open_dict(config):
+        config.inherit = [*(listed(config.inherit) or [config.run_dir]), f"{glob.escape(str(sweep))}/*"]
+        config.run_dir = str(folder)
+        if config.logger.get("group", "") is None:
+            config.logger.group = sweep.name
+
+
+class Sweep(Callback):
+    """Names the jobs' folders after what is swept, and compares the jobs when the last has ended."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 - fixed by Hydra
+        """Leaves what is the same in every job out of the folders' names; refuses a sweep of equal jobs."""
+        del kwargs
+        given = _given(config)
+        if overruled := _overruled(given):
+            swept, by = overruled
+            fail(
+                f"{swept.input_line} is swept, and {by.input_line} overrules it, so that all jobs would be "
+                f"the same: give the other keys of {by.key_or_group} one by one"
+            )
+        same = [override.key_or_group for override in given if not override.is_sweep_override()]
+        names = "hydra.job.config.override_dirname.exclude_keys"
+        with flag_override(config.hydra, "readonly", False):
+            config.hydra.overrides.hydra.append(f"{names}=[{','.join(map(repr, same))}]")
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 - fixed by Hydra
+        """Runs `stage=compare` over the jobs' folders."""
+        del kwargs
+        from ome.pipeline.artifacts import listed  # noqa: PLC0415
+        from ome.pipeline.stage import execute  # noqa: PLC0415
+        from ome.progress import console  # noqa: PLC0415
+        from ome.stages.compare import STAGE  # noqa: PLC0415 - torch is loaded where there is something to do
+
+        sweep = Path(config.hydra.sweep.dir)
+        made = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        with open_dict(made):
+            made.stage = {
+                "name": STAGE.name,
+                "runs": f"{glob.escape(str(sweep))}/*",
+                "settings": _named(config),
+            }
+            made.inherit = listed(config.inherit) or [config.run_dir]
+            made.run_dir = str(sweep)
+        try:
+            execute(STAGE, made)
+            console.print(f"comparison: {(sweep / STAGE.name).resolve()}", highlight=False)
+        except UserError as error:
+            shutil.rmtree(sweep / f"{STAGE.name}.partial", ignore_errors=True)
+            console.print(f"[yellow]no comparison[/]: {error}", highlight=False)
+
+
+def _given(config: DictConfig) -> list[Override]:
+    """What the ready sweep and the command line give; of a key given twice the last, at its first place."""
+    params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
+    given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+    return list({override.key_or_group: override for override in given}.values())
+
+
+def _named(config: DictConfig) -> list[str]:
+    """The swept keys as manifests spell them, where a stage's settings lie under its name."""
+    keys = [override.key_or_group for override in _given(config) if override.is_sweep_override()]
+    stage = "" if config.stage.name == "all" else f"{config.stage.name}."
+    return [re.sub("^stage[.]", stage, key).replace("/", ".") for key in keys if key != "seed"]
+
+
+def _overruled(overrides: Sequence[Override]) -> tuple[Override, Override] | None:
+    """Finds a swept key for which a later override has one value, as `tile={size: 64}` for `tile.size`."""
+    for place, swept in enumerate(overrides):
+        if not swept.is_sweep_override():
+            continue
+        for later in overrides[place + 1 :]:
+            inside = swept.key_or_group.removeprefix(f"{later.key_or_group}.")
+            if inside == swept.key_or_group or later.is_sweep_override():
+                continue
+            value: Any = later.value()
+            for key in inside.split("."):
+                value = value.get(key) if isinstance(value, Mapping) else None
+            if value is not None:
+                return swept, later
+    return None

@@ -1,0 +1,46 @@
+"""What every training of every stage has in common: seed, hardware, logger, folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytorch_lightning as pl
+from pytorch_lightning.callbacks import Callback
+
+from ome.config.objects import hardware
+from ome.data.datamodules import TileDataModule
+from ome.pipeline.stage import Work
+from ome.tracking.loggers import open_logger
+from ome.training.fit import fit
+
+
+def train(
+    work: Work,
+    module: pl.LightningModule,
+    data: TileDataModule,
+    folder: Path,
+    title: str,
+    callbacks: Sequence[Callback] = (),
+) -> None:
+    """Trains a module of a stage; see `fit`.
+
+    Args:
+        work: Names seed, hardware and logger.
+        module: The module to train; its `network` is left in the folder.
+        data: Feeds it.
+        folder: The stage's folder, or one in it for each of several trainings.
+        title: Name of the training.
+        callbacks: What this training needs beside what every training has.
+    """
+    with open_logger(work.config, work.logs / folder.relative_to(work.folder), title) as logger:
+        fit(
+            module,
+            data,
+            epochs=data.epochs,
+            total_steps=data.total_steps,
+            folder=folder,
+            title=title,
+            seed=work.config.seed,
+            hardware=hardware(work.config),
+            logger=logger,
+            callbacks=callbacks,
+        )

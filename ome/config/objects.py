@@ -1,0 +1,81 @@
+"""From the configuration to the plain, typed arguments that everything below the stages takes."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from omegaconf import DictConfig, OmegaConf
+
+from ome.crf.densecrf import Crf, CrfParameters, DenseCrf, ReferenceDenseCrf
+from ome.crf.torch_crf import TorchCrf
+from ome.data.transforms import Augmentation
+from ome.distributed.processes import own_cores
+from ome.errors import UserError
+from ome.pseudo.uncertainty import Labelling
+from ome.training.hardware import Hardware
+from ome.training.optimizers import PolySgd
+
+
+def augmentation(settings: DictConfig, crop: int) -> Augmentation:
+    """How training tiles are varied."""
+    low, high = settings.scale
+    brightness, contrast, saturation, hue = settings.jitter
+    jitter = (float(brightness), float(contrast), float(saturation), float(hue))
+    return Augmentation(crop, (float(low), float(high)), jitter, bool(settings.dihedral))
+
+
+def poly_sgd(settings: DictConfig) -> PolySgd:
+    """The optimiser of the classifier and of AffinityNet."""
+    return PolySgd(settings.lr, settings.momentum, settings.weight_decay, settings.power)
+
+
+def hardware(config: DictConfig) -> Hardware:
+    """Where and how precisely to compute."""
+    plain: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    return Hardware(**plain)
+
+
+def crf_of(config: DictConfig) -> Callable[[NDArray[np.uint8]], Crf]:
+    """Makes the CRF of an image (H, W, 3) uint8 with the configured back end and constants.
+
+    Raises:
+        UserError: The back end is unknown, or a GPU is configured and not there.
+    """
+    plain: dict[str, Any] = OmegaConf.to_container(config.crf, resolve=True)  # type: ignore[assignment]
+    backend = plain.pop("backend")
+    plain.pop("normalisation")
+    kinds: dict[str, Callable[..., Crf]]
+    kinds = {"lattice": DenseCrf, "torch": TorchCrf, "pydensecrf": ReferenceDenseCrf}
+    if backend not in kinds:
+        raise UserError(f"crf.backend={backend} is unknown: choose one of {', '.join(kinds)}")
+    own = {"device": hardware(config).device()} if backend == "torch" else {}
+    return partial(kinds[backend], parameters=CrfParameters(**plain), **own)
+
+
+def labelling_of(config: DictConfig) -> Labelling:
+    """How class maps become pseudo labels: as the stage says, and the CRF's normalisation.
+
+    Raises:
+        UserError: A value is out of its range.
+    """
+    settings = config.stage
+    return Labelling(
+        tuple(float(scale) for scale in settings.response_scales),
+        config.crf.normalisation,
+        settings.mask,
+        settings.background,
+        settings.agreement,
+        config.quirks.background_read_first,
+    )
+
+
+def crf_threads(config: DictConfig) -> int:
+    """The number of tiles whose CRF runs at a time: as configured, or one for each core of this process.
+
+    A GPU has one tile at a time: it is busy with that, and its memory is bounded for one.
+    """
+    if config.crf.backend == "torch" and hardware(config).uses_gpu:
+        return 1
+    return config.stage.threads or own_cores()

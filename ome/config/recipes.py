@@ -1,0 +1,95 @@
+"""From a segmenter's recipe to plain, checked arguments."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from omegaconf import DictConfig
+
+from ome.data.datasets import MaskOf
+from ome.data.tiles import Tile
+from ome.distributed.collectives import all_reduce_sum, shard
+from ome.errors import UserError
+from ome.progress import track
+from ome.training.pixel_losses import balanced_class_weights
+from ome.training.underfitting import PretendedUnderfitting
+
+RECIPE = "segmenter.recipe"
+PLAIN = (
+    "optimizer",
+    "lr",
+    "head_lr",
+    "momentum",
+    "weight_decay",
+    "norm_decay",
+    "power",
+    "minimum_lr",
+    "warmup_steps",
+    "weighting",
+    "label_smoothing",
+    "ohem",
+    "dice",
+    "lovasz",
+)
+"""Keys of a recipe that `UncertaintyWeightedSegmenter` takes as they are."""
+
+
+def recipe_settings(
+    recipe: DictConfig, num_classes: int, count: Callable[[], Sequence[int]]
+) -> dict[str, Any]:
+    """Optimiser, schedule and loss of a recipe, checked before anything is built.
+
+    Args:
+        recipe: The recipe, as configured.
+        num_classes: Number of classes C.
+        count: Gives the pixels of each class in the training masks; called for balanced weights only.
+
+    Returns:
+        Named arguments of `UncertaintyWeightedSegmenter`.
+
+    Raises:
+        UserError: A value is out of its range; the line names it.
+    """
+    smoothing, ohem = recipe.label_smoothing, recipe.ohem
+    if not 0 <= smoothing < 1:
+        raise UserError(f"{RECIPE}.label_smoothing={smoothing}: give 0 (off) or a share below 1, such as 0.1")
+    if ohem is not None and not 0 < ohem <= 1:
+        raise UserError(f"{RECIPE}.ohem={ohem}: give the share of pixels to keep, such as 0.25, or null")
+    for name in ("dice", "lovasz"):
+        if recipe[name] < 0:
+            raise UserError(f"{RECIPE}.{name}={recipe[name]}: give 0 (off) or a positive weight")
+    if recipe.warmup_steps and recipe.warmup_steps >= recipe.steps:
+        raise UserError(
+            f"{RECIPE}.warmup_steps={recipe.warmup_steps} is all of {RECIPE}.steps={recipe.steps}: lower it"
+        )
+    plain = {key: recipe[key] for key in PLAIN}
+    return plain | {
+        "class_weights": _class_weights(recipe.class_weights, num_classes, count),
+        "underfit": PretendedUnderfitting(recipe.underfit, recipe.underfit_beta, recipe.underfit_k),
+    }
+
+
+def _class_weights(
+    configured: str | Sequence[float] | None, num_classes: int, count: Callable[[], Sequence[int]]
+) -> list[float] | None:
+    if configured is None:
+        return None
+    if configured == "balanced":
+        return balanced_class_weights(count())
+    if isinstance(configured, str):
+        raise UserError(f"{RECIPE}.class_weights={configured}: give null, balanced or a list of numbers")
+    weights = [float(weight) for weight in configured]
+    if len(weights) != num_classes or min(weights) < 0 or not any(weights):
+        raise UserError(
+            f"{RECIPE}.class_weights={weights}: give {num_classes} numbers from 0, in the order of "
+            "dataset.classes"
+        )
+    return weights
+
+
+def count_classes(tiles: Sequence[Tile], mask_of: MaskOf, num_classes: int) -> list[int]:
+    """Counts the pixels of each class in the masks of tiles, all processes together."""
+    counts, mine = np.zeros(256, dtype=np.int64), shard(tiles)
+    for tile in track(mine, "pixels of each class, tiles", len(mine)):
+        counts += np.bincount(mask_of(tile)[0].ravel(), minlength=256)
+    return [int(number) for number in all_reduce_sum(counts)[:num_classes]]

@@ -1,0 +1,162 @@
+"""What `seg` and `refine` share: train one segmenter, predict with it, score it."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from omegaconf import DictConfig
+
+from ome.config.fitting import train
+from ome.config.objects import augmentation, hardware
+from ome.config.recipes import count_classes, recipe_settings
+from ome.data.datamodules import TileDataModule
+from ome.data.datasets import MaskDataset, MaskOf
+from ome.data.scenes import Scene, SceneIndex, SceneReader, SplitName
+from ome.data.tiles import Tile
+from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, shard
+from ome.geo.areas import PixelAreas
+from ome.geo.raster import open_class_map, read_class_map, read_grid
+from ome.geo.sliding import predict_windows
+from ome.inference.card import SegmenterCard
+from ome.inference.predictor import Predictor
+from ome.networks.auxiliary import AuxiliaryHead
+from ome.pipeline.stage import Work
+from ome.progress import track
+from ome.scoring.confusion import confusion_matrix
+from ome.scoring.rows import Row
+from ome.scoring.scores import Scores
+from ome.training.checkpoints import is_trained
+from ome.training.segmenter import UncertaintyWeightedSegmenter
+
+
+def train_segmenter(
+    work: Work, folder: Path, reader: SceneReader, tiles: Sequence[Tile], mask_of: MaskOf, title: str
+) -> None:
+    """Trains one segmenter; does nothing when that is done already."""
+    if is_trained(folder):
+        return
+    config, recipe = work.config, work.config.segmenter.recipe
+    augment = augmentation(recipe, config.dataset.tile.size)
+    data = TileDataModule(
+        MaskDataset(reader, tiles, mask_of, augment, config.seed),
+        batch=recipe.batch,
+        seed=config.seed,
+        workers=hardware(config).loader_processes(),
+        steps=recipe.steps,
+        steps_per_epoch=recipe.steps_per_epoch,
+    )
+    num_classes = reader.index.palette.num_classes
+    settings = recipe_settings(recipe, num_classes, lambda: count_classes(tiles, mask_of, num_classes))
+    torch.manual_seed(config.seed)
+    card = card_of(config, reader)
+    network = card.build(config.segmenter.weights)
+    weight = config.segmenter.auxiliary_weight
+    module = UncertaintyWeightedSegmenter(
+        network,
+        total_steps=data.total_steps,
+        auxiliary=AuxiliaryHead(network.third_stage_channels, num_classes) if weight else None,
+        auxiliary_weight=weight,
+        freeze_batchnorm=config.segmenter.freeze_batchnorm,
+        **settings,
+    )
+    if is_rank_zero():
+        card.write(folder)
+    train(work, module, data, folder, title)
+
+
+def card_of(config: DictConfig, reader: SceneReader) -> SegmenterCard:
+    """What the configured segmenter takes and gives."""
+    index = reader.index
+    limits = config.dataset.get("range")
+    return SegmenterCard(
+        segmenter=config.segmenter.name,
+        encoder=config.segmenter.encoder,
+        classes=index.palette.classes,
+        channels=reader.channels,
+        picture=reader.picture,
+        tile=config.dataset.tile.size,
+        limits=(int(limits[0]), int(limits[1])) if limits else None,
+        pixel_size=_pixel_size(index),
+    )
+
+
+def _pixel_size(index: SceneIndex) -> float | None:
+    """Side of a pixel of the first training scene in metres."""
+    scene = index.split("train")[0]
+    crs, transform = read_grid(index.folder / scene.image)
+    return PixelAreas(crs, transform, scene.height, scene.width).pixel_size()
+
+
+def predictor_of(
+    config: DictConfig, folder: Path, reader: SceneReader, scales: list[float], *, flip: bool
+) -> Predictor:
+    """The segmenter that a training left in a folder; see `Predictor`."""
+    network = card_of(config, reader).load(folder)
+    machine = hardware(config)
+    return Predictor(network, machine.device(), scales, flip=flip, precision=machine.precision)
+
+
+def evaluation_split(index: SceneIndex) -> SplitName:
+    """The split that segmentation is scored on: test, val or train, the first with reference masks."""
+    names: tuple[SplitName, ...] = ("test", "val", "train")
+    return next(name for name in names if name == "train" or any(s.mask for s in index.split(name)))
+
+
+def mapped_scenes(index: SceneIndex) -> list[Scene]:
+    """The scenes that are predicted: those of the test split, and those that segmentation is scored on.
+
+    Where there are no masks and no test split either, those of the val or the train split.
+    """
+    scored = [scene for scene in index.split(evaluation_split(index)) if scene.mask]
+    test = [scene for scene in index.split("test") if scene not in scored]
+    return scored + test or index.split("val") or index.split("train")
+
+
+def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title: str) -> list[Row]:
+    """Predicts scenes by sliding window, writes the maps, and scores those with masks as one matrix."""
+    index = reader.index
+    split = evaluation_split(index)
+    # Shared before looking what is there: the other processes may be writing already.
+    mine = [scene for scene in shard(mapped_scenes(index)) if not map_path(folder, scene).exists()]
+    if mine:
+        settings = config.prediction
+        predict = predictor_of(config, folder, reader, list(settings.scales), flip=settings.flip)
+        for scene in track(mine, f"{title}: scenes", len(mine)):
+            _write_map(map_path(folder, scene), config, reader, scene, predict)
+    barrier()
+    scenes = [scene for scene in index.split(split) if scene.mask is not None]
+    names = index.palette.names
+    matrix = np.zeros((len(names), len(names)), dtype=np.int64)
+    for scene in shard(scenes):
+        reference = reader.mask(Tile(scene.name, 0, 0, scene.height, scene.width))
+        matrix += confusion_matrix(read_class_map(map_path(folder, scene)), reference, len(names))
+    return [Row(title, f"{split} scenes", Scores(all_reduce_sum(matrix), names))] if scenes else []
+
+
+def map_path(folder: Path, scene: Scene) -> Path:
+    """Where the class map of a scene lies."""
+    return folder / "predictions" / f"{scene.name}.tif"
+
+
+def _write_map(path: Path, config: DictConfig, reader: SceneReader, scene: Scene, predict: Predictor) -> None:
+    """Predicts one scene window by window and writes its class map on the scene's own grid."""
+    settings, size = config.prediction, config.dataset.tile.size
+    palette = reader.index.palette
+    blocks = predict_windows(
+        lambda row, column, height, width: reader.image(Tile(scene.name, row, column, height, width)),
+        scene.height,
+        scene.width,
+        predict,
+        palette.num_classes,
+        size=size,
+        stride=max(1, int(size * settings.stride)),
+        batch=settings.batch,
+    )
+    crs, transform = read_grid(reader.index.folder / scene.image)
+    colours = list(palette.classes.values())
+    with open_class_map(
+        path, (scene.height, scene.width), palette.names, colours, crs=crs, transform=transform
+    ) as written:
+        for block in blocks:
+            written.write(block.row, block.probabilities.argmax(axis=0).astype(np.uint8))

@@ -1,0 +1,211 @@
+"""The permutohedral lattice: Gaussian filtering of scattered points in time linear in their number.
+
+A point is lifted onto the hyperplane of d + 1 coordinates that sum to 0, spread over the d + 1 vertices of
+the simplex that holds it, blurred along the d + 1 lattice directions, and read back with the same weights
+(Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice", Eurographics 2010).
+
+Names of dimensions: N points, d feature dimensions, V lattice vertices, W values carried by a point. Inside
+kernels the values of vertices are flat, (V * W,), and W is a multiple of 8.
+"""
+
+from typing import NamedTuple
+
+import numba
+import numpy as np
+
+from ome.crf.simplices import Float, Index, Key, lift_scale, lifted_bounds, link, locate
+from ome.crf.vectors import LANES, add8, fill8, load8, multiply8, prefetch, store8
+
+# Sums gain from fused multiply-adds and do not depend on the sign of a zero.
+kernel = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+
+
+AHEAD = 8  # chain places by which the blur prefetches
+LINE = 16  # float32 in a cache line
+
+
+class Lattice(NamedTuple):
+    """The lattice of one set of points, without any values.
+
+    Attributes:
+        vertices: (N, corners) int32, the vertices of each point, numbered in the order of first use: those of
+            its simplex, d + 1.
+        weights: (N, corners) float32, of a point's vertices: barycentric coordinates, when just built.
+        num_vertices: V.
+        chain_vertices: Vertices of all chains, one after another, direction by direction. A chain is a
+            maximal sequence of existing vertices that follow one another in one blur direction. Chains of
+            one vertex are left out: the blur does not change them.
+        chain_starts: (chains + 1,) int32 offsets of the chains in `chain_vertices`.
+    """
+
+    vertices: Index
+    weights: Float
+    num_vertices: int
+    chain_vertices: Index
+    chain_starts: Index
+
+
+def build_lattice(features: Float) -> Lattice:
+    """Builds the lattice of a set of points.
+
+    Args:
+        features: (N, d) float32, in units of the Gaussian's standard deviation; N >= 1.
+
+    Returns:
+        The lattice. Time and memory are linear in N.
+
+    Raises:
+        ValueError: If the features span more lattice cells than a 63-bit key can number.
+    """
+    scale = lift_scale(features.shape[1])
+    origin, strides = number_cells(*lifted_bounds(features, scale))
+    vertices, weights, keys, slots = locate(features, scale, origin, strides)
+    chain_vertices, chain_starts = link(keys, slots, strides)
+    return Lattice(vertices, weights, len(keys), chain_vertices, chain_starts)
+
+
+def number_cells(lower: Float, upper: Float) -> tuple[Key, Key]:
+    """Chooses how vertices are numbered: a vertex's key is the sum of (coordinate - origin) * stride.
+
+    Only the first d coordinates count, the last follows from the sum 0.
+
+    Args:
+        lower: (d,) least lifted coordinates of the points.
+        upper: (d,) greatest.
+
+    Returns:
+        (d,) int64 origin and (d,) int64 strides: keys of all vertices and their neighbours differ.
+
+    Raises:
+        ValueError: If the points span more lattice cells than a 63-bit key can number.
+    """
+    margin = 3 * (len(lower) + 1)  # rounding, the simplex and the neighbours each add at most d + 1
+    origin = np.floor(lower).astype(np.int64) - margin
+    extents = np.ceil(upper).astype(np.int64) + margin + 1 - origin
+    if float(np.prod(extents.astype(np.float64))) >= 2.0**62:
+        raise ValueError(
+            f"the features span {extents.tolist()} lattice cells, too many for a 63-bit key: "
+            "raise the standard deviations or filter smaller tiles"
+        )
+    return origin, np.concatenate([[1], np.cumprod(extents[:-1])]).astype(np.int64)
+
+
+def filter_values(lattice: Lattice, values: Float) -> Float:
+    """Sums the values of all points weighted by exp(-|f_i - f_j|^2 / 2), approximately.
+
+    Args:
+        lattice: The lattice of the points, as built.
+        values: (N, W) float32.
+
+    Returns:
+        (N, W) float32; a point's own value is part of its sum.
+    """
+    width = values.shape[1]
+    padded = np.zeros((len(values), -(-width // LANES) * LANES), np.float32)
+    padded[:, :width] = values
+    filtered: Float = splat_blur_slice(lattice, padded)[:, :width] * np.float32(
+        gain(lattice.vertices.shape[1] - 1)
+    )
+    return filtered
+
+
+def gain(dimensions: int) -> float:
+    """Returns the factor that turns splat, blur and slice into a sum with a Gaussian of height 1."""
+    return float(1.0 / (1.0 + 2.0**-dimensions))
+
+
+def symmetric_kernel(features: Float, weight: float) -> Lattice:
+    """Builds a lattice that applies weight * s_i K_ij s_j, symmetrically normalised.
+
+    K_ij = exp(-|f_i - f_j|^2 / 2) and s_i = 1 / sqrt(sum over j of K_ij).
+
+    All factors are folded into the weights, half into splatting and half into slicing, so that
+    `splat_blur_slice` alone applies them.
+
+    Args:
+        features: (N, d) float32, in units of the Gaussian's standard deviation.
+        weight: At least 0.
+
+    Returns:
+        The lattice, its weights scaled.
+    """
+    lattice = build_lattice(features)
+    sums = filter_values(lattice, np.ones((len(features), 1), np.float32))
+    factors = np.sqrt(np.float32(gain(features.shape[1]) * weight)) / np.sqrt(sums + np.float32(1e-20))
+    return lattice._replace(weights=lattice.weights * factors)
+
+
+def join(first: Lattice, second: Lattice) -> Lattice:
+    """Lays two lattices of the same points side by side: applying the result adds what the two give."""
+    return Lattice(
+        vertices=np.hstack([first.vertices, second.vertices + np.int32(first.num_vertices)]),
+        weights=np.hstack([first.weights, second.weights]),
+        num_vertices=first.num_vertices + second.num_vertices,
+        chain_vertices=np.concatenate(
+            [first.chain_vertices, second.chain_vertices + np.int32(first.num_vertices)]
+        ),
+        chain_starts=np.concatenate([first.chain_starts, second.chain_starts[1:] + first.chain_starts[-1]]),
+    )
+
+
+@kernel
+def blur(lattice: Lattice, sums: Float, width: int) -> None:
+    """Convolves the (V * W,) vertex values with [1/2, 1, 1/2] along every direction in turn, in place."""
+    chain_vertices, chain_starts = lattice.chain_vertices, lattice.chain_starts
+    half = fill8(np.float32(0.5))
+    previous = np.empty(width, np.float32)
+    for chain in range(len(chain_starts) - 1):
+        last = chain_starts[chain + 1] - 1
+        previous[:] = 0.0
+        for position in range(chain_starts[chain], last):
+            here, following = chain_vertices[position] * width, chain_vertices[position + 1] * width
+            ahead = chain_vertices[min(position + AHEAD, len(chain_vertices) - 1)] * width
+            for start in range(0, width, LINE):
+                prefetch(sums, ahead + start)
+            for start in range(0, width, LANES):
+                value = load8(sums, here + start)
+                neighbours = add8(load8(previous, start), load8(sums, following + start))
+                store8(sums, here + start, add8(value, multiply8(half, neighbours)))
+                store8(previous, start, value)
+        here = chain_vertices[last] * width
+        for start in range(0, width, LANES):
+            value = add8(load8(sums, here + start), multiply8(half, load8(previous, start)))
+            store8(sums, here + start, value)
+
+
+@kernel
+def splat_blur_slice(lattice: Lattice, values: Float) -> Float:
+    """Applies the lattice, without the gain, to the values of its points.
+
+    Args:
+        lattice: The lattice.
+        values: (N, W) float32, contiguous, W a multiple of 8.
+
+    Returns:
+        (N, W) float32.
+    """
+    num_points, width = values.shape
+    corners = lattice.vertices.shape[1]
+    rows = values.reshape(values.size)
+    sums = np.zeros(lattice.num_vertices * width, np.float32)
+    for point in range(num_points):
+        for corner in range(corners):
+            here = lattice.vertices[point, corner] * width
+            weight = fill8(lattice.weights[point, corner])
+            for start in range(0, width, LANES):
+                share = multiply8(weight, load8(rows, point * width + start))
+                store8(sums, here + start, add8(load8(sums, here + start), share))
+    blur(lattice, sums, width)
+    filtered = np.zeros_like(rows)
+    for point in range(num_points):
+        for corner in range(corners):
+            here = lattice.vertices[point, corner] * width
+            weight = fill8(lattice.weights[point, corner])
+            for start in range(0, width, LANES):
+                place = point * width + start
+                store8(
+                    filtered,
+                    place,
+                    add8(load8(filtered, place), multiply8(weight, load8(sums, here + start))),
+                )
+    return filtered.reshape(values.shape)

@@ -1,0 +1,195 @@
+"""Mean-field inference of a fully connected CRF for a bundle of runs.
+
+A bundle's values are rows of W float32, W a multiple of 8, one row a pixel. With several runs, class k of
+run r is at 8 k + r: a bundle holds up to eight, and each vector is one class of all of them. A single run
+has class k at k instead. Either way one pass over the lattice serves all values of a row.
+
+Probabilities sum to 1, so the messages of all classes sum to what a pixel hears where every class is certain
+(its agreement, known beforehand). In a bundle of several runs the last class therefore never goes through the
+lattice: its message is what the others leave.
+
+Names of dimensions: N pixels, K classes, V lattice vertices, U values a vertex carries.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.crf.lattice import Lattice, blur, kernel
+from ome.crf.rows import gather, prefetch_rows, scatter
+from ome.crf.simplices import Float
+from ome.crf.vectors import (
+    LANES,
+    add8,
+    exp8,
+    fill8,
+    load8,
+    multiply8,
+    reciprocal8,
+    store8,
+    subtract8,
+    sum8,
+)
+
+EXP_RANGE = 80.0  # exp of this, summed over classes, is still a float32
+ABSENT = -60.0  # log-probability of the places of a row that hold no class
+AHEAD = 4  # pixels by which updates prefetch
+PATCH = 256  # pixels transposed at a time, few enough for the cache
+
+
+class Flags(NamedTuple):
+    """How an update differs.
+
+    Attributes:
+        single: The rows hold a single run.
+        stabilise: Energies may exceed `EXP_RANGE`.
+        first: Nothing has been heard yet.
+        last: The probabilities are the result.
+    """
+
+    single: bool
+    stabilise: bool
+    first: bool
+    last: bool
+
+
+def row_width(runs: int, classes: int) -> int:
+    """Returns W for a bundle of `runs` runs."""
+    return -(-classes // LANES) * LANES if runs == 1 else classes * LANES
+
+
+@kernel
+def pack(energy: Float, powers: Float, floor: float, order: NDArray[np.int64], values: Float) -> None:
+    """Lays the log-probabilities of runs out in rows.
+
+    Args:
+        energy: (K, N) log-probabilities.
+        powers: (R, K) factors on them, R from 1 to 8.
+        floor: Least log-probability of any run.
+        order: (N,) the pixel of each row.
+        values: (N, W), see `row_width`; filled.
+    """
+    runs, classes = powers.shape
+    num_pixels = len(order)
+    stride = 1 if runs == 1 else LANES
+    values[:] = ABSENT if runs == 1 else 0.0
+    for start in range(0, num_pixels, PATCH):
+        for label in range(classes):
+            for place in range(start, min(start + PATCH, num_pixels)):
+                value = energy[label, order[place]]
+                for run in range(runs):
+                    values[place, label * stride + run] = max(value * powers[run, label], floor)
+
+
+@kernel
+def unpack(values: Float, order: NDArray[np.int64], stack: Float) -> None:
+    """Writes the (N, W) rows of a single run, pixels in `order`, to a (K, N) stack."""
+    classes, num_pixels = stack.shape
+    for start in range(0, num_pixels, PATCH):
+        for label in range(classes):
+            for place in range(start, min(start + PATCH, num_pixels)):
+                stack[label, order[place]] = values[place, label]
+
+
+@kernel
+def unpack_winners(values: Float, order: NDArray[np.int64], winners: NDArray[np.uint8]) -> None:
+    """Writes the class of the largest value of each of (R, N) runs, the first where several are."""
+    runs, num_pixels = winners.shape
+    stride = 1 if runs == 1 else LANES
+    classes = values.shape[1] // stride
+    best = np.empty(runs, np.float32)
+    first = np.empty(runs, np.uint8)
+    for place in range(num_pixels):
+        best[:] = -1.0
+        for label in range(classes):
+            for run in range(runs):
+                value = values[place, label * stride + run]
+                if value > best[run]:
+                    best[run] = value
+                    first[run] = label
+        for run in range(runs):
+            winners[run, order[place]] = first[run]
+
+
+@kernel
+def subtract_maximum(energy: Float, lanes: int) -> None:
+    """Shifts every run's (K * lanes,) energies to a maximum of 0, and cuts them where exp is 0 anyway."""
+    for run in range(lanes):
+        largest = energy[run]
+        for place in range(run, len(energy), lanes):
+            largest = max(largest, energy[place])
+        for place in range(run, len(energy), lanes):
+            energy[place] = max(energy[place] - largest, np.float32(-EXP_RANGE))
+
+
+@kernel
+def advance(lattice: Lattice, old: Float, new: Float, values: Float, agreement: Float, flags: Flags) -> None:
+    """Makes one update: reads messages from the `old` sums and splats probabilities on the `new` ones.
+
+    With `flags.last` the probabilities replace the log-probabilities in `values` instead.
+    """
+    width = values.shape[1]
+    carried = width if flags.single else width - LANES
+    # Taken out here, not in the loop, where numba would count references at every pixel.
+    vertices, weights = lattice.vertices, lattice.weights
+    rows = values.reshape(values.size)
+    messages, energy = np.zeros(width, np.float32), np.empty(width, np.float32)
+    for pixel in range(len(values)):
+        ahead = min(pixel + AHEAD, len(values) - 1)
+        prefetch_rows(vertices, weights, ahead, old, carried)
+        prefetch_rows(vertices, weights, ahead, new, carried)
+        gather(vertices, weights, pixel, old, carried, messages)
+        rest = fill8(np.float32(0.0) if flags.first else agreement[pixel])
+        for start in range(0, carried, LANES):
+            message = load8(messages, start)
+            rest = subtract8(rest, message)
+            store8(energy, start, add8(load8(rows, pixel * width + start), message))
+        if not flags.single:
+            store8(energy, carried, add8(load8(rows, pixel * width + carried), rest))
+        if flags.stabilise:
+            subtract_maximum(energy, 1 if flags.single else LANES)
+        total = fill8(np.float32(0.0))
+        for start in range(0, width, LANES):
+            powers = exp8(load8(energy, start))
+            store8(energy, start, powers)
+            total = add8(total, powers)
+        # A single run's classes are the places of one row, those of a bundle its vectors.
+        factors = reciprocal8(fill8(sum8(total)) if flags.single else total)
+        for start in range(0, width, LANES):
+            store8(energy, start, multiply8(load8(energy, start), factors))
+        if flags.last:
+            for start in range(0, width, LANES):
+                store8(rows, pixel * width + start, load8(energy, start))
+        else:
+            scatter(vertices, weights, pixel, new, carried, energy)
+
+
+@kernel
+def mean_field(
+    lattice: Lattice, values: Float, agreement: Float, workspace: Float, iterations: int, flags: Flags
+) -> None:
+    """Runs mean field on one bundle: log-probabilities in, probabilities out, in place.
+
+    A pixel's new probabilities go straight to the lattice of the next iteration and are never stored.
+
+    Args:
+        lattice: The kernel on positions (d = 2) joined with the one on positions and colours (d = 5), as
+            `symmetric_kernel` builds them and `join` joins them; vertices and weights flat.
+        values: (N, W) float32, see `pack`.
+        agreement: (N,) float32, the message where all pixels agree.
+        workspace: (2, at least V * U) float32.
+        iterations: Updates after the first softmax, which hears no messages yet.
+        flags: `single` and `stabilise`; the others are set here.
+    """
+    width = values.shape[1] if flags.single else values.shape[1] - LANES
+    size = lattice.num_vertices * width
+    old, new = workspace[0], workspace[1]
+    old[:size] = 0.0
+    for iteration in range(iterations + 1):
+        new[:size] = 0.0
+        now = Flags(flags.single, flags.stabilise, iteration == 0, iteration == iterations)
+        advance(lattice, old, new, values, agreement, now)
+        old, new = new, old
+        if not now.last:
+            blur(lattice, old, width)

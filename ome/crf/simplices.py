@@ -1,0 +1,188 @@
+"""Simplices of the permutohedral lattice: which vertices surround a point, and which vertices are neighbours.
+
+The lattice points are the integer vectors of sum 0 whose d + 1 coordinates agree modulo d + 1; that common
+remainder, 0..d, numbers the vertices of a simplex. Names of dimensions as in `ome.crf.lattice`.
+"""
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float32]
+Index = NDArray[np.int32]
+Key = NDArray[np.int64]
+
+# No fused multiply-adds: a rounding difference can put a point into another simplex.
+kernel = numba.njit(nogil=True, cache=True)
+
+EMPTY = -1
+HASH_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing
+
+
+def lift_scale(dimensions: int) -> Float:
+    """Returns (d,) float32 factors that scale features so that the blur has unit standard deviation."""
+    index = np.arange(dimensions)
+    deviation = np.sqrt(2.0 / 3.0) * (dimensions + 1)
+    scale: Float = (deviation / np.sqrt((index + 1.0) * (index + 2.0))).astype(np.float32)
+    return scale
+
+
+@kernel
+def lift(feature: Float, scale: Float, lifted: Float) -> None:
+    """Writes the d + 1 coordinates of one point on the hyperplane of sum 0."""
+    total = np.float32(0.0)
+    for axis in range(len(feature), 0, -1):
+        coordinate = feature[axis - 1] * scale[axis - 1]
+        lifted[axis] = total - np.float32(axis) * coordinate
+        total += coordinate
+    lifted[0] = total
+
+
+@kernel
+def lifted_bounds(features: Float, scale: Float) -> tuple[Float, Float]:
+    """Returns the least and greatest of the first d lifted coordinates over all points, both (d,) float32."""
+    dimensions = features.shape[1]
+    lower = np.full(dimensions, np.inf, np.float32)
+    upper = np.full(dimensions, -np.inf, np.float32)
+    lifted = np.empty(dimensions + 1, np.float32)
+    for point in range(len(features)):
+        lift(features[point], scale, lifted)
+        for axis in range(dimensions):
+            lower[axis] = min(lower[axis], lifted[axis])
+            upper[axis] = max(upper[axis], lifted[axis])
+    return lower, upper
+
+
+@kernel
+def enclose(lifted: Float, corner: Index, rank: Index, barycentric: Float) -> None:
+    """Finds the simplex around a lifted point.
+
+    Args:
+        lifted: (d + 1,) coordinates of the point.
+        corner: (d + 1,) receives the simplex's vertex of remainder 0, all multiples of d + 1.
+        rank: (d + 1,) receives the place of each axis when offsets from `corner` are sorted downwards.
+        barycentric: (d + 2,) receives the weight of the vertex of remainder k at place k, and scratch behind.
+    """
+    size = len(lifted)
+    inverse = np.float32(1.0) / np.float32(size)
+    surplus = 0
+    for axis in range(size):
+        nearest = int(np.rint(lifted[axis] * inverse))
+        corner[axis] = nearest * size
+        surplus += nearest
+        rank[axis] = 0
+    for axis in range(size):
+        offset = lifted[axis] - np.float32(corner[axis])
+        for other in range(axis + 1, size):
+            if offset < lifted[other] - np.float32(corner[other]):
+                rank[axis] += 1
+            else:
+                rank[other] += 1
+    for axis in range(size):  # rounding may leave the hyperplane: step back where it erred most
+        rank[axis] += surplus
+        if rank[axis] < 0:
+            rank[axis] += size
+            corner[axis] += size
+        elif rank[axis] >= size:
+            rank[axis] -= size
+            corner[axis] -= size
+    barycentric[:] = 0.0
+    for axis in range(size):
+        offset = (lifted[axis] - np.float32(corner[axis])) * inverse
+        barycentric[size - 1 - rank[axis]] += offset
+        barycentric[size - rank[axis]] -= offset
+    barycentric[0] += np.float32(1.0) + barycentric[size]
+
+
+@kernel
+def find(key: int, keys: Key, slots: Index) -> int:
+    """Returns the slot that holds `key`, or the empty slot where it belongs (open addressing)."""
+    mask = len(slots) - 1
+    slot = int((np.uint64(key) * HASH_MULTIPLIER) >> np.uint64(32)) & mask
+    while slots[slot] != EMPTY and keys[slots[slot]] != key:
+        slot = (slot + 1) & mask
+    return slot
+
+
+@kernel
+def rehash(keys: Key, slots: Index) -> Index:
+    """Returns a table of twice the slots with the same keys."""
+    larger = np.full(2 * len(slots), EMPTY, np.int32)
+    for vertex in range(len(keys)):
+        larger[find(keys[vertex], keys, larger)] = vertex
+    return larger
+
+
+@kernel
+def locate(features: Float, scale: Float, origin: Key, strides: Key) -> tuple[Index, Float, Key, Index]:
+    """Finds and numbers the vertices of every point's simplex.
+
+    A vertex is known by the mixed-radix number of its first d coordinates (the last follows from the sum 0),
+    so that the neighbour in a direction is a constant away.
+
+    Returns:
+        `vertices` and `weights` as in `ome.crf.lattice.Lattice`, the (V,) keys and the hash table's slots.
+    """
+    num_points, dimensions = features.shape
+    size = dimensions + 1
+    vertices = np.empty((num_points, size), np.int32)
+    weights = np.empty((num_points, size), np.float32)
+    capacity = 1024
+    while capacity < 2 * num_points:
+        capacity *= 2
+    slots = np.full(capacity, EMPTY, np.int32)
+    keys = np.empty(num_points * size, np.int64)
+    count = 0
+    lifted, barycentric = np.empty(size, np.float32), np.empty(size + 1, np.float32)
+    corner, rank = np.empty(size, np.int32), np.empty(size, np.int32)
+    for point in range(num_points):
+        lift(features[point], scale, lifted)
+        enclose(lifted, corner, rank, barycentric)
+        for remainder in range(size):
+            key = 0
+            for axis in range(dimensions):
+                step = remainder if rank[axis] < size - remainder else remainder - size
+                key += (corner[axis] + step - origin[axis]) * strides[axis]
+            slot = find(key, keys, slots)
+            if slots[slot] == EMPTY:
+                slots[slot] = count
+                keys[count] = key
+                count += 1
+                if 2 * count > len(slots):
+                    slots = rehash(keys[:count], slots)
+                    slot = find(key, keys, slots)
+            vertices[point, remainder] = slots[slot]
+            weights[point, remainder] = barycentric[remainder]
+    return vertices, weights, keys[:count].copy(), slots
+
+
+@kernel
+def link(keys: Key, slots: Index, strides: Key) -> tuple[Index, Index]:
+    """Strings the vertices of each blur direction into chains (see `ome.crf.lattice.Lattice`)."""
+    num_vertices, dimensions = len(keys), len(strides)
+    chain_vertices = np.empty(num_vertices * (dimensions + 1), np.int32)
+    chain_starts = np.empty(num_vertices * (dimensions + 1) // 2 + 1, np.int32)
+    following = np.empty(num_vertices, np.int32)
+    preceded = np.empty(num_vertices, np.bool_)
+    filled = chains = 0
+    chain_starts[0] = 0
+    for direction in range(dimensions + 1):
+        step = strides.sum()
+        if direction < dimensions:
+            step -= (dimensions + 1) * strides[direction]
+        preceded[:] = False
+        for vertex in range(num_vertices):
+            following[vertex] = slots[find(keys[vertex] + step, keys, slots)]
+            if following[vertex] != EMPTY:
+                preceded[following[vertex]] = True
+        for vertex in range(num_vertices):
+            if preceded[vertex] or following[vertex] == EMPTY:
+                continue
+            link_vertex = vertex
+            while link_vertex != EMPTY:
+                chain_vertices[filled] = link_vertex
+                filled += 1
+                link_vertex = following[link_vertex]
+            chains += 1
+            chain_starts[chains] = filled
+    return chain_vertices[:filled].copy(), chain_starts[: chains + 1].copy()

@@ -1,0 +1,1 @@
+"""Processes, ranks, collectives, signals and BatchNorm across processes."""

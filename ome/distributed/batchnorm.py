@@ -1,0 +1,76 @@
+"""BatchNorm whose statistics are those of the whole batch, over all processes."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ome.distributed.collectives import sum_over_processes, world_size
+
+
+def synchronise_batchnorm(module: nn.Module, device: torch.device) -> None:
+    """Replaces every BatchNorm below `module`; names and tensors of its state stay as they are.
+
+    Args:
+        module: Changed in place.
+        device: Where it will train. torch's own layers take batches on a GPU alone.
+    """
+    if device.type != "cpu":
+        nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        return
+    for layer in module.modules():
+        if type(layer) is nn.BatchNorm2d:
+            layer.__class__ = CpuSyncBatchNorm
+
+
+class CpuSyncBatchNorm(nn.BatchNorm2d):
+    """`nn.SyncBatchNorm` on the CPU: sums over all processes in place of a GPU's kernels.
+
+    Batches are equally large on every process.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalises (B, C, H, W) by the batch of all processes; in eval mode by the running statistics."""
+        if not self.training:
+            return super().forward(input)
+        count = input.numel() // input.shape[1] * world_size()
+        # Statistics keep their precision where autocast lowers that of the input, as torch's own layers do.
+        values = input.to(torch.promote_types(input.dtype, torch.float32))
+        # Two passes: the mean of the squares less the square of the mean loses digits.
+        mean = _sum(values) / count
+        centred = values - mean.view(1, -1, 1, 1)
+        variance = _sum(centred.square()) / count
+        self._keep(mean, variance * (count / max(count - 1, 1)))
+        normalised = centred * torch.rsqrt(variance + self.eps).view(1, -1, 1, 1)
+        if self.affine:
+            normalised = normalised * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+        return normalised.to(input.dtype)
+
+    @torch.no_grad()
+    def _keep(self, mean: Tensor, variance: Tensor) -> None:
+        if not self.track_running_stats or self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None  # noqa: S101 - torch's own invariant
+        self.num_batches_tracked += 1
+        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, share)
+        self.running_var.lerp_(variance, share)
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """A sum over processes that gradients pass through: each value is part of what every process computes."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401 - torch's
+        del ctx
+        return sum_over_processes(values)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401 - torch's
+        del ctx
+        return sum_over_processes(gradient)
+
+
+def _sum(values: Tensor) -> Tensor:
+    total: Tensor = _SumOverProcesses.apply(values.sum(dim=(0, 2, 3)))
+    return total

@@ -1,0 +1,1 @@
+"""Trained networks applied to tiles and to whole scenes."""

@@ -1,0 +1,127 @@
+"""Which segmenter a run has come to, and what one must know to use it without the run's configuration."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from ome.data.palette import RGB
+from ome.data.scaling import Limits
+from ome.errors import UserError
+from ome.files import read_json, write_json
+from ome.networks.segmenters import Segmenter, build_segmenter
+from ome.pipeline.manifest import Manifest
+from ome.training.checkpoints import NETWORK, load_network
+
+CARD: Final = "segmenter.json"
+"""Name of a segmenter's card, beside its weights."""
+
+
+@dataclass(frozen=True)
+class SegmenterCard:
+    """What a trained segmenter takes and gives.
+
+    Attributes:
+        segmenter: Its architecture, see `build_segmenter`.
+        encoder: Its encoder.
+        classes: Names and colours of the classes, in order of index.
+        channels: Bands (1-based) of the scenes that make up its images.
+        picture: Three of these, by place from 0, that make up a picture for the eye and for the CRF.
+        tile: Side in pixels of the crops it was trained on.
+        limits: Values of 16-bit scenes that became 0 and 255; None for percentiles of each band of a scene.
+        pixel_size: Of its training scenes, in metres; None where that is not known.
+    """
+
+    segmenter: str
+    encoder: str
+    classes: dict[str, RGB]
+    channels: tuple[int, ...]
+    picture: tuple[int, ...]
+    tile: int
+    limits: Limits | None = None
+    pixel_size: float | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names in order of index."""
+        return tuple(self.classes)
+
+    @property
+    def colours(self) -> tuple[RGB, ...]:
+        """Class colours in order of index."""
+        return tuple(self.classes.values())
+
+    def build(self, weights: str | None = None) -> Segmenter:
+        """Builds the network, with random weights or those of a pretrained encoder."""
+        return build_segmenter(self.segmenter, self.encoder, len(self.classes), weights, len(self.channels))
+
+    def load(self, folder: Path) -> Segmenter:
+        """Builds the network and gives it the weights that its training left in a folder."""
+        network = self.build()
+        load_network(network, folder)
+        return network
+
+    def write(self, folder: Path) -> None:
+        """Writes the card beside the weights."""
+        write_json(folder / CARD, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "SegmenterCard":
+        """Reads the card beside the weights.
+
+        Raises:
+            UserError: There is none, or it is damaged.
+        """
+        path = folder / CARD
+        if not path.exists():
+            raise UserError(
+                f"{path} does not exist: train again with force=true, or name the run's dataset=..."
+            )
+        try:
+            value: dict[str, Any] = read_json(path)
+            limits = value["limits"]
+            own: dict[str, Any] = {key: tuple(value[key]) for key in ("channels", "picture")}
+            own["classes"] = {name: (int(r), int(g), int(b)) for name, (r, g, b) in value["classes"].items()}
+            own["limits"] = (int(limits[0]), int(limits[1])) if limits else None
+            return cls(**value | own)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise UserError(f"{path} is damaged ({error!r}): train again with force=true") from error
+
+
+def stage_of_network(network: str | None, runs: Sequence[Path]) -> str:
+    """The stage that holds a segmenter.
+
+    Args:
+        network: `weak`, `full` or `round_1`, `round_2`, ...; None for the last that was trained.
+        runs: Folders of the run and of the one it inherits from.
+
+    Raises:
+        UserError: There is no segmenter of that name.
+    """
+    if network in {"weak", "full"}:
+        return "seg"
+    if network is not None:
+        if re.fullmatch(r"round_\d+", network):
+            return "refine"
+        raise UserError(
+            f"stage.network={network}: choose weak, full, round_1 (of refine), or null for the latest"
+        )
+    finished = ((stage, Manifest.read(run / stage)) for run in runs for stage in ("refine", "seg"))
+    return next((stage for stage, manifest in finished if manifest is not None), "seg")
+
+
+def network_folder(stage_folder: Path, network: str | None) -> Path:
+    """The folder of a segmenter's training within that of its stage; see `stage_of_network`.
+
+    Raises:
+        UserError: The stage did not train it.
+    """
+    rounds = sorted(stage_folder.glob("round_*"), key=lambda path: int(path.name.partition("_")[2]))
+    names = ["full", "weak", *(path.name for path in rounds)]
+    # Not `is_trained`, which every process must ask: the stage is finished, and the leader may ask alone.
+    trained = [name for name in names if (stage_folder / name / NETWORK).exists()]
+    if not trained or network not in {None, *trained}:
+        there = f"there are {', '.join(trained)}" if trained else "there is none"
+        raise UserError(f"{stage_folder} has no segmenter {network or ''}: {there}")
+    return stage_folder / (network or trained[-1])

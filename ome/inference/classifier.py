@@ -1,0 +1,153 @@
+"""What `cam` and `pseudo` share: the classifier, and its multi-scale CAMs of tiles."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch import Tensor, nn
+
+from ome.config.objects import hardware
+from ome.data.scenes import SceneReader
+from ome.data.tags import TagTable
+from ome.data.tiles import Tile, batches_of_one_size
+from ome.data.transforms import to_tensor
+from ome.errors import UserError
+from ome.networks.backbones import build_backbone
+from ome.networks.one_vs_all import OneVsAllNetwork
+from ome.networks.seam import SeamNetwork
+from ome.pipeline.manifest import Manifest
+from ome.pseudo.fusion import multi_scale_cams
+from ome.training.checkpoints import load_network
+from ome.training.hardware import autocast, channels_last
+
+DEFAULT_MEGAPIXELS = {"cpu": 0.3, "cuda": 16.0}
+"""Input of one forward pass: what pays on each kind of device, see docs/benchmarks.md."""
+
+
+class Member(NamedTuple):
+    """One trained network of the classifier: the only one, or that of one class.
+
+    Attributes:
+        folder: Of its training.
+        title: Of its training.
+        classes: What it tells apart, as a slice of all classes.
+    """
+
+    folder: Path
+    title: str
+    classes: slice
+
+
+def members(classifier: Mapping[str, Any], folder: Path, names: Sequence[str]) -> list[Member]:
+    """The networks that make up the classifier, in the order of the classes.
+
+    Args:
+        classifier: The configuration group `classifier`.
+        folder: Of the stage.
+        names: The C class names.
+    """
+    if not classifier["one_vs_all"]:
+        return [Member(folder, "classifier", slice(0, len(names)))]
+    return [
+        Member(folder / f"class_{name}", f"classifier of {name}", slice(index, index + 1))
+        for index, name in enumerate(names)
+    ]
+
+
+def build_classifier(
+    backbone: Mapping[str, Any],
+    classifier: Mapping[str, Any],
+    num_classes: int,
+    in_channels: int,
+    weights: str | None,
+) -> SeamNetwork:
+    """The network that two configuration groups describe, with the given weights in its backbone."""
+    return SeamNetwork(
+        build_backbone(backbone["name"], weights, backbone["output_stride"], in_channels),
+        num_classes,
+        pcm=classifier["pcm"],
+        attention=classifier["attention"],
+    )
+
+
+def trained_classifier(
+    backbone: Mapping[str, Any],
+    classifier: Mapping[str, Any],
+    folder: Path,
+    names: Sequence[str],
+    in_channels: int,
+) -> nn.Module:
+    """The classifier of all classes that `stage=cam` trained in a folder."""
+    networks = []
+    for member in members(classifier, folder, names):
+        network = build_classifier(backbone, classifier, len(names[member.classes]), in_channels, None)
+        load_network(network, member.folder)
+        networks.append(network)
+    return OneVsAllNetwork(networks) if classifier["one_vs_all"] else networks[0]
+
+
+def classifier_in(folder: Path, reader: SceneReader) -> tuple[nn.Module, dict[str, Any]]:
+    """The classifier that `stage=cam` left in a folder, and the settings of that stage.
+
+    Raises:
+        UserError: The folder does not say how the network is built, or it is one for other images or classes.
+    """
+    manifest = Manifest.read(folder)
+    if manifest is None or "classifier" not in manifest.config:
+        raise UserError(f"{folder} does not say what its network is made of: run stage=cam again")
+    made = manifest.config
+    names, bands = reader.index.palette.names, len(reader.channels)
+    return trained_classifier(made["backbone"], made["classifier"], folder, names, bands), made["stage"]
+
+
+class CamPredictor:
+    """Multi-scale CAMs of tiles by a trained classifier.
+
+    Args:
+        config: Names the hardware.
+        network: The classifier.
+        reader: Reads the images.
+        tagged: The tags of the tiles.
+        settings: `scales`, `flip`, `precision`, and `megapixels` of one forward pass.
+    """
+
+    def __init__(
+        self,
+        config: DictConfig,
+        network: nn.Module,
+        reader: SceneReader,
+        tagged: TagTable,
+        settings: Mapping[str, Any],
+    ) -> None:
+        self._device = hardware(config).device()
+        self._network = channels_last(network.to(self._device)).eval()
+        self._reader = reader
+        self._tags = tagged.by_name
+        self._settings = settings
+
+    @classmethod
+    def trained(cls, config: DictConfig, folder: Path, reader: SceneReader, tagged: TagTable) -> Self:
+        """The classifier that `stage=cam` left in a folder, with the export settings of that stage."""
+        network, settings = classifier_in(folder, reader)
+        return cls(config, network, reader, tagged, settings["export"])
+
+    def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
+        """Yields the CAMs of each tile, (C, H, W) float32 in [0, 1], 0 for classes without a tag."""
+        scales, flip = tuple(self._settings["scales"]), self._settings["flip"]
+        pixels = int(1e6 * (self._settings["megapixels"] or DEFAULT_MEGAPIXELS[self._device.type]))
+        for indices in batches_of_one_size(tiles, lambda tile: pixels // (tile.height * tile.width)):
+            batch = [tiles[index] for index in indices]
+            images = to_tensor(np.stack([self._reader.image(tile) for tile in batch])).to(self._device)
+            tags = torch.from_numpy(np.stack([self._tags[tile.name] for tile in batch])).to(self._device)
+            with torch.inference_mode():
+                maps = multi_scale_cams(self._refined, images, tags, scales, flip=flip, pixels=pixels)
+            yield from maps.float().cpu().numpy()
+
+    def _refined(self, images: Tensor) -> Tensor:
+        with autocast(self._device, self._settings["precision"]):
+            result: Tensor = self._network(images).refined
+        return result

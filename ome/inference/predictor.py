@@ -1,0 +1,85 @@
+"""Trained segmenters at work: image batches to probabilities, in plain arguments."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from ome.crf.densecrf import Crf
+from ome.data.transforms import to_tensor
+from ome.geo.sliding import PredictBatch
+from ome.networks.views import flip_and_scale
+from ome.training.hardware import autocast, channels_last
+
+
+class Predictor:
+    """A trained segmenter: image batches (B, H, W, bands) uint8 to probabilities (B, C, H, W) float32.
+
+    Args:
+        network: Images to logits.
+        device: Where to compute.
+        scales: Factors at which each image is predicted; the probabilities are averaged.
+        flip: Also predict the horizontal mirror image of each.
+        precision: Of the network, see `autocast`; probabilities are averaged in float32.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        device: torch.device,
+        scales: Sequence[float] = (1.0,),
+        *,
+        flip: bool = False,
+        precision: str = "32-true",
+    ) -> None:
+        self._network = channels_last(network.to(device)).eval()
+        self._device = device
+        self._precision = precision
+        self._scales = tuple(float(scale) for scale in scales)
+        self._flip = flip
+
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Predicts one batch."""
+        tensor: Tensor = to_tensor(images).to(self._device)
+        probabilities = flip_and_scale(self._logits, tensor, self._scales, flip=self._flip)
+        result: NDArray[np.float32] = probabilities.cpu().numpy()
+        return result
+
+    def _logits(self, images: Tensor) -> Tensor:
+        with autocast(self._device, self._precision):
+            logits: Tensor = self._network(images)
+        return logits.float()
+
+
+class CrfPredictor:
+    """A predictor whose probabilities are refined by the CRF, window by window.
+
+    Args:
+        predict: Gives the probabilities.
+        crf_of: The CRF of a picture (H, W, 3) uint8.
+        places: The three of an image's bands, from 0, that make up the picture.
+        threads: Windows worked on at a time.
+    """
+
+    def __init__(
+        self,
+        predict: PredictBatch,
+        crf_of: Callable[[NDArray[np.uint8]], Crf],
+        places: Sequence[int],
+        threads: int,
+    ) -> None:
+        self._predict = predict
+        self._crf_of = crf_of
+        self._places = list(places)
+        self._pool = ThreadPoolExecutor(threads)
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Predicts one batch."""
+        return np.stack(list(self._pool.map(self._refine, images, self._predict(images))))
+
+    def _refine(self, image: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
+        return self._crf_of(np.ascontiguousarray(image[..., self._places])).infer(probabilities)

@@ -1,0 +1,63 @@
+"""Tiles scored against their references, as rows of the results table."""
+
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.data.cams import cam_path, read_cams
+from ome.data.scenes import SceneReader
+from ome.data.tags import TagTable
+from ome.data.tiles import Tile
+from ome.distributed.collectives import all_reduce_sum, shard
+from ome.ignore import IGNORE
+from ome.pseudo.uncertainty import strongest
+from ome.scoring.confusion import confusion_matrix
+from ome.scoring.rows import Row
+from ome.scoring.scores import Scores
+
+
+class TileScorer:
+    """Adds up one confusion matrix over tiles.
+
+    Left out are tiles of scenes without a reference, and pixels that the mask decides nothing about (255).
+    """
+
+    def __init__(self, reader: SceneReader) -> None:
+        self._reader = reader
+        self._names = reader.index.palette.names
+        self._matrix = np.zeros((len(self._names), len(self._names)), dtype=np.int64)
+        self._tiles = 0
+        self._pixels = 0
+
+    def add(self, tile: Tile, mask: NDArray[np.uint8]) -> None:
+        """Compares a predicted mask (H, W) of class indices or 255 with the tile's reference."""
+        if self._reader.has_mask(tile.scene):
+            self.compare(mask, self._reader.mask(tile))
+
+    def compare(self, mask: NDArray[np.uint8], reference: NDArray[np.uint8]) -> None:
+        """Compares the mask of a tile with a reference (H, W) that was read already."""
+        decided = np.where(mask == IGNORE, mask, reference)
+        self._matrix += confusion_matrix(mask, decided, len(self._names))
+        self._tiles += 1
+        self._pixels += int((reference != IGNORE).sum())
+
+    def rows(self, name: str, scored_on: str) -> list[Row]:
+        """One row, or none where there was no reference at all."""
+        share = float(self._matrix.sum() / self._pixels) if self._pixels else 1.0
+        return [Row(name, scored_on, Scores(self._matrix, self._names), share)] if self._tiles else []
+
+    def gather(self) -> Self:
+        """Takes in what the other processes added; every process must call this, once."""
+        self._matrix = all_reduce_sum(self._matrix)
+        self._tiles, self._pixels = all_reduce_sum(np.array([self._tiles, self._pixels])).tolist()
+        return self
+
+
+def score_cams(folder: Path, reader: SceneReader, tagged: TagTable, name: str) -> list[Row]:
+    """Scores the strongest class at each pixel of a stage's CAMs in `folder`, each process its part."""
+    scorer = TileScorer(reader)
+    for tile in shard(tagged.tiles):
+        scorer.add(tile, strongest(read_cams(cam_path(folder / "cams", tile), len(tagged.names))))
+    return scorer.gather().rows(name, "train tiles")

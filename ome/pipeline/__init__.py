@@ -1,0 +1,1 @@
+"""The engine that runs stages: artifacts, manifests, locks."""

@@ -1,0 +1,171 @@
+"""Where the finished results of earlier stages lie: in this run, or in one that it inherits from.
+
+What lies in a run's own folder was put there by its user, stage by stage, and is read as it is. What lies in
+another run was made for that one, and is read only where it fits.
+"""
+
+import json
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig, OmegaConf
+
+from ome.errors import UserError
+from ome.pipeline.manifest import Manifest
+from ome.scoring.spread import flatten
+
+_NOT_COMPARED = {"stage", "sources", "trainer.accelerator", "trainer.precision"}
+"""Of an earlier stage: its settings, which a command for a later stage does not know, and where it ran."""
+
+
+class Artefact(NamedTuple):
+    """A finished stage."""
+
+    folder: Path
+    manifest: Manifest
+
+
+def stage_folder(config: DictConfig, name: str) -> Path:
+    """The folder of a stage: prepared scenes are shared between runs, all else belongs to one run."""
+    return Path(config.scenes) if name == "prepare" else Path(config.run_dir) / name
+
+
+def matching_folders(pattern: str) -> list[Path]:
+    """The folder of that name, or those that match it as a pattern, in order of their names."""
+    if Path(pattern).is_dir():  # a sweep's folders have brackets in their names
+        return [Path(pattern)]
+    # An absolute pattern is looked up from the root; Path.glob takes relative ones only.
+    start = Path(Path(pattern).anchor)
+    return sorted(start.glob(str(Path(pattern).relative_to(start))))
+
+
+def listed(given: str | Iterable[str] | None) -> list[str]:
+    """One pattern, several or none, as a list."""
+    if not given:
+        return []
+    return [given] if isinstance(given, str) else list(given)
+
+
+def inherited_runs(config: DictConfig) -> list[Path]:
+    """The other runs whose finished stages this one may read, as they are at this moment."""
+    own = Path(config.run_dir).resolve()
+    folders = [folder for pattern in listed(config.inherit) for folder in matching_folders(pattern)]
+    return [folder for folder in folders if folder.resolve() != own]
+
+
+def find_same(runs: Iterable[Path], name: str, fingerprint: str) -> Artefact | None:
+    """The finished stage of that fingerprint in one of some runs."""
+    for run in runs:
+        manifest = Manifest.read(run / name)
+        if manifest is not None and manifest.fingerprint == fingerprint:
+            return Artefact(run / name, manifest)
+    return None
+
+
+def find_inputs(
+    stage: str,
+    needed: Collection[str],
+    used: Collection[str],
+    config: DictConfig,
+    made: Mapping[str, Path],
+) -> dict[str, Artefact]:
+    """Finds the finished folders of the stages that a stage reads.
+
+    Args:
+        stage: The stage that reads them.
+        needed: Names of those it cannot do without.
+        used: Names of those it reads where they are there.
+        config: The configuration with the reading stage's settings under `stage`.
+        made: Folders that this command has found or made already, by stage.
+
+    Raises:
+        UserError: A needed one is nowhere, or the one of another run does not fit; the line names the command
+            that makes it.
+    """
+    found: dict[str, Artefact] = {}
+    for name in (*needed, *used):
+        folder = made.get(name, stage_folder(config, name))
+        if (manifest := Manifest.read(folder)) is not None:
+            found[name] = Artefact(folder, manifest)
+            continue
+        if made and name not in needed:
+            continue  # `stage=all` has made what belongs to its story
+        inherited, misfits = _inherited(config, name, found)
+        if inherited is not None:
+            found[name] = inherited
+        elif name in needed:
+            unfit = "".join(f"; {misfit}" for misfit in misfits[:1])
+            raise UserError(
+                f"stage={stage} needs the result of stage={name}, which is not in {folder}{unfit}: "
+                f"run python -m ome.run stage={name} dataset={config.dataset.name} first, or stage=all"
+            )
+    return found
+
+
+def _inherited(
+    config: DictConfig, name: str, found: Mapping[str, Artefact]
+) -> tuple[Artefact | None, list[str]]:
+    """The first result in other runs that fits, and why those before it do not."""
+    misfits: list[str] = []
+    runs = inherited_runs(config) if name != "prepare" else []
+    for run in runs:
+        manifest = Manifest.read(run / name)
+        if manifest is None:
+            continue
+        misfit = _misfit(config, manifest, found, runs)
+        if misfit is None:
+            return Artefact(run / name, manifest), misfits
+        misfits.append(f"{run / name} was made with {misfit}")
+    return None, misfits
+
+
+def _misfit(
+    config: DictConfig, manifest: Manifest, found: Mapping[str, Artefact], runs: Iterable[Path]
+) -> str | None:
+    """What tells a result of another run from what this configuration would make; None where nothing does.
+
+    The configuration that the result was made with must be this one, and so down to the scenes. The files
+    that it was made from are not looked at again.
+    """
+    for key, value in manifest.config.items():
+        if key in _NOT_COMPARED:
+            continue
+        then, now = _flat(key, value), _flat(key, plain(config, key))
+        for name in (*then, *now):
+            if then.get(name) != now.get(name):
+                return f"{name}={then.get(name)}, not {now.get(name)}"
+    for name, fingerprint in manifest.inputs.items():
+        if name in found:
+            if found[name].manifest.fingerprint != fingerprint:
+                return f"another {name} than {found[name].folder}"
+            continue
+        before = (
+            _same_scenes(config, fingerprint) if name == "prepare" else find_same(runs, name, fingerprint)
+        )
+        if before is None:
+            return f"a result of stage={name} that is gone"
+        misfit = _misfit(config, before.manifest, found, runs)
+        if misfit is not None:
+            return misfit
+    return None
+
+
+def _same_scenes(config: DictConfig, fingerprint: str) -> Artefact | None:
+    """The prepared scenes, which belong to no run, where they are of that fingerprint."""
+    folder = stage_folder(config, "prepare")
+    manifest = Manifest.read(folder)
+    if manifest is None or manifest.fingerprint != fingerprint:
+        return None
+    return Artefact(folder, manifest)
+
+
+def plain(config: DictConfig, key: str) -> Any:  # noqa: ANN401 - whatever the key holds
+    """A part of the configuration in plain types, resolved."""
+    value = OmegaConf.select(config, key)
+    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def _flat(key: str, value: object) -> dict[str, Any]:
+    """The part of a configuration on one level, as a manifest would give it back."""
+    return dict(flatten({key: json.loads(json.dumps(value, default=str))}))

@@ -1,0 +1,101 @@
+"""What a stage's folder was made from, and whether that still holds."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from dataclasses import asdict, dataclass, field
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ome.errors import UserError
+from ome.files import read_json, write_json
+
+NAME = "manifest.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The record that makes a folder a finished artefact; a folder without one is unfinished.
+
+    Attributes:
+        stage: Name of the stage that wrote the folder.
+        fingerprint: Hash of everything the result depends on; see `fingerprint`.
+        config: The part of the configuration that the result depends on, resolved.
+        inputs: Fingerprint of each earlier stage that was read, by name.
+        counts: What was made: tiles, pixels, dropped tiles and the like.
+        files: Number of files in its list, see `ome.pipeline.checksums`; None where there is no list.
+        seconds: Wall-clock time of the run that finished the folder.
+        versions: Versions of ome and of the libraries that change numbers, and the git revision.
+    """
+
+    stage: str
+    fingerprint: str
+    config: dict[str, Any]
+    inputs: dict[str, str]
+    counts: dict[str, Any] = field(default_factory=dict)
+    files: int | None = None
+    seconds: float = 0.0
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Writes the manifest into `folder`: the last act of a stage."""
+        write_json(folder / NAME, asdict(self))
+
+    @classmethod
+    def read(cls, folder: Path) -> "Manifest | None":
+        """Reads the manifest of `folder`; None where there is no finished artefact.
+
+        Raises:
+            UserError: The file is there and cannot be read as a manifest.
+        """
+        path = folder / NAME
+        if not path.exists():
+            return None
+        try:
+            return cls(**read_json(path))
+        except (ValueError, TypeError) as error:
+            raise UserError(
+                f"{path} is damaged ({error}): delete {folder} and run the stage again"
+            ) from error
+
+
+def fingerprint(stage: str, stage_version: int, config: dict[str, Any], inputs: dict[str, str]) -> str:
+    """Hashes all that a stage's result depends on: its code's version, configuration and inputs."""
+    content = json.dumps([stage, stage_version, config, inputs], sort_keys=True, default=str)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def identity(path: Path | str | None) -> list[Any]:
+    """Name, size and modification time of a file outside the run, or just the name where there is none.
+
+    Archives and weights are too large to be hashed at every start; a file that is replaced changes these.
+    """
+    if path is None or not Path(path).is_file():
+        return [path]
+    state = Path(path).stat()
+    return [Path(path).name, state.st_size, state.st_mtime_ns]
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of what computes the numbers, for the record."""
+    found = {"python": platform.python_version(), "git": _git_revision()}
+    for package in ("ome", "torch", "numpy", "numba", "pytorch-lightning", "segmentation-models-pytorch"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def _git_revision() -> str:
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return answer.stdout.strip()

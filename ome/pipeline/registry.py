@@ -1,0 +1,45 @@
+"""Every stage by its name."""
+
+from collections.abc import Iterator, Mapping
+from importlib import import_module
+
+from ome.pipeline.stage import Stage
+
+
+class Stages(Mapping[str, Stage]):
+    """Stages by name, each of them the `STAGE` of the module of that name, which is imported when asked for.
+
+    Some import networks and Lightning, which takes seconds that the others need not wait.
+
+    Args:
+        names: In order.
+    """
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def __getitem__(self, name: str) -> Stage:
+        """The stage of that name."""
+        if name not in self._names:
+            raise KeyError(name)
+        stage: Stage = import_module(f"ome.stages.{name}").STAGE
+        return stage
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a stage of that name."""
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        """The names in order."""
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        """The number of stages."""
+        return len(self._names)
+
+
+STAGES = Stages("prepare", "labels", "cam", "affinity", "pseudo", "ablation", "seg", "refine", "report")
+"""Every stage, in the order of the story."""
+
+SIDE_STAGES = Stages("predict", "export", "suggest", "compare", "reproduce")
+"""Stages that run only when they are named."""

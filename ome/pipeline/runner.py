@@ -1,0 +1,85 @@
+"""The story from raw archives to the report: whatever is missing or stale, in order."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from ome.config.selected import settings_of
+from ome.errors import UserError
+from ome.pipeline.registry import SIDE_STAGES, STAGES
+from ome.pipeline.stage import Stage, execute
+from ome.scoring.rows import TITLES, read_rows
+
+
+def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> float | None:
+    """Runs the selected stages.
+
+    Args:
+        config: The composed configuration.
+        overrides: The command line's overrides, as typed.
+
+    Returns:
+        The mIoU of the last stage in [0, 1], see `objective`; None where it has no scores.
+
+    Raises:
+        UserError: See `execute`; or the stage does not exist, or the run's folder is that of a sweep.
+    """
+    names = selected_stages(config)
+    if names != ["compare"] and (Path(config.run_dir) / "multirun.yaml").exists():
+        raise UserError(
+            f"{config.run_dir} is a sweep, and no run: type stage=compare stage.runs='{config.run_dir}/*' "
+            f"for the table of its runs, or run_dir={config.run_dir}/0_... for one of them"
+        )
+    made: dict[str, Path] = {}
+    for name in names:
+        own = settings_of(config, name, STAGES, overrides)
+        execute(_stage(name), own, force=config.force, verify=config.verify, made=made)
+    last = names[-1]
+    if last == "report":
+        from ome.stages.report import show  # noqa: PLC0415 - it was imported for this stage alone
+
+        show(config, made[last])
+    return objective(made[last])
+
+
+def objective(folder: Path) -> float | None:
+    """What a search for the best settings makes large: a stage's last mIoU that tags alone have reached.
+
+    That is, the mIoU of the CAMs, the pseudo masks or the segmenter of the last round, never that of the
+    pixel-supervised upper bound.
+    """
+    weak = [row for row in read_rows(folder) if row.name != TITLES["full"]]
+    return weak[-1].scores.miou if weak else None
+
+
+def last_objective(config: DictConfig) -> float | None:
+    """The `objective` of the last selected stage, where it lies in the run's own folder."""
+    return objective(_stage(selected_stages(config)[-1]).folder(config))
+
+
+def selected_stages(config: DictConfig) -> list[str]:
+    """Names the stages to run: the selected one, or with `stage=all` every wanted one up to `stage.until`.
+
+    Raises:
+        UserError: The stage does not exist.
+    """
+    selected = config.stage.name
+    if selected == "all":
+        last = config.stage.until
+        if last not in STAGES:
+            raise UserError(f"stage.until={last} is no stage: choose one of {', '.join(STAGES)}")
+        before = list(STAGES)[: list(STAGES).index(last)]
+        return [*(name for name in before if _is_wanted(STAGES[name], config)), last]
+    if selected in STAGES or selected in SIDE_STAGES:
+        return [selected]
+    known = ", ".join([*STAGES, *SIDE_STAGES, "all"])
+    raise UserError(f"stage={selected} is no stage: choose one of {known}")
+
+
+def _stage(name: str) -> Stage:
+    return STAGES[name] if name in STAGES else SIDE_STAGES[name]
+
+
+def _is_wanted(stage: Stage, config: DictConfig) -> bool:
+    return stage.wanted is None or stage.wanted(config)

@@ -1,0 +1,179 @@
+"""Charts of a page: the places of bars, lines, ticks and cells, which its template draws."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from ome.plots.figures import Curve
+
+WIDTH, HEIGHT = 320, 180
+"""Of a line chart in its own units, which are pixels where there is room."""
+
+LEFT, RIGHT, TOP, BOTTOM = 50, 310, 10, 156
+"""Edges of the field in which lines are drawn."""
+
+MOST_POINTS: Final = 120
+"""Points of a line; of longer ones that many are shown, evenly spaced."""
+
+FEW_POINTS: Final = 20
+"""Lines with fewer points show each of them."""
+
+HEAT_LEVELS: Final = 10
+
+_DASH = "–"  # noqa: RUF001 - a dash for no value
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A horizontal bar.
+
+    Attributes:
+        label: What it stands for.
+        text: Its value, as it is to be read.
+        share: Its length, in [0, 1] of the longest possible.
+        rest: Length of a hatched part that follows.
+    """
+
+    label: str
+    text: str
+    share: float
+    rest: float = 0.0
+
+
+@dataclass(frozen=True)
+class Tick:
+    """A place on an axis and its number."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart: its name, and its points as (x, y)."""
+
+    name: str
+    points: list[tuple[float, float]]
+
+    @property
+    def path(self) -> str:
+        """The points as SVG writes them."""
+        return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
+
+    @property
+    def dots(self) -> list[tuple[float, float]]:
+        """The points that are marked: all where there are few."""
+        return self.points if len(self.points) < FEW_POINTS else []
+
+
+@dataclass(frozen=True)
+class LineChart:
+    """A chart of one or more lines over a common axis.
+
+    Attributes:
+        title: What it shows.
+        lines: The lines, in units of `WIDTH` and `HEIGHT`.
+        x_ticks: Numbers below.
+        y_ticks: Numbers to the left.
+    """
+
+    title: str
+    lines: list[Line]
+    x_ticks: list[Tick]
+    y_ticks: list[Tick]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A cell of a heat map: its number, and its shade from 0 to `HEAT_LEVELS`, None where it is undefined."""
+
+    text: str
+    level: int | None
+
+
+def percent_bars(values: Mapping[str, float]) -> list[Bar]:
+    """Bars of shares in [0, 1], as percent; nan is a dash without a bar."""
+    return [
+        Bar(name, _DASH if np.isnan(value) else f"{100 * value:.1f} %", float(np.nan_to_num(value)))
+        for name, value in values.items()
+    ]
+
+
+def duration_bars(seconds: Mapping[str, float]) -> list[Bar]:
+    """Bars of durations, the longest as long as can be."""
+    longest = max([*seconds.values(), 1e-9])
+    return [Bar(name, duration(value), value / longest) for name, value in seconds.items()]
+
+
+def duration(seconds: float) -> str:
+    """A duration in its two largest units, e.g. `7 min 35 s`."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
+
+
+def line_chart(title: str, curves: Mapping[str, Curve], *, percent: bool = False) -> LineChart:
+    """Scales curves to the field of a chart.
+
+    Args:
+        title: What they show.
+        curves: Steps and values by name; values that are not finite are left out.
+        percent: Whether values go from 0 to 100 in any case; else the axis fits them.
+    """
+    points = {name: _finite(*curve) for name, curve in curves.items()}
+    everything = np.concatenate([*points.values(), np.empty((2, 0))], axis=1)
+    xs = _ticks(everything[0], whole=bool((everything[0] % 1 == 0).all()))
+    ys = np.linspace(0, 100, 6) if percent else _ticks(everything[1], whole=False)
+
+    def place(values: NDArray[np.float64], ticks: NDArray[np.float64], low: int, high: int) -> Any:  # noqa: ANN401
+        return low + (values - ticks[0]) / (ticks[-1] - ticks[0]) * (high - low)
+
+    lines = [
+        Line(name, list(zip(place(x, xs, LEFT, RIGHT), place(y, ys, BOTTOM, TOP), strict=True)))
+        for name, (x, y) in points.items()
+    ]
+    x_ticks = [Tick(place(value, xs, LEFT, RIGHT), f"{value:,g}") for value in xs]
+    y_ticks = [Tick(place(value, ys, BOTTOM, TOP), _short(value)) for value in ys]
+    return LineChart(title, lines, x_ticks, y_ticks)
+
+
+def heat_cells(matrix: NDArray[Any], *, decimals: int, maximum: float = 1) -> list[list[Cell]]:
+    """The cells of a heat map from 0 to `maximum`, row by row; nan is a dash without a shade."""
+    return [
+        [
+            Cell(_DASH, None)
+            if np.isnan(value)
+            else Cell(f"{value:.{decimals}f}", round(HEAT_LEVELS * min(1.0, value / maximum)))
+            for value in row
+        ]
+        for row in matrix.tolist()
+    ]
+
+
+def _finite(steps: Sequence[float], values: Sequence[float]) -> NDArray[np.float64]:
+    """The finite points of a curve, (2, N), thinned to `MOST_POINTS`."""
+    points = np.array([steps, values], dtype=np.float64)
+    points = points[:, np.isfinite(points).all(axis=0)]
+    kept = np.linspace(0, points.shape[1] - 1, min(MOST_POINTS, points.shape[1])).round().astype(int)
+    return points[:, kept]
+
+
+def _short(value: float) -> str:
+    """A number in few characters, e.g. `1.5e-4`."""
+    text = f"{value:.3g}"
+    return text if len(text) <= 6 else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+
+
+def _ticks(values: NDArray[np.float64], *, whole: bool) -> NDArray[np.float64]:
+    """Round numbers, at least two, that enclose the values."""
+    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    if low == high:
+        reach = max(abs(low), 1.0) / 2 if not whole else 1
+        low, high = low - reach, high + reach
+    return np.asarray(MaxNLocator(4, integer=whole).tick_values(low, high), dtype=np.float64)

@@ -1,0 +1,137 @@
+"""Small pictures for a page: masks with letters, weights, heat and errors, within a number of bytes."""
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from matplotlib import colormaps
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from ome.ignore import IGNORE
+from ome.plots.panels import RGB, SMALLEST_LETTERED, letter_of, letter_spots
+
+SIDES: Final = 384, 32
+"""Most and least pixels of a picture's longer side."""
+
+LEGIBLE: Final = 256
+"""Masks smaller than this are enlarged before they are lettered."""
+
+RIGHT, WRONG, UNCOUNTED = 255, 0, 128
+"""Grey values of `error_picture`: as in a weight, white is good."""
+
+_OPACITY: Final = 0.3, 0.75
+"""Least and greatest opacity of heat over a picture."""
+
+_BLACK, _WHITE = 255, 254
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A picture that can be laid over others of the same tile.
+
+    Attributes:
+        name: What it shows.
+        picture: Mode `RGB`, `L`, or `P` for class indices, whose classes are lettered when it is encoded;
+            its longer side is at most the first of `SIDES`.
+    """
+
+    name: str
+    picture: Image.Image
+
+
+def photo(name: str, image: NDArray[np.uint8]) -> Layer:
+    """An image (H, W, 3) uint8."""
+    return Layer(name, _thinned(Image.fromarray(image), SIDES[0], Image.Resampling.BOX))
+
+
+def class_picture(name: str, mask: NDArray[np.uint8], colours: Sequence[RGB]) -> Layer:
+    """A mask (H, W) of class indices, each in its colour; black elsewhere."""
+    picture = Image.fromarray(mask)
+    flat = [value for colour in colours for value in colour]
+    picture.putpalette([*flat, *[0] * (3 * _WHITE - len(flat)), *[255] * 3, *[0] * 3])
+    return Layer(name, _thinned(picture, SIDES[0], Image.Resampling.NEAREST))
+
+
+def weight_picture(name: str, weight: NDArray[np.uint8]) -> Layer:
+    """Grey values (H, W) uint8, white where the pseudo mask is certain."""
+    return Layer(name, _thinned(Image.fromarray(weight), SIDES[0], Image.Resampling.NEAREST))
+
+
+def error_picture(name: str, mask: NDArray[np.uint8], reference: NDArray[np.uint8]) -> Layer:
+    """White where a mask (H, W) is right, black where it is wrong, grey where either of the two is 255."""
+    values = np.where(mask == reference, np.uint8(RIGHT), np.uint8(WRONG))
+    values[(mask == IGNORE) | (reference == IGNORE)] = UNCOUNTED
+    return weight_picture(name, values)
+
+
+def heat_picture(name: str, image: NDArray[np.uint8], values: NDArray[np.float32]) -> Layer:
+    """Values (H, W) in [0, 1] as heat over the grey image, which shows through where they say nothing."""
+    grey = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1)
+    heat = 255 * colormaps["inferno"](values)[..., :3]
+    opacity = np.clip(_OPACITY[0] + values, 0, _OPACITY[1])[..., None]
+    return photo(name, (grey * (1 - opacity) + heat * opacity).round().astype(np.uint8))
+
+
+def encode(layer: Layer, most: int) -> str:
+    """The layer as a `data:` address: WebP for photographs, PNG for masks and grey values.
+
+    Args:
+        layer: What to encode.
+        most: Bytes that the address may have; the picture is made smaller until it has no more, or until
+            its longer side is the least of `SIDES`.
+    """
+    address, side = "", SIDES[0]
+    while side >= SIDES[1]:
+        address = _encoded(layer.picture, side)
+        if len(address) <= most:
+            break
+        # Bytes go with the area, or with less.
+        side = min(side - 1, int(side * (most / len(address)) ** 0.5))
+    return address
+
+
+def _encoded(picture: Image.Image, side: int) -> str:
+    if picture.mode == "RGB":
+        made, kind = _thinned(picture, side, Image.Resampling.BOX), "webp"
+    else:
+        made, kind = _thinned(picture, side, Image.Resampling.NEAREST), "png"
+    if picture.mode == "P":
+        made = _lettered(made, min(side, LEGIBLE))
+    stream = io.BytesIO()
+    made.save(stream, kind)
+    return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
+
+
+def _thinned(picture: Image.Image, side: int, how: Image.Resampling) -> Image.Image:
+    """The picture with no side longer than `side`."""
+    factor = side / max(picture.size)
+    if factor >= 1:
+        return picture
+    width, height = (max(1, round(length * factor)) for length in picture.size)
+    return picture.resize((width, height), how)
+
+
+def _lettered(picture: Image.Image, legible: int) -> Image.Image:
+    """Enlarges a small mask, and puts each class's letter inside its larger parts."""
+    mask = np.asarray(picture)
+    factor = max(1, legible // max(mask.shape))
+    large = np.repeat(np.repeat(mask, factor, axis=0), factor, axis=1)
+    font = ImageFont.load_default(max(9, max(large.shape) // 15))
+    outlines, letters = (Image.new("L", large.shape[::-1]) for _ in range(2))
+    for index in np.unique(mask[mask < _WHITE]).tolist():
+        region = mask == index
+        if region.mean() >= SMALLEST_LETTERED:
+            for row, column in letter_spots(region):
+                at, text = (factor * (column + 0.5), factor * (row + 0.5)), letter_of(index)
+                ImageDraw.Draw(outlines).text(at, text, 255, font, anchor="mm", stroke_width=2)
+                ImageDraw.Draw(letters).text(at, text, 255, font, anchor="mm")
+    # Drawn apart: the soft edge of a letter would be an index between two classes.
+    large[np.asarray(outlines) > 127] = _WHITE
+    large[np.asarray(letters) > 127] = _BLACK
+    made = Image.fromarray(large)
+    made.putpalette(picture.getpalette() or [])
+    return made

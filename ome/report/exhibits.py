@@ -1,0 +1,148 @@
+"""What the report shows of a tile or scene: the layers that the finished stages made of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.config.segmenting import map_path
+from ome.data.cams import cam_path, read_cams
+from ome.data.scenes import SceneReader
+from ome.data.tags import TagTable
+from ome.data.tiles import Tile
+from ome.geo.raster import open_image, read_png
+from ome.pipeline.stage import Work
+from ome.plots.thumbnails import (
+    Layer,
+    class_picture,
+    error_picture,
+    heat_picture,
+    photo,
+    weight_picture,
+)
+from ome.scoring.rows import TITLES
+from ome.stages.pseudo import mask_path, read_pseudo_label
+
+IMAGE, REFERENCE = "image", "reference"
+
+
+@dataclass
+class Exhibit:
+    """A tile or scene with its layers.
+
+    Attributes:
+        title: Its name.
+        note: A line below the name.
+        layers: The pictures, all of the same extent.
+        left: Name of the layer shown first on the left of the divider.
+        right: Name of the layer shown first on its right.
+    """
+
+    title: str
+    note: str = ""
+    layers: list[Layer] = field(default_factory=list)
+    left: str = IMAGE
+    right: str = IMAGE
+
+
+class Exhibitor:
+    """Makes exhibits from the finished stages of a run.
+
+    Args:
+        work: Its inputs are the finished stages.
+        reader: Reads images and references.
+        table: The tags of the training tiles.
+    """
+
+    def __init__(self, work: Work, reader: SceneReader, table: TagTable) -> None:
+        self._inputs = work.inputs
+        self._reader = reader
+        self._table = table
+        self._colours = list(reader.index.palette.classes.values())
+
+    def segmenters(self) -> dict[str, Path]:
+        """Folders of the trained segmenters by title: the weak ones of all rounds, then the upper bound."""
+        if "seg" not in self._inputs:
+            return {}
+        weak = {TITLES["weak"]: self._inputs["seg"] / "weak"}
+        weak |= {f"{TITLES['weak']} ({_round(folder)})": folder for folder in self._rounds()}
+        return weak | {TITLES["full"]: self._inputs["seg"] / "full"}
+
+    def training_tile(self, tile: Tile, note: str = "") -> Exhibit:
+        """A training tile: image, CAM of each tag, argmax, pseudo masks and weights of all rounds."""
+        image = self._reader.display(tile)
+        made = Exhibit(tile.name, note or self._tags_of(tile), [photo(IMAGE, image)])
+        for stage, after in (("cam", ""), ("affinity", " after the random walk")):
+            made.layers += self._heat(stage, after, tile, image)
+        masks: dict[str, NDArray[np.uint8]] = {}
+        if "pseudo" in self._inputs:
+            pseudo = self._inputs["pseudo"]
+            argmax = read_png(mask_path(pseudo, "cam_argmax", tile))
+            made.layers.append(class_picture("CAM argmax", argmax, self._colours))
+            sources = {"": pseudo} | {f" ({_round(folder)})": folder for folder in self._rounds()}
+            for after, folder in sources.items():
+                mask, weight = read_pseudo_label(folder, tile)
+                masks[f"pseudo mask{after}"] = mask
+                made.layers.append(class_picture(f"pseudo mask{after}", mask, self._colours))
+                made.layers.append(weight_picture(f"weight{after}", weight))
+        reference = self._reader.mask(tile) if self._reader.has_mask(tile.scene) else None
+        return self._compared(made, masks, reference)
+
+    def mapped(self, tile: Tile, note: str = "") -> Exhibit:
+        """A window of a mapped scene, or the whole of it: image, and the map of each segmenter."""
+        scene = self._reader.index.scene(tile.scene)
+        whole = (tile.height, tile.width) == (scene.height, scene.width)
+        made = Exhibit(scene.name if whole else tile.name, note, [photo(IMAGE, self._reader.display(tile))])
+        maps: dict[str, NDArray[np.uint8]] = {}
+        for title, folder in self.segmenters().items():
+            if map_path(folder, scene).exists():
+                with open_image(map_path(folder, scene), (1,)) as opened:
+                    maps[title] = opened.read(tile.row, tile.column, tile.height, tile.width)[..., 0]
+                made.layers.append(class_picture(title, maps[title], self._colours))
+        reference = self._reader.mask(tile) if self._reader.has_mask(tile.scene) else None
+        weak = {title: map_ for title, map_ in maps.items() if title != TITLES["full"]}
+        return self._compared(made, weak or maps, reference)
+
+    def _heat(self, stage: str, after: str, tile: Tile, image: NDArray[np.uint8]) -> list[Layer]:
+        names = self._table.names
+        if stage not in self._inputs or not (self._inputs[stage] / "cams").is_dir():
+            return []
+        cams = read_cams(cam_path(self._inputs[stage] / "cams", tile), len(names))
+        present = np.flatnonzero(self._table.by_name[tile.name]).tolist()
+        return [heat_picture(f"CAM of {names[index]}{after}", image, cams[index]) for index in present]
+
+    def _compared(
+        self, made: Exhibit, masks: dict[str, NDArray[np.uint8]], reference: NDArray[np.uint8] | None
+    ) -> Exhibit:
+        """Adds the reference and the errors of the last mask, and chooses what is compared at first."""
+        last = next(reversed(masks), IMAGE)
+        made.left, made.right = (IMAGE, last) if reference is None else (last, REFERENCE)
+        if reference is not None:
+            made.layers.append(class_picture(REFERENCE, reference, self._colours))
+            if last in masks:
+                made.layers.append(error_picture(f"errors of the {last}", masks[last], reference))
+        return made
+
+    def _tags_of(self, tile: Tile) -> str:
+        present = np.flatnonzero(self._table.by_name[tile.name]).tolist()
+        return f"tags: {', '.join(self._table.names[index] for index in present)}"
+
+    def _rounds(self) -> list[Path]:
+        folder = self._inputs.get("refine")
+        return sorted(folder.glob("round_*"), key=_number) if folder else []
+
+
+def mixed_tiles(table: TagTable) -> Sequence[Tile]:
+    """The tiles with more than one tag, or all where there are none."""
+    # Tiles of a single class have nothing to tell apart.
+    return [tile for tile in table.tiles if table.by_name[tile.name].sum() > 1] or table.tiles
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.removeprefix("round_"))
+
+
+def _round(folder: Path) -> str:
+    return f"round {_number(folder)}"

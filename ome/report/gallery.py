@@ -1,0 +1,100 @@
+"""The tiles and scenes that the report shows: some of all, and the worst."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.config.segmenting import mapped_scenes
+from ome.data.scenes import SceneReader
+from ome.data.tags import TagTable
+from ome.data.tiles import Tile, evenly_spaced
+from ome.pipeline.stage import Work
+from ome.report.contents import worst_table
+from ome.report.covered import mapped_areas, predicted_areas
+from ome.report.exhibits import Exhibit, Exhibitor, mixed_tiles
+from ome.report.judging import Judged, judge_maps, judge_pseudo_masks, weight_errors, worst
+from ome.scoring.rows import TITLES
+from ome.scoring.tables import percent
+from ome.stages.labels import read_tag_table
+
+WORST = 3
+"""Tiles shown of the worst."""
+
+
+@dataclass
+class Gallery:
+    """What `collect` found.
+
+    Attributes:
+        exhibits: `tiles` and `maps`, and the worst of both as `worst_tiles` and `worst_maps`.
+        worst: For each of the two, its title, a note, a table of scores, and the name of its exhibits.
+        errors: Sums of `error_counts` by criterion, the weight first; empty where nothing is known.
+        judged_on: Which tiles those are of.
+        areas: What the classes cover in maps: titles, notes and tables.
+    """
+
+    exhibits: dict[str, list[Exhibit]] = field(default_factory=dict)
+    worst: list[dict[str, Any]] = field(default_factory=list)
+    errors: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    judged_on: str = ""
+    areas: list[dict[str, Any]] = field(default_factory=list)
+
+
+def collect(work: Work, reader: SceneReader) -> Gallery:
+    """Chooses tiles and scenes, evenly spaced and the worst, and reads their layers."""
+    table = read_tag_table(work.inputs["labels"], reader.index).select("train", tagged=True)
+    exhibitor = Exhibitor(work, reader, table)
+    tiles = evenly_spaced(mixed_tiles(table), work.settings.tiles)
+    scenes = evenly_spaced(mapped_scenes(reader.index), work.settings.tiles) if "seg" in work.inputs else []
+    made = Gallery()
+    made.exhibits["tiles"] = [exhibitor.training_tile(tile) for tile in tiles]
+    made.exhibits["maps"] = [
+        exhibitor.mapped(Tile(scene.name, 0, 0, scene.height, scene.width)) for scene in scenes
+    ]
+    if "pseudo" in work.inputs:
+        _judge_pseudo_masks(made, work, reader, table, exhibitor)
+    if "ablation" in work.inputs:
+        made.errors = weight_errors(work.inputs["ablation"], "cam")
+        made.judged_on = "the tiles of stage=ablation"
+    segmenters = exhibitor.segmenters()
+    weak = [title for title in segmenters if title != TITLES["full"]]
+    compared = {
+        title: folder for title, folder in segmenters.items() if title in {*weak[-1:], TITLES["full"]}
+    }
+    made.areas = [areas for areas in (mapped_areas(compared, reader),) if areas]
+    made.areas += predicted_areas(Path(work.config.run_dir))
+    if weak:
+        _judge_maps(made, work, reader, weak[-1], exhibitor)
+    return made
+
+
+def _judge_pseudo_masks(
+    made: Gallery, work: Work, reader: SceneReader, table: TagTable, exhibitor: Exhibitor
+) -> None:
+    judged = judge_pseudo_masks(work.inputs["pseudo"], reader, table.tiles)
+    made.errors, made.judged_on = {"weight": judged.errors}, f"{len(judged.tiles)} training tiles"
+    lowest = worst(judged.tiles, WORST)
+    made.exhibits["worst_tiles"] = [exhibitor.training_tile(one.tile, _scores(one)) for one in lowest]
+    _add_worst(made, "worst_tiles", "Pseudo masks", made.judged_on, lowest)
+
+
+def _judge_maps(made: Gallery, work: Work, reader: SceneReader, title: str, exhibitor: Exhibitor) -> None:
+    folder: Path = exhibitor.segmenters()[title]
+    judged = judge_maps(folder, reader, work.config.dataset.tile.size)
+    lowest = worst(judged, WORST)
+    made.exhibits["worst_maps"] = [exhibitor.mapped(one.tile, _scores(one)) for one in lowest]
+    _add_worst(made, "worst_maps", title.capitalize(), f"{len(judged)} windows of the mapped scenes", lowest)
+
+
+def _add_worst(made: Gallery, name: str, title: str, judged_on: str, lowest: Sequence[Judged]) -> None:
+    if lowest:
+        note = f"The lowest mIoU among {judged_on}."
+        made.worst.append({"title": title, "note": note, "table": worst_table(lowest), "exhibits": name})
+
+
+def _scores(one: Judged) -> str:
+    return f"mIoU {percent(one.scores.miou)} %, OA {percent(one.scores.oa)} %"

@@ -1,0 +1,121 @@
+"""The report's page: one HTML file that needs nothing else and asks nothing of the network."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from ome.files import write_text
+from ome.plots import charts
+from ome.plots.panels import RGB, letter_of
+from ome.plots.thumbnails import encode
+from ome.progress import track
+from ome.report.exhibits import Exhibit
+
+MOST_BYTES: Final = 5_000_000
+"""Size of the page, whatever is shown."""
+
+MOST_PICTURE_BYTES: Final = 4_000_000
+"""All pictures together; each may take an equal part, and is made smaller where it needs more."""
+
+MOST_EXHIBITS: Final = 24
+"""Tiles, and scenes, that `stage.tiles` may ask for."""
+
+_TEMPLATES = "templates"
+
+
+@dataclass(frozen=True)
+class LegendEntry:
+    """A class in a legend: its letter in the masks, its name, and its colour as `#rrggbb`."""
+
+    letter: str
+    name: str
+    colour: str
+
+
+def legend(classes: Mapping[str, RGB]) -> list[LegendEntry]:
+    """The classes as the masks show them, and black, which is none."""
+    entries = [
+        LegendEntry(letter_of(index), name, "#{:02x}{:02x}{:02x}".format(*colour))
+        for index, (name, colour) in enumerate(classes.items())
+    ]
+    return [*entries, LegendEntry("", "no class", "#000000")]
+
+
+def encode_exhibits(groups: Mapping[str, Sequence[Exhibit]]) -> dict[str, list[dict[str, Any]]]:
+    """Turns exhibits into what the template shows, with pictures of at most `MOST_PICTURE_BYTES` in all."""
+    exhibits = [exhibit for group in groups.values() for exhibit in group]
+    number = sum(len(exhibit.layers) for exhibit in exhibits)
+    most = MOST_PICTURE_BYTES // max(number, 1)
+    encoded = (_encoded(exhibit, most) for exhibit in track(exhibits, "pictures of the page", len(exhibits)))
+    return {name: [next(encoded) for _ in group] for name, group in groups.items()}
+
+
+def write_page(path: Path, content: Mapping[str, Any]) -> None:
+    """Fills the template in and writes the page.
+
+    Everything in `content` is escaped. A policy in the page forbids it to load anything and to run or apply
+    anything but the script and the style written here.
+
+    Args:
+        path: The file to make.
+        content: What the template names.
+    """
+    environment = Environment(
+        loader=PackageLoader("ome.report", _TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["breakable"] = _breakable
+    style, script = (
+        (files("ome.report") / _TEMPLATES / name).read_text(encoding="utf-8")
+        for name in ("report.css", "report.js")
+    )
+    page = environment.get_template("report.html.j2").render(
+        content,
+        charts=charts,
+        style=Markup(style),  # noqa: S704 - ours
+        script=Markup(script),  # noqa: S704 - ours
+        policy=_policy(style, script),
+    )
+    write_text(path, page)
+
+
+def _breakable(name: str) -> Markup:
+    """A name that may be broken after each underscore."""
+    return Markup("_<wbr>").join(name.split("_"))
+
+
+def _policy(style: str, script: str) -> str:
+    """A content security policy for exactly this style and script, and pictures inside the page."""
+    kinds = [("style-src", style), ("script-src", script)]
+    allowed = [f"{kind} 'sha256-{_digest(text)}'" for kind, text in kinds]
+    return "; ".join(
+        ["default-src 'none'", "img-src data:", *allowed, "base-uri 'none'", "form-action 'none'"]
+    )
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _encoded(exhibit: Exhibit, most: int) -> dict[str, Any]:
+    layers = [{"name": layer.name, "address": encode(layer, most)} for layer in exhibit.layers]
+    width, height = exhibit.layers[0].picture.size
+    return {
+        "title": exhibit.title,
+        "note": exhibit.note,
+        "left": exhibit.left,
+        "right": exhibit.right,
+        "width": width,
+        "height": height,
+        "layers": layers,
+    }

@@ -1,0 +1,1 @@
+"""The procedural town: scenes with a reference, without a download."""

@@ -1,0 +1,133 @@
+"""A procedural town in the raw layout of a real dataset, so that everything runs without a download."""
+
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.io import MemoryFile
+from rasterio.transform import Affine
+
+from ome.data.archives import RawSource
+from ome.data.palette import Palette
+from ome.data.raw import RawLayout
+from ome.data.scenes import SPLITS, plain_pixels
+from ome.errors import UserError
+from ome.files import atomic_path
+from ome.progress import track
+from ome.synthetic.canvas import METRE
+from ome.synthetic.scene import draw_scene
+
+DRAWN: Final = ("impervious_surface", "building", "low_vegetation", "tree", "car", "clutter")
+"""What the town's class indices mean, in their order."""
+
+BANDS: Final[Mapping[str, tuple[int, ...]]] = {"rgb": (0, 1, 2), "irrg": (3, 0, 1), "rgbir": (0, 1, 2, 3)}
+"""Drawn bands (red, green, blue, near infrared) behind each kind of image."""
+
+EROSION: Final = 3
+"""Pixels by which ISPRS erodes its reference from both sides of every boundary."""
+
+_EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+
+
+def write_town(layout: RawLayout, raw: Path, size: int, seed: int) -> None:
+    """Draws the scenes of a layout and packs them as that layout's archives.
+
+    Every kind of image and of reference that the layout names is written. The same arguments give the same
+    bytes; a scene looks the same whatever other scenes there are.
+
+    Args:
+        layout: Archives, file names, colours and scene lists; see `DRAWN` and `BANDS` for what it may name.
+        raw: Where the archives go.
+        size: Side of a scene in pixels of 25 cm.
+        seed: Decides the town.
+
+    Raises:
+        UserError: When the layout names bands, classes or a reference that the town does not have, or has no
+            archives or scene lists.
+    """
+    colours = _check(layout)
+    names = [name for split in SPLITS for name in getattr(layout.split, split)]
+    rng = np.random.default_rng(seed)
+    sun, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.9, 1.3)
+    files: dict[str, dict[str, bytes]] = {}
+    for position, name in enumerate(track(names, "draw the town: scenes", total=len(names))):
+        own = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        pixels, label = draw_scene(own, size, sun, elevation)
+        # Somewhere in UTM zone 33, one scene east of the other.
+        east = 366_000 + position * size / METRE
+        transform = Affine(1 / METRE, 0, east, 0, -1 / METRE, 5_808_000)
+        for kind, source in layout.images.items():
+            content = _geotiff(pixels[..., BANDS[kind]], transform)
+            files.setdefault(str(source.archive), {})[source.file_name(name)] = content
+        for kind, source in layout.masks.items():
+            painted = colours[label]
+            if kind == "eroded":
+                painted[boundaries(label, EROSION)] = layout.palette.ignored["boundary"]
+            files.setdefault(str(source.archive), {})[source.file_name(name)] = _geotiff(painted, transform)
+    for archive, members in files.items():
+        with atomic_path(raw / archive) as temporary:
+            _write_zip(temporary, members)
+
+
+def _check(layout: RawLayout) -> NDArray[np.uint8]:
+    """Refuses what the town cannot draw; returns the (6, 3) colours of what it draws."""
+    palette: Palette = layout.palette
+    known = palette.classes | palette.ignored
+    sources: Iterable[RawSource] = [*layout.images.values(), *layout.masks.values()]
+    lists = [getattr(layout.split, split) for split in SPLITS]
+    if wrong := [kind for kind in layout.images if kind not in BANDS]:
+        raise UserError(f"dataset.images: the town has no {wrong[0]}; it has {', '.join(BANDS)}")
+    if wrong := [kind for kind in layout.masks if kind not in {"full", "eroded"}]:
+        raise UserError(f"dataset.masks: the town has no {wrong[0]}; it has full, eroded")
+    if wrong := [name for name in (*DRAWN, "boundary") if name not in known]:
+        raise UserError(f"dataset.classes and dataset.ignored lack {wrong[0]}, which the town draws")
+    if any(source.archive is None for source in sources):
+        raise UserError("dataset.images and dataset.masks: the town is packed in archives; name them")
+    if not any(lists) or any(isinstance(listing, Path) for listing in lists):
+        raise UserError("dataset.split: list the scenes that the town is to have")
+    return np.asarray([known[name] for name in DRAWN], dtype=np.uint8)
+
+
+def boundaries(label: NDArray[np.uint8], radius: int) -> NDArray[np.bool_]:
+    """Marks the pixels with another class within a disc.
+
+    Args:
+        label: (H, W) uint8.
+        radius: Radius of the disc in pixels.
+
+    Returns:
+        (H, W) bool.
+    """
+    height, width = label.shape
+    padded = np.pad(label, radius, mode="edge")
+    marked = np.zeros(label.shape, dtype=bool)
+    for down in range(-radius, radius + 1):
+        for right in range(-radius, radius + 1):
+            if down**2 + right**2 <= radius**2:
+                row, column = radius + down, radius + right
+                marked |= padded[row : row + height, column : column + width] != label
+    return marked
+
+
+def _geotiff(pixels: NDArray[np.uint8], transform: Affine) -> bytes:
+    """Packs (H, W, B) uint8 as GeoTIFF."""
+    height, width, bands = pixels.shape
+    profile = {"driver": "GTiff", "dtype": "uint8", "height": height, "width": width, "count": bands}
+    profile |= {"crs": "EPSG:32633", "transform": transform, "interleave": "pixel"}
+    profile |= {"photometric": "RGB" if bands == 3 else "MINISBLACK"}
+    with plain_pixels(), MemoryFile() as memory:
+        with memory.open(**profile) as dataset:
+            dataset.write(pixels.transpose(2, 0, 1))
+        return bytes(memory.getbuffer())
+
+
+def _write_zip(path: Path, members: Mapping[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            # A fixed date: the bytes must not depend on the day.
+            entry = zipfile.ZipInfo(name, _EPOCH)
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED, compresslevel=1)

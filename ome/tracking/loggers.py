@@ -1,0 +1,42 @@
+"""Where scalars go while a training runs."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from omegaconf import DictConfig
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger
+
+from ome.errors import UserError
+from ome.extras import require
+
+
+@contextmanager
+def open_logger(config: DictConfig, folder: Path, title: str) -> Iterator[Logger | None]:
+    """Gives the configured logger to one training, and closes it whatever ends that.
+
+    All kinds get the same scalars under the same names: those that the module logs, and `learning_rate`.
+
+    Args:
+        config: The whole configuration; `config.logger` chooses.
+        folder: Receives the logger's files; Weights & Biases has one folder for all trainings of a run.
+        title: What is trained, for the logger's own display.
+
+    Raises:
+        UserError: The logger is unknown or not installed.
+    """
+    kind = config.logger.kind
+    if kind == "wandb":
+        from ome.tracking.weights_and_biases import training_logger  # noqa: PLC0415 - an extra
+
+        with training_logger(config, title) as logger:
+            yield logger
+    elif kind == "tensorboard":
+        require("tensorboard", "logger=tensorboard")
+        yield TensorBoardLogger(folder, name="", default_hp_metric=False)
+    elif kind == "csv":
+        yield CSVLogger(folder, name="")
+    elif kind == "none":
+        yield None
+    else:
+        raise UserError(f"logger.kind={kind} is unknown: choose csv, tensorboard, wandb or none")

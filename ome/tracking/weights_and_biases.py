@@ -1,0 +1,240 @@
+"""Weights & Biases: a run for each training, and a run for each stage with what it left.
+
+Whatever goes wrong with the network here must not end a training: a run that cannot be opened online is kept
+offline, and a stage that cannot be shown is finished all the same.
+"""
+
+import netrc
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlparse
+
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image
+from pytorch_lightning.loggers import Logger, WandbLogger
+
+from ome.distributed.collectives import is_rank_zero
+from ome.errors import UserError
+from ome.extras import require
+from ome.files import read_csv
+from ome.pipeline.artifacts import Artefact
+from ome.pipeline.manifest import NAME as MANIFEST
+from ome.pipeline.manifest import versions
+from ome.plots.figures import DPI, confusion_figure
+from ome.progress import console
+from ome.scoring.rows import Row, read_rows
+
+if TYPE_CHECKING:
+    from wandb import Artifact, Run, Table
+    from wandb import Image as WandbImage
+
+SECONDS_TO_OPEN = 30.0
+SECONDS_TO_CLOSE = 120.0
+"""Then the rest stays on disk, for `wandb sync`."""
+
+LONGEST_TABLE = 500
+"""Rows; a list of all tiles is no table to look at."""
+
+_unreachable: list[str] = []
+"""Why the server could not be reached; it is not asked again."""
+
+
+@contextmanager
+def training_logger(config: DictConfig, title: str) -> Iterator[Logger]:
+    """A logger of Lightning's whose run is of this training alone, and ends with it.
+
+    Args:
+        config: The whole configuration, with the stage's settings under `stage`.
+        title: What is trained.
+    """
+    if not is_rank_zero():
+        yield WandbLogger(offline=True)  # of which Lightning makes one that does nothing
+        return
+    with _open(config, title) as run:
+        run.define_metric("trainer/global_step")
+        run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        yield WandbLogger(experiment=run)
+
+
+def show_stage(config: DictConfig, made: Artefact, inputs: Mapping[str, Artefact]) -> None:
+    """Shows a finished stage as a run: counts, scores, tables, pictures, and what it was made from.
+
+    Args:
+        config: The whole configuration, with the stage's settings under `stage`.
+        made: The finished stage.
+        inputs: The finished stages that it read, by name.
+    """
+    try:
+        with _open(config, made.manifest.stage) as run:
+            run.summary.update({"seconds": made.manifest.seconds, **_numbers(made.manifest.counts)})
+            run.log(_tables(made.folder) | _pictures(made))
+            for artefact in inputs.values():
+                _use(run, _lineage(artefact, upload=False))
+            run.log_artifact(_lineage(made, upload=config.logger.upload))
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the stage is finished
+        console.print(f"[yellow]wandb: stage {made.manifest.stage} is not shown[/]: {error}", highlight=False)
+
+
+@contextmanager
+def _open(config: DictConfig, title: str) -> Iterator["Run"]:
+    require("wandb", "logger=wandb")
+    import wandb  # noqa: PLC0415
+
+    settings, folder = config.logger, Path(config.run_dir)
+    (folder / "logs").mkdir(parents=True, exist_ok=True)
+    plain: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
+        config, resolve=not OmegaConf.is_missing(config.dataset, "raw")
+    )
+
+    def start(mode: str) -> "Run":
+        return wandb.init(
+            project=settings.project,
+            entity=settings.entity,
+            group=settings.group or config.name,
+            job_type=config.stage.name,
+            name=f"{folder.name} {title}",
+            dir=(folder / "logs").resolve(),  # wandb's own process may work elsewhere
+            config=plain | {"versions": versions()},
+            mode=mode,  # type: ignore[arg-type]  # checked by wandb
+            reinit="finish_previous",
+            settings=wandb.Settings(
+                silent=True,  # what is worth reading is said here
+                console="off",
+                init_timeout=SECONDS_TO_OPEN,
+                finish_timeout=SECONDS_TO_CLOSE,
+            ),
+        )
+
+    mode = settings.mode or os.environ.get("WANDB_MODE") or ("online" if _logged_in() else "offline")
+    if mode == "online" and not _unreachable:
+        try:
+            run = start("online")
+        except wandb.Error as error:
+            _unreachable.append(" ".join(str(error).split()))
+    if mode == "online" and _unreachable:
+        mode = "offline"
+        _say(f"[yellow]wandb: {_unreachable[0]}[/]")
+    if mode != "online":
+        run = start(mode)
+    if mode == "offline":
+        _say(f"wandb: offline; to upload later: wandb sync {folder}/logs/wandb/offline-run-*")
+    elif run.url:
+        _say(f"wandb: {run.url}")
+    with run:  # finishes it, as failed where the block raises
+        yield run
+
+
+@cache
+def _say(line: str) -> None:
+    """Says a line once, however many runs it concerns."""
+    console.print(line, highlight=False)
+
+
+def _logged_in() -> bool:
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    import wandb  # noqa: PLC0415 - an extra
+
+    host = urlparse(wandb.setup().settings.base_url).hostname or ""
+    try:
+        return netrc.netrc().authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False
+
+
+def _numbers(counts: Mapping[str, Any]) -> dict[str, float]:
+    """The counts of a manifest that are numbers, on one level."""
+    found: dict[str, float] = {}
+    for name, value in counts.items():
+        if isinstance(value, Mapping):
+            found |= {f"{name}.{key}": number for key, number in _numbers(value).items()}
+        elif isinstance(value, int | float):
+            found[name] = value
+    return found
+
+
+def _tables(folder: Path) -> dict[str, Any]:
+    """The scores and the confusion of each row, in numbers and colours, and every short CSV of the stage."""
+    import wandb  # noqa: PLC0415 - an extra
+
+    shown: dict[str, Any] = {}
+    if rows := read_rows(folder):
+        header: list[str | int] = ["scored", "on", "mIoU", "mF1", "OA", *rows[0].scores.names]
+        shown["scores"] = wandb.Table(columns=header, data=[_score_line(row) for row in rows])
+        shown |= {f"mIoU/{row.name}": row.scores.miou for row in rows}
+        shown |= {f"confusion/{row.name}": _confusion(row) for row in rows}
+        shown |= {f"pictures/confusion/{row.name}": _confusion_picture(row) for row in rows}
+    for path in sorted(folder.glob("*.csv")):
+        lines = read_csv(path)
+        if 0 < len(lines) <= LONGEST_TABLE:
+            data = [list(line.values()) for line in lines]
+            shown[path.stem] = wandb.Table(columns=list(lines[0]), data=data)
+    return shown
+
+
+def _score_line(row: Row) -> list[Any]:
+    scores = row.scores
+    return [row.name, row.where, scores.miou, scores.mf1, scores.oa, *map(float, scores.iou)]
+
+
+def _confusion(row: Row) -> "Table":
+    import wandb  # noqa: PLC0415 - an extra
+
+    names = row.scores.names
+    lines = [[name, *counts] for name, counts in zip(names, row.scores.matrix.tolist(), strict=True)]
+    return wandb.Table(columns=["reference", *names], data=lines)
+
+
+def _confusion_picture(row: Row) -> "WandbImage":
+    import wandb  # noqa: PLC0415 - an extra
+
+    drawn = BytesIO()
+    confusion_figure(row.scores.matrix, row.scores.names).savefig(drawn, dpi=DPI)
+    return wandb.Image(Image.open(drawn), caption=f"{row.name}, {row.where}")
+
+
+def _pictures(made: Artefact) -> dict[str, Any]:
+    """The pictures that the stage drew; of the report, all but the curves, which wandb draws itself."""
+    import wandb  # noqa: PLC0415 - an extra
+
+    pattern = "**/*.png" if made.manifest.stage == "report" else "*.png"
+    paths = [path.relative_to(made.folder) for path in sorted(made.folder.glob(pattern))]
+    return {
+        f"pictures/{path.with_suffix('')}": wandb.Image(str(made.folder / path))
+        for path in paths
+        if path.parts[0] != "curves"
+    }
+
+
+def _lineage(made: Artefact, *, upload: bool) -> "Artifact":
+    """A finished stage as an artifact: its manifest and where it lies, or its files."""
+    import wandb  # noqa: PLC0415 - an extra
+
+    manifest = made.manifest
+    folder = made.folder.resolve()
+    run = folder.name if manifest.stage == "prepare" else folder.parent.name
+    metadata = {"folder": str(folder), "fingerprint": manifest.fingerprint, "inputs": manifest.inputs}
+    # The folders of a sweep's jobs have signs in their names that an artifact's name may not have.
+    name = re.sub(r"[^a-zA-Z0-9_.-]", "-", f"{run}-{manifest.stage}")[-128:]
+    artifact = wandb.Artifact(name, manifest.stage, metadata=metadata)
+    if upload:
+        artifact.add_dir(str(folder))
+    else:
+        artifact.add_reference(f"file://{folder / MANIFEST}")
+    return artifact
+
+
+def _use(run: "Run", artifact: "Artifact") -> None:
+    """Says that the run read an artifact; `use_artifact` asks the server, and offline there is none."""
+    if run.offline:
+        run._log_artifact(artifact, is_user_created=True, use_after_commit=True)  # noqa: SLF001
+    else:
+        run.use_artifact(artifact)
