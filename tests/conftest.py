@@ -15,8 +15,8 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from ome.cli.runner import run_stages
 from ome.geo import cog
-from ome.pipeline.runner import run_stages
 from ome.run import main
 from tests.browser import browser  # noqa: F401 - a fixture for all
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ome.cli.runner import run_stages, selected_stages
 from ome.config.selected import settings_of
 from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneIndex, SceneReader
@@ -13,15 +14,14 @@ from ome.data.tags import TagTable
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.geo.raster import read_png
+from ome.pipeline.layout import mask_path
 from ome.pipeline.registry import STAGES
-from ome.pipeline.runner import run_stages, selected_stages
 from ome.plots.ablation_figures import bars_figure, calibration_figure, thresholds_figure
 from ome.pseudo.variants import mask_variants
 from ome.report.judging import judge_pseudo_masks, weight_errors
 from ome.scoring.confusion import confusion_matrix
 from ome.scoring.rows import read_rows
 from ome.scoring.thresholds import ThresholdCurves, threshold_counts
-from ome.stages.pseudo import mask_path
 from tests.conftest import compose_config, tiny
 from tests.test_uncertainty import SwapsLast
 

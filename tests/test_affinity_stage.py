@@ -11,16 +11,16 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
+from ome.cli.runner import run_stages, selected_stages
 from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
 from ome.geo.raster import read_png
 from ome.ignore import IGNORE
+from ome.pipeline.layout import read_tag_table
 from ome.pipeline.manifest import Manifest
-from ome.pipeline.runner import run_stages, selected_stages
 from ome.scoring.rows import read_rows
 from ome.stages import affinity
-from ome.stages.labels import read_tag_table
 from tests.conftest import compose_config, forked_pair, tiny
 
 RUN = Path("runs/synthetic_resnet18")

@@ -11,11 +11,11 @@ import rasterio
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
+from ome.cli import runner as story
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.geo.raster import read_png
-from ome.pipeline import runner as story
 from ome.pipeline.registry import SIDE_STAGES, Stages
 from ome.pipeline.stage import stage_folder
 

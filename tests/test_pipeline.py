@@ -15,18 +15,18 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+from ome.cli.runner import run_stages
+from ome.config.segmenting import read_card
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.files import read_csv
 from ome.geo.raster import read_class_map, read_png
 from ome.inference.card import CARD, SegmenterCard
+from ome.pipeline.layout import mask_path
 from ome.pipeline.manifest import Manifest
-from ome.pipeline.runner import run_stages
 from ome.report.covered import mapped_areas
 from ome.report.provenance import describe_inputs
-from ome.stages.predict import read_card
-from ome.stages.pseudo import mask_path
 from ome.stages.reproduce import compare_folders
 from ome.training.seam import SeamClassifier
 from tests.browser import complaints, show_as

@@ -14,12 +14,12 @@ from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from ome.cli.runner import objective
 from ome.cli.sweep import as_job
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.pipeline.artifacts import inherited_runs
 from ome.pipeline.manifest import Manifest
-from ome.pipeline.runner import objective
 from ome.pipeline.stage import Stage, Work, execute
 from ome.run import run
 from ome.scoring.rows import Row, read_rows, write_rows

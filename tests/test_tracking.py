@@ -13,9 +13,9 @@ from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
+from ome.cli.runner import run_stages
 from ome.files import read_csv
 from ome.pipeline.manifest import Manifest
-from ome.pipeline.runner import run_stages
 from ome.scoring.rows import read_rows
 from ome.tracking import weights_and_biases as tracking
 from tests.conftest import compose_config, forked, tiny

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
+from ome.cli.runner import last_objective, run_stages
 from ome.distributed.rank import Place, started_place
 from ome.distributed.signals import stopping_on_signals
 from ome.errors import UserError
-from ome.pipeline.runner import last_objective, run_stages
 
 
 @dataclass(frozen=True)

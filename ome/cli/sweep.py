@@ -60,6 +60,7 @@ class Sweep(Callback):
         from ome.pipeline.stage import execute  # noqa: PLC0415
         from ome.progress import console  # noqa: PLC0415
         from ome.stages.compare import STAGE  # noqa: PLC0415 - torch is loaded where there is something to do
+        from ome.tracking.stages import stage_tracker  # noqa: PLC0415
 
         sweep = Path(config.hydra.sweep.dir)
         made = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
@@ -72,7 +73,7 @@ class Sweep(Callback):
             made.inherit = listed(config.inherit) or [config.run_dir]
             made.run_dir = str(sweep)
         try:
-            execute(STAGE, made)
+            execute(STAGE, made, on_finish=stage_tracker(made))
             console.print(f"comparison: {(sweep / STAGE.name).resolve()}", highlight=False)
         except UserError as error:
             shutil.rmtree(sweep / f"{STAGE.name}.partial", ignore_errors=True)

@@ -10,17 +10,22 @@ from omegaconf import DictConfig
 from ome.config.fitting import train
 from ome.config.objects import augmentation, hardware
 from ome.config.recipes import count_classes, recipe_settings
+from ome.config.selected import scene_reader
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import MaskDataset, MaskOf
-from ome.data.scenes import Scene, SceneIndex, SceneReader, SplitName
+from ome.data.scenes import Scene, SceneIndex, SceneReader
+from ome.data.splits import evaluation_split, mapped_scenes
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, shard
 from ome.geo.areas import PixelAreas
 from ome.geo.raster import open_class_map, read_class_map, read_grid
 from ome.geo.sliding import predict_windows
-from ome.inference.card import SegmenterCard
+from ome.inference.card import CARD, SegmenterCard, stage_of_network
 from ome.inference.predictor import Predictor
 from ome.networks.auxiliary import AuxiliaryHead
+from ome.pipeline.artifacts import inherited_runs, stage_folder
+from ome.pipeline.layout import map_path
+from ome.pipeline.manifest import Manifest
 from ome.pipeline.stage import Work
 from ome.progress import track
 from ome.scoring.confusion import confusion_matrix
@@ -28,6 +33,17 @@ from ome.scoring.rows import Row
 from ome.scoring.scores import Scores
 from ome.training.checkpoints import is_trained
 from ome.training.segmenter import UncertaintyWeightedSegmenter
+
+SEGMENTER_KEYS = (
+    "seed",
+    "segmenter",
+    "prediction",
+    "dataset.tile.size",
+    "dataset.channels",
+    "trainer.accelerator",
+    "trainer.precision",
+)
+"""Configuration that changes what a segmenter learns or predicts."""
 
 
 def train_segmenter(
@@ -97,22 +113,6 @@ def predictor_of(
     return Predictor(network, machine.device(), scales, flip=flip, precision=machine.precision)
 
 
-def evaluation_split(index: SceneIndex) -> SplitName:
-    """The split that segmentation is scored on: test, val or train, the first with reference masks."""
-    names: tuple[SplitName, ...] = ("test", "val", "train")
-    return next(name for name in names if name == "train" or any(s.mask for s in index.split(name)))
-
-
-def mapped_scenes(index: SceneIndex) -> list[Scene]:
-    """The scenes that are predicted: those of the test split, and those that segmentation is scored on.
-
-    Where there are no masks and no test split either, those of the val or the train split.
-    """
-    scored = [scene for scene in index.split(evaluation_split(index)) if scene.mask]
-    test = [scene for scene in index.split("test") if scene not in scored]
-    return scored + test or index.split("val") or index.split("train")
-
-
 def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title: str) -> list[Row]:
     """Predicts scenes by sliding window, writes the maps, and scores those with masks as one matrix."""
     index = reader.index
@@ -132,11 +132,6 @@ def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title
         reference = reader.mask(Tile(scene.name, 0, 0, scene.height, scene.width))
         matrix += confusion_matrix(read_class_map(map_path(folder, scene)), reference, len(names))
     return [Row(title, f"{split} scenes", Scores(all_reduce_sum(matrix), names))] if scenes else []
-
-
-def map_path(folder: Path, scene: Scene) -> Path:
-    """Where the class map of a scene lies."""
-    return folder / "predictions" / f"{scene.name}.tif"
 
 
 def _write_map(path: Path, config: DictConfig, reader: SceneReader, scene: Scene, predict: Predictor) -> None:
@@ -160,3 +155,16 @@ def _write_map(path: Path, config: DictConfig, reader: SceneReader, scene: Scene
     ) as written:
         for block in blocks:
             written.write(block.row, block.probabilities.argmax(axis=0).astype(np.uint8))
+
+
+def read_card(config: DictConfig, folder: Path) -> SegmenterCard:
+    """The card of a segmenter; made of the configuration for one that was trained before there were cards."""
+    scenes = stage_folder(config, "prepare")
+    if (folder / CARD).exists() or Manifest.read(scenes) is None:
+        return SegmenterCard.read(folder)
+    return card_of(config, scene_reader(config, SceneIndex.read(scenes)))
+
+
+def stage_of_configured_network(config: DictConfig) -> tuple[str, ...]:
+    """The stage that holds the segmenter."""
+    return (stage_of_network(config.stage.network, [Path(config.run_dir), *inherited_runs(config)]),)

@@ -11,6 +11,7 @@ from ome.data.scaling import Limits
 from ome.errors import UserError
 from ome.files import read_json, write_json
 from ome.networks.segmenters import Segmenter, build_segmenter
+from ome.pipeline.layout import round_folders
 from ome.pipeline.manifest import Manifest
 from ome.training.checkpoints import NETWORK, load_network
 
@@ -117,7 +118,7 @@ def network_folder(stage_folder: Path, network: str | None) -> Path:
     Raises:
         UserError: The stage did not train it.
     """
-    rounds = sorted(stage_folder.glob("round_*"), key=lambda path: int(path.name.partition("_")[2]))
+    rounds = round_folders(stage_folder)
     names = ["full", "weak", *(path.name for path in rounds)]
     # Not `is_trained`, which every process must ask: the stage is finished, and the leader may ask alone.
     trained = [name for name in names if (stage_folder / name / NETWORK).exists()]

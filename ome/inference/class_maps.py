@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from omegaconf import DictConfig
 
 from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneReader
@@ -33,11 +33,11 @@ def cam_source(name: str) -> str:
     return name
 
 
-def stacks_from(config: DictConfig, folder: Path, reader: SceneReader, tagged: TagTable) -> StacksOf:
+def stacks_from(device: torch.device, folder: Path, reader: SceneReader, tagged: TagTable) -> StacksOf:
     """The CAMs of a finished stage: its files, or where it wrote none, its classifier.
 
     Args:
-        config: Names the classifier and the hardware.
+        device: Where a classifier computes.
         folder: Of `stage=cam` or `stage=affinity`.
         reader: Reads the images.
         tagged: The tags of the tiles.
@@ -48,7 +48,7 @@ def stacks_from(config: DictConfig, folder: Path, reader: SceneReader, tagged: T
         for tile in tiles:
             yield read_cams(cam_path(cams, tile), num_classes)
 
-    return read if cams.is_dir() else CamPredictor.trained(config, folder, reader, tagged)
+    return read if cams.is_dir() else CamPredictor.trained(device, folder, reader, tagged)
 
 
 def work_on_tiles(

@@ -7,10 +7,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ome.config.objects import hardware
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile, batches_of_one_size
@@ -108,7 +106,7 @@ class CamPredictor:
     """Multi-scale CAMs of tiles by a trained classifier.
 
     Args:
-        config: Names the hardware.
+        device: Where to compute.
         network: The classifier.
         reader: Reads the images.
         tagged: The tags of the tiles.
@@ -117,23 +115,23 @@ class CamPredictor:
 
     def __init__(
         self,
-        config: DictConfig,
+        device: torch.device,
         network: nn.Module,
         reader: SceneReader,
         tagged: TagTable,
         settings: Mapping[str, Any],
     ) -> None:
-        self._device = hardware(config).device()
+        self._device = device
         self._network = channels_last(network.to(self._device)).eval()
         self._reader = reader
         self._tags = tagged.by_name
         self._settings = settings
 
     @classmethod
-    def trained(cls, config: DictConfig, folder: Path, reader: SceneReader, tagged: TagTable) -> Self:
+    def trained(cls, device: torch.device, folder: Path, reader: SceneReader, tagged: TagTable) -> Self:
         """The classifier that `stage=cam` left in a folder, with the export settings of that stage."""
         network, settings = classifier_in(folder, reader)
-        return cls(config, network, reader, tagged, settings["export"])
+        return cls(device, network, reader, tagged, settings["export"])
 
     def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         """Yields the CAMs of each tile, (C, H, W) float32 in [0, 1], 0 for classes without a tag."""

@@ -12,6 +12,7 @@ from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, shard
 from ome.ignore import IGNORE
+from ome.pipeline.layout import TRAIN_TILES
 from ome.pseudo.uncertainty import strongest
 from ome.scoring.confusion import confusion_matrix
 from ome.scoring.rows import Row
@@ -60,4 +61,4 @@ def score_cams(folder: Path, reader: SceneReader, tagged: TagTable, name: str) -
     scorer = TileScorer(reader)
     for tile in shard(tagged.tiles):
         scorer.add(tile, strongest(read_cams(cam_path(folder / "cams", tile), len(tagged.names))))
-    return scorer.gather().rows(name, "train tiles")
+    return scorer.gather().rows(name, TRAIN_TILES)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -26,6 +26,10 @@ from ome.progress import console
 
 MARK = ".fingerprint"
 """Name of the file that says of a partial folder what it is going to be."""
+
+
+OnFinish: TypeAlias = Callable[[DictConfig, Artefact, Mapping[str, Artefact]], None]
+"""What is told of a stage that has run: its configuration, its artefact, and those of its inputs by name."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,7 @@ def execute(
     force: bool = False,
     verify: bool = False,
     made: dict[str, Path] | None = None,
+    on_finish: OnFinish | None = None,
 ) -> bool:
     """Runs a stage unless its result is there and still holds.
 
@@ -105,6 +110,7 @@ def execute(
         force: Run even when the result holds.
         verify: Compare the hash of every file of a result with its list, not the size alone.
         made: Folders of the stages that this command has run so far, by name; this one's is added.
+        on_finish: Called by rank 0 when the stage has run, with its artefact and those of its inputs.
 
     Returns:
         True when the stage ran, False when there was nothing to do.
@@ -146,10 +152,8 @@ def execute(
             manifest.write(partial)
             _finish_rename(folder, partial)
             _say(f"[green]done[/] {stage.name} in {seconds:.1f} s")
-            if OmegaConf.select(config, "logger.kind") == "wandb":
-                from ome.tracking.weights_and_biases import show_stage  # noqa: PLC0415 - Lightning's loggers take their time
-
-                show_stage(config, Artefact(folder, manifest), found)
+            if on_finish is not None:
+                on_finish(config, Artefact(folder, manifest), found)
         barrier()
     return True
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.files import read_csv, read_json
+from ome.pipeline.layout import CAM_TITLES
 from ome.plots.charts import Bar, LineChart, heat_cells, line_chart, percent_bars
 from ome.plots.figures import Curve
 from ome.report.judging import Judged
@@ -15,7 +16,6 @@ from ome.scoring.calibration import merged_levels
 from ome.scoring.rows import Row, read_rows
 from ome.scoring.scores import ratio
 from ome.scoring.tables import RatioOf, csv_table, miou_ratio, percent
-from ome.stages.ablation import TITLES as MAPS
 
 Table = dict[str, list[Any]]
 """`header`, and `rows` of texts."""
@@ -148,7 +148,7 @@ def ablation(folder: Path) -> dict[str, Any]:
     cells = [[*line, percent(row.share)] for line, row in zip(body, rows, strict=True)]
     charts = [
         chart
-        for stage, title in MAPS.items()
+        for stage, title in CAM_TITLES.items()
         if (folder / f"thresholds_{stage}.csv").exists()
         for chart in _threshold_charts(folder / f"thresholds_{stage}.csv", title)
     ]

@@ -7,12 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.config.segmenting import map_path, mapped_scenes
 from ome.data.scenes import Scene, SceneReader
+from ome.data.splits import mapped_scenes
 from ome.data.tiles import Tile
 from ome.files import read_csv
 from ome.geo.areas import Floats, PixelAreas
 from ome.geo.raster import read_class_map, read_grid
+from ome.pipeline.layout import map_path
 from ome.pipeline.manifest import Manifest
 from ome.report.contents import Table, table
 

@@ -7,12 +7,21 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.config.segmenting import map_path
 from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.geo.raster import open_image, read_png
+from ome.pipeline.layout import (
+    PSEUDO_MASK,
+    SEGMENTER_TITLES,
+    in_round,
+    map_path,
+    mask_path,
+    read_pseudo_label,
+    round_folders,
+    round_number,
+)
 from ome.pipeline.stage import Work
 from ome.plots.thumbnails import (
     Layer,
@@ -22,8 +31,6 @@ from ome.plots.thumbnails import (
     photo,
     weight_picture,
 )
-from ome.scoring.rows import TITLES
-from ome.stages.pseudo import mask_path, read_pseudo_label
 
 IMAGE, REFERENCE = "image", "reference"
 
@@ -66,9 +73,11 @@ class Exhibitor:
         """Folders of the trained segmenters by title: the weak ones of all rounds, then the upper bound."""
         if "seg" not in self._inputs:
             return {}
-        weak = {TITLES["weak"]: self._inputs["seg"] / "weak"}
-        weak |= {f"{TITLES['weak']} ({_round(folder)})": folder for folder in self._rounds()}
-        return weak | {TITLES["full"]: self._inputs["seg"] / "full"}
+        weak = {SEGMENTER_TITLES["weak"]: self._inputs["seg"] / "weak"}
+        weak |= {
+            in_round(SEGMENTER_TITLES["weak"], round_number(folder)): folder for folder in self._rounds()
+        }
+        return weak | {SEGMENTER_TITLES["full"]: self._inputs["seg"] / "full"}
 
     def training_tile(self, tile: Tile, note: str = "") -> Exhibit:
         """A training tile: image, CAM of each tag, argmax, pseudo masks and weights of all rounds."""
@@ -81,11 +90,11 @@ class Exhibitor:
             pseudo = self._inputs["pseudo"]
             argmax = read_png(mask_path(pseudo, "cam_argmax", tile))
             made.layers.append(class_picture("CAM argmax", argmax, self._colours))
-            sources = {"": pseudo} | {f" ({_round(folder)})": folder for folder in self._rounds()}
+            sources = {"": pseudo} | {in_round("", round_number(folder)): folder for folder in self._rounds()}
             for after, folder in sources.items():
                 mask, weight = read_pseudo_label(folder, tile)
-                masks[f"pseudo mask{after}"] = mask
-                made.layers.append(class_picture(f"pseudo mask{after}", mask, self._colours))
+                masks[PSEUDO_MASK + after] = mask
+                made.layers.append(class_picture(PSEUDO_MASK + after, mask, self._colours))
                 made.layers.append(weight_picture(f"weight{after}", weight))
         reference = self._reader.mask(tile) if self._reader.has_mask(tile.scene) else None
         return self._compared(made, masks, reference)
@@ -102,7 +111,7 @@ class Exhibitor:
                     maps[title] = opened.read(tile.row, tile.column, tile.height, tile.width)[..., 0]
                 made.layers.append(class_picture(title, maps[title], self._colours))
         reference = self._reader.mask(tile) if self._reader.has_mask(tile.scene) else None
-        weak = {title: map_ for title, map_ in maps.items() if title != TITLES["full"]}
+        weak = {title: map_ for title, map_ in maps.items() if title != SEGMENTER_TITLES["full"]}
         return self._compared(made, weak or maps, reference)
 
     def _heat(self, stage: str, after: str, tile: Tile, image: NDArray[np.uint8]) -> list[Layer]:
@@ -131,18 +140,10 @@ class Exhibitor:
 
     def _rounds(self) -> list[Path]:
         folder = self._inputs.get("refine")
-        return sorted(folder.glob("round_*"), key=_number) if folder else []
+        return round_folders(folder) if folder else []
 
 
 def mixed_tiles(table: TagTable) -> Sequence[Tile]:
     """The tiles with more than one tag, or all where there are none."""
     # Tiles of a single class have nothing to tell apart.
     return [tile for tile in table.tiles if table.by_name[tile.name].sum() > 1] or table.tiles
-
-
-def _number(folder: Path) -> int:
-    return int(folder.name.removeprefix("round_"))
-
-
-def _round(folder: Path) -> str:
-    return f"round {_number(folder)}"

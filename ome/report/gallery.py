@@ -8,18 +8,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.config.segmenting import mapped_scenes
 from ome.data.scenes import SceneReader
+from ome.data.splits import mapped_scenes
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile, evenly_spaced
+from ome.pipeline.layout import SEGMENTER_TITLES, read_tag_table
 from ome.pipeline.stage import Work
 from ome.report.contents import worst_table
 from ome.report.covered import mapped_areas, predicted_areas
 from ome.report.exhibits import Exhibit, Exhibitor, mixed_tiles
 from ome.report.judging import Judged, judge_maps, judge_pseudo_masks, weight_errors, worst
-from ome.scoring.rows import TITLES
 from ome.scoring.tables import percent
-from ome.stages.labels import read_tag_table
 
 WORST = 3
 """Tiles shown of the worst."""
@@ -61,9 +60,11 @@ def collect(work: Work, reader: SceneReader) -> Gallery:
         made.errors = weight_errors(work.inputs["ablation"], "cam")
         made.judged_on = "the tiles of stage=ablation"
     segmenters = exhibitor.segmenters()
-    weak = [title for title in segmenters if title != TITLES["full"]]
+    weak = [title for title in segmenters if title != SEGMENTER_TITLES["full"]]
     compared = {
-        title: folder for title, folder in segmenters.items() if title in {*weak[-1:], TITLES["full"]}
+        title: folder
+        for title, folder in segmenters.items()
+        if title in {*weak[-1:], SEGMENTER_TITLES["full"]}
     }
     made.areas = [areas for areas in (mapped_areas(compared, reader),) if areas]
     made.areas += predicted_areas(Path(work.config.run_dir))

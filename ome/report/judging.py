@@ -7,17 +7,17 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.config.segmenting import map_path, mapped_scenes
 from ome.data.scenes import SceneReader
+from ome.data.splits import mapped_scenes
 from ome.data.tiles import Tile, evenly_spaced, tile_scene
 from ome.files import read_csv
 from ome.geo.raster import read_class_map
 from ome.ignore import IGNORE
+from ome.pipeline.layout import map_path, read_pseudo_label
 from ome.progress import track
 from ome.scoring.calibration import LEVELS, error_counts
 from ome.scoring.confusion import confusion_matrix
 from ome.scoring.scores import Scores
-from ome.stages.pseudo import read_pseudo_label
 
 JUDGED = 256
 """Tiles that are scored one by one, evenly spaced over those there are."""

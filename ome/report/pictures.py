@@ -6,18 +6,16 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.config.segmenting import map_path, mapped_scenes
 from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import Scene, SceneReader
+from ome.data.splits import mapped_scenes
 from ome.data.tiles import Tile, evenly_spaced
 from ome.geo.raster import read_class_map, read_png
+from ome.pipeline.layout import SEGMENTER_TITLES, map_path, mask_path, read_tag_table, round_folders
 from ome.pipeline.stage import Work
 from ome.plots.figures import save_figure
 from ome.plots.panels import PanelRow, cam_panel_figure, panel_figure
 from ome.report.exhibits import mixed_tiles
-from ome.scoring.rows import TITLES
-from ome.stages.labels import read_tag_table
-from ome.stages.pseudo import mask_path
 
 LARGEST_SCENE = 512
 """Pixels of a scene's longer side in a panel; larger scenes are thinned out."""
@@ -62,9 +60,9 @@ def _tile_row(work: Work, reader: SceneReader, tile: Tile) -> PanelRow:
 
 def _draw_maps(work: Work, reader: SceneReader) -> None:
     """One panel for each segmenter: the weakly supervised ones of all rounds, and the upper bound."""
-    folders = [work.inputs["seg"] / target for target in TITLES]
+    folders = [work.inputs["seg"] / target for target in SEGMENTER_TITLES]
     if "refine" in work.inputs:
-        folders += sorted(work.inputs["refine"].glob("round_*"))
+        folders += round_folders(work.inputs["refine"])
     scenes = evenly_spaced(mapped_scenes(reader.index), work.settings.tiles)
     for folder in folders:
         rows = [

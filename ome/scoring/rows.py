@@ -10,9 +10,6 @@ from ome.scoring.scores import Scores
 
 NAME = "scores.json"
 
-TITLES = {"weak": "weak segmentation", "full": "pixel-supervised segmentation"}
-"""Rows of the segmenters, by the target they learnt from."""
-
 
 @dataclass(frozen=True)
 class Row:

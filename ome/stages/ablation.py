@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from rich.table import Table
 
-from ome.config.objects import crf_of, crf_threads
+from ome.config.objects import crf_of, crf_threads, hardware
 from ome.config.selected import scene_reader
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tiles import Tile, evenly_spaced
@@ -19,6 +19,7 @@ from ome.errors import UserError
 from ome.files import write_csv
 from ome.inference.class_maps import CHUNK, StacksOf, stacks_from
 from ome.inference.tile_scores import TileScorer
+from ome.pipeline.layout import CAM_TITLES, read_tag_table
 from ome.pipeline.stage import Stage, Work
 from ome.plots.ablation_figures import bars_figure, calibration_figure, thresholds_figure
 from ome.plots.figures import save_figure
@@ -28,9 +29,7 @@ from ome.scoring.calibration import LEVELS, calibration_table, error_counts
 from ome.scoring.rows import Row, write_rows
 from ome.scoring.tables import MEANS, csv_table, percent
 from ome.scoring.thresholds import THRESHOLDS, ThresholdCurves, threshold_counts, threshold_table
-from ome.stages.labels import read_tag_table
 
-TITLES = {"cam": "CAM", "affinity": "CAM + random walk"}
 """What the maps of each stage are called in the table."""
 
 
@@ -48,10 +47,14 @@ def run(work: Work) -> dict[str, Any]:
     _check(work.settings)
     rows: list[Row] = []
     best: list[list[str]] = []
-    for stage in (stage for stage in TITLES if stage in work.inputs):
-        stacks_of = stacks_from(work.config, work.inputs[stage], reader, table)
-        sums = Sums(reader, variant_names(TITLES[stage], work.settings.backgrounds, work.settings.weights))
-        for tile, maps, variants in _variants(work.config, reader, shard(tiles), stacks_of, TITLES[stage]):
+    for stage in (stage for stage in CAM_TITLES if stage in work.inputs):
+        stacks_of = stacks_from(hardware(work.config).device(), work.inputs[stage], reader, table)
+        sums = Sums(
+            reader, variant_names(CAM_TITLES[stage], work.settings.backgrounds, work.settings.weights)
+        )
+        for tile, maps, variants in _variants(
+            work.config, reader, shard(tiles), stacks_of, CAM_TITLES[stage]
+        ):
             sums.add(tile, maps, variants)
         sums.gather()
         rows += sums.rows(f"{len(tiles)} train tiles")

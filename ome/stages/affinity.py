@@ -26,12 +26,12 @@ from ome.inference.tile_scores import score_cams
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
 from ome.networks.backbones import build_backbone
 from ome.networks.weights import load_weights
+from ome.pipeline.layout import CAM_TITLES, read_tag_table
 from ome.pipeline.stage import Stage, Work
 from ome.progress import track
 from ome.pseudo.affinity_label import affinity_label
 from ome.pseudo.random_walk import walk_cams
 from ome.scoring.rows import write_rows
-from ome.stages.labels import read_tag_table
 from ome.training.affinity import AffinityLearner
 from ome.training.checkpoints import NETWORK, is_trained, load_network
 from ome.training.hardware import channels_last
@@ -51,7 +51,7 @@ def run(work: Work) -> dict[str, Any]:
     if not is_trained(work.inputs["cam"]):
         raise UserError(SEVERAL)
     tagged = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
-    stacks_of = stacks_from(work.config, work.inputs["cam"], reader, tagged)
+    stacks_of = stacks_from(hardware(work.config).device(), work.inputs["cam"], reader, tagged)
     network = _build(work.config, len(reader.channels))
     if not is_trained(work.folder):
         _label(work, reader, tagged, stacks_of)
@@ -62,7 +62,7 @@ def run(work: Work) -> dict[str, Any]:
     load_network(network, work.folder)
     _export(work, network, reader, tagged, stacks_of)
     barrier()
-    write_rows(work.folder, score_cams(work.folder, reader, tagged, "CAM + random walk"))
+    write_rows(work.folder, score_cams(work.folder, reader, tagged, CAM_TITLES["affinity"]))
     return {"tiles": len(tagged.tiles)}
 
 

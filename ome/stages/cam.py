@@ -24,11 +24,11 @@ from ome.inference.classifier import CamPredictor, Member, build_classifier, mem
 from ome.inference.tile_scores import score_cams
 from ome.networks.seam import SeamNetwork
 from ome.networks.weights import load_classifier
+from ome.pipeline.layout import CAM_TITLES, read_tag_table
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 from ome.progress import meter
 from ome.scoring.rows import write_rows
-from ome.stages.labels import read_tag_table
 from ome.training.checkpoints import is_trained, save_network
 from ome.training.quirks import KeepHighestValidationLoss
 from ome.training.seam import SeamClassifier
@@ -52,9 +52,13 @@ def run(work: Work) -> dict[str, Any]:
         network = trained_classifier(
             config.backbone, config.classifier, work.folder, names, len(reader.channels)
         )
-        _export(work, CamPredictor(config, network, reader, tagged, work.settings.export), tagged)
+        _export(
+            work,
+            CamPredictor(hardware(config).device(), network, reader, tagged, work.settings.export),
+            tagged,
+        )
         barrier()
-        write_rows(work.folder, score_cams(work.folder, reader, tagged, "CAM"))
+        write_rows(work.folder, score_cams(work.folder, reader, tagged, CAM_TITLES["cam"]))
     trained = 0 if work.settings.checkpoint else len(table.select("train", kept=True).tiles)
     return {"training_tiles": trained, "tiles": len(tagged.tiles)}
 

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from torch import Tensor
 
+from ome.config.segmenting import read_card, stage_of_configured_network
 from ome.data.transforms import band_statistics
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
@@ -26,7 +27,6 @@ from ome.networks.exchange import (
 from ome.networks.segmenters import MULTIPLE
 from ome.pipeline.stage import Stage, Work
 from ome.progress import console
-from ome.stages.predict import needs, read_card
 
 Save = Callable[..., None]
 Read = Callable[[Path], Callable[[Tensor], Tensor]]
@@ -89,4 +89,4 @@ def describe(card: SegmenterCard) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("export", run, needs=needs)
+STAGE = Stage("export", run, needs=stage_of_configured_network)

@@ -17,13 +17,12 @@ from ome.data.tiles import Tile, tile_scene
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import write_csv, write_json
+from ome.pipeline.layout import TAGS
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 from ome.plots.figures import save_cooccurrence, save_tag_counts
 from ome.progress import console, track
 from ome.scoring.cooccurrence import cooccurrence, mean_cooccurrence
-
-TAGS = "tags.csv"
 
 LARGE = 2
 """Sides of a crop from which on a tagged image is pointed out as large."""
@@ -57,11 +56,6 @@ def run(work: Work) -> dict[str, Any]:
     )
     _show(summary)
     return summary
-
-
-def read_tag_table(folder: Path, index: SceneIndex) -> TagTable:
-    """Reads the tags that this stage wrote."""
-    return TagTable.read(folder / TAGS, index.palette.names)
 
 
 def _from_masks(config: DictConfig, index: SceneIndex, reader: SceneReader) -> tuple[TagTable, Filtered]:

@@ -6,17 +6,15 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ome.config.objects import crf_of, crf_threads, hardware
-from ome.config.segmenting import card_of
-from ome.config.selected import scene_reader
-from ome.data.scenes import SceneIndex
+from ome.config.segmenting import read_card, stage_of_configured_network
 from ome.data.unseen import open_unseen
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.geo.mosaic import rasters_in, write_mosaic
-from ome.inference.card import CARD, SegmenterCard, network_folder, stage_of_network
+from ome.inference.card import SegmenterCard, network_folder
 from ome.inference.mapping import MapOptions, map_scene
 from ome.inference.predictor import CrfPredictor, Predictor
-from ome.pipeline.artifacts import inherited_runs, stage_folder
+from ome.pipeline.artifacts import stage_folder
 from ome.pipeline.manifest import Manifest, identity
 from ome.pipeline.stage import Stage, Work
 
@@ -48,19 +46,6 @@ def run(work: Work) -> dict[str, Any]:
     with open_unseen(path, channels, config.dataset.get("range") or card.limits) as scene:
         counts = map_scene(scene, scene_path(config).stem, card, predict, work.folder, options)
     return {"network": f"{stage}/{folder.name}", **counts}
-
-
-def read_card(config: DictConfig, folder: Path) -> SegmenterCard:
-    """The card of a segmenter; made of the configuration for one that was trained before there were cards."""
-    scenes = stage_folder(config, "prepare")
-    if (folder / CARD).exists() or Manifest.read(scenes) is None:
-        return SegmenterCard.read(folder)
-    return card_of(config, scene_reader(config, SceneIndex.read(scenes)))
-
-
-def needs(config: DictConfig) -> tuple[str, ...]:
-    """The stage that holds the segmenter."""
-    return (stage_of_network(config.stage.network, [Path(config.run_dir), *inherited_runs(config)]),)
 
 
 def scene_path(config: DictConfig) -> Path:
@@ -114,7 +99,7 @@ def _sources(config: DictConfig) -> list[Any]:
 STAGE = Stage(
     "predict",
     run,
-    needs=needs,
+    needs=stage_of_configured_network,
     reads=(
         "prediction",
         "crf",

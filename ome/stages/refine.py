@@ -7,26 +7,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.config.segmenting import predictor_of, score_segmenter, train_segmenter
+from ome.config.objects import crf_of, crf_threads, labelling_of
+from ome.config.segmenting import SEGMENTER_KEYS, predictor_of, score_segmenter, train_segmenter
 from ome.config.selected import scene_reader
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, barrier, shard
 from ome.geo.raster import read_png
+from ome.inference.pseudo_labels import score_masks, weight_levels, write_pseudo_labels
+from ome.pipeline.layout import (
+    PSEUDO_MASK,
+    SEGMENTER_TITLES,
+    in_round,
+    mask_path,
+    read_pseudo_label,
+    read_tag_table,
+    round_folder,
+)
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 from ome.progress import console
-from ome.scoring.rows import TITLES, Row, write_rows
-from ome.stages.labels import read_tag_table
-from ome.stages.pseudo import (
-    mask_path,
-    read_pseudo_label,
-    score_masks,
-    weight_levels,
-    write_pseudo_labels,
-)
-from ome.stages.seg import SEGMENTER_KEYS
+from ome.scoring.rows import Row, write_rows
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -38,12 +40,12 @@ def run(work: Work) -> dict[str, Any]:
     rows: list[Row] = []
     counts: dict[str, Any] = {"tiles": len(table.tiles)}
     for number in range(1, work.settings.rounds + 1):
-        folder = work.folder / f"round_{number}"
+        folder = round_folder(work.folder, number)
         _label(work, folder, network, reader, table)
         kept = agreement(masks, folder, table.tiles)
-        title = f"{TITLES['weak']} (round {number})"
+        title = in_round(SEGMENTER_TITLES["weak"], number)
         train_segmenter(work, folder, reader, table.tiles, _masks_of(folder), title)
-        rows += score_masks(folder, "masks", reader, table.tiles, f"pseudo mask (round {number})")
+        rows += score_masks(folder, "masks", reader, table.tiles, in_round(PSEUDO_MASK, number))
         rows += score_segmenter(work.config, folder, reader, title)
         counts[folder.name] = {"unchanged_pixels": kept, **weight_levels(folder, table.tiles)}
         network, masks = folder, folder
@@ -66,7 +68,15 @@ def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: 
     def stacks_of(chunk: Sequence[Tile]) -> list[NDArray[np.float32]]:
         return [among_tags(predict(reader.image(tile)[None])[0], table.by_name[tile.name]) for tile in chunk]
 
-    write_pseudo_labels(work.config, folder, reader, table.tiles, stacks_of)
+    write_pseudo_labels(
+        folder,
+        reader,
+        table.tiles,
+        stacks_of,
+        crf_of(work.config),
+        labelling_of(work.config),
+        threads=crf_threads(work.config),
+    )
     barrier()
 
 

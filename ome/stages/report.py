@@ -13,6 +13,7 @@ from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import write_csv, write_json, write_text
 from ome.pipeline.artifacts import inherited_runs
+from ome.pipeline.layout import CAM_TITLES, PAGE, PSEUDO_MASK, SEGMENTER_TITLES
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.stage import Stage, Work
 from ome.plots.charts import duration_bars
@@ -21,11 +22,10 @@ from ome.report import contents, gallery, provenance
 from ome.report.covered import predicted_scenes
 from ome.report.page import MOST_EXHIBITS, encode_exhibits, legend, write_page
 from ome.report.pictures import draw_pictures
-from ome.scoring.rows import TITLES, Row, read_rows, write_rows
+from ome.scoring.rows import Row, read_rows, write_rows
 from ome.scoring.tables import RatioOf, csv_table, markdown_table, score_table
 
 SCORED = ("cam", "affinity", "pseudo", "seg", "refine")
-PAGE = "report.html"
 
 SECTIONS = {
     "scores": "Scores",
@@ -81,7 +81,7 @@ def _terminal_table(name: str, rows: list[Row]) -> Table:
 def _rows(work: Work) -> list[Row]:
     """The rows of all stages, from the CAM to the upper bound, which comes last."""
     rows = [row for name in SCORED if name in work.inputs for row in read_rows(work.inputs[name])]
-    order = ("CAM", "pseudo mask", TITLES["weak"], TITLES["full"])
+    order = (CAM_TITLES["cam"], PSEUDO_MASK, *SEGMENTER_TITLES.values())
     rows.sort(key=lambda row: next(place for place, name in enumerate(order) if row.name.startswith(name)))
     write_rows(work.folder, rows)
     return rows
@@ -89,8 +89,8 @@ def _rows(work: Work) -> list[Row]:
 
 def _ratio(rows: Sequence[Row]) -> RatioOf | None:
     """The last weak segmenter against the upper bound, where both are there."""
-    weak = [row.name for row in rows if row.name.startswith(TITLES["weak"])]
-    full = [row.name for row in rows if row.name == TITLES["full"]]
+    weak = [row.name for row in rows if row.name.startswith(SEGMENTER_TITLES["weak"])]
+    full = [row.name for row in rows if row.name == SEGMENTER_TITLES["full"]]
     return (weak[-1], full[0]) if weak and full else None
 
 

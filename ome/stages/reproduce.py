@@ -13,12 +13,13 @@ from ome.errors import UserError
 from ome.files import write_csv
 from ome.pipeline.artifacts import Artefact, find_same, inherited_runs
 from ome.pipeline.checksums import NAME as LISTING
+from ome.pipeline.layout import PAGE
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.registry import STAGES
 from ome.pipeline.stage import Stage, Work, execute
 from ome.progress import console
-from ome.stages.report import PAGE
+from ome.tracking.stages import stage_tracker
 
 RESOLVED = "resolved.yaml"
 """The configuration that a finished command leaves beside its logs."""
@@ -60,7 +61,8 @@ def run(work: Work) -> dict[str, Any]:
             made[name] = first.folder
             outcomes.append(Outcome(name, 0, []))
             continue
-        execute(STAGES[name], _as_recorded(config, first.manifest, work), made=made)
+        recorded = _as_recorded(config, first.manifest, work)
+        execute(STAGES[name], recorded, made=made, on_finish=stage_tracker(recorded))
         outcomes.append(compare_folders(name, first.folder, made[name]))
         _say_versions(first.manifest, Manifest.read(made[name]))
     if is_rank_zero():

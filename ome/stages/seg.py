@@ -5,34 +5,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.config.segmenting import score_segmenter, train_segmenter
+from ome.config.segmenting import SEGMENTER_KEYS, score_segmenter, train_segmenter
 from ome.config.selected import scene_reader
 from ome.data.datasets import MaskOf
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
+from ome.pipeline.layout import SEGMENTER_TITLES, read_pseudo_label, read_tag_table
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 from ome.progress import console
-from ome.scoring.rows import TITLES, Row, write_rows
-from ome.stages.labels import read_tag_table
-from ome.stages.pseudo import read_pseudo_label
-
-SEGMENTER_KEYS = (
-    "seed",
-    "segmenter",
-    "prediction",
-    "dataset.tile.size",
-    "dataset.channels",
-    "trainer.accelerator",
-    "trainer.precision",
-)
-"""Configuration that changes what a segmenter learns or predicts."""
+from ome.scoring.rows import Row, write_rows
 
 
 def run(work: Work) -> dict[str, Any]:
     """Trains the chosen segmenters with the same settings, and scores each on the evaluation scenes."""
     targets = list(work.settings.targets)
-    if not targets or set(targets) - set(TITLES):
+    if not targets or set(targets) - set(SEGMENTER_TITLES):
         raise UserError(f"stage.targets={targets}: choose weak, full, or both: [weak,full]")
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
@@ -50,8 +38,8 @@ def run(work: Work) -> dict[str, Any]:
                 raise UserError(f"{line}; use stage.targets=[weak]")
             console.print(f"[yellow]{line}[/]", highlight=False)
             continue
-        train_segmenter(work, work.folder / target, reader, usable, masks[target], TITLES[target])
-        rows += score_segmenter(work.config, work.folder / target, reader, TITLES[target])
+        train_segmenter(work, work.folder / target, reader, usable, masks[target], SEGMENTER_TITLES[target])
+        rows += score_segmenter(work.config, work.folder / target, reader, SEGMENTER_TITLES[target])
     write_rows(work.folder, rows)
     return {"tiles": len(tiles), "miou": {row.name: row.scores.miou for row in rows}}
 

@@ -16,10 +16,10 @@ from ome.data.tiles import Tile, batches_of_one_size, tile_scene
 from ome.data.transforms import to_tensor
 from ome.distributed.collectives import is_rank_zero
 from ome.inference.classifier import DEFAULT_MEGAPIXELS, classifier_in
+from ome.pipeline.layout import read_tag_table
 from ome.pipeline.stage import Stage, Work
 from ome.progress import console, meter
 from ome.scoring.multilabel import tag_uncertainty
-from ome.stages.labels import read_tag_table
 from ome.training.hardware import channels_last
 
 SUGGESTIONS = "suggestions.csv"

@@ -7,9 +7,11 @@ from omegaconf import DictConfig
 
 from ome.config.selected import settings_of
 from ome.errors import UserError
+from ome.pipeline.layout import SEGMENTER_TITLES
 from ome.pipeline.registry import SIDE_STAGES, STAGES
 from ome.pipeline.stage import Stage, execute
-from ome.scoring.rows import TITLES, read_rows
+from ome.scoring.rows import read_rows
+from ome.tracking.stages import stage_tracker
 
 
 def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> float | None:
@@ -34,7 +36,14 @@ def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> float | Non
     made: dict[str, Path] = {}
     for name in names:
         own = settings_of(config, name, STAGES, overrides)
-        execute(_stage(name), own, force=config.force, verify=config.verify, made=made)
+        execute(
+            _stage(name),
+            own,
+            force=config.force,
+            verify=config.verify,
+            made=made,
+            on_finish=stage_tracker(config),
+        )
     last = names[-1]
     if last == "report":
         from ome.stages.report import show  # noqa: PLC0415 - it was imported for this stage alone
@@ -49,7 +58,7 @@ def objective(folder: Path) -> float | None:
     That is, the mIoU of the CAMs, the pseudo masks or the segmenter of the last round, never that of the
     pixel-supervised upper bound.
     """
-    weak = [row for row in read_rows(folder) if row.name != TITLES["full"]]
+    weak = [row for row in read_rows(folder) if row.name != SEGMENTER_TITLES["full"]]
     return weak[-1].scores.miou if weak else None
 
 

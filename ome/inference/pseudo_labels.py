@@ -1,0 +1,82 @@
+"""Pseudo masks and weights of tiles: written, scored and summed up."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.crf.densecrf import Crf
+from ome.data.scenes import SceneReader
+from ome.data.tiles import Tile
+from ome.distributed.collectives import all_reduce_sum, shard
+from ome.geo.raster import read_png, write_grey_png, write_palette_png
+from ome.inference.class_maps import StacksOf, work_on_tiles
+from ome.inference.tile_scores import TileScorer
+from ome.pipeline.layout import TRAIN_TILES, mask_path
+from ome.pseudo.uncertainty import Labelling, pseudo_label
+from ome.scoring.rows import Row
+
+
+def write_pseudo_labels(
+    folder: Path,
+    reader: SceneReader,
+    tiles: Sequence[Tile],
+    stacks_of: StacksOf,
+    crf_for: Callable[[NDArray[np.uint8]], Crf],
+    labelling: Labelling,
+    *,
+    threads: int,
+) -> None:
+    """Writes `masks`, `weights` and `cam_argmax` of this process's part of the tiles; keeps what is there.
+
+    The CRF of a tile depends on that tile alone, so the result is the same for any number of threads.
+
+    Args:
+        folder: Where the three folders are made.
+        reader: Reads the images.
+        tiles: All tiles, of every process.
+        stacks_of: Gives their class maps.
+        crf_for: The CRF of a picture (H, W, 3) uint8.
+        labelling: How class maps become masks and weights.
+        threads: Tiles worked on at a time.
+    """
+    colours = reader.index.palette.flat()
+
+    def label(tile: Tile, image: NDArray[np.uint8], stack: NDArray[np.float32]) -> None:
+        made = pseudo_label(crf_for(image), stack, labelling)
+        write_grey_png(mask_path(folder, "weights", tile), made.weight)
+        write_palette_png(mask_path(folder, "cam_argmax", tile), made.cam_argmax, colours)
+        # The mask comes last: where it is, the tile is done.
+        write_palette_png(mask_path(folder, "masks", tile), made.mask, colours)
+
+    work_on_tiles(
+        "CRF and uncertainty, tiles",
+        shard(tiles),
+        lambda tile: mask_path(folder, "masks", tile),
+        reader,
+        stacks_of,
+        label,
+        threads=threads,
+    )
+
+
+def score_masks(folder: Path, kind: str, reader: SceneReader, tiles: Sequence[Tile], name: str) -> list[Row]:
+    """Scores the `masks` or `cam_argmax` images where there is a reference, each process its part."""
+    scorer = TileScorer(reader)
+    for tile in shard(tiles):
+        scorer.add(tile, read_png(mask_path(folder, kind, tile)))
+    return scorer.gather().rows(name, TRAIN_TILES)
+
+
+def weight_levels(folder: Path, tiles: Sequence[Tile]) -> dict[str, Any]:
+    """The mean weight, and the share of pixels without any; all processes count together."""
+    if not tiles:
+        return {}
+    counts = np.zeros(256, dtype=np.int64)
+    for tile in shard(tiles):
+        counts += np.bincount(read_png(mask_path(folder, "weights", tile)).ravel(), minlength=256)
+    counts = all_reduce_sum(counts)
+    shares = counts / counts.sum()
+    return {"mean_weight": float(shares @ np.arange(256)), "zero_weight": float(shares[0])}
