@@ -14,7 +14,6 @@ EXTRAS: Final[dict[str, tuple[str, ...]]] = {
     "tags": ("starlette", "uvicorn"),
     "tensorboard": ("tensorboard",),
     "vector": ("pyogrio", "shapely"),
-    "wandb": ("wandb",),
 }
 """The modules that each extra of the package brings."""
 

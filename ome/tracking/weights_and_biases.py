@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
+import wandb
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
-from ome.extras import require
 from ome.files import read_csv
 from ome.pipeline.artifacts import Artefact
 from ome.pipeline.manifest import NAME as MANIFEST
@@ -85,9 +85,6 @@ def show_stage(config: DictConfig, made: Artefact, inputs: Mapping[str, Artefact
 
 @contextmanager
 def _open(config: DictConfig, title: str) -> Iterator["Run"]:
-    require("wandb", "logger=wandb")
-    import wandb  # noqa: PLC0415
-
     settings, folder = config.logger, Path(config.run_dir)
     (folder / "logs").mkdir(parents=True, exist_ok=True)
     plain: dict[str, Any] = OmegaConf.to_container(  # type: ignore[assignment]
@@ -141,8 +138,6 @@ def _say(line: str) -> None:
 def _logged_in() -> bool:
     if os.environ.get("WANDB_API_KEY"):
         return True
-    import wandb  # noqa: PLC0415 - an extra
-
     host = urlparse(wandb.setup().settings.base_url).hostname or ""
     try:
         return netrc.netrc().authenticators(host) is not None
@@ -163,8 +158,6 @@ def _numbers(counts: Mapping[str, Any]) -> dict[str, float]:
 
 def _tables(folder: Path) -> dict[str, Any]:
     """The scores and the confusion of each row, in numbers and colours, and every short CSV of the stage."""
-    import wandb  # noqa: PLC0415 - an extra
-
     shown: dict[str, Any] = {}
     if rows := read_rows(folder):
         header: list[str | int] = ["scored", "on", "mIoU", "mF1", "OA", *rows[0].scores.names]
@@ -186,16 +179,12 @@ def _score_line(row: Row) -> list[Any]:
 
 
 def _confusion(row: Row) -> "Table":
-    import wandb  # noqa: PLC0415 - an extra
-
     names = row.scores.names
     lines = [[name, *counts] for name, counts in zip(names, row.scores.matrix.tolist(), strict=True)]
     return wandb.Table(columns=["reference", *names], data=lines)
 
 
 def _confusion_picture(row: Row) -> "WandbImage":
-    import wandb  # noqa: PLC0415 - an extra
-
     drawn = BytesIO()
     confusion_figure(row.scores.matrix, row.scores.names).savefig(drawn, dpi=DPI)
     return wandb.Image(Image.open(drawn), caption=f"{row.name}, {row.where}")
@@ -203,8 +192,6 @@ def _confusion_picture(row: Row) -> "WandbImage":
 
 def _pictures(made: Artefact) -> dict[str, Any]:
     """The pictures that the stage drew; of the report, all but the curves, which wandb draws itself."""
-    import wandb  # noqa: PLC0415 - an extra
-
     pattern = "**/*.png" if made.manifest.stage == "report" else "*.png"
     paths = [path.relative_to(made.folder) for path in sorted(made.folder.glob(pattern))]
     return {
@@ -216,8 +203,6 @@ def _pictures(made: Artefact) -> dict[str, Any]:
 
 def _lineage(made: Artefact, *, upload: bool) -> "Artifact":
     """A finished stage as an artifact: its manifest and where it lies, or its files."""
-    import wandb  # noqa: PLC0415 - an extra
-
     manifest = made.manifest
     folder = made.folder.resolve()
     run = folder.name if manifest.stage == "prepare" else folder.parent.name
