@@ -113,7 +113,7 @@ def test_every_setting_is_listed_with_its_default() -> None:
     ):
         value = OmegaConf.select(config, key)
         assert listed[key] == OmegaConf.to_yaml(OmegaConf.create({"v": value}))[3:].strip(), key
-    for path in (ROOT / "ome/conf").rglob("*/*.yaml"):
+    for path in (ROOT / "conf").rglob("*/*.yaml"):
         assert f"={path.stem}`" in page, path
 
 
