@@ -135,7 +135,7 @@ def test_urns_recipe_does_not_depend_on_what_a_dataset_or_recipe_says() -> None:
 
 def test_the_paper_needs_pretrained_weights() -> None:
     backbone = compose_config(["experiment=ome_potsdam"]).backbone
-    with torch.device("meta"), pytest.raises(UserError, match=r"no weights file ilsvrc.*backbone\.weights=/"):
+    with torch.device("meta"), pytest.raises(UserError, match=r"no weights file resnet38d.*backbone\.weights=/"):
         build_backbone(backbone.name, backbone.weights)
 
 

@@ -1,6 +1,7 @@
 """Weights from files of several kinds, and one clear line for every file that does not fit."""
 
 import struct
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,12 +17,15 @@ from ome.errors import UserError
 from ome.files import read_json
 from ome.networks.backbones import build_backbone
 from ome.networks.hub import published_weights
-from ome.networks.mxnet import read_params, resnet38d_name
 from ome.networks.resnet38d import ResNet38d
 from ome.networks.seam import SeamNetwork
 from ome.networks.segmenters import build_segmenter
 from ome.networks.weights import load_classifier, load_encoder, load_weights
 from ome.training.checkpoints import NETWORK, load_network
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+convert_mxnet = pytest.importorskip("convert_mxnet")
+read_params, resnet38d_name = convert_mxnet.read_params, convert_mxnet.resnet38d_name
 
 
 def _network(bands: int = 3, width: int = 4) -> nn.Sequential:
@@ -292,8 +296,12 @@ def test_mxnet_files_load_into_the_network(tmp_path: Path) -> None:
     for end in ends:
         arrays[f"{'aux' if 'moving' in end else 'arg'}:bn7_{end}"] = random.random(4).astype(np.float32)
     arrays["arg:linear1000_weight"] = np.zeros((2, 4), np.float32)
-    (tmp_path / "a1.params").write_bytes(_mxnet_file(arrays, 2))
-    report = load_weights(network, tmp_path / "a1.params")
+    source, target = tmp_path / "a1.params", tmp_path / "a1.pth"
+    source.write_bytes(_mxnet_file(arrays, 2))
+    with pytest.raises(UserError, match=rf"python scripts/convert_mxnet\.py {source} {target}"):
+        load_weights(network, source)
+    assert convert_mxnet.main([str(source), str(target)]) == 0
+    report = load_weights(network, target)
     assert report.unexpected == ("arg:linear1000_weight",)
     np.testing.assert_array_equal(network.conv1a.weight.detach(), arrays["arg:conv1a_weight"])
     for end, name in ends.items():

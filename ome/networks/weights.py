@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from ome.errors import UserError
 from ome.networks.hub import download_encoder
-from ome.networks.mxnet import read_resnet38d
 
 logger = logging.getLogger(__name__)
 
@@ -52,8 +51,7 @@ def load_weights(module: nn.Module, source: Path | str) -> LoadReport:
 
     Args:
         module: The network; its tensors are overwritten in place.
-        source: A `.pth`-like file (a state dict, bare or under "state_dict"), a `.safetensors` file, or an
-            MXNet `.params` file of ResNet38d.
+        source: A `.pth`-like file (a state dict, bare or under "state_dict") or a `.safetensors` file.
 
     Returns:
         Which tensors were loaded, which are missing and which were left out. Also written to the log.
@@ -176,9 +174,12 @@ def read_checkpoint(path: Path, option: str = "backbone.weights") -> dict[str, T
     """
     if not path.is_file():
         raise UserError(f"there is no weights file {path}; give another: {option}=/path/file.pth")
+    if path.suffix == ".params":
+        raise UserError(
+            f"{path} is an MXNet file; convert it once: "
+            f"python scripts/convert_mxnet.py {path} {path.with_suffix('.pth')}"
+        )
     try:
-        if path.suffix == ".params":
-            return read_resnet38d(path)
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
         content: Any = torch.load(path, map_location="cpu", weights_only=True)

@@ -1,8 +1,12 @@
-"""Reads MXNet `.params` files, the form in which the ImageNet weights of ResNet38d were published."""
+"""Converts an MXNet `.params` file, the form in which the ImageNet weights of ResNet38d were published.
+
+python scripts/convert_mxnet.py ilsvrc-cls_rna-a1_cls1000_ep-0001.params resnet38d.pth
+"""
 
 import math
 import re
 import struct
+import sys
 from pathlib import Path
 from typing import Final
 
@@ -11,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ome.errors import UserError
+from ome.files import save_atomically
 
 _LIST_MAGIC: Final = 0x112
 _WITH_STORAGE: Final = 0xF993FAC9  # version 2: storage type first, 64-bit dimensions
@@ -106,3 +111,23 @@ def read_resnet38d(path: Path) -> dict[str, Tensor]:
         UserError: The file is truncated or of another format.
     """
     return {resnet38d_name(name) or name: tensor for name, tensor in read_params(path).items()}
+
+
+def main(arguments: list[str]) -> int:
+    """Converts the first file to the second; the status is 0 where that worked."""
+    if len(arguments) != 2:
+        print(__doc__)
+        return 2
+    source, target = map(Path, arguments)
+    try:
+        tensors = read_resnet38d(source)
+    except (UserError, OSError) as error:
+        print(f"error: {error}")
+        return 1
+    save_atomically(target, lambda path: torch.save(tensors, path))
+    print(f"{len(tensors)} tensors -> {target}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
