@@ -34,7 +34,7 @@ def run(config: DictConfig) -> float | None:
             fail("a sweep starts the processes of each of its jobs itself: type python in place of torchrun")
         as_job(config, Path(hydra_config.sweep.dir), Path(hydra_config.runtime.output_dir))
     try:
-        miou = launch(config, list(hydra_config.overrides.task))
+        miou = launch(config)
         if is_nonzero_rank():
             return miou
         resolved = Path(hydra_config.runtime.output_dir) / "resolved.yaml"

@@ -16,7 +16,7 @@ from latex2mathml.converter import convert
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "ome" / "conf"
 GROUPS = (
-    "stage",
+    "stage/settings",
     "dataset",
     "backbone",
     "classifier",
@@ -27,6 +27,8 @@ GROUPS = (
     "logger",
 )
 """Configuration groups in the order of the page; others follow."""
+
+_WITHOUT_OPTIONS = {"stage", "__pycache__"}
 
 _ELSEWHERE = re.compile(
     r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//[^>]*>"""
@@ -125,21 +127,32 @@ def _above(lines: list[str], row: int) -> str:
 def settings_tables() -> str:
     """All settings: the front page, then every group's options."""
     parts = ["## The front page", _table(settings(CONF / "config.yaml"), "")]
-    found = {str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir()} - {"__pycache__"}
-    for group in (*GROUPS, *sorted(found - set(GROUPS))):
-        parts.append(f"## `{group}=`")
-        files = {path: settings(path) for path in sorted((CONF / group).glob("*.yaml"))}
+    found = {str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir()}
+    for group in (*GROUPS, *sorted(found - {*GROUPS, *_WITHOUT_OPTIONS})):
+        paths = sorted((CONF / group).glob("*.yaml"))
+        option = group.removesuffix("/settings")
+        parts.append(f"## `{option}=`")
+        if option == "stage":
+            paths.insert(0, CONF / "stage/all.yaml")
+        files = {path: settings(path) for path in paths}
         # A file that says otherwise than the one it starts from need not explain the key again.
         meanings = {key: meaning for keys in files.values() for key, _, meaning in keys if meaning}
         for path, keys in files.items():
-            parts += [f"### `{group}={path.stem}`", file_header(path)]
+            parts += [f"### `{option}={path.stem}`", file_header(path)]
             if group != "experiment":
                 explained = [
                     Setting(key, default, said or meanings.get(key, "")) for key, default, said in keys
                 ]
-                is_global = "@package _global_" in path.read_text(encoding="utf-8")
-                parts.append(_table(explained, "" if is_global else f"{group.replace('/', '.')}."))
+                parts.append(_table(explained, _prefix(path)))
     return "\n\n".join(parts)
+
+
+def _prefix(path: Path) -> str:
+    """What stands before the keys of a file in their addresses."""
+    if "@package _global_" in path.read_text(encoding="utf-8"):
+        return ""
+    group = ".".join(path.parent.relative_to(CONF).parts)
+    return f"stage.{path.stem}." if group == "stage.settings" else f"{group}."
 
 
 def _table(keys: list[Setting], prefix: str) -> str:

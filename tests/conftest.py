@@ -58,12 +58,7 @@ TINY_STAGES = {
 
 def tiny(stage: str = "all") -> list[str]:
     """The overrides of a tiny run of one stage, or of all."""
-    if stage == "all":
-        own = [f"stage.{key}={value}" for key, value in TINY_STAGES.items()]
-    else:
-        mine = {k.partition(".")[2]: v for k, v in TINY_STAGES.items() if k.startswith(f"{stage}.")}
-        own = [f"stage.{key}={value}" for key, value in mine.items()]
-    return [f"stage={stage}", *TINY, *own]
+    return [f"stage={stage}", *TINY, *(f"stage.{key}={value}" for key, value in TINY_STAGES.items())]
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
@@ -79,7 +74,7 @@ def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., D
 
     def run(*overrides: str) -> DictConfig:
         config = compose_config(overrides)
-        run_stages(config, list(overrides))
+        run_stages(config)
         return config
 
     return run

@@ -15,7 +15,6 @@ from ome.errors import UserError
 from ome.files import read_csv
 from ome.geo.raster import read_png
 from ome.pipeline.layout import mask_path
-from ome.pipeline.registry import STAGES
 from ome.plots.ablation_figures import bars_figure, calibration_figure, thresholds_figure
 from ome.pseudo.variants import mask_variants
 from ome.report.judging import judge_pseudo_masks, weight_errors
@@ -78,8 +77,8 @@ def test_the_stage_runs_when_asked_for_and_settings_hold_in_both_ways() -> None:
     asked = compose_config(["experiment=ablation"])
     assert selected_stages(asked) == ["prepare", "labels", "cam", "affinity", "pseudo", "ablation"]
     assert "ablation" not in selected_stages(compose_config(["stage=all"]))
-    alone = settings_of(compose_config(["experiment=ablation", "stage=ablation"]), "ablation", STAGES)
-    assert alone.stage == settings_of(asked, "ablation", STAGES).stage
+    alone = settings_of(compose_config(["experiment=ablation", "stage=ablation"]), "ablation")
+    assert alone.stage == settings_of(asked, "ablation").stage
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +88,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     overrides = [*tiny(), "experiment=ablation", "stage.cam.epochs=1", "stage.ablation.tiles=999"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run_stages(compose_config(overrides), overrides)
+        run_stages(compose_config(overrides))
     return folder
 
 
@@ -157,7 +156,7 @@ def test_the_report_shows_the_variants_of_a_run_that_went_no_further(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(finished)
-    run_stages(compose_config(tiny("report")), tiny("report"))
+    run_stages(compose_config(tiny("report")))
     page = (RUN / "report/report.html").read_text()
     for row in read_csv(RUN / "ablation/ablation.csv"):
         assert all(f"<td>{text}</td>" in page for text in list(row.values())[1:])
@@ -179,8 +178,14 @@ def test_the_stage_pseudo_ignores_what_the_background_wins(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(finished)
-    overrides = [*tiny("pseudo"), "stage.mask=cam", "stage.background=1", "name=other", f"inherit={RUN}"]
-    run_stages(compose_config(overrides), overrides)
+    overrides = [
+        *tiny("pseudo"),
+        "stage.pseudo.mask=cam",
+        "stage.pseudo.background=1",
+        "name=other",
+        f"inherit={RUN}",
+    ]
+    run_stages(compose_config(overrides))
     reader = SceneReader(SceneIndex.read(finished / "scenes/synthetic_rgb_full"))
     names = reader.index.palette.names
     expected = np.zeros((len(names), len(names)), dtype=np.int64)
@@ -201,13 +206,13 @@ def test_the_stage_pseudo_ignores_what_the_background_wins(
 
 def test_the_walk_may_be_left_out_or_must_be_there(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished)
-    overrides = [*tiny("ablation"), "stage.tiles=1", "name=plain", f"inherit={RUN}"]
-    run_stages(compose_config(overrides), [*overrides, "stage.random_walk=false"])
+    overrides = [*tiny("ablation"), "stage.ablation.tiles=1", "name=plain", f"inherit={RUN}"]
+    run_stages(compose_config(overrides))
     assert len(read_rows(Path("runs/plain/ablation"))) == 30  # it lies in the run that this one inherits from
     shutil.move(RUN / "affinity", "hidden")
     with pytest.raises(UserError, match="stage=ablation needs the result of stage=affinity"):
-        run_stages(compose_config(asked := [*overrides, "stage.random_walk=true", "force=true"]), asked)
-    run_stages(compose_config(overrides), overrides)
+        run_stages(compose_config([*overrides, "stage.ablation.random_walk=true", "force=true"]))
+    run_stages(compose_config(overrides))
     assert len(read_rows(Path("runs/plain/ablation"))) == 15
     shutil.move("hidden", RUN / "affinity")
 
@@ -215,9 +220,9 @@ def test_the_walk_may_be_left_out_or_must_be_there(finished: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("stage.tiles=0", "there are none with stage.tiles=0"),
-        ("stage.backgrounds=[0]", "are powers: give numbers above 0"),
-        ("stage.weights=[300]", "weights lie in 0..255"),
+        ("stage.ablation.tiles=0", "there are none with stage.ablation.tiles=0"),
+        ("stage.ablation.backgrounds=[0]", "are powers: give numbers above 0"),
+        ("stage.ablation.weights=[300]", "weights lie in 0..255"),
     ],
 )
 def test_wrong_settings_are_one_line(
@@ -225,4 +230,4 @@ def test_wrong_settings_are_one_line(
 ) -> None:
     monkeypatch.chdir(finished)
     with pytest.raises(UserError, match=message):
-        run_stages(compose_config([*tiny("ablation"), override]), [*tiny("ablation"), override])
+        run_stages(compose_config([*tiny("ablation"), override]))

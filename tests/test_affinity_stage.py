@@ -28,7 +28,7 @@ Run = Callable[..., DictConfig]
 
 
 def run(*overrides: str) -> None:
-    run_stages(compose_config(overrides), list(overrides))
+    run_stages(compose_config(overrides))
 
 
 @pytest.fixture(scope="module")
@@ -46,14 +46,14 @@ def test_pseudo_masks_of_walked_cams_need_the_walk() -> None:
     with pytest.raises(
         UserError, match=r"stage=affinity, which is not in .*run python -m ome\.run stage=affinity"
     ):
-        run(*tiny("pseudo"), "stage.cams=affinity")
+        run(*tiny("pseudo"), "stage.pseudo.cams=affinity")
 
 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("stage.radius=1", r"stage\.radius=1 leaves no pair"),
-        ("stage.alphas=[0,4]", r"stage\.alphas=\[0, 4\]: give"),
+        ("stage.affinity.radius=1", r"stage\.affinity\.radius=1 leaves no pair"),
+        ("stage.affinity.alphas=[0,4]", r"stage\.affinity\.alphas=\[0, 4\]: give"),
     ],
 )
 @pytest.mark.usefixtures("classified")
@@ -101,7 +101,7 @@ def test_an_interrupted_walk_goes_on_and_is_read(classified: Path, monkeypatch: 
     assert moved > len(tagged.tiles) / 2
     assert [row.name for row in read_rows(done)] == ["CAM + random walk"]
 
-    run(*tiny("pseudo"), "stage.cams=affinity")
+    run(*tiny("pseudo"), "stage.pseudo.cams=affinity")
     manifest = Manifest.read(classified / RUN / "pseudo")
     assert manifest is not None
     assert set(manifest.inputs) == {"prepare", "labels", "affinity"}
@@ -145,7 +145,7 @@ def test_two_processes_leave_what_one_leaves(classified: Path) -> None:
     np.testing.assert_array_equal(rows.sum(axis=1), expected.sum(axis=1))
     assert np.abs(rows - expected).sum() <= 0.002 * expected.sum()
     # Counts of the same maps are those of one process to the last pixel, and so is what is written of them.
-    run(*tiny("ablation"), "stage.tiles=7", "name=again", "inherit=runs/two", "force=true")
+    run(*tiny("ablation"), "stage.ablation.tiles=7", "name=again", "inherit=runs/two", "force=true")
     made = {path.name: path.read_bytes() for path in (two / "ablation").iterdir()}
     assert len(made) == 14
     for name in made.keys() - {"manifest.json", "files.csv"}:
@@ -173,7 +173,7 @@ def test_all_runs_the_walk_where_it_is_wanted(overrides: list[str], last: str, *
 
 
 def test_unknown_cams_are_refused_before_anything_runs(run_here: Run) -> None:
-    with pytest.raises(UserError, match=r"stage\.cams=walked of stage=pseudo: choose one of cam, affinity"):
+    with pytest.raises(UserError, match=r"stage\.pseudo\.cams=walked: choose one of cam, affinity"):
         run_here(*tiny(), "stage.pseudo.cams=walked")
     assert not Path("scenes").exists()
 

@@ -19,7 +19,15 @@ main()
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["stage=cam", "stage.lrr=1"], "error: there is no config key stage.lrr: did you mean lr?"),
+        (["stage=cam", "stage.lrr=1"], "error: unknown setting stage.lrr: did you mean stage.cam.lr?"),
+        (["stage=cam", "stage.lr=1"], "error: unknown setting stage.lr: type stage.cam.lr"),
+        (["stage=all", "epochs=3"], "unknown setting epochs: type stage.cam.epochs or stage.affinity.epochs"),
+        (["stage=predict", "scene=x.tif"], "unknown setting scene: type stage.predict.scene"),
+        (
+            ["stage=all", "stage.seg.epoch=1"],
+            "unknown setting stage.seg.epoch: did you mean stage.cam.epochs",
+        ),
+        (["foo=1"], "unknown setting foo: known are "),
         (["dataset=atlantis"], "Could not find 'dataset/atlantis' Available options in 'dataset'"),
         (["stage=prepare", "dataset=potsdam", "dataset.raw=nowhere"], "error: there is no folder nowhere"),
         (["stage=cam"], "run python -m ome.run stage=prepare dataset=synthetic first, or stage=all"),

@@ -36,15 +36,15 @@ def test_settings_become_one_level() -> None:
 
 
 def test_few_telling_keys_tell_settings_apart() -> None:
-    seam = {"classifier.name": "seam", "classifier.pcm": "True", "cam.lr": "0.1"}
-    plain = {"classifier.name": "cam", "classifier.pcm": "False", "cam.lr": "0.1"}
-    binary = {"classifier.name": "one_vs_all", "classifier.pcm": "True", "cam.lr": "0.1"}
+    seam = {"classifier.name": "seam", "classifier.pcm": "True", "stage.cam.lr": "0.1"}
+    plain = {"classifier.name": "cam", "classifier.pcm": "False", "stage.cam.lr": "0.1"}
+    binary = {"classifier.name": "one_vs_all", "classifier.pcm": "True", "stage.cam.lr": "0.1"}
     assert distinguishing_keys([seam, seam]) == []
     assert distinguishing_keys([seam, plain, binary, seam]) == ["classifier.name"]
-    slow = seam | {"cam.lr": "0.01"}
-    assert distinguishing_keys([seam, plain, binary, slow]) == ["classifier.name", "cam.lr"]
+    slow = seam | {"stage.cam.lr": "0.01"}
+    assert distinguishing_keys([seam, plain, binary, slow]) == ["classifier.name", "stage.cam.lr"]
     lacking = {"classifier.name": "seam", "classifier.pcm": "True"}
-    assert distinguishing_keys([seam, lacking]) == ["cam.lr"]
+    assert distinguishing_keys([seam, lacking]) == ["stage.cam.lr"]
 
 
 def test_a_row_is_named_by_what_it_alone_has() -> None:
@@ -68,15 +68,21 @@ def test_a_row_is_named_by_what_it_alone_has() -> None:
 def test_rows_can_be_named_by_what_was_varied() -> None:
     """The weight belongs to the classifier, and the random rate tells all rows apart by itself."""
     found = [
-        {"classifier.name": name, "classifier.er": er, "cam.lr": lr}
+        {"classifier.name": name, "classifier.er": er, "stage.cam.lr": lr}
         for name, er, lr in (("seam", "1", ".11"), ("cam", "0", ".12"), ("cam", "0", ".13"))
     ]
     names = ["classifier.name=seam", "classifier.name=cam", "classifier.name=cam"]
-    rates = ["cam.lr=.11", "cam.lr=.12", "cam.lr=.13"]
+    rates = ["stage.cam.lr=.11", "stage.cam.lr=.12", "stage.cam.lr=.13"]
     assert labels(found) == rates
-    assert labels(found, ["classifier", "cam.lr"]) == [f"{a}, {b}" for a, b in zip(names, rates, strict=True)]
+    assert labels(found, ["classifier", "stage.cam.lr"]) == [
+        f"{a}, {b}" for a, b in zip(names, rates, strict=True)
+    ]
     # What is not named still keeps different runs apart.
-    assert labels(found, ["classifier"]) == [names[0], f"{names[1]}, cam.lr=.12", f"{names[2]}, cam.lr=.13"]
+    assert labels(found, ["classifier"]) == [
+        names[0],
+        f"{names[1]}, stage.cam.lr=.12",
+        f"{names[2]}, stage.cam.lr=.13",
+    ]
     assert labels(found, ["nothing"]) == rates
 
 
@@ -94,31 +100,31 @@ def test_repetitions_become_one_row(tmp_path: Path, run_here: Callable[..., obje
     _run(tmp_path / "runs/b", 1, 60, lr=0.1)
     _run(tmp_path / "runs/c", 0, 90, lr=0.5)
     (tmp_path / "runs/unfinished/cam").mkdir(parents=True)
-    run_here("stage=compare", "stage.runs=runs/*", "name=all")
+    run_here("stage=compare", "stage.compare.runs=runs/*", "name=all")
     rows = {row["settings"]: row for row in read_csv(tmp_path / "runs/all/compare/comparison.csv")}
-    assert set(rows) == {"cam.lr=0.1", "cam.lr=0.5"}
-    repeated = rows["cam.lr=0.1"]
+    assert set(rows) == {"stage.cam.lr=0.1", "stage.cam.lr=0.5"}
+    repeated = rows["stage.cam.lr=0.1"]
     # IoU of grass is right / 100, of road 100 / (200 - right).
     mious = [(0.8 + 100 / 120) / 2, (0.6 + 100 / 140) / 2]
     mean, deviation = 100 * statistics.mean(mious), 100 * statistics.stdev(mious)
     assert (repeated["runs"], repeated["mIoU"]) == ("2", f"{mean:.2f} ± {deviation:.2f}")
     assert repeated["grass"] == f"70.00 ± {100 * statistics.stdev([0.8, 0.6]):.2f}"
-    assert (rows["cam.lr=0.5"]["runs"], rows["cam.lr=0.5"]["grass"]) == ("1", "90.00")
+    assert (rows["stage.cam.lr=0.5"]["runs"], rows["stage.cam.lr=0.5"]["grass"]) == ("1", "90.00")
     assert (tmp_path / "runs/all/compare/comparison.png").stat().st_size > 1000
 
 
 def test_a_new_score_makes_the_comparison_stale(tmp_path: Path, run_here: Callable[..., object]) -> None:
     _run(tmp_path / "runs/a", 0, 80)
-    run_here("stage=compare", "stage.runs=[runs/a*]", "name=all")
+    run_here("stage=compare", "stage.compare.runs=[runs/a*]", "name=all")
     _run(tmp_path / "runs/a2", 1, 60)
-    run_here("stage=compare", "stage.runs=[runs/a*]", "name=all")
+    run_here("stage=compare", "stage.compare.runs=[runs/a*]", "name=all")
     (row,) = read_csv(tmp_path / "runs/all/compare/comparison.csv")
     assert row["runs"] == "2"
 
 
 def test_mistakes_are_named(tmp_path: Path, run_here: Callable[..., object]) -> None:
-    with pytest.raises(UserError, match=r"stage\.runs is not set"):
+    with pytest.raises(UserError, match=r"stage\.compare\.runs is not set"):
         run_here("stage=compare")
     _run(tmp_path / "runs/a", 0, 80)
     with pytest.raises(UserError, match="no finished run matches nowhere/"):
-        run_here("stage=compare", f"stage.runs=[{tmp_path}/runs/*,nowhere/*]")
+        run_here("stage=compare", f"stage.compare.runs=[{tmp_path}/runs/*,nowhere/*]")

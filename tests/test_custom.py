@@ -83,8 +83,10 @@ def test_photographs_of_different_sizes_with_tags_alone_reach_the_report(
     assert "no scores: there are no reference masks" in (RUN / "report/report.html").read_text()
     run_here(*custom("all"))
     assert capsys.readouterr().out.count("up to date") == 7
-    with pytest.raises(UserError, match=r"nothing to train the upper bound on; use stage.targets=\[weak\]"):
-        run_here(*custom("seg", "stage.targets=[full]"))
+    with pytest.raises(
+        UserError, match=r"nothing to train the upper bound on; use stage.seg.targets=\[weak\]"
+    ):
+        run_here(*custom("seg", "stage.seg.targets=[full]"))
     check_suggestions(run_here, capsys)
     # Other tags do not touch the images.
     table = tmp_path / "tags.csv"

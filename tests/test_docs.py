@@ -105,7 +105,7 @@ def test_every_setting_is_listed_with_its_default() -> None:
         config = compose("config", overrides=["stage=cam", "dataset=potsdam"])
     listed = dict(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", page, flags=re.MULTILINE))
     for key in (
-        "stage.checkpoint",
+        "stage.cam.checkpoint",
         "crf.bilateral_sxy",
         "segmenter.recipe.ohem",
         "prediction.stride",

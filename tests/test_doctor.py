@@ -61,7 +61,7 @@ def test_images_of_ones_own_need_no_masks(tmp_path: Path, capsys: pytest.Capture
     ("override", "message"),
     [
         ("dataset=atlantis", "Could not find 'dataset/atlantis'"),
-        ("dataset.rraw=x", "there is no config key dataset.rraw: did you mean raw?"),
+        ("dataset.rraw=x", "unknown setting dataset.rraw: did you mean dataset.raw?"),
         ("dataset=potsdam", "dataset.raw is not set"),
     ],
 )

@@ -16,7 +16,6 @@ from ome.files import read_csv
 from ome.networks.backbones import build_backbone
 from ome.networks.segmenters import build_segmenter
 from ome.pipeline.manifest import Manifest
-from ome.pipeline.registry import STAGES
 from ome.scoring.rows import read_rows
 from ome.training.checkpoints import load_network
 from tests.conftest import compose_config, tiny
@@ -109,7 +108,7 @@ def test_the_papers_settings(dataset: str, size: int, stride: int, classes: int)
     assert (composed.segmenter.name, composed.segmenter.encoder) == ("pspnet", "resnet50")
     assert composed.dataset.tile == {"size": size, "stride": stride, "cover": True}
     assert len(composed.dataset.classes) == classes
-    cam = settings_of(composed, "cam", STAGES, overrides).stage
+    cam = settings_of(composed, "cam").stage
     assert (cam.epochs, cam.batch, cam.lr, cam.power, cam.weight_decay) == (20, 16, 0.01, 0.9, 5e-4)
     # SEAM: the long side becomes 128 to 384 pixels, of which 256 are cut.
     assert [round(factor * size) for factor in cam.scale] == [128, 384]
@@ -122,8 +121,8 @@ def test_the_papers_settings(dataset: str, size: int, stride: int, classes: int)
     assert (recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay) == ("sgd", 0.005, 0.9, 5e-4)
     assert (recipe.power, recipe.minimum_lr, recipe.steps, recipe.batch) == (0.9, 1e-4, 20000, 16)
     assert (recipe.weighting, composed.segmenter.auxiliary_weight) == ("threshold", 0.4)
-    assert settings_of(composed, "pseudo", STAGES).stage.response_scales == [0.5, 0.75, 1, 1.25, 1.5, 1.75]
-    assert settings_of(composed, "refine", STAGES).stage.response_scales == [0.15, 0.2, 0.25, 4, 5, 6]
+    assert settings_of(composed, "pseudo").stage.response_scales == [0.5, 0.75, 1, 1.25, 1.5, 1.75]
+    assert settings_of(composed, "refine").stage.response_scales == [0.15, 0.2, 0.25, 4, 5, 6]
 
 
 def test_urns_recipe_does_not_depend_on_what_a_dataset_or_recipe_says() -> None:
@@ -135,7 +134,10 @@ def test_urns_recipe_does_not_depend_on_what_a_dataset_or_recipe_says() -> None:
 
 def test_the_paper_needs_pretrained_weights() -> None:
     backbone = compose_config(["experiment=ome_potsdam"]).backbone
-    with torch.device("meta"), pytest.raises(UserError, match=r"no weights file resnet38d.*backbone\.weights=/"):
+    with (
+        torch.device("meta"),
+        pytest.raises(UserError, match=r"no weights file resnet38d.*backbone\.weights=/"),
+    ):
         build_backbone(backbone.name, backbone.weights)
 
 
@@ -191,7 +193,7 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     overrides = [*tiny(), "stage.cam.epochs=1", "stage.until=pseudo"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run_stages(compose_config(overrides), overrides)
+        run_stages(compose_config(overrides))
     return folder
 
 
@@ -230,7 +232,7 @@ def test_recipes_train_and_predict(
         "inherit=runs/synthetic_resnet18",
         "segmenter.recipe.steps=2",
         "segmenter.recipe.batch=2",
-        "stage.targets=[weak]",
+        "stage.seg.targets=[weak]",
     )
     (row,) = read_rows(run / "seg")
     assert row.name == "weak segmentation"
@@ -246,8 +248,8 @@ def test_cams_of_a_published_classifier_need_no_training(
         *tiny("cam"),
         "name=published",
         f"inherit={trained}",
-        f"stage.checkpoint={trained / 'cam/network.pt'}",
-        "stage.lr=nan",
+        f"stage.cam.checkpoint={trained / 'cam/network.pt'}",
+        "stage.cam.lr=nan",
     )
     cams = sorted(path.relative_to(trained) for path in trained.glob("cam/cams/**/*.npz"))
     assert len(cams) == 32

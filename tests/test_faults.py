@@ -239,7 +239,7 @@ def test_broken_images_are_named_and_left_out_when_asked(run_here: Run, tmp_path
     custom = ["dataset=custom", "dataset.raw=images", "dataset.tags=tags.csv", "dataset.tile.size=32"]
     with pytest.raises(UserError, match=r"field_07\.png is damaged or no image"):
         run_here("stage=prepare", *custom)
-    made = run_here("stage=prepare", *custom, "stage.broken=skip")
+    made = run_here("stage=prepare", *custom, "stage.prepare.broken=skip")
     index = SceneIndex.read(Path(made.scenes))
     assert index.broken == ("field_07",)
     assert len(index.scenes) == 11

@@ -187,10 +187,10 @@ def test_a_second_run_finds_nothing_to_do(finished: Path) -> None:
 def test_any_scene_can_be_mapped(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With the latest segmenter, also of a run from before there were cards; the test scene as `seg` does."""
     monkeypatch.chdir(finished)
-    scene = "stage.scene=scenes/synthetic_rgb_full/images/2_13.tif"
+    scene = "stage.predict.scene=scenes/synthetic_rgb_full/images/2_13.tif"
     for network, folder in (("null", "refine/round_1"), ("weak", "seg/weak")):
-        overrides = [*tiny("predict"), scene, f"stage.network={network}"]
-        run_stages(compose_config(overrides), overrides)
+        overrides = [*tiny("predict"), scene, f"stage.predict.network={network}"]
+        run_stages(compose_config(overrides))
         expected = read_class_map(RUN / folder / "predictions/2_13.tif")
         np.testing.assert_array_equal(read_class_map(RUN / "predict/2_13/2_13.tif"), expected)
         card = SegmenterCard.read(RUN / folder)
@@ -210,7 +210,7 @@ def test_the_report_tells_what_classes_cover_on_the_ground(
     monkeypatch.chdir(finished)
     shutil.copytree(RUN, "mapped")
     overrides = [*tiny("report"), "run_dir=mapped"]
-    run_stages(compose_config(overrides), overrides)
+    run_stages(compose_config(overrides))
     page = Path("mapped/report/report.html").read_text()
     tables = [
         re.findall(r"<t[hd][^>]*>([^<]*(?:<wbr>[^<]*)*)</t[hd]>", part)
@@ -243,8 +243,8 @@ def test_a_run_can_be_reproduced_to_the_byte(
     for folder in ("logs", "labels", "cam", "pseudo"):
         shutil.copytree(RUN / folder, run / folder)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    overrides = ["stage=reproduce", f"stage.run={run}", "logger=none"]
-    run_stages(compose_config(overrides), overrides)
+    overrides = ["stage=reproduce", f"stage.reproduce.run={run}", "logger=none"]
+    run_stages(compose_config(overrides))
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     made = Path("runs/reproduced/reproduce")
     lines = {line["stage"]: line for line in read_csv(made / "reproduction.csv")}
@@ -399,10 +399,13 @@ def test_a_side_stage_that_was_killed_leaves_what_two_processes_leave(finished: 
     for folder in ("logs", "labels"):
         shutil.copytree(finished / RUN / folder, finished / "tags" / folder)
     own = {
-        "predict": ["stage.scene=scenes/synthetic_rgb_full/images/2_13.tif", "stage.confidence=true"],
-        "compare": [f"stage.runs={RUN}"],
-        "reproduce": ["stage.run=tags"],
-        "ablation": ["stage.tiles=3"],
+        "predict": [
+            "stage.predict.scene=scenes/synthetic_rgb_full/images/2_13.tif",
+            "stage.predict.confidence=true",
+        ],
+        "compare": [f"stage.compare.runs={RUN}"],
+        "reproduce": ["stage.reproduce.run=tags"],
+        "ablation": ["stage.ablation.tiles=3"],
     }
     for stage in dict.fromkeys(stage for stage, _ in SIDE_KILLS):
         typed = [*tiny(stage), f"inherit=[{RUN}]", *own.get(stage, [])]

@@ -55,7 +55,7 @@ def test_a_map_is_what_the_network_says(run_here: Run, tmp_path: Path) -> None:
     pixels = random_scene(64, 64)
     run = make_run(tmp_path / "run")
     scene = write(tmp_path / "city.tif", pixels)
-    run_here(*BASE, "stage.scene=city.tif", "stage.polygons=true")
+    run_here(*BASE, "stage.predict.scene=city.tif", "stage.predict.polygons=true")
     np.testing.assert_array_equal(classes_of(run / "predict/city/city.tif"), one_window(run, pixels))
     manifest = Manifest.read(run / "predict/city")
     assert manifest is not None
@@ -85,19 +85,19 @@ def test_scenes_have_their_own_maps_and_are_mapped_once(run_here: Run, tmp_path:
     make_run(tmp_path / "run")
     for name in ("north", "south"):
         write(tmp_path / f"{name}.tif", random_scene(64, 64))
-        run_here(*BASE, f"stage.scene={name}.tif")
+        run_here(*BASE, f"stage.predict.scene={name}.tif")
     (tmp_path / "other").mkdir()
     write(tmp_path / "other/north.tif", random_scene(30, 30))
     maps = [tmp_path / f"run/predict/{name}/{name}.tif" for name in ("north", "south")]
     times = [path.stat().st_mtime_ns for path in maps]
-    run_here(*BASE, "stage.scene=north.tif")
+    run_here(*BASE, "stage.predict.scene=north.tif")
     with pytest.raises(UserError, match=r"holds the map of another scene, .*north\.tif: rename one of them"):
-        run_here(*BASE, "stage.scene=other/north.tif")
+        run_here(*BASE, "stage.predict.scene=other/north.tif")
     assert [path.stat().st_mtime_ns for path in maps] == times
     make_run(tmp_path / "run", seed=1)
-    run_here(*BASE, "stage.scene=north.tif")
+    run_here(*BASE, "stage.predict.scene=north.tif")
     assert maps[0].stat().st_mtime_ns > times[0], "another network, another map"
-    run_here(*BASE, "stage.scene=other/north.tif", "force=true")
+    run_here(*BASE, "stage.predict.scene=other/north.tif", "force=true")
     assert classes_of(maps[0]).shape == (30, 30)
     assert maps[1].stat().st_mtime_ns == times[1]
 
@@ -106,10 +106,22 @@ def test_the_crf_moves_borders_only(run_here: Run, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     write(tmp_path / "city.tif", random_scene(80, 80))
     plain = ome.predict(tmp_path / "city.tif", run, flip=False, device="cpu", precision=FP32).classes
-    run_here(*BASE, "stage.scene=city.tif", "stage.crf=true", "stage.threads=1", "crf.iterations=0")
+    run_here(
+        *BASE,
+        "stage.predict.scene=city.tif",
+        "stage.predict.crf=true",
+        "stage.predict.threads=1",
+        "crf.iterations=0",
+    )
     same = classes_of(run / "predict/city/city.tif")
     assert (same == plain).mean() > 0.999, "a CRF of no iterations is the softmax again"
-    run_here(*BASE, "stage.scene=city.tif", "stage.crf=true", "stage.threads=1", "crf.gaussian_sxy=5")
+    run_here(
+        *BASE,
+        "stage.predict.scene=city.tif",
+        "stage.predict.crf=true",
+        "stage.predict.threads=1",
+        "crf.gaussian_sxy=5",
+    )
     smooth = classes_of(run / "predict/city/city.tif")
     changes = [(np.diff(classes.astype(int)) != 0).sum() for classes in (plain, smooth)]
     assert changes[1] < changes[0]
@@ -133,21 +145,27 @@ def test_the_latest_network_is_taken(tmp_path: Path) -> None:
     assert network_folder(run / "refine", "round_2").name == "round_2"
     with pytest.raises(UserError, match="no segmenter round_3: there are round_2, round_10"):
         network_folder(run / "refine", "round_3")
-    with pytest.raises(UserError, match=r"stage\.network=best: choose weak, full, round_1"):
+    with pytest.raises(UserError, match=r"stage\.predict\.network=best: choose weak, full, round_1"):
         stage_of_network("best", [run])
 
 
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([], "stage.scene is not set: type stage.scene=/path/to/scene.tif"),
-        (["stage.scene=nowhere.tif"], "stage.scene=nowhere.tif does not exist"),
-        (["stage.scene=empty"], "empty holds no GeoTIFF"),
-        (["stage.scene=city.tif", "stage.network=round_1"], "needs the result of stage=refine"),
-        (["stage.scene=city.tif", "dataset.channels=[1]"], "the network was trained on 3 bands"),
-        (["stage.scene=city.tif", "dataset.channels=[1,2,5]"], "city.tif has 3 bands, and the network takes"),
-        (["stage.scene=city.tif", "prediction.stride=0"], "prediction.stride=0: give a part"),
-        (["stage.scene=city.tif", "stage.simplify=-1"], "stage.simplify=-1"),
+        ([], "stage.predict.scene is not set: type stage.predict.scene=/path/to/scene.tif"),
+        (["stage.predict.scene=nowhere.tif"], "stage.predict.scene=nowhere.tif does not exist"),
+        (["stage.predict.scene=empty"], "empty holds no GeoTIFF"),
+        (
+            ["stage.predict.scene=city.tif", "stage.predict.network=round_1"],
+            "needs the result of stage=refine",
+        ),
+        (["stage.predict.scene=city.tif", "dataset.channels=[1]"], "the network was trained on 3 bands"),
+        (
+            ["stage.predict.scene=city.tif", "dataset.channels=[1,2,5]"],
+            "city.tif has 3 bands, and the network takes",
+        ),
+        (["stage.predict.scene=city.tif", "prediction.stride=0"], "prediction.stride=0: give a part"),
+        (["stage.predict.scene=city.tif", "stage.predict.simplify=-1"], "stage.predict.simplify=-1"),
     ],
 )
 def test_mistakes_are_one_line(run_here: Run, tmp_path: Path, overrides: list[str], message: str) -> None:
@@ -168,8 +186,10 @@ def test_what_is_not_installed_is_named(
     real = importlib.util.find_spec
     gone = ("pyogrio", "onnxruntime")
     monkeypatch.setattr("ome.extras.find_spec", lambda name: None if name in gone else real(name))
-    with pytest.raises(UserError, match=r'stage\.polygons=true needs pyogrio: pip install "ome\[vector\]"'):
-        run_here(*BASE, "stage.scene=city.tif", "stage.polygons=true")
+    with pytest.raises(
+        UserError, match=r'stage\.predict\.polygons=true needs pyogrio: pip install "ome\[vector\]"'
+    ):
+        run_here(*BASE, "stage.predict.scene=city.tif", "stage.predict.polygons=true")
     with pytest.raises(UserError, match=r'stage=export needs onnxruntime: pip install "ome\[export\]"'):
         run_here("stage=export", *BASE[1:])
 

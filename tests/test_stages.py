@@ -146,20 +146,18 @@ def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stage", list(STAGES))
 def test_every_stage_has_the_same_settings_alone_and_in_all(stage: str) -> None:
-    alone = settings_of(compose_config([f"stage={stage}", *TINY]), stage, STAGES)
-    together = settings_of(compose_config(["stage=all", *TINY]), stage, STAGES)
+    alone = settings_of(compose_config([f"stage={stage}", *TINY]), stage)
+    together = settings_of(compose_config(["stage=all", *TINY]), stage)
     assert alone.stage == together.stage
 
 
 def test_the_command_line_wins_over_what_an_experiment_says_of_a_stage() -> None:
-    overrides = ["stage=cam", "experiment=deepglobe_small", "dataset.raw=raw", "stage.lr=0.5"]
-    made = settings_of(compose_config(overrides), "cam", STAGES, overrides)
+    overrides = ["stage=cam", "experiment=deepglobe_small", "dataset.raw=raw", "stage.cam.lr=0.5"]
+    made = settings_of(compose_config(overrides), "cam")
     assert made.stage.lr == 0.5
     assert made.stage.dihedral is True  # the experiment's
     assert made.stage.momentum == 0.9  # the stage's own
-    wins = settings_of(
-        compose_config([*overrides, "stage.dihedral=false"]), "cam", STAGES, ["stage.dihedral=false"]
-    )
+    wins = settings_of(compose_config([*overrides, "stage.cam.dihedral=false"]), "cam")
     assert wins.stage.dihedral is False
 
 

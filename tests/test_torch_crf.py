@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from ome.config.objects import crf_of, crf_threads
+from ome.config.selected import settings_of
 from ome.crf import lattice as numba_lattice
 from ome.crf.densecrf import CrfParameters, DenseCrf, blockwise_order, kernel_features
 from ome.crf.torch_crf import TorchCrf
@@ -176,8 +177,9 @@ def test_the_configuration_chooses_it_and_its_device() -> None:
 
 def test_a_gpu_has_one_tile_at_a_time() -> None:
     for backend, trainer, threads in [("torch", "gpu", 1), ("torch", "cpu", 3), ("lattice", "gpu", 3)]:
-        chosen = [f"crf.backend={backend}", f"trainer={trainer}", "stage.threads=3"]
-        assert crf_threads(compose_config(["stage=pseudo", *chosen])) == threads
+        chosen = [f"crf.backend={backend}", f"trainer={trainer}", "stage.pseudo.threads=3"]
+        config = settings_of(compose_config(chosen), "pseudo")
+        assert crf_threads(config) == threads
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="torch finds a GPU")

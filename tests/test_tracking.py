@@ -28,7 +28,7 @@ RUN = Path("runs/synthetic_resnet18")
 
 def run(*overrides: str) -> DictConfig:
     config = compose_config(overrides)
-    run_stages(config, list(overrides))
+    run_stages(config)
     return config
 
 

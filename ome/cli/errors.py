@@ -2,12 +2,14 @@
 
 import difflib
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
+from omegaconf import Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
 from ome.progress import console
+from ome.scoring.spread import flatten
 
 
 def fail(line: str, status: int = 1) -> NoReturn:
@@ -25,15 +27,38 @@ def fail(line: str, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
+def _unknown_key(key: str, parent: Node) -> str:
+    """Names the addresses that a mistyped or shortened key may stand for, else the keys beside it."""
+    root: Any = parent._get_root()  # noqa: SLF001 - the one way from a node to its configuration
+    siblings = [str(name) for name in parent]  # type: ignore[attr-defined]  # a container
+    above, _, last = key.rpartition(".")
+    if addresses := _addresses(root, above, last):
+        return f"unknown setting {key}: type {' or '.join(addresses)}"
+    if near := difflib.get_close_matches(last, siblings, n=1):
+        return f"unknown setting {key}: did you mean {f'{above}.{near[0]}'.removeprefix('.')}?"
+    names = {address.rpartition(".")[2] for address in _addresses(root, above)}
+    if near := difflib.get_close_matches(last, sorted(names), n=1):
+        return f"unknown setting {key}: did you mean {' or '.join(_addresses(root, above, near[0]))}?"
+    return f"unknown setting {key}: known are {', '.join(siblings)}"
+
+
+def _addresses(root: object, above: str, last: str = "") -> list[str]:
+    """The addresses such as `stage.cam.lr` that end in a name; the selected stage's, if it has some."""
+    plain: Any = OmegaConf.to_container(root, resolve=False)
+    found = [
+        key
+        for key in flatten(plain)
+        if not key.startswith("hydra.") and key.endswith(f".{last}" if last else "")
+    ]
+    own = [key for key in found if last and key.startswith(f"stage.{plain['stage']['name']}.")]
+    return own or [key for key in found if key.startswith("stage.") or above != "stage"] or found
+
+
 def explain(error: Exception) -> str:
     """Puts what Hydra and OmegaConf say about a wrong override into one line."""
     cause = error.__cause__
     if isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
-        known = [str(key) for key in cause.parent_node]
-        near = difflib.get_close_matches(str(cause.key), known, n=1)
-        wrong = cause.full_key or cause.key
-        hint = f"did you mean {near[0]}?" if near else f"known are: {', '.join(known)}"
-        return f"there is no config key {wrong}: {hint}"
+        return _unknown_key(str(cause.full_key or cause.key), cause.parent_node)
     line = " ".join(str(error).split()).partition(" Config search path:")[0]
     if "'hydra/sweeper" in line or "'hydra/launcher" in line:
         line += '; optuna, joblib and submitit come with pip install "ome[sweep]"'

@@ -1,6 +1,5 @@
 """Starts the stages in as many processes as the trainer says, or joins those that a launcher started."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
@@ -16,13 +15,12 @@ class _Stages:
     """What every process does."""
 
     config: DictConfig
-    overrides: list[str]
 
     def __call__(self) -> float | None:
-        return run_stages(self.config, self.overrides)
+        return run_stages(self.config)
 
 
-def launch(config: DictConfig, overrides: Sequence[str] = ()) -> float | None:
+def launch(config: DictConfig) -> float | None:
     """Runs the selected stages, distributed or not.
 
     With `trainer.strategy=ddp` there is a process for each device. Where torchrun, srun or the like started
@@ -30,7 +28,6 @@ def launch(config: DictConfig, overrides: Sequence[str] = ()) -> float | None:
 
     Args:
         config: The composed configuration.
-        overrides: The command line's overrides, as typed.
 
     Returns:
         See `run_stages`.
@@ -39,7 +36,7 @@ def launch(config: DictConfig, overrides: Sequence[str] = ()) -> float | None:
         UserError: See `run_stages`; or the processes do not fit the trainer.
         Stopped: SIGTERM or SIGINT came.
     """
-    place, work = started_place(), _Stages(config, list(overrides))
+    place, work = started_place(), _Stages(config)
     started = place.world_size if place else 1
     with stopping_on_signals():
         if config.trainer.strategy == "auto" and started == 1:

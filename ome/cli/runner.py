@@ -1,6 +1,5 @@
 """The story from raw archives to the report: whatever is missing or stale, in order."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -14,12 +13,11 @@ from ome.scoring.rows import read_rows
 from ome.tracking.stages import stage_tracker
 
 
-def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> float | None:
+def run_stages(config: DictConfig) -> float | None:
     """Runs the selected stages.
 
     Args:
         config: The composed configuration.
-        overrides: The command line's overrides, as typed.
 
     Returns:
         The mIoU of the last stage in [0, 1], see `objective`; None where it has no scores.
@@ -30,12 +28,12 @@ def run_stages(config: DictConfig, overrides: Sequence[str] = ()) -> float | Non
     names = selected_stages(config)
     if names != ["compare"] and (Path(config.run_dir) / "multirun.yaml").exists():
         raise UserError(
-            f"{config.run_dir} is a sweep, and no run: type stage=compare stage.runs='{config.run_dir}/*' "
-            f"for the table of its runs, or run_dir={config.run_dir}/0_... for one of them"
+            f"{config.run_dir} is a sweep, not a run: type stage=compare stage.compare.runs="
+            f"'{config.run_dir}/*' for the table of its runs, or run_dir={config.run_dir}/0_... for one"
         )
     made: dict[str, Path] = {}
     for name in names:
-        own = settings_of(config, name, STAGES, overrides)
+        own = settings_of(config, name)
         execute(
             _stage(name),
             own,

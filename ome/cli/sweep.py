@@ -1,7 +1,6 @@
 """A sweep: many jobs that share what is the same, and one table at the end."""
 
 import glob
-import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -88,10 +87,9 @@ def _given(config: DictConfig) -> list[Override]:
 
 
 def _named(config: DictConfig) -> list[str]:
-    """The swept keys as manifests spell them, where a stage's settings lie under its name."""
+    """The swept keys as `stage=compare` spells them."""
     keys = [override.key_or_group for override in _given(config) if override.is_sweep_override()]
-    stage = "" if config.stage.name == "all" else f"{config.stage.name}."
-    return [re.sub("^stage[.]", stage, key).replace("/", ".") for key in keys if key != "seed"]
+    return [key.replace("/", ".") for key in keys if key != "seed"]
 
 
 def _overruled(overrides: Sequence[Override]) -> tuple[Override, Override] | None:

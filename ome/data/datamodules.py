@@ -82,7 +82,7 @@ class TileDataModule(LightningDataModule):
         if self._batch % world_size:
             raise UserError(
                 f"a batch of {self._batch} tiles cannot be shared by {world_size} processes: give a multiple "
-                f"of {world_size} (stage.batch, or segmenter.recipe.batch)"
+                f"of {world_size} (stage.cam.batch, or segmenter.recipe.batch)"
             )
         samples = self.steps_per_epoch * self._batch
         sampler = StreamSampler(

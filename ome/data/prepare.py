@@ -86,7 +86,8 @@ def _together(unreadable: Sequence[UnreadableError], total: int) -> UserError:
         return unreadable[0]
     listed = "; ".join(str(error) for error in unreadable[:5]) + ("; ..." if len(unreadable) > 5 else "")
     return UserError(
-        f"{len(unreadable)} of {total} scenes cannot be read: {listed}; stage.broken=skip leaves them out"
+        f"{len(unreadable)} of {total} scenes cannot be read: {listed}; "
+        "stage.prepare.broken=skip leaves them out"
     )
 
 

@@ -106,7 +106,7 @@ def stage_of_network(network: str | None, runs: Sequence[Path]) -> str:
         if re.fullmatch(r"round_\d+", network):
             return "refine"
         raise UserError(
-            f"stage.network={network}: choose weak, full, round_1 (of refine), or null for the latest"
+            f"stage.predict.network={network}: choose weak, full, round_1 (of refine), or null for the latest"
         )
     finished = ((stage, Manifest.read(run / stage)) for run in runs for stage in ("refine", "seg"))
     return next((stage for stage, manifest in finished if manifest is not None), "seg")

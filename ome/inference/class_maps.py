@@ -27,9 +27,9 @@ StacksOf = Callable[[Sequence[Tile]], Iterable[NDArray[np.float32]]]
 
 
 def cam_source(name: str) -> str:
-    """Checks `stage.cams` of stage=pseudo, the name of the stage whose CAMs become pseudo masks."""
+    """Checks `stage.pseudo.cams`, the name of the stage whose CAMs become pseudo masks."""
     if name not in CAM_STAGES:
-        raise UserError(f"stage.cams={name} of stage=pseudo: choose one of {', '.join(CAM_STAGES)}")
+        raise UserError(f"stage.pseudo.cams={name}: choose one of {', '.join(CAM_STAGES)}")
     return name
 
 

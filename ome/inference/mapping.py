@@ -58,9 +58,11 @@ class MapOptions:
         if not 0 < self.stride <= 1:
             raise UserError(f"prediction.stride={self.stride}: give a part of a tile's side, such as 0.5")
         if self.simplify < 0:
-            raise UserError(f"stage.simplify={self.simplify}: give pixels, such as 1.0; 0 keeps every corner")
+            raise UserError(
+                f"stage.predict.simplify={self.simplify}: give pixels, such as 1.0; 0 keeps every corner"
+            )
         if self.polygons:
-            require("vector", "stage.polygons=true")
+            require("vector", "stage.predict.polygons=true")
 
 
 class PredictedRows(NamedTuple):

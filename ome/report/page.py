@@ -25,7 +25,7 @@ MOST_PICTURE_BYTES: Final = 4_000_000
 """All pictures together; each may take an equal part, and is made smaller where it needs more."""
 
 MOST_EXHIBITS: Final = 24
-"""Tiles, and scenes, that `stage.tiles` may ask for."""
+"""Tiles, and scenes, that `stage.report.tiles` may ask for."""
 
 _TEMPLATES = "templates"
 

@@ -42,7 +42,8 @@ def run(work: Work) -> dict[str, Any]:
     if not tiles:
         raise UserError(
             "stage=ablation scores training tiles with a reference mask, and there are none with "
-            f"stage.tiles={work.settings.tiles}: prepare scenes with masks, or raise stage.tiles"
+            f"stage.ablation.tiles={work.settings.tiles}: prepare scenes with masks, or "
+            "raise stage.ablation.tiles"
         )
     _check(work.settings)
     rows: list[Row] = []
@@ -77,9 +78,9 @@ def _write_results(folder: Path, rows: Sequence[Row], best: Sequence[Sequence[st
 def _check(settings: DictConfig) -> None:
     powers = [*settings.response_scales, *settings.backgrounds]
     if not settings.response_scales or not min(powers) > 0:
-        raise UserError("stage.response_scales and stage.backgrounds are powers: give numbers above 0")
+        raise UserError("stage.ablation.response_scales and backgrounds are powers: give numbers above 0")
     if not all(0 <= weight <= 255 for weight in settings.weights):
-        raise UserError(f"stage.weights={list(settings.weights)}: weights lie in 0..255")
+        raise UserError(f"stage.ablation.weights={list(settings.weights)}: weights lie in 0..255")
 
 
 class Sums:

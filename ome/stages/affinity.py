@@ -68,9 +68,11 @@ def run(work: Work) -> dict[str, Any]:
 
 def _check(settings: DictConfig) -> None:
     if settings.radius < 2:
-        raise UserError(f"stage.radius={settings.radius} leaves no pair of cells: give at least 2")
+        raise UserError(f"stage.affinity.radius={settings.radius} leaves no pair of cells: give at least 2")
     if not settings.alphas or min(settings.alphas) <= 0:
-        raise UserError(f"stage.alphas={list(settings.alphas)}: give numbers above 0, such as [4,24]")
+        raise UserError(
+            f"stage.affinity.alphas={list(settings.alphas)}: give numbers above 0, such as [4,24]"
+        )
 
 
 def _build(config: DictConfig, in_channels: int) -> AffinityNetwork:

@@ -49,7 +49,9 @@ def run(work: Work) -> dict[str, Any]:
     folders = find_runs(work.config)
     results = list(_results(folders, inherited_runs(work.config)))
     if not results:
-        raise UserError(f"none of the {len(folders)} runs of stage.runs={work.settings.runs} has scores yet")
+        raise UserError(
+            f"none of the {len(folders)} runs of stage.compare.runs={work.settings.runs} has scores yet"
+        )
     groups = _grouped(results, _named(work.settings.settings, results))
     rows = [_cells(group, same) for group, same in groups.items()]
     header = [*HEADER, *results[0].row.scores.names]
@@ -69,17 +71,19 @@ def find_runs(config: DictConfig) -> list[Path]:
     """The folders of the runs to compare, in order of their names.
 
     Raises:
-        UserError: `stage.runs` is not set, or one of its patterns matches no folder with a finished stage.
+        UserError: `stage.compare.runs` is not set, or a pattern matches no folder with a finished stage.
     """
     given = listed(config.stage.runs)
     if not given:
-        raise UserError("stage.runs is not set: type stage.runs='runs/potsdam_*', or a list of run folders")
+        raise UserError(
+            "stage.compare.runs is not set: type stage.compare.runs='runs/potsdam_*', or a list of folders"
+        )
     found: set[Path] = set()
     for pattern in given:
         runs = {path for path in matching_folders(pattern) if any(path.glob(f"*/{MANIFEST}"))}
         if not runs:
             raise UserError(
-                f"stage.runs: no finished run matches {pattern}: give folders such as runs/potsdam_*"
+                f"stage.compare.runs: no finished run matches {pattern}: give folders such as runs/potsdam_*"
             )
         found |= runs
     return sorted(found)
@@ -116,7 +120,9 @@ def _settings(manifest: Manifest, by_fingerprint: Mapping[str, Manifest]) -> dic
     for fingerprint in manifest.inputs.values():
         if (before := by_fingerprint.get(fingerprint)) is not None:
             settings |= _settings(before, by_fingerprint)
-    own = {manifest.stage if key == "stage" else key: value for key, value in manifest.config.items()}
+    own = {
+        f"stage.{manifest.stage}" if key == "stage" else key: value for key, value in manifest.config.items()
+    }
     return settings | flatten({key: value for key, value in own.items() if key not in _SILENT})
 
 
@@ -126,7 +132,7 @@ def _named(settings: Any, results: Sequence[_Result]) -> list[str]:  # noqa: ANN
     known = {key for result in results for key in result.settings}
     for name in named:
         if not keys_under(name, known):
-            console.print(f"[yellow]stage.settings[/]: no result depends on {name}", highlight=False)
+            console.print(f"[yellow]stage.compare.settings[/]: no result depends on {name}", highlight=False)
     return named
 
 

@@ -56,11 +56,12 @@ def scene_path(config: DictConfig) -> Path:
     """
     if not config.stage.scene:
         raise UserError(
-            "stage.scene is not set: type stage.scene=/path/to/scene.tif, or a folder of GeoTIFFs"
+            "stage.predict.scene is not set: type stage.predict.scene=/path/to/scene.tif, or "
+            "a folder of GeoTIFFs"
         )
     path = Path(config.stage.scene)
     if not path.exists():
-        raise UserError(f"stage.scene={path} does not exist: check the path")
+        raise UserError(f"stage.predict.scene={path} does not exist: check the path")
     return path
 
 

@@ -27,7 +27,7 @@ def run(work: Work) -> dict[str, Any]:
     if town is not None:
         write_town(layout, raw, size=town.size, seed=town.seed)
     if work.settings.broken not in {"fail", "skip"}:
-        raise UserError(f"stage.broken={work.settings.broken} of stage=prepare: choose fail or skip")
+        raise UserError(f"stage.prepare.broken={work.settings.broken}: choose fail or skip")
     index = prepare_scenes(layout, raw, work.folder, skip_broken=work.settings.broken == "skip")
     if index.broken:
         console.print(

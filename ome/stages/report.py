@@ -48,7 +48,9 @@ def run(work: Work) -> dict[str, Any]:
     if not is_rank_zero():
         return {}
     if not 0 <= work.settings.tiles <= MOST_EXHIBITS:
-        raise UserError(f"stage.tiles={work.settings.tiles}: the report shows 0 to {MOST_EXHIBITS} tiles")
+        raise UserError(
+            f"stage.report.tiles={work.settings.tiles}: the report shows 0 to {MOST_EXHIBITS} tiles"
+        )
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     rows = _rows(work)

@@ -94,7 +94,9 @@ def compare_folders(stage: str, first: Path, second: Path) -> Outcome:
 def _source(config: DictConfig) -> Path:
     given = config.stage.run
     if not given or not Path(given).is_dir():
-        raise UserError(f"stage.run={given} is no folder of a run: type stage.run=runs/<name>")
+        raise UserError(
+            f"stage.reproduce.run={given} is no folder of a run: type stage.reproduce.run=runs/<name>"
+        )
     return Path(given)
 
 

@@ -21,7 +21,7 @@ def run(work: Work) -> dict[str, Any]:
     """Trains the chosen segmenters with the same settings, and scores each on the evaluation scenes."""
     targets = list(work.settings.targets)
     if not targets or set(targets) - set(SEGMENTER_TITLES):
-        raise UserError(f"stage.targets={targets}: choose weak, full, or both: [weak,full]")
+        raise UserError(f"stage.seg.targets={targets}: choose weak, full, or both: [weak,full]")
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     tiles = read_tag_table(work.inputs["labels"], index).select("train", tagged=True).tiles
@@ -35,7 +35,7 @@ def run(work: Work) -> dict[str, Any]:
         if not usable:
             line = "the training scenes have no reference masks: nothing to train the upper bound on"
             if targets == [target]:
-                raise UserError(f"{line}; use stage.targets=[weak]")
+                raise UserError(f"{line}; use stage.seg.targets=[weak]")
             console.print(f"[yellow]{line}[/]", highlight=False)
             continue
         train_segmenter(work, work.folder / target, reader, usable, masks[target], SEGMENTER_TITLES[target])
