@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ome.data.datasets import Batch
 from ome.ignore import IGNORE
 from ome.networks.affinity import AffinityNetwork, neighbour_offsets, pair_affinity, pair_indices
 from ome.networks.backbones import build_backbone
@@ -155,19 +156,19 @@ def learner() -> AffinityLearner:
     return made
 
 
-def two_halves() -> list[Tensor]:
+def two_halves() -> Batch:
     """Bright left halves of class 1, dark right halves of class 0, and an unlabelled row of cells."""
     image = torch.zeros(2, 3, 32, 48)
     image[..., :24] = 2.0
     image += 0.1 * torch.randn(image.shape, generator=torch.Generator().manual_seed(1))
     mask = (image[:, 0] > 1).long()
     mask[:, :8] = IGNORE
-    return [image, mask, torch.full(mask.shape, 255, dtype=torch.uint8)]
+    return {"image": image, "mask": mask, "weight": torch.full(mask.shape, 255, dtype=torch.uint8)}
 
 
 def test_training_step_is_the_loss_of_the_network_s_pairs() -> None:
     made, batch = learner(), two_halves()
-    features = made.network(batch[0]).detach()
+    features = made.network(batch["image"]).detach()
     pairs = torch.tensor(sorted(all_pairs(4, 6, 3))).T
     cells = features.flatten(2)
     affinity = torch.exp(-(cells[:, :, pairs[0]] - cells[:, :, pairs[1]]).abs().mean(dim=1))

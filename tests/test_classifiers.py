@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 from pytorch_lightning.plugins.precision import MixedPrecision
-from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader
 
 from ome.config.selected import scene_reader
 from ome.data.cams import cam_path, read_cams
+from ome.data.datasets import Batch
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
 from ome.files import read_csv
@@ -44,9 +45,10 @@ def classifier(*, pcm: bool = True, **weights: float) -> SeamClassifier:
     return made
 
 
-def batch() -> list[Tensor]:
+def batch() -> Batch:
     generator = torch.Generator().manual_seed(1)
-    return [torch.rand(2, 3, 32, 24, generator=generator), torch.tensor([[1.0, 0, 1], [0, 1, 1]])]
+    image = torch.rand(2, 3, 32, 24, generator=generator)
+    return {"image": image, "tags": torch.tensor([[1.0, 0, 1], [0, 1, 1]])}
 
 
 @pytest.mark.parametrize(
@@ -114,7 +116,8 @@ def test_a_step_is_as_long_as_the_clipped_gradient(clip: float | None, scale: fl
         plugins=[scaled] if scale else None,
         **quiet,
     )  # type: ignore[arg-type]
-    trainer.fit(module, DataLoader(TensorDataset(*batch()), 2))
+    samples: Any = [{name: part[i] for name, part in batch().items()} for i in range(2)]
+    trainer.fit(module, DataLoader(samples, 2))
     rates = {id(p): group["lr"] for group in network.parameter_groups(0.01, 0.0) for p in group["params"]}
     moved = [(p.detach() - before[name]) / rates[id(p)] for name, p in network.named_parameters()]
     length = float(torch.cat([step.flatten() for step in moved]).norm())
@@ -136,7 +139,7 @@ def test_a_norm_is_above_0() -> None:
 
 def test_plain_cam_is_cross_entropy_of_the_pooled_map() -> None:
     made = classifier(pcm=False, er_weight=0, ecr_weight=0).eval()
-    image, tags = batch()
+    image, tags = batch().values()
     output = made.network(image)
     assert torch.equal(output.refined, output.cam)
     final = made.network.backbone(image).final

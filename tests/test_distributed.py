@@ -15,6 +15,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from ome.data.datamodules import TileDataModule
+from ome.data.datasets import Batch
 from ome.data.tiles import Tile
 from ome.distributed.batchnorm import synchronise_batchnorm
 from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, rank, shard, world_size
@@ -57,7 +58,7 @@ class TinySeam(nn.Module):
         return [{"params": list(self.parameters()), "lr": lr, "weight_decay": weight_decay}]
 
 
-class Pictures(Dataset[tuple[Tensor, ...]]):
+class Pictures(Dataset[Batch]):
     """Seven random pictures with tags and masks; one may have no numbers in it."""
 
     def __init__(self, broken: int | None = None) -> None:
@@ -67,15 +68,15 @@ class Pictures(Dataset[tuple[Tensor, ...]]):
     def __len__(self) -> int:
         return TILES
 
-    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, ...]:
+    def __getitem__(self, key: tuple[int, int] | int) -> Batch:
         index = key[0] if isinstance(key, tuple) else key
         generator = torch.Generator().manual_seed(index)
         image = torch.randn(3, 8, 8, generator=generator) + index
         if index == self._broken:
             image.fill_(torch.nan)
         mask = torch.randint(0, 2, (8, 8), generator=generator)
-        tags = torch.tensor([1.0, float(index % 2)])
-        return (image, tags) if isinstance(key, tuple) else (image, tags, mask)
+        batch = {"image": image, "tags": torch.tensor([1.0, float(index % 2)])}
+        return batch if isinstance(key, tuple) else batch | {"mask": mask}
 
 
 def train(folder: Path, epochs: int = 3, broken: int | None = None) -> None:
@@ -95,7 +96,7 @@ def train(folder: Path, epochs: int = 3, broken: int | None = None) -> None:
     )
 
 
-def gradients(module: Any, parts: list[Tensor]) -> list[Tensor]:  # noqa: ANN401
+def gradients(module: Any, parts: Batch) -> list[Tensor]:  # noqa: ANN401
     """Gradients of a training step, by real DDP where there are two processes, each with half a batch."""
     module.log = lambda *_args, **_kwargs: None
     step: Callable[..., Tensor] = module.training_step
@@ -104,8 +105,8 @@ def gradients(module: Any, parts: list[Tensor]) -> list[Tensor]:  # noqa: ANN401
         # DDP wraps `forward`; Lightning leads it to the training step as well.
         module.forward = step
         step = DistributedDataParallel(module)
-        half = len(parts[0]) // 2
-        parts = [part[half * rank() : half * (rank() + 1)] for part in parts]
+        half = len(parts["image"]) // 2
+        parts = {name: part[half * rank() : half * (rank() + 1)] for name, part in parts.items()}
     step(parts, 0).backward()
     return [p.grad for p in module.parameters() if p.grad is not None]
 
@@ -135,17 +136,17 @@ def segmenter_gradients() -> list[list[Tensor]]:
             auxiliary_weight=0.4,
         )
         module.network.encoder.requires_grad_(requires_grad=False)
-        found.append(gradients(module, [image, mask, weight]))
+        found.append(gradients(module, {"image": image, "mask": mask, "weight": weight}))
     return found
 
 
 def affinity_gradients() -> list[Tensor]:
     torch.manual_seed(0)
-    image, mask, weight = two_halves()
-    mask[1, 8:] = 1  # the second process has no pair of two classes, and more pairs of one
+    batch = two_halves()
+    batch["mask"][1, 8:] = 1  # the second process has no pair of two classes, and more pairs of one
     module = AffinityLearner(AffinityNetwork(TinyBackbone()), 2, total_steps=30, radius=3)
     module.network.freeze()
-    return gradients(module, [image, mask, weight])
+    return gradients(module, batch)
 
 
 def maps() -> tuple[np.ndarray, np.ndarray]:

@@ -38,7 +38,7 @@ def validate(callback: KeepHighestValidationLoss, module: nn.Module, score: floa
     module.network.score.data.fill_(score)
     unused: Any = SimpleNamespace()
     for _ in range(2):
-        batch = torch.zeros(3, 3, 4, 4), torch.zeros(3, 2), torch.zeros(3, 4, 4)
+        batch = {"image": torch.zeros(3, 3, 4, 4), "tags": torch.zeros(3, 2)}
         callback.on_validation_batch_end(unused, module, None, batch, 0)
     callback.on_validation_epoch_end(unused, module)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ome.data.datasets import Batch
 from ome.training.pixel_losses import overlap_loss
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 
@@ -35,12 +36,12 @@ def module(**settings: Any) -> UncertaintyWeightedSegmenter:  # noqa: ANN401
     return made
 
 
-def batch() -> list[Tensor]:
+def batch() -> Batch:
     generator = torch.Generator().manual_seed(1)
     image = torch.randn(1, 1, 2, 3, generator=generator)
     mask = torch.tensor([[[0, 1, 255], [1, 0, 1]]])
     weight = torch.tensor([[[255, 51, 255], [0, 102, 10]]], dtype=torch.uint8)
-    return [image, mask, weight]
+    return {"image": image, "mask": mask, "weight": weight}
 
 
 @pytest.mark.parametrize(
@@ -53,7 +54,7 @@ def batch() -> list[Tensor]:
 )
 def test_the_loss_of_a_hand_worked_batch(weighting: str, weights: list[float]) -> None:
     made = module(weighting=weighting)
-    image, mask, _ = batch()
+    image, mask, _ = batch().values()
     logits = made.network(image).permute(0, 2, 3, 1).reshape(6, 2)
     target = mask.flatten().clamp_max(1)
     entropy = F.cross_entropy(logits, target, reduction="none")
@@ -83,7 +84,7 @@ def test_without_options_the_loss_is_what_it_was_before_there_were_any(
 
 def entropies(head: nn.Module) -> Tensor:
     """Cross-entropy of the six pixels of `batch`, as if none were ignored."""
-    image, mask, _ = batch()
+    image, mask, _ = batch().values()
     logits = head(image).permute(0, 2, 3, 1).reshape(6, 2)
     return F.cross_entropy(logits, mask.flatten().clamp_max(1), reduction="none")
 
@@ -107,7 +108,7 @@ def test_the_hardest_pixels_are_divided_by_their_own_weights() -> None:
 
 
 def test_overlap_losses_are_added_to_the_mean() -> None:
-    image, mask, weight = batch()
+    image, mask, weight = batch().values()
     plain, both = module().training_step(batch(), 0), module(dice=0.5, lovasz=2).training_step(batch(), 0)
     added = overlap_loss(module().network(image), mask, weight, dice=0.5, lovasz=2)
     torch.testing.assert_close(both, plain + added)

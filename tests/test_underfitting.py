@@ -49,7 +49,7 @@ def test_constants_out_of_range_are_refused() -> None:
 
 @pytest.mark.parametrize("weighting", ["none", "threshold", "continuous"])
 def test_the_step_changes_weighted_losses_when_their_mean_is_low(weighting: str) -> None:
-    image, mask, weight = batch()
+    image, mask, weight = batch().values()
     logits = module().network(image).permute(0, 2, 3, 1).reshape(6, 2)
     entropy = F.cross_entropy(logits, mask.flatten().clamp_max(1), reduction="none")
     scaled = weight.flatten() / 255

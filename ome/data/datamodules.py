@@ -5,14 +5,13 @@ from typing import Any
 
 import torch
 from pytorch_lightning import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader
 
-from ome.data.datasets import StreamSampler, TileDataset
+from ome.data.datasets import Batch, StreamSampler, TileDataset
 from ome.data.tiles import batches_of_one_size
 from ome.errors import UserError
 
-Loader = DataLoader[tuple[Tensor, ...]]
+Loader = DataLoader[Batch]
 
 
 class TileDataModule(LightningDataModule):

@@ -16,6 +16,9 @@ from ome.ignore import IGNORE
 Key = tuple[int, int]
 """Index of a tile, and the position of its draw in the endless stream (it seeds the augmentation)."""
 
+Batch = dict[str, Tensor]
+"""A sample, or a batch of them: tensors by name (`image`, `tags`, `mask`, `weight`)."""
+
 MaskOf = Callable[[Tile], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 """Gives the class mask and the weight of a tile, both (H, W) uint8."""
 
@@ -68,7 +71,7 @@ class StreamSampler(Sampler[Key]):
             yield int(order[within]), position
 
 
-class TileDataset(Dataset[tuple[Tensor, ...]]):
+class TileDataset(Dataset[Batch]):
     """Common part: reads a tile, varies it by the draw's seed, and normalises the image."""
 
     def __init__(
@@ -99,7 +102,7 @@ class TileDataset(Dataset[tuple[Tensor, ...]]):
 
 
 class TagDataset(TileDataset):
-    """Samples of the classifier: image (bands, H, W) float32 and tags (C,) float32.
+    """Samples of the classifier: `image` (bands, H, W) float32 and `tags` (C,) float32.
 
     Args:
         reader: Reads the windows.
@@ -107,7 +110,7 @@ class TagDataset(TileDataset):
         tags: (C,) array of 0 and 1 for each tile name.
         augmentation: How tiles are varied; None leaves them as they are.
         seed: Decides the augmentation.
-        with_mask: Adds the reference mask (H, W) int64 as a third part (255 everywhere where there is none).
+        with_mask: Adds the reference `mask` (H, W) int64, 255 everywhere where there is none.
     """
 
     def __init__(
@@ -124,10 +127,10 @@ class TagDataset(TileDataset):
         self._tags = tags
         self._with_mask = with_mask
 
-    def __getitem__(self, key: Key | int) -> tuple[Tensor, ...]:
+    def __getitem__(self, key: Key | int) -> Batch:
         tile, image, masks = self.sample(key, self._mask)
-        tags = torch.from_numpy(self._tags[tile.name].astype(np.float32))
-        return (image, tags, torch.from_numpy(masks[0]).long()) if masks else (image, tags)
+        batch = {"image": image, "tags": torch.from_numpy(self._tags[tile.name].astype(np.float32))}
+        return batch | {"mask": torch.from_numpy(masks[0]).long()} if masks else batch
 
     def _mask(self, tile: Tile) -> list[NDArray[np.uint8]]:
         if not self._with_mask:
@@ -138,7 +141,9 @@ class TagDataset(TileDataset):
 
 
 class MaskDataset(TileDataset):
-    """Samples of the segmenter: image (bands, H, W), mask (H, W) int64 or 255, weight (H, W) uint8.
+    """Samples of the segmenter: `image` (bands, H, W) float32, `mask` (H, W) int64, `weight` (H, W) uint8.
+
+    A mask is 255 where there is nothing to learn.
 
     Args:
         reader: Reads the images.
@@ -159,6 +164,6 @@ class MaskDataset(TileDataset):
         super().__init__(reader, tiles, augmentation, seed)
         self._mask_of = mask_of
 
-    def __getitem__(self, key: Key | int) -> tuple[Tensor, ...]:
+    def __getitem__(self, key: Key | int) -> Batch:
         _, image, (mask, weight) = self.sample(key, self._mask_of)
-        return image, torch.from_numpy(mask).long(), torch.from_numpy(weight)
+        return {"image": image, "mask": torch.from_numpy(mask).long(), "weight": torch.from_numpy(weight)}

@@ -4,6 +4,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
+from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
 from ome.training.affinity_loss import affinity_loss, grid_labels
@@ -37,13 +38,12 @@ class AffinityLearner(pl.LightningModule):
         self._radius = radius
         self._optimizer = optimizer
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """The affinity loss of one batch: images (B, 3, H, W), labels (B, H, W) int64, weights (unused)."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The affinity loss of one batch: `image` (B, bands, H, W) and `mask` (B, H, W) int64."""
         del batch_idx
-        image, mask, _ = batch
-        features = self.network(image).float()  # differences of them are finer than bfloat16
+        features = self.network(batch["image"]).float()  # differences of them are finer than bfloat16
         pairs = pair_indices(features.shape[2:], self._radius).to(features.device)
-        labels = grid_labels(mask, self._num_classes, GRID_STRIDE)
+        labels = grid_labels(batch["mask"], self._num_classes, GRID_STRIDE)
         losses = affinity_loss(pair_affinity(features, self._radius), labels, pairs)
         # DDP averages gradients over the processes: a pair must weigh the same on each.
         loss = losses.mean(sum_over_processes(losses.pairs) / world_size())

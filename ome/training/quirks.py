@@ -62,9 +62,8 @@ class KeepHighestValidationLoss(Callback):
     ) -> None:
         """Scores a batch of images and tags once more."""
         del trainer, outputs, batch_idx, dataloader_idx
-        image, tags, *_ = batch
-        cam = pl_module.get_submodule("network")(image)[0]
-        self._losses.append(broadcast_loss(cam.mean(dim=(2, 3)), tags))
+        cam = pl_module.get_submodule("network")(batch["image"])[0]
+        self._losses.append(broadcast_loss(cam.mean(dim=(2, 3)), batch["tags"]))
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Keeps the weights if no epoch had a higher loss."""

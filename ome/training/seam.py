@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
+from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
 from ome.errors import UserError
 from ome.networks.seam import SeamNetwork
@@ -77,10 +78,10 @@ class SeamClassifier(pl.LightningModule):
         self._predicted: list[tuple[Tensor, Tensor]] = []
         self._has_masks = False
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """The SEAM loss of one batch: images (B, bands, H, W) and tags (B, C)."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The SEAM loss of one batch: `image` (B, bands, H, W) and `tags` (B, C)."""
         del batch_idx
-        image, tags = batch
+        image, tags = batch["image"], batch["tags"]
         first, second = self.network(image), None
         if self._er_weight or self._ecr_weight:
             half = F.interpolate(image, scale_factor=0.5, mode="bilinear", align_corners=True)
@@ -112,15 +113,15 @@ class SeamClassifier(pl.LightningModule):
             norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), scale * self._clip)
             self.log("train/gradient_norm", norm / scale)
 
-    def validation_step(self, batch: list[Tensor], batch_idx: int) -> None:
-        """Updates the validation scores with images, tags and, where there are any, masks (B, H, W)."""
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Updates the validation scores with `image`, `tags` and, where there is one, `mask` (B, H, W)."""
         del batch_idx
-        image, tags, *masks = batch
-        cam, refined = self.network(image)
+        tags = batch["tags"]
+        cam, refined = self.network(batch["image"])
         self._predicted.append((cam.mean(dim=(2, 3)), tags))
-        for mask in masks:
+        if "mask" in batch:
             tagged = refined.masked_fill(tags[:, :, None, None] == 0, -torch.inf)
-            self.confusion.update(tagged.argmax(dim=1), mask)
+            self.confusion.update(tagged.argmax(dim=1), batch["mask"])
             self._has_masks = True
 
     def on_validation_epoch_end(self) -> None:

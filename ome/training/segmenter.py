@@ -10,6 +10,7 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
+from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
 from ome.networks.features import freeze_batchnorm
 from ome.training.pixel_losses import (
@@ -116,10 +117,10 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         """Repeats what `train()` undid after a validation."""
         self.on_train_start()
 
-    def training_step(self, batch: list[Tensor], batch_idx: int) -> Tensor:
-        """The weighted loss of one batch: images, masks (B, H, W) int64, weights (B, H, W) uint8."""
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The weighted loss of one batch: `image`, `mask` (B, H, W) int64, `weight` (B, H, W) uint8."""
         del batch_idx
-        image, mask, weight = batch
+        image, mask, weight = batch["image"], batch["mask"], batch["weight"]
         pixels = weigh_pixels(mask, weight, self._weighting, self.class_weights)
         auxiliary = None
         if self.auxiliary is None:
