@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from omegaconf import DictConfig
 
 from ome.cli.runner import last_objective, run_stages
+from ome.config.trainer import check_training
 from ome.distributed.rank import Place, started_place
 from ome.distributed.signals import stopping_on_signals
 from ome.errors import UserError
@@ -33,11 +34,12 @@ def launch(config: DictConfig) -> float | None:
         See `run_stages`.
 
     Raises:
-        UserError: See `run_stages`; or the processes do not fit the trainer.
+        UserError: See `run_stages`; or the processes, an argument or a callback do not fit the trainer.
         Stopped: SIGTERM or SIGINT came.
     """
     place, work = started_place(), _Stages(config)
     started = place.world_size if place else 1
+    check_training(config)
     with stopping_on_signals():
         if config.trainer.strategy == "auto" and started == 1:
             return work()

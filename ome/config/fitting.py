@@ -7,6 +7,7 @@ import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
 from ome.config.objects import hardware
+from ome.config.trainer import callbacks_of, trainer_arguments
 from ome.data.datamodules import TileDataModule
 from ome.pipeline.stage import Work
 from ome.tracking.loggers import open_logger
@@ -24,7 +25,7 @@ def train(
     """Trains a module of a stage; see `fit`.
 
     Args:
-        work: Names seed, hardware and logger.
+        work: Names seed, hardware, logger, callbacks and arguments of the trainer.
         module: The module to train; its `network` is left in the folder.
         data: Feeds it.
         folder: The stage's folder, or one in it for each of several trainings.
@@ -42,5 +43,6 @@ def train(
             seed=work.config.seed,
             hardware=hardware(work.config),
             logger=logger,
-            callbacks=callbacks,
+            callbacks=[*callbacks, *callbacks_of(work.config)],
+            arguments=trainer_arguments(work.config),
         )

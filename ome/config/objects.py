@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
+from ome.config.trainer import HARDWARE
 from ome.crf.densecrf import Crf, CrfParameters, DenseCrf, ReferenceDenseCrf
 from ome.crf.torch_crf import TorchCrf
 from ome.data.transforms import Augmentation
@@ -33,8 +34,7 @@ def poly_sgd(settings: DictConfig) -> PolySgd:
 
 def hardware(config: DictConfig) -> Hardware:
     """Where and how precisely to compute."""
-    plain: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
-    return Hardware(**plain)
+    return Hardware(**{key: config.trainer[key] for key in HARDWARE})
 
 
 def crf_of(config: DictConfig) -> Callable[[NDArray[np.uint8]], Crf]:

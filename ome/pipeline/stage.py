@@ -15,6 +15,7 @@ from typing import Any, TypeAlias
 
 from omegaconf import DictConfig, OmegaConf
 
+from ome.config.trainer import training_extras
 from ome.distributed.collectives import barrier, is_rank_zero, rank_zero_value
 from ome.errors import UserError
 from ome.files import no_room, remove_temporaries, write_text
@@ -66,6 +67,7 @@ class Stage:
         uses: Earlier stages whose folders it reads where they are there.
         reads: Dotted configuration keys, beyond the stage's own settings, that change its result.
         sources: Identity of files outside the run that it reads (names, sizes, times), if any.
+        trains: Whether it trains: then callbacks and arguments of the trainer change its result, where given.
         version: Raised when a change of the code makes earlier results stale.
         wanted: Tells from the configuration whether `stage=all` runs it on the way to a later stage; None
             where it always does.
@@ -79,6 +81,7 @@ class Stage:
     uses: tuple[str, ...] = ()
     reads: tuple[str, ...] = ()
     sources: Callable[[DictConfig], list[Any]] | None = None
+    trains: bool = False
     version: int = 1
     wanted: Callable[[DictConfig], bool] | None = None
     part: Callable[[DictConfig], str] | None = None
@@ -194,6 +197,8 @@ def _locks(stage: Stage, config: DictConfig, wanted: str) -> Iterator[None]:
 def _used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
     used: dict[str, Any] = {"stage": OmegaConf.to_container(config.stage, resolve=True)}
     used |= {key: plain(config, key) for key in stage.reads}
+    if stage.trains:
+        used |= training_extras(config)
     if stage.sources is not None:
         used["sources"] = stage.sources(config)
     return used

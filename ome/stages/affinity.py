@@ -178,5 +178,6 @@ STAGE = Stage(
         "trainer.accelerator",
         "trainer.precision",
     ),
+    trains=True,
     wanted=_wanted,
 )

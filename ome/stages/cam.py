@@ -167,5 +167,6 @@ STAGE = Stage(
         "trainer.precision",
     ),
     sources=lambda config: [*identity(config.backbone.weights), *identity(config.stage.checkpoint)],
+    trains=True,
     version=3,
 )

@@ -112,4 +112,5 @@ STAGE = Stage(
     needs=("prepare", "labels", "pseudo", "seg"),
     reads=(*SEGMENTER_KEYS, "crf", "dataset.display", "quirks.background_read_first"),
     sources=lambda config: identity(config.segmenter.weights),
+    trains=True,
 )

@@ -55,4 +55,5 @@ STAGE = Stage(
     needs=("prepare", "labels", "pseudo"),
     reads=SEGMENTER_KEYS,
     sources=lambda config: identity(config.segmenter.weights),
+    trains=True,
 )

@@ -2,8 +2,9 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -39,6 +40,7 @@ def fit(
     hardware: Hardware,
     logger: Logger | None = None,
     callbacks: Sequence[Callback] = (),
+    arguments: Mapping[str, Any] | None = None,
 ) -> None:
     """Trains a module and leaves its submodule `network` as `network.pt`, where `load_network` finds it.
 
@@ -57,6 +59,7 @@ def fit(
         hardware: Where to compute.
         logger: Where scalars go beside the history.
         callbacks: More of them.
+        arguments: More arguments of `pl.Trainer`, none of those that are set here.
 
     Raises:
         UserError: The loss became nan, or the requested hardware is not there.
@@ -94,8 +97,12 @@ def fit(
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
+            **(arguments or {}),
         )
-    except (MisconfigurationException, RuntimeError, ValueError) as error:
+    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        if arguments:
+            given = ", ".join(f"{key}={value}" for key, value in arguments.items())
+            raise UserError(f"Lightning's Trainer refuses its arguments ({error}): check {given}") from error
         raise UserError(
             f"this machine cannot train with accelerator={hardware.accelerator} precision="
             f"{precision} ({error}): choose another trainer=..."

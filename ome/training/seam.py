@@ -15,6 +15,7 @@ from ome.errors import UserError
 from ome.networks.seam import SeamNetwork
 from ome.scoring.confusion_metric import ConfusionMetric
 from ome.scoring.multilabel import multilabel_scores
+from ome.training.clipping import clip_gradients
 from ome.training.optimizers import PolySgd
 from ome.training.seam_losses import seam_loss
 
@@ -104,14 +105,13 @@ class SeamClassifier(pl.LightningModule):
         gradient_clip_val: float | None = None,
         gradient_clip_algorithm: str | None = None,
     ) -> None:
-        """Shortens the gradient to the largest norm, and logs how long it was."""
-        del optimizer, gradient_clip_val, gradient_clip_algorithm
+        """Clips to the largest norm, or as the trainer says where there is none, and logs the norm before."""
+        del optimizer
         if self._clip is not None:
-            # 16-mixed scales the gradient, and a fused optimiser takes the scale off within its step.
-            scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-            scale = 1.0 if scaler is None else float(scaler.get_scale())
-            norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), scale * self._clip)
-            self.log("train/gradient_norm", norm / scale)
+            gradient_clip_val, gradient_clip_algorithm = self._clip, "norm"
+        norm = clip_gradients(self, gradient_clip_val, gradient_clip_algorithm)
+        if norm is not None:
+            self.log("train/gradient_norm", norm)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Updates the validation scores with `image`, `tags` and, where there is one, `mask` (B, H, W)."""

@@ -9,10 +9,12 @@ import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
+from torch.optim import Optimizer
 
 from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
 from ome.networks.features import freeze_batchnorm
+from ome.training.clipping import clip_gradients
 from ome.training.pixel_losses import (
     PixelWeights,
     Weighting,
@@ -144,6 +146,16 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
             loss = loss + overlap_loss(logits, mask, pixels.factor, dice=self._dice, lovasz=self._lovasz)
         self.log("train/loss", sum_over_processes(loss) / world_size())
         return loss
+
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips as the trainer says."""
+        del optimizer
+        clip_gradients(self, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The chosen optimiser, warm-up and polynomial decay to the minimum at every step."""

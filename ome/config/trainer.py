@@ -1,0 +1,124 @@
+"""What a training takes from the configuration beside the hardware: callbacks, and arguments of `pl.Trainer`.
+
+Importing it loads neither torch nor Lightning: the command line is checked before they are needed.
+"""
+
+import difflib
+import inspect
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any, Final
+
+from omegaconf import DictConfig, OmegaConf
+
+from ome.errors import UserError
+
+if TYPE_CHECKING:
+    from pytorch_lightning.callbacks import Callback
+
+HARDWARE: Final = ("accelerator", "devices", "strategy", "num_nodes", "precision", "workers")
+"""Keys of `trainer` that are fields of `Hardware`; the others are arguments of `pl.Trainer`."""
+
+RESERVED: Final = {
+    "accumulate_grad_batches": "set stage.cam.batch or segmenter.recipe.batch",
+    "barebones": "it leaves out checkpoints",
+    "callbacks": "type callbacks=ema, or add a file to conf/callbacks",
+    "default_root_dir": "set run_dir",
+    "enable_autolog_hparams": "choose a logger=...",
+    "enable_checkpointing": "an interrupted training resumes from its checkpoint",
+    "enable_model_summary": "ome shows the progress itself",
+    "enable_progress_bar": "ome shows the progress itself",
+    "fast_dev_run": "set stage.cam.epochs=1 or segmenter.recipe.steps=2",
+    "log_every_n_steps": "history.csv has every tenth step",
+    "logger": "choose logger=csv, tensorboard, wandb or none",
+    "max_epochs": "set stage.cam.epochs or segmenter.recipe.steps",
+    "max_steps": "set stage.cam.epochs or segmenter.recipe.steps",
+    "min_epochs": "set stage.cam.epochs or segmenter.recipe.steps",
+    "min_steps": "set stage.cam.epochs or segmenter.recipe.steps",
+    "model_registry": "choose a logger=...",
+    "num_sanity_val_steps": "validation runs after each epoch",
+    "overfit_batches": "the order of the tiles is drawn by ome",
+    "plugins": "choose trainer.strategy and trainer.precision",
+    "reload_dataloaders_every_n_epochs": "the order of the tiles is drawn by ome",
+    "sync_batchnorm": "several processes always share the statistics of BatchNorm",
+    "use_distributed_sampler": "the order of the tiles is drawn by ome",
+}
+"""Arguments of `pl.Trainer` that ome sets itself, and what to do in their place."""
+
+
+def trainer_arguments(config: DictConfig) -> dict[str, Any]:
+    """The keys of `trainer` that are no hardware, with what their `_target_`s make, if there are any."""
+    from hydra.utils import instantiate  # noqa: PLC0415
+
+    made: dict[str, Any] = instantiate(_arguments(config), _convert_="all")
+    return made
+
+
+def callbacks_of(config: DictConfig) -> "list[Callback]":
+    """New callbacks of the group `callbacks`, for one training.
+
+    Raises:
+        UserError: An entry has no `_target_`, or cannot be made.
+    """
+    from hydra.errors import InstantiationException  # noqa: PLC0415
+    from hydra.utils import instantiate  # noqa: PLC0415
+    from pytorch_lightning.callbacks import Callback  # noqa: PLC0415 - takes its time
+
+    made = []
+    for name, entry in (config.get("callbacks") or {}).items():
+        if not OmegaConf.is_dict(entry) or "_target_" not in entry:
+            raise UserError(f"callbacks.{name} has no _target_: give the dotted name of a Lightning callback")
+        try:
+            callback = instantiate(entry, _convert_="all")
+        except InstantiationException as error:
+            reason = " ".join(str(error.__cause__ or error).split())
+            raise UserError(f"callbacks.{name}: cannot make {entry['_target_']}: {reason}") from error
+        if not isinstance(callback, Callback):
+            raise UserError(f"callbacks.{name}: {entry['_target_']} is not a Lightning callback")
+        made.append(callback)
+    return made
+
+
+def training_extras(config: DictConfig) -> dict[str, Any]:
+    """Given callbacks and arguments, which change what a training gives; for the fingerprint."""
+    extras = {f"trainer.{key}": value for key, value in _arguments(config).items()}
+    if callbacks := config.get("callbacks"):
+        extras["callbacks"] = OmegaConf.to_container(callbacks, resolve=True)
+    return extras
+
+
+def check_training(config: DictConfig) -> None:
+    """Checks arguments of the trainer, and callbacks, before the first stage.
+
+    Raises:
+        UserError: An argument does not exist or is not to be set; a callback cannot be made.
+    """
+    if arguments := _arguments(config):
+        from pytorch_lightning import Trainer  # noqa: PLC0415 - takes its time
+
+        known = set(inspect.signature(Trainer).parameters)
+        for key in arguments:
+            if key in RESERVED:
+                raise UserError(f"trainer.{key} is set by ome: {RESERVED[key]}")
+            if key not in known:
+                near = difflib.get_close_matches(key, [*known - set(RESERVED), *HARDWARE], n=1)
+                hint = (
+                    f"did you mean trainer.{near[0]}?" if near else "see the arguments of Lightning's Trainer"
+                )
+                raise UserError(f"trainer.{key} is not an argument of pl.Trainer: {hint}")
+    if config.get("callbacks"):
+        _check_callbacks(config)
+
+
+def _check_callbacks(config: DictConfig) -> None:
+    from pytorch_lightning.callbacks import DeviceStatsMonitor, LearningRateMonitor  # noqa: PLC0415
+
+    for name, callback in zip(config.callbacks, callbacks_of(config), strict=True):
+        if isinstance(callback, (DeviceStatsMonitor, LearningRateMonitor)) and config.logger.kind == "none":
+            raise UserError(f"callbacks.{name} writes to a logger, and logger=none: type logger=csv")
+        if isinstance(callback, DeviceStatsMonitor) and find_spec("psutil") is None:
+            raise UserError(f"callbacks.{name} needs psutil: pip install psutil")
+
+
+def _arguments(config: DictConfig) -> dict[str, Any]:
+    plain: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
+    return {key: value for key, value in plain.items() if key not in HARDWARE}

@@ -1,0 +1,174 @@
+"""Callbacks and arguments of the trainer, from YAML to Lightning."""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig
+from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ome.cli.launch import launch
+from ome.config.trainer import RESERVED, callbacks_of, check_training, trainer_arguments, training_extras
+from ome.errors import UserError
+from ome.training.fit import fit
+from ome.training.hardware import Hardware
+from ome.training.segmenter import UncertaintyWeightedSegmenter
+from tests.conftest import compose_config
+from tests.test_training import Pixelwise, batch
+
+STEPS, LR = 4, 0.5
+
+
+def composed(*overrides: str) -> DictConfig:
+    return compose_config(["dataset=synthetic", "trainer=cpu", *overrides])
+
+
+class Samples(pl.LightningDataModule):
+    """The same batch at every step."""
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        samples: Any = [{name: part[0] for name, part in batch().items()}] * 2
+        return DataLoader(samples, 1)
+
+
+class Recorder(pl.Callback):
+    """Keeps the trainer, and the head's weight and bias before the first step and after each."""
+
+    def __init__(self) -> None:
+        self.weights: list[Tensor] = []
+        self.trainer: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self.trainer = trainer
+        self.on_train_batch_end(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *_: Any) -> None:  # noqa: ANN401
+        del trainer
+        self.weights.append(nn.utils.parameters_to_vector(pl_module.network.head.parameters()).detach())
+
+
+def trained(
+    folder: Path,
+    *callbacks: pl.Callback,
+    precision: str = "32-true",
+    **arguments: Any,  # noqa: ANN401
+) -> tuple[nn.Module, Recorder]:
+    """Trains two weights for four steps, with callbacks and arguments of the trainer."""
+    torch.manual_seed(0)
+    network, recorder = Pixelwise(), Recorder()
+    network.encoder.requires_grad_(requires_grad=False)
+    fit(
+        UncertaintyWeightedSegmenter(network, total_steps=STEPS, lr=LR, momentum=0, weight_decay=0),
+        Samples(),
+        epochs=2,
+        total_steps=STEPS,
+        folder=folder,
+        title="tiny",
+        seed=0,
+        hardware=Hardware("cpu", precision=precision),
+        callbacks=[*callbacks, recorder],
+        arguments=arguments,
+    )
+    return network, recorder
+
+
+def test_there_are_none_by_default_and_several_on_demand() -> None:
+    assert callbacks_of(composed()) == []
+    made = callbacks_of(composed("callbacks=[ema,early_stopping]", "callbacks.ema.decay=0.5"))
+    assert [type(one) for one in made] == [EMAWeightAveraging, EarlyStopping, EarlyStopping]
+    assert made[0] is not callbacks_of(composed("callbacks=ema"))[0]
+
+
+@pytest.mark.parametrize("name", ["early_stopping", "ema", "lr_monitor", "device_stats"])
+def test_every_ready_one_passes_the_check(name: str) -> None:
+    check_training(composed(f"callbacks={name}"))
+
+
+def test_the_average_of_the_weights_is_what_is_kept(tmp_path: Path) -> None:
+    network, recorder = trained(tmp_path, EMAWeightAveraging(decay=0.5))
+    # The average starts as the weights after the first step.
+    average = recorder.weights[1]
+    for weights in recorder.weights[2:]:
+        average = 0.5 * average + 0.5 * weights
+    torch.testing.assert_close(nn.utils.parameters_to_vector(network.head.parameters()).detach(), average)
+    kept = torch.load(tmp_path / "network.pt", weights_only=True)["head.weight"]
+    torch.testing.assert_close(kept.flatten(), average[: kept.numel()])
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_gradients_are_clipped_as_the_trainer_says(tmp_path: Path, precision: str) -> None:
+    """Also where a fused optimiser steps under autocast, which Lightning's own clipping refuses."""
+
+    def step(name: str, **arguments: Any) -> Tensor:  # noqa: ANN401
+        _, recorder = trained(tmp_path / name, precision=precision, **arguments)
+        gradient: Tensor = (recorder.weights[0] - recorder.weights[1]) / LR
+        return gradient
+
+    free, by_norm = step("free"), step("norm", gradient_clip_val=1e-2)
+    assert free.norm() > 0.1
+    torch.testing.assert_close(by_norm, free * 1e-2 / free.norm(), rtol=1e-3, atol=1e-5)
+    by_value = step("value", gradient_clip_val=1e-2, gradient_clip_algorithm="value")
+    torch.testing.assert_close(by_value, free.clamp(-1e-2, 1e-2), rtol=1e-3, atol=1e-5)
+
+
+def test_any_argument_reaches_the_trainer(tmp_path: Path) -> None:
+    config = composed("+trainer.limit_train_batches=1", "+trainer.gradient_clip_val=1.0")
+    check_training(config)
+    assert trainer_arguments(config) == {"limit_train_batches": 1, "gradient_clip_val": 1.0}
+    _, recorder = trained(tmp_path, **trainer_arguments(config))
+    assert len(recorder.weights) == 1 + 2
+    assert recorder.trainer.limit_train_batches == 1
+
+
+def test_a_value_that_lightning_refuses_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"check gradient_clip_val=high") as raised:
+        trained(tmp_path, gradient_clip_val="high")
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        (
+            "+trainer.gradient_clip_vall=1",
+            r"trainer\.gradient_clip_vall is not .*mean trainer\.gradient_clip_val\?",
+        ),
+        ("+trainer.max_steps=7", r"trainer\.max_steps is set by ome: set stage\.cam\.epochs or"),
+        ("+trainer.logger=true", r"trainer\.logger is set by ome: choose logger=csv"),
+        ("+trainer.default_root_dir=x", r"trainer\.default_root_dir is set by ome: set run_dir"),
+        ("+callbacks.mine.decay=1", r"callbacks\.mine has no _target_"),
+        ("+callbacks.mine._target_=no.such.thing", r"callbacks\.mine: cannot make no\.such\.thing"),
+        ("+callbacks.mine._target_=builtins.dict", r"callbacks\.mine: builtins\.dict is not a Lightning"),
+    ],
+)
+def test_what_cannot_be_used_is_one_line_before_the_first_stage(override: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        launch(composed("stage=all", override))
+    assert "\n" not in str(raised.value)
+
+
+def test_a_callback_that_logs_needs_a_logger() -> None:
+    with pytest.raises(UserError, match=r"callbacks\.lr_monitor writes to a logger"):
+        check_training(composed("callbacks=lr_monitor", "logger=none"))
+
+
+def test_every_reserved_argument_exists() -> None:
+    assert set(RESERVED) <= set(inspect.signature(pl.Trainer).parameters)
+
+
+def test_the_fingerprint_knows_what_is_given_and_nothing_else() -> None:
+    assert training_extras(composed()) == {}
+    assert training_extras(composed("callbacks=lr_monitor", "+trainer.benchmark=true")) == {
+        "trainer.benchmark": True,
+        "callbacks": {
+            "lr_monitor": {
+                "_target_": "pytorch_lightning.callbacks.LearningRateMonitor",
+                "logging_interval": "step",
+            }
+        },
+    }
