@@ -34,6 +34,7 @@ TINY = (
     "segmenter.recipe.steps=4",
     "segmenter.recipe.steps_per_epoch=2",
     "segmenter.recipe.batch=2",
+    "segmenter.recipe.validation_tiles=4",
     "trainer=cpu",
     "trainer.precision=32-true",
     "trainer.workers=0",

@@ -23,6 +23,7 @@ def settings(*overrides: str, recipe: str = "sgd") -> dict[str, Any]:
         ("label_smoothing=1", r"segmenter\.recipe\.label_smoothing=1: give 0"),
         ("ohem=0", r"segmenter\.recipe\.ohem=0: give the share"),
         ("dice=-1", r"segmenter\.recipe\.dice=-1"),
+        ("validation_tiles=-1", r"segmenter\.recipe\.validation_tiles=-1: give 0"),
         ("lovasz=-0.5", r"segmenter\.recipe\.lovasz=-0\.5"),
         ("warmup_steps=20000", r"warmup_steps=20000 is all of segmenter\.recipe\.steps=20000"),
         ("class_weights=even", r"class_weights=even: give null, balanced or a list"),

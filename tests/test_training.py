@@ -1,5 +1,6 @@
 """What the Lightning modules add to the losses: the schedule, what is frozen, and the divisor."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 
+from ome.data.datamodules import TileDataModule
 from ome.data.datasets import Batch
+from ome.data.tiles import Tile
+from ome.files import read_csv
+from ome.training.fit import fit
+from ome.training.hardware import Hardware
 from ome.training.pixel_losses import overlap_loss
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 
@@ -171,3 +178,68 @@ def test_batchnorm_of_the_encoder_stays_as_pretrained_when_asked(*, frozen: bool
     made.network.encoder(torch.randn(4, 1, 8, 8) + 3)
     moved = bool(made.network.encoder.running_mean.abs() > 0)
     assert moved is not frozen
+
+
+class Tiles(Dataset[Batch]):
+    """Five random pictures; the last is of another size, and all but the first rows have labels."""
+
+    def __init__(self) -> None:
+        self.tiles = [Tile("scene", 0, 8 * column, 8 if column < 4 else 6, 8) for column in range(5)]
+
+    def __len__(self) -> int:
+        return len(self.tiles)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> Batch:
+        index = key[0] if isinstance(key, tuple) else key
+        generator = torch.Generator().manual_seed(index)
+        height = self.tiles[index].height if isinstance(key, int) else 8
+        mask = torch.randint(0, 2, (height, 8), generator=generator)
+        image = mask[None] + torch.randn(1, height, 8, generator=generator)
+        mask[0] = 255
+        return {"image": image, "mask": mask, "weight": torch.full(mask.shape, 255, dtype=torch.uint8)}
+
+
+class Noisy(Pixelwise):
+    """With a BatchNorm and a dropout in its way."""
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.head(F.dropout(self.encoder(image), 0.3, self.training))
+        return logits
+
+
+def trained(folder: Path, *, validated: bool) -> nn.Module:
+    """Trains for three epochs of two steps, validated after each or never."""
+    torch.manual_seed(0)
+    tiles: Any = Tiles()
+    data = TileDataModule(tiles, tiles if validated else None, batch=2, seed=1, epochs=3)
+    module = UncertaintyWeightedSegmenter(Noisy(), total_steps=data.total_steps, lr=0.1)
+    settings: Any = {"epochs": 3, "total_steps": data.total_steps, "title": "tiny", "seed": 0}
+    fit(module, data, folder=folder, hardware=Hardware("cpu"), **settings)
+    return module.network
+
+
+def test_validation_scores_the_network_and_leaves_no_trace_in_it(tmp_path: Path) -> None:
+    trained(tmp_path / "blind", validated=False)
+    network = trained(tmp_path / "seen", validated=True)
+    files = [(tmp_path / name / "network.pt").read_bytes() for name in ("blind", "seen")]
+    assert files[0] == files[1]
+    found = [
+        (row["step"], row["name"], float(row["value"])) for row in read_csv(tmp_path / "seen/history.csv")
+    ]
+    scores = {name: value for step, name, value in found if step == "6"}
+    assert [step for step, name, _ in found if name == "validation/miou"] == ["2", "4", "6"]
+    # Counted once more, pixel by pixel.
+    network.eval()
+    with torch.no_grad():
+        logits = [network(Tiles()[index]["image"][None])[0, :, 1:].reshape(2, -1) for index in range(5)]
+    labels = torch.cat([Tiles()[index]["mask"][1:].flatten() for index in range(5)])
+    predicted, entropy = (
+        torch.cat(logits, dim=1).argmax(0),
+        F.cross_entropy(torch.cat(logits, dim=1).T, labels),
+    )
+    ious = [
+        ((predicted == c) & (labels == c)).sum() / ((predicted == c) | (labels == c)).sum() for c in (0, 1)
+    ]
+    assert scores["validation/miou"] == pytest.approx(float(sum(ious)) / 2)
+    assert scores["validation/loss"] == pytest.approx(entropy.item(), rel=1e-5)
+    assert not any(row["name"].startswith("validation/") for row in read_csv(tmp_path / "blind/history.csv"))

@@ -58,6 +58,10 @@ def recipe_settings(
     for name in ("dice", "lovasz"):
         if recipe[name] < 0:
             raise UserError(f"{RECIPE}.{name}={recipe[name]}: give 0 (off) or a positive weight")
+    if recipe.validation_tiles < 0:
+        raise UserError(
+            f"{RECIPE}.validation_tiles={recipe.validation_tiles}: give 0 (none) or a number of tiles"
+        )
     if recipe.warmup_steps and recipe.warmup_steps >= recipe.steps:
         raise UserError(
             f"{RECIPE}.warmup_steps={recipe.warmup_steps} is all of {RECIPE}.steps={recipe.steps}: lower it"

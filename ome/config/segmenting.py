@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from ome.config.fitting import train
@@ -15,7 +16,7 @@ from ome.data.datamodules import TileDataModule
 from ome.data.datasets import MaskDataset, MaskOf
 from ome.data.scenes import Scene, SceneIndex, SceneReader
 from ome.data.splits import evaluation_split, mapped_scenes
-from ome.data.tiles import Tile
+from ome.data.tiles import Tile, evenly_spaced, tile_scene
 from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, shard
 from ome.geo.areas import PixelAreas
 from ome.geo.raster import open_class_map, read_class_map, read_grid
@@ -56,6 +57,7 @@ def train_segmenter(
     augment = augmentation(recipe, config.dataset.tile.size)
     data = TileDataModule(
         MaskDataset(reader, tiles, mask_of, augment, config.seed),
+        validation_set(reader, tiles, config.dataset.tile.size, recipe.validation_tiles),
         batch=recipe.batch,
         seed=config.seed,
         workers=hardware(config).loader_processes(),
@@ -79,6 +81,33 @@ def train_segmenter(
     if is_rank_zero():
         card.write(folder)
     train(work, module, data, folder, title)
+
+
+def validation_set(
+    reader: SceneReader, training: Sequence[Tile], size: int, count: int
+) -> MaskDataset | None:
+    """Fixed tiles with a reference, evenly spaced over `val`, else over the training tiles.
+
+    Args:
+        reader: Reads images and references.
+        training: The training tiles.
+        size: Side of a tile of `val` in pixels.
+        count: Number of tiles at most.
+
+    Returns:
+        Their images and references with full weight; None where there are none, or `count` is 0.
+    """
+    scenes = [scene for scene in reader.index.split("val") if scene.mask]
+    tiles = [
+        tile for scene in scenes for tile in tile_scene(scene.name, scene.height, scene.width, size, size)
+    ]
+    chosen = evenly_spaced(tiles or [tile for tile in training if reader.has_mask(tile.scene)], count)
+
+    def reference(tile: Tile) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        mask = reader.mask(tile)
+        return mask, np.full_like(mask, 255)
+
+    return MaskDataset(reader, chosen, reference) if chosen else None
 
 
 def card_of(config: DictConfig, reader: SceneReader) -> SegmenterCard:

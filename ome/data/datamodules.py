@@ -102,4 +102,10 @@ class TileDataModule(LightningDataModule):
         if self._validation is None:
             return []
         batches = batches_of_one_size(self._validation.tiles, lambda _: self._batch)
-        return DataLoader(self._validation, batch_sampler=batches, num_workers=self._workers)
+        # A loader draws a seed when it starts; of its own, so that training draws the same without it.
+        return DataLoader(
+            self._validation,
+            batch_sampler=batches,
+            num_workers=self._workers,
+            generator=torch.Generator().manual_seed(self._seed),
+        )

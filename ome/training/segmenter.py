@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -14,6 +15,8 @@ from torch.optim import Optimizer
 from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
 from ome.networks.features import freeze_batchnorm
+from ome.scoring.confusion import count_pixels
+from ome.scoring.scores import Scores
 from ome.training.clipping import clip_gradients
 from ome.training.pixel_losses import (
     PixelWeights,
@@ -31,6 +34,9 @@ OptimizerName = Literal["sgd", "adamw"]
 
 class UncertaintyWeightedSegmenter(pl.LightningModule):
     """Cross-entropy per pixel times the pixel's certainty, normalised over all processes (OME, section 5).
+
+    Validation is on a few fixed tiles with a reference, all of them on every process: mIoU, and the mean
+    cross-entropy of their labelled pixels without weights.
 
     Args:
         network: Image (B, bands, H, W) to logits (B, C, H, W), with an `encoder`.
@@ -109,6 +115,8 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         self._lovasz = lovasz
         self._auxiliary_weight = auxiliary_weight
         self._freeze_batchnorm = freeze_batchnorm
+        self._confusion: Tensor | int = 0
+        self._entropy: Tensor | float = 0.0
 
     def on_train_start(self) -> None:
         """Fixes the encoder's BatchNorm where it is to stay as pretrained."""
@@ -146,6 +154,22 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
             loss = loss + overlap_loss(logits, mask, pixels.factor, dice=self._dice, lovasz=self._lovasz)
         self.log("train/loss", sum_over_processes(loss) / world_size())
         return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Updates the validation scores with `image` and `mask` (B, H, W)."""
+        del batch_idx
+        logits, mask = self.network(batch["image"]), batch["mask"]
+        self._confusion = self._confusion + count_pixels(logits.argmax(dim=1), mask, logits.shape[1])
+        self._entropy = self._entropy + pixel_cross_entropy(logits, mask).sum(dtype=torch.float64)
+
+    def on_validation_epoch_end(self) -> None:
+        """Logs the scores of the whole validation set, if a pixel of it has a label."""
+        matrix = np.asarray(torch.as_tensor(self._confusion).cpu())
+        if pixels := int(matrix.sum()):
+            names = tuple(str(number) for number in range(len(matrix)))
+            self.log("validation/miou", Scores(matrix, names).miou)
+            self.log("validation/loss", float(self._entropy) / pixels)
+        self._confusion, self._entropy = 0, 0.0
 
     def configure_gradient_clipping(
         self,
