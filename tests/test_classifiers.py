@@ -345,3 +345,28 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
         run_here(*overrides, "stage.cam.checkpoint=resnet38_SEAM.pth")
     again = torch.load(folder / "class_car/network.pt", weights_only=True)
     assert all(torch.equal(value, again[name]) for name, value in states["class_car"].items())
+
+
+@pytest.mark.parametrize(
+    ("backbone", "settings"),
+    [("resnet18", {"pcm": True}), ("mit_b0", {"pcm": False, "attention": 0.2})],
+)
+def test_a_checkpoint_reloads_with_nothing_else_at_hand(
+    tmp_path: Path, backbone: str, settings: dict[str, Any]
+) -> None:
+    torch.manual_seed(0)
+    network = SeamNetwork(build_backbone(backbone, None, 16, in_channels=4), 2, **settings).freeze()
+    rates = PolySgd(lr=0.02, power=0.8)
+    made = SeamClassifier(network, ("a", "b"), total_steps=7, optimizer=rates, er_weight=0.5, clip=2.0)
+    trainer: Any = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(made)
+    trainer.save_checkpoint(tmp_path / "any.ckpt")
+    loaded: Any = SeamClassifier.load_from_checkpoint(tmp_path / "any.ckpt", weights_only=True)
+    assert loaded.hparams == made.hparams
+    assert loaded._optimizer == rates
+    image = torch.rand(1, 4, 32, 48)
+    with torch.no_grad():
+        for before, after in zip(made.eval().network(image), loaded.eval().network(image), strict=True):
+            assert torch.equal(before, after)
+    learnt = [[name for name, p in one.named_parameters() if p.requires_grad] for one in (made, loaded)]
+    assert learnt[0] == learnt[1] != [name for name, _ in made.named_parameters()]

@@ -1,13 +1,17 @@
 """Segmentation networks: any size in, the same size out."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
 
 from ome.errors import UserError
 from ome.networks.auxiliary import AuxiliaryHead
 from ome.networks.segmenters import SEGMENTERS, build_segmenter
+from ome.training.segmenter import UncertaintyWeightedSegmenter
+from ome.training.underfitting import PretendedUnderfitting
 
 
 @pytest.mark.parametrize("name", SEGMENTERS)
@@ -87,3 +91,34 @@ def test_unsuitable_segmenters_are_refused(name: str, encoder: str, message: str
     with pytest.raises(UserError, match=message) as raised:
         build_segmenter(name, encoder, 2)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("head", [False, True])
+def test_a_checkpoint_reloads_with_nothing_else_at_hand(tmp_path: Path, *, head: bool) -> None:
+    torch.manual_seed(0)
+    network = build_segmenter("fpn", "resnet18", 3, in_channels=4)
+    made = UncertaintyWeightedSegmenter(
+        network,
+        total_steps=7,
+        lr=0.3,
+        class_weights=[1.0, 2.0, 3.0],
+        underfit=PretendedUnderfitting("pow"),
+        auxiliary=AuxiliaryHead(network.third_stage_channels, 3) if head else None,
+        auxiliary_weight=0.4,
+    )
+    trainer: Any = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(made)
+    trainer.save_checkpoint(tmp_path / "any.ckpt")
+    loaded: Any = UncertaintyWeightedSegmenter.load_from_checkpoint(tmp_path / "any.ckpt", weights_only=True)
+    assert loaded.hparams == made.hparams
+    generator = torch.Generator().manual_seed(1)
+    batch = {
+        "image": torch.rand(2, 4, 32, 48, generator=generator),
+        "mask": torch.randint(0, 3, (2, 32, 48), generator=generator),
+        "weight": torch.full((2, 32, 48), 255, dtype=torch.uint8),
+    }
+    losses = []
+    for module in (made.eval(), loaded.eval()):
+        module.log = lambda *_args, **_kwargs: None
+        losses.append(module.training_step(batch, 0).item())
+    assert losses[0] == losses[1]

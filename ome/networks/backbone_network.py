@@ -25,6 +25,11 @@ class BackboneNetwork(nn.Module):
         self.register_state_dict_post_hook(_strip_prefix)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_add_prefix)  # type: ignore[no-untyped-call]
 
+    @property
+    def is_frozen(self) -> bool:
+        """Whether `freeze` was called."""
+        return self._frozen
+
     def freeze(self) -> Self:
         """Freezes what a pretrained backbone keeps: all BatchNorm and the backbone's `frozen` parameters.
 

@@ -103,6 +103,7 @@ class EncoderBackbone(Backbone):
     def __init__(self, name: str, output_stride: int = 8, in_channels: int = 3) -> None:
         super().__init__()
         self.encoder = make_encoder(name, in_channels, output_stride)
+        self.name = name
         self.in_channels = in_channels
         self.output_stride = output_stride
         stages = self._probe(name)

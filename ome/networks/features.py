@@ -22,6 +22,7 @@ class Backbone(nn.Module):
     """A network that turns images into `Features`; the parent of every backbone.
 
     Attributes:
+        name: What `build_backbone` calls it; None where that does not build it.
         channels: Widths of `Features.low`, `.middle` and `.final`.
         in_channels: Bands of the input image.
         output_stride: Input pixels a cell of `Features.final` spans, along one axis.
@@ -29,6 +30,7 @@ class Backbone(nn.Module):
         attends: Whether the stage of `Features.low` has self-attention over the whole image.
     """
 
+    name: str | None = None
     channels: tuple[int, int, int]
     in_channels: int
     output_stride: int

@@ -112,6 +112,7 @@ class ResNet38d(Backbone):
 
     def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
+        self.name = "resnet38d"
         self.in_channels = in_channels
         self.strip_pixels = STRIP_PIXELS
         self.conv1a = _conv(in_channels, 64, 3)

@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Callable
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 import segmentation_models_pytorch as smp
 from torch import Tensor, nn
@@ -33,11 +33,13 @@ class Segmenter(nn.Module):
 
     Args:
         network: Takes images with height and width divisible by 32, gives logits of the same size.
+        description: The arguments of `build_segmenter` but for the weights, where that built it.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, description: dict[str, Any] | None = None) -> None:
         super().__init__()
         self.network = network
+        self.description = description
 
     @property
     def encoder(self) -> nn.Module:
@@ -116,7 +118,8 @@ def build_segmenter(
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
         line = str(error).partition("\n")[0]
         raise UserError(f"segmenter {name!r} cannot use encoder {encoder!r}: {line}") from error
-    segmenter = Segmenter(network)
+    sizes = {"num_classes": num_classes, "in_channels": in_channels}
+    segmenter = Segmenter(network, {"name": name, "encoder": encoder, **sizes})
     if weights is not None:
         load_encoder(segmenter.encoder, encoder, weights)
     return segmenter

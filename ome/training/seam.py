@@ -1,6 +1,8 @@
 """Training of the SEAM classifier: image-level tags in, a network that gives CAMs out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
@@ -12,6 +14,7 @@ from torch.optim import Optimizer
 from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
 from ome.errors import UserError
+from ome.networks.described import classifier_from, describe_classifier
 from ome.networks.seam import SeamNetwork
 from ome.scoring.confusion_metric import ConfusionMetric
 from ome.scoring.multilabel import multilabel_scores
@@ -31,10 +34,10 @@ class SeamClassifier(pl.LightningModule):
     among the tags.
 
     Args:
-        network: The network to train.
+        network: The network to train, or its description (see `ome.networks.described`), as checkpoints have.
         names: The C class names.
         total_steps: Optimiser steps of the whole training, for the schedule.
-        optimizer: Its rates and their decay.
+        optimizer: Its rates and their decay, or these as a dict.
         er_weight: Weight of the equivariant regularisation; 0 switches it off.
         ecr_weight: Weight of the equivariant cross regularisation; 0 switches it off.
         min_pool_weight: Weight of min-pooling; 0 switches it off.
@@ -48,11 +51,11 @@ class SeamClassifier(pl.LightningModule):
 
     def __init__(
         self,
-        network: SeamNetwork,
+        network: SeamNetwork | Mapping[str, Any],
         names: Sequence[str],
         *,
         total_steps: int,
-        optimizer: PolySgd = PolySgd(),  # noqa: B008 - frozen
+        optimizer: PolySgd | Mapping[str, float] = PolySgd(),  # noqa: B008 - frozen
         er_weight: float = 1.0,
         ecr_weight: float = 1.0,
         min_pool_weight: float = 1.0,
@@ -61,12 +64,25 @@ class SeamClassifier(pl.LightningModule):
         super().__init__()
         if clip is not None and not clip > 0:
             raise UserError(f"stage.cam.clip={clip} is a norm: give a number above 0, or null")
+        if isinstance(network, Mapping):
+            network = classifier_from(network)
+        if isinstance(optimizer, Mapping):
+            optimizer = PolySgd(**optimizer)
         if network.pcm and not ecr_weight and not min_pool_weight:
             raise UserError(
                 "nothing trains the pixel correlation module with classifier.ecr_weight=0 and "
                 "classifier.min_pool_weight=0: set classifier.pcm=false as well"
             )
         self.network = network
+        description = describe_classifier(network)
+        if description is not None:  # plain values alone, which loading takes with weights_only
+            settings: dict[str, Any] = {
+                "er_weight": er_weight,
+                "ecr_weight": ecr_weight,
+                "min_pool_weight": min_pool_weight,
+            }
+            settings |= {"network": description, "names": list(names), "optimizer": asdict(optimizer)}
+            self.save_hyperparameters(settings | {"total_steps": total_steps, "clip": clip}, logger=False)
         self._total_steps = total_steps
         self._optimizer = optimizer
         self._er_weight = er_weight

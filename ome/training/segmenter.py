@@ -1,6 +1,7 @@
 """Training of the segmenter on masks that are more certain in some pixels than in others."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from functools import partial
 from typing import Any, Literal
 
@@ -14,6 +15,8 @@ from torch.optim import Optimizer
 
 from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
+from ome.networks.auxiliary import AuxiliaryHead
+from ome.networks.described import describe_segmenter, segmenter_from
 from ome.networks.features import freeze_batchnorm
 from ome.scoring.confusion import count_pixels
 from ome.scoring.scores import Scores
@@ -30,6 +33,27 @@ from ome.training.schedule import linear_warmup, poly_lr
 from ome.training.underfitting import PretendedUnderfitting
 
 OptimizerName = Literal["sgd", "adamw"]
+_PLAIN = (
+    "total_steps",
+    "lr",
+    "momentum",
+    "weight_decay",
+    "power",
+    "minimum_lr",
+    "optimizer",
+    "warmup_steps",
+    "head_lr",
+    "norm_decay",
+    "weighting",
+    "class_weights",
+    "label_smoothing",
+    "ohem",
+    "dice",
+    "lovasz",
+    "auxiliary_weight",
+    "freeze_batchnorm",
+)
+"""Arguments of the segmenter's training that are plain values."""
 
 
 class UncertaintyWeightedSegmenter(pl.LightningModule):
@@ -39,7 +63,8 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
     cross-entropy of their labelled pixels without weights.
 
     Args:
-        network: Image (B, bands, H, W) to logits (B, C, H, W), with an `encoder`.
+        network: Image (B, bands, H, W) to logits (B, C, H, W), with an `encoder`; or the description of one
+            (see `ome.networks.described`), as checkpoints have it.
         total_steps: Optimiser steps of the whole training, for the schedule.
         lr: Base learning rate, of the encoder.
         momentum: Of SGD.
@@ -52,6 +77,7 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         norm_decay: Let the weight decay work on normalisation layers too.
         weighting: How a pixel's weight of 0..255 enters the loss; see `pixel_weights`.
         underfit: What becomes of the losses once their mean over all processes is low; by default nothing.
+            Also as a dict.
         class_weights: C factors, see `weigh_pixels`; None for 1.
         label_smoothing: See `pixel_cross_entropy`.
         ohem: Share of the pixels with positive weight that is kept, see `hardest_pixels`; None for all. The
@@ -59,8 +85,8 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         dice: Weight of the Dice loss, see `overlap_loss`; added to the mean cross-entropy. With several
             processes it is the mean of theirs.
         lovasz: Likewise of the Lovasz-Softmax loss.
-        auxiliary: A head on the encoder's third stage, trained along and not part of `network`. Its
-            cross-entropy has the same pixels, weights and divisor.
+        auxiliary: A head on the encoder's third stage, trained along and not part of `network`; True
+            for a new `AuxiliaryHead`. Its cross-entropy has the same pixels, weights and divisor.
         auxiliary_weight: What that loss is multiplied by.
         freeze_batchnorm: Keep the statistics of the pretrained encoder's BatchNorm.
     """
@@ -69,7 +95,7 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: nn.Module | Mapping[str, Any],
         *,
         total_steps: int,
         lr: float = 0.005,
@@ -82,19 +108,34 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         head_lr: float = 1.0,
         norm_decay: bool = True,
         weighting: Weighting = "continuous",
-        underfit: PretendedUnderfitting | None = None,
+        underfit: PretendedUnderfitting | Mapping[str, Any] | None = None,
         class_weights: Sequence[float] | None = None,
         label_smoothing: float = 0.0,
         ohem: float | None = None,
         dice: float = 0.0,
         lovasz: float = 0.0,
-        auxiliary: nn.Module | None = None,
+        auxiliary: nn.Module | bool | None = None,
         auxiliary_weight: float = 0.0,
         freeze_batchnorm: bool = False,
     ) -> None:
         super().__init__()
+        plain = {name: value for name, value in locals().items() if name in _PLAIN}
+        if isinstance(network, Mapping):
+            network = segmenter_from(network)
+        if isinstance(underfit, Mapping):
+            underfit = PretendedUnderfitting(**underfit)
+        underfit = underfit or PretendedUnderfitting()
+        description = describe_segmenter(network)
+        if auxiliary is True and description is not None:
+            channels: int = network.third_stage_channels  # type: ignore[assignment]
+            auxiliary = AuxiliaryHead(channels, description["num_classes"])
         self.network = network
-        self.auxiliary = auxiliary
+        self.auxiliary = auxiliary or None
+        if description is not None and isinstance(self.auxiliary, AuxiliaryHead | None):
+            # Plain values alone, which loading takes with weights_only.
+            plain |= {"network": description, "auxiliary": self.auxiliary is not None}
+            plain |= {"underfit": asdict(underfit)}
+            self.save_hyperparameters(plain, logger=False)
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
         self._total_steps = total_steps
@@ -108,7 +149,7 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
         self._head_lr = head_lr
         self._norm_decay = norm_decay
         self._weighting = weighting
-        self._underfit = underfit or PretendedUnderfitting()
+        self._underfit = underfit
         self._label_smoothing = label_smoothing
         self._ohem = ohem
         self._dice = dice

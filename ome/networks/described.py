@@ -1,0 +1,46 @@
+"""Networks as plain values, so that a checkpoint says what it is a checkpoint of."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import nn
+
+from ome.networks.backbones import build_backbone
+from ome.networks.seam import SeamNetwork
+from ome.networks.segmenters import Segmenter, build_segmenter
+
+
+def describe_classifier(network: nn.Module) -> dict[str, Any] | None:
+    """What `classifier_from` builds the same network of, without its weights; None where it cannot."""
+    if not isinstance(network, SeamNetwork) or network.backbone.name is None:
+        return None
+    return {
+        "backbone": network.backbone.name,
+        "output_stride": network.backbone.output_stride,
+        "in_channels": network.backbone.in_channels,
+        "num_classes": network.fc8.out_channels,
+        "pcm": network.pcm,
+        "attention": network.attention,
+        "frozen": network.is_frozen,
+    }
+
+
+def classifier_from(description: Mapping[str, Any]) -> SeamNetwork:
+    """Builds a described classifier with random weights."""
+    backbone = build_backbone(
+        description["backbone"], None, description["output_stride"], description["in_channels"]
+    )
+    network = SeamNetwork(
+        backbone, description["num_classes"], pcm=description["pcm"], attention=description["attention"]
+    )
+    return network.freeze() if description["frozen"] else network
+
+
+def describe_segmenter(network: nn.Module) -> dict[str, Any] | None:
+    """The arguments with which `build_segmenter` builds the same network; None where it did not build it."""
+    return network.description if isinstance(network, Segmenter) else None
+
+
+def segmenter_from(description: Mapping[str, Any]) -> Segmenter:
+    """Builds a described segmenter with random weights."""
+    return build_segmenter(**description)
