@@ -59,16 +59,19 @@ def write_meadows(raw: Path) -> None:
 
 def test_the_examples_of_extending_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    dataset, backbone, settings = blocks("extend.md", "yaml")
+    dataset, backbone, callback, settings = blocks("extend.md", "yaml")
     for group, name, text in (
         ("dataset", "meadows", dataset),
         ("backbone", "light", backbone),
+        ("callbacks", "weight_norm", callback),
         ("stage", "coverage", settings),
     ):
         (tmp_path / "my_settings" / group).mkdir(parents=True)
         (tmp_path / "my_settings" / group / f"{name}.yaml").write_text(text, encoding="utf-8")
     write_meadows(tmp_path / "raw")
-    (code,) = blocks("extend.md", "python")
+    watching, code = blocks("extend.md", "python")
+    (tmp_path / "weight_norm.py").write_text(watching, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
     coverage = types.ModuleType("coverage")
     exec(code, coverage.__dict__)  # noqa: S102 - the page's own example
     monkeypatch.setitem(sys.modules, "ome.stages.coverage", coverage)
@@ -79,6 +82,7 @@ def test_the_examples_of_extending_run(tmp_path: Path, monkeypatch: pytest.Monke
             "hydra.searchpath=[file://my_settings]",
             "dataset=meadows",
             "backbone=light",
+            "callbacks=weight_norm",
             "dataset.raw=raw",
             *QUICK,
         ]
@@ -89,6 +93,8 @@ def test_the_examples_of_extending_run(tmp_path: Path, monkeypatch: pytest.Monke
     story.run_stages(config)
     story.run_stages(counting)
 
+    history = read_csv(stage_folder(config, "cam") / "history.csv")
+    assert any(row["name"] == "train/weight_norm" and float(row["value"]) > 0 for row in history)
     folder = stage_folder(config, "coverage")
     written = {row["class"]: float(row["percent"]) for row in read_csv(folder / "coverage.csv")}
     masks = np.stack([read_png(path) for path in stage_folder(config, "pseudo").glob("masks/*/*.png")])
