@@ -172,3 +172,20 @@ def test_the_fingerprint_knows_what_is_given_and_nothing_else() -> None:
             }
         },
     }
+
+
+class Breaking(pl.Callback):
+    """Breaks the training in its third step, after the checkpoint of the first epoch."""
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:  # noqa: ANN401
+        if trainer.global_step == 2:
+            raise KeyError
+
+
+def test_the_average_survives_an_interruption(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        trained(tmp_path / "broken", EMAWeightAveraging(decay=0.5), Breaking())
+    whole, resumed = (trained(tmp_path / name, EMAWeightAveraging(decay=0.5)) for name in ("whole", "broken"))
+    assert len(resumed[1].weights) < len(whole[1].weights)
+    files = [(tmp_path / name / "network.pt").read_bytes() for name in ("whole", "broken")]
+    assert files[0] == files[1]
