@@ -16,7 +16,7 @@ from ome.distributed.rank import is_nonzero_rank
 from ome.distributed.signals import Stopped
 from ome.errors import UserError
 
-GOES_ON = "the same command goes on where it stopped"
+GOES_ON = "the same command resumes where it stopped"
 
 # A sweep's folders are named after what differs; a file name holds no slash and at most 255 bytes.
 OmegaConf.register_new_resolver("file_name", lambda text: text.replace("/", "-")[:120], replace=True)

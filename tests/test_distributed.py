@@ -260,8 +260,8 @@ def test_a_process_that_cannot_say_why_it_ended_is_named() -> None:
     assert why_ended([143, 143], told) is told
     assert why_ended([1, 0], None) is None
     killed, aborted = why_ended([143, -signal.SIGKILL], told), why_ended([-signal.SIGABRT, 143], told)
-    assert str(killed).startswith("process 1 of 2 was ended by SIGKILL, often for want of memory; the same")
-    assert str(aborted).startswith("process 0 of 2 was ended by SIGABRT; the same command")
+    assert str(killed).startswith("process 1 of 2 was killed (SIGKILL), probably out of memory; the same")
+    assert str(aborted).startswith("process 0 of 2 was killed (SIGABRT); the same command")
     assert isinstance(why_ended([0, -signal.SIGSEGV], None), UserError)
 
 

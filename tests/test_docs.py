@@ -139,9 +139,9 @@ def test_comments_of_a_yaml_file_are_read_beside_and_above(tmp_path: Path) -> No
 
 
 def test_error_lines_are_those_of_the_code() -> None:
-    with pytest.raises(UserError, match=r"^stage=paint is no stage: choose one of prepare, labels"):
+    with pytest.raises(UserError, match=r"^unknown stage 'paint': choose one of prepare, labels"):
         story.selected_stages(OmegaConf.create({"stage": {"name": "paint"}}))
-    assert "- `stage=<selected> is no stage: choose one of <known>`" in docs_hooks.error_lines()
+    assert "- `unknown stage '<selected>': choose one of <known>`" in docs_hooks.error_lines()
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -54,7 +54,7 @@ def assert_nothing_half_written(folder: Path, status: int, printed: str, reason:
     lines = [line for line in printed.splitlines() if line.startswith("error:")]
     assert len(lines) == 1, printed
     assert "Traceback" not in printed
-    assert f"({reason}): make room, or mend the disk; the same command goes on where it stopped" in lines[0]
+    assert f"({reason}): free some space; the same command resumes where it stopped" in lines[0]
     # Nothing is left that a later run, or a person, could take for whole.
     for path in folder.rglob("*.tif"):
         if "raw" not in path.parts:
@@ -208,7 +208,7 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, capsys: pytest.CaptureFix
     with pytest.raises(UserError, match=r"network\.pt holds no weights \(UnpicklingError\)"):
         load_network(nn.Linear(1, 1), tmp_path)
     assert _checkpoint(tmp_path) is None
-    assert "last.ckpt is not whole (UnpicklingError): training starts again" in " ".join(
+    assert "last.ckpt: checkpoint is corrupt (UnpicklingError); starting over" in " ".join(
         capsys.readouterr().out.split()
     )
     with pytest.raises(UserError, match="cannot read the CAMs"):

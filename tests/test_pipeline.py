@@ -376,14 +376,14 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Pat
         if stage == "cam":  # in the middle of the second of three epochs
             status, printed = forked(tmp_path, *until, sabotage=partial(terminate_at_step, 8))
             assert status == 143, printed
-            assert printed.splitlines()[-1] == "error: terminated; the same command goes on where it stopped"
+            assert printed.splitlines()[-1] == "error: terminated; the same command resumes where it stopped"
             assert "Traceback" not in printed
             kept = torch.load(tmp_path / RUN / "cam.partial/last.ckpt", weights_only=True)
             assert kept["global_step"] == 9
         status, printed = forked(tmp_path, *until, sabotage=partial(kill_at, name))
         assert status == -signal.SIGKILL, f"{stage}: {printed}"
         if stage == "cam":
-            assert "going on after step 9 of an interrupted run" in printed
+            assert "resuming from step 9 of an interrupted run" in printed
         place = tmp_path / ("scenes/synthetic_rgb_full" if stage == "prepare" else RUN / stage)
         assert not place.exists()
     status, printed = forked(tmp_path, *tiny())

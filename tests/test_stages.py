@@ -45,7 +45,7 @@ def counting(needs: tuple[str, ...] = ()) -> tuple[Stage, list[Path]]:
         (work.folder / "artefact").write_text("whole")
         return {"files": 1}
 
-    return Stage("made", run, needs=needs), ran
+    return Stage("made", run, requires=needs), ran
 
 
 def test_scenes_are_shared_by_runs_of_any_seed(tmp_path: Path, run_here: Run) -> None:
@@ -205,7 +205,10 @@ def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("stage.until=nowhere", "stage.until=nowhere is no stage: choose one of prepare, labels"),
+        (
+            "stage.until=nowhere",
+            "stage.until=nowhere: unknown stage 'nowhere': choose one of prepare, labels",
+        ),
         ("dataset.split.train=[]", "dataset.split.train is empty"),
         ("dataset.tags=nowhere.csv", "there is no tag table nowhere.csv"),
         ("crf.backend=other", "crf.backend=other is unknown: choose one of lattice, torch, pydensecrf"),

@@ -77,7 +77,7 @@ def _reading(*names: str) -> tuple[Stage, list[dict[str, Path]]]:
         given.append(dict(work.inputs))
         return {}
 
-    return Stage("seg", run, needs=names), given
+    return Stage("seg", run, requires=names), given
 
 
 def test_what_a_result_was_made_from_must_fit_too(tmp_path: Path) -> None:

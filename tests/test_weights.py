@@ -193,12 +193,14 @@ def test_a_classifier_that_does_not_fit_is_one_line(tmp_path: Path, published: d
     refused(r"tells 5 classes apart and the dataset has 2 \(a, b\)", published, ("a", "b"))
     refused("3 tensors have another shape", published)
     own = {name: value.clone() for name, value in network.state_dict().items()}
-    refused("lacks f9.weight and has nothing", {n: v for n, v in own.items() if n != "f9.weight"})
+    refused(
+        "missing keys f9.weight, unexpected keys none", {n: v for n, v in own.items() if n != "f9.weight"}
+    )
     four = own | {"encoder.conv1.weight": torch.zeros(64, 4, 7, 7)}
     refused(
         r"is for images of 4 bands, and the dataset's have 3 \(dataset.channels\): a whole classifier", four
     )
-    refused("lacks nothing and has extra.weight", own | {"extra.weight": torch.zeros(1)})
+    refused("missing keys none, unexpected keys extra.weight", own | {"extra.weight": torch.zeros(1)})
     with pytest.raises(UserError, match=r"there is no weights file.*stage\.cam\.checkpoint="):
         load_classifier(network, tmp_path / "absent.pth", CLASSES)
 

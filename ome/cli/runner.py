@@ -75,13 +75,13 @@ def selected_stages(config: DictConfig) -> list[str]:
     if selected == "all":
         last = config.stage.until
         if last not in STAGES:
-            raise UserError(f"stage.until={last} is no stage: choose one of {', '.join(STAGES)}")
+            raise UserError(f"stage.until={last}: unknown stage '{last}': choose one of {', '.join(STAGES)}")
         before = list(STAGES)[: list(STAGES).index(last)]
         return [*(name for name in before if _is_wanted(STAGES[name], config)), last]
     if selected in STAGES or selected in SIDE_STAGES:
         return [selected]
     known = ", ".join([*STAGES, *SIDE_STAGES, "all"])
-    raise UserError(f"stage={selected} is no stage: choose one of {known}")
+    raise UserError(f"unknown stage '{selected}': choose one of {known}")
 
 
 def _stage(name: str) -> Stage:
@@ -89,4 +89,4 @@ def _stage(name: str) -> Stage:
 
 
 def _is_wanted(stage: Stage, config: DictConfig) -> bool:
-    return stage.wanted is None or stage.wanted(config)
+    return stage.enabled is None or stage.enabled(config)

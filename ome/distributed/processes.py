@@ -170,9 +170,9 @@ def why_ended(exits: Sequence[int], said: BaseException | None) -> BaseException
     if not ended or not (said is None or isinstance(said, Stopped)):
         return said
     index, name = exits.index(-ended[0]), signal.Signals(ended[0]).name
-    why = ", often for want of memory" if ended[0] == signal.SIGKILL else ""
+    why = ", probably out of memory" if ended[0] == signal.SIGKILL else ""
     return UserError(
-        f"process {index} of {len(exits)} was ended by {name}{why}; the same command goes on where it stopped"
+        f"process {index} of {len(exits)} was killed ({name}){why}; the same command resumes where it stopped"
     )
 
 

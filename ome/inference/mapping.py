@@ -189,7 +189,7 @@ def _predict_all(
     """Fills the flat rasters; gives the megapixels a second, None where nothing was left to do."""
     done = flat.rows_done
     if done:
-        console.print(f"{name}: going on at row {done} of {flat.height}", highlight=False)
+        console.print(f"{name}: resuming at row {done} of {flat.height}", highlight=False)
     speed = None
     with meter(f"map {name}: rows", flat.height, done) as shown:
         rows = predict_rows(scene, card, predict, options, done, all_classes=options.probabilities)

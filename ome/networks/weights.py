@@ -92,9 +92,9 @@ def load_classifier(network: nn.Module, source: Path | str, names: Sequence[str]
     report = load_tensors(network, tensors, str(source))
     if report.missing or report.unexpected:
         raise UserError(
-            f"{source} is not the whole classifier and nothing else: it lacks "
-            f"{_few(report.missing) or 'nothing'} and has {_few(report.unexpected) or 'nothing'} besides; "
-            "weights of a backbone are given as backbone.weights=..."
+            f"{source} does not fit the classifier: missing keys {_few(report.missing) or 'none'}, "
+            f"unexpected keys {_few(report.unexpected) or 'none'}; for a backbone's weights type "
+            "backbone.weights=..."
         )
 
 

@@ -22,7 +22,7 @@ class Manifest:
 
     Attributes:
         stage: Name of the stage that wrote the folder.
-        fingerprint: Hash of everything the result depends on; see `fingerprint`.
+        fingerprint: Hash of everything the result depends on; see `compute_fingerprint`.
         config: The part of the configuration that the result depends on, resolved.
         inputs: Fingerprint of each earlier stage that was read, by name.
         counts: What was made: tiles, pixels, dropped tiles and the like.
@@ -62,7 +62,9 @@ class Manifest:
             ) from error
 
 
-def fingerprint(stage: str, stage_version: int, config: dict[str, Any], inputs: dict[str, str]) -> str:
+def compute_fingerprint(
+    stage: str, stage_version: int, config: dict[str, Any], inputs: dict[str, str]
+) -> str:
     """Hashes all that a stage's result depends on: its code's version, configuration and inputs."""
     content = json.dumps([stage, stage_version, config, inputs], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]

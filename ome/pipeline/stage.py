@@ -22,7 +22,7 @@ from ome.files import no_room, remove_temporaries, write_text
 from ome.pipeline.artifacts import Artefact, find_inputs, find_same, inherited_runs, plain, stage_folder
 from ome.pipeline.checksums import damaged, remove_from, write_listing
 from ome.pipeline.locks import locked
-from ome.pipeline.manifest import NAME, Manifest, fingerprint, versions
+from ome.pipeline.manifest import NAME, Manifest, compute_fingerprint, versions
 from ome.progress import console
 
 MARK = ".fingerprint"
@@ -40,7 +40,7 @@ class Work:
     Attributes:
         config: The whole configuration; `config.stage` holds this stage's settings.
         folder: Where the stage writes; it may hold the remains of an interrupted run of the same work.
-        inputs: The finished folder of each stage it needs, and of those in `Stage.uses` that exist.
+        inputs: The finished folder of each stage it needs, and of those `optional_inputs` that exist.
         logs: Where loggers write; kept apart because logs differ between identical runs.
     """
 
@@ -63,13 +63,13 @@ class Stage:
     Attributes:
         name: As in `stage=NAME`.
         run: Does the work and returns the counts for the manifest.
-        needs: Earlier stages whose folders it reads, or a function that tells them from the configuration.
-        uses: Earlier stages whose folders it reads where they are there.
-        reads: Dotted configuration keys, beyond the stage's own settings, that change its result.
-        sources: Identity of files outside the run that it reads (names, sizes, times), if any.
+        requires: Earlier stages whose folders it reads, or a function that tells them from the configuration.
+        optional_inputs: Earlier stages whose folders it reads where they are there.
+        config_keys: Dotted configuration keys, beyond the stage's own settings, that change its result.
+        external_files: Identity of files outside the run that it reads (names, sizes, times), if any.
         trains: Whether it trains: then callbacks and arguments of the trainer change its result, where given.
         version: Raised when a change of the code makes earlier results stale.
-        wanted: Tells from the configuration whether `stage=all` runs it on the way to a later stage; None
+        enabled: Tells from the configuration whether `stage=all` runs it on the way to a later stage; None
             where it always does.
         part: Names the part of its folder that the configuration asks for, e.g. a scene: parts are made, kept
             and replaced each on its own. None for a stage that makes its folder as a whole.
@@ -77,18 +77,18 @@ class Stage:
 
     name: str
     run: Callable[[Work], dict[str, Any]]
-    needs: tuple[str, ...] | Callable[[DictConfig], tuple[str, ...]] = ()
-    uses: tuple[str, ...] = ()
-    reads: tuple[str, ...] = ()
-    sources: Callable[[DictConfig], list[Any]] | None = None
+    requires: tuple[str, ...] | Callable[[DictConfig], tuple[str, ...]] = ()
+    optional_inputs: tuple[str, ...] = ()
+    config_keys: tuple[str, ...] = ()
+    external_files: Callable[[DictConfig], list[Any]] | None = None
     trains: bool = False
     version: int = 1
-    wanted: Callable[[DictConfig], bool] | None = None
+    enabled: Callable[[DictConfig], bool] | None = None
     part: Callable[[DictConfig], str] | None = None
 
     def needed(self, config: DictConfig) -> tuple[str, ...]:
         """Names of the stages it needs, given the configuration with its settings under `stage`."""
-        return self.needs(config) if callable(self.needs) else self.needs
+        return self.requires(config) if callable(self.requires) else self.requires
 
     def folder(self, config: DictConfig) -> Path:
         """Where its result lies, or the part of it that the configuration asks for."""
@@ -123,26 +123,26 @@ def execute(
             says so.
     """
     made = {} if made is None else made
-    found = find_inputs(stage.name, stage.needed(config), stage.uses, config, made)
+    found = find_inputs(stage.name, stage.needed(config), stage.optional_inputs, config, made)
     inputs = {name: manifest.fingerprint for name, (_, manifest) in found.items()}
     used = _used_config(stage, config)
-    wanted = fingerprint(stage.name, stage.version, used, inputs)
+    fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
     folder = stage.folder(config)
     partial = folder.with_name(folder.name + ".partial")
-    with _locks(stage, config, wanted), _room(folder):
+    with _locks(stage, config, fingerprint), _room(folder):
         if is_rank_zero():
             _finish_rename(folder, partial)
             if not force:
-                _set_damaged_aside(folder, partial, wanted, verify=verify)
+                _set_damaged_aside(folder, partial, fingerprint, verify=verify)
         barrier()
-        finished = None if force else _finished(stage, config, wanted)
+        finished = None if force else _finished(stage, config, fingerprint)
         made[stage.name] = finished or folder
         if rank_zero_value(finished is not None):
             _say(f"[green]up to date[/] {stage.name}: {finished}")
             return False
         _say(f"[bold]{stage.name}[/] -> {folder}")
         if is_rank_zero():
-            _open_partial(partial, wanted, fresh=force)
+            _open_partial(partial, fingerprint, fresh=force)
         barrier()
         started = time.monotonic()
         logs = Path(config.run_dir) / "logs" / stage.name
@@ -151,7 +151,7 @@ def execute(
         barrier()
         if is_rank_zero():
             seconds, files = round(time.monotonic() - started, 2), write_listing(partial)
-            manifest = Manifest(stage.name, wanted, used, inputs, counts, files, seconds, versions())
+            manifest = Manifest(stage.name, fingerprint, used, inputs, counts, files, seconds, versions())
             manifest.write(partial)
             _finish_rename(folder, partial)
             _say(f"[green]done[/] {stage.name} in {seconds:.1f} s")
@@ -161,15 +161,15 @@ def execute(
     return True
 
 
-def _finished(stage: Stage, config: DictConfig, wanted: str) -> Path | None:
-    """The folder that holds the wanted result: this run's, or that of a run it inherits from."""
+def _finished(stage: Stage, config: DictConfig, fingerprint: str) -> Path | None:
+    """The folder that holds the result of that fingerprint: this run's, or that of a run it inherits from."""
     folder = stage.folder(config)
     present = Manifest.read(folder)
-    if present is not None and present.fingerprint == wanted:
+    if present is not None and present.fingerprint == fingerprint:
         return folder
     if stage.name == "prepare" or stage.part is not None:
         return None
-    same = find_same(inherited_runs(config), stage.name, wanted)
+    same = find_same(inherited_runs(config), stage.name, fingerprint)
     whole = same is not None and (
         same.manifest.files is None or damaged(same.folder, same.manifest.files, verify=False) == []
     )
@@ -177,37 +177,37 @@ def _finished(stage: Stage, config: DictConfig, wanted: str) -> Path | None:
 
 
 @contextmanager
-def _locks(stage: Stage, config: DictConfig, wanted: str) -> Iterator[None]:
+def _locks(stage: Stage, config: DictConfig, fingerprint: str) -> Iterator[None]:
     """Lets one run at a time work on a folder, and one job of a sweep at a time make the same result.
 
     What runs share is waited for. A run's own folder is not: two commands there may want different things.
     """
     folder = stage.folder(config)
     own = locked(folder.with_name(f".{folder.name}.lock"), str(folder), wait=stage.name == "prepare")
-    if not config.inherit or not stage.needs:
+    if not config.inherit or not stage.requires:
         with own:
             yield
         return
     # Beside the run's folder, where the jobs of a sweep lie.
-    shared = Path(config.run_dir).parent / ".locks" / f"{stage.name}_{wanted}"
+    shared = Path(config.run_dir).parent / ".locks" / f"{stage.name}_{fingerprint}"
     with locked(shared, f"the same {stage.name}", wait=True), own:
         yield
 
 
 def _used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
     used: dict[str, Any] = {"stage": OmegaConf.to_container(config.stage, resolve=True)}
-    used |= {key: plain(config, key) for key in stage.reads}
+    used |= {key: plain(config, key) for key in stage.config_keys}
     if stage.trains:
         used |= training_extras(config)
-    if stage.sources is not None:
-        used["sources"] = stage.sources(config)
+    if stage.external_files is not None:
+        used["sources"] = stage.external_files(config)
     return used
 
 
-def _set_damaged_aside(folder: Path, partial: Path, wanted: str, *, verify: bool) -> None:
+def _set_damaged_aside(folder: Path, partial: Path, fingerprint: str, *, verify: bool) -> None:
     """Makes a result with damaged files a partial one again, without them and what came after them."""
     present = Manifest.read(folder)
-    if present is None or present.fingerprint != wanted or present.files is None:
+    if present is None or present.fingerprint != fingerprint or present.files is None:
         return
     wrong = damaged(folder, present.files, verify=verify)
     if wrong == []:
@@ -219,7 +219,7 @@ def _set_damaged_aside(folder: Path, partial: Path, wanted: str, *, verify: bool
         _say(f"[yellow]{folder}: its list of files is damaged, everything in it is made again[/]")
         return
     kept = remove_from(partial, wrong[0])
-    write_text(partial / MARK, wanted)
+    write_text(partial / MARK, fingerprint)
     (partial / NAME).unlink()  # last: until then it is taken for whole, and found to be damaged again
     _say(
         f"[yellow]{folder}: {len(wrong)} of {present.files} files are missing or not as they were written, "
@@ -236,8 +236,7 @@ def _room(folder: Path) -> Iterator[None]:
         if (reason := no_room(error)) is None:
             raise
         raise UserError(
-            f"cannot write to {folder} ({reason}): make room, or mend the disk; the same command goes on "
-            "where it stopped"
+            f"cannot write to {folder} ({reason}): free some space; the same command goes on where it stopped"
         ) from error
 
 
@@ -252,13 +251,13 @@ def _tidied(partial: Path) -> Iterator[None]:
         raise
 
 
-def _open_partial(partial: Path, wanted: str, *, fresh: bool) -> None:
+def _open_partial(partial: Path, fingerprint: str, *, fresh: bool) -> None:
     """Keeps the partial folder of the same work; removes one that belongs to other work."""
     mark = partial / MARK
-    if fresh or not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
+    if fresh or not mark.exists() or mark.read_text(encoding="utf-8") != fingerprint:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        write_text(mark, wanted)
+        write_text(mark, fingerprint)
     remove_temporaries(partial)
 
 

@@ -185,9 +185,9 @@ def _needs(config: DictConfig) -> tuple[str, ...]:
 STAGE = Stage(
     "ablation",
     run,
-    needs=_needs,
-    uses=("affinity",),
-    reads=("crf", "dataset.channels", "dataset.display", "trainer.accelerator"),
-    wanted=lambda _: False,
+    requires=_needs,
+    optional_inputs=("affinity",),
+    config_keys=("crf", "dataset.channels", "dataset.display", "trainer.accelerator"),
+    enabled=lambda _: False,
     version=3,
 )

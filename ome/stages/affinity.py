@@ -167,8 +167,8 @@ def _wanted(config: DictConfig) -> bool:
 STAGE = Stage(
     "affinity",
     run,
-    needs=("prepare", "labels", "cam"),
-    reads=(
+    requires=("prepare", "labels", "cam"),
+    config_keys=(
         "seed",
         "backbone",
         "crf",
@@ -179,5 +179,5 @@ STAGE = Stage(
         "trainer.precision",
     ),
     trains=True,
-    wanted=_wanted,
+    enabled=_wanted,
 )

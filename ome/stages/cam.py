@@ -155,8 +155,8 @@ def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
 STAGE = Stage(
     "cam",
     run,
-    needs=("prepare", "labels"),
-    reads=(
+    requires=("prepare", "labels"),
+    config_keys=(
         "seed",
         "backbone",
         "classifier",
@@ -166,7 +166,7 @@ STAGE = Stage(
         "trainer.accelerator",
         "trainer.precision",
     ),
-    sources=lambda config: [*identity(config.backbone.weights), *identity(config.stage.checkpoint)],
+    external_files=lambda config: [*identity(config.backbone.weights), *identity(config.stage.checkpoint)],
     trains=True,
     version=3,
 )

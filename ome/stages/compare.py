@@ -169,4 +169,4 @@ def _sources(config: DictConfig) -> list[Any]:
     return [identity(path) for folder in find_runs(config) for path in sorted(folder.glob(f"*/{SCORES}"))]
 
 
-STAGE = Stage("compare", run, sources=_sources)
+STAGE = Stage("compare", run, external_files=_sources)

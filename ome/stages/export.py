@@ -89,4 +89,4 @@ def describe(card: SegmenterCard) -> dict[str, Any]:
     }
 
 
-STAGE = Stage("export", run, needs=stage_of_configured_network)
+STAGE = Stage("export", run, requires=stage_of_configured_network)

@@ -163,7 +163,7 @@ def _show(summary: dict[str, Any]) -> None:
 STAGE = Stage(
     "labels",
     run,
-    needs=("prepare",),
-    reads=("dataset.tile", "dataset.filter", "dataset.tags", "dataset.channels"),
-    sources=lambda config: identity(config.dataset.get("tags")),
+    requires=("prepare",),
+    config_keys=("dataset.tile", "dataset.filter", "dataset.tags", "dataset.channels"),
+    external_files=lambda config: identity(config.dataset.get("tags")),
 )

@@ -100,8 +100,8 @@ def _sources(config: DictConfig) -> list[Any]:
 STAGE = Stage(
     "predict",
     run,
-    needs=stage_of_configured_network,
-    reads=(
+    requires=stage_of_configured_network,
+    config_keys=(
         "prediction",
         "crf",
         "dataset.channels",
@@ -109,6 +109,6 @@ STAGE = Stage(
         "trainer.accelerator",
         "trainer.precision",
     ),
-    sources=_sources,
+    external_files=_sources,
     part=_part,
 )

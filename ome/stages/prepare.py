@@ -88,6 +88,6 @@ FACTS = (
 STAGE = Stage(
     "prepare",
     run,
-    reads=(*(f"dataset.{key}" for key in FACTS), "quirks.unknown_colours_as_first_class"),
-    sources=sources,
+    config_keys=(*(f"dataset.{key}" for key in FACTS), "quirks.unknown_colours_as_first_class"),
+    external_files=sources,
 )

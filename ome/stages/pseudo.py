@@ -46,8 +46,8 @@ def _needs(config: DictConfig) -> tuple[str, ...]:
 STAGE = Stage(
     "pseudo",
     run,
-    needs=_needs,
-    reads=(
+    requires=_needs,
+    config_keys=(
         "crf",
         "dataset.channels",
         "dataset.display",

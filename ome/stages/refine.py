@@ -109,8 +109,8 @@ def agreement(before: Path, after: Path, tiles: Sequence[Tile]) -> float:
 STAGE = Stage(
     "refine",
     run,
-    needs=("prepare", "labels", "pseudo", "seg"),
-    reads=(*SEGMENTER_KEYS, "crf", "dataset.display", "quirks.background_read_first"),
-    sources=lambda config: identity(config.segmenter.weights),
+    requires=("prepare", "labels", "pseudo", "seg"),
+    config_keys=(*SEGMENTER_KEYS, "crf", "dataset.display", "quirks.background_read_first"),
+    external_files=lambda config: identity(config.segmenter.weights),
     trains=True,
 )

@@ -177,9 +177,9 @@ def _sources(config: DictConfig) -> list[Any]:
 STAGE = Stage(
     "report",
     run,
-    needs=("prepare", "labels"),
-    uses=(*SCORED, "ablation"),
-    reads=("name", "dataset.channels", "dataset.display", "dataset.tile.size"),
-    sources=_sources,
+    requires=("prepare", "labels"),
+    optional_inputs=(*SCORED, "ablation"),
+    config_keys=("name", "dataset.channels", "dataset.display", "dataset.tile.size"),
+    external_files=_sources,
     version=3,
 )

@@ -169,4 +169,4 @@ def _sources(config: DictConfig) -> list[Any]:
     return sorted((name, manifest.fingerprint) for name, manifest in manifests.items() if manifest)
 
 
-STAGE = Stage("reproduce", run, sources=_sources)
+STAGE = Stage("reproduce", run, external_files=_sources)

@@ -52,8 +52,8 @@ def full_weight(mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.
 STAGE = Stage(
     "seg",
     run,
-    needs=("prepare", "labels", "pseudo"),
-    reads=SEGMENTER_KEYS,
-    sources=lambda config: identity(config.segmenter.weights),
+    requires=("prepare", "labels", "pseudo"),
+    config_keys=SEGMENTER_KEYS,
+    external_files=lambda config: identity(config.segmenter.weights),
     trains=True,
 )

@@ -89,6 +89,6 @@ def _tiles(index: SceneIndex, table: TagTable, size: int, stride: int, *, cover:
 STAGE = Stage(
     "suggest",
     run,
-    needs=("prepare", "labels", "cam"),
-    reads=("dataset.tile", "dataset.channels", "trainer.accelerator"),
+    requires=("prepare", "labels", "cam"),
+    config_keys=("dataset.tile", "dataset.channels", "trainer.accelerator"),
 )

@@ -123,10 +123,10 @@ def _checkpoint(folder: Path) -> Path | None:
         try:
             step = torch.load(path, map_location="cpu", weights_only=True)["global_step"]
         except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the training can start again
-            console.print(f"[yellow]{path} is not whole ({type(error).__name__}): training starts again[/]")
+            console.print(f"[yellow]{path}: checkpoint is corrupt ({type(error).__name__}); starting over[/]")
             path.unlink(missing_ok=True)
         else:
-            console.print(f"going on after step {step} of an interrupted run", highlight=False)
+            console.print(f"resuming from step {step} of an interrupted run", highlight=False)
     return path if rank_zero_value(step > 0) else None
 
 
