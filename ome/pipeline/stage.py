@@ -15,7 +15,6 @@ from typing import Any, TypeAlias
 
 from omegaconf import DictConfig, OmegaConf
 
-from ome.config.trainer import training_extras
 from ome.distributed.collectives import barrier, is_rank_zero, rank_zero_value
 from ome.errors import UserError
 from ome.files import no_room, remove_temporaries, write_text
@@ -67,7 +66,7 @@ class Stage:
         optional_inputs: Earlier stages whose folders it reads where they are there.
         config_keys: Dotted configuration keys, beyond the stage's own settings, that change its result.
         external_files: Identity of files outside the run that it reads (names, sizes, times), if any.
-        trains: Whether it trains: then callbacks and arguments of the trainer change its result, where given.
+        optional_config: More of the configuration that changes its result, where it is given, by key.
         version: Raised when a change of the code makes earlier results stale.
         enabled: Tells from the configuration whether `stage=all` runs it on the way to a later stage; None
             where it always does.
@@ -81,7 +80,7 @@ class Stage:
     optional_inputs: tuple[str, ...] = ()
     config_keys: tuple[str, ...] = ()
     external_files: Callable[[DictConfig], list[Any]] | None = None
-    trains: bool = False
+    optional_config: Callable[[DictConfig], dict[str, Any]] | None = None
     version: int = 1
     enabled: Callable[[DictConfig], bool] | None = None
     part: Callable[[DictConfig], str] | None = None
@@ -197,8 +196,8 @@ def _locks(stage: Stage, config: DictConfig, fingerprint: str) -> Iterator[None]
 def _used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
     used: dict[str, Any] = {"stage": OmegaConf.to_container(config.stage, resolve=True)}
     used |= {key: plain(config, key) for key in stage.config_keys}
-    if stage.trains:
-        used |= training_extras(config)
+    if stage.optional_config is not None:
+        used |= stage.optional_config(config)
     if stage.external_files is not None:
         used["sources"] = stage.external_files(config)
     return used

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from ome.config.fitting import train
 from ome.config.objects import augmentation, crf_of, crf_threads, hardware, poly_sgd
 from ome.config.selected import scene_reader
+from ome.config.trainer import training_extras
 from ome.data.cams import cam_path, write_cams
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import MaskDataset
@@ -178,6 +179,6 @@ STAGE = Stage(
         "trainer.accelerator",
         "trainer.precision",
     ),
-    trains=True,
+    optional_config=training_extras,
     enabled=_wanted,
 )

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from ome.config.fitting import train
 from ome.config.objects import augmentation, hardware, poly_sgd
 from ome.config.selected import scene_reader
+from ome.config.trainer import training_extras
 from ome.data.cams import cam_path, write_cams
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import TagDataset
@@ -167,6 +168,6 @@ STAGE = Stage(
         "trainer.precision",
     ),
     external_files=lambda config: [*identity(config.backbone.weights), *identity(config.stage.checkpoint)],
-    trains=True,
+    optional_config=training_extras,
     version=3,
 )

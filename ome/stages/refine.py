@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ome.config.objects import crf_of, crf_threads, labelling_of
 from ome.config.segmenting import SEGMENTER_KEYS, predictor_of, score_segmenter, train_segmenter
 from ome.config.selected import scene_reader
+from ome.config.trainer import training_extras
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
@@ -112,5 +113,5 @@ STAGE = Stage(
     requires=("prepare", "labels", "pseudo", "seg"),
     config_keys=(*SEGMENTER_KEYS, "crf", "dataset.display", "quirks.background_read_first"),
     external_files=lambda config: identity(config.segmenter.weights),
-    trains=True,
+    optional_config=training_extras,
 )

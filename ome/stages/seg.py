@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from ome.config.segmenting import SEGMENTER_KEYS, score_segmenter, train_segmenter
 from ome.config.selected import scene_reader
+from ome.config.trainer import training_extras
 from ome.data.datasets import MaskOf
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
@@ -55,5 +56,5 @@ STAGE = Stage(
     requires=("prepare", "labels", "pseudo"),
     config_keys=SEGMENTER_KEYS,
     external_files=lambda config: identity(config.segmenter.weights),
-    trains=True,
+    optional_config=training_extras,
 )
