@@ -4,10 +4,12 @@ from pathlib import Path
 import archives
 import pytest
 
+from ome.config.raw_data import raw_layout
 from ome.data.archives import ANY_IMAGE, RawFiles, RawSource, check_expansion, image_name
 from ome.data.rasters import MAX_MEMBER
 from ome.data.raw import Split, layout_from_facts, resolve_split
 from ome.errors import UserError
+from tests.conftest import compose_config
 
 SOURCE = RawSource("top/area_{scene}.tif", "ortho.zip")
 FILES = {"area_1.tif": b"one", "area_2_10.tif": b"two", "readme.txt": b""}
@@ -261,3 +263,19 @@ def test_counting_needs_numbers(tmp_path: Path) -> None:
     archives.pack({"area_2_10.tif": b""}, tmp_path, "ortho.zip")
     with pytest.raises(UserError, match=r"2_10 in .* is no number"):
         resolve_split(Split(numeric=(1, 0, 0)), tmp_path, RawFiles(SOURCE, tmp_path))
+
+
+@pytest.mark.parametrize("key", ["split.train", "split"])
+def test_facts_may_refer_to_the_raw_folder(tmp_path: Path, key: str) -> None:
+    value = "${dataset.raw}/train.txt" if key == "split.train" else "{train: '${dataset.raw}/train.txt'}"
+    config = compose_config(["dataset=deepglobe", f"dataset.raw={tmp_path}", f"dataset.{key}={value}"])
+    assert raw_layout(config).split.train == tmp_path / "train.txt"
+
+
+@pytest.mark.parametrize("experiment", ["deepglobe_small", "deepglobe_ablation"])
+def test_an_experiment_for_another_dataset_is_one_line(tmp_path: Path, experiment: str) -> None:
+    config = compose_config([f"experiment={experiment}", "dataset=custom", f"dataset.raw={tmp_path}"])
+    with pytest.raises(
+        UserError, match=r"^dataset\.split=.* does not fit dataset=custom, whose table of tags"
+    ):
+        raw_layout(config)

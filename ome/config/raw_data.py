@@ -8,6 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from ome.data.folder import folder_layout
 from ome.data.raw import RawLayout, layout_from_facts
 from ome.errors import UserError
+from ome.pipeline.artifacts import plain
 
 
 def is_folder_of_images(config: DictConfig) -> bool:
@@ -16,14 +17,24 @@ def is_folder_of_images(config: DictConfig) -> bool:
 
 
 def raw_layout(config: DictConfig) -> RawLayout:
-    """The facts about the raw dataset."""
+    """The facts about the raw dataset.
+
+    Raises:
+        UserError: A fact is missing, of the wrong kind, or does not fit the dataset.
+    """
     # `raw` may be unset (the archives are gone, the scenes are prepared); resolving it would raise.
-    facts = OmegaConf.masked_copy(config.dataset, [key for key in config.dataset if key != "raw"])
-    plain: dict[str, Any] = OmegaConf.to_container(facts, resolve=True)  # type: ignore[assignment]
-    plain["unknown_as_first"] = config.quirks.unknown_colours_as_first_class
+    facts: dict[str, Any] = {
+        str(key): plain(config, f"dataset.{key}") for key in config.dataset if key != "raw"
+    }
+    facts["unknown_as_first"] = config.quirks.unknown_colours_as_first_class
     if is_folder_of_images(config):
-        return folder_layout(plain, Path(raw_folder(config)))
-    return layout_from_facts(plain)
+        return folder_layout(facts, Path(raw_folder(config)))
+    if "images" not in facts:
+        raise UserError(
+            f"dataset.split={facts['split']} does not fit dataset={facts['name']}, whose table of tags says "
+            "the split: leave out the experiment=... of another dataset, or type dataset.split=tags"
+        )
+    return layout_from_facts(facts)
 
 
 def raw_folder(config: DictConfig) -> str:
