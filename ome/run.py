@@ -16,7 +16,7 @@ from ome.distributed.rank import is_nonzero_rank
 from ome.distributed.signals import Stopped
 from ome.errors import UserError
 
-GOES_ON = "the same command resumes where it stopped"
+RESUMES = "the same command resumes where it stopped"
 
 # A sweep's folders are named after what differs; a file name holds no slash and at most 255 bytes.
 OmegaConf.register_new_resolver("file_name", lambda text: text.replace("/", "-")[:120], replace=True)
@@ -56,10 +56,10 @@ def main() -> None:
             sys.exit(1)  # the first process says so
         fail(explain(error))
     except KeyboardInterrupt:
-        fail(f"interrupted; {GOES_ON}", status=130)
+        fail(f"interrupted; {RESUMES}", status=130)
     except Stopped as stopped:
         word = "interrupted" if stopped.status == 130 else "terminated"
-        fail(f"{word}; {GOES_ON}", status=stopped.status)
+        fail(f"{word}; {RESUMES}", status=stopped.status)
 
 
 if __name__ == "__main__":

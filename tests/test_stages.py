@@ -63,7 +63,7 @@ def test_a_seed_counts_for_stages_that_read_it(tmp_path: Path) -> None:
 
     unseeded, _ = counting()
     assert [execute(unseeded, seeded(seed)) for seed in (0, 1)] == [True, False]
-    drawn = replace(unseeded, name="drawn", reads=("seed",))
+    drawn = replace(unseeded, name="drawn", config_keys=("seed",))
     assert [execute(drawn, seeded(seed)) for seed in (0, 0, 1)] == [True, False, True]
 
 

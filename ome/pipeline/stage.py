@@ -235,7 +235,7 @@ def _room(folder: Path) -> Iterator[None]:
         if (reason := no_room(error)) is None:
             raise
         raise UserError(
-            f"cannot write to {folder} ({reason}): free some space; the same command goes on where it stopped"
+            f"cannot write to {folder} ({reason}): free some space; the same command resumes where it stopped"
         ) from error
 
 
