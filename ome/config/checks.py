@@ -4,10 +4,11 @@ import types
 from collections.abc import Iterator
 from typing import Annotated, Any, Final, Union, get_args, get_origin, get_type_hints
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ome.config.schema import SCHEMA, Above, AtLeast, Length
 from ome.errors import UserError
+from ome.pipeline.artifacts import plain
 
 _WORDS: Final = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
 _KINDS: Final = {float: (int, float), str: (str, int, float)}  # a name or a path may look like a number
@@ -28,10 +29,9 @@ def _faults(config: DictConfig) -> Iterator[str]:
     for address, schema in SCHEMA.items():
         for name, hint in get_type_hints(schema, include_extras=True).items():
             key = f"{address}.{name}".removeprefix(".")
-            value = OmegaConf.select(config, key)
-            plain = OmegaConf.to_container(value) if OmegaConf.is_config(value) else value
-            if not _fits(plain, hint):
-                yield f"{key}={plain}: expected {_expected(hint)}"
+            value = plain(config, key)
+            if not _fits(value, hint):
+                yield f"{key}={value}: expected {_expected(hint)}"
 
 
 def _fits(value: Any, hint: Any) -> bool:  # noqa: ANN401 - whatever was typed

@@ -154,6 +154,7 @@ class Trainer:
     devices: int
     num_nodes: int
     strategy: str
+    precision: str
     workers: Natural | None
 
 

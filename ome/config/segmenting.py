@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from ome.config.fitting import train
@@ -13,7 +12,7 @@ from ome.config.objects import augmentation, hardware
 from ome.config.recipes import count_classes, recipe_settings
 from ome.config.selected import scene_reader
 from ome.data.datamodules import TileDataModule
-from ome.data.datasets import MaskDataset, MaskOf
+from ome.data.datasets import MaskDataset, MaskOf, full_weight
 from ome.data.scenes import Scene, SceneIndex, SceneReader
 from ome.data.splits import evaluation_split, mapped_scenes
 from ome.data.tiles import Tile, evenly_spaced, tile_scene
@@ -103,11 +102,7 @@ def validation_set(
     ]
     chosen = evenly_spaced(tiles or [tile for tile in training if reader.has_mask(tile.scene)], count)
 
-    def reference(tile: Tile) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        mask = reader.mask(tile)
-        return mask, np.full_like(mask, 255)
-
-    return MaskDataset(reader, chosen, reference) if chosen else None
+    return MaskDataset(reader, chosen, lambda tile: full_weight(reader.mask(tile))) if chosen else None
 
 
 def card_of(config: DictConfig, reader: SceneReader) -> SegmenterCard:

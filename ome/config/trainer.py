@@ -5,17 +5,19 @@ Importing it loads neither torch nor Lightning: the command line is checked befo
 
 import difflib
 import inspect
+from dataclasses import fields
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
 from omegaconf import DictConfig, OmegaConf
 
+from ome.config.schema import Trainer
 from ome.errors import UserError
 
 if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback
 
-HARDWARE: Final = ("accelerator", "devices", "strategy", "num_nodes", "precision", "workers")
+HARDWARE: Final = tuple(field.name for field in fields(Trainer))
 """Keys of `trainer` that are fields of `Hardware`; the others are arguments of `pl.Trainer`."""
 
 RESERVED: Final = {
@@ -93,9 +95,9 @@ def check_training(config: DictConfig) -> None:
         UserError: An argument does not exist or is not to be set; a callback cannot be made.
     """
     if arguments := _arguments(config):
-        from pytorch_lightning import Trainer  # noqa: PLC0415 - takes its time
+        import pytorch_lightning as pl  # noqa: PLC0415 - takes its time
 
-        known = set(inspect.signature(Trainer).parameters)
+        known = set(inspect.signature(pl.Trainer).parameters)
         for key in arguments:
             if key in RESERVED:
                 raise UserError(f"trainer.{key} is set by ome: {RESERVED[key]}")

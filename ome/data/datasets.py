@@ -140,6 +140,11 @@ class TagDataset(TileDataset):
         return [self.reader.mask(tile)]
 
 
+def full_weight(mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """A mask (H, W) with every pixel certain: weight 255."""
+    return mask, np.full_like(mask, 255)
+
+
 class MaskDataset(TileDataset):
     """Samples of the segmenter: `image` (bands, H, W) float32, `mask` (H, W) int64, `weight` (H, W) uint8.
 

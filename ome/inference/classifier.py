@@ -14,7 +14,7 @@ from ome.data.tags import TagTable
 from ome.data.tiles import Tile, batches_of_one_size
 from ome.data.transforms import to_tensor
 from ome.errors import UserError
-from ome.networks.backbones import build_backbone
+from ome.networks.described import classifier_from
 from ome.networks.one_vs_all import OneVsAllNetwork
 from ome.networks.seam import SeamNetwork
 from ome.pipeline.manifest import Manifest
@@ -64,12 +64,16 @@ def build_classifier(
     weights: str | None,
 ) -> SeamNetwork:
     """The network that two configuration groups describe, with the given weights in its backbone."""
-    return SeamNetwork(
-        build_backbone(backbone["name"], weights, backbone["output_stride"], in_channels),
-        num_classes,
-        pcm=classifier["pcm"],
-        attention=classifier["attention"],
-    )
+    description = {
+        "backbone": backbone["name"],
+        "output_stride": backbone["output_stride"],
+        "in_channels": in_channels,
+        "num_classes": num_classes,
+        "pcm": classifier["pcm"],
+        "attention": classifier["attention"],
+        "frozen": False,
+    }
+    return classifier_from(description, weights)
 
 
 def trained_classifier(

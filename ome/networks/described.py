@@ -25,10 +25,10 @@ def describe_classifier(network: nn.Module) -> dict[str, Any] | None:
     }
 
 
-def classifier_from(description: Mapping[str, Any]) -> SeamNetwork:
-    """Builds a described classifier with random weights."""
+def classifier_from(description: Mapping[str, Any], weights: str | None = None) -> SeamNetwork:
+    """Builds a described classifier, with random weights or those of a pretrained backbone."""
     backbone = build_backbone(
-        description["backbone"], None, description["output_stride"], description["in_channels"]
+        description["backbone"], weights, description["output_stride"], description["in_channels"]
     )
     network = SeamNetwork(
         backbone, description["num_classes"], pcm=description["pcm"], attention=description["attention"]

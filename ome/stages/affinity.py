@@ -14,7 +14,7 @@ from ome.config.selected import scene_reader
 from ome.config.trainer import training_extras
 from ome.data.cams import cam_path, write_cams
 from ome.data.datamodules import TileDataModule
-from ome.data.datasets import MaskDataset
+from ome.data.datasets import MaskDataset, full_weight
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
@@ -112,8 +112,7 @@ def _train(work: Work, network: AffinityNetwork, reader: SceneReader, tagged: Ta
     config, settings = work.config, work.settings
 
     def mask_of(tile: Tile) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        mask = read_png(_label_path(work, tile))
-        return mask, np.full_like(mask, 255)
+        return full_weight(read_png(_label_path(work, tile)))
 
     data = TileDataModule(
         MaskDataset(

@@ -2,13 +2,10 @@
 
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from ome.config.segmenting import SEGMENTER_KEYS, score_segmenter, train_segmenter
 from ome.config.selected import scene_reader
 from ome.config.trainer import training_extras
-from ome.data.datasets import MaskOf
+from ome.data.datasets import MaskOf, full_weight
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
 from ome.pipeline.layout import SEGMENTER_TITLES, read_pseudo_label, read_tag_table
@@ -43,11 +40,6 @@ def run(work: Work) -> dict[str, Any]:
         rows += score_segmenter(work.config, work.folder / target, reader, SEGMENTER_TITLES[target])
     write_rows(work.folder, rows)
     return {"tiles": len(tiles), "miou": {row.name: row.scores.miou for row in rows}}
-
-
-def full_weight(mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A reference mask with every pixel certain."""
-    return mask, np.full_like(mask, 255)
 
 
 STAGE = Stage(

@@ -1,19 +1,17 @@
 """Training of AffinityNet: uncertain class labels in, a network that tells like cells from unlike out."""
 
-import pytorch_lightning as pl
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
-from torch.optim import Optimizer
 
 from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
 from ome.training.affinity_loss import affinity_loss, grid_labels
-from ome.training.clipping import clip_gradients
+from ome.training.clipping import ClippedModule
 from ome.training.optimizers import PolySgd
 
 
-class AffinityLearner(pl.LightningModule):
+class AffinityLearner(ClippedModule):
     """Trains AffinityNet on pairs of neighbouring cells (Ahn & Kwak, CVPR 2018, section 3.2).
 
     Args:
@@ -51,16 +49,6 @@ class AffinityLearner(pl.LightningModule):
         loss = losses.mean(sum_over_processes(losses.pairs) / world_size())
         self.log("train/loss", sum_over_processes(loss) / world_size())
         return loss
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clips as the trainer says."""
-        del optimizer
-        clip_gradients(self, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD with the lineage's four parameter groups, and polynomial decay at every step."""

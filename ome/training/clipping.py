@@ -3,32 +3,45 @@
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from ome.errors import UserError
 
 
-def clip_gradients(module: pl.LightningModule, value: float | None, algorithm: str | None) -> Tensor | None:
-    """Clips the gradients of a module that is being trained.
+class ClippedModule(pl.LightningModule):
+    """A module whose gradients are clipped as the trainer says, under every precision."""
 
-    Args:
-        module: Its gradients are changed in place.
-        value: Largest norm of all of them together, or largest size of each; None or 0 changes nothing.
-        algorithm: `norm` (also for None) or `value`.
+    def configure_gradient_clipping(
+        self,
+        optimizer: Optimizer,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
+    ) -> None:
+        """Clips; see `clip`."""
+        del optimizer
+        self.clip(gradient_clip_val, gradient_clip_algorithm)
 
-    Returns:
-        Their norm before, a scalar; None where nothing was clipped by norm.
+    def clip(self, value: float | None, algorithm: str | None) -> Tensor | None:
+        """Clips the gradients in place.
 
-    Raises:
-        UserError: There is no such algorithm.
-    """
-    if algorithm not in {None, "norm", "value"}:
-        raise UserError(f"trainer.gradient_clip_algorithm={algorithm}: choose norm or value")
-    if not value:
-        return None
-    # 16-mixed scales the gradient, and a fused optimiser takes the scale off within its step.
-    scaler = getattr(module.trainer.precision_plugin, "scaler", None)
-    scale = 1.0 if scaler is None else float(scaler.get_scale())
-    if algorithm == "value":
-        torch.nn.utils.clip_grad_value_(module.parameters(), scale * value)
-        return None
-    return torch.nn.utils.clip_grad_norm_(module.parameters(), scale * value) / scale
+        Args:
+            value: Largest norm of all of them together, or largest size of each; None or 0 changes nothing.
+            algorithm: `norm` (also for None) or `value`.
+
+        Returns:
+            Their norm before, a scalar; None where nothing was clipped by norm.
+
+        Raises:
+            UserError: There is no such algorithm.
+        """
+        if algorithm not in {None, "norm", "value"}:
+            raise UserError(f"trainer.gradient_clip_algorithm={algorithm}: choose norm or value")
+        if not value:
+            return None
+        # 16-mixed scales the gradient, and a fused optimiser takes the scale off within its step.
+        scaler = getattr(self.trainer.precision_plugin, "scaler", None)
+        scale = 1.0 if scaler is None else float(scaler.get_scale())
+        if algorithm == "value":
+            torch.nn.utils.clip_grad_value_(self.parameters(), scale * value)
+            return None
+        return torch.nn.utils.clip_grad_norm_(self.parameters(), scale * value) / scale

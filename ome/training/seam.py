@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
 from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
@@ -18,12 +16,12 @@ from ome.networks.described import classifier_from, describe_classifier
 from ome.networks.seam import SeamNetwork
 from ome.scoring.confusion_metric import ConfusionMetric
 from ome.scoring.multilabel import multilabel_scores
-from ome.training.clipping import clip_gradients
+from ome.training.clipping import ClippedModule
 from ome.training.optimizers import PolySgd
 from ome.training.seam_losses import seam_loss
 
 
-class SeamClassifier(pl.LightningModule):
+class SeamClassifier(ClippedModule):
     """Two views of a tile, one network, and the loss that makes their CAMs agree (SEAM, CVPR 2020).
 
     Every term of the loss is a switch. Without those that compare two views, only one is computed. Min-pool
@@ -115,19 +113,14 @@ class SeamClassifier(pl.LightningModule):
         self.log_dict({f"train/{name}": mean for name, mean in zip(losses._fields, means, strict=True)})
         return losses.total
 
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
+    def clip(self, value: float | None, algorithm: str | None) -> Tensor | None:
         """Clips to the largest norm, or as the trainer says where there is none, and logs the norm before."""
-        del optimizer
         if self._clip is not None:
-            gradient_clip_val, gradient_clip_algorithm = self._clip, "norm"
-        norm = clip_gradients(self, gradient_clip_val, gradient_clip_algorithm)
+            value, algorithm = self._clip, "norm"
+        norm = super().clip(value, algorithm)
         if norm is not None:
             self.log("train/gradient_norm", norm)
+        return norm
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Updates the validation scores with `image`, `tags` and, where there is one, `mask` (B, H, W)."""

@@ -6,12 +6,10 @@ from functools import partial
 from typing import Any, Literal
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
-from torch.optim import Optimizer
 
 from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
@@ -20,7 +18,7 @@ from ome.networks.described import describe_segmenter, segmenter_from
 from ome.networks.features import freeze_batchnorm
 from ome.scoring.confusion import count_pixels
 from ome.scoring.scores import Scores
-from ome.training.clipping import clip_gradients
+from ome.training.clipping import ClippedModule
 from ome.training.pixel_losses import (
     PixelWeights,
     Weighting,
@@ -56,7 +54,7 @@ _PLAIN = (
 """Arguments of the segmenter's training that are plain values."""
 
 
-class UncertaintyWeightedSegmenter(pl.LightningModule):
+class UncertaintyWeightedSegmenter(ClippedModule):
     """Cross-entropy per pixel times the pixel's certainty, normalised over all processes (OME, section 5).
 
     Validation is on a few fixed tiles with a reference, all of them on every process: mIoU, and the mean
@@ -211,16 +209,6 @@ class UncertaintyWeightedSegmenter(pl.LightningModule):
             self.log("validation/miou", Scores(matrix, names).miou)
             self.log("validation/loss", float(self._entropy) / pixels)
         self._confusion, self._entropy = 0, 0.0
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Optimizer,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Clips as the trainer says."""
-        del optimizer
-        clip_gradients(self, gradient_clip_val, gradient_clip_algorithm)
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """The chosen optimiser, warm-up and polynomial decay to the minimum at every step."""
