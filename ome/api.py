@@ -4,20 +4,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
-from rasterio.transform import Affine
 
-from ome.data.scenes import plain_pixels
-from ome.data.unseen import UnseenScene, open_unseen
+from ome.data.byte_image import ByteImage, open_scene
 from ome.errors import UserError
-from ome.geo.cog import Grid
-from ome.geo.mosaic import rasters_in, write_mosaic
+from ome.geo.grid import Grid
+from ome.geo.reader import Raster, plain_pixels
 from ome.inference.card import SegmenterCard, network_folder, stage_of_network
 from ome.inference.mapping import SURE, MapOptions, predict_rows
 from ome.inference.mapping import map_scene as write_maps
@@ -146,30 +143,21 @@ def _segmenter(
 
 
 @contextmanager
-def _opened(scene: str | Path | NDArray[Any], card: SegmenterCard) -> Iterator[UnseenScene]:
+def _opened(scene: str | Path | NDArray[Any], card: SegmenterCard) -> Iterator[ByteImage]:
     if isinstance(scene, np.ndarray):
-        with _in_memory(scene) as dataset:
-            yield UnseenScene(dataset, Path("the array"), card.channels, card.limits)
-    elif Path(scene).is_dir():
-        with TemporaryDirectory() as folder:
-            write_mosaic(mosaic := Path(folder) / "mosaic.vrt", rasters_in(Path(scene)), card.channels)
-            with open_unseen(mosaic, card.channels, card.limits) as opened:
-                yield opened
+        with Raster(_geotiff(scene), name="the array", channels=card.channels) as raster:
+            yield ByteImage(raster, card.channels, card.limits)
     else:
-        with open_unseen(Path(scene), card.channels, card.limits) as opened:
+        with open_scene(Path(scene), card.channels, card.limits, allow_external=True) as opened:
             yield opened
 
 
-@contextmanager
-def _in_memory(array: NDArray[Any]) -> Iterator[Any]:
+def _geotiff(array: NDArray[Any]) -> bytes:
     if array.ndim != 3:
         raise UserError(f"the array has the shape {array.shape}, needed is (height, width, bands)")
     height, width, bands = array.shape
     size = {"height": height, "width": width, "count": bands, "dtype": array.dtype.name}
     with plain_pixels(), MemoryFile() as memory:
-        with memory.open(
-            driver="GTiff", transform=Affine.identity(), photometric="MINISBLACK", **size
-        ) as made:
-            made.write(array.transpose(2, 0, 1))
-        with memory.open() as dataset:
-            yield dataset
+        with memory.open(driver="GTiff", photometric="MINISBLACK", **size) as written:
+            written.write(array.transpose(2, 0, 1))
+        return bytes(memory.getbuffer())

@@ -29,7 +29,7 @@ from measuring import (
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
-from ome.data.unseen import open_unseen
+from ome.data.byte_image import open_scene
 from ome.geo.sliding import blending_window, window_starts
 from ome.inference.card import SegmenterCard
 from ome.inference.mapping import MapOptions, map_scene
@@ -87,7 +87,7 @@ def bench_speed(options: argparse.Namespace, folder: Path) -> None:
     write_scene(path, options.size, options.size)
 
     def ours() -> None:
-        with open_unseen(path, card.channels, None) as scene:
+        with open_scene(path, card.channels, None) as scene:
             map_scene(scene, "map", card, predict, folder / "map", MapOptions(batch=options.batch))
 
     plain = loop(path, card, predict_plainly)
@@ -108,7 +108,7 @@ def bench_memory(options: argparse.Namespace, folder: Path) -> None:
     before = resident_megabytes()
 
     def ours() -> None:
-        with open_unseen(path, card.channels, None) as scene:
+        with open_scene(path, card.channels, None) as scene:
             map_scene(scene, "wide", card, cheap, folder / "wide", MapOptions(confidence=True))
 
     taken = seconds(ours, 1)

@@ -15,11 +15,12 @@ from PIL import Image
 from rasterio.transform import Affine
 from scipy.special import xlogy
 
-from ome.data.scenes import SceneIndex, plain_pixels
+from ome.data.scenes import SceneIndex
 from ome.data.suggestions import read_suggestions
 from ome.errors import UserError
 from ome.files import read_json
-from ome.geo.raster import read_class_map, read_grid, read_png
+from ome.geo.raster import read_class_map, read_png
+from ome.geo.reader import Raster, plain_pixels
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.pipeline.manifest import Manifest
@@ -160,7 +161,8 @@ def test_four_bands_of_sixteen_bits_with_masks_are_learnt_and_scored(run_here: R
         assert [row.name for row in rows_of] == names
         pixels_scored = 72 * 96 * (1 if stage == "seg" else 3)
         assert all(row.scores.matrix.sum() == pixels_scored for row in rows_of)
-    assert read_grid(RUN / "seg/weak/predictions/s3.tif") == (UTM["crs"], UTM["transform"])
+    with Raster(RUN / "seg/weak/predictions/s3.tif") as raster:
+        assert (raster.grid.crs, raster.grid.transform) == (UTM["crs"], UTM["transform"])
     # A network for four bands takes no others.
     chosen = ["dataset.channels=[1,2,3]", "dataset.display=null", "dataset.masks=masks"]
     with pytest.raises(

@@ -135,9 +135,11 @@ def test_sixteen_bits_are_spread_between_the_percentiles_of_what_was_measured(im
 
 def test_a_band_without_values_or_of_one_value_is_black() -> None:
     strips = [np.full((2, 3, 4), 500, dtype=np.uint16)]
-    tables = byte_tables(strips, (500.0, None))
+    counts = np.zeros((2, 1 << 16), dtype=np.int64)
+    counts[:, 500] = 12
+    tables = byte_tables(counts, (500.0, None))
     assert not to_bytes(strips[0], tables).any()
-    assert not byte_tables([], (None,))[0, 0]
+    assert not byte_tables(np.zeros((1, 1 << 16), dtype=np.int64), (None,))[0, 0]
 
 
 def test_opacity_is_no_band_and_colour_tables_are_looked_up(images: Path) -> None:
@@ -182,7 +184,7 @@ def test_broken_images_are_counted_and_named_in_one_line(images: Path) -> None:
         prepare(images)
     message = str(raised.value)
     assert message.startswith("3 of 5 scenes cannot be read: ")
-    for part in ("b.png is damaged or no image", "d.tif is damaged", "e.tif holds float32 values"):
+    for part in ("b.png is damaged", "d.tif is damaged", "e.tif holds float32 values"):
         assert part in message
     assert "\n" not in message
     # What could be read is kept, and nothing passes for whole.

@@ -16,10 +16,10 @@ import torch
 from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 
-from ome.data.unseen import open_unseen
+from ome.data.byte_image import open_scene
 from ome.errors import UserError
 from ome.files import read_csv
-from ome.geo.mosaic import write_mosaic
+from ome.geo.mosaic import Mosaic
 from ome.geo.sliding import PredictBatch, predict_windows
 from ome.inference.card import SegmenterCard
 from ome.inference.mapping import MapOptions, map_scene
@@ -64,7 +64,7 @@ def make_map(
     predict: PredictBatch = brightest,
     **options: float,
 ) -> dict[str, Any]:
-    with open_unseen(path, card.channels, card.limits) as scene:
+    with open_scene(path, card.channels, card.limits) as scene:
         return map_scene(scene, path.stem, card, predict, folder, MapOptions(**options))
 
 
@@ -196,9 +196,9 @@ def test_16_bits_are_scaled_as_prepared_scenes_are(tmp_path: Path) -> None:
         ordered = np.sort(band[band > 0])
         low, high = (ordered[int(np.ceil(share * ordered.size)) - 1] for share in (0.02, 0.98))
         scaled.append(np.where(band > 0, np.rint(np.clip((band - low) / (high - low), 0, 1) * 255), 0))
-    with open_unseen(path, (1, 2, 3), None) as scene:
+    with open_scene(path, (1, 2, 3), None) as scene:
         np.testing.assert_array_equal(scene.read(0, 0, 100, 90), np.stack(scaled, -1))
-    with open_unseen(path, (3, 1), (1000, 5000)) as scene:
+    with open_scene(path, (3, 1), (1000, 5000)) as scene:
         expected = np.rint(np.clip((pixels[[2, 0]] - 1000.0) / 4000, 0, 1) * 255)
         np.testing.assert_array_equal(scene.read(5, 7, 60, 50), np.moveaxis(expected, 0, -1)[5:65, 7:57])
 
@@ -211,7 +211,7 @@ def test_a_colour_table_is_looked_up(tmp_path: Path) -> None:
     ) as dataset:
         dataset.write(indices)
         dataset.write_colormap(1, {index: (*map(int, colour), 255) for index, colour in enumerate(colours)})
-    with open_unseen(tmp_path / "old.tif", (3, 2, 1), None) as scene:
+    with open_scene(tmp_path / "old.tif", (3, 2, 1), None) as scene:
         np.testing.assert_array_equal(scene.read(0, 0, 70, 80), colours[indices[0]][..., ::-1])
 
 
@@ -221,13 +221,11 @@ def test_tiles_in_a_folder_are_one_scene_with_gaps(tmp_path: Path) -> None:
     for name, (row, column) in places.items():
         tile = whole[:, row : row + 70, column : column + 70]
         write(tmp_path / f"{name}.tif", tile, transform=UTM * Affine.translation(column, row), nodata=0)
-    tiles = sorted(tmp_path.glob("*.tif"))
-    write_mosaic(tmp_path / "city.vrt", tiles)
-    make_map(tmp_path / "city.vrt", tmp_path / "map")
+    make_map(tmp_path, tmp_path / "map")
     covered = np.zeros((120, 200), bool)
     for row, column in places.values():
         covered[row : row + 70, column : column + 70] = True
-    with opened(tmp_path / "map/city.tif") as dataset:
+    with opened(tmp_path / f"map/{tmp_path.name}.tif") as dataset:
         written = dataset.read(1)
         assert dataset.transform == UTM
         assert dataset.crs == CRS.from_epsg(32633)
@@ -251,7 +249,7 @@ def test_tiles_that_do_not_fit_are_named(tmp_path: Path, change: dict[str, Any],
         tmp_path / "b.tif", **{"pixels": pixels, "transform": from_origin(500035, 5800000, 0.5, 0.5)} | change
     )
     with pytest.raises(UserError, match=rf"b\.tif and .*a\.tif differ in {difference}"):
-        write_mosaic(tmp_path / "city.vrt", [tmp_path / "a.tif", tmp_path / "b.tif"])
+        Mosaic([tmp_path / "a.tif", tmp_path / "b.tif"], "city")
 
 
 def test_a_killed_map_goes_on_and_comes_out_the_same(tmp_path: Path) -> None:
@@ -345,9 +343,10 @@ def test_infrared_is_no_opacity(tmp_path: Path) -> None:
     whole = write(tmp_path / "city.tif", pixels)
     for number, column in enumerate((0, 70)):
         shifted = UTM * Affine.translation(column, 0)
-        write(tmp_path / f"tile_{number}.tif", pixels[:, :, column : column + 70], transform=shifted)
-    write_mosaic(tmp_path / "tiles.vrt", sorted(tmp_path.glob("tile_*.tif")), card.channels)
-    for path in (whole, tmp_path / "tiles.vrt"):
-        make_map(path, tmp_path / path.stem, card)
-        with opened(tmp_path / path.stem / f"{path.stem}.tif") as dataset:
+        tile = tmp_path / f"tiles/{number}.tif"
+        tile.parent.mkdir(exist_ok=True)
+        write(tile, pixels[:, :, column : column + 70], transform=shifted)
+    for path in (whole, tmp_path / "tiles"):
+        make_map(path, tmp_path / "maps", card)
+        with opened(tmp_path / "maps" / f"{path.stem}.tif") as dataset:
             np.testing.assert_array_equal(dataset.read(1), pixels[[3, 0, 1]].argmax(axis=0))

@@ -4,31 +4,19 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
+from rasterio.enums import ColorInterp
 from rasterio.transform import Affine, from_origin
 
+from ome.data.byte_image import open_scene
 from ome.errors import UserError
-from ome.geo.raster import (
-    open_class_map,
-    open_image,
-    read_class_map,
-    read_grid,
-    read_png,
-    write_grey_png,
-    write_palette_png,
-)
+from ome.geo.raster import read_class_map, read_png, write_grey_png, write_palette_png
+from ome.geo.reader import Raster
 
-NAMES = ("impervious surface", "building", "low vegetation")
 COLOURS = ((255, 255, 255), (0, 0, 255), (0, 255, 255))
 PALETTE = [value for colour in COLOURS for value in colour] + [0] * (768 - 9)
 CRS_TEXT, TRANSFORM = "EPSG:25833", from_origin(366676.4, 5807512.7, 0.05, 0.05)
-
-
-def write_class_map(
-    path: Path, mask: np.ndarray, crs: CRS | None = None, transform: Affine | None = None
-) -> None:
-    with open_class_map(path, mask.shape, NAMES, COLOURS, crs=crs, transform=transform) as writer:
-        writer.write(0, mask)
 
 
 def random_mask(height: int = 300, width: int = 275) -> np.ndarray:
@@ -37,81 +25,180 @@ def random_mask(height: int = 300, width: int = 275) -> np.ndarray:
     return mask
 
 
-def test_a_class_map_keeps_classes_colours_names_and_place(tmp_path: Path) -> None:
-    path, mask = tmp_path / "maps" / "scene.tif", random_mask()
-    write_class_map(path, mask, CRS.from_string(CRS_TEXT), TRANSFORM)
-    with rasterio.open(path) as dataset:
-        np.testing.assert_array_equal(dataset.read(1), mask)
-        assert dataset.crs.to_epsg() == 25833
-        assert dataset.transform.almost_equals(TRANSFORM)
-        assert dataset.nodata == 255
-        assert dataset.block_shapes == [(256, 256)]
-        assert dataset.compression.name == "deflate"
-        assert [dataset.colormap(1)[index][:3] for index in range(3)] == list(COLOURS)
-        assert dataset.colormap(1)[255][:3] == (0, 0, 0)
-        assert [dataset.tags(1)[f"CLASS_{index}"] for index in range(3)] == list(NAMES)
+def write(path: Path, pixels: np.ndarray, **more: object) -> Path:
+    bands, height, width = pixels.shape
+    profile = {"driver": "GTiff", "count": bands, "height": height, "width": width, "dtype": pixels.dtype}
+    path.parent.mkdir(exist_ok=True)
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(path, "w", **profile | {"crs": CRS_TEXT, "transform": TRANSFORM} | more) as dataset,
+    ):
+        dataset.write(pixels)
+    return path
+
+
+def noise(bands: int, depth: str, height: int = 40, width: int = 60) -> np.ndarray:
+    top = 256 if depth == "uint8" else 4000
+    return np.random.default_rng(bands).integers(1, top, (bands, height, width)).astype(depth)
+
+
+HOLE = (slice(5, 20), slice(10, 45))
+
+
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+@pytest.mark.parametrize("bands", [1, 3, 4, 5])
+@pytest.mark.parametrize("kind", ["nodata", "typed", "mask", "opacity", "none"])
+def test_what_was_not_measured_is_known_however_a_file_says_it(
+    tmp_path: Path, kind: str, bands: int, depth: str
+) -> None:
+    pixels = noise(bands, depth)
+    pixels[(slice(None), *HOLE)] = 0
+    pixels[0, 30, 30] = 0  # dark in one band is measured
+    expected = np.ones((40, 60), bool)
+    expected[HOLE] = kind == "none"
+    if bands == 1 and kind in {"nodata", "typed"}:
+        expected[30, 30] = False
+    path = tmp_path / "scene.tif"
+    if kind == "opacity":
+        full = np.where(expected, np.iinfo(depth).max, 0).astype(depth)
+        write(path, np.concatenate([pixels, full[None]]))
+        with rasterio.open(path, "r+") as dataset:
+            dataset.colorinterp = (
+                [ColorInterp.grey] + [ColorInterp.undefined] * (bands - 1) + [ColorInterp.alpha]
+            )
+    else:
+        write(path, pixels, **({"nodata": 0} if kind == "nodata" else {}))
+    if kind == "mask":
+        with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(path, "r+") as dataset:
+            dataset.write_mask(expected)
+    with Raster(path, nodata=0 if kind == "typed" else None) as raster:
+        np.testing.assert_array_equal(raster.valid(0, 0, 40, 60), expected)
+        np.testing.assert_array_equal(raster.valid(3, 8, 10, 12), expected[3:13, 8:20])
+        assert raster.all_valid == (kind == "none")
+        assert raster.shown_bands == tuple(range(1, bands + 1))
+        np.testing.assert_array_equal(
+            raster.read(2, 3, 30, 50, (bands, 1)), pixels[[bands - 1, 0], 2:32, 3:53]
+        )
+
+
+def test_an_infrared_band_that_is_called_opacity_stays_a_band(tmp_path: Path) -> None:
+    path = write(tmp_path / "scene.tif", noise(4, "uint8"), photometric="RGB", alpha="YES")
+    with Raster(path) as raster:
+        assert (raster.opacity, raster.image_called_opacity) == (None, 4)
+        assert raster.shown_bands == (1, 2, 3, 4)
+        assert raster.all_valid
+
+
+def test_the_place_of_a_map_and_its_values(tmp_path: Path) -> None:
+    mask = random_mask()
+    path = write(tmp_path / "map.tif", mask[None], nodata=255)
     np.testing.assert_array_equal(read_class_map(path), mask)
-    assert read_grid(path) == (CRS.from_epsg(25833), TRANSFORM)
-    assert [file.name for file in path.parent.iterdir()] == ["scene.tif"], "a side file would lose its name"
-
-
-def test_rows_written_one_block_at_a_time_make_the_same_map(tmp_path: Path) -> None:
-    mask = random_mask(700)
-    grid = {"crs": None, "transform": None}
-    with open_class_map(tmp_path / "rows.tif", mask.shape, NAMES, COLOURS, **grid) as writer:
-        for row in range(0, 700, 90):
-            writer.write(row, mask[row : row + 90])
-    np.testing.assert_array_equal(read_class_map(tmp_path / "rows.tif"), mask)
-    with open_class_map(tmp_path / "rows.tif", mask.shape, NAMES, COLOURS, **grid) as writer:
-        with pytest.raises(ValueError, match=r"rows 650\.\.739 of width 275 do not fit a map of 700 x 275"):
-            writer.write(650, mask[:90])
-        writer.write(0, mask)
-
-
-def test_a_map_given_up_half_way_leaves_nothing(tmp_path: Path) -> None:
-    def give_up() -> None:
-        with open_class_map(
-            tmp_path / "map.tif", (512, 275), NAMES, COLOURS, crs=None, transform=None
-        ) as writer:
-            writer.write(0, random_mask())
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        give_up()
-    assert list(tmp_path.iterdir()) == []
+    with Raster(path) as raster:
+        assert (raster.grid.crs, raster.grid.transform) == (CRS.from_epsg(25833), TRANSFORM)
 
 
 def test_windows_of_an_image_without_georeference(tmp_path: Path) -> None:
     pixels = np.random.default_rng(1).integers(0, 256, (40, 60, 3)).astype(np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
-    with open_image(tmp_path / "photo.png", channels=(3, 1)) as image:
-        assert (image.height, image.width, image.crs) == (40, 60, None)
-        np.testing.assert_array_equal(image.read(5, 7, 10, 20), pixels[5:15, 7:27][..., [2, 0]])
+    with Raster(tmp_path / "photo.png") as image:
+        assert (image.grid.height, image.grid.width, image.grid.crs) == (40, 60, None)
+        np.testing.assert_array_equal(
+            image.read(5, 7, 10, 20, (3, 1)), pixels[5:15, 7:27, [2, 0]].transpose(2, 0, 1)
+        )
 
 
-def test_images_that_cannot_be_used_are_named_with_a_way_out(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"none\.tif does not exist"), open_image(tmp_path / "none.tif"):
-        pass
-    (tmp_path / "text.tif").write_text("no raster")
-    with pytest.raises(UserError, match=r"text\.tif is no raster"), open_image(tmp_path / "text.tif"):
-        pass
+def test_files_that_cannot_be_used_are_named_with_a_way_out(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"none\.tif does not exist: check the path"):
+        Raster(tmp_path / "none.tif")
+    (tmp_path / "text.tif").write_text("a text")
+    with pytest.raises(UserError, match=r"text\.tif is damaged or not a raster \(GTiff, PNG, JPEG"):
+        Raster(tmp_path / "text.tif")
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.tif")
-    with (
-        pytest.raises(UserError, match=r"deep\.tif has pixels of type uint16"),
-        open_image(tmp_path / "deep.tif"),
-    ):
+    with pytest.raises(UserError, match=r"deep\.tif holds uint16 values, only uint8 are read"):
+        read_class_map(tmp_path / "deep.tif")
+    write(tmp_path / "points.tif", noise(1, "uint8"), transform=Affine.identity())
+    with rasterio.open(tmp_path / "points.tif", "r+") as dataset:
+        points = [GroundControlPoint(row, column, column, -row) for row, column in ((0, 0), (9, 0), (0, 9))]
+        dataset.gcps = points, CRS.from_epsg(4326)
+    with pytest.raises(UserError, match=r"placed by ground control points: warp it"):
+        Raster(tmp_path / "points.tif")
+
+
+@pytest.mark.parametrize("named", ["VRT", "WMS"])
+def test_a_description_of_other_files_is_not_opened(tmp_path: Path, named: str) -> None:
+    write(tmp_path / "secret.tif", noise(1, "uint8"))
+    source = f"<SourceFilename>{tmp_path}/secret.tif</SourceFilename><SourceBand>1</SourceBand>"
+    band = f'<VRTRasterBand dataType="Byte" band="1"><SimpleSource>{source}</SimpleSource></VRTRasterBand>'
+    texts = {
+        "VRT": f'<VRTDataset rasterXSize="60" rasterYSize="40">{band}</VRTDataset>',
+        "WMS": '<GDAL_WMS><Service name="TMS"><ServerUrl>http://127.0.0.1:9/x</ServerUrl></Service></GDAL_WMS>',
+    }
+    (tmp_path / "scene.tif").write_text(texts[named])
+    with pytest.raises(UserError, match="is damaged or not a raster"):
+        Raster(tmp_path / "scene.tif")
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{outside}/far.tif", "outside its folder: type stage.predict.allow_external=true"),
+        ("../far.tif", "outside its folder"),
+        ("/vsicurl/http://127.0.0.1:9/a.tif", "is not a file"),
+        ("other.vrt", "reads another virtual raster"),
+        ("text.tif", "is damaged or not a raster"),
+    ],
+)
+def test_a_virtual_raster_reads_what_lies_beside_it(tmp_path: Path, source: str, message: str) -> None:
+    folder = tmp_path / "scene"
+    near = write(folder / "near.tif", noise(3, "uint8"))
+    write(tmp_path / "far.tif", noise(3, "uint8"))
+    (folder / "text.tif").write_text("a text")
+    (folder / "other.vrt").write_text("<VRTDataset/>")
+
+    def describe(name: str) -> Path:
+        relative = int(not name.startswith("/"))
+        bands = "".join(
+            f'<VRTRasterBand dataType="Byte" band="{band}"><SimpleSource>'
+            f'<SourceFilename relativeToVRT="{relative}">{name}</SourceFilename>'
+            f"<SourceBand>{band}</SourceBand></SimpleSource></VRTRasterBand>"
+            for band in (1, 2, 3)
+        )
+        path = folder / "scene.vrt"
+        path.write_text(f'<VRTDataset rasterXSize="60" rasterYSize="40">{bands}</VRTDataset>')
+        return path
+
+    with open_scene(describe("near.tif"), (1, 2, 3)) as scene, Raster(near) as raster:
+        np.testing.assert_array_equal(scene.read(0, 0, 40, 60), raster.read(0, 0, 40, 60).transpose(1, 2, 0))
+    with pytest.raises(UserError, match=message), open_scene(describe(source.format(outside=tmp_path)), (1,)):
         pass
-    Image.fromarray(np.zeros((4, 4), np.uint8)).save(tmp_path / "grey.tif")
-    with (
-        pytest.raises(UserError, match=r"has bands 1\.\.1, asked for were"),
-        open_image(tmp_path / "grey.tif"),
-    ):
+    with open_scene(describe("../far.tif"), (1,), allow_external=True):
         pass
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_pixels_that_a_file_cut_short_lost_are_not_filled_up(tmp_path: Path, suffix: str) -> None:
+    pixels = noise(3, "uint8", 300, 300)
+    path = tmp_path / f"scene{suffix}"
+    if suffix == ".tif":
+        write(path, pixels, compress="JPEG", photometric="YCBCR", tiled=True, blockxsize=304, blockysize=304)
+        with rasterio.open(path) as dataset:
+            at, size = (
+                int(dataset.get_tag_item(f"BLOCK_{item}_0_0", "TIFF", bidx=1)) for item in ("OFFSET", "SIZE")
+            )
+        content = bytearray(path.read_bytes())
+        # Half of its JPEG stream is lost; bytes of 0 would be codes of it.
+        content[at + size // 2 : at + size] = np.random.default_rng(0).bytes(size - size // 2)
+    else:
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(path)
+        content = bytearray(path.read_bytes()[: path.stat().st_size // 2])
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="is damaged at rows"), Raster(path) as raster:
+        raster.read(0, 0, 300, 300)
 
 
 def test_a_damaged_map_is_named(tmp_path: Path) -> None:
     path = tmp_path / "map.tif"
-    write_class_map(path, random_mask(900, 900))
+    write(path, random_mask(900, 900)[None])
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match=r"map\.tif is damaged at rows 0\.\.899"):
         read_class_map(path)
@@ -143,7 +230,7 @@ def test_a_truncated_png_is_named(tmp_path: Path, kept: float) -> None:
         read_png(path)
 
 
-def test_pngs_that_are_no_masks_are_named(tmp_path: Path) -> None:
+def test_pngs_that_are_not_masks_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"none\.png does not exist"):
         read_png(tmp_path / "none.png")
     Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "photo.png")
@@ -154,6 +241,4 @@ def test_pngs_that_are_no_masks_are_named(tmp_path: Path) -> None:
 def test_the_same_mask_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_palette_png(tmp_path / f"{name}.png", random_mask(), PALETTE)
-        write_class_map(tmp_path / f"{name}.tif", random_mask())
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
-    assert (tmp_path / "a.tif").read_bytes() == (tmp_path / "b.tif").read_bytes()

@@ -6,8 +6,8 @@ import pytest
 
 from ome.config.raw_data import raw_layout
 from ome.data.archives import ANY_IMAGE, RawFiles, RawSource, check_expansion, image_name
-from ome.data.rasters import MAX_MEMBER
 from ome.data.raw import Split, layout_from_facts, resolve_split
+from ome.data.raw_file import MAX_MEMBER
 from ome.errors import UserError
 from tests.conftest import compose_config
 

@@ -128,7 +128,7 @@ def test_pictures_are_those_of_the_folder(server: Server, folder: Path) -> None:
     assert np.abs(difference).mean() < 8  # noise, as JPEG
     damaged = server.ask("GET", f"/api/pictures/{DAMAGED}")
     assert damaged.status == 422
-    assert damaged.text.endswith("field_5.jpg is damaged or no image: fetch it again")
+    assert damaged.text.endswith("field_5.jpg is damaged or not a raster (GTiff, PNG, JPEG): fetch it again")
     assert server.ask("GET", f"/api/pictures/{COUNT}").text == f"there is no item {COUNT}"
 
 
@@ -341,7 +341,7 @@ def test_keys_are_explained_and_an_open_dialog_has_them(page: Page) -> None:
 
 def test_a_damaged_image_is_named_and_can_still_be_passed(page: Page, browser: "Chrome") -> None:
     page.press("\ue010")
-    page.wait("document.getElementById('broken').textContent.includes('is damaged or no image')")
+    page.wait("document.getElementById('broken').textContent.includes('is damaged')")
     page.press("\ue012")
     page.wait(
         "document.getElementById('broken').hidden && document.getElementById('picture').naturalWidth > 0"

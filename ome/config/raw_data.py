@@ -37,6 +37,12 @@ def raw_layout(config: DictConfig) -> RawLayout:
     return layout_from_facts(facts)
 
 
+def nodata_of(config: DictConfig) -> dict[str, Any]:
+    """The value that means "nothing was measured here" in images, where `dataset.nodata` gives one."""
+    nodata = config.dataset.get("nodata")
+    return {} if nodata is None else {"dataset.nodata": nodata}
+
+
 def raw_folder(config: DictConfig) -> str:
     """The folder of the raw archives.
 

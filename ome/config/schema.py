@@ -115,6 +115,7 @@ class Predict:
     """`stage.predict`."""
 
     scene: str | None
+    allow_external: bool
     network: str | None
     confidence: bool
     probabilities: bool

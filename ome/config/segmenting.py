@@ -13,21 +13,21 @@ from ome.config.recipes import count_classes, recipe_settings
 from ome.config.selected import scene_reader
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import MaskDataset, MaskOf, full_weight
-from ome.data.scenes import Scene, SceneIndex, SceneReader
+from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.splits import evaluation_split, mapped_scenes
 from ome.data.tiles import Tile, evenly_spaced, tile_scene
 from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, shard
 from ome.geo.areas import PixelAreas
-from ome.geo.raster import open_class_map, read_class_map, read_grid
-from ome.geo.sliding import predict_windows
+from ome.geo.raster import read_class_map
 from ome.inference.card import CARD, SegmenterCard, stage_of_network
+from ome.inference.mapping import MapOptions, write_class_map
 from ome.inference.predictor import Predictor
 from ome.networks.auxiliary import AuxiliaryHead
 from ome.pipeline.artifacts import inherited_runs, stage_folder
 from ome.pipeline.layout import map_path
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.stage import Work
-from ome.progress import track
+from ome.progress import meter
 from ome.scoring.confusion import confusion_matrix
 from ome.scoring.rows import Row
 from ome.scoring.scores import Scores
@@ -117,15 +117,13 @@ def card_of(config: DictConfig, reader: SceneReader) -> SegmenterCard:
         picture=reader.picture,
         tile=config.dataset.tile.size,
         limits=(int(limits[0]), int(limits[1])) if limits else None,
-        pixel_size=_pixel_size(index),
+        pixel_size=_pixel_size(reader),
     )
 
 
-def _pixel_size(index: SceneIndex) -> float | None:
+def _pixel_size(reader: SceneReader) -> float | None:
     """Side of a pixel of the first training scene in metres."""
-    scene = index.split("train")[0]
-    crs, transform = read_grid(index.folder / scene.image)
-    return PixelAreas(crs, transform, scene.height, scene.width).pixel_size()
+    return PixelAreas(reader.grid(reader.index.split("train")[0].name)).pixel_size()
 
 
 def predictor_of(
@@ -144,10 +142,13 @@ def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title
     # Shared before looking what is there: the other processes may be writing already.
     mine = [scene for scene in shard(mapped_scenes(index)) if not map_path(folder, scene).exists()]
     if mine:
-        settings = config.prediction
+        settings, card = config.prediction, card_of(config, reader)
         predict = predictor_of(config, folder, reader, list(settings.scales), flip=settings.flip)
-        for scene in track(mine, f"{title}: scenes", len(mine)):
-            _write_map(map_path(folder, scene), config, reader, scene, predict)
+        options = MapOptions(stride=settings.stride, batch=settings.batch)
+        with meter(f"{title}: rows", sum(scene.height for scene in mine)) as shown:
+            for scene in mine:
+                image = reader.whole(scene.name)
+                write_class_map(map_path(folder, scene), image, card, predict, options, shown)
     barrier()
     scenes = [scene for scene in index.split(split) if scene.mask is not None]
     names = index.palette.names
@@ -156,29 +157,6 @@ def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title
         reference = reader.mask(Tile(scene.name, 0, 0, scene.height, scene.width))
         matrix += confusion_matrix(read_class_map(map_path(folder, scene)), reference, len(names))
     return [Row(title, f"{split} scenes", Scores(all_reduce_sum(matrix), names))] if scenes else []
-
-
-def _write_map(path: Path, config: DictConfig, reader: SceneReader, scene: Scene, predict: Predictor) -> None:
-    """Predicts one scene window by window and writes its class map on the scene's own grid."""
-    settings, size = config.prediction, config.dataset.tile.size
-    palette = reader.index.palette
-    blocks = predict_windows(
-        lambda row, column, height, width: reader.image(Tile(scene.name, row, column, height, width)),
-        scene.height,
-        scene.width,
-        predict,
-        palette.num_classes,
-        size=size,
-        stride=max(1, int(size * settings.stride)),
-        batch=settings.batch,
-    )
-    crs, transform = read_grid(reader.index.folder / scene.image)
-    colours = list(palette.classes.values())
-    with open_class_map(
-        path, (scene.height, scene.width), palette.names, colours, crs=crs, transform=transform
-    ) as written:
-        for block in blocks:
-            written.write(block.row, block.probabilities.argmax(axis=0).astype(np.uint8))
 
 
 def read_card(config: DictConfig, folder: Path) -> SegmenterCard:

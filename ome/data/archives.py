@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from ome.data.rasters import MAX_MEMBER, RawFile, reading_zip
+from ome.data.raw_file import MAX_MEMBER, RawFile, reading_zip
 from ome.errors import UserError
 
 MAX_RATIO: Final = 1000

@@ -59,6 +59,7 @@ def folder_layout(facts: Mapping[str, Any], raw: Path) -> RawLayout:
         indices=indices,
         limits=_limits(facts.get("range")),
         partial=True,
+        nodata=facts.get("nodata"),
     )
 
 

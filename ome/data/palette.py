@@ -3,15 +3,14 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ome.errors import UserError
+from ome.geo.grid import RGB
 from ome.ignore import IGNORE
-
-RGB: TypeAlias = tuple[int, int, int]
 
 MAX_LISTED: Final = 20
 """Unknown colours that are listed one by one; the others are only counted."""

@@ -2,26 +2,30 @@
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import RasterioError
+from rasterio.windows import Window
 
 from ome.data.archives import RawFiles
-from ome.data.palette import RGB, UnknownColours
-from ome.data.rasters import MASK_DEPTHS, RawFile, RawRaster, UnreadableError
+from ome.data.palette import UnknownColours
 from ome.data.raw import RawLayout, resolve_split
-from ome.data.scaling import Limits, byte_tables, to_bytes
-from ome.data.scenes import Scene, SceneIndex, SplitName, plain_pixels
+from ome.data.raw_file import RawFile
+from ome.data.reference import check_reference, reference_colours
+from ome.data.scaling import Limits, scaling_tables, to_bytes
+from ome.data.scenes import Scene, SceneIndex, SplitName
 from ome.errors import UserError
 from ome.files import atomic_path
+from ome.geo.grid import RGB, Grid
 from ome.geo.raster import check_written
+from ome.geo.reader import Raster, UnreadableError, plain_pixels
 from ome.ignore import IGNORE
-from ome.progress import track
+from ome.progress import console, track
 
 _SOURCE: Final = "OME_SOURCE"
 _UNKNOWN: Final = "OME_UNKNOWN"
@@ -94,9 +98,17 @@ def _together(unreadable: Sequence[UnreadableError], total: int) -> UserError:
 def _shared_bands(jobs: Sequence[_Job], chosen: tuple[int, ...]) -> tuple[int, ...]:
     """The bands that show something; where images differ in them, none, as long as some were chosen."""
     examples: dict[tuple[int, ...], list[RawFile]] = {}
+    misnamed: Counter[int] = Counter()
     for job in jobs:
         with job.image.open() as raster:
             examples.setdefault(raster.shown_bands, []).append(job.image)
+            misnamed.update([raster.image_called_opacity] if raster.image_called_opacity else [])
+    for band, count in misnamed.items():
+        console.print(
+            f"[yellow]band {band} of {count} images is called opacity by its file[/], but holds an image: it "
+            "is kept as a band",
+            highlight=False,
+        )
     if len(examples) > 1 and chosen:
         return ()
     if len(examples) > 1:
@@ -148,33 +160,28 @@ def _prepare_scene(job: _Job, layout: RawLayout, folder: Path) -> Scene:
     """Writes what is missing of one scene and describes it."""
     image_path, mask_path = f"images/{job.scene}.tif", f"masks/{job.scene}.tif"
     image_source = f"{job.image.fingerprint} {layout.limits}"
+    if layout.nodata is not None:
+        image_source += f" nodata {layout.nodata}"
     if not _is_whole(folder / image_path, image_source):
-        with job.image.open() as raster:
+        with job.image.open(layout.nodata) as raster:
             _write_image(folder / image_path, raster, layout.limits, image_source)
-    with plain_pixels(), rasterio.open(folder / image_path) as dataset:
-        height, width, bands = dataset.height, dataset.width, dataset.count
-        plain = dataset.transform.is_identity
-        georeference = {} if plain else {"crs": dataset.crs, "transform": dataset.transform}
+    with Raster(folder / image_path, drivers=("GTiff",)) as prepared:
+        grid, bands = prepared.grid, prepared.bands
     if max(layout.default_channels, default=1) > bands:
         wanted = list(layout.default_channels)
         raise UserError(f"dataset.channels={wanted}: {job.image} has only {bands} bands")
     if job.mask is None:
-        return Scene(job.scene, job.split, height, width, bands, image_path, None)
+        return Scene(job.scene, job.split, grid.height, grid.width, bands, image_path, None)
     mask_source = f"{image_source} {job.mask.fingerprint} {layout.palette} {layout.indices}"
     if not _is_whole(folder / mask_path, mask_source):
-        with job.mask.open(MASK_DEPTHS) as raster:
-            if raster.shape != (height, width):
-                sizes = (
-                    f"{raster.shape[1]} x {raster.shape[0]} pixels, its image {job.image} {width} x {height}"
-                )
-                raise UserError(f"scene {job.scene}: the mask {raster} has {sizes}")
-            _write_mask(folder / mask_path, raster, layout, georeference, mask_source)
+        with job.mask.open() as raster, Raster(folder / image_path, drivers=("GTiff",)) as prepared:
+            _write_mask(folder / mask_path, job, prepared, raster, layout, mask_source)
     class_pixels, unknown = _mask_counts(folder / mask_path, layout.palette.num_classes)
     return Scene(
         job.scene,
         job.split,
-        height,
-        width,
+        grid.height,
+        grid.width,
         bands,
         image_path,
         mask_path,
@@ -184,66 +191,76 @@ def _prepare_scene(job: _Job, layout: RawLayout, folder: Path) -> Scene:
     )
 
 
-def _write_image(path: Path, raster: RawRaster, limits: Limits | None, source: str) -> None:
+def _write_image(path: Path, raster: Raster, limits: Limits | None, source: str) -> None:
     """Copies all bands; uncompressed, since training reads small windows in random order."""
-    height, width = raster.shape
-    bands = 3 if raster.has_colour_table else raster.dataset.count
-    profile = _profile(height, width, bands) | raster.georeference()
+    raster.require()
     # GDAL would take the fourth band of an RGB image for opacity.
-    profile |= {"interleave": "pixel", "photometric": "RGB" if bands == 3 else "MINISBLACK"}
+    shown = {"interleave": "pixel", "photometric": "RGB" if raster.bands == 3 else "MINISBLACK"}
     tables = None
     if raster.depth == "uint16":
-        tables = byte_tables((pixels for _, pixels in raster.strips()), raster.dataset.nodatavals, limits)
+        tables = scaling_tables(raster, range(1, raster.bands + 1), limits)
     with atomic_path(path) as temporary:
-        with rasterio.open(temporary, "w", **profile) as target:
-            for window, pixels in raster.pixels():
+        with _new_raster(temporary, raster.grid, raster.bands, **shown) as target:
+            for row, height in raster.strips():
+                strip = (row, 0, height, raster.grid.width)
+                pixels = raster.read(*strip)
+                window = Window(0, row, raster.grid.width, height)
                 target.write(pixels if tables is None else to_bytes(pixels, tables), window=window)
+                if not raster.all_valid:
+                    target.write_mask(raster.valid(*strip), window=window)
             target.update_tags(**{_SOURCE: source})
         check_written(temporary)
 
 
-def _write_mask(
-    path: Path, raster: RawRaster, layout: RawLayout, georeference: dict[str, Any], source: str
-) -> None:
-    height, width = raster.shape
-    profile = _profile(height, width, 1) | georeference | {"compress": "deflate", "nodata": IGNORE}
-    palette = layout.mask_palette
+def _write_mask(path: Path, job: _Job, image: Raster, raster: Raster, layout: RawLayout, source: str) -> None:
+    indices = bool(layout.indices)
+    check_reference(job.scene, raster, image.grid, str(job.image), indices=indices)
+    palette, width = layout.mask_palette, image.grid.width
+    known = next(iter(palette.classes.values()))
     unknown: Counter[RGB] = Counter()
     with atomic_path(path) as temporary:
-        with rasterio.open(temporary, "w", **profile) as target:
+        with _new_raster(temporary, image.grid, 1, compress="deflate", nodata=IGNORE) as target:
             shown = enumerate(layout.palette.classes.values())
             target.write_colormap(1, {index: (*rgb, 255) for index, rgb in shown})
-            for window, colours in raster.colours(indices=bool(layout.indices)):
+            for row, colours, valid in reference_colours(raster, indices=indices):
+                measured = valid & image.valid(row, 0, len(valid), width)
+                colours[~measured] = known  # counts for nothing below
                 encoded = palette.encode(colours)
                 unknown.update(encoded.unknown)
-                target.write(encoded.mask, 1, window=window)
+                mask = np.where(measured, encoded.mask, IGNORE)
+                target.write(mask, 1, window=Window(0, row, width, len(mask)))
             listed = UnknownColours.from_counts(unknown)
             target.update_tags(**{_SOURCE: source, _UNKNOWN: json.dumps([listed.counts, listed.rest])})
         check_written(temporary)
 
 
-def _profile(height: int, width: int, bands: int) -> dict[str, Any]:
+@contextmanager
+def _new_raster(path: Path, grid: Grid, bands: int, **options: object) -> Iterator[Any]:
     tiling = {"tiled": True, "blockxsize": 256, "blockysize": 256, "bigtiff": "IF_SAFER"}
-    return {"driver": "GTiff", "height": height, "width": width, "count": bands, "dtype": "uint8", **tiling}
+    profile = {"driver": "GTiff", "count": bands, "dtype": "uint8", **tiling, **grid.profile, **options}
+    masks = rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True)
+    with plain_pixels(), masks, rasterio.open(path, "w", **profile) as target:
+        yield target
 
 
 def _is_whole(path: Path, source: str) -> bool:
     """Whether a scene file exists, was made from that source and can be read to its end."""
     try:
-        with plain_pixels(), rasterio.open(path) as dataset:
-            for _, window in dataset.block_windows(1):
-                dataset.read(1, window=window)
-            return bool(dataset.tags().get(_SOURCE) == source)
-    except RasterioError:
+        with Raster(path, drivers=("GTiff",)) as raster:
+            for row, height in raster.strips():
+                raster.values(row, 0, height, raster.grid.width)
+            return raster.tags().get(_SOURCE) == source
+    except UserError:
         return False
 
 
 def _mask_counts(path: Path, num_classes: int) -> tuple[tuple[int, ...], UnknownColours]:
     """Counts the pixels of each class in a mask and reads back its unknown colours."""
     counts: NDArray[np.int64] = np.zeros(256, dtype=np.int64)
-    with plain_pixels(), rasterio.open(path) as dataset:
-        for _, window in dataset.block_windows(1):
-            counts += np.bincount(dataset.read(1, window=window).ravel(), minlength=256)
-        listed, rest = json.loads(dataset.tags()[_UNKNOWN])
+    with Raster(path, drivers=("GTiff",)) as raster:
+        for row, height in raster.strips():
+            values = raster.values(row, 0, height, raster.grid.width)
+            counts += np.bincount(values.ravel(), minlength=256)
+        listed, rest = json.loads(raster.tags()[_UNKNOWN])
     colours: Sequence[tuple[RGB, int]] = [((r, g, b), count) for (r, g, b), count in listed]
     return tuple(counts[:num_classes].tolist()), UnknownColours(tuple(colours), rest)

@@ -52,6 +52,7 @@ class RawLayout:
             painted in the palette's colours.
         limits: Values of 16-bit images that become 0 and 255; None for two percentiles of each band.
         partial: Whether scenes may lack the mask.
+        nodata: Value of image pixels where nothing was measured; None for what the files say.
     """
 
     name: str
@@ -65,6 +66,7 @@ class RawLayout:
     indices: Mapping[str, int] = field(default_factory=dict)
     limits: Limits | None = None
     partial: bool = False
+    nodata: float | None = None
 
     def __post_init__(self) -> None:
         _require(self.bands, self.images, f"dataset.bands={self.bands}: {self.name} has")
@@ -145,6 +147,7 @@ def layout_from_facts(facts: Mapping[str, Any]) -> RawLayout:
             reference=facts.get("reference"),
             channels=tuple(facts.get("channels") or ()),
             indices={str(name): int(value) for name, value in (facts.get("indices") or {}).items()},
+            nodata=facts.get("nodata"),
         )
     except KeyError as error:
         raise UserError(f"the dataset's facts lack the key {error}") from error

@@ -1,9 +1,13 @@
 """From 16 bits to 8: a scene's values are spread between two limits of each band."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ome.geo.mosaic import Mosaic
+from ome.geo.reader import Raster
+from ome.progress import track
 
 PERCENTILES = (2, 98)
 """Share of a band's valid pixels, in percent, at or below the lower and the upper limit."""
@@ -12,25 +16,46 @@ Limits = tuple[int, int]
 """The values that become 0 and 255."""
 
 
-def byte_tables(
-    strips: Iterable[NDArray[np.uint16]], nodata: tuple[float | None, ...], limits: Limits | None = None
+def scaling_tables(
+    raster: Raster | Mosaic,
+    bands: Sequence[int],
+    limits: Limits | None = None,
+    *,
+    progress: bool = False,
 ) -> NDArray[np.uint8]:
-    """Tables that turn the 16-bit values of a scene into bytes, one for each band.
+    """Tables that turn the 16-bit values of a raster into bytes, one for each band.
 
     Args:
-        strips: The scene's pixels in parts, (B, rows, W) each; not read when there are limits.
-        nodata: For each band the value that means "nothing was measured here"; None without one.
-        limits: The same for every band; None for the `PERCENTILES` of each band's pixels that are not nodata
-            (nearest rank).
+        raster: The open raster; not read when there are limits.
+        bands: The bands, 1-based.
+        limits: The same for every band; None for the `PERCENTILES` of each band's valid pixels that are not
+            its nodata (nearest rank).
+        progress: Show how far reading is.
 
     Returns:
         (B, 65536) uint8: 0 up to the lower limit and for nodata, 255 from the upper limit on, linear and
         rounded between.
+
+    Raises:
+        UserError: The file is damaged.
     """
-    counts = np.zeros((len(nodata), 1 << 16), dtype=np.int64)
-    for strip in strips if limits is None else ():
-        for band, values in enumerate(strip):
-            counts[band] += np.bincount(values.ravel(), minlength=1 << 16)
+    counts = np.zeros((len(bands), 1 << 16), dtype=np.int64)
+    if limits is None:
+        strips = list(raster.strips())
+        shown = track(strips, "range of the 16-bit values: strips", len(strips)) if progress else strips
+        for row, height in shown:
+            window = (row, 0, height, raster.grid.width)
+            pixels = raster.read(*window, bands)
+            if not raster.all_valid:
+                pixels = pixels[:, raster.valid(*window)]
+            counts += [np.bincount(values.ravel(), minlength=1 << 16) for values in pixels]
+    return byte_tables(counts, [raster.nodata[band - 1] for band in bands], limits)
+
+
+def byte_tables(
+    counts: NDArray[np.int64], nodata: Sequence[float | None], limits: Limits | None = None
+) -> NDArray[np.uint8]:
+    """Tables as `scaling_tables` gives them, from the (B, 65536) pixels of each value."""
     tables = np.empty(counts.shape, dtype=np.uint8)
     for table, count, value in zip(tables, counts, nodata, strict=True):
         empty = int(value) if value is not None and 0 <= value < 1 << 16 else None

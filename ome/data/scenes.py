@@ -1,34 +1,28 @@
 """Prepared scenes: their index, and windows read from them."""
 
 import os
-import warnings
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
-import cv2
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.windows import Window
 
+from ome.data.byte_image import ByteImage, channels_last
 from ome.data.palette import Palette, UnknownColours
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.files import read_json, write_json
+from ome.geo.grid import Grid
+from ome.geo.reader import Raster
 
 SplitName: TypeAlias = Literal["train", "val", "test"]
 SPLITS: Final[tuple[SplitName, ...]] = get_args(SplitName)
 
 INDEX: Final = "index.json"
 """Name of the index in the folder of prepared scenes."""
-
-# MB of blocks that GDAL keeps. By default every loader worker would take a twentieth of the machine's memory.
-os.environ.setdefault("GDAL_CACHEMAX", "64")
 
 MAX_OPEN: Final = 16
 """Files that one reader keeps open; Potsdam's training split has 46 (images and masks)."""
@@ -166,14 +160,6 @@ def _scene_from_json(value: dict[str, Any]) -> Scene:
     return Scene(**value | {"unknown": colours, "class_pixels": tuple(value["class_pixels"])})
 
 
-@contextmanager
-def plain_pixels() -> Iterator[None]:
-    """Silences the warning about images without a georeference: most public benchmarks come without one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield
-
-
 def picture_places(channels: tuple[int, ...], display: Sequence[int] | None) -> tuple[int, ...]:
     """Which three of the channels make up a picture, by place from 0; see `SceneReader`."""
     places = list(display) if display else [min(place, len(channels)) for place in (1, 2, 3)]
@@ -218,7 +204,7 @@ class SceneReader:
         self.picture = picture_places(self.channels, display)
         self._shown = tuple(self.channels[place] for place in self.picture)
         self._scenes = {scene.name: scene for scene in index.scenes}
-        self._open: OrderedDict[str, Any] = OrderedDict()
+        self._open: OrderedDict[str, Raster] = OrderedDict()
         self._process = os.getpid()
         for scene in index.scenes:
             if not all(1 <= channel <= scene.bands for channel in self.channels):
@@ -242,11 +228,22 @@ class SceneReader:
         """Reads the image of a tile as a picture: (H, W, 3) uint8; errors as for `image`."""
         return self._pixels(tile, self._shown)
 
+    def valid(self, tile: Tile) -> NDArray[np.bool_]:
+        """Tells where something was measured in a tile, (H, W); errors as for `image`."""
+        raster, window = self._open_inside(self._scene(tile.scene).image, tile)
+        return raster.valid(*window)
+
+    def whole(self, scene: str) -> ByteImage:
+        """A scene as it is mapped; errors as for `image`."""
+        return ByteImage(self._raster(self._scene(scene).image), self.channels)
+
+    def grid(self, scene: str) -> Grid:
+        """Size and place of a scene; errors as for `image`."""
+        return self._raster(self._scene(scene).image).grid
+
     def _pixels(self, tile: Tile, channels: tuple[int, ...]) -> NDArray[np.uint8]:
-        bands = self._read(self._scene(tile.scene).image, tile, list(channels))
-        # Five times as fast as a transposed copy, which took longer than reading the file.
-        pixels: NDArray[np.uint8] = cv2.merge(list(bands)).reshape(tile.height, tile.width, len(bands))
-        return pixels
+        raster, window = self._open_inside(self._scene(tile.scene).image, tile)
+        return channels_last(raster.read(*window, channels))
 
     def mask(self, tile: Tile) -> NDArray[np.uint8]:
         """Reads the reference mask of a tile: (H, W) uint8, class index or 255.
@@ -257,7 +254,8 @@ class SceneReader:
         path = self._scene(tile.scene).mask
         if path is None:
             raise UserError(f"scene {tile.scene} in {self.index.folder} has no reference mask")
-        return self._read(path, tile, 1)
+        raster, window = self._open_inside(path, tile)
+        return raster.values(*window)
 
     def has_mask(self, scene: str) -> bool:
         """Whether the scene of that name has a reference mask."""
@@ -274,30 +272,28 @@ class SceneReader:
             raise UserError(f"{self.index.folder / INDEX} has no scene {name!r}")
         return self._scenes[name]
 
-    def _read(self, name: str, tile: Tile, bands: int | list[int]) -> NDArray[np.uint8]:
-        where = (
-            f"{self.index.folder / name}, rows {tile.row}+{tile.height}, columns {tile.column}+{tile.width}"
-        )
-        try:
-            dataset = self._dataset(name)
-            inside = tile.row + tile.height <= dataset.height and tile.column + tile.width <= dataset.width
-            if not inside or min(tile.row, tile.column) < 0:
-                raise UserError(f"{where}: the scene has only {dataset.height} x {dataset.width} pixels")
-            window = Window(tile.column, tile.row, tile.width, tile.height)
-            pixels: NDArray[np.uint8] = dataset.read(bands, window=window)
-        except (RasterioError, OSError) as error:
-            remedy = "the file is missing or damaged; delete it and run the stage prepare again"
-            raise UserError(f"cannot read {where}: {remedy}") from error
-        return pixels
+    def _open_inside(self, name: str, tile: Tile) -> tuple[Raster, tuple[int, int, int, int]]:
+        """The raster of that name, and the tile's window, which lies within it."""
+        raster = self._raster(name)
+        height, width = raster.grid.height, raster.grid.width
+        inside = tile.row + tile.height <= height and tile.column + tile.width <= width
+        if not inside or min(tile.row, tile.column) < 0:
+            raise UserError(
+                f"{raster}, rows {tile.row}+{tile.height}, columns {tile.column}+{tile.width}: the scene has "
+                f"only {height} x {width} pixels"
+            )
+        return raster, (tile.row, tile.column, tile.height, tile.width)
 
-    def _dataset(self, name: str) -> Any:  # noqa: ANN401 - rasterio is untyped
+    def _raster(self, name: str) -> Raster:
         if self._process != os.getpid():
             self._open = OrderedDict()
             self._process = os.getpid()
         if name not in self._open:
             if len(self._open) >= MAX_OPEN:
                 self._open.popitem(last=False)[1].close()
-            with plain_pixels():
-                self._open[name] = rasterio.open(self.index.folder / name)
+            path = self.index.folder / name
+            self._open[name] = Raster(
+                path, drivers=("GTiff",), remedy="delete the scene and run the stage prepare again"
+            )
         self._open.move_to_end(name)
         return self._open[name]

@@ -10,6 +10,8 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import transform as reproject
 
+from ome.geo.grid import Grid
+
 Floats = NDArray[np.float64]
 
 CELL: Final = 32
@@ -29,18 +31,15 @@ class PixelAreas:
     quadrangle. So degrees and Web Mercator come out right, and UTM without its error of up to a thousandth.
 
     Args:
-        crs: Coordinate reference system; None for none.
-        transform: Pixel to world coordinates.
-        height: Rows.
-        width: Columns.
+        grid: Size and place of the raster.
 
     Attributes:
         unit: `m2`, or `pixels` where the raster has no coordinate reference system: each pixel then counts 1.
     """
 
-    def __init__(self, crs: CRS | None, transform: Affine, height: int, width: int) -> None:
-        self._height, self._width = height, width
-        self._crs, self._transform = crs, transform
+    def __init__(self, grid: Grid) -> None:
+        self._height, self._width = height, width = grid.height, grid.width
+        self._crs, self._transform = crs, transform = grid.crs, grid.transform
         self._plane: CRS | None = None
         self.unit = "pixels" if crs is None else "m2"
         if crs is None:

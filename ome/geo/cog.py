@@ -1,18 +1,15 @@
 """Cloud-Optimized GeoTIFFs: tiled, with overviews, in the order in which viewers read them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 from xml.etree import ElementTree as ET
 
 import rasterio
 import rasterio.shutil
-from rasterio.crs import CRS
-from rasterio.transform import Affine
 
 from ome.files import atomic_path, write_text
-from ome.geo.raster import RGB
+from ome.geo.grid import RGB, Grid
 from ome.geo.styles import raster_style
 from ome.ignore import IGNORE
 
@@ -21,23 +18,6 @@ BLOCK: Final = 512
 
 THREADS = "ALL_CPUS"
 """Of GDAL, for compression and overviews."""
-
-
-@dataclass(frozen=True)
-class Grid:
-    """Where the pixels of a raster lie.
-
-    Attributes:
-        height: Rows.
-        width: Columns.
-        crs: Coordinate reference system; None for none.
-        transform: Pixel to world coordinates; the identity for none.
-    """
-
-    height: int
-    width: int
-    crs: CRS | None
-    transform: Affine
 
 
 def write_class_cog(path: Path, flat: Path, grid: Grid, names: Sequence[str], colours: Sequence[RGB]) -> None:

@@ -1,128 +1,166 @@
-"""A folder of rasters seen as one: a VRT made of those that lie on one grid."""
+"""A folder of rasters that lie on one grid, read as one raster."""
 
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final
-from xml.etree import ElementTree as ET
 
-import rasterio
-from rasterio.enums import ColorInterp
-from rasterio.errors import RasterioError
+import numpy as np
+from numpy.typing import NDArray
 from rasterio.transform import Affine
 
 from ome.errors import UserError
-from ome.files import atomic_path
+from ome.geo.grid import Grid
+from ome.geo.reader import IMAGE_DEPTHS, IMAGE_DRIVERS, Raster, strips_of
 
-SUFFIXES: Final = (".tif", ".tiff")
+SUFFIXES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 OFF_GRID: Final = 0.05
 """Part of a pixel by which a raster may lie beside the grid of the first, for rounded coordinates."""
 
+MAX_OPEN: Final = 64
+"""Files that stay open."""
+
 
 def rasters_in(folder: Path) -> list[Path]:
-    """The GeoTIFFs in a folder, sorted; folders in it are not searched.
+    """The GeoTIFFs, PNGs and JPEGs in a folder, sorted; hidden files and folders in it are left out.
 
     Raises:
         UserError: There is none.
     """
-    found = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not found:
-        raise UserError(f"{folder} holds no GeoTIFF (.tif): give a raster, or the folder that holds them")
-    return found
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
+    if paths := [path for path in paths if not path.name.startswith(".")]:
+        return paths
+    raise UserError(f"{folder} holds no GeoTIFF, PNG or JPEG: give a raster, or the folder that holds them")
 
 
-def write_mosaic(path: Path, rasters: Sequence[Path], channels: Sequence[int] = ()) -> None:
-    """Describes rasters as one, with an opacity band that tells where one of them has measured something.
+class Mosaic:
+    """Rasters on one grid as a single one, with the interface of `Raster`.
 
-    Where rasters overlap, the later one is seen.
+    A pixel is valid where one of them has measured something. Where they overlap, the later one is seen.
+
+    Attributes:
+        name: What messages call it.
+        grid: Size and place.
+        depth: Kind of the values, as numpy calls it.
+        bands: Number of bands.
+        nodata: Nodata value of each band.
+        all_valid: Whether every pixel was measured: never taken for granted.
 
     Args:
-        path: The VRT to make.
         rasters: Files of one coordinate reference system, pixel size, depth and number of bands.
-        channels: Bands that are looked at: one of them is no opacity, whatever its file says.
+        name: What messages call the mosaic.
+        channels: Bands that are looked at, see `Raster`.
+        nodata: Value where nothing was measured, see `Raster`.
 
     Raises:
         UserError: A raster cannot be read, has no georeference, or does not fit the first one.
     """
-    described = [_describe(raster, channels) for raster in rasters]
-    first = described[0]
-    for raster, other in zip(rasters, described, strict=True):
-        if difference := _difference(first, other):
+
+    all_valid: Final = False
+
+    def __init__(
+        self, rasters: Sequence[Path], name: str, channels: Sequence[int] = (), nodata: float | None = None
+    ) -> None:
+        self.name, self._paths = name, list(rasters)
+        self._options: dict[str, Any] = {"channels": channels, "nodata": nodata, "drivers": IMAGE_DRIVERS}
+        self._open: OrderedDict[int, Raster] = OrderedDict()
+        first = self._raster(0)
+        self.depth, self.bands, self.nodata = first.depth, first.bands, first.nodata
+        grids = [self._checked(number, first).grid for number in range(len(self._paths))]
+        offsets = [_offset(grids[0].transform, grid.transform) for grid in grids]
+        left, top = (round(min(offset[axis] for offset in offsets)) for axis in (0, 1))
+        self._left = np.array([round(x) - left for x, _ in offsets])
+        self._top = np.array([round(y) - top for _, y in offsets])
+        self._right = self._left + [grid.width for grid in grids]
+        self._bottom = self._top + [grid.height for grid in grids]
+        place = grids[0].transform * Affine.translation(left, top)
+        self.grid = Grid(int(self._bottom.max()), int(self._right.max()), grids[0].crs, place)
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __enter__(self) -> "Mosaic":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        while self._open:
+            self._open.popitem()[1].close()
+
+    def require(self, depths: Sequence[str] = IMAGE_DEPTHS) -> None:
+        """See `Raster.require`."""
+        self._raster(0).require(depths)
+
+    def read(self, row: int, column: int, height: int, width: int, bands: Sequence[int] = ()) -> NDArray[Any]:
+        """See `Raster.read`; 0 where nothing was measured."""
+        pixels = np.zeros((len(bands) or self.bands, height, width), dtype=self.depth)
+        for raster, window, place in self._parts(row, column, height, width):
+            part, valid = raster.read(*window, bands), raster.valid(*window)
+            pixels[:, *place] = np.where(valid, part, pixels[:, *place])
+        return pixels
+
+    def valid(self, row: int, column: int, height: int, width: int) -> NDArray[np.bool_]:
+        """See `Raster.valid`."""
+        valid = np.zeros((height, width), dtype=bool)
+        for raster, window, place in self._parts(row, column, height, width):
+            valid[place] |= raster.valid(*window)
+        return valid
+
+    @property
+    def image_called_opacity(self) -> int | None:
+        """See `Raster.image_called_opacity`; of the first raster."""
+        return self._raster(0).image_called_opacity
+
+    def strips(self) -> Iterator[tuple[int, int]]:
+        """See `Raster.strips`."""
+        return strips_of(self.grid, self.bands)
+
+    def _parts(
+        self, row: int, column: int, height: int, width: int
+    ) -> Iterator[tuple[Raster, tuple[int, int, int, int], tuple[slice, slice]]]:
+        """The rasters that reach into a window: the part of each that does, and its place in the window."""
+        inside = (self._top < row + height) & (self._bottom > row)
+        inside &= (self._left < column + width) & (self._right > column)
+        for number in np.flatnonzero(inside).tolist():
+            top, bottom = max(self._top[number], row), min(self._bottom[number], row + height)
+            left, right = max(self._left[number], column), min(self._right[number], column + width)
+            start = int(top - self._top[number]), int(left - self._left[number])
+            place = slice(top - row, bottom - row), slice(left - column, right - column)
+            yield self._raster(number), (*start, int(bottom - top), int(right - left)), place
+
+    def _raster(self, number: int) -> Raster:
+        if number not in self._open:
+            if len(self._open) >= MAX_OPEN:
+                self._open.popitem(last=False)[1].close()
+            self._open[number] = Raster(self._paths[number], **self._options)
+        self._open.move_to_end(number)
+        return self._open[number]
+
+    def _checked(self, number: int, first: Raster) -> Raster:
+        raster = self._raster(number)
+        if raster.grid.crs is None or raster.grid.transform.is_identity:
             raise UserError(
-                f"{raster} and {rasters[0]} differ in {difference}: make them one grid, e.g. with gdalwarp"
+                f"{raster} has no georeference, so it has no place among others: predict it alone"
             )
-    offsets = [_offset(first["transform"], other["transform"]) for other in described]
-    left, top = (round(min(offset[axis] for offset in offsets)) for axis in (0, 1))
-    root = ET.Element("VRTDataset")
-    ET.SubElement(root, "SRS").text = first["crs"].to_wkt()
-    origin = first["transform"] * Affine.translation(left, top)
-    ET.SubElement(root, "GeoTransform").text = ", ".join(map(repr, origin.to_gdal()))
-    places = [(round(x) - left, round(y) - top) for x, y in offsets]
-    width = max(x + other["width"] for (x, _), other in zip(places, described, strict=True))
-    height = max(y + other["height"] for (_, y), other in zip(places, described, strict=True))
-    root.attrib |= {"rasterXSize": str(width), "rasterYSize": str(height)}
-    for number in range(1, first["count"] + 2):
-        opacity = number > first["count"]
-        kind = "Byte" if opacity else first["dtype"]
-        band = ET.SubElement(root, "VRTRasterBand", dataType=kind, band=str(number))
-        ET.SubElement(band, "ColorInterp").text = "Alpha" if opacity else "Undefined"
-        for raster, other, place in zip(rasters, described, places, strict=True):
-            _add_source(band, raster.resolve(), other, place, number)
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(ET.tostring(root))
+        if difference := _difference(first, raster):
+            raise UserError(
+                f"{raster} and {first} differ in {difference}: make them one grid, e.g. with gdalwarp"
+            )
+        return raster
 
 
-def _add_source(
-    band: ET.Element, raster: Path, other: dict[str, Any], place: tuple[int, int], number: int
-) -> None:
-    opacity = number > other["count"]
-    source = ET.SubElement(band, "ComplexSource")
-    ET.SubElement(source, "SourceFilename", relativeToVRT="0").text = str(raster)
-    own_mask = opacity and other["masked"]
-    ET.SubElement(source, "SourceBand").text = "mask,1" if own_mask else str(min(number, other["count"]))
-    for name, (x, y) in {"SrcRect": (0, 0), "DstRect": place}.items():
-        size = {"xSize": str(other["width"]), "ySize": str(other["height"])}
-        ET.SubElement(source, name, {"xOff": str(x), "yOff": str(y), **size})
-    if own_mask:
-        ET.SubElement(source, "NODATA").text = "0"  # what a raster has not measured hides no other
-    elif opacity:
-        # Whatever the band holds, opacity is full wherever the raster is.
-        ET.SubElement(source, "ScaleOffset").text = "255"
-        ET.SubElement(source, "ScaleRatio").text = "0"
-    elif other["masked"]:
-        ET.SubElement(source, "UseMaskBand").text = "true"
-
-
-def _describe(path: Path, channels: Sequence[int]) -> dict[str, Any]:
-    try:
-        with rasterio.open(path) as dataset:
-            if dataset.crs is None or dataset.transform.is_identity:
-                raise UserError(
-                    f"{path} has no georeference, so it has no place among others: predict it alone"
-                )
-            bands = enumerate(dataset.colorinterp, start=1)
-            seen = any(kind == ColorInterp.alpha and band in channels for band, kind in bands)
-            masked = any(flag.name != "all_valid" for flag in dataset.mask_flag_enums[0])
-            return {
-                "crs": dataset.crs,
-                "transform": dataset.transform,
-                "dtype": {"uint8": "Byte", "uint16": "UInt16"}.get(dataset.dtypes[0], dataset.dtypes[0]),
-                "count": dataset.count,
-                "width": dataset.width,
-                "height": dataset.height,
-                "masked": masked and not seen,
-            }
-    except RasterioError as error:
-        raise UserError(f"{path} is no raster that GDAL can read: remove it, or copy it again") from error
-
-
-def _difference(first: dict[str, Any], other: dict[str, Any]) -> str:
+def _difference(first: Raster, other: Raster) -> str:
     """What keeps two rasters from being parts of one, in words; nothing where they fit."""
-    words = {"crs": "coordinate reference system", "count": "number of bands", "dtype": "kind of values"}
-    for key, word in words.items():
-        if first[key] != other[key]:
-            return word
-    ours, theirs = first["transform"], other["transform"]
+    if first.grid.crs != other.grid.crs:
+        return "coordinate reference system"
+    if first.bands != other.bands:
+        return "number of bands"
+    if first.depth != other.depth:
+        return "kind of values"
+    ours, theirs = first.grid.transform, other.grid.transform
     sides = zip((ours.a, ours.b, ours.d, ours.e), (theirs.a, theirs.b, theirs.d, theirs.e), strict=True)
     size = max(abs(ours.a), abs(ours.b), abs(ours.d), abs(ours.e))
     if any(abs(one - two) > 1e-6 * size for one, two in sides):

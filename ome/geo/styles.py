@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 from xml.etree import ElementTree as ET
 
-from ome.geo.raster import RGB
+from ome.geo.grid import RGB
 
 VERSION: Final = "3.22"
 """The QGIS whose form the styles have; later ones read them as well."""

@@ -11,8 +11,8 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 from ome.files import atomic_path
+from ome.geo.grid import RGB
 from ome.geo.polygons import Region
-from ome.geo.raster import RGB
 from ome.geo.styles import region_style
 
 VERSION: Final = {"VERSION": "1.2"}

@@ -6,10 +6,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from ome.data.palette import RGB
 from ome.data.scaling import Limits
 from ome.errors import UserError
 from ome.files import read_json, write_json
+from ome.geo.grid import RGB
 from ome.networks.segmenters import Segmenter, build_segmenter
 from ome.pipeline.layout import round_folders
 from ome.pipeline.manifest import Manifest

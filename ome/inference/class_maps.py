@@ -25,6 +25,9 @@ CHUNK = 64
 StacksOf = Callable[[Sequence[Tile]], Iterable[NDArray[np.float32]]]
 """Gives the normalised class maps (C, H, W) of each of some tiles."""
 
+TileJob = Callable[[Tile, NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float32]], None]
+"""Takes a tile, its picture (H, W, 3), where it was measured (H, W), and its class maps (C, H, W)."""
+
 
 def cam_source(name: str) -> str:
     """Checks `stage.pseudo.cams`, the name of the stage whose CAMs become pseudo masks."""
@@ -57,7 +60,7 @@ def work_on_tiles(
     path_of: Callable[[Tile], Path],
     reader: SceneReader,
     stacks_of: StacksOf,
-    job: Callable[[Tile, NDArray[np.uint8], NDArray[np.float32]], None],
+    job: TileJob,
     *,
     threads: int,
 ) -> None:
@@ -69,7 +72,7 @@ def work_on_tiles(
         path_of: The file that says of a tile that it is done; the job writes it last.
         reader: Reads the images.
         stacks_of: Gives the class maps.
-        job: Takes tile, picture (H, W, 3) and class maps (C, H, W). It runs in a thread, beside other tiles.
+        job: Works on a tile, in a thread beside other tiles.
         threads: Tiles at a time.
     """
     missing = [tile for tile in tiles if not path_of(tile).exists()]
@@ -78,15 +81,17 @@ def work_on_tiles(
         ThreadPoolExecutor(threads) as pool,
     ):
 
-        def count(tile: Tile, image: NDArray[np.uint8], stack: NDArray[np.float32]) -> None:
-            job(tile, image, stack)
+        def count(
+            tile: Tile, image: NDArray[np.uint8], valid: NDArray[np.bool_], stack: NDArray[np.float32]
+        ) -> None:
+            job(tile, image, valid, stack)
             shown.advance()
 
         try:
             for start in range(0, len(missing), CHUNK):
                 chunk = missing[start : start + CHUNK]
                 running = [
-                    pool.submit(count, tile, reader.display(tile), stack)
+                    pool.submit(count, tile, reader.display(tile), reader.valid(tile), stack)
                     for tile, stack in zip(chunk, stacks_of(chunk), strict=True)
                 ]
                 for done in running:

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from rich.table import Table
 
-from ome.data.unseen import UnseenScene
+from ome.data.byte_image import ByteImage
 from ome.errors import UserError
 from ome.extras import require
 from ome.files import write_csv
@@ -20,7 +20,7 @@ from ome.geo.flat import FlatRasters
 from ome.geo.sliding import PredictBatch, predict_windows
 from ome.ignore import IGNORE
 from ome.inference.card import SegmenterCard
-from ome.progress import console, meter
+from ome.progress import Meter, console, meter
 
 SURE: Final = 254
 """The byte of a probability of 1; 255 is nodata."""
@@ -82,7 +82,7 @@ class PredictedRows(NamedTuple):
 
 
 def predict_rows(
-    scene: UnseenScene,
+    scene: ByteImage,
     card: SegmenterCard,
     predict: PredictBatch,
     options: MapOptions,
@@ -128,7 +128,7 @@ def predict_rows(
 
 
 def map_scene(
-    scene: UnseenScene,
+    scene: ByteImage,
     name: str,
     card: SegmenterCard,
     predict: PredictBatch,
@@ -162,7 +162,10 @@ def map_scene(
     if options.probabilities:
         bands["probabilities"] = len(card.classes)
     with FlatRasters(folder / "rows", bands, grid.height, grid.width) as flat:
-        speed = _predict_all(scene, name, card, predict, flat, options)
+        if flat.rows_done:
+            console.print(f"{name}: resuming at row {flat.rows_done} of {flat.height}", highlight=False)
+        with meter(f"map {name}: rows", flat.height, flat.rows_done) as shown:
+            speed = _fill(flat, scene, card, predict, options, shown)
         console.print(f"{name}: writing the map and its overviews", highlight=False)
         write_class_cog(folder / f"{name}.tif", flat.paths["classes"], grid, card.names, card.colours)
         if options.confidence:
@@ -170,7 +173,7 @@ def map_scene(
         if options.probabilities:
             path = folder / f"{name}_probabilities.tif"
             write_share_cog(path, flat.paths["probabilities"], grid, card.names)
-        areas = PixelAreas(grid.crs, grid.transform, grid.height, grid.width)
+        areas = PixelAreas(grid)
         counts = _write_areas(folder / f"{name}_areas.csv", flat, card.names, areas)
         if options.polygons:
             counts["polygons"] = _write_polygons(folder / f"{name}.gpkg", flat, card, areas, scene, options)
@@ -178,28 +181,50 @@ def map_scene(
     return {"width": grid.width, "height": grid.height, **counts, "megapixels_per_second": speed}
 
 
-def _predict_all(
-    scene: UnseenScene,
-    name: str,
+def write_class_map(
+    path: Path,
+    scene: ByteImage,
     card: SegmenterCard,
     predict: PredictBatch,
-    flat: FlatRasters,
     options: MapOptions,
+    shown: Meter,
+) -> None:
+    """Writes the class map of a scene alone; one that was interrupted is resumed, with the same result.
+
+    Args:
+        path: The GeoTIFF to write; see `write_class_cog`.
+        scene: The scene.
+        card: Of the segmenter.
+        predict: The segmenter.
+        options: How windows lie.
+        shown: Counts the rows.
+    """
+    grid = scene.grid
+    with FlatRasters(path.with_suffix(".rows"), {"classes": 1}, grid.height, grid.width) as flat:
+        shown.advance(flat.rows_done)
+        _fill(flat, scene, card, predict, options, shown)
+        write_class_cog(path, flat.paths["classes"], grid, card.names, card.colours)
+        flat.discard()
+
+
+def _fill(
+    flat: FlatRasters,
+    scene: ByteImage,
+    card: SegmenterCard,
+    predict: PredictBatch,
+    options: MapOptions,
+    shown: Meter,
 ) -> float | None:
-    """Fills the flat rasters; gives the megapixels a second, None where nothing was left to do."""
-    done = flat.rows_done
-    if done:
-        console.print(f"{name}: resuming at row {done} of {flat.height}", highlight=False)
-    speed = None
-    with meter(f"map {name}: rows", flat.height, done) as shown:
-        rows = predict_rows(scene, card, predict, options, done, all_classes=options.probabilities)
-        for block in rows if done < flat.height else ():
-            parts = {"classes": block.classes[None], "confidence": block.confidence[None]}
-            parts["probabilities"] = block.probabilities
-            flat.write(block.row, {name: parts[name] for name in flat.paths})
-            height = len(block.classes)
-            speed = round(shown.rate(height) * flat.width / 1e6, 3)
-            shown.advance(height, f"{speed:.2f} Mpx/s")
+    """Predicts the rows that are missing; gives the megapixels a second, None where there were none."""
+    done, speed = flat.rows_done, None
+    rows = predict_rows(scene, card, predict, options, done, all_classes=options.probabilities)
+    for block in rows if done < flat.height else ():
+        parts = {"classes": block.classes[None], "confidence": block.confidence[None]}
+        parts["probabilities"] = block.probabilities
+        flat.write(block.row, {name: parts[name] for name in flat.paths})
+        height = len(block.classes)
+        speed = round(shown.rate(height) * flat.width / 1e6, 3)
+        shown.advance(height, f"{speed:.2f} Mpx/s")
     return speed
 
 
@@ -237,7 +262,7 @@ def _write_polygons(
     flat: FlatRasters,
     card: SegmenterCard,
     areas: PixelAreas,
-    scene: UnseenScene,
+    scene: ByteImage,
     options: MapOptions,
 ) -> int:
     from ome.geo.polygons import STRIP as ROWS  # noqa: PLC0415 - part of an extra
@@ -264,16 +289,16 @@ def _write_polygons(
         )
 
 
-def _compare_pixels(scene: UnseenScene, card: SegmenterCard) -> None:
+def _compare_pixels(scene: ByteImage, card: SegmenterCard) -> None:
     """Warns of objects that look larger or smaller than those the segmenter was trained on."""
     grid = scene.grid
-    size = PixelAreas(grid.crs, grid.transform, grid.height, grid.width).pixel_size()
+    size = PixelAreas(grid).pixel_size()
     if size is None or card.pixel_size is None:
         return
     ratio = size / card.pixel_size
     if max(ratio, 1 / ratio) > DIFFERENT_PIXELS:
         console.print(
-            f"[yellow]a pixel of {scene.path.name} is {size:.3g} m wide, of the training scenes "
+            f"[yellow]a pixel of {Path(scene.name).name} is {size:.3g} m wide, of the training scenes "
             f"{card.pixel_size:.3g} m[/]: prediction.scales={[round(ratio, 2)]} predicts at their size",
             highlight=False,
         )

@@ -12,6 +12,7 @@ from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, shard
 from ome.geo.raster import read_png, write_grey_png, write_palette_png
+from ome.ignore import IGNORE
 from ome.inference.class_maps import StacksOf, work_on_tiles
 from ome.inference.tile_scores import TileScorer
 from ome.pipeline.layout import TRAIN_TILES, mask_path
@@ -31,7 +32,8 @@ def write_pseudo_labels(
 ) -> None:
     """Writes `masks`, `weights` and `cam_argmax` of this process's part of the tiles; keeps what is there.
 
-    The CRF of a tile depends on that tile alone, so the result is the same for any number of threads.
+    Pixels that were not measured have no class and weight 0. The CRF of a tile depends on that tile alone, so
+    the result is the same for any number of threads.
 
     Args:
         folder: Where the three folders are made.
@@ -44,12 +46,15 @@ def write_pseudo_labels(
     """
     colours = reader.index.palette.flat()
 
-    def label(tile: Tile, image: NDArray[np.uint8], stack: NDArray[np.float32]) -> None:
-        made = pseudo_label(crf_for(image), stack, labelling)
-        write_grey_png(mask_path(folder, "weights", tile), made.weight)
-        write_palette_png(mask_path(folder, "cam_argmax", tile), made.cam_argmax, colours)
+    def label(
+        tile: Tile, image: NDArray[np.uint8], valid: NDArray[np.bool_], stack: NDArray[np.float32]
+    ) -> None:
+        labels = pseudo_label(crf_for(image), stack, labelling)
+        cam_argmax, mask = (np.where(valid, part, IGNORE) for part in (labels.cam_argmax, labels.mask))
+        write_grey_png(mask_path(folder, "weights", tile), np.where(valid, labels.weight, 0))
+        write_palette_png(mask_path(folder, "cam_argmax", tile), cam_argmax, colours)
         # The mask comes last: where it is, the tile is done.
-        write_palette_png(mask_path(folder, "masks", tile), made.mask, colours)
+        write_palette_png(mask_path(folder, "masks", tile), mask, colours)
 
     work_on_tiles(
         "CRF and uncertainty, tiles",

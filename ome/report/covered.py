@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.data.scenes import Scene, SceneReader
+from ome.data.scenes import SceneReader
 from ome.data.splits import mapped_scenes
 from ome.data.tiles import Tile
 from ome.files import read_csv
 from ome.geo.areas import Floats, PixelAreas
-from ome.geo.raster import read_class_map, read_grid
+from ome.geo.raster import read_class_map
 from ome.pipeline.layout import map_path
 from ome.pipeline.manifest import Manifest
 from ome.report.contents import Table, table
@@ -41,7 +41,7 @@ def mapped_areas(folders: Mapping[str, Path], reader: SceneReader) -> dict[str, 
         scene
         for scene in every
         if all(map_path(folder, scene).exists() for folder in folders.values())
-        and _areas(reader, scene).unit == "m2"
+        and PixelAreas(reader.grid(scene.name)).unit == "m2"
     ]
     if not scenes or not folders:
         return None
@@ -49,7 +49,7 @@ def mapped_areas(folders: Mapping[str, Path], reader: SceneReader) -> dict[str, 
     if all(scene.mask for scene in scenes):
         sums[REFERENCE] = np.zeros(256)
     for scene in scenes:
-        areas = _areas(reader, scene)
+        areas = PixelAreas(reader.grid(scene.name))
         for title in sums:
             if title == REFERENCE:
                 classes = reader.mask(Tile(scene.name, 0, 0, scene.height, scene.width))
@@ -93,11 +93,6 @@ def _as_written(rows: Sequence[Mapping[str, str]]) -> Table:
     kept = [key for key in header if key in rows[0]]
     body = [[_metres(float(row[key])) if key == "area_m2" else row[key] for key in kept] for row in rows]
     return table([header[key] for key in kept], body)
-
-
-def _areas(reader: SceneReader, scene: Scene) -> PixelAreas:
-    crs, transform = read_grid(reader.index.folder / scene.image)
-    return PixelAreas(crs, transform, scene.height, scene.width)
 
 
 def _covered(areas: PixelAreas, classes: NDArray[np.uint8]) -> Floats:

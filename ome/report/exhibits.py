@@ -11,7 +11,8 @@ from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
-from ome.geo.raster import open_image, read_png
+from ome.geo.raster import read_png
+from ome.geo.reader import Raster
 from ome.pipeline.layout import (
     PSEUDO_MASK,
     SEGMENTER_TITLES,
@@ -107,8 +108,8 @@ class Exhibitor:
         maps: dict[str, NDArray[np.uint8]] = {}
         for title, folder in self.segmenters().items():
             if map_path(folder, scene).exists():
-                with open_image(map_path(folder, scene), (1,)) as opened:
-                    maps[title] = opened.read(tile.row, tile.column, tile.height, tile.width)[..., 0]
+                with Raster(map_path(folder, scene)) as opened:
+                    maps[title] = opened.values(tile.row, tile.column, tile.height, tile.width)
                 made.layers.append(class_picture(title, maps[title], self._colours))
         reference = self._reader.mask(tile) if self._reader.has_mask(tile.scene) else None
         weak = {title: map_ for title, map_ in maps.items() if title != SEGMENTER_TITLES["full"]}

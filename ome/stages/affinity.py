@@ -22,6 +22,7 @@ from ome.data.transforms import to_tensor
 from ome.distributed.collectives import barrier, shard
 from ome.errors import UserError
 from ome.geo.raster import read_png, write_palette_png
+from ome.ignore import IGNORE
 from ome.inference.class_maps import StacksOf, cam_source, stacks_from, work_on_tiles
 from ome.inference.tile_scores import score_cams
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
@@ -93,9 +94,11 @@ def _label(work: Work, reader: SceneReader, tagged: TagTable, stacks_of: StacksO
     crf_for, colours = crf_of(work.config), reader.index.palette.flat()
     alphas = [float(alpha) for alpha in work.settings.alphas]
 
-    def label(tile: Tile, image: NDArray[np.uint8], stack: NDArray[np.float32]) -> None:
-        made = affinity_label(crf_for(image), stack, tagged.by_name[tile.name], alphas)
-        write_palette_png(_label_path(work, tile), made, colours)
+    def label(
+        tile: Tile, image: NDArray[np.uint8], valid: NDArray[np.bool_], stack: NDArray[np.float32]
+    ) -> None:
+        labels = affinity_label(crf_for(image), stack, tagged.by_name[tile.name], alphas)
+        write_palette_png(_label_path(work, tile), np.where(valid, labels, IGNORE), colours)
 
     work_on_tiles(
         "affinity labels, tiles",

@@ -38,6 +38,7 @@ def run(work: Work) -> dict[str, Any]:
     if given:
         table = read_tags(Path(given), index)
         _check_windows(table, index)
+        table = _measured(table, reader)
         _warn_of_large(table.select("train", kept=True).tiles, work.config.dataset.tile.size)
         dropped = Filtered(table.kept, np.zeros(len(table.names), dtype=np.int64), 0)
     else:
@@ -87,6 +88,19 @@ def _from_masks(config: DictConfig, index: SceneIndex, reader: SceneReader) -> t
 def _tiles_of(scene: Scene, config: DictConfig) -> list[Tile]:
     tile = config.dataset.tile
     return tile_scene(scene.name, scene.height, scene.width, tile.size, tile.stride, cover=tile.cover)
+
+
+def _measured(table: TagTable, reader: SceneReader) -> TagTable:
+    """Leaves out tiles where nothing was measured."""
+    measured = np.array([reader.valid(tile).any() for tile in table.tiles], dtype=bool)
+    if not measured.all():
+        first = table.tiles[int(measured.argmin())]
+        console.print(
+            f"[yellow]{(~measured).sum()} of {len(measured)} tagged tiles are left out[/]: nothing was "
+            f"measured there, the first is {first.name}",
+            highlight=False,
+        )
+    return table.take(measured)
 
 
 def _check_windows(table: TagTable, index: SceneIndex) -> None:

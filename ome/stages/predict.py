@@ -6,11 +6,12 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ome.config.objects import crf_of, crf_threads, hardware
+from ome.config.raw_data import nodata_of
 from ome.config.segmenting import read_card, stage_of_configured_network
-from ome.data.unseen import open_unseen
+from ome.data.byte_image import open_scene
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
-from ome.geo.mosaic import rasters_in, write_mosaic
+from ome.geo.mosaic import rasters_in
 from ome.inference.card import SegmenterCard, network_folder
 from ome.inference.mapping import MapOptions, map_scene
 from ome.inference.predictor import CrfPredictor, Predictor
@@ -40,11 +41,14 @@ def run(work: Work) -> dict[str, Any]:
     if settings.crf:
         predict = CrfPredictor(predict, crf_of(config), card.picture, crf_threads(config))
     path, channels = scene_path(config), _channels(config, card)
-    if path.is_dir():
-        path, rasters = work.folder / "mosaic.vrt", rasters_in(path)
-        write_mosaic(path, rasters, channels)
-    with open_unseen(path, channels, config.dataset.get("range") or card.limits) as scene:
-        counts = map_scene(scene, scene_path(config).stem, card, predict, work.folder, options)
+    with open_scene(
+        path,
+        channels,
+        config.dataset.get("range") or card.limits,
+        nodata=config.dataset.get("nodata"),
+        allow_external=settings.allow_external,
+    ) as scene:
+        counts = map_scene(scene, path.stem, card, predict, work.folder, options)
     return {"network": f"{stage}/{folder.name}", **counts}
 
 
@@ -110,5 +114,6 @@ STAGE = Stage(
         "trainer.precision",
     ),
     external_files=_sources,
+    optional_config=nodata_of,
     part=_part,
 )

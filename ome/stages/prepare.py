@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
-from ome.config.raw_data import is_folder_of_images, raw_folder, raw_layout
+from ome.config.raw_data import is_folder_of_images, nodata_of, raw_folder, raw_layout
 from ome.data.prepare import prepare_scenes
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
@@ -90,4 +90,5 @@ STAGE = Stage(
     run,
     config_keys=(*(f"dataset.{key}" for key in FACTS), "quirks.unknown_colours_as_first_class"),
     external_files=sources,
+    optional_config=nodata_of,
 )

@@ -14,9 +14,10 @@ from rasterio.transform import Affine
 from ome.data.archives import RawSource
 from ome.data.palette import Palette
 from ome.data.raw import RawLayout
-from ome.data.scenes import SPLITS, plain_pixels
+from ome.data.scenes import SPLITS
 from ome.errors import UserError
 from ome.files import atomic_path
+from ome.geo.reader import plain_pixels
 from ome.progress import track
 from ome.synthetic.canvas import METRE
 from ome.synthetic.scene import draw_scene

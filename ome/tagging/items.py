@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ome.data.archives import ANY_IMAGE, RawFiles
 from ome.data.folder import image_names
-from ome.data.rasters import RawFile
+from ome.data.raw_file import RawFile
 from ome.data.tiles import Tile, tile_scene
 from ome.errors import UserError
 from ome.progress import track
@@ -72,7 +72,7 @@ def cut(images: Iterable[Item], size: int, given: Iterable[Tile] = ()) -> list[I
     items = []
     for item in track(images, "sizes of images", len(images)):
         with item.file.open() as raster:
-            height, width = raster.shape
+            height, width = raster.grid.height, raster.grid.width
         own = of_image.get(item.image, set())
         for tile in own:
             if tile.row + tile.height > height or tile.column + tile.width > width:

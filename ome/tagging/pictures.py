@@ -9,11 +9,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from rasterio.windows import Window
 
-from ome.data.rasters import RawFile, RawRaster
-from ome.data.scaling import Limits, byte_tables, to_bytes
+from ome.data.byte_image import channels_last
+from ome.data.raw_file import RawFile
+from ome.data.scaling import Limits, scaling_tables, to_bytes
 from ome.errors import UserError
+from ome.geo.reader import Raster
 from ome.tagging.items import Item
 
 LONGEST: Final = 1600
@@ -52,36 +53,39 @@ class Pictures:
     def pixels(self, item: Item) -> NDArray[np.uint8]:
         """The picture of an item, (H, W, 3), its longer side at most `LONGEST`."""
         with item.file.open() as raster:
-            height, width = raster.shape
-            window = Window(0, 0, width, height)
+            raster.require()
+            row, column, height, width = 0, 0, raster.grid.height, raster.grid.width
             if item.tile is not None:
-                window = Window(item.tile.column, item.tile.row, item.tile.width, item.tile.height)
-            share = min(1.0, LONGEST / max(window.height, window.width))
-            shape = (max(1, round(window.height * share)), max(1, round(window.width * share)))
-            pixels = raster.part(window, shape)
+                row, column, height, width = (
+                    item.tile.row,
+                    item.tile.column,
+                    item.tile.height,
+                    item.tile.width,
+                )
+            scale = min(1.0, LONGEST / max(height, width))
+            shape = (max(1, round(height * scale)), max(1, round(width * scale)))
+            pixels = raster.reduced(row, column, height, width, shape)
             if raster.depth == "uint16":
-                pixels = to_bytes(pixels, self._tables_of(raster))
+                pixels = to_bytes(pixels, self._tables_of(item.file, raster))
             places = [band - 1 for band in self._shown(raster)]
-        return np.ascontiguousarray(pixels[places].transpose(1, 2, 0))
+        return channels_last(pixels[places])
 
-    def _shown(self, raster: RawRaster) -> Sequence[int]:
+    def _shown(self, raster: Raster) -> Sequence[int]:
         there = raster.shown_bands
         if self._bands:
-            count = 3 if raster.has_colour_table else raster.dataset.count
-            if not all(1 <= band <= count for band in self._bands):
-                raise UserError(f"--bands: {raster} has the bands 1 to {count}")
+            if not all(1 <= band <= raster.bands for band in self._bands):
+                raise UserError(f"--bands: {raster} has the bands 1 to {raster.bands}")
             return (self._bands * 3)[:3] if len(self._bands) == 1 else self._bands
         return [there[min(place, len(there) - 1)] for place in range(3)]
 
-    def _tables_of(self, raster: RawRaster) -> NDArray[np.uint8]:
+    def _tables_of(self, file: RawFile, raster: Raster) -> NDArray[np.uint8]:
         with self._lock:
-            if (tables := self._tables.get(raster.file)) is not None:
-                self._tables.move_to_end(raster.file)
+            if (tables := self._tables.get(file)) is not None:
+                self._tables.move_to_end(file)
                 return tables
-        strips = (pixels for _, pixels in raster.strips())
-        tables = byte_tables(strips, raster.dataset.nodatavals, self._limits)
+        tables = scaling_tables(raster, range(1, raster.bands + 1), self._limits)
         with self._lock:
-            self._tables[raster.file] = tables
+            self._tables[file] = tables
             while len(self._tables) > REMEMBERED:
                 self._tables.popitem(last=False)
         return tables

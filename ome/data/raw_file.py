@@ -1,0 +1,111 @@
+"""One file of a raw dataset, also from inside a zip archive.
+
+Nothing is ever unpacked to disk: a member is read into memory, so its name cannot lead outside a folder.
+"""
+
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rasterio.transform import Affine
+
+from ome.errors import UserError
+from ome.geo.reader import IMAGE_DRIVERS, Raster
+
+MAX_MEMBER: Final = 4 << 30
+"""Bytes that a file may have when unpacked; the largest real one has 144 MB."""
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """One file of a raw dataset: a member of a zip archive, or a plain file.
+
+    Attributes:
+        container: The archive or the folder.
+        name: Path within the container.
+        size: Bytes, unpacked.
+        stamp: Checksum of an archive's member, or time of the last change of a plain file.
+        siblings: Names in the container that may hold its georeference.
+    """
+
+    container: Path
+    name: str
+    size: int
+    stamp: int
+    siblings: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.container}:{self.name}" if self.zipped else str(self.container / self.name)
+
+    @property
+    def zipped(self) -> bool:
+        """Whether the file is a member of a zip archive."""
+        return self.container.suffix == ".zip"
+
+    @property
+    def fingerprint(self) -> str:
+        """Tells whether this is still the same file, without reading it."""
+        return f"{self.container.name}:{self.name}:{self.size}:{self.stamp}"
+
+    def open(self, nodata: float | None = None) -> Raster:
+        """Opens the file as a raster, to be used as a context manager.
+
+        Args:
+            nodata: Value of pixels where nothing was measured; None for what the file says.
+
+        Raises:
+            UnreadableError: The file is damaged, or not a GeoTIFF, PNG or JPEG.
+            UserError: It is too large, or its archive is damaged or encrypted.
+        """
+        raster = Raster(
+            self.read_bytes() if self.zipped else self.container / self.name,
+            name=str(self),
+            drivers=IMAGE_DRIVERS,
+            remedy="fetch it again",
+            nodata=nodata,
+            transform=self.transform(),
+        )
+        grid = raster.grid
+        if grid.height * grid.width * raster.bands > MAX_MEMBER:
+            raster.close()
+            raise UserError(f"{self} is {grid.width} x {grid.height} pixels: cut it into smaller scenes")
+        return raster
+
+    def read_bytes(self) -> bytes:
+        """Reads the whole file.
+
+        Raises:
+            UserError: When the archive is damaged or encrypted.
+        """
+        if not self.zipped:
+            return (self.container / self.name).read_bytes()
+        with reading_zip(self.container), zipfile.ZipFile(self.container) as archive:
+            return archive.read(self.name)
+
+    def transform(self) -> Affine | None:
+        """The georeference in a world file beside an archive's member; None without one."""
+        for name in self.siblings:
+            sibling = RawFile(self.container, name, 0, 0)
+            try:
+                a, d, b, e, c, f = (float(value) for value in sibling.read_bytes().decode("ascii").split())
+            except ValueError as error:
+                raise UserError(f"{sibling} is not a world file: it must hold six numbers") from error
+            # A world file gives the centre of the first pixel, a transform its corner.
+            return Affine(a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)
+        return None
+
+
+@contextmanager
+def reading_zip(path: Path) -> Iterator[None]:
+    """Reports every way in which reading a zip archive fails as one line about that archive."""
+    try:
+        yield
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise UserError(f"{path} is damaged ({error}): a download cut short? fetch it again") from error
+    except (RuntimeError, NotImplementedError) as error:
+        folder = path.with_suffix("")
+        raise UserError(f"{path} cannot be read ({error}): unpack it by hand to {folder}/") from error

@@ -1,0 +1,111 @@
+"""Raw reference images: their values as colours, and whether they fit their image."""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.errors import UserError
+from ome.geo.grid import Grid
+from ome.geo.reader import Raster, UnreadableError
+
+LOSSY: Final = ("JPEG", "YCBCR JPEG", "WEBP", "LERC", "JPEG2000", "JP2OPENJPEG")
+"""Kinds of compression that change values, by GDAL's names."""
+
+OFF_GRID: Final = 0.05
+"""Part of a pixel by which a reference may lie beside its image, for rounded coordinates."""
+
+
+def check_reference(scene: str, reference: Raster, image: Grid, image_name: str, *, indices: bool) -> None:
+    """Refuses a reference that does not fit its image, or whose values cannot be trusted.
+
+    Args:
+        scene: What messages call the scene.
+        reference: The open reference.
+        image: Size and place of its image.
+        image_name: What messages call the image.
+        indices: Whether its values are class indices.
+
+    Raises:
+        UnreadableError: It is compressed with loss.
+        UserError: Its size, reference system or place differs, or it has neither one band nor three.
+    """
+    grid = reference.grid
+    if reference.compression in LOSSY:
+        raise UnreadableError(
+            f"{reference} is compressed with loss ({reference.compression}), which changes classes: give the "
+            "mask as PNG or losslessly compressed GeoTIFF"
+        )
+    if (grid.height, grid.width) != (image.height, image.width):
+        raise UserError(
+            f"scene {scene}: the mask {reference} has {grid.width} x {grid.height} pixels, "
+            f"its image {image_name} {image.width} x {image.height}"
+        )
+    if difference := _misplaced(grid, image):
+        raise UserError(
+            f"scene {scene}: the mask {reference} {difference} its image {image_name}: warp it to the "
+            "image's grid, e.g. with gdalwarp, or remove its georeference if that is wrong"
+        )
+    if reference.bands == 2:
+        raise UserError(f"{reference} has 2 bands: a reference image has one or three")
+    if indices and reference.bands > 1 and not reference.has_colour_table:
+        raise UserError(
+            f"{reference} has {reference.bands} bands, and a mask of class indices has one; the colours of "
+            "other masks are given by dataset.classes={NAME: [RED, GREEN, BLUE], ...}"
+        )
+
+
+def _misplaced(grid: Grid, image: Grid) -> str:
+    """How the place of a reference differs from its image's, in words; nothing where one has no place."""
+    if grid.transform.is_identity or image.transform.is_identity:
+        return ""
+    if grid.crs and image.crs and grid.crs != image.crs:
+        return f"is in {grid.crs.to_string()}, not in {image.crs.to_string()} as"
+    corners = [(0, 0), (0, image.height), (image.width, 0), (image.width, image.height)]
+    moved = ~image.transform * grid.transform
+    shift = max(max(abs(a - b) for a, b in zip(moved @ corner, corner, strict=True)) for corner in corners)
+    return f"lies {shift:.1f} pixels beside" if shift > OFF_GRID else ""
+
+
+def reference_colours(
+    reference: Raster, *, indices: bool
+) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.bool_]]]:
+    """Reads a reference from top to bottom.
+
+    A single band is looked up in the file's colour table; without one, value v stands for (v, v, v).
+
+    Args:
+        reference: The open reference; see `check_reference`.
+        indices: The values mean something themselves: a colour table is for the eye only.
+
+    Yields:
+        First row, colours (rows, W, 3) uint8, and where the reference says anything, (rows, W).
+
+    Raises:
+        UnreadableError: The file is damaged, or has values that a byte cannot hold.
+    """
+    for row, height in reference.strips():
+        window = (row, 0, height, reference.grid.width)
+        valid = reference.valid(*window)
+        if reference.has_colour_table and not indices:
+            pixels = reference.read(*window)
+        elif reference.has_colour_table or reference.bands == 1:
+            pixels = _bytes(reference, reference.values(*window), valid)[None].repeat(3, axis=0)
+        else:
+            pixels = _bytes(reference, reference.read(*window, (1, 2, 3)), valid)
+        yield row, np.ascontiguousarray(pixels.transpose(1, 2, 0)), valid
+
+
+def _bytes(reference: Raster, values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """Turns whole values from 0 to 255 of any depth into bytes."""
+    if values.dtype == np.uint8:
+        return values
+    measured = values[..., valid]
+    wrong = measured[~((measured >= 0) & (measured <= 255) & (measured == np.rint(measured)))]
+    if wrong.size:
+        raise UnreadableError(
+            f"the mask {reference} holds the {reference.depth} value {wrong[0]:g}: a mask has whole values "
+            "from 0 to 255"
+        )
+    return np.where(valid, values, 0).astype(np.uint8)

@@ -1,0 +1,347 @@
+"""The reader of every raster: its pixels, and where something was measured."""
+
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.io import DatasetReader, MemoryFile
+from rasterio.transform import Affine
+from rasterio.windows import Window
+
+from ome.errors import UserError
+from ome.geo.grid import Grid
+
+os.environ.setdefault("GDAL_CACHEMAX", "64")  # MB; by default each loader worker takes 5 % of the memory
+# Without these, PNG and JPEG files that were cut short are filled up without a word.
+os.environ["GDAL_PNG_WHOLE_IMAGE_OPTIM"] = "NO"
+os.environ["GDAL_ERROR_ON_LIBJPEG_WARNING"] = "YES"
+
+IMAGE_DRIVERS: Final = ("GTiff", "PNG", "JPEG")
+"""Formats of files that come from outside; all of them hold their own pixels."""
+
+SCENE_DRIVERS: Final = (*IMAGE_DRIVERS, "JP2OpenJPEG", "HFA")
+"""Formats of a scene to be mapped."""
+
+IMAGE_DEPTHS: Final = ("uint8", "uint16")
+"""Kinds of values of images; 16 bits are scaled to 8, see `ome.data.scaling`."""
+
+STRIP: Final = 1024
+"""Rows that are read at once: whole blocks of every tiling in use, and 18 MB of a scene 6000 pixels wide."""
+
+MAX_VALUES: Final = 1 << 28
+"""Values that are read at once at most."""
+
+OPAQUE: Final = 0.95
+"""Fraction of an opacity band's pixels that are 0 or its maximum; an infrared band has many values."""
+
+
+class UnreadableError(UserError):
+    """A file that is damaged, not a raster, or of another depth: a folder may hold several."""
+
+
+class Raster:
+    """An open raster that is read by windows.
+
+    A pixel is valid unless the file says otherwise: by the nodata values of its bands (all of them), an
+    internal mask, or an opacity band, wherever it stands. A single band with a colour table reads as three.
+
+    Attributes:
+        name: What messages call it.
+        grid: Size and place.
+        depth: Kind of the values, as numpy calls it.
+        bands: Number of bands as `read` gives them.
+        has_colour_table: Whether the file holds places in a table of colours instead of brightness.
+
+    Args:
+        source: A file, or its bytes.
+        name: What messages call it; None for the path.
+        drivers: Formats that are read, by GDAL's names.
+        remedy: What to do about a damaged file.
+        channels: Bands (1-based) that are looked at: none of them is opacity, whatever the file says.
+        nodata: Value of every band where nothing was measured; None for what the file says.
+        transform: Place of a file that does not have one itself.
+
+    Raises:
+        UnreadableError: The file is damaged, not a raster of these formats, or its bands differ in depth.
+        UserError: It does not exist, or is placed by ground control points.
+    """
+
+    def __init__(
+        self,
+        source: Path | bytes,
+        *,
+        name: str | None = None,
+        drivers: Sequence[str] = SCENE_DRIVERS,
+        remedy: str = "",
+        channels: Sequence[int] = (),
+        nodata: float | None = None,
+        transform: Affine | None = None,
+    ) -> None:
+        self.name = str(source) if name is None and isinstance(source, Path) else str(name)
+        self._remedy = remedy or "copy or download it again"
+        self._channels = tuple(channels)
+        self._stack = ExitStack()
+        if isinstance(source, Path) and not source.exists():
+            raise UserError(f"{self.name} does not exist: {remedy or 'check the path'}")
+        self._dataset = self._open(source, drivers)
+        dataset = self._dataset
+        if dataset.gcps[0] and dataset.transform.is_identity:
+            raise UserError(
+                f"{self.name} is placed by ground control points: warp it to a grid first, gdalwarp IN OUT"
+            )
+        place = transform if transform is not None and dataset.transform.is_identity else dataset.transform
+        self.grid = Grid(dataset.height, dataset.width, dataset.crs, place)
+        kinds = sorted(set(dataset.dtypes))
+        if len(kinds) > 1:
+            raise UnreadableError(
+                f"{self.name} holds {' and '.join(kinds)} values: bands of one kind are read"
+            )
+        self.depth: str = kinds[0]
+        self.has_colour_table = self.depth == "uint8" and dataset.colorinterp == (ColorInterp.palette,)
+        self.bands: int = 3 if self.has_colour_table else dataset.count
+        self.nodata: tuple[float | None, ...] = (
+            tuple(dataset.nodatavals) if nodata is None else (nodata,) * dataset.count
+        )
+
+    def __str__(self) -> str:
+        return self.name
+
+    def __enter__(self) -> "Raster":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._stack.close()
+
+    def require(self, depths: Sequence[str] = IMAGE_DEPTHS) -> None:
+        """Refuses other kinds of values than these, by numpy's names.
+
+        Raises:
+            UnreadableError: The raster holds others.
+        """
+        if self.depth not in depths:
+            raise UnreadableError(
+                f"{self.name} holds {self.depth} values, only {' and '.join(depths)} are read: convert it, "
+                "e.g. gdal_translate -ot UInt16 -scale IN OUT"
+            )
+
+    @cached_property
+    def opacity(self) -> int | None:
+        """The band (1-based) that says where something was measured; None without."""
+        band = self._called_opacity
+        return band if band is not None and band not in self._channels and self._is_opacity(band) else None
+
+    @property
+    def image_called_opacity(self) -> int | None:
+        """The band that the file calls opacity, although it holds an image; None without."""
+        band = self._called_opacity
+        return band if band is not None and self.opacity is None else None
+
+    @property
+    def shown_bands(self) -> tuple[int, ...]:
+        """Bands (1-based) of the image as `read` gives it, but for opacity."""
+        return tuple(band for band in range(1, self.bands + 1) if band != self.opacity)
+
+    @cached_property
+    def all_valid(self) -> bool:
+        """Whether nothing says that a pixel might not have been measured."""
+        return self.opacity is None and not self._has_mask and not self._nodata_bands
+
+    def read(self, row: int, column: int, height: int, width: int, bands: Sequence[int] = ()) -> NDArray[Any]:
+        """Reads a window inside the raster; a colour table is looked up.
+
+        Args:
+            row: Of the window's upper left pixel.
+            column: Likewise.
+            height: Of the window.
+            width: Of the window.
+            bands: Bands (1-based) in the order of the result; empty for all.
+
+        Returns:
+            (B, height, width), of the raster's depth.
+
+        Raises:
+            UnreadableError: The file is damaged there.
+        """
+        window = Window(column, row, width, height)
+        if not self.has_colour_table:
+            return self._read(window, indexes=list(bands) or None)
+        colours: NDArray[Any] = self._colours[self._read(window, indexes=1)].transpose(2, 0, 1)
+        return colours[[band - 1 for band in bands]] if bands else colours
+
+    def values(self, row: int, column: int, height: int, width: int) -> NDArray[Any]:
+        """Reads the first band as it is stored, (height, width); see `read`."""
+        return self._read(Window(column, row, width, height), indexes=1)
+
+    def reduced(self, row: int, column: int, height: int, width: int, shape: tuple[int, int]) -> NDArray[Any]:
+        """Reads a window as `read` does, averaged to fewer rows and columns, for the eye."""
+        window = Window(column, row, width, height)
+        if self.has_colour_table:  # the mean of places in a table means nothing
+            places = self._read(window, indexes=1, out_shape=shape, resampling=Resampling.nearest)
+            colours: NDArray[Any] = self._colours[places].transpose(2, 0, 1)
+            return colours
+        return self._read(window, out_shape=(self.bands, *shape), resampling=Resampling.average)
+
+    def valid(self, row: int, column: int, height: int, width: int) -> NDArray[np.bool_]:
+        """Tells where something was measured, (height, width); see the class."""
+        window = Window(column, row, width, height)
+        valid = np.ones((height, width), dtype=bool)
+        if self._has_mask:
+            valid &= self._reading(window, lambda: self._dataset.read_masks(1, window=window)) > 0
+        if self.opacity is not None:
+            valid &= self._read(window, indexes=self.opacity) > 0
+        if self._nodata_bands:
+            pixels = self._read(window, indexes=self._nodata_bands)
+            empty = [self.nodata[band - 1] for band in self._nodata_bands]
+            valid &= ~np.all([_equals(*pair) for pair in zip(pixels, empty, strict=True)], axis=0)
+        return valid
+
+    def strips(self) -> Iterator[tuple[int, int]]:
+        """First row and number of rows of each strip, from top to bottom."""
+        return strips_of(self.grid, self.bands)
+
+    @cached_property
+    def compression(self) -> str:
+        """How the pixels are packed, such as JPEG; the driver's name where the file does not say."""
+        packed = self._dataset.compression
+        return packed.name.upper() if packed is not None else str(self._dataset.driver)
+
+    def tags(self) -> dict[str, str]:
+        """The file's tags."""
+        return dict(self._dataset.tags())
+
+    @cached_property
+    def _called_opacity(self) -> int | None:
+        kinds = enumerate(self._dataset.colorinterp, start=1)
+        return next((band for band, kind in kinds if kind == ColorInterp.alpha), None)
+
+    @cached_property
+    def _has_mask(self) -> bool:
+        flags = self._dataset.mask_flag_enums[0]
+        return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+
+    @cached_property
+    def _nodata_bands(self) -> list[int]:
+        """Bands of the image; empty where one of them has no nodata value."""
+        bands = [1] if self.has_colour_table else list(self.shown_bands)
+        return [] if any(self.nodata[band - 1] is None for band in bands) else bands
+
+    @cached_property
+    def _colours(self) -> NDArray[np.uint8]:
+        """The colour (256, 3) of each value; a value without one stands for its grey."""
+        table = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+        for value, colour in self._dataset.colormap(1).items():
+            table[value] = colour[:3]
+        return table
+
+    def _is_opacity(self, band: int) -> bool:
+        """Whether a band has hardly any values but two, in nine windows spread over the raster.
+
+        GDAL calls the fourth band of many a GeoTIFF opacity; a PNG knows what it is.
+        """
+        if self._dataset.driver == "PNG":
+            return True
+        height, width = (min(256, side) for side in (self.grid.height, self.grid.width))
+        windows = [
+            (part * (self.grid.height - height) // 2, across * (self.grid.width - width) // 2)
+            for part in range(3)
+            for across in range(3)
+        ]
+        values = np.stack([self.read(*start, height, width, (band,)) for start in dict.fromkeys(windows)])
+        return bool(np.isin(values, (0, values.max())).mean() >= OPAQUE)
+
+    def _open(self, source: Path | bytes, drivers: Sequence[str]) -> Any:  # noqa: ANN401 - rasterio
+        try:
+            with plain_pixels(), rasterio.Env():
+                if isinstance(source, bytes):
+                    source = self._stack.enter_context(MemoryFile(source)).name
+                return self._stack.enter_context(DatasetReader(str(source), driver=list(drivers)))
+        except (RasterioError, OSError, ValueError) as error:
+            self.close()
+            formats = ", ".join(drivers)
+            raise UnreadableError(
+                f"{self.name} is damaged or not a raster ({formats}): {self._remedy}"
+            ) from error
+
+    def _read(self, window: Window, **options: Any) -> NDArray[Any]:  # noqa: ANN401 - rasterio's own
+        return self._reading(window, lambda: self._dataset.read(window=window, **options))
+
+    def _reading(self, window: Window, read: Any) -> NDArray[Any]:  # noqa: ANN401
+        _complaints.forget()
+        try:
+            with self._listening():
+                pixels: NDArray[Any] = read()
+        except (RasterioError, OSError, ValueError) as error:
+            raise self._damaged(window) from error
+        if _complaints.heard:
+            raise self._damaged(window)
+        return pixels
+
+    def _listening(self) -> AbstractContextManager[object]:
+        """Where GDAL's warnings reach `_complaints`, for files whose damage it only warns of."""
+        return rasterio.Env() if "JPEG" in self.compression else nullcontext()
+
+    def _damaged(self, window: Window) -> UnreadableError:
+        rows = f"rows {window.row_off}..{window.row_off + window.height - 1}"
+        columns = f"columns {window.col_off}..{window.col_off + window.width - 1}"
+        return UnreadableError(f"{self.name} is damaged at {rows}, {columns}: {self._remedy}")
+
+
+class _Complaints(logging.Handler):
+    """Hears GDAL's warnings about damaged JPEG data within a GeoTIFF, which it reads all the same."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._thread = threading.local()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if "JPEGLib" in record.getMessage():
+            self._thread.heard = True
+
+    def forget(self) -> None:
+        self._thread.heard = False
+
+    @property
+    def heard(self) -> bool:
+        return bool(self._thread.heard)
+
+
+_complaints: Final = _Complaints()
+logging.getLogger("rasterio._err").addHandler(_complaints)
+
+
+def strips_of(grid: Grid, bands: int) -> Iterator[tuple[int, int]]:
+    """First row and number of rows of strips that are read at once: `STRIP` rows, fewer of a wide raster."""
+    rows = max(1, min(STRIP, MAX_VALUES // (grid.width * bands)))
+    for row in range(0, grid.height, rows):
+        yield row, min(rows, grid.height - row)
+
+
+def _equals(pixels: NDArray[Any], value: float | None) -> NDArray[np.bool_]:
+    nan = value is not None and np.isnan(value)
+    return np.asarray(np.isnan(pixels) if nan else pixels == value)
+
+
+@contextmanager
+def plain_pixels() -> Iterator[None]:
+    """Silences the warning about images without a georeference: most public benchmarks come without one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", NotGeoreferencedWarning)
+        yield
