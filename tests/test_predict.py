@@ -13,6 +13,7 @@ import pytest
 import rasterio
 import torch
 from omegaconf import DictConfig
+from PIL import Image
 
 import ome
 from ome.data.transforms import to_tensor
@@ -100,6 +101,23 @@ def test_scenes_have_their_own_maps_and_are_mapped_once(run_here: Run, tmp_path:
     run_here(*BASE, "stage.predict.scene=other/north.tif", "force=true")
     assert classes_of(maps[0]).shape == (30, 30)
     assert maps[1].stat().st_mtime_ns == times[1]
+
+
+def test_photographs_in_a_folder_are_mapped_each(run_here: Run, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    (tmp_path / "photos").mkdir()
+    pixels = {"a": random_scene(64, 64), "b": random_scene(64, 64)[:, ::-1].copy()}
+    for name, values in pixels.items():
+        Image.fromarray(values.transpose(1, 2, 0)).save(tmp_path / f"photos/{name}.png")
+    run_here(*BASE, "stage.predict.scene=photos")
+    for name, values in pixels.items():
+        np.testing.assert_array_equal(classes_of(run / f"predict/photos/{name}.tif"), one_window(run, values))
+    manifest = Manifest.read(run / "predict/photos")
+    assert manifest is not None
+    assert list(manifest.counts) == ["network", "a", "b"]
+    Image.fromarray(pixels["a"].transpose(1, 2, 0)).save(tmp_path / "photos/a.jpg")
+    with pytest.raises(UserError, match=r"a\.jpg and .*a\.png have one name"):
+        run_here(*BASE, "stage.predict.scene=photos")
 
 
 def test_the_crf_moves_borders_only(run_here: Run, tmp_path: Path) -> None:

@@ -35,6 +35,27 @@ def rasters_in(folder: Path) -> list[Path]:
     raise UserError(f"{folder} holds no GeoTIFF, PNG or JPEG: give a raster, or the folder that holds them")
 
 
+def scenes_in(path: Path) -> list[Path]:
+    """The scenes that a raster or a folder stands for: itself, or each raster of a folder of photographs.
+
+    Photographs have no georeference, so they have no place beside one another.
+
+    Raises:
+        UserError: A raster cannot be opened, or two differ only in the suffix.
+    """
+    if not path.is_dir():
+        return [path]
+    rasters = rasters_in(path)
+    for raster in rasters:
+        with Raster(raster, drivers=IMAGE_DRIVERS) as opened:
+            if not opened.grid.transform.is_identity:
+                return [path]
+    names = [raster.stem for raster in rasters]
+    if doubled := [raster for raster in rasters if names.count(raster.stem) > 1]:
+        raise UserError(f"{doubled[0]} and {doubled[1]} have one name: rename one of them")
+    return rasters
+
+
 class Mosaic:
     """Rasters on one grid as a single one, with the interface of `Raster`.
 

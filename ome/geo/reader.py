@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import cached_property
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -14,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from PIL import Image
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.io import DatasetReader, MemoryFile
@@ -42,6 +44,8 @@ STRIP: Final = 1024
 
 MAX_VALUES: Final = 1 << 28
 """Values that are read at once at most."""
+
+_ORIENTATION: Final = 274  # the tag's number in EXIF
 
 OPAQUE: Final = 0.95
 """Fraction of an opacity band's pixels that are 0 or its maximum; an infrared band has many values."""
@@ -97,6 +101,11 @@ class Raster:
             raise UserError(f"{self.name} does not exist: {remedy or 'check the path'}")
         self._dataset = self._open(source, drivers)
         dataset = self._dataset
+        if "JPEG" in drivers and (turned := _orientation(source)) != 1:
+            raise UserError(
+                f"{self.name} is stored turned (EXIF orientation {turned}): turn its pixels first, e.g. by "
+                "mogrify -auto-orient"
+            )
         if dataset.gcps[0] and dataset.transform.is_identity:
             raise UserError(
                 f"{self.name} is placed by ground control points: warp it to a grid first, gdalwarp IN OUT"
@@ -332,6 +341,16 @@ def strips_of(grid: Grid, bands: int) -> Iterator[tuple[int, int]]:
     rows = max(1, min(STRIP, MAX_VALUES // (grid.width * bands)))
     for row in range(0, grid.height, rows):
         yield row, min(rows, grid.height - row)
+
+
+def _orientation(source: Path | bytes) -> int:
+    """How a photograph is to be turned, as its EXIF data say; 1 for not at all."""
+    try:
+        opened = BytesIO(source) if isinstance(source, bytes) else source
+        with warnings.catch_warnings(action="ignore"), Image.open(opened) as image:
+            return int(image.getexif().get(_ORIENTATION, 1))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return 1  # a raster that is no photograph
 
 
 def _equals(pixels: NDArray[Any], value: float | None) -> NDArray[np.bool_]:

@@ -161,7 +161,7 @@ def map_scene(
         bands["confidence"] = 1
     if options.probabilities:
         bands["probabilities"] = len(card.classes)
-    with FlatRasters(folder / "rows", bands, grid.height, grid.width) as flat:
+    with FlatRasters(folder / f"{name}.rows", bands, grid.height, grid.width) as flat:
         if flat.rows_done:
             console.print(f"{name}: resuming at row {flat.rows_done} of {flat.height}", highlight=False)
         with meter(f"map {name}: rows", flat.height, flat.rows_done) as shown:

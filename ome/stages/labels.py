@@ -7,10 +7,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from rich.markup import escape
 from rich.table import Table
 
 from ome.config.selected import scene_reader
 from ome.data.image_tags import read_tags
+from ome.data.mask_values import contradictions
 from ome.data.scenes import Scene, SceneIndex, SceneReader
 from ome.data.tags import Filtered, TagTable, coverage, filter_tiles, minimum_coverage
 from ome.data.tiles import Tile, tile_scene
@@ -39,6 +41,8 @@ def run(work: Work) -> dict[str, Any]:
         table = read_tags(Path(given), index)
         _check_windows(table, index)
         table = _measured(table, reader)
+        for line in contradictions(table, reader):
+            console.print(f"[yellow]{escape(line)}[/]", highlight=False)
         _warn_of_large(table.select("train", kept=True).tiles, work.config.dataset.tile.size)
         dropped = Filtered(table.kept, np.zeros(len(table.names), dtype=np.int64), 0)
     else:

@@ -11,7 +11,8 @@ from ome.config.segmenting import read_card, stage_of_configured_network
 from ome.data.byte_image import open_scene
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
-from ome.geo.mosaic import rasters_in
+from ome.files import read_json, write_json
+from ome.geo.mosaic import rasters_in, scenes_in
 from ome.inference.card import SegmenterCard, network_folder
 from ome.inference.mapping import MapOptions, map_scene
 from ome.inference.predictor import CrfPredictor, Predictor
@@ -40,16 +41,22 @@ def run(work: Work) -> dict[str, Any]:
     )
     if settings.crf:
         predict = CrfPredictor(predict, crf_of(config), card.picture, crf_threads(config))
-    path, channels = scene_path(config), _channels(config, card)
-    with open_scene(
-        path,
-        channels,
-        config.dataset.get("range") or card.limits,
-        nodata=config.dataset.get("nodata"),
-        allow_external=settings.allow_external,
-    ) as scene:
-        counts = map_scene(scene, path.stem, card, predict, work.folder, options)
-    return {"network": f"{stage}/{folder.name}", **counts}
+    scenes, record = scenes_in(scene_path(config)), work.folder / "maps.json"
+    counts: dict[str, Any] = read_json(record) if record.exists() else {}
+    for path in scenes:
+        if path.stem in counts:
+            continue
+        with open_scene(
+            path,
+            _channels(config, card),
+            config.dataset.get("range") or card.limits,
+            nodata=config.dataset.get("nodata"),
+            allow_external=settings.allow_external,
+        ) as scene:
+            counts[path.stem] = map_scene(scene, path.stem, card, predict, work.folder, options)
+        write_json(record, counts)
+    record.unlink()
+    return {"network": f"{stage}/{folder.name}", **(counts if len(scenes) > 1 else counts[scenes[0].stem])}
 
 
 def scene_path(config: DictConfig) -> Path:

@@ -1,5 +1,6 @@
 """Raw archives -> tiled GeoTIFF scenes and their index."""
 
+from collections.abc import Iterator
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,11 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from ome.config.raw_data import is_folder_of_images, nodata_of, raw_folder, raw_layout
+from ome.data.folder import image_names
+from ome.data.mask_values import check_mask_values
 from ome.data.prepare import prepare_scenes
+from ome.data.raw import RawLayout
+from ome.data.scenes import SceneIndex
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.pipeline.manifest import Manifest, identity
@@ -34,6 +39,8 @@ def run(work: Work) -> dict[str, Any]:
             f"[yellow]{len(index.broken)} scenes cannot be read and are left out[/]:",
             escape(", ".join(index.broken[:5]) + (", ..." if len(index.broken) > 5 else "")),
         )
+    for line in _about_masks(work.config, layout, index):
+        console.print(f"[yellow]{escape(line)}[/]", highlight=False)
     unknown = index.unknown
     if unknown.pixels:
         console.print(
@@ -49,6 +56,23 @@ def run(work: Work) -> dict[str, Any]:
         "unknown_pixels": unknown.pixels,
         "broken_scenes": len(index.broken),
     }
+
+
+def _about_masks(config: DictConfig, layout: RawLayout, index: SceneIndex) -> Iterator[str]:
+    """What a user should know of the masks."""
+    yield from check_mask_values(layout, index)
+    masks = config.dataset.get("masks")
+    if not (is_folder_of_images(config) and masks):
+        return
+    masked = sum(scene.mask is not None for scene in index.scenes)
+    if masked < len(index.scenes):
+        images = set(image_names(Path(raw_folder(config)), "dataset.raw"))
+        lost = [name for name in image_names(Path(masks), "dataset.masks") if name not in images]
+        line = f"{masked} of {len(index.scenes)} images have a mask"
+        yield line + (f"; no image has the name of the masks {', '.join(lost[:5])}" if lost else "")
+    if not config.dataset.indices and not config.dataset.classes:
+        meaning = ", ".join(f"{value} is {name}" for name, value in layout.indices.items())
+        yield f"in masks, {meaning}; another order is typed as dataset.classes=[NAME,...]"
 
 
 def sources(config: DictConfig) -> list[Any]:

@@ -1,0 +1,116 @@
+"""Whether the values of reference masks fit the classes and the tags; what to type where they do not."""
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.data.raw import RawLayout
+from ome.data.scenes import Scene, SceneIndex, SceneReader
+from ome.data.tags import TagTable
+from ome.errors import UserError
+from ome.ignore import IGNORE
+
+LISTED = 3
+"""Examples that a message names."""
+
+
+def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
+    """Compares the values of prepared masks with the classes.
+
+    Args:
+        layout: The facts of the dataset.
+        index: Its prepared scenes.
+
+    Yields:
+        A line about each class without a reference pixel.
+
+    Raises:
+        UserError: Masks of class indices hold other values, or a mask has no known value at all.
+    """
+    masked = [scene for scene in index.scenes if scene.mask is not None]
+    if not masked:
+        return
+    pixels = index.class_pixels
+    absent = [name for name in layout.palette.names if not pixels[name]]
+    if layout.indices and (foreign := _foreign_values(layout, index, masked, absent)):
+        raise UserError(_meaning(layout, foreign, pixels))
+    unknown = [scene.name for scene in masked if not any(scene.class_pixels) and scene.unknown_pixels]
+    if unknown:
+        raise UserError(
+            f"no pixel of {len(unknown)} of {len(masked)} masks ({', '.join(unknown[:LISTED])}) has a "
+            f"class's colour, the most frequent are {index.unknown}: correct "
+            "dataset.classes={NAME: [RED, GREEN, BLUE], ...}"
+        )
+    for name in absent:
+        yield (
+            f"{name} has no pixel in any of {len(masked)} masks: it cannot be scored; check the colours or "
+            "values of the classes"
+        )
+
+
+def _foreign_values(
+    layout: RawLayout, index: SceneIndex, masked: list[Scene], absent: list[str]
+) -> list[int]:
+    """Values of index masks that stand for no class; 255 counts where it must be a class."""
+    foreign = sorted({red for (red, _, _), _ in index.unknown.counts})
+    if foreign:
+        return foreign
+    classes = sum(index.class_pixels.values())
+    ignored = sum(scene.height * scene.width for scene in masked) - classes - index.unknown.pixels
+    binary = len(absent) == 1 and len(layout.indices) == 2 and IGNORE not in layout.indices.values()
+    return [IGNORE] if binary and ignored else []
+
+
+def _meaning(layout: RawLayout, foreign: list[int], pixels: Mapping[str, int]) -> str:
+    names = layout.palette.names
+    seen = sorted({*foreign, *(layout.indices[name] for name in names if pixels[name])})
+    message = f"masks hold the values {_some(seen)}, and the classes have {dict(layout.indices)}"
+    without_zero = [value for value in seen if value]
+    if without_zero == list(range(1, len(names) + 1)):
+        message += "; these look like indices from 1"
+    order = seen if len(seen) == len(names) else without_zero
+    if len(order) != len(names):
+        return (
+            f"{message}: give each class its value by dataset.indices={{{names[0]}: VALUE, ...}}, and other "
+            "values a name there and in dataset.ignored={NAME: [VALUE, VALUE, VALUE]}"
+        )
+    pairs = ", ".join(f"{name}: {value}" for name, value in zip(names, order, strict=True))
+    remedy = f"type 'dataset.indices={{{pairs}}}'"
+    if len(order) < len(seen):
+        remedy = f"type 'dataset.indices={{{pairs}, none: 0}}' 'dataset.ignored={{none: [0, 0, 0]}}'"
+    return f"{message}: if the values follow the order of the classes, {remedy}"
+
+
+def _some(values: list[int]) -> str:
+    return ", ".join(map(str, values[:10])) + (", ..." if len(values) > 10 else "")
+
+
+def contradictions(table: TagTable, reader: SceneReader) -> Iterator[str]:
+    """Compares tags with masks.
+
+    Args:
+        table: Tags of tiles.
+        reader: Reads their masks.
+
+    Yields:
+        A line for each class whose tags contradict masks.
+    """
+    compared = [row for row, tile in enumerate(table.tiles) if reader.has_mask(tile.scene)]
+    if not compared:
+        return
+    present = np.stack([_present(reader.mask(table.tiles[row]), len(table.names)) for row in compared])
+    tagged = table.tags[compared].astype(bool)
+    for place, name in enumerate(table.names):
+        for wrong, how in (
+            (tagged[:, place] & ~present[:, place], "are tagged {}, and their masks have none"),
+            (~tagged[:, place] & present[:, place], "have {} in their masks, and no such tag"),
+        ):
+            if count := int(wrong.sum()):
+                rows = np.flatnonzero(wrong)[:LISTED].tolist()
+                first = ", ".join(table.tiles[compared[row]].name for row in rows)
+                yield f"{count} of {len(compared)} tiles {how.format(name)}: {first}"
+
+
+def _present(mask: NDArray[np.uint8], num_classes: int) -> NDArray[np.bool_]:
+    return np.bincount(mask.ravel(), minlength=256)[:num_classes] > 0

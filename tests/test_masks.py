@@ -1,0 +1,156 @@
+"""Masks and tags are compared with their images and with one another."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import rasterio
+from PIL import Image
+from rasterio.transform import from_origin
+
+from ome.data.folder import folder_layout
+from ome.data.image_tags import read_tags
+from ome.data.mask_values import check_mask_values, contradictions
+from ome.data.prepare import prepare_scenes
+from ome.data.scenes import SceneIndex, SceneReader
+from ome.errors import UserError
+from ome.ignore import IGNORE
+
+PLACE = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_800_000, 10, 10)}
+HALVES = np.repeat([[0] * 20 + [1] * 12], 24, axis=0)
+
+
+def write(path: Path, pixels: np.ndarray, **profile: object) -> None:
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    path.parent.mkdir(exist_ok=True)
+    size = {"count": len(pixels), "height": pixels.shape[1], "width": pixels.shape[2], "dtype": pixels.dtype}
+    with rasterio.open(path, "w", driver="GTiff", **size, **PLACE | profile) as dataset:
+        dataset.write(pixels)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b"):
+        write(tmp_path / f"images/{name}.tif", np.full((3, 24, 32), 90, np.uint8))
+    (tmp_path / "tags.csv").write_text("image,tags\na,field;water\nb,field;water\n")
+    return tmp_path
+
+
+def prepare(folder: Path, **facts: object) -> tuple[SceneIndex, list[str]]:
+    facts = {
+        "name": "mine",
+        "bands": "all",
+        "reference": "full",
+        "tags": "tags.csv",
+        "masks": "masks",
+    } | facts
+    layout = folder_layout(facts, folder / "images")
+    index = prepare_scenes(layout, folder / "images", folder / "scenes")
+    return index, list(check_mask_values(layout, index))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ((0, 255), r"the values 0, 255.*'dataset.indices=\{field: 0, water: 255\}'"),
+        ((1, 2), r"these look like indices from 1.*'dataset.indices=\{field: 1, water: 2\}'"),
+        ((10, 20), r"the values 10, 20.*'dataset.indices=\{field: 10, water: 20\}'"),
+        (
+            (0, 1, 2),
+            r"indices=\{field: 1, water: 2, none: 0\}' 'dataset.ignored=\{none: \[0, 0, 0",
+        ),
+        ((3, 0, 1, 2), r"the values 0, 1, 2, 3.*give each class its value by dataset.indices="),
+    ],
+)
+def test_values_that_are_not_the_classes_are_named_with_what_to_type(
+    folder: Path, values: Sequence[int], message: str
+) -> None:
+    mask = np.array(values, np.uint8)[np.arange(24 * 32).reshape(24, 32) % len(values)]
+    for name in ("a", "b"):
+        write(folder / f"masks/{name}.tif", mask)
+    with pytest.raises(UserError, match=message):
+        prepare(folder)
+
+
+def test_what_a_message_says_to_type_is_right(folder: Path) -> None:
+    for name in ("a", "b"):
+        write(folder / f"masks/{name}.tif", (HALVES * 255).astype(np.uint8))
+    index, lines = prepare(folder, indices={"field": 0, "water": 255})
+    assert index.class_pixels == {"field": 2 * 24 * 20, "water": 2 * 24 * 12}
+    assert lines == []
+
+
+@pytest.mark.parametrize("depth", ["int8", "int16", "uint16", "int32", "uint32", "float32", "float64"])
+def test_whole_values_of_every_depth_are_read_and_nodata_is_no_class(folder: Path, depth: str) -> None:
+    values = HALVES.astype(depth)
+    values[:3] = 99
+    for name in ("a", "b"):
+        write(folder / f"masks/{name}.tif", values, nodata=99)
+    index, _ = prepare(folder)
+    with rasterio.open(index.folder / "masks/a.tif") as dataset:
+        expected = HALVES.copy()
+        expected[:3] = IGNORE
+        np.testing.assert_array_equal(dataset.read(1), expected)
+
+
+@pytest.mark.parametrize(
+    ("profile", "message"),
+    [
+        ({"crs": "EPSG:4326"}, "scene a: the mask .*a.tif is in EPSG:4326, not in EPSG:32633"),
+        ({"transform": from_origin(500_030, 5_800_000, 10, 10)}, "lies 3.0 pixels beside its image"),
+        ({"transform": from_origin(500_000, 5_800_000, 20, 20)}, "lies 32.0 pixels beside"),
+        ({"transform": from_origin(500_000, 5_800_000, 10, -10)}, "lies 48.0 pixels beside"),
+        ({"compress": "JPEG"}, r"compressed with loss \(JPEG\)"),
+        ({"compress": "WEBP", "WEBP_LOSSLESS": "NO"}, r"compressed with loss \(WEBP\)"),
+    ],
+)
+def test_a_mask_that_does_not_fit_its_image_is_refused(
+    folder: Path, profile: dict[str, object], message: str
+) -> None:
+    values = HALVES.astype(np.uint8)
+    for name in ("a", "b"):
+        write(
+            folder / f"masks/{name}.tif",
+            values[None].repeat(3, 0) if "WEBP" in profile.values() else values,
+            **profile,
+        )
+    with pytest.raises(UserError, match=message):
+        prepare(folder)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_a_photograph_stored_turned_is_refused(folder: Path, kind: str, suffix: str) -> None:
+    exif = Image.Exif()
+    exif[274] = 6
+    for name in ("a", "b"):
+        write(folder / f"masks/{name}.tif", HALVES.astype(np.uint8))
+        (folder / f"{kind}/{name}.tif").unlink()
+        Image.fromarray(HALVES.astype(np.uint8)).save(folder / f"{kind}/{name}.{suffix}", exif=exif)
+    with pytest.raises(UserError, match=r"a\.\w+ is stored turned \(EXIF orientation 6\)"):
+        prepare(folder)
+
+
+def test_a_class_without_reference_and_masks_of_unknown_colours(folder: Path) -> None:
+    for name in ("a", "b"):
+        write(folder / f"masks/{name}.tif", np.zeros((24, 32), np.uint8))
+    (line,) = prepare(folder)[1]
+    assert line.startswith("water has no pixel in any of 2 masks: it cannot be scored")
+    for name in ("a", "b"):
+        write(folder / f"masks/{name}.tif", np.full((3, 24, 32), 7, np.uint8))
+    colours = {"field": [255, 0, 0], "water": [0, 0, 255]}
+    with pytest.raises(UserError, match=r"no pixel of 2 of 2 masks \(a, b\) has a class's colour, .* 7,7,7"):
+        prepare(folder, classes=colours)
+
+
+def test_tags_that_contradict_masks_are_counted(folder: Path) -> None:
+    write(folder / "masks/a.tif", HALVES.astype(np.uint8))
+    write(folder / "masks/b.tif", np.ones((24, 32), np.uint8))
+    (folder / "tags.csv").write_text("image,tags\na,field\nb,field;water\n")
+    index, _ = prepare(folder)
+    assert list(contradictions(read_tags(folder / "tags.csv", index), SceneReader(index))) == [
+        "1 of 2 tiles are tagged field, and their masks have none: b_00000_00000",
+        "1 of 2 tiles have water in their masks, and no such tag: a_00000_00000",
+    ]
