@@ -21,6 +21,7 @@ from ome.progress import console
 from ome.training.callbacks import History, SeedEachStep, StopAtNan, StopWhenAsked, TrainingMeter
 from ome.training.checkpoints import save_network
 from ome.training.hardware import Hardware, channels_last, decided_precision
+from ome.training.kernels import replace_wrong_kernels
 
 CHECKPOINT = "last"
 
@@ -78,6 +79,11 @@ def fit(
     )
     channels_last(module)
     precision = decided_precision(hardware.precision, hardware.device())
+    if precision == "bf16-mixed" and not hardware.uses_gpu and (wrong := replace_wrong_kernels(module)):
+        console.print(
+            f"{wrong} convolutions compute in float32: torch's bfloat16 kernel for them is wrong",
+            highlight=False,
+        )
     together = world_size() > 1
     if together:
         synchronise_batchnorm(module, hardware.device())

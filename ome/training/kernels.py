@@ -1,0 +1,85 @@
+"""Convolutions that torch computes wrongly in bfloat16 are computed in float32 instead."""
+
+from functools import cache
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+TOLERANCE: Final = 0.02
+"""Relative error of a weight gradient that rounding to bfloat16 explains; it is about 0.002."""
+
+SIDES: Final = (32, 48)
+"""Sides in pixels of the maps that are tried: which kernel runs depends on them."""
+
+GROUPS, BATCH, CHANNELS = 16, 2, 16
+
+
+class _Float32:
+    """Makes a convolution compute in float32 under autocast."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        with torch.autocast(images.device.type, enabled=False):
+            result: Tensor = super().forward(images.float())  # type: ignore[misc]
+        return result
+
+
+def replace_wrong_kernels(network: nn.Module) -> int:
+    """Lets convolutions whose bfloat16 kernel for CPUs gives wrong gradients compute in float32.
+
+    With torch 2.15 the weight gradient of a dilated depthwise convolution in the channels-last layout is
+    wrong by more than 100 %, or infinite. Each kind of convolution is tried once, in some milliseconds.
+
+    Args:
+        network: Its parameters stay the same objects.
+
+    Returns:
+        Number of convolutions that were changed.
+    """
+    changed = 0
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and not isinstance(module, _Float32):
+            grouped = module.groups > 1
+            per_group = module.in_channels // module.groups if grouped else 0
+            if is_wrong(per_group, module.kernel_size, module.stride, module.dilation):
+                kind = type(module)
+                module.__class__ = type(kind.__name__, (_Float32, kind), {})
+                changed += 1
+    return changed
+
+
+@cache
+def is_wrong(
+    per_group: int, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+) -> bool:
+    """Whether the weight gradient of a convolution in bfloat16 differs from float32's by more than rounding.
+
+    Args:
+        per_group: Channels of a group; 0 for a convolution without groups.
+        kernel: Its size.
+        stride: Its stride.
+        dilation: Its dilation.
+    """
+    generator = torch.Generator().manual_seed(0)
+    layout, groups = torch.channels_last, GROUPS if per_group else 1
+    channels = groups * (per_group or CHANNELS)
+    padding = [(size - 1) * step // 2 for size, step in zip(kernel, dilation, strict=True)]
+
+    def gradient(images: Tensor, weight: Tensor) -> Tensor:
+        weight.requires_grad_()
+        result = F.conv2d(images, weight, None, stride, padding, dilation, groups)
+        upstream = torch.randn(result.shape, generator=torch.Generator().manual_seed(1)).to(result.dtype)
+        (found,) = torch.autograd.grad(result, weight, upstream.contiguous(memory_format=layout))
+        return found.float()
+
+    for side in SIDES:
+        shapes = (BATCH, channels, side, side), (channels, channels // groups, *kernel)
+        pair = [
+            torch.randn(shape, generator=generator).bfloat16().to(memory_format=layout) for shape in shapes
+        ]
+        exact = gradient(*(tensor.float() for tensor in pair))
+        error = (gradient(*pair) - exact).norm() / exact.norm()
+        if not error <= TOLERANCE:  # also nan
+            return True
+    return False

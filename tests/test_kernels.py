@@ -1,0 +1,94 @@
+"""Gradients in the precision and layout that `auto` may choose, layer by layer against float32."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ome.networks.backbones import build_backbone
+from ome.networks.segmenters import build_segmenter
+from ome.training.hardware import autocast, channels_last
+from ome.training.kernels import TOLERANCE, is_wrong, replace_wrong_kernels
+
+CONF = Path(__file__).parents[1] / "conf"
+BACKBONES = sorted(path.stem for path in (CONF / "backbone").glob("*.yaml"))
+SEGMENTERS = sorted(path.stem for path in (CONF / "segmenter").glob("*.yaml"))
+SIDE = 256
+
+
+def network_of(group: str, name: str) -> nn.Module:
+    torch.manual_seed(0)
+    if group == "segmenter":
+        return build_segmenter(name, "mobilenet_v2", 3)
+    chosen = OmegaConf.load(CONF / f"backbone/{name}.yaml")
+    encoder = "timm-tf_efficientnet_lite0" if name == "encoder" else chosen.name
+    return build_backbone(encoder, None, chosen.output_stride, 3)
+
+
+def gradients(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
+    network.zero_grad()
+    torch.manual_seed(1)  # of dropout
+    with autocast(image.device, "bf16-mixed"):
+        output = network(image)
+        output = output if isinstance(output, Tensor) else output[-1]
+    output.float().square().mean().backward()
+    return {name: value.grad.clone() for name, value in network.named_parameters() if value.grad is not None}
+
+
+def watched(network: nn.Module) -> Iterator[tuple[nn.Conv2d, dict[str, Tensor]]]:
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            seen: dict[str, Tensor] = {}
+
+            def watch(
+                _: nn.Module, given: tuple[Tensor], output: Tensor, seen: dict[str, Tensor] = seen
+            ) -> None:
+                seen["images"] = given[0].detach().clone()
+                output.register_hook(lambda upstream: seen.update(upstream=upstream))
+
+            module.register_forward_hook(watch)
+            yield module, seen
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [*(("backbone", name) for name in BACKBONES), *(("segmenter", name) for name in SEGMENTERS)],
+)
+def test_gradients_are_right_and_the_same_twice(group: str, name: str) -> None:
+    network = channels_last(network_of(group, name)).eval()
+    replace_wrong_kernels(network)
+    layers = list(watched(network))
+    grouped = any(module.groups > 1 for module, _ in layers)
+    side = SIDE if grouped else SIDE // 2  # no more time than it takes
+    image = torch.rand(1, 3, side, side).contiguous(memory_format=torch.channels_last)
+    first = gradients(network, image)
+    assert first
+    tried: set[object] = set()
+    for module, seen in layers:
+        kind = seen and (*module.weight.shape, module.stride, module.dilation, *seen["images"].shape)
+        if "upstream" not in seen or kind in tried:
+            continue
+        tried.add(kind)
+        images, upstream = seen["images"].float(), seen["upstream"].float()
+        weight = module.weight.detach().requires_grad_()
+        # Padding as the layer does it itself, which may depend on the size of its input.
+        exact = F.conv2d(images, weight, None, module.stride, module.padding, module.dilation, module.groups)
+        if exact.shape != upstream.shape:
+            continue
+        (exact,) = torch.autograd.grad(exact, weight, upstream)
+        assert module.weight.grad is not None
+        assert (module.weight.grad - exact).norm() <= TOLERANCE * exact.norm(), module
+    if grouped:  # where torch gave other gradients each time
+        second = gradients(network, image)
+        assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_torch_is_wrong_where_it_is_replaced() -> None:
+    """Once this fails, torch has mended its kernel."""
+    assert is_wrong(1, (3, 3), (1, 1), (2, 2))
+    assert not is_wrong(1, (3, 3), (1, 1), (1, 1))
+    assert not is_wrong(0, (3, 3), (1, 1), (2, 2))
