@@ -58,7 +58,8 @@ class Manifest:
             return cls(**read_json(path))
         except (ValueError, TypeError) as error:
             raise UserError(
-                f"{path} is damaged ({error}): delete {folder} and run the stage again"
+                f"{path} is damaged, or not of ome ({error}): if ome made {folder}, delete it and run the "
+                "stage again; if not, choose another run_dir=... or scenes=..."
             ) from error
 
 

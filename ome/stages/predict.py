@@ -12,10 +12,9 @@ from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.geo.mosaic import rasters_in, write_mosaic
 from ome.inference.card import SegmenterCard, network_folder
-from ome.inference.mapping import MapOptions, map_scene
+from ome.inference.mapping import MapOptions, map_name, map_scene
 from ome.inference.predictor import CrfPredictor, Predictor
-from ome.pipeline.artifacts import stage_folder
-from ome.pipeline.manifest import Manifest, identity
+from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 
 
@@ -44,7 +43,7 @@ def run(work: Work) -> dict[str, Any]:
         path, rasters = work.folder / "mosaic.vrt", rasters_in(path)
         write_mosaic(path, rasters, channels)
     with open_unseen(path, channels, config.dataset.get("range") or card.limits) as scene:
-        counts = map_scene(scene, scene_path(config).stem, card, predict, work.folder, options)
+        counts = map_scene(scene, map_name(scene_path(config)), card, predict, work.folder, options)
     return {"network": f"{stage}/{folder.name}", **counts}
 
 
@@ -76,19 +75,6 @@ def _channels(config: DictConfig, card: SegmenterCard) -> tuple[int, ...]:
     return tuple(typed or card.channels)
 
 
-def _part(config: DictConfig) -> str:
-    """Every scene has a folder of its own, called like it."""
-    path = scene_path(config)
-    folder = stage_folder(config, "predict") / path.stem
-    made = Manifest.read(folder)
-    if made is not None and made.config["sources"][0] != str(path.resolve()) and not config.force:
-        raise UserError(
-            f"{folder} holds the map of another scene, {made.config['sources'][0]}: rename one of them, "
-            "or replace that map by force=true"
-        )
-    return path.stem
-
-
 def _sources(config: DictConfig) -> list[Any]:
     path = scene_path(config)
     return [
@@ -110,5 +96,6 @@ STAGE = Stage(
         "trainer.precision",
     ),
     external_files=_sources,
-    part=_part,
+    part=lambda config: map_name(scene_path(config)),
+    subject=lambda used: used["sources"][0],
 )
