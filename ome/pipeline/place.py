@@ -81,6 +81,16 @@ class Place:
         # A mark without its second line is that of an earlier version, or cut short.
         return lines[1] if len(lines) > 2 else self.artefact
 
+    def _check_files(self) -> None:
+        """Refuses to replace what a person has put among the files of an artefact."""
+        present = read_if_whole(self.folder)
+        others = unlisted(self.folder) if present is not None and present.files is not None else []
+        if others:
+            raise UserError(
+                f"{self.folder} holds files that ome did not write, the first is {others[0]}, and would be "
+                "replaced: move them away"
+            )
+
     def recover(self) -> None:
         """Puts a partial folder that is whole in its place; safe to repeat after a kill at any point.
 
@@ -118,6 +128,7 @@ class Place:
         if present is None or present.fingerprint != fingerprint or present.files is None:
             return
         if damaged(self.folder, present.files, verify=verify) != []:
+            self._check_files()
             self._clear(self.partial)
             self.folder.rename(self.partial)
             self.recover()
@@ -128,13 +139,7 @@ class Place:
         Raises:
             UserError: The finished folder, which will be replaced, holds files that the engine did not write.
         """
-        present = read_if_whole(self.folder)
-        others = unlisted(self.folder) if present is not None and present.files is not None else []
-        if others:
-            raise UserError(
-                f"{self.folder} holds files that ome did not write, the first is {others[0]}, and would be "
-                "replaced: move them away"
-            )
+        self._check_files()
         if fresh or not (self.partial / MARK).exists() or _read_mark(self.partial)[0] != fingerprint:
             self._clear(self.partial)
             self.partial.mkdir(parents=True)

@@ -20,7 +20,8 @@ def remove_broken(folder: Path) -> str | None:
     Returns:
         Name of the first file that was not whole; None where all are.
     """
-    files = [path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
+    inside = (path for path in folder.rglob("*") if "logs" not in path.relative_to(folder).parts)
+    files = [path for path in inside if path.is_file() and not path.name.startswith(".")]
     written = {path: path.stat().st_mtime_ns for path in files}
     broken = sorted((path for path in files if not is_whole(path)), key=lambda path: written[path])
     for path in files if broken else ():
@@ -62,7 +63,7 @@ def _check_lines(path: Path) -> None:
 
 _CHECKS: Final[dict[str, Callable[[Path], None]]] = {
     **dict.fromkeys((".npz", ".pt", ".pt2", ".ckpt"), _check_zip),
-    **dict.fromkeys((".csv", ".md"), _check_lines),
+    ".csv": _check_lines,
     ".png": _check_png,
     ".tif": check_written,
     ".json": _check_json,
