@@ -1,6 +1,5 @@
 """Maps from Python: what `stage=predict` does, without a configuration."""
 
-import glob
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +22,7 @@ from ome.geo.cog import Grid
 from ome.geo.flat import RECORD
 from ome.geo.mosaic import rasters_in, write_mosaic
 from ome.inference.card import SegmenterCard, network_folder, stage_of_network
-from ome.inference.mapping import ROWS, SURE, MapOptions, map_name, predict_rows
+from ome.inference.mapping import ENDINGS, ROWS, SURE, MapOptions, map_name, predict_rows
 from ome.inference.mapping import map_scene as write_maps
 from ome.inference.predictor import Predictor
 from ome.pipeline.manifest import identity
@@ -143,7 +142,7 @@ def _claim(folder: Path, name: str, scene: Path, made_of: list[Any]) -> None:
     """Marks what a map is made of; what is there without the mark of that scene is somebody else's."""
     mark, rows = folder / f".{name}.json", folder / ROWS
     before = read_json(mark) if mark.is_file() else None
-    there = [path for path in (rows, *folder.glob(f"{glob.escape(name)}[._]*")) if path.exists()]
+    there = [path for path in (rows, *(folder / f"{name}{end}" for end in ENDINGS)) if path.exists()]
     if there and (before is None or before["scene"] != str(scene.resolve())):
         raise UserError(
             f"{there[0]} is there and is no map of {scene}: choose another folder, or move it away"

@@ -20,6 +20,7 @@ from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.place import MARK
 from ome.pipeline.stage import execute
+from ome.tagging.table import Table
 from tests.conftest import compose_config, tiny
 from tests.test_custom import custom, write_photographs
 from tests.test_maps import random_scene, write
@@ -291,6 +292,31 @@ def test_rasters_in_the_making_remove_their_own_files(tmp_path: Path) -> None:
         with pytest.raises(OSError, match="not empty"):
             flat.discard()
     assert [path.name for path in (tmp_path / "rows").iterdir()] == ["notes.txt"]
+
+
+def test_a_table_of_tags_that_is_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "shared.csv").write_text("image,split,road\na.png,train,1\n")
+    (tmp_path / "tags.csv").symlink_to(tmp_path / "shared.csv")
+    table = Table.read(tmp_path / "tags.csv", windows=False)
+    table.write([*table.names, "tree"], table.rows)
+    assert (tmp_path / "tags.csv").is_symlink()
+    assert (tmp_path / "shared.csv").read_text().startswith("image,split,road,tree")
+
+
+def test_a_kill_before_the_mark_was_named_leaves_nothing_of_the_users(tmp_path: Path) -> None:
+    (tmp_path / "made.partial").mkdir()
+    (tmp_path / "made.partial" / f".{MARK}.123").write_text("012")
+    stage, _ = counting()
+    assert execute(stage, config(tmp_path))
+    assert not (tmp_path / "made.partial").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    file(tmp_path / "file")
+    own = config(tmp_path)
+    own.run_dir = str(tmp_path / "file/run")
+    with pytest.raises(UserError, match=r"cannot write .*\.made\.lock \(.*\): choose another place"):
+        execute(counting()[0], own)
 
 
 def test_a_sweep_without_scores_removes_nothing(tmp_path: Path) -> None:

@@ -28,6 +28,12 @@ SURE: Final = 254
 ROWS: Final = "rows"
 """The folder of the rows that are predicted so far, beside the map."""
 
+ENDINGS: Final = (
+    *(".tif", ".tif.aux.xml", ".qml", ".gpkg", "_areas.csv"),
+    *("_confidence.tif", "_probabilities.tif"),
+)
+"""What the names of a map's files end with, after the name of the map."""
+
 DIFFERENT_PIXELS: Final = 1.5
 """Ratio of pixel sizes from which on objects look unlike those of the training scenes."""
 

@@ -154,7 +154,7 @@ def check_raw(config: DictConfig, scenes: Artefact) -> None:
     if recorded.is_dir() and Path(given).is_dir() and not recorded.samefile(given):
         raise UserError(
             f"{scenes.folder} holds the scenes of {recorded}, not of dataset.raw={given}: give each dataset "
-            f"its own dataset.name=... or scenes=..., or delete {scenes.folder}"
+            f"its own dataset.name=..., or delete {scenes.folder}"
         )
 
 

@@ -52,7 +52,7 @@ class Manifest:
             UserError: The file is there and cannot be read as a manifest.
         """
         path = folder / NAME
-        if not path.exists():
+        if not path.is_file():
             return None
         try:
             return cls(**read_json(path))

@@ -59,7 +59,10 @@ class Place:
         self._check(self.folder)
 
     def _check(self, path: Path) -> None:
-        if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        # A kill between the making of the folder and that of its mark may leave the mark's temporary file.
+        if not path.exists() or (
+            path.is_dir() and all(entry.name.startswith(f".{MARK}.") for entry in path.iterdir())
+        ):
             return
         held = self._held(path)
         if held == self.artefact:
