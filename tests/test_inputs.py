@@ -25,7 +25,7 @@ from ome.pipeline.place import MARK
 from ome.pipeline.registry import STAGES
 from ome.pipeline.stage import Stage, Work, execute
 from tests.conftest import compose_config, forked, tiny
-from tests.test_stages import config
+from tests.test_stages import config, counting
 
 Run = Callable[..., DictConfig]
 RUN = Path("runs/synthetic_resnet18")
@@ -241,6 +241,51 @@ def test_a_partial_stage_trusts_no_file_for_being_there(
     }
     torch.load(folder / "network.pt", weights_only=True)
     Image.open(folder / "masks/scene/a.png").load()
+
+
+def _die_at(number: int) -> None:
+    """Ends this process at its n-th change of names on the disk."""
+    left = [number]
+
+    def dying(change: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*given: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever the function takes
+            left[0] -= 1
+            if left[0] < 0:
+                os._exit(9)
+            return change(*given, **named)
+
+        return counted
+
+    for name in ("unlink", "rmdir", "rename", "replace", "mkdir"):
+        setattr(os, name, dying(getattr(os, name)))
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_kill_between_any_two_changes_on_the_disk_is_recovered_from(tmp_path: Path, damage: bool) -> None:
+    stage, _ = counting()
+    for number in range(100):
+        run = tmp_path / str(number)
+        execute(stage, config(run, lr=1))
+        (run / "made.partial/deep").mkdir(parents=True)
+        (run / "made.partial" / MARK).write_text("of other work")
+        (run / "made.partial/deep/half").write_text("half")
+        rate = 1 if damage else 2
+        if damage:
+            (run / "made/artefact").write_text("half")
+        if (child := os.fork()) == 0:
+            try:
+                _die_at(number)
+                execute(stage, config(run, lr=rate))
+            finally:
+                os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        for _ in range(2):
+            execute(stage, config(run, lr=rate))
+            assert (run / "made/artefact").read_text() == "whole"
+            assert {path.name for path in run.iterdir()} - {".made.lock", "logs"} == {"made"}
+        if status == 0:
+            break
+    assert 10 < number < 99
 
 
 @pytest.mark.parametrize("part", [0.0, 0.5])
