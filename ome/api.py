@@ -1,8 +1,9 @@
 """Maps from Python: what `stage=predict` does, without a configuration."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,17 @@ from rasterio.io import MemoryFile
 
 from ome.data.byte_image import ByteImage, open_scene
 from ome.errors import UserError
+from ome.files import read_json, write_json
+from ome.geo.flat import RECORD
 from ome.geo.grid import Grid
+from ome.geo.mosaic import rasters_in
 from ome.geo.reader import Raster, plain_pixels
 from ome.inference.card import SegmenterCard, network_folder, stage_of_network
-from ome.inference.mapping import SURE, MapOptions, predict_rows
+from ome.inference.mapping import ENDINGS, ROWS, SURE, MapOptions, map_name, predict_rows
 from ome.inference.mapping import map_scene as write_maps
 from ome.inference.predictor import Predictor
+from ome.pipeline.manifest import identity
+from ome.training.checkpoints import NETWORK
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +74,7 @@ def predict(
     Raises:
         UserError: The run has no such segmenter, or the scene cannot be read or has other bands.
     """
-    card, predictor = _segmenter(run, network, scales, device, precision, flip=flip)
+    card, predictor = _segmenter(_trained(run, network), scales, device, precision, flip=flip)
     options = MapOptions(stride=stride, batch=batch)
     options.check()
     with _opened(scene, card) as opened:
@@ -116,27 +122,43 @@ def map_scene(
         Pixels and areas of each class, and megapixels a second.
 
     Raises:
-        UserError: See `predict`.
+        UserError: See `predict`; or the folder holds files of these names that are no map of this scene.
     """
-    card, predictor = _segmenter(run, network, scales, device, precision, flip=flip)
+    path, folder = Path(scene), Path(folder)
     options = MapOptions(confidence, probabilities, polygons, stride=stride, batch=batch)
     options.check()
-    with _opened(Path(scene), card) as opened:
-        return write_maps(opened, Path(scene).stem, card, predictor, Path(folder), options)
+    trained = _trained(run, network)
+    files = rasters_in(path) if path.is_dir() else [path]
+    made_of = [*map(identity, (*files, trained / NETWORK)), asdict(options), scales, flip, precision]
+    _claim(folder, map_name(path), path, json.loads(json.dumps(made_of)))
+    card, predictor = _segmenter(trained, scales, device, precision, flip=flip)
+    with _opened(path, card) as opened:
+        return write_maps(opened, map_name(path), card, predictor, folder, options)
+
+
+def _claim(folder: Path, name: str, scene: Path, made_of: list[Any]) -> None:
+    """Marks what a map is made of; what is there without the mark of that scene is somebody else's."""
+    mark, rows = folder / f".{name}.json", folder / ROWS
+    before = read_json(mark) if mark.is_file() else None
+    there = [path for path in (rows, *(folder / f"{name}{end}" for end in ENDINGS)) if path.exists()]
+    if there and (before is None or before["scene"] != str(scene.resolve())):
+        raise UserError(
+            f"{there[0]} is there and is no map of {scene}: choose another folder, or move it away"
+        )
+    if before is not None and before["made_of"] != made_of and rows.exists():
+        (rows / RECORD).unlink(missing_ok=True)  # rows of an interrupted call with other arguments
+    write_json(mark, {"scene": str(scene.resolve()), "made_of": made_of})
+
+
+def _trained(run: str | Path, network: str | None) -> Path:
+    if not Path(run).is_dir():
+        raise UserError(f"there is no run {run}: give its folder, e.g. runs/potsdam_resnet50")
+    return network_folder(Path(run) / stage_of_network(network, [Path(run)]), network)
 
 
 def _segmenter(
-    run: str | Path,
-    network: str | None,
-    scales: tuple[float, ...],
-    device: str | None,
-    precision: str,
-    *,
-    flip: bool,
+    folder: Path, scales: tuple[float, ...], device: str | None, precision: str, *, flip: bool
 ) -> tuple[SegmenterCard, Predictor]:
-    if not Path(run).is_dir():
-        raise UserError(f"there is no run {run}: give its folder, e.g. runs/potsdam_resnet50")
-    folder = network_folder(Path(run) / stage_of_network(network, [Path(run)]), network)
     card = SegmenterCard.read(folder)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     return card, Predictor(card.load(folder), chosen, scales, flip=flip, precision=precision)

@@ -36,22 +36,21 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Gives a temporary path in the same folder and renames it to `path` when the block succeeds.
 
     The temporary name keeps the suffix, since writers choose their format by it. When the block raises,
-    the temporary file is removed and `path` is left as it was.
+    the temporary file is removed and `path` is left as it was. The file is on the disk before it is named, or
+    a loss of power could leave the name and none of the content.
 
     Args:
         path: The file to make.
-        durable: Wait until file and name are on the disk, for what would survive no loss of power otherwise
-            and cannot be computed again.
+        durable: Wait until the name is on the disk as well, for what cannot be computed again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
-        if durable:
-            _sync(temporary)
+        sync(temporary)
         temporary.replace(path)
         if durable:
-            _sync(path.parent)
+            sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -63,7 +62,7 @@ def remove_temporaries(folder: Path) -> None:
             path.unlink()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """Waits until a file, or the names in a folder, are on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

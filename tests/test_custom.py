@@ -189,15 +189,15 @@ def test_new_images_are_prepared_and_new_notes_beside_them_change_nothing(
     run_here: Run, tmp_path: Path
 ) -> None:
     write_photographs(tmp_path)
-    moved = custom("prepare", "dataset.raw=.", "dataset.tags=tags.csv")
-    for image in sorted((tmp_path / "images").iterdir()):
-        image.rename(tmp_path / image.name)
+    moved = custom("prepare", "dataset.raw=moved", "dataset.tags=moved/tags.csv")
+    (tmp_path / "images").rename(tmp_path / "moved")
+    (tmp_path / "tags.csv").rename(tmp_path / "moved/tags.csv")
     run_here(*moved)
     before = Manifest.read(Path("scenes/custom_all_full"))
-    (tmp_path / "tags.csv").write_text((tmp_path / "tags.csv").read_text() + "\n")
+    (tmp_path / "moved/tags.csv").write_text((tmp_path / "moved/tags.csv").read_text() + "\n")
     run_here(*moved)
     assert Manifest.read(Path("scenes/custom_all_full")) == before
-    Image.fromarray(np.zeros((9, 9, 3), dtype=np.uint8)).save(tmp_path / "photo 9.png")
+    Image.fromarray(np.zeros((9, 9, 3), dtype=np.uint8)).save(tmp_path / "moved/photo 9.png")
     run_here(*moved)
     assert SceneIndex.read(Path("scenes/custom_all_full")).scene("photo 9").split == "test"
 

@@ -31,6 +31,8 @@ def run_stages(config: DictConfig) -> float | None:
             f"{config.run_dir} is a sweep, not a run: type stage=compare stage.compare.runs="
             f"'{config.run_dir}/*' for the table of its runs, or run_dir={config.run_dir}/0_... for one"
         )
+    for name in names[1:]:  # before the first works for hours; its own is looked at when it starts
+        _stage(name).place(settings_of(config, name)).check_finished()
     made: dict[str, Path] = {}
     for name in names:
         own = settings_of(config, name)

@@ -1,7 +1,6 @@
 """A sweep: many jobs that share what is the same, and one table at the end."""
 
 import glob
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -75,7 +74,6 @@ class Sweep(Callback):
             execute(STAGE, made, on_finish=stage_tracker(made))
             console.print(f"comparison: {(sweep / STAGE.name).resolve()}", highlight=False)
         except UserError as error:
-            shutil.rmtree(sweep / f"{STAGE.name}.partial", ignore_errors=True)
             console.print(f"[yellow]no comparison[/]: {error}", highlight=False)
 
 

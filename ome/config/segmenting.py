@@ -50,9 +50,12 @@ def train_segmenter(
     work: Work, folder: Path, reader: SceneReader, tiles: Sequence[Tile], mask_of: MaskOf, title: str
 ) -> None:
     """Trains one segmenter; does nothing when that is done already."""
+    config, recipe = work.config, work.config.segmenter.recipe
+    card = card_of(config, reader)
+    if is_rank_zero():
+        card.write(folder)
     if is_trained(folder):
         return
-    config, recipe = work.config, work.config.segmenter.recipe
     augment = augmentation(recipe, config.dataset.tile.size)
     data = TileDataModule(
         MaskDataset(reader, tiles, mask_of, augment, config.seed),
@@ -66,7 +69,6 @@ def train_segmenter(
     num_classes = reader.index.palette.num_classes
     settings = recipe_settings(recipe, num_classes, lambda: count_classes(tiles, mask_of, num_classes))
     torch.manual_seed(config.seed)
-    card = card_of(config, reader)
     network = card.build(config.segmenter.weights)
     weight = config.segmenter.auxiliary_weight
     module = UncertaintyWeightedSegmenter(
@@ -77,8 +79,6 @@ def train_segmenter(
         freeze_batchnorm=config.segmenter.freeze_batchnorm,
         **settings,
     )
-    if is_rank_zero():
-        card.write(folder)
     train(work, module, data, folder, title)
 
 

@@ -1,15 +1,18 @@
 """Rasters in the making: bands of plain bytes that are written row by row and outlive a killed process."""
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ome.files import read_json, write_json
+
+RECORD: Final = "rows.json"
+"""The file that says how many rows are whole."""
 
 
 class FlatRasters:
@@ -27,12 +30,17 @@ class FlatRasters:
 
     def __init__(self, folder: Path, bands: Mapping[str, int], height: int, width: int) -> None:
         self._bands, self.height, self.width = dict(bands), height, width
-        self._record = folder / "rows.json"
+        self._record = folder / RECORD
         folder.mkdir(parents=True, exist_ok=True)
         self.paths = {name: folder / f"{name}.raw" for name in bands}
-        for name, path in self.paths.items():
+        sizes = {path: bands[name] * height * width for name, path in self.paths.items()}
+        if self._rows() is None or any(
+            not path.exists() or path.stat().st_size != sizes[path] for path in sizes
+        ):
+            self._record.unlink(missing_ok=True)  # a power cut took some of it
+        for path, size in sizes.items():
             path.touch()
-            os.truncate(path, bands[name] * height * width)  # keeps what is there, takes no space ahead
+            os.truncate(path, size)  # keeps what is there, takes no space ahead
         self._files = {name: os.open(path, os.O_RDWR) for name, path in self.paths.items()}
 
     def __enter__(self) -> "FlatRasters":
@@ -47,7 +55,14 @@ class FlatRasters:
     @property
     def rows_done(self) -> int:
         """Rows that are whole in every raster."""
-        return int(read_json(self._record)) if self._record.exists() else 0
+        return self._rows() or 0
+
+    def _rows(self) -> int | None:
+        """What the record says; None where there is none, or it is damaged."""
+        try:
+            return int(read_json(self._record))
+        except (OSError, ValueError, TypeError):
+            return None
 
     def write(self, row: int, parts: Mapping[str, NDArray[np.uint8]]) -> None:
         """Writes whole rows from `row` on, which must be `rows_done`: (bands, h, W) uint8 of every raster."""
@@ -68,9 +83,11 @@ class FlatRasters:
         return np.frombuffer(b"".join(parts), np.uint8).reshape(len(parts), height, self.width)
 
     def discard(self) -> None:
-        """Removes everything, the record first: what is left of the others then counts for nothing."""
-        self._record.unlink(missing_ok=True)
-        shutil.rmtree(self._record.parent)
+        """Removes its files, the record first: what is left of the others then counts for nothing."""
+        for path in (self._record, *self.paths.values()):
+            path.unlink(missing_ok=True)
+            path.with_suffix(".vrt").unlink(missing_ok=True)  # see `ome.geo.cog`
+        self._record.parent.rmdir()
 
     def _offset(self, band: int, row: int) -> int:
         return (band * self.height + row) * self.width

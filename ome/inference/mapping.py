@@ -25,6 +25,15 @@ from ome.progress import Meter, console, meter
 SURE: Final = 254
 """The byte of a probability of 1; 255 is nodata."""
 
+ROWS: Final = "rows"
+"""The folder of the rows that are predicted so far, beside the map."""
+
+ENDINGS: Final = (
+    *(".tif", ".tif.aux.xml", ".qml", ".gpkg", "_areas.csv"),
+    *("_confidence.tif", "_probabilities.tif"),
+)
+"""What the names of a map's files end with, after the name of the map."""
+
 DIFFERENT_PIXELS: Final = 1.5
 """Ratio of pixel sizes from which on objects look unlike those of the training scenes."""
 
@@ -127,6 +136,19 @@ def predict_rows(
         yield PredictedRows(block.row, *parts)
 
 
+def map_name(scene: Path) -> str:
+    """What the files of a scene's map are called, and their folder.
+
+    Raises:
+        UserError: The scene is the root of the disk.
+    """
+    name = (scene.resolve() if scene.name in {"", ".."} else scene).stem
+    if not name:
+        raise UserError(f"{scene} has no name to call its map by: give a scene, or a folder of scenes")
+    # The engine's own names begin with a dot, or end like this.
+    return f"_{name}_" if name.startswith(".") or name.lower().endswith(".partial") else name
+
+
 def map_scene(
     scene: ByteImage,
     name: str,
@@ -161,7 +183,7 @@ def map_scene(
         bands["confidence"] = 1
     if options.probabilities:
         bands["probabilities"] = len(card.classes)
-    with FlatRasters(folder / f"{name}.rows", bands, grid.height, grid.width) as flat:
+    with FlatRasters(folder / ROWS, bands, grid.height, grid.width) as flat:
         if flat.rows_done:
             console.print(f"{name}: resuming at row {flat.rows_done} of {flat.height}", highlight=False)
         with meter(f"map {name}: rows", flat.height, flat.rows_done) as shown:

@@ -1,7 +1,7 @@
 """Where the finished results of earlier stages lie: in this run, or in one that it inherits from.
 
-What lies in a run's own folder was put there by its user, stage by stage, and is read as it is. What lies in
-another run was made for that one, and is read only where it fits.
+What lies in a run's own folder was put there by its user, stage by stage, and is read as long as its parts
+were made from one another. What lies in another run was made for that one, and is read only where it fits.
 """
 
 import json
@@ -11,12 +11,18 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
-from ome.pipeline.manifest import Manifest
+from ome.files import read_json
+from ome.pipeline.manifest import NAME, Manifest
+from ome.progress import console
 from ome.scoring.spread import flatten
 
 _NOT_COMPARED = {"stage", "sources", "trainer.accelerator", "trainer.precision"}
 """Of an earlier stage: its settings, which a command for a later stage does not know, and where it ran."""
+
+INHERITED = "inherited.json"
+"""File in a run's logs of a stage: in which other run its result was found."""
 
 
 class Artefact(NamedTuple):
@@ -54,6 +60,19 @@ def inherited_runs(config: DictConfig) -> list[Path]:
     return [folder for folder in folders if folder.resolve() != own]
 
 
+def results_of(run: Path) -> list[Artefact]:
+    """The finished stages of a run: those in its folder, and those that it found in other runs."""
+    folders = [path.parent for path in sorted(run.glob(f"*/{NAME}"))]
+    results = [Artefact(path, made) for path in folders if (made := Manifest.read(path)) is not None]
+    own = {made.stage for _, made in results}
+    for path in sorted(run.glob(f"logs/*/{INHERITED}")):
+        record = read_json(path)
+        made = Manifest.read(folder := Path(record["folder"]))
+        if path.parent.name not in own and made is not None and made.fingerprint == record["fingerprint"]:
+            results.append(Artefact(folder, made))
+    return results
+
+
 def find_same(runs: Iterable[Path], name: str, fingerprint: str) -> Artefact | None:
     """The finished stage of that fingerprint in one of some runs."""
     for run in runs:
@@ -80,8 +99,8 @@ def find_inputs(
         made: Folders that this command has found or made already, by stage.
 
     Raises:
-        UserError: A needed one is nowhere, or the one of another run does not fit; the line names the command
-            that makes it.
+        UserError: A needed one is nowhere, or was made from other things than the rest, or the one of another
+            run does not fit; the line names the command that makes it.
     """
     found: dict[str, Artefact] = {}
     for name in (*needed, *used):
@@ -100,7 +119,43 @@ def find_inputs(
                 f"stage={stage} needs the result of stage={name}, which is not in {folder}{unfit}: "
                 f"run python -m ome.run stage={name} dataset={config.dataset.name} first, or stage=all"
             )
-    return found
+    if "prepare" in found:
+        check_raw(config, found["prepare"])
+    return _of_one_origin(stage, needed, found)
+
+
+def _of_one_origin(stage: str, needed: Collection[str], found: Mapping[str, Artefact]) -> dict[str, Artefact]:
+    """The inputs without those, of the optional ones, that were made from other versions of the rest."""
+    stale: set[str] = set()
+    for name, (folder, manifest) in found.items():
+        for before, fingerprint in manifest.inputs.items():
+            if before in found and (before in stale or found[before].manifest.fingerprint != fingerprint):
+                stale.add(name)
+                line = f"{folder} was made from another {before} than {found[before].folder} is now"
+                if name in needed:
+                    raise UserError(f"stage={stage}: {line}: run stage={name} again, or stage=all")
+                if is_rank_zero():
+                    console.print(f"[yellow]left out[/]: {line}", highlight=False)
+                break
+    return {name: artefact for name, artefact in found.items() if name not in stale}
+
+
+def check_raw(config: DictConfig, scenes: Artefact) -> None:
+    """Tells two datasets of one name apart.
+
+    Raises:
+        UserError: The scenes are of another raw folder than the configuration's, and both folders are there.
+    """
+    recorded = Path(scenes.manifest.counts.get("raw", ""))
+    given = "" if OmegaConf.is_missing(config.dataset, "raw") else config.dataset.get("raw", "")
+    # A town is the same in every folder.
+    if not recorded.name or not given or config.dataset.get("town") is not None:
+        return
+    if recorded.is_dir() and Path(given).is_dir() and not recorded.samefile(given):
+        raise UserError(
+            f"{scenes.folder} holds the scenes of {recorded}, not of dataset.raw={given}: give each dataset "
+            f"its own dataset.name=..., or delete {scenes.folder}"
+        )
 
 
 def _inherited(

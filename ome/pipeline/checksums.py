@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from ome.files import read_csv, write_csv
+from ome.files import read_csv, sync, write_csv
 
 NAME = "files.csv"
 
@@ -15,7 +15,7 @@ NAME = "files.csv"
 _OTHERS = (NAME, "manifest.json")
 
 # Into these QGIS and GDAL write what they find out or are told, statistics and styles: to be there is enough.
-_OF_VIEWERS = (".aux.xml", ".qml")
+_OF_VIEWERS = (".aux.xml", ".qml", ".qmd", ".ovr")
 
 
 class Listed(NamedTuple):
@@ -33,7 +33,7 @@ class Listed(NamedTuple):
 
 
 def write_listing(folder: Path) -> int:
-    """Lists the files of a stage's folder in the order in which they were written.
+    """Lists the files of a stage's folder in the order in which they were written, once they are on the disk.
 
     Returns:
         Their number.
@@ -42,6 +42,7 @@ def write_listing(folder: Path) -> int:
     paths = [Path(entry.path) for entry in found]
     with ThreadPoolExecutor(8) as pool:
         hashes = list(pool.map(_hash, paths))
+        list(pool.map(sync, [*paths, folder, *(path for path in folder.rglob("*") if path.is_dir())]))
     rows = [
         Listed(str(path.relative_to(folder)), entry.stat().st_size, digest)
         for path, entry, digest in zip(paths, found, hashes, strict=True)
@@ -79,6 +80,13 @@ def damaged(folder: Path, files: int, *, verify: bool) -> list[str] | None:
     return [line.name for line in listed if line.name in wrong]
 
 
+def unlisted(folder: Path) -> list[str]:
+    """Names of the files that are neither listed nor beside a listed one what a viewer leaves there."""
+    listed = {line.name for line in _read(folder)}
+    found = sorted(os.path.relpath(entry.path, folder) for entry in _files(folder))
+    return [name for name in found if name not in listed and not name.endswith(_OF_VIEWERS)] if listed else []
+
+
 def remove_from(folder: Path, name: str) -> int:
     """Removes a listed file and all that were written after it, which may have been made from it.
 
@@ -95,7 +103,9 @@ def remove_from(folder: Path, name: str) -> int:
 def _read(folder: Path) -> list[Listed]:
     try:
         rows = read_csv(folder / NAME)
-        return [Listed(row["name"], int(row["size"]), row["sha256"]) for row in rows]
+        listed = [Listed(row["name"], int(row["size"]), row["sha256"]) for row in rows]
+        # What is listed may be removed: a name that leads out of the folder is nothing that was written here.
+        return [] if any({"..", "/"} & set(Path(line.name).parts) for line in listed) else listed
     except (OSError, KeyError, ValueError, TypeError):
         return []
 

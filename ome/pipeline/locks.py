@@ -25,8 +25,12 @@ def locked(path: Path, what: str, *, wait: bool) -> Iterator[None]:
     if not is_rank_zero():
         yield
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as stream:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        opened = path.open("a", encoding="utf-8")  # not "w": it may be somebody's file
+    except OSError as error:
+        raise UserError(f"cannot write {path} ({error.strerror}): choose another place for {what}") from error
+    with opened as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

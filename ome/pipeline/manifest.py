@@ -52,13 +52,14 @@ class Manifest:
             UserError: The file is there and cannot be read as a manifest.
         """
         path = folder / NAME
-        if not path.exists():
+        if not path.is_file():
             return None
         try:
             return cls(**read_json(path))
         except (ValueError, TypeError) as error:
             raise UserError(
-                f"{path} is damaged ({error}): delete {folder} and run the stage again"
+                f"{path} is damaged, or not of ome ({error}): if ome made {folder}, delete it and run the "
+                "stage again; if not, choose another run_dir=... or scenes=..."
             ) from error
 
 

@@ -5,7 +5,6 @@ The frame looks the inputs up, decides whether the result on disk still holds, l
 finds its own partial folder again, as long as it would be made from the same things.
 """
 
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,16 +16,22 @@ from omegaconf import DictConfig, OmegaConf
 
 from ome.distributed.collectives import barrier, is_rank_zero, rank_zero_value
 from ome.errors import UserError
-from ome.files import no_room, remove_temporaries, write_text
-from ome.pipeline.artifacts import Artefact, find_inputs, find_same, inherited_runs, plain, stage_folder
-from ome.pipeline.checksums import damaged, remove_from, write_listing
+from ome.files import no_room, write_json
+from ome.pipeline.artifacts import (
+    INHERITED,
+    Artefact,
+    find_inputs,
+    find_same,
+    inherited_runs,
+    plain,
+    stage_folder,
+)
+from ome.pipeline.checksums import NAME as LISTING
+from ome.pipeline.checksums import damaged
 from ome.pipeline.locks import locked
-from ome.pipeline.manifest import NAME, Manifest, compute_fingerprint, versions
+from ome.pipeline.manifest import Manifest, compute_fingerprint, versions
+from ome.pipeline.place import Place
 from ome.progress import console
-
-MARK = ".fingerprint"
-"""Name of the file that says of a partial folder what it is going to be."""
-
 
 OnFinish: TypeAlias = Callable[[DictConfig, Artefact, Mapping[str, Artefact]], None]
 """What is told of a stage that has run: its configuration, its artefact, and those of its inputs by name."""
@@ -72,6 +77,8 @@ class Stage:
             where it always does.
         part: Names the part of its folder that the configuration asks for, e.g. a scene: parts are made, kept
             and replaced each on its own. None for a stage that makes its folder as a whole.
+        subject: Tells, from the configuration as the manifest records it, what the result is of (a dataset, a
+            scene), where commands may mean one folder for several.
     """
 
     name: str
@@ -84,6 +91,7 @@ class Stage:
     version: int = 1
     enabled: Callable[[DictConfig], bool] | None = None
     part: Callable[[DictConfig], str] | None = None
+    subject: Callable[[Mapping[str, Any]], str] | None = None
 
     def needed(self, config: DictConfig) -> tuple[str, ...]:
         """Names of the stages it needs, given the configuration with its settings under `stage`."""
@@ -93,6 +101,17 @@ class Stage:
         """Where its result lies, or the part of it that the configuration asks for."""
         whole = stage_folder(config, self.name)
         return whole if self.part is None else whole / self.part(config)
+
+    def place(self, config: DictConfig, used: Mapping[str, Any] | None = None) -> Place:
+        """The place of that folder; `used` is the configuration as the manifest will record it, if known."""
+        artefact = self._artefact(_used_config(self, config) if used is None else used)
+        return Place(self.folder(config), artefact, self._artefact_in)
+
+    def _artefact(self, used: Mapping[str, Any]) -> str:
+        return self.name if self.subject is None else f"{self.name} of {self.subject(used)}"
+
+    def _artefact_in(self, manifest: Manifest) -> str:
+        return self._artefact(manifest.config) if manifest.stage == self.name else manifest.stage
 
 
 def execute(
@@ -126,33 +145,39 @@ def execute(
     inputs = {name: manifest.fingerprint for name, (_, manifest) in found.items()}
     used = _used_config(stage, config)
     fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
-    folder = stage.folder(config)
-    partial = folder.with_name(folder.name + ".partial")
-    with _locks(stage, config, fingerprint), _room(folder):
+    place = stage.place(config, used)
+    folder, logs = place.folder, Path(config.run_dir) / "logs" / stage.name
+    with _locks(stage, config, fingerprint, folder), _room(folder):
         if is_rank_zero():
-            _finish_rename(folder, partial)
+            place.check()
+            _check_inputs({name: one for name, one in found.items() if name not in made}, verify=verify)
+            place.recover()
             if not force:
-                _set_damaged_aside(folder, partial, fingerprint, verify=verify)
+                place.set_damaged_aside(fingerprint, verify=verify)
         barrier()
-        finished = None if force else _finished(stage, config, fingerprint)
+        finished = None if force else _finished(stage, config, fingerprint, folder, verify=verify)
         made[stage.name] = finished or folder
         if rank_zero_value(finished is not None):
             _say(f"[green]up to date[/] {stage.name}: {finished}")
+            if is_rank_zero() and finished not in {None, folder}:
+                write_json(logs / INHERITED, {"folder": str(finished), "fingerprint": fingerprint})
             return False
         _say(f"[bold]{stage.name}[/] -> {folder}")
         if is_rank_zero():
-            _open_partial(partial, fingerprint, fresh=force)
+            place.open(fingerprint, fresh=force)
         barrier()
         started = time.monotonic()
-        logs = Path(config.run_dir) / "logs" / stage.name
-        with _tidied(partial):
-            counts = stage.run(Work(config, partial, {name: path for name, (path, _) in found.items()}, logs))
+        with place.tidied():
+            read = {name: path for name, (path, _) in found.items()}
+            counts = stage.run(Work(config, place.partial, read, logs))
         barrier()
         if is_rank_zero():
-            seconds, files = round(time.monotonic() - started, 2), write_listing(partial)
-            manifest = Manifest(stage.name, fingerprint, used, inputs, counts, files, seconds, versions())
-            manifest.write(partial)
-            _finish_rename(folder, partial)
+            seconds = round(time.monotonic() - started, 2)
+            manifest = place.finish(
+                lambda files: Manifest(
+                    stage.name, fingerprint, used, inputs, counts, files, seconds, versions()
+                )
+            )
             _say(f"[green]done[/] {stage.name} in {seconds:.1f} s")
             if on_finish is not None:
                 on_finish(config, Artefact(folder, manifest), found)
@@ -160,9 +185,21 @@ def execute(
     return True
 
 
-def _finished(stage: Stage, config: DictConfig, fingerprint: str) -> Path | None:
+def _check_inputs(found: Mapping[str, Artefact], *, verify: bool) -> None:
+    """Refuses what was changed since the stage that wrote it was done."""
+    for name, (folder, manifest) in found.items():
+        wrong = [] if manifest.files is None else damaged(folder, manifest.files, verify=verify)
+        if wrong != []:
+            file = folder / (wrong[0] if wrong else LISTING)
+            raise UserError(
+                f"{file} is not as stage={name} wrote it: type stage={name} verify=true, which makes it again"
+            )
+
+
+def _finished(
+    stage: Stage, config: DictConfig, fingerprint: str, folder: Path, *, verify: bool
+) -> Path | None:
     """The folder that holds the result of that fingerprint: this run's, or that of a run it inherits from."""
-    folder = stage.folder(config)
     present = Manifest.read(folder)
     if present is not None and present.fingerprint == fingerprint:
         return folder
@@ -170,18 +207,17 @@ def _finished(stage: Stage, config: DictConfig, fingerprint: str) -> Path | None
         return None
     same = find_same(inherited_runs(config), stage.name, fingerprint)
     whole = same is not None and (
-        same.manifest.files is None or damaged(same.folder, same.manifest.files, verify=False) == []
+        same.manifest.files is None or damaged(same.folder, same.manifest.files, verify=verify) == []
     )
     return same.folder if same and whole else None
 
 
 @contextmanager
-def _locks(stage: Stage, config: DictConfig, fingerprint: str) -> Iterator[None]:
+def _locks(stage: Stage, config: DictConfig, fingerprint: str, folder: Path) -> Iterator[None]:
     """Lets one run at a time work on a folder, and one job of a sweep at a time make the same result.
 
     What runs share is waited for. A run's own folder is not: two commands there may want different things.
     """
-    folder = stage.folder(config)
     own = locked(folder.with_name(f".{folder.name}.lock"), str(folder), wait=stage.name == "prepare")
     if not config.inherit or not stage.requires:
         with own:
@@ -203,29 +239,6 @@ def _used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
     return used
 
 
-def _set_damaged_aside(folder: Path, partial: Path, fingerprint: str, *, verify: bool) -> None:
-    """Makes a result with damaged files a partial one again, without them and what came after them."""
-    present = Manifest.read(folder)
-    if present is None or present.fingerprint != fingerprint or present.files is None:
-        return
-    wrong = damaged(folder, present.files, verify=verify)
-    if wrong == []:
-        return
-    shutil.rmtree(partial, ignore_errors=True)
-    folder.rename(partial)
-    if wrong is None:
-        (partial / NAME).unlink()
-        _say(f"[yellow]{folder}: its list of files is damaged, everything in it is made again[/]")
-        return
-    kept = remove_from(partial, wrong[0])
-    write_text(partial / MARK, fingerprint)
-    (partial / NAME).unlink()  # last: until then it is taken for whole, and found to be damaged again
-    _say(
-        f"[yellow]{folder}: {len(wrong)} of {present.files} files are missing or not as they were written, "
-        f"the first is {wrong[0]}; {present.files - kept} are made again[/]"
-    )
-
-
 @contextmanager
 def _room(folder: Path) -> Iterator[None]:
     """Says in one line that a file could not be written for want of room."""
@@ -237,36 +250,6 @@ def _room(folder: Path) -> Iterator[None]:
         raise UserError(
             f"cannot write to {folder} ({reason}): free some space; the same command resumes where it stopped"
         ) from error
-
-
-@contextmanager
-def _tidied(partial: Path) -> Iterator[None]:
-    """Leaves no empty folder behind where a stage failed before it wrote anything."""
-    try:
-        yield
-    except BaseException:
-        if is_rank_zero() and [path.name for path in partial.iterdir()] == [MARK]:
-            shutil.rmtree(partial, ignore_errors=True)
-        raise
-
-
-def _open_partial(partial: Path, fingerprint: str, *, fresh: bool) -> None:
-    """Keeps the partial folder of the same work; removes one that belongs to other work."""
-    mark = partial / MARK
-    if fresh or not mark.exists() or mark.read_text(encoding="utf-8") != fingerprint:
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
-        write_text(mark, fingerprint)
-    remove_temporaries(partial)
-
-
-def _finish_rename(folder: Path, partial: Path) -> None:
-    """Puts a whole partial folder in its place; safe to repeat after a kill at any point."""
-    if not (partial / NAME).exists():
-        return
-    shutil.rmtree(folder, ignore_errors=True)
-    (partial / MARK).unlink(missing_ok=True)
-    partial.rename(folder)
 
 
 def _say(line: str) -> None:

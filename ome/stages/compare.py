@@ -11,8 +11,7 @@ from rich.table import Table
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import write_csv, write_text
-from ome.pipeline.artifacts import inherited_runs, listed, matching_folders
-from ome.pipeline.manifest import NAME as MANIFEST
+from ome.pipeline.artifacts import inherited_runs, listed, matching_folders, results_of
 from ome.pipeline.manifest import Manifest, identity
 from ome.pipeline.stage import Stage, Work
 from ome.plots.figures import save_spreads
@@ -80,7 +79,7 @@ def find_runs(config: DictConfig) -> list[Path]:
         )
     found: set[Path] = set()
     for pattern in given:
-        runs = {path for path in matching_folders(pattern) if any(path.glob(f"*/{MANIFEST}"))}
+        runs = {path for path in matching_folders(pattern) if results_of(path)}
         if not runs:
             raise UserError(
                 f"stage.compare.runs: no finished run matches {pattern}: give folders such as runs/potsdam_*"
@@ -96,16 +95,12 @@ def _results(runs: Sequence[Path], others: Sequence[Path]) -> Iterable[_Result]:
         runs: The runs to compare.
         others: Runs whose stages these may have read; they lend settings and no scores.
     """
-    made = {
-        path.parent: manifest
-        for run in (*runs, *others)
-        for path in sorted(run.glob(f"*/{MANIFEST}"))
-        if (manifest := Manifest.read(path.parent)) is not None
-    }
-    by_fingerprint = {manifest.fingerprint: manifest for manifest in made.values()}
+    compared = [artefact for run in runs for artefact in results_of(run)]
+    known = [*compared, *(artefact for run in others for artefact in results_of(run))]
+    by_fingerprint = {manifest.fingerprint: manifest for _, manifest in known}
     seen: set[str] = set()
-    for folder, manifest in made.items():
-        if folder.parent not in runs or manifest.stage in {"report", "compare"}:
+    for folder, manifest in compared:
+        if manifest.stage in {"report", "compare"}:
             continue
         if manifest.fingerprint in seen:  # the same result in two folders is no repetition
             continue
@@ -166,7 +161,8 @@ def _show(rows: list[list[str]]) -> None:
 
 
 def _sources(config: DictConfig) -> list[Any]:
-    return [identity(path) for folder in find_runs(config) for path in sorted(folder.glob(f"*/{SCORES}"))]
+    folders = [folder for run in find_runs(config) for folder, _ in results_of(run)]
+    return [identity(folder / SCORES) for folder in folders if (folder / SCORES).is_file()]
 
 
 STAGE = Stage("compare", run, external_files=_sources)

@@ -14,10 +14,9 @@ from ome.errors import UserError
 from ome.files import read_json, write_json
 from ome.geo.mosaic import rasters_in, scenes_in
 from ome.inference.card import SegmenterCard, network_folder
-from ome.inference.mapping import MapOptions, map_scene
+from ome.inference.mapping import MapOptions, map_name, map_scene
 from ome.inference.predictor import CrfPredictor, Predictor
-from ome.pipeline.artifacts import stage_folder
-from ome.pipeline.manifest import Manifest, identity
+from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 
 
@@ -44,7 +43,7 @@ def run(work: Work) -> dict[str, Any]:
     scenes, record = scenes_in(scene_path(config)), work.folder / "maps.json"
     counts: dict[str, Any] = read_json(record) if record.exists() else {}
     for path in scenes:
-        if path.stem in counts:
+        if map_name(path) in counts:
             continue
         with open_scene(
             path,
@@ -53,10 +52,13 @@ def run(work: Work) -> dict[str, Any]:
             nodata=config.dataset.get("nodata"),
             allow_external=settings.allow_external,
         ) as scene:
-            counts[path.stem] = map_scene(scene, path.stem, card, predict, work.folder, options)
+            counts[map_name(path)] = map_scene(scene, map_name(path), card, predict, work.folder, options)
         write_json(record, counts)
     record.unlink()
-    return {"network": f"{stage}/{folder.name}", **(counts if len(scenes) > 1 else counts[scenes[0].stem])}
+    return {
+        "network": f"{stage}/{folder.name}",
+        **(counts if len(scenes) > 1 else counts[map_name(scenes[0])]),
+    }
 
 
 def scene_path(config: DictConfig) -> Path:
@@ -87,19 +89,6 @@ def _channels(config: DictConfig, card: SegmenterCard) -> tuple[int, ...]:
     return tuple(typed or card.channels)
 
 
-def _part(config: DictConfig) -> str:
-    """Every scene has a folder of its own, called like it."""
-    path = scene_path(config)
-    folder = stage_folder(config, "predict") / path.stem
-    made = Manifest.read(folder)
-    if made is not None and made.config["sources"][0] != str(path.resolve()) and not config.force:
-        raise UserError(
-            f"{folder} holds the map of another scene, {made.config['sources'][0]}: rename one of them, "
-            "or replace that map by force=true"
-        )
-    return path.stem
-
-
 def _sources(config: DictConfig) -> list[Any]:
     path = scene_path(config)
     return [
@@ -122,5 +111,6 @@ STAGE = Stage(
     ),
     external_files=_sources,
     optional_config=nodata_of,
-    part=_part,
+    part=lambda config: map_name(scene_path(config)),
+    subject=lambda used: used["sources"][0],
 )

@@ -16,7 +16,9 @@ from ome.data.raw import RawLayout
 from ome.data.scenes import SceneIndex
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
-from ome.pipeline.manifest import Manifest, identity
+from ome.pipeline.artifacts import Artefact, check_raw
+from ome.pipeline.manifest import identity
+from ome.pipeline.place import read_if_whole
 from ome.pipeline.stage import Stage, Work
 from ome.progress import console
 from ome.synthetic.town import write_town
@@ -51,6 +53,7 @@ def run(work: Work) -> dict[str, Any]:
         bands = list(layout.channels or index.channels)
         console.print(f"{len(index.scenes)} images, bands {bands}", highlight=False)
     return {
+        "raw": str(raw.resolve()),
         "scenes": {split: len(index.split(split)) for split in ("train", "val", "test")},
         "class_pixels": index.class_pixels,
         "unknown_pixels": unknown.pixels,
@@ -76,14 +79,30 @@ def _about_masks(config: DictConfig, layout: RawLayout, index: SceneIndex) -> It
 
 
 def sources(config: DictConfig) -> list[Any]:
-    """Every file in the raw folder; what was recorded where the folder is not given, or gone by now."""
-    if config.dataset.get("town") is not None:
-        return []
+    """The classes in order, and every raw file; what was recorded where the raw folder is not given, or gone.
+
+    Raises:
+        UserError: There is no raw folder, it lies in the scenes or they in it, or they are of another.
+    """
+    scenes, order = Path(config.scenes), {"classes": list(config.dataset.classes or [])}
+    manifest = read_if_whole(scenes)
     given = not OmegaConf.is_missing(config.dataset, "raw")
-    manifest = Manifest.read(Path(config.scenes))
-    if manifest is not None and not (given and Path(config.dataset.raw).is_dir()):
-        return list(manifest.config["sources"])
-    raw = Path(raw_folder(config))
+    if config.dataset.get("town") is not None:
+        found: list[Any] = [order]
+    elif manifest is not None and not (given and Path(config.dataset.raw).is_dir()):
+        found = list(manifest.config["sources"])
+        if isinstance(found[0], dict):
+            found[0] = order
+    else:
+        found = [order, *_raw_files(config, Path(raw_folder(config)))]
+    if given:
+        _check_apart(scenes, Path(config.dataset.raw))
+    if manifest is not None:
+        check_raw(config, Artefact(scenes, manifest))
+    return found
+
+
+def _raw_files(config: DictConfig, raw: Path) -> list[Any]:
     if not raw.is_dir():
         raise UserError(
             f"there is no folder {raw}: type dataset.raw=/path/to/the/archives/of/{config.dataset.name}"
@@ -91,6 +110,18 @@ def sources(config: DictConfig) -> list[Any]:
     if is_folder_of_images(config):
         return _folder_sources(config, raw)
     return [identity(path) for path in sorted(raw.rglob("*")) if path.is_file()]
+
+
+def _check_apart(scenes: Path, raw: Path) -> None:
+    """Refuses scenes inside, equal to or above the raw folder: they would replace it, or be read as raw."""
+    for inner, outer in ((scenes.resolve(), raw.resolve()), (raw.resolve(), scenes.resolve())):
+        for path in (inner, *inner.parents):
+            # A disk may take names in capitals for the same.
+            if path == outer or (path.exists() and outer.exists() and path.samefile(outer)):
+                raise UserError(
+                    f"scenes={scenes} and the raw folder {raw} lie in one another: choose a scenes=... apart "
+                    "from it"
+                )
 
 
 def _folder_sources(config: DictConfig, raw: Path) -> list[Any]:
@@ -115,4 +146,5 @@ STAGE = Stage(
     config_keys=(*(f"dataset.{key}" for key in FACTS), "quirks.unknown_colours_as_first_class"),
     external_files=sources,
     optional_config=nodata_of,
+    subject=lambda used: str(used["dataset.name"]),
 )

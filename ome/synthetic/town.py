@@ -69,6 +69,8 @@ def write_town(layout: RawLayout, raw: Path, size: int, seed: int) -> None:
             if kind == "eroded":
                 painted[boundaries(label, EROSION)] = layout.palette.ignored["boundary"]
             files.setdefault(str(source.archive), {})[source.file_name(name)] = _geotiff(painted, transform)
+    for archive in files:
+        _require_own(raw / archive)
     for archive, members in files.items():
         with atomic_path(raw / archive) as temporary:
             _write_zip(temporary, members)
@@ -124,6 +126,21 @@ def _geotiff(pixels: NDArray[np.uint8], transform: Affine) -> bytes:
         with memory.open(**profile) as dataset:
             dataset.write(pixels.transpose(2, 0, 1))
         return bytes(memory.getbuffer())
+
+
+def _require_own(path: Path) -> None:
+    """Refuses to replace an archive that no town was packed into."""
+    if not path.exists():
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            own = all(entry.date_time == _EPOCH for entry in archive.infolist())
+    except (OSError, zipfile.BadZipFile):
+        own = False
+    if not own:
+        raise UserError(
+            f"{path} is no archive of the town, which would replace it: choose another dataset.raw=..."
+        )
 
 
 def _write_zip(path: Path, members: Mapping[str, bytes]) -> None:

@@ -133,6 +133,7 @@ def only_one(path: Path) -> Iterator[None]:
         UserError: Another process has it, or the folder cannot be written.
     """
     try:
+        path = path.resolve()
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(f".{path.name}.lock").open("a", encoding="utf-8")
     except OSError as error:

@@ -115,7 +115,7 @@ class Table:
             fixed = self._fixed_columns(written)
             classes = [] if self.form == "listed" else list(names)
             header, lines = [*fixed, *classes], [_image_line(fixed, classes, row) for row in written]
-        write_csv(self.path, header, lines, durable=True)
+        write_csv(self.path.resolve(), header, lines, durable=True)  # where it is a link, it stays one
 
     def _fixed_columns(self, rows: Sequence[Row]) -> list[str]:
         """The file's own columns but for the classes, and `kept` where it has come to be needed."""

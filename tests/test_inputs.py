@@ -1,0 +1,345 @@
+"""What a stage reads is what it was made for: changed, damaged or exchanged inputs are named."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import DictConfig
+from PIL import Image
+
+from ome.cli.runner import run_stages
+from ome.data.cams import write_cams
+from ome.errors import UserError
+from ome.files import read_csv, save_atomically, write_csv, write_json, write_text
+from ome.geo.flat import FlatRasters
+from ome.geo.raster import open_class_map, write_grey_png
+from ome.pipeline.checksums import NAME as LISTING
+from ome.pipeline.manifest import NAME as MANIFEST
+from ome.pipeline.manifest import Manifest
+from ome.pipeline.place import MARK
+from ome.pipeline.registry import STAGES
+from ome.pipeline.stage import Stage, Work, execute
+from tests.conftest import compose_config, forked, tiny
+from tests.test_stages import config, counting
+
+Run = Callable[..., DictConfig]
+RUN = Path("runs/synthetic_resnet18")
+QUICK = ["stage.cam.epochs=1", "stage.cam.validation_tiles=0", "dataset.split.train=['2_10']"]
+
+
+# What was made from other things than the rest
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that has come to its segmenter."""
+    folder = tmp_path_factory.mktemp("whole")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        run_stages(compose_config([*tiny(), *QUICK, "stage.seg.targets=[weak]", "stage.until=seg"]))
+    return folder
+
+
+@pytest.fixture
+def trained(run_here: Run, whole: Path, tmp_path: Path) -> Run:
+    """A run that has come to its CAMs, to run further stages in."""
+    left_out = shutil.ignore_patterns("pseudo", "seg", "logs")
+    shutil.copytree(whole, tmp_path, ignore=left_out, dirs_exist_ok=True)
+    return run_here
+
+
+def test_cams_of_other_scenes_of_the_same_name_are_not_read(trained: Run) -> None:
+    trained(*tiny("prepare"), *QUICK, "dataset.town.seed=1")
+    with pytest.raises(
+        UserError, match=r"/labels was made from another prepare than scenes/.* is now: run stage=labels"
+    ):
+        trained(*tiny("pseudo"), *QUICK, "dataset.town.seed=1")
+    trained(*tiny("labels"), *QUICK, "dataset.town.seed=1")
+    with pytest.raises(
+        UserError, match=r"/cam was made from another prepare than scenes/.* is now: run stage=cam"
+    ):
+        trained(*tiny("pseudo"), *QUICK, "dataset.town.seed=1")
+    assert not (RUN / "pseudo").exists()
+
+
+def test_an_optional_input_made_from_other_things_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Manifest("labels", "new", {}, {}).write(tmp_path / "labels")
+    Manifest("cam", "cam", {}, {"labels": "old"}).write(tmp_path / "cam")
+    Manifest("seg", "seg", {}, {"cam": "cam"}).write(tmp_path / "seg")
+    given: list[set[str]] = []
+
+    def run(work: Work) -> dict[str, Any]:
+        given.append(set(work.inputs))
+        return {}
+
+    execute(Stage("made", run, requires=("labels",), optional_inputs=("cam", "seg")), config(tmp_path))
+    assert given == [{"labels"}]
+    assert capsys.readouterr().out.count("left out") == 2
+
+
+def _flip(path: Path) -> None:
+    """One bit in the middle; size and time stay."""
+    state, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+@pytest.mark.parametrize("name", ["cam/network.pt", "cam/cams/2_10/*.npz", "labels/tags.csv", "scenes"])
+def test_verify_reads_every_byte_of_what_a_stage_reads(trained: Run, name: str) -> None:
+    path = Path("scenes/synthetic_rgb_full/images/2_10.tif")
+    if name != "scenes":
+        path = min(RUN.glob(name))
+    _flip(path)
+    with pytest.raises(UserError, match=rf"{path} is not as stage=\w+ wrote it: type stage=\w+ verify=true"):
+        trained(*tiny("pseudo"), *QUICK, "verify=true")
+    assert not (RUN / "pseudo").exists()
+
+
+def test_cams_replaced_by_hand_are_named_without_being_asked(trained: Run) -> None:
+    path = sorted((RUN / "cam/cams/2_10").iterdir())[3]
+    write_cams(path, np.ones((6, 64, 64), np.float32), np.ones(6, np.uint8))
+    with pytest.raises(UserError, match=rf"{path} is not as stage=cam wrote it: type stage=cam"):
+        trained(*tiny("pseudo"), *QUICK)
+
+
+def test_another_order_of_the_classes_is_another_dataset(run_here: Run) -> None:
+    """The order is the class index; as a mapping, both orders are equal."""
+    made = run_here(*tiny("prepare"))
+    before = Manifest.read(Path(made.scenes))
+    classes = dict(made.dataset.classes)
+    turned = dict(reversed(classes.items()))
+    assert classes == turned
+    for order, same in ((classes, True), (turned, False)):
+        made.dataset.classes = DictConfig(order)
+        made.stage = {"name": "prepare", "broken": "fail"}
+        execute(STAGES["prepare"], made)
+        after = Manifest.read(Path(made.scenes))
+        assert before is not None
+        assert after is not None
+        assert (after.fingerprint == before.fingerprint) == same
+
+
+def test_a_sweep_counts_jobs_whose_result_was_there_before(tmp_path: Path) -> None:
+    overrides = [*tiny(), *QUICK, "dataset.split.test=[]", "stage.until=cam"]
+    status, printed = forked(tmp_path, *overrides, "seed=0")
+    assert status == 0, printed
+    status, printed = forked(tmp_path, "-m", *overrides, "seed=0,1")
+    assert status == 0, printed
+    (sweep,) = (tmp_path / "runs/sweeps").iterdir()
+    assert [(job / "cam").exists() for job in sorted(sweep.glob("[01]_*"))] == [False, True]
+    (row,) = read_csv(sweep / "compare/comparison.csv")
+    assert (row["scored"], row["runs"]) == ("CAM", "2")
+
+
+# Power cuts
+
+
+def test_files_are_on_the_disk_before_they_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done: list[tuple[str, str]] = []
+    fsync, replace, rename = os.fsync, Path.replace, Path.rename
+
+    def note(what: str, path: Path) -> None:
+        done.append((what, Path(path).name))
+
+    def syncing(descriptor: int) -> None:
+        note("sync", Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    def replacing(path: Path, target: Path) -> Path:
+        note("name", path)
+        return replace(path, target)
+
+    def renaming(path: Path, target: Path) -> Path:
+        note("name", path)
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", syncing)
+    monkeypatch.setattr(Path, "replace", replacing)
+    monkeypatch.setattr(Path, "rename", renaming)
+
+    def run(work: Work) -> dict[str, Any]:
+        (work.folder / "a").mkdir()
+        (work.folder / "a/plain").write_text("by a library")
+        write_text(work.folder / "a/ours.txt", "ours")
+        return {}
+
+    execute(Stage("made", run), config(tmp_path))
+    for number, (what, name) in enumerate(done):
+        assert what == "sync" or ("sync", name) in done[:number], name
+    before = done[: done.index(("name", "made.partial"))]
+    assert {("sync", name) for name in ("plain", "ours.txt", "a", "made.partial")} <= set(before)
+    assert done[-1] == ("sync", tmp_path.name)
+
+
+def kinds() -> dict[str, Callable[[Path], object]]:
+    """A writer of each kind of file that stages leave, by name."""
+
+    def tif(path: Path) -> None:
+        with open_class_map(path, (300, 300), ["a"], [(1, 2, 3)], crs=None, transform=None) as written:
+            written.write(0, np.random.default_rng(0).integers(0, 99, (300, 300), dtype=np.uint8))
+
+    network = {"weight": torch.ones(1000)}
+    random = np.random.default_rng(0)
+    return {
+        "network.pt": lambda path: save_atomically(path, lambda temporary: torch.save(network, temporary)),
+        "last.ckpt": lambda path: save_atomically(path, lambda temporary: torch.save(network, temporary)),
+        "cams/scene/a.npz": lambda path: write_cams(
+            path, random.random((2, 20, 20), np.float32), np.ones(2, np.uint8)
+        ),
+        "masks/scene/a.png": lambda path: write_grey_png(
+            path, random.integers(0, 99, (20, 20), dtype=np.uint8)
+        ),
+        "predictions/scene.tif": tif,
+        "history.csv": lambda path: write_csv(path, ["step", "value"], [(1, 2), (3, 4)]),
+        "segmenter.json": lambda path: write_json(path, {"a": [1, 2, 3]}),
+    }
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5])
+@pytest.mark.parametrize("name", [*kinds(), MARK, MANIFEST, LISTING])
+@pytest.mark.parametrize("manifest", [True, False])
+def test_a_partial_stage_trusts_no_file_for_being_there(
+    tmp_path: Path, name: str, part: float, manifest: bool
+) -> None:
+    """Cut while it was worked on, or with its manifest: the same command ends with the same files."""
+
+    def run(work: Work) -> dict[str, Any]:
+        for inside, write in kinds().items():
+            if not (work.folder / inside).exists():
+                write(work.folder / inside)
+        return {}
+
+    stage = Stage("made", run)
+    execute(stage, config(tmp_path))
+    folder, partial = tmp_path / "made", tmp_path / "made.partial"
+    made = Manifest.read(folder)
+    assert made is not None
+    before = {path: path.stat().st_size for path in folder.rglob("*.*") if path.is_file()}
+    folder.rename(partial)
+    write_text(partial / MARK, f"{made.fingerprint}\nmade\n")
+    if not manifest:
+        (partial / MANIFEST).unlink()
+        (partial / LISTING).unlink()
+    victim = partial / name
+    if victim.exists():
+        os.truncate(victim, int(part * victim.stat().st_size))
+    for _ in range(2):
+        execute(stage, config(tmp_path))
+        assert not partial.exists()
+    after = {path: path.stat().st_size for path in folder.rglob("*.*") if path.is_file()}
+    changing = {folder / MANIFEST}  # times
+    assert {path: size for path, size in after.items() if path not in changing} == {
+        path: size for path, size in before.items() if path not in changing
+    }
+    torch.load(folder / "network.pt", weights_only=True)
+    Image.open(folder / "masks/scene/a.png").load()
+
+
+def _die_at(number: int) -> None:
+    """Ends this process at its n-th change of names on the disk."""
+    left = [number]
+
+    def dying(change: Callable[..., Any]) -> Callable[..., Any]:
+        def counted(*given: Any, **named: Any) -> Any:  # noqa: ANN401 - whatever the function takes
+            left[0] -= 1
+            if left[0] < 0:
+                os._exit(9)
+            return change(*given, **named)
+
+        return counted
+
+    for name in ("unlink", "rmdir", "rename", "replace", "mkdir"):
+        setattr(os, name, dying(getattr(os, name)))
+
+
+@pytest.mark.parametrize("damage", [False, True])
+def test_a_kill_between_any_two_changes_on_the_disk_is_recovered_from(tmp_path: Path, damage: bool) -> None:
+    stage, _ = counting()
+    for number in range(100):
+        run = tmp_path / str(number)
+        execute(stage, config(run, lr=1))
+        (run / "made.partial/deep").mkdir(parents=True)
+        (run / "made.partial" / MARK).write_text("of other work")
+        (run / "made.partial/deep/half").write_text("half")
+        rate = 1 if damage else 2
+        if damage:
+            (run / "made/artefact").write_text("half")
+        if (child := os.fork()) == 0:
+            try:
+                _die_at(number)
+                execute(stage, config(run, lr=rate))
+            finally:
+                os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        for _ in range(2):
+            execute(stage, config(run, lr=rate))
+            assert (run / "made/artefact").read_text() == "whole"
+            assert {path.name for path in run.iterdir()} - {".made.lock", "logs"} == {"made"}
+        if status == 0:
+            break
+    assert 10 < number < 99
+
+
+@pytest.mark.parametrize("part", [0.0, 0.5])
+@pytest.mark.parametrize("name", ["classes.raw", "rows.json"])
+def test_rows_that_a_power_cut_took_are_predicted_again(tmp_path: Path, name: str, part: float) -> None:
+    rows = np.arange(1, 1601, dtype=np.uint16).astype(np.uint8).reshape(1, 40, 40)
+    with FlatRasters(tmp_path, {"classes": 1}, 40, 40) as flat:
+        flat.write(0, {"classes": rows[:, :12]})
+        assert flat.rows_done == 12
+    path = tmp_path / name
+    os.truncate(path, int(part * path.stat().st_size))
+    with FlatRasters(tmp_path, {"classes": 1}, 40, 40) as flat:
+        done = flat.rows_done
+        np.testing.assert_array_equal(flat.read("classes", 0, done), rows[:, :done])
+
+
+@pytest.mark.parametrize(
+    ("stage", "name", "part"),
+    [
+        ("prepare", "images/2_10.tif", 0.5),
+        ("prepare", "masks/2_10.tif", 0),
+        ("labels", "tags.csv", 0.5),
+        ("cam", "network.pt", 0),
+        ("cam", "cams/2_10/*.npz", 0.5),
+        ("pseudo", "weights/2_10/*.png", 0),
+        ("pseudo", "masks/2_10/*.png", 0.5),
+        ("seg", "weak/network.pt", 0),
+        ("seg", "weak/segmenter.json", 0.5),
+        ("seg", "weak/predictions/2_13.tif", 0.5),
+    ],
+)
+def test_a_stage_resumes_from_files_that_were_cut(
+    run_here: Run, whole: Path, tmp_path: Path, stage: str, name: str, part: float
+) -> None:
+    shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+    folder = Path("scenes/synthetic_rgb_full") if stage == "prepare" else RUN / stage
+    partial = folder.rename(folder.with_name(folder.name + ".partial"))
+    made = Manifest.read(partial)
+    assert made is not None
+    for later in (MANIFEST, LISTING):
+        (partial / later).unlink()
+    write_text(partial / MARK, made.fingerprint)
+    victim = min(partial.glob(name))
+    os.truncate(victim, int(part * victim.stat().st_size))
+    run_here(*tiny(stage), *QUICK, "stage.seg.targets=[weak]")
+    again = Manifest.read(folder)
+    assert again is not None
+    assert (again.fingerprint, again.files) == (made.fingerprint, made.files)
+    kept = whole / folder
+    differing = [
+        path
+        for path in kept.rglob("*")
+        if path.is_file()
+        and path.name not in {MANIFEST, LISTING}
+        and path.read_bytes() != (folder / path.relative_to(kept)).read_bytes()
+    ]
+    assert differing == []

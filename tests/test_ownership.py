@@ -1,0 +1,333 @@
+"""The engine deletes only what it made itself: whatever else stands in its way is refused, and stays."""
+
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+import ome
+from ome.cli.sweep import Sweep
+from ome.errors import UserError
+from ome.geo.flat import FlatRasters
+from ome.pipeline import checksums as listing
+from ome.pipeline.locks import locked
+from ome.pipeline.manifest import Manifest
+from ome.pipeline.place import MARK
+from ome.pipeline.stage import execute
+from ome.tagging.table import Table
+from tests.conftest import compose_config, tiny
+from tests.test_custom import custom, write_photographs
+from tests.test_maps import random_scene, write
+from tests.test_predict import BASE, classes_of
+from tests.test_stages import config, counting
+from tests.trained_runs import make_run
+
+Run = Callable[..., DictConfig]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Every file below a folder but the logs and locks that a refused command may leave."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and "logs" not in path.parts and path.suffix != ".lock"
+    }
+
+
+def notes(path: Path) -> None:
+    path.mkdir(parents=True)
+    (path / "notes.txt").write_text("of its user")
+
+
+def file(path: Path) -> None:
+    path.write_text("of its user")
+
+
+def hidden(path: Path) -> None:
+    (path / ".git").mkdir(parents=True)
+
+
+def other_tool(path: Path) -> None:
+    notes(path)
+    (path / "manifest.json").write_text('{"name": "an app", "icons": []}')
+
+
+def other_stage(path: Path) -> None:
+    Manifest("labels", "a", {}, {}).write(path)
+
+
+def other_remains(path: Path) -> None:
+    notes(path)
+    (path / MARK).write_text("0123456789abcdef\nlabels\n")
+
+
+def link(path: Path) -> None:
+    notes(path.with_name("elsewhere"))
+    path.symlink_to(path.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("name", ["made", "made.partial"])
+@pytest.mark.parametrize("thing", [notes, file, hidden, other_tool, other_stage, other_remains, link])
+def test_what_is_not_the_engines_is_refused_by_name_and_stays(
+    tmp_path: Path, thing: Callable[[Path], None], name: str, force: bool
+) -> None:
+    thing(tmp_path / name)
+    before, there = contents(tmp_path), sorted(tmp_path.rglob("*"))
+    stage, ran = counting()
+    with pytest.raises(UserError, match=r"(made|made\.partial|elsewhere) (holds labels|was not made by ome)"):
+        execute(stage, config(tmp_path), force=force)
+    assert not ran
+    assert contents(tmp_path) == before
+    assert set(there) <= set(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("empty", ["made", "made.partial"])
+def test_an_empty_folder_is_nobodys(tmp_path: Path, empty: str) -> None:
+    (tmp_path / empty).mkdir()
+    stage, _ = counting()
+    assert execute(stage, config(tmp_path))
+    assert (tmp_path / "made/artefact").exists()
+    assert not (tmp_path / "made.partial").exists()
+
+
+def test_results_and_remains_of_earlier_versions_are_the_engines(tmp_path: Path) -> None:
+    """Their marks name a fingerprint alone, their manifests may have no list."""
+    Manifest("made", "old", {}, {}).write(tmp_path / "made")
+    (tmp_path / "made.partial").mkdir()
+    (tmp_path / "made.partial" / MARK).write_text("0123456789abcdef")
+    (tmp_path / "made.partial/half").write_text("half")
+    stage, _ = counting()
+    assert execute(stage, config(tmp_path))
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {"artefact", "files.csv", "manifest.json"}
+
+
+def test_a_file_that_a_person_put_beside_the_results_is_not_lost(tmp_path: Path) -> None:
+    stage, ran = counting()
+    execute(stage, config(tmp_path, lr=1))
+    for viewer in ("artefact.aux.xml", "artefact.ovr"):
+        (tmp_path / "made" / viewer).write_text("statistics")
+    assert execute(stage, config(tmp_path, lr=2))
+    (tmp_path / "made/notes.txt").write_text("mine")
+    assert not execute(stage, config(tmp_path, lr=2))
+    with pytest.raises(UserError, match=r"made holds files that ome did not write, the first is notes\.txt"):
+        execute(stage, config(tmp_path, lr=3))
+    assert len(ran) == 2
+    assert (tmp_path / "made/notes.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("link", ["made", "made.partial"])
+def test_a_folder_of_the_engine_may_be_a_link(tmp_path: Path, link: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (tmp_path / link).symlink_to(disk)
+    stage, _ = counting()
+    for rate in (1, 2):
+        assert execute(stage, config(tmp_path, lr=rate))
+        assert not execute(stage, config(tmp_path, lr=rate))
+    assert (tmp_path / "made/artefact").read_text() == "whole"
+    assert (tmp_path / "made").is_symlink() == (link == "made")
+
+
+@pytest.mark.parametrize("name", ["../notes.txt", "{above}/notes.txt", "part/../../notes.txt"])
+def test_a_list_of_files_leads_nowhere_else(tmp_path: Path, name: str) -> None:
+    stage, _ = counting()
+    execute(stage, config(tmp_path))
+    victim = tmp_path / "notes.txt"
+    victim.write_text("mine")
+    listed = tmp_path / "made" / listing.NAME
+    listed.write_text(listed.read_text().replace("artefact,5", f"{name.format(above=tmp_path)},9"))
+    assert execute(stage, config(tmp_path))
+    assert victim.read_text() == "mine"
+
+
+def test_a_lock_empties_no_file(tmp_path: Path) -> None:
+    (tmp_path / ".made.lock").write_text("of its user")
+    with locked(tmp_path / ".made.lock", "it", wait=False):
+        pass
+    assert (tmp_path / ".made.lock").read_text() == "of its user"
+
+
+@pytest.mark.parametrize("name", ["/", "made.partial", "Made.PARTIAL"])
+def test_some_names_are_no_artefacts(tmp_path: Path, name: str) -> None:
+    stage, ran = counting()
+    own = config(tmp_path)
+    own.scenes = str(tmp_path / name)
+    with pytest.raises(UserError, match=r"cannot be the folder of prepare|was not made by ome"):
+        execute(replace(stage, name="prepare"), own)
+    assert not ran
+
+
+# On the command line
+
+
+@pytest.mark.parametrize(
+    ("scenes", "message"),
+    [
+        ("images", "scenes=images and the raw folder images lie in one another"),
+        ("images/scenes", "lie in one another"),
+        (".", "lie in one another"),
+        ("images/..", "lie in one another"),
+        ("linked", "lie in one another"),
+        ("mine", "mine was not made by ome and is not empty, and prepare of custom would replace it"),
+        ("tags.csv", r"tags\.csv was not made by ome"),
+    ],
+)
+def test_scenes_replace_nothing_of_the_users(
+    run_here: Run, tmp_path: Path, scenes: str, message: str
+) -> None:
+    write_photographs(tmp_path)
+    notes(tmp_path / "mine")
+    (tmp_path / "linked").symlink_to(tmp_path / "images")
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=message):
+        run_here(*custom("prepare"), f"scenes={scenes}")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("stage", ["labels", "report"])
+def test_a_run_among_the_users_folders_is_refused_before_the_first_stage(
+    run_here: Run, tmp_path: Path, stage: str
+) -> None:
+    notes(tmp_path / stage)
+    with pytest.raises(UserError, match=f"{stage} was not made by ome and is not empty"):
+        run_here(*tiny(), "run_dir=.", f"stage.until={stage}")
+    assert (tmp_path / stage / "notes.txt").read_text() == "of its user"
+    assert not (tmp_path / "scenes").exists()
+
+
+def test_a_town_is_not_built_over_real_archives(run_here: Run, tmp_path: Path) -> None:
+    run_here(*tiny("prepare"))
+    (archive,) = (tmp_path / "raw").glob("*RGB.zip")
+    run_here(*tiny("prepare"), "force=true")  # over a town it is
+    with zipfile.ZipFile(archive, "w") as real:
+        real.writestr(zipfile.ZipInfo("top_potsdam_2_10_RGB.tif", (2014, 5, 1, 0, 0, 0)), b"weeks of flight")
+    before = contents(tmp_path / "raw")
+    with pytest.raises(UserError, match=r"RGB\.zip is no archive of the town"):
+        run_here(*tiny("prepare"), "force=true")
+    assert contents(tmp_path / "raw") == before
+
+
+def test_two_datasets_of_one_name_are_told_apart(run_here: Run, tmp_path: Path) -> None:
+    """Of files of the same names, sizes and times."""
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+        write_photographs(tmp_path / name)
+        for image in (tmp_path / name / "images").iterdir():
+            os.utime(image, (0, 0))
+    here, there = (
+        custom("labels", f"dataset.raw={name}/images", f"dataset.tags={name}/tags.csv")
+        for name in ("here", "there")
+    )
+    run_here(*here, "stage=prepare")
+    run_here(*here)
+    before = contents(tmp_path / "scenes")
+    for stage in ("prepare", "labels"):
+        with pytest.raises(UserError, match=r"holds the scenes of .*here/images, not of .*there/images"):
+            run_here(*there, f"stage={stage}")
+    assert contents(tmp_path / "scenes") == before
+    run_here(*there, "stage=prepare", "dataset.name=other")
+    (tmp_path / "here/images").rename(tmp_path / "here/moved")
+    run_here(*custom("labels", "dataset.raw=here/moved", "dataset.tags=here/tags.csv"))
+
+
+@pytest.mark.parametrize("typed", [".", "..", "up/..", "city.partial.tif", ".city.tif", "city"])
+def test_every_scene_has_a_folder_of_its_own(
+    run_here: Run, tmp_path: Path, typed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_run(tmp_path / "run")
+    for name in ("city.tif", "city.partial.tif", ".city.tif", "city/a.tif", "up/a.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, random_scene(40, 40))
+    own = ["dataset=synthetic", f"run_dir={tmp_path / 'run'}"]
+    if typed == "..":
+        monkeypatch.chdir(tmp_path / "up")
+    scenes = [f"stage.predict.scene={path}" for path in (typed, tmp_path / "city.tif")]
+    run_here(*BASE, *own, scenes[0])
+    before = contents(tmp_path / "run/predict")
+    if typed == "city":
+        with pytest.raises(UserError, match=r"holds predict of .*city, and predict of .*city\.tif would"):
+            run_here(*BASE, *own, scenes[1], "force=true")
+    else:
+        run_here(*BASE, *own, scenes[1])
+        run_here(*BASE, *own, scenes[0])
+    after = contents(tmp_path / "run/predict")
+    assert before.items() <= after.items()
+    maps = [path for path in (tmp_path / "run").rglob("manifest.json") if path.parent.name != "seg"]
+    assert {path.parents[1] for path in maps} == {tmp_path / "run/predict"}
+    assert len(maps) == 1 + (typed != "city")
+
+
+def test_a_map_from_python_replaces_no_file(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    scene = write(tmp_path / "city.tif", random_scene(64, 64))
+    settings: dict[str, Any] = {"flip": False, "device": "cpu", "precision": "32-true"}
+    for folder, name in ((tmp_path, "city.tif"), (tmp_path / "out", "city.gpkg"), (tmp_path / "raw", "rows")):
+        folder.mkdir(exist_ok=True)
+        if not (folder / name).exists():
+            notes(folder / name)
+        before = contents(folder)
+        with pytest.raises(UserError, match=rf"{name} is there and is no map of"):
+            ome.map_scene(scene, run, folder, **settings)
+        assert contents(folder) == before
+    for _ in range(2):
+        ome.map_scene(scene, run, tmp_path / "here", **settings)
+    (tmp_path / "b").mkdir()
+    other = write(tmp_path / "b/city.tif", random_scene(30, 30))
+    with pytest.raises(UserError, match="is there and is no map of"):
+        ome.map_scene(other, run, tmp_path / "here", **settings)
+    assert classes_of(tmp_path / "here/city.tif").shape == (64, 64)
+
+
+def test_rasters_in_the_making_remove_their_own_files(tmp_path: Path) -> None:
+    with FlatRasters(tmp_path / "rows", {"classes": 1}, 4, 4) as flat:
+        flat.write(0, {"classes": np.ones((1, 4, 4), np.uint8)})
+        (tmp_path / "rows/notes.txt").write_text("mine")
+        with pytest.raises(OSError, match="not empty"):
+            flat.discard()
+    assert [path.name for path in (tmp_path / "rows").iterdir()] == ["notes.txt"]
+
+
+def test_a_table_of_tags_that_is_a_link_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "shared.csv").write_text("image,split,road\na.png,train,1\n")
+    (tmp_path / "tags.csv").symlink_to(tmp_path / "shared.csv")
+    table = Table.read(tmp_path / "tags.csv", windows=False)
+    table.write([*table.names, "tree"], table.rows)
+    assert (tmp_path / "tags.csv").is_symlink()
+    assert (tmp_path / "shared.csv").read_text().startswith("image,split,road,tree")
+
+
+def test_a_kill_before_the_mark_was_named_leaves_nothing_of_the_users(tmp_path: Path) -> None:
+    (tmp_path / "made.partial").mkdir()
+    (tmp_path / "made.partial" / f".{MARK}.123").write_text("012")
+    stage, _ = counting()
+    assert execute(stage, config(tmp_path))
+    assert not (tmp_path / "made.partial").exists()
+
+
+def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    file(tmp_path / "file")
+    own = config(tmp_path)
+    own.run_dir = str(tmp_path / "file/run")
+    with pytest.raises(UserError, match=r"cannot write .*\.made\.lock \(.*\): choose another place"):
+        execute(counting()[0], own)
+
+
+def test_a_sweep_without_scores_removes_nothing(tmp_path: Path) -> None:
+    notes(tmp_path / "sweep/compare.partial")
+    (tmp_path / "sweep/0_a").mkdir()
+    made = compose_config(["stage=labels"])
+    OmegaConf.set_struct(made, False)
+    made.hydra = {
+        "sweep": {"dir": str(tmp_path / "sweep")},
+        "sweeper": {"params": None},
+        "overrides": {"task": ["seed=0,1"]},
+    }
+    Sweep().on_multirun_end(made)
+    assert (tmp_path / "sweep/compare.partial/notes.txt").exists()
