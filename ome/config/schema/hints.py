@@ -55,11 +55,11 @@ def hints_of(group: type) -> dict[str, Hint]:
 
 
 def addresses(group: type, above: str = "") -> Iterator[tuple[str, Hint]]:
-    """Every setting below a dataclass, with its dotted address; groups themselves are left out."""
+    """Every setting below a dataclass by its dotted address, and each group that may be a value as well."""
     for name, hint in hints_of(group).items():
-        if hint.group is None:
+        if hint.meaning:
             yield f"{above}{name}", hint
-        else:
+        if hint.group is not None:
             yield from addresses(hint.group, f"{above}{name}.")
 
 
