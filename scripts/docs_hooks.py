@@ -1,4 +1,4 @@
-"""What the documentation does not write twice: settings from the YAML files, error lines from the code.
+"""What the documentation does not write twice: settings from schema and YAML, error lines from the code.
 
 mkdocs calls `on_page_markdown` for every page (see `mkdocs.yml`). A page asks for a table by a comment, and
 writes equations as GitHub does: a fenced block `math`, or inline between $` and `$.
@@ -12,6 +12,9 @@ from typing import Any, NamedTuple
 
 import yaml
 from latex2mathml.converter import convert
+
+from ome.config.schema import Settings
+from ome.config.schema.hints import addresses, expected
 
 ROOT = Path(__file__).resolve().parents[1]
 CONF = ROOT / "ome" / "conf"
@@ -27,6 +30,9 @@ GROUPS = (
     "logger",
 )
 """Configuration groups in the order of the page; others follow."""
+
+TYPED = dict(addresses(Settings))
+"""What each typed setting takes and means, by its address."""
 
 _WITHOUT_OPTIONS = {"stage", "__pycache__"}
 
@@ -156,12 +162,30 @@ def _prefix(path: Path) -> str:
 
 
 def _table(keys: list[Setting], prefix: str) -> str:
-    rows = [
-        f"| `{prefix}{key}` | {_code(default)} | {_cell(meaning)} |"
-        for key, default, meaning in keys
-        if key != "name" or default == "???"
-    ]
-    return "\n".join(["| key | default | meaning |", "|---|---|---|", *rows]) if rows else ""
+    rows = []
+    for setting in keys:
+        for key, default, comment in _single(setting, prefix):
+            if key == "name" and prefix and default != "???":
+                continue
+            address = f"{prefix}{key}"
+            # An entry of a mapping such as dataset.classes.road means what the mapping does.
+            owner = TYPED.get(max((one for one in TYPED if f"{address}.".startswith(f"{one}.")), default=""))
+            takes = expected(TYPED[address]) if address in TYPED else ""
+            meaning = owner.meaning if owner and (takes or not comment) else comment
+            rows.append(f"| `{address}` | {_code(default)} | {_cell(takes)} | {_cell(meaning)} |")
+    return "\n".join(["| key | default | takes | meaning |", "|---|---|---|---|", *rows]) if rows else ""
+
+
+def _single(setting: Setting, prefix: str) -> Iterator[Setting]:
+    """The settings of a group that a file writes on one line, such as `tile: {size: 256, stride: 128}`."""
+    values = yaml.safe_load(setting.default)
+    group = any(address.startswith(f"{prefix}{setting.key}.") for address in TYPED)
+    if not (group and isinstance(values, dict)):
+        yield setting
+        return
+    for name, value in values.items():
+        shown = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("...\n").strip()
+        yield from _single(Setting(f"{setting.key}.{name}", shown, setting.meaning), prefix)
 
 
 def _code(text: str) -> str:

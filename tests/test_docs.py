@@ -12,6 +12,8 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from ome.cli import runner as story
+from ome.config.schema import Settings
+from ome.config.schema.hints import addresses, expected
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
 from ome.files import read_csv
@@ -103,6 +105,18 @@ def test_the_examples_of_extending_run(tmp_path: Path, monkeypatch: pytest.Monke
         assert written[name] == pytest.approx(100 * (masks == index).sum() / (masks < 3).sum(), abs=0.05)
     assert written["soil"] == pytest.approx(100 / 3, abs=0.05)  # a tile with one tag is of that class
     assert SceneIndex.read(Path(config.scenes)).palette.names == ("grass", "shrub", "soil")
+
+
+def test_every_setting_is_listed_with_what_it_takes_and_means() -> None:
+    page = docs_hooks.settings_tables()
+    rows = re.findall(r"^\| `([^`]+)` \| [^|]* \| ([^|]*) \| ([^|]+) \|$", page, flags=re.MULTILINE)
+    listed = {key: (takes, meaning) for key, takes, meaning in rows}
+    assert listed["stage.cam.momentum"] == ("a number of at least 0 and below 1", "momentum of SGD")
+    for address, hint in addresses(Settings):
+        if address == "dataset.images":  # by kind
+            assert ("", hint.meaning) in [what for key, what in listed.items() if key.startswith(address)]
+        elif not address.endswith(".name"):  # each option has its own
+            assert listed[address] == (expected(hint), hint.meaning)
 
 
 def test_every_setting_is_listed_with_its_default() -> None:

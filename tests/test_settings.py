@@ -1,16 +1,24 @@
 """Settings of a wrong type or out of range are named, all at once, before anything runs."""
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+from hydra import initialize_config_module
+from hydra._internal.core_plugins.bash_completion import BashCompletion
+from hydra.core.global_hydra import GlobalHydra
+from omegaconf import DictConfig, OmegaConf
 
-from ome.config.checks import check_settings
-from ome.config.schema import SCHEMA
+from ome.config.checks import check_settings, type_faults
+from ome.config.schema import Settings
+from ome.config.schema.hints import addresses
 from ome.errors import UserError
+from ome.pipeline.artifacts import plain
 from tests.conftest import compose_config, forked, tiny
 
 CONF = Path(__file__).parents[1] / "conf"
+PRECISIONS = "auto, 32-true, 16-mixed, bf16-mixed, 16-true, bf16-true, 64-true"
 
 
 @pytest.mark.parametrize(
@@ -22,23 +30,89 @@ CONF = Path(__file__).parents[1] / "conf"
         ("stage.affinity.batch=true", "a whole number of at least 1"),
         ("stage.cam.lr=fast", "a number above 0"),
         ("stage.cam.lr=0", "a number above 0"),
-        ("stage.cam.jitter=[0.3]", "a list of 4 numbers"),
-        ("stage.cam.scale=1.0", "a list of 2 numbers"),
+        ("stage.cam.momentum=1", "a number of at least 0 and below 1"),
+        ("stage.cam.jitter=[0.3]", "a list of 4 numbers of at least 0"),
+        ("stage.cam.scale=1.0", "a list of 2 numbers above 0, the smallest first"),
+        ("stage.cam.scale=[2.0, 0.5]", "a list of 2 numbers above 0, the smallest first"),
         ("stage.cam.crop=big", "a whole number of at least 1 or null"),
         ("stage.cam.export.flip=maybe", "true or false"),
-        ("stage.refine.scales=[a]", "a list of numbers"),
+        ("stage.cam.export.precision=32", f"one of {PRECISIONS}"),
+        ("stage.affinity.radius=1", "a whole number of at least 2"),
+        ("stage.pseudo.mask=both", "crf or cam"),
+        ("stage.pseudo.agreement=1.5", "a number from 0 to 1"),
+        ("stage.pseudo.response_scales=[]", "a list of one or more numbers above 0"),
+        ("stage.ablation.weights=[256]", "a list of whole numbers from 0 to 255"),
+        ("stage.seg.targets=[weak, strong]", "a list of one or more weak or full"),
+        ("stage.refine.scales=[a]", "a list of one or more numbers above 0"),
+        ("stage.report.tiles=25", "a whole number from 0 to 24"),
         ("stage.predict.polygons=1", "true or false"),
-        ("seed=x", "a whole number"),
+        ("stage.predict.threads=0", "a whole number of at least 1 or null"),
+        ("stage.prepare.broken=ignore", "fail or skip"),
+        ("seed=x", "a whole number of at least 0"),
         ("segmenter.recipe.steps=ten", "a whole number of at least 1"),
-        ("trainer.devices=two", "a whole number"),
+        ("segmenter.recipe.warmup_steps=-1", "a whole number of at least 0"),
+        ("segmenter.recipe.optimizer=lion", "sgd or adamw"),
+        ("segmenter.recipe.weighting=soft", "one of none, threshold, continuous"),
+        ("segmenter.recipe.ohem=0", "a number above 0 and at most 1 or null"),
+        ("segmenter.recipe.class_weights=equal", "balanced or a list of numbers of at least 0 or null"),
+        ("segmenter.auxiliary_weight=-1", "a number of at least 0"),
+        ("trainer.devices=two", "-1 or a whole number of at least 1"),
+        ("trainer.accelerator=tpu", "one of auto, cpu, gpu, cuda"),
+        ("trainer.strategy=fsdp", "auto or ddp"),
+        ("trainer.precision=8", f"one of {PRECISIONS}"),
+        ("backbone.output_stride=4", "one of 8, 16, 32"),
+        ("backbone.freeze=never", "auto or true or false"),
+        ("classifier.er_weight=-1", "a number of at least 0"),
+        ("classifier.attention=0", "a number above 0 or null"),
+        ("crf.iterations=ten", "a whole number of at least 0"),
+        ("crf.backend=fast", "one of lattice, torch, pydensecrf"),
+        ("crf.bilateral_srgb=0", "a number above 0"),
+        ("prediction.stride=2", "a number above 0 and at most 1"),
+        ("dataset.tile.size=0", "a whole number of at least 1"),
+        ("dataset.filter.minimum=10", "a number from 0 to 1"),
+        ("dataset.channels=[0]", "a list of one or more whole numbers of at least 1 or null"),
+        ("dataset.split=random", "tags or settings"),
+        ("logger.kind=paper", "one of csv, tensorboard, wandb, none"),
     ],
 )
 def test_a_wrong_value_is_one_line(override: str, expected: str) -> None:
+    config = compose_config([override])
     with pytest.raises(UserError) as caught:
-        check_settings(compose_config([override]))
-    key, _, value = override.partition("=")
-    shown = {"[0.3]": "[0.3]", "true": "True", "[a]": "['a']"}.get(value, value)
-    assert str(caught.value) == f"{key}={shown}: expected {expected}"
+        check_settings(config)
+    key = override.partition("=")[0]
+    assert str(caught.value) == f"{key}={plain(config, key)}: expected {expected}"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (["stage.cam.lr=null"], "stage.cam.lr is not set: expected a number above 0"),
+        (["backbone=encoder", "name=a"], "backbone.name is not set: expected text"),
+        (["stage.cam.export=null"], "stage.cam.export is not set: expected settings"),
+        (
+            ["dataset=custom", "dataset.range=[9,1]"],
+            "of 2 whole numbers of at least 0, the smallest first or null",
+        ),
+        (
+            ["dataset=custom", "dataset.classes={road: [0, 0]}"],
+            "expected names with lists of 3 whole numbers from 0",
+        ),
+        (["name=${nowhere}"], "name: Interpolation key 'nowhere' not found"),
+    ],
+)
+def test_what_is_missing_or_malformed_is_one_line(overrides: list[str], line: str) -> None:
+    with pytest.raises(UserError, match=re.escape(line)):
+        check_settings(compose_config(overrides))
+
+
+def test_an_object_of_the_user_is_left_to_its_class() -> None:
+    config = compose_config([])
+    recipe = {"_target_": "mine.Recipe", "steps": 5}
+    config.segmenter = {"_target_": "mine.Network", "width": 3, "auxiliary_weight": -1, "recipe": recipe}
+    config.crf.backend = {"_target_": "mine.Crf"}
+    assert dict(type_faults(config)) == {
+        "segmenter.auxiliary_weight": "segmenter.auxiliary_weight=-1: expected a number of at least 0"
+    }
 
 
 def test_all_wrong_values_are_named_at_once_before_the_first_stage(tmp_path: Path) -> None:
@@ -54,9 +128,40 @@ def test_every_experiment_is_of_the_right_types(path: Path) -> None:
     check_settings(compose_config([f"experiment={path.stem}"]))
 
 
-@pytest.mark.parametrize("address", SCHEMA)
-def test_every_typed_setting_exists(address: str) -> None:
-    config = compose_config(["stage=all"])
-    part = OmegaConf.select(config, address) if address else config
-    for name in SCHEMA[address].__dataclass_fields__:
-        assert name in part, f"{address}.{name}"
+def _keys(node: DictConfig, above: str = "") -> Iterator[str]:
+    """Every key below a node that holds settings or values."""
+    for key in node:
+        yield f"{above}{key}"
+        if not OmegaConf.is_missing(node, key) and OmegaConf.is_dict(node[key]):
+            yield from _keys(node[key], f"{above}{key}.")
+
+
+@pytest.mark.parametrize(
+    ("typed", "key"),
+    [
+        ("stage.cam.l", "stage.cam.lr="),
+        ("stage.cam.export.w", "stage.cam.export.write="),
+        ("dataset=custom dataset.m", "dataset.masks="),
+        ("segmenter.recipe.warm", "segmenter.recipe.warmup_steps="),
+        ("backbone=mit", "backbone=mit_b0"),
+    ],
+)
+def test_the_shell_completes_keys_and_options(typed: str, key: str) -> None:
+    with initialize_config_module("ome.conf", version_base="1.3"):
+        completion = BashCompletion(GlobalHydra.instance().config_loader())
+        assert completion._query("config", typed) == [key]
+
+
+KEYS = [set(_keys(compose_config(chosen))) for chosen in ([], ["dataset=custom"], ["logger=wandb"])]
+
+
+def test_every_typed_setting_exists() -> None:
+    for address, _ in addresses(Settings):
+        assert any(address in keys for keys in KEYS), address
+
+
+def test_every_setting_of_the_package_has_a_type() -> None:
+    typed = [address for address, _ in addresses(Settings)]  # those with a meaning
+    without = {"callbacks", "classifier.name", "stage.labels", "stage.suggest"}
+    for key in set().union(*KEYS) - without:
+        assert any(f"{key}.".startswith(f"{one}.") or one.startswith(f"{key}.") for one in typed), key

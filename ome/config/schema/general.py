@@ -1,0 +1,69 @@
+"""Types of the settings that belong to no dataset, network or stage: machine, logger, prediction, quirks."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from ome.config.schema.limits import Count, FractionAboveZero, Natural, Positives
+
+Accelerator = Literal["auto", "cpu", "gpu", "cuda"]
+Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
+
+
+@dataclass
+class Prediction:
+    """`prediction`: of whole scenes, by a sliding window of one tile."""
+
+    stride: Annotated[
+        FractionAboveZero, "distance of two windows in sides of a tile; they are blended where they overlap"
+    ]
+    scales: Annotated[Positives, "factors by which a window is resized; their predictions are averaged"]
+    flip: Annotated[bool, "also predict the mirror image"]
+    batch: Annotated[Count, "windows in one forward pass"]
+
+
+@dataclass
+class Quirks:
+    """`quirks`: of the code that was published with OME; `experiment=reference` measures them."""
+
+    unknown_colours_as_first_class: Annotated[bool, "in reference masks, instead of ignoring them"]
+    keep_highest_validation_loss: Annotated[bool, "of the classifier's epochs, instead of the last"]
+    background_read_first: Annotated[bool, "where pseudo masks have a background map, which is the last"]
+
+
+@dataclass
+class Trainer:
+    """`trainer`, but for arguments of `pl.Trainer`."""
+
+    accelerator: Annotated[Accelerator, "auto: a GPU where there is one, else the CPU"]
+    devices: Annotated[
+        Literal[-1] | Count, "devices of this machine, with a process for each (strategy=ddp); -1: every GPU"
+    ]
+    num_nodes: Annotated[Count, "machines; for more than one see docs/cluster.md"]
+    strategy: Annotated[
+        Literal["auto", "ddp"],
+        "auto: one process; ddp: one for each device, or those that torchrun or srun started",
+    ]
+    precision: Annotated[
+        Precision, "of trainings and predictions; auto: bf16-mixed where the device has instructions for it"
+    ]
+    workers: Annotated[
+        Natural | None,
+        "loader processes; null: none where the CPU trains, else one for each core, up to 8",
+    ]
+
+
+@dataclass
+class Logger:
+    """`logger`."""
+
+    kind: Annotated[Literal["csv", "tensorboard", "wandb", "none"], "where scalars of trainings go"]
+    project: Annotated[str | None, "Weights & Biases: name of the project"]
+    entity: Annotated[str | None, "Weights & Biases: user or team; null: your default"]
+    group: Annotated[str | None, "Weights & Biases: null: the run's name, or the sweep's folder"]
+    mode: Annotated[
+        Literal["online", "offline", "disabled"] | None,
+        "Weights & Biases: null: online when logged in, else offline",
+    ]
+    upload: Annotated[
+        bool | None, "Weights & Biases: false: artefacts are named with their place on disk; true: uploaded"
+    ]

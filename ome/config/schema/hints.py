@@ -1,0 +1,121 @@
+"""What the type of a setting allows, says and means."""
+
+import types
+from collections.abc import Iterator
+from dataclasses import is_dataclass
+from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from ome.config.schema.limits import Limit
+
+_WORDS: Final = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    Any: "anything",
+}
+_KINDS: Final = {float: (int, float), str: (str, int, float)}  # a name or a path may look like a number
+
+
+class Hint(NamedTuple):
+    """The parts of an annotation.
+
+    Attributes:
+        options: The type, or those of a union.
+        limits: What a value has to fulfil beyond its type.
+        meaning: What the setting does.
+    """
+
+    options: tuple[Any, ...]
+    limits: tuple[Limit, ...]
+    meaning: str
+
+    @property
+    def group(self) -> type | None:
+        """The dataclass among the options, for a part of the configuration that holds settings itself."""
+        return next(
+            (option for option in self.options if isinstance(option, type) and is_dataclass(option)), None
+        )
+
+
+def parse(annotation: Any) -> Hint:  # noqa: ANN401 - as get_type_hints gives them
+    """Takes an annotation apart."""
+    inner, *extras = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
+    union = get_origin(inner) in {Union, types.UnionType}
+    return Hint(
+        get_args(inner) if union else (inner,),
+        tuple(extra for extra in extras if isinstance(extra, Limit)),
+        " ".join(extra for extra in extras if isinstance(extra, str)),
+    )
+
+
+def hints_of(group: type) -> dict[str, Hint]:
+    """The settings of a dataclass by name."""
+    return {name: parse(hint) for name, hint in get_type_hints(group, include_extras=True).items()}
+
+
+def addresses(group: type, above: str = "") -> Iterator[tuple[str, Hint]]:
+    """Every setting below a dataclass by its dotted address, and each group that may be a value as well."""
+    for name, hint in hints_of(group).items():
+        if hint.meaning:
+            yield f"{above}{name}", hint
+        if hint.group is not None:
+            yield from addresses(hint.group, f"{above}{name}.")
+
+
+def fits(value: Any, hint: Hint) -> bool:  # noqa: ANN401 - whatever was typed
+    """Whether a value is of the type and within the limits."""
+    return any(_fits(value, option) for option in hint.options) and all(
+        limit.allows(value) for limit in hint.limits
+    )
+
+
+def _fits(value: Any, option: Any) -> bool:  # noqa: ANN401
+    origin, inner = get_origin(option), get_args(option)
+    if origin is Annotated:
+        return fits(value, parse(option))
+    if origin is Literal:
+        # Python takes true for 1.
+        return any(value == choice and type(value) is type(choice) for choice in inner)
+    if origin is list:
+        return isinstance(value, list) and all(fits(item, parse(inner[0])) for item in value)
+    if origin is dict:
+        return isinstance(value, dict) and all(fits(item, parse(inner[1])) for item in value.values())
+    if option is Any:
+        return True
+    return isinstance(value, _KINDS.get(option, option)) and (option is bool or not isinstance(value, bool))
+
+
+def expected(hint: Hint) -> str:
+    """Says in words what a setting takes."""
+    choices = [str(choice) for option in hint.options for choice in _choices(option)]
+    nouns = [_noun(option) for option in hint.options if not _choices(option)]
+    text = " or ".join([*([", ".join(choices)] if len(choices) > 2 else choices), *nouns])
+    for limit in hint.limits:
+        text = limit.words(text)
+    return text if len(choices) <= 2 else f"one of {text}"
+
+
+def _choices(option: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    return get_args(option) if get_origin(option) is Literal else ()
+
+
+def _noun(option: Any) -> str:  # noqa: ANN401
+    origin, inner = get_origin(option), get_args(option)
+    if origin is Annotated:
+        return expected(parse(option))
+    if origin is list:
+        return f"a list of {_plural(expected(parse(inner[0])))}"
+    if origin is dict:
+        what = parse(inner[1])
+        return "names with settings" if what.options == (Any,) else f"names with {_plural(expected(what))}"
+    if option is type(None):
+        return "null"
+    return "settings" if is_dataclass(option) else _WORDS[option]
+
+
+def _plural(noun: str) -> str:
+    for one, many in (("a whole number", "whole numbers"), ("a number", "numbers"), ("a list", "lists")):
+        if noun.startswith(one):
+            return many + noun.removeprefix(one)
+    return noun

@@ -1,0 +1,147 @@
+"""Types of the settings of networks, their training recipe, and the CRF."""
+
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from ome.config.schema.limits import (
+    Count,
+    FractionAboveZero,
+    FractionBelowOne,
+    Length,
+    Natural,
+    NotNegative,
+    Positive,
+    ScaleRange,
+)
+
+Jitter = Annotated[
+    list[NotNegative],
+    Length(4),
+    "largest random changes of brightness, contrast, saturation and hue",
+]
+
+
+@dataclass
+class Augmented:
+    """How training tiles are varied."""
+
+    scale: Annotated[ScaleRange, "random resize before the crop: the smallest and the largest factor"]
+    jitter: Jitter
+    dihedral: Annotated[bool, "all eight rotations and reflections instead of the horizontal flip"]
+
+
+@dataclass
+class Backbone:
+    """`backbone`."""
+
+    name: Annotated[
+        str, "resnet38d, or any segmentation-models-pytorch or timm encoder, e.g. efficientnet-b0"
+    ]
+    weights: Annotated[
+        str | None, "/path/file.pth, imagenet, or a timm tag (not for resnet38d); null: random"
+    ]
+    output_stride: Annotated[
+        Literal[8, 16, 32], "pixels of the image to a cell of the CAM; 32 where an encoder cannot be dilated"
+    ]
+    freeze: Annotated[bool | Literal["auto"], "BatchNorm and the first layers; auto: where weights are given"]
+    encoder: Annotated[str, "of the segmenter"]
+    encoder_weights: Annotated[str | None, "of the segmenter's encoder, as backbone.weights"]
+
+
+@dataclass
+class Classifier:
+    """`classifier`."""
+
+    er_weight: Annotated[
+        NotNegative, "weight of the equivariance loss between two views (SEAM, Wang et al., CVPR 2020)"
+    ]
+    ecr_weight: Annotated[
+        NotNegative, "weight of equivariant cross regularisation (SEAM); 0 here and above: one view is enough"
+    ]
+    min_pool_weight: Annotated[NotNegative, "weight of the loss that keeps refined maps from covering a tile"]
+    pcm: Annotated[
+        bool, "pixel correlation refines the CAM (SEAM); without it there is neither ECR nor min-pool"
+    ]
+    attention: Annotated[
+        Positive | None, "temperature of the encoder's attention, which spreads the CAM; null: none"
+    ]
+    one_vs_all: Annotated[bool, "a network for each class, one after the other, instead of one for all"]
+
+
+@dataclass
+class Crf:
+    """`crf`: the dense CRF (Krähenbühl & Koltun, NeurIPS 2011) that turns class maps into masks."""
+
+    backend: Annotated[
+        Literal["lattice", "torch", "pydensecrf"],
+        "lattice: ours; torch: the same on the trainer's device; pydensecrf: the reference, slow",
+    ]
+    normalisation: Annotated[
+        Literal["tile", "absolute"], "of the uncertainty: min-max over each tile, or variance / 0.25"
+    ]
+    iterations: Annotated[Natural, "iterations of mean-field inference"]
+    gaussian_sxy: Annotated[Positive, "deviation of the Gaussian kernel, pixels"]
+    gaussian_weight: Annotated[NotNegative, "weight of the Gaussian kernel"]
+    bilateral_sxy: Annotated[Positive, "deviation of the bilateral kernel in space, pixels"]
+    bilateral_srgb: Annotated[
+        Positive, "deviation of the bilateral kernel in colour, grey values of 0 to 255"
+    ]
+    bilateral_weight: Annotated[NotNegative, "weight of the bilateral kernel"]
+
+
+@dataclass
+class Recipe(Augmented):
+    """`segmenter.recipe`."""
+
+    steps: Annotated[Count, "optimiser steps of the training"]
+    steps_per_epoch: Annotated[Count, "steps between two checkpoints"]
+    validation_tiles: Annotated[
+        Natural, "scored at each checkpoint: of val, else training tiles with a reference; 0: none"
+    ]
+    batch: Annotated[Count, "tiles in a step, over all processes"]
+    optimizer: Annotated[
+        Literal["sgd", "adamw"],
+        "adamw: weight decay apart from the gradient (Loshchilov & Hutter, ICLR 2019)",
+    ]
+    lr: Annotated[Positive, "learning rate of the encoder"]
+    head_lr: Annotated[Positive, "factor on the rate of everything but the encoder"]
+    momentum: Annotated[FractionBelowOne, "momentum of SGD"]
+    weight_decay: Annotated[NotNegative, "decay of the weights, per step and unit of the rate"]
+    norm_decay: Annotated[bool, "decay normalisation layers too"]
+    power: Annotated[NotNegative, "power of the polynomial decay of the rate"]
+    minimum_lr: Annotated[NotNegative, "where the decay of the rate ends"]
+    warmup_steps: Annotated[Natural, "steps of a linear rise to the rate"]
+    weighting: Annotated[
+        Literal["none", "threshold", "continuous"],
+        "how uncertainty weighs pixels; threshold: URN (Li et al., AAAI 2022); continuous: weight / 255",
+    ]
+    underfit: Annotated[
+        Literal["none", "pow", "clamp", "ignore"],
+        "how losses are lowered once their mean is below underfit_beta (URN)",
+    ]
+    underfit_beta: Annotated[NotNegative, "mean loss from which on losses are lowered"]
+    underfit_k: Annotated[Positive, "the power, or the loss from which on a pixel is taken for noise"]
+    class_weights: Annotated[
+        Literal["balanced"] | list[NotNegative] | None,
+        "balanced: all classes count the same in sum; a list: one for each class",
+    ]
+    label_smoothing: Annotated[FractionBelowOne, "part of the target that is spread over all classes"]
+    ohem: Annotated[
+        FractionAboveZero | None, "share of the pixels to keep, the hardest of each process; null: all"
+    ]
+    dice: Annotated[NotNegative, "weight of the Dice loss, added"]
+    lovasz: Annotated[NotNegative, "weight of the Lovasz-Softmax loss (Berman et al., CVPR 2018), added"]
+
+
+@dataclass
+class Segmenter:
+    """`segmenter`."""
+
+    name: Annotated[str, "the architecture"]
+    encoder: Annotated[str, "any segmentation-models-pytorch or timm encoder"]
+    weights: Annotated[str | None, "of the encoder: imagenet or /path/file.pth; null: random"]
+    freeze_batchnorm: Annotated[bool, "keep the encoder's statistics as loaded"]
+    auxiliary_weight: Annotated[
+        NotNegative, "weight of an FCN head on the third stage while training; 0: no such head"
+    ]
+    recipe: Recipe
