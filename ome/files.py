@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,14 +96,35 @@ def write_csv(
         temporary.open("w", newline="", encoding="utf-8") as stream,
     ):
         writer = csv.writer(stream)
-        writer.writerow(header)
-        writer.writerows(rows)
+        writer.writerow([_harmless(cell) for cell in header])
+        writer.writerows([_harmless(cell) for cell in row] for row in rows)
+
+
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
+
+
+def _harmless(cell: object) -> object:
+    """Keeps a spreadsheet from taking a text for a formula: a quote before it, as spreadsheets do it."""
+    if not (isinstance(cell, str) and cell.lstrip("'").startswith(_FORMULA)):
+        return cell
+    try:
+        float(cell)
+    except ValueError:
+        return f"'{cell}"
+    return cell
+
+
+def plain_cell(cell: str) -> str:
+    """A cell without the quote that `write_csv` puts before what looks like a formula."""
+    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Reads a CSV table as one dictionary a row."""
+    """Reads a CSV table that `write_csv` wrote as one dictionary a row."""
     with path.open(newline="", encoding="utf-8") as stream:
-        return list(csv.DictReader(stream))
+        rows = list(csv.reader(stream))
+    header, *body = [[plain_cell(cell) for cell in row] for row in rows] or [[]]
+    return [dict(zip(header, row, strict=True)) for row in body]
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -200,7 +200,7 @@ def test_broken_images_are_counted_and_named_in_one_line(images: Path) -> None:
         ({"range": [5]}, r"dataset.range=\[5\]: give the values that become 0 and 255"),
         ({"range": [9, 9]}, r"dataset.range=\[9, 9\]"),
         ({"range": [0, 70000]}, r"dataset.range=\[0, 70000\]"),
-        ({"classes": ["road"]}, "line 2: 'tree' is no class; the classes are road"),
+        ({"classes": ["road"]}, "line 2: unknown class 'tree'; the classes are road"),
         ({"classes": {"road": 3, "tree": 4}}, "dataset.classes and dataset.ignored: give colours as"),
         ({"indices": {"road": 1}}, "dataset.indices lacks tree"),
     ],

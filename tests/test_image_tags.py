@@ -124,7 +124,7 @@ def test_without_the_library_the_line_says_what_to_install(
 def test_what_is_no_spreadsheet_is_one_line(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "tags.xlsx"
     path.write_bytes(content)
-    with pytest.raises(UserError, match=r"tags.xlsx is no spreadsheet") as raised:
+    with pytest.raises(UserError, match=r"tags.xlsx is not a spreadsheet") as raised:
         outline(path)
     assert "\n" not in str(raised.value)
 
@@ -140,7 +140,7 @@ def test_what_is_no_spreadsheet_is_one_line(tmp_path: Path, content: bytes) -> N
         ("image;tags\na;tree\n", "line 1: no column image.*separated by commas"),
         ("image,tags\n", "has no tags"),
         ("image,tags,tags\na,tree,tree\n", "line 1: a column occurs twice"),
-        ("image,tags,tree\na,tree,1\n", "line 1: 'tree' is no column; a table has tags, or a column"),
+        ("image,tags,tree\na,tree,1\n", "line 1: unknown column 'tree'; a table has tags, or a column"),
         ("image,tags\na\n", "line 2: not as many values"),
         ("image,tags\na,tree\n,tree\n", "line 3: no image is named"),
         ("image,tags\na,tree\na.png,road\n", "line 3: image a stands in line 2 already"),
@@ -160,8 +160,8 @@ def test_mistakes_name_file_and_line(tmp_path: Path, text: str, message: str) ->
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("image,tags\na,lake\n", "line 2: 'lake' is no class; the classes are road, tree"),
-        ("image,road,tree,lake\na,1,0,0\n", "line 1: 'lake' is no column; the classes are road, tree"),
+        ("image,tags\na,lake\n", "line 2: unknown class 'lake'; the classes are road, tree"),
+        ("image,road,tree,lake\na,1,0,0\n", "line 1: unknown column 'lake'; the classes are road, tree"),
         ("image,road\na,1\n", "line 1: no column tree"),
         (
             "image,tags\nb,tree\n",

@@ -136,13 +136,13 @@ def test_pictures_are_those_of_the_folder(server: Server, folder: Path) -> None:
     ("method", "path", "body", "message"),
     [
         ("PUT", "/api/tags/99", {"tags": []}, "there is no item 99"),
-        ("PUT", "/api/tags/0", {"tags": ["moon"]}, "'moon' is no class; the classes are road, tree, lake"),
+        ("PUT", "/api/tags/0", {"tags": ["moon"]}, "'moon' is not a class; the classes are road, tree, lake"),
         ("PUT", "/api/tags/0", {"tags": "road"}, "tags must be a list of names"),
         ("PUT", "/api/tags/0", {"tags": [1]}, "tags must be a list of names"),
         ("PUT", "/api/tags/0", ["road"], "the request must be a JSON object"),
         ("PUT", "/api/tags/0", {"tags": ["x" * 70_000]}, "the request is larger than 65536 bytes"),
-        ("POST", "/api/classes", {}, "a class needs a name of 1 to 60 characters"),
-        ("DELETE", "/api/classes", {"name": "moon"}, "there is no class 'moon'"),
+        ("POST", "/api/classes", {}, "the class '' is empty: give it another name"),
+        ("DELETE", "/api/classes", {"name": "moon"}, "unknown class 'moon'"),
     ],
 )
 def test_wrong_requests_change_nothing(

@@ -45,7 +45,7 @@ def test_filter_drops_tiles_with_a_class_too_small_to_see() -> None:
 @pytest.mark.parametrize(
     ("minimum", "overrides", "message"),
     [
-        (0.1, {"bus": 0.1}, "bus is no class"),
+        (0.1, {"bus": 0.1}, "bus is not a class"),
         (10.0, {}, "10.0 for road"),
         (0.1, {"car": -1.0}, "-1.0 for car"),
     ],
@@ -104,7 +104,7 @@ GOOD = "a_00000_00000,a,0,0,64,64,train,1,1,0,0"
         ([HEADER, GOOD, GOOD], "line 3: tile a_00000_00000 stands in line 2 already"),
         ([HEADER, GOOD + ",1"], "line 2: not as many values"),
         ([HEADER, "a_00000_00000,a,0"], "line 2: not as many values"),
-        ([HEADER + ",bus", GOOD + ",1"], "line 1: 'bus' is no class; the classes are road, roof, car"),
+        ([HEADER + ",bus", GOOD + ",1"], "line 1: unknown column 'bus'; the classes are road, roof, car"),
         ([HEADER.replace(",car", ""), GOOD], "line 1: no column car"),
         ([HEADER.replace(",", ";"), GOOD], "line 1: no column .*separated by commas"),
         ([HEADER + ",car", GOOD + ",1"], "line 1: a column occurs twice"),
@@ -121,7 +121,7 @@ def test_mistakes_in_a_table_name_file_and_line(tmp_path: Path, lines: list[str]
 
 def test_a_file_that_is_no_text_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "tags.csv").write_bytes(b"\xff\xfe\x00\x01")
-    with pytest.raises(UserError, match=r"tags.csv is no CSV file"):
+    with pytest.raises(UserError, match=r"tags.csv is not a CSV file"):
         TagTable.read(tmp_path / "tags.csv", NAMES)
-    with pytest.raises(UserError, match="there is no tag table"):
+    with pytest.raises(UserError, match=r"none\.csv does not exist"):
         TagTable.read(tmp_path / "none.csv", NAMES)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
+from ome.data.names import normal_form
 from ome.data.raw_file import MAX_MEMBER, RawFile, reading_zip
 from ome.errors import UserError
 
@@ -51,7 +52,7 @@ class RawSource:
         ending = f"(?i:{suffixes})" if after == ".*" else re.escape(after)
         # Names that begin with a dot are what systems hide.
         match = re.fullmatch(f"(?![.]){re.escape(before)}(.+){ending}", file_name)
-        return match[1] if match else None
+        return normal_form(match[1]) if match else None
 
     def lies_right(self, name: str) -> bool:
         """Whether a path ends in the pattern, folders included."""
@@ -63,7 +64,8 @@ ANY_IMAGE: Final = RawSource("{scene}.*", channels=())
 
 
 def image_name(value: str) -> str:
-    """Name of an image without the suffix, whether it is written with one or not."""
+    """Name of an image in its normal form, without the suffix that it may be written with."""
+    value = normal_form(value)
     return ANY_IMAGE.scene_of(value) or value
 
 

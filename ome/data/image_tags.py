@@ -6,40 +6,17 @@ may `kept`, which says what became of an image without tags: 0 for one that show
 for one that nobody has looked at.
 """
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-from ome.data.archives import image_name
 from ome.data.scenes import SPLITS, SceneIndex, SplitName
-from ome.data.sheets import Sheet, read_sheet
-from ome.data.tags import COLUMNS, TagTable, check_length, zero_or_one
+from ome.data.tag_rows import TagRow, TagRows, read_tag_rows
+from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.errors import UserError
-
-RESERVED: Final = ("image", "split", "kept", "tags")
-"""Columns of a table of images before those of the classes."""
-
-
-class ImageRow(NamedTuple):
-    """One row of a table of images.
-
-    Attributes:
-        line: Its line in the file.
-        image: Name of the image without its suffix.
-        split: `train` where the table does not say.
-        kept: Whether the classifier trains on the image if it is in the split `train`.
-        tags: Names of the classes in the image; not empty where the classifier trains on it.
-    """
-
-    line: int
-    image: str
-    split: SplitName
-    kept: bool
-    tags: frozenset[str]
 
 
 class Outline(NamedTuple):
@@ -66,24 +43,13 @@ def outline(path: Path, names: Sequence[str] = ()) -> Outline:
     Raises:
         UserError: The table is missing, damaged or of neither kind, or a row is wrong.
     """
-    sheet = read_sheet(path)
-    if "image" in sheet.header:
-        classes = tuple(names) or _class_names(sheet)
-        rows = _image_rows(sheet, classes)
-        return Outline(classes, {row.image: row.split for row in rows}, {row.image: row.line for row in rows})
-    if "scene" not in sheet.header:
-        raise UserError(
-            f"{path}, line 1: no column image; needed are image,tags, or image and a column of 0 and 1 for "
-            "each class (columns are separated by commas)"
-        )
-    classes = tuple(names) or tuple(name for name in sheet.header if name not in COLUMNS)
-    table = TagTable.read(path, classes)
+    table = read_tag_rows(path, names)
     splits: dict[str, SplitName] = {}
     lines: dict[str, int] = {}
-    for (line, _), tile, split in zip(sheet.rows, table.tiles, table.splits, strict=True):
-        splits[tile.scene] = min(splits.get(tile.scene, "test"), parse_split(split, ""), key=SPLITS.index)
-        lines.setdefault(tile.scene, line)
-    return Outline(classes, splits, lines)
+    for row in _checked(path, table):
+        splits[row.image] = min(splits.get(row.image, "test"), _split_of(row), key=SPLITS.index)
+        lines.setdefault(row.image, row.line)
+    return Outline(table.names, splits, lines)
 
 
 def read_tags(path: Path, index: SceneIndex) -> TagTable:
@@ -96,17 +62,18 @@ def read_tags(path: Path, index: SceneIndex) -> TagTable:
         index: The prepared scenes, for the sizes and splits of images.
 
     Raises:
-        UserError: The table is missing, damaged or of neither kind, a row is wrong, or an image is no scene.
+        UserError: The table is missing, damaged or of neither kind, a row is wrong, or an image not a scene.
     """
-    sheet = read_sheet(path)
     names = index.palette.names
-    if "image" not in sheet.header:
-        return TagTable.read(path, names).without_scenes(index.broken)
+    table = read_tag_rows(path, names)
     # Scenes that `prepare` left out as broken are left out here; it has said so.
-    rows = [row for row in _image_rows(sheet, names) if row.image not in index.broken]
+    rows = [row for row in _checked(path, table) if row.image not in index.broken]
+    if table.form == "windows":
+        return TagTable.from_rows(path, table).without_scenes(index.broken)
     scenes = {scene.name: scene for scene in index.scenes}
     for row in rows:
-        if row.image not in scenes or ("split" in sheet.header and scenes[row.image].split != row.split):
+        said = "split" in table.header
+        if row.image not in scenes or (said and scenes[row.image].split != _split_of(row)):
             known = f"is in the split {scenes[row.image].split}" if row.image in scenes else "is not there"
             raise UserError(
                 f"{path}, line {row.line}: among the prepared scenes {row.image} {known}; correct the row, "
@@ -119,74 +86,27 @@ def read_tags(path: Path, index: SceneIndex) -> TagTable:
         tuple(Tile(scene.name, 0, 0, scene.height, scene.width) for scene in chosen),
         tags.reshape(len(rows), len(names)),
         tuple(scene.split for scene in chosen),
-        np.asarray([row.kept for row in rows], dtype=bool),
+        np.asarray([bool(row.tags) if row.kept is None else row.kept for row in rows], dtype=bool),
     )
 
 
-def _class_names(sheet: Sheet) -> tuple[str, ...]:
-    if "tags" not in sheet.header:
-        return tuple(name for name in sheet.header if name not in RESERVED)
-    for line, row in sheet.rows:
-        check_length(row, f"{sheet.path}, line {line}")
-    return tuple(sorted({tag for _, row in sheet.rows for tag in listed_tags(row)}))
+def _checked(path: Path, table: TagRows) -> list[TagRow]:
+    """The rows, each of which can be trained on or says that it cannot.
+
+    An image without tags is left for later where the column `kept` is there and its cell empty.
+    """
+    if table.form == "windows":
+        TagTable.from_rows(path, table)
+    if not table.rows or not table.names:
+        raise UserError(f"{path} has no tags: give each image a row, with at least one class in one of them")
+    for row in table.rows:
+        undecided = row.kept is None and (_split_of(row) != "train" or "kept" in table.header)
+        if not (row.tags or undecided or row.kept is False):
+            raise UserError(
+                f"{path}, line {row.line}: {row.image} has no tag to train on; give it one, or delete the row"
+            )
+    return table.rows
 
 
-def listed_tags(row: dict[Any, Any]) -> list[str]:
-    """The names of classes in a row's column `tags`."""
-    return [tag.strip() for tag in re.split("[;|]", row["tags"]) if tag.strip()]
-
-
-def _image_rows(sheet: Sheet, names: Sequence[str]) -> list[ImageRow]:
-    """The rows of a table of images, each checked."""
-    known = [*RESERVED] if "tags" in sheet.header else [*RESERVED, *names]
-    if unknown := [name for name in sheet.header if name not in known]:
-        hint = "a table has tags, or a column for each class" if "tags" in sheet.header else _are(names)
-        raise UserError(f"{sheet.path}, line 1: {unknown[0]!r} is no column; {hint}")
-    if "tags" not in sheet.header and (missing := [name for name in names if name not in sheet.header]):
-        raise UserError(
-            f"{sheet.path}, line 1: no column {', '.join(missing)} (columns are separated by commas)"
-        )
-    if not sheet.rows or not names:
-        raise UserError(
-            f"{sheet.path} has no tags: give each image a row, with at least one class in one of them"
-        )
-    rows = [_image_row(line, row, sheet, names) for line, row in sheet.rows]
-    lines: dict[str, int] = {}
-    for row in rows:
-        if row.image in lines:
-            where = f"{sheet.path}, line {row.line}"
-            raise UserError(f"{where}: image {row.image} stands in line {lines[row.image]} already")
-        lines[row.image] = row.line
-    return rows
-
-
-def _image_row(line: int, row: dict[Any, Any], sheet: Sheet, names: Sequence[str]) -> ImageRow:
-    where = f"{sheet.path}, line {line}"
-    check_length(row, where)
-    if not row["image"].strip():
-        raise UserError(f"{where}: no image is named")
-    if "tags" in row:
-        tags = frozenset(listed_tags(row))
-        if unknown := sorted(tags - set(names)):
-            raise UserError(f"{where}: {unknown[0]!r} is no class; {_are(names)}")
-    else:
-        tags = frozenset(name for name in names if zero_or_one(row, name, where))
-    image, split = image_name(row["image"].strip()), parse_split(row.get("split", ""), where)
-    # With the column, an empty cell says that nobody has decided yet.
-    decided = bool(row.get("kept", "").strip())
-    kept = bool(zero_or_one(row, "kept", where)) if decided else bool(tags)
-    if not tags and (kept or (split == "train" and "kept" not in row)):
-        raise UserError(f"{where}: {image} has no tag to train on; give it one, or delete the row")
-    return ImageRow(line, image, split, kept, tags)
-
-
-def parse_split(value: str, where: str) -> SplitName:
-    """The split that a cell names, `train` where it is empty; `where` is named in the error."""
-    for split in SPLITS:
-        if split == (value.strip() or "train"):
-            return split
-    raise UserError(f"{where}: split is {value!r}; give one of {', '.join(SPLITS)}")
-
-
-def _are(names: Sequence[str]) -> str:
-    return f"the classes are {', '.join(names)}"
+def _split_of(row: TagRow) -> SplitName:
+    return next((split for split in SPLITS if split == row.split), "train")

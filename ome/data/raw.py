@@ -1,12 +1,12 @@
 """What is known of a raw dataset: archives, file names, bands, colours and splits, in plain types."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from ome.data.archives import RawFiles, RawSource
+from ome.data.names import check_name
 from ome.data.palette import Palette
 from ome.data.scaling import Limits
 from ome.data.scenes import SPLITS, SplitName
@@ -206,8 +206,7 @@ def resolve_split(split: Split, raw: Path, images: RawFiles) -> list[tuple[str, 
     seen: dict[str, SplitName] = {}
     for split_name in SPLITS:
         for scene in listed[split_name]:
-            if not re.fullmatch(r"\w[^/\\]*", scene):
-                raise UserError(f"dataset.split.{split_name}: {scene!r} cannot name a scene")
+            check_name(scene, f"dataset.split.{split_name}: the scene")
             if scene in seen:
                 both = f"dataset.split.{seen[scene]} and dataset.split.{split_name}"
                 raise UserError(f"scene {scene} is listed twice, in {both}: list it once")

@@ -1,61 +1,98 @@
 """Tables written by people: CSV files and spreadsheets, read as rows of text."""
 
 import csv
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 from zipfile import BadZipFile
 
+from ome.data.names import normal_form
 from ome.errors import UserError
 from ome.extras import require
+from ome.files import plain_cell
 
 SPREADSHEETS: Final = (".xlsx", ".xlsm")
 """Suffixes of what openpyxl reads; everything else is taken for CSV."""
 
 
 class Sheet(NamedTuple):
-    """A table with one header row.
+    """A table with one header row; names and cells are in their normal form.
 
     Attributes:
         path: The file.
-        header: Names of the columns, without spaces around them.
-        rows: Line number and values by column of each row that is not blank. As `csv.DictReader` has it, a
-            row too short holds None as a value, one too long None as a key.
+        header: Names of the columns.
+        rows: Line number and cells by column of each row that is not blank.
+        uneven: Lines that are shorter or longer than the header.
     """
 
     path: Path
     header: list[str]
-    rows: list[tuple[int, dict[Any, Any]]]
+    rows: list[tuple[int, dict[str, str]]]
+    uneven: list[int]
+
+    def check_lengths(self) -> None:
+        """Refuses rows that are not as long as the header, once its columns are known to be right.
+
+        Raises:
+            UserError: There is one.
+        """
+        if self.uneven:
+            raise UserError(
+                f"{self.path}, line {self.uneven[0]}: not as many values as the header has columns"
+            )
 
 
 def read_sheet(path: Path) -> Sheet:
     """Reads a CSV file in UTF-8 with commas, or the first sheet of an `.xlsx` workbook.
 
+    Left out are columns that spreadsheets leave empty, and one without a name that numbers the rows.
+
     Raises:
-        UserError: The file is missing or damaged, names a column twice, or is a workbook and openpyxl is not
-            installed.
+        UserError: The file is missing or damaged, names a column twice, or is a workbook and openpyxl is
+            not installed.
     """
     if not path.is_file():
-        raise UserError(f"there is no tag table {path}")
-    sheet = _workbook(path) if path.suffix.lower() in SPREADSHEETS else _csv(path)
-    if len(set(sheet.header)) < len(sheet.header):
+        raise UserError(f"the table {path} does not exist: check the path")
+    lines = _workbook(path) if path.suffix.lower() in SPREADSHEETS else _csv(path)
+    lines = [(number, [normal_form(plain_cell(cell)) for cell in cells]) for number, cells in lines]
+    header = lines[0][1] if lines else []
+    body = [(number, cells) for number, cells in lines[1:] if any(cells)]
+    named = [place for place, name in enumerate(header) if name]
+    numbered = header[:1] == [""] and _numbers_rows([cells[0] for _, cells in body])
+    names = [header[place] for place in named]
+    if len(set(names)) < len(names):
         raise UserError(f"{path}, line 1: a column occurs twice")
-    return sheet
+    width = max(named, default=-1) + 1
+    rows = [
+        (number, {header[place]: cells[place] if place < len(cells) else "" for place in named})
+        for number, cells in body
+    ]
+    uneven = [
+        number
+        for number, cells in body
+        if len(cells) < width
+        or any(
+            cell for place, cell in enumerate(cells) if place not in named and not (numbered and place == 0)
+        )
+    ]
+    return Sheet(path, names, rows, uneven)
 
 
-def _csv(path: Path) -> Sheet:
+def _numbers_rows(column: list[str]) -> bool:
+    """Whether a column counts the rows from 0 or 1, as data frames write it."""
+    return any(column == [str(number + first) for number in range(len(column))] for first in (0, 1))
+
+
+def _csv(path: Path) -> list[tuple[int, list[str]]]:
     try:
         # Spreadsheets put a byte order mark before the first column's name.
         with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.DictReader(stream, strict=True)
-            header = [name.strip() for name in reader.fieldnames or []]
-            reader.fieldnames = header
-            return Sheet(path, header, [(reader.line_num, row) for row in reader])
+            reader = csv.reader(stream, strict=True)
+            return [(reader.line_num, cells) for cells in reader]
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is no CSV file: {error}") from error
+        raise UserError(f"{path} is not a CSV file in UTF-8: {error}") from error
 
 
-def _workbook(path: Path) -> Sheet:
+def _workbook(path: Path) -> list[tuple[int, list[str]]]:
     require("spreadsheet", f"the spreadsheet {path}", "save it as CSV")
     import openpyxl  # noqa: PLC0415 - part of an extra
 
@@ -65,29 +102,9 @@ def _workbook(path: Path) -> Sheet:
         workbook.close()
     # Whatever the parts of a damaged workbook make the library trip over.
     except (BadZipFile, OSError, KeyError, ValueError, IndexError, TypeError, SyntaxError) as error:
-        raise UserError(f"{path} is no spreadsheet: {error}; save it as .xlsx or CSV") from error
-    header = _without_blank_end(lines[0]) if lines else []
-    rows = [
-        (number, _by_column(header, values))
-        for number, values in enumerate(lines[1:], start=2)
-        if any(values)
-    ]
-    return Sheet(path, header, rows)
-
-
-def _by_column(header: Sequence[str], values: list[str]) -> dict[Any, Any]:
-    padded = values + [""] * (len(header) - len(values))
-    row: dict[Any, Any] = dict(zip(header, padded, strict=False))
-    if surplus := _without_blank_end(values[len(header) :]):
-        row[None] = surplus
-    return row
-
-
-def _without_blank_end(cells: list[str]) -> list[str]:
-    """Cells that were once formatted count as filled: a row's blank end says nothing."""
-    while cells and not cells[-1]:
-        cells = cells[:-1]
-    return cells
+        raise UserError(f"{path} is not a spreadsheet: {error}; save it as .xlsx or CSV") from error
+    width = len(lines[0]) if lines else 0
+    return [(number, cells + [""] * (width - len(cells))) for number, cells in enumerate(lines, start=1)]
 
 
 def _text(cell: object) -> str:
@@ -96,4 +113,4 @@ def _text(cell: object) -> str:
         return ""
     if isinstance(cell, bool | float) and cell == int(cell):
         return str(int(cell))
-    return str(cell).strip()
+    return str(cell)

@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ome.data.sheets import read_sheet
-from ome.data.tags import check_length
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.files import write_csv
@@ -51,14 +50,14 @@ def read_suggestions(path: Path) -> dict[Tile, Suggestion]:
         UserError: It is missing, or not one of ours.
     """
     if not path.is_file():
-        raise UserError(f"there are no suggestions {path}: run python -m ome.run stage=suggest")
+        raise UserError(f"{path} does not exist: run python -m ome.run stage=suggest")
     sheet = read_sheet(path)
     if missing := [name for name in COLUMNS if name not in sheet.header]:
         raise UserError(f"{path}, line 1: no column {missing[0]}; run python -m ome.run stage=suggest again")
+    sheet.check_lengths()
     names = [name for name in sheet.header if name not in COLUMNS]
     found = {}
     for line, row in sheet.rows:
-        check_length(row, f"{path}, line {line}")
         try:
             tile = Tile(row["scene"], *(int(row[name]) for name in ("row", "column", "height", "width")))
             values = [float(row[name]) for name in ("uncertainty", *names)]

@@ -4,22 +4,16 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ome.data.scenes import SPLITS
-from ome.data.sheets import Sheet, read_sheet
+from ome.data.tag_rows import WINDOW_COLUMNS, TagRows, read_tag_rows
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.files import write_csv
-
-COLUMNS: Final = ("tile", "scene", "row", "column", "height", "width", "split", "kept")
-"""Columns of a tag table before those of the classes."""
-
-OPTIONAL: Final = ("tile", "kept")
-"""Columns that a table written by hand may leave out."""
 
 
 def coverage(mask: NDArray[np.uint8], num_classes: int) -> NDArray[np.float64]:
@@ -60,12 +54,12 @@ def minimum_coverage(
     """
     if unknown := sorted(set(overrides) - set(names)):
         raise UserError(
-            f"dataset.filter.overrides: {unknown[0]} is no class; the classes are {', '.join(names)}"
+            f"dataset.filter.overrides: {unknown[0]} is not a class; the classes are {', '.join(names)}"
         )
     values = [float(overrides.get(name, minimum)) for name in names]
     for name, value in zip(names, values, strict=True):
         if not 0 <= value <= 1:
-            raise UserError(f"dataset.filter: {value} for {name} is no share of a tile; give 0 to 1")
+            raise UserError(f"dataset.filter: {value} for {name} is not a fraction of a tile; give 0 to 1")
     return np.asarray(values)
 
 
@@ -154,7 +148,7 @@ class TagTable:
     def write(self, path: Path) -> None:
         """Writes the table as CSV, atomically."""
         rows = zip(self.tiles, self.splits, self.kept, self.tags, strict=True)
-        write_csv(path, [*COLUMNS, *self.names], (self._row(*row) for row in rows))
+        write_csv(path, [*WINDOW_COLUMNS, *self.names], (self._row(*row) for row in rows))
 
     @staticmethod
     def _row(tile: Tile, split: str, kept: np.bool_, tags: Iterable[np.uint8]) -> list[object]:
@@ -174,74 +168,29 @@ class TagTable:
             UserError: When a column is missing or unknown, a value is not of its kind, a kept tile has no
                 tag, or a tile occurs twice; the message names file and line.
         """
-        sheet = read_sheet(path)
-        _check_columns(sheet, names)
-        rows = [_parse(line, row, path, names) for line, row in sheet.rows]
-        lines: dict[Tile, int] = {}
-        for line, tile, *_ in rows:
-            if tile in lines:
-                raise UserError(f"{path}, line {line}: tile {tile.name} stands in line {lines[tile]} already")
-            lines[tile] = line
+        table = read_tag_rows(path, names)
+        if table.form != "windows":
+            raise UserError(f"{path}, line 1: no column scene; is it a table of windows?")
+        if not table.rows:
+            raise UserError(f"{path} has no tiles")
+        return cls.from_rows(path, table)
+
+    @classmethod
+    def from_rows(cls, path: Path, table: TagRows) -> "TagTable":
+        """The table of rows about windows; errors as for `read`."""
+        for row in table.rows:
+            where = f"{path}, line {row.line}"
+            if not row.split:
+                raise UserError(f"{where}: split is ''; give one of {', '.join(SPLITS)}")
+            if row.kept is not False and not row.tags:
+                raise UserError(
+                    f"{where}: tile {row.tile and row.tile.name} has no tag; give it one, or delete the row"
+                )
+        tags = [[name in row.tags for name in table.names] for row in table.rows]
         return cls(
-            names=tuple(names),
-            tiles=tuple(row.tile for row in rows),
-            tags=np.asarray([row.tags for row in rows], dtype=np.uint8).reshape(len(rows), len(names)),
-            splits=tuple(row.split for row in rows),
-            kept=np.asarray([row.kept for row in rows], dtype=bool),
+            names=table.names,
+            tiles=tuple(row.tile for row in table.rows if row.tile),
+            tags=np.asarray(tags, dtype=np.uint8).reshape(len(table.rows), len(table.names)),
+            splits=tuple(row.split for row in table.rows),
+            kept=np.asarray([row.kept is not False for row in table.rows], dtype=bool),
         )
-
-
-class _Row(NamedTuple):
-    line: int
-    tile: Tile
-    split: str
-    kept: bool
-    tags: list[int]
-
-
-def _check_columns(sheet: Sheet, names: Sequence[str]) -> None:
-    """Refuses a table that lacks a column or has one that means nothing."""
-    path, header = sheet.path, sheet.header
-    if missing := [name for name in [*COLUMNS, *names] if name not in [*header, *OPTIONAL]]:
-        raise UserError(f"{path}, line 1: no column {', '.join(missing)} (columns are separated by commas)")
-    if unknown := [name for name in header if name not in [*COLUMNS, *names]]:
-        raise UserError(f"{path}, line 1: {unknown[0]!r} is no class; the classes are {', '.join(names)}")
-    if not sheet.rows:
-        raise UserError(f"{path} has no tiles")
-
-
-def _parse(line: int, row: dict[Any, Any], path: Path, names: Sequence[str]) -> _Row:
-    where = f"{path}, line {line}"
-    check_length(row, where)
-    window = [_integer(row, name, where) for name in ("row", "column", "height", "width")]
-    tile = Tile(row["scene"], *window)
-    if min(tile.height, tile.width) < 1:
-        raise UserError(f"{where}: height and width must be at least 1")
-    if row.get("tile", tile.name) != tile.name:
-        raise UserError(f"{where}: tile {row['tile']!r} is called {tile.name} by its scene, row and column")
-    if row["split"] not in SPLITS:
-        raise UserError(f"{where}: split is {row['split']!r}; give one of {', '.join(SPLITS)}")
-    tags = [zero_or_one(row, name, where) for name in names]
-    kept = bool(zero_or_one(row, "kept", where)) if "kept" in row else True
-    if kept and not any(tags):
-        raise UserError(f"{where}: tile {tile.name} has no tag; give it one, or delete the row")
-    return _Row(line, tile, row["split"], kept, tags)
-
-
-def check_length(row: dict[Any, Any], where: str) -> None:
-    """Refuses a row that is longer or shorter than the header."""
-    if None in row or None in row.values():
-        raise UserError(f"{where}: not as many values as the header has columns")
-
-
-def _integer(row: dict[Any, Any], name: str, where: str) -> int:
-    if not row[name].strip().isdecimal():
-        raise UserError(f"{where}: {name} is {row[name]!r}; give whole pixels")
-    return int(row[name])
-
-
-def zero_or_one(row: dict[Any, Any], name: str, where: str) -> int:
-    """The value of a column that says yes or no; `where` is named in the error."""
-    if row[name].strip() not in {"0", "1"}:
-        raise UserError(f"{where}: {name} is {row[name]!r}; give 0 or 1")
-    return int(row[name])

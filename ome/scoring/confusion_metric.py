@@ -42,4 +42,6 @@ class ConfusionMetric(Metric):
 
     def scores(self, names: Sequence[str]) -> Scores:
         """The scores of everything seen by all processes; every process must call this."""
-        return Scores(self.compute().cpu().numpy(), tuple(names))
+        # `Metric.compute` takes the dimensions of a single value away.
+        matrix = self.compute().cpu().numpy().reshape(len(names), len(names))
+        return Scores(matrix, tuple(names))

@@ -3,21 +3,18 @@
 import threading
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.data.image_tags import RESERVED
+from ome.data.names import check_class, check_classes, normal_form
 from ome.data.suggestions import Suggestion
-from ome.data.tags import COLUMNS
+from ome.data.tag_rows import IMAGE_COLUMNS, WINDOW_COLUMNS
 from ome.errors import UserError
 from ome.scoring.cooccurrence import cooccurrence
 from ome.tagging.items import Item, Key
-from ome.tagging.table import SEPARATORS, Row, Table
-
-MAX_NAME: Final = 60
-"""Characters of a class name; it stands on buttons, in figures and in names of folders."""
+from ome.tagging.table import Row, Table
 
 
 @dataclass(frozen=True)
@@ -86,11 +83,11 @@ class Session:
             none: It shows none of the classes.
 
         Raises:
-            UserError: A tag is no class, there are tags and none, or the file cannot be written.
+            UserError: A tag is not a class, there are tags and none, or the file cannot be written.
         """
         with self._lock:
             if unknown := sorted(set(tags) - set(self._names)):
-                raise UserError(f"{unknown[0]!r} is no class; the classes are {', '.join(self._names)}")
+                raise UserError(f"{unknown[0]!r} is not a class; the classes are {', '.join(self._names)}")
             if tags and none:
                 raise UserError("an image has tags or shows none of the classes, not both")
             before = self.row(number)
@@ -118,7 +115,7 @@ class Session:
         """
         with self._lock:
             if name not in self._names:
-                raise UserError(f"there is no class {name!r}")
+                raise UserError(f"unknown class {name!r}")
             if count := sum(name in row.tags for row in self._rows.values()):
                 raise UserError(f"{name} is a tag of {count} images: take it off these first")
             names = tuple(other for other in self._names if other != name)
@@ -188,20 +185,15 @@ class Session:
 
 
 def checked_name(name: str, taken: Collection[str]) -> str:
-    """A class name without spaces around it.
+    """A class name in its normal form.
 
     Raises:
-        UserError: It is empty, too long, has a character that means something else, or is taken.
+        UserError: See `check_class`; or a class of nearly the same name is there.
     """
-    name = name.strip()
-    if not name or len(name) > MAX_NAME or not name.isprintable():
-        raise UserError(f"a class needs a name of 1 to {MAX_NAME} characters")
-    if bad := sorted(set(name) & {*SEPARATORS, ",", "/", "\\"}):
-        raise UserError(f"a class's name cannot have {bad[0]} in it")
-    if name.lower() in {*RESERVED, *COLUMNS}:
-        raise UserError(f"{name} is a column of the table: call the class something else")
-    if same := [other for other in taken if other.lower() == name.lower()]:
+    name = check_class(normal_form(name), "the class", (*IMAGE_COLUMNS, *WINDOW_COLUMNS))
+    if same := [other for other in taken if other.casefold() == name.casefold()]:
         raise UserError(f"there is a class {same[0]} already")
+    check_classes(dict.fromkeys((*taken, name), 0), "the page", typed=True)
     return name
 
 

@@ -7,12 +7,12 @@ as an image without tags among those that train, is read here all the same.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Literal
 
-from ome.data.archives import image_name
-from ome.data.image_tags import RESERVED, listed_tags, parse_split
-from ome.data.sheets import SPREADSHEETS, Sheet, read_sheet
-from ome.data.tags import COLUMNS, TagTable, check_length, zero_or_one
+from ome.data.names import SEPARATORS
+from ome.data.sheets import SPREADSHEETS
+from ome.data.tag_rows import IMAGE_COLUMNS, WINDOW_COLUMNS, Form, TagRow, read_tag_rows
+from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.files import write_csv
@@ -20,12 +20,6 @@ from ome.tagging.items import Key
 
 Status = Literal["open", "tagged", "none"]
 """Nobody has decided yet; at least one class; looked at, and it shows none of the classes."""
-
-Form = Literal["columns", "listed", "windows"]
-"""A row an image with a column for each class, or with the names of its tags; a row a window."""
-
-SEPARATORS: Final = ";|"
-"""What stands between the tags of a listed table."""
 
 
 @dataclass(frozen=True)
@@ -86,20 +80,17 @@ class Table:
             windows: Whether a new table is to hold windows instead of images.
 
         Raises:
-            UserError: The file is no table of tags, or a row is wrong; the message names file and line.
+            UserError: The file is not a table of tags, or a row is wrong; the message names file and line.
         """
         if path.suffix.lower() in SPREADSHEETS:
             raise UserError(f"{path} is a spreadsheet, and the page writes CSV: save it as .csv first")
         if not path.exists():
             return cls(path, "windows" if windows else "columns", (), {})
-        sheet = read_sheet(path)
-        header = tuple(sheet.header)
-        if "scene" in header:
-            return cls(path, "windows", *_windows(sheet), header)
-        if "image" not in header:
-            raise UserError(f"{path}, line 1: no column image or scene; is it a table of tags?")
-        names, rows = _images(sheet)
-        return cls(path, "listed" if "tags" in header else "columns", names, rows, header)
+        table = read_tag_rows(path, finished=False)
+        if table.form == "windows" and table.rows:
+            TagTable.from_rows(path, table)
+        rows: dict[Key, Row] = {row.tile or row.image: _row(row, table.form) for row in table.rows}
+        return cls(path, table.form, table.names, rows, tuple(table.header))
 
     def write(self, names: Sequence[str], rows: Mapping[Key, Row]) -> None:
         """Writes the table and returns when it is on the disk.
@@ -109,7 +100,7 @@ class Table:
             rows: What the file is to hold; rows that say nothing and are new are left out.
         """
         if self.form == "windows":
-            header, lines = [*COLUMNS, *names], list(_window_lines(names, rows))
+            header, lines = [*WINDOW_COLUMNS, *names], list(_window_lines(names, rows))
         else:
             written = [row for row in rows.values() if row.given or row.status != "open"]
             fixed = self._fixed_columns(written)
@@ -119,55 +110,17 @@ class Table:
 
     def _fixed_columns(self, rows: Sequence[Row]) -> list[str]:
         """The file's own columns but for the classes, and `kept` where it has come to be needed."""
-        fixed = [name for name in self.header if name in RESERVED] or ["image", "split"]
+        fixed = [name for name in self.header if name in IMAGE_COLUMNS] or ["image", "split"]
         if "kept" not in fixed and any(row.status != "tagged" for row in rows):
             fixed.insert(fixed.index("split") + 1 if "split" in fixed else 1, "kept")
         return fixed
 
 
-def _images(sheet: Sheet) -> tuple[tuple[str, ...], dict[Key, Row]]:
-    names = [name for name in sheet.header if name not in RESERVED]
-    if "tags" in sheet.header and names:
-        raise UserError(
-            f"{sheet.path}, line 1: {names[0]!r} is no column; a table has tags, or a column for each class"
-        )
-    rows: dict[Key, Row] = {}
-    for line, values in sheet.rows:
-        where = f"{sheet.path}, line {line}"
-        check_length(values, where)
-        written = values["image"].strip()
-        name = image_name(written)
-        if not written or name in rows:
-            raise UserError(f"{where}: " + (f"image {name} stands above already" if name else "no image"))
-        rows[name] = _image_row(values, written, names, where)
-    if "tags" in sheet.header:
-        names = sorted({tag for row in rows.values() for tag in row.tags})
-    return tuple(names), rows
-
-
-def _image_row(values: dict[Any, Any], image: str, names: Sequence[str], where: str) -> Row:
-    split, kept = values.get("split", "").strip(), values.get("kept", "").strip()
-    parse_split(split, where)
-    if kept:
-        zero_or_one(values, "kept", where)
-    if "tags" in values:
-        tags = frozenset(listed_tags(values))
-    else:
-        # A cell that is still empty is no tag yet.
-        tags = frozenset(name for name in names if values[name].strip() and zero_or_one(values, name, where))
-    return Row(image, split, tags, kept, given=True)
-
-
-def _windows(sheet: Sheet) -> tuple[tuple[str, ...], dict[Key, Row]]:
-    names = tuple(name for name in sheet.header if name not in COLUMNS)
-    if not sheet.rows:
-        return names, {}
-    table = TagTable.read(sheet.path, names)
-    rows: dict[Key, Row] = {}
-    for tile, split, kept, tags in zip(table.tiles, table.splits, table.kept, table.tags, strict=True):
-        present = frozenset(name for name, tag in zip(names, tags, strict=True) if tag)
-        rows[tile] = Row(tile.scene, split, present, str(int(kept)), given=True)
-    return names, rows
+def _row(row: TagRow, form: Form) -> Row:
+    kept = "" if row.kept is None else str(int(row.kept))
+    if form == "windows":  # every window of a table is decided
+        kept = kept or "1"
+    return Row(row.written, row.split, row.tags, kept, given=True)
 
 
 def _image_line(fixed: Sequence[str], classes: Sequence[str], row: Row) -> list[str]:

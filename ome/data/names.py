@@ -1,0 +1,100 @@
+"""Names of images, scenes, runs and classes: one form, one rule, and what nearly is the same name."""
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+from ome.errors import UserError
+
+LONGEST = 60
+"""Characters of a class's name."""
+
+SEPARATORS = ";|"
+"""What stands between the tags of a cell."""
+
+
+def normal_form(text: str) -> str:
+    """The text without blanks around it, its accents composed: macOS writes them apart from their letters."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def check_name(name: str, what: str) -> str:
+    """Refuses what cannot be the name of a file everywhere.
+
+    Args:
+        name: In its normal form.
+        what: What has the name, for the error, e.g. `tags.csv, line 3: the image`.
+
+    Raises:
+        UserError: It is empty, begins with a dot, or has a separator of folders or a control character.
+    """
+    wrong = [character for character in name if character in "/\\" or unicodedata.category(character) == "Cc"]
+    if wrong or not name or name.startswith("."):
+        reason = f"has {wrong[0]!r} in it" if wrong else "begins with a dot" if name else "is empty"
+        raise UserError(f"{what} {name!r} {reason}: give it another name")
+    return name
+
+
+def check_class(name: str, what: str, reserved: Sequence[str] = ()) -> str:
+    """Refuses what cannot be the name of a class; see `check_name`.
+
+    Args:
+        name: In its normal form.
+        what: What has the name, for the error.
+        reserved: Columns of the table of tags.
+
+    Raises:
+        UserError: It is too long, holds what separates tags, or is called like another column.
+    """
+    check_name(name, what)
+    if len(name) > LONGEST:
+        raise UserError(f"{what} {name[:20]!r}... needs a name of 1 to {LONGEST} characters")
+    if wrong := [character for character in (*SEPARATORS, ",") if character in name]:
+        raise UserError(
+            f"{what} {name!r} cannot have {wrong[0]} in it: separate tags by {SEPARATORS[0]}, as in road;tree"
+        )
+    if name.casefold() in {column.casefold() for column in reserved}:
+        raise UserError(f"{what} {name!r} is a column of the table: give it another name")
+    return name
+
+
+def check_classes(counts: Mapping[str, int], where: str, *, typed: bool) -> None:
+    """Refuses names of classes that are nearly the same, which would train against one another.
+
+    Args:
+        counts: Rows with each class.
+        where: The table, for the error.
+        typed: Whether somebody wrote the names down, as columns or by `dataset.classes`: then a letter may be
+            all that they differ in.
+
+    Raises:
+        UserError: Two differ only in case, accents, blanks, `-` and `_`, or in one letter.
+    """
+    for first, second in combinations(counts, 2):
+        same = _bare(first) == _bare(second)
+        if not same and (typed or max(len(first), len(second)) < 4 or not _one_letter(first, second)):
+            continue
+        rows = f"{first!r} ({counts[first]} rows) and {second!r} ({counts[second]} rows)"
+        remedy = (
+            "write one of them" if same else "correct it, or type dataset.classes=[...] if both are meant"
+        )
+        how = "only in how they are written" if same else "in one letter"
+        raise UserError(f"{where}: the classes {rows} differ {how}: {remedy}")
+
+
+def _bare(name: str) -> str:
+    letters = unicodedata.normalize("NFKD", name).casefold()
+    return "".join(letter for letter in letters if letter.isalnum())
+
+
+def _one_letter(first: str, second: str) -> bool:
+    """Whether one letter put in, left out or changed makes one name the other; numbers mean something."""
+    short, long = sorted((first.casefold(), second.casefold()), key=len)
+    if len(long) - len(short) > 1:
+        return False
+    start = next(
+        (at for at, pair in enumerate(zip(short, long, strict=False)) if pair[0] != pair[1]), len(short)
+    )
+    rest = short[start + 1 :] if len(short) == len(long) else short[start:]
+    changed = long[start : start + 1] + short[start : start + 1]
+    return rest == long[start + 1 :] and not any(letter.isdigit() for letter in changed)

@@ -1,0 +1,194 @@
+"""The rows of a table of tags, whatever its form: the one parser of such tables.
+
+A row is about an image, with a column of 0 and 1 for each class or with the names of its tags in one cell, or
+about a window of an image, with a column for each class.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from ome.data.archives import image_name
+from ome.data.names import SEPARATORS, check_class, check_classes, check_name
+from ome.data.scenes import SPLITS
+from ome.data.sheets import Sheet, read_sheet
+from ome.data.tiles import Tile
+from ome.errors import UserError
+
+Form = Literal["columns", "listed", "windows"]
+"""A row an image with a column for each class, or with the names of its tags; a row a window."""
+
+IMAGE_COLUMNS: Final = ("image", "split", "kept", "tags")
+"""Columns of a table of images before those of the classes."""
+
+WINDOW_COLUMNS: Final = ("tile", "scene", "row", "column", "height", "width", "split", "kept")
+"""Columns of a table of windows before those of the classes; `tile` and `kept` may be left out."""
+
+
+class TagRow(NamedTuple):
+    """One row.
+
+    Attributes:
+        line: Its line in the file.
+        image: Name of the image without its suffix.
+        written: The same as the file has it.
+        tile: The window; None for the whole image.
+        split: `train`, `val` or `test`; empty where the table does not say.
+        kept: Whether the classifier trains on it; None where the table does not say.
+        tags: Names of the classes in it.
+    """
+
+    line: int
+    image: str
+    written: str
+    tile: Tile | None
+    split: str
+    kept: bool | None
+    tags: frozenset[str]
+
+
+class TagRows(NamedTuple):
+    """A table of tags.
+
+    Attributes:
+        form: What its rows are about.
+        header: Its columns.
+        names: Class names: as given, the columns in their order, or the tags sorted by name.
+        rows: Its rows.
+    """
+
+    form: Form
+    header: list[str]
+    names: tuple[str, ...]
+    rows: list[TagRow]
+
+
+def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = True) -> TagRows:
+    """Reads a table of tags.
+
+    Args:
+        path: A CSV file or an `.xlsx` workbook.
+        names: Class names where they are known already; empty to take them from the table.
+        finished: Whether an empty cell of a class is a mistake; in a table that is being filled it is not.
+
+    Raises:
+        UserError: The file is missing, damaged or not a table of tags, or a row is wrong; the message names
+            file and line.
+    """
+    sheet = read_sheet(path)
+    form: Form = "columns"
+    if "scene" in sheet.header:
+        form = "windows"
+    elif "image" not in sheet.header:
+        raise UserError(
+            f"{path}, line 1: no column image; needed are image,tags, or image and a column of 0 and 1 for "
+            "each class (columns are separated by commas)"
+        )
+    elif "tags" in sheet.header:
+        form = "listed"
+    classes = _classes(sheet, form, names)
+    sheet.check_lengths()
+    parse = _window if form == "windows" else _image
+    rows = [parse(line, cells, f"{path}, line {line}", classes, form, finished) for line, cells in sheet.rows]
+    lines: dict[object, int] = {}
+    for row in rows:
+        if (key := row.tile or row.image) in lines:
+            what = f"tile {row.tile.name}" if row.tile else f"image {row.image}"
+            raise UserError(f"{path}, line {row.line}: {what} stands in line {lines[key]} already")
+        lines[key] = row.line
+    counts = {name: sum(name in row.tags for row in rows) for name in classes}
+    check_classes(counts, str(path), typed=bool(names) or form != "listed")
+    return TagRows(form, sheet.header, classes, rows)
+
+
+def _classes(sheet: Sheet, form: Form, names: Sequence[str]) -> tuple[str, ...]:
+    fixed = WINDOW_COLUMNS if form == "windows" else IMAGE_COLUMNS
+    where = f"{sheet.path}, line 1"
+    columns = [name for name in sheet.header if name not in fixed]
+    if form == "listed":
+        sheet.check_lengths()
+        if columns:
+            raise UserError(
+                f"{where}: unknown column {columns[0]!r}; a table has tags, or a column for each class"
+            )
+        found = {tag: line for line, cells in reversed(sheet.rows) for tag in listed_tags(cells["tags"])}
+        for tag, line in found.items():
+            check_class(tag, f"{sheet.path}, line {line}: the class", fixed)
+        if names and (unknown := sorted(set(found) - set(names))):
+            raise UserError(
+                f"{sheet.path}, line {found[unknown[0]]}: unknown class {unknown[0]!r}; {_are(names)}"
+            )
+        return tuple(names) or tuple(sorted(found))
+    if names and (unknown := [name for name in columns if name not in names]):
+        raise UserError(f"{where}: unknown column {unknown[0]!r}; {_are(names)}")
+    for name in columns:
+        check_class(name, f"{where}: the class", fixed)
+    required = [*(WINDOW_COLUMNS[1:-1] if form == "windows" else ()), *names]
+    if missing := [name for name in required if name not in sheet.header]:
+        raise UserError(f"{where}: no column {', '.join(missing)} (columns are separated by commas)")
+    return tuple(names) or tuple(columns)
+
+
+def _image(
+    line: int, cells: dict[str, str], where: str, names: Sequence[str], form: Form, finished: bool
+) -> TagRow:
+    written = cells["image"]
+    if not written:
+        raise UserError(f"{where}: no image is named")
+    image = check_name(image_name(written), f"{where}: the image")
+    tags = _tags(cells, where, names, form, finished)
+    return TagRow(line, image, written, None, _split(cells, where), _kept(cells, where), tags)
+
+
+def _window(
+    line: int, cells: dict[str, str], where: str, names: Sequence[str], form: Form, finished: bool
+) -> TagRow:
+    scene = check_name(cells["scene"], f"{where}: the scene")
+    tile = Tile(scene, *(_pixels(cells, name, where) for name in ("row", "column", "height", "width")))
+    if min(tile.height, tile.width) < 1:
+        raise UserError(f"{where}: height and width must be at least 1")
+    if cells.get("tile", tile.name) != tile.name:
+        raise UserError(f"{where}: tile {cells['tile']!r} is called {tile.name} by its scene, row and column")
+    tags = _tags(cells, where, names, form, finished)
+    return TagRow(line, scene, scene, tile, _split(cells, where), _kept(cells, where), tags)
+
+
+def _tags(
+    cells: dict[str, str], where: str, names: Sequence[str], form: Form, finished: bool
+) -> frozenset[str]:
+    if form == "listed":
+        return frozenset(listed_tags(cells["tags"]))
+    return frozenset(name for name in names if (finished or cells[name]) and _zero_or_one(cells, name, where))
+
+
+def listed_tags(cell: str) -> list[str]:
+    """The names of classes in a cell."""
+    return [tag.strip() for tag in re.split(f"[{SEPARATORS}]", cell) if tag.strip()]
+
+
+def _split(cells: dict[str, str], where: str) -> str:
+    split = cells.get("split", "")
+    if split and split not in SPLITS:
+        raise UserError(f"{where}: split is {split!r}; give one of {', '.join(SPLITS)}")
+    return split
+
+
+def _kept(cells: dict[str, str], where: str) -> bool | None:
+    return bool(_zero_or_one(cells, "kept", where)) if cells.get("kept") else None
+
+
+def _pixels(cells: dict[str, str], name: str, where: str) -> int:
+    if not (cells[name].isdecimal() and len(cells[name]) < 10):
+        raise UserError(f"{where}: {name} is {cells[name]!r}; give whole pixels")
+    return int(cells[name])
+
+
+def _zero_or_one(cells: dict[str, str], name: str, where: str) -> int:
+    if cells[name] not in {"0", "1"}:
+        raise UserError(f"{where}: {name} is {cells[name]!r}; give 0 or 1")
+    return int(cells[name])
+
+
+def _are(names: Sequence[str]) -> str:
+    return f"the classes are {', '.join(names)}"

@@ -1,0 +1,98 @@
+"""Names of images and classes as people and computers write them, and cells of spreadsheets."""
+
+from pathlib import Path
+
+import pytest
+
+from ome.data.names import check_class, check_classes, check_name, normal_form
+from ome.data.sheets import read_sheet
+from ome.data.tag_rows import read_tag_rows
+from ome.errors import UserError
+from ome.files import read_csv, write_csv
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "a\nb", "a\0b", "/a", "../a"])
+def test_what_cannot_be_a_file_is_no_name(name: str) -> None:
+    with pytest.raises(UserError, match="give it another name"):
+        check_name(name, "the image")
+    with pytest.raises(UserError, match="give it another name"):
+        check_class(name, "the class")
+
+
+@pytest.mark.parametrize("name", ["(1) a", "-c", "vallée", "a b", "=a", "a.b", "100%", "a#b"])
+def test_other_names_are_used_as_they_are(name: str) -> None:
+    assert check_name(name, "the image") == name
+    assert normal_form("valle\u0301e ") == "vallée"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "how"),
+    [
+        ("Field", "field", "only in how they are written"),
+        ("low vegetation", "low_vegetation", "only in how they are written"),
+        ("forêt", "foret", "only in how they are written"),
+        ("water", "watr", "in one letter"),
+        ("tree", "trees", "in one letter"),
+        ("water", "watar", "in one letter"),
+    ],
+)
+@pytest.mark.parametrize("typed", [False, True])
+def test_classes_of_nearly_the_same_name(first: str, second: str, how: str, typed: bool) -> None:
+    counts = {first: 5, "road": 3, second: 1}
+    if typed and how == "in one letter":
+        check_classes(counts, "tags.csv", typed=True)
+        return
+    with pytest.raises(UserError, match=rf"tags.csv: the classes '{first}' \(5 rows\) and .*{how}"):
+        check_classes(counts, "tags.csv", typed=typed)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("car", "cat"), ("zone 1", "zone 2"), ("road", "roof"), ("a", "b")]
+)
+def test_classes_that_are_meant_to_differ(first: str, second: str) -> None:
+    check_classes({first: 1, second: 1}, "tags.csv", typed=False)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image,split,tags\na,train,field\nb,test,water\n",
+        "image,split,tags,,\r\na,train,field,,\r\nb,test,water,,\r\n,,,,\r\n",
+        ",image,split,tags\n0,a,train,field\n1,b,test,water\n",
+        "\ufeffimage , split,tags\na.tif,train, field \nb.TIF,test,water;\n",
+        '"image","split","tags"\n"a","train","field"\n\n"b","test","water|water"\n',
+    ],
+)
+def test_what_spreadsheets_add_says_nothing(tmp_path: Path, text: str) -> None:
+    (tmp_path / "tags.csv").write_text(text, newline="")
+    rows = read_tag_rows(tmp_path / "tags.csv").rows
+    assert [(row.image, row.split, set(row.tags)) for row in rows] == [
+        ("a", "train", {"field"}),
+        ("b", "test", {"water"}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('image,tags\na,"field, water"\n', "line 2: the class 'field, water' cannot have , in it"),
+        ("image,tags\na,field\nb,../../x\n", "line 3: the class '../../x' has '/' in it"),
+        ("image,../x\na,1\n", "line 1: the class '../x' has '/' in it"),
+        ("image,tags\n../a,field\n", "line 2: the image '../a' has '/' in it"),
+        ("image,tags,,\na,field,,5\n", "line 2: not as many values"),
+        ("image,tags\na,water;watr\n", "differ in one letter: correct it, or type dataset.classes="),
+    ],
+)
+def test_what_would_be_read_wrongly_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "tags.csv").write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_tag_rows(tmp_path / "tags.csv")
+
+
+def test_no_cell_of_a_table_starts_a_formula(tmp_path: Path) -> None:
+    rows = [["=1+2", "-c", "@x", "+", "-5", "1e3", "'=a", "\tb"]]
+    write_csv(tmp_path / "table.csv", list("abcdefgh"), rows)
+    written = (tmp_path / "table.csv").read_text().splitlines()[1]
+    assert written == "'=1+2,'-c,'@x,'+,-5,1e3,''=a,'\tb"
+    assert list(read_csv(tmp_path / "table.csv")[0].values()) == rows[0]
+    assert read_sheet(tmp_path / "table.csv").rows[0][1]["a"] == "=1+2"
