@@ -30,6 +30,7 @@ from tests.test_stages import config, counting
 Run = Callable[..., DictConfig]
 RUN = Path("runs/synthetic_resnet18")
 QUICK = ["stage.cam.epochs=1", "stage.cam.validation_tiles=0", "dataset.split.train=['2_10']"]
+WALKED = ["stage.pseudo.cams=affinity", "stage.affinity.radius=2"]
 
 
 # What was made from other things than the rest
@@ -41,14 +42,14 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run_stages(compose_config([*tiny(), *QUICK, "stage.seg.targets=[weak]", "stage.until=seg"]))
+        run_stages(compose_config([*tiny(), *QUICK, *WALKED, "stage.seg.targets=[weak]", "stage.until=seg"]))
     return folder
 
 
 @pytest.fixture
 def trained(run_here: Run, whole: Path, tmp_path: Path) -> Run:
     """A run that has come to its CAMs, to run further stages in."""
-    left_out = shutil.ignore_patterns("pseudo", "seg", "logs")
+    left_out = shutil.ignore_patterns("affinity", "pseudo", "seg", "logs")
     shutil.copytree(whole, tmp_path, ignore=left_out, dirs_exist_ok=True)
     return run_here
 
@@ -310,6 +311,8 @@ def test_rows_that_a_power_cut_took_are_predicted_again(tmp_path: Path, name: st
         ("labels", "tags.csv", 0.5),
         ("cam", "network.pt", 0),
         ("cam", "cams/2_10/*.npz", 0.5),
+        ("affinity", "labels/2_10/*.png", 0),
+        ("affinity", "cams/2_10/*.npz", 0.5),
         ("pseudo", "weights/2_10/*.png", 0),
         ("pseudo", "masks/2_10/*.png", 0.5),
         ("seg", "weak/network.pt", 0),
@@ -330,7 +333,7 @@ def test_a_stage_resumes_from_files_that_were_cut(
     write_text(partial / MARK, made.fingerprint)
     victim = min(partial.glob(name))
     os.truncate(victim, int(part * victim.stat().st_size))
-    run_here(*tiny(stage), *QUICK, "stage.seg.targets=[weak]")
+    run_here(*tiny(stage), *QUICK, *WALKED, "stage.seg.targets=[weak]")
     again = Manifest.read(folder)
     assert again is not None
     assert (again.fingerprint, again.files) == (made.fingerprint, made.files)

@@ -175,6 +175,7 @@ def test_some_names_are_no_artefacts(tmp_path: Path, name: str) -> None:
         (".", "lie in one another"),
         ("images/..", "lie in one another"),
         ("linked", "lie in one another"),
+        ("runs/x/labels", "runs/x/labels holds labels, and prepare of custom would replace it"),
         ("mine", "mine was not made by ome and is not empty, and prepare of custom would replace it"),
         ("tags.csv", r"tags\.csv was not made by ome"),
     ],
@@ -184,6 +185,7 @@ def test_scenes_replace_nothing_of_the_users(
 ) -> None:
     write_photographs(tmp_path)
     notes(tmp_path / "mine")
+    other_stage(tmp_path / "runs/x/labels")
     (tmp_path / "linked").symlink_to(tmp_path / "images")
     before = contents(tmp_path)
     with pytest.raises(UserError, match=message):

@@ -15,7 +15,7 @@ NAME = "files.csv"
 _OTHERS = (NAME, "manifest.json")
 
 # Into these QGIS and GDAL write what they find out or are told, statistics and styles: to be there is enough.
-_OF_VIEWERS = (".aux.xml", ".qml", ".qmd", ".ovr")
+_OF_VIEWERS = (".aux.xml", ".qml", ".qmd", ".ovr", ".gpkg-wal", ".gpkg-shm")
 
 
 class Listed(NamedTuple):
@@ -80,11 +80,12 @@ def damaged(folder: Path, files: int, *, verify: bool) -> list[str] | None:
     return [line.name for line in listed if line.name in wrong]
 
 
-def unlisted(folder: Path) -> list[str]:
-    """Names of the files that are neither listed nor beside a listed one what a viewer leaves there."""
+def unlisted(folder: Path, files: int) -> list[str]:
+    """Names of files that are neither listed nor a viewer's; none where the list of `files` is damaged."""
     listed = {line.name for line in _read(folder)}
     found = sorted(os.path.relpath(entry.path, folder) for entry in _files(folder))
-    return [name for name in found if name not in listed and not name.endswith(_OF_VIEWERS)] if listed else []
+    others = [name for name in found if name not in listed and not name.endswith(_OF_VIEWERS)]
+    return others if len(listed) == files else []
 
 
 def remove_from(folder: Path, name: str) -> int:

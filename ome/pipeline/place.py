@@ -87,7 +87,9 @@ class Place:
     def _check_files(self) -> None:
         """Refuses to replace what a person has put among the files of an artefact."""
         present = read_if_whole(self.folder)
-        others = unlisted(self.folder) if present is not None and present.files is not None else []
+        if present is None or present.files is None:
+            return
+        others = unlisted(self.folder, present.files)
         if others:
             raise UserError(
                 f"{self.folder} holds files that ome did not write, the first is {others[0]}, and would be "

@@ -55,9 +55,9 @@ def run(work: Work) -> dict[str, Any]:
     tagged = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
     stacks_of = stacks_from(hardware(work.config).device(), work.inputs["cam"], reader, tagged)
     network = _build(work.config, len(reader.channels))
+    _label(work, reader, tagged, stacks_of)
+    barrier()
     if not is_trained(work.folder):
-        _label(work, reader, tagged, stacks_of)
-        barrier()
         # Ahn & Kwak and SEAM start from ImageNet weights; the classifier has learnt these scenes since.
         load_weights(network.backbone, work.inputs["cam"] / NETWORK)
         _train(work, network, reader, tagged)

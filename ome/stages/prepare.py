@@ -86,6 +86,8 @@ def sources(config: DictConfig) -> list[Any]:
     """
     scenes, order = Path(config.scenes), {"classes": list(config.dataset.classes or [])}
     manifest = read_if_whole(scenes)
+    if manifest is not None and manifest.stage != "prepare":
+        manifest = None  # refused by the engine, with a better line
     given = not OmegaConf.is_missing(config.dataset, "raw")
     if config.dataset.get("town") is not None:
         found: list[Any] = [order]
