@@ -17,7 +17,7 @@ from ome.pseudo.affinity_label import affinity_label
 from ome.pseudo.random_walk import random_walk, transition_matrix, walk_cams
 from ome.training.affinity import AffinityLearner
 from ome.training.affinity_loss import affinity_loss, grid_labels
-from ome.training.optimizers import PolySgd
+from ome.training.optimizers import Optimization
 from tests.test_networks import TinyBackbone
 
 Array = NDArray[Any]
@@ -150,7 +150,7 @@ def test_loss_equals_a_loop_over_all_pairs(classes: list[int]) -> None:
 def learner() -> AffinityLearner:
     torch.manual_seed(0)
     made = AffinityLearner(
-        AffinityNetwork(TinyBackbone()), 2, total_steps=30, radius=3, optimizer=PolySgd(lr=0.02)
+        AffinityNetwork(TinyBackbone()), 2, total_steps=30, radius=3, optimizer=Optimization(lr=0.02)
     )
     made.log = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
     return made

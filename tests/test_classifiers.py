@@ -28,7 +28,7 @@ from ome.networks.seam import SeamNetwork
 from ome.pipeline.layout import read_tag_table
 from ome.pipeline.manifest import Manifest
 from ome.pseudo.fusion import fuse_cams
-from ome.training.optimizers import PolySgd
+from ome.training.optimizers import Optimization
 from ome.training.seam import SeamClassifier
 from tests.conftest import compose_config, tiny
 from tests.test_networks import TinyBackbone
@@ -103,7 +103,7 @@ def test_a_second_view_is_computed_only_where_two_are_compared(
 def test_a_step_is_as_long_as_the_clipped_gradient(clip: float | None, scale: float | None) -> None:
     """Also where the gradient is kept out of the smallest half-precision numbers by a scale."""
     torch.manual_seed(0)
-    plain = PolySgd(lr=0.01, momentum=0.0, weight_decay=0.0)
+    plain = Optimization(lr=0.01, momentum=0.0, weight_decay=0.0)
     network = SeamNetwork(TinyBackbone(), 3)
     module = SeamClassifier(network, ("a", "b", "c"), total_steps=9, optimizer=plain, clip=clip)
     before = {name: parameter.detach().clone() for name, parameter in network.named_parameters()}
@@ -356,7 +356,7 @@ def test_a_checkpoint_reloads_with_nothing_else_at_hand(
 ) -> None:
     torch.manual_seed(0)
     network = SeamNetwork(build_backbone(backbone, None, 16, in_channels=4), 2, **settings).freeze()
-    rates = PolySgd(lr=0.02, power=0.8)
+    rates = Optimization(lr=0.02, power=0.8)
     made = SeamClassifier(network, ("a", "b"), total_steps=7, optimizer=rates, er_weight=0.5, clip=2.0)
     trainer: Any = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.strategy.connect(made)

@@ -28,7 +28,7 @@ from ome.scoring.confusion import confusion_matrix
 from ome.training.affinity import AffinityLearner
 from ome.training.fit import CHECKPOINT, fit
 from ome.training.hardware import Hardware
-from ome.training.optimizers import PolySgd
+from ome.training.optimizers import Optimization
 from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 from ome.training.underfitting import PretendedUnderfitting
@@ -83,7 +83,9 @@ def train(folder: Path, epochs: int = 3, broken: int | None = None) -> None:
     """Trains SEAM by real Lightning, in as many processes as there are."""
     torch.manual_seed(3)
     data = TileDataModule(Pictures(broken), Pictures(), batch=2, seed=5, epochs=epochs)  # type: ignore[arg-type]
-    module = SeamClassifier(TinySeam(), ("a", "b"), total_steps=data.total_steps, optimizer=PolySgd(lr=0.05))  # type: ignore[arg-type]
+    module = SeamClassifier(
+        TinySeam(), ("a", "b"), total_steps=data.total_steps, optimizer=Optimization(lr=0.05)
+    )  # type: ignore[arg-type]
     fit(
         module,
         data,

@@ -139,7 +139,7 @@ def _keys(node: DictConfig, above: str = "") -> Iterator[str]:
 @pytest.mark.parametrize(
     ("typed", "key"),
     [
-        ("stage.cam.l", "stage.cam.lr="),
+        ("stage.cam.lr", "stage.cam.lr="),
         ("stage.cam.export.w", "stage.cam.export.write="),
         ("dataset=custom dataset.m", "dataset.masks="),
         ("segmenter.recipe.warm", "segmenter.recipe.warmup_steps="),

@@ -16,7 +16,7 @@ from ome.distributed.processes import own_cores
 from ome.errors import UserError
 from ome.pseudo.uncertainty import Labelling
 from ome.training.hardware import Hardware
-from ome.training.optimizers import PolySgd
+from ome.training.optimizers import Optimization
 
 
 def augmentation(settings: DictConfig, crop: int) -> Augmentation:
@@ -27,9 +27,21 @@ def augmentation(settings: DictConfig, crop: int) -> Augmentation:
     return Augmentation(crop, (float(low), float(high)), jitter, bool(settings.dihedral))
 
 
-def poly_sgd(settings: DictConfig) -> PolySgd:
-    """The optimiser of the classifier and of AffinityNet."""
-    return PolySgd(settings.lr, settings.momentum, settings.weight_decay, settings.power)
+def optimization(settings: DictConfig) -> Optimization:
+    """How a stage's settings optimise its network."""
+    more = {
+        key: settings[key]
+        for key in ("schedule", "warmup_steps", "norm_decay", "layer_decay")
+        if key in settings
+    }
+    return Optimization(
+        settings.lr,
+        settings.momentum,
+        settings.weight_decay,
+        settings.power,
+        settings.get("optimizer", "sgd"),
+        **more,
+    )
 
 
 def hardware(config: DictConfig) -> Hardware:

@@ -17,6 +17,8 @@ from ome.training.underfitting import PretendedUnderfitting
 RECIPE = "segmenter.recipe"
 PLAIN = (
     "optimizer",
+    "schedule",
+    "layer_decay",
     "lr",
     "head_lr",
     "momentum",

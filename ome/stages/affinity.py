@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from ome.config.fitting import train
-from ome.config.objects import augmentation, crf_of, crf_threads, hardware, poly_sgd
+from ome.config.objects import augmentation, crf_of, crf_threads, hardware, optimization
 from ome.config.selected import scene_reader
 from ome.config.trainer import training_extras
 from ome.data.cams import cam_path, write_cams
@@ -131,7 +131,7 @@ def _train(work: Work, network: AffinityNetwork, reader: SceneReader, tagged: Ta
         reader.index.palette.num_classes,
         total_steps=data.total_steps,
         radius=settings.radius,
-        optimizer=poly_sgd(settings),
+        optimizer=optimization(settings),
     )
     train(work, module, data, work.folder, "AffinityNet")
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from ome.config.fitting import train
-from ome.config.objects import augmentation, hardware, poly_sgd
+from ome.config.objects import augmentation, hardware, optimization
 from ome.config.selected import scene_reader
 from ome.config.trainer import training_extras
 from ome.data.cams import cam_path, write_cams
@@ -104,7 +104,7 @@ def _train(work: Work, member: Member, reader: SceneReader, table: TagTable) -> 
         workers=hardware(config).loader_processes(),
         epochs=settings.epochs,
     )
-    losses, rates = config.classifier, poly_sgd(settings)
+    losses, rates = config.classifier, optimization(settings)
     # The loss is a mean over classes. At the rate of one network for all, one of a single class would take
     # steps C times as long as the same class does there, and be ruined by the first of them.
     share = len(names) / reader.index.palette.num_classes

@@ -8,7 +8,7 @@ from ome.distributed.collectives import sum_over_processes, world_size
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
 from ome.training.affinity_loss import affinity_loss, grid_labels
 from ome.training.clipping import ClippedModule
-from ome.training.optimizers import PolySgd
+from ome.training.optimizers import Optimization
 
 
 class AffinityLearner(ClippedModule):
@@ -29,7 +29,7 @@ class AffinityLearner(ClippedModule):
         *,
         total_steps: int,
         radius: int = 5,
-        optimizer: PolySgd = PolySgd(),  # noqa: B008 - frozen
+        optimizer: Optimization = Optimization(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
         self.network = network

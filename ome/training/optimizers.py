@@ -1,29 +1,50 @@
-"""The lineage's optimiser, shared by the classifier and AffinityNet."""
+"""Optimisers and schedules of the classifier, AffinityNet and the segmenter."""
 
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from ome.networks.backbone_network import BackboneNetwork
-from ome.training.schedule import poly_lr
+from ome.training.schedule import ScheduleName, rate_factor
+
+OptimizerName = Literal["sgd", "adamw"]
+
+_NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
+_SIDE = 64  # pixels of the image that shows in which order layers come
 
 
 @dataclass(frozen=True)
-class PolySgd:
-    """SGD with the lineage's four parameter groups, whose rates decay polynomially at every step.
+class Optimization:
+    """How the classifier and AffinityNet are optimised; by default as the lineage does it.
 
     Attributes:
-        lr: Base learning rate of the backbone; new layers have ten times as much.
+        lr: Base learning rate of the backbone; new layers have ten times as much, biases twice.
         momentum: Of SGD.
         weight_decay: Of everything but biases.
-        power: Of the decay, see `poly_lr`.
+        power: Of the polynomial decay, see `poly_lr`.
+        name: SGD, or AdamW, which transformers need.
+        schedule: How the rate falls from step to step.
+        warmup_steps: Steps in which it first rises, see `linear_warmup`.
+        norm_decay: Whether the weight decay works on normalisation layers too.
+        layer_decay: Factor on the rate from each layer of the backbone to the one below; 1 for none.
     """
 
     lr: float = 0.01
     momentum: float = 0.9
     weight_decay: float = 5e-4
     power: float = 0.9
+    name: OptimizerName = "sgd"
+    schedule: ScheduleName = "poly"
+    warmup_steps: int = 0
+    norm_decay: bool = True
+    layer_decay: float = 1.0
 
     def configure(self, network: BackboneNetwork, total_steps: int) -> OptimizerLRScheduler:
         """Makes what `LightningModule.configure_optimizers` returns.
@@ -32,10 +53,90 @@ class PolySgd:
             network: Names its parameter groups; empty ones are left out.
             total_steps: Optimiser steps of the whole training.
         """
-        groups = network.parameter_groups(self.lr, self.weight_decay)
-        used = [group for group in groups if group["params"]]
-        optimizer = torch.optim.SGD(used, momentum=self.momentum, fused=True)
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: poly_lr(1.0, step, total_steps, self.power)
+        scales = layer_scales(network.backbone, self.layer_decay) if self.layer_decay != 1 else {}
+        norms = set() if self.norm_decay else norm_parameters(network)
+        groups = [
+            part
+            for group in network.parameter_groups(self.lr, self.weight_decay)
+            for part in _divided(group, scales, norms)
+        ]
+        optimizer = build_optimizer(self.name, groups, self.lr, self.momentum)
+        factor = partial(
+            rate_factor, self.schedule, total_steps=total_steps, power=self.power, warmup=self.warmup_steps
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return scheduled(optimizer, [factor] * len(groups))
+
+
+def build_optimizer(
+    name: OptimizerName, groups: list[dict[str, Any]], lr: float, momentum: float
+) -> torch.optim.Optimizer:
+    """SGD or AdamW over groups that have rates and decays of their own."""
+    if name == "adamw":
+        return torch.optim.AdamW(groups, lr=lr, fused=True)
+    return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
+
+
+def scheduled(optimizer: torch.optim.Optimizer, factors: list[Any]) -> OptimizerLRScheduler:
+    """An optimiser whose groups' rates are multiplied by a factor of the step, for Lightning."""
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+def norm_parameters(network: nn.Module) -> set[int]:
+    """The `id` of every parameter of a normalisation layer."""
+    norms = (layer for layer in network.modules() if isinstance(layer, _NORMS))
+    return {id(parameter) for layer in norms for parameter in layer.parameters()}
+
+
+def layer_scales(encoder: nn.Module, decay: float) -> dict[int, float]:
+    """Factors on the rates of an encoder's parameters: decay^(layers above, its own included).
+
+    A layer is a block such as `layer1.0` or `block2.3`, or a module outside of blocks; layers are counted in
+    the order in which an image meets them (Bao et al., BEiT, ICLR 2022).
+
+    Args:
+        encoder: Maps an image (B, bands, H, W); its first convolution tells the bands.
+        decay: In (0, 1].
+
+    Returns:
+        The factor of each parameter by its `id`.
+    """
+    order: dict[str, None] = {}
+    owners = {name: module for name, module in encoder.named_modules() if [*module.parameters(recurse=False)]}
+
+    def meet(layer: str, _module: nn.Module, _given: object) -> None:
+        order.setdefault(layer)
+
+    hooks = [module.register_forward_pre_hook(partial(meet, _layer(name))) for name, module in owners.items()]
+    training = {module: module.training for module in encoder.modules()}
+    bands = next(module.in_channels for module in encoder.modules() if isinstance(module, nn.Conv2d))
+    some = next(encoder.parameters())
+    with torch.no_grad():
+        encoder.eval()(torch.zeros(1, bands, _SIDE, _SIDE, device=some.device))
+    for hook in hooks:
+        hook.remove()
+    for module, mode in training.items():
+        module.training = mode
+    depth = {layer: len(order) - place for place, layer in enumerate(order)}
+    return {
+        id(parameter): decay ** depth.get(_layer(name), 0)
+        for name, module in owners.items()
+        for parameter in module.parameters(recurse=False)
+    }
+
+
+def _layer(name: str) -> str:
+    """The block that a module belongs to: its path up to the first number, or to its parent."""
+    block = re.match(r"(?:.*?\.)?\d+(?=\.|$)", name)
+    return block[0] if block else name.rpartition(".")[0] or name
+
+
+def _divided(
+    group: dict[str, Any], scales: Mapping[int, float], norms: Iterable[int]
+) -> list[dict[str, Any]]:
+    """A group of parameters by the rate and decay that each is to have; empty ones are left out."""
+    parts: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for parameter in group["params"]:
+        decay = 0.0 if id(parameter) in norms else group["weight_decay"]
+        parts.setdefault((group["lr"] * scales.get(id(parameter), 1.0), decay), []).append(parameter)
+    return [group | {"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in parts.items()]

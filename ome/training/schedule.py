@@ -1,5 +1,8 @@
 """Learning-rate schedules as pure functions."""
 
+import math
+from typing import Literal
+
 WARMUP_START = 1e-6
 """Where the factor of the warm-up begins, as in SegFormer's published recipe."""
 
@@ -32,3 +35,35 @@ def linear_warmup(step: int, steps: int) -> float:
         steps: Length of the warm-up; 0 for none.
     """
     return 1.0 if step >= steps else WARMUP_START + (1 - WARMUP_START) * step / steps
+
+
+ScheduleName = Literal["poly", "cosine", "constant"]
+
+
+def rate_factor(
+    schedule: ScheduleName,
+    step: int,
+    *,
+    total_steps: int,
+    power: float = 0.9,
+    floor: float = 0.0,
+    warmup: int = 0,
+) -> float:
+    """Factor on the base rate at a step.
+
+    Args:
+        schedule: `poly` as in `poly_lr`; `cosine` falls from 1 to the floor along half a cosine; `constant`.
+        step: Optimiser steps done so far, from 0.
+        total_steps: Optimiser steps planned, at least 1.
+        power: Of `poly`.
+        floor: What the factor heads for.
+        warmup: Steps of `linear_warmup`.
+    """
+    if schedule == "poly":
+        factor = poly_lr(1.0, step, total_steps, power, floor)
+    elif schedule == "cosine":
+        done = min(step, total_steps - 1) / total_steps
+        factor = floor + (1 - floor) * (1 + math.cos(math.pi * done)) / 2
+    else:
+        factor = 1.0
+    return factor * linear_warmup(step, warmup)

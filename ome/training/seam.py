@@ -17,7 +17,7 @@ from ome.networks.seam import SeamNetwork
 from ome.scoring.confusion_metric import ConfusionMetric
 from ome.scoring.multilabel import multilabel_scores
 from ome.training.clipping import ClippedModule
-from ome.training.optimizers import PolySgd
+from ome.training.optimizers import Optimization
 from ome.training.seam_losses import seam_loss
 
 
@@ -53,7 +53,7 @@ class SeamClassifier(ClippedModule):
         names: Sequence[str],
         *,
         total_steps: int,
-        optimizer: PolySgd | Mapping[str, float] = PolySgd(),  # noqa: B008 - frozen
+        optimizer: Optimization | Mapping[str, Any] = Optimization(),  # noqa: B008 - frozen
         er_weight: float = 1.0,
         ecr_weight: float = 1.0,
         min_pool_weight: float = 1.0,
@@ -65,7 +65,7 @@ class SeamClassifier(ClippedModule):
         if isinstance(network, Mapping):
             network = classifier_from(network)
         if isinstance(optimizer, Mapping):
-            optimizer = PolySgd(**optimizer)
+            optimizer = Optimization(**optimizer)
         if network.pcm and not ecr_weight and not min_pool_weight:
             raise UserError(
                 "nothing trains the pixel correlation module with classifier.ecr_weight=0 and "

@@ -3,13 +3,12 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
 
 from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
@@ -19,6 +18,13 @@ from ome.networks.features import freeze_batchnorm
 from ome.scoring.confusion import count_pixels
 from ome.scoring.scores import Scores
 from ome.training.clipping import ClippedModule
+from ome.training.optimizers import (
+    OptimizerName,
+    build_optimizer,
+    layer_scales,
+    norm_parameters,
+    scheduled,
+)
 from ome.training.pixel_losses import (
     PixelWeights,
     Weighting,
@@ -27,10 +33,9 @@ from ome.training.pixel_losses import (
     pixel_cross_entropy,
     weigh_pixels,
 )
-from ome.training.schedule import linear_warmup, poly_lr
+from ome.training.schedule import ScheduleName, rate_factor
 from ome.training.underfitting import PretendedUnderfitting
 
-OptimizerName = Literal["sgd", "adamw"]
 _PLAIN = (
     "total_steps",
     "lr",
@@ -39,6 +44,8 @@ _PLAIN = (
     "power",
     "minimum_lr",
     "optimizer",
+    "schedule",
+    "layer_decay",
     "warmup_steps",
     "head_lr",
     "norm_decay",
@@ -70,6 +77,8 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         power: Of the polynomial decay.
         minimum_lr: Where the decay ends.
         optimizer: `sgd` or `adamw`.
+        schedule: How the rate falls, see `rate_factor`.
+        layer_decay: Factor on the rate from each layer of the encoder to the one below, see `layer_scales`.
         warmup_steps: Steps in which the rate rises linearly to the schedule's; see `linear_warmup`.
         head_lr: Factor on the rate of everything but the encoder.
         norm_decay: Let the weight decay work on normalisation layers too.
@@ -102,6 +111,8 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         power: float = 0.9,
         minimum_lr: float = 1e-4,
         optimizer: OptimizerName = "sgd",
+        schedule: ScheduleName = "poly",
+        layer_decay: float = 1.0,
         warmup_steps: int = 0,
         head_lr: float = 1.0,
         norm_decay: bool = True,
@@ -143,6 +154,8 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         self._power = power
         self._minimum_lr = minimum_lr
         self._optimizer = optimizer
+        self._schedule = schedule
+        self._layer_decay = layer_decay
         self._warmup_steps = warmup_steps
         self._head_lr = head_lr
         self._norm_decay = norm_decay
@@ -211,32 +224,31 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         self._confusion, self._entropy = 0, 0.0
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The chosen optimiser, warm-up and polynomial decay to the minimum at every step."""
+        """The chosen optimiser and schedule; the rate heads for the minimum at every step."""
         groups = self._parameter_groups()
-        optimizer: torch.optim.Optimizer
-        if self._optimizer == "adamw":
-            optimizer = torch.optim.AdamW(groups, lr=self._lr, fused=True)
-        else:
-            optimizer = torch.optim.SGD(groups, lr=self._lr, momentum=self._momentum, fused=True)
-
-        def factor(floor: float, step: int) -> float:
-            decayed = poly_lr(1.0, step, self._total_steps, self._power, floor)
-            return decayed * linear_warmup(step, self._warmup_steps)
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, [partial(factor, self._minimum_lr / group["lr"]) for group in groups]
+        optimizer = build_optimizer(self._optimizer, groups, self._lr, self._momentum)
+        factor = partial(
+            rate_factor,
+            self._schedule,
+            total_steps=self._total_steps,
+            power=self._power,
+            warmup=self._warmup_steps,
         )
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+        return scheduled(
+            optimizer, [partial(factor, floor=self._minimum_lr / group["lr"]) for group in groups]
+        )
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """The trainable parameters by learning rate and weight decay; one group where all are alike."""
-        encoder = {id(parameter) for parameter in self.network.encoder.parameters()}  # type: ignore[union-attr]
-        kinds = (_NormBase, nn.LayerNorm, nn.GroupNorm)
-        norms = {id(p) for layer in self.modules() if isinstance(layer, kinds) for p in layer.parameters()}
+        encoder: nn.Module = self.network.encoder  # type: ignore[assignment]  # every segmenter has one
+        scales = dict.fromkeys(map(id, encoder.parameters()), 1.0)
+        if self._layer_decay != 1:
+            scales = layer_scales(encoder, self._layer_decay)
+        norms = set() if self._norm_decay else norm_parameters(self)
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
         for parameter in self.parameters():
             if parameter.requires_grad:
-                lr = self._lr * (1.0 if id(parameter) in encoder else self._head_lr)
-                decay = self._weight_decay if self._norm_decay or id(parameter) not in norms else 0.0
+                lr = self._lr * scales.get(id(parameter), self._head_lr)
+                decay = 0.0 if id(parameter) in norms else self._weight_decay
                 groups.setdefault((lr, decay), []).append(parameter)
         return [{"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in groups.items()]

@@ -108,6 +108,10 @@ class Recipe(Augmented):
     momentum: Annotated[FractionBelowOne, "momentum of SGD"]
     weight_decay: Annotated[NotNegative, "decay of the weights, per step and unit of the rate"]
     norm_decay: Annotated[bool, "decay normalisation layers too"]
+    schedule: Annotated[Literal["poly", "cosine", "constant"], "how the rate falls from step to step"]
+    layer_decay: Annotated[
+        FractionAboveZero, "factor on the rate from each layer of the encoder to the one below"
+    ]
     power: Annotated[NotNegative, "power of the polynomial decay of the rate"]
     minimum_lr: Annotated[NotNegative, "where the decay of the rate ends"]
     warmup_steps: Annotated[Natural, "steps of a linear rise to the rate"]

@@ -10,6 +10,7 @@ from ome.config.schema.limits import (
     Byte,
     Count,
     Fraction,
+    FractionAboveZero,
     FractionBelowOne,
     Natural,
     NotEmpty,
@@ -48,6 +49,20 @@ class PolySgd:
 
 
 @dataclass
+class Optimizer:
+    """`stage.cam`, chosen by `optimizer=sgd` or `optimizer=adamw`."""
+
+    optimizer: Annotated[Literal["sgd", "adamw"], "SGD, or AdamW, which transformers need"]
+    norm_decay: Annotated[bool, "decay normalisation layers too"]
+    schedule: Annotated[Literal["poly", "cosine", "constant"], "how the rate falls from step to step"]
+    warmup_steps: Annotated[Natural, "steps of a linear rise to the rate"]
+    layer_decay: Annotated[
+        FractionAboveZero,
+        "factor on the rate from each layer of the backbone to the one below (BEiT, ICLR 2022)",
+    ]
+
+
+@dataclass
 class Export:
     """`stage.cam.export`."""
 
@@ -63,7 +78,7 @@ class Export:
 
 
 @dataclass
-class Cam(Augmented, PolySgd):
+class Cam(Augmented, PolySgd, Optimizer):
     """`stage.cam`."""
 
     checkpoint: Annotated[

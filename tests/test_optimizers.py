@@ -1,0 +1,101 @@
+"""Optimisers and schedules against plain torch and hand-worked examples."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from ome.networks.backbones import build_backbone
+from ome.networks.seam import SeamNetwork
+from ome.training.optimizers import Optimization, layer_scales
+from ome.training.schedule import rate_factor
+
+
+class Blocks(nn.Module):
+    """Defined in another order than used, as MiT's embeddings and blocks are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(4)
+        self.block = nn.ModuleList([nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm2d(4)) for _ in range(2)])
+        self.stem = nn.Conv2d(4, 4, 3)
+        self.unused = nn.Linear(3, 3)
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        image = self.stem(image)
+        for block in self.block:
+            image = block(image)
+        return self.norm(image)
+
+
+def test_a_layer_counts_from_where_the_image_leaves() -> None:
+    network = Blocks()
+    scales = layer_scales(network, 0.5)
+    found = {name: scales[id(parameter)] for name, parameter in network.named_parameters()}
+    # stem, block.0, block.1, norm: four layers
+    assert found["stem.weight"] == 0.5**4
+    assert found["block.0.0.weight"] == found["block.0.1.bias"] == 0.5**3
+    assert found["block.1.0.weight"] == 0.5**2
+    assert found["norm.weight"] == 0.5
+    assert found["unused.weight"] == 1
+    assert network.training
+    assert int(network.norm.num_batches_tracked) == 0, "statistics are left as they are"
+
+
+@pytest.mark.parametrize("name", ["mit_b0", "mobilenet_v2", "resnet18"])
+def test_rates_fall_towards_the_image_in_every_backbone(name: str) -> None:
+    torch.manual_seed(0)
+    network = SeamNetwork(build_backbone(name, None, 16), 3)
+    settings = Optimization(lr=1.0, layer_decay=0.8, name="adamw", norm_decay=False)
+    optimizer = settings.configure(network, 10)["optimizer"]
+    assert isinstance(optimizer, torch.optim.AdamW)
+    rates = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert len(rates) == len(list(network.parameters()))
+    weights = [
+        rates[id(p)] for n, p in network.named_parameters() if n.startswith("backbone") and "weight" in n
+    ]
+    assert 0 < min(weights) < 0.8**6
+    assert max(weights) == pytest.approx(0.8)
+    assert rates[id(network.fc8.weight)] == 10
+    decays = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d | nn.LayerNorm)]
+    assert norms
+    assert {decays[id(norm.weight)] for norm in norms} == {0}
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        ("poly", lambda done: 0.1 + 0.9 * (1 - done) ** 0.9),
+        ("cosine", lambda done: 0.1 + 0.9 * (1 + math.cos(math.pi * done)) / 2),
+        ("constant", lambda _: 1.0),
+    ],
+)
+def test_schedules_by_hand(schedule: str, expected: object) -> None:
+    for step in (0, 4, 9, 30):
+        done = min(step, 9) / 10
+        factor = rate_factor(schedule, step, total_steps=10, power=0.9, floor=0.1, warmup=4)  # type: ignore[arg-type]
+        rise = 1 if step >= 4 else 1e-6 + (1 - 1e-6) * step / 4
+        assert factor == pytest.approx(expected(done) * rise)  # type: ignore[operator]
+
+
+def test_a_classifier_learns_with_either() -> None:
+    for settings in (Optimization(), Optimization(name="adamw", lr=0.01, schedule="cosine", warmup_steps=2)):
+        torch.manual_seed(0)
+        network = SeamNetwork(build_backbone("resnet18", None, 16), 2, pcm=False)
+        plain = [p.detach().clone() for p in network.parameters()]
+        configured = settings.configure(network, 8)
+        optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+        images, tags = torch.rand(4, 3, 32, 32), torch.tensor([[0.0, 1], [1, 0], [1, 1], [0, 1]])
+        losses = []
+        for _ in range(8):
+            optimizer.zero_grad()
+            scores = network(images).cam.mean(dim=(2, 3))
+            loss = nn.functional.binary_cross_entropy_with_logits(scores, tags)
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+            losses.append(float(loss))
+        assert losses[-1] < losses[0]
+        assert any(not torch.equal(a, b) for a, b in zip(plain, network.parameters(), strict=True))
