@@ -105,7 +105,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 def _harmless(cell: object) -> object:
     """Keeps a spreadsheet from taking a text for a formula: a quote before it, as spreadsheets do it."""
-    if not (isinstance(cell, str) and cell.lstrip("'").startswith(_FORMULA)):
+    if not (isinstance(cell, str) and len(cell) > 1 and cell.lstrip("'").startswith(_FORMULA)):
         return cell
     try:
         float(cell)
@@ -116,7 +116,8 @@ def _harmless(cell: object) -> object:
 
 def plain_cell(cell: str) -> str:
     """A cell without the quote that `write_csv` puts before what looks like a formula."""
-    return cell[1:] if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA) else cell
+    quoted = cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA)
+    return cell[1:] if quoted else cell
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:

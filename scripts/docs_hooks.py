@@ -23,6 +23,7 @@ GROUPS = (
     "dataset",
     "backbone",
     "classifier",
+    "optimizer",
     "crf",
     "segmenter",
     "segmenter/recipe",
@@ -155,7 +156,10 @@ def settings_tables() -> str:
 
 def _prefix(path: Path) -> str:
     """What stands before the keys of a file in their addresses."""
-    if "@package _global_" in path.read_text(encoding="utf-8"):
+    text = path.read_text(encoding="utf-8")
+    if package := re.match(r"# @package ([a-z]\S*)", text):
+        return f"{package[1]}."
+    if "@package _global_" in text:
         return ""
     group = ".".join(path.parent.relative_to(CONF).parts)
     return f"stage.{path.stem}." if group == "stage.settings" else f"{group}."

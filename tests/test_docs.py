@@ -2,7 +2,6 @@
 
 import re
 import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +17,7 @@ from ome.data.scenes import SceneIndex
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.geo.raster import read_png
-from ome.pipeline.registry import SIDE_STAGES, Stages
+from ome.inference.card import SegmenterCard
 from ome.pipeline.stage import stage_folder
 
 ROOT = Path(__file__).parents[1]
@@ -26,7 +25,9 @@ sys.path.insert(0, str(ROOT / "scripts"))
 docs_hooks = pytest.importorskip("docs_hooks")
 
 QUICK = (
-    "segmenter=fpn",
+    "segmenter.recipe.steps=2",
+    "segmenter.recipe.steps_per_epoch=1",
+    "segmenter.recipe.batch=2",
     "trainer=cpu",
     "trainer.workers=0",
     "stage.cam.epochs=1",
@@ -61,34 +62,36 @@ def write_meadows(raw: Path) -> None:
 
 def test_the_examples_of_extending_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    dataset, backbone, callback, settings = blocks("extend.md", "yaml")
+    dataset, backbone, network, loss, callback, settings = blocks("extend.md", "yaml")
     for group, name, text in (
         ("dataset", "meadows", dataset),
         ("backbone", "light", backbone),
+        ("segmenter", "thin", network),
+        ("segmenter/recipe", "focal", loss),
         ("callbacks", "weight_norm", callback),
         ("stage", "coverage", settings),
     ):
-        (tmp_path / "my_settings" / group).mkdir(parents=True)
+        (tmp_path / "my_settings" / group).mkdir(parents=True, exist_ok=True)
         (tmp_path / "my_settings" / group / f"{name}.yaml").write_text(text, encoding="utf-8")
     write_meadows(tmp_path / "raw")
-    watching, code = blocks("extend.md", "python")
-    (tmp_path / "weight_norm.py").write_text(watching, encoding="utf-8")
+    modules = ("thin", "focal", "weight_norm", "class_coverage")
+    for name, text in zip(modules, blocks("extend.md", "python"), strict=True):
+        (tmp_path / f"{name}.py").write_text(text, encoding="utf-8")
+        monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.syspath_prepend(tmp_path)
-    coverage = types.ModuleType("coverage")
-    exec(code, coverage.__dict__)  # noqa: S102 - the page's own example
-    monkeypatch.setitem(sys.modules, "ome.stages.coverage", coverage)
-    monkeypatch.setattr(story, "SIDE_STAGES", Stages(*SIDE_STAGES, "coverage"))
 
     with initialize_config_module("ome.conf", version_base="1.3"):
         shared = [
             "hydra.searchpath=[file://my_settings]",
             "dataset=meadows",
             "backbone=light",
+            "segmenter=thin",
+            "segmenter/recipe=focal",
             "callbacks=weight_norm",
             "dataset.raw=raw",
             *QUICK,
         ]
-        config = compose("config", overrides=[*shared, "stage=all", "stage.until=pseudo"])
+        config = compose("config", overrides=[*shared, "stage=all", "stage.until=seg"])
         counting = compose(
             "config", overrides=[o for o in [*shared, "stage=coverage"] if not o.startswith("stage.")]
         )
@@ -97,6 +100,11 @@ def test_the_examples_of_extending_run(tmp_path: Path, monkeypatch: pytest.Monke
 
     history = read_csv(stage_folder(config, "cam") / "history.csv")
     assert any(row["name"] == "train/weight_norm" and float(row["value"]) > 0 for row in history)
+    trained = stage_folder(config, "seg") / "weak"
+    assert any(row["name"] == "train/loss_0" for row in read_csv(trained / "history.csv"))
+    card = SegmenterCard.read(trained)
+    assert card.segmenter == "thin.ThinNet"
+    assert type(card.load(trained).network).__name__ == "ThinNet"
     folder = stage_folder(config, "coverage")
     written = {row["class"]: float(row["percent"]) for row in read_csv(folder / "coverage.csv")}
     masks = np.stack([read_png(path) for path in stage_folder(config, "pseudo").glob("masks/*/*.png")])
@@ -155,7 +163,7 @@ def test_comments_of_a_yaml_file_are_read_beside_and_above(tmp_path: Path) -> No
 def test_error_lines_are_those_of_the_code() -> None:
     with pytest.raises(UserError, match=r"^unknown stage 'paint': choose one of prepare, labels"):
         story.selected_stages(OmegaConf.create({"stage": {"name": "paint"}}))
-    assert "- `unknown stage '<selected>': choose one of <known>`" in docs_hooks.error_lines()
+    assert "- `unknown <what> '<name>': choose one of <', '.join(known)><hint>`" in docs_hooks.error_lines()
 
 
 def test_every_page_is_in_the_navigation() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from omegaconf import DictConfig
 from PIL import Image
@@ -17,7 +18,7 @@ from ome.data.cams import write_cams
 from ome.errors import UserError
 from ome.files import read_csv, save_atomically, write_csv, write_json, write_text
 from ome.geo.flat import FlatRasters
-from ome.geo.raster import open_class_map, write_grey_png
+from ome.geo.raster import write_grey_png
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import Manifest
@@ -184,8 +185,11 @@ def kinds() -> dict[str, Callable[[Path], object]]:
     """A writer of each kind of file that stages leave, by name."""
 
     def tif(path: Path) -> None:
-        with open_class_map(path, (300, 300), ["a"], [(1, 2, 3)], crs=None, transform=None) as written:
-            written.write(0, np.random.default_rng(0).integers(0, 99, (300, 300), dtype=np.uint8))
+        values = np.random.default_rng(0).integers(0, 99, (1, 300, 300), dtype=np.uint8)
+        size = {"count": 1, "height": 300, "width": 300, "dtype": "uint8"}
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with rasterio.open(path, "w", driver="GTiff", **size) as written:
+            written.write(values)
 
     network = {"weight": torch.ones(1000)}
     random = np.random.default_rng(0)

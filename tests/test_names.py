@@ -93,6 +93,6 @@ def test_no_cell_of_a_table_starts_a_formula(tmp_path: Path) -> None:
     rows = [["=1+2", "-c", "@x", "+", "-5", "1e3", "'=a", "\tb"]]
     write_csv(tmp_path / "table.csv", list("abcdefgh"), rows)
     written = (tmp_path / "table.csv").read_text().splitlines()[1]
-    assert written == "'=1+2,'-c,'@x,'+,-5,1e3,''=a,'\tb"
+    assert written == "'=1+2,'-c,'@x,+,-5,1e3,''=a,'\tb"
     assert list(read_csv(tmp_path / "table.csv")[0].values()) == rows[0]
     assert read_sheet(tmp_path / "table.csv").rows[0][1]["a"] == "=1+2"

@@ -210,7 +210,7 @@ def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:
             "stage.until=nowhere: unknown stage 'nowhere': choose one of prepare, labels",
         ),
         ("dataset.split.train=[]", "dataset.split.train is empty"),
-        ("dataset.tags=nowhere.csv", "there is no tag table nowhere.csv"),
+        ("dataset.tags=nowhere.csv", "the table nowhere.csv does not exist"),
         ("crf.backend=other", "crf.backend=other is unknown: choose one of lattice, torch, pydensecrf"),
     ],
 )

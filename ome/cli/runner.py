@@ -7,8 +7,9 @@ from omegaconf import DictConfig
 from ome.config.selected import settings_of
 from ome.errors import UserError
 from ome.pipeline.layout import SEGMENTER_TITLES
-from ome.pipeline.registry import SIDE_STAGES, STAGES
+from ome.pipeline.registry import STAGES, find_stage
 from ome.pipeline.stage import Stage, execute
+from ome.plugins import import_targets
 from ome.scoring.rows import read_rows
 from ome.tracking.stages import stage_tracker
 
@@ -25,6 +26,7 @@ def run_stages(config: DictConfig) -> float | None:
     Raises:
         UserError: See `execute`; or the stage does not exist, or the run's folder is that of a sweep.
     """
+    import_targets(config)
     names = selected_stages(config)
     if names != ["compare"] and (Path(config.run_dir) / "multirun.yaml").exists():
         raise UserError(
@@ -32,12 +34,12 @@ def run_stages(config: DictConfig) -> float | None:
             f"'{config.run_dir}/*' for the table of its runs, or run_dir={config.run_dir}/0_... for one"
         )
     for name in names[1:]:  # before the first works for hours; its own is looked at when it starts
-        _stage(name).place(settings_of(config, name)).check_finished()
+        find_stage(name, config).place(settings_of(config, name)).check_finished()
     made: dict[str, Path] = {}
     for name in names:
         own = settings_of(config, name)
         execute(
-            _stage(name),
+            find_stage(name, config),
             own,
             force=config.force,
             verify=config.verify,
@@ -64,7 +66,7 @@ def objective(folder: Path) -> float | None:
 
 def last_objective(config: DictConfig) -> float | None:
     """The `objective` of the last selected stage, where it lies in the run's own folder."""
-    return objective(_stage(selected_stages(config)[-1]).folder(config))
+    return objective(find_stage(selected_stages(config)[-1], config).folder(config))
 
 
 def selected_stages(config: DictConfig) -> list[str]:
@@ -80,14 +82,8 @@ def selected_stages(config: DictConfig) -> list[str]:
             raise UserError(f"stage.until={last}: unknown stage '{last}': choose one of {', '.join(STAGES)}")
         before = list(STAGES)[: list(STAGES).index(last)]
         return [*(name for name in before if _is_wanted(STAGES[name], config)), last]
-    if selected in STAGES or selected in SIDE_STAGES:
-        return [selected]
-    known = ", ".join([*STAGES, *SIDE_STAGES, "all"])
-    raise UserError(f"unknown stage '{selected}': choose one of {known}")
-
-
-def _stage(name: str) -> Stage:
-    return STAGES[name] if name in STAGES else SIDE_STAGES[name]
+    find_stage(selected, config)
+    return [selected]
 
 
 def _is_wanted(stage: Stage, config: DictConfig) -> bool:

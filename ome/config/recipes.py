@@ -1,6 +1,7 @@
 """From a segmenter's recipe to plain, checked arguments."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ from ome.data.datasets import MaskOf
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, shard
 from ome.errors import UserError
+from ome.plugins import imported
 from ome.progress import track
-from ome.training.pixel_losses import balanced_class_weights
+from ome.training.pixel_losses import LossTerm, balanced_class_weights
 from ome.training.underfitting import PretendedUnderfitting
 
 RECIPE = "segmenter.recipe"
@@ -71,8 +73,23 @@ def recipe_settings(
     plain = {key: recipe[key] for key in PLAIN}
     return plain | {
         "class_weights": _class_weights(recipe.class_weights, num_classes, count),
+        "losses": [_loss_term(term, number) for number, term in enumerate(recipe.losses)],
         "underfit": PretendedUnderfitting(recipe.underfit, recipe.underfit_beta, recipe.underfit_k),
     }
+
+
+def _loss_term(term: DictConfig, number: int) -> tuple[float, LossTerm]:
+    """A term of `segmenter.recipe.losses` and its weight."""
+    key = f"{RECIPE}.losses[{number}]"
+    if "_target_" not in term:
+        raise UserError(f"{key}: give _target_, the dotted path of a class or function")
+    arguments = {str(name): value for name, value in term.items() if name not in {"_target_", "weight"}}
+    kind = imported(term._target_, f"{key}._target_")
+    try:
+        loss = kind(**arguments) if isinstance(kind, type) else partial(kind, **arguments)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{key}: {term._target_} cannot be built ({error})") from error
+    return float(term.get("weight", 1.0)), loss
 
 
 def _class_weights(

@@ -27,6 +27,7 @@ from ome.pipeline.artifacts import inherited_runs, stage_folder
 from ome.pipeline.layout import map_path
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.stage import Work
+from ome.plugins import name_of
 from ome.progress import meter
 from ome.scoring.confusion import confusion_matrix
 from ome.scoring.rows import Row
@@ -110,7 +111,7 @@ def card_of(config: DictConfig, reader: SceneReader) -> SegmenterCard:
     index = reader.index
     limits = config.dataset.get("range")
     return SegmenterCard(
-        segmenter=config.segmenter.name,
+        segmenter=name_of(config.segmenter),
         encoder=config.segmenter.encoder,
         classes=index.palette.classes,
         channels=reader.channels,

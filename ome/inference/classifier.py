@@ -18,6 +18,7 @@ from ome.networks.described import classifier_from
 from ome.networks.one_vs_all import OneVsAllNetwork
 from ome.networks.seam import SeamNetwork
 from ome.pipeline.manifest import Manifest
+from ome.plugins import name_of
 from ome.pseudo.fusion import multi_scale_cams
 from ome.training.checkpoints import load_network
 from ome.training.hardware import autocast, channels_last
@@ -65,7 +66,7 @@ def build_classifier(
 ) -> SeamNetwork:
     """The network that two configuration groups describe, with the given weights in its backbone."""
     description = {
-        "backbone": backbone["name"],
+        "backbone": name_of(backbone),
         "output_stride": backbone["output_stride"],
         "in_channels": in_channels,
         "num_classes": num_classes,

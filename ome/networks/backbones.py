@@ -1,10 +1,12 @@
 """One entry to every backbone: ResNet38d or any encoder of segmentation-models-pytorch and timm."""
 
+from ome import plugins
 from ome.errors import UserError
 from ome.networks.encoder import EncoderBackbone
 from ome.networks.features import Backbone, Features, freeze_batchnorm
 from ome.networks.resnet38d import ResNet38d
 from ome.networks.weights import load_encoder, load_weights, looks_like_file
+from ome.plugins import find, is_plugin
 
 __all__ = ["Backbone", "Features", "build_backbone", "freeze_batchnorm"]
 
@@ -16,7 +18,8 @@ def build_backbone(
 
     Args:
         name: "resnet38d", a segmentation-models-pytorch encoder ("resnet50", "mobilenet_v2"), or a timm model
-            ("resnet50d", "tu-resnet50d").
+            ("resnet50d", "tu-resnet50d"), or a plug-in's (see `ome.plugins`): a `Backbone` that takes
+            `in_channels` and `output_stride`.
         weights: None for random weights, a local file, or the name of published weights ("imagenet").
         output_stride: Input pixels to a cell of the last feature map: 8, 16 or 32. ResNet38d has 8.
         in_channels: Bands of the input image. Weights for three bands are spread over any other number.
@@ -24,6 +27,14 @@ def build_backbone(
     Raises:
         UserError: The name, the stride or the weights do not exist or do not fit together.
     """
+    if is_plugin(name, plugins.BACKBONES):
+        plugin: Backbone = find(name, {}, plugins.BACKBONES, "backbone")(
+            in_channels=in_channels, output_stride=output_stride
+        )
+        plugin.name = name  # so that checkpoints say what to build
+        if weights is not None:
+            load_weights(plugin, weights)
+        return plugin
     if name != "resnet38d":
         backbone = EncoderBackbone(name, output_stride, in_channels)
         if weights is not None:

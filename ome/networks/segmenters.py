@@ -1,6 +1,5 @@
 """Segmentation networks of segmentation-models-pytorch that take images of any size."""
 
-import difflib
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -9,10 +8,12 @@ import segmentation_models_pytorch as smp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ome import plugins
 from ome.errors import UserError
 from ome.networks.encoder import resolve_encoder
 from ome.networks.features import pad_to_multiple
 from ome.networks.weights import load_encoder
+from ome.plugins import find
 
 SEGMENTERS: Final[dict[str, Callable[..., nn.Module]]] = {
     "deeplabv3plus": smp.DeepLabV3Plus,
@@ -93,7 +94,8 @@ def build_segmenter(
     """Builds a segmentation network.
 
     Args:
-        name: One of `SEGMENTERS`.
+        name: One of `SEGMENTERS`, or a plug-in's (see `ome.plugins`): a class that takes the arguments of
+            those of segmentation-models-pytorch, and whose networks have an `encoder`.
         encoder: A segmentation-models-pytorch encoder or a timm model, with or without `tu-`.
         num_classes: Number of classes C.
         weights: The encoder's: None for random weights, a local file, or the name of published weights.
@@ -102,17 +104,14 @@ def build_segmenter(
     Raises:
         UserError: There is no such network, encoder or weights, or they do not fit together.
     """
-    if name not in SEGMENTERS:
-        close = difflib.get_close_matches(name, SEGMENTERS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
-        raise UserError(f"there is no segmenter {name!r} (there are: {', '.join(SEGMENTERS)}){hint}")
+    kind = find(name, SEGMENTERS, plugins.SEGMENTERS, "segmenter")
     if encoder == "resnet38d":
         raise UserError(
             "resnet38d serves the classifier only; give the segmenter another: segmenter.encoder=resnet50"
         )
     resolved = resolve_encoder(encoder)
     try:
-        network = SEGMENTERS[name](
+        network = kind(
             encoder_name=resolved, encoder_weights=None, in_channels=in_channels, classes=num_classes
         )
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:

@@ -3,7 +3,12 @@
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 
+from omegaconf import DictConfig
+
+from ome import plugins
+from ome.errors import UserError
 from ome.pipeline.stage import Stage
+from ome.plugins import find, imported
 
 
 class Stages(Mapping[str, Stage]):
@@ -43,3 +48,21 @@ STAGES = Stages("prepare", "labels", "cam", "affinity", "pseudo", "ablation", "s
 
 SIDE_STAGES = Stages("predict", "export", "suggest", "compare", "reproduce")
 """Stages that run only when they are named."""
+
+
+def find_stage(name: str, config: DictConfig) -> Stage:
+    """The stage of a name: the package's, an entry point's, or the `_target_` of its settings.
+
+    Raises:
+        UserError: There is none, or it is not a stage.
+    """
+    if name in STAGES or name in SIDE_STAGES:
+        return STAGES[name] if name in STAGES else SIDE_STAGES[name]
+    settings = config.stage.get(name)
+    target = settings.get("_target_") if isinstance(settings, DictConfig) else None
+    known = dict.fromkeys([*STAGES, *SIDE_STAGES, "all"])
+    key = f"stage.{name}._target_"
+    stage = imported(target, key) if target else find(name, known, plugins.STAGES, "stage")
+    if not isinstance(stage, Stage) or stage.name != name:
+        raise UserError(f"{key}={target} is not the stage {name}: name a Stage({name!r}, ...)")
+    return stage

@@ -30,6 +30,7 @@ from ome.networks.backbones import build_backbone
 from ome.networks.weights import load_weights
 from ome.pipeline.layout import CAM_TITLES, read_tag_table
 from ome.pipeline.stage import Stage, Work
+from ome.plugins import name_of
 from ome.progress import track
 from ome.pseudo.affinity_label import affinity_label
 from ome.pseudo.random_walk import walk_cams
@@ -80,7 +81,7 @@ def _check(settings: DictConfig) -> None:
 def _build(config: DictConfig, in_channels: int) -> AffinityNetwork:
     """The network; its backbone is always pretrained, and frozen in parts unless `backbone.freeze=false`."""
     torch.manual_seed(config.seed)
-    backbone = build_backbone(config.backbone.name, None, config.backbone.output_stride, in_channels)
+    backbone = build_backbone(name_of(config.backbone), None, config.backbone.output_stride, in_channels)
     network = AffinityNetwork(backbone)
     return network.freeze() if config.backbone.freeze else network
 

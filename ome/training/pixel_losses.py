@@ -5,7 +5,7 @@ al., 3DV 2016. Lovasz-Softmax: Berman et al., CVPR 2018.
 Shapes: B images, C classes, H x W pixels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,6 +14,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ome.ignore import IGNORE
+
+LossTerm = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""A further term: `loss(logits (B, C, H, W), mask (B, H, W) int64, factor (B, H, W) float)` -> a scalar.
+
+The factor is each pixel's weight, 0 where the mask is 255."""
 
 Weighting = Literal["none", "threshold", "continuous"]
 URN_THRESHOLD = 0.05

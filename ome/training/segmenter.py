@@ -26,6 +26,7 @@ from ome.training.optimizers import (
     scheduled,
 )
 from ome.training.pixel_losses import (
+    LossTerm,
     PixelWeights,
     Weighting,
     hardest_pixels,
@@ -92,6 +93,7 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         dice: Weight of the Dice loss, see `overlap_loss`; added to the mean cross-entropy. With several
             processes it is the mean of theirs.
         lovasz: Likewise of the Lovasz-Softmax loss.
+        losses: Weight and function of further terms, added likewise; checkpoints do not have them.
         auxiliary: A head on the encoder's third stage, trained along and not part of `network`; True
             for a new `AuxiliaryHead`. Its cross-entropy has the same pixels, weights and divisor.
         auxiliary_weight: What that loss is multiplied by.
@@ -123,6 +125,7 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         ohem: float | None = None,
         dice: float = 0.0,
         lovasz: float = 0.0,
+        losses: Sequence[tuple[float, LossTerm]] = (),
         auxiliary: nn.Module | bool | None = None,
         auxiliary_weight: float = 0.0,
         freeze_batchnorm: bool = False,
@@ -165,6 +168,7 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         self._ohem = ohem
         self._dice = dice
         self._lovasz = lovasz
+        self._losses = tuple(losses)
         self._auxiliary_weight = auxiliary_weight
         self._freeze_batchnorm = freeze_batchnorm
         self._confusion: Tensor | int = 0
@@ -204,6 +208,10 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         loss: Tensor = loss_sum * world_size() / divisor
         if self._dice or self._lovasz:
             loss = loss + overlap_loss(logits, mask, pixels.factor, dice=self._dice, lovasz=self._lovasz)
+        for number, (scale, term) in enumerate(self._losses):
+            further = scale * term(logits, mask, pixels.factor)
+            self.log(f"train/loss_{number}", sum_over_processes(further) / world_size())
+            loss = loss + further
         self.log("train/loss", sum_over_processes(loss) / world_size())
         return loss
 

@@ -1,7 +1,7 @@
 """Types of the settings of networks, their training recipe, and the CRF."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from ome.config.schema.limits import (
     Count,
@@ -134,6 +134,7 @@ class Recipe(Augmented):
         FractionAboveZero | None, "share of the pixels to keep, the hardest of each process; null: all"
     ]
     dice: Annotated[NotNegative, "weight of the Dice loss, added"]
+    losses: Annotated[list[Any], "terms of your own, added: {_target_: module.Class, weight: 1.0, ...}"]
     lovasz: Annotated[NotNegative, "weight of the Lovasz-Softmax loss (Berman et al., CVPR 2018), added"]
 
 
