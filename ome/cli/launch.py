@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from ome.cli.runner import last_objective, run_stages
+from ome.cli.runner import last_objective, run_stages, selected_stages
 from ome.config.checks import check_settings
 from ome.config.trainer import check_training
 from ome.distributed.rank import Place, started_place
@@ -40,7 +40,7 @@ def launch(config: DictConfig) -> float | None:
     """
     place, work = started_place(), _Stages(config)
     started = place.world_size if place else 1
-    check_settings(config)
+    check_settings(config, selected_stages(config))
     check_training(config)
     with stopping_on_signals():
         if config.trainer.strategy == "auto" and started == 1:

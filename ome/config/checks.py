@@ -1,25 +1,35 @@
 """What can be known of the settings before the first stage starts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
+from ome.config.cross_checks import cross_faults
 from ome.config.schema import Settings
 from ome.config.schema.hints import Hint, expected, fits, hints_of
 from ome.errors import UserError
 from ome.pipeline.artifacts import plain
 
 
-def check_settings(config: DictConfig) -> None:
-    """Checks types and ranges of all settings at once.
+def check_settings(config: DictConfig, stages: Sequence[str] = ()) -> None:
+    """Checks all settings at once: types and ranges, and what stages need together.
+
+    Args:
+        config: The composed configuration.
+        stages: The stages that will run.
 
     Raises:
         UserError: Some are wrong; a line for each says what is expected.
     """
-    faults = dict(type_faults(config))
-    if faults:
-        raise UserError("\n".join(faults.values()))
+    lines = list(dict(type_faults(config)).values())
+    try:
+        lines += cross_faults(config, stages)
+    except (TypeError, ValueError, AttributeError, OmegaConfBaseException):
+        if not lines:  # else a value of a wrong type, which has its line already
+            raise
+    if lines:
+        raise UserError("\n".join(dict.fromkeys(lines)))
 
 
 def type_faults(config: DictConfig) -> Iterator[tuple[str, str]]:

@@ -10,6 +10,12 @@ from ome.data.raw import RawLayout, layout_from_facts
 from ome.errors import UserError
 from ome.pipeline.artifacts import plain
 
+FACTS = (
+    *("name", "bands", "reference", "classes", "ignored", "indices", "range", "nodata"),
+    *("images", "masks", "split", "channels", "tags"),
+)
+"""Keys of `dataset` that are facts about the raw data."""
+
 
 def is_folder_of_images(config: DictConfig) -> bool:
     """Whether the table of tags says of the dataset what is written down of others."""
@@ -22,10 +28,7 @@ def raw_layout(config: DictConfig) -> RawLayout:
     Raises:
         UserError: A fact is missing, of the wrong kind, or does not fit the dataset.
     """
-    # `raw` may be unset (the archives are gone, the scenes are prepared); resolving it would raise.
-    facts: dict[str, Any] = {
-        str(key): plain(config, f"dataset.{key}") for key in config.dataset if key != "raw"
-    }
+    facts: dict[str, Any] = {key: plain(config, f"dataset.{key}") for key in FACTS if key in config.dataset}
     facts["unknown_as_first"] = config.quirks.unknown_colours_as_first_class
     if is_folder_of_images(config):
         return folder_layout(facts, Path(raw_folder(config)))

@@ -46,6 +46,9 @@ SEGMENTER_KEYS = (
 )
 """Configuration that changes what a segmenter learns or predicts."""
 
+SEGMENTER_FREE_KEYS = ("callbacks", "dataset.display", "dataset.range")
+"""Configuration that its card takes down for later maps; callbacks count where there are some."""
+
 
 def train_segmenter(
     work: Work, folder: Path, reader: SceneReader, tiles: Sequence[Tile], mask_of: MaskOf, title: str

@@ -5,6 +5,7 @@ Importing it loads neither torch nor Lightning: the command line is checked befo
 
 import difflib
 import inspect
+from collections.abc import Mapping
 from dataclasses import fields
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
@@ -107,8 +108,25 @@ def check_training(config: DictConfig) -> None:
                     f"did you mean trainer.{near[0]}?" if near else "see the arguments of Lightning's Trainer"
                 )
                 raise UserError(f"trainer.{key} is not an argument of pl.Trainer: {hint}")
+        _check_values(arguments)
     if config.get("callbacks"):
         _check_callbacks(config)
+
+
+def _check_values(arguments: Mapping[str, Any]) -> None:
+    """Lets Lightning look at plain values; what a `_target_` makes is made for the training alone."""
+    import pytorch_lightning as pl  # noqa: PLC0415
+    from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: PLC0415
+
+    values = {key: value for key, value in arguments.items() if "_target_" not in str(value)}
+    quiet: dict[str, Any] = dict.fromkeys(
+        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
+    )
+    try:
+        pl.Trainer(accelerator="cpu", devices=1, **quiet, **values)
+    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
+        given = ", ".join(f"trainer.{key}={value}" for key, value in values.items())
+        raise UserError(f"{given}: Lightning's Trainer says: {' '.join(str(error).split())}") from error
 
 
 def _check_callbacks(config: DictConfig) -> None:

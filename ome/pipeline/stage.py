@@ -28,6 +28,7 @@ from ome.pipeline.artifacts import (
 )
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.checksums import damaged
+from ome.pipeline.declared import declared_config
 from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest, compute_fingerprint, versions
 from ome.pipeline.place import Place
@@ -42,7 +43,7 @@ class Work:
     """What a stage is given.
 
     Attributes:
-        config: The whole configuration; `config.stage` holds this stage's settings.
+        config: The configuration that it declares, see `declared_config`; `config.stage` has its settings.
         folder: Where the stage writes; it may hold the remains of an interrupted run of the same work.
         inputs: The finished folder of each stage it needs, and of those `optional_inputs` that exist.
         logs: Where loggers write; kept apart because logs differ between identical runs.
@@ -70,6 +71,7 @@ class Stage:
         requires: Earlier stages whose folders it reads, or a function that tells them from the configuration.
         optional_inputs: Earlier stages whose folders it reads where they are there.
         config_keys: Dotted configuration keys, beyond the stage's own settings, that change its result.
+        free_keys: Keys that it reads beside them: a check, or a file whose identity `external_files` gives.
         external_files: Identity of files outside the run that it reads (names, sizes, times), if any.
         optional_config: More of the configuration that changes its result, where it is given, by key.
         version: Raised when a change of the code makes earlier results stale.
@@ -86,6 +88,7 @@ class Stage:
     requires: tuple[str, ...] | Callable[[DictConfig], tuple[str, ...]] = ()
     optional_inputs: tuple[str, ...] = ()
     config_keys: tuple[str, ...] = ()
+    free_keys: tuple[str, ...] = ()
     external_files: Callable[[DictConfig], list[Any]] | None = None
     optional_config: Callable[[DictConfig], dict[str, Any]] | None = None
     version: int = 1
@@ -169,7 +172,8 @@ def execute(
         started = time.monotonic()
         with place.tidied():
             read = {name: path for name, (path, _) in found.items()}
-            counts = stage.run(Work(config, place.partial, read, logs))
+            own = declared_config(config, (*used, *stage.free_keys))
+            counts = stage.run(Work(own, place.partial, read, logs))
         barrier()
         if is_rank_zero():
             seconds = round(time.monotonic() - started, 2)

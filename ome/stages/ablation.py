@@ -188,6 +188,7 @@ STAGE = Stage(
     requires=_needs,
     optional_inputs=("affinity",),
     config_keys=("crf", "dataset.channels", "dataset.display", "trainer.accelerator"),
+    free_keys=("trainer.precision",),
     enabled=lambda _: False,
     version=3,
 )

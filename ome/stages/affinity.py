@@ -182,6 +182,7 @@ STAGE = Stage(
         "trainer.accelerator",
         "trainer.precision",
     ),
+    free_keys=("callbacks",),
     optional_config=training_extras,
     enabled=_wanted,
 )

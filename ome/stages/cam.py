@@ -167,6 +167,7 @@ STAGE = Stage(
         "trainer.accelerator",
         "trainer.precision",
     ),
+    free_keys=("callbacks", "dataset.display"),
     external_files=lambda config: [*identity(config.backbone.weights), *identity(config.stage.checkpoint)],
     optional_config=training_extras,
     version=3,

@@ -183,5 +183,6 @@ STAGE = Stage(
     run,
     requires=("prepare",),
     config_keys=("dataset.tile", "dataset.filter", "dataset.tags", "dataset.channels"),
+    free_keys=("dataset.display",),
     external_files=lambda config: identity(config.dataset.get("tags")),
 )

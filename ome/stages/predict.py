@@ -109,6 +109,7 @@ STAGE = Stage(
         "trainer.accelerator",
         "trainer.precision",
     ),
+    free_keys=("dataset.nodata",),
     external_files=_sources,
     optional_config=nodata_of,
     part=lambda config: map_name(scene_path(config)),

@@ -146,6 +146,7 @@ STAGE = Stage(
     "prepare",
     run,
     config_keys=(*(f"dataset.{key}" for key in FACTS), "quirks.unknown_colours_as_first_class"),
+    free_keys=("dataset.channels", "dataset.nodata", "dataset.tags"),
     external_files=sources,
     optional_config=nodata_of,
     subject=lambda used: str(used["dataset.name"]),

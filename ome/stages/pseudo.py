@@ -54,4 +54,5 @@ STAGE = Stage(
         "quirks.background_read_first",
         "trainer.accelerator",
     ),
+    free_keys=("trainer.precision",),
 )

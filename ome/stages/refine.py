@@ -8,7 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.config.objects import crf_of, crf_threads, labelling_of
-from ome.config.segmenting import SEGMENTER_KEYS, predictor_of, score_segmenter, train_segmenter
+from ome.config.segmenting import (
+    SEGMENTER_FREE_KEYS,
+    SEGMENTER_KEYS,
+    predictor_of,
+    score_segmenter,
+    train_segmenter,
+)
 from ome.config.selected import scene_reader
 from ome.config.trainer import training_extras
 from ome.data.scenes import SceneIndex, SceneReader
@@ -112,6 +118,7 @@ STAGE = Stage(
     run,
     requires=("prepare", "labels", "pseudo", "seg"),
     config_keys=(*SEGMENTER_KEYS, "crf", "dataset.display", "quirks.background_read_first"),
+    free_keys=SEGMENTER_FREE_KEYS,
     external_files=lambda config: identity(config.segmenter.weights),
     optional_config=training_extras,
 )

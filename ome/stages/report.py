@@ -180,6 +180,7 @@ STAGE = Stage(
     requires=("prepare", "labels"),
     optional_inputs=(*SCORED, "ablation"),
     config_keys=("name", "dataset.channels", "dataset.display", "dataset.tile.size"),
+    free_keys=("backbone", "classifier", "dataset", "seed", "segmenter"),  # of stages that are missing
     external_files=_sources,
     version=3,
 )

@@ -13,6 +13,7 @@ from ome.errors import UserError
 from ome.files import write_csv
 from ome.pipeline.artifacts import Artefact, find_same, inherited_runs
 from ome.pipeline.checksums import NAME as LISTING
+from ome.pipeline.declared import EVERYTHING
 from ome.pipeline.layout import PAGE
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import Manifest
@@ -169,4 +170,4 @@ def _sources(config: DictConfig) -> list[Any]:
     return sorted((name, manifest.fingerprint) for name, manifest in manifests.items() if manifest)
 
 
-STAGE = Stage("reproduce", run, external_files=_sources)
+STAGE = Stage("reproduce", run, free_keys=(EVERYTHING,), external_files=_sources)

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ome.config.segmenting import SEGMENTER_KEYS, score_segmenter, train_segmenter
+from ome.config.segmenting import SEGMENTER_FREE_KEYS, SEGMENTER_KEYS, score_segmenter, train_segmenter
 from ome.config.selected import scene_reader
 from ome.config.trainer import training_extras
 from ome.data.datasets import MaskOf, full_weight
@@ -47,6 +47,7 @@ STAGE = Stage(
     run,
     requires=("prepare", "labels", "pseudo"),
     config_keys=SEGMENTER_KEYS,
+    free_keys=SEGMENTER_FREE_KEYS,
     external_files=lambda config: identity(config.segmenter.weights),
     optional_config=training_extras,
 )

@@ -91,4 +91,5 @@ STAGE = Stage(
     run,
     requires=("prepare", "labels", "cam"),
     config_keys=("dataset.tile", "dataset.channels", "trainer.accelerator"),
+    free_keys=("dataset.display", "trainer.precision"),
 )

@@ -1,0 +1,99 @@
+"""What settings say together is known before the first stage starts."""
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+from omegaconf import DictConfig
+
+from ome.cli.runner import selected_stages
+from ome.config.checks import check_settings
+from ome.config.trainer import check_training
+from ome.errors import UserError
+from ome.pipeline.declared import UndeclaredError, declared_config
+from tests.conftest import compose_config, tiny
+
+
+def composed(*overrides: str) -> DictConfig:
+    return compose_config([*tiny("all"), *overrides])
+
+
+@pytest.mark.parametrize(
+    ("overrides", "line"),
+    [
+        (
+            ["segmenter.recipe.warmup_steps=9", "segmenter.recipe.steps=9"],
+            "warmup_steps=9 is all of segmenter",
+        ),
+        (["segmenter=deeplabv3plus", "segmenter.recipe.batch=1"], "batch=1: deeplabv3plus normalises maps"),
+        (["segmenter=pspnet", "segmenter.recipe.batch=1"], "batch=1: pspnet normalises maps"),
+        (["backbone=resnet38d", "backbone.output_stride=16"], "output_stride=16: resnet38d has 8"),
+        (["backbone.output_stride=12"], "backbone.output_stride=12"),
+        (["backbone=encoder", "backbone.name=resnet19"], "'resnet19'; did you mean"),
+        (["segmenter.encoder=resnet38d"], "resnet38d serves the classifier only"),
+        (
+            ["backbone.weights=/nowhere/w.pth", "segmenter.weights=null"],
+            "backbone.weights=/nowhere/w.pth does not exist",
+        ),
+        (["segmenter.weights=/nowhere/w.pth"], "segmenter.weights=/nowhere/w.pth does not exist"),
+        (["stage.cam.checkpoint=/nowhere/c.pth"], "stage.cam.checkpoint=/nowhere/c.pth does not exist"),
+        (["dataset.tags=/nowhere/t.csv"], "dataset.tags=/nowhere/t.csv does not exist"),
+    ],
+)
+def test_a_fault_is_one_line_before_the_first_stage(overrides: list[str], line: str) -> None:
+    config = composed(*overrides)
+    with pytest.raises(UserError, match=line.replace("+", r"\+")) as raised:
+        check_settings(config, selected_stages(config))
+    assert str(raised.value).count("\n") == 0
+
+
+def test_all_faults_are_said_at_once_and_only_those_of_stages_that_run() -> None:
+    overrides = ["segmenter.recipe.warmup_steps=9", "segmenter.recipe.steps=9", "stage.cam.lr=-1"]
+    config = composed(*overrides, "dataset.tags=/nowhere/t.csv")
+    with pytest.raises(UserError) as raised:
+        check_settings(config, selected_stages(config))
+    assert len(str(raised.value).splitlines()) == 3
+    config = composed(*overrides[:2], "stage.until=pseudo")
+    check_settings(config, selected_stages(config))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there() -> None:
+    config = composed("trainer.accelerator=gpu")
+    with pytest.raises(UserError, match="torch finds no GPU: type trainer=cpu"):
+        check_settings(config, selected_stages(config))
+
+
+@pytest.mark.skipif(find_spec("pydensecrf") is not None, reason="pydensecrf is installed")
+def test_an_extra_that_is_not_installed() -> None:
+    config = composed("crf.backend=pydensecrf")
+    with pytest.raises(
+        UserError, match=r'crf.backend=pydensecrf needs pydensecrf: pip install "ome\[reference\]"'
+    ):
+        check_settings(config, selected_stages(config))
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["gradient_clip_val=abc", "gradient_clip_algorithm=foo", "limit_train_batches=-3", "max_time=soon"],
+)
+def test_values_of_the_trainer_are_looked_at(argument: str) -> None:
+    with pytest.raises(UserError, match=f"trainer.{argument}: Lightning's Trainer says"):
+        check_training(composed(f"+trainer.{argument}"))
+
+
+def test_a_stage_cannot_read_what_it_does_not_declare() -> None:
+    own = declared_config(composed(), ("seed", "dataset.tile.size", "segmenter"))
+    assert own.seed == 0
+    assert own.dataset.tile.size == 64
+    assert own.segmenter.encoder == "resnet18", "what a key refers to need not be declared"
+    assert own.run_dir
+    for read in (
+        lambda: own.crf.iterations,
+        lambda: own.dataset.tile.stride,
+        lambda: own.dataset.get("channels"),
+        lambda: own.trainer.precision,
+        lambda: dict(own.classifier),
+    ):
+        with pytest.raises(Exception, match=f"{UndeclaredError.__name__}.*does not declare it: name it in"):
+            read()
