@@ -17,12 +17,9 @@ from ome.plots.figures import (
     spreads_figure,
     tag_counts_figure,
 )
-from ome.plots.panels import (
-    PanelRow,
-    cam_panel_figure,
-    letter_spots,
-    panel_figure,
-)
+from ome.plots.letters import letter_spots
+from ome.plots.panels import CELL, GAP, LINE, class_legend, heat_legend, panel, save_panel
+from ome.plots.thumbnails import class_picture, heat_picture, heat_pictures, photo, weight_picture
 from ome.scoring.spread import Spread
 
 NAMES = ("impervious surface", "building", "car")
@@ -98,21 +95,38 @@ def test_curves_leave_out_what_is_not_finite() -> None:
 
 
 def test_a_panel_has_the_columns_that_are_there_in_the_palettes_colours() -> None:
-    rows = [PanelRow("a", tile(), pseudo_mask=halves()), PanelRow("b", tile(), reference=halves())]
-    figure = panel_figure(rows, NAMES, COLOURS)
-    assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "pseudo mask", "reference"]
-    assert [len(axes.images) for axes in figure.axes] == [1, 1, 0, 1, 0, 1]
-    drawn = figure.axes[1].images[0].get_array()
-    assert [drawn[row, column].tolist() for row, column in [(40, 5), (40, 50), (2, 5)]] == [
-        [0, 0, 255],
-        [255, 255, 0],
-        [0, 0, 0],
-    ]
-    legend = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert legend == ["A  impervious surface", "B  building", "C  car", "no class"]
-    for (column, row), letter in texts_at(figure, axes=1).items():
-        assert "ABC"[halves()[int(row), int(column)]] == letter
-    assert set(texts_at(figure, axes=1).values()) == {"B", "C"}
+    first = [photo("image", tile()), class_picture("pseudo mask", halves(), COLOURS)]
+    second = [photo("image", tile()), class_picture("reference", halves(), COLOURS)]
+    sheet = np.asarray(panel([("a", first), ("b", second)]))
+    assert sheet.shape[1] == GAP + 3 * (CELL + GAP)
+    columns = [sheet[:, GAP + 1 + place * (CELL + GAP) :][:, :CELL] for place in range(3)]
+    drawn_at = [np.flatnonzero((column == [0, 0, 255]).all(axis=-1).any(axis=1)) for column in columns]
+    assert drawn_at[0].size == 0
+    assert 0 < drawn_at[1].min() < drawn_at[1].max() < drawn_at[2].min()  # one row below the other
+    for column in columns[1:]:
+        for colour, pixels in (((0, 0, 255), 56 * 32), ((255, 255, 0), 56 * 32), ((0, 0, 0), 8 * 64)):
+            own = (column == colour).all(axis=-1).sum() / 4**2  # 64 pixels fit four times into a cell
+            assert own == pytest.approx(pixels, rel=0.2)  # the rest is letters
+
+
+def test_pictures_of_a_panel_are_those_of_the_page() -> None:
+    layer = photo("image", tile())
+    sheet = np.asarray(panel([("a", [layer])]))
+    large = np.kron(tile(), np.ones((4, 4, 1), dtype=np.uint8))
+    column = sheet[:, GAP + 1 : GAP + 257]  # a frame of one pixel
+    rows = [top for top in range(len(sheet) - 255) if (column[top : top + 256] == large).all()]
+    assert len(rows) == 1
+
+
+def test_a_legend_goes_on_in_the_next_line_and_shows_every_class() -> None:
+    classes = dict(zip(NAMES, [(255, 0, 1), (0, 0, 255), (255, 255, 0)], strict=True))
+    bare, wide = panel([("a", [photo("image", tile())])]), [("a", [photo("image", tile())])]
+    sheet = panel(wide, class_legend(classes))
+    assert sheet.height - bare.height >= 2 * LINE
+    shown = set(sheet.crop((0, bare.height - GAP, *sheet.size)).getdata())
+    assert {*classes.values(), (0, 0, 0)} <= shown
+    for name in ("ö", "лес", "a" * 500, ""):
+        assert panel([(name, [photo(name, tile())])], [(Image.new("RGB", (9, 9)), name)]).width == bare.width
 
 
 def test_letters_stand_well_inside_each_large_part() -> None:
@@ -130,10 +144,11 @@ def test_letters_stand_well_inside_each_large_part() -> None:
 
 def test_cams_are_shown_for_present_classes_only() -> None:
     maps = np.linspace(0, 1, 3 * 64 * 64, dtype=np.float32).reshape(3, 64, 64)
-    figure = cam_panel_figure(tile(), maps, np.array([1, 0, 1]), NAMES)
-    assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "impervious surface", "car"]
-    np.testing.assert_array_equal(figure.axes[2].images[-1].get_array(), maps[2])
-    assert len(cam_panel_figure(tile(), maps, np.zeros(3), NAMES).axes) == 1
+    shown = heat_pictures(tile(), maps, np.array([1, 0, 1], dtype=np.uint8), NAMES)
+    assert [layer.name for layer in shown] == ["impervious surface", "car"]
+    expected = heat_picture("car", tile(), maps[2]).picture
+    assert shown[1].picture.tobytes() == expected.tobytes()
+    assert heat_pictures(tile(), maps, np.zeros(3, dtype=np.uint8), NAMES) == []
 
 
 def write_all(folder: Path) -> None:
@@ -141,10 +156,11 @@ def write_all(folder: Path) -> None:
     save_figure(folder / "confusion.png", confusion_figure(np.eye(3, dtype=np.int64), NAMES))
     save_tag_counts(folder / "tags.png", NAMES, TILES, DROPPED)
     save_figure(folder / "curves.png", curves_figure(CURVES))
-    rows = [PanelRow("a", tile(), halves(), weight=tile()[..., 0])]
-    save_figure(folder / "panel.png", panel_figure(rows, NAMES, COLOURS))
+    layers = [class_picture("mask", halves(), COLOURS), weight_picture("weight", tile()[..., 0])]
+    save_panel(folder / "panel.png", [("a", layers)], class_legend(dict(zip(NAMES, COLOURS, strict=True))))
     cams = np.zeros((3, 64, 64), np.float32)
-    save_figure(folder / "cam.png", cam_panel_figure(tile(), cams, np.array([1, 0, 1]), NAMES))
+    heat = heat_pictures(tile(), cams, np.array([1, 0, 1], dtype=np.uint8), NAMES)
+    save_panel(folder / "cam.png", [("a", heat)], heat_legend())
 
 
 def test_figures_have_the_same_bytes_every_time_and_leave_nothing_else(tmp_path: Path) -> None:
@@ -176,4 +192,4 @@ def test_labels_neither_overlap_nor_leave_the_figure(num_classes: int) -> None:
 
 def test_a_panel_without_rows_is_refused() -> None:
     with pytest.raises(ValueError, match="at least one row"):
-        panel_figure([], NAMES, COLOURS)
+        panel([])

@@ -1,212 +1,129 @@
-"""Pictures side by side: what the pipeline makes of a tile, and where each class is seen."""
+"""Pictures of tiles side by side, for papers, notebooks and W&B; `thumbnails` draws each of them."""
 
-import math
-import string
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
 from typing import Final
 
+import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.patheffects import withStroke
-from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 
-RGB = tuple[int, int, int]
-Mask = NDArray[np.uint8]
+from ome.files import save_atomically
+from ome.plots.letters import letter_of
+from ome.plots.thumbnails import RGB, Layer, drawn, heat
 
-TILE_INCHES: Final = 1.9
+CELL: Final = 288
+"""Pixels of the longer side of each picture; smaller tiles are enlarged as often as they fit."""
+
+GAP: Final = 8
 GREY: Final = "#888888"
-SMALLEST_LETTERED: Final = 0.01
-"""Share of a tile that a class must cover to be lettered in it."""
+LINE: Final = 20
+
+Swatch = tuple[Image.Image, str]
+"""A patch of a legend and what it stands for."""
 
 
-@dataclass(frozen=True, eq=False)
-class PanelRow:
-    """One tile of a panel; what is None stays blank.
-
-    Attributes:
-        title: The tile's name.
-        image: (H, W, 3) uint8.
-        cam_argmax: (H, W) class indices or 255.
-        pseudo_mask: (H, W) class indices or 255.
-        weight: (H, W) uint8, 255 where the pseudo mask is certain.
-        prediction: (H, W) class indices or 255.
-        reference: (H, W) class indices or 255.
-    """
-
-    title: str
-    image: NDArray[np.uint8]
-    cam_argmax: Mask | None = None
-    pseudo_mask: Mask | None = None
-    weight: Mask | None = None
-    prediction: Mask | None = None
-    reference: Mask | None = None
-
-
-COLUMNS: Final = {
-    "image": "image",
-    "cam_argmax": "CAM argmax",
-    "pseudo_mask": "pseudo mask",
-    "weight": "weight\n(white: certain)",
-    "prediction": "prediction",
-    "reference": "reference",
-}
-"""Title of each column of a panel, by the field of `PanelRow` it shows."""
-
-
-def panel_figure(rows: Sequence[PanelRow], names: Sequence[str], colours: Sequence[RGB]) -> Figure:
-    """Tiles from image to reference, one row each; a column that no row fills is left out.
-
-    Each class is told by its colour and, for readers who cannot tell colours apart, by a letter.
+def panel(rows: Sequence[tuple[str, Sequence[Layer]]], legend: Sequence[Swatch] = ()) -> Image.Image:
+    """Tiles with their pictures, one row each; pictures of one name stand below one another.
 
     Args:
-        rows: The tiles.
-        names: Class names in order of index.
-        colours: RGB of each class, 0..255.
+        rows: Title and pictures of each tile.
+        legend: Stands below, see `class_legend` and `heat_legend`.
+
+    Returns:
+        Mode `RGB`.
 
     Raises:
         ValueError: There is no row.
     """
     if not rows:
         raise ValueError("a panel needs at least one row")
-    columns = [field for field in COLUMNS if any(getattr(row, field) is not None for row in rows)]
-    legend_columns = min(len(names) + 1, len(columns))
-    legend_rows = math.ceil((len(names) + 1) / legend_columns)
-    size = TILE_INCHES * len(columns) + 0.4, TILE_INCHES * len(rows) + 0.45 + 0.19 * legend_rows
-    figure = Figure(figsize=size, layout="constrained")
-    grid = figure.subplots(len(rows), len(columns), squeeze=False)
-    for line, row in zip(grid, rows, strict=True):
-        for axes, field in zip(line, columns, strict=True):
-            _show_field(axes, field, getattr(row, field), colours)
-        line[0].set_ylabel(row.title, fontsize=7)
-    for axes, field in zip(grid[0], columns, strict=True):
-        axes.set_title(COLUMNS[field], fontsize=9)
-    patches = [
-        Patch(facecolor=_unit(colour), edgecolor=GREY, label=f"{letter_of(index)}  {name}")
-        for index, (name, colour) in enumerate(zip(names, colours, strict=True))
+    columns = list(dict.fromkeys(layer.name for _, layers in rows for layer in layers))
+    width = GAP + len(columns) * (CELL + GAP)
+    strips = [_side_by_side({name: _text(name, CELL) for name in columns}, columns)]
+    for title, layers in rows:
+        strips.append(_side_by_side({"": _text(title, width)}, [""], width))
+        strips.append(_side_by_side({layer.name: _framed(layer) for layer in layers}, columns))
+    strips.append(_legend(legend, width))
+    sheet = Image.new("RGB", (width, sum(strip.height for strip in strips) + GAP), "white")
+    top = 0
+    for strip in strips:
+        sheet.paste(strip, (0, top))
+        top += strip.height
+    return sheet
+
+
+def save_panel(path: Path, rows: Sequence[tuple[str, Sequence[Layer]]], legend: Sequence[Swatch]) -> None:
+    """Writes a panel as PNG, atomically; the same pictures give the same bytes."""
+    save_atomically(path, panel(rows, legend).save)
+
+
+def class_legend(classes: Mapping[str, RGB]) -> list[Swatch]:
+    """The classes by letter and colour, and black, which is none."""
+    named = [(f"{letter_of(index)} {name}", rgb) for index, (name, rgb) in enumerate(classes.items())]
+    return [
+        (Image.new("RGB", (LINE, LINE // 2), rgb), text) for text, rgb in [*named, ("no class", (0, 0, 0))]
     ]
-    patches.append(Patch(facecolor="black", edgecolor=GREY, label="no class"))
-    figure.legend(
-        handles=patches,
-        loc="outside lower center",
-        ncols=legend_columns,
-        fontsize=8,
-        frameon=False,
-    )
-    return figure
 
 
-def cam_panel_figure(
-    image: NDArray[np.uint8], maps: NDArray[np.float32], tags: NDArray[np.uint8], names: Sequence[str]
-) -> Figure:
-    """A tile and, for each class present, the tile under that class's activation map.
-
-    Args:
-        image: (H, W, 3) uint8.
-        maps: (C, H, W) in [0, 1].
-        tags: (C,) of 0 and 1.
-        names: Class names in order of index.
-    """
-    present = np.flatnonzero(tags).tolist()
-    figure = Figure(figsize=(TILE_INCHES * (len(present) + 1) + 0.6, TILE_INCHES + 0.3), layout="constrained")
-    grid = figure.subplots(1, len(present) + 1, squeeze=False)[0]
-    grid[0].imshow(image)
-    grid[0].set_title("image", fontsize=9)
-    grey = image.mean(axis=-1)
-    for axes, index in zip(grid[1:], present, strict=True):
-        axes.imshow(grey, cmap="gray", vmin=0, vmax=255)
-        # Where a map says nothing, the picture below stays visible.
-        opacity = np.clip(0.3 + maps[index], 0, 0.75)
-        heat = axes.imshow(maps[index], cmap="inferno", vmin=0, vmax=1, alpha=opacity)
-        axes.set_title(names[index], fontsize=9)
-    for axes in grid:
-        _bare(axes)
-    if len(present):
-        bar = figure.colorbar(heat, ax=list(grid), shrink=0.85, pad=0.01, aspect=16)
-        bar.ax.tick_params(labelsize=7)
-    return figure
+def heat_legend() -> list[Swatch]:
+    """The colours of heat from 0 to 1."""
+    values = np.tile(np.linspace(0, 1, 4 * LINE, dtype=np.float32), (LINE // 2, 1))
+    return [(Image.fromarray(heat(values).round().astype(np.uint8)), "from 0 to 1")]
 
 
-def letter_spots(region: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Pixels well inside the parts of a region, far enough apart for a letter each.
-
-    The first is where the surrounding square, a quarter of the tile wide, holds most of the region; others
-    follow as long as more than half of their square is region.
-
-    Args:
-        region: (H, W), true somewhere.
-
-    Returns:
-        Rows and columns of at least one pixel of the region.
-    """
-    size = max(region.shape)
-    reach = max(size // 8, 1)
-    inside = np.where(region, _box_sum(region, reach), 0)
-    rows, columns = np.ogrid[: region.shape[0], : region.shape[1]]
-    spots: list[tuple[int, int]] = []
-    while True:
-        row, column = divmod(int(inside.argmax()), region.shape[1])
-        if spots and inside[row, column] < 0.5 * (2 * reach + 1) ** 2:
-            return spots
-        spots.append((row, column))
-        inside[np.hypot(rows - row, columns - column) < 0.4 * size] = 0
+def _framed(layer: Layer) -> Image.Image:
+    """The picture with a frame: a class, or a weight, may be as white as the sheet."""
+    return ImageOps.expand(drawn(layer.picture, CELL, CELL).convert("RGB"), 1, GREY)
 
 
-def _box_sum(region: NDArray[np.bool_], reach: int) -> NDArray[np.int64]:
-    """Pixels of the region within `reach` rows and columns of each pixel."""
-    sums = (
-        np.pad(region, ((reach + 1, reach), (reach + 1, reach)))
-        .astype(np.int64)
-        .cumsum(axis=0)
-        .cumsum(axis=1)
-    )
-    side = 2 * reach + 1
-    box: NDArray[np.int64] = (
-        sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-    )
-    return box
+def _side_by_side(
+    pictures: Mapping[str, Image.Image], columns: Sequence[str], width: int | None = None
+) -> Image.Image:
+    """One strip with each picture in its column."""
+    height = max(picture.height for picture in pictures.values())
+    strip = Image.new("RGB", (width or GAP + len(columns) * (CELL + GAP), height + GAP // 2), "white")
+    for place, name in enumerate(columns):
+        if name in pictures:
+            strip.paste(pictures[name], (GAP + place * (CELL + GAP), 0))
+    return strip
 
 
-def _show_field(axes: Axes, field: str, values: NDArray[np.uint8] | None, colours: Sequence[RGB]) -> None:
-    _bare(axes)
-    if values is None:
-        axes.spines[:].set_visible(False)
-    elif field in {"image", "weight"}:
-        axes.imshow(values, cmap="gray", vmin=0, vmax=255)
-    else:
-        _show_mask(axes, values, colours)
+def _legend(legend: Sequence[Swatch], width: int) -> Image.Image:
+    """The patches with their texts, in as many lines as they need."""
+    strip = Image.new("RGB", (width, LINE * (len(legend) + 1)), "white")
+    left, top = GAP, GAP
+    for patch, text in legend:
+        label = _text(text, width)
+        needed = patch.width + GAP + round(_font().getlength(text)) + 2 * GAP
+        if left > GAP and left + needed > width:
+            left, top = GAP, top + LINE
+        strip.paste(patch, (left, top + (LINE - patch.height) // 2))
+        ImageDraw.Draw(strip).rectangle(
+            (left, top + LINE // 4, left + patch.width, top + 3 * LINE // 4), outline=GREY
+        )
+        strip.paste(label, (left + patch.width + GAP, top))
+        left += needed
+    return strip.crop((0, 0, width, top + LINE if legend else 0))
 
 
-def _show_mask(axes: Axes, mask: Mask, colours: Sequence[RGB]) -> None:
-    """Class colours, black elsewhere, and each class's letter inside its larger parts."""
-    table = np.zeros((256, 3), dtype=np.uint8)
-    table[: len(colours)] = colours
-    axes.imshow(table[mask], interpolation="nearest")
-    for index in range(len(colours)):
-        region = mask == index
-        if region.mean() < SMALLEST_LETTERED:
-            continue
-        outline = [withStroke(linewidth=2, foreground="white")]
-        for row, column in letter_spots(region):
-            axes.text(
-                column, row, letter_of(index), ha="center", va="center", fontsize=8, path_effects=outline
-            )
+def _text(text: str, width: int) -> Image.Image:
+    """A text, broken between words where it is wider than `width`, and cut off where one word is."""
+    lines = [""]
+    for word in text.split(" "):
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and _font().getlength(longer) > width:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    made = Image.new("RGB", (width, LINE * len(lines)), "white")
+    for number, line in enumerate(lines):
+        ImageDraw.Draw(made).text((0, LINE * number), line, "black", _font())
+    return made
 
 
-def _bare(axes: Axes) -> None:
-    axes.set_xticks([])
-    axes.set_yticks([])
-    axes.spines[:].set_color(GREY)
-
-
-def letter_of(index: int) -> str:
-    """What a class is called in a mask: A, B, ..., Z, then its index."""
-    letters = string.ascii_uppercase
-    return letters[index] if index < len(letters) else str(index)
-
-
-def _unit(colour: RGB) -> tuple[float, float, float]:
-    red, green, blue = colour
-    return red / 255, green / 255, blue / 255
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    """The font of the figures: Pillow's own has Latin letters only."""
+    return ImageFont.truetype(str(Path(mpl.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), 14)

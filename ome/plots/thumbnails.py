@@ -1,4 +1,7 @@
-"""Small pictures for a page: masks with letters, weights, heat and errors, within a number of bytes."""
+"""The pictures of a tile: photographs, masks with letters, weights, heat and errors.
+
+The page of a report embeds them within a number of bytes, `ome.plots.panels` puts them side by side.
+"""
 
 import base64
 import io
@@ -12,7 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ome.ignore import IGNORE
-from ome.plots.panels import RGB, SMALLEST_LETTERED, letter_of, letter_spots
+from ome.plots.letters import SMALLEST_LETTERED, letter_of, letter_spots
+
+RGB = tuple[int, int, int]
 
 SIDES: Final = 384, 32
 """Most and least pixels of a picture's longer side."""
@@ -71,9 +76,28 @@ def error_picture(name: str, mask: NDArray[np.uint8], reference: NDArray[np.uint
 def heat_picture(name: str, image: NDArray[np.uint8], values: NDArray[np.float32]) -> Layer:
     """Values (H, W) in [0, 1] as heat over the grey image, which shows through where they say nothing."""
     grey = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1)
-    heat = 255 * colormaps["inferno"](values)[..., :3]
     opacity = np.clip(_OPACITY[0] + values, 0, _OPACITY[1])[..., None]
-    return photo(name, (grey * (1 - opacity) + heat * opacity).round().astype(np.uint8))
+    return photo(name, (grey * (1 - opacity) + heat(values) * opacity).round().astype(np.uint8))
+
+
+def heat_pictures(
+    image: NDArray[np.uint8], maps: NDArray[np.float32], tags: NDArray[np.uint8], names: Sequence[str]
+) -> list[Layer]:
+    """An image (H, W, 3) under the activation map of each class present.
+
+    Args:
+        image: (H, W, 3) uint8.
+        maps: (C, H, W) in [0, 1].
+        tags: (C,) of 0 and 1.
+        names: Names of the C pictures.
+    """
+    return [heat_picture(names[index], image, maps[index]) for index in np.flatnonzero(tags).tolist()]
+
+
+def heat(values: NDArray[np.float32]) -> NDArray[np.float64]:
+    """The colours (H, W, 3), 0..255, of values (H, W) in [0, 1]."""
+    colours: NDArray[np.float64] = 255 * colormaps["inferno"](values)[..., :3]
+    return colours
 
 
 def encode(layer: Layer, most: int) -> str:
@@ -94,13 +118,26 @@ def encode(layer: Layer, most: int) -> str:
     return address
 
 
-def _encoded(picture: Image.Image, side: int) -> str:
-    if picture.mode == "RGB":
-        made, kind = _thinned(picture, side, Image.Resampling.BOX), "webp"
-    else:
-        made, kind = _thinned(picture, side, Image.Resampling.NEAREST), "png"
+def drawn(picture: Image.Image, side: int, legible: int) -> Image.Image:
+    """The picture of a layer as it is shown, masks with letters.
+
+    Args:
+        picture: Of a layer.
+        side: Pixels that no side may exceed.
+        legible: Smaller pictures are enlarged as often as they fit into so many pixels.
+    """
+    made = _thinned(
+        picture, side, Image.Resampling.BOX if picture.mode == "RGB" else Image.Resampling.NEAREST
+    )
+    factor = max(1, legible // max(made.size))
     if picture.mode == "P":
-        made = _lettered(made, min(side, LEGIBLE))
+        return _lettered(made, factor)
+    return made.resize((factor * made.width, factor * made.height), Image.Resampling.NEAREST)
+
+
+def _encoded(picture: Image.Image, side: int) -> str:
+    made = drawn(picture, side, min(side, LEGIBLE) if picture.mode == "P" else 0)
+    kind = "webp" if picture.mode == "RGB" else "png"
     stream = io.BytesIO()
     made.save(stream, kind)
     return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
@@ -115,10 +152,9 @@ def _thinned(picture: Image.Image, side: int, how: Image.Resampling) -> Image.Im
     return picture.resize((width, height), how)
 
 
-def _lettered(picture: Image.Image, legible: int) -> Image.Image:
-    """Enlarges a small mask, and puts each class's letter inside its larger parts."""
+def _lettered(picture: Image.Image, factor: int) -> Image.Image:
+    """Enlarges a mask, and puts each class's letter inside its larger parts."""
     mask = np.asarray(picture)
-    factor = max(1, legible // max(mask.shape))
     large = np.repeat(np.repeat(mask, factor, axis=0), factor, axis=1)
     font = ImageFont.load_default(max(9, max(large.shape) // 15))
     outlines, letters = (Image.new("L", large.shape[::-1]) for _ in range(2))

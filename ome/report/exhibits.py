@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +29,20 @@ from ome.plots.thumbnails import (
     Layer,
     class_picture,
     error_picture,
-    heat_picture,
+    heat_pictures,
     photo,
     weight_picture,
 )
 
-IMAGE, REFERENCE = "image", "reference"
+IMAGE, REFERENCE, ARGMAX, WEIGHT = "image", "reference", "CAM argmax", "weight"
+
+HEAT: Final = {"cam": "", "affinity": " after the random walk"}
+"""What follows the name of a CAM, by the stage that leaves it."""
+
+
+def heat_name(name: str, stage: str) -> str:
+    """What the picture of a class's CAM is called."""
+    return f"CAM of {name}{HEAT[stage]}"
 
 
 @dataclass
@@ -84,19 +93,19 @@ class Exhibitor:
         """A training tile: image, CAM of each tag, argmax, pseudo masks and weights of all rounds."""
         image = self._reader.display(tile)
         made = Exhibit(tile.name, note or self._tags_of(tile), [photo(IMAGE, image)])
-        for stage, after in (("cam", ""), ("affinity", " after the random walk")):
-            made.layers += self._heat(stage, after, tile, image)
+        for stage in HEAT:
+            made.layers += self._heat(stage, tile, image)
         masks: dict[str, NDArray[np.uint8]] = {}
         if "pseudo" in self._inputs:
             pseudo = self._inputs["pseudo"]
             argmax = read_png(mask_path(pseudo, "cam_argmax", tile))
-            made.layers.append(class_picture("CAM argmax", argmax, self._colours))
+            made.layers.append(class_picture(ARGMAX, argmax, self._colours))
             sources = {"": pseudo} | {in_round("", round_number(folder)): folder for folder in self._rounds()}
             for after, folder in sources.items():
                 mask, weight = read_pseudo_label(folder, tile)
                 masks[PSEUDO_MASK + after] = mask
                 made.layers.append(class_picture(PSEUDO_MASK + after, mask, self._colours))
-                made.layers.append(weight_picture(f"weight{after}", weight))
+                made.layers.append(weight_picture(WEIGHT + after, weight))
         reference = self._reader.mask(tile) if self._reader.has_mask(tile.scene) else None
         return self._compared(made, masks, reference)
 
@@ -115,13 +124,13 @@ class Exhibitor:
         weak = {title: map_ for title, map_ in maps.items() if title != SEGMENTER_TITLES["full"]}
         return self._compared(made, weak or maps, reference)
 
-    def _heat(self, stage: str, after: str, tile: Tile, image: NDArray[np.uint8]) -> list[Layer]:
+    def _heat(self, stage: str, tile: Tile, image: NDArray[np.uint8]) -> list[Layer]:
         names = self._table.names
         if stage not in self._inputs or not (self._inputs[stage] / "cams").is_dir():
             return []
         cams = read_cams(cam_path(self._inputs[stage] / "cams", tile), len(names))
-        present = np.flatnonzero(self._table.by_name[tile.name]).tolist()
-        return [heat_picture(f"CAM of {names[index]}{after}", image, cams[index]) for index in present]
+        titles = [heat_name(name, stage) for name in names]
+        return heat_pictures(image, cams, self._table.by_name[tile.name], titles)
 
     def _compared(
         self, made: Exhibit, masks: dict[str, NDArray[np.uint8]], reference: NDArray[np.uint8] | None

@@ -34,6 +34,7 @@ class Gallery:
         errors: Sums of `error_counts` by criterion, the weight first; empty where nothing is known.
         judged_on: Which tiles those are of.
         areas: What the classes cover in maps: titles, notes and tables.
+        segmenters: Folders of the trained segmenters by title.
     """
 
     exhibits: dict[str, list[Exhibit]] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Gallery:
     errors: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     judged_on: str = ""
     areas: list[dict[str, Any]] = field(default_factory=list)
+    segmenters: dict[str, Path] = field(default_factory=dict)
 
 
 def collect(work: Work, reader: SceneReader) -> Gallery:
@@ -59,7 +61,7 @@ def collect(work: Work, reader: SceneReader) -> Gallery:
     if "ablation" in work.inputs:
         made.errors = weight_errors(work.inputs["ablation"], "cam")
         made.judged_on = "the tiles of stage=ablation"
-    segmenters = exhibitor.segmenters()
+    segmenters = made.segmenters = exhibitor.segmenters()
     weak = [title for title in segmenters if title != SEGMENTER_TITLES["full"]]
     compared = {
         title: folder

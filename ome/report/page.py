@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from ome.files import write_text
 from ome.plots import charts
-from ome.plots.panels import RGB, letter_of
-from ome.plots.thumbnails import encode
+from ome.plots.letters import letter_of
+from ome.plots.thumbnails import RGB, encode
 from ome.progress import track
 from ome.report.exhibits import Exhibit
 

@@ -21,7 +21,7 @@ from ome.progress import console
 from ome.report import contents, gallery, provenance
 from ome.report.covered import predicted_scenes
 from ome.report.page import MOST_EXHIBITS, encode_exhibits, legend, write_page
-from ome.report.pictures import draw_pictures
+from ome.report.pictures import draw_panels
 from ome.scoring.rows import Row, read_rows, write_rows
 from ome.scoring.tables import RatioOf, csv_table, markdown_table, score_table
 
@@ -61,7 +61,7 @@ def run(work: Work) -> dict[str, Any]:
         write_text(work.folder / "results.md", markdown_table(scores, ratio_of=_ratio(rows)))
     shown = gallery.collect(work, reader)
     write_page(work.folder / PAGE, _content(work, index, rows, shown))
-    draw_pictures(work, reader)
+    draw_panels(work.folder, shown, index.palette.classes)
     return {"rows": len(rows), **{name: len(group) for name, group in shown.exhibits.items()}}
 
 

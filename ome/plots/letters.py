@@ -1,0 +1,56 @@
+"""Letters of classes in masks, for readers who cannot tell colours apart."""
+
+import string
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+SMALLEST_LETTERED: Final = 0.01
+"""Share of a tile that a class must cover to be lettered in it."""
+
+
+def letter_of(index: int) -> str:
+    """What a class is called in a mask: A, B, ..., Z, then its index."""
+    letters = string.ascii_uppercase
+    return letters[index] if index < len(letters) else str(index)
+
+
+def letter_spots(region: NDArray[np.bool_]) -> list[tuple[int, int]]:
+    """Pixels well inside the parts of a region, far enough apart for a letter each.
+
+    The first is where the surrounding square, a quarter of the tile wide, holds most of the region; others
+    follow as long as more than half of their square is region.
+
+    Args:
+        region: (H, W), true somewhere.
+
+    Returns:
+        Rows and columns of at least one pixel of the region.
+    """
+    size = max(region.shape)
+    reach = max(size // 8, 1)
+    inside = np.where(region, _box_sum(region, reach), 0)
+    rows, columns = np.ogrid[: region.shape[0], : region.shape[1]]
+    spots: list[tuple[int, int]] = []
+    while True:
+        row, column = divmod(int(inside.argmax()), region.shape[1])
+        if spots and inside[row, column] < 0.5 * (2 * reach + 1) ** 2:
+            return spots
+        spots.append((row, column))
+        inside[np.hypot(rows - row, columns - column) < 0.4 * size] = 0
+
+
+def _box_sum(region: NDArray[np.bool_], reach: int) -> NDArray[np.int64]:
+    """Pixels of the region within `reach` rows and columns of each pixel."""
+    sums = (
+        np.pad(region, ((reach + 1, reach), (reach + 1, reach)))
+        .astype(np.int64)
+        .cumsum(axis=0)
+        .cumsum(axis=1)
+    )
+    side = 2 * reach + 1
+    box: NDArray[np.int64] = (
+        sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
+    )
+    return box
