@@ -1,10 +1,12 @@
 """AffinityNet: pairs, features, labels, loss and random walk beside loops that follow the formulas."""
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -267,3 +269,18 @@ def test_pixels_of_two_classes_are_ignored() -> None:
 
     label = affinity_label(Quarrel(), np.zeros((3, 1, 4), np.float32), np.array([1, 0, 1], np.uint8))
     assert label.tolist() == [[IGNORE, 0, 2, IGNORE]]
+
+
+def test_a_checkpoint_says_what_it_is_one_of(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network = AffinityNetwork(build_backbone("resnet18", None, 16, in_channels=4)).freeze()
+    learner = AffinityLearner(network, 3, total_steps=7, radius=3, optimizer=Optimization(lr=0.02))
+    trainer: Any = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(learner)
+    trainer.save_checkpoint(tmp_path / "any.ckpt")
+    loaded: Any = AffinityLearner.load_from_checkpoint(tmp_path / "any.ckpt", weights_only=True)
+    assert loaded.hparams == learner.hparams
+    assert loaded.network.is_frozen
+    image = torch.rand(1, 4, 32, 48)
+    with torch.no_grad():
+        assert torch.equal(loaded.network.eval()(image), network.eval()(image))

@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import nn
 
+from ome.networks.affinity import AffinityNetwork
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.networks.segmenters import Segmenter, build_segmenter
@@ -33,6 +34,27 @@ def classifier_from(description: Mapping[str, Any], weights: str | None = None) 
     network = SeamNetwork(
         backbone, description["num_classes"], pcm=description["pcm"], attention=description["attention"]
     )
+    return network.freeze() if description["frozen"] else network
+
+
+def describe_affinity(network: nn.Module) -> dict[str, Any] | None:
+    """What `affinity_from` builds the same network of, without its weights; None where it cannot."""
+    if not isinstance(network, AffinityNetwork) or network.backbone.name is None:
+        return None
+    return {
+        "backbone": network.backbone.name,
+        "output_stride": network.backbone.output_stride,
+        "in_channels": network.backbone.in_channels,
+        "frozen": network.is_frozen,
+    }
+
+
+def affinity_from(description: Mapping[str, Any]) -> AffinityNetwork:
+    """Builds a described AffinityNet with random weights."""
+    backbone = build_backbone(
+        description["backbone"], None, description["output_stride"], description["in_channels"]
+    )
+    network = AffinityNetwork(backbone)
     return network.freeze() if description["frozen"] else network
 
 

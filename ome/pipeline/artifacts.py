@@ -14,9 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import read_json
+from ome.pipeline.declared import FREE
 from ome.pipeline.manifest import NAME, Manifest
 from ome.progress import console
 from ome.scoring.spread import flatten
+
+TRAINER_KEYS = ("trainer.accelerator", "trainer.precision")
+"""Settings of the hardware that trainings always record."""
 
 _NOT_COMPARED = {"stage", "sources", "trainer.accelerator", "trainer.precision"}
 """Of an earlier stage: its settings, which a command for a later stage does not know, and where it ran."""
@@ -183,13 +187,8 @@ def _misfit(
     The configuration that the result was made with must be this one, and so down to the scenes. The files
     that it was made from are not looked at again.
     """
-    for key, value in manifest.config.items():
-        if key in _NOT_COMPARED:
-            continue
-        then, now = _flat(key, value), _flat(key, plain(config, key))
-        for name in (*then, *now):
-            if then.get(name) != now.get(name):
-                return f"{name}={then.get(name)}, not {now.get(name)}"
+    if (other := _other_config(config, manifest)) is not None:
+        return other
     for name, fingerprint in manifest.inputs.items():
         if name in found:
             if found[name].manifest.fingerprint != fingerprint:
@@ -204,6 +203,30 @@ def _misfit(
         if misfit is not None:
             return misfit
     return None
+
+
+def _other_config(config: DictConfig, manifest: Manifest) -> str | None:
+    for key, value in manifest.config.items():
+        if key in _NOT_COMPARED:
+            continue
+        then, now = _flat(key, value), _flat(key, plain(config, key))
+        for name in (*then, *now):
+            if then.get(name) != now.get(name):
+                return f"{name}={then.get(name)}, not {now.get(name)}"
+    for key, value in _extras(config, manifest).items():
+        if key not in manifest.config:
+            return f"no {key}, not {value}"
+    return None
+
+
+def _extras(config: DictConfig, manifest: Manifest) -> dict[str, Any]:
+    """What is given to every training beyond the defaults, and so recorded only where there is some."""
+    if "trainer.precision" not in manifest.config:
+        return {}  # not a training
+    trainer = {f"trainer.{key}": value for key, value in (plain(config, "trainer") or {}).items()}
+    extras = {key: value for key, value in trainer.items() if key not in (*FREE, *TRAINER_KEYS)}
+    callbacks = plain(config, "callbacks")
+    return extras | ({"callbacks": sorted(callbacks)} if callbacks else {})
 
 
 def _same_scenes(config: DictConfig, fingerprint: str) -> Artefact | None:

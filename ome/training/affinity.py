@@ -1,11 +1,16 @@
 """Training of AffinityNet: uncertain class labels in, a network that tells like cells from unlike out."""
 
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
 from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
+from ome.networks.described import affinity_from, describe_affinity
 from ome.training.affinity_loss import affinity_loss, grid_labels
 from ome.training.clipping import ClippedModule
 from ome.training.optimizers import Optimization
@@ -15,23 +20,31 @@ class AffinityLearner(ClippedModule):
     """Trains AffinityNet on pairs of neighbouring cells (Ahn & Kwak, CVPR 2018, section 3.2).
 
     Args:
-        network: The network to train.
+        network: The network to train, or its description (see `ome.networks.described`), as checkpoints have.
         num_classes: Number of classes C.
         total_steps: Optimiser steps of the whole training, for the schedule.
         radius: Cells within which pairs are compared.
-        optimizer: Its rates and their decay.
+        optimizer: Its rates and their decay, or these as a dict.
     """
 
     def __init__(
         self,
-        network: AffinityNetwork,
+        network: AffinityNetwork | Mapping[str, Any],
         num_classes: int,
         *,
         total_steps: int,
         radius: int = 5,
-        optimizer: Optimization = Optimization(),  # noqa: B008 - frozen
+        optimizer: Optimization | Mapping[str, Any] = Optimization(),  # noqa: B008 - frozen
     ) -> None:
         super().__init__()
+        if isinstance(network, Mapping):
+            network = affinity_from(network)
+        if isinstance(optimizer, Mapping):
+            optimizer = Optimization(**optimizer)
+        if (description := describe_affinity(network)) is not None:  # plain values, for weights_only
+            settings: dict[str, Any] = {"num_classes": num_classes, "total_steps": total_steps}
+            settings |= {"network": description, "radius": radius, "optimizer": asdict(optimizer)}
+            self.save_hyperparameters(settings, logger=False)
         self.network = network
         self._num_classes = num_classes
         self._total_steps = total_steps
