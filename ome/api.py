@@ -101,7 +101,7 @@ def map_scene(
     device: str | None = None,
     precision: str = "auto",
 ) -> dict[str, Any]:
-    """Writes the map of a scene of any size, as `stage=predict` does; an interrupted call goes on.
+    """Writes the map of a scene of any size, as `stage=predict` does; an interrupted call is resumed.
 
     Args:
         scene: A raster, or a folder of GeoTIFFs on one grid.
@@ -143,7 +143,7 @@ def _claim(folder: Path, name: str, scene: Path, made_of: list[Any]) -> None:
     there = [path for path in (rows, *(folder / f"{name}{end}" for end in ENDINGS)) if path.exists()]
     if there and (before is None or before["scene"] != str(scene.resolve())):
         raise UserError(
-            f"{there[0]} is there and is no map of {scene}: choose another folder, or move it away"
+            f"{there[0]} exists and is not a map of {scene}: choose another folder, or move it away"
         )
     if before is not None and before["made_of"] != made_of and rows.exists():
         (rows / RECORD).unlink(missing_ok=True)  # rows of an interrupted call with other arguments
@@ -152,7 +152,7 @@ def _claim(folder: Path, name: str, scene: Path, made_of: list[Any]) -> None:
 
 def _trained(run: str | Path, network: str | None) -> Path:
     if not Path(run).is_dir():
-        raise UserError(f"there is no run {run}: give its folder, e.g. runs/potsdam_resnet50")
+        raise UserError(f"{run} does not exist: give the folder of a run, e.g. runs/potsdam_resnet50")
     return network_folder(Path(run) / stage_of_network(network, [Path(run)]), network)
 
 

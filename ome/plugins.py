@@ -39,7 +39,7 @@ def imported(target: str, key: str) -> Any:  # noqa: ANN401 - whatever it is
         key: The setting that has it, for the error.
 
     Raises:
-        UserError: There is no such module or object.
+        UserError: The module does not exist or object.
     """
     try:
         return get_object(target)

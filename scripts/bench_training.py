@@ -76,7 +76,7 @@ def segmenter_step(name: str, images: Tensor, mask: Tensor, precision: str, *, p
 
     def loss() -> Tensor:
         pixels = weigh_pixels(mask, weight, "continuous")
-        return (pixel_cross_entropy(network(images), mask) * pixels.factor).sum() / pixels.share.sum()
+        return (pixel_cross_entropy(network(images), mask) * pixels.factor).sum() / pixels.normaliser.sum()
 
     return step_time(network, loss, images.device, precision, plain=plain)
 

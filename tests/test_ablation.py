@@ -200,7 +200,7 @@ def test_the_stage_pseudo_ignores_what_the_background_wins(
         pixels += int((mask != 255).sum())
     (row,) = read_rows(Path("runs/other/pseudo"))
     np.testing.assert_array_equal(row.scores.matrix, expected)
-    assert row.share == expected.sum() / pixels < 1
+    assert row.fraction == expected.sum() / pixels < 1
     assert row.where == f"train tiles, {100 * expected.sum() / pixels:.1f} % of the pixels"
 
 

@@ -196,7 +196,7 @@ def test_broken_images_are_counted_and_named_in_one_line(images: Path) -> None:
     ("facts", "message"),
     [
         ({"tags": None}, "dataset.tags is not set: type dataset.tags="),
-        ({"masks": "nowhere"}, "dataset.masks: there is no folder nowhere"),
+        ({"masks": "nowhere"}, "dataset.masks: nowhere is not a folder"),
         ({"range": [5]}, r"dataset.range=\[5\]: give the values that become 0 and 255"),
         ({"range": [9, 9]}, r"dataset.range=\[9, 9\]"),
         ({"range": [0, 70000]}, r"dataset.range=\[0, 70000\]"),
@@ -230,14 +230,14 @@ def test_a_table_without_training_images_is_refused(images: Path) -> None:
 def test_a_folder_without_images_and_masks_of_other_names_are_refused(images: Path) -> None:
     empty = images.parent / "empty"
     empty.mkdir()
-    with pytest.raises(UserError, match=r"dataset.masks: there is no GeoTIFF, PNG or JPEG in .*empty"):
+    with pytest.raises(UserError, match=r"dataset.masks: no GeoTIFF, PNG or JPEG in .*empty"):
         prepare(images, masks=str(empty))
     (empty / "a_mask.png").write_bytes(archives.raster(archives.image(0, 1), "PNG"))
     with pytest.raises(
         UserError, match=r"none of the 1 masks in .* has an image's name, one is called a_mask: name"
     ):
         prepare(images, masks=str(empty))
-    with pytest.raises(UserError, match=r"dataset.raw: there is no folder nowhere"):
+    with pytest.raises(UserError, match=r"dataset.raw: nowhere is not a folder"):
         folder_layout(archives.facts("custom") | {"tags": str(images.parent / "tags.csv")}, Path("nowhere"))
 
 

@@ -211,7 +211,7 @@ def test_a_town_is_not_built_over_real_archives(run_here: Run, tmp_path: Path) -
     with zipfile.ZipFile(archive, "w") as real:
         real.writestr(zipfile.ZipInfo("top_potsdam_2_10_RGB.tif", (2014, 5, 1, 0, 0, 0)), b"weeks of flight")
     before = contents(tmp_path / "raw")
-    with pytest.raises(UserError, match=r"RGB\.zip is no archive of the town"):
+    with pytest.raises(UserError, match=r"RGB\.zip is not an archive of the town"):
         run_here(*tiny("prepare"), "force=true")
     assert contents(tmp_path / "raw") == before
 
@@ -275,14 +275,14 @@ def test_a_map_from_python_replaces_no_file(tmp_path: Path) -> None:
         if not (folder / name).exists():
             notes(folder / name)
         before = contents(folder)
-        with pytest.raises(UserError, match=rf"{name} is there and is no map of"):
+        with pytest.raises(UserError, match=rf"{name} exists and is not a map of"):
             ome.map_scene(scene, run, folder, **settings)
         assert contents(folder) == before
     for _ in range(2):
         ome.map_scene(scene, run, tmp_path / "here", **settings)
     (tmp_path / "b").mkdir()
     other = write(tmp_path / "b/city.tif", random_scene(30, 30))
-    with pytest.raises(UserError, match="is there and is no map of"):
+    with pytest.raises(UserError, match="exists and is not a map of"):
         ome.map_scene(other, run, tmp_path / "here", **settings)
     assert classes_of(tmp_path / "here/city.tif").shape == (64, 64)
 

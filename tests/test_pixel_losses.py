@@ -66,14 +66,14 @@ def test_weights_of_certainty_and_class_multiply(mode: str, factor: list[float],
     weight = torch.tensor([[[255, 51, 255, 0]]], dtype=torch.uint8)
     pixels = weigh_pixels(target, weight, mode, torch.tensor([2.0, 1.0, 0.5]))  # type: ignore[arg-type]
     torch.testing.assert_close(pixels.factor, torch.tensor([[factor]], dtype=torch.float32))
-    torch.testing.assert_close(pixels.share, torch.tensor([[share]], dtype=torch.float32))
+    torch.testing.assert_close(pixels.normaliser, torch.tensor([[share]], dtype=torch.float32))
 
 
 def test_class_weights_give_the_weighted_mean_of_torch() -> None:
     logits, target, _ = batch()
     weights = torch.tensor([0.2, 1.0, 3.0])
     pixels = weigh_pixels(target, torch.full_like(target, 255), "continuous", weights)
-    loss = (pixel_cross_entropy(logits, target) * pixels.factor).sum() / pixels.share.sum()
+    loss = (pixel_cross_entropy(logits, target) * pixels.factor).sum() / pixels.normaliser.sum()
     torch.testing.assert_close(
         loss, torch.nn.functional.cross_entropy(logits.float(), target, weights, ignore_index=255)
     )

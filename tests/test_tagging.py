@@ -286,8 +286,8 @@ def test_the_most_uncertain_comes_first(images: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "ome tags: there is no folder nowhere"),
-        (["empty"], "ome tags: there is no GeoTIFF, PNG or JPEG in empty"),
+        (["nowhere"], "ome tags: nowhere is not a folder"),
+        (["empty"], "ome tags: no GeoTIFF, PNG or JPEG in empty"),
         (["images", "--table", "tags.xlsx"], "tags.xlsx is a spreadsheet, and the page writes CSV"),
         (["images", "--table", "wrong.csv"], "wrong.csv, line 1: no column image"),
         (["images", "--table", "twice.csv"], "twice.csv, line 3: image field_0 stands in line 2 already"),

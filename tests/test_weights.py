@@ -134,8 +134,8 @@ def test_unfit_files_are_refused_in_one_line(tmp_path: Path, donor: dict[str, Te
     broken = tmp_path / "weights.safetensors"
     broken.write_bytes(b"\x01\x02")
     refused("truncated", broken)
-    refused("there is no weights file", tmp_path / "absent.pth")
-    refused("there is no weights file", tmp_path)
+    refused("weights file does not exist:", tmp_path / "absent.pth")
+    refused("weights file does not exist:", tmp_path)
 
 
 CLASSES = ("impervious_surface", "building", "low_vegetation", "tree", "car")
@@ -201,7 +201,7 @@ def test_a_classifier_that_does_not_fit_is_one_line(tmp_path: Path, published: d
         r"is for images of 4 bands, and the dataset's have 3 \(dataset.channels\): a whole classifier", four
     )
     refused("missing keys none, unexpected keys extra.weight", own | {"extra.weight": torch.zeros(1)})
-    with pytest.raises(UserError, match=r"there is no weights file.*stage\.cam\.checkpoint="):
+    with pytest.raises(UserError, match=r"weights file does not exist:.*stage\.cam\.checkpoint="):
         load_classifier(network, tmp_path / "absent.pth", CLASSES)
 
 

@@ -76,22 +76,22 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
 
 
 def _installed() -> Iterator[Finding]:
-    found = dict(versions())
+    releases = dict(versions())
     known = platform.python_version_tuple()[:2] in {("3", "11"), ("3", "12")}
     yield Finding(
         "ok" if known else "note",
         "python",
-        found.pop("python") + ("" if known else ": tested are 3.11 and 3.12"),
+        releases.pop("python") + ("" if known else ": tested are 3.11 and 3.12"),
     )
     for package in ("rasterio", "hydra-core", "torchmetrics", "albumentations"):
         try:
-            found[package] = version(package)
+            releases[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    absent = [name for name, found_version in found.items() if found_version == "not installed"]
+            releases[package] = "not installed"
+    absent = [name for name, found_version in releases.items() if found_version == "not installed"]
     # A checkout works without being installed.
     absent = [name for name in absent if name != "ome"]
-    listed = ", ".join(f"{name} {found_version}" for name, found_version in found.items())
+    listed = ", ".join(f"{name} {found_version}" for name, found_version in releases.items())
     yield Finding("wrong" if absent else "ok", "packages", listed)
     for extra in EXTRAS:
         missing = missing_modules(extra)
@@ -138,7 +138,7 @@ def _raw_data(config: DictConfig) -> Iterator[Finding]:
 
 def _sources(config: DictConfig, layout: RawLayout, raw: Path) -> Iterator[Finding]:
     if not raw.is_dir():
-        raise UserError(f"dataset.raw={raw} is no folder: give that of the archives")
+        raise UserError(f"dataset.raw={raw} is not a folder: give that of the archives")
     images = RawFiles(layout.image, raw)
     listed = [scene for scene, _ in resolve_split(layout.split, raw, images)]
     kinds = [("images", images)]

@@ -45,13 +45,13 @@ def _unknown_key(key: str, parent: Node) -> str:
 def _addresses(root: object, above: str, last: str = "") -> list[str]:
     """The addresses such as `stage.cam.lr` that end in a name; the selected stage's, if it has some."""
     plain: Any = OmegaConf.to_container(root, resolve=False)
-    found = [
+    matches = [
         key
         for key in flatten(plain)
         if not key.startswith("hydra.") and key.endswith(f".{last}" if last else "")
     ]
-    own = [key for key in found if last and key.startswith(f"stage.{plain['stage']['name']}.")]
-    return own or [key for key in found if key.startswith("stage.") or above != "stage"] or found
+    of_stage = [key for key in matches if last and key.startswith(f"stage.{plain['stage']['name']}.")]
+    return of_stage or [key for key in matches if key.startswith("stage.") or above != "stage"] or matches
 
 
 def explain(error: Exception) -> str:

@@ -35,23 +35,23 @@ def run_stages(config: DictConfig) -> float | None:
         )
     for name in names[1:]:  # before the first works for hours; its own is looked at when it starts
         find_stage(name, config).place(settings_of(config, name)).check_finished()
-    made: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     for name in names:
-        own = settings_of(config, name)
+        stage_config = settings_of(config, name)
         execute(
             find_stage(name, config),
-            own,
+            stage_config,
             force=config.force,
             verify=config.verify,
-            made=made,
+            folders=folders,
             on_finish=stage_tracker(config),
         )
     last = names[-1]
     if last == "report":
         from ome.stages.report import show  # noqa: PLC0415 - it was imported for this stage alone
 
-        show(config, made[last])
-    return objective(made[last])
+        show(config, folders[last])
+    return objective(folders[last])
 
 
 def objective(folder: Path) -> float | None:

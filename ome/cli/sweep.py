@@ -39,14 +39,14 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 - fixed by Hydra
         """Leaves what is the same in every job out of the folders' names; refuses a sweep of equal jobs."""
         del kwargs
-        given = _given(config)
-        if overruled := _overruled(given):
+        typed = _given(config)
+        if overruled := _overruled(typed):
             swept, by = overruled
             fail(
                 f"{swept.input_line} is swept, and {by.input_line} overrules it, so that all jobs would be "
                 f"the same: give the other keys of {by.key_or_group} one by one"
             )
-        same = [override.key_or_group for override in given if not override.is_sweep_override()]
+        same = [override.key_or_group for override in typed if not override.is_sweep_override()]
         names = "hydra.job.config.override_dirname.exclude_keys"
         with flag_override(config.hydra, "readonly", False):
             config.hydra.overrides.hydra.append(f"{names}=[{','.join(map(repr, same))}]")
@@ -61,17 +61,17 @@ class Sweep(Callback):
         from ome.tracking.stages import stage_tracker  # noqa: PLC0415
 
         sweep = Path(config.hydra.sweep.dir)
-        made = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
-        with open_dict(made):
-            made.stage = {
+        recorded = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
+        with open_dict(recorded):
+            recorded.stage = {
                 "name": STAGE.name,
                 "runs": f"{glob.escape(str(sweep))}/*",
                 "settings": _named(config),
             }
-            made.inherit = listed(config.inherit) or [config.run_dir]
-            made.run_dir = str(sweep)
+            recorded.inherit = listed(config.inherit) or [config.run_dir]
+            recorded.run_dir = str(sweep)
         try:
-            execute(STAGE, made, on_finish=stage_tracker(made))
+            execute(STAGE, recorded, on_finish=stage_tracker(recorded))
             console.print(f"comparison: {(sweep / STAGE.name).resolve()}", highlight=False)
         except UserError as error:
             console.print(f"[yellow]no comparison[/]: {error}", highlight=False)
@@ -80,8 +80,8 @@ class Sweep(Callback):
 def _given(config: DictConfig) -> list[Override]:
     """What the ready sweep and the command line give; of a key given twice the last, at its first place."""
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    given = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
-    return list({override.key_or_group: override for override in given}.values())
+    typed = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+    return list({override.key_or_group: override for override in typed}.values())
 
 
 def _named(config: DictConfig) -> list[str]:

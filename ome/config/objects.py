@@ -62,8 +62,8 @@ def crf_of(config: DictConfig) -> Callable[[NDArray[np.uint8]], Crf]:
     kinds = {"lattice": DenseCrf, "torch": TorchCrf, "pydensecrf": ReferenceDenseCrf}
     if backend not in kinds:
         raise UserError(f"crf.backend={backend} is unknown: choose one of {', '.join(kinds)}")
-    own = {"device": hardware(config).device()} if backend == "torch" else {}
-    return partial(kinds[backend], parameters=CrfParameters(**plain), **own)
+    options = {"device": hardware(config).device()} if backend == "torch" else {}
+    return partial(kinds[backend], parameters=CrfParameters(**plain), **options)
 
 
 def labelling_of(config: DictConfig) -> Labelling:

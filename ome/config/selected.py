@@ -15,10 +15,10 @@ def settings_of(config: DictConfig, name: str) -> DictConfig:
     Returns:
         A copy of `config` with the settings of that stage alone under `stage`.
     """
-    own = config.copy()
-    with open_dict(own):
-        own.stage = OmegaConf.merge({"name": name}, config.stage.get(name) or {})
-    return own
+    stage_config = config.copy()
+    with open_dict(stage_config):
+        stage_config.stage = OmegaConf.merge({"name": name}, config.stage.get(name) or {})
+    return stage_config
 
 
 def scene_reader(config: DictConfig, index: SceneIndex) -> SceneReader:

@@ -52,8 +52,8 @@ def trainer_arguments(config: DictConfig) -> dict[str, Any]:
     """The keys of `trainer` that are no hardware, with what their `_target_`s make, if there are any."""
     from hydra.utils import instantiate  # noqa: PLC0415
 
-    made: dict[str, Any] = instantiate(_arguments(config), _convert_="all")
-    return made
+    objects: dict[str, Any] = instantiate(_arguments(config), _convert_="all")
+    return objects
 
 
 def callbacks_of(config: DictConfig) -> "list[Callback]":
@@ -66,7 +66,7 @@ def callbacks_of(config: DictConfig) -> "list[Callback]":
     from hydra.utils import instantiate  # noqa: PLC0415
     from pytorch_lightning.callbacks import Callback  # noqa: PLC0415 - takes its time
 
-    made = []
+    objects = []
     for name, entry in (config.get("callbacks") or {}).items():
         if not OmegaConf.is_dict(entry) or "_target_" not in entry:
             raise UserError(f"callbacks.{name} has no _target_: give the dotted name of a Lightning callback")
@@ -77,8 +77,8 @@ def callbacks_of(config: DictConfig) -> "list[Callback]":
             raise UserError(f"callbacks.{name}: cannot make {entry['_target_']}: {reason}") from error
         if not isinstance(callback, Callback):
             raise UserError(f"callbacks.{name}: {entry['_target_']} is not a Lightning callback")
-        made.append(callback)
-    return made
+        objects.append(callback)
+    return objects
 
 
 def training_extras(config: DictConfig) -> dict[str, Any]:
@@ -125,8 +125,8 @@ def _check_values(arguments: Mapping[str, Any]) -> None:
     try:
         pl.Trainer(accelerator="cpu", devices=1, **quiet, **values)
     except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
-        given = ", ".join(f"trainer.{key}={value}" for key, value in values.items())
-        raise UserError(f"{given}: Lightning's Trainer says: {' '.join(str(error).split())}") from error
+        pairs = ", ".join(f"trainer.{key}={value}" for key, value in values.items())
+        raise UserError(f"{pairs}: Lightning's Trainer says: {' '.join(str(error).split())}") from error
 
 
 def _check_callbacks(config: DictConfig) -> None:

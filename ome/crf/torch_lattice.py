@@ -135,11 +135,11 @@ def find_neighbours(keys: Tensor, strides: Key) -> tuple[Tensor, Tensor]:
     for stride in (*strides, np.int64(0)):  # the last coordinate is not part of a key
         step = int(strides.sum() - size * stride)
         indices, weights = [itself], [nobody + 1.0]
-        for wanted in (keys - step, keys + step):
-            place = torch.searchsorted(keys, wanted).clamp(max=len(keys) - 1)
-            found = keys[place] == wanted
-            indices.append(torch.where(found, place, itself))
-            weights.append(torch.where(found, 0.5, nobody))
+        for neighbour in (keys - step, keys + step):
+            place = torch.searchsorted(keys, neighbour).clamp(max=len(keys) - 1)
+            present = keys[place] == neighbour
+            indices.append(torch.where(present, place, itself))
+            weights.append(torch.where(present, 0.5, nobody))
         neighbours.append(torch.stack(indices, 1))
         taps.append(torch.stack(weights, 1))
     return torch.stack(neighbours).int(), torch.stack(taps)

@@ -115,13 +115,13 @@ class RawFiles:
         Raises:
             UserError: When several folders hold a file of that name.
         """
-        found = self._files.get(scene, [])
-        if len(found) > 1:
-            found = [file for file in found if self.source.lies_right(file.name)] or found
-        if len(found) > 1:
-            places = " and ".join(file.name for file in found[:2])
-            raise UserError(f"{self.where} holds {len(found)} files for scene {scene}: {places}; keep one")
-        return found[0] if found else None
+        matches = self._files.get(scene, [])
+        if len(matches) > 1:
+            matches = [file for file in matches if self.source.lies_right(file.name)] or matches
+        if len(matches) > 1:
+            places = " and ".join(file.name for file in matches[:2])
+            raise UserError(f"{self.where} holds {len(matches)} files for scene {scene}: {places}; keep one")
+        return matches[0] if matches else None
 
     def _locate(self, raw: Path) -> tuple[Path, list[RawFile]]:
         looked: list[str] = []

@@ -36,7 +36,7 @@ class StreamSampler(Sampler[Key]):
         seed: Decides the order.
         rank: This process.
         world_size: Number of processes; divides `samples`.
-        first: Positions before this one are left out, so that an epoch can go on in its middle; `world_size`
+        first: Positions before this one are left out, so that an epoch can resume in its middle; `world_size`
             divides it.
     """
 

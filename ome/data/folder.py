@@ -36,15 +36,15 @@ def folder_layout(facts: Mapping[str, Any], raw: Path) -> RawLayout:
     if not facts.get("tags"):
         raise UserError("dataset.tags is not set: type dataset.tags=/path/to/tags.csv (or .xlsx)")
     table = Path(facts["tags"])
-    given = facts.get("classes") or ()
-    tagged = outline(table, tuple(str(name) for name in given))
+    classes = facts.get("classes") or ()
+    tagged = outline(table, tuple(str(name) for name in classes))
     images = image_names(raw, "dataset.raw")
     _check_rows(tagged, images, table, raw)
     if "train" not in tagged.splits.values():
         raise UserError(f"{table} leaves no image to train on: set the split of some rows to train")
-    palette = _palette(tagged.names, given, facts)
+    palette = _palette(tagged.names, classes, facts)
     indices = dict(facts.get("indices") or {})
-    if not indices and not isinstance(given, Mapping):
+    if not indices and not isinstance(classes, Mapping):
         indices = {name: index for index, name in enumerate(tagged.names)}
     masks = _masks(facts.get("masks"), images)
     return RawLayout(
@@ -71,14 +71,14 @@ def image_names(folder: Path, key: str) -> list[str]:
         key: The configuration key that gave the folder, for the error.
 
     Raises:
-        UserError: There is no such folder, or no GeoTIFF, PNG or JPEG in it.
+        UserError: The folder does not exist, or no GeoTIFF, PNG or JPEG in it.
     """
     if not folder.is_dir():
-        raise UserError(f"{key}: there is no folder {folder}")
-    found = (ANY_IMAGE.scene_of(path.name) for path in folder.iterdir() if path.is_file())
-    names = sorted({name for name in found if name is not None})
+        raise UserError(f"{key}: {folder} is not a folder")
+    stems = (ANY_IMAGE.scene_of(path.name) for path in folder.iterdir() if path.is_file())
+    names = sorted({name for name in stems if name is not None})
     if not names:
-        raise UserError(f"{key}: there is no GeoTIFF, PNG or JPEG in {folder}")
+        raise UserError(f"{key}: no GeoTIFF, PNG or JPEG in {folder}")
     return names
 
 
@@ -102,9 +102,9 @@ def _split(tagged: Outline, images: Sequence[str]) -> Split:
     )
 
 
-def _palette(names: Sequence[str], given: object, facts: Mapping[str, Any]) -> Palette:
+def _palette(names: Sequence[str], classes: object, facts: Mapping[str, Any]) -> Palette:
     ignored = facts.get("ignored") or {}
-    colours = given if isinstance(given, Mapping) else distinct_colours(names)
+    colours = classes if isinstance(classes, Mapping) else distinct_colours(names)
     try:
         return Palette(
             {name: (int(r), int(g), int(b)) for name, (r, g, b) in colours.items()},
@@ -129,9 +129,11 @@ def _masks(folder: str | None, images: Sequence[str]) -> RawSource | None:
     return RawSource(str(Path(folder).resolve() / ANY_IMAGE.pattern))
 
 
-def _limits(given: Sequence[int] | None) -> Limits | None:
-    if given is None:
+def _limits(limits: Sequence[int] | None) -> Limits | None:
+    if limits is None:
         return None
-    if len(given) != 2 or not 0 <= given[0] < given[1] < 1 << 16:
-        raise UserError(f"dataset.range={list(given)}: give the values that become 0 and 255, e.g. [0, 4095]")
-    return int(given[0]), int(given[1])
+    if len(limits) != 2 or not 0 <= limits[0] < limits[1] < 1 << 16:
+        raise UserError(
+            f"dataset.range={list(limits)}: give the values that become 0 and 255, e.g. [0, 4095]"
+        )
+    return int(limits[0]), int(limits[1])

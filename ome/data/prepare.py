@@ -126,13 +126,13 @@ def _plan(layout: RawLayout, raw: Path) -> list[_Job]:
     images = RawFiles(layout.image, raw)
     masks = RawFiles(layout.mask, raw) if layout.mask is not None else None
     listed = resolve_split(layout.split, raw, images)
-    found = {scene: images.find(scene) for scene, _ in listed}
-    _require_all("image", found, images)
+    file_of = {scene: images.find(scene) for scene, _ in listed}
+    _require_all("image", file_of, images)
     found_masks = {scene: masks.find(scene) if masks else None for scene, _ in listed}
     if masks and not layout.partial:
         _require_all("reference mask", found_masks, masks)
     jobs = [
-        _Job(scene, split, image, found_masks[scene]) for scene, split in listed if (image := found[scene])
+        _Job(scene, split, image, found_masks[scene]) for scene, split in listed if (image := file_of[scene])
     ]
     for job in jobs:
         if job.image == job.mask:
@@ -140,14 +140,14 @@ def _plan(layout: RawLayout, raw: Path) -> list[_Job]:
     return jobs
 
 
-def _require_all(kind: str, found: dict[str, RawFile | None], files: RawFiles) -> None:
-    missing = [scene for scene, file in found.items() if file is None]
+def _require_all(kind: str, file_of: dict[str, RawFile | None], files: RawFiles) -> None:
+    missing = [scene for scene, file in file_of.items() if file is None]
     if not missing:
         return
     first = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
     example = files.source.file_name(missing[0])
     message = (
-        f"{len(missing)} of {len(found)} scenes have no {kind} in {files.where}: {first} (e.g. {example});"
+        f"{len(missing)} of {len(file_of)} scenes have no {kind} in {files.where}: {first} (e.g. {example});"
         " complete the data, or list what you have by dataset.split.train=... and dataset.split.test=..."
     )
     if all(scene.isdecimal() for scene in missing):
@@ -168,8 +168,8 @@ def _prepare_scene(job: _Job, layout: RawLayout, folder: Path) -> Scene:
     with Raster(folder / image_path, drivers=("GTiff",)) as prepared:
         grid, bands = prepared.grid, prepared.bands
     if max(layout.default_channels, default=1) > bands:
-        wanted = list(layout.default_channels)
-        raise UserError(f"dataset.channels={wanted}: {job.image} has only {bands} bands")
+        numbers = list(layout.default_channels)
+        raise UserError(f"dataset.channels={numbers}: {job.image} has only {bands} bands")
     if job.mask is None:
         return Scene(job.scene, job.split, grid.height, grid.width, bands, image_path, None)
     mask_source = f"{image_source} {job.mask.fingerprint} {layout.palette} {layout.indices}"

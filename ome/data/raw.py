@@ -217,7 +217,9 @@ def resolve_split(split: Split, raw: Path, images: RawFiles) -> list[tuple[str, 
 def _numeric(counts: tuple[int, int, int], images: RawFiles) -> dict[SplitName, Sequence[str]]:
     names = images.scenes()
     if words := [name for name in names if not name.isdecimal()]:
-        raise UserError(f"dataset.split.numeric: {words[0]} in {images.where} is no number; list the scenes")
+        raise UserError(
+            f"dataset.split.numeric: {words[0]} in {images.where} is not a number; list the scenes"
+        )
     asked = f"dataset.split.numeric={list(counts)}"
     if min(counts) < 0:
         raise UserError(f"{asked}: counts cannot be negative")
@@ -246,4 +248,4 @@ def _names(listing: Listing, raw: Path, split: SplitName) -> Sequence[str]:
                 raise UserError(f"{path} is empty: list one scene a line")
             return names
     places = " or ".join(str(path) for path in candidates)
-    raise UserError(f"dataset.split.{split}: there is no list {places}")
+    raise UserError(f"dataset.split.{split}: the list {places} does not exist")

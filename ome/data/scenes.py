@@ -142,7 +142,7 @@ class SceneIndex:
             broken = tuple(value.get("broken", ()))
             return cls(folder, scenes, palette, value["dataset"], tuple(value["channels"]), broken)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is no index of prepared scenes ({error!r}): {remedy}") from error
+            raise UserError(f"{path} is not an index of prepared scenes ({error!r}): {remedy}") from error
 
 
 def _colours(value: dict[str, list[int]]) -> dict[str, tuple[int, int, int]]:
@@ -184,7 +184,7 @@ class SceneReader:
             or one for a grey picture; None for the first three, the last repeated where there are fewer.
 
     Raises:
-        UserError: When a scene has fewer bands than a channel asks for, there is no such channel to show, or
+        UserError: When a scene has fewer bands than a channel asks for, no such channel to show, or
             the images differ in their bands and none are chosen.
     """
 
@@ -208,9 +208,9 @@ class SceneReader:
         self._process = os.getpid()
         for scene in index.scenes:
             if not all(1 <= channel <= scene.bands for channel in self.channels):
-                wanted = list(self.channels)
+                numbers = list(self.channels)
                 raise UserError(
-                    f"dataset.channels={wanted}: scene {scene.name} has the bands 1 to {scene.bands}"
+                    f"dataset.channels={numbers}: scene {scene.name} has the bands 1 to {scene.bands}"
                 )
 
     def __getstate__(self) -> dict[str, Any]:

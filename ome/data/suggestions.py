@@ -56,7 +56,7 @@ def read_suggestions(path: Path) -> dict[Tile, Suggestion]:
         raise UserError(f"{path}, line 1: no column {missing[0]}; run python -m ome.run stage=suggest again")
     sheet.check_lengths()
     names = [name for name in sheet.header if name not in COLUMNS]
-    found = {}
+    suggestions = {}
     for line, row in sheet.rows:
         try:
             tile = Tile(row["scene"], *(int(row[name]) for name in ("row", "column", "height", "width")))
@@ -65,5 +65,5 @@ def read_suggestions(path: Path) -> dict[Tile, Suggestion]:
             raise UserError(f"{path}, line {line}: {error}; run the stage suggest again") from error
         if not all(0 <= value <= 1 for value in values):
             raise UserError(f"{path}, line {line}: a value is not in 0..1; run the stage suggest again")
-        found[tile] = Suggestion(values[0], dict(zip(names, values[1:], strict=True)))
-    return found
+        suggestions[tile] = Suggestion(values[0], dict(zip(names, values[1:], strict=True)))
+    return suggestions

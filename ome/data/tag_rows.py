@@ -112,14 +112,14 @@ def _classes(sheet: Sheet, form: Form, names: Sequence[str]) -> tuple[str, ...]:
             raise UserError(
                 f"{where}: unknown column {columns[0]!r}; a table has tags, or a column for each class"
             )
-        found = {tag: line for line, cells in reversed(sheet.rows) for tag in listed_tags(cells["tags"])}
-        for tag, line in found.items():
+        first_line = {tag: line for line, cells in reversed(sheet.rows) for tag in listed_tags(cells["tags"])}
+        for tag, line in first_line.items():
             check_class(tag, f"{sheet.path}, line {line}: the class", fixed)
-        if names and (unknown := sorted(set(found) - set(names))):
+        if names and (unknown := sorted(set(first_line) - set(names))):
             raise UserError(
-                f"{sheet.path}, line {found[unknown[0]]}: unknown class {unknown[0]!r}; {_are(names)}"
+                f"{sheet.path}, line {first_line[unknown[0]]}: unknown class {unknown[0]!r}; {_are(names)}"
             )
-        return tuple(names) or tuple(sorted(found))
+        return tuple(names) or tuple(sorted(first_line))
     if names and (unknown := [name for name in columns if name not in names]):
         raise UserError(f"{where}: unknown column {unknown[0]!r}; {_are(names)}")
     for name in columns:

@@ -52,9 +52,9 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
             return
         assert self.num_batches_tracked is not None  # noqa: S101 - torch's own invariant
         self.num_batches_tracked += 1
-        share = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
-        self.running_mean.lerp_(mean, share)
-        self.running_var.lerp_(variance, share)
+        momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean, momentum)
+        self.running_var.lerp_(variance, momentum)
 
 
 class _SumOverProcesses(torch.autograd.Function):

@@ -101,8 +101,8 @@ def joined(place: Place, *, gpu: bool) -> Iterator[None]:
         slurm = SLURMEnvironment()
         os.environ |= {"MASTER_ADDR": slurm.main_address, "MASTER_PORT": str(slurm.main_port)}
     try:
-        found = rendezvous("env://", place.rank, place.world_size, timeout=timedelta(minutes=5))
-        store: Store = next(found)[0]
+        peers = rendezvous("env://", place.rank, place.world_size, timeout=timedelta(minutes=5))
+        store: Store = next(peers)[0]
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UserError(

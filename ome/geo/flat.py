@@ -19,7 +19,7 @@ class FlatRasters:
     """Rasters of one size, each a file of bytes: band after band, row after row.
 
     How many rows are whole is recorded after they have reached the disk, so that a process that takes the
-    folder over goes on there. Plain bytes need no repair after a kill, as a GeoTIFF would.
+    folder over resumes there. Plain bytes need no repair after a kill, as a GeoTIFF would.
 
     Args:
         folder: Where the files `<name>.raw` and the record `rows.json` lie, or will.

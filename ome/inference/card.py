@@ -82,10 +82,12 @@ class SegmenterCard:
         try:
             value: dict[str, Any] = read_json(path)
             limits = value["limits"]
-            own: dict[str, Any] = {key: tuple(value[key]) for key in ("channels", "picture")}
-            own["classes"] = {name: (int(r), int(g), int(b)) for name, (r, g, b) in value["classes"].items()}
-            own["limits"] = (int(limits[0]), int(limits[1])) if limits else None
-            return cls(**value | own)
+            fields: dict[str, Any] = {key: tuple(value[key]) for key in ("channels", "picture")}
+            fields["classes"] = {
+                name: (int(r), int(g), int(b)) for name, (r, g, b) in value["classes"].items()
+            }
+            fields["limits"] = (int(limits[0]), int(limits[1])) if limits else None
+            return cls(**value | fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{path} is damaged ({error!r}): train again with force=true") from error
 
@@ -98,7 +100,7 @@ def stage_of_network(network: str | None, runs: Sequence[Path]) -> str:
         runs: Folders of the run and of the one it inherits from.
 
     Raises:
-        UserError: There is no segmenter of that name.
+        UserError: The segmenter does not exist.
     """
     if network in {"weak", "full"}:
         return "seg"

@@ -102,9 +102,9 @@ def classifier_in(folder: Path, reader: SceneReader) -> tuple[nn.Module, dict[st
     manifest = Manifest.read(folder)
     if manifest is None or "classifier" not in manifest.config:
         raise UserError(f"{folder} does not say what its network is made of: run stage=cam again")
-    made = manifest.config
+    recipe = manifest.config
     names, bands = reader.index.palette.names, len(reader.channels)
-    return trained_classifier(made["backbone"], made["classifier"], folder, names, bands), made["stage"]
+    return trained_classifier(recipe["backbone"], recipe["classifier"], folder, names, bands), recipe["stage"]
 
 
 class CamPredictor:

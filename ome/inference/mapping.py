@@ -159,7 +159,7 @@ def map_scene(
 ) -> dict[str, Any]:
     """Writes `<name>.tif`, `<name>_areas.csv` and what else is asked for.
 
-    A run that was interrupted goes on after the last rows that reached the disk, with the same result.
+    A run that was interrupted resumes after the last rows that reached the disk, with the same result.
 
     Args:
         scene: The scene.

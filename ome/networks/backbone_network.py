@@ -93,8 +93,8 @@ def _strip_prefix(
 
 
 def _add_prefix(module: nn.Module, state: dict[str, Tensor], prefix: str, *_others: object) -> None:
-    own = {name for name, _ in module.named_children()}
+    children = {name for name, _ in module.named_children()}
     for key in [key for key in state if key.startswith(prefix)]:
         name = key.removeprefix(prefix)
-        if name.split(".")[0] not in own:
+        if name.split(".")[0] not in children:
             state[prefix + _PREFIX + name] = state.pop(key)

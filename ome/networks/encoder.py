@@ -48,7 +48,7 @@ def resolve_encoder(name: str) -> str:
         return TIMM_PREFIX + plain
     close = difflib.get_close_matches(name, sorted({"resnet38d", *known, *timm.list_models()}), n=4)
     hint = f"did you mean {', '.join(close)}?" if close else "see timm.list_models() for the names"
-    raise UserError(f"there is no backbone or encoder {name!r}; {hint}")
+    raise UserError(f"unknown backbone or encoder {name!r}; {hint}")
 
 
 def make_encoder(name: str, in_channels: int, output_stride: int) -> nn.Module:
@@ -64,7 +64,7 @@ def make_encoder(name: str, in_channels: int, output_stride: int) -> nn.Module:
     """
     resolved = resolve_encoder(name)
     if output_stride not in {8, 16, 32}:
-        raise UserError(f"backbone.output_stride={output_stride} is none of 8, 16 and 32")
+        raise UserError(f"backbone.output_stride={output_stride} must be 8, 16 or 32")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)

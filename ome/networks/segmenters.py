@@ -102,7 +102,7 @@ def build_segmenter(
         in_channels: Bands of the input image.
 
     Raises:
-        UserError: There is no such network, encoder or weights, or they do not fit together.
+        UserError: The network does not exist, encoder or weights, or they do not fit together.
     """
     kind = find(name, SEGMENTERS, plugins.SEGMENTERS, "segmenter")
     if encoder == "resnet38d":

@@ -170,10 +170,10 @@ def read_checkpoint(path: Path, option: str = "backbone.weights") -> dict[str, T
         option: The configuration key that names it, for messages.
 
     Raises:
-        UserError: There is no such file, or it holds no tensors that can be read safely.
+        UserError: The file does not exist, or it holds no tensors that can be read safely.
     """
     if not path.is_file():
-        raise UserError(f"there is no weights file {path}; give another: {option}=/path/file.pth")
+        raise UserError(f"weights file does not exist: {path}; give another: {option}=/path/file.pth")
     if path.suffix == ".params":
         raise UserError(
             f"{path} is an MXNet file; convert it once: "

@@ -50,30 +50,34 @@ def matching_folders(pattern: str) -> list[Path]:
     return sorted(start.glob(str(Path(pattern).relative_to(start))))
 
 
-def listed(given: str | Iterable[str] | None) -> list[str]:
+def listed(patterns: str | Iterable[str] | None) -> list[str]:
     """One pattern, several or none, as a list."""
-    if not given:
+    if not patterns:
         return []
-    return [given] if isinstance(given, str) else list(given)
+    return [patterns] if isinstance(patterns, str) else list(patterns)
 
 
 def inherited_runs(config: DictConfig) -> list[Path]:
     """The other runs whose finished stages this one may read, as they are at this moment."""
-    own = Path(config.run_dir).resolve()
+    this_run = Path(config.run_dir).resolve()
     folders = [folder for pattern in listed(config.inherit) for folder in matching_folders(pattern)]
-    return [folder for folder in folders if folder.resolve() != own]
+    return [folder for folder in folders if folder.resolve() != this_run]
 
 
 def results_of(run: Path) -> list[Artefact]:
     """The finished stages of a run: those in its folder, and those that it found in other runs."""
     folders = [path.parent for path in sorted(run.glob(f"*/{NAME}"))]
-    results = [Artefact(path, made) for path in folders if (made := Manifest.read(path)) is not None]
-    own = {made.stage for _, made in results}
+    results = [Artefact(path, manifest) for path in folders if (manifest := Manifest.read(path)) is not None]
+    stages = {manifest.stage for _, manifest in results}
     for path in sorted(run.glob(f"logs/*/{INHERITED}")):
         record = read_json(path)
-        made = Manifest.read(folder := Path(record["folder"]))
-        if path.parent.name not in own and made is not None and made.fingerprint == record["fingerprint"]:
-            results.append(Artefact(folder, made))
+        manifest = Manifest.read(folder := Path(record["folder"]))
+        if (
+            path.parent.name not in stages
+            and manifest is not None
+            and manifest.fingerprint == record["fingerprint"]
+        ):
+            results.append(Artefact(folder, manifest))
     return results
 
 
@@ -91,7 +95,7 @@ def find_inputs(
     needed: Collection[str],
     used: Collection[str],
     config: DictConfig,
-    made: Mapping[str, Path],
+    folders: Mapping[str, Path],
 ) -> dict[str, Artefact]:
     """Finds the finished folders of the stages that a stage reads.
 
@@ -100,48 +104,50 @@ def find_inputs(
         needed: Names of those it cannot do without.
         used: Names of those it reads where they are there.
         config: The configuration with the reading stage's settings under `stage`.
-        made: Folders that this command has found or made already, by stage.
+        folders: Folders that this command has found or made already, by stage.
 
     Raises:
         UserError: A needed one is nowhere, or was made from other things than the rest, or the one of another
             run does not fit; the line names the command that makes it.
     """
-    found: dict[str, Artefact] = {}
+    inputs: dict[str, Artefact] = {}
     for name in (*needed, *used):
-        folder = made.get(name, stage_folder(config, name))
+        folder = folders.get(name, stage_folder(config, name))
         if (manifest := Manifest.read(folder)) is not None:
-            found[name] = Artefact(folder, manifest)
+            inputs[name] = Artefact(folder, manifest)
             continue
-        if made and name not in needed:
+        if folders and name not in needed:
             continue  # `stage=all` has made what belongs to its story
-        inherited, misfits = _inherited(config, name, found)
+        inherited, misfits = _inherited(config, name, inputs)
         if inherited is not None:
-            found[name] = inherited
+            inputs[name] = inherited
         elif name in needed:
             unfit = "".join(f"; {misfit}" for misfit in misfits[:1])
             raise UserError(
                 f"stage={stage} needs the result of stage={name}, which is not in {folder}{unfit}: "
                 f"run python -m ome.run stage={name} dataset={config.dataset.name} first, or stage=all"
             )
-    if "prepare" in found:
-        check_raw(config, found["prepare"])
-    return _of_one_origin(stage, needed, found)
+    if "prepare" in inputs:
+        check_raw(config, inputs["prepare"])
+    return _of_one_origin(stage, needed, inputs)
 
 
-def _of_one_origin(stage: str, needed: Collection[str], found: Mapping[str, Artefact]) -> dict[str, Artefact]:
+def _of_one_origin(
+    stage: str, needed: Collection[str], inputs: Mapping[str, Artefact]
+) -> dict[str, Artefact]:
     """The inputs without those, of the optional ones, that were made from other versions of the rest."""
     stale: set[str] = set()
-    for name, (folder, manifest) in found.items():
+    for name, (folder, manifest) in inputs.items():
         for before, fingerprint in manifest.inputs.items():
-            if before in found and (before in stale or found[before].manifest.fingerprint != fingerprint):
+            if before in inputs and (before in stale or inputs[before].manifest.fingerprint != fingerprint):
                 stale.add(name)
-                line = f"{folder} was made from another {before} than {found[before].folder} is now"
+                line = f"{folder} was made from another {before} than {inputs[before].folder} is now"
                 if name in needed:
                     raise UserError(f"stage={stage}: {line}: run stage={name} again, or stage=all")
                 if is_rank_zero():
                     console.print(f"[yellow]left out[/]: {line}", highlight=False)
                 break
-    return {name: artefact for name, artefact in found.items() if name not in stale}
+    return {name: artefact for name, artefact in inputs.items() if name not in stale}
 
 
 def check_raw(config: DictConfig, scenes: Artefact) -> None:
@@ -151,19 +157,19 @@ def check_raw(config: DictConfig, scenes: Artefact) -> None:
         UserError: The scenes are of another raw folder than the configuration's, and both folders are there.
     """
     recorded = Path(scenes.manifest.counts.get("raw", ""))
-    given = "" if OmegaConf.is_missing(config.dataset, "raw") else config.dataset.get("raw", "")
+    raw = "" if OmegaConf.is_missing(config.dataset, "raw") else config.dataset.get("raw", "")
     # A town is the same in every folder.
-    if not recorded.name or not given or config.dataset.get("town") is not None:
+    if not recorded.name or not raw or config.dataset.get("town") is not None:
         return
-    if recorded.is_dir() and Path(given).is_dir() and not recorded.samefile(given):
+    if recorded.is_dir() and Path(raw).is_dir() and not recorded.samefile(raw):
         raise UserError(
-            f"{scenes.folder} holds the scenes of {recorded}, not of dataset.raw={given}: give each dataset "
+            f"{scenes.folder} holds the scenes of {recorded}, not of dataset.raw={raw}: give each dataset "
             f"its own dataset.name=..., or delete {scenes.folder}"
         )
 
 
 def _inherited(
-    config: DictConfig, name: str, found: Mapping[str, Artefact]
+    config: DictConfig, name: str, inputs: Mapping[str, Artefact]
 ) -> tuple[Artefact | None, list[str]]:
     """The first result in other runs that fits, and why those before it do not."""
     misfits: list[str] = []
@@ -172,7 +178,7 @@ def _inherited(
         manifest = Manifest.read(run / name)
         if manifest is None:
             continue
-        misfit = _misfit(config, manifest, found, runs)
+        misfit = _misfit(config, manifest, inputs, runs)
         if misfit is None:
             return Artefact(run / name, manifest), misfits
         misfits.append(f"{run / name} was made with {misfit}")
@@ -180,7 +186,7 @@ def _inherited(
 
 
 def _misfit(
-    config: DictConfig, manifest: Manifest, found: Mapping[str, Artefact], runs: Iterable[Path]
+    config: DictConfig, manifest: Manifest, inputs: Mapping[str, Artefact], runs: Iterable[Path]
 ) -> str | None:
     """What tells a result of another run from what this configuration would make; None where nothing does.
 
@@ -190,16 +196,16 @@ def _misfit(
     if (other := _other_config(config, manifest)) is not None:
         return other
     for name, fingerprint in manifest.inputs.items():
-        if name in found:
-            if found[name].manifest.fingerprint != fingerprint:
-                return f"another {name} than {found[name].folder}"
+        if name in inputs:
+            if inputs[name].manifest.fingerprint != fingerprint:
+                return f"another {name} than {inputs[name].folder}"
             continue
         before = (
             _same_scenes(config, fingerprint) if name == "prepare" else find_same(runs, name, fingerprint)
         )
         if before is None:
             return f"a result of stage={name} that is gone"
-        misfit = _misfit(config, before.manifest, found, runs)
+        misfit = _misfit(config, before.manifest, inputs, runs)
         if misfit is not None:
             return misfit
     return None

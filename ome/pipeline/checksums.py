@@ -38,14 +38,14 @@ def write_listing(folder: Path) -> int:
     Returns:
         Their number.
     """
-    found = sorted(_files(folder), key=lambda entry: (entry.stat().st_mtime_ns, entry.path))
-    paths = [Path(entry.path) for entry in found]
+    entries = sorted(_files(folder), key=lambda entry: (entry.stat().st_mtime_ns, entry.path))
+    paths = [Path(entry.path) for entry in entries]
     with ThreadPoolExecutor(8) as pool:
         hashes = list(pool.map(_hash, paths))
         list(pool.map(sync, [*paths, folder, *(path for path in folder.rglob("*") if path.is_dir())]))
     rows = [
         Listed(str(path.relative_to(folder)), entry.stat().st_size, digest)
-        for path, entry, digest in zip(paths, found, hashes, strict=True)
+        for path, entry, digest in zip(paths, entries, hashes, strict=True)
     ]
     write_csv(folder / NAME, Listed._fields, rows)
     return len(rows)
@@ -83,8 +83,8 @@ def damaged(folder: Path, files: int, *, verify: bool) -> list[str] | None:
 def unlisted(folder: Path, files: int) -> list[str]:
     """Names of files that are neither listed nor a viewer's; none where the list of `files` is damaged."""
     listed = {line.name for line in _read(folder)}
-    found = sorted(os.path.relpath(entry.path, folder) for entry in _files(folder))
-    others = [name for name in found if name not in listed and not name.endswith(_OF_VIEWERS)]
+    entries = sorted(os.path.relpath(entry.path, folder) for entry in _files(folder))
+    others = [name for name in entries if name not in listed and not name.endswith(_OF_VIEWERS)]
     return others if len(listed) == files else []
 
 

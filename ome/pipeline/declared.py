@@ -39,10 +39,10 @@ def declared_config(config: DictConfig, keys: Iterable[str]) -> DictConfig:
         return config
     if not OmegaConf.has_resolver(_RESOLVER):
         OmegaConf.register_new_resolver(_RESOLVER, _refuse)
-    own = config.copy()
-    with open_dict(own):
-        _close(own, config, "", allowed)
-    return own
+    guarded = config.copy()
+    with open_dict(guarded):
+        _close(guarded, config, "", allowed)
+    return guarded
 
 
 def _close(node: DictConfig, source: DictConfig, above: str, allowed: set[str]) -> None:

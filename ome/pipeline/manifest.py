@@ -85,13 +85,13 @@ def identity(path: Path | str | None) -> list[Any]:
 @cache
 def versions() -> dict[str, str]:
     """Versions of what computes the numbers, for the record."""
-    found = {"python": platform.python_version(), "git": _git_revision()}
+    releases = {"python": platform.python_version(), "git": _git_revision()}
     for package in ("ome", "torch", "numpy", "numba", "pytorch-lightning", "segmentation-models-pytorch"):
         try:
-            found[package] = version(package)
+            releases[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            releases[package] = "not installed"
+    return releases
 
 
 def _git_revision() -> str:

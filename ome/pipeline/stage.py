@@ -123,7 +123,7 @@ def execute(
     *,
     force: bool = False,
     verify: bool = False,
-    made: dict[str, Path] | None = None,
+    folders: dict[str, Path] | None = None,
     on_finish: OnFinish | None = None,
 ) -> bool:
     """Runs a stage unless its result is there and still holds.
@@ -133,7 +133,7 @@ def execute(
         config: The configuration with this stage's settings under `stage`.
         force: Run even when the result holds.
         verify: Compare the hash of every file of a result with its list, not the size alone.
-        made: Folders of the stages that this command has run so far, by name; this one's is added.
+        folders: Folders of the stages that this command has run so far, by name; this one's is added.
         on_finish: Called by rank 0 when the stage has run, with its artefact and those of its inputs.
 
     Returns:
@@ -143,9 +143,9 @@ def execute(
         UserError: An input is missing, another run works in the same folder, the disk is full, or the stage
             says so.
     """
-    made = {} if made is None else made
-    found = find_inputs(stage.name, stage.needed(config), stage.optional_inputs, config, made)
-    inputs = {name: manifest.fingerprint for name, (_, manifest) in found.items()}
+    folders = {} if folders is None else folders
+    artefacts = find_inputs(stage.name, stage.needed(config), stage.optional_inputs, config, folders)
+    inputs = {name: manifest.fingerprint for name, (_, manifest) in artefacts.items()}
     used = _used_config(stage, config)
     fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
     place = stage.place(config, used)
@@ -153,13 +153,15 @@ def execute(
     with _locks(stage, config, fingerprint, folder), _room(folder):
         if is_rank_zero():
             place.check()
-            _check_inputs({name: one for name, one in found.items() if name not in made}, verify=verify)
+            _check_inputs(
+                {name: one for name, one in artefacts.items() if name not in folders}, verify=verify
+            )
             place.recover()
             if not force:
                 place.set_damaged_aside(fingerprint, verify=verify)
         barrier()
         finished = None if force else _finished(stage, config, fingerprint, folder, verify=verify)
-        made[stage.name] = finished or folder
+        folders[stage.name] = finished or folder
         if rank_zero_value(finished is not None):
             _say(f"[green]up to date[/] {stage.name}: {finished}")
             if is_rank_zero() and finished not in {None, folder}:
@@ -171,9 +173,9 @@ def execute(
         barrier()
         started = time.monotonic()
         with place.tidied():
-            read = {name: path for name, (path, _) in found.items()}
-            own = declared_config(config, (*used, *stage.free_keys))
-            counts = stage.run(Work(own, place.partial, read, logs))
+            read = {name: path for name, (path, _) in artefacts.items()}
+            own_config = declared_config(config, (*used, *stage.free_keys))
+            counts = stage.run(Work(own_config, place.partial, read, logs))
         barrier()
         if is_rank_zero():
             seconds = round(time.monotonic() - started, 2)
@@ -184,14 +186,14 @@ def execute(
             )
             _say(f"[green]done[/] {stage.name} in {seconds:.1f} s")
             if on_finish is not None:
-                on_finish(config, Artefact(folder, manifest), found)
+                on_finish(config, Artefact(folder, manifest), artefacts)
         barrier()
     return True
 
 
-def _check_inputs(found: Mapping[str, Artefact], *, verify: bool) -> None:
+def _check_inputs(artefacts: Mapping[str, Artefact], *, verify: bool) -> None:
     """Refuses what was changed since the stage that wrote it was done."""
-    for name, (folder, manifest) in found.items():
+    for name, (folder, manifest) in artefacts.items():
         wrong = [] if manifest.files is None else damaged(folder, manifest.files, verify=verify)
         if wrong != []:
             file = folder / (wrong[0] if wrong else LISTING)
@@ -222,14 +224,14 @@ def _locks(stage: Stage, config: DictConfig, fingerprint: str, folder: Path) -> 
 
     What runs share is waited for. A run's own folder is not: two commands there may want different things.
     """
-    own = locked(folder.with_name(f".{folder.name}.lock"), str(folder), wait=stage.name == "prepare")
+    own_config = locked(folder.with_name(f".{folder.name}.lock"), str(folder), wait=stage.name == "prepare")
     if not config.inherit or not stage.requires:
-        with own:
+        with own_config:
             yield
         return
     # Beside the run's folder, where the jobs of a sweep lie.
     shared = Path(config.run_dir).parent / ".locks" / f"{stage.name}_{fingerprint}"
-    with locked(shared, f"the same {stage.name}", wait=True), own:
+    with locked(shared, f"the same {stage.name}", wait=True), own_config:
         yield
 
 

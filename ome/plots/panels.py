@@ -117,10 +117,10 @@ def _text(text: str, width: int) -> Image.Image:
             lines.append(word)
         else:
             lines[-1] = longer
-    made = Image.new("RGB", (width, LINE * len(lines)), "white")
+    canvas = Image.new("RGB", (width, LINE * len(lines)), "white")
     for number, line in enumerate(lines):
-        ImageDraw.Draw(made).text((0, LINE * number), line, "black", _font())
-    return made
+        ImageDraw.Draw(canvas).text((0, LINE * number), line, "black", _font())
+    return canvas
 
 
 @cache

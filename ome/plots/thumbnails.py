@@ -126,20 +126,20 @@ def drawn(picture: Image.Image, side: int, legible: int) -> Image.Image:
         side: Pixels that no side may exceed.
         legible: Smaller pictures are enlarged as often as they fit into so many pixels.
     """
-    made = _thinned(
+    thumbnail = _thinned(
         picture, side, Image.Resampling.BOX if picture.mode == "RGB" else Image.Resampling.NEAREST
     )
-    factor = max(1, legible // max(made.size))
+    factor = max(1, legible // max(thumbnail.size))
     if picture.mode == "P":
-        return _lettered(made, factor)
-    return made.resize((factor * made.width, factor * made.height), Image.Resampling.NEAREST)
+        return _lettered(thumbnail, factor)
+    return thumbnail.resize((factor * thumbnail.width, factor * thumbnail.height), Image.Resampling.NEAREST)
 
 
 def _encoded(picture: Image.Image, side: int) -> str:
-    made = drawn(picture, side, min(side, LEGIBLE) if picture.mode == "P" else 0)
+    thumbnail = drawn(picture, side, min(side, LEGIBLE) if picture.mode == "P" else 0)
     kind = "webp" if picture.mode == "RGB" else "png"
     stream = io.BytesIO()
-    made.save(stream, kind)
+    thumbnail.save(stream, kind)
     return f"data:image/{kind};base64,{base64.b64encode(stream.getvalue()).decode()}"
 
 
@@ -168,6 +168,6 @@ def _lettered(picture: Image.Image, factor: int) -> Image.Image:
     # Drawn apart: the soft edge of a letter would be an index between two classes.
     large[np.asarray(outlines) > 127] = _WHITE
     large[np.asarray(letters) > 127] = _BLACK
-    made = Image.fromarray(large)
-    made.putpalette(picture.getpalette() or [])
-    return made
+    thumbnail = Image.fromarray(large)
+    thumbnail.putpalette(picture.getpalette() or [])
+    return thumbnail

@@ -31,10 +31,10 @@ def transition_matrix(
         T, (h w, h w): affinity^beta between neighbours and 1 from each cell to itself, each column divided by
         its sum. Row vectors are multiplied from the left: (x T)_j is a mean of x over j and its neighbours.
     """
-    own = np.arange(cells)
+    diagonal = np.arange(cells)
     strength = affinity**beta
     values = np.concatenate([strength, strength, np.ones(cells, affinity.dtype)])
-    rows, columns = np.concatenate([pairs, pairs[::-1], np.stack([own, own])], axis=1)
+    rows, columns = np.concatenate([pairs, pairs[::-1], np.stack([diagonal, diagonal])], axis=1)
     sums = np.bincount(columns, values, minlength=cells).astype(values.dtype)
     return csr_array((values / sums[columns], (rows, columns)), shape=(cells, cells))
 

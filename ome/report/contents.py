@@ -97,12 +97,12 @@ def cooccurrence_map(labels: Path) -> dict[str, Any]:
 
 def trainings(inputs: Mapping[str, Path]) -> dict[str, list[LineChart]]:
     """The curves of every training that left a history."""
-    found = {}
+    by_name = {}
     for stage, folder in inputs.items():
         for path in sorted(folder.rglob("history.csv")):
             name = " ".join([stage, *path.parent.relative_to(folder).parts]).replace("_", " ")
-            found[name] = [line_chart(title, {title: curve}) for title, curve in read_curves(path).items()]
-    return found
+            by_name[name] = [line_chart(title, {title: curve}) for title, curve in read_curves(path).items()]
+    return by_name
 
 
 def read_curves(history: Path) -> dict[str, Curve]:
@@ -145,7 +145,7 @@ def ablation(folder: Path) -> dict[str, Any]:
     """The variants of the pseudo masks and the thresholds of the maps, from the files of stage=ablation."""
     rows = read_rows(folder)
     header, body = csv_table({row.name: row.scores for row in rows})
-    cells = [[*line, percent(row.share)] for line, row in zip(body, rows, strict=True)]
+    cells = [[*line, percent(row.fraction)] for line, row in zip(body, rows, strict=True)]
     charts = [
         chart
         for stage, title in CAM_TITLES.items()
@@ -166,10 +166,10 @@ def _threshold_charts(path: Path, title: str) -> list[LineChart]:
     rows = read_csv(path)
     charts = []
     for name in dict.fromkeys(row["class"] for row in rows):
-        own = [row for row in rows if row["class"] == name]
-        steps = [float(row["threshold"]) for row in own]
+        of_class = [row for row in rows if row["class"] == name]
+        steps = [float(row["threshold"]) for row in of_class]
         curves = {
-            score: (steps, [float("nan") if row[score] == "-" else float(row[score]) for row in own])
+            score: (steps, [float("nan") if row[score] == "-" else float(row[score]) for row in of_class])
             for score in ("IoU", "precision", "recall")
         }
         charts.append(line_chart(f"{title}: {name}", curves, percent=True))

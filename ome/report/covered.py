@@ -67,8 +67,8 @@ def mapped_areas(folders: Mapping[str, Path], reader: SceneReader) -> dict[str, 
 def predicted_areas(run: Path) -> list[dict[str, Any]]:
     """The areas of each scene that stage=predict has mapped in a run: title, note and table."""
     return [
-        {"title": f"Areas in {folder.name}", "note": _network(made), "table": _as_written(rows)}
-        for folder, made in predicted_scenes(run).items()
+        {"title": f"Areas in {folder.name}", "note": _network(record), "table": _as_written(rows)}
+        for folder, record in predicted_scenes(run).items()
         if (rows := read_csv(_areas_of(folder)))
     ]
 
@@ -77,15 +77,15 @@ def predicted_scenes(run: Path) -> dict[Path, Manifest]:
     """The folders of the scenes that stage=predict has mapped in a run, with their manifests."""
     folders = sorted(path.parent for path in (run / "predict").glob("*/manifest.json"))
     read = {folder: Manifest.read(folder) for folder in folders}
-    return {folder: made for folder, made in read.items() if made and _areas_of(folder).exists()}
+    return {folder: record for folder, record in read.items() if record and _areas_of(folder).exists()}
 
 
 def _areas_of(folder: Path) -> Path:
     return folder / f"{folder.name}_areas.csv"
 
 
-def _network(made: Manifest) -> str:
-    return f"Mapped by {made.counts['network']}."
+def _network(record: Manifest) -> str:
+    return f"Mapped by {record.counts['network']}."
 
 
 def _as_written(rows: Sequence[Mapping[str, str]]) -> Table:

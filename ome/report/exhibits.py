@@ -92,37 +92,39 @@ class Exhibitor:
     def training_tile(self, tile: Tile, note: str = "") -> Exhibit:
         """A training tile: image, CAM of each tag, argmax, pseudo masks and weights of all rounds."""
         image = self._reader.display(tile)
-        made = Exhibit(tile.name, note or self._tags_of(tile), [photo(IMAGE, image)])
+        exhibit = Exhibit(tile.name, note or self._tags_of(tile), [photo(IMAGE, image)])
         for stage in HEAT:
-            made.layers += self._heat(stage, tile, image)
+            exhibit.layers += self._heat(stage, tile, image)
         masks: dict[str, NDArray[np.uint8]] = {}
         if "pseudo" in self._inputs:
             pseudo = self._inputs["pseudo"]
             argmax = read_png(mask_path(pseudo, "cam_argmax", tile))
-            made.layers.append(class_picture(ARGMAX, argmax, self._colours))
+            exhibit.layers.append(class_picture(ARGMAX, argmax, self._colours))
             sources = {"": pseudo} | {in_round("", round_number(folder)): folder for folder in self._rounds()}
             for after, folder in sources.items():
                 mask, weight = read_pseudo_label(folder, tile)
                 masks[PSEUDO_MASK + after] = mask
-                made.layers.append(class_picture(PSEUDO_MASK + after, mask, self._colours))
-                made.layers.append(weight_picture(WEIGHT + after, weight))
+                exhibit.layers.append(class_picture(PSEUDO_MASK + after, mask, self._colours))
+                exhibit.layers.append(weight_picture(WEIGHT + after, weight))
         reference = self._reader.mask(tile) if self._reader.has_mask(tile.scene) else None
-        return self._compared(made, masks, reference)
+        return self._compared(exhibit, masks, reference)
 
     def mapped(self, tile: Tile, note: str = "") -> Exhibit:
         """A window of a mapped scene, or the whole of it: image, and the map of each segmenter."""
         scene = self._reader.index.scene(tile.scene)
         whole = (tile.height, tile.width) == (scene.height, scene.width)
-        made = Exhibit(scene.name if whole else tile.name, note, [photo(IMAGE, self._reader.display(tile))])
+        exhibit = Exhibit(
+            scene.name if whole else tile.name, note, [photo(IMAGE, self._reader.display(tile))]
+        )
         maps: dict[str, NDArray[np.uint8]] = {}
         for title, folder in self.segmenters().items():
             if map_path(folder, scene).exists():
                 with Raster(map_path(folder, scene)) as opened:
                     maps[title] = opened.values(tile.row, tile.column, tile.height, tile.width)
-                made.layers.append(class_picture(title, maps[title], self._colours))
+                exhibit.layers.append(class_picture(title, maps[title], self._colours))
         reference = self._reader.mask(tile) if self._reader.has_mask(tile.scene) else None
         weak = {title: map_ for title, map_ in maps.items() if title != SEGMENTER_TITLES["full"]}
-        return self._compared(made, weak or maps, reference)
+        return self._compared(exhibit, weak or maps, reference)
 
     def _heat(self, stage: str, tile: Tile, image: NDArray[np.uint8]) -> list[Layer]:
         names = self._table.names
@@ -133,16 +135,16 @@ class Exhibitor:
         return heat_pictures(image, cams, self._table.by_name[tile.name], titles)
 
     def _compared(
-        self, made: Exhibit, masks: dict[str, NDArray[np.uint8]], reference: NDArray[np.uint8] | None
+        self, exhibit: Exhibit, masks: dict[str, NDArray[np.uint8]], reference: NDArray[np.uint8] | None
     ) -> Exhibit:
         """Adds the reference and the errors of the last mask, and chooses what is compared at first."""
         last = next(reversed(masks), IMAGE)
-        made.left, made.right = (IMAGE, last) if reference is None else (last, REFERENCE)
+        exhibit.left, exhibit.right = (IMAGE, last) if reference is None else (last, REFERENCE)
         if reference is not None:
-            made.layers.append(class_picture(REFERENCE, reference, self._colours))
+            exhibit.layers.append(class_picture(REFERENCE, reference, self._colours))
             if last in masks:
-                made.layers.append(error_picture(f"errors of the {last}", masks[last], reference))
-        return made
+                exhibit.layers.append(error_picture(f"errors of the {last}", masks[last], reference))
+        return exhibit
 
     def _tags_of(self, tile: Tile) -> str:
         present = np.flatnonzero(self._table.by_name[tile.name]).tolist()

@@ -51,52 +51,54 @@ def collect(work: Work, reader: SceneReader) -> Gallery:
     exhibitor = Exhibitor(work, reader, table)
     tiles = evenly_spaced(mixed_tiles(table), work.settings.tiles)
     scenes = evenly_spaced(mapped_scenes(reader.index), work.settings.tiles) if "seg" in work.inputs else []
-    made = Gallery()
-    made.exhibits["tiles"] = [exhibitor.training_tile(tile) for tile in tiles]
-    made.exhibits["maps"] = [
+    gallery = Gallery()
+    gallery.exhibits["tiles"] = [exhibitor.training_tile(tile) for tile in tiles]
+    gallery.exhibits["maps"] = [
         exhibitor.mapped(Tile(scene.name, 0, 0, scene.height, scene.width)) for scene in scenes
     ]
     if "pseudo" in work.inputs:
-        _judge_pseudo_masks(made, work, reader, table, exhibitor)
+        _judge_pseudo_masks(gallery, work, reader, table, exhibitor)
     if "ablation" in work.inputs:
-        made.errors = weight_errors(work.inputs["ablation"], "cam")
-        made.judged_on = "the tiles of stage=ablation"
-    segmenters = made.segmenters = exhibitor.segmenters()
+        gallery.errors = weight_errors(work.inputs["ablation"], "cam")
+        gallery.judged_on = "the tiles of stage=ablation"
+    segmenters = gallery.segmenters = exhibitor.segmenters()
     weak = [title for title in segmenters if title != SEGMENTER_TITLES["full"]]
     compared = {
         title: folder
         for title, folder in segmenters.items()
         if title in {*weak[-1:], SEGMENTER_TITLES["full"]}
     }
-    made.areas = [areas for areas in (mapped_areas(compared, reader),) if areas]
-    made.areas += predicted_areas(Path(work.config.run_dir))
+    gallery.areas = [areas for areas in (mapped_areas(compared, reader),) if areas]
+    gallery.areas += predicted_areas(Path(work.config.run_dir))
     if weak:
-        _judge_maps(made, work, reader, weak[-1], exhibitor)
-    return made
+        _judge_maps(gallery, work, reader, weak[-1], exhibitor)
+    return gallery
 
 
 def _judge_pseudo_masks(
-    made: Gallery, work: Work, reader: SceneReader, table: TagTable, exhibitor: Exhibitor
+    gallery: Gallery, work: Work, reader: SceneReader, table: TagTable, exhibitor: Exhibitor
 ) -> None:
     judged = judge_pseudo_masks(work.inputs["pseudo"], reader, table.tiles)
-    made.errors, made.judged_on = {"weight": judged.errors}, f"{len(judged.tiles)} training tiles"
+    gallery.errors, gallery.judged_on = {"weight": judged.errors}, f"{len(judged.tiles)} training tiles"
     lowest = worst(judged.tiles, WORST)
-    made.exhibits["worst_tiles"] = [exhibitor.training_tile(one.tile, _scores(one)) for one in lowest]
-    _add_worst(made, "worst_tiles", "Pseudo masks", made.judged_on, lowest)
+    gallery.exhibits["worst_tiles"] = [exhibitor.training_tile(one.tile, _scores(one)) for one in lowest]
+    _add_worst(gallery, "worst_tiles", "Pseudo masks", gallery.judged_on, lowest)
 
 
-def _judge_maps(made: Gallery, work: Work, reader: SceneReader, title: str, exhibitor: Exhibitor) -> None:
+def _judge_maps(gallery: Gallery, work: Work, reader: SceneReader, title: str, exhibitor: Exhibitor) -> None:
     folder: Path = exhibitor.segmenters()[title]
     judged = judge_maps(folder, reader, work.config.dataset.tile.size)
     lowest = worst(judged, WORST)
-    made.exhibits["worst_maps"] = [exhibitor.mapped(one.tile, _scores(one)) for one in lowest]
-    _add_worst(made, "worst_maps", title.capitalize(), f"{len(judged)} windows of the mapped scenes", lowest)
+    gallery.exhibits["worst_maps"] = [exhibitor.mapped(one.tile, _scores(one)) for one in lowest]
+    _add_worst(
+        gallery, "worst_maps", title.capitalize(), f"{len(judged)} windows of the mapped scenes", lowest
+    )
 
 
-def _add_worst(made: Gallery, name: str, title: str, judged_on: str, lowest: Sequence[Judged]) -> None:
+def _add_worst(gallery: Gallery, name: str, title: str, judged_on: str, lowest: Sequence[Judged]) -> None:
     if lowest:
         note = f"The lowest mIoU among {judged_on}."
-        made.worst.append({"title": title, "note": note, "table": worst_table(lowest), "exhibits": name})
+        gallery.worst.append({"title": title, "note": note, "table": worst_table(lowest), "exhibits": name})
 
 
 def _scores(one: Judged) -> str:

@@ -24,9 +24,9 @@ def draw_panels(folder: Path, shown: Gallery, classes: Mapping[str, RGB]) -> Non
             save_panel(folder / stage / f"{title}.png", [(title, layers)], heat_legend())
     if rows := _rows(tiles, (ARGMAX, PSEUDO_MASK, WEIGHT), (IMAGE, REFERENCE)):
         save_panel(folder / "pseudo_masks.png", rows, legend)
-    for title, made in shown.segmenters.items():
+    for title, prediction in shown.segmenters.items():
         if rows := _rows(maps, (title,), (IMAGE, REFERENCE)):
-            save_panel(folder / f"{made.name}.png", rows, legend)
+            save_panel(folder / f"{prediction.name}.png", rows, legend)
 
 
 def _rows(

@@ -40,10 +40,10 @@ def describe_inputs(config: DictConfig, manifests: Mapping[str, Manifest]) -> li
     if len(raw) > LISTED:
         digest = hashlib.sha256(repr(raw).encode()).hexdigest()
         lines.append(f"and {len(raw) - LISTED} more; sha256 of the whole list {digest}")
-    given = {key: OmegaConf.select(config, key) for key in HASHED}
+    files_of = {key: OmegaConf.select(config, key) for key in HASHED}
     if "cam" in manifests:
-        given["stage.cam.checkpoint"] = manifests["cam"].config["stage"].get("checkpoint")
-    for key, value in given.items():
+        files_of["stage.cam.checkpoint"] = manifests["cam"].config["stage"].get("checkpoint")
+    for key, value in files_of.items():
         if value is not None and Path(value).is_file():
             with Path(value).open("rb") as stream:
                 lines.append(f"{key}={value}  sha256 {hashlib.file_digest(stream, 'sha256').hexdigest()}")
@@ -85,7 +85,7 @@ def commands(*runs: Path) -> list[str]:
     typed = [
         OmegaConf.to_container(OmegaConf.load(path))
         for run in runs
-        for path in sorted(found for place in places for found in run.glob(place))
+        for path in sorted(lines_of for place in places for lines_of in run.glob(place))
     ]
     lines = [shlex.join(["python", "-m", "ome.run", *map(str, overrides or [])]) for overrides in typed]
     last_first = list(dict.fromkeys(reversed(lines)))
@@ -100,18 +100,18 @@ def finished(folders: Mapping[str, Path]) -> datetime:
 
 def version_rows(manifests: Mapping[str, Manifest]) -> dict[str, str]:
     """Versions by name; where stages were run with different ones, each with its stages."""
-    found: dict[str, dict[str, list[str]]] = {}
+    lines_of: dict[str, dict[str, list[str]]] = {}
     for stage, manifest in manifests.items():
         for name, value in manifest.versions.items():
-            found.setdefault(name, {}).setdefault(value, []).append(stage)
+            lines_of.setdefault(name, {}).setdefault(value, []).append(stage)
     return {
         name: next(iter(by_value))
         if len(by_value) == 1
         else "; ".join(f"{value} ({', '.join(stages)})" for value, stages in by_value.items())
-        for name, by_value in found.items()
+        for name, by_value in lines_of.items()
     }
 
 
 def settings_rows(manifests: Mapping[str, Manifest]) -> dict[str, str]:
     """The settings of each stage as YAML."""
-    return {stage: OmegaConf.to_yaml(OmegaConf.create(made.config)) for stage, made in manifests.items()}
+    return {stage: OmegaConf.to_yaml(OmegaConf.create(record.config)) for stage, record in manifests.items()}

@@ -19,19 +19,21 @@ class Row:
         name: What was scored, e.g. `pseudo mask`.
         scored_on: Where: the split and the unit, e.g. `train tiles` or `test scenes`.
         scores: The scores.
-        share: Part of the reference's pixels that was scored; below 1 where a mask leaves some undecided.
+        fraction: Part of the reference's pixels that was scored; below 1 where a mask leaves some undecided.
     """
 
     name: str
     scored_on: str
     scores: Scores
-    share: float = 1.0
+    fraction: float = 1.0
 
     @property
     def where(self) -> str:
         """What was scored of what, e.g. `train tiles, 83.1 % of the pixels`."""
         return (
-            self.scored_on if self.share == 1 else f"{self.scored_on}, {100 * self.share:.1f} % of the pixels"
+            self.scored_on
+            if self.fraction == 1
+            else f"{self.scored_on}, {100 * self.fraction:.1f} % of the pixels"
         )
 
 
@@ -40,7 +42,7 @@ def write_rows(folder: Path, rows: Iterable[Row]) -> None:
     if not is_rank_zero():
         return
     content = [
-        {"name": row.name, "scored_on": row.scored_on, "share": row.share, "scores": row.scores.to_dict()}
+        {"name": row.name, "scored_on": row.scored_on, "share": row.fraction, "scores": row.scores.to_dict()}
         for row in rows
     ]
     write_json(folder / NAME, content)

@@ -39,7 +39,7 @@ def spread(values: Sequence[float]) -> Spread:
         ValueError: There is no value.
     """
     if len(values) == 0:
-        raise ValueError("there are no values to summarise")
+        raise ValueError("no values to summarise")
     array = np.asarray(values, dtype=np.float64)
     deviation = float(array.std(ddof=1)) if len(array) > 1 else float("nan")
     return Spread(float(array.mean()), deviation, len(array))
@@ -77,8 +77,8 @@ def distinguishing_keys(settings: Sequence[Mapping[str, Hashable]]) -> list[str]
     def groups(names: Sequence[str]) -> int:
         return len({tuple(one.get(name) for name in names) for one in settings})
 
-    wanted = groups(varying)
-    while groups(chosen) < wanted:
+    grouped = groups(varying)
+    while groups(chosen) < grouped:
         chosen.append(max(varying, key=lambda key: groups([*chosen, key])))
     return chosen
 
@@ -104,23 +104,25 @@ def labels(settings: Sequence[Mapping[str, Hashable]], named: Sequence[str] = ()
     alike: dict[str, list[int]] = {}
     for place, one in enumerate(settings):
         alike.setdefault(_values(one, first), []).append(place)
-    made = [""] * len(settings)
+    titles = [""] * len(settings)
     for start, places in alike.items():
         rest = _fewest([settings[place] for place in places])
         for place, label in zip(places, rest, strict=True):
-            made[place] = ", ".join(filter(None, (start, label)))
-    return made
+            titles[place] = ", ".join(filter(None, (start, label)))
+    return titles
 
 
 def _fewest(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:
     keys, varying = distinguishing_keys(settings), _varying(settings)
     kinds = {tuple(one.get(key) for key in varying): one for one in settings}
-    made: dict[tuple[Hashable, ...], str] = {}
+    titles: dict[tuple[Hashable, ...], str] = {}
     for kind, one in kinds.items():
-        others = [other for found, other in kinds.items() if found != kind]
-        own = [key for key in (*keys, *varying) if all(other.get(key) != one.get(key) for other in others)]
-        made[kind] = _values(one, (own[:1] or keys) if others else ())
-    return [made[tuple(one.get(key) for key in varying)] for one in settings]
+        others = [other for groups_of, other in kinds.items() if groups_of != kind]
+        different = [
+            key for key in (*keys, *varying) if all(other.get(key) != one.get(key) for other in others)
+        ]
+        titles[kind] = _values(one, (different[:1] or keys) if others else ())
+    return [titles[tuple(one.get(key) for key in varying)] for one in settings]
 
 
 def _values(one: Mapping[str, Hashable], keys: Sequence[str]) -> str:

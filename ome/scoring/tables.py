@@ -29,11 +29,11 @@ def miou_ratio(rows: Mapping[str, Scores], name: str, full: str) -> float:
         mIoU of `name` / mIoU of `full`, not negative; nan where either is nan or the second is 0.
 
     Raises:
-        UserError: There is no such row.
+        UserError: The row does not exist.
     """
-    for wanted in (name, full):
-        if wanted not in rows:
-            raise UserError(f"no scores for {wanted!r}, there are: {', '.join(rows) or 'none'}")
+    for row_name in (name, full):
+        if row_name not in rows:
+            raise UserError(f"no scores for {row_name!r}, there are: {', '.join(rows) or 'none'}")
     reference = rows[full].miou
     return rows[name].miou / reference if reference else float("nan")
 

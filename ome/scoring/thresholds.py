@@ -35,8 +35,8 @@ def threshold_counts(maps: NDArray[np.float32], reference: NDArray[np.uint8]) ->
     counts = np.empty((len(maps), 2, bins), dtype=np.int64)
     for label, values in enumerate(maps[:, counted]):
         reached = np.searchsorted(THRESHOLDS, values, side="right")
-        own = (truth == label).astype(np.int64)
-        counts[label] = np.bincount(own * bins + reached, minlength=2 * bins).reshape(2, bins)
+        of_label = (truth == label).astype(np.int64)
+        counts[label] = np.bincount(of_label * bins + reached, minlength=2 * bins).reshape(2, bins)
     return counts
 
 
@@ -92,13 +92,13 @@ class ThresholdCurves:
 
     @property
     def _found(self) -> NDArray[np.int64]:
-        found: NDArray[np.int64] = self._reached.sum(axis=1)
-        return found
+        hits: NDArray[np.int64] = self._reached.sum(axis=1)
+        return hits
 
     @property
     def _own(self) -> NDArray[np.int64]:
-        own: NDArray[np.int64] = self.counts[:, 1].sum(axis=1, keepdims=True)
-        return own
+        of_label: NDArray[np.int64] = self.counts[:, 1].sum(axis=1, keepdims=True)
+        return of_label
 
 
 def threshold_table(curves: ThresholdCurves) -> tuple[list[str], list[list[str]]]:

@@ -131,7 +131,7 @@ def _variants(
         list(settings[key]) for key in ("response_scales", "backgrounds", "weights")
     )
 
-    def made(image: NDArray[np.uint8], maps: NDArray[np.float32]) -> Variants:
+    def result(image: NDArray[np.uint8], maps: NDArray[np.float32]) -> Variants:
         return mask_variants(crf_for(image), maps, title, scales, backgrounds, weights)
 
     with (
@@ -142,7 +142,7 @@ def _variants(
             chunk = tiles[start : start + CHUNK]
             stacks = list(stacks_of(chunk))
             images = [reader.display(tile) for tile in chunk]
-            for tile, maps, variants in zip(chunk, stacks, pool.map(made, images, stacks), strict=True):
+            for tile, maps, variants in zip(chunk, stacks, pool.map(result, images, stacks), strict=True):
                 yield tile, maps, variants
                 shown.advance()
 
@@ -158,10 +158,10 @@ def _write_details(
 
 def _write_table(folder: Path, rows: Sequence[Row]) -> None:
     header, body = csv_table({row.name: row.scores for row in rows})
-    shares = [percent(row.share) for row in rows]
+    shares = [percent(row.fraction) for row in rows]
     lines = [[*cells, share] for cells, share in zip(body, shares, strict=True)]
     write_csv(folder / "ablation.csv", [*header, "pixels"], lines)
-    partial = [row.name for row in rows if row.share < 1]
+    partial = [row.name for row in rows if row.fraction < 1]
     save_figure(folder / "ablation.png", bars_figure({row.name: row.scores.miou for row in rows}, partial))
 
 
@@ -172,7 +172,7 @@ def _show(rows: Sequence[Row], best: Sequence[Sequence[str]]) -> None:
     for name in (*header[1 : len(MEANS) + 1], "pixels"):
         shown.add_column(name, justify="right")
     for cells, row in zip(body, rows, strict=True):
-        shown.add_row(*cells[: len(MEANS) + 1], percent(row.share))
+        shown.add_row(*cells[: len(MEANS) + 1], percent(row.fraction))
     console.print(shown)
     for stage, name, threshold, iou in best:
         console.print(f"{stage}: best threshold of {name} {threshold}, IoU {iou} %", highlight=False)

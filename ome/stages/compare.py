@@ -72,20 +72,20 @@ def find_runs(config: DictConfig) -> list[Path]:
     Raises:
         UserError: `stage.compare.runs` is not set, or a pattern matches no folder with a finished stage.
     """
-    given = listed(config.stage.runs)
-    if not given:
+    patterns = listed(config.stage.runs)
+    if not patterns:
         raise UserError(
             "stage.compare.runs is not set: type stage.compare.runs='runs/potsdam_*', or a list of folders"
         )
-    found: set[Path] = set()
-    for pattern in given:
+    runs_of: set[Path] = set()
+    for pattern in patterns:
         runs = {path for path in matching_folders(pattern) if results_of(path)}
         if not runs:
             raise UserError(
                 f"stage.compare.runs: no finished run matches {pattern}: give folders such as runs/potsdam_*"
             )
-        found |= runs
-    return sorted(found)
+        runs_of |= runs
+    return sorted(runs_of)
 
 
 def _results(runs: Sequence[Path], others: Sequence[Path]) -> Iterable[_Result]:
@@ -115,10 +115,10 @@ def _settings(manifest: Manifest, by_fingerprint: Mapping[str, Manifest]) -> dic
     for fingerprint in manifest.inputs.values():
         if (before := by_fingerprint.get(fingerprint)) is not None:
             settings |= _settings(before, by_fingerprint)
-    own = {
+    flat = {
         f"stage.{manifest.stage}" if key == "stage" else key: value for key, value in manifest.config.items()
     }
-    return settings | flatten({key: value for key, value in own.items() if key not in _SILENT})
+    return settings | flatten({key: value for key, value in flat.items() if key not in _SILENT})
 
 
 def _named(settings: Any, results: Sequence[_Result]) -> list[str]:  # noqa: ANN401 - a text or a list of them
@@ -148,7 +148,7 @@ def _of(rows: list[Row], name: str) -> Spread:
 
 
 def _cells(group: _Group, rows: list[Row]) -> list[str]:
-    means = (spread([row.share for row in rows]), *(_of(rows, name) for name in ("miou", "mf1", "oa")))
+    means = (spread([row.fraction for row in rows]), *(_of(rows, name) for name in ("miou", "mf1", "oa")))
     classes = (spread([row.scores.iou[index] for row in rows]) for index in range(len(rows[0].scores.names)))
     return [*group, str(len(rows)), *map(str, means), *map(str, classes)]
 

@@ -36,9 +36,9 @@ def run(work: Work) -> dict[str, Any]:
         return {}
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
-    given = work.config.dataset.get("tags")
-    if given:
-        table = read_tags(Path(given), index)
+    tags_path = work.config.dataset.get("tags")
+    if tags_path:
+        table = read_tags(Path(tags_path), index)
         _check_windows(table, index)
         table = _measured(table, reader)
         for line in contradictions(table, reader):

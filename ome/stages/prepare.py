@@ -88,26 +88,26 @@ def sources(config: DictConfig) -> list[Any]:
     manifest = read_if_whole(scenes)
     if manifest is not None and manifest.stage != "prepare":
         manifest = None  # refused by the engine, with a better line
-    given = not OmegaConf.is_missing(config.dataset, "raw")
+    raw_is_set = not OmegaConf.is_missing(config.dataset, "raw")
     if config.dataset.get("town") is not None:
-        found: list[Any] = [order]
-    elif manifest is not None and not (given and Path(config.dataset.raw).is_dir()):
-        found = list(manifest.config["sources"])
-        if isinstance(found[0], dict):
-            found[0] = order
+        identities: list[Any] = [order]
+    elif manifest is not None and not (raw_is_set and Path(config.dataset.raw).is_dir()):
+        identities = list(manifest.config["sources"])
+        if isinstance(identities[0], dict):
+            identities[0] = order
     else:
-        found = [order, *_raw_files(config, Path(raw_folder(config)))]
-    if given:
+        identities = [order, *_raw_files(config, Path(raw_folder(config)))]
+    if raw_is_set:
         _check_apart(scenes, Path(config.dataset.raw))
     if manifest is not None:
         check_raw(config, Artefact(scenes, manifest))
-    return found
+    return identities
 
 
 def _raw_files(config: DictConfig, raw: Path) -> list[Any]:
     if not raw.is_dir():
         raise UserError(
-            f"there is no folder {raw}: type dataset.raw=/path/to/the/archives/of/{config.dataset.name}"
+            f"{raw} does not exist: type dataset.raw=/path/to/the/archives/of/{config.dataset.name}"
         )
     if is_folder_of_images(config):
         return _folder_sources(config, raw)

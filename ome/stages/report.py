@@ -107,12 +107,12 @@ def _scored_on(rows: list[Row]) -> str:
 def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gallery) -> dict[str, Any]:
     """What the page's template names."""
     manifests = {name: Manifest.read(path) for name, path in work.inputs.items()}
-    found = {name: made for name, made in manifests.items() if made is not None}
+    stages_done = {name: record for name, record in manifests.items() if record is not None}
     ratio = _ratio(rows)
     compared = [row for row in rows if row.name in (ratio or (rows[-1].name,))]
     content: dict[str, Any] = {
         "title": f"ome: {work.config.name}",
-        "facts": _facts(work, index, found),
+        "facts": _facts(work, index, stages_done),
         "scores": contents.table(*csv_table({row.name: row.scores for row in rows})) if rows else None,
         "scored_on": _scored_on(rows),
         "cards": contents.score_cards(rows, ratio) if rows else {},
@@ -127,11 +127,11 @@ def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gall
         "worst": shown.worst,
         "ablation": contents.ablation(work.inputs["ablation"]) if "ablation" in work.inputs else None,
         "trainings": contents.trainings(work.inputs),
-        "times": duration_bars({name: made.seconds for name, made in found.items()}),
+        "times": duration_bars({name: record.seconds for name, record in stages_done.items()}),
         "commands": provenance.commands(*inherited_runs(work.config), Path(work.config.run_dir)),
-        "inputs": provenance.describe_inputs(work.config, found),
-        "versions": provenance.version_rows(found),
-        "settings": provenance.settings_rows(found),
+        "inputs": provenance.describe_inputs(work.config, stages_done),
+        "versions": provenance.version_rows(stages_done),
+        "settings": provenance.settings_rows(stages_done),
     }
     return content | {"sections": _sections(content)}
 
@@ -147,11 +147,11 @@ def _sections(content: Mapping[str, Any]) -> dict[str, str]:
     return {name: title for name, title in SECTIONS.items() if not empty.get(name)}
 
 
-def _facts(work: Work, index: SceneIndex, found: Mapping[str, Manifest]) -> dict[str, str]:
+def _facts(work: Work, index: SceneIndex, stages_done: Mapping[str, Manifest]) -> dict[str, str]:
     """What was run, as the stages recorded it."""
 
     def recorded(key: str) -> str:
-        return str(provenance.recorded(found, work.config, key))
+        return str(provenance.recorded(stages_done, work.config, key))
 
     dataset = work.config.dataset
     splits = {name: len(index.split(name)) for name in ("train", "val", "test")}
@@ -163,15 +163,15 @@ def _facts(work: Work, index: SceneIndex, found: Mapping[str, Manifest]) -> dict
         "classifier": f"{recorded('classifier.name')} on {recorded('backbone.name')}",
         "segmenter": f"{recorded('segmenter.name')} on {recorded('segmenter.encoder')}",
         "seed": recorded("seed"),
-        "stages": ", ".join(found),
+        "stages": ", ".join(stages_done),
         "finished": f"{provenance.finished(work.inputs):%Y-%m-%d %H:%M} UTC",
     }
 
 
 def _sources(config: DictConfig) -> list[Any]:
     """The maps of stage=predict, which are nobody's input."""
-    found = predicted_scenes(Path(config.run_dir))
-    return [[folder.name, made.fingerprint] for folder, made in found.items()]
+    stages_done = predicted_scenes(Path(config.run_dir))
+    return [[folder.name, record.fingerprint] for folder, record in stages_done.items()]
 
 
 STAGE = Stage(

@@ -55,17 +55,17 @@ def run(work: Work) -> dict[str, Any]:
     """Repeats every stage of the run with the settings in its manifest, then compares the files."""
     config = _configuration(_source(work.config))
     story = _story(config, _source(work.config), list(STAGES))
-    made: dict[str, Path] = {}
+    folders: dict[str, Path] = {}
     outcomes: list[Outcome] = []
     for name, first in story.items():
         if name == "prepare" and not _has_raw(config):
-            made[name] = first.folder
+            folders[name] = first.folder
             outcomes.append(Outcome(name, 0, []))
             continue
         recorded = _as_recorded(config, first.manifest, work)
-        execute(STAGES[name], recorded, made=made, on_finish=stage_tracker(recorded))
-        outcomes.append(compare_folders(name, first.folder, made[name]))
-        _say_versions(first.manifest, Manifest.read(made[name]))
+        execute(STAGES[name], recorded, folders=folders, on_finish=stage_tracker(recorded))
+        outcomes.append(compare_folders(name, first.folder, folders[name]))
+        _say_versions(first.manifest, Manifest.read(folders[name]))
     if is_rank_zero():
         lines = [(one.stage, one.files, str(one)) for one in outcomes]
         write_csv(work.folder / "reproduction.csv", ("stage", "files", "artefacts"), lines)
@@ -96,7 +96,7 @@ def _source(config: DictConfig) -> Path:
     given = config.stage.run
     if not given or not Path(given).is_dir():
         raise UserError(
-            f"stage.reproduce.run={given} is no folder of a run: type stage.reproduce.run=runs/<name>"
+            f"stage.reproduce.run={given} is not the folder of a run: type stage.reproduce.run=runs/<name>"
         )
     return Path(given)
 
@@ -145,16 +145,16 @@ def _has_raw(config: DictConfig) -> bool:
 
 def _as_recorded(config: DictConfig, manifest: Manifest, work: Work) -> DictConfig:
     """The configuration that a stage was run with, in the new folder."""
-    made = config.copy()
-    with open_dict(made):
+    folders = config.copy()
+    with open_dict(folders):
         for key, value in manifest.config.items():
             if key != "sources":
-                OmegaConf.update(made, key, value, merge=False, force_add=True)
-        made.run_dir = str(work.folder / "run")
-        made.scenes = str(work.folder / "scenes")
-        made.inherit = None
-        made.logger = work.config.logger
-    return made
+                OmegaConf.update(folders, key, value, merge=False, force_add=True)
+        folders.run_dir = str(work.folder / "run")
+        folders.scenes = str(work.folder / "scenes")
+        folders.inherit = None
+        folders.logger = work.config.logger
+    return folders
 
 
 def _say_versions(first: Manifest, second: Manifest | None) -> None:

@@ -56,8 +56,8 @@ def write_town(layout: RawLayout, raw: Path, size: int, seed: int) -> None:
     sun, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.9, 1.3)
     files: dict[str, dict[str, bytes]] = {}
     for position, name in enumerate(track(names, "draw the town: scenes", total=len(names))):
-        own = np.random.default_rng([seed, zlib.crc32(name.encode())])
-        pixels, label = draw_scene(own, size, sun, elevation)
+        generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
+        pixels, label = draw_scene(generator, size, sun, elevation)
         # Somewhere in UTM zone 33, one scene east of the other.
         east = 366_000 + position * size / METRE
         transform = Affine(1 / METRE, 0, east, 0, -1 / METRE, 5_808_000)
@@ -134,12 +134,12 @@ def _require_own(path: Path) -> None:
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            own = all(entry.date_time == _EPOCH for entry in archive.infolist())
+            generator = all(entry.date_time == _EPOCH for entry in archive.infolist())
     except (OSError, zipfile.BadZipFile):
-        own = False
-    if not own:
+        generator = False
+    if not generator:
         raise UserError(
-            f"{path} is no archive of the town, which would replace it: choose another dataset.raw=..."
+            f"{path} is not an archive of the town, which would replace it: choose another dataset.raw=..."
         )
 
 

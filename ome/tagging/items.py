@@ -46,40 +46,40 @@ def find_images(folder: Path) -> list[Item]:
     """The images of a folder as `dataset=custom` finds them, in order of their names.
 
     Raises:
-        UserError: There is no such folder, no image in it, or two files of one name.
+        UserError: The folder does not exist, no image in it, or two files of one name.
     """
     names = image_names(folder, "ome tags")
     files = RawFiles(ANY_IMAGE, folder)
-    found = ((name, files.find(name)) for name in names)
-    return [Item(file, name) for name, file in found if file is not None]
+    files_of = ((name, files.find(name)) for name in names)
+    return [Item(file, name) for name, file in files_of if file is not None]
 
 
-def cut(images: Iterable[Item], size: int, given: Iterable[Tile] = ()) -> list[Item]:
+def cut(images: Iterable[Item], size: int, windows: Iterable[Tile] = ()) -> list[Item]:
     """Windows of images: a grid that covers each, as training lays it, and those that a table has already.
 
     Args:
         images: Whole images.
         size: Side of the grid's windows in pixels.
-        given: Windows of the table, on the grid or not; those of other images are left out.
+        windows: Windows of the table, on the grid or not; those of other images are left out.
 
     Raises:
         UserError: An image cannot be read, or a window of the table lies outside its image.
     """
     images = list(images)
     of_image: dict[str, set[Tile]] = {}
-    for tile in given:
+    for tile in windows:
         of_image.setdefault(tile.scene, set()).add(tile)
     items = []
     for item in track(images, "sizes of images", len(images)):
         with item.file.open() as raster:
             height, width = raster.grid.height, raster.grid.width
-        own = of_image.get(item.image, set())
-        for tile in own:
+        of_this = of_image.get(item.image, set())
+        for tile in of_this:
             if tile.row + tile.height > height or tile.column + tile.width > width:
                 raise UserError(
                     f"the table has a window {tile.name} of {tile.height} x {tile.width} pixels, and "
                     f"{item.file} has only {height} x {width}: correct the row"
                 )
-        tiles = own | set(tile_scene(item.image, height, width, size, size))
+        tiles = of_this | set(tile_scene(item.image, height, width, size, size))
         items += [Item(item.file, item.image, tile) for tile in sorted(tiles)]
     return items

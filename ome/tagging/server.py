@@ -122,9 +122,12 @@ class OwnPageOnly:
 
         async def send_with_policy(message: Any) -> None:  # noqa: ANN401 - ASGI
             if message["type"] == "http.response.start":
-                own = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
-                own |= {"Referrer-Policy": "no-referrer", "Cross-Origin-Resource-Policy": "same-origin"}
-                encoded = [(name.lower().encode(), value.encode()) for name, value in own.items()]
+                protection = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
+                protection |= {
+                    "Referrer-Policy": "no-referrer",
+                    "Cross-Origin-Resource-Policy": "same-origin",
+                }
+                encoded = [(name.lower().encode(), value.encode()) for name, value in protection.items()]
                 message["headers"] = [*message["headers"], *encoded]
             await send(message)
 
@@ -154,7 +157,7 @@ async def _body(request: Request) -> dict[str, Any]:
     try:
         value = json.loads(content)
     except ValueError as error:
-        raise UserError("the request is no JSON") from error
+        raise UserError("the request is not JSON") from error
     if not isinstance(value, dict):
         raise UserError("the request must be a JSON object")
     return value
@@ -163,14 +166,14 @@ async def _body(request: Request) -> dict[str, Any]:
 def _number(request: Request, session: Session) -> int:
     number: int = request.path_params["number"]
     if number >= len(session.items):
-        raise UserError(f"there is no item {number}")
+        raise UserError(f"unknown item {number}")
     return number
 
 
 def _item(session: Session, number: int) -> dict[str, Any]:
     """An item as the page sees it."""
     item, row = session.items[number], session.row(number)
-    made: dict[str, Any] = {
+    answer: dict[str, Any] = {
         "title": item.title,
         "picture": f"api/pictures/{number}?{item.file.stamp}",
         "status": row.status,
@@ -178,8 +181,8 @@ def _item(session: Session, number: int) -> dict[str, Any]:
         "split": row.split or "train",
     }
     if (suggestion := session.suggestions.get(item.key)) is not None:
-        made |= {"uncertainty": suggestion.uncertainty, "suggestion": suggestion.probabilities}
-    return made
+        answer |= {"uncertainty": suggestion.uncertainty, "suggestion": suggestion.probabilities}
+    return answer
 
 
 def _colours(names: Sequence[str]) -> list[str]:

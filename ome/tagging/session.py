@@ -111,7 +111,7 @@ class Session:
         """Takes a class away that no image has.
 
         Raises:
-            UserError: There is no such class, or it has images, or the file cannot be written.
+            UserError: The class does not exist, or it has images, or the file cannot be written.
         """
         with self._lock:
             if name not in self._names:

@@ -32,7 +32,7 @@ class ClippedModule(pl.LightningModule):
             Their norm before, a scalar; None where nothing was clipped by norm.
 
         Raises:
-            UserError: There is no such algorithm.
+            UserError: The algorithm does not exist.
         """
         if algorithm not in {None, "norm", "value"}:
             raise UserError(f"trainer.gradient_clip_algorithm={algorithm}: choose norm or value")

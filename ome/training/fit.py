@@ -46,7 +46,7 @@ def fit(
     """Trains a module and leaves its submodule `network` as `network.pt`, where `load_network` finds it.
 
     While it trains, a checkpoint of the last whole epoch lies beside that, or of the step at which it was
-    told to stop; a training that was interrupted goes on from there. Several processes train together, with
+    told to stop; a training that was interrupted resumes from there. Several processes train together, with
     the statistics of BatchNorm shared.
 
     Args:
@@ -67,7 +67,7 @@ def fit(
         Stopped: The process was told to stop.
     """
     _quieten()
-    own: Sequence[Callback] = (
+    own_callbacks: Sequence[Callback] = (
         SeedEachStep(seed),
         StopAtNan(title, LOG_EVERY),
         TrainingMeter(title, total_steps, LOG_EVERY),
@@ -96,7 +96,7 @@ def fit(
             plugins=[RunningProcesses()] if together else None,
             precision=precision,  # type: ignore[arg-type]  # a string from the configuration
             max_epochs=epochs,
-            callbacks=list(own),
+            callbacks=list(own_callbacks),
             logger=logger or False,
             log_every_n_steps=LOG_EVERY,
             enable_progress_bar=False,
@@ -107,8 +107,8 @@ def fit(
         )
     except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
         if arguments:
-            given = ", ".join(f"{key}={value}" for key, value in arguments.items())
-            raise UserError(f"Lightning's Trainer refuses its arguments ({error}): check {given}") from error
+            pairs = ", ".join(f"{key}={value}" for key, value in arguments.items())
+            raise UserError(f"Lightning's Trainer refuses its arguments ({error}): check {pairs}") from error
         raise UserError(
             f"this machine cannot train with accelerator={hardware.accelerator} precision="
             f"{precision} ({error}): choose another trainer=..."
@@ -123,7 +123,7 @@ def fit(
 
 
 def _checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to go on from, if it is there and whole; the leader looks."""
+    """The checkpoint to resume from, if it is there and whole; the leader looks."""
     path, step = folder / f"{CHECKPOINT}.ckpt", 0
     if is_rank_zero() and path.exists():
         try:

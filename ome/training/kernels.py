@@ -70,8 +70,8 @@ def is_wrong(
         weight.requires_grad_()
         result = F.conv2d(images, weight, None, stride, padding, dilation, groups)
         upstream = torch.randn(result.shape, generator=torch.Generator().manual_seed(1)).to(result.dtype)
-        (found,) = torch.autograd.grad(result, weight, upstream.contiguous(memory_format=layout))
-        return found.float()
+        (gradients,) = torch.autograd.grad(result, weight, upstream.contiguous(memory_format=layout))
+        return gradients.float()
 
     for side in SIDES:
         shapes = (BATCH, channels, side, side), (channels, channels // groups, *kernel)

@@ -27,16 +27,16 @@ URN_THRESHOLD = 0.05
 class PixelWeights(NamedTuple):
     """What each pixel counts for, both (B, H, W) float32 and 0 where the target is ignored.
 
-    The loss is sum(factor * entropy) / sum(share). With several processes the divisor is the sum over all of
-    them, or a pixel would count more where its neighbours on the same process are uncertain.
+    The loss is sum(factor * entropy) / sum(normaliser). With several processes the divisor is the sum over
+    all of them, or a pixel would count more where its neighbours on the same process are uncertain.
 
     Attributes:
         factor: What the pixel's cross-entropy is multiplied by.
-        share: What the pixel adds to the divisor.
+        normaliser: What the pixel adds to the divisor.
     """
 
     factor: Tensor
-    share: Tensor
+    normaliser: Tensor
 
 
 def pixel_weights(weight: Tensor, mode: Weighting) -> Tensor:
@@ -73,16 +73,16 @@ def weigh_pixels(
         weight: Stored weights (B, H, W), 0..255.
         mode: See `pixel_weights`. URN's "threshold" goes with the mean over all pixels, the others with the
             weighted mean.
-        class_weights: (C,) float, each pixel's factor and share are multiplied by that of its class, as in
-            torch's weighted mean; None for 1.
+        class_weights: (C,) float, each pixel's factor and normaliser are multiplied by that of its class, as
+            in torch's weighted mean; None for 1.
     """
     valid = target != IGNORE
     factor = torch.where(valid, pixel_weights(weight, mode), 0.0)
-    share = valid.float() if mode == "threshold" else factor
+    normaliser = valid.float() if mode == "threshold" else factor
     if class_weights is None:
-        return PixelWeights(factor, share)
+        return PixelWeights(factor, normaliser)
     of_class = class_weights[torch.where(valid, target, 0).long()]
-    return PixelWeights(factor * of_class, share * of_class)
+    return PixelWeights(factor * of_class, normaliser * of_class)
 
 
 def pixel_cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
@@ -105,7 +105,7 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float =
     )
 
 
-def hardest_pixels(loss: Tensor, eligible: Tensor, share: float) -> Tensor:
+def hardest_pixels(loss: Tensor, eligible: Tensor, fraction: float) -> Tensor:
     """Online hard example mining: chooses the pixels with the largest losses.
 
     The choice is made among the pixels of one process, the batch it works on. Give the loss times the pixel's
@@ -114,15 +114,15 @@ def hardest_pixels(loss: Tensor, eligible: Tensor, share: float) -> Tensor:
     Args:
         loss: Loss of each pixel (B, H, W).
         eligible: (B, H, W) bool, the pixels to choose among.
-        share: Part of the eligible pixels to keep, in (0, 1]. Their number is rounded up; pixels as hard as
-            the last one kept are kept as well.
+        fraction: Of the eligible pixels to keep, in (0, 1]. Their number is rounded up; pixels as hard as the
+            last one kept are kept as well.
 
     Returns:
         (B, H, W) bool, a part of `eligible`.
     """
     ranked = loss.detach().masked_fill(~eligible, -torch.inf).flatten().sort(descending=True).values
     # A tensor as index: the number of pixels stays on the device.
-    count = (share * eligible.sum().double()).ceil().long().clamp_min(1)
+    count = (fraction * eligible.sum().double()).ceil().long().clamp_min(1)
     return (loss >= ranked[count - 1]) & eligible
 
 

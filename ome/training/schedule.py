@@ -11,7 +11,7 @@ def poly_lr(base_lr: float, step: int, max_step: int, power: float, minimum: flo
     """Polynomial decay, minimum + (base_lr - minimum) (1 - step / max_step)^power.
 
     From the last step (max_step - 1) on the rate stays as it is there. It never reaches the minimum, so a run
-    that goes on a little longer than planned still learns.
+    that takes a little longer than planned still learns.
 
     Args:
         base_lr: The rate at step 0.

@@ -196,10 +196,10 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         entropy = pixel_cross_entropy(logits, mask, self._label_smoothing)
         if self._ohem is not None:
             hardest = hardest_pixels(entropy * pixels.factor, pixels.factor > 0, self._ohem)
-            pixels = PixelWeights(pixels.factor * hardest, pixels.share * hardest)
+            pixels = PixelWeights(pixels.factor * hardest, pixels.normaliser * hardest)
         losses = entropy * pixels.factor
-        share, total = sum_over_processes(torch.stack([pixels.share.sum(), losses.sum()]).float())
-        divisor = share.clamp_min(1.0)
+        normaliser, total = sum_over_processes(torch.stack([pixels.normaliser.sum(), losses.sum()]).float())
+        divisor = normaliser.clamp_min(1.0)
         loss_sum = self._underfit(losses, total / divisor).sum()
         if auxiliary is not None:
             entropy = pixel_cross_entropy(auxiliary, mask, self._label_smoothing)
