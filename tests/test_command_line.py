@@ -29,7 +29,7 @@ main()
         ),
         (["foo=1"], "unknown setting foo: known are "),
         (["dataset=atlantis"], "Could not find 'dataset/atlantis' Available options in 'dataset'"),
-        (["stage=prepare", "dataset=potsdam", "dataset.raw=nowhere"], "error: nowhere is not a folder"),
+        (["stage=prepare", "dataset=potsdam", "dataset.raw=nowhere"], "error: nowhere does not exist"),
         (["stage=cam"], "run python -m ome.run stage=prepare dataset=synthetic first, or stage=all"),
     ],
 )

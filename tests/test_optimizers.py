@@ -52,6 +52,8 @@ def test_rates_fall_towards_the_image_in_every_backbone(name: str) -> None:
     assert isinstance(optimizer, torch.optim.AdamW)
     rates = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
     assert len(rates) == len(list(network.parameters()))
+    names = [group["name"] for group in optimizer.param_groups]
+    assert len(set(names)) == len(names)
     weights = [
         rates[id(p)] for n, p in network.named_parameters() if n.startswith("backbone") and "weight" in n
     ]
@@ -81,7 +83,7 @@ def test_schedules_by_hand(schedule: str, expected: object) -> None:
 
 
 def test_a_classifier_learns_with_either() -> None:
-    for settings in (Optimization(), Optimization(name="adamw", lr=0.01, schedule="cosine", warmup_steps=2)):
+    for settings in (Optimization(), Optimization(name="adamw", lr=0.01, schedule="cosine", warmup=0.25)):
         torch.manual_seed(0)
         network = SeamNetwork(build_backbone("resnet18", None, 16), 2, pcm=False)
         plain = [p.detach().clone() for p in network.parameters()]

@@ -12,7 +12,7 @@ from ome.errors import UserError
 from ome.extras import missing_modules
 from ome.plugins import name_of
 
-POOLED: Final = ("deeplabv3plus", "pspnet", "upernet")
+POOLED: Final = ("deeplabv3plus", "upernet")
 """Segmenters with BatchNorm over maps that are pooled to a single pixel."""
 
 CRF_STAGES: Final = frozenset({"affinity", "pseudo", "ablation", "refine"})
@@ -41,11 +41,16 @@ def _training(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
                 f"segmenter.recipe.warmup_steps={recipe.warmup_steps} is all of "
                 f"segmenter.recipe.steps={recipe.steps}: lower it"
             )
-        if recipe.batch == 1 and config.segmenter.name in POOLED and not config.segmenter.freeze_batchnorm:
+        if recipe.batch == 1 and config.segmenter.name in POOLED:
             yield (
                 f"segmenter.recipe.batch=1: {config.segmenter.name} normalises maps of a single pixel, which "
                 "takes two tiles; type segmenter.recipe.batch=2, or segmenter=fpn"
             )
+    if "prepare" in stages and config.dataset.split != "tags" and "images" not in config.dataset:
+        yield (
+            f"dataset.split={config.dataset.split} does not fit dataset={config.dataset.name}, whose table "
+            "of tags says it: leave out the experiment=... of another dataset, or type dataset.split=tags"
+        )
     classes = config.dataset.get("classes")
     if classes is not None and len(classes) == 1 and {"labels", "cam"} & {*stages}:
         yield "dataset.classes has one class: nothing can be told apart; give at least two"
@@ -88,6 +93,8 @@ def _fault(build: Callable[[], object]) -> str | None:
 
 def _hardware(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     accelerator, devices = config.trainer.accelerator, config.trainer.devices
+    if devices > 1 and config.trainer.strategy == "auto":
+        yield f"trainer.devices={devices}: several take trainer.strategy=ddp; type trainer=ddp or ddp_cpu"
     if accelerator not in {"gpu", "cuda"} or not NETWORK_STAGES & {*stages}:
         return
     import torch  # noqa: PLC0415 - takes its time
@@ -95,7 +102,7 @@ def _hardware(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     count = torch.cuda.device_count()
     if not torch.cuda.is_available():
         yield f"trainer.accelerator={accelerator}, but torch finds no GPU: type trainer=cpu"
-    elif isinstance(devices, int) and devices > count:
+    elif devices > count:
         yield f"trainer.devices={devices}, but there are {count} GPUs: type trainer.devices={count}"
 
 

@@ -30,9 +30,7 @@ def augmentation(settings: DictConfig, crop: int) -> Augmentation:
 def optimization(settings: DictConfig) -> Optimization:
     """How a stage's settings optimise its network."""
     more = {
-        key: settings[key]
-        for key in ("schedule", "warmup_steps", "norm_decay", "layer_decay")
-        if key in settings
+        key: settings[key] for key in ("schedule", "warmup", "norm_decay", "layer_decay") if key in settings
     }
     return Optimization(
         settings.lr,

@@ -5,6 +5,7 @@ Importing it loads neither torch nor Lightning: the command line is checked befo
 
 import difflib
 import inspect
+import logging
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib.util import find_spec
@@ -116,17 +117,26 @@ def check_training(config: DictConfig) -> None:
 def _check_values(arguments: Mapping[str, Any]) -> None:
     """Lets Lightning look at plain values; what a `_target_` makes is made for the training alone."""
     import pytorch_lightning as pl  # noqa: PLC0415
+    import torch  # noqa: PLC0415
     from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: PLC0415
 
     values = {key: value for key, value in arguments.items() if "_target_" not in str(value)}
     quiet: dict[str, Any] = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
+    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
+    levels, deterministic = [logger.level for logger in loggers], torch.are_deterministic_algorithms_enabled()
     try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
         pl.Trainer(accelerator="cpu", devices=1, **quiet, **values)
     except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
         pairs = ", ".join(f"trainer.{key}={value}" for key, value in values.items())
         raise UserError(f"{pairs}: Lightning's Trainer says: {' '.join(str(error).split())}") from error
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        torch.use_deterministic_algorithms(deterministic)
 
 
 def _check_callbacks(config: DictConfig) -> None:

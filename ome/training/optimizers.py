@@ -31,7 +31,7 @@ class Optimization:
         power: Of the polynomial decay, see `poly_lr`.
         name: SGD, or AdamW, which transformers need.
         schedule: How the rate falls from step to step.
-        warmup_steps: Steps in which it first rises, see `linear_warmup`.
+        warmup: Fraction of all steps in which it first rises, see `linear_warmup`.
         norm_decay: Whether the weight decay works on normalisation layers too.
         layer_decay: Factor on the rate from each layer of the backbone to the one below; 1 for none.
     """
@@ -42,7 +42,7 @@ class Optimization:
     power: float = 0.9
     name: OptimizerName = "sgd"
     schedule: ScheduleName = "poly"
-    warmup_steps: int = 0
+    warmup: float = 0.0
     norm_decay: bool = True
     layer_decay: float = 1.0
 
@@ -61,9 +61,8 @@ class Optimization:
             for part in _divided(group, scales, norms)
         ]
         optimizer = build_optimizer(self.name, groups, self.lr, self.momentum)
-        factor = partial(
-            rate_factor, self.schedule, total_steps=total_steps, power=self.power, warmup=self.warmup_steps
-        )
+        warmup = round(self.warmup * total_steps)
+        factor = partial(rate_factor, self.schedule, total_steps=total_steps, power=self.power, warmup=warmup)
         return scheduled(optimizer, [factor] * len(groups))
 
 
@@ -139,4 +138,9 @@ def _divided(
     for parameter in group["params"]:
         decay = 0.0 if id(parameter) in norms else group["weight_decay"]
         parts.setdefault((group["lr"] * scales.get(id(parameter), 1.0), decay), []).append(parameter)
-    return [group | {"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in parts.items()]
+    if len(parts) < 2:
+        return [group | {"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in parts.items()]
+    return [  # monitors of rates want a name for each
+        group | {"name": f"{group['name']}_{number}", "params": p, "lr": lr, "weight_decay": decay}
+        for number, ((lr, decay), p) in enumerate(parts.items())
+    ]

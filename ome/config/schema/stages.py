@@ -55,7 +55,7 @@ class Optimizer:
     optimizer: Annotated[Literal["sgd", "adamw"], "SGD, or AdamW, which transformers need"]
     norm_decay: Annotated[bool, "decay normalisation layers too"]
     schedule: Annotated[Literal["poly", "cosine", "constant"], "how the rate falls from step to step"]
-    warmup_steps: Annotated[Natural, "steps of a linear rise to the rate"]
+    warmup: Annotated[FractionBelowOne, "fraction of all steps in which the rate rises linearly"]
     layer_decay: Annotated[
         FractionAboveZero,
         "factor on the rate from each layer of the backbone to the one below (BEiT, ICLR 2022)",
