@@ -1,18 +1,12 @@
 import json
-import os
-import subprocess
-import sys
-from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch.distributed import destroy_process_group, init_process_group
 from torchmetrics.functional.classification import multiclass_confusion_matrix, multiclass_jaccard_index
 
 from ome.scoring.confusion import confusion_matrix
-from ome.scoring.confusion_metric import ConfusionMetric
 from ome.scoring.scores import Scores
 
 GOLDEN = Path(__file__).parent / "golden" / "metrics.npz"
@@ -93,13 +87,6 @@ def test_an_empty_matrix_has_no_score() -> None:
     assert all(np.isnan(getattr(scores, name)).all() for name in SCORE_NAMES)
 
 
-def test_counts_are_exact_beyond_float_precision() -> None:
-    metric = ConfusionMetric(2)
-    metric.matrix += 2**53
-    metric.update(torch.zeros(1, dtype=torch.uint8), torch.zeros(1, dtype=torch.uint8))
-    assert int(metric.compute()[0, 0]) == 2**53 + 1
-
-
 def test_values_that_are_no_class_are_refused_with_their_count() -> None:
     reference = np.array([[0, 1, 255]], dtype=np.uint8)
     with pytest.raises(ValueError, match=r"1 pixels of the prediction are outside 0\.\.1"):
@@ -129,51 +116,3 @@ def test_scores_survive_a_round_trip_through_json() -> None:
     assert json.loads(text)["iou"] == [0.75, pytest.approx(2 / 3), None]
     with pytest.raises(ValueError, match="does not fit 2 class names"):
         Scores(scores.matrix, ("a", "b"))
-
-
-def test_metric_accumulates_batches_and_resets() -> None:
-    prediction, reference = map(torch.from_numpy, random_maps(4))
-    metric = ConfusionMetric(4)
-    metric.update(prediction[:1], reference[:1])
-    first = metric.compute()
-    metric.update(prediction[1:], reference[1:])
-    np.testing.assert_array_equal(metric.compute(), confusion_matrix(prediction, reference, 4))
-    np.testing.assert_array_equal(first, confusion_matrix(prediction[:1], reference[:1], 4))
-    metric.reset()
-    assert int(metric.matrix.sum()) == 0
-
-
-def matrix_of_every_second_map(rank: int, folder: Path) -> np.ndarray:
-    """What one of two processes computes; `maps.npz` lies in the folder they meet in."""
-    init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/store",
-        rank=rank,
-        world_size=2,
-        timeout=timedelta(seconds=90),
-    )
-    try:
-        maps = np.load(folder / "maps.npz")
-        metric = ConfusionMetric(4)
-        for index in range(rank, len(maps["prediction"]), 2):
-            metric.update(*(torch.from_numpy(maps[name][index]) for name in ("prediction", "reference")))
-        return metric.compute().numpy()
-    finally:
-        destroy_process_group()
-
-
-def test_two_processes_count_what_one_does(tmp_path: Path) -> None:
-    prediction, reference = random_maps(4)
-    np.savez(tmp_path / "maps.npz", prediction=prediction, reference=reference)
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    with subprocess.Popen([sys.executable, __file__, str(tmp_path)], env=environment) as other:
-        matrix = matrix_of_every_second_map(0, tmp_path)
-    assert other.returncode == 0
-    expected = confusion_matrix(prediction, reference, 4)
-    np.testing.assert_array_equal(matrix, expected)
-    np.testing.assert_array_equal(np.load(tmp_path / "other.npy"), expected)
-
-
-if __name__ == "__main__":
-    meeting_place = Path(sys.argv[1])
-    np.save(meeting_place / "other.npy", matrix_of_every_second_map(1, meeting_place))

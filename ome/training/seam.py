@@ -14,8 +14,9 @@ from ome.distributed.collectives import sum_over_processes, world_size
 from ome.errors import UserError
 from ome.networks.described import classifier_from, describe_classifier
 from ome.networks.seam import SeamNetwork
-from ome.scoring.confusion_metric import ConfusionMetric
+from ome.scoring.confusion import count_pixels
 from ome.scoring.multilabel import multilabel_scores
+from ome.scoring.scores import Scores
 from ome.training.clipping import ClippedModule
 from ome.training.optimizers import Optimization
 from ome.training.seam_losses import seam_loss
@@ -89,9 +90,8 @@ class SeamClassifier(ClippedModule):
         self._clip = clip
         self._names = tuple(names)
         # Every process sees every tile, so their matrices must not be added up.
-        self.confusion = ConfusionMetric(len(names), sync_on_compute=False)
+        self._confusion: Tensor | None = None
         self._predicted: list[tuple[Tensor, Tensor]] = []
-        self._has_masks = False
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The SEAM loss of one batch: `image` (B, bands, H, W) and `tags` (B, C)."""
@@ -130,8 +130,8 @@ class SeamClassifier(ClippedModule):
         self._predicted.append((cam.mean(dim=(2, 3)), tags))
         if "mask" in batch:
             tagged = refined.masked_fill(tags[:, :, None, None] == 0, -torch.inf)
-            self.confusion.update(tagged.argmax(dim=1), batch["mask"])
-            self._has_masks = True
+            counts = count_pixels(tagged.argmax(dim=1), batch["mask"], tagged.shape[1])
+            self._confusion = counts if self._confusion is None else self._confusion + counts
 
     def on_validation_epoch_end(self) -> None:
         """Logs the scores of the whole validation set."""
@@ -139,10 +139,10 @@ class SeamClassifier(ClippedModule):
         scores = multilabel_scores(logits, tags)
         self.log("validation/average_precision", scores.mean_average_precision)
         self.log("validation/f1", scores.mean_f1)
-        if self._has_masks:
-            self.log("validation/cam_miou", self.confusion.scores(self._names).miou)
+        if self._confusion is not None:
+            self.log("validation/cam_miou", Scores(self._confusion.cpu().numpy(), self._names).miou)
         self._predicted.clear()
-        self.confusion.reset()
+        self._confusion = None
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD with the lineage's four parameter groups, and polynomial decay at every step."""
