@@ -18,6 +18,9 @@ demo: $(VENV)/.installed  ## Install, then run every stage on a synthetic town
 test: $(VENV)/.installed-dev  ## Run the tests (no network, at most 6 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+test-all: $(VENV)/.installed-dev  ## Run all tests, those too that repeat what others show at length (15 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
+
 test-minimum:  ## Run a part of them with the least versions of pyproject.toml, in an environment of its own
 	rm -rf $(VENV)-minimum
 	$(PYTHON) -m venv $(VENV)-minimum

@@ -129,6 +129,7 @@ def test_another_order_of_the_classes_is_another_dataset(run_here: Run) -> None:
         assert (after.fingerprint == before.fingerprint) == same
 
 
+@pytest.mark.slow
 def test_a_sweep_counts_jobs_whose_result_was_there_before(tmp_path: Path) -> None:
     overrides = [*tiny(), *QUICK, "dataset.split.test=[]", "stage.until=cam"]
     status, printed = forked(tmp_path, *overrides, "seed=0")

@@ -18,6 +18,8 @@ CONF = Path(__file__).parents[1] / "conf"
 BACKBONES = sorted(path.stem for path in (CONF / "backbone").glob("*.yaml"))
 SEGMENTERS = sorted(path.stem for path in (CONF / "segmenter").glob("*.yaml"))
 SIDE = 256
+SLOW = ("resnet18", "resnet38d", "resnet50", "pspnet", "segformer", "unet", "upernet")
+"""Without convolutions of another kind than the others have."""
 
 
 def network_of(group: str, name: str) -> nn.Module:
@@ -56,7 +58,11 @@ def watched(network: nn.Module) -> Iterator[tuple[nn.Conv2d, dict[str, Tensor]]]
 
 @pytest.mark.parametrize(
     ("group", "name"),
-    [*(("backbone", name) for name in BACKBONES), *(("segmenter", name) for name in SEGMENTERS)],
+    [
+        pytest.param(group, name, marks=[pytest.mark.slow] if name in SLOW else [])
+        for group, names in (("backbone", BACKBONES), ("segmenter", SEGMENTERS))
+        for name in names
+    ],
 )
 def test_gradients_are_right_and_the_same_twice(group: str, name: str) -> None:
     network = channels_last(network_of(group, name)).eval()

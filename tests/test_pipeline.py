@@ -394,6 +394,7 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Pat
     assert [name for name in made if made[name] != expected[name]] == []
 
 
+@pytest.mark.slow
 def test_a_side_stage_that_was_killed_leaves_what_two_processes_leave(finished: Path) -> None:
     (finished / "tags").mkdir()
     for folder in ("logs", "labels"):

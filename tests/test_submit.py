@@ -17,6 +17,7 @@ def submitted(folder: Path, *overrides: str) -> subprocess.CompletedProcess[str]
     return run_words(folder, words)
 
 
+@pytest.mark.slow
 def test_a_submitted_run_of_two_processes_makes_the_files_of_one(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     words = [*tiny(), "stage.until=labels"]

@@ -282,6 +282,7 @@ def test_jobs_side_by_side_share_what_is_the_same(
     assert len(list(tmp_path.glob("scenes/*/manifest.json"))) == 1
 
 
+@pytest.mark.slow
 def test_a_search_ends_with_the_best_of_its_jobs(tmp_path: Path) -> None:
     pytest.importorskip("hydra_plugins.hydra_optuna_sweeper")
     overrides = [

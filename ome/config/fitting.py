@@ -32,7 +32,7 @@ def train(
         title: Name of the training.
         callbacks: What this training needs beside what every training has.
     """
-    with open_logger(work.config, work.logs / folder.relative_to(work.folder), title) as logger:
+    with open_logger(work.logged, work.logs / folder.relative_to(work.folder), title) as logger:
         fit(
             module,
             data,

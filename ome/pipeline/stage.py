@@ -47,12 +47,14 @@ class Work:
         folder: Where the stage writes; it may hold the remains of an interrupted run of the same work.
         inputs: The finished folder of each stage it needs, and of those `optional_inputs` that exist.
         logs: Where loggers write; kept apart because logs differ between identical runs.
+        logged: The whole configuration, which loggers take down; a result must not depend on it.
     """
 
     config: DictConfig
     folder: Path
     inputs: Mapping[str, Path]
     logs: Path
+    logged: DictConfig
 
     @property
     def settings(self) -> DictConfig:
@@ -175,7 +177,7 @@ def execute(
         with place.tidied():
             read = {name: path for name, (path, _) in artefacts.items()}
             own_config = declared_config(config, (*used, *stage.free_keys))
-            counts = stage.run(Work(own_config, place.partial, read, logs))
+            counts = stage.run(Work(own_config, place.partial, read, logs, config))
         barrier()
         if is_rank_zero():
             seconds = round(time.monotonic() - started, 2)
