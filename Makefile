@@ -16,10 +16,10 @@ demo: $(VENV)/.installed  ## Install, then run every stage on a synthetic town
 	$(BIN)/python -m ome.run stage=all dataset=synthetic
 
 test: $(VENV)/.installed-dev  ## Run the tests (no network, at most 6 minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.installed-dev  ## Run all tests, those too that repeat what others show at length (15 minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
 
 test-minimum:  ## Run a part of them with the least versions of pyproject.toml, in an environment of its own
 	rm -rf $(VENV)-minimum

@@ -16,11 +16,13 @@ from ome.data.byte_image import ByteImage, open_scene
 from ome.errors import UserError
 from ome.files import read_json, write_json
 from ome.geo.flat import RECORD
+from ome.geo.gdal import plain_pixels
 from ome.geo.grid import Grid
 from ome.geo.mosaic import rasters_in
-from ome.geo.reader import Raster, plain_pixels
+from ome.geo.reader import Raster
 from ome.inference.card import SegmenterCard, network_folder, stage_of_network
-from ome.inference.mapping import ENDINGS, ROWS, SURE, MapOptions, map_name, predict_rows
+from ome.inference.map_rows import SURE, MapOptions, predict_rows
+from ome.inference.mapping import ENDINGS, ROWS, map_name
 from ome.inference.mapping import map_scene as write_maps
 from ome.inference.predictor import Predictor
 from ome.pipeline.manifest import identity

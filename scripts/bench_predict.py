@@ -32,7 +32,8 @@ from rasterio.windows import Window
 from ome.data.byte_image import open_scene
 from ome.geo.sliding import blending_window, window_starts
 from ome.inference.card import SegmenterCard
-from ome.inference.mapping import MapOptions, map_scene
+from ome.inference.map_rows import MapOptions
+from ome.inference.mapping import map_scene
 from ome.inference.predictor import Predictor
 
 CLASSES = {f"class_{index}": (40 * index, 255 - 40 * index, 128) for index in range(6)}

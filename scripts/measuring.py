@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from rasterio.windows import Window
 
-from ome.geo.reader import plain_pixels
+from ome.geo.gdal import plain_pixels
 
 Bytes = NDArray[np.uint8]
 Float = NDArray[np.float32]

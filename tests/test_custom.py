@@ -19,8 +19,9 @@ from ome.data.scenes import SceneIndex
 from ome.data.suggestions import read_suggestions
 from ome.errors import UserError
 from ome.files import read_json
+from ome.geo.gdal import plain_pixels
 from ome.geo.raster import read_class_map, read_png
-from ome.geo.reader import Raster, plain_pixels
+from ome.geo.reader import Raster
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.pipeline.manifest import Manifest

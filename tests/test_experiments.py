@@ -136,7 +136,7 @@ def test_the_paper_needs_pretrained_weights() -> None:
     backbone = compose_config(["experiment=ome_potsdam"]).backbone
     with (
         torch.device("meta"),
-        pytest.raises(UserError, match=r"no weights file resnet38d.*backbone\.weights=/"),
+        pytest.raises(UserError, match=r"weights file does not exist: resnet38d.*backbone\.weights=/"),
     ):
         build_backbone(backbone.name, backbone.weights)
 

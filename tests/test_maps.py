@@ -22,7 +22,8 @@ from ome.files import read_csv
 from ome.geo.mosaic import Mosaic
 from ome.geo.sliding import PredictBatch, predict_windows
 from ome.inference.card import SegmenterCard
-from ome.inference.mapping import MapOptions, map_scene
+from ome.inference.map_rows import MapOptions
+from ome.inference.mapping import map_scene
 from tests.test_areas import zone
 from tests.trained_runs import CARD, CLASSES
 

@@ -247,7 +247,7 @@ def test_list_files_win_over_counts_and_are_found_in_the_raw_folder(
         (Split(train=("1", "1")), "scene 1 is listed twice"),
         (Split(train=("1",), test=("1",)), "dataset.split.train and dataset.split.test"),
         (Split(train=("../1",)), "the scene '../1' has '/' in it"),
-        (Split(train=Path("none.txt")), "no list none.txt or .*none.txt"),
+        (Split(train=Path("none.txt")), "the list none.txt or .*none.txt does not exist"),
         (Split(train=("1",), test=Path("empty.txt")), "empty.txt is empty"),
         (Split(numeric=(-1, 1, 1)), "negative"),
         (Split(numeric=(0, 1, 1)), "dataset.split.train is empty"),
@@ -261,7 +261,7 @@ def test_bad_splits(numbered: RawFiles, tmp_path: Path, split: Split, message: s
 
 def test_counting_needs_numbers(tmp_path: Path) -> None:
     archives.pack({"area_2_10.tif": b""}, tmp_path, "ortho.zip")
-    with pytest.raises(UserError, match=r"2_10 in .* is no number"):
+    with pytest.raises(UserError, match=r"2_10 in .* is not a number"):
         resolve_split(Split(numeric=(1, 0, 0)), tmp_path, RawFiles(SOURCE, tmp_path))
 
 

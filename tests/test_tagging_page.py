@@ -129,13 +129,13 @@ def test_pictures_are_those_of_the_folder(server: Server, folder: Path) -> None:
     damaged = server.ask("GET", f"/api/pictures/{DAMAGED}")
     assert damaged.status == 422
     assert damaged.text.endswith("field_5.jpg is damaged or not a raster (GTiff, PNG, JPEG): fetch it again")
-    assert server.ask("GET", f"/api/pictures/{COUNT}").text == f"there is no item {COUNT}"
+    assert server.ask("GET", f"/api/pictures/{COUNT}").text == f"unknown item {COUNT}"
 
 
 @pytest.mark.parametrize(
     ("method", "path", "body", "message"),
     [
-        ("PUT", "/api/tags/99", {"tags": []}, "there is no item 99"),
+        ("PUT", "/api/tags/99", {"tags": []}, "unknown item 99"),
         ("PUT", "/api/tags/0", {"tags": ["moon"]}, "'moon' is not a class; the classes are road, tree, lake"),
         ("PUT", "/api/tags/0", {"tags": "road"}, "tags must be a list of names"),
         ("PUT", "/api/tags/0", {"tags": [1]}, "tags must be a list of names"),

@@ -20,7 +20,8 @@ from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, s
 from ome.geo.areas import PixelAreas
 from ome.geo.raster import read_class_map
 from ome.inference.card import CARD, SegmenterCard, stage_of_network
-from ome.inference.mapping import MapOptions, write_class_map
+from ome.inference.map_rows import MapOptions
+from ome.inference.mapping import write_class_map
 from ome.inference.predictor import Predictor
 from ome.networks.auxiliary import AuxiliaryHead
 from ome.pipeline.artifacts import inherited_runs, stage_folder

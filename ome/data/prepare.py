@@ -21,9 +21,10 @@ from ome.data.scaling import Limits, scaling_tables, to_bytes
 from ome.data.scenes import Scene, SceneIndex, SplitName
 from ome.errors import UserError
 from ome.files import atomic_path
+from ome.geo.gdal import plain_pixels
 from ome.geo.grid import RGB, Grid
 from ome.geo.raster import check_written
-from ome.geo.reader import Raster, UnreadableError, plain_pixels
+from ome.geo.reader import Raster, UnreadableError
 from ome.ignore import IGNORE
 from ome.progress import console, track
 

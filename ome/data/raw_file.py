@@ -14,7 +14,8 @@ from typing import Final
 from rasterio.transform import Affine
 
 from ome.errors import UserError
-from ome.geo.reader import IMAGE_DRIVERS, Raster
+from ome.geo.gdal import IMAGE_DRIVERS
+from ome.geo.reader import Raster
 
 MAX_MEMBER: Final = 4 << 30
 """Bytes that a file may have when unpacked; the largest real one has 144 MB."""

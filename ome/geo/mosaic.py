@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 
 from ome.errors import UserError
+from ome.geo.gdal import IMAGE_DRIVERS
 from ome.geo.grid import Grid
-from ome.geo.reader import IMAGE_DEPTHS, IMAGE_DRIVERS, Raster, strips_of
+from ome.geo.reader import IMAGE_DEPTHS, Raster, strips_of
 
 SUFFIXES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 

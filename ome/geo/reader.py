@@ -1,13 +1,8 @@
 """The reader of every raster: its pixels, and where something was measured."""
 
-import logging
-import os
-import threading
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cached_property
-from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
@@ -15,26 +10,15 @@ from typing import Any, Final
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from PIL import Image
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
-from rasterio.errors import NotGeoreferencedWarning, RasterioError
+from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from ome.errors import UserError
+from ome.geo.gdal import SCENE_DRIVERS, complaints, orientation, plain_pixels
 from ome.geo.grid import Grid
-
-os.environ.setdefault("GDAL_CACHEMAX", "64")  # MB; by default each loader worker takes 5 % of the memory
-# Without these, PNG and JPEG files that were cut short are filled up without a word.
-os.environ["GDAL_PNG_WHOLE_IMAGE_OPTIM"] = "NO"
-os.environ["GDAL_ERROR_ON_LIBJPEG_WARNING"] = "YES"
-
-IMAGE_DRIVERS: Final = ("GTiff", "PNG", "JPEG")
-"""Formats of files that come from outside; all of them hold their own pixels."""
-
-SCENE_DRIVERS: Final = (*IMAGE_DRIVERS, "JP2OpenJPEG", "HFA")
-"""Formats of a scene to be mapped."""
 
 IMAGE_DEPTHS: Final = ("uint8", "uint16")
 """Kinds of values of images; 16 bits are scaled to 8, see `ome.data.scaling`."""
@@ -44,8 +28,6 @@ STRIP: Final = 1024
 
 MAX_VALUES: Final = 1 << 28
 """Values that are read at once at most."""
-
-_ORIENTATION: Final = 274  # the tag's number in EXIF
 
 OPAQUE: Final = 0.95
 """Fraction of an opacity band's pixels that are 0 or its maximum; an infrared band has many values."""
@@ -101,7 +83,7 @@ class Raster:
             raise UserError(f"{self.name} does not exist: {remedy or 'check the path'}")
         self._dataset = self._open(source, drivers)
         dataset = self._dataset
-        if "JPEG" in drivers and (turned := _orientation(source)) != 1:
+        if "JPEG" in drivers and (turned := orientation(source)) != 1:
             raise UserError(
                 f"{self.name} is stored turned (EXIF orientation {turned}): turn its pixels first, e.g. by "
                 "mogrify -auto-orient"
@@ -293,47 +275,24 @@ class Raster:
         return self._reading(window, lambda: self._dataset.read(window=window, **options))
 
     def _reading(self, window: Window, read: Any) -> NDArray[Any]:  # noqa: ANN401
-        _complaints.forget()
+        complaints.forget()
         try:
             with self._listening():
                 pixels: NDArray[Any] = read()
         except (RasterioError, OSError, ValueError) as error:
             raise self._damaged(window) from error
-        if _complaints.heard:
+        if complaints.heard:
             raise self._damaged(window)
         return pixels
 
     def _listening(self) -> AbstractContextManager[object]:
-        """Where GDAL's warnings reach `_complaints`, for files whose damage it only warns of."""
+        """Where GDAL's warnings reach `complaints`, for files whose damage it only warns of."""
         return rasterio.Env() if "JPEG" in self.compression else nullcontext()
 
     def _damaged(self, window: Window) -> UnreadableError:
         rows = f"rows {window.row_off}..{window.row_off + window.height - 1}"
         columns = f"columns {window.col_off}..{window.col_off + window.width - 1}"
         return UnreadableError(f"{self.name} is damaged at {rows}, {columns}: {self._remedy}")
-
-
-class _Complaints(logging.Handler):
-    """Hears GDAL's warnings about damaged JPEG data within a GeoTIFF, which it reads all the same."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self._thread = threading.local()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        if "JPEGLib" in record.getMessage():
-            self._thread.heard = True
-
-    def forget(self) -> None:
-        self._thread.heard = False
-
-    @property
-    def heard(self) -> bool:
-        return bool(self._thread.heard)
-
-
-_complaints: Final = _Complaints()
-logging.getLogger("rasterio._err").addHandler(_complaints)
 
 
 def strips_of(grid: Grid, bands: int) -> Iterator[tuple[int, int]]:
@@ -343,24 +302,6 @@ def strips_of(grid: Grid, bands: int) -> Iterator[tuple[int, int]]:
         yield row, min(rows, grid.height - row)
 
 
-def _orientation(source: Path | bytes) -> int:
-    """How a photograph is to be turned, as its EXIF data say; 1 for not at all."""
-    try:
-        opened = BytesIO(source) if isinstance(source, bytes) else source
-        with warnings.catch_warnings(action="ignore"), Image.open(opened) as image:
-            return int(image.getexif().get(_ORIENTATION, 1))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return 1  # a raster that is no photograph
-
-
 def _equals(pixels: NDArray[Any], value: float | None) -> NDArray[np.bool_]:
     nan = value is not None and np.isnan(value)
     return np.asarray(np.isnan(pixels) if nan else pixels == value)
-
-
-@contextmanager
-def plain_pixels() -> Iterator[None]:
-    """Silences the warning about images without a georeference: most public benchmarks come without one."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        yield

@@ -5,7 +5,8 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 from ome.errors import UserError
-from ome.geo.reader import SCENE_DRIVERS, Raster
+from ome.geo.gdal import SCENE_DRIVERS
+from ome.geo.reader import Raster
 
 DRIVER: Final = "VRT"
 

@@ -1,29 +1,22 @@
 """A scene of any size -> its class map and what belongs to it, in plain arguments."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
 from rich.table import Table
 
 from ome.data.byte_image import ByteImage
 from ome.errors import UserError
-from ome.extras import require
 from ome.files import write_csv
 from ome.geo.areas import PixelAreas
 from ome.geo.cog import write_class_cog, write_share_cog
 from ome.geo.flat import FlatRasters
-from ome.geo.sliding import PredictBatch, predict_windows
+from ome.geo.sliding import PredictBatch
 from ome.ignore import IGNORE
 from ome.inference.card import SegmenterCard
+from ome.inference.map_rows import SURE, MapOptions, predict_rows
 from ome.progress import Meter, console, meter
-
-SURE: Final = 254
-"""The byte of a probability of 1; 255 is nodata."""
 
 ROWS: Final = "rows"
 """The folder of the rows that are predicted so far, beside the map."""
@@ -36,104 +29,6 @@ ENDINGS: Final = (
 
 DIFFERENT_PIXELS: Final = 1.5
 """Ratio of pixel sizes from which on objects look unlike those of the training scenes."""
-
-
-@dataclass(frozen=True)
-class MapOptions:
-    """What is made of a scene beside its class map, and how its windows lie.
-
-    Attributes:
-        confidence: The probability of the class on the map.
-        probabilities: The probability of every class.
-        polygons: A GeoPackage of the map's regions.
-        simplify: Pixels by which outlines may move to become simpler.
-        stride: Pixels from one window to the next, as a part of a window's side.
-        batch: Windows predicted together.
-    """
-
-    confidence: bool = False
-    probabilities: bool = False
-    polygons: bool = False
-    simplify: float = 1.0
-    stride: float = 0.5
-    batch: int = 8
-
-    def check(self) -> None:
-        """Refuses what cannot work before long work begins.
-
-        Raises:
-            UserError: A value is out of its range, or what polygons need is not installed.
-        """
-        if not 0 < self.stride <= 1:
-            raise UserError(f"prediction.stride={self.stride}: give a part of a tile's side, such as 0.5")
-        if self.simplify < 0:
-            raise UserError(
-                f"stage.predict.simplify={self.simplify}: give pixels, such as 1.0; 0 keeps every corner"
-            )
-        if self.polygons:
-            require("vector", "stage.predict.polygons=true")
-
-
-class PredictedRows(NamedTuple):
-    """Rows of a map.
-
-    Attributes:
-        row: The first.
-        classes: (h, W) uint8 class indices, 255 where nothing was measured.
-        confidence: (h, W) uint8, 0..254 for 0 to 1, 255 likewise.
-        probabilities: (C, h, W) uint8, likewise.
-    """
-
-    row: int
-    classes: NDArray[np.uint8]
-    confidence: NDArray[np.uint8]
-    probabilities: NDArray[np.uint8]
-
-
-def predict_rows(
-    scene: ByteImage,
-    card: SegmenterCard,
-    predict: PredictBatch,
-    options: MapOptions,
-    first_row: int = 0,
-    *,
-    all_classes: bool = True,
-) -> Iterator[PredictedRows]:
-    """Predicts a scene from top to bottom.
-
-    Args:
-        scene: The scene.
-        card: Of the segmenter.
-        predict: The segmenter.
-        options: How windows lie.
-        first_row: Where an earlier call stopped.
-        all_classes: Also give the probabilities of all classes; without, they have no row.
-
-    Yields:
-        Blocks of rows, in order.
-    """
-    height, width = scene.grid.height, scene.grid.width
-    blocks = predict_windows(
-        scene.read,
-        height,
-        width,
-        predict,
-        len(card.classes),
-        size=card.tile,
-        stride=max(1, int(card.tile * options.stride)),
-        batch=options.batch,
-        first_row=first_row,
-        is_empty=scene.is_empty,
-    )
-    for block in blocks:
-        values = torch.from_numpy(block.probabilities)
-        best, index = values.max(dim=0)
-        empty = ~scene.valid(block.row, 0, values.shape[1], width)
-        classes = index.to(torch.uint8).numpy()
-        parts = [classes, _bytes(best), _bytes(values if all_classes else values[:0])]
-        for part in parts:
-            part[..., empty] = IGNORE
-        yield PredictedRows(block.row, *parts)
 
 
 def map_name(scene: Path) -> str:
@@ -324,8 +219,3 @@ def _compare_pixels(scene: ByteImage, card: SegmenterCard) -> None:
             f"{card.pixel_size:.3g} m[/]: prediction.scales={[round(ratio, 2)]} predicts at their size",
             highlight=False,
         )
-
-
-def _bytes(probabilities: torch.Tensor) -> NDArray[np.uint8]:
-    result: NDArray[np.uint8] = (probabilities * SURE).round_().to(torch.uint8).numpy()
-    return result

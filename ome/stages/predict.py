@@ -14,7 +14,8 @@ from ome.errors import UserError
 from ome.files import read_json, write_json
 from ome.geo.mosaic import rasters_in, scenes_in
 from ome.inference.card import SegmenterCard, network_folder
-from ome.inference.mapping import MapOptions, map_name, map_scene
+from ome.inference.map_rows import MapOptions
+from ome.inference.mapping import map_name, map_scene
 from ome.inference.predictor import CrfPredictor, Predictor
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work

@@ -17,7 +17,7 @@ from ome.data.raw import RawLayout
 from ome.data.scenes import SPLITS
 from ome.errors import UserError
 from ome.files import atomic_path
-from ome.geo.reader import plain_pixels
+from ome.geo.gdal import plain_pixels
 from ome.progress import track
 from ome.synthetic.canvas import METRE
 from ome.synthetic.scene import draw_scene
