@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from ome.data.names import check_class, check_classes, check_name, normal_form
+from ome.data.names import check_class, check_classes, check_name, few_images, near_names, normal_form
+from ome.data.palette import Palette, distinct_colours
 from ome.data.sheets import read_sheet
 from ome.data.tag_rows import read_tag_rows
 from ome.errors import UserError
@@ -96,3 +97,48 @@ def test_no_cell_of_a_table_starts_a_formula(tmp_path: Path) -> None:
     assert written == "'=1+2,'-c,'@x,+,-5,1e3,''=a,'\tb"
     assert list(read_csv(tmp_path / "table.csv")[0].values()) == rows[0]
     assert read_sheet(tmp_path / "table.csv").rows[0][1]["a"] == "=1+2"
+
+
+@pytest.mark.parametrize("name", [" a", "a ", "a\u2028b", "a\u00a0", "\ta", ".."])
+def test_blanks_around_and_lines_within_are_no_name(name: str) -> None:
+    with pytest.raises(UserError, match="give it another name"):
+        check_name(name, "the image")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 9])
+def test_one_letter_is_refused_where_a_class_is_rare_and_pointed_out_elsewhere(count: int) -> None:
+    counts = {"water": 9, "watar": count}
+    if count <= 2:
+        with pytest.raises(UserError, match=r"in one letter: correct it, or type dataset.classes=\[\.\.\.\]"):
+            check_classes(counts, "tags.csv", typed=False)
+    else:
+        check_classes(counts, "tags.csv", typed=False)
+        assert ["'water' and 'watar'" in line for line in near_names(list(counts))] == [True]
+    check_classes(counts, "tags.csv", typed=True)
+
+
+def test_classes_of_few_images_are_pointed_out() -> None:
+    counts = {"road": 3, "lake": 2, "bog": 0}
+    assert few_images(counts) == ["no more than 2 images to train on: lake (2), bog (0)"]
+    assert few_images({"car": 5, "cat": 5}) == []
+    assert "type dataset.classes=" in near_names(["car", "road", "cat"])[0]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["../../x"], "the class '../../x' has '/' in it"),
+        (["a;b"], "cannot have ; in it"),
+        (["Field", "field"], "'Field' .* and 'field' .* differ only in how they are written"),
+    ],
+)
+def test_classes_of_a_configuration_obey_the_same_rule(names: list[str], message: str) -> None:
+    with pytest.raises(UserError, match=f"^dataset.classes: .*{message}"):
+        Palette(distinct_colours(names), {})
+
+
+@pytest.mark.parametrize("written", ["a", "a.tif", "a.TIFF", "valle\u0301e.png", "vallée"])
+def test_scenes_of_windows_are_named_with_or_without_suffix(tmp_path: Path, written: str) -> None:
+    header = "scene,row,column,height,width,split,road\n"
+    (tmp_path / "tags.csv").write_text(f"{header}{written},0,0,9,9,train,1\n")
+    assert read_tag_rows(tmp_path / "tags.csv").rows[0].image in {"a", "vallée"}

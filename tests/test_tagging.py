@@ -83,6 +83,17 @@ def test_a_table_is_continued_as_it_is_written(images: Path) -> None:
     assert ",,gone.png,\n" in written(images).replace("test", "")
 
 
+def test_columns_that_the_page_does_not_know_and_unfinished_rows_stay(images: Path) -> None:
+    table = images.parent / "tags.csv"
+    table.write_text("image,by,tags,notes\nfield_0,Jo,tree,\nfield_1,,,see Jo\ngone,Al,trees,\n")
+    work = session(images)
+    work.set_tags(2, ["trees"])
+    assert written(images) == (
+        "image,kept,by,tags,notes\nfield_0,1,Jo,tree,\nfield_1,,,,see Jo\ngone,1,Al,trees,\n"
+        "field_2.jpg,1,,trees,\n"
+    )
+
+
 def test_what_needs_no_column_gets_none(images: Path) -> None:
     table = images.parent / "tags.csv"
     table.write_text(HEADER + "field_0,val,1,0\nfield_1,train,0,1\n")

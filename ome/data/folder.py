@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from ome.data.archives import ANY_IMAGE, RawSource
 from ome.data.image_tags import Outline, outline
+from ome.data.names import normal_form
 from ome.data.palette import Palette, distinct_colours
 from ome.data.raw import RawLayout, Split
 from ome.data.scaling import Limits
@@ -37,13 +38,15 @@ def folder_layout(facts: Mapping[str, Any], raw: Path) -> RawLayout:
         raise UserError("dataset.tags is not set: type dataset.tags=/path/to/tags.csv (or .xlsx)")
     table = Path(facts["tags"])
     classes = facts.get("classes") or ()
-    tagged = outline(table, tuple(str(name) for name in classes))
+    if isinstance(classes, Mapping):
+        classes = _by_name(classes)
+    tagged = outline(table, tuple(normal_form(str(name)) for name in classes))
     images = image_names(raw, "dataset.raw")
     _check_rows(tagged, images, table, raw)
     if "train" not in tagged.splits.values():
         raise UserError(f"{table} leaves no image to train on: set the split of some rows to train")
     palette = _palette(tagged.names, classes, facts)
-    indices = dict(facts.get("indices") or {})
+    indices = _by_name(facts.get("indices") or {})
     if not indices and not isinstance(classes, Mapping):
         indices = {name: index for index, name in enumerate(tagged.names)}
     masks = _masks(facts.get("masks"), images)
@@ -100,6 +103,10 @@ def _split(tagged: Outline, images: Sequence[str]) -> Split:
         val=tuple(name for name, split in splits.items() if split == "val"),
         test=tuple(name for name, split in splits.items() if split == "test"),
     )
+
+
+def _by_name(values: Mapping[Any, Any]) -> dict[str, Any]:
+    return {normal_form(str(name)): value for name, value in values.items()}
 
 
 def _palette(names: Sequence[str], classes: object, facts: Mapping[str, Any]) -> Palette:

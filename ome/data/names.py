@@ -9,6 +9,9 @@ from ome.errors import UserError
 LONGEST = 60
 """Characters of a class's name."""
 
+RARE = 2
+"""Images of a class up to which its name may be a slip of the pen."""
+
 SEPARATORS = ";|"
 """What stands between the tags of a cell."""
 
@@ -26,11 +29,17 @@ def check_name(name: str, what: str) -> str:
         what: What has the name, for the error, e.g. `tags.csv, line 3: the image`.
 
     Raises:
-        UserError: It is empty, begins with a dot, or has a separator of folders or a control character.
+        UserError: It is empty, begins with a dot, has blanks around it, or a separator of folders or lines or
+            a control character in it.
     """
-    wrong = [character for character in name if character in "/\\" or unicodedata.category(character) == "Cc"]
-    if wrong or not name or name.startswith("."):
-        reason = f"has {wrong[0]!r} in it" if wrong else "begins with a dot" if name else "is empty"
+    lines = ("Cc", "Zl", "Zp")
+    wrong = [letter for letter in name if letter in "/\\" or unicodedata.category(letter) in lines]
+    reason = f"has {wrong[0]!r} in it" if wrong else "" if name else "is empty"
+    if name.startswith("."):
+        reason = reason or "begins with a dot"
+    if name != name.strip():
+        reason = reason or "has blanks around it"
+    if reason:
         raise UserError(f"{what} {name!r} {reason}: give it another name")
     return name
 
@@ -68,11 +77,13 @@ def check_classes(counts: Mapping[str, int], where: str, *, typed: bool) -> None
             all that they differ in.
 
     Raises:
-        UserError: Two differ only in case, accents, blanks, `-` and `_`, or in one letter.
+        UserError: Two differ only in case, accents, blanks, `-` and `_`, or in one letter where one of them
+            is rare.
     """
     for first, second in combinations(counts, 2):
         same = _bare(first) == _bare(second)
-        if not same and (typed or max(len(first), len(second)) < 4 or not _one_letter(first, second)):
+        slip = not typed and min(counts[first], counts[second]) <= RARE and max(len(first), len(second)) > 3
+        if not same and not (slip and _one_letter(first, second)):
             continue
         rows = f"{first!r} ({counts[first]} rows) and {second!r} ({counts[second]} rows)"
         remedy = (
@@ -80,6 +91,22 @@ def check_classes(counts: Mapping[str, int], where: str, *, typed: bool) -> None
         )
         how = "only in how they are written" if same else "in one letter"
         raise UserError(f"{where}: the classes {rows} differ {how}: {remedy}")
+
+
+def few_images(counts: Mapping[str, int]) -> list[str]:
+    """A line naming the classes of `RARE` images or fewer, if any, from the images that train by class."""
+    few = [f"{name} ({count})" for name, count in counts.items() if count <= RARE]
+    return [f"no more than {RARE} images to train on: {', '.join(few)}"] if few else []
+
+
+def near_names(names: Sequence[str]) -> list[str]:
+    """A line for each pair of classes that `check_classes` accepts and that differ in one letter."""
+    return [
+        f"the classes {first!r} and {second!r} differ in one letter: correct the table if they are one, or "
+        "type dataset.classes=[...] if both are meant"
+        for first, second in combinations(names, 2)
+        if _one_letter(first, second)
+    ]
 
 
 def _bare(name: str) -> str:

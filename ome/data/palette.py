@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.data.names import check_class, check_classes
 from ome.errors import UserError
 from ome.geo.grid import RGB
 from ome.ignore import IGNORE
@@ -101,6 +102,9 @@ class Palette:
             raise UserError(
                 f"dataset.classes names {len(self.classes)} classes: 1 to {_UNKNOWN - 1} are possible"
             )
+        for name in self.classes:
+            check_class(name, "dataset.classes: the class")
+        check_classes(dict.fromkeys(self.classes, 0), "dataset.classes", typed=True)
         names: dict[RGB, str] = {}
         for name, colour in [*self.classes.items(), *self.ignored.items()]:
             if len(colour) != 3 or not all(0 <= value <= 255 for value in colour):

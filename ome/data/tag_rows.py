@@ -5,8 +5,9 @@ about a window of an image, with a column for each class.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
 from ome.data.archives import image_name
@@ -37,6 +38,7 @@ class TagRow(NamedTuple):
         split: `train`, `val` or `test`; empty where the table does not say.
         kept: Whether the classifier trains on it; None where the table does not say.
         tags: Names of the classes in it.
+        rest: Cells by name of columns that say nothing to this project.
     """
 
     line: int
@@ -46,6 +48,7 @@ class TagRow(NamedTuple):
     split: str
     kept: bool | None
     tags: frozenset[str]
+    rest: Mapping[str, str] = MappingProxyType({})
 
 
 class TagRows(NamedTuple):
@@ -70,7 +73,8 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
     Args:
         path: A CSV file or an `.xlsx` workbook.
         names: Class names where they are known already; empty to take them from the table.
-        finished: Whether an empty cell of a class is a mistake; in a table that is being filled it is not.
+        finished: Whether empty cells of classes, columns beside `tags` and names that differ in one letter
+            are mistakes; in a table that is being filled they are not.
 
     Raises:
         UserError: The file is missing, damaged or not a table of tags, or a row is wrong; the message names
@@ -87,7 +91,7 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
         )
     elif "tags" in sheet.header:
         form = "listed"
-    classes = _classes(sheet, form, names)
+    classes = _classes(sheet, form, names, finished=finished)
     sheet.check_lengths()
     parse = _window if form == "windows" else _image
     rows = [parse(line, cells, f"{path}, line {line}", classes, form, finished) for line, cells in sheet.rows]
@@ -98,17 +102,17 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
             raise UserError(f"{path}, line {row.line}: {what} stands in line {lines[key]} already")
         lines[key] = row.line
     counts = {name: sum(name in row.tags for row in rows) for name in classes}
-    check_classes(counts, str(path), typed=bool(names) or form != "listed")
+    check_classes(counts, str(path), typed=bool(names) or form != "listed" or not finished)
     return TagRows(form, sheet.header, classes, rows)
 
 
-def _classes(sheet: Sheet, form: Form, names: Sequence[str]) -> tuple[str, ...]:
+def _classes(sheet: Sheet, form: Form, names: Sequence[str], *, finished: bool) -> tuple[str, ...]:
     fixed = WINDOW_COLUMNS if form == "windows" else IMAGE_COLUMNS
     where = f"{sheet.path}, line 1"
     columns = [name for name in sheet.header if name not in fixed]
     if form == "listed":
         sheet.check_lengths()
-        if columns:
+        if columns and finished:
             raise UserError(
                 f"{where}: unknown column {columns[0]!r}; a table has tags, or a column for each class"
             )
@@ -138,13 +142,17 @@ def _image(
         raise UserError(f"{where}: no image is named")
     image = check_name(image_name(written), f"{where}: the image")
     tags = _tags(cells, where, names, form, finished)
-    return TagRow(line, image, written, None, _split(cells, where), _kept(cells, where), tags)
+    known = (*IMAGE_COLUMNS, *names)
+    rest = {name: cell for name, cell in cells.items() if name not in known}
+    return TagRow(line, image, written, None, _split(cells, where), _kept(cells, where), tags, rest)
 
 
 def _window(
     line: int, cells: dict[str, str], where: str, names: Sequence[str], form: Form, finished: bool
 ) -> TagRow:
-    scene = check_name(cells["scene"], f"{where}: the scene")
+    # The project's own tables name the tile as well, and scenes without suffixes.
+    scene = cells["scene"] if "tile" in cells else image_name(cells["scene"])
+    check_name(scene, f"{where}: the scene")
     tile = Tile(scene, *(_pixels(cells, name, where) for name in ("row", "column", "height", "width")))
     if min(tile.height, tile.width) < 1:
         raise UserError(f"{where}: height and width must be at least 1")

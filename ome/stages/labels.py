@@ -13,6 +13,7 @@ from rich.table import Table
 from ome.config.selected import scene_reader
 from ome.data.image_tags import read_tags
 from ome.data.mask_values import contradictions
+from ome.data.names import few_images
 from ome.data.scenes import Scene, SceneIndex, SceneReader
 from ome.data.tags import Filtered, TagTable, coverage, filter_tiles, minimum_coverage
 from ome.data.tiles import Tile, tile_scene
@@ -41,7 +42,8 @@ def run(work: Work) -> dict[str, Any]:
         table = read_tags(Path(tags_path), index)
         _check_windows(table, index)
         table = _measured(table, reader)
-        for line in contradictions(table, reader):
+        kept = table.select("train", kept=True).tags.sum(axis=0)
+        for line in [*few_images(_by_class(table, kept)), *contradictions(table, reader)]:
             console.print(f"[yellow]{escape(line)}[/]", highlight=False)
         _warn_of_large(table.select("train", kept=True).tiles, work.config.dataset.tile.size)
         dropped = Filtered(table.kept, np.zeros(len(table.names), dtype=np.int64), 0)

@@ -11,6 +11,7 @@ from rich.markup import escape
 from ome.config.raw_data import is_folder_of_images, nodata_of, raw_folder, raw_layout
 from ome.data.folder import image_names
 from ome.data.mask_values import check_mask_values
+from ome.data.names import near_names
 from ome.data.prepare import prepare_scenes
 from ome.data.raw import RawLayout
 from ome.data.scenes import SceneIndex
@@ -41,7 +42,9 @@ def run(work: Work) -> dict[str, Any]:
             f"[yellow]{len(index.broken)} scenes cannot be read and are left out[/]:",
             escape(", ".join(index.broken[:5]) + (", ..." if len(index.broken) > 5 else "")),
         )
-    for line in _about_masks(work.config, layout, index):
+    typed = not is_folder_of_images(work.config) or work.config.dataset.get("classes")
+    near = [] if typed else near_names(layout.palette.names)
+    for line in [*near, *_about_masks(work.config, layout, index)]:
         console.print(f"[yellow]{escape(line)}[/]", highlight=False)
     unknown = index.unknown
     if unknown.pixels:

@@ -5,7 +5,7 @@ as an image without tags among those that train, is read here all the same.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -31,6 +31,7 @@ class Row:
         split: As it is written in the file; empty where it says nothing.
         tags: Names of the classes it shows.
         kept: `1` or `0` for whether it trains, empty where nobody has decided.
+        rest: Cells of columns that the page does not know; they stay as they are.
         given: Whether it stood in the file from the beginning; such a row is never taken out.
     """
 
@@ -38,6 +39,7 @@ class Row:
     split: str = "train"
     tags: frozenset[str] = frozenset()
     kept: str = ""
+    rest: Mapping[str, str] = field(default_factory=dict)
     given: bool = False
 
     @property
@@ -110,7 +112,8 @@ class Table:
 
     def _fixed_columns(self, rows: Sequence[Row]) -> list[str]:
         """The file's own columns but for the classes, and `kept` where it has come to be needed."""
-        fixed = [name for name in self.header if name in IMAGE_COLUMNS] or ["image", "split"]
+        listed = self.form == "listed"
+        fixed = [name for name in self.header if listed or name in IMAGE_COLUMNS] or ["image", "split"]
         if "kept" not in fixed and any(row.status != "tagged" for row in rows):
             fixed.insert(fixed.index("split") + 1 if "split" in fixed else 1, "kept")
         return fixed
@@ -120,18 +123,19 @@ def _row(row: TagRow, form: Form) -> Row:
     kept = "" if row.kept is None else str(int(row.kept))
     if form == "windows":  # every window of a table is decided
         kept = kept or "1"
-    return Row(row.written, row.split, row.tags, kept, given=True)
+    return Row(row.written, row.split, row.tags, kept, row.rest, given=True)
 
 
 def _image_line(fixed: Sequence[str], classes: Sequence[str], row: Row) -> list[str]:
     cells = {
+        **row.rest,
         "image": row.image,
         "split": row.split,
         # An image with tags trains unless the table said otherwise.
         "kept": row.kept or ("1" if row.tags else ""),
         "tags": SEPARATORS[0].join(sorted(row.tags)),
     }
-    return [*(cells[name] for name in fixed), *("1" if name in row.tags else "0" for name in classes)]
+    return [*(cells.get(name, "") for name in fixed), *("1" if name in row.tags else "0" for name in classes)]
 
 
 def _window_lines(names: Sequence[str], rows: Mapping[Key, Row]) -> Iterator[Iterable[object]]:
