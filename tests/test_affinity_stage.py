@@ -118,6 +118,7 @@ def test_an_interrupted_walk_goes_on_and_is_read(classified: Path, monkeypatch: 
     assert 0 < 2 * walked == page.count('alt="CAM of ')
 
 
+@pytest.mark.slow
 def test_two_processes_leave_what_one_leaves(classified: Path) -> None:
     """AffinityNet and its walk, then the ablation of both kinds of maps, from the CAMs of one process."""
     run(*tiny("affinity"))

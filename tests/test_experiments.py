@@ -82,7 +82,9 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return loaded
 
 
-@pytest.mark.parametrize("dataset", list(SPLITS))
+@pytest.mark.parametrize(
+    "dataset", [pytest.param(name, marks=[] if name == "potsdam" else pytest.mark.slow) for name in SPLITS]
+)
 def test_the_papers_experiments_run(run_here: Run, dataset: str) -> None:
     write_raw(dataset, Path("raw"))
     config = run_here(f"experiment=ome_{dataset}", SPLITS[dataset], *SMALL)

@@ -221,6 +221,7 @@ def test_wrong_settings_are_one_line(run_here: Run, override: str, message: str)
         run_here(*tiny(), *quick, *until, override)
 
 
+@pytest.mark.slow
 def test_cams_need_not_lie_on_disk(run_here: Run) -> None:
     quick = ["stage.until=pseudo", "stage.cam.epochs=1"]
     run_here(*tiny(), *quick, "name=written")
