@@ -19,7 +19,7 @@ from ome.geo.flat import RECORD
 from ome.geo.gdal import plain_pixels
 from ome.geo.grid import Grid
 from ome.geo.mosaic import rasters_in
-from ome.geo.reader import Raster
+from ome.geo.reader import IMAGE_DEPTHS, Raster
 from ome.inference.card import SegmenterCard, network_folder, stage_of_network
 from ome.inference.map_rows import SURE, MapOptions, predict_rows
 from ome.inference.mapping import ENDINGS, ROWS, map_name
@@ -168,19 +168,33 @@ def _segmenter(
 
 @contextmanager
 def _opened(scene: str | Path | NDArray[Any], card: SegmenterCard) -> Iterator[ByteImage]:
-    if isinstance(scene, np.ndarray):
-        with Raster(_geotiff(scene), name="the array", channels=card.channels) as raster:
+    if not isinstance(scene, str | Path):
+        with Raster(
+            _geotiff(np.asarray(scene), max(card.channels)), name="the array", channels=card.channels
+        ) as raster:
             yield ByteImage(raster, card.channels, card.limits)
     else:
         with open_scene(Path(scene), card.channels, card.limits, allow_external=True) as opened:
             yield opened
 
 
-def _geotiff(array: NDArray[Any]) -> bytes:
+def _geotiff(array: NDArray[Any], bands: int) -> bytes:
+    """An array (height, width, bands) as a file in memory, checked for what is commonly confused."""
+    if array.ndim == 2:
+        array = array[..., None]
     if array.ndim != 3:
         raise UserError(f"the array has the shape {array.shape}, needed is (height, width, bands)")
-    height, width, bands = array.shape
-    size = {"height": height, "width": width, "count": bands, "dtype": array.dtype.name}
+    if bands <= array.shape[0] < min(array.shape[1:]) and array.shape[0] < 32:
+        raise UserError(
+            f"the array has the shape {array.shape}, and bands come last: give array.transpose(1, 2, 0)"
+        )
+    if array.dtype.name not in IMAGE_DEPTHS:
+        raise UserError(
+            f"the array holds {array.dtype} values, needed are uint8 or uint16: give "
+            "(array * 255).astype('uint8') where they are from 0 to 1"
+        )
+    height, width, count = array.shape
+    size = {"height": height, "width": width, "count": count, "dtype": array.dtype.name}
     with plain_pixels(), MemoryFile() as memory:
         with memory.open(driver="GTiff", photometric="MINISBLACK", **size) as written:
             written.write(array.transpose(2, 0, 1))

@@ -82,6 +82,24 @@ def test_a_map_is_what_the_network_says(run_here: Run, tmp_path: Path) -> None:
     assert (tmp_path / "here/city.tif").read_bytes() == (run / "predict/city/city.tif").read_bytes()
 
 
+def test_arrays_as_people_have_them(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    pixels = random_scene(64, 64).transpose(1, 2, 0)
+    options = {"flip": False, "device": "cpu", "precision": FP32}
+    expected = ome.predict(pixels, run, **options).classes
+    with_infrared = np.concatenate([pixels, pixels[..., :1]], axis=2)
+    for same in (torch.from_numpy(pixels.copy()), with_infrared):
+        np.testing.assert_array_equal(ome.predict(same, run, **options).classes, expected)
+    for wrong, message in (
+        (pixels.transpose(2, 0, 1), r"shape \(3, 64, 64\), and bands come last: give array.transpose"),
+        (pixels / 255, r"holds float64 values, needed are uint8 or uint16: give \(array \* 255\)"),
+        (pixels[None], r"shape \(1, 64, 64, 3\), needed is \(height, width, bands\)"),
+        (pixels[..., 0], "has 1 bands, and the network takes the bands"),
+    ):
+        with pytest.raises(UserError, match=message):
+            ome.predict(wrong, run, **options)
+
+
 def test_scenes_have_their_own_maps_and_are_mapped_once(run_here: Run, tmp_path: Path) -> None:
     make_run(tmp_path / "run")
     for name in ("north", "south"):
