@@ -62,6 +62,7 @@ def test_settings_without_sense_are_one_line(override: str, message: str) -> Non
         run(*tiny("affinity"), override)
 
 
+@pytest.mark.slow
 def test_an_interrupted_walk_goes_on_and_is_read(classified: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     partial, done = classified / RUN / "affinity.partial", classified / RUN / "affinity"
     walk, walked = affinity.walk_cams, []

@@ -143,6 +143,7 @@ def test_the_paper_needs_pretrained_weights() -> None:
         build_backbone(backbone.name, backbone.weights)
 
 
+@pytest.mark.slow
 def test_the_mistakes_of_the_public_code_can_be_repeated(run_here: Run) -> None:
     write_raw("deepglobe", Path("raw"), odd=True)
     experiment = [

@@ -41,6 +41,7 @@ def test_a_submitted_run_of_two_processes_makes_the_files_of_one(tmp_path: Path)
     }  # which says how long it took
 
 
+@pytest.mark.slow
 def test_a_submitted_run_that_fails_says_why(tmp_path: Path) -> None:
     pytest.importorskip("submitit")
     done = submitted(tmp_path, *tiny("labels"), "trainer=ddp_cpu")
