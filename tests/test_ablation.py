@@ -204,6 +204,7 @@ def test_the_stage_pseudo_ignores_what_the_background_wins(
     assert row.where == f"train tiles, {100 * expected.sum() / pixels:.1f} % of the pixels"
 
 
+@pytest.mark.slow
 def test_the_walk_may_be_left_out_or_must_be_there(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished)
     overrides = [*tiny("ablation"), "stage.ablation.tiles=1", "name=plain", f"inherit={RUN}"]

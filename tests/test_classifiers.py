@@ -269,6 +269,7 @@ def test_one_vs_all_has_a_member_for_each_class() -> None:
     ]
 
 
+@pytest.mark.slow
 def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = [
         *tiny(),

@@ -215,6 +215,7 @@ def test_lineage_leads_from_stage_to_stage(tracked: Path) -> None:
     assert set(made) == {scenes, *(f"{run_name}-{stage}" for stage in ("labels", "cam", "report"))}
 
 
+@pytest.mark.slow
 def test_the_jobs_of_a_sweep_are_a_group_with_lineages_of_their_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
