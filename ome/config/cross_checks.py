@@ -7,6 +7,7 @@ from typing import Final
 
 from omegaconf import DictConfig, OmegaConf
 
+from ome.config.raw_data import split_fault
 from ome.data.sheets import SPREADSHEETS
 from ome.errors import UserError
 from ome.extras import missing_modules
@@ -46,11 +47,8 @@ def _training(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
                 f"segmenter.recipe.batch=1: {config.segmenter.name} normalises maps of a single pixel, which "
                 "takes two tiles; type segmenter.recipe.batch=2, or segmenter=fpn"
             )
-    if "prepare" in stages and config.dataset.split != "tags" and "images" not in config.dataset:
-        yield (
-            f"dataset.split={config.dataset.split} does not fit dataset={config.dataset.name}, whose table "
-            "of tags says it: leave out the experiment=... of another dataset, or type dataset.split=tags"
-        )
+    if "prepare" in stages and (fault := split_fault(config)) is not None:
+        yield fault
 
 
 def _networks(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:

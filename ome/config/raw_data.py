@@ -32,12 +32,20 @@ def raw_layout(config: DictConfig) -> RawLayout:
     facts["unknown_as_first"] = config.quirks.unknown_colours_as_first_class
     if is_folder_of_images(config):
         return folder_layout(facts, Path(raw_folder(config)))
-    if "images" not in facts:
-        raise UserError(
-            f"dataset.split={facts['split']} does not fit dataset={facts['name']}, whose table of tags says "
-            "the split: leave out the experiment=... of another dataset, or type dataset.split=tags"
-        )
+    if (fault := split_fault(config)) is not None:
+        raise UserError(fault)
     return layout_from_facts(facts)
+
+
+def split_fault(config: DictConfig) -> str | None:
+    """What is wrong where the split of one dataset meets the facts of another; None where nothing is."""
+    dataset = config.dataset
+    if is_folder_of_images(config) or "images" in dataset:
+        return None
+    return (
+        f"dataset.split={dataset.split} does not fit dataset={dataset.name}, whose table of tags says the "
+        "split: leave out the experiment=... of another dataset, or type dataset.split=tags"
+    )
 
 
 def nodata_of(config: DictConfig) -> dict[str, Any]:

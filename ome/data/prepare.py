@@ -202,10 +202,10 @@ def _write_image(path: Path, raster: Raster, limits: Limits | None, source: str)
         tables = scaling_tables(raster, range(1, raster.bands + 1), limits)
     with atomic_path(path) as temporary:
         with _new_raster(temporary, raster.grid, raster.bands, **shown) as target:
-            for row, height in raster.strips():
-                strip = (row, 0, height, raster.grid.width)
+            for strip in raster.strips():
+                row, column, height, width = strip
                 pixels = raster.read(*strip)
-                window = Window(0, row, raster.grid.width, height)
+                window = Window(column, row, width, height)
                 target.write(pixels if tables is None else to_bytes(pixels, tables), window=window)
                 if not raster.all_valid:
                     target.write_mask(raster.valid(*strip), window=window)
@@ -248,8 +248,8 @@ def _is_whole(path: Path, source: str) -> bool:
     """Whether a scene file exists, was made from that source and can be read to its end."""
     try:
         with Raster(path, drivers=("GTiff",)) as raster:
-            for row, height in raster.strips():
-                raster.values(row, 0, height, raster.grid.width)
+            for strip in raster.strips():
+                raster.values(*strip)
             return raster.tags().get(_SOURCE) == source
     except UserError:
         return False
@@ -259,9 +259,8 @@ def _mask_counts(path: Path, num_classes: int) -> tuple[tuple[int, ...], Unknown
     """Counts the pixels of each class in a mask and reads back its unknown colours."""
     counts: NDArray[np.int64] = np.zeros(256, dtype=np.int64)
     with Raster(path, drivers=("GTiff",)) as raster:
-        for row, height in raster.strips():
-            values = raster.values(row, 0, height, raster.grid.width)
-            counts += np.bincount(values.ravel(), minlength=256)
+        for strip in raster.strips():
+            counts += np.bincount(raster.values(*strip).ravel(), minlength=256)
         listed, rest = json.loads(raster.tags()[_UNKNOWN])
     colours: Sequence[tuple[RGB, int]] = [((r, g, b), count) for (r, g, b), count in listed]
     return tuple(counts[:num_classes].tolist()), UnknownColours(tuple(colours), rest)

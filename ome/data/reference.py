@@ -7,14 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.errors import UserError
-from ome.geo.grid import Grid
+from ome.geo.grid import OFF_GRID, Grid
 from ome.geo.reader import Raster, UnreadableError
 
 LOSSY: Final = ("JPEG", "YCBCR JPEG", "WEBP", "LERC", "JPEG2000", "JP2OPENJPEG")
 """Kinds of compression that change values, by GDAL's names."""
-
-OFF_GRID: Final = 0.05
-"""Part of a pixel by which a reference may lie beside its image, for rounded coordinates."""
 
 
 def check_reference(scene: str, reference: Raster, image: Grid, image_name: str, *, indices: bool) -> None:
@@ -85,8 +82,7 @@ def reference_colours(
     Raises:
         UnreadableError: The file is damaged, or has values that a byte cannot hold.
     """
-    for row, height in reference.strips():
-        window = (row, 0, height, reference.grid.width)
+    for window in reference.strips():
         valid = reference.valid(*window)
         if reference.has_colour_table and not indices:
             pixels = reference.read(*window)
@@ -94,7 +90,7 @@ def reference_colours(
             pixels = _bytes(reference, reference.values(*window), valid)[None].repeat(3, axis=0)
         else:
             pixels = _bytes(reference, reference.read(*window, (1, 2, 3)), valid)
-        yield row, np.ascontiguousarray(pixels.transpose(1, 2, 0)), valid
+        yield window[0], np.ascontiguousarray(pixels.transpose(1, 2, 0)), valid
 
 
 def _bytes(reference: Raster, values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -43,8 +43,7 @@ def scaling_tables(
     if limits is None:
         strips = list(raster.strips())
         shown = track(strips, "range of the 16-bit values: strips", len(strips)) if progress else strips
-        for row, height in shown:
-            window = (row, 0, height, raster.grid.width)
+        for window in shown:
             pixels = raster.read(*window, bands)
             if not raster.all_valid:
                 pixels = pixels[:, raster.valid(*window)]

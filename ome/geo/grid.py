@@ -1,12 +1,17 @@
 """Where the pixels of a raster lie."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from rasterio.crs import CRS
 from rasterio.transform import Affine
 
 RGB = tuple[int, int, int]
 """A colour, 0..255 each."""
+
+
+OFF_GRID: Final = 0.05
+"""Part of a pixel by which rasters of one grid may lie beside one another, for rounded coordinates."""
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,10 @@ from rasterio.transform import Affine
 
 from ome.errors import UserError
 from ome.geo.gdal import IMAGE_DRIVERS
-from ome.geo.grid import Grid
-from ome.geo.reader import IMAGE_DEPTHS, Raster, strips_of
+from ome.geo.grid import OFF_GRID, Grid
+from ome.geo.reader import IMAGE_DEPTHS, Raster, Strip, strips_of
 
 SUFFIXES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
-
-OFF_GRID: Final = 0.05
-"""Part of a pixel by which a raster may lie beside the grid of the first, for rounded coordinates."""
 
 MAX_OPEN: Final = 64
 """Files that stay open."""
@@ -136,7 +133,7 @@ class Mosaic:
         """See `Raster.image_called_opacity`; of the first raster."""
         return self._raster(0).image_called_opacity
 
-    def strips(self) -> Iterator[tuple[int, int]]:
+    def strips(self) -> Iterator[Strip]:
         """See `Raster.strips`."""
         return strips_of(self.grid, self.bands)
 

@@ -23,8 +23,8 @@ def check_written(path: Path) -> None:
     """
     try:
         with Raster(path) as raster:
-            for row, height in raster.strips():
-                raster.read(row, 0, height, raster.grid.width)
+            for strip in raster.strips():
+                raster.read(*strip)
     except UserError as error:
         reason = errno.ENOSPC if shutil.disk_usage(path.parent).free < (1 << 20) else errno.EIO
         raise OSError(reason, os.strerror(reason), str(path)) from error

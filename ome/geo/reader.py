@@ -26,6 +26,9 @@ IMAGE_DEPTHS: Final = ("uint8", "uint16")
 STRIP: Final = 1024
 """Rows that are read at once: whole blocks of every tiling in use, and 18 MB of a scene 6000 pixels wide."""
 
+Strip = tuple[int, int, int, int]
+"""Row, column, height and width of a window."""
+
 MAX_VALUES: Final = 1 << 28
 """Values that are read at once at most."""
 
@@ -204,8 +207,8 @@ class Raster:
             valid &= ~np.all([_equals(*pair) for pair in zip(pixels, empty, strict=True)], axis=0)
         return valid
 
-    def strips(self) -> Iterator[tuple[int, int]]:
-        """First row and number of rows of each strip, from top to bottom."""
+    def strips(self) -> Iterator[Strip]:
+        """Windows as wide as the raster, from top to bottom, as `read` and `valid` take them."""
         return strips_of(self.grid, self.bands)
 
     @cached_property
@@ -295,11 +298,11 @@ class Raster:
         return UnreadableError(f"{self.name} is damaged at {rows}, {columns}: {self._remedy}")
 
 
-def strips_of(grid: Grid, bands: int) -> Iterator[tuple[int, int]]:
-    """First row and number of rows of strips that are read at once: `STRIP` rows, fewer of a wide raster."""
+def strips_of(grid: Grid, bands: int) -> Iterator[Strip]:
+    """Windows of `STRIP` rows, fewer of a wide raster."""
     rows = max(1, min(STRIP, MAX_VALUES // (grid.width * bands)))
     for row in range(0, grid.height, rows):
-        yield row, min(rows, grid.height - row)
+        yield row, 0, min(rows, grid.height - row), grid.width
 
 
 def _equals(pixels: NDArray[Any], value: float | None) -> NDArray[np.bool_]:

@@ -6,56 +6,60 @@ from typing import Any
 from torch import nn
 
 from ome.networks.affinity import AffinityNetwork
+from ome.networks.backbone_network import BackboneNetwork
 from ome.networks.backbones import build_backbone
+from ome.networks.features import Backbone
 from ome.networks.seam import SeamNetwork
 from ome.networks.segmenters import Segmenter, build_segmenter
 
 
 def describe_classifier(network: nn.Module) -> dict[str, Any] | None:
     """What `classifier_from` builds the same network of, without its weights; None where it cannot."""
-    if not isinstance(network, SeamNetwork) or network.backbone.name is None:
+    if not isinstance(network, SeamNetwork) or (below := _describe_below(network)) is None:
         return None
-    return {
-        "backbone": network.backbone.name,
-        "output_stride": network.backbone.output_stride,
-        "in_channels": network.backbone.in_channels,
-        "num_classes": network.fc8.out_channels,
-        "pcm": network.pcm,
-        "attention": network.attention,
-        "frozen": network.is_frozen,
-    }
+    head = {"num_classes": network.fc8.out_channels, "pcm": network.pcm, "attention": network.attention}
+    return below | head
 
 
 def classifier_from(description: Mapping[str, Any], weights: str | None = None) -> SeamNetwork:
     """Builds a described classifier, with random weights or those of a pretrained backbone."""
-    backbone = build_backbone(
-        description["backbone"], weights, description["output_stride"], description["in_channels"]
-    )
     network = SeamNetwork(
-        backbone, description["num_classes"], pcm=description["pcm"], attention=description["attention"]
+        _backbone_from(description, weights),
+        description["num_classes"],
+        pcm=description["pcm"],
+        attention=description["attention"],
     )
     return network.freeze() if description["frozen"] else network
 
 
 def describe_affinity(network: nn.Module) -> dict[str, Any] | None:
     """What `affinity_from` builds the same network of, without its weights; None where it cannot."""
-    if not isinstance(network, AffinityNetwork) or network.backbone.name is None:
-        return None
-    return {
-        "backbone": network.backbone.name,
-        "output_stride": network.backbone.output_stride,
-        "in_channels": network.backbone.in_channels,
-        "frozen": network.is_frozen,
-    }
+    return _describe_below(network) if isinstance(network, AffinityNetwork) else None
 
 
 def affinity_from(description: Mapping[str, Any]) -> AffinityNetwork:
     """Builds a described AffinityNet with random weights."""
-    backbone = build_backbone(
-        description["backbone"], None, description["output_stride"], description["in_channels"]
-    )
-    network = AffinityNetwork(backbone)
+    network = AffinityNetwork(_backbone_from(description))
     return network.freeze() if description["frozen"] else network
+
+
+def _describe_below(network: BackboneNetwork) -> dict[str, Any] | None:
+    """The backbone, and whether it is frozen; None where `build_backbone` did not build it."""
+    backbone = network.backbone
+    if backbone.name is None:
+        return None
+    return {
+        "backbone": backbone.name,
+        "output_stride": backbone.output_stride,
+        "in_channels": backbone.in_channels,
+        "frozen": network.is_frozen,
+    }
+
+
+def _backbone_from(description: Mapping[str, Any], weights: str | None = None) -> Backbone:
+    return build_backbone(
+        description["backbone"], weights, description["output_stride"], description["in_channels"]
+    )
 
 
 def describe_segmenter(network: nn.Module) -> dict[str, Any] | None:
