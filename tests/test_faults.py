@@ -71,7 +71,10 @@ def test_a_full_disk_ends_with_one_line_and_no_half_file(small_disk: Path, tmp_p
     assert not list(small_disk.rglob("index.json"))
 
 
-@pytest.mark.parametrize(("stage", "limit"), [("prepare", 100_000), ("cam", 1_000_000)])
+@pytest.mark.parametrize(
+    ("stage", "limit"),
+    [("prepare", 100_000), pytest.param("cam", 1_000_000, marks=pytest.mark.slow)],
+)
 def test_a_file_that_cannot_grow_is_a_full_disk(tmp_path: Path, stage: str, limit: int) -> None:
     limits = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (limit, limit))
     one_epoch = ["stage.cam.epochs=1"]
