@@ -5,6 +5,7 @@ import errno
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,8 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
     try:
         yield temporary
         sync(temporary)
+        if path.exists():  # whoever may read and write it goes on to
+            shutil.copymode(path, temporary)
         temporary.replace(path)
         if durable:
             sync(path.parent)

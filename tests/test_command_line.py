@@ -1,5 +1,6 @@
 """What a person sees who types something wrong: one line, exit status 1, and nothing left behind."""
 
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -28,9 +29,10 @@ main()
             "unknown setting stage.seg.epoch: did you mean stage.cam.epochs",
         ),
         (["foo=1"], "unknown setting foo: known are "),
+        (["prepare"], "error: 'prepare' is not a setting: type KEY=VALUE, e.g. stage=cam"),
         (["dataset=atlantis"], "Could not find 'dataset/atlantis' Available options in 'dataset'"),
         (["stage=prepare", "dataset=potsdam", "dataset.raw=nowhere"], "error: nowhere does not exist"),
-        (["stage=cam"], "run python -m ome.run stage=prepare dataset=synthetic first, or stage=all"),
+        (["stage=cam"], "run the same command with stage=prepare first, or with stage=all"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:
@@ -40,6 +42,18 @@ def test_mistakes_are_one_line(tmp_path: Path, overrides: list[str], message: st
     assert len(lines) == 1, lines
     assert message in lines[0]
     assert not (tmp_path / "scenes").exists()
+
+
+@pytest.mark.parametrize(
+    "value", ["my (d) [x]", "é.tif", "a#b", "a=b", "it's", 'say "x" (1)', "a{b}", "a&b;c", "a$b (1)"]
+)
+def test_the_line_about_quotes_can_be_typed(tmp_path: Path, value: str) -> None:
+    status, printed = forked(tmp_path, "stage=prepare", "dataset=custom", f"dataset.raw={value}")
+    line, _, typed = printed.strip().partition(": its value needs quotes of its own, as in ")
+    assert (status, line) == (1, f"error: cannot read dataset.raw={value}")
+    status, printed = forked(tmp_path, "stage=prepare", "dataset=custom", *shlex.split(typed))
+    assert status == 1
+    assert f"{value} does not exist" in printed
 
 
 def test_help_names_stages_and_choices(tmp_path: Path) -> None:

@@ -1,9 +1,11 @@
 """Two real processes on the CPU against one: losses, gradients, BatchNorm, counts, and how they end."""
 
+import os
 import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from ome.data.datasets import Batch
 from ome.data.tiles import Tile
 from ome.distributed.batchnorm import synchronise_batchnorm
 from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, rank, shard, world_size
-from ome.distributed.processes import run_in_processes, why_ended
+from ome.distributed.processes import LostProcessError, run_in_processes, why_ended
 from ome.distributed.signals import Stopped
 from ome.errors import UserError
 from ome.files import read_csv
@@ -261,10 +263,28 @@ def test_a_process_that_cannot_say_why_it_ended_is_named() -> None:
     assert why_ended([1, -signal.SIGKILL], mistake) is mistake  # whoever took too long to end
     assert why_ended([143, 143], told) is told
     assert why_ended([1, 0], None) is None
+    lost = LostProcessError.here()
+    assert str(why_ended([1, -signal.SIGKILL], lost)).startswith("process 1 of 2 was killed (SIGKILL)")
+    assert why_ended([1, 1], lost) is lost
     killed, aborted = why_ended([143, -signal.SIGKILL], told), why_ended([-signal.SIGABRT, 143], told)
     assert str(killed).startswith("process 1 of 2 was killed (SIGKILL), probably out of memory; the same")
     assert str(aborted).startswith("process 0 of 2 was killed (SIGABRT); the same command")
     assert isinstance(why_ended([0, -signal.SIGSEGV], None), UserError)
+
+
+def die_or_wait(folder: Path) -> None:
+    """The second process is killed while the first waits for it."""
+    if not is_rank_zero():
+        os.kill(os.getpid(), signal.SIGKILL)
+    all_reduce_sum(np.ones(3))
+    (folder / "went_on").touch()
+
+
+def test_a_killed_process_is_one_line_though_the_other_loses_its_connection(tmp_path: Path) -> None:
+    line = r"process 1 of 2 was killed \(SIGKILL\), probably out of memory; the same command resumes"
+    with pytest.raises(UserError, match=line):
+        run_in_processes(2, partial(die_or_wait, tmp_path), gpu=False)
+    assert not (tmp_path / "went_on").exists()
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:

@@ -165,7 +165,7 @@ def test_mistakes_name_file_and_line(tmp_path: Path, text: str, message: str) ->
         ("image,road\na,1\n", "line 1: no column tree"),
         (
             "image,tags\nb,tree\n",
-            "line 2: among the prepared scenes b is not there; .*stage=prepare dataset=f",
+            "line 2: among the prepared scenes b is not there; .*the same command with stage=prepare",
         ),
         ("image,split,tags\na,test,tree\n", "line 2: among the prepared scenes a is in the split train"),
     ],

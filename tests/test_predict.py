@@ -174,6 +174,8 @@ def test_the_latest_network_is_taken(tmp_path: Path) -> None:
     assert network_folder(run / "seg", None).name == "full"
     make_run(run, "seg", "weak")
     assert network_folder(run / "seg", None).name == "weak"
+    Manifest("refine", "of no rounds", {}, {}).write(run / "refine")
+    assert stage_of_network(None, [run, parent]) == "seg"
     for number in (2, 10):
         make_run(run, "refine", f"round_{number}")
     assert stage_of_network(None, [run, parent]) == "refine"

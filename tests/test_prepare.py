@@ -568,5 +568,5 @@ def test_an_unknown_scene_is_named(index: SceneIndex) -> None:
 def test_a_missing_or_foreign_index_names_the_command(tmp_path: Path, content: str | None) -> None:
     if content is not None:
         (tmp_path / "index.json").write_text(content)
-    with pytest.raises(UserError, match=r"index.json .*run: python -m ome.run stage=prepare dataset=potsdam"):
-        SceneIndex.read(tmp_path, "potsdam")
+    with pytest.raises(UserError, match=r"index.json .*run python -m ome.run stage=prepare with"):
+        SceneIndex.read(tmp_path)

@@ -276,6 +276,6 @@ def test_facts_may_refer_to_the_raw_folder(tmp_path: Path, key: str) -> None:
 def test_an_experiment_for_another_dataset_is_one_line(tmp_path: Path, experiment: str) -> None:
     config = compose_config([f"experiment={experiment}", "dataset=custom", f"dataset.raw={tmp_path}"])
     with pytest.raises(
-        UserError, match=r"^dataset\.split=.* does not fit dataset=custom, whose table of tags"
+        UserError, match=r"^dataset\.split=.* does not fit the dataset custom, whose table of tags"
     ):
         raw_layout(config)

@@ -91,7 +91,7 @@ def test_a_changed_input_makes_a_stage_stale(tmp_path: Path) -> None:
 
 def test_a_missing_input_names_the_command(tmp_path: Path) -> None:
     stage, ran = counting(needs=("labels",))
-    with pytest.raises(UserError, match=r"run python -m ome\.run stage=labels dataset=town first"):
+    with pytest.raises(UserError, match=r"run the same command with stage=labels first"):
         execute(stage, config(tmp_path))
     assert not ran
 

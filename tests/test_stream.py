@@ -38,6 +38,18 @@ def test_an_epoch_does_not_depend_on_the_epochs_before() -> None:
     assert list(resumed) == draws(StreamSampler(10, 12, seed=1), epochs=3)[24:]
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (3, 2), (2, 50)])
+def test_images_of_a_few_pixels_are_varied_like_others(size: tuple[int, int]) -> None:
+    image, mask = np.full((*size, 3), 7, dtype=np.uint8), np.full(size, 1, dtype=np.uint8)
+    augment = Augmentation(crop=8, scale=(0.3, 1.5), jitter=(0, 0, 0, 0)).build()
+    for seed in range(20):
+        varied, [varied_mask] = augment(seed, image, [mask])
+        assert varied.shape == (8, 8, 3)
+        assert set(np.unique(varied_mask)) <= {1, 255}
+        assert (varied[varied_mask == 1] == 7).all()
+        assert (varied_mask == 1).any()
+
+
 def test_augmentation_is_decided_by_its_seed_and_moves_masks_with_the_image() -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     mask = (image[..., 0] > 127).astype(np.uint8)

@@ -94,6 +94,18 @@ def test_columns_that_the_page_does_not_know_and_unfinished_rows_stay(images: Pa
     )
 
 
+def test_a_linked_table_stays_a_link_and_keeps_its_mode(images: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "shared.csv"
+    elsewhere.write_text("image,road\n")
+    elsewhere.chmod(0o660)
+    table = images.parent / "tags.csv"
+    table.symlink_to(elsewhere)
+    session(images).set_tags(0, ["road"])
+    assert table.is_symlink()
+    assert elsewhere.stat().st_mode & 0o777 == 0o660
+    assert "field_0.tif,1" in elsewhere.read_text()
+
+
 def test_what_needs_no_column_gets_none(images: Path) -> None:
     table = images.parent / "tags.csv"
     table.write_text(HEADER + "field_0,val,1,0\nfield_1,train,0,1\n")

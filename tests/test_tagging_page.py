@@ -136,6 +136,9 @@ def test_pictures_are_those_of_the_folder(server: Server, folder: Path) -> None:
     ("method", "path", "body", "message"),
     [
         ("PUT", "/api/tags/99", {"tags": []}, "unknown item 99"),
+        ("PUT", f"/api/tags/{'9' * 5000}", {"tags": []}, f"unknown item {'9' * 20}"),
+        ("PUT", "/api/tags/0", b"[" * 60_000, "the request is not JSON"),
+        ("PUT", "/api/tags/0", b'{"tags": ' + b"9" * 5000 + b"}", "the request is not JSON"),
         ("PUT", "/api/tags/0", {"tags": ["moon"]}, "'moon' is not a class; the classes are road, tree, lake"),
         ("PUT", "/api/tags/0", {"tags": "road"}, "tags must be a list of names"),
         ("PUT", "/api/tags/0", {"tags": [1]}, "tags must be a list of names"),

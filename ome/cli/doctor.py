@@ -156,7 +156,7 @@ def _sources(config: DictConfig, layout: RawLayout, raw: Path) -> Iterator[Findi
 def _results(config: DictConfig) -> Iterator[Finding]:
     scenes, run = Path(config.scenes), Path(config.run_dir)
     if (scenes / INDEX).exists():
-        index = SceneIndex.read(scenes, config.dataset.name)
+        index = SceneIndex.read(scenes)
         yield Finding("ok", "scenes", f"{len(index.scenes)} prepared in {scenes}")
     else:
         yield Finding("note", "scenes", f"none prepared in {scenes}: stage=prepare does that")

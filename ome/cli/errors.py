@@ -1,9 +1,11 @@
 """Mistakes of the user on the command line, each told in one line."""
 
 import difflib
+import shlex
 import sys
 from typing import Any, NoReturn
 
+from hydra.errors import OverrideParseException
 from omegaconf import Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
@@ -57,9 +59,22 @@ def _addresses(root: object, above: str, last: str = "") -> list[str]:
 def explain(error: Exception) -> str:
     """Puts what Hydra and OmegaConf say about a wrong override into one line."""
     cause = error.__cause__
+    if isinstance(error, OverrideParseException):
+        return _unquoted(error.override)
     if isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
         return _unknown_key(str(cause.full_key or cause.key), cause.parent_node)
     line = " ".join(str(error).split()).partition(" Config search path:")[0]
     if "'hydra/sweeper" in line or "'hydra/launcher" in line:
         line += '; optuna, joblib and submitit come with pip install "ome[sweep]"'
     return line
+
+
+def _unquoted(override: str) -> str:
+    """How to type a setting that Hydra's grammar cannot read."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override!r} is not a setting: type KEY=VALUE, e.g. stage=cam"
+    quote = '"' if "'" in value else "'"
+    typed = f"{key}={quote}{value.strip(quote)}{quote}"
+    typed = shlex.quote(typed) if set(typed) & set('"$`!\\') else f'"{typed}"'
+    return f"cannot read {override}: its value needs quotes of its own, as in {typed}"

@@ -43,8 +43,8 @@ def split_fault(config: DictConfig) -> str | None:
     if is_folder_of_images(config) or "images" in dataset:
         return None
     return (
-        f"dataset.split={dataset.split} does not fit dataset={dataset.name}, whose table of tags says the "
-        "split: leave out the experiment=... of another dataset, or type dataset.split=tags"
+        f"dataset.split={dataset.split} does not fit the dataset {dataset.name}, whose table of tags says "
+        "the split: leave out the experiment=... of another dataset, or type dataset.split=tags"
     )
 
 

@@ -77,7 +77,7 @@ def read_tags(path: Path, index: SceneIndex) -> TagTable:
             known = f"is in the split {scenes[row.image].split}" if row.image in scenes else "is not there"
             raise UserError(
                 f"{path}, line {row.line}: among the prepared scenes {row.image} {known}; correct the row, "
-                f"or run python -m ome.run stage=prepare dataset={index.dataset}"
+                "or run the same command with stage=prepare"
             )
     chosen = [scenes[row.image] for row in rows]
     tags = np.array([[name in row.tags for name in names] for row in rows], dtype=np.uint8)

@@ -121,18 +121,14 @@ class SceneIndex:
         write_json(self.folder / INDEX, value)
 
     @classmethod
-    def read(cls, folder: Path, dataset: str = "<name>") -> "SceneIndex":
-        """Reads the index of a folder of prepared scenes.
-
-        Args:
-            folder: Where `prepare` wrote.
-            dataset: The dataset's name, for the command in the error message.
+    def read(cls, folder: Path) -> "SceneIndex":
+        """Reads the index of a folder of prepared scenes, which `prepare` wrote.
 
         Raises:
             UserError: When there is no index, or it is not one of ours.
         """
         path = folder / INDEX
-        remedy = f"run: python -m ome.run stage=prepare dataset={dataset}"
+        remedy = "run python -m ome.run stage=prepare with the settings of your data set"
         if not path.is_file():
             raise UserError(f"{path} does not exist: {remedy}")
         try:

@@ -1,5 +1,6 @@
 """Augmentation of tiles: pure functions of a tile and a seed, so that a resumed training repeats itself."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,6 +81,7 @@ class Augment:
     def __init__(self, augmentation: Augmentation, bands: int) -> None:
         low, high = augmentation.scale
         size = augmentation.crop
+        self._least = math.ceil(1 / low)
         # OpenCV pads more than four bands with one value only.
         mean = _cycled(IMAGE_MEAN, bands) if bands <= 4 else [sum(IMAGE_MEAN) / len(IMAGE_MEAN)]
         fill = [255 * value for value in mean]
@@ -117,6 +119,14 @@ class Augment:
         Returns:
             The image (crop, crop, bands) and the masks (crop, crop), in the order given.
         """
+        # The smallest factor must leave a pixel of an image that is one pixel high or wide.
+        repeats = [-(-self._least // side) for side in image.shape[:2]]
+        if max(repeats) > 1:
+            image, *masks = (_repeated(part, *repeats) for part in (image, *masks))
         self._compose.set_random_seed(seed)
         varied = self._compose(image=image, masks=list(masks)) if masks else self._compose(image=image)
         return varied["image"], list(varied.get("masks", []))
+
+
+def _repeated(pixels: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
+    return pixels.repeat(rows, axis=0).repeat(columns, axis=1)

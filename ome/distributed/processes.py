@@ -41,7 +41,22 @@ _LAST_WORDS = 5.0
 _GRACE = 300.0
 """Seconds in which processes that were told to stop may write a checkpoint."""
 
+_BROKEN_GROUP = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
+"""Words in what torch.distributed raises in the processes that are left when one has died."""
+
 _place = Place(0, 1, 0, 1)
+
+
+class LostProcessError(UserError):
+    """Another process of the group has ended, and took with it what this one waited for."""
+
+    @classmethod
+    def here(cls) -> "LostProcessError":
+        """In this process."""
+        return cls(
+            f"process {rank()} of {world_size()} lost the connection to another, which ended: see what that "
+            "one says; the same command resumes where it stopped"
+        )
 
 
 def own_cores() -> int:
@@ -118,6 +133,8 @@ def joined(place: Place, *, gpu: bool) -> Iterator[None]:
             _leave(status, _LAST_WORDS)
         # A broken group would hold up the end of the interpreter.
         atexit.register(_leave, status)
+        if _is_broken_group(error):
+            raise LostProcessError.here() from error
         raise
 
 
@@ -160,14 +177,14 @@ def why_ended(exits: Sequence[int], said: BaseException | None) -> BaseException
 
     Args:
         exits: Their exit codes, minus the signal's number where one ended it.
-        said: What the first that could say anything did; a process that is ended from outside cannot, and the
-            others are told to stop then, which is no news.
+        said: What the first that could say anything did. A process that is ended from outside cannot; that
+            the others are told to stop then, or lose their connection to it, is no news.
 
     Returns:
         An error that says what went wrong; None where nothing is known.
     """
     ended = [-status for status in exits if status < 0 and -status not in SIGNALS]
-    if not ended or not (said is None or isinstance(said, Stopped)):
+    if not ended or not (said is None or isinstance(said, Stopped | LostProcessError)):
         return said
     index, name = exits.index(-ended[0]), signal.Signals(ended[0]).name
     why = ", probably out of memory" if ended[0] == signal.SIGKILL else ""
@@ -185,8 +202,9 @@ def _run(index: int, count: int, port: int, gpu: bool, work: Callable[[], object
             work()
     except (UserError, Stopped) as mistake:
         error = mistake
-    except Exception:  # noqa: BLE001 - raised on the other side
-        error = RuntimeError(f"in process {index} of {count}:\n{traceback.format_exc()}")
+    except Exception as problem:  # noqa: BLE001 - raised on the other side
+        trace = f"in process {index} of {count}:\n{traceback.format_exc()}"
+        error = LostProcessError.here() if _is_broken_group(problem) else RuntimeError(trace)
     else:
         return
     first = _is_first(store)
@@ -227,6 +245,10 @@ def _choose_gpu(place: Place) -> None:
             f"process {place.local_rank} of this machine finds {count} GPUs: start one process for each GPU"
         )
     torch.cuda.set_device(index)
+
+
+def _is_broken_group(error: BaseException) -> bool:
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _BROKEN_GROUP)
 
 
 def _is_first(store: Store) -> bool:

@@ -110,8 +110,15 @@ def stage_of_network(network: str | None, runs: Sequence[Path]) -> str:
         raise UserError(
             f"stage.predict.network={network}: choose weak, full, round_1 (of refine), or null for the latest"
         )
-    finished = ((stage, Manifest.read(run / stage)) for run in runs for stage in ("refine", "seg"))
-    return next((stage for stage, manifest in finished if manifest is not None), "seg")
+    finished = (
+        stage
+        for run in runs
+        for stage in ("refine", "seg")
+        if Manifest.read(run / stage) is not None
+        # Without a round, refine has trained nothing.
+        and (stage == "seg" or round_folders(run / stage))
+    )
+    return next(finished, "seg")
 
 
 def network_folder(stage_folder: Path, network: str | None) -> Path:

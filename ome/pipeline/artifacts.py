@@ -125,7 +125,7 @@ def find_inputs(
             unfit = "".join(f"; {misfit}" for misfit in misfits[:1])
             raise UserError(
                 f"stage={stage} needs the result of stage={name}, which is not in {folder}{unfit}: "
-                f"run python -m ome.run stage={name} dataset={config.dataset.name} first, or stage=all"
+                f"run the same command with stage={name} first, or with stage=all"
             )
     if "prepare" in inputs:
         check_raw(config, inputs["prepare"])

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
@@ -83,8 +84,8 @@ def make_app(session: Session, pictures: Pictures, title: str) -> Starlette:
 
     routes = [
         Route("/api/session", whole),
-        Route("/api/pictures/{number:int}", picture),
-        Route("/api/tags/{number:int}", set_tags, methods=["PUT"]),
+        Route("/api/pictures/{number}", picture),
+        Route("/api/tags/{number}", set_tags, methods=["PUT"]),
         Route("/api/classes", change_classes, methods=["POST", "DELETE"]),
         Route("/api/undo", step, methods=["POST"]),
         Route("/api/redo", step, methods=["POST"]),
@@ -156,7 +157,7 @@ async def _body(request: Request) -> dict[str, Any]:
             raise UserError(f"the request is larger than {MAX_BODY} bytes")
     try:
         value = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError("the request is not JSON") from error
     if not isinstance(value, dict):
         raise UserError("the request must be a JSON object")
@@ -164,10 +165,13 @@ async def _body(request: Request) -> dict[str, Any]:
 
 
 def _number(request: Request, session: Session) -> int:
-    number: int = request.path_params["number"]
-    if number >= len(session.items):
-        raise UserError(f"unknown item {number}")
-    return number
+    text: str = request.path_params["number"]
+    if not text.isdecimal():
+        raise HTTPException(404)
+    # Python refuses to convert thousands of digits.
+    if len(text) > 9 or int(text) >= len(session.items):
+        raise UserError(f"unknown item {text[:20]}")
+    return int(text)
 
 
 def _item(session: Session, number: int) -> dict[str, Any]:
