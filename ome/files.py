@@ -14,20 +14,38 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
-"""What the system says where nothing more can be written."""
+from ome.errors import UserError
+
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+NO_ACCESS: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 
-def no_room(error: BaseException) -> str | None:
-    """Why a file could not be written, if that was for want of room; None where an error is another."""
+def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
+    """One line for an error that a full or read-only disk, or a missing permission, has caused.
+
+    Args:
+        error: Searched with what caused it.
+        folder: Where the work was; None for the file that the system names.
+
+    Returns:
+        What is wrong, where, and what to do; None where the error is another.
+    """
+    # What is refused for want of a permission has a line of its own where it is known.
+    numbers = NO_ROOM if isinstance(error, UserError) else (*NO_ROOM, *NO_ACCESS)
+    here = "the folder of the run"
     seen: BaseException | None = error
     while seen is not None:
-        if isinstance(seen, OSError) and seen.errno in NO_ROOM:
-            return os.strerror(seen.errno)
-        # GDAL and torch report in words.
-        for number in NO_ROOM:
-            if os.strerror(number) in str(seen):
-                return os.strerror(number)
+        named = getattr(seen, "filename", None)
+        for number in numbers:
+            reason = os.strerror(number)
+            # GDAL and torch report in words.
+            if not (isinstance(seen, OSError) and seen.errno == number) and reason not in str(seen):
+                continue
+            if number in NO_ROOM:
+                remedy = "free some space; the same command resumes where it stopped"
+                return f"cannot write to {folder or named or here} ({reason}): {remedy}"
+            remedy = "get access to it, or choose other folders with output=... and scenes=..."
+            return f"cannot read or write {named or folder or here} ({reason}): {remedy}"
         seen = seen.__cause__ or seen.__context__
     return None
 

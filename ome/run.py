@@ -15,6 +15,7 @@ from ome.cli.errors import explain, fail
 from ome.distributed.rank import is_nonzero_rank
 from ome.distributed.signals import Stopped
 from ome.errors import UserError
+from ome.files import disk_fault
 
 RESUMES = "the same command resumes where it stopped"
 
@@ -55,6 +56,10 @@ def main() -> None:
         if is_nonzero_rank():
             sys.exit(1)  # the first process says so
         fail(explain(error))
+    except Exception as error:
+        if (line := disk_fault(error)) is None:
+            raise
+        fail(line)
     except KeyboardInterrupt:
         fail(f"interrupted; {RESUMES}", status=130)
     except Stopped as stopped:

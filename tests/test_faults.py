@@ -1,5 +1,6 @@
 """What goes wrong around a run: full disks, damaged and malicious files, two runs in one folder."""
 
+import contextlib
 import os
 import pickle
 import resource
@@ -30,7 +31,7 @@ from ome.pipeline.manifest import Manifest
 from ome.pipeline.stage import Stage, Work, execute
 from ome.training.checkpoints import load_network
 from ome.training.fit import _checkpoint
-from tests.conftest import forked, tiny
+from tests.conftest import forked, run_process, tiny
 from tests.test_stages import config
 
 Run = Callable[..., DictConfig]
@@ -69,6 +70,27 @@ def test_a_full_disk_ends_with_one_line_and_no_half_file(small_disk: Path, tmp_p
     assert_nothing_half_written(small_disk, status, printed, "No space left on device")
     assert not (small_disk / "scenes").exists()
     assert not list(small_disk.rglob("index.json"))
+
+
+@pytest.mark.parametrize("disk", ["full", "ro"])
+@pytest.mark.parametrize("command", [["stage=prepare"], ["-m", "stage=prepare", "seed=0,1"]])
+def test_a_disk_without_room_for_a_log_is_one_line(
+    tmp_path: Path, small_disk: Path, disk: str, command: list[str]
+) -> None:
+    if disk == "full":
+        with contextlib.suppress(OSError):
+            (small_disk / "filler").write_bytes(bytes(700_000))
+    else:
+        subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
+    done = run_process(tmp_path, *command, f"output={small_disk}/runs", "scenes=disk/scenes")
+    printed = done.stdout + done.stderr
+    assert done.returncode == 1
+    assert "Traceback" not in printed
+    lines = {
+        "full": "error: cannot write to the folder of the run (No space left on device): free some space",
+        "ro": f"error: cannot read or write {small_disk}/runs",
+    }
+    assert lines[disk] in printed
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ome.distributed.collectives import barrier, is_rank_zero, rank_zero_value
 from ome.errors import UserError
-from ome.files import no_room, write_json
+from ome.files import disk_fault, write_json
 from ome.pipeline.artifacts import (
     INHERITED,
     Artefact,
@@ -152,7 +152,7 @@ def execute(
     fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
     place = stage.place(config, used)
     folder, logs = place.folder, Path(config.run_dir) / "logs" / stage.name
-    with _locks(stage, config, fingerprint, folder), _room(folder):
+    with _locks(stage, config, fingerprint, folder), _on_disk(folder):
         if is_rank_zero():
             place.check()
             _check_inputs(
@@ -248,16 +248,14 @@ def _used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _room(folder: Path) -> Iterator[None]:
-    """Says in one line that a file could not be written for want of room."""
+def _on_disk(folder: Path) -> Iterator[None]:
+    """Says in one line that a file could not be written."""
     try:
         yield
     except Exception as error:
-        if (reason := no_room(error)) is None:
+        if (line := disk_fault(error, folder)) is None:
             raise
-        raise UserError(
-            f"cannot write to {folder} ({reason}): free some space; the same command resumes where it stopped"
-        ) from error
+        raise UserError(line) from error
 
 
 def _say(line: str) -> None:
