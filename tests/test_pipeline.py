@@ -2,9 +2,11 @@
 
 import json
 import os
+import random
 import re
 import shutil
 import signal
+import threading
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -389,6 +391,34 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Pat
     status, printed = forked(tmp_path, *tiny())
     assert status == 0, printed
     assert results(tmp_path) == results(finished)
+    made, expected = artefacts(tmp_path, *OTHERS), artefacts(finished, *OTHERS)
+    assert made.keys() == expected.keys()
+    assert [name for name in made if made[name] != expected[name]] == []
+
+
+def kill_after(seconds: float) -> None:
+    """Makes this process end by SIGKILL, whatever it is doing then."""
+    timer = threading.Timer(seconds, os.kill, (os.getpid(), signal.SIGKILL))
+    timer.daemon = True
+    timer.start()
+
+
+@pytest.mark.slow
+def test_a_run_killed_twenty_times_at_random_ends_with_the_same_artefacts(
+    finished: Path, tmp_path: Path
+) -> None:
+    moments = random.Random(20)
+    kills = 0
+    while kills < 20:
+        sabotage = partial(kill_after, moments.uniform(0.2, 5.0))
+        status, printed = forked(tmp_path, *tiny(), sabotage=sabotage)
+        if status == 0:  # from the beginning again
+            shutil.rmtree(tmp_path / "runs")
+            continue
+        assert status == -signal.SIGKILL, printed
+        kills += 1
+    status, printed = forked(tmp_path, *tiny())
+    assert status == 0, printed
     made, expected = artefacts(tmp_path, *OTHERS), artefacts(finished, *OTHERS)
     assert made.keys() == expected.keys()
     assert [name for name in made if made[name] != expected[name]] == []
