@@ -29,6 +29,7 @@ PLAIN = (
     "power",
     "minimum_lr",
     "warmup_steps",
+    "average",
     "weighting",
     "label_smoothing",
     "ohem",

@@ -117,6 +117,7 @@ def _train(work: Work, member: Member, reader: SceneReader, table: TagTable) -> 
         ecr_weight=losses.ecr_weight,
         min_pool_weight=losses.min_pool_weight,
         clip=settings.clip,
+        average=settings.average,
     )
     quirk = config.quirks.keep_highest_validation_loss
     callbacks = [KeepHighestValidationLoss(member.folder)] if quirk else []

@@ -115,6 +115,10 @@ class Recipe(Augmented):
     power: Annotated[NotNegative, "power of the polynomial decay of the rate"]
     minimum_lr: Annotated[NotNegative, "where the decay of the rate ends"]
     warmup_steps: Annotated[Natural, "steps of a linear rise to the rate"]
+    average: Annotated[
+        FractionBelowOne,
+        "fraction of all steps that the average of the weights, which is kept, looks back on; 0: none",
+    ]
     weighting: Annotated[
         Literal["none", "threshold", "continuous"],
         "how uncertainty weighs pixels; threshold: URN (Li et al., AAAI 2022); continuous: weight / 255",

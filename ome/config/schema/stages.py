@@ -85,6 +85,10 @@ class Cam(Augmented, PolySgd, Optimizer):
         str | None, "/path/resnet38_SEAM.pth: a trained classifier of these classes, nothing is trained"
     ]
     clip: Annotated[Positive | None, "largest norm of the gradient; null: any, as published"]
+    average: Annotated[
+        FractionBelowOne,
+        "fraction of all steps that the average of the weights, which is kept, looks back on; 0: none",
+    ]
     crop: Annotated[Count | None, "side of a training crop, pixels; null: dataset.tile.size"]
     validation_tiles: Annotated[Natural, "fixed tiles that are scored after each epoch; 0: none"]
     export: Export
