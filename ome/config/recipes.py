@@ -72,6 +72,8 @@ def recipe_settings(
             f"{RECIPE}.warmup_steps={recipe.warmup_steps} is all of {RECIPE}.steps={recipe.steps}: lower it"
         )
     plain = {key: recipe[key] for key in PLAIN}
+    if recipe.warmup_steps is None:
+        plain["warmup_steps"] = recipe.steps // 20
     return plain | {
         "class_weights": _class_weights(recipe.class_weights, num_classes, count),
         "losses": [_loss_term(term, number) for number, term in enumerate(recipe.losses)],

@@ -75,13 +75,13 @@ def train_segmenter(
     settings = recipe_settings(recipe, num_classes, lambda: count_classes(tiles, mask_of, num_classes))
     torch.manual_seed(config.seed)
     network = card.build(config.segmenter.weights)
-    weight = config.segmenter.auxiliary_weight
+    weight, freeze = config.segmenter.auxiliary_weight, config.segmenter.freeze_batchnorm
     module = UncertaintyWeightedSegmenter(
         network,
         total_steps=data.total_steps,
         auxiliary=AuxiliaryHead(network.third_stage_channels, num_classes) if weight else None,
         auxiliary_weight=weight,
-        freeze_batchnorm=config.segmenter.freeze_batchnorm,
+        freeze_batchnorm=config.segmenter.weights is not None if freeze == "auto" else freeze,
         **settings,
     )
     train(work, module, data, folder, title)

@@ -114,7 +114,7 @@ class Recipe(Augmented):
     ]
     power: Annotated[NotNegative, "power of the polynomial decay of the rate"]
     minimum_lr: Annotated[NotNegative, "where the decay of the rate ends"]
-    warmup_steps: Annotated[Natural, "steps of a linear rise to the rate"]
+    warmup_steps: Annotated[Natural | None, "steps of a linear rise to the rate; null: a twentieth of all"]
     average: Annotated[
         FractionBelowOne,
         "fraction of all steps that the average of the weights, which is kept, looks back on; 0: none",
@@ -149,7 +149,9 @@ class Segmenter:
     name: Annotated[str, "the architecture"]
     encoder: Annotated[str, "any segmentation-models-pytorch or timm encoder"]
     weights: Annotated[str | None, "of the encoder: imagenet or /path/file.pth; null: random"]
-    freeze_batchnorm: Annotated[bool, "keep the encoder's statistics as loaded"]
+    freeze_batchnorm: Annotated[
+        bool | Literal["auto"], "keep the encoder's statistics as loaded; auto: where weights are given"
+    ]
     auxiliary_weight: Annotated[
         NotNegative, "weight of an FCN head on the third stage while training; 0: no such head"
     ]
