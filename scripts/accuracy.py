@@ -1,0 +1,127 @@
+"""Measures what tags reach of what pixel labels reach: real data, several seeds, one table.
+
+    python scripts/accuracy.py --data DATA --weights tf_efficientnet_lite0_fp16.pth
+        [--sets vaihingen_parts] [--seeds 0 1 2] [--quick] [--output accuracy] [KEY=VALUE ...]
+
+Each set and seed is a run of `experiment=accuracy`: the weak and the pixel-supervised segmenter have the
+same recipe, steps and tiles. What is finished is not run again, and what was interrupted is resumed.
+`--quick` ends with the pseudo masks. Further settings (KEY=VALUE) go to every run; give another --output
+with them. The table is printed, and left with the command as `accuracy.md` in the output's folder.
+
+DATA holds `isprs_slices` and `deepglobe_quarters`, each with settings to be read by --config-dir.
+"""
+
+import argparse
+import shlex
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from datetime import date
+from pathlib import Path
+from typing import NamedTuple
+
+from measuring import machine
+
+from ome.files import write_text
+from ome.pipeline.layout import SEGMENTER_TITLES
+from ome.pipeline.manifest import Manifest
+from ome.scoring.rows import Row, read_rows
+
+SETS = {
+    "potsdam_slices": ("isprs_slices", "potsdam", ["dataset.bands=irrg"]),
+    "vaihingen_parts": ("isprs_slices", "vaihingen", ["dataset.tile.size=128", "dataset.tile.stride=128"]),
+    "deepglobe_quarters": ("deepglobe_quarters", ".", ["dataset.tile.stride=512"]),
+}
+"""Folder of the settings, folder of the images, and settings of each set."""
+STAGES = ("prepare", "labels", "cam", "pseudo", "seg", "refine")
+FULL = SEGMENTER_TITLES["full"]
+
+
+class Finished(NamedTuple):
+    """What a run left: its rows of scores by name, and the seconds that its stages took."""
+
+    rows: dict[str, Row]
+    seconds: float
+
+
+def command(name: str, seed: int, options: argparse.Namespace) -> list[str]:
+    """The command line of a run."""
+    settings, images, own = SETS[name]
+    quick = ["stage.until=pseudo", "stage.cam.export.write=true"] if options.quick else []
+    return [
+        *(sys.executable, "-m", "ome.run", "--config-dir", str(options.data / settings / "settings")),
+        *("stage=all", "experiment=accuracy", f"dataset={name}", f"seed={seed}"),
+        *(f"dataset.raw={options.data / settings / images}", f"backbone.weights={options.weights}"),
+        *(f"output={options.output}", f"scenes={options.output}/scenes/{name}", f"name={name}_{seed}"),
+        *own,
+        *quick,
+        *options.settings,
+    ]
+
+
+def finished(folder: Path, scenes: Path) -> Finished:
+    """Reads the scores and times of a run."""
+    places = [scenes if stage == "prepare" else folder / stage for stage in STAGES]
+    manifests = [manifest for place in places if (manifest := Manifest.read(place)) is not None]
+    rows = {row.name: row for place in places for row in read_rows(place)}
+    return Finished(rows, sum(manifest.seconds for manifest in manifests))
+
+
+def mean_and_spread(values: Sequence[float]) -> str:
+    """The mean in per cent, and the standard deviation where there are several values."""
+    mean = f"{100 * statistics.mean(values):.1f}"
+    return mean if len(values) < 2 else f"{mean} ± {100 * statistics.stdev(values):.1f}"
+
+
+def table_of(name: str, runs: Sequence[Finished]) -> str:
+    """The table of a set: every score, and what the weak segmenters reach of the pixel-supervised one."""
+    classes = next(iter(runs[0].rows.values())).scores.names
+    header = [name, "mIoU", "of pixel labels", *classes]
+    lines = [f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1)]
+    for title, row in runs[0].rows.items():
+        scores = [run.rows[title].scores for run in runs]
+        ratio = (
+            ""
+            if row.scored_on == "train tiles"
+            else mean_and_spread([run.rows[title].scores.miou / run.rows[FULL].scores.miou for run in runs])
+        )
+        of_classes = zip(*(score.iou.tolist() for score in scores), strict=True)
+        miou = mean_and_spread([score.miou for score in scores])
+        cells = [f"{title} ({row.scored_on})", miou, ratio, *map(mean_and_spread, of_classes)]
+        lines.append(f"| {' | '.join(cells)} |")
+    minutes = statistics.mean([run.seconds for run in runs]) / 60
+    return "\n".join([*lines, "", f"{len(runs)} seeds, {minutes:.0f} minutes each."])
+
+
+def parsed() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
+    parser.add_argument("--weights", type=Path, required=True, help="of tf_efficientnet_lite0")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--quick", action="store_true", help="end with the pseudo masks")
+    parser.add_argument("--output", type=Path, default=Path("accuracy"))
+    parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings of every run")
+    return parser.parse_intermixed_args()
+
+
+def main() -> None:
+    """Runs what is missing, and writes the table of what is there after every run."""
+    options = parsed()
+    runs: dict[str, list[Finished]] = {}
+    typed = shlex.join(["python", "scripts/accuracy.py", *sys.argv[1:]])
+    for seed in options.seeds:
+        for name in options.sets:
+            subprocess.run(command(name, seed, options), check=True)  # noqa: S603 - our own command line
+            folder = options.output / f"{name}_{seed}"
+            runs.setdefault(name, []).append(finished(folder, options.output / "scenes" / name))
+            tables = [table_of(each, of_set) for each, of_set in runs.items()]
+            heading = f"`{typed}`\n\n{date.today()}, {machine()}.\n"
+            write_text(options.output / "accuracy.md", "\n\n".join([heading, *tables]) + "\n")
+    print((options.output / "accuracy.md").read_text())
+
+
+if __name__ == "__main__":
+    main()
