@@ -1,15 +1,20 @@
 """Optimisers and schedules against plain torch and hand-worked examples."""
 
 import math
+from itertools import product
 
 import pytest
 import torch
 from torch import nn
 
+from ome.config.objects import optimization
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.training.optimizers import Optimization, layer_scales
 from ome.training.schedule import rate_factor
+from ome.training.seam_losses import seam_loss
+from tests.conftest import compose_config
+from tests.test_kernels import BACKBONES
 
 
 class Blocks(nn.Module):
@@ -101,3 +106,47 @@ def test_a_classifier_learns_with_either() -> None:
             losses.append(float(loss))
         assert losses[-1] < losses[0]
         assert any(not torch.equal(a, b) for a, b in zip(plain, network.parameters(), strict=True))
+
+
+QUICK = (("encoder", "seam"), ("mobilenet_v2", "cam"), ("mit_b0", "cam"))
+"""One that explodes at a rate that is too high, and the default's kinds; `make test-all` runs all."""
+
+
+@pytest.mark.parametrize(
+    ("backbone", "classifier"),
+    [
+        pytest.param(*pair, marks=[] if pair in QUICK else [pytest.mark.slow])
+        for pair in product(BACKBONES, ("cam", "seam"))
+    ],
+)
+def test_the_default_recipe_trains_every_backbone(backbone: str, classifier: str) -> None:
+    """From random weights, which is where rates that are too high show first."""
+    named = ["backbone.name=tu-tf_efficientnet_lite2"] if backbone == "encoder" else []
+    config = compose_config(["dataset=potsdam", f"backbone={backbone}", f"classifier={classifier}", *named])
+    torch.manual_seed(0)
+    network = SeamNetwork(
+        build_backbone(config.backbone.name, None, config.backbone.output_stride),
+        2,
+        pcm=config.classifier.pcm,
+    )
+    steps = 12
+    configured = optimization(config.stage.cam).configure(network, steps)
+    optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    tags = torch.tensor([[0.0, 1], [1, 0], [1, 1], [0, 1]])
+    images = torch.randn(4, 3, 64, 64) + 2 * (tags[:, :1, None, None] - tags[:, 1:, None, None])
+    losses = []
+    for _ in range(steps):
+        optimizer.zero_grad()
+        second = None
+        if classifier == "seam":
+            second = network(nn.functional.interpolate(images, scale_factor=0.5))
+        weights = {key: config.classifier[key] for key in ("er_weight", "ecr_weight", "min_pool_weight")}
+        loss = seam_loss(network(images), second, tags, **weights)
+        loss.total.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), config.stage.cam.clip)
+        optimizer.step()
+        schedule.step()
+        losses.append(float(loss.multilabel))
+    assert all(math.isfinite(loss) for loss in losses)
+    assert max(losses) < 3
+    assert losses[-1] < losses[0]
