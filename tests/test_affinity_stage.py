@@ -44,7 +44,7 @@ def classified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.mark.usefixtures("classified")
 def test_pseudo_masks_of_walked_cams_need_the_walk() -> None:
     with pytest.raises(
-        UserError, match=r"stage=affinity, which is not in .*run python -m ome\.run stage=affinity"
+        UserError, match=r"stage=affinity, which is not in .*run the same command with stage=affinity"
     ):
         run(*tiny("pseudo"), "stage.pseudo.cams=affinity")
 

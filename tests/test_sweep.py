@@ -46,7 +46,7 @@ def test_tags_of_another_tile_size_are_not_read(run_here: Run) -> None:
     run_here(*LABELS, "name=first")
     with pytest.raises(
         UserError,
-        match=r"first/labels was made with dataset\.tile\.size=64, not 32: run .* or stage=all",
+        match=r"first/labels was made with dataset\.tile\.size=64, not 32: run .* or with stage=all",
     ):
         run_here(*tiny("cam"), "dataset.tile.size=32", "name=other", "inherit=runs/first")
     assert not Path("runs/other/cam").exists()

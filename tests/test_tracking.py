@@ -22,7 +22,13 @@ from tests.conftest import compose_config, forked, tiny
 
 Scalars = dict[str, list[tuple[int, float]]]
 
-CAM = ["stage.cam.epochs=2", "stage.cam.batch=1", "dataset.split.train=['2_10']"]
+CAM = [
+    "optimizer=sgd",
+    "stage.cam.lr=0.01",
+    "stage.cam.epochs=2",
+    "stage.cam.batch=1",
+    "dataset.split.train=['2_10']",
+]
 RUN = Path("runs/synthetic_resnet18")
 
 
