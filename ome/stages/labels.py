@@ -16,6 +16,15 @@ from ome.data.mask_values import contradictions
 from ome.data.names import few_images
 from ome.data.scenes import Scene, SceneIndex, SceneReader
 from ome.data.tags import Filtered, TagTable, coverage, filter_tiles, minimum_coverage
+from ome.data.tile_choices import (
+    ENOUGH,
+    Layout,
+    TileChoice,
+    as_text,
+    coverage_of_tiles,
+    layouts,
+    tile_choices,
+)
 from ome.data.tiles import Tile, tile_scene
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
@@ -37,6 +46,7 @@ def run(work: Work) -> dict[str, Any]:
         return {}
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
+    choices: list[TileChoice] = []
     tags_path = work.config.dataset.get("tags")
     if tags_path:
         table = read_tags(Path(tags_path), index)
@@ -48,7 +58,7 @@ def run(work: Work) -> dict[str, Any]:
         _warn_of_large(table.select("train", kept=True).tiles, work.config.dataset.tile.size)
         dropped = Filtered(table.kept, np.zeros(len(table.names), dtype=np.int64), 0)
     else:
-        table, dropped = _from_masks(work.config, index, reader)
+        table, dropped, choices = _from_masks(work.config, index, reader)
     if not table.select("train", kept=True).tiles:
         raise UserError(
             f"the filter {work.config.dataset.filter} left none of {len(table.tiles)} tiles to train on: "
@@ -62,11 +72,19 @@ def run(work: Work) -> dict[str, Any]:
         work.folder / "tags.png", table.names, summary["tiles_with_class"], summary["dropped_for_class"]
     )
     _show(summary)
+    if choices:
+        write_csv(work.folder / "choices.csv", TileChoice._fields, choices)
+        _show_choices(choices, work.config.dataset)
     return summary
 
 
-def _from_masks(config: DictConfig, index: SceneIndex, reader: SceneReader) -> tuple[TagTable, Filtered]:
-    """Lays tiles over the train and val scenes and looks which classes each contains."""
+def _from_masks(
+    config: DictConfig, index: SceneIndex, reader: SceneReader
+) -> tuple[TagTable, Filtered, list[TileChoice]]:
+    """Lays tiles over the train and val scenes and looks which classes each contains.
+
+    Beside the table, what other sizes of tiles and other filters would leave of the train scenes.
+    """
     names = index.palette.names
     scenes = [*index.split("train"), *index.split("val")]
     without = [scene.name for scene in scenes if scene.mask is None]
@@ -77,18 +95,25 @@ def _from_masks(config: DictConfig, index: SceneIndex, reader: SceneReader) -> t
         )
     tiles: list[Tile] = []
     covered: list[NDArray[np.float64]] = []
+    shape, side = config.dataset.tile, max(max(scene.height, scene.width) for scene in scenes)
+    sizes: dict[Layout, list[NDArray[np.float64]]]
+    sizes = {layout: [] for layout in layouts(shape.size, shape.stride, side)}
     for scene in track(scenes, "tags of scenes", len(scenes)):
         mask = reader.mask(Tile(scene.name, 0, 0, scene.height, scene.width))
         for tile in _tiles_of(scene, config):
             window = mask[tile.row : tile.row + tile.height, tile.column : tile.column + tile.width]
             tiles.append(tile)
             covered.append(coverage(window, len(names)))
+        for layout, parts in sizes.items() if scene.split == "train" else ():
+            parts.append(coverage_of_tiles(mask, layout, len(names), cover=shape.cover))
     shares = np.array(covered)
     rule = config.dataset.filter
-    filtered = filter_tiles(shares, minimum_coverage(names, rule.minimum, dict(rule.overrides or {})))
+    minimum = minimum_coverage(names, rule.minimum, dict(rule.overrides or {}))
+    filtered = filter_tiles(shares, minimum)
     split_of = {scene.name: scene.split for scene in scenes}
     splits = tuple(split_of[tile.scene] for tile in tiles)
-    return TagTable(names, tuple(tiles), (shares > 0).astype(np.uint8), splits, filtered.kept), filtered
+    table = TagTable(names, tuple(tiles), (shares > 0).astype(np.uint8), splits, filtered.kept)
+    return table, filtered, tile_choices(sizes, minimum, rule.minimum)
 
 
 def _tiles_of(scene: Scene, config: DictConfig) -> list[Tile]:
@@ -178,6 +203,17 @@ def _show(summary: dict[str, Any]) -> None:
         f"{summary['kept_mean_cooccurrence']:.3f} after; {summary['empty_tiles']} tiles without any class",
         highlight=False,
     )
+
+
+def _show_choices(choices: Sequence[TileChoice], dataset: DictConfig) -> None:
+    shown = Table(title="what dataset.tile.size and dataset.filter.minimum would leave")
+    for column in ("size", "filter", "tiles", "kept", f"classes in {ENOUGH} kept", "co-occurrence"):
+        shown.add_column(column, justify="right")
+    for choice, row in zip(choices, as_text(choices), strict=True):
+        chosen = (choice.size, choice.filter) == (dataset.tile.size, dataset.filter.minimum)
+        shown.add_row(*row, style="bold" if chosen else None)
+    console.print(shown)
+    console.print("more kept tiles, all classes and little co-occurrence are best; overrides scale along")
 
 
 STAGE = Stage(

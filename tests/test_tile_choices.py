@@ -1,0 +1,41 @@
+"""The table of tile sizes and filters against counting by hand."""
+
+import math
+
+import numpy as np
+
+from ome.data.tile_choices import Layout, TileChoice, coverage_of_tiles, layouts, tile_choices
+
+
+def test_sizes_are_half_and_twice_within_the_scenes() -> None:
+    assert layouts(64, 32, 512) == [(32, 16), (64, 32), (128, 64)]
+    assert layouts(64, 64, 100) == [(32, 32), (64, 64)]
+    assert layouts(64, 64, 50) == [(32, 32), (64, 64)]
+    assert layouts(1, 1, 50) == [(1, 1), (2, 2)]
+
+
+def test_tiles_classes_and_overlap_are_counted() -> None:
+    # 8 x 8 pixels: the left half is class 0, the right half class 1, with a pixel of class 2 in it.
+    mask = np.zeros((8, 8), dtype=np.uint8)
+    mask[:, 4:] = 1
+    mask[0, 7] = 2
+    layouts_ = (Layout(4, 4), Layout(8, 8))
+    covered = {layout: [coverage_of_tiles(mask, layout, 3, cover=True)] * 10 for layout in layouts_}
+    rows = tile_choices(covered, np.array([0.1, 0.1, 0.05]), 0.1)
+    small, large = rows[:4], rows[4:]
+    # Four tiles a scene: twice {0}, once {1}, once {1, 2} with 1 of 16 pixels of class 2.
+    assert small[0] == TileChoice(4, 0.0, 40, 40, 2, small[0].cooccurrence)
+    assert small[0].cooccurrence == (0 + 0 + 0 + 0.5 + 0 + 1) / 6
+    assert small[1][:5] == (4, 0.05, 40, 40, 2)
+    assert small[2][:5] == (4, 0.1, 40, 40, 2)  # the override of class 2 is 0.05
+    assert small[3][:5] == (4, 0.2, 40, 30, 1)
+    assert small[3].cooccurrence == 0
+    # One tile a scene with all three classes, of which class 2 has 1 of 64 pixels.
+    assert [row[:5] for row in large] == [
+        (8, 0.0, 10, 10, 0),
+        (8, 0.05, 10, 0, 0),
+        (8, 0.1, 10, 0, 0),
+        (8, 0.2, 10, 0, 0),
+    ]
+    assert large[0].cooccurrence == 1
+    assert math.isnan(large[1].cooccurrence)
