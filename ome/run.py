@@ -48,6 +48,8 @@ def run(config: DictConfig) -> float | None:
 def main() -> None:
     """Runs the command line; a mistake of the user ends with one line and exit status 1."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
+    # Hydra's parser refuses settings on both sides of an option, such as --config-dir.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: "=" in word and not word.startswith("-"))
     if is_nonzero_rank():
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]
     try:

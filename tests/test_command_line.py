@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import forked, run_process, tiny
+from tests.conftest import forked, run_process, run_words, tiny
 
 WITHOUT_TORCH = """
 import sys
@@ -54,6 +54,16 @@ def test_the_line_about_quotes_can_be_typed(tmp_path: Path, value: str) -> None:
     status, printed = forked(tmp_path, "stage=prepare", "dataset=custom", *shlex.split(typed))
     assert status == 1
     assert f"{value} does not exist" in printed
+
+
+def test_options_may_stand_between_settings(tmp_path: Path) -> None:
+    (tmp_path / "mine/dataset").mkdir(parents=True)
+    (tmp_path / "mine/dataset/valley.yaml").write_text("defaults: [custom]\nname: valley\n")
+    typed = ["stage=prepare", "--config-dir", "mine", "dataset=valley", "--cfg", "job", "dataset.raw=x"]
+    done = run_words(tmp_path, [sys.executable, "-m", "ome.run", *typed])
+    assert done.returncode == 0, done.stderr
+    assert "  name: valley\n" in done.stdout
+    assert "  raw: x\n" in done.stdout
 
 
 def test_help_names_stages_and_choices(tmp_path: Path) -> None:
