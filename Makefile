@@ -7,7 +7,7 @@ MINIMUM := networks training prepare raster crf segmenters classifiers tracking 
 	command_line image_tags maps affinity_stage report
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-minimum lint format docs bench golden constraints audit clean
+.PHONY: help demo test test-all test-minimum lint format docs bench accuracy golden constraints audit clean
 
 help:  ## Show what can be typed
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -44,6 +44,11 @@ docs: $(VENV)/.installed-dev  ## Build the documentation into build/docs
 
 bench: $(VENV)/.installed-dev  ## Measure what the project claims to be fast at
 	for script in scripts/bench_*.py; do $(BIN)/python $$script || exit 1; done
+
+DATA ?= data
+WEIGHTS ?= $(DATA)/tf_efficientnet_lite0_fp16.pth
+accuracy: $(VENV)/.installed  ## Measure what tags reach of pixel labels: DATA=folder WEIGHTS=file (overnight)
+	$(BIN)/python scripts/accuracy.py --data $(DATA) --weights $(WEIGHTS)
 
 golden: $(VENV)/.installed-dev  ## Compare with the original implementation's numbers
 	$(BIN)/python scripts/check_golden.py tests/golden
