@@ -1,49 +1,78 @@
-"""The running average of the weights against a loop over numpy arrays, and what a training leaves of it."""
+"""The running average of the weights against a loop, and what a training leaves of it."""
 
 import copy
+from typing import Any
 
 import pytest
+import pytorch_lightning as pl
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from ome.training.averaging import AveragedModule
+from ome.training.averaging import averaging
+
+STEPS = 5
 
 
-class Averaged(AveragedModule):
-    def __init__(self, network: nn.Module, memory: float, steps: int) -> None:
+class Learner(pl.LightningModule):
+    """A convolution and a BatchNorm; keeps its state after each step, and what it is validated with."""
+
+    def __init__(self) -> None:
         super().__init__()
-        self.network = network
-        self.average_weights(memory, steps)
+        torch.manual_seed(0)
+        self.network = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
+        self.states: list[dict[str, Tensor]] = []
+        self.validated: dict[str, Tensor] = {}
+
+    def training_step(self, batch: Tensor) -> Tensor:
+        if self.global_step:
+            self.states.append(copy.deepcopy(self.network.state_dict()))
+        loss: Tensor = self.network(batch).square().mean() + self.network[0].weight.square().sum()
+        return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.states.append(copy.deepcopy(self.network.state_dict()))
+
+    def validation_step(self, batch: Tensor) -> None:
+        del batch
+        assert not any(layer.training for layer in self.network.modules())
+        self.validated = copy.deepcopy(self.network.state_dict())
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def trained(memory: float) -> Learner:
+    module = Learner()
+    samples: Any = list(torch.randn(4 * STEPS, 2, 3, 3))
+    options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        max_epochs=1,
+        num_sanity_val_steps=0,
+        enable_model_summary=False,
+        callbacks=averaging(memory, total_steps=40),
+        **options,
+    )
+    trainer.fit(module, DataLoader(samples, 4), DataLoader(samples[:1]))
+    return module
 
 
 @pytest.mark.parametrize(("memory", "decay"), [(0.25, 0.9), (0.025, 0.0), (0.001, 0.0)])
 def test_the_average_is_exponential_in_weights_and_statistics(memory: float, decay: float) -> None:
-    torch.manual_seed(0)
-    network = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
-    module = Averaged(network, memory, steps=40)
-    module.train()
-    module.on_train_epoch_start()
-    assert not any(layer.training for layer in module.scored_network.modules())
-    expected = copy.deepcopy(network.state_dict())
-    for step in range(5):
-        with torch.no_grad():
-            network(torch.randn(4, 2, 3, 3))  # moves the statistics
-            for parameter in network.parameters():
-                parameter.add_(torch.randn_like(parameter))
-        module.on_train_batch_end(None, None, step)
-        for name, value in network.state_dict().items():
-            old = expected[name] if step else value
-            expected[name] = (decay * old.double() + (1 - decay) * value.double()).to(value.dtype)
-    for name, value in module.scored_network.state_dict().items():
+    module = trained(memory)
+    assert len(module.states) == STEPS
+    expected = module.states[0]
+    for state in module.states[1:]:
+        for name, value in state.items():
+            expected[name] = (decay * expected[name].double() + (1 - decay) * value.double()).to(value.dtype)
+    for name, value in module.network.state_dict().items():
         torch.testing.assert_close(value, expected[name], msg=name)
-    module.on_train_end()
-    for name, value in network.state_dict().items():
-        torch.testing.assert_close(value, expected[name], msg=name)
+        torch.testing.assert_close(module.validated[name], expected[name], msg=name)
 
 
 def test_without_memory_there_is_no_average() -> None:
-    module = Averaged(nn.Conv2d(1, 1, 1), 0.0, steps=10)
-    module.on_train_batch_end(None, None, 0)
-    assert module.scored_network is module.network
-    assert [name for name, _ in module.named_parameters()] == ["network.weight", "network.bias"]
-    module.on_train_end()
+    assert averaging(0.0, total_steps=10) == []
+    module = trained(0.0)
+    for name, value in module.network.state_dict().items():
+        torch.testing.assert_close(value, module.states[-1][name], msg=name)

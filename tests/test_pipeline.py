@@ -31,6 +31,7 @@ from ome.report.covered import mapped_areas
 from ome.report.provenance import describe_inputs
 from ome.stages.reproduce import compare_folders
 from ome.training.seam import SeamClassifier
+from ome.training.segmenter import UncertaintyWeightedSegmenter
 from tests.browser import complaints, show_as
 from tests.conftest import compose_config, forked, forked_pair, tiny
 
@@ -343,19 +344,23 @@ def kill_at(name: str) -> None:
     Path.replace = killing  # type: ignore[assignment,method-assign]
 
 
-def terminate_at_step(wanted: int) -> None:
-    """Makes this process receive SIGTERM in the middle of a training step of the classifier."""
-    step = SeamClassifier.training_step
+def terminate_at_step(learner: Any, wanted: int) -> None:  # noqa: ANN401 - a LightningModule's class
+    """Makes this process receive SIGTERM in the middle of a training step."""
+    step = learner.training_step
 
-    def terminating(module: SeamClassifier, *args: Any) -> Tensor:  # noqa: ANN401
+    def terminating(module: Any, *args: Any) -> Tensor:  # noqa: ANN401
         if module.global_step == wanted:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(module, *args)
+        result: Tensor = step(module, *args)
+        return result
 
-    SeamClassifier.training_step = terminating  # type: ignore[assignment,method-assign]
+    learner.training_step = terminating
 
 
-OTHERS = (".locks", "half", "tags", "killed", "whole", "mapped", "predict", "reproduced")
+OTHERS = (
+    *(".locks", "half", "tags", "killed", "whole", "mapped", "predict", "reproduced"),
+    *("averaged", "interrupted"),
+)
 """Folders that other tests leave beside and in the finished run."""
 
 
@@ -376,7 +381,7 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Pat
     for stage, name in KILLS.items():
         until = [*tiny(), f"stage.until={stage}"]
         if stage == "cam":  # in the middle of the second of three epochs
-            status, printed = forked(tmp_path, *until, sabotage=partial(terminate_at_step, 8))
+            status, printed = forked(tmp_path, *until, sabotage=partial(terminate_at_step, SeamClassifier, 8))
             assert status == 143, printed
             assert printed.splitlines()[-1] == "error: terminated; the same command resumes where it stopped"
             assert "Traceback" not in printed
@@ -394,6 +399,24 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Pat
     made, expected = artefacts(tmp_path, *OTHERS), artefacts(finished, *OTHERS)
     assert made.keys() == expected.keys()
     assert [name for name in made if made[name] != expected[name]] == []
+
+
+def test_an_average_of_the_weights_survives_an_interruption(finished: Path) -> None:
+    typed = [*tiny("seg"), f"inherit=[{RUN}]", "stage.seg.targets=[weak]", "segmenter.recipe.average=0.5"]
+    status, printed = forked(finished, *typed, "name=averaged")
+    assert status == 0, printed
+    stop = partial(terminate_at_step, UncertaintyWeightedSegmenter, 2)  # within the second epoch
+    status, printed = forked(finished, *typed, "name=interrupted", sabotage=stop)
+    assert status == 143, printed
+    status, printed = forked(finished, *typed, "name=interrupted")
+    assert status == 0, printed
+    assert "resuming from step 3 of an interrupted run" in printed
+    whole, resumed, last = (
+        torch.load(finished / run / "seg/weak/network.pt", weights_only=True)
+        for run in (Path("runs/averaged"), Path("runs/interrupted"), RUN)
+    )
+    assert [name for name in whole if not torch.equal(whole[name], resumed[name])] == []
+    assert not all(torch.equal(whole[name], last[name]) for name in whole)
 
 
 def kill_after(seconds: float) -> None:

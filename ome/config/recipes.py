@@ -29,7 +29,6 @@ PLAIN = (
     "power",
     "minimum_lr",
     "warmup_steps",
-    "average",
     "weighting",
     "label_smoothing",
     "ohem",

@@ -33,6 +33,7 @@ from ome.progress import meter
 from ome.scoring.confusion import confusion_matrix
 from ome.scoring.rows import Row
 from ome.scoring.scores import Scores
+from ome.training.averaging import averaging
 from ome.training.checkpoints import is_trained
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 
@@ -84,7 +85,7 @@ def train_segmenter(
         freeze_batchnorm=config.segmenter.weights is not None if freeze == "auto" else freeze,
         **settings,
     )
-    train(work, module, data, folder, title)
+    train(work, module, data, folder, title, averaging(recipe.average, data.total_steps))
 
 
 def validation_set(

@@ -30,6 +30,7 @@ from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 from ome.progress import meter
 from ome.scoring.rows import write_rows
+from ome.training.averaging import averaging
 from ome.training.checkpoints import is_trained, save_network
 from ome.training.quirks import KeepHighestValidationLoss
 from ome.training.seam import SeamClassifier
@@ -117,10 +118,10 @@ def _train(work: Work, member: Member, reader: SceneReader, table: TagTable) -> 
         ecr_weight=losses.ecr_weight,
         min_pool_weight=losses.min_pool_weight,
         clip=settings.clip,
-        average=settings.average,
     )
     quirk = config.quirks.keep_highest_validation_loss
-    callbacks = [KeepHighestValidationLoss(member.folder)] if quirk else []
+    callbacks = averaging(settings.average, data.total_steps)
+    callbacks += [KeepHighestValidationLoss(member.folder)] if quirk else []
     train(work, module, data, member.folder, member.title, callbacks)
 
 

@@ -17,12 +17,12 @@ from ome.networks.seam import SeamNetwork
 from ome.scoring.confusion import count_pixels
 from ome.scoring.multilabel import multilabel_scores
 from ome.scoring.scores import Scores
-from ome.training.averaging import AveragedModule
+from ome.training.clipping import ClippedModule
 from ome.training.optimizers import Optimization
 from ome.training.seam_losses import seam_loss
 
 
-class SeamClassifier(AveragedModule):
+class SeamClassifier(ClippedModule):
     """Two views of a tile, one network, and the loss that makes their CAMs agree (SEAM, CVPR 2020).
 
     Every term of the loss is a switch. Without those that compare two views, only one is computed. Min-pool
@@ -43,7 +43,6 @@ class SeamClassifier(AveragedModule):
         clip: Largest norm of the gradient; None leaves it as it is. The terms that compare two views divide
             the map of a tagged class by its maximum: where that is hardly above 0, one step may ruin the
             network.
-        average: See `AveragedModule.average_weights`.
 
     Raises:
         UserError: The norm is not above 0. The network has a pixel correlation module that no term trains.
@@ -60,7 +59,6 @@ class SeamClassifier(AveragedModule):
         ecr_weight: float = 1.0,
         min_pool_weight: float = 1.0,
         clip: float | None = None,
-        average: float = 0.0,
     ) -> None:
         super().__init__()
         if clip is not None and not clip > 0:
@@ -75,21 +73,15 @@ class SeamClassifier(AveragedModule):
                 "classifier.min_pool_weight=0: set classifier.pcm=false as well"
             )
         self.network = network
-        self.average_weights(average, total_steps)
         description = describe_classifier(network)
         if description is not None:  # plain values alone, which loading takes with weights_only
             settings: dict[str, Any] = {
-                "network": description,
-                "names": list(names),
-                "total_steps": total_steps,
-                "optimizer": asdict(optimizer),
                 "er_weight": er_weight,
                 "ecr_weight": ecr_weight,
                 "min_pool_weight": min_pool_weight,
-                "clip": clip,
-                "average": average,
             }
-            self.save_hyperparameters(settings, logger=False)
+            settings |= {"network": description, "names": list(names), "optimizer": asdict(optimizer)}
+            self.save_hyperparameters(settings | {"total_steps": total_steps, "clip": clip}, logger=False)
         self._total_steps = total_steps
         self._optimizer = optimizer
         self._er_weight = er_weight
@@ -134,7 +126,7 @@ class SeamClassifier(AveragedModule):
         """Updates the validation scores with `image`, `tags` and, where there is one, `mask` (B, H, W)."""
         del batch_idx
         tags = batch["tags"]
-        cam, refined = self.scored_network(batch["image"])
+        cam, refined = self.network(batch["image"])
         self._predicted.append((cam.mean(dim=(2, 3)), tags))
         if "mask" in batch:
             tagged = refined.masked_fill(tags[:, :, None, None] == 0, -torch.inf)

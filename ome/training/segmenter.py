@@ -17,7 +17,7 @@ from ome.networks.described import describe_segmenter, segmenter_from
 from ome.networks.features import freeze_batchnorm
 from ome.scoring.confusion import count_pixels
 from ome.scoring.scores import Scores
-from ome.training.averaging import AveragedModule
+from ome.training.clipping import ClippedModule
 from ome.training.optimizers import (
     OptimizerName,
     build_optimizer,
@@ -58,12 +58,11 @@ _PLAIN = (
     "lovasz",
     "auxiliary_weight",
     "freeze_batchnorm",
-    "average",
 )
 """Arguments of the segmenter's training that are plain values."""
 
 
-class UncertaintyWeightedSegmenter(AveragedModule):
+class UncertaintyWeightedSegmenter(ClippedModule):
     """Cross-entropy per pixel times the pixel's certainty, normalised over all processes (OME, section 5).
 
     Validation is on a few fixed tiles with a reference, all of them on every process: mIoU, and the mean
@@ -99,7 +98,6 @@ class UncertaintyWeightedSegmenter(AveragedModule):
             for a new `AuxiliaryHead`. Its cross-entropy has the same pixels, weights and divisor.
         auxiliary_weight: What that loss is multiplied by.
         freeze_batchnorm: Keep the statistics of the pretrained encoder's BatchNorm.
-        average: See `AveragedModule.average_weights`.
     """
 
     class_weights: Tensor | None
@@ -131,7 +129,6 @@ class UncertaintyWeightedSegmenter(AveragedModule):
         auxiliary: nn.Module | bool | None = None,
         auxiliary_weight: float = 0.0,
         freeze_batchnorm: bool = False,
-        average: float = 0.0,
     ) -> None:
         super().__init__()
         plain = {name: value for name, value in locals().items() if name in _PLAIN}
@@ -145,7 +142,6 @@ class UncertaintyWeightedSegmenter(AveragedModule):
             channels: int = network.third_stage_channels  # type: ignore[assignment]
             auxiliary = AuxiliaryHead(channels, description["num_classes"])
         self.network = network
-        self.average_weights(average, total_steps)
         self.auxiliary = auxiliary or None
         if description is not None and isinstance(self.auxiliary, AuxiliaryHead | None):
             # Plain values alone, which loading takes with weights_only.
@@ -181,11 +177,10 @@ class UncertaintyWeightedSegmenter(AveragedModule):
     def on_train_start(self) -> None:
         """Fixes the encoder's BatchNorm where it is to stay as pretrained."""
         if self._freeze_batchnorm:
-            freeze_batchnorm(self.network.encoder)  # every segmenter has one
+            freeze_batchnorm(self.network.encoder)  # type: ignore[arg-type]  # every segmenter has one
 
     def on_train_epoch_start(self) -> None:
         """Repeats what `train()` undid after a validation."""
-        super().on_train_epoch_start()
         self.on_train_start()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -197,7 +192,7 @@ class UncertaintyWeightedSegmenter(AveragedModule):
         if self.auxiliary is None:
             logits = self.network(image)
         else:
-            logits, auxiliary = self.network.with_auxiliary(image, self.auxiliary)
+            logits, auxiliary = self.network.with_auxiliary(image, self.auxiliary)  # type: ignore[operator]
         entropy = pixel_cross_entropy(logits, mask, self._label_smoothing)
         if self._ohem is not None:
             hardest = hardest_pixels(entropy * pixels.factor, pixels.factor > 0, self._ohem)
@@ -223,7 +218,7 @@ class UncertaintyWeightedSegmenter(AveragedModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Updates the validation scores with `image` and `mask` (B, H, W)."""
         del batch_idx
-        logits, mask = self.scored_network(batch["image"]), batch["mask"]
+        logits, mask = self.network(batch["image"]), batch["mask"]
         self._confusion = self._confusion + count_pixels(logits.argmax(dim=1), mask, logits.shape[1])
         self._entropy = self._entropy + pixel_cross_entropy(logits, mask).sum(dtype=torch.float64)
 
@@ -253,7 +248,7 @@ class UncertaintyWeightedSegmenter(AveragedModule):
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """The trainable parameters by learning rate and weight decay; one group where all are alike."""
-        encoder: nn.Module = self.network.encoder  # every segmenter has one
+        encoder: nn.Module = self.network.encoder  # type: ignore[assignment]  # every segmenter has one
         scales = dict.fromkeys(map(id, encoder.parameters()), 1.0)
         if self._layer_decay != 1:
             scales = layer_scales(encoder, self._layer_decay)
