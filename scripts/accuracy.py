@@ -24,9 +24,11 @@ from typing import NamedTuple
 from measuring import machine
 
 from ome.files import write_text
-from ome.pipeline.layout import SEGMENTER_TITLES
+from ome.pipeline.layout import SEGMENTER_TITLES, TRAIN_TILES
 from ome.pipeline.manifest import Manifest
 from ome.scoring.rows import Row, read_rows
+from ome.scoring.spread import spread
+from ome.scoring.tables import miou_ratio
 
 SETS = {
     "potsdam_slices": ("isprs_slices", "potsdam", ["dataset.bands=irrg"]),
@@ -44,11 +46,15 @@ class Finished(NamedTuple):
     rows: dict[str, Row]
     seconds: float
 
+    def reached(self, title: str) -> float:
+        """What a row has of the mIoU of the pixel-supervised segmenter."""
+        return miou_ratio({name: row.scores for name, row in self.rows.items()}, title, FULL)
+
 
 def command(name: str, seed: int, options: argparse.Namespace) -> list[str]:
     """The command line of a run."""
     settings, images, own = SETS[name]
-    quick = ["stage.until=pseudo", "stage.cam.export.write=true"] if options.quick else []
+    quick = ["stage.until=pseudo"] if options.quick else []
     return [
         *(sys.executable, "-m", "ome.run", "--config-dir", str(options.data / settings / "settings")),
         *("stage=all", "experiment=accuracy", f"dataset={name}", f"seed={seed}"),
@@ -68,12 +74,6 @@ def finished(folder: Path, scenes: Path) -> Finished:
     return Finished(rows, sum(manifest.seconds for manifest in manifests))
 
 
-def mean_and_spread(values: Sequence[float]) -> str:
-    """The mean in per cent, and the standard deviation where there are several values."""
-    mean = f"{100 * statistics.mean(values):.1f}"
-    return mean if len(values) < 2 else f"{mean} ± {100 * statistics.stdev(values):.1f}"
-
-
 def table_of(name: str, runs: Sequence[Finished]) -> str:
     """The table of a set: every score, and what the weak segmenters reach of the pixel-supervised one."""
     classes = next(iter(runs[0].rows.values())).scores.names
@@ -81,14 +81,10 @@ def table_of(name: str, runs: Sequence[Finished]) -> str:
     lines = [f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1)]
     for title, row in runs[0].rows.items():
         scores = [run.rows[title].scores for run in runs]
-        ratio = (
-            ""
-            if row.scored_on == "train tiles"
-            else mean_and_spread([run.rows[title].scores.miou / run.rows[FULL].scores.miou for run in runs])
-        )
+        ratio = "" if row.scored_on == TRAIN_TILES else spread([run.reached(title) for run in runs])
         of_classes = zip(*(score.iou.tolist() for score in scores), strict=True)
-        miou = mean_and_spread([score.miou for score in scores])
-        cells = [f"{title} ({row.scored_on})", miou, ratio, *map(mean_and_spread, of_classes)]
+        values = (spread([score.miou for score in scores]), ratio, *map(spread, of_classes))
+        cells = [f"{title} ({row.scored_on})", *map(str, values)]
         lines.append(f"| {' | '.join(cells)} |")
     minutes = statistics.mean([run.seconds for run in runs]) / 60
     return "\n".join([*lines, "", f"{len(runs)} seeds, {minutes:.0f} minutes each."])

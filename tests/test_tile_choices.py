@@ -8,10 +8,10 @@ from ome.data.tile_choices import Layout, TileChoice, coverage_of_tiles, layouts
 
 
 def test_sizes_are_half_and_twice_within_the_scenes() -> None:
-    assert layouts(64, 32, 512) == [(32, 16), (64, 32), (128, 64)]
-    assert layouts(64, 64, 100) == [(32, 32), (64, 64)]
-    assert layouts(64, 64, 50) == [(32, 32), (64, 64)]
-    assert layouts(1, 1, 50) == [(1, 1), (2, 2)]
+    assert layouts(Layout(64, 32), 512) == [(32, 16), (64, 32), (128, 64)]
+    assert layouts(Layout(64, 64), 100) == [(32, 32), (64, 64)]
+    assert layouts(Layout(64, 64), 50) == [(32, 32), (64, 64)]
+    assert layouts(Layout(1, 1), 50) == [(1, 1), (2, 2)]
 
 
 def test_tiles_classes_and_overlap_are_counted() -> None:

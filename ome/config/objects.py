@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,11 @@ def augmentation(settings: DictConfig, crop: int) -> Augmentation:
     brightness, contrast, saturation, hue = settings.jitter
     jitter = (float(brightness), float(contrast), float(saturation), float(hue))
     return Augmentation(crop, (float(low), float(high)), jitter, bool(settings.dihedral))
+
+
+def frozen(choice: bool | Literal["auto"], weights: str | None) -> bool:
+    """Whether what pretrained weights brought stays as it is; `auto`: where there are some."""
+    return weights is not None if choice == "auto" else choice
 
 
 def optimization(settings: DictConfig) -> Optimization:

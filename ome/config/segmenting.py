@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from ome.config.fitting import train
-from ome.config.objects import augmentation, hardware
+from ome.config.objects import augmentation, frozen, hardware
 from ome.config.recipes import count_classes, recipe_settings
 from ome.config.selected import scene_reader
 from ome.data.datamodules import TileDataModule
@@ -76,13 +76,13 @@ def train_segmenter(
     settings = recipe_settings(recipe, num_classes, lambda: count_classes(tiles, mask_of, num_classes))
     torch.manual_seed(config.seed)
     network = card.build(config.segmenter.weights)
-    weight, freeze = config.segmenter.auxiliary_weight, config.segmenter.freeze_batchnorm
+    weight = config.segmenter.auxiliary_weight
     module = UncertaintyWeightedSegmenter(
         network,
         total_steps=data.total_steps,
         auxiliary=AuxiliaryHead(network.third_stage_channels, num_classes) if weight else None,
         auxiliary_weight=weight,
-        freeze_batchnorm=config.segmenter.weights is not None if freeze == "auto" else freeze,
+        freeze_batchnorm=frozen(config.segmenter.freeze_batchnorm, config.segmenter.weights),
         **settings,
     )
     train(work, module, data, folder, title, averaging(recipe.average, data.total_steps))

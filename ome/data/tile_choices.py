@@ -1,6 +1,6 @@
 """What other tile sizes and filters would leave: the choice that the paper calls decisive, as a table."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -44,10 +44,10 @@ class TileChoice(NamedTuple):
     cooccurrence: float
 
 
-def layouts(size: int, stride: int, largest: int) -> list[Layout]:
+def layouts(own: Layout, largest: int) -> list[Layout]:
     """The sizes to compare; none beyond the largest side of a scene but the one that is set."""
-    scaled = [Layout(round(size * factor), max(1, round(stride * factor))) for factor in FACTORS]
-    return [layout for layout in scaled if layout.size == size or 0 < layout.size <= largest]
+    scaled = [Layout(round(own.size * factor), max(1, round(own.stride * factor))) for factor in FACTORS]
+    return [layout for layout in scaled if layout == own or 0 < layout.size <= largest]
 
 
 def coverage_of_tiles(
@@ -79,11 +79,3 @@ def tile_choices(
             overlap = mean_cooccurrence(cooccurrence(kept.astype(np.uint8)))
             rows.append(TileChoice(layout.size, factor * shown, len(shares), len(kept), classes, overlap))
     return list(dict.fromkeys(rows))
-
-
-def as_text(choices: Iterable[TileChoice]) -> list[tuple[str, ...]]:
-    """The rows of the table as they are shown."""
-    return [
-        (str(c.size), f"{c.filter:g}", str(c.tiles), str(c.kept), str(c.classes), f"{c.cooccurrence:.3f}")
-        for c in choices
-    ]

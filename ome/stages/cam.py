@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from ome.config.fitting import train
-from ome.config.objects import augmentation, hardware, optimization
+from ome.config.objects import augmentation, frozen, hardware, optimization
 from ome.config.selected import scene_reader
 from ome.config.trainer import training_extras
 from ome.data.cams import cam_path, write_cams
@@ -71,10 +71,7 @@ def _untrained(config: DictConfig, num_classes: int, in_channels: int) -> SeamNe
     network = build_classifier(
         config.backbone, config.classifier, num_classes, in_channels, config.backbone.weights
     )
-    freeze = config.backbone.freeze
-    if freeze == "auto":
-        freeze = config.backbone.weights is not None
-    return network.freeze() if freeze else network
+    return network.freeze() if frozen(config.backbone.freeze, config.backbone.weights) else network
 
 
 def _adopt(work: Work, names: Sequence[str], in_channels: int) -> None:

@@ -15,12 +15,11 @@ from ome.data.image_tags import read_tags
 from ome.data.mask_values import contradictions
 from ome.data.names import few_images
 from ome.data.scenes import Scene, SceneIndex, SceneReader
-from ome.data.tags import Filtered, TagTable, coverage, filter_tiles, minimum_coverage
+from ome.data.tags import Filtered, TagTable, filter_tiles, minimum_coverage
 from ome.data.tile_choices import (
     ENOUGH,
     Layout,
     TileChoice,
-    as_text,
     coverage_of_tiles,
     layouts,
     tile_choices,
@@ -94,26 +93,24 @@ def _from_masks(
             "give tags by dataset.tags=/path/to/tags.csv"
         )
     tiles: list[Tile] = []
-    covered: list[NDArray[np.float64]] = []
     shape, side = config.dataset.tile, max(max(scene.height, scene.width) for scene in scenes)
-    sizes: dict[Layout, list[NDArray[np.float64]]]
-    sizes = {layout: [] for layout in layouts(shape.size, shape.stride, side)}
+    own = Layout(shape.size, shape.stride)
+    covered: dict[Layout, list[NDArray[np.float64]]]
+    covered = {layout: [] for layout in layouts(own, side)}
     for scene in track(scenes, "tags of scenes", len(scenes)):
+        tiles += _tiles_of(scene, config)
         mask = reader.mask(Tile(scene.name, 0, 0, scene.height, scene.width))
-        for tile in _tiles_of(scene, config):
-            window = mask[tile.row : tile.row + tile.height, tile.column : tile.column + tile.width]
-            tiles.append(tile)
-            covered.append(coverage(window, len(names)))
-        for layout, parts in sizes.items() if scene.split == "train" else ():
-            parts.append(coverage_of_tiles(mask, layout, len(names), cover=shape.cover))
-    shares = np.array(covered)
+        for layout in covered if scene.split == "train" else (own,):
+            covered[layout].append(coverage_of_tiles(mask, layout, len(names), cover=shape.cover))
+    shares = np.concatenate(covered[own])
+    training = {layout: parts[: len(index.split("train"))] for layout, parts in covered.items()}
     rule = config.dataset.filter
     minimum = minimum_coverage(names, rule.minimum, dict(rule.overrides or {}))
     filtered = filter_tiles(shares, minimum)
     split_of = {scene.name: scene.split for scene in scenes}
     splits = tuple(split_of[tile.scene] for tile in tiles)
     table = TagTable(names, tuple(tiles), (shares > 0).astype(np.uint8), splits, filtered.kept)
-    return table, filtered, tile_choices(sizes, minimum, rule.minimum)
+    return table, filtered, tile_choices(training, minimum, rule.minimum)
 
 
 def _tiles_of(scene: Scene, config: DictConfig) -> list[Tile]:
@@ -209,8 +206,10 @@ def _show_choices(choices: Sequence[TileChoice], dataset: DictConfig) -> None:
     shown = Table(title="what dataset.tile.size and dataset.filter.minimum would leave")
     for column in ("size", "filter", "tiles", "kept", f"classes in {ENOUGH} kept", "co-occurrence"):
         shown.add_column(column, justify="right")
-    for choice, row in zip(choices, as_text(choices), strict=True):
+    for choice in choices:
         chosen = (choice.size, choice.filter) == (dataset.tile.size, dataset.filter.minimum)
+        counts = map(str, (choice.tiles, choice.kept, choice.classes))
+        row = (str(choice.size), f"{choice.filter:g}", *counts, f"{choice.cooccurrence:.3f}")
         shown.add_row(*row, style="bold" if chosen else None)
     console.print(shown)
     console.print("more kept tiles, all classes and little co-occurrence are best; overrides scale along")
