@@ -50,6 +50,18 @@ def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
     return None
 
 
+def memory_fault(error: BaseException) -> str | None:
+    """One line for an error that a lack of memory has caused, in the machine or a GPU; None for another."""
+    reason = str(error).strip().partition("\n")[0]
+    words = ("out of memory", "can't allocate memory", "Unable to allocate")
+    if not isinstance(error, MemoryError) and not any(word in reason for word in words):
+        return None
+    return (
+        f"out of memory ({reason}): lower stage.cam.batch, segmenter.recipe.batch, prediction.batch or "
+        "dataset.tile.size; the same command resumes where it stopped"
+    )
+
+
 @contextmanager
 def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Gives a temporary path in the same folder and renames it to `path` when the block succeeds.

@@ -15,7 +15,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
-from ome.cli.runner import run_stages
+from ome.cli.launch import launch
 from ome.geo import cog
 from ome.run import main
 from tests.browser import browser  # noqa: F401 - a fixture for all
@@ -75,7 +75,7 @@ def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., D
 
     def run(*overrides: str) -> DictConfig:
         config = compose_config(overrides)
-        run_stages(config)
+        launch(config)
         return config
 
     return run

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ome.cli.runner import run_stages, selected_stages
+from ome.cli.launch import launch
+from ome.cli.runner import selected_stages
 from ome.config.selected import settings_of
 from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneIndex, SceneReader
@@ -88,7 +89,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     overrides = [*tiny(), "experiment=ablation", "stage.cam.epochs=1", "stage.ablation.tiles=999"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run_stages(compose_config(overrides))
+        launch(compose_config(overrides))
     return folder
 
 
@@ -156,7 +157,7 @@ def test_the_report_shows_the_variants_of_a_run_that_went_no_further(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(finished)
-    run_stages(compose_config(tiny("report")))
+    launch(compose_config(tiny("report")))
     page = (RUN / "report/report.html").read_text()
     for row in read_csv(RUN / "ablation/ablation.csv"):
         assert all(f"<td>{text}</td>" in page for text in list(row.values())[1:])
@@ -185,7 +186,7 @@ def test_the_stage_pseudo_ignores_what_the_background_wins(
         "name=other",
         f"inherit={RUN}",
     ]
-    run_stages(compose_config(overrides))
+    launch(compose_config(overrides))
     reader = SceneReader(SceneIndex.read(finished / "scenes/synthetic_rgb_full"))
     names = reader.index.palette.names
     expected = np.zeros((len(names), len(names)), dtype=np.int64)
@@ -208,12 +209,12 @@ def test_the_stage_pseudo_ignores_what_the_background_wins(
 def test_the_walk_may_be_left_out_or_must_be_there(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished)
     overrides = [*tiny("ablation"), "stage.ablation.tiles=1", "name=plain", f"inherit={RUN}"]
-    run_stages(compose_config(overrides))
+    launch(compose_config(overrides))
     assert len(read_rows(Path("runs/plain/ablation"))) == 30  # it lies in the run that this one inherits from
     shutil.move(RUN / "affinity", "hidden")
     with pytest.raises(UserError, match="stage=ablation needs the result of stage=affinity"):
-        run_stages(compose_config([*overrides, "stage.ablation.random_walk=true", "force=true"]))
-    run_stages(compose_config(overrides))
+        launch(compose_config([*overrides, "stage.ablation.random_walk=true", "force=true"]))
+    launch(compose_config(overrides))
     assert len(read_rows(Path("runs/plain/ablation"))) == 15
     shutil.move("hidden", RUN / "affinity")
 
@@ -221,9 +222,9 @@ def test_the_walk_may_be_left_out_or_must_be_there(finished: Path, monkeypatch: 
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("stage.ablation.tiles=0", "there are none with stage.ablation.tiles=0"),
-        ("stage.ablation.backgrounds=[0]", "are powers: give numbers above 0"),
-        ("stage.ablation.weights=[300]", "weights lie in 0..255"),
+        ("stage.ablation.tiles=0", "tiles=0: expected a whole number of at least 1"),
+        ("stage.ablation.backgrounds=[0]", "expected a list of numbers above 0"),
+        ("stage.ablation.weights=[300]", "expected a list of whole numbers from 0 to 255"),
     ],
 )
 def test_wrong_settings_are_one_line(
@@ -231,4 +232,4 @@ def test_wrong_settings_are_one_line(
 ) -> None:
     monkeypatch.chdir(finished)
     with pytest.raises(UserError, match=message):
-        run_stages(compose_config([*tiny("ablation"), override]))
+        launch(compose_config([*tiny("ablation"), override]))

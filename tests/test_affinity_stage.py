@@ -11,7 +11,9 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from ome.cli.runner import run_stages, selected_stages
+from ome.cli.launch import launch
+from ome.cli.runner import selected_stages
+from ome.config.checks import check_settings
 from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneIndex
 from ome.errors import UserError
@@ -28,7 +30,7 @@ Run = Callable[..., DictConfig]
 
 
 def run(*overrides: str) -> None:
-    run_stages(compose_config(overrides))
+    launch(compose_config(overrides))
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +54,8 @@ def test_pseudo_masks_of_walked_cams_need_the_walk() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("stage.affinity.radius=1", r"stage\.affinity\.radius=1 leaves no pair"),
-        ("stage.affinity.alphas=[0,4]", r"stage\.affinity\.alphas=\[0, 4\]: give"),
+        ("stage.affinity.radius=1", r"stage\.affinity\.radius=1: expected a whole number of at least 2"),
+        ("stage.affinity.alphas=[0,4]", r"stage\.affinity\.alphas=\[0, 4\]: expected a list"),
     ],
 )
 @pytest.mark.usefixtures("classified")
@@ -175,7 +177,7 @@ def test_all_runs_the_walk_where_it_is_wanted(overrides: list[str], last: str, *
 
 
 def test_unknown_cams_are_refused_before_anything_runs(run_here: Run) -> None:
-    with pytest.raises(UserError, match=r"stage\.pseudo\.cams=walked: choose one of cam, affinity"):
+    with pytest.raises(UserError, match=r"stage\.pseudo\.cams=walked: expected cam or affinity"):
         run_here(*tiny(), "stage.pseudo.cams=walked")
     assert not Path("scenes").exists()
 
@@ -183,5 +185,5 @@ def test_unknown_cams_are_refused_before_anything_runs(run_here: Run) -> None:
 def test_a_walk_of_several_networks_is_refused_before_they_are_trained() -> None:
     config = compose_config([*tiny(), "experiment=ablation", "classifier=one_vs_all"])
     with pytest.raises(UserError, match=r"leaves several: .*stage\.ablation\.random_walk=false"):
-        selected_stages(config)
+        check_settings(config, selected_stages(config))
     assert "affinity" not in selected_stages(compose_config([*tiny(), "classifier=one_vs_all"]))

@@ -1,10 +1,11 @@
 """What settings say together is known before the first stage starts."""
 
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ome.cli.runner import selected_stages
 from ome.config.checks import check_settings
@@ -39,6 +40,16 @@ def composed(*overrides: str) -> DictConfig:
         (["segmenter.weights=/nowhere/w.pth"], "segmenter.weights=/nowhere/w.pth does not exist"),
         (["stage.cam.checkpoint=/nowhere/c.pth"], "stage.cam.checkpoint=/nowhere/c.pth does not exist"),
         (["dataset.tags=/nowhere/t.csv"], "dataset.tags=/nowhere/t.csv does not exist"),
+        (["segmenter.recipe.class_weights=[1,2]"], r"class_weights=\[1.0, 2.0\]: give 5 numbers from 0"),
+        (["segmenter.recipe.losses=[{weight:1}]"], r"losses\[0\]: give _target_"),
+        (["segmenter.recipe.losses=[{_target_:no.such.Loss}]"], "no.such.Loss cannot be imported"),
+        (["classifier=attention"], "attention needs an encoder whose last but one stage attends"),
+        (
+            ["classifier=seam", "classifier.ecr_weight=0", "classifier.min_pool_weight=0"],
+            "nothing trains the pixel correlation",
+        ),
+        (["classifier.one_vs_all=true", "stage.pseudo.cams=affinity"], "AffinityNet starts from the"),
+        (["classifier.one_vs_all=true", f"stage.cam.checkpoint={__file__}"], "is one network of all classes"),
     ],
 )
 def test_a_fault_is_one_line_before_the_first_stage(overrides: list[str], line: str) -> None:
@@ -95,6 +106,32 @@ def test_a_stage_cannot_read_what_it_does_not_declare() -> None:
         lambda: own.dataset.get("channels"),
         lambda: own.trainer.precision,
         lambda: dict(own.classifier),
+        lambda: "iterations" in own.crf,
+        lambda: OmegaConf.to_container(own.crf, resolve=True),
     ):
-        with pytest.raises(Exception, match=f"{UndeclaredError.__name__}.*does not declare it: name it in"):
+        with pytest.raises(UndeclaredError, match="does not declare it: name it in"):
             read()
+
+
+@pytest.mark.parametrize("key", ["backbone.weights", "segmenter.weights"])
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (None, "is truncated or not a checkpoint"),
+        ({"other.weight": torch.zeros(2, 2)}, "these are another network's weights"),
+        ({"conv1.weight": torch.zeros(64, 5, 7, 7)}, "is for images of 5 bands, and the dataset's have 3"),
+        ({}, "holds no named tensors"),
+    ],
+)
+def test_weights_that_do_not_fit_are_known_before_the_first_stage(
+    tmp_path: Path, key: str, content: dict[str, torch.Tensor] | None, line: str
+) -> None:
+    file = tmp_path / "weights.pth"
+    if content is None:
+        file.write_bytes(b"PK\x03\x04 and no more")
+    else:
+        torch.save(content, file)
+    weights = ["backbone.weights=null", "segmenter.weights=null", f"{key}={file}"]
+    config = composed("backbone=resnet18", "segmenter.encoder=resnet18", *weights)
+    with pytest.raises(UserError, match=line):
+        check_settings(config, selected_stages(config))

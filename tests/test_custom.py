@@ -209,7 +209,7 @@ def test_new_images_are_prepared_and_new_notes_beside_them_change_nothing(
         ([], "dataset.raw is not set: type dataset.raw=/path/to"),
         (["dataset.raw=nowhere"], "nowhere does not exist"),
         (["dataset.raw=."], "dataset.tags is not set: type dataset.tags=/path/to/tags.csv"),
-        (["dataset.raw=.", "dataset.tags=no.csv"], "the table no.csv does not exist"),
+        (["dataset.raw=.", "dataset.tags=no.csv"], "dataset.tags=no.csv does not exist"),
         (["dataset.raw=.", "dataset.tags=tags.csv"], "dataset.raw: no GeoTIFF, PNG or JPEG in ."),
     ],
 )

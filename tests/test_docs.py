@@ -10,7 +10,8 @@ import rasterio
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from ome.cli import runner as story
+from ome.cli.launch import launch
+from ome.cli.runner import selected_stages
 from ome.config.schema import Settings
 from ome.config.schema.hints import addresses, expected
 from ome.data.scenes import SceneIndex
@@ -95,8 +96,8 @@ def test_the_examples_of_extending_run(tmp_path: Path, monkeypatch: pytest.Monke
         counting = compose(
             "config", overrides=[o for o in [*shared, "stage=coverage"] if not o.startswith("stage.")]
         )
-    story.run_stages(config)
-    story.run_stages(counting)
+    launch(config)
+    launch(counting)
 
     history = read_csv(stage_folder(config, "cam") / "history.csv")
     assert any(row["name"] == "train/weight_norm" and float(row["value"]) > 0 for row in history)
@@ -162,7 +163,7 @@ def test_comments_of_a_yaml_file_are_read_beside_and_above(tmp_path: Path) -> No
 
 def test_error_lines_are_those_of_the_code() -> None:
     with pytest.raises(UserError, match=r"^unknown stage 'paint': choose one of prepare, labels"):
-        story.selected_stages(OmegaConf.create({"stage": {"name": "paint"}}))
+        selected_stages(OmegaConf.create({"stage": {"name": "paint"}}))
     assert "- `unknown <what> '<name>': choose one of <', '.join(known)><hint>`" in docs_hooks.error_lines()
 
 

@@ -190,13 +190,13 @@ def test_unknown_colours_are_of_the_first_class_only_when_asked() -> None:
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pseudo masks of the tiny town in runs/synthetic_resnet18."""
-    from ome.cli.runner import run_stages  # noqa: PLC0415
+    from ome.cli.launch import launch  # noqa: PLC0415
 
     folder = tmp_path_factory.mktemp("labelled")
     overrides = [*tiny(), "stage.cam.epochs=1", "stage.until=pseudo"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run_stages(compose_config(overrides))
+        launch(compose_config(overrides))
     return folder
 
 

@@ -13,6 +13,7 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from ome.files import write_text
 from ome.pipeline import checksums as listing
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.stage import Stage, Work, execute
+from ome.stages import prepare
 from ome.training.checkpoints import load_network
 from ome.training.fit import _checkpoint
 from tests.conftest import forked, run_process, tiny
@@ -61,6 +63,20 @@ def assert_nothing_half_written(folder: Path, status: int, printed: str, reason:
         if "raw" not in path.parts:
             with Image.open(path) as image:
                 image.load()
+
+
+@pytest.mark.parametrize(
+    "allocate",
+    [lambda: torch.empty(1 << 50), lambda: np.empty(1 << 50), lambda: bytearray(1 << 60)],
+    ids=["torch", "numpy", "python"],
+)
+def test_a_lack_of_memory_is_one_line(tmp_path: Path, allocate: Callable[[], object]) -> None:
+    broken = patch.object(prepare, "prepare_scenes", lambda *_, **__: allocate())
+    status, printed = forked(tmp_path, *tiny("prepare"), sabotage=broken.start)
+    assert status == 1
+    assert "Traceback" not in printed
+    assert "error: out of memory" in printed
+    assert "lower stage.cam.batch" in printed
 
 
 def test_a_full_disk_ends_with_one_line_and_no_half_file(small_disk: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import torch
 from omegaconf import DictConfig
 from PIL import Image
 
-from ome.cli.runner import run_stages
+from ome.cli.launch import launch
 from ome.data.cams import write_cams
 from ome.errors import UserError
 from ome.files import read_csv, save_atomically, write_csv, write_json, write_text
@@ -43,7 +43,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        run_stages(compose_config([*tiny(), *QUICK, *WALKED, "stage.seg.targets=[weak]", "stage.until=seg"]))
+        launch(compose_config([*tiny(), *QUICK, *WALKED, "stage.seg.targets=[weak]", "stage.until=seg"]))
     return folder
 
 

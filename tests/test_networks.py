@@ -206,7 +206,7 @@ def test_encoder_probe_leaves_statistics_and_gradients_alone() -> None:
         ("resnet18", 4, "must be 8, 16 or 32"),
         ("vit_tiny_patch16_224", 32, "no pyramid"),
         ("swin_tiny_patch4_window7_224", 32, "images of any size"),
-        ("resnet38d", 16, "resnet38d has output stride 8"),
+        ("resnet38d", 16, "output_stride=16: resnet38d has 8"),
     ],
 )
 def test_unsuitable_backbones_are_refused(name: str, stride: int, message: str) -> None:

@@ -17,7 +17,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
-from ome.cli.runner import run_stages
+from ome.cli.launch import launch
 from ome.config.segmenting import read_card
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
@@ -193,7 +193,7 @@ def test_any_scene_can_be_mapped(finished: Path, monkeypatch: pytest.MonkeyPatch
     scene = "stage.predict.scene=scenes/synthetic_rgb_full/images/2_13.tif"
     for network, folder in (("null", "refine/round_1"), ("weak", "seg/weak")):
         overrides = [*tiny("predict"), scene, f"stage.predict.network={network}"]
-        run_stages(compose_config(overrides))
+        launch(compose_config(overrides))
         expected = read_class_map(RUN / folder / "predictions/2_13.tif")
         np.testing.assert_array_equal(read_class_map(RUN / "predict/2_13/2_13.tif"), expected)
         card = SegmenterCard.read(RUN / folder)
@@ -213,7 +213,7 @@ def test_the_report_tells_what_classes_cover_on_the_ground(
     monkeypatch.chdir(finished)
     shutil.copytree(RUN, "mapped")
     overrides = [*tiny("report"), "run_dir=mapped"]
-    run_stages(compose_config(overrides))
+    launch(compose_config(overrides))
     page = Path("mapped/report/report.html").read_text()
     tables = [
         re.findall(r"<t[hd][^>]*>([^<]*(?:<wbr>[^<]*)*)</t[hd]>", part)
@@ -247,7 +247,7 @@ def test_a_run_can_be_reproduced_to_the_byte(
         shutil.copytree(RUN / folder, run / folder)
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     overrides = ["stage=reproduce", f"stage.reproduce.run={run}", "logger=none"]
-    run_stages(compose_config(overrides))
+    launch(compose_config(overrides))
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     made = Path("runs/reproduced/reproduce")
     lines = {line["stage"]: line for line in read_csv(made / "reproduction.csv")}

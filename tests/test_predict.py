@@ -203,7 +203,10 @@ def test_the_latest_network_is_taken(tmp_path: Path) -> None:
             ["stage.predict.scene=city.tif", "dataset.channels=[1,2,5]"],
             "city.tif has 3 bands, and the network takes",
         ),
-        (["stage.predict.scene=city.tif", "prediction.stride=0"], "prediction.stride=0: give a part"),
+        (
+            ["stage.predict.scene=city.tif", "prediction.stride=0"],
+            "prediction.stride=0: expected",
+        ),
         (["stage.predict.scene=city.tif", "stage.predict.simplify=-1"], "stage.predict.simplify=-1"),
     ],
 )

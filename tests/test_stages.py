@@ -210,8 +210,8 @@ def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:
             "stage.until=nowhere: unknown stage 'nowhere': choose one of prepare, labels",
         ),
         ("dataset.split.train=[]", "dataset.split.train is empty"),
-        ("dataset.tags=nowhere.csv", "the table nowhere.csv does not exist"),
-        ("crf.backend=other", "crf.backend=other is unknown: choose one of lattice, torch, pydensecrf"),
+        ("dataset.tags=nowhere.csv", "dataset.tags=nowhere.csv does not exist: check the path"),
+        ("crf.backend=other", "crf.backend=other: expected one of lattice, torch, pydensecrf"),
     ],
 )
 def test_wrong_settings_are_one_line(run_here: Run, override: str, message: str) -> None:

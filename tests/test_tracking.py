@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
-from ome.cli.runner import run_stages
+from ome.cli.launch import launch
 from ome.files import read_csv
 from ome.pipeline.manifest import Manifest
 from ome.scoring.rows import read_rows
@@ -34,7 +34,7 @@ RUN = Path("runs/synthetic_resnet18")
 
 def run(*overrides: str) -> DictConfig:
     config = compose_config(overrides)
-    run_stages(config)
+    launch(config)
     return config
 
 

@@ -22,9 +22,10 @@ def check_settings(config: DictConfig, stages: Sequence[str] = ()) -> None:
     Raises:
         UserError: Some are wrong; a line for each says what is expected.
     """
-    lines = list(dict(type_faults(config)).values())
+    faults = dict(type_faults(config))
+    lines = list(faults.values())
     try:
-        lines += cross_faults(config, stages)
+        lines += cross_faults(config, stages, tuple(faults))
     except (TypeError, ValueError, AttributeError, OmegaConfBaseException):
         if not lines:  # else a value of a wrong type, which has its line already
             raise

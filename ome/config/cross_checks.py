@@ -1,5 +1,6 @@
 """What settings say together, and what machine and disk say to them, before the first stage starts."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,74 +17,127 @@ from ome.plugins import name_of
 POOLED: Final = ("deeplabv3plus", "upernet")
 """Segmenters with BatchNorm over maps that are pooled to a single pixel."""
 
+SEVERAL: Final = (
+    "AffinityNet starts from the classifier's backbone, and a network for each class leaves several: "
+    "leave the walk out by stage.pseudo.cams=cam stage.ablation.random_walk=false, or use "
+    "classifier.one_vs_all=false"
+)
+
 CRF_STAGES: Final = frozenset({"affinity", "pseudo", "ablation", "refine"})
 NETWORK_STAGES: Final = CRF_STAGES | {"cam", "seg", "predict", "export", "suggest"}
 
 
-def cross_faults(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
+def cross_faults(config: DictConfig, stages: Sequence[str], wrong: Sequence[str] = ()) -> Iterator[str]:
     """Compares settings with each other, with the machine and with the disk, as far as stages need them.
 
     Args:
-        config: The composed configuration, with settings of the right types.
+        config: The composed configuration.
         stages: The stages that will run.
+        wrong: Addresses of settings that have the wrong type: nothing is built of these.
 
     Yields:
         A line for each fault that says what to type instead.
     """
-    for section in (_training, _networks, _hardware, _extras, _files):
+    for section in (_training, _hardware, _extras, _files):
         yield from section(config, stages)
+    for groups, build in _BUILT.items():
+        if not any(key.startswith(groups) for key in wrong):
+            yield from build(config, stages)
 
 
 def _training(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     recipe = config.segmenter.recipe
-    if {"seg", "refine"} & {*stages}:
-        if recipe.warmup_steps and recipe.warmup_steps >= recipe.steps:
-            yield (
-                f"segmenter.recipe.warmup_steps={recipe.warmup_steps} is all of "
-                f"segmenter.recipe.steps={recipe.steps}: lower it"
-            )
-        if recipe.batch == 1 and config.segmenter.name in POOLED:
-            yield (
-                f"segmenter.recipe.batch=1: {config.segmenter.name} normalises maps of a single pixel, which "
-                "takes two tiles; type segmenter.recipe.batch=2, or segmenter=fpn"
-            )
+    if {"seg", "refine"} & {*stages} and recipe.batch == 1 and config.segmenter.name in POOLED:
+        yield (
+            f"segmenter.recipe.batch=1: {config.segmenter.name} normalises maps of a single pixel, which "
+            "takes two tiles; type segmenter.recipe.batch=2, or segmenter=fpn"
+        )
     if "prepare" in stages and (fault := split_fault(config)) is not None:
         yield fault
 
 
-def _networks(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
-    if "cam" in stages and "_target_" not in config.backbone:
-        name, stride = config.backbone.name, config.backbone.output_stride
-        if name == "resnet38d" and stride != 8:
-            yield f"backbone.output_stride={stride}: resnet38d has 8; other encoders can have 16 or 32"
-        elif name != "resnet38d" and stride in {8, 16, 32} and (fault := _encoder_fault(name, stride)):
-            yield fault
-    if {"seg", "refine"} & {*stages} and "_target_" not in config.segmenter:
-        fault = _segmenter_fault(name_of(config.segmenter), config.segmenter.encoder)
-        yield from [fault] if fault else []
+def _recipe(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
+    if not {"seg", "refine"} & {*stages}:
+        return
+    from ome.config.recipes import recipe_settings  # noqa: PLC0415 - takes its time
+
+    recipe = config.segmenter.recipe
+    classes = config.dataset.get("classes") or recipe.class_weights or ()
+    yield from _faults(lambda: recipe_settings(recipe, len(classes), lambda: [1] * len(classes)))
+
+
+def _segmenter(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
+    segmenter = config.segmenter
+    if {"seg", "refine"} & {*stages} and "_target_" not in segmenter:
+        name, weights = name_of(segmenter), _file(segmenter.weights)
+        yield from _segmenter_faults(name, segmenter.encoder, weights, _bands(config))
+
+
+def _classifier(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
+    backbone, classifier, checkpoint = config.backbone, config.classifier, config.stage.cam.checkpoint
+    if classifier.one_vs_all and "affinity" in stages:
+        yield SEVERAL
+    if "cam" not in stages:
+        return
+    if classifier.one_vs_all and checkpoint:
+        yield (
+            "stage.cam.checkpoint is one network of all classes, and classifier.one_vs_all=true trains "
+            "one for each: set one of the two otherwise"
+        )
+    if classifier.pcm and not classifier.ecr_weight and not classifier.min_pool_weight:
+        from ome.training.seam import UNTRAINED_PCM  # noqa: PLC0415 - takes its time
+
+        yield UNTRAINED_PCM
+    if "_target_" not in backbone:
+        weights = None if checkpoint else _file(backbone.weights)
+        kind = (name_of(backbone), backbone.output_stride, classifier.pcm, classifier.attention)
+        yield from _classifier_faults(*kind, weights, _bands(config))
+
+
+_BUILT: Final = {
+    ("segmenter.recipe", "dataset.classes"): _recipe,
+    ("segmenter.", "dataset.channels"): _segmenter,
+    ("backbone.", "classifier.", "dataset.channels"): _classifier,
+}
+"""What is built as it will be trained, so that its parts tell what does not fit, by the settings it takes."""
 
 
 @cache
-def _encoder_fault(name: str, stride: int) -> str | None:
-    """Builds the encoder, which is how its library tells what does not fit."""
-    from ome.networks.encoder import make_encoder  # noqa: PLC0415 - takes its time
+def _classifier_faults(
+    name: str, stride: int, pcm: bool, attention: float | None, weights: str | None, bands: int
+) -> list[str]:
+    from ome.inference.classifier import build_classifier  # noqa: PLC0415 - takes its time
 
-    return _fault(lambda: make_encoder(name, 3, stride))
+    backbone, classifier = {"name": name, "output_stride": stride}, {"pcm": pcm, "attention": attention}
+    return _faults(lambda: build_classifier(backbone, classifier, 2, bands, weights))
 
 
 @cache
-def _segmenter_fault(name: str, encoder: str) -> str | None:
+def _segmenter_faults(name: str, encoder: str, weights: str | None, bands: int) -> list[str]:
     from ome.networks.segmenters import build_segmenter  # noqa: PLC0415
 
-    return _fault(lambda: build_segmenter(name, encoder, 2))
+    return _faults(lambda: build_segmenter(name, encoder, 2, weights, bands))
 
 
-def _fault(build: Callable[[], object]) -> str | None:
+def _bands(config: DictConfig) -> int:
+    return len(config.dataset.get("channels") or (1, 2, 3))
+
+
+def _file(weights: str | None) -> str | None:
+    """Weights that lie on this disk; whether the others exist is not asked before they are needed."""
+    return weights if weights is not None and Path(weights).is_file() else None
+
+
+def _faults(build: Callable[[], object]) -> list[str]:
+    logger = logging.getLogger("ome.networks.weights")
+    logger.disabled = True  # what was loaded is said when it is trained
     try:
         build()
     except UserError as error:
-        return str(error)
-    return None
+        return [str(error)]
+    finally:
+        logger.disabled = False
+    return []
 
 
 def _hardware(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:

@@ -41,7 +41,7 @@ PLAIN = (
 def recipe_settings(
     recipe: DictConfig, num_classes: int, count: Callable[[], Sequence[int]]
 ) -> dict[str, Any]:
-    """Optimiser, schedule and loss of a recipe, checked before anything is built.
+    """Optimiser, schedule and loss of a recipe.
 
     Args:
         recipe: The recipe, as configured.
@@ -52,20 +52,8 @@ def recipe_settings(
         Named arguments of `UncertaintyWeightedSegmenter`.
 
     Raises:
-        UserError: A value is out of its range; the line names it.
+        UserError: Values do not fit each other or the classes, or a term of the loss cannot be built.
     """
-    smoothing, ohem = recipe.label_smoothing, recipe.ohem
-    if not 0 <= smoothing < 1:
-        raise UserError(f"{RECIPE}.label_smoothing={smoothing}: give 0 (off) or a share below 1, such as 0.1")
-    if ohem is not None and not 0 < ohem <= 1:
-        raise UserError(f"{RECIPE}.ohem={ohem}: give the share of pixels to keep, such as 0.25, or null")
-    for name in ("dice", "lovasz"):
-        if recipe[name] < 0:
-            raise UserError(f"{RECIPE}.{name}={recipe[name]}: give 0 (off) or a positive weight")
-    if recipe.validation_tiles < 0:
-        raise UserError(
-            f"{RECIPE}.validation_tiles={recipe.validation_tiles}: give 0 (none) or a number of tiles"
-        )
     if recipe.warmup_steps and recipe.warmup_steps >= recipe.steps:
         raise UserError(
             f"{RECIPE}.warmup_steps={recipe.warmup_steps} is all of {RECIPE}.steps={recipe.steps}: lower it"
@@ -101,10 +89,8 @@ def _class_weights(
         return None
     if configured == "balanced":
         return balanced_class_weights(count())
-    if isinstance(configured, str):
-        raise UserError(f"{RECIPE}.class_weights={configured}: give null, balanced or a list of numbers")
     weights = [float(weight) for weight in configured]
-    if len(weights) != num_classes or min(weights) < 0 or not any(weights):
+    if len(weights) != num_classes or not any(weights):
         raise UserError(
             f"{RECIPE}.class_weights={weights}: give {num_classes} numbers from 0, in the order of "
             "dataset.classes"

@@ -12,12 +12,8 @@ from ome.data.cams import cam_path, read_cams
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
-from ome.errors import UserError
 from ome.inference.classifier import CamPredictor
 from ome.progress import meter
-
-CAM_STAGES = ("cam", "affinity")
-"""Stages that leave CAMs."""
 
 CHUNK = 64
 """Tiles whose class maps are in memory at a time."""
@@ -27,13 +23,6 @@ StacksOf = Callable[[Sequence[Tile]], Iterable[NDArray[np.float32]]]
 
 TileJob = Callable[[Tile, NDArray[np.uint8], NDArray[np.bool_], NDArray[np.float32]], None]
 """Takes a tile, its picture (H, W, 3), where it was measured (H, W), and its class maps (C, H, W)."""
-
-
-def cam_source(name: str) -> str:
-    """Checks `stage.pseudo.cams`, the name of the stage whose CAMs become pseudo masks."""
-    if name not in CAM_STAGES:
-        raise UserError(f"stage.pseudo.cams={name}: choose one of {', '.join(CAM_STAGES)}")
-    return name
 
 
 def stacks_from(device: torch.device, folder: Path, reader: SceneReader, tagged: TagTable) -> StacksOf:

@@ -42,8 +42,8 @@ def build_backbone(
         return backbone
     if output_stride != ResNet38d.output_stride:
         raise UserError(
-            f"resnet38d has output stride {ResNet38d.output_stride}; "
-            f"backbone.output_stride={output_stride} is for other encoders"
+            f"backbone.output_stride={output_stride}: resnet38d has {ResNet38d.output_stride}; "
+            "other encoders can have 16 or 32"
         )
     resnet38d = ResNet38d(in_channels)
     if weights is not None:

@@ -23,8 +23,11 @@ EVERYTHING: Final = "*"
 _RESOLVER: Final = "ome_undeclared"
 
 
-class UndeclaredError(RuntimeError):
-    """A stage reads a setting that is not among its `config_keys`."""
+class UndeclaredError(BaseException):
+    """A stage reads a setting that is not among its `config_keys`, or asks whether it is there.
+
+    Not an `Exception`, which OmegaConf takes in `key in config` for a value that is there.
+    """
 
 
 def declared_config(config: DictConfig, keys: Iterable[str]) -> DictConfig:

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ome.distributed.collectives import barrier, is_rank_zero, rank_zero_value
 from ome.errors import UserError
-from ome.files import disk_fault, write_json
+from ome.files import disk_fault, memory_fault, write_json
 from ome.pipeline.artifacts import (
     INHERITED,
     Artefact,
@@ -152,7 +152,7 @@ def execute(
     fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
     place = stage.place(config, used)
     folder, logs = place.folder, Path(config.run_dir) / "logs" / stage.name
-    with _locks(stage, config, fingerprint, folder), _on_disk(folder):
+    with _locks(stage, config, fingerprint, folder), _machine_faults(folder):
         if is_rank_zero():
             place.check()
             _check_inputs(
@@ -248,12 +248,12 @@ def _used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
 
 
 @contextmanager
-def _on_disk(folder: Path) -> Iterator[None]:
-    """Says in one line that a file could not be written."""
+def _machine_faults(folder: Path) -> Iterator[None]:
+    """Says in one line that a file could not be written, or that memory did not suffice."""
     try:
         yield
     except Exception as error:
-        if (line := disk_fault(error, folder)) is None:
+        if (line := disk_fault(error, folder) or memory_fault(error)) is None:
             raise
         raise UserError(line) from error
 

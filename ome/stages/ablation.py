@@ -45,7 +45,6 @@ def run(work: Work) -> dict[str, Any]:
             f"stage.ablation.tiles={work.settings.tiles}: prepare scenes with masks, or "
             "raise stage.ablation.tiles"
         )
-    _check(work.settings)
     rows: list[Row] = []
     best: list[list[str]] = []
     for stage in (stage for stage in CAM_TITLES if stage in work.inputs):
@@ -73,14 +72,6 @@ def _write_results(folder: Path, rows: Sequence[Row], best: Sequence[Sequence[st
     write_rows(folder, rows)
     _write_table(folder, rows)
     _show(rows, best)
-
-
-def _check(settings: DictConfig) -> None:
-    powers = [*settings.response_scales, *settings.backgrounds]
-    if not settings.response_scales or not min(powers) > 0:
-        raise UserError("stage.ablation.response_scales and backgrounds are powers: give numbers above 0")
-    if not all(0 <= weight <= 255 for weight in settings.weights):
-        raise UserError(f"stage.ablation.weights={list(settings.weights)}: weights lie in 0..255")
 
 
 class Sums:

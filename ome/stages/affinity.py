@@ -20,10 +20,9 @@ from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.data.transforms import to_tensor
 from ome.distributed.collectives import barrier, shard
-from ome.errors import UserError
 from ome.geo.raster import read_png, write_palette_png
 from ome.ignore import IGNORE
-from ome.inference.class_maps import StacksOf, cam_source, stacks_from, work_on_tiles
+from ome.inference.class_maps import StacksOf, stacks_from, work_on_tiles
 from ome.inference.tile_scores import score_cams
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
 from ome.networks.backbones import build_backbone
@@ -39,20 +38,11 @@ from ome.training.affinity import AffinityLearner
 from ome.training.checkpoints import NETWORK, is_trained, load_network
 from ome.training.hardware import channels_last
 
-SEVERAL = (
-    "AffinityNet starts from the classifier's backbone, and a network for each class leaves several: "
-    "leave the walk out by stage.pseudo.cams=cam stage.ablation.random_walk=false, or use "
-    "classifier.one_vs_all=false"
-)
-
 
 def run(work: Work) -> dict[str, Any]:
     """Labels the tagged training tiles, trains AffinityNet on them, and walks their CAMs."""
-    _check(work.settings)
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
-    if not is_trained(work.inputs["cam"]):
-        raise UserError(SEVERAL)
     tagged = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
     stacks_of = stacks_from(hardware(work.config).device(), work.inputs["cam"], reader, tagged)
     network = _build(work.config, len(reader.channels))
@@ -67,15 +57,6 @@ def run(work: Work) -> dict[str, Any]:
     barrier()
     write_rows(work.folder, score_cams(work.folder, reader, tagged, CAM_TITLES["affinity"]))
     return {"tiles": len(tagged.tiles)}
-
-
-def _check(settings: DictConfig) -> None:
-    if settings.radius < 2:
-        raise UserError(f"stage.affinity.radius={settings.radius} leaves no pair of cells: give at least 2")
-    if not settings.alphas or min(settings.alphas) <= 0:
-        raise UserError(
-            f"stage.affinity.alphas={list(settings.alphas)}: give numbers above 0, such as [4,24]"
-        )
 
 
 def _build(config: DictConfig, in_channels: int) -> AffinityNetwork:
@@ -162,10 +143,7 @@ def _export(
 
 def _wanted(config: DictConfig) -> bool:
     compared = config.stage.until == "ablation" and config.stage.ablation.random_walk
-    walks = cam_source(config.stage.pseudo.cams) == "affinity" or bool(compared)
-    if walks and config.classifier.one_vs_all:  # here and not after the training of all its networks
-        raise UserError(SEVERAL)
-    return walks
+    return config.stage.pseudo.cams == "affinity" or bool(compared)
 
 
 STAGE = Stage(

@@ -20,7 +20,6 @@ from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import evenly_spaced
 from ome.distributed.collectives import barrier, is_rank_zero, shard
-from ome.errors import UserError
 from ome.inference.classifier import CamPredictor, Member, build_classifier, members, trained_classifier
 from ome.inference.tile_scores import score_cams
 from ome.networks.seam import SeamNetwork
@@ -76,11 +75,6 @@ def _untrained(config: DictConfig, num_classes: int, in_channels: int) -> SeamNe
 
 def _adopt(work: Work, names: Sequence[str], in_channels: int) -> None:
     """Takes a classifier that was trained elsewhere."""
-    if work.config.classifier.one_vs_all:
-        raise UserError(
-            "stage.cam.checkpoint is one network of all classes, and classifier.one_vs_all=true wants one "
-            "for each: set one of the two otherwise"
-        )
     network = _untrained(work.config, len(names), in_channels)
     load_classifier(network, work.settings.checkpoint, names)
     if is_rank_zero():

@@ -34,8 +34,6 @@ def run(work: Work) -> dict[str, Any]:
     town = work.config.dataset.get("town")
     if town is not None:
         write_town(layout, raw, size=town.size, seed=town.seed)
-    if work.settings.broken not in {"fail", "skip"}:
-        raise UserError(f"stage.prepare.broken={work.settings.broken}: choose fail or skip")
     index = prepare_scenes(layout, raw, work.folder, skip_broken=work.settings.broken == "skip")
     if index.broken:
         console.print(

@@ -8,7 +8,7 @@ from ome.config.objects import crf_of, crf_threads, hardware, labelling_of
 from ome.config.selected import scene_reader
 from ome.data.scenes import SceneIndex
 from ome.distributed.collectives import barrier
-from ome.inference.class_maps import cam_source, stacks_from
+from ome.inference.class_maps import stacks_from
 from ome.inference.pseudo_labels import score_masks, weight_levels, write_pseudo_labels
 from ome.pipeline.layout import CAM_TITLES, PSEUDO_MASK, read_tag_table
 from ome.pipeline.stage import Stage, Work
@@ -40,7 +40,7 @@ def run(work: Work) -> dict[str, Any]:
 
 
 def _needs(config: DictConfig) -> tuple[str, ...]:
-    return "prepare", "labels", cam_source(config.stage.cams)
+    return "prepare", "labels", config.stage.cams
 
 
 STAGE = Stage(

@@ -18,8 +18,6 @@ from ome.scoring.rows import Row, write_rows
 def run(work: Work) -> dict[str, Any]:
     """Trains the chosen segmenters with the same settings, and scores each on the evaluation scenes."""
     targets = list(work.settings.targets)
-    if not targets or set(targets) - set(SEGMENTER_TITLES):
-        raise UserError(f"stage.seg.targets={targets}: choose weak, full, or both: [weak,full]")
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     tiles = read_tag_table(work.inputs["labels"], index).select("train", tagged=True).tiles

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Final
 
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
@@ -20,6 +20,11 @@ from ome.scoring.scores import Scores
 from ome.training.clipping import ClippedModule
 from ome.training.optimizers import Optimization
 from ome.training.seam_losses import seam_loss
+
+UNTRAINED_PCM: Final = (
+    "nothing trains the pixel correlation module with classifier.ecr_weight=0 and "
+    "classifier.min_pool_weight=0: set classifier.pcm=false as well"
+)
 
 
 class SeamClassifier(ClippedModule):
@@ -45,7 +50,7 @@ class SeamClassifier(ClippedModule):
             network.
 
     Raises:
-        UserError: The norm is not above 0. The network has a pixel correlation module that no term trains.
+        UserError: The network has a pixel correlation module that no term trains.
     """
 
     def __init__(
@@ -61,17 +66,12 @@ class SeamClassifier(ClippedModule):
         clip: float | None = None,
     ) -> None:
         super().__init__()
-        if clip is not None and not clip > 0:
-            raise UserError(f"stage.cam.clip={clip} is a norm: give a number above 0, or null")
         if isinstance(network, Mapping):
             network = classifier_from(network)
         if isinstance(optimizer, Mapping):
             optimizer = Optimization(**optimizer)
         if network.pcm and not ecr_weight and not min_pool_weight:
-            raise UserError(
-                "nothing trains the pixel correlation module with classifier.ecr_weight=0 and "
-                "classifier.min_pool_weight=0: set classifier.pcm=false as well"
-            )
+            raise UserError(UNTRAINED_PCM)
         self.network = network
         description = describe_classifier(network)
         if description is not None:  # plain values alone, which loading takes with weights_only
