@@ -30,6 +30,7 @@ TINY = (
     "dataset.town.size=256",
     "backbone=resnet18",
     "backbone.output_stride=16",
+    "classifier.zoom=1",
     "segmenter=fpn",
     "segmenter.recipe.steps=4",
     "segmenter.recipe.steps_per_epoch=2",

@@ -132,6 +132,19 @@ def test_a_step_is_as_long_as_the_clipped_gradient(clip: float | None, scale: fl
         )
 
 
+@pytest.mark.parametrize("settings", [{"pcm": True}, {"pcm": False}])
+def test_zoom_is_the_network_on_enlarged_images(settings: dict[str, Any]) -> None:
+    network = SeamNetwork(TinyBackbone(), 3, **settings, zoom=1.5).eval()
+    image = batch()["image"]
+    maps = network(image)
+    network.zoom = 1.0
+    enlarged = network(F.interpolate(image, (48, 36), mode="bilinear", align_corners=False))
+    for zoomed, expected in zip(maps, enlarged, strict=True):
+        assert zoomed.shape[2:] == image.shape[2:]
+        # Both are linear enlargements of one grid of cells: they agree where their pixels lie on its corners.
+        torch.testing.assert_close(zoomed[..., ::31, ::23], expected[..., ::47, ::35])
+
+
 def test_plain_cam_is_cross_entropy_of_the_pooled_map() -> None:
     made = classifier(pcm=False, er_weight=0, ecr_weight=0).eval()
     image, tags = batch().values()
@@ -234,7 +247,8 @@ def test_classifiers_and_backbones_compose_freely(name: str, backbone: str) -> N
     made = compose_config(["stage=cam", f"classifier={name}", f"backbone={backbone}"])
     assert made.backbone.name == backbone
     assert made.classifier.name == name
-    switches = {key: bool(value) for key, value in made.classifier.items() if key != "name"}
+    assert made.classifier.zoom == (1 if name in {"seam", "one_vs_all"} else 2)
+    switches = {key: bool(value) for key, value in made.classifier.items() if key not in {"name", "zoom"}}
     assert switches == {
         "er_weight": name in {"seam", "one_vs_all"},
         "ecr_weight": name in {"seam", "one_vs_all"},
@@ -345,7 +359,7 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize(
     ("backbone", "settings"),
-    [("resnet18", {"pcm": True}), ("mit_b0", {"pcm": False, "attention": 0.2})],
+    [("resnet18", {"pcm": True}), ("mit_b0", {"pcm": False, "attention": 0.2, "zoom": 2.0})],
 )
 def test_a_checkpoint_reloads_with_nothing_else_at_hand(
     tmp_path: Path, backbone: str, settings: dict[str, Any]

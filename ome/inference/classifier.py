@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
@@ -72,6 +72,7 @@ def build_classifier(
         "num_classes": num_classes,
         "pcm": classifier["pcm"],
         "attention": classifier["attention"],
+        "zoom": classifier.get("zoom", 1.0),  # older runs have none
         "frozen": False,
     }
     return classifier_from(description, weights)
@@ -83,7 +84,7 @@ def trained_classifier(
     folder: Path,
     names: Sequence[str],
     in_channels: int,
-) -> nn.Module:
+) -> SeamNetwork | OneVsAllNetwork:
     """The classifier of all classes that `stage=cam` trained in a folder."""
     networks = []
     for member in members(classifier, folder, names):
@@ -93,7 +94,7 @@ def trained_classifier(
     return OneVsAllNetwork(networks) if classifier["one_vs_all"] else networks[0]
 
 
-def classifier_in(folder: Path, reader: SceneReader) -> tuple[nn.Module, dict[str, Any]]:
+def classifier_in(folder: Path, reader: SceneReader) -> tuple[SeamNetwork | OneVsAllNetwork, dict[str, Any]]:
     """The classifier that `stage=cam` left in a folder, and the settings of that stage.
 
     Raises:
@@ -121,7 +122,7 @@ class CamPredictor:
     def __init__(
         self,
         device: torch.device,
-        network: nn.Module,
+        network: SeamNetwork | OneVsAllNetwork,
         reader: SceneReader,
         tagged: TagTable,
         settings: Mapping[str, Any],
@@ -141,7 +142,8 @@ class CamPredictor:
     def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         """Yields the CAMs of each tile, (C, H, W) float32 in [0, 1], 0 for classes without a tag."""
         scales, flip = tuple(self._settings["scales"]), self._settings["flip"]
-        pixels = int(1e6 * (self._settings["megapixels"] or DEFAULT_MEGAPIXELS[self._device.type]))
+        megapixels = self._settings["megapixels"] or DEFAULT_MEGAPIXELS[self._device.type]
+        pixels = int(1e6 * megapixels / self._network.zoom**2)
         for indices in batches_of_one_size(tiles, lambda tile: pixels // (tile.height * tile.width)):
             batch = [tiles[index] for index in indices]
             images = to_tensor(np.stack([self._reader.image(tile) for tile in batch])).to(self._device)

@@ -17,8 +17,12 @@ def describe_classifier(network: nn.Module) -> dict[str, Any] | None:
     """What `classifier_from` builds the same network of, without its weights; None where it cannot."""
     if not isinstance(network, SeamNetwork) or (below := _describe_below(network)) is None:
         return None
-    head = {"num_classes": network.fc8.out_channels, "pcm": network.pcm, "attention": network.attention}
-    return below | head
+    return below | {
+        "num_classes": network.fc8.out_channels,
+        "pcm": network.pcm,
+        "attention": network.attention,
+        "zoom": network.zoom,
+    }
 
 
 def classifier_from(description: Mapping[str, Any], weights: str | None = None) -> SeamNetwork:
@@ -28,6 +32,7 @@ def classifier_from(description: Mapping[str, Any], weights: str | None = None) 
         description["num_classes"],
         pcm=description["pcm"],
         attention=description["attention"],
+        zoom=description.get("zoom", 1.0),  # older checkpoints have none
     )
     return network.freeze() if description["frozen"] else network
 

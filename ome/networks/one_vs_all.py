@@ -18,6 +18,7 @@ class OneVsAllNetwork(nn.Module):
     def __init__(self, networks: Sequence[SeamNetwork]) -> None:
         super().__init__()
         self.networks = nn.ModuleList(networks)
+        self.zoom = networks[0].zoom
 
     def forward(self, image: Tensor) -> CamPair:
         """Computes the CAMs (B, C, H, W) of images (B, bands, H, W); see `SeamNetwork.forward`."""

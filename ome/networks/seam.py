@@ -39,6 +39,8 @@ class SeamNetwork(BackboneNetwork):
         pcm: Whether there is a pixel correlation module; without it its three layers do not exist.
         attention: Temperature of the encoder's attention among queries, which spreads the refined map in eval
             mode; see `attend`. None: no attention.
+        zoom: Factor by which images are enlarged, bilinearly, before the backbone sees them; its square
+            multiplies time and memory.
 
     Raises:
         UserError: Attention is asked of a backbone that has none.
@@ -52,6 +54,7 @@ class SeamNetwork(BackboneNetwork):
         *,
         pcm: bool = True,
         attention: float | None = None,
+        zoom: float = 1.0,
     ) -> None:
         super().__init__(backbone)
         if attention is not None and not backbone.attends:
@@ -62,6 +65,7 @@ class SeamNetwork(BackboneNetwork):
         self.entries = entries
         self.pcm = pcm
         self.attention = attention
+        self.zoom = zoom
         low, middle, final = backbone.channels
         self.dropout = nn.Dropout2d(0.5)
         self.fc8 = nn.Conv2d(final, num_classes, 1, bias=False)
@@ -88,6 +92,10 @@ class SeamNetwork(BackboneNetwork):
             Both maps (B, C, H, W), upsampled bilinearly (align_corners) to the input's size. The raw map may
             be negative.
         """
+        size = image.shape[2:]
+        if self.zoom != 1:
+            enlarged = [max(1, round(self.zoom * length)) for length in size]
+            image = F.interpolate(image, enlarged, mode="bilinear", align_corners=False)
         queries: list[Tensor] = []
         if self.attention is None or self.training:
             features = self.backbone(image)
@@ -100,7 +108,6 @@ class SeamNetwork(BackboneNetwork):
         if self.attention is not None and queries:
             finest = resize_maps(F.relu(refined), queries[0].shape[3:])
             refined = attend(finest, queries, self.attention, self.entries)
-        size = image.shape[2:]
         return CamPair(resize_maps(cam, size), resize_maps(refined, size))
 
     def _correlate(self, image: Tensor, features: Features, cam: Tensor) -> Tensor:

@@ -65,6 +65,10 @@ class Classifier:
     attention: Annotated[
         Positive | None, "temperature of the encoder's attention, which spreads the CAM; null: none"
     ]
+    zoom: Annotated[
+        Positive,
+        "factor by which tiles are enlarged before the network; its square multiplies the work",
+    ]
     one_vs_all: Annotated[bool, "a network for each class, one after the other, instead of one for all"]
 
 
