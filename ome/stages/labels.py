@@ -170,9 +170,15 @@ def _summary(table: TagTable, filtered: Filtered) -> dict[str, Any]:
         "tiles_with_class": _by_class(table, table.tags.sum(axis=0)),
         "kept_tiles_with_class": _by_class(table, table.tags[table.kept].sum(axis=0)),
         "dropped_for_class": _by_class(table, filtered.dropped),
-        "mean_cooccurrence": mean_cooccurrence(cooccurrence(table.tags)),
-        "kept_mean_cooccurrence": mean_cooccurrence(cooccurrence(table.tags[table.kept])),
+        "mean_cooccurrence": _overlap(table.tags),
+        "kept_mean_cooccurrence": _overlap(table.tags[table.kept]),
     }
+
+
+def _overlap(tags: NDArray[np.uint8]) -> float | None:
+    """Mean co-occurrence of the classes; None where there is no pair of them."""
+    mean = mean_cooccurrence(cooccurrence(tags))
+    return None if np.isnan(mean) else mean
 
 
 def _by_class(table: TagTable, counts: NDArray[Any]) -> dict[str, int]:
@@ -195,9 +201,13 @@ def _show(summary: dict[str, Any]) -> None:
         kept, dropped = summary["kept_tiles_with_class"][name], summary["dropped_for_class"][name]
         shown.add_row(name, str(count), str(kept), str(dropped))
     console.print(shown)
+    before, after = (
+        "-" if summary[key] is None else f"{summary[key]:.3f}"
+        for key in ("mean_cooccurrence", "kept_mean_cooccurrence")
+    )
     console.print(
-        f"mean co-occurrence {summary['mean_cooccurrence']:.3f} before the filter, "
-        f"{summary['kept_mean_cooccurrence']:.3f} after; {summary['empty_tiles']} tiles without any class",
+        f"mean co-occurrence {before} before the filter, {after} after; "
+        f"{summary['empty_tiles']} tiles without any class",
         highlight=False,
     )
 
@@ -209,7 +219,8 @@ def _show_choices(choices: Sequence[TileChoice], dataset: DictConfig) -> None:
     for choice in choices:
         chosen = (choice.size, choice.filter) == (dataset.tile.size, dataset.filter.minimum)
         counts = map(str, (choice.tiles, choice.kept, choice.classes))
-        row = (str(choice.size), f"{choice.filter:g}", *counts, f"{choice.cooccurrence:.3f}")
+        overlap = "-" if np.isnan(choice.cooccurrence) else f"{choice.cooccurrence:.3f}"
+        row = (str(choice.size), f"{choice.filter:g}", *counts, overlap)
         shown.add_row(*row, style="bold" if chosen else None)
     console.print(shown)
     console.print("more kept tiles, all classes and little co-occurrence are best; overrides scale along")
