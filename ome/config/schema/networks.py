@@ -37,9 +37,7 @@ class Backbone:
     name: Annotated[
         str, "resnet38d, or any segmentation-models-pytorch or timm encoder, e.g. efficientnet-b0"
     ]
-    weights: Annotated[
-        str | None, "/path/file.pth, imagenet, or a timm tag (not for resnet38d); null: random"
-    ]
+    weights: Annotated[str | None, "/path/file.pth, imagenet, package, or a timm tag; null: random"]
     output_stride: Annotated[
         Literal[8, 16, 32], "pixels of the image to a cell of the CAM; 32 where an encoder cannot be dilated"
     ]

