@@ -11,13 +11,15 @@ import pytest
 from omegaconf import DictConfig
 
 from ome.config.selected import settings_of
+from ome.data.tags import TagTable
+from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.geo.raster import read_png
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.registry import STAGES
 from ome.pipeline.stage import Stage, Work, execute
 from ome.scoring.rows import read_rows
-from ome.stages.refine import among_tags
+from ome.stages.refine import _averaged, among_tags
 from tests.conftest import TINY, compose_config, tiny
 
 Run = Callable[..., DictConfig]
@@ -184,6 +186,16 @@ def test_probabilities_among_tags_sum_to_one_over_the_tagged() -> None:
         np.array([1.0, 0, 0], np.float32).reshape(3, 1, 1), np.array([0, 1, 1], dtype=np.uint8)
     )
     assert certain.ravel() == pytest.approx([0, 0.5, 0.5])
+
+
+def test_a_round_starts_from_the_mean_of_stretched_prediction_and_cams() -> None:
+    tile, tags = Tile("a", 0, 0, 1, 3), np.array([1, 1, 0], dtype=np.uint8)
+    table = TagTable(("x", "y", "z"), (tile,), tags[None], ("train",), np.ones(1, dtype=bool))
+    prediction = np.array([[[0.9, 0.8, 0.7]], [[0.1, 0.2, 0.3]], [[0, 0, 0]]], np.float32)
+    cams = np.array([[[0.0, 0.5, 1.0]], [[0.2, 0.0, 0.4]], [[0, 0, 0]]], np.float32)
+    (mean,) = _averaged(lambda _: [prediction], lambda _: [cams], table)([tile])
+    by_hand = [[[0.5, 0.5, 0.5]], [[0.1, 0.25, 0.7]], [[0, 0, 0]]]
+    np.testing.assert_allclose(mean, by_hand, atol=1e-4)
 
 
 def test_a_filter_that_leaves_no_tile_says_so(run_here: Run) -> None:

@@ -143,7 +143,7 @@ def _export(
 
 def _wanted(config: DictConfig) -> bool:
     compared = config.stage.until == "ablation" and config.stage.ablation.random_walk
-    return config.stage.pseudo.cams == "affinity" or bool(compared)
+    return "affinity" in (config.stage.pseudo.cams, config.stage.refine.cams) or bool(compared)
 
 
 STAGE = Stage(

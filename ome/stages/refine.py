@@ -1,13 +1,15 @@
 """Rounds: the segmenter's predictions become the next pseudo masks, and the segmenter is trained again."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from omegaconf import DictConfig
 
-from ome.config.objects import crf_of, crf_threads, labelling_of
+from ome.config.objects import crf_of, crf_threads, hardware, labelling_of
 from ome.config.segmenting import (
     SEGMENTER_FREE_KEYS,
     SEGMENTER_KEYS,
@@ -22,6 +24,7 @@ from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, barrier, shard
 from ome.geo.raster import read_png
+from ome.inference.class_maps import StacksOf, stacks_from
 from ome.inference.pseudo_labels import score_masks, weight_levels, write_pseudo_labels
 from ome.pipeline.layout import (
     PSEUDO_MASK,
@@ -35,6 +38,7 @@ from ome.pipeline.layout import (
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 from ome.progress import console
+from ome.pseudo.fusion import normalise_cam
 from ome.scoring.rows import Row, write_rows
 
 
@@ -68,12 +72,18 @@ def _masks_of(folder: Path) -> Any:  # noqa: ANN401 - see MaskOf
 
 
 def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: TagTable) -> None:
-    """Predicts the training tiles among their tagged classes, and makes pseudo masks of the softmax."""
+    """Predicts the training tiles among their tagged classes, and makes pseudo masks of that and the CAMs."""
     settings = work.settings
     predict = predictor_of(work.config, network, reader, list(settings.scales), flip=settings.flip)
 
-    def stacks_of(chunk: Sequence[Tile]) -> list[NDArray[np.float32]]:
-        return [among_tags(predict(reader.image(tile)[None])[0], table.by_name[tile.name]) for tile in chunk]
+    def predicted(tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
+        for tile in tiles:
+            yield among_tags(predict(reader.image(tile)[None])[0], table.by_name[tile.name])
+
+    stacks_of: StacksOf = predicted
+    if settings.cams is not None:
+        cams_of = stacks_from(hardware(work.config).device(), work.inputs[settings.cams], reader, table)
+        stacks_of = _averaged(predicted, cams_of, table)
 
     write_pseudo_labels(
         folder,
@@ -85,6 +95,21 @@ def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: 
         threads=crf_threads(work.config),
     )
     barrier()
+
+
+def _averaged(predicted: StacksOf, cams_of: StacksOf, table: TagTable) -> StacksOf:
+    """The mean of CAMs and predictions, each class of a tile stretched to 0..1 in both.
+
+    A prediction alone loses the classes that its network hardly knows.
+    """
+
+    def averaged(tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
+        for tile, prediction, cams in zip(tiles, predicted(tiles), cams_of(tiles), strict=True):
+            tags = torch.from_numpy(table.by_name[tile.name])
+            stretched = normalise_cam(torch.from_numpy(prediction), tags).numpy()
+            yield (stretched + cams) / np.float32(2)
+
+    return averaged
 
 
 def among_tags(probabilities: NDArray[np.float32], tags: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -113,10 +138,15 @@ def agreement(before: Path, after: Path, tiles: Sequence[Tile]) -> float:
     return float(same / max(total, 1))
 
 
+def _requires(config: DictConfig) -> tuple[str, ...]:
+    cams = config.stage.cams
+    return "prepare", "labels", "pseudo", "seg", *(() if cams is None else (cams,))
+
+
 STAGE = Stage(
     "refine",
     run,
-    requires=("prepare", "labels", "pseudo", "seg"),
+    requires=_requires,
     config_keys=(*SEGMENTER_KEYS, "crf", "dataset.display", "quirks.background_read_first"),
     free_keys=SEGMENTER_FREE_KEYS,
     external_files=lambda config: identity(config.segmenter.weights),

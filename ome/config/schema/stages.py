@@ -159,6 +159,10 @@ class Refine(_Labelling):
     """`stage.refine`."""
 
     rounds: Annotated[Natural, "rounds, at most"]
+    cams: Annotated[
+        Literal["cam", "affinity"] | None,
+        "whose CAMs are averaged with the prediction; null: none, as published",
+    ]
     settled: Annotated[
         NotNegative, "stop when this share of pixels keeps its pseudo mask from one round to the next"
     ]
