@@ -6,7 +6,8 @@
 Each set and seed is a run of `experiment=accuracy`: the weak and the pixel-supervised segmenter have the
 same recipe, steps and tiles. What is finished is not run again, and what was interrupted is resumed.
 `--quick` ends with the pseudo masks. Further settings (KEY=VALUE) go to every run; give another --output
-with them. The table is printed, and left with the command as `accuracy.md` in the output's folder.
+with them. The tables are printed, and left with the command as `accuracy.md` in the output's folder: scores,
+and how many pixels of the pseudo masks are wrong at which weight, which `weights.png` draws.
 
 DATA holds `isprs_slices` and `deepglobe_quarters`, each with settings to be read by --config-dir.
 """
@@ -21,11 +22,16 @@ from datetime import date
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from measuring import machine
+from numpy.typing import NDArray
 
+from ome.data.scenes import SceneIndex, SceneReader
 from ome.files import write_text
-from ome.pipeline.layout import SEGMENTER_TITLES, TRAIN_TILES
+from ome.pipeline.layout import SEGMENTER_TITLES, TRAIN_TILES, read_pseudo_label, read_tag_table
 from ome.pipeline.manifest import Manifest
+from ome.plots.ablation_figures import calibration_figure
+from ome.scoring.calibration import LEVELS, error_counts, merged_levels
 from ome.scoring.rows import Row, read_rows
 from ome.scoring.spread import spread
 from ome.scoring.tables import miou_ratio
@@ -37,14 +43,23 @@ SETS = {
 }
 """Folder of the settings, folder of the images, and settings of each set."""
 STAGES = ("prepare", "labels", "cam", "pseudo", "seg", "refine")
+RANGES = 6
+"""Ranges of weights in the table of errors."""
 FULL = SEGMENTER_TITLES["full"]
 
 
 class Finished(NamedTuple):
-    """What a run left: its rows of scores by name, and the seconds that its stages took."""
+    """What a run left.
+
+    Attributes:
+        rows: Its rows of scores by name.
+        seconds: What its stages took.
+        errors: Right and wrong pixels of the pseudo masks by weight, see `error_counts`.
+    """
 
     rows: dict[str, Row]
     seconds: float
+    errors: NDArray[np.int64]
 
     def reached(self, title: str) -> float:
         """What a row has of the mIoU of the pixel-supervised segmenter."""
@@ -71,7 +86,18 @@ def finished(folder: Path, scenes: Path) -> Finished:
     places = [scenes if stage == "prepare" else folder / stage for stage in STAGES]
     manifests = [manifest for place in places if (manifest := Manifest.read(place)) is not None]
     rows = {row.name: row for place in places for row in read_rows(place)}
-    return Finished(rows, sum(manifest.seconds for manifest in manifests))
+    return Finished(rows, sum(manifest.seconds for manifest in manifests), errors_of(folder, scenes))
+
+
+def errors_of(folder: Path, scenes: Path) -> NDArray[np.int64]:
+    """Counts the right and wrong pixels of a run's pseudo masks by weight."""
+    index = SceneIndex.read(scenes)
+    reader = SceneReader(index)
+    errors = np.zeros((LEVELS, 2), dtype=np.int64)
+    for tile in read_tag_table(folder / "labels", index).select("train", tagged=True).tiles:
+        mask, weight = read_pseudo_label(folder / "pseudo", tile)
+        errors += error_counts(weight, mask, reader.mask(tile))
+    return errors
 
 
 def table_of(name: str, runs: Sequence[Finished]) -> str:
@@ -88,6 +114,15 @@ def table_of(name: str, runs: Sequence[Finished]) -> str:
         lines.append(f"| {' | '.join(cells)} |")
     minutes = statistics.mean([run.seconds for run in runs]) / 60
     return "\n".join([*lines, "", f"{len(runs)} seeds, {minutes:.0f} minutes each."])
+
+
+def weight_table(name: str, errors: NDArray[np.int64]) -> str:
+    """The share and the error rate of the pixels in each range of weights."""
+    lines = [f"| {name}, weight | pixels | wrong |", "|---|---:|---:|"]
+    for level, (right, wrong) in merged_levels(errors, RANGES).items():
+        pixels = right + wrong
+        lines.append(f"| {level} | {100 * pixels / errors.sum():.1f} % | {100 * wrong / pixels:.1f} % |")
+    return "\n".join(lines)
 
 
 def parsed() -> argparse.Namespace:
@@ -114,6 +149,9 @@ def main() -> None:
             folder = options.output / f"{name}_{seed}"
             runs.setdefault(name, []).append(finished(folder, options.output / "scenes" / name))
             tables = [table_of(each, of_set) for each, of_set in runs.items()]
+            errors = {each: np.sum([run.errors for run in of_set], axis=0) for each, of_set in runs.items()}
+            calibration_figure(errors).savefig(options.output / "weights.png", dpi=150)
+            tables += [weight_table(each, of_set) for each, of_set in errors.items()]
             heading = f"`{typed}`\n\n{date.today()}, {machine()}.\n"
             write_text(options.output / "accuracy.md", "\n\n".join([heading, *tables]) + "\n")
     print((options.output / "accuracy.md").read_text())
