@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ome.errors import UserError
 
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
-NO_ACCESS: Final = (errno.EROFS, errno.EACCES, errno.EPERM)
+NO_ACCESS: Final = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
 def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
@@ -44,7 +44,7 @@ def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
             if number in NO_ROOM:
                 remedy = "free some space; the same command resumes where it stopped"
                 return f"cannot write to {folder or named or here} ({reason}): {remedy}"
-            remedy = "get access to it, or choose other folders with output=... and scenes=..."
+            remedy = "choose other folders with output=... and scenes=..., or get access to it"
             return f"cannot read or write {named or folder or here} ({reason}): {remedy}"
         seen = seen.__cause__ or seen.__context__
     return None

@@ -11,7 +11,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ome.cli.errors import explain, fail
+from ome.cli.errors import explain, fail, null_group
 from ome.distributed.rank import is_nonzero_rank
 from ome.distributed.signals import Stopped
 from ome.errors import UserError
@@ -59,7 +59,7 @@ def main() -> None:
             sys.exit(1)  # the first process says so
         fail(explain(error))
     except Exception as error:
-        if (line := disk_fault(error)) is None:
+        if (line := disk_fault(error) or null_group(error)) is None:
             raise
         fail(line)
     except KeyboardInterrupt:

@@ -99,6 +99,22 @@ def test_a_second_view_is_computed_only_where_two_are_compared(
     assert sizes == [(32, 24), (16, 12)][:views]
 
 
+def test_a_batch_is_resized_as_a_whole_to_few_sizes() -> None:
+    torch.manual_seed(0)
+    made = SeamClassifier(SeamNetwork(TinyBackbone(), 2), ("a", "b"), total_steps=9, rescale=(0.5, 2.0))
+    column = torch.arange(64.0).expand(2, 3, 64, 64)
+    sizes = set()
+    for _ in range(60):
+        resized = made._rescaled(column)
+        sizes.add(resized.shape[-1])
+        # From edge to edge: nothing is cut off and nothing is added.
+        assert resized[0, 0, 0, 0] <= 1
+        assert resized[0, 0, 0, -1] >= 62
+    assert sizes == {32, 48, 64, 80, 96, 112, 128}
+    kept = SeamClassifier(SeamNetwork(TinyBackbone(), 2), ("a", "b"), total_steps=9)
+    assert kept._rescaled(column) is column
+
+
 @pytest.mark.parametrize(("clip", "scale"), [(None, None), (1e-3, None), (1e3, None), (1e-3, 512.0)])
 def test_a_step_is_as_long_as_the_clipped_gradient(clip: float | None, scale: float | None) -> None:
     """Also where the gradient is kept out of the smallest half-precision numbers by a scale."""

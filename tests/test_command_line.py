@@ -30,7 +30,7 @@ main()
         ),
         (["foo=1"], "unknown setting foo: known are "),
         (["prepare"], "error: 'prepare' is not a setting: type KEY=VALUE, e.g. stage=cam"),
-        (["dataset=atlantis"], "Could not find 'dataset/atlantis' Available options in 'dataset'"),
+        (["dataset=atlantis"], "unknown option dataset=atlantis: there are custom"),
         (["stage=prepare", "dataset=potsdam", "dataset.raw=nowhere"], "error: nowhere does not exist"),
         (["stage=cam"], "run the same command with stage=prepare first, or with stage=all"),
     ],

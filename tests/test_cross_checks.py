@@ -1,5 +1,6 @@
 """What settings say together is known before the first stage starts."""
 
+import math
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -8,7 +9,10 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from ome.cli.runner import selected_stages
-from ome.config.checks import check_settings
+from ome.config.checks import check_settings, type_faults
+from ome.config.schema import Settings
+from ome.config.schema.hints import addresses as settings_below
+from ome.config.schema.hints import expected, parse
 from ome.config.trainer import check_training
 from ome.errors import UserError
 from ome.pipeline.declared import UndeclaredError, declared_config
@@ -24,11 +28,11 @@ def composed(*overrides: str) -> DictConfig:
     [
         (
             ["segmenter.recipe.warmup_steps=9", "segmenter.recipe.steps=9"],
-            "warmup_steps=9 is all of segmenter",
+            "warmup_steps=9 must be below",
         ),
         (["segmenter=deeplabv3plus", "segmenter.recipe.batch=1"], "batch=1: deeplabv3plus normalises maps"),
         (["segmenter=upernet", "segmenter.recipe.batch=1"], "batch=1: upernet normalises maps"),
-        (["trainer.devices=2"], "trainer.devices=2: several take trainer.strategy=ddp"),
+        (["trainer.devices=2"], "trainer.devices=2: more than one needs trainer=ddp"),
         (["backbone=resnet38d", "backbone.output_stride=16"], "output_stride=16: resnet38d has 8"),
         (["backbone.output_stride=12"], "backbone.output_stride=12"),
         (["backbone=encoder", "backbone.name=resnet19"], "'resnet19'; did you mean"),
@@ -40,9 +44,28 @@ def composed(*overrides: str) -> DictConfig:
         (["segmenter.weights=/nowhere/w.pth"], "segmenter.weights=/nowhere/w.pth does not exist"),
         (["stage.cam.checkpoint=/nowhere/c.pth"], "stage.cam.checkpoint=/nowhere/c.pth does not exist"),
         (["dataset.tags=/nowhere/t.csv"], "dataset.tags=/nowhere/t.csv does not exist"),
-        (["segmenter.recipe.class_weights=[1,2]"], r"class_weights=\[1.0, 2.0\]: give 5 numbers from 0"),
+        (["segmenter.recipe.class_weights=[1,2]"], r"class_weights=\[1.0, 2.0\]: give 5 numbers, not all 0"),
         (["segmenter.recipe.losses=[{weight:1}]"], r"losses\[0\]: give _target_"),
         (["segmenter.recipe.losses=[{_target_:no.such.Loss}]"], "no.such.Loss cannot be imported"),
+        (["segmenter.recipe.losses=[{_target_:os.getcwd}]"], r"losses\[0\]: os.getcwd is no loss of"),
+        (["segmenter.recipe.losses=[{_target_:torch.Size}]"], r"losses\[0\]: torch.Size is no loss of"),
+        (
+            ["segmenter.recipe.losses=[{_target_:torch.nn.CrossEntropyLoss,weight:x}]"],
+            r"losses\[0\].weight=x: expected a number of at least 0",
+        ),
+        (["segmenter.recipe.losses=[3]"], "expected a list of mappings"),
+        (["backbone.weights=imagnet"], "'resnet18' has no published weights 'imagnet'"),
+        (["segmenter.weights=imagnet"], "'resnet18' has no published weights 'imagnet'"),
+        (["backbone=resnet38d", "backbone.output_stride=8", "backbone.weights=imagenet"], "no published"),
+        (["backbone.weights=3", "backbone.encoder_weights=null"], "backbone.weights=3: expected text"),
+        (["dataset.display=[1,2,9]"], r"dataset.display=\[1, 2, 9\]: give three places"),
+        (["dataset.bands=xyz"], "dataset.bands=xyz: synthetic has"),
+        (["dataset.tile.size=8"], "dataset.tile.size=8 is less than a cell of the CAM"),
+        (["name=a/../b"], "name=a/../b is not the name of a folder"),
+        (["name=''"], "name= is not the name of a folder"),
+        (["+prediction.stirde=1"], r"unknown setting prediction.stirde: did you mean prediction.stride\?"),
+        (["+crf.foo=3"], "unknown setting crf.foo: known are backend"),
+        (["stage.cam.jitter=[0.1,0.1,0.1,5]"], "the last at most 0.5"),
         (["classifier=attention"], "attention needs an encoder whose last but one stage attends"),
         (
             ["classifier=seam", "classifier.ecr_weight=0", "classifier.min_pool_weight=0"],
@@ -67,6 +90,23 @@ def test_all_faults_are_said_at_once_and_only_those_of_stages_that_run() -> None
     assert len(str(raised.value).splitlines()) == 3
     config = composed(*overrides[:2], "stage.until=pseudo")
     check_settings(config, selected_stages(config))
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_no_number_of_any_setting_is_without_end(value: float) -> None:
+    """What a number may be is decided in one place, so that none of the settings takes nan."""
+    addresses = [
+        address
+        for address, hint in settings_below(Settings)
+        if any("a number" in expected(parse(option)) for option in hint.options if option is not type(None))
+        and address != "dataset.nodata"
+    ]
+    assert len(addresses) > 40
+    config = composed()
+    for address in addresses:
+        OmegaConf.update(config, address, value)
+    wrong = dict(type_faults(config))
+    assert not {*addresses} - {*wrong}
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -60,7 +60,7 @@ def test_images_of_ones_own_need_no_masks(tmp_path: Path, capsys: pytest.Capture
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("dataset=atlantis", "Could not find 'dataset/atlantis'"),
+        ("dataset=atlantis", "unknown option dataset=atlantis"),
         ("dataset.rraw=x", "unknown setting dataset.rraw: did you mean dataset.raw?"),
         ("dataset=potsdam", "dataset.raw is not set"),
     ],

@@ -252,7 +252,7 @@ def test_cams_of_a_published_classifier_need_no_training(
         "name=published",
         f"inherit={trained}",
         f"stage.cam.checkpoint={trained / 'cam/network.pt'}",
-        "stage.cam.lr=nan",
+        "stage.cam.lr=1e30",
     )
     cams = sorted(path.relative_to(trained) for path in trained.glob("cam/cams/**/*.npz"))
     assert len(cams) == 32

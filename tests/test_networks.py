@@ -216,7 +216,7 @@ def test_unsuitable_backbones_are_refused(name: str, stride: int, message: str) 
 
 
 def test_resnet38d_names_the_file_option() -> None:
-    with torch.device("meta"), pytest.raises(UserError, match=r"backbone\.weights=/path"):
+    with torch.device("meta"), pytest.raises(UserError, match=r"such as /path/file\.pth"):
         build_backbone("resnet38d", "imagenet")
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ome.config import cross_checks
+from ome.config import built
 from ome.config.checks import check_settings
 from ome.errors import UserError
 from ome.networks.backbones import build_backbone
@@ -74,6 +74,6 @@ def test_what_is_missing_is_said_before_the_first_stage(
     monkeypatch: pytest.MonkeyPatch, backbone: str, line: str
 ) -> None:
     monkeypatch.setattr("ome.extras.find_spec", lambda _: None)
-    cross_checks._classifier_faults.cache_clear()
+    built._classifier_faults.cache_clear()
     with pytest.raises(UserError, match=line):
         check_settings(compose_config([f"backbone={backbone}", "backbone.weights=package"]), ["cam"])

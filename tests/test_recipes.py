@@ -26,11 +26,11 @@ def settings(*overrides: str, recipe: str = "sgd") -> dict[str, Any]:
         ("dice=-1", "expected a number of at least 0"),
         ("validation_tiles=-1", "expected a whole number of at least 0"),
         ("lovasz=-0.5", "expected a number of at least 0"),
-        ("warmup_steps=20000", "is all of segmenter.recipe.steps=20000: lower it"),
+        ("warmup_steps=20000", "must be below segmenter.recipe.steps=20000"),
         ("class_weights=even", "expected balanced or a list"),
-        ("class_weights=[1,2]", "give 5 numbers from 0"),
+        ("class_weights=[1,2]", "give 5 numbers, not all 0"),
         ("class_weights=[1,1,1,1,-1]", "expected balanced or a list"),
-        ("underfit=foo", "expected one of none, pow"),
+        ("underfit=foo", "expected none, pow"),
     ],
 )
 def test_values_out_of_range_are_one_line(override: str, message: str) -> None:

@@ -3,15 +3,34 @@
 import difflib
 import shlex
 import sys
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
-from hydra.errors import OverrideParseException
+from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import Node, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
+from ome.config.schema import Settings
+from ome.config.schema.hints import addresses as settings_below
 from ome.progress import console
 from ome.scoring.spread import flatten
+
+FIRST_GUESSES: Final = {
+    "tile": "dataset.tile.size",
+    "tile_size": "dataset.tile.size",
+    "classes": "dataset.classes",
+    "gpus": "trainer.devices",
+    "model": "backbone",
+    "encoder": "segmenter.encoder",
+    "pretrained": "backbone.weights",
+    "weights": "backbone.weights",
+    "data": "dataset.raw",
+    "images": "dataset.raw",
+    "tags": "dataset.tags",
+    "steps": "segmenter.recipe.steps",
+    "seeds": "seed",
+}
+"""Addresses of what other tools call otherwise."""
 
 
 def fail(line: str, status: int = 1) -> NoReturn:
@@ -38,10 +57,15 @@ def _unknown_key(key: str, parent: Node) -> str:
         return f"unknown setting {key}: type {' or '.join(addresses)}"
     if near := difflib.get_close_matches(last, siblings, n=1):
         return f"unknown setting {key}: did you mean {f'{above}.{near[0]}'.removeprefix('.')}?"
+    if key in FIRST_GUESSES:
+        return f"unknown setting {key}: type {FIRST_GUESSES[key]}"
+    if key in {address for address, _ in settings_below(Settings)}:
+        return f"unknown setting {key} in this configuration: add it by +{key}=..."
     names = {address.rpartition(".")[2] for address in _addresses(root, above)}
-    if near := difflib.get_close_matches(last, sorted(names), n=1):
+    if near := difflib.get_close_matches(last, sorted(names), n=1, cutoff=0.75):
         return f"unknown setting {key}: did you mean {' or '.join(_addresses(root, above, near[0]))}?"
-    return f"unknown setting {key}: known are {', '.join(siblings)}"
+    known = [name for name in siblings if name != "hydra"]
+    return f"unknown setting {key}: known are {', '.join(known)}"
 
 
 def _addresses(root: object, above: str, last: str = "") -> list[str]:
@@ -64,6 +88,11 @@ def explain(error: Exception) -> str:
     if isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
         return _unknown_key(str(cause.full_key or cause.key), cause.parent_node)
     line = " ".join(str(error).split()).partition(" Config search path:")[0]
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+        group, _, option = error.missing_cfg_file.rpartition("/")
+        near = difflib.get_close_matches(option.lower(), error.options, n=1)
+        hint = f"did you mean {group}={near[0]}? " if near else ""
+        return f"unknown option {group}={option}: {hint}there are {', '.join(error.options)}"
     if "'hydra/sweeper" in line or "'hydra/launcher" in line:
         line += '; optuna, joblib and submitit come with pip install "ome[sweep]"'
     return line
@@ -78,3 +107,10 @@ def _unquoted(override: str) -> str:
     typed = f"{key}={quote}{value.strip(quote)}{quote}"
     typed = shlex.quote(typed) if set(typed) & set('"$`!\\') else f'"{typed}"'
     return f"cannot read {override}: its value needs quotes of its own, as in {typed}"
+
+
+def null_group(error: Exception) -> str | None:
+    """One line for a group of options that was given a value, which Hydra answers with a ValueError."""
+    if not str(error).startswith("Config group override must be a string or a list."):
+        return None
+    return "a group of options such as callbacks= or experiment= takes a name: leave it out for none"

@@ -38,14 +38,30 @@ def launch(config: DictConfig) -> float | None:
         UserError: See `run_stages`; or the processes, an argument or a callback do not fit the trainer.
         Stopped: SIGTERM or SIGINT came.
     """
+    _check(config)
     place, work = started_place(), _Stages(config)
     started = place.world_size if place else 1
-    check_settings(config, selected_stages(config))
-    check_training(config)
     with stopping_on_signals():
         if config.trainer.strategy == "auto" and started == 1:
             return work()
         return _launch_several(config, place, started, work)
+
+
+def _check(config: DictConfig) -> None:
+    """Checks all that can be known before the first stage, and says it all at once."""
+    lines: list[str] = []
+    stages: list[str] = []
+
+    def selected() -> None:
+        stages.extend(selected_stages(config))
+
+    for check in (selected, lambda: check_settings(config, stages), lambda: check_training(config)):
+        try:
+            check()
+        except UserError as error:
+            lines += str(error).splitlines()
+    if lines:
+        raise UserError("\n".join(dict.fromkeys(lines)))
 
 
 def _launch_several(config: DictConfig, place: Place | None, started: int, work: _Stages) -> float | None:

@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 from ome.config.selected import settings_of
 from ome.errors import UserError
 from ome.pipeline.layout import SEGMENTER_TITLES
-from ome.pipeline.registry import STAGES, find_stage
+from ome.pipeline.registry import SIDE_STAGES, STAGES, find_stage
 from ome.pipeline.stage import Stage, execute
 from ome.plugins import import_targets
 from ome.scoring.rows import read_rows
@@ -78,6 +78,8 @@ def selected_stages(config: DictConfig) -> list[str]:
     selected = config.stage.name
     if selected == "all":
         last = config.stage.until
+        if last in SIDE_STAGES:
+            raise UserError(f"stage.until={last}: this stage runs only when it is named: type stage={last}")
         if last not in STAGES:
             raise UserError(f"stage.until={last}: unknown stage '{last}': choose one of {', '.join(STAGES)}")
         before = list(STAGES)[: list(STAGES).index(last)]

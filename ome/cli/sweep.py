@@ -1,10 +1,11 @@
 """A sweep: many jobs that share what is the same, and one table at the end."""
 
 import glob
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.experimental.callback import Callback
@@ -46,6 +47,7 @@ class Sweep(Callback):
                 f"{swept.input_line} is swept, and {by.input_line} overrules it, so that all jobs would be "
                 f"the same: give the other keys of {by.key_or_group} one by one"
             )
+        _check_jobs(typed)
         same = [override.key_or_group for override in typed if not override.is_sweep_override()]
         names = "hydra.job.config.override_dirname.exclude_keys"
         with flag_override(config.hydra, "readonly", False):
@@ -75,6 +77,32 @@ class Sweep(Callback):
             console.print(f"comparison: {(sweep / STAGE.name).resolve()}", highlight=False)
         except UserError as error:
             console.print(f"[yellow]no comparison[/]: {error}", highlight=False)
+
+
+def _check_jobs(typed: Sequence[Override]) -> None:
+    """Composes a job for each value of each swept key, and checks it before the first job works."""
+    from ome.cli.runner import selected_stages  # noqa: PLC0415
+    from ome.config.checks import check_settings  # noqa: PLC0415
+
+    swept = [override for override in typed if override.is_discrete_sweep()]
+    first = {override.key_or_group: next(_values(override)) for override in swept}
+    plain = [str(override.input_line) for override in typed if not override.is_sweep_override()]
+    lines = []
+    for override in swept:
+        for value in _values(override):
+            chosen = [*plain, *(first | {override.key_or_group: value}).values()]
+            try:
+                config = compose("config", overrides=chosen)
+                check_settings(config, selected_stages(config))
+            except UserError as error:
+                lines += str(error).splitlines()
+    if lines:
+        fail("\n".join(dict.fromkeys(lines)))
+
+
+def _values(override: Override) -> Iterator[str]:
+    """The overrides that a sweep over a key stands for."""
+    return (f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
 
 
 def _given(config: DictConfig) -> list[Override]:

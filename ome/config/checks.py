@@ -1,6 +1,8 @@
 """What can be known of the settings before the first stage starts."""
 
+import difflib
 from collections.abc import Iterator, Sequence
+from typing import Final
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
@@ -10,6 +12,9 @@ from ome.config.schema import Settings
 from ome.config.schema.hints import Hint, expected, fits, hints_of
 from ome.errors import UserError
 from ome.pipeline.artifacts import plain
+
+OPEN: Final = ("", "trainer.", "stage.")
+"""Groups with more than settings: groups of Hydra, arguments of Lightning's Trainer, stages of plug-ins."""
 
 
 def check_settings(config: DictConfig, stages: Sequence[str] = ()) -> None:
@@ -40,7 +45,13 @@ def type_faults(config: DictConfig) -> Iterator[tuple[str, str]]:
 
 def _faults(config: DictConfig, group: type, above: str) -> Iterator[tuple[str, str]]:
     node = OmegaConf.select(config, above.removesuffix(".")) if above else config
-    for name, hint in hints_of(group).items():
+    hints = hints_of(group)
+    if above not in OPEN and "_target_" not in node:
+        for name in (str(name) for name in node if name not in hints and not str(name).startswith("_")):
+            near = difflib.get_close_matches(name, hints, n=1)
+            way = f"did you mean {above}{near[0]}?" if near else f"known are {', '.join(hints)}"
+            yield f"{above}{name}", f"unknown setting {above}{name}: {way}"
+    for name, hint in hints.items():
         key = f"{above}{name}"
         if "_target_" in node and name not in node:
             continue  # the user's own object

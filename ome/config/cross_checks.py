@@ -1,27 +1,18 @@
 """What settings say together, and what machine and disk say to them, before the first stage starts."""
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from omegaconf import DictConfig, OmegaConf
 
+from ome.config.built import BUILT
 from ome.config.raw_data import split_fault
 from ome.data.sheets import SPREADSHEETS
-from ome.errors import UserError
 from ome.extras import missing_modules
-from ome.plugins import name_of
 
 POOLED: Final = ("deeplabv3plus", "upernet")
 """Segmenters with BatchNorm over maps that are pooled to a single pixel."""
-
-SEVERAL: Final = (
-    "AffinityNet starts from the classifier's backbone, and a network for each class leaves several: "
-    "leave the walk out by stage.pseudo.cams=cam stage.ablation.random_walk=false, or use "
-    "classifier.one_vs_all=false"
-)
 
 CRF_STAGES: Final = frozenset({"affinity", "pseudo", "ablation", "refine"})
 NETWORK_STAGES: Final = CRF_STAGES | {"cam", "seg", "predict", "export", "suggest"}
@@ -40,7 +31,7 @@ def cross_faults(config: DictConfig, stages: Sequence[str], wrong: Sequence[str]
     """
     for section in (_training, _hardware, _extras, _files):
         yield from section(config, stages)
-    for groups, build in _BUILT.items():
+    for groups, build in BUILT.items():
         if not any(key.startswith(groups) for key in wrong):
             yield from build(config, stages)
 
@@ -54,96 +45,14 @@ def _training(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
         )
     if "prepare" in stages and (fault := split_fault(config)) is not None:
         yield fault
-
-
-def _recipe(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
-    if not {"seg", "refine"} & {*stages}:
-        return
-    from ome.config.recipes import recipe_settings  # noqa: PLC0415 - takes its time
-
-    recipe = config.segmenter.recipe
-    classes = config.dataset.get("classes") or recipe.class_weights or ()
-    yield from _faults(lambda: recipe_settings(recipe, len(classes), lambda: [1] * len(classes)))
-
-
-def _segmenter(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
-    segmenter = config.segmenter
-    if {"seg", "refine"} & {*stages} and "_target_" not in segmenter:
-        name, weights = name_of(segmenter), _file(segmenter.weights)
-        yield from _segmenter_faults(name, segmenter.encoder, weights, _bands(config))
-
-
-def _classifier(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
-    backbone, classifier, checkpoint = config.backbone, config.classifier, config.stage.cam.checkpoint
-    if classifier.one_vs_all and "affinity" in stages:
-        yield SEVERAL
-    if "cam" not in stages:
-        return
-    if classifier.one_vs_all and checkpoint:
-        yield (
-            "stage.cam.checkpoint is one network of all classes, and classifier.one_vs_all=true trains "
-            "one for each: set one of the two otherwise"
-        )
-    if classifier.pcm and not classifier.ecr_weight and not classifier.min_pool_weight:
-        from ome.training.seam import UNTRAINED_PCM  # noqa: PLC0415 - takes its time
-
-        yield UNTRAINED_PCM
-    if "_target_" not in backbone:
-        weights = None if checkpoint else _file(backbone.weights)
-        kind = (name_of(backbone), backbone.output_stride, classifier.pcm, classifier.attention)
-        yield from _classifier_faults(*kind, weights, _bands(config))
-
-
-_BUILT: Final = {
-    ("segmenter.recipe", "dataset.classes"): _recipe,
-    ("segmenter.", "dataset.channels"): _segmenter,
-    ("backbone.", "classifier.", "dataset.channels"): _classifier,
-}
-"""What is built as it will be trained, so that its parts tell what does not fit, by the settings it takes."""
-
-
-@cache
-def _classifier_faults(
-    name: str, stride: int, pcm: bool, attention: float | None, weights: str | None, bands: int
-) -> list[str]:
-    from ome.inference.classifier import build_classifier  # noqa: PLC0415 - takes its time
-
-    backbone, classifier = {"name": name, "output_stride": stride}, {"pcm": pcm, "attention": attention}
-    return _faults(lambda: build_classifier(backbone, classifier, 2, bands, weights))
-
-
-@cache
-def _segmenter_faults(name: str, encoder: str, weights: str | None, bands: int) -> list[str]:
-    from ome.networks.segmenters import build_segmenter  # noqa: PLC0415
-
-    return _faults(lambda: build_segmenter(name, encoder, 2, weights, bands))
-
-
-def _bands(config: DictConfig) -> int:
-    return len(config.dataset.get("channels") or (1, 2, 3))
-
-
-def _file(weights: str | None) -> str | None:
-    """Weights that lie on this disk; whether the others exist is not asked before they are needed."""
-    return weights if weights is not None and (weights == "package" or Path(weights).is_file()) else None
-
-
-def _faults(build: Callable[[], object]) -> list[str]:
-    logger = logging.getLogger("ome.networks.weights")
-    logger.disabled = True  # what was loaded is said when it is trained
-    try:
-        build()
-    except UserError as error:
-        return [str(error)]
-    finally:
-        logger.disabled = False
-    return []
+    if {"", ".", ".."} & {*str(config.name).split("/")}:
+        yield f"name={config.name} is not the name of a folder: type another, or choose run_dir="
 
 
 def _hardware(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     accelerator, devices = config.trainer.accelerator, config.trainer.devices
     if devices > 1 and config.trainer.strategy == "auto":
-        yield f"trainer.devices={devices}: several take trainer.strategy=ddp; type trainer=ddp or ddp_cpu"
+        yield f"trainer.devices={devices}: more than one needs trainer=ddp or trainer=ddp_cpu"
     if accelerator not in {"gpu", "cuda"} or not NETWORK_STAGES & {*stages}:
         return
     import torch  # noqa: PLC0415 - takes its time

@@ -1,10 +1,12 @@
 """From a segmenter's recipe to plain, checked arguments."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
+import torch
 from omegaconf import DictConfig
 
 from ome.data.datasets import MaskOf
@@ -56,7 +58,7 @@ def recipe_settings(
     """
     if recipe.warmup_steps and recipe.warmup_steps >= recipe.steps:
         raise UserError(
-            f"{RECIPE}.warmup_steps={recipe.warmup_steps} is all of {RECIPE}.steps={recipe.steps}: lower it"
+            f"{RECIPE}.warmup_steps={recipe.warmup_steps} must be below {RECIPE}.steps={recipe.steps}"
         )
     plain = {key: recipe[key] for key in PLAIN}
     if recipe.warmup_steps is None:
@@ -69,17 +71,25 @@ def recipe_settings(
 
 
 def _loss_term(term: DictConfig, number: int) -> tuple[float, LossTerm]:
-    """A term of `segmenter.recipe.losses` and its weight."""
-    key = f"{RECIPE}.losses[{number}]"
+    """A term of `segmenter.recipe.losses` and its weight; it is tried on an image of random numbers."""
+    key, weight = f"{RECIPE}.losses[{number}]", term.get("weight", 1.0)
     if "_target_" not in term:
         raise UserError(f"{key}: give _target_, the dotted path of a class or function")
+    if isinstance(weight, (bool, str)) or weight is None or not 0 <= weight < math.inf:
+        raise UserError(f"{key}.weight={weight}: expected a number of at least 0")
     arguments = {str(name): value for name, value in term.items() if name not in {"_target_", "weight"}}
     kind = imported(term._target_, f"{key}._target_")
     try:
         loss = kind(**arguments) if isinstance(kind, type) else partial(kind, **arguments)
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{key}: {term._target_} cannot be built ({error})") from error
-    return float(term.get("weight", 1.0)), loss
+        random = torch.Generator().manual_seed(0)
+        mask = torch.randint(2, (1, 8, 8), generator=random)
+        value = loss(torch.randn(1, 2, 8, 8, generator=random), mask, torch.ones(1, 8, 8))
+    except Exception as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{key}: {term._target_} is no loss of (logits, mask, factor): {reason}") from error
+    if not isinstance(value, torch.Tensor) or value.ndim:
+        raise UserError(f"{key}: {term._target_} gives {type(value).__name__} and not a scalar tensor")
+    return float(weight), loss
 
 
 def _class_weights(
@@ -92,7 +102,7 @@ def _class_weights(
     weights = [float(weight) for weight in configured]
     if len(weights) != num_classes or not any(weights):
         raise UserError(
-            f"{RECIPE}.class_weights={weights}: give {num_classes} numbers from 0, in the order of "
+            f"{RECIPE}.class_weights={weights}: give {num_classes} numbers, not all 0, in the order of "
             "dataset.classes"
         )
     return weights

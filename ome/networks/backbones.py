@@ -4,6 +4,7 @@ from ome import plugins
 from ome.errors import UserError
 from ome.networks.encoder import EncoderBackbone
 from ome.networks.features import Backbone, Features, freeze_batchnorm
+from ome.networks.hub import check_published
 from ome.networks.resnet38d import ResNet38d
 from ome.networks.weights import load_encoder, load_weights, looks_like_file
 from ome.plugins import find, is_plugin
@@ -43,14 +44,11 @@ def build_backbone(
     if output_stride != ResNet38d.output_stride:
         raise UserError(
             f"backbone.output_stride={output_stride}: resnet38d has {ResNet38d.output_stride}; "
-            "other encoders can have 16 or 32"
+            f"type backbone.output_stride={ResNet38d.output_stride}, or choose another backbone"
         )
     resnet38d = ResNet38d(in_channels)
     if weights is not None:
         if not looks_like_file(weights):
-            raise UserError(
-                f"no hub holds weights {weights!r} of resnet38d; "
-                "give a local file: backbone.weights=/path/file.pth"
-            )
+            check_published(name, weights)
         load_weights(resnet38d, weights)
     return resnet38d

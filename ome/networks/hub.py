@@ -33,6 +33,20 @@ def published_weights(name: str) -> list[str]:
     return ["imagenet", *(model.partition(".")[2] for model in tagged)] if tagged else []
 
 
+def check_published(name: str, weights: str) -> None:
+    """Makes sure that there are such weights, without a look at the network.
+
+    Raises:
+        UserError: There are none.
+    """
+    available = [] if name == "resnet38d" else published_weights(name)
+    if weights not in available:
+        raise UserError(
+            f"encoder {name!r} has no published weights {weights!r} (there are: "
+            f"{', '.join(available) or 'none'}); give a file by its path, such as /path/file.pth"
+        )
+
+
 def download_encoder(name: str, weights: str) -> dict[str, Tensor]:
     """Gets published weights of an encoder for three bands.
 
@@ -47,13 +61,7 @@ def download_encoder(name: str, weights: str) -> dict[str, Tensor]:
         UserError: There are no such weights, or they can be neither found in the cache nor downloaded.
     """
     resolved = resolve_encoder(name)
-    available = published_weights(name)
-    if weights not in available:
-        raise UserError(
-            f"encoder {name!r} has no published weights {weights!r} (there are: "
-            f"{', '.join(available) or 'none'}); a local file is given by its path: "
-            "backbone.weights=/path/file.pth"
-        )
+    check_published(name, weights)
     if resolved.startswith(TIMM_PREFIX) and weights != "imagenet":
         resolved = f"{TIMM_PREFIX}{_timm_model(resolved)}.{weights}"
     try:

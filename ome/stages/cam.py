@@ -109,6 +109,7 @@ def _train(work: Work, member: Member, reader: SceneReader, table: TagTable) -> 
         ecr_weight=losses.ecr_weight,
         min_pool_weight=losses.min_pool_weight,
         clip=settings.clip,
+        rescale=settings.rescale,
     )
     quirk = config.quirks.keep_highest_validation_loss
     callbacks = averaging(settings.average, data.total_steps)

@@ -21,6 +21,9 @@ from ome.training.clipping import ClippedModule
 from ome.training.optimizers import Optimization
 from ome.training.seam_losses import seam_loss
 
+GRID: Final = 16
+"""Pixels that the sides of resized tiles are multiples of."""
+
 UNTRAINED_PCM: Final = (
     "nothing trains the pixel correlation module with classifier.ecr_weight=0 and "
     "classifier.min_pool_weight=0: set classifier.pcm=false as well"
@@ -48,6 +51,8 @@ class SeamClassifier(ClippedModule):
         clip: Largest norm of the gradient; None leaves it as it is. The terms that compare two views divide
             the map of a tagged class by its maximum: where that is hardly above 0, one step may ruin the
             network.
+        rescale: Smallest and largest factor by which the tiles of a batch are resized together. Unlike a
+            resize before a crop it shows every tile whole, so that its tags hold.
 
     Raises:
         UserError: The network has a pixel correlation module that no term trains.
@@ -64,6 +69,7 @@ class SeamClassifier(ClippedModule):
         ecr_weight: float = 1.0,
         min_pool_weight: float = 1.0,
         clip: float | None = None,
+        rescale: Sequence[float] = (1.0, 1.0),
     ) -> None:
         super().__init__()
         if isinstance(network, Mapping):
@@ -81,13 +87,15 @@ class SeamClassifier(ClippedModule):
                 "min_pool_weight": min_pool_weight,
             }
             settings |= {"network": description, "names": list(names), "optimizer": asdict(optimizer)}
-            self.save_hyperparameters(settings | {"total_steps": total_steps, "clip": clip}, logger=False)
+            settings |= {"total_steps": total_steps, "clip": clip, "rescale": list(rescale)}
+            self.save_hyperparameters(settings, logger=False)
         self._total_steps = total_steps
         self._optimizer = optimizer
         self._er_weight = er_weight
         self._ecr_weight = ecr_weight if network.pcm else 0.0
         self._min_pool_weight = min_pool_weight if network.pcm else 0.0
         self._clip = clip
+        self._rescale = tuple(rescale)
         self._names = tuple(names)
         # Every process sees every tile, so their matrices must not be added up.
         self._confusion: Tensor | None = None
@@ -96,7 +104,7 @@ class SeamClassifier(ClippedModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The SEAM loss of one batch: `image` (B, bands, H, W) and `tags` (B, C)."""
         del batch_idx
-        image, tags = batch["image"], batch["tags"]
+        image, tags = self._rescaled(batch["image"]), batch["tags"]
         first, second = self.network(image), None
         if self._er_weight or self._ecr_weight:
             half = F.interpolate(image, scale_factor=0.5, mode="bilinear", align_corners=True)
@@ -112,6 +120,15 @@ class SeamClassifier(ClippedModule):
         means = sum_over_processes(torch.stack(losses)) / world_size()
         self.log_dict({f"train/{name}": mean for name, mean in zip(losses._fields, means, strict=True)})
         return losses.total
+
+    def _rescaled(self, image: Tensor) -> Tensor:
+        low, high = self._rescale
+        if low == high == 1:
+            return image
+        factor = low * (high / low) ** torch.rand(()).item()
+        # Few sizes, because kernels are chosen anew for each.
+        size = [GRID * max(1, round(factor * length / GRID)) for length in image.shape[2:]]
+        return F.interpolate(image, size, mode="bilinear", align_corners=False)
 
     def clip(self, value: float | None, algorithm: str | None) -> Tensor | None:
         """Clips to the largest norm, or as the trainer says where there is none, and logs the norm before."""

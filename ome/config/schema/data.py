@@ -7,6 +7,7 @@ from ome.config.schema.limits import (
     Byte,
     Colour,
     Count,
+    EvenNan,
     Fraction,
     Length,
     Natural,
@@ -88,7 +89,7 @@ class Dataset:
         "three of the channels for CRF and pictures, by place from 1; null: the first three",
     ]
     nodata: Annotated[
-        float | None,
+        Annotated[float, EvenNan()] | None,
         "value of pixels where nothing was measured, e.g. 0 for black borders; null: what the files say",
     ]
     range: Annotated[

@@ -1,16 +1,16 @@
 """What the type of a setting allows, says and means."""
 
+import math
 import types
 from collections.abc import Iterator
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from ome.config.schema.limits import Limit
+from ome.config.schema.limits import EvenNan, Limit
 
 _WORDS: Final = {
     int: "a whole number",
     float: "a number",
-    bool: "true or false",
     str: "text",
     Any: "anything",
 }
@@ -65,6 +65,8 @@ def addresses(group: type, above: str = "") -> Iterator[tuple[str, Hint]]:
 
 def fits(value: Any, hint: Hint) -> bool:  # noqa: ANN401 - whatever was typed
     """Whether a value is of the type and within the limits."""
+    if isinstance(value, float) and any(isinstance(limit, EvenNan) for limit in hint.limits):
+        return True
     return any(_fits(value, option) for option in hint.options) and all(
         limit.allows(value) for limit in hint.limits
     )
@@ -77,26 +79,30 @@ def _fits(value: Any, option: Any) -> bool:  # noqa: ANN401
     if origin is Literal:
         # Python takes true for 1.
         return any(value == choice and type(value) is type(choice) for choice in inner)
-    if origin is list:
-        return isinstance(value, list) and all(fits(item, parse(inner[0])) for item in value)
-    if origin is dict:
-        return isinstance(value, dict) and all(fits(item, parse(inner[1])) for item in value.values())
+    if origin in {list, dict}:
+        items = value.values() if isinstance(value, dict) else value
+        return isinstance(value, origin) and all(fits(item, parse(inner[-1])) for item in items)
     if option is Any:
         return True
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
     return isinstance(value, _KINDS.get(option, option)) and (option is bool or not isinstance(value, bool))
 
 
 def expected(hint: Hint) -> str:
     """Says in words what a setting takes."""
     choices = [str(choice) for option in hint.options for choice in _choices(option)]
-    nouns = [_noun(option) for option in hint.options if not _choices(option)]
-    text = " or ".join([*([", ".join(choices)] if len(choices) > 2 else choices), *nouns])
+    nouns = [_noun(option) for option in hint.options if not _choices(option) and option is not type(None)]
+    *others, last = [*choices, *nouns]
+    text = f"{', '.join(others)} or {last}" if others else last
     for limit in hint.limits:
         text = limit.words(text)
-    return text if len(choices) <= 2 else f"one of {text}"
+    return f"{text}, or null" if type(None) in hint.options else text
 
 
 def _choices(option: Any) -> tuple[Any, ...]:  # noqa: ANN401
+    if option is bool:
+        return "true", "false"
     return get_args(option) if get_origin(option) is Literal else ()
 
 
@@ -105,17 +111,23 @@ def _noun(option: Any) -> str:  # noqa: ANN401
     if origin is Annotated:
         return expected(parse(option))
     if origin is list:
-        return f"a list of {_plural(expected(parse(inner[0])))}"
+        what = parse(inner[0])
+        if choices := [str(choice) for option in what.options for choice in _choices(option)]:
+            return f"a list of values among {', '.join(choices)}"
+        return f"a list of {_plural(expected(what))}"
     if origin is dict:
         what = parse(inner[1])
-        return "names with settings" if what.options == (Any,) else f"names with {_plural(expected(what))}"
-    if option is type(None):
-        return "null"
-    return "settings" if is_dataclass(option) else _WORDS[option]
+        return "a mapping" if what.options == (Any,) else f"a mapping of names to {_plural(expected(what))}"
+    return "a group of settings" if is_dataclass(option) else _WORDS[option]
 
 
 def _plural(noun: str) -> str:
-    for one, many in (("a whole number", "whole numbers"), ("a number", "numbers"), ("a list", "lists")):
+    for one, many in (
+        ("a whole number", "whole numbers"),
+        ("a number", "numbers"),
+        ("a list", "lists"),
+        ("a mapping", "mappings"),
+    ):
         if noun.startswith(one):
             return many + noun.removeprefix(one)
     return noun

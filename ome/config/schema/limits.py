@@ -39,8 +39,8 @@ class Above:
     low: float
 
     def allows(self, value: float) -> bool:
-        """See `Limit`; nan is found by the training itself, with the step."""
-        return not value <= self.low
+        """See `Limit`."""
+        return value > self.low
 
     def words(self, noun: str) -> str:
         """See `Limit`."""
@@ -111,6 +111,48 @@ class Ordered:
         return f"{noun}, the smallest first"
 
 
+@dataclass(frozen=True)
+class LastAtMost:
+    """A list whose last number has an upper limit of its own."""
+
+    high: float
+
+    def allows(self, value: list[float]) -> bool:
+        """See `Limit`."""
+        return value[-1] <= self.high
+
+    def words(self, noun: str) -> str:
+        """See `Limit`."""
+        return f"{noun}, the last at most {self.high:g}"
+
+
+@dataclass(frozen=True)
+class EvenNan:
+    """A number that may be nan or infinite, as no other setting may."""
+
+    def allows(self, value: float) -> bool:
+        """See `Limit`."""
+        del value
+        return True
+
+    def words(self, noun: str) -> str:
+        """See `Limit`."""
+        return noun
+
+
+@dataclass(frozen=True)
+class NotANumber:
+    """Text that does not look like a number."""
+
+    def allows(self, value: str | float) -> bool:
+        """See `Limit`."""
+        return isinstance(value, str)
+
+    def words(self, noun: str) -> str:
+        """See `Limit`."""
+        return noun
+
+
 Count = Annotated[int, AtLeast(1)]
 Natural = Annotated[int, AtLeast(0)]
 Positive = Annotated[float, Above(0)]
@@ -120,5 +162,6 @@ FractionAboveZero = Annotated[float, Between(0, 1, open_start=True)]
 FractionBelowOne = Annotated[float, Between(0, 1, open_end=True)]
 Byte = Annotated[int, Between(0, 255)]
 Colour = Annotated[list[Byte], Length(3)]
+FileOrName = Annotated[str, NotANumber()]
 ScaleRange = Annotated[list[Positive], Length(2), Ordered()]
 Positives = Annotated[list[Positive], NotEmpty()]

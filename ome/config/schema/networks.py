@@ -5,8 +5,10 @@ from typing import Annotated, Any, Literal
 
 from ome.config.schema.limits import (
     Count,
+    FileOrName,
     FractionAboveZero,
     FractionBelowOne,
+    LastAtMost,
     Length,
     Natural,
     NotNegative,
@@ -17,6 +19,7 @@ from ome.config.schema.limits import (
 Jitter = Annotated[
     list[NotNegative],
     Length(4),
+    LastAtMost(0.5),
     "largest random changes of brightness, contrast, saturation and hue",
 ]
 
@@ -37,19 +40,20 @@ class Backbone:
     name: Annotated[
         str, "resnet38d, or any segmentation-models-pytorch or timm encoder, e.g. efficientnet-b0"
     ]
-    weights: Annotated[str | None, "/path/file.pth, imagenet, package, or a timm tag; null: random"]
+    weights: Annotated[FileOrName | None, "/path/file.pth, imagenet, package, or a timm tag; null: random"]
     output_stride: Annotated[
         Literal[8, 16, 32], "pixels of the image to a cell of the CAM; 32 where an encoder cannot be dilated"
     ]
     freeze: Annotated[bool | Literal["auto"], "BatchNorm and the first layers; auto: where weights are given"]
     encoder: Annotated[str, "of the segmenter"]
-    encoder_weights: Annotated[str | None, "of the segmenter's encoder, as backbone.weights"]
+    encoder_weights: Annotated[FileOrName | None, "of the segmenter's encoder, as backbone.weights"]
 
 
 @dataclass
 class Classifier:
     """`classifier`."""
 
+    name: Annotated[str, "of the choice, as tables call it"]
     er_weight: Annotated[
         NotNegative, "weight of the equivariance loss between two views (SEAM, Wang et al., CVPR 2020)"
     ]
@@ -140,7 +144,9 @@ class Recipe(Augmented):
         FractionAboveZero | None, "share of the pixels to keep, the hardest of each process; null: all"
     ]
     dice: Annotated[NotNegative, "weight of the Dice loss, added"]
-    losses: Annotated[list[Any], "terms of your own, added: {_target_: module.Class, weight: 1.0, ...}"]
+    losses: Annotated[
+        list[dict[str, Any]], "terms of your own, added: {_target_: module.Class, weight: 1.0, ...}"
+    ]
     lovasz: Annotated[NotNegative, "weight of the Lovasz-Softmax loss (Berman et al., CVPR 2018), added"]
 
 
@@ -150,7 +156,7 @@ class Segmenter:
 
     name: Annotated[str, "the architecture"]
     encoder: Annotated[str, "any segmentation-models-pytorch or timm encoder"]
-    weights: Annotated[str | None, "of the encoder: imagenet or /path/file.pth; null: random"]
+    weights: Annotated[FileOrName | None, "of the encoder: imagenet or /path/file.pth; null: random"]
     freeze_batchnorm: Annotated[
         bool | Literal["auto"], "keep the encoder's statistics as loaded; auto: where weights are given"
     ]

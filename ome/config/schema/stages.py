@@ -9,6 +9,7 @@ from ome.config.schema.limits import (
     Between,
     Byte,
     Count,
+    FileOrName,
     Fraction,
     FractionAboveZero,
     FractionBelowOne,
@@ -17,6 +18,7 @@ from ome.config.schema.limits import (
     NotNegative,
     Positive,
     Positives,
+    ScaleRange,
 )
 from ome.config.schema.networks import Augmented
 
@@ -82,9 +84,13 @@ class Cam(Augmented, PolySgd, Optimizer):
     """`stage.cam`."""
 
     checkpoint: Annotated[
-        str | None, "/path/resnet38_SEAM.pth: a trained classifier of these classes, nothing is trained"
+        FileOrName | None,
+        "/path/resnet38_SEAM.pth: a trained classifier of these classes, nothing is trained",
     ]
     clip: Annotated[Positive | None, "largest norm of the gradient; null: any, as published"]
+    rescale: Annotated[
+        ScaleRange, "random resize of a batch, whose tiles stay whole: least and largest factor"
+    ]
     average: Annotated[
         FractionBelowOne,
         "fraction of all steps that the average of the weights, which is kept, looks back on; 0: none",
