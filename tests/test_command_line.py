@@ -30,6 +30,19 @@ main()
         ),
         (["foo=1"], "unknown setting foo: known are "),
         (["prepare"], "error: 'prepare' is not a setting: type KEY=VALUE, e.g. stage=cam"),
+        (["dataset=Potsdam"], "unknown option dataset=Potsdam: did you mean dataset=potsdam? there are"),
+        (["gpus=2"], "unknown setting gpus: type trainer.devices"),
+        (["model=resnet50"], "unknown setting model: type backbone"),
+        (["tile_size=64"], "unknown setting tile_size: type dataset.tile.size"),
+        (
+            ["dataset.indices={tree:1}"],
+            "setting dataset.indices in this configuration: add it by +dataset.indices=",
+        ),
+        (["callbacks=null"], "such as callbacks= or experiment= takes a name: leave it out for none"),
+        (["stage=all", "stage.until=predict"], "this stage runs only when it is named: type stage=predict"),
+        (["stage=all", "output=/dev/null/x"], "cannot read or write"),
+        (["stage=all", "backbone.weights=/etc/hosts"], "a checkpoint"),
+        (["-m", "stage=cam", "stage.cam.lr=0.1,-1"], "stage.cam.lr=-1: expected a number above 0"),
         (["dataset=atlantis"], "unknown option dataset=atlantis: there are custom"),
         (["stage=prepare", "dataset=potsdam", "dataset.raw=nowhere"], "error: nowhere does not exist"),
         (["stage=cam"], "run the same command with stage=prepare first, or with stage=all"),
@@ -42,6 +55,15 @@ def test_mistakes_are_one_line(tmp_path: Path, overrides: list[str], message: st
     assert len(lines) == 1, lines
     assert message in lines[0]
     assert not (tmp_path / "scenes").exists()
+
+
+def test_faults_of_every_kind_are_said_at_once(tmp_path: Path) -> None:
+    """Of the stage, of a type, of settings that do not fit, and of the trainer."""
+    kinds = ["stage.until=nowhere", "seed=-1", "segmenter.recipe.warmup_steps=20000", "+trainer.max_steps=7"]
+    status, printed = forked(tmp_path, "stage=all", "dataset=potsdam", *kinds)
+    assert status == 1
+    for part in ("unknown stage 'nowhere'", "seed=-1: expected", "trainer.max_steps is set by ome"):
+        assert part in printed
 
 
 @pytest.mark.parametrize(
