@@ -51,6 +51,7 @@ TINY_STAGES = {
     "affinity.epochs": "1",
     "affinity.threads": "1",
     "pseudo.threads": "1",
+    "refine.rounds": "1",
     "refine.scales": "[1.0]",
     "refine.flip": "false",
     "refine.settled": "1.1",

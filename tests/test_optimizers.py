@@ -91,12 +91,13 @@ def test_a_classifier_learns_with_either() -> None:
     for settings in (Optimization(), Optimization(name="adamw", lr=0.01, schedule="cosine", warmup=0.25)):
         torch.manual_seed(0)
         network = SeamNetwork(build_backbone("resnet18", None, 16), 2, pcm=False)
+        network.dropout.p = 0.0
         plain = [p.detach().clone() for p in network.parameters()]
-        configured = settings.configure(network, 8)
+        configured = settings.configure(network, 24)
         optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
         images, tags = torch.rand(4, 3, 32, 32), torch.tensor([[0.0, 1], [1, 0], [1, 1], [0, 1]])
         losses = []
-        for _ in range(8):
+        for _ in range(24):
             optimizer.zero_grad()
             scores = network(images).cam.mean(dim=(2, 3))
             loss = nn.functional.binary_cross_entropy_with_logits(scores, tags)
@@ -104,7 +105,7 @@ def test_a_classifier_learns_with_either() -> None:
             optimizer.step()
             schedule.step()
             losses.append(float(loss))
-        assert losses[-1] < losses[0]
+        assert losses[-1] < 0.8 * losses[0]
         assert any(not torch.equal(a, b) for a, b in zip(plain, network.parameters(), strict=True))
 
 

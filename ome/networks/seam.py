@@ -73,11 +73,14 @@ class SeamNetwork(BackboneNetwork):
             self.f8_3 = nn.Conv2d(low, 64, 1, bias=False)
             self.f8_4 = nn.Conv2d(middle, 128, 1, bias=False)
             self.f9 = nn.Conv2d(backbone.in_channels + 64 + 128, 192, 1, bias=False)
-        nn.init.xavier_uniform_(self.fc8.weight)
         if pcm:
+            nn.init.xavier_uniform_(self.fc8.weight)
             nn.init.kaiming_normal_(self.f8_3.weight)
             nn.init.kaiming_normal_(self.f8_4.weight)
             nn.init.xavier_uniform_(self.f9.weight, gain=4)
+        else:
+            # What a large start leaves in directions that no tag teaches would lie over the maps as noise.
+            nn.init.normal_(self.fc8.weight, std=0.01)
 
     def forward(self, image: Tensor) -> CamPair:
         """Computes raw and refined CAMs.

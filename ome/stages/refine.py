@@ -151,4 +151,5 @@ STAGE = Stage(
     free_keys=SEGMENTER_FREE_KEYS,
     external_files=lambda config: identity(config.segmenter.weights),
     optional_config=training_extras,
+    enabled=lambda config: config.stage.refine.rounds > 0,
 )
