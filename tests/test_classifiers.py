@@ -1,5 +1,6 @@
 """The variants of the classifier: which modules exist, what trains them, and what refines the CAM."""
 
+import math
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -97,6 +98,16 @@ def test_a_second_view_is_computed_only_where_two_are_compared(
     )
     made.training_step(batch(), 0)
     assert sizes == [(32, 24), (16, 12)][:views]
+
+
+def test_plain_cam_starts_undecided_and_seam_as_published() -> None:
+    torch.manual_seed(0)
+    plain, seam = (
+        SeamNetwork(build_backbone("resnet18", None, 16), 5, pcm=pcm).fc8.weight for pcm in (False, True)
+    )
+    assert plain.std().item() == pytest.approx(0.01, rel=0.1)
+    bound = math.sqrt(6 / (512 + 5))  # Glorot & Bengio, AISTATS 2010
+    assert 0.95 * bound < seam.abs().max().item() <= bound
 
 
 def test_a_batch_is_resized_as_a_whole_to_few_sizes() -> None:
