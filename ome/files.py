@@ -53,7 +53,7 @@ def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
 def memory_fault(error: BaseException) -> str | None:
     """One line for an error that a lack of memory has caused, in the machine or a GPU; None for another."""
     reason = str(error).strip().partition("\n")[0]
-    words = ("out of memory", "can't allocate memory", "Unable to allocate")
+    words = ("out of memory", "can't allocate memory")  # of torch, on a GPU and on a CPU
     if not isinstance(error, MemoryError) and not any(word in reason for word in words):
         return None
     return (

@@ -43,6 +43,7 @@ main()
         (["stage=all", "output=/dev/null/x"], "cannot read or write"),
         (["stage=all", "backbone.weights=/etc/hosts"], "a checkpoint"),
         (["-m", "stage=cam", "stage.cam.lr=0.1,-1"], "stage.cam.lr=-1: expected a number above 0"),
+        (["-m", "stage=cam", "backbone=resnet18,resnet19"], "unknown option backbone=resnet19: did you mean"),
         (["dataset=atlantis"], "unknown option dataset=atlantis: there are custom"),
         (["stage=prepare", "dataset=potsdam", "dataset.raw=nowhere"], "error: nowhere does not exist"),
         (["stage=cam"], "run the same command with stage=prepare first, or with stage=all"),

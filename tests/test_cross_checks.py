@@ -1,12 +1,14 @@
 """What settings say together is known before the first stage starts."""
 
 import math
+from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 import torch
 from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
 
 from ome.cli.runner import selected_stages
 from ome.config.checks import check_settings, type_faults
@@ -15,6 +17,7 @@ from ome.config.schema.hints import addresses as settings_below
 from ome.config.schema.hints import expected, parse
 from ome.config.trainer import check_training
 from ome.errors import UserError
+from ome.networks.backbones import build_backbone
 from ome.pipeline.declared import UndeclaredError, declared_config
 from tests.conftest import compose_config, tiny
 
@@ -175,3 +178,36 @@ def test_weights_that_do_not_fit_are_known_before_the_first_stage(
     config = composed("backbone=resnet18", "segmenter.encoder=resnet18", *weights)
     with pytest.raises(UserError, match=line):
         check_settings(config, selected_stages(config))
+
+
+def test_weights_for_the_bands_that_only_the_images_know_are_left_alone(tmp_path: Path) -> None:
+    backbone = build_backbone("resnet18", None, 16, in_channels=5)
+    torch.save(backbone.state_dict(), tmp_path / "five.pth")
+    (tmp_path / "tags.csv").write_text("image,split,tags\n")
+    images = ["dataset=custom", f"dataset.raw={tmp_path}", f"dataset.tags={tmp_path}/tags.csv"]
+    weights = ["backbone=resnet18", f"backbone.weights={tmp_path}/five.pth", "backbone.encoder_weights=null"]
+    check_settings(compose_config([*images, *weights]), ["cam"])
+    with pytest.raises(UserError, match="is for images of 5 bands, and the dataset's have 3"):
+        check_settings(compose_config([*images, *weights, "dataset.channels=[1,2,3]"]), ["cam"])
+
+
+def weighed(
+    logits: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor, of_class: list[float]
+) -> torch.Tensor:
+    """A loss that knows how many classes there are, and needs more than a few pixels."""
+    entropy = nn.functional.cross_entropy(logits, mask, torch.tensor(of_class), reduction="none")
+    return nn.functional.avg_pool2d(entropy * factor, 16).mean()
+
+
+@pytest.mark.parametrize(("classes", "fits"), [(5, True), (4, False)])
+def test_a_loss_is_tried_with_the_classes_of_the_dataset(classes: int, fits: bool) -> None:
+    term = f"segmenter.recipe.losses=[{{_target_:{__name__}.weighed,of_class:{[1.0] * classes}}}]"
+    config = compose_config(["dataset=synthetic", term])
+    with nullcontext() if fits else pytest.raises(UserError, match="weighed is no loss of"):
+        check_settings(config, ["seg"])
+
+
+def test_a_loss_waits_for_classes_that_the_table_tells() -> None:
+    term = f"segmenter.recipe.losses=[{{_target_:{__name__}.weighed,of_class:[1.0,2.0]}}]"
+    check_settings(compose_config(["dataset=custom", term, "segmenter.recipe.class_weights=[1,2]"]), ["seg"])
+    check_settings(compose_config(["dataset=custom", term]), ["seg"])

@@ -8,10 +8,12 @@ from typing import Any
 from hydra import compose
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
-from ome.cli.errors import fail
+from ome.cli.errors import explain, fail
 from ome.errors import UserError
 
 
@@ -96,6 +98,8 @@ def _check_jobs(typed: Sequence[Override]) -> None:
                 check_settings(config, selected_stages(config))
             except UserError as error:
                 lines += str(error).splitlines()
+            except (HydraException, OmegaConfBaseException) as error:  # else Hydra warns and goes on
+                fail(explain(error))
     if lines:
         fail("\n".join(dict.fromkeys(lines)))
 

@@ -25,17 +25,18 @@ def _recipe(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
         return
     from ome.config.recipes import recipe_settings  # noqa: PLC0415 - takes its time
 
-    recipe = config.segmenter.recipe
-    classes = config.dataset.get("classes") or recipe.class_weights or ()
-    yield from _faults(lambda: recipe_settings(recipe, len(classes), lambda: [1] * len(classes)))
+    recipe, weights = config.segmenter.recipe, config.segmenter.recipe.class_weights
+    # The number of classes is 0 where the table of tags will tell it.
+    number = len(config.dataset.get("classes") or (() if isinstance(weights, str) else weights or ()))
+    yield from _faults(lambda: recipe_settings(recipe, number, lambda: [1] * number))
 
 
 def _segmenter(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     segmenter = config.segmenter
     if {"seg", "refine"} & {*stages} and "_target_" not in segmenter:
         yield from _published_faults(segmenter.encoder, segmenter.weights)
-        name, weights = name_of(segmenter), _file(segmenter.weights)
-        yield from _segmenter_faults(name, segmenter.encoder, weights, _bands(config))
+        kind = (name_of(segmenter), segmenter.encoder)
+        yield from _segmenter_faults(*kind, *_weights_and_bands(segmenter.weights, config))
 
 
 def _classifier(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
@@ -60,11 +61,10 @@ def _classifier(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
             f"backbone.output_stride={backbone.output_stride}: raise it"
         )
     if "_target_" not in backbone:
-        if not checkpoint:
-            yield from _published_faults(backbone.name, backbone.weights)
-        weights = None if checkpoint else _file(backbone.weights)
+        weights = None if checkpoint else backbone.weights
+        yield from _published_faults(backbone.name, weights)
         kind = (name_of(backbone), backbone.output_stride, classifier.pcm, classifier.attention)
-        yield from _classifier_faults(*kind, weights, _bands(config))
+        yield from _classifier_faults(*kind, *_weights_and_bands(weights, config))
 
 
 def _dataset(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
@@ -108,20 +108,27 @@ def _segmenter_faults(name: str, encoder: str, weights: str | None, bands: int) 
 
 def _published_faults(name: str, weights: str | None) -> list[str]:
     from ome.networks.hub import check_published  # noqa: PLC0415 - takes its time
+    from ome.networks.packaged import PACKAGE  # noqa: PLC0415
     from ome.networks.weights import looks_like_file  # noqa: PLC0415
 
-    if weights is None or weights == "package" or looks_like_file(weights):
+    if weights is None or weights == PACKAGE or looks_like_file(weights):
         return []
     return _faults(lambda: check_published(name, weights))
 
 
-def _bands(config: DictConfig) -> int:
-    return len(config.dataset.get("channels") or (1, 2, 3))
+def _weights_and_bands(weights: str | None, config: DictConfig) -> tuple[str | None, int]:
+    """Weights that lie on this disk, and the bands of the images that they have to fit.
 
+    Published weights are not asked for before they are needed. Where only the images know their bands, files
+    are left out: they may be for another number of bands than three.
+    """
+    from ome.networks.packaged import PACKAGE  # noqa: PLC0415 - takes its time
 
-def _file(weights: str | None) -> str | None:
-    """Weights that lie on this disk; whether the others exist is not asked before they are needed."""
-    return weights if weights is not None and (weights == "package" or Path(weights).is_file()) else None
+    channels = config.dataset.get("channels")
+    if channels is None and (source := (config.dataset.get("images") or {}).get(config.dataset.bands)):
+        channels = source.channels
+    is_here = weights == PACKAGE or bool(weights and channels and Path(weights).is_file())
+    return weights if is_here else None, len(channels or (1, 2, 3))
 
 
 def _faults(build: Callable[[], object]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from omegaconf import DictConfig
+from torch import Tensor
 
 from ome.data.datasets import MaskOf
 from ome.data.tiles import Tile
@@ -65,13 +66,13 @@ def recipe_settings(
         plain["warmup_steps"] = recipe.steps // 20
     return plain | {
         "class_weights": _class_weights(recipe.class_weights, num_classes, count),
-        "losses": [_loss_term(term, number) for number, term in enumerate(recipe.losses)],
+        "losses": [_loss_term(term, number, num_classes) for number, term in enumerate(recipe.losses)],
         "underfit": PretendedUnderfitting(recipe.underfit, recipe.underfit_beta, recipe.underfit_k),
     }
 
 
-def _loss_term(term: DictConfig, number: int) -> tuple[float, LossTerm]:
-    """A term of `segmenter.recipe.losses` and its weight; it is tried on an image of random numbers."""
+def _loss_term(term: DictConfig, number: int, num_classes: int) -> tuple[float, LossTerm]:
+    """A term of `segmenter.recipe.losses` and its weight; it is tried on random numbers."""
     key, weight = f"{RECIPE}.losses[{number}]", term.get("weight", 1.0)
     if "_target_" not in term:
         raise UserError(f"{key}: give _target_, the dotted path of a class or function")
@@ -81,15 +82,22 @@ def _loss_term(term: DictConfig, number: int) -> tuple[float, LossTerm]:
     kind = imported(term._target_, f"{key}._target_")
     try:
         loss = kind(**arguments) if isinstance(kind, type) else partial(kind, **arguments)
-        random = torch.Generator().manual_seed(0)
-        mask = torch.randint(2, (1, 8, 8), generator=random)
-        value = loss(torch.randn(1, 2, 8, 8, generator=random), mask, torch.ones(1, 8, 8))
+        value = _tried(loss, num_classes)
     except Exception as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{key}: {term._target_} is no loss of (logits, mask, factor): {reason}") from error
     if not isinstance(value, torch.Tensor) or value.ndim:
         raise UserError(f"{key}: {term._target_} gives {type(value).__name__} and not a scalar tensor")
     return float(weight), loss
+
+
+def _tried(loss: LossTerm, num_classes: int) -> Tensor:
+    """The loss of two images; 0 where the number of classes, which it may depend on, is not known."""
+    if not num_classes:
+        return torch.zeros(())
+    random, side = torch.Generator().manual_seed(0), 64
+    mask = torch.randint(num_classes, (2, side, side), generator=random)
+    return loss(torch.randn(2, num_classes, side, side, generator=random), mask, torch.ones(2, side, side))
 
 
 def _class_weights(

@@ -143,7 +143,9 @@ def _export(
 
 def _wanted(config: DictConfig) -> bool:
     compared = config.stage.until == "ablation" and config.stage.ablation.random_walk
-    return "affinity" in (config.stage.pseudo.cams, config.stage.refine.cams) or bool(compared)
+    refine = config.stage.refine
+    refined = refine.rounds > 0 and refine.cams == "affinity"
+    return config.stage.pseudo.cams == "affinity" or refined or bool(compared)
 
 
 STAGE = Stage(

@@ -122,6 +122,7 @@ class SeamClassifier(ClippedModule):
         return losses.total
 
     def _rescaled(self, image: Tensor) -> Tensor:
+        """Resizes the tiles of a batch by one random factor."""
         low, high = self._rescale
         if low == high == 1:
             return image
