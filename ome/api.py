@@ -183,14 +183,14 @@ def _geotiff(array: NDArray[Any], bands: int) -> bytes:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3:
-        raise UserError(f"the array has the shape {array.shape}, needed is (height, width, bands)")
+        raise UserError(f"the array has the shape {array.shape}: give (height, width, bands)")
     if bands <= array.shape[0] < min(array.shape[1:]) and array.shape[0] < 32:
         raise UserError(
             f"the array has the shape {array.shape}, and bands come last: give array.transpose(1, 2, 0)"
         )
     if array.dtype.name not in IMAGE_DEPTHS:
         raise UserError(
-            f"the array holds {array.dtype} values, needed are uint8 or uint16: give "
+            f"the array holds {array.dtype} values: give uint8 or uint16, such as "
             "(array * 255).astype('uint8') where they are from 0 to 1"
         )
     height, width, count = array.shape

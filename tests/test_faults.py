@@ -263,7 +263,9 @@ def test_nothing_in_a_file_is_executed(tmp_path: Path, capsys: pytest.CaptureFix
 def test_an_archive_that_leads_out_of_itself_is_refused(tmp_path: Path, name: str) -> None:
     with zipfile.ZipFile(tmp_path / "images.zip", "w") as archive:
         archive.writestr(name, b"")
-    with pytest.raises(UserError, match=r"images\.zip holds .*a\.tif', which leads out of it: refused"):
+    with pytest.raises(
+        UserError, match=r"images\.zip holds .*a\.tif', whose path leaves the archive: refused"
+    ):
         RawFiles(RawSource("{scene}.tif", "images.zip"), tmp_path)
 
 

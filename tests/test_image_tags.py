@@ -143,7 +143,7 @@ def test_what_is_no_spreadsheet_is_one_line(tmp_path: Path, content: bytes) -> N
         ("image,tags,tree\na,tree,1\n", "line 1: unknown column 'tree'; a table has tags, or a column"),
         ("image,tags\na\n", "line 2: not as many values"),
         ("image,tags\na,tree\n,tree\n", "line 3: no image is named"),
-        ("image,tags\na,tree\na.png,road\n", "line 3: image a stands in line 2 already"),
+        ("image,tags\na,tree\na.png,road\n", "line 3: image a is already in line 2"),
         ("image,tags\na,tree\nb,;\n", "line 3: b has no tag to train on; give it one, or delete"),
         ("image,tree\na,1\nb,0\n", "line 3: b has no tag to train on"),
         ("image,kept,tags\na,1,tree\nb,1,\n", "line 3: b has no tag to train on"),

@@ -100,7 +100,9 @@ def test_verify_reads_every_byte_of_what_a_stage_reads(trained: Run, name: str) 
     if name != "scenes":
         path = min(RUN.glob(name))
     _flip(path)
-    with pytest.raises(UserError, match=rf"{path} is not as stage=\w+ wrote it: type stage=\w+ verify=true"):
+    with pytest.raises(
+        UserError, match=rf"{path} has changed since stage=\w+ wrote it: type stage=\w+ verify=true"
+    ):
         trained(*tiny("pseudo"), *QUICK, "verify=true")
     assert not (RUN / "pseudo").exists()
 
@@ -108,7 +110,7 @@ def test_verify_reads_every_byte_of_what_a_stage_reads(trained: Run, name: str) 
 def test_cams_replaced_by_hand_are_named_without_being_asked(trained: Run) -> None:
     path = sorted((RUN / "cam/cams/2_10").iterdir())[3]
     write_cams(path, np.ones((6, 64, 64), np.float32), np.ones(6, np.uint8))
-    with pytest.raises(UserError, match=rf"{path} is not as stage=cam wrote it: type stage=cam"):
+    with pytest.raises(UserError, match=rf"{path} has changed since stage=cam wrote it: type stage=cam"):
         trained(*tiny("pseudo"), *QUICK)
 
 

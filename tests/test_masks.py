@@ -122,14 +122,14 @@ def test_a_mask_that_does_not_fit_its_image_is_refused(
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif"])
 @pytest.mark.parametrize("kind", ["images", "masks"])
-def test_a_photograph_stored_turned_is_refused(folder: Path, kind: str, suffix: str) -> None:
+def test_a_photograph_stored_rotated_is_refused(folder: Path, kind: str, suffix: str) -> None:
     exif = Image.Exif()
     exif[274] = 6
     for name in ("a", "b"):
         write(folder / f"masks/{name}.tif", HALVES.astype(np.uint8))
         (folder / f"{kind}/{name}.tif").unlink()
         Image.fromarray(HALVES.astype(np.uint8)).save(folder / f"{kind}/{name}.{suffix}", exif=exif)
-    with pytest.raises(UserError, match=r"a\.\w+ is stored turned \(EXIF orientation 6\)"):
+    with pytest.raises(UserError, match=r"a\.\w+ is stored rotated \(EXIF orientation 6\)"):
         prepare(folder)
 
 

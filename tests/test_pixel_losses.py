@@ -82,6 +82,8 @@ def test_class_weights_give_the_weighted_mean_of_torch() -> None:
 def test_balanced_weights_by_hand() -> None:
     # 120 pixels, three classes that occur: each counts 40 in sum.
     assert balanced_class_weights([10, 30, 0, 80]) == pytest.approx([4, 4 / 3, 1, 0.5])
+    # Square roots 2, 4, 6 of 4, 16, 36 pixels: each pixel counts 56 / 12 over the root of its class.
+    assert balanced_class_weights([4, 16, 0, 36], 0.5) == pytest.approx([7 / 3, 7 / 6, 1, 7 / 9])
     assert balanced_class_weights([0, 0]) == [1, 1]
 
 

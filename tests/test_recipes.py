@@ -27,9 +27,9 @@ def settings(*overrides: str, recipe: str = "sgd") -> dict[str, Any]:
         ("validation_tiles=-1", "expected a whole number of at least 0"),
         ("lovasz=-0.5", "expected a number of at least 0"),
         ("warmup_steps=20000", "must be below segmenter.recipe.steps=20000"),
-        ("class_weights=even", "expected balanced or a list"),
+        ("class_weights=even", "expected balanced, sqrt or a list"),
         ("class_weights=[1,2]", "give 5 numbers, not all 0"),
-        ("class_weights=[1,1,1,1,-1]", "expected balanced or a list"),
+        ("class_weights=[1,1,1,1,-1]", "expected balanced, sqrt or a list"),
         ("underfit=foo", "expected none, pow"),
     ],
 )
@@ -46,6 +46,8 @@ def test_class_weights_are_balanced_given_or_none() -> None:
     assert given["class_weights"] == [1, 2, 3, 4, 5]
     balanced = settings("segmenter.recipe.class_weights=balanced")
     assert balanced["class_weights"] == pytest.approx([4, 4 / 3, 1, 0.5, 1])
+    root = settings("segmenter.recipe.class_weights=sqrt")["class_weights"]
+    assert [root[0] / root[3], root[1] / root[0], root[4]] == pytest.approx([8**0.5, 3**-0.5, 1])
 
 
 def test_segformers_recipe_is_the_published_one() -> None:

@@ -54,7 +54,10 @@ PRECISIONS = "auto, 32-true, 16-mixed, bf16-mixed, 16-true, bf16-true or 64-true
         ("segmenter.recipe.optimizer=lion", "sgd or adamw"),
         ("segmenter.recipe.weighting=soft", "none, threshold or continuous"),
         ("segmenter.recipe.ohem=0", "a number above 0 and at most 1, or null"),
-        ("segmenter.recipe.class_weights=equal", "balanced or a list of numbers of at least 0, or null"),
+        (
+            "segmenter.recipe.class_weights=equal",
+            "balanced, sqrt or a list of numbers of at least 0, or null",
+        ),
         ("segmenter.auxiliary_weight=-1", "a number of at least 0"),
         ("trainer.devices=two", "-1 or a whole number of at least 1"),
         ("trainer.accelerator=tpu", "auto, cpu, gpu or cuda"),

@@ -313,7 +313,7 @@ def test_the_most_uncertain_comes_first(images: Path) -> None:
         (["empty"], "ome tags: no GeoTIFF, PNG or JPEG in empty"),
         (["images", "--table", "tags.xlsx"], "tags.xlsx is a spreadsheet, and the page writes CSV"),
         (["images", "--table", "wrong.csv"], "wrong.csv, line 1: no column image"),
-        (["images", "--table", "twice.csv"], "twice.csv, line 3: image field_0 stands in line 2 already"),
+        (["images", "--table", "twice.csv"], "twice.csv, line 3: image field_0 is already in line 2"),
         (["images", "--table", "yes.csv"], "yes.csv, line 2: road is 'yes'; give 0 or 1"),
         (["images", "--table", "split.csv"], "split.csv, line 2: split is 'training'"),
         (

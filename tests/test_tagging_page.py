@@ -163,7 +163,7 @@ def test_a_second_server_on_the_same_table_is_refused(
     assert main([str(folder), "--port", "0"]) == 1
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1
-    assert "error: another ome tags works on" in said[0]
+    assert "error: another ome tags has" in said[0]
     other = ["--table", str(folder.parent / "other.csv"), "--port", str(server.port)]
     assert main([str(folder), *other]) == 1
     assert f"port {server.port} is taken" in capsys.readouterr().out

@@ -190,7 +190,7 @@ def test_a_classifier_that_does_not_fit_is_one_line(tmp_path: Path, published: d
             load_classifier(network, path, names)
         assert "\n" not in str(raised.value)
 
-    refused(r"tells 5 classes apart and the dataset has 2 \(a, b\)", published, ("a", "b"))
+    refused(r"has 5 classes and the dataset has 2 \(a, b\)", published, ("a", "b"))
     refused("3 tensors have another shape", published)
     own = {name: value.clone() for name, value in network.state_dict().items()}
     refused(

@@ -138,7 +138,7 @@ def _raw_data(config: DictConfig) -> Iterator[Finding]:
 
 def _sources(config: DictConfig, layout: RawLayout, raw: Path) -> Iterator[Finding]:
     if not raw.is_dir():
-        raise UserError(f"dataset.raw={raw} is not a folder: give that of the archives")
+        raise UserError(f"dataset.raw={raw} is not a folder: give the folder of the archives")
     images = RawFiles(layout.image, raw)
     listed = [scene for scene, _ in resolve_split(layout.split, raw, images)]
     kinds = [("images", images)]

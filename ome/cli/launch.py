@@ -72,7 +72,7 @@ def _launch_several(config: DictConfig, place: Place | None, started: int, work:
     machine = hardware(config)
     if not machine.is_distributed:
         raise UserError(
-            f"{started} processes were started, and trainer.strategy={machine.strategy} is for one: "
+            f"{started} processes were started, but trainer.strategy={machine.strategy} uses one: "
             "type trainer=ddp or trainer=ddp_cpu, or start one"
         )
     if place is not None and started > 1:

@@ -39,6 +39,8 @@ PLAIN = (
     "lovasz",
 )
 """Keys of a recipe that `UncertaintyWeightedSegmenter` takes as they are."""
+CLASS_BALANCE = {"balanced": 1.0, "sqrt": 0.5}
+"""What `balanced_class_weights` is given for each name of class weights."""
 
 
 def recipe_settings(
@@ -49,7 +51,7 @@ def recipe_settings(
     Args:
         recipe: The recipe, as configured.
         num_classes: Number of classes C.
-        count: Gives the pixels of each class in the training masks; called for balanced weights only.
+        count: Gives the pixels of each class in the training masks; called for weights by name only.
 
     Returns:
         Named arguments of `UncertaintyWeightedSegmenter`.
@@ -105,8 +107,8 @@ def _class_weights(
 ) -> list[float] | None:
     if configured is None:
         return None
-    if configured == "balanced":
-        return balanced_class_weights(count())
+    if isinstance(configured, str):
+        return balanced_class_weights(count(), CLASS_BALANCE[configured])
     weights = [float(weight) for weight in configured]
     if len(weights) != num_classes or not any(weights):
         raise UserError(

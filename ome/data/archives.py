@@ -153,7 +153,7 @@ def _zip_files(path: Path, source: RawSource) -> Iterator[RawFile]:
     for member in members:
         name = PurePosixPath(member.filename)
         if name.is_absolute() or ".." in name.parts:
-            raise UserError(f"{path} holds {member.filename!r}, which leads out of it: refused")
+            raise UserError(f"{path} holds {member.filename!r}, whose path leaves the archive: refused")
         # The second set of files that some packers add for every real one.
         if source.scene_of(name.name) is None or "__MACOSX" in name.parts:
             continue

@@ -115,7 +115,7 @@ class Palette:
                 raise UserError(f"{name} and {names[colour]} have the same colour {colour}")
             names[colour] = name
         if both := set(self.classes) & set(self.ignored):
-            raise UserError(f"{', '.join(sorted(both))} stands in dataset.classes and in dataset.ignored")
+            raise UserError(f"{', '.join(sorted(both))} is in dataset.classes and dataset.ignored: keep one")
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -99,7 +99,7 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
     for row in rows:
         if (key := row.tile or row.image) in lines:
             what = f"tile {row.tile.name}" if row.tile else f"image {row.image}"
-            raise UserError(f"{path}, line {row.line}: {what} stands in line {lines[key]} already")
+            raise UserError(f"{path}, line {row.line}: {what} is already in line {lines[key]}")
         lines[key] = row.line
     counts = {name: sum(name in row.tags for row in rows) for name in classes}
     check_classes(counts, str(path), typed=bool(names) or form != "listed" or not finished)
@@ -157,7 +157,7 @@ def _window(
     if min(tile.height, tile.width) < 1:
         raise UserError(f"{where}: height and width must be at least 1")
     if cells.get("tile", tile.name) != tile.name:
-        raise UserError(f"{where}: tile {cells['tile']!r} is called {tile.name} by its scene, row and column")
+        raise UserError(f"{where}: tile is {cells['tile']!r}, but its scene, row and column give {tile.name}")
     tags = _tags(cells, where, names, form, finished)
     return TagRow(line, scene, scene, tile, _split(cells, where), _kept(cells, where), tags)
 

@@ -76,7 +76,9 @@ def read_png(path: Path) -> NDArray[np.uint8]:
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: run the stage that writes it") from error
     except (OSError, SyntaxError, ValueError) as error:
-        raise UserError(f"{path} is not a whole PNG ({error}): delete it and run its stage again") from error
+        raise UserError(
+            f"{path} is damaged or incomplete ({error}): delete it and run its stage again"
+        ) from error
     if mode not in {"P", "L"}:
-        raise UserError(f"{path} has pixels of mode {mode}, needed is an indexed (P) or 8-bit grey (L) PNG")
+        raise UserError(f"{path} has pixels of mode {mode}: give an indexed (P) or 8-bit grey (L) PNG")
     return values

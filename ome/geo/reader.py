@@ -88,7 +88,7 @@ class Raster:
         dataset = self._dataset
         if "JPEG" in drivers and (turned := orientation(source)) != 1:
             raise UserError(
-                f"{self.name} is stored turned (EXIF orientation {turned}): turn its pixels first, e.g. by "
+                f"{self.name} is stored rotated (EXIF orientation {turned}): rotate its pixels, e.g. by "
                 "mogrify -auto-orient"
             )
         if dataset.gcps[0] and dataset.transform.is_identity:

@@ -102,7 +102,7 @@ def classifier_in(folder: Path, reader: SceneReader) -> tuple[SeamNetwork | OneV
     """
     manifest = Manifest.read(folder)
     if manifest is None or "classifier" not in manifest.config:
-        raise UserError(f"{folder} does not say what its network is made of: run stage=cam again")
+        raise UserError(f"{folder} has no description of its network: run stage=cam again")
     recipe = manifest.config
     names, bands = reader.index.palette.names, len(reader.channels)
     return trained_classifier(recipe["backbone"], recipe["classifier"], folder, names, bands), recipe["stage"]

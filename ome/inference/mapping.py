@@ -39,7 +39,7 @@ def map_name(scene: Path) -> str:
     """
     name = (scene.resolve() if scene.name in {"", ".."} else scene).stem
     if not name:
-        raise UserError(f"{scene} has no name to call its map by: give a scene, or a folder of scenes")
+        raise UserError(f"no map can be named after {scene}: give a scene, or a folder of scenes")
     # The engine's own names begin with a dot, or end like this.
     return f"_{name}_" if name.startswith(".") or name.lower().endswith(".partial") else name
 

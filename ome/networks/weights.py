@@ -80,7 +80,7 @@ def load_classifier(network: nn.Module, source: Path | str, names: Sequence[str]
     classes = [len(tensor) for name, tensor in tensors.items() if _bare(name) == "fc8.weight"]
     if classes and classes != [len(names)]:
         raise UserError(
-            f"{source} tells {classes[0]} classes apart and the dataset has {len(names)} "
+            f"{source} has {classes[0]} classes and the dataset has {len(names)} "
             f"({', '.join(names)}): stage.cam.checkpoint has to know these classes, without background"
         )
     first = first_convolution(network)

@@ -200,7 +200,7 @@ def _check_inputs(artefacts: Mapping[str, Artefact], *, verify: bool) -> None:
         if wrong != []:
             file = folder / (wrong[0] if wrong else LISTING)
             raise UserError(
-                f"{file} is not as stage={name} wrote it: type stage={name} verify=true, which makes it again"
+                f"{file} has changed since stage={name} wrote it: type stage={name} verify=true to redo it"
             )
 
 

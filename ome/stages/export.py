@@ -64,7 +64,7 @@ def run(work: Work) -> dict[str, Any]:
             difference = largest_difference(segmenter, read(path), bands, sizes)
             console.print(f"[yellow]{name} takes images of {side} x {side} pixels only[/]", highlight=False)
         if not difference <= TOLERANCE:
-            raise UserError(f"{name} says something else than torch does: choose another segmenter=...")
+            raise UserError(f"{name} gives other values than torch: choose another segmenter=...")
         console.print(f"{name}: largest difference from torch {difference:.1e}", highlight=False)
         differences[name] = difference
     return {"network": f"{stage}/{folder.name}", "largest_difference": differences}

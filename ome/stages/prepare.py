@@ -72,7 +72,7 @@ def _about_masks(config: DictConfig, layout: RawLayout, index: SceneIndex) -> It
     if masked < len(index.scenes):
         images = set(image_names(Path(raw_folder(config)), "dataset.raw"))
         lost = [name for name in image_names(Path(masks), "dataset.masks") if name not in images]
-        line = f"{masked} of {len(index.scenes)} images have a mask"
+        line = f"{masked} of {len(index.scenes)} images {'has' if masked == 1 else 'have'} a mask"
         yield line + (f"; no image has the name of the masks {', '.join(lost[:5])}" if lost else "")
     if not config.dataset.indices and not config.dataset.classes:
         meaning = ", ".join(f"{value} is {name}" for name, value in layout.indices.items())

@@ -142,7 +142,7 @@ def only_one(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"another ome tags works on {path}: end that one, or use its page") from error
+            raise UserError(f"another ome tags has {path} open: close it, or use its page") from error
         yield
 
 

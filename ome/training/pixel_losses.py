@@ -154,15 +154,17 @@ def overlap_loss(logits: Tensor, target: Tensor, factor: Tensor, *, dice: float,
     return total
 
 
-def balanced_class_weights(pixels: Sequence[int]) -> list[float]:
-    """Weights that let every class count the same in sum, N / (K n_c).
+def balanced_class_weights(pixels: Sequence[int], power: float = 1.0) -> list[float]:
+    """Weights that let rare classes count more, in proportion to n_c^-power; their mean over the pixels is 1.
 
     Args:
         pixels: Pixels n_c of each of the C classes in the training masks.
+        power: 1: every class counts the same in sum, N / (K n_c) with N the sum over the K classes that have
+            pixels; 0.5: in sum, a class counts as the square root of its pixels; 0: all weights are 1.
 
     Returns:
-        C weights, with N the sum over the K classes that have pixels; 1 for a class without any. The mean
-        weight of a pixel is 1.
+        C weights; 1 for a class without any pixel.
     """
-    present = [count for count in pixels if count]
-    return [sum(present) / (len(present) * count) if count else 1.0 for count in pixels]
+    total = sum(pixels)
+    in_sum = sum(count ** (1 - power) for count in pixels if count)
+    return [total / (in_sum * count**power) if count else 1.0 for count in pixels]

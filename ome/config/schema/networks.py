@@ -136,8 +136,8 @@ class Recipe(Augmented):
     underfit_beta: Annotated[NotNegative, "mean loss from which on losses are lowered"]
     underfit_k: Annotated[Positive, "the power, or the loss from which on a pixel is taken for noise"]
     class_weights: Annotated[
-        Literal["balanced"] | list[NotNegative] | None,
-        "balanced: all classes count the same in sum; a list: one for each class",
+        Literal["balanced", "sqrt"] | list[NotNegative] | None,
+        "balanced: all classes count the same in sum; sqrt: its square root; a list: one for each class",
     ]
     label_smoothing: Annotated[FractionBelowOne, "part of the target that is spread over all classes"]
     ohem: Annotated[
