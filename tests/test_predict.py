@@ -93,7 +93,7 @@ def test_arrays_as_people_have_them(tmp_path: Path) -> None:
     for wrong, message in (
         (pixels.transpose(2, 0, 1), r"shape \(3, 64, 64\), and bands come last: give array.transpose"),
         (pixels / 255, r"holds float64 values: give uint8 or uint16, such as \(array \* 255\)"),
-        (pixels[None], r"shape \(1, 64, 64, 3\), give \(height, width, bands\)"),
+        (pixels[None], r"shape \(1, 64, 64, 3\): give \(height, width, bands\)"),
         (pixels[..., 0], "has 1 bands, and the network takes the bands"),
     ):
         with pytest.raises(UserError, match=message):
