@@ -10,6 +10,7 @@ from ome.config.checks import check_settings
 from ome.config.recipes import count_classes, recipe_settings
 from ome.data.tiles import Tile
 from ome.errors import UserError
+from ome.training.pixel_losses import Weighting
 from tests.conftest import compose_config
 
 
@@ -57,12 +58,22 @@ def test_segformers_recipe_is_the_published_one() -> None:
     assert {key: made[key] for key in published} == published
 
 
-def test_pixels_are_counted_over_all_tiles() -> None:
+@pytest.mark.parametrize(
+    ("weighting", "counts"),
+    [
+        ("none", [3, 2, 0, 4, 0]),
+        ("threshold", [2 + 0.05, 1 + 0.05, 0, 4, 0]),
+        ("continuous", [2 + 12 / 255, 1, 0, 3 + 13 / 255, 0]),
+    ],
+)
+def test_pixels_are_counted_over_all_tiles_as_the_loss_counts_them(
+    weighting: Weighting, counts: list[float]
+) -> None:
     masks = {0: [[0, 0, 255], [3, 1, 0]], 2: [[3, 3, 3], [255, 255, 1]]}
+    weights = {0: [[12, 255, 255], [13, 0, 255]], 2: [[255, 255, 255], [0, 9, 255]]}
 
     def mask_of(tile: Tile) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        mask = np.array(masks[tile.row], dtype=np.uint8)
-        return mask, mask
+        return np.array(masks[tile.row], dtype=np.uint8), np.array(weights[tile.row], dtype=np.uint8)
 
     tiles = [Tile("scene", row, 0, 2, 3) for row in masks]
-    assert count_classes(tiles, mask_of, 5) == [3, 2, 0, 4, 0]
+    assert count_classes(tiles, mask_of, 5, weighting) == pytest.approx(counts)

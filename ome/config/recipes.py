@@ -16,7 +16,7 @@ from ome.distributed.collectives import all_reduce_sum, shard
 from ome.errors import UserError
 from ome.plugins import imported
 from ome.progress import track
-from ome.training.pixel_losses import LossTerm, balanced_class_weights
+from ome.training.pixel_losses import LossTerm, Weighting, balanced_class_weights, pixel_weights
 from ome.training.underfitting import PretendedUnderfitting
 
 RECIPE = "segmenter.recipe"
@@ -44,7 +44,7 @@ CLASS_BALANCE = {"balanced": 1.0, "sqrt": 0.5}
 
 
 def recipe_settings(
-    recipe: DictConfig, num_classes: int, count: Callable[[], Sequence[int]]
+    recipe: DictConfig, num_classes: int, count: Callable[[], Sequence[float]]
 ) -> dict[str, Any]:
     """Optimiser, schedule and loss of a recipe.
 
@@ -103,7 +103,7 @@ def _tried(loss: LossTerm, num_classes: int) -> Tensor:
 
 
 def _class_weights(
-    configured: str | Sequence[float] | None, num_classes: int, count: Callable[[], Sequence[int]]
+    configured: str | Sequence[float] | None, num_classes: int, count: Callable[[], Sequence[float]]
 ) -> list[float] | None:
     if configured is None:
         return None
@@ -118,9 +118,17 @@ def _class_weights(
     return weights
 
 
-def count_classes(tiles: Sequence[Tile], mask_of: MaskOf, num_classes: int) -> list[int]:
-    """Counts the pixels of each class in the masks of tiles, all processes together."""
-    counts, mine = np.zeros(256, dtype=np.int64), shard(tiles)
+def count_classes(
+    tiles: Sequence[Tile], mask_of: MaskOf, num_classes: int, weighting: Weighting
+) -> list[float]:
+    """Adds up the pixels of each class in the masks of tiles, all processes together.
+
+    A pixel counts as much as in the loss: a class whose pixels are uncertain has fewer.
+    """
+    counts, mine = np.zeros(256 * 256, dtype=np.int64), shard(tiles)
     for tile in track(mine, "pixels of each class, tiles", len(mine)):
-        counts += np.bincount(mask_of(tile)[0].ravel(), minlength=256)
-    return [int(number) for number in all_reduce_sum(counts)[:num_classes]]
+        mask, weight = mask_of(tile)
+        counts += np.bincount(mask.ravel() * np.int64(256) + weight.ravel(), minlength=len(counts))
+    of_weight = pixel_weights(torch.arange(256), weighting).double().numpy()
+    totals: list[float] = (all_reduce_sum(counts).reshape(256, 256)[:num_classes] @ of_weight).tolist()
+    return totals

@@ -73,7 +73,9 @@ def train_segmenter(
         steps_per_epoch=recipe.steps_per_epoch,
     )
     num_classes = reader.index.palette.num_classes
-    settings = recipe_settings(recipe, num_classes, lambda: count_classes(tiles, mask_of, num_classes))
+    settings = recipe_settings(
+        recipe, num_classes, lambda: count_classes(tiles, mask_of, num_classes, recipe.weighting)
+    )
     torch.manual_seed(config.seed)
     network = card.build(config.segmenter.weights)
     weight = config.segmenter.auxiliary_weight

@@ -154,11 +154,11 @@ def overlap_loss(logits: Tensor, target: Tensor, factor: Tensor, *, dice: float,
     return total
 
 
-def balanced_class_weights(pixels: Sequence[int], power: float = 1.0) -> list[float]:
+def balanced_class_weights(pixels: Sequence[float], power: float = 1.0) -> list[float]:
     """Weights that let rare classes count more, in proportion to n_c^-power; their mean over the pixels is 1.
 
     Args:
-        pixels: Pixels n_c of each of the C classes in the training masks.
+        pixels: Pixels n_c of each of the C classes in the training masks, or the sum of their weights.
         power: 1: every class counts the same in sum, N / (K n_c) with N the sum over the K classes that have
             pixels; 0.5: in sum, a class counts as the square root of its pixels; 0: all weights are 1.
 
