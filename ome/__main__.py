@@ -1,20 +1,33 @@
-"""The command `ome`: `python -m ome.run`, and beside it `ome doctor` and `ome tags`."""
+"""The command `ome`: `ome train IMAGES` and its like, or what `python -m ome.run` takes."""
 
 import sys
+
+from ome.errors import UserError
 
 
 def main() -> None:
     """Runs the command line."""
-    if sys.argv[1:2] == ["doctor"]:
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name == "doctor":
         from ome.cli.doctor import main as doctor  # noqa: PLC0415 - each loads what it needs
 
         sys.exit(doctor(sys.argv[2:]))
-    if sys.argv[1:2] == ["tags"]:
+    if name == "tags":
         from ome.tagging import main as tags  # noqa: PLC0415
 
         sys.exit(tags(sys.argv[2:]))
+    from ome.cli.commands import COMMANDS, words_of  # noqa: PLC0415
     from ome.run import main as run  # noqa: PLC0415
 
+    if name in COMMANDS:
+        from ome.cli.errors import fail  # noqa: PLC0415
+
+        try:
+            sys.argv[1:] = words_of(sys.argv[1:])
+        except UserError as error:
+            fail(str(error))
+    elif name == "--help":
+        sys.argv[1:] = ["--help"]
     run()
 
 

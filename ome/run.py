@@ -19,6 +19,12 @@ from ome.files import disk_fault
 
 RESUMES = "the same command resumes where it stopped"
 
+NOTHING_TYPED = """Nothing was typed, so nothing runs. To start:
+  python -m ome.run stage=all                   every stage on a procedural town, no data needed
+  ome train IMAGES --tags TABLE                 your own images and their tags, up to a report
+  python -m ome.run stage=all dataset=potsdam dataset.raw=FOLDER      a published data set
+  python -m ome.run --help                      stages, choices and every setting"""
+
 # A sweep's folders are named after what differs; a file name holds no slash and at most 255 bytes.
 OmegaConf.register_new_resolver("file_name", lambda text: text.replace("/", "-")[:120], replace=True)
 
@@ -47,6 +53,9 @@ def run(config: DictConfig) -> float | None:
 
 def main() -> None:
     """Runs the command line; a mistake of the user ends with one line and exit status 1."""
+    if len(sys.argv) == 1:
+        print(NOTHING_TYPED)  # noqa: T201
+        return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
     # Hydra's parser refuses settings on both sides of an option, such as --config-dir.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: "=" in word and not word.startswith("-"))

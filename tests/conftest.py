@@ -15,9 +15,9 @@ from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig
 
+from ome.__main__ import main
 from ome.cli.launch import launch
 from ome.geo import cog
-from ome.run import main
 from tests.browser import browser  # noqa: F401 - a fixture for all
 
 TINY = (
@@ -150,7 +150,7 @@ def _type(
     torch.set_num_threads(1)
     cog.THREADS = "1"  # those that GDAL has started stay behind, and it would wait for them
     os.environ["OMP_NUM_THREADS"] = "1"  # else Lightning asks for threads, and theirs did not come along
-    sys.argv = ["ome.run", *overrides]
+    sys.argv = ["ome", *overrides]
     if sabotage is not None:
         sabotage()
     main()

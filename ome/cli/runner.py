@@ -5,11 +5,13 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from ome.config.selected import settings_of
+from ome.distributed.rank import is_nonzero_rank
 from ome.errors import UserError
 from ome.pipeline.layout import SEGMENTER_TITLES
 from ome.pipeline.registry import SIDE_STAGES, STAGES, find_stage
 from ome.pipeline.stage import Stage, execute
 from ome.plugins import import_targets
+from ome.progress import console
 from ome.scoring.rows import read_rows
 from ome.tracking.stages import stage_tracker
 
@@ -51,6 +53,8 @@ def run_stages(config: DictConfig) -> float | None:
         from ome.stages.report import show  # noqa: PLC0415 - it was imported for this stage alone
 
         show(config, folders[last])
+        if not is_nonzero_rank():
+            console.print(f"map a scene: ome predict {config.run_dir} SCENE", highlight=False, markup=False)
     return objective(folders[last])
 
 

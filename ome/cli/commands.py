@@ -1,0 +1,130 @@
+"""`ome train IMAGES`, `ome predict RUN SCENE` and their like: the stages in the words of a command line."""
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from omegaconf import OmegaConf
+
+from ome.errors import UserError
+
+_NOT_REPEATED: Final = {"stage", "stage.until", "force", "verify", "name", "output", "run_dir", "sweep"}
+"""Settings of an earlier command that say which stages it ran, and where."""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The arguments of every command."""
+    top = argparse.ArgumentParser(prog="ome", allow_abbrev=False)
+    commands = top.add_subparsers(dest="command", required=True)
+
+    def command(name: str, summary: str) -> argparse.ArgumentParser:
+        epilog = "Any setting may follow as KEY=VALUE; python -m ome.run --help lists them."
+        return commands.add_parser(name, help=summary, description=summary, epilog=epilog, allow_abbrev=False)
+
+    train = command("train", "Trains on a folder of images and a table of their tags, up to the report.")
+    train.add_argument("images", type=Path, help="folder of GeoTIFF, PNG or JPEG images")
+    train.add_argument("--tags", type=Path, help="their table, .csv or .xlsx (IMAGES/tags.csv)")
+    train.add_argument("--masks", type=Path, help="folder of reference masks, where there are any")
+    train.add_argument("--name", help="name of the run (that of the folder of images)")
+    predict = command("predict", "Maps a scene, or every scene of a folder, with the segmenter of a run.")
+    predict.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
+    predict.add_argument("scene", type=Path, help="GeoTIFF or VRT of any size, or a folder of images")
+    for option, meaning in (
+        ("confidence", "also write the probability of the class on the map"),
+        ("probabilities", "also write the probability of every class"),
+        ("polygons", "also write a GeoPackage of areas of one class"),
+    ):
+        predict.add_argument(f"--{option}", action="store_true", help=meaning)
+    report = command("report", "Writes the report of a run anew.")
+    report.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
+    compare = command("compare", "Puts the scores of finished runs into one table, seeds as mean and spread.")
+    compare.add_argument("runs", nargs="+", help="folders of runs, or patterns such as 'runs/valley_*'")
+    return top
+
+
+def words_of(arguments: Sequence[str]) -> list[str]:
+    """What `python -m ome.run` is given for a command; the working folder becomes that of the run's command.
+
+    Args:
+        arguments: As typed after `ome`.
+
+    Raises:
+        UserError: A folder is not there, or is not that of a run.
+    """
+    settings = [word for word in arguments if "=" in word and word[0] != "-" and not Path(word).exists()]
+    options = parser().parse_args([word for word in arguments if word not in settings])
+    return [*_WORDS[options.command](options), *settings]
+
+
+def _train(options: argparse.Namespace) -> list[str]:
+    images = options.images
+    if not images.is_dir():
+        raise UserError(f"{images} is not a folder: give the folder of the images")
+    tags = options.tags or images / "tags.csv"
+    if not tags.is_file():
+        way = f"fill one with ome tags {images} --classes NAME,NAME, or give it by --tags"
+        raise UserError(f"the table of tags {tags} does not exist: {way}")
+    name = options.name or images.resolve().name
+    places = {"dataset.raw": images, "dataset.tags": tags, "dataset.masks": options.masks}
+    given = {key: value for key, value in places.items() if value is not None}
+    return ["stage=all", "dataset=custom", *_settings(**{"dataset.name": name, "name": name}, **given)]
+
+
+def _predict(options: argparse.Namespace) -> list[str]:
+    if not options.scene.exists():
+        raise UserError(f"{options.scene} does not exist: give a raster, or a folder of them")
+    scene = options.scene.absolute()
+    chosen = {
+        f"stage.predict.{key}": "true"
+        for key in ("confidence", "probabilities", "polygons")
+        if getattr(options, key)
+    }
+    return [*_of_run(options.run), "stage=predict", *_settings(**{"stage.predict.scene": scene}, **chosen)]
+
+
+def _report(options: argparse.Namespace) -> list[str]:
+    return [*_of_run(options.run), "stage=report"]
+
+
+def _compare(options: argparse.Namespace) -> list[str]:
+    runs = ",".join(_quoted(run) for run in options.runs)
+    return ["stage=compare", "name=comparison", f"stage.compare.runs=[{runs}]"]
+
+
+_WORDS: Final = {"train": _train, "predict": _predict, "report": _report, "compare": _compare}
+COMMANDS: Final = tuple(_WORDS)
+"""Names of the commands."""
+
+
+def _of_run(folder: Path) -> list[str]:
+    """The settings with which a run was made, and its folder."""
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist: give the folder of a run, such as runs/valley")
+    places = [*folder.glob("logs/*/config"), folder / "config"]
+    typed = [place for place in places if (place / "overrides.yaml").is_file()]
+    if not typed:
+        raise UserError(f"{folder} is not the folder of a run: give one such as runs/valley")
+    last = max(typed, key=lambda place: (place / "overrides.yaml").stat().st_mtime_ns)
+    run_dir = folder.absolute()
+    runtime: Any = OmegaConf.load(last / "hydra.yaml").hydra.runtime
+    if Path(runtime.cwd).is_dir():
+        os.chdir(runtime.cwd)  # relative paths among the settings start there
+    words = [str(word) for word in OmegaConf.load(last / "overrides.yaml")]
+    own = [word for word in words if word.partition("=")[0].lstrip("+~") not in _NOT_REPEATED]
+    own = [word for word in own if not word.startswith("stage.predict.scene=")]
+    sources = [source.path for source in runtime.config_sources if source.provider == "command-line"]
+    return [*(f"--config-dir={path}" for path in sources), *own, *_settings(run_dir=run_dir)]
+
+
+def _settings(**values: object) -> list[str]:
+    return [f"{key}={_quoted(value)}" for key, value in values.items()]
+
+
+def _quoted(value: object) -> str:
+    """A value as Hydra reads it, whatever its characters."""
+    text = str(value)
+    if all(letter.isalnum() or letter in "/._-" for letter in text):
+        return text
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

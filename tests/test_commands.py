@@ -1,0 +1,71 @@
+"""`ome train`, `predict`, `report` and `compare`, as typed one after the other."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import forked, run_words
+from tests.test_custom import SMALL, write_photographs
+
+QUICK = [override for override in SMALL if not override.startswith(("stage", "name", "output"))]
+FEW = ["stage.cam.epochs=1", "stage.cam.batch=2", "stage.cam.export.scales=[1.0]", "dataset.tile.size=64"]
+
+
+def test_from_images_to_a_map_and_a_table(tmp_path: Path) -> None:
+    """In a folder with a name that needs quotes, and the map asked for from elsewhere."""
+    here, elsewhere = tmp_path / "my (new) folder", tmp_path / "elsewhere"
+    here.mkdir()
+    elsewhere.mkdir()
+    write_photographs(here)
+    status, printed = forked(here, "train", "images", "--tags", "tags.csv", "--name", "val ley", *QUICK, *FEW)
+    assert status == 0, printed
+    assert printed.strip().endswith("map a scene: ome predict runs/val ley SCENE")
+    assert (here / "scenes/val ley_all_full/index.json").is_file()
+
+    run, scene = here / "runs/val ley", here / "images/photo 3.jpg"
+    status, printed = forked(elsewhere, "predict", str(run), str(scene), "--confidence")
+    assert status == 0, printed
+    assert {path.name for path in (run / "predict/photo 3").glob("*.tif")} == {
+        "photo 3.tif",
+        "photo 3_confidence.tif",
+    }
+    (run / "report/report.html").write_text("")
+    status, printed = forked(elsewhere, "report", str(run), "force=true")
+    assert status == 0, printed
+    assert (run / "report/report.html").stat().st_size > 1000
+    assert not [path for path in elsewhere.iterdir() if not path.name.startswith(".printed")]
+
+    status, printed = forked(elsewhere, "compare", str(run))
+    assert "has scores yet" in printed
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["train", "nowhere"], "error: nowhere is not a folder: give the folder of the images"),
+        (
+            ["train", "images"],
+            "the table of tags images/tags.csv does not exist: fill one with ome tags images",
+        ),
+        (["predict", "runs/a", "images"], "error: runs/a does not exist: give the folder of a run"),
+        (["predict", "images", "x.tif"], "error: x.tif does not exist: give a raster, or a folder of them"),
+        (["report", "images"], "error: images is not the folder of a run: give one such as runs/valley"),
+        (["compare", "runs/a"], "no finished run matches runs/a"),
+        (["compare", "runs/a", "stage.compare.settigns=1"], "did you mean stage.compare.settings?"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path: Path, typed: list[str], message: str) -> None:
+    (tmp_path / "images").mkdir()
+    status, printed = forked(tmp_path, *typed)
+    assert (status, len(printed.strip().splitlines())) == (1, 1), printed
+    assert message in printed
+
+
+def test_what_can_be_typed_is_said_where_nothing_is(tmp_path: Path) -> None:
+    for module, words in (("ome.run", "Nothing was typed, so nothing runs"), ("ome", "Try it:")):
+        done = run_words(tmp_path, [sys.executable, "-m", module])
+        assert (done.returncode, done.stderr) == (0, "")
+        assert words in done.stdout
+        assert "ome train IMAGES --tags TABLE" in done.stdout
+    assert not list(tmp_path.iterdir())
