@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ome.cli.errors import explain, fail, null_group
+from ome.cli.presets import fitting_preset
 from ome.distributed.rank import is_nonzero_rank
 from ome.distributed.signals import Stopped
 from ome.errors import UserError
@@ -59,6 +60,7 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
     # Hydra's parser refuses settings on both sides of an option, such as --config-dir.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: "=" in word and not word.startswith("-"))
+    sys.argv += fitting_preset(sys.argv[1:])
     if is_nonzero_rank():
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]
     try:

@@ -146,7 +146,7 @@ def settings_tables() -> str:
         meanings = {key: meaning for keys in files.values() for key, _, meaning in keys if meaning}
         for path, keys in files.items():
             parts += [f"### `{option}={path.stem}`", file_header(path)]
-            if group != "experiment":
+            if group not in {"experiment", "preset"}:
                 explained = [
                     Setting(key, default, said or meanings.get(key, "")) for key, default, said in keys
                 ]

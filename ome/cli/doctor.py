@@ -3,7 +3,6 @@
 import os
 import platform
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
 from ome.cli.errors import explain
+from ome.cli.presets import gpus
 from ome.config.raw_data import is_folder_of_images, raw_folder, raw_layout
 from ome.data.archives import RawFiles
 from ome.data.raw import RawLayout, resolve_split
@@ -104,24 +104,11 @@ def _machine() -> Iterator[Finding]:
     cores = len(os.sched_getaffinity(0))
     yield Finding("ok", "machine", f"{cores} cores, {memory:.0f} GB of memory")
     yield Finding(
-        *(("ok", "gpu", gpu) if (gpu := _gpus()) else ("note", "gpu", "none: trainer=auto takes the CPU"))
+        *(("ok", "gpu", gpu) if (gpu := gpus()) else ("note", "gpu", "none: trainer=auto takes the CPU"))
     )
     free = shutil.disk_usage(Path.cwd()).free
     kind: Literal["ok", "note"] = "ok" if free > SMALL_DISK else "note"
     yield Finding(kind, "disk", f"{free / (1 << 30):.0f} GB free in {Path.cwd()}")
-
-
-def _gpus() -> str:
-    """What the driver says; torch would take seconds to say the same."""
-    command = shutil.which("nvidia-smi")
-    if command is None:
-        return ""
-    query = [command, "--query-gpu=name,memory.total", "--format=csv,noheader"]
-    try:
-        answer = subprocess.run(query, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    return "; ".join(answer.stdout.split("\n")).strip("; ")
 
 
 def _raw_data(config: DictConfig) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
 from ome.config.selected import settings_of
@@ -37,6 +38,7 @@ def run_stages(config: DictConfig) -> float | None:
         )
     for name in names[1:]:  # before the first works for hours; its own is looked at when it starts
         find_stage(name, config).place(settings_of(config, name)).check_finished()
+    _say_preset(names)
     folders: dict[str, Path] = {}
     for name in names:
         stage_config = settings_of(config, name)
@@ -56,6 +58,14 @@ def run_stages(config: DictConfig) -> float | None:
         if not is_nonzero_rank():
             console.print(f"map a scene: ome predict {config.run_dir} SCENE", highlight=False, markup=False)
     return objective(folders[last])
+
+
+def _say_preset(names: list[str]) -> None:
+    """Says which sizes the trainings have, where the machine may have chosen them."""
+    if is_nonzero_rank() or not HydraConfig.initialized() or len(names) == 1:
+        return
+    preset = HydraConfig.get().runtime.choices["preset"]
+    console.print(f"preset={preset}; others are quick, laptop, gpu and paper", highlight=False)
 
 
 def objective(folder: Path) -> float | None:

@@ -1,0 +1,55 @@
+"""Presets: which one a command takes, and what they set."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from ome.cli.presets import fitting_preset
+from ome.config.checks import check_settings
+from tests.conftest import compose_config
+
+CUSTOM = ["dataset=custom", "dataset.raw=x", "dataset.tags=x.csv"]
+CONF = Path(__file__).parents[1] / "conf"
+
+
+@pytest.mark.parametrize(
+    ("words", "gpu", "chosen"),
+    [
+        (["stage=all"], False, ["preset=laptop"]),
+        (["stage=all"], True, []),
+        (["stage=all", "trainer=cpu"], True, ["preset=laptop"]),
+        (["stage=all", "trainer.accelerator=cpu"], True, ["preset=laptop"]),
+        (["stage=all", "preset=paper"], False, []),
+        (["stage=all", "experiment=ome_potsdam"], False, []),
+        (["--help"], False, []),
+        (["-m", "stage=cam", "seed=0,1"], False, ["preset=laptop"]),
+    ],
+)
+def test_a_command_without_preset_takes_the_one_that_fits(
+    words: list[str], gpu: bool, chosen: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = tmp_path / "nvidia-smi"
+    driver.write_text(f"#!/bin/sh\n{'echo Card, 80 GiB' if gpu else 'exit 9'}\n")
+    driver.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert fitting_preset(words) == chosen
+
+
+def test_presets_are_short_and_can_train() -> None:
+    names = sorted(path.stem for path in (CONF / "preset").glob("*.yaml"))
+    assert names == ["gpu", "laptop", "paper", "quick"]
+    steps = {}
+    for name in names:
+        assert len((CONF / f"preset/{name}.yaml").read_text().splitlines()) <= 20
+        config = compose_config([*CUSTOM, f"preset={name}", "backbone.weights=null"])
+        check_settings(config, ["cam", "pseudo", "seg"])
+        steps[name] = config.segmenter.recipe.steps
+    assert steps["quick"] < steps["laptop"] < steps["gpu"] == steps["paper"] == 20000
+
+
+def test_the_published_method_is_that_of_the_experiments() -> None:
+    preset = compose_config([*CUSTOM, "preset=paper"])
+    experiment = compose_config(["experiment=ome_potsdam", "dataset.raw=x"])
+    for key in ("backbone", "classifier", "segmenter", "crf"):
+        assert OmegaConf.to_container(preset[key]) == OmegaConf.to_container(experiment[key]), key
