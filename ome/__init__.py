@@ -1,18 +1,20 @@
 """Weakly supervised land-cover mapping: from image-level tags to scored, georeferenced maps."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ome.api import Prediction, map_scene, predict
+    from ome.pseudo.arrays import dense_crf, pseudo_label
 
 __version__ = "0.1.0"
-__all__ = ["Prediction", "map_scene", "predict"]
+__all__ = ["Prediction", "dense_crf", "map_scene", "predict", "pseudo_label"]
+
+_FROM_ARRAYS = {"dense_crf", "pseudo_label"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - whatever is asked for
-    """Finds what `__all__` names in `ome.api`, which takes torch seconds to import."""
+    """Imports what `__all__` names when it is asked for: torch takes seconds."""
     if name not in __all__:
         raise AttributeError(f"module 'ome' has no attribute {name!r}")
-    from ome import api  # noqa: PLC0415
-
-    return getattr(api, name)
+    return getattr(import_module("ome.pseudo.arrays" if name in _FROM_ARRAYS else "ome.api"), name)

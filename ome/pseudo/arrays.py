@@ -1,0 +1,104 @@
+"""The CRF and the pseudo labels for class maps of one's own, without a configuration."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from ome.crf.densecrf import CrfParameters, DenseCrf
+from ome.errors import UserError
+from ome.pseudo.fusion import normalise_cam, undecided_where_silent
+from ome.pseudo.uncertainty import Labelling, PseudoLabel
+from ome.pseudo.uncertainty import pseudo_label as label_of
+
+
+def dense_crf(
+    image: NDArray[np.uint8], probabilities: NDArray[Any] | Tensor, parameters: CrfParameters | None = None
+) -> NDArray[np.float32]:
+    """Refines the class probabilities of an image by the fully connected CRF.
+
+    Args:
+        image: (H, W, 3) uint8.
+        probabilities: (C, H, W) in [0, 1].
+        parameters: Constants of the CRF; None for the paper's.
+
+    Returns:
+        (C, H, W) float32, the probabilities after mean-field inference.
+
+    Raises:
+        UserError: A shape, type or value does not fit.
+    """
+    image, maps = _image(image), _maps(probabilities)
+    if maps.shape[1:] != image.shape[:2]:
+        raise UserError(
+            f"probabilities of {maps.shape[1:]} pixels do not fit an image of {image.shape[:2]}: resize them"
+        )
+    if maps.min() < 0 or maps.max() > 1 + 1e-4:
+        raise UserError(f"probabilities lie in 0..1, not {maps.min():g}..{maps.max():g}: give their softmax")
+    return DenseCrf(image, parameters or CrfParameters()).infer(maps)
+
+
+def pseudo_label(
+    image: NDArray[np.uint8],
+    cams: NDArray[Any] | Tensor,
+    tags: Sequence[int] | None = None,
+    labelling: Labelling | None = None,
+    parameters: CrfParameters | None = None,
+) -> PseudoLabel:
+    """Makes the pseudo mask of an image and its weights from class activation maps of any origin.
+
+    Maps of another size are resized bilinearly. Each tagged class is clipped at 0 and stretched to 0..1 on
+    its own, as the stage `cam` does; maps that are normalised already stay as they are, to 1e-5.
+
+    Args:
+        image: (H, W, 3) uint8.
+        cams: (C, h, w), raw or normalised, of any stride.
+        tags: (C,) of 0 and 1; None where a class without a tag has an empty map.
+        labelling: How maps become masks and weights; None for the paper's way.
+        parameters: Constants of the CRF; None for the paper's.
+
+    Raises:
+        UserError: A shape, type or value does not fit.
+    """
+    image, maps = _image(image), _maps(cams)
+    given = np.ones(len(maps)) if tags is None else np.asarray(tags, dtype=np.float64)
+    if given.shape != (len(maps),) or not np.isin(given, (0, 1)).all():
+        raise UserError(f"tags are one 0 or 1 for each of the {len(maps)} classes, not {tags}")
+    if not given.any():
+        raise UserError("no class is tagged: leave the image out")
+    return label_of(
+        DenseCrf(image, parameters or CrfParameters()),
+        normalised(maps, image.shape[:2], given),
+        labelling,
+    )
+
+
+def normalised(maps: NDArray[np.float32], size: tuple[int, ...], tags: NDArray[Any]) -> NDArray[np.float32]:
+    """Maps (C, h, w) at a size (H, W), those of tagged classes stretched to 0..1, the others 0."""
+    resized = torch.from_numpy(maps)[None]
+    if maps.shape[1:] != size:
+        resized = F.interpolate(resized, size=size, mode="bilinear", align_corners=False)
+    present = torch.as_tensor(np.asarray(tags))
+    result: NDArray[np.float32] = undecided_where_silent(normalise_cam(resized[0], present), present).numpy()
+    return result
+
+
+def _image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    given = np.asarray(image)
+    if given.dtype != np.uint8 or given.ndim != 3 or given.shape[2] != 3:
+        raise UserError(f"an image is (H, W, 3) uint8, not {given.shape} {given.dtype}")
+    return np.ascontiguousarray(given)
+
+
+def _maps(maps: NDArray[Any] | Tensor) -> NDArray[np.float32]:
+    given = np.asarray(maps.detach().cpu() if isinstance(maps, Tensor) else maps)
+    if given.ndim != 3 or not given.size or given.dtype.kind not in "fiub":
+        raise UserError(f"class maps are (C, H, W) numbers, not {given.shape} {given.dtype}")
+    result = np.ascontiguousarray(given, dtype=np.float32)
+    if not np.isfinite(result).all():
+        raise UserError("class maps hold nan or infinite values: replace them, e.g. by np.nan_to_num")
+    return result

@@ -1,0 +1,75 @@
+"""Class maps of one's own: the functions on arrays against those of the stages, and what they refuse."""
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+import ome
+from ome.crf.densecrf import CrfParameters, DenseCrf
+from ome.errors import UserError
+from ome.pseudo.uncertainty import pseudo_label as label_of
+
+RNG = np.random.default_rng(0)
+IMAGE = RNG.integers(0, 256, (24, 32, 3), dtype=np.uint8)
+MAPS = RNG.random((3, 24, 32), dtype=np.float32)
+
+
+def stretched(maps: NDArray[np.float32]) -> NDArray[np.float32]:
+    least, most = maps.min((1, 2), keepdims=True), maps.max((1, 2), keepdims=True)
+    return (maps - least) / (most - least + np.float32(1e-5))
+
+
+def test_maps_become_what_the_stage_makes_of_them() -> None:
+    tags = [1, 0, 1]
+    maps = stretched(MAPS) * np.array(tags, np.float32)[:, None, None]
+    right = label_of(DenseCrf(IMAGE, CrfParameters()), maps)
+    # Raw maps of another range, a torch tensor, and maps that are normalised already.
+    for given in (5 * MAPS, torch.from_numpy(5 * MAPS), maps):
+        label = ome.pseudo_label(IMAGE, given, tags)
+        assert (label.mask == right.mask).mean() > 0.99
+        assert np.abs(label.weight.astype(int) - right.weight).mean() < 2
+        assert set(np.unique(label.mask)) <= {0, 2}
+
+
+def test_maps_of_another_stride_are_resized() -> None:
+    small = MAPS[:, ::8, ::8]
+    large = F.interpolate(torch.from_numpy(small)[None], size=(24, 32), mode="bilinear", align_corners=False)
+    label, right = (ome.pseudo_label(IMAGE, maps) for maps in (small, large[0].numpy()))
+    assert (label.mask == right.mask).all()
+    assert (label.weight == right.weight).all()
+
+
+def test_the_crf_is_that_of_the_stages() -> None:
+    probabilities = MAPS / MAPS.sum(0)
+    right = DenseCrf(IMAGE, CrfParameters(iterations=3)).infer(probabilities)
+    assert (ome.dense_crf(IMAGE, probabilities, CrfParameters(iterations=3)) == right).all()
+
+
+@pytest.mark.parametrize(
+    ("image", "maps", "tags", "line"),
+    [
+        (IMAGE / 255, MAPS, None, r"an image is \(H, W, 3\) uint8, not"),
+        (IMAGE[..., :2], MAPS, None, r"an image is \(H, W, 3\) uint8, not"),
+        (IMAGE, MAPS[0], None, r"class maps are \(C, H, W\) numbers"),
+        (IMAGE, MAPS * np.nan, None, "class maps hold nan or infinite values"),
+        (IMAGE, MAPS, [1, 0], "tags are one 0 or 1 for each of the 3 classes"),
+        (IMAGE, MAPS, [0, 2, 1], "tags are one 0 or 1 for each of the 3 classes"),
+        (IMAGE, MAPS, [0, 0, 0], "no class is tagged"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(
+    image: NDArray[np.uint8], maps: NDArray[np.float32], tags: list[int] | None, line: str
+) -> None:
+    with pytest.raises(UserError, match=f"^{line}"):
+        ome.pseudo_label(image, maps, tags)
+
+
+@pytest.mark.parametrize(
+    ("maps", "line"),
+    [(MAPS * 9, "probabilities lie in 0..1, not .* give their softmax"), (MAPS[:, ::2], "resize them")],
+)
+def test_probabilities_that_are_none_are_one_line(maps: NDArray[np.float32], line: str) -> None:
+    with pytest.raises(UserError, match=line):
+        ome.dense_crf(IMAGE, maps)
