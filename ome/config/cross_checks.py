@@ -10,6 +10,7 @@ from ome.config.built import BUILT
 from ome.config.raw_data import split_fault
 from ome.data.sheets import SPREADSHEETS
 from ome.extras import missing_modules
+from ome.pipeline.layout import CAM_TITLES
 
 POOLED: Final = ("deeplabv3plus", "upernet")
 """Segmenters with BatchNorm over maps that are pooled to a single pixel."""
@@ -89,6 +90,9 @@ def _files(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     checkpoint = config.stage.cam.checkpoint if "cam" in stages else None
     if checkpoint:
         yield from _missing("stage.cam.checkpoint", checkpoint)
+    cams = config.stage.pseudo.cams if "pseudo" in stages else "cam"
+    if cams not in CAM_TITLES and not Path(cams).is_dir():
+        yield f"stage.pseudo.cams={cams} is neither cam, affinity nor a folder: check the path"
     weights = {
         "backbone.weights": "cam" in stages and not checkpoint,
         "segmenter.weights": bool({"seg", "refine"} & {*stages}),

@@ -150,6 +150,13 @@ def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
             shown.advance()
 
 
+def _wanted(config: DictConfig) -> bool:
+    """Not on the way to pseudo masks of CAMs that were made elsewhere."""
+    stages, refine = config.stage, config.stage.refine
+    refined = stages.until in {"refine", "report"} and refine.rounds > 0 and refine.cams is not None
+    return stages.until in {"cam", "affinity", "ablation"} or stages.pseudo.cams in CAM_TITLES or refined
+
+
 STAGE = Stage(
     "cam",
     run,
@@ -167,5 +174,6 @@ STAGE = Stage(
     free_keys=("callbacks", "dataset.display"),
     external_files=lambda config: [*identity(config.backbone.weights), *identity(config.stage.checkpoint)],
     optional_config=training_extras,
+    enabled=_wanted,
     version=3,
 )

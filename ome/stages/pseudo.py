@@ -1,16 +1,20 @@
 """CAMs -> pseudo masks and their uncertainty weights."""
 
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from ome.config.objects import crf_of, crf_threads, hardware, labelling_of
 from ome.config.selected import scene_reader
-from ome.data.scenes import SceneIndex
+from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.tags import TagTable
 from ome.distributed.collectives import barrier
-from ome.inference.class_maps import stacks_from
+from ome.inference.class_maps import StacksOf, stacks_from
+from ome.inference.own_cams import OwnCams, cam_files
 from ome.inference.pseudo_labels import score_masks, weight_levels, write_pseudo_labels
 from ome.pipeline.layout import CAM_TITLES, PSEUDO_MASK, read_tag_table
+from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 from ome.scoring.rows import write_rows
 
@@ -20,8 +24,7 @@ def run(work: Work) -> dict[str, Any]:
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     table = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
-    tiles, cams = table.tiles, work.inputs[work.settings.cams]
-    stacks_of = stacks_from(hardware(work.config).device(), cams, reader, table)
+    tiles, stacks_of = table.tiles, _stacks(work, reader, table)
     write_pseudo_labels(
         work.folder,
         reader,
@@ -32,15 +35,31 @@ def run(work: Work) -> dict[str, Any]:
         threads=crf_threads(work.config),
     )
     barrier()
-    written = (cams / "cams").is_dir()
-    rows = [] if written else score_masks(work.folder, "cam_argmax", reader, tiles, CAM_TITLES["cam"])
+    scored = work.settings.cams in CAM_TITLES and (work.inputs[work.settings.cams] / "cams").is_dir()
+    rows = [] if scored else score_masks(work.folder, "cam_argmax", reader, tiles, CAM_TITLES["cam"])
     rows += score_masks(work.folder, "masks", reader, tiles, PSEUDO_MASK)
     write_rows(work.folder, rows)
     return {"tiles": len(tiles), **weight_levels(work.folder, tiles)}
 
 
+def _stacks(work: Work, reader: SceneReader, table: TagTable) -> StacksOf:
+    """The class maps of a stage, or those in a folder of the user's."""
+    cams = work.settings.cams
+    if cams in CAM_TITLES:
+        return stacks_from(hardware(work.config).device(), work.inputs[cams], reader, table)
+    own = OwnCams(Path(cams), reader, table)
+    own.check(table.tiles)
+    return own
+
+
 def _needs(config: DictConfig) -> tuple[str, ...]:
-    return "prepare", "labels", config.stage.cams
+    cams = config.stage.cams
+    return "prepare", "labels", *([cams] if cams in CAM_TITLES else [])
+
+
+def _own_files(config: DictConfig) -> list[Any]:
+    cams = config.stage.cams
+    return [] if cams in CAM_TITLES else [identity(path) for path in cam_files(Path(cams)).values()]
 
 
 STAGE = Stage(
@@ -55,4 +74,5 @@ STAGE = Stage(
         "trainer.accelerator",
     ),
     free_keys=("trainer.precision",),
+    external_files=_own_files,
 )

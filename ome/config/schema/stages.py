@@ -133,7 +133,10 @@ class _Labelling:
 class Pseudo(_Labelling):
     """`stage.pseudo`."""
 
-    cams: Annotated[Literal["cam", "affinity"], "whose CAMs; affinity: those after the random walk"]
+    cams: Annotated[
+        str,
+        "whose CAMs: cam, affinity (those after the random walk), or a folder of maps, see docs/extend.md",
+    ]
 
 
 @dataclass

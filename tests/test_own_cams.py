@@ -1,0 +1,114 @@
+"""CAMs that were made elsewhere: read by tile and by scene, in every format, and what is refused."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch.nn import functional as F
+
+from ome.data.cams import read_cams
+from ome.data.tiles import Tile
+from ome.errors import UserError
+from ome.geo.raster import read_png
+from ome.inference.own_cams import cam_files, read_maps, window_of
+from tests.conftest import tiny
+
+Run = Callable[..., DictConfig]
+MAPS = np.random.default_rng(0).random((3, 5, 7), dtype=np.float32)
+
+
+def save(path: Path, maps: NDArray[Any]) -> None:
+    """Writes maps in the format of the suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".npy":
+        np.save(path, maps)
+    elif path.suffix == ".npz":
+        np.savez(path, maps=maps)
+    else:
+        count, height, width = maps.shape
+        with rasterio.open(
+            path, "w", driver="GTiff", count=count, height=height, width=width, dtype=maps.dtype
+        ) as raster:
+            raster.write(maps)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".tif"])
+@pytest.mark.parametrize("dtype", ["float32", "float64", "uint8"])
+def test_maps_are_read_in_every_format(tmp_path: Path, suffix: str, dtype: str) -> None:
+    maps = (MAPS * 200).astype(dtype)
+    save(tmp_path / f"a{suffix}", maps)
+    read = read_maps(tmp_path / f"a{suffix}", 3)
+    assert read.dtype == np.float32
+    assert np.allclose(read, maps)
+
+
+@pytest.mark.parametrize("window", [(0, 0, 40, 56), (11, 3, 16, 20), (24, 36, 16, 20)])
+def test_a_window_is_cut_from_the_resized_maps(window: tuple[int, int, int, int]) -> None:
+    tile = Tile("a", *window)
+    whole = F.interpolate(torch.from_numpy(MAPS)[None], size=(40, 56), mode="bilinear", align_corners=False)
+    right = whole[0, :, tile.row : tile.row + tile.height, tile.column : tile.column + tile.width].numpy()
+    assert np.allclose(window_of(MAPS, tile, (40, 56)), right, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("maps", "line"),
+    [
+        (
+            MAPS[:2],
+            r"a.npy holds float32 of the shape \(2, 5, 7\): give numbers of the shape \(3, height, width\)",
+        ),
+        (MAPS[0], r"of the shape \(5, 7\): give numbers"),
+        (MAPS * np.inf, "a.npy holds nan or infinite values"),
+        (MAPS.astype("U3"), "a.npy holds <U3 of the shape"),
+        (np.array([object()]), "a.npy cannot be read as one array of maps"),
+    ],
+)
+def test_other_arrays_are_refused(tmp_path: Path, maps: NDArray[Any], line: str) -> None:
+    np.save(tmp_path / "a.npy", maps)
+    with pytest.raises(UserError, match=line):
+        read_maps(tmp_path / "a.npy", 3)
+
+
+def test_damaged_doubled_and_missing_files_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds no maps: give \.npy, \.npz, "):
+        cam_files(tmp_path)
+    for suffix in (".npy", ".npz", ".tif"):
+        save(tmp_path / suffix[1:] / f"a{suffix}", MAPS)
+        path = tmp_path / suffix[1:] / f"a{suffix}"
+        path.write_bytes(path.read_bytes()[:40])
+        with pytest.raises(UserError, match="cannot be read as one array of maps"):
+            read_maps(path, 3)
+    with pytest.raises(UserError, match=r"a\.npz are maps of one image: remove one of them"):
+        cam_files(tmp_path)
+    np.savez(tmp_path / "two.npz", first=MAPS, second=MAPS)
+    with pytest.raises(UserError, match="cannot be read as one array of maps"):
+        read_maps(tmp_path / "two.npz", 3)
+
+
+def test_pseudo_masks_of_own_maps_equal_those_of_the_stage(run_here: Run) -> None:
+    run_here(*tiny(), "stage.until=pseudo")
+    (run,) = Path("runs").iterdir()
+    mine = Path("mine")
+    for path in sorted((run / "cam/cams").rglob("*.npz")):
+        save(mine / f"{path.stem}.npy", 3 * read_cams(path, 5))
+    own = [*tiny(), "stage.until=pseudo", "name=own", "stage.pseudo.cams=mine"]
+    run_here(*own)
+    assert not Path("runs/own/cam").exists()
+    for path in sorted((run / "pseudo/masks").rglob("*.png")):
+        same = Path("runs/own") / path.relative_to(run)
+        assert (read_png(path) == read_png(same)).mean() > 0.99
+
+    changed = next(mine.iterdir())
+    changed.unlink()
+    with pytest.raises(
+        UserError, match=rf"stage.pseudo.cams=mine has no maps of 1 of \d+ tiles: add {changed.stem}"
+    ):
+        run_here(*own)
+    with pytest.raises(UserError, match=r"stage\.pseudo\.cams=camm is neither cam, affinity nor a folder"):
+        run_here(*own[:-1], "stage.pseudo.cams=camm")
