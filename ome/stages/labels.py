@@ -82,7 +82,8 @@ def _from_masks(
 ) -> tuple[TagTable, Filtered, list[TileChoice]]:
     """Lays tiles over the train and val scenes and looks which classes each contains.
 
-    Beside the table, what other sizes of tiles and other filters would leave of the train scenes.
+    Beside the table, what the filter did to the tiles of train scenes, and what other sizes of tiles and other
+    filters would leave of these.
     """
     names = index.palette.names
     scenes = [*index.split("train"), *index.split("val")]
@@ -110,7 +111,8 @@ def _from_masks(
     split_of = {scene.name: scene.split for scene in scenes}
     splits = tuple(split_of[tile.scene] for tile in tiles)
     table = TagTable(names, tuple(tiles), (shares > 0).astype(np.uint8), splits, filtered.kept)
-    return table, filtered, tile_choices(training, minimum, rule.minimum)
+    of_training = filter_tiles(shares[np.array(splits) == "train"], minimum)
+    return table, of_training, tile_choices(training, minimum, rule.minimum)
 
 
 def _tiles_of(scene: Scene, config: DictConfig) -> list[Tile]:
@@ -161,17 +163,18 @@ def _warn_of_large(tiles: Sequence[Tile], size: int) -> None:
 
 
 def _summary(table: TagTable, filtered: Filtered) -> dict[str, Any]:
+    """Counts; those by class and the co-occurrence are of the training tiles, as is `filtered`."""
     train = table.select("train")
     return {
         "tiles": len(table.tiles),
         "train_tiles": len(train.tiles),
         "kept_train_tiles": int(train.kept.sum()),
         "empty_tiles": filtered.empty,
-        "tiles_with_class": _by_class(table, table.tags.sum(axis=0)),
-        "kept_tiles_with_class": _by_class(table, table.tags[table.kept].sum(axis=0)),
+        "tiles_with_class": _by_class(table, train.tags.sum(axis=0)),
+        "kept_tiles_with_class": _by_class(table, train.tags[train.kept].sum(axis=0)),
         "dropped_for_class": _by_class(table, filtered.dropped),
-        "mean_cooccurrence": _overlap(table.tags),
-        "kept_mean_cooccurrence": _overlap(table.tags[table.kept]),
+        "mean_cooccurrence": _overlap(train.tags),
+        "kept_mean_cooccurrence": _overlap(train.tags[train.kept]),
     }
 
 
@@ -187,7 +190,7 @@ def _by_class(table: TagTable, counts: NDArray[Any]) -> dict[str, int]:
 
 def _write_cooccurrence(folder: Path, table: TagTable) -> None:
     """Writes P(column's class | row's class) over the tiles that train the classifier."""
-    matrix = cooccurrence(table.tags[table.kept])
+    matrix = cooccurrence(table.select("train", kept=True).tags)
     rows = ([name, *row] for name, row in zip(table.names, matrix.tolist(), strict=True))
     write_csv(folder / "cooccurrence.csv", ["class", *table.names], rows)
     save_cooccurrence(folder / "cooccurrence.png", matrix, table.names)
@@ -233,4 +236,5 @@ STAGE = Stage(
     config_keys=("dataset.tile", "dataset.filter", "dataset.tags", "dataset.channels"),
     free_keys=("dataset.display",),
     external_files=lambda config: identity(config.dataset.get("tags")),
+    version=2,
 )
