@@ -6,6 +6,7 @@ writes equations as GitHub does: a fenced block `math`, or inline between $` and
 
 import ast
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from ome.config.schema import Settings
 from ome.config.schema.hints import addresses, expected
 
 ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = ROOT / "notebooks"
 CONF = ROOT / "ome" / "conf"
 GROUPS = (
     "stage/settings",
@@ -69,6 +71,12 @@ def on_page_markdown(markdown: str, **_others: Any) -> str:  # noqa: ANN401 - fi
     )
     # Within a span, because an unknown element at the start of a line would become a paragraph of its own.
     return re.sub(r"\$`(.+?)`\$", lambda found: f"<span>{convert(found[1])}</span>", markdown)
+
+
+def on_post_build(config: Any, **_others: Any) -> None:  # noqa: ANN401 - fixed by mkdocs
+    """Puts the notebooks where the page about them links to."""
+    for notebook in NOTEBOOKS.glob("*.ipynb"):
+        shutil.copy(notebook, Path(config["site_dir"]) / "notebooks" / notebook.name)
 
 
 def on_post_page(output: str, **_others: Any) -> str:  # noqa: ANN401 - fixed by mkdocs

@@ -72,7 +72,10 @@ def test_tags_are_counted_over_the_training_images(run_here: Run, tmp_path: Path
     run_here(*custom("all"), "stage.until=labels")
     summary = read_json(RUN / "labels/labels.json")
     assert summary["tiles_with_class"] == summary["kept_tiles_with_class"] == {"field": 2, "water": 1}
-    assert (RUN / "labels/cooccurrence.csv").read_text().splitlines()[1:] == ["field,1.0,0.5", "water,1.0,1.0"]
+    assert (RUN / "labels/cooccurrence.csv").read_text().splitlines()[1:] == [
+        "field,1.0,0.5",
+        "water,1.0,1.0",
+    ]
 
 
 def test_photographs_of_different_sizes_with_tags_alone_reach_the_report(

@@ -161,6 +161,15 @@ def test_comments_of_a_yaml_file_are_read_beside_and_above(tmp_path: Path) -> No
     ]
 
 
+def test_the_examples_of_own_cams_run() -> None:
+    names: dict[str, Any] = {}
+    for block in blocks("own_cams.md", "python"):
+        exec(block, names)  # noqa: S102
+    assert set(np.unique(names["label"].mask)) <= {0, 2}
+    assert names["refined"].shape == (5, 64, 96)
+    assert names["cam"].grad.abs().sum() > 0
+
+
 def test_error_lines_are_those_of_the_code() -> None:
     with pytest.raises(UserError, match=r"^unknown stage 'paint': choose one of prepare, labels"):
         selected_stages(OmegaConf.create({"stage": {"name": "paint"}}))

@@ -39,6 +39,8 @@ def parser() -> argparse.ArgumentParser:
         predict.add_argument(f"--{option}", action="store_true", help=meaning)
     report = command("report", "Writes the report of a run anew.")
     report.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
+    export = command("export", "Writes the segmenter of a run as ONNX and torch.export.")
+    export.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
     compare = command("compare", "Puts the scores of finished runs into one table, seeds as mean and spread.")
     compare.add_argument("runs", nargs="+", help="folders of runs, or patterns such as 'runs/valley_*'")
     return top
@@ -84,8 +86,8 @@ def _predict(options: argparse.Namespace) -> list[str]:
     return [*_of_run(options.run), "stage=predict", *_settings(**{"stage.predict.scene": scene}, **chosen)]
 
 
-def _report(options: argparse.Namespace) -> list[str]:
-    return [*_of_run(options.run), "stage=report"]
+def _of_finished(options: argparse.Namespace) -> list[str]:
+    return [*_of_run(options.run), f"stage={options.command}"]
 
 
 def _compare(options: argparse.Namespace) -> list[str]:
@@ -93,7 +95,13 @@ def _compare(options: argparse.Namespace) -> list[str]:
     return ["stage=compare", "name=comparison", f"stage.compare.runs=[{runs}]"]
 
 
-_WORDS: Final = {"train": _train, "predict": _predict, "report": _report, "compare": _compare}
+_WORDS: Final = {
+    "train": _train,
+    "predict": _predict,
+    "report": _of_finished,
+    "export": _of_finished,
+    "compare": _compare,
+}
 COMMANDS: Final = tuple(_WORDS)
 """Names of the commands."""
 

@@ -41,9 +41,8 @@ def run(work: Work) -> dict[str, Any]:
     tiles = evenly_spaced([tile for tile in table.tiles if reader.has_mask(tile.scene)], work.settings.tiles)
     if not tiles:
         raise UserError(
-            "stage=ablation scores training tiles with a reference mask, and there are none with "
-            f"stage.ablation.tiles={work.settings.tiles}: prepare scenes with masks, or "
-            "raise stage.ablation.tiles"
+            "stage=ablation scores training tiles with a reference mask, and there are none: prepare "
+            "scenes with masks"
         )
     rows: list[Row] = []
     best: list[list[str]] = []

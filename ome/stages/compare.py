@@ -49,7 +49,8 @@ def run(work: Work) -> dict[str, Any]:
     results = list(_results(folders, inherited_runs(work.config)))
     if not results:
         raise UserError(
-            f"none of the {len(folders)} runs of stage.compare.runs={work.settings.runs} has scores yet"
+            f"none of the {len(folders)} runs of stage.compare.runs={work.settings.runs} has scores: "
+            "stages leave them where there are reference masks (dataset.masks for images of your own)"
         )
     groups = _grouped(results, _named(work.settings.settings, results))
     rows = [_cells(group, same) for group, same in groups.items()]

@@ -82,8 +82,8 @@ def _from_masks(
 ) -> tuple[TagTable, Filtered, list[TileChoice]]:
     """Lays tiles over the train and val scenes and looks which classes each contains.
 
-    Beside the table, what the filter did to the tiles of train scenes, and what other sizes of tiles and other
-    filters would leave of these.
+    Beside the table, what the filter did to the tiles of train scenes, and what other sizes of tiles and
+    other filters would leave of these.
     """
     names = index.palette.names
     scenes = [*index.split("train"), *index.split("val")]

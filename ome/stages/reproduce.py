@@ -102,14 +102,18 @@ def _source(config: DictConfig) -> Path:
 
 
 def _configuration(folder: Path) -> DictConfig:
-    """What the run's last command was configured with; manifests say the rest, stage by stage."""
+    """What the run's last command with raw data was configured with; manifests say the rest of each stage."""
     saved = [*folder.glob(f"logs/*/{RESOLVED}"), *folder.glob(RESOLVED)]
     if not saved:
         raise UserError(f"{folder} holds no {RESOLVED}: no command of that run has come to its end")
-    config = OmegaConf.load(max(saved, key=lambda path: path.stat().st_mtime_ns))
-    if not isinstance(config, DictConfig):
-        raise UserError(f"the {RESOLVED} of {folder} is damaged")
-    return config
+    latest: list[DictConfig] = []
+    for path in sorted(saved, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        config = OmegaConf.load(path)
+        if not isinstance(config, DictConfig):
+            raise UserError(f"{path} is damaged: delete it")
+        latest.append(config)
+    # A map, for one, is asked for without naming the raw data.
+    return next(filter(_has_raw, latest), latest[0])
 
 
 def _story(config: DictConfig, folder: Path, order: list[str]) -> dict[str, Artefact]:

@@ -135,7 +135,7 @@ class Pseudo(_Labelling):
 
     cams: Annotated[
         str,
-        "whose CAMs: cam, affinity (those after the random walk), or a folder of maps, see docs/extend.md",
+        "whose CAMs: cam, affinity (those after the random walk), or a folder of maps, see docs/own_cams.md",
     ]
 
 
