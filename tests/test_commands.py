@@ -33,6 +33,10 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path) -> None:
         "photo 3.tif",
         "photo 3_confidence.tif",
     }
+    typo = ["stage=report", "dataset=custom", "dataset.name=val ley", "name=valley"]
+    status, printed = forked(here, *typo)
+    assert "error: stage=report needs the result of stage=labels" in printed
+    assert "did you mean name=val ley? or run the same command with stage=labels first" in printed
     (run / "report/report.html").write_text("")
     status, printed = forked(elsewhere, "report", str(run), "force=true")
     assert status == 0, printed

@@ -4,6 +4,7 @@ What lies in a run's own folder was put there by its user, stage by stage, and i
 were made from one another. What lies in another run was made for that one, and is read only where it fits.
 """
 
+import difflib
 import json
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
@@ -123,9 +124,12 @@ def find_inputs(
             inputs[name] = inherited
         elif name in needed:
             unfit = "".join(f"; {misfit}" for misfit in misfits[:1])
+            runs = [place.parents[1].name for place in folder.parents[1].glob(f"*/{name}/{NAME}")]
+            near = difflib.get_close_matches(folder.parent.name, runs, n=1)
+            guess = f"did you mean name={near[0]}? or " if near else ""
             raise UserError(
                 f"stage={stage} needs the result of stage={name}, which is not in {folder}{unfit}: "
-                f"run the same command with stage={name} first, or with stage=all"
+                f"{guess}run the same command with stage={name} first, or with stage=all"
             )
     if "prepare" in inputs:
         check_raw(config, inputs["prepare"])
