@@ -124,6 +124,7 @@ def content(**given: Any) -> dict[str, Any]:  # noqa: ANN401
     """What the template names, with as little as can be there."""
     empty = {"facts": {}, "scores": None, "scored_on": "", "cards": {}, "class_bars": {}, "confusions": []}
     empty |= {
+        "remarks": [],
         "tags": [],
         "legend": [],
         "exhibits": {"tiles": []},

@@ -101,8 +101,14 @@ def trainings(inputs: Mapping[str, Path]) -> dict[str, list[LineChart]]:
     for stage, folder in inputs.items():
         for path in sorted(folder.rglob("history.csv")):
             name = " ".join([stage, *path.parent.relative_to(folder).parts]).replace("_", " ")
-            by_name[name] = [line_chart(title, {title: curve}) for title, curve in read_curves(path).items()]
+            curves = {title: curve for title, curve in read_curves(path).items() if _says_something(curve)}
+            by_name[name] = [line_chart(title, {title: curve}) for title, curve in curves.items()]
     return by_name
+
+
+def _says_something(curve: Curve) -> bool:
+    """Not 0 or nan all along, as losses that are switched off and scores without a reference are."""
+    return bool(np.nan_to_num(curve[1]).any())
 
 
 def read_curves(history: Path) -> dict[str, Curve]:

@@ -22,6 +22,7 @@ from ome.report import contents, gallery, provenance
 from ome.report.covered import predicted_scenes
 from ome.report.page import MOST_EXHIBITS, encode_exhibits, legend, write_page
 from ome.report.pictures import draw_panels
+from ome.report.remarks import remarks
 from ome.scoring.rows import Row, read_rows, write_rows
 from ome.scoring.tables import RatioOf, csv_table, markdown_table, score_table
 
@@ -118,6 +119,9 @@ def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gall
         "cards": contents.score_cards(rows, ratio) if rows else {},
         "class_bars": contents.class_bars(rows) if rows else {},
         "confusions": contents.confusions(compared),
+        "remarks": remarks(
+            work.inputs["labels"], stages_done["pseudo"].counts if "pseudo" in stages_done else None
+        ),
         "tags": contents.tag_bars(work.inputs["labels"]),
         "cooccurrence": contents.cooccurrence_map(work.inputs["labels"]),
         "legend": legend(index.palette.classes),

@@ -1,0 +1,52 @@
+"""Sentences of the report, against counts written by hand."""
+
+from pathlib import Path
+
+import pytest
+
+from ome.files import write_csv, write_json
+from ome.report.remarks import remarks
+
+
+def labels(folder: Path, tiles: int, counts: dict[str, int], overlap: list[list[float]]) -> Path:
+    write_json(folder / "labels.json", {"kept_tiles_with_class": counts, "kept_train_tiles": tiles})
+    rows = [[name, *row] for name, row in zip(counts, overlap, strict=True)]
+    write_csv(folder / "cooccurrence.csv", ["class", *counts], rows)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("tiles", "counts", "overlap", "said"),
+    [
+        (9, {"a": 5, "b": 4}, [[1, 0.2], [0.25, 1]], []),
+        (9, {"a": 5, "b": 0}, [[1, 0], [0, 0]], ["b: no tile trains it, so it is never predicted"]),
+        (9, {"a": 5, "b": 1}, [[1, 0.2], [1, 1]], ["b: 1 of 9 tiles, too few to learn it from"]),
+        (
+            5,
+            {"a": 5, "b": 3},
+            [[1, 0.6], [1, 1]],
+            ["a: in every tile, so the tags do not say where it is not"],
+        ),
+        (
+            9,
+            {"a": 5, "b": 5},
+            [[1, 1], [1, 1]],
+            ["a and b always come together: tags alone cannot tell them apart"],
+        ),
+        (99, {"a": 40, "b": 40}, [[1, 0.97], [0.97, 1]], ["a and b nearly always come together"]),
+    ],
+)
+def test_what_tags_imply(
+    tmp_path: Path, tiles: int, counts: dict[str, int], overlap: list[list[float]], said: list[str]
+) -> None:
+    lines = remarks(labels(tmp_path, tiles, counts, overlap), {"zero_weight": 0.4})
+    assert len(lines) == len(said)
+    assert all(line.startswith(begin) for line, begin in zip(lines, said, strict=True))
+
+
+def test_what_weights_imply(tmp_path: Path) -> None:
+    folder = labels(tmp_path, 9, {"a": 5, "b": 4}, [[1, 0.2], [0.25, 1]])
+    assert remarks(folder, None) == []
+    assert remarks(folder, {"zero_weight": 0.62}) == [
+        "62 % of the pixels of the pseudo masks have weight 0: the CAMs are unsure"
+    ]
