@@ -10,6 +10,7 @@ from ome.config.trainer import check_training
 from ome.distributed.rank import Place, started_place
 from ome.distributed.signals import stopping_on_signals
 from ome.errors import UserError
+from ome.progress import console
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ def launch(config: DictConfig) -> float | None:
         UserError: See `run_stages`; or the processes, an argument or a callback do not fit the trainer.
         Stopped: SIGTERM or SIGINT came.
     """
-    _check(config)
+    with console.status("checking the settings"):  # a terminal shows it while torch loads
+        _check(config)
     place, work = started_place(), _Stages(config)
     started = place.world_size if place else 1
     with stopping_on_signals():
