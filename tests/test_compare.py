@@ -113,6 +113,28 @@ def test_repetitions_become_one_row(tmp_path: Path, run_here: Callable[..., obje
     assert (tmp_path / "runs/all/compare/comparison.png").stat().st_size > 1000
 
 
+@pytest.mark.parametrize(
+    ("form", "line"),
+    [
+        ("markdown", "| CAM | train tiles |  | 1 | 100.00 |"),
+        ("latex", r"CAM & train tiles &  & 1 & 100.00 &"),
+        ("table", "percent, mean ± standard deviation"),
+    ],
+)
+def test_the_table_can_be_printed_for_a_paper(
+    tmp_path: Path,
+    run_here: Callable[..., object],
+    capsys: pytest.CaptureFixture[str],
+    form: str,
+    line: str,
+) -> None:
+    _run(tmp_path / "runs/a", 0, 80)
+    run_here("stage=compare", "stage.compare.runs=runs/a", "name=all", f"stage.compare.format={form}")
+    assert line in capsys.readouterr().out
+    tabular = (tmp_path / "runs/all/compare/comparison.tex").read_text()
+    assert tabular.startswith("\\begin{tabular}{lllrrrrrrr}\n\\toprule\nscored & on & settings & runs &")
+
+
 def test_a_new_score_makes_the_comparison_stale(tmp_path: Path, run_here: Callable[..., object]) -> None:
     _run(tmp_path / "runs/a", 0, 80)
     run_here("stage=compare", "stage.compare.runs=[runs/a*]", "name=all")

@@ -9,7 +9,7 @@ from rich.console import Console
 from ome.errors import UserError
 from ome.files import write_csv
 from ome.scoring.scores import Scores
-from ome.scoring.tables import csv_table, markdown_table, miou_ratio, score_table
+from ome.scoring.tables import csv_table, latex_lines, markdown_table, miou_ratio, score_table
 
 NAMES = ("impervious surface", "car", "water")
 ROWS = {
@@ -17,6 +17,13 @@ ROWS = {
     "pixel-supervised segmentation": Scores(np.array([[9, 1, 0], [0, 5, 0], [0, 0, 0]]), NAMES),  # 9/10, 5/6
 }
 RATIO_OF = ("CAM", "pixel-supervised segmentation")
+
+
+def test_a_table_in_latex_escapes_what_latex_reads() -> None:
+    lines = latex_lines(["a_b", "x", "s", "mIoU"], [["100 %", "a&b", "{c}#$\\", "3.0 ± 1.0"]]).splitlines()
+    assert lines[:3] == [r"\begin{tabular}{lllr}", r"\toprule", r"a\_b & x & s & mIoU \\"]
+    assert lines[4] == r"100 \% & a\&b & \{c\}\#\$\textbackslash{} & 3.0 $\pm$ 1.0 \\"
+    assert lines[5:] == [r"\bottomrule", r"\end{tabular}"]
 
 
 def rendered(rows: dict[str, Scores], width: int) -> str:

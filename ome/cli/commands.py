@@ -43,6 +43,10 @@ def parser() -> argparse.ArgumentParser:
     export.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
     compare = command("compare", "Puts the scores of finished runs into one table, seeds as mean and spread.")
     compare.add_argument("runs", nargs="+", help="folders of runs, or patterns such as 'runs/valley_*'")
+    for form in ("markdown", "latex"):
+        compare.add_argument(
+            f"--{form}", dest="format", action="store_const", const=form, help=f"print the table in {form}"
+        )
     return top
 
 
@@ -92,7 +96,8 @@ def _of_finished(options: argparse.Namespace) -> list[str]:
 
 def _compare(options: argparse.Namespace) -> list[str]:
     runs = ",".join(_quoted(run) for run in options.runs)
-    return ["stage=compare", "name=comparison", f"stage.compare.runs=[{runs}]"]
+    form = [f"stage.compare.format={options.format}"] if options.format else []
+    return ["stage=compare", "name=comparison", f"stage.compare.runs=[{runs}]", *form]
 
 
 _WORDS: Final = {

@@ -69,6 +69,7 @@ class Sweep(Callback):
         with open_dict(recorded):
             recorded.stage = {
                 "name": STAGE.name,
+                "format": "table",
                 "runs": f"{glob.escape(str(sweep))}/*",
                 "settings": _named(config),
             }

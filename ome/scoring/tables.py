@@ -1,6 +1,6 @@
 """Tables of segmentation scores of several methods: for the terminal, as markdown and as CSV."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -12,6 +12,8 @@ from ome.scoring.scores import Scores
 
 MEANS: Final = ("mIoU", "mF1", "OA")
 """Scores over all classes; the IoU of each class follows them."""
+
+_ESCAPED: Final = str.maketrans({letter: f"\\{letter}" for letter in "&%$#_{}"} | {"\\": r"\textbackslash{}"})
 
 RatioOf = tuple[str, str]
 """Two row names: the mIoU of the first is given relative to that of the second."""
@@ -116,3 +118,18 @@ def _cells(rows: Mapping[str, Scores]) -> list[list[str]]:
 
 def _ratio_line(rows: Mapping[str, Scores], ratio_of: RatioOf) -> str:
     return f"{' / '.join(ratio_of)}: {percent(miou_ratio(rows, *ratio_of))} % of the mIoU"
+
+
+def markdown_lines(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 3) -> str:
+    """A table in markdown, its first columns texts and the others numbers."""
+    lines = [header, ["---"] * texts + ["---:"] * (len(header) - texts), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def latex_lines(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 3) -> str:
+    """The same as a LaTeX tabular with the rules of the package booktabs."""
+    body = [[cell.translate(_ESCAPED).replace("±", r"$\pm$") for cell in line] for line in (header, *rows)]
+    head, *others = (f"{' & '.join(line)} \\\\" for line in body)
+    columns = "l" * texts + "r" * (len(header) - texts)
+    rules = [f"\\begin{{tabular}}{{{columns}}}", "\\toprule", head, "\\midrule", *others, "\\bottomrule"]
+    return "\n".join([*rules, "\\end{tabular}", ""])

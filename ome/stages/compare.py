@@ -19,6 +19,7 @@ from ome.progress import console
 from ome.scoring.rows import NAME as SCORES
 from ome.scoring.rows import Row, read_rows
 from ome.scoring.spread import Spread, flatten, keys_under, labels, spread
+from ome.scoring.tables import latex_lines, markdown_lines
 
 HEADER = ("scored", "on", "settings", "runs", "pixels", "mIoU", "mF1", "OA")
 # What a run is repeated with, and where its files lay.
@@ -42,7 +43,7 @@ class _Result:
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Collects the rows of all runs, and writes `comparison.csv`, `.md` and `.png`."""
+    """Collects the rows of all runs, and writes `comparison.csv`, `.md`, `.tex` and `.png`."""
     if not is_rank_zero():
         return {}
     folders = find_runs(work.config)
@@ -56,14 +57,18 @@ def run(work: Work) -> dict[str, Any]:
     rows = [_cells(group, same) for group, same in groups.items()]
     header = [*HEADER, *results[0].row.scores.names]
     write_csv(work.folder / "comparison.csv", header, rows)
-    lines = [header, ["---"] * 3 + ["---:"] * (len(header) - 3), *rows]
-    write_text(work.folder / "comparison.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    texts = {"markdown": markdown_lines(header, rows), "latex": latex_lines(header, rows)}
+    write_text(work.folder / "comparison.md", texts["markdown"])
+    write_text(work.folder / "comparison.tex", texts["latex"])
     bars = {
         ", ".join(filter(None, (group.name, group.settings))): _of(same, "miou")
         for group, same in groups.items()
     }
     save_spreads(work.folder / "comparison.png", bars, "mIoU, %")
-    _show(rows)
+    if work.settings.format in texts:
+        console.print(texts[work.settings.format], highlight=False, markup=False)
+    else:
+        _show(rows)
     return {"runs": len(folders), "rows": len(rows)}
 
 

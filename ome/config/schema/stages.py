@@ -221,6 +221,8 @@ class ExportNetwork:
 class Compare:
     """`stage.compare`."""
 
+    format: Annotated[Literal["table", "markdown", "latex"], "how the table is printed"]
+
     runs: Annotated[Patterns | None, "folders or patterns, e.g. 'runs/potsdam_*' or [runs/a, runs/b]"]
     settings: Annotated[
         Patterns | None,
