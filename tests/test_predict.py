@@ -134,9 +134,34 @@ def test_photographs_in_a_folder_are_mapped_each(run_here: Run, tmp_path: Path) 
     manifest = Manifest.read(run / "predict/photos")
     assert manifest is not None
     assert list(manifest.counts) == ["network", "a", "b"]
-    Image.fromarray(pixels["a"].transpose(1, 2, 0)).save(tmp_path / "photos/a.jpg")
-    with pytest.raises(UserError, match=r"a\.jpg and .*a\.png have one name"):
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "file"),
+    [
+        (("a.jpg", "a.png"), (), "a.tif"),
+        (("A.jpg", "a.png"), (), "a.tif"),
+        (("x.png", "x_confidence.png"), ("confidence",), "x_confidence.tif"),
+        (("x.png", "x_probabilities.png"), ("probabilities",), "x_probabilities.tif"),
+        (("_a.partial_.png", "a.partial.png"), (), "_a.partial_.tif"),
+    ],
+)
+def test_maps_that_would_overwrite_each_other_are_refused(
+    run_here: Run, tmp_path: Path, names: tuple[str, str], options: tuple[str, ...], file: str
+) -> None:
+    make_run(tmp_path / "run")
+    (tmp_path / "photos").mkdir()
+    for name in names:
+        Image.fromarray(random_scene(64, 64).transpose(1, 2, 0)).save(tmp_path / "photos" / name)
+    typed = [f"stage.predict.{option}=true" for option in options]
+    with pytest.raises(UserError, match=rf"{names[0]} and \S*{names[1]} would both write {file}: rename one"):
+        run_here(*BASE, "stage.predict.scene=photos", *typed)
+    assert not list((tmp_path / "run").rglob("*.tif")), "refused before anything is mapped"
+    if options:
         run_here(*BASE, "stage.predict.scene=photos")
+        assert {path.name for path in (tmp_path / "run/predict/photos").glob("*.tif")} == {
+            f"{Path(name).stem}.tif" for name in names
+        }
 
 
 def test_the_crf_moves_borders_only(run_here: Run, tmp_path: Path) -> None:

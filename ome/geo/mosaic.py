@@ -39,7 +39,7 @@ def scenes_in(path: Path) -> list[Path]:
     Photographs have no georeference, so they have no place beside one another.
 
     Raises:
-        UserError: A raster cannot be opened, or two differ only in the suffix.
+        UserError: A raster cannot be opened.
     """
     if not path.is_dir():
         return [path]
@@ -48,9 +48,6 @@ def scenes_in(path: Path) -> list[Path]:
         with Raster(raster, drivers=IMAGE_DRIVERS) as opened:
             if not opened.grid.transform.is_identity:
                 return [path]
-    names = [raster.stem for raster in rasters]
-    if doubled := [raster for raster in rasters if names.count(raster.stem) > 1]:
-        raise UserError(f"{doubled[0]} and {doubled[1]} have one name: rename one of them")
     return rasters
 
 

@@ -44,6 +44,30 @@ def map_name(scene: Path) -> str:
     return f"_{name}_" if name.startswith(".") or name.lower().endswith(".partial") else name
 
 
+def check_names(scenes: Sequence[Path], options: MapOptions) -> None:
+    """Refuses scenes whose maps would overwrite one another's files.
+
+    Args:
+        scenes: Those that are mapped into one folder.
+        options: What is made beside the class maps.
+
+    Raises:
+        UserError: Two of them would write one file, on a disk that ignores case too.
+    """
+    left_out = {
+        "_confidence.tif": not options.confidence,
+        "_probabilities.tif": not options.probabilities,
+    }
+    endings = [ending for ending in ENDINGS if not left_out.get(ending)]
+    writers: dict[str, Path] = {}
+    for scene in scenes:
+        for file in (f"{map_name(scene)}{ending}" for ending in endings):
+            if (other := writers.setdefault(file.casefold(), scene)) != scene:
+                raise UserError(
+                    f"the maps of {other} and {scene} would both write {file}: rename one of them"
+                )
+
+
 def map_scene(
     scene: ByteImage,
     name: str,

@@ -15,7 +15,7 @@ from ome.files import read_json, write_json
 from ome.geo.mosaic import rasters_in, scenes_in
 from ome.inference.card import SegmenterCard, network_folder
 from ome.inference.map_rows import MapOptions
-from ome.inference.mapping import map_name, map_scene
+from ome.inference.mapping import check_names, map_name, map_scene
 from ome.inference.predictor import CrfPredictor, Predictor
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
@@ -32,6 +32,8 @@ def run(work: Work) -> dict[str, Any]:
         batch=config.prediction.batch,
     )
     options.check()
+    scenes, record = scenes_in(scene_path(config)), work.folder / "maps.json"
+    check_names(scenes, options)
     (stage,) = work.inputs
     folder = network_folder(work.inputs[stage], settings.network)
     card = read_card(config, folder)
@@ -41,7 +43,6 @@ def run(work: Work) -> dict[str, Any]:
     )
     if settings.crf:
         predict = CrfPredictor(predict, crf_of(config), card.picture, crf_threads(config))
-    scenes, record = scenes_in(scene_path(config)), work.folder / "maps.json"
     counts: dict[str, Any] = read_json(record) if record.exists() else {}
     for path in scenes:
         if map_name(path) in counts:
