@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
@@ -175,6 +176,58 @@ def test_a_virtual_raster_reads_what_lies_beside_it(tmp_path: Path, source: str,
         pass
 
 
+SECRET = "<SourceFilename>{outside}/far.tif</SourceFilename>"
+BAND = '<VRTRasterBand dataType="Byte" band="1"><SimpleSource>{}<SourceBand>1</SourceBand></SimpleSource>{}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BAND.format(SECRET.lower(), ""),
+        BAND.format(SECRET.replace("F", "f"), ""),
+        BAND.format('<SourceFilename relativetovrt="01">../far.tif</SourceFilename>', ""),
+        BAND.format("<SourceFilename>&a;</SourceFilename>", ""),
+        BAND.format(SECRET, "").replace(
+            "SimpleSource>", "SimpleSource SourceFilename='{outside}/far.tif'>", 1
+        ),
+        BAND.format("", "<SourceDataset>{outside}/far.tif</SourceDataset>"),
+        BAND.format("", "<sourcedataset>{outside}/far.tif</sourcedataset>"),
+        BAND.format("", "<PixelFunctionCode>import os</PixelFunctionCode>"),
+        BAND.format("", "<AnythingNew>{outside}/far.tif</AnythingNew>"),
+        BAND.format("", "").replace('band="1"', 'band="1" SUBCLASS="VRTDerivedRasterBand"'),
+        BAND.format(
+            "<SourceFilename>{inside}/near.tif</SourceFilename>",
+            '<Metadata domain="Overviews"><MDI key="OVERVIEW_FILE">{outside}/far.tif</MDI></Metadata>',
+        ),
+    ],
+)
+def test_a_virtual_raster_names_files_in_no_other_way(tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "scene"
+    write(folder / "near.tif", noise(1, "uint8"))
+    write(tmp_path / "far.tif", noise(1, "uint8"))
+    content = text.format(outside=tmp_path, inside=folder)
+    path = folder / "scene.vrt"
+    path.write_text(
+        f'<!DOCTYPE x [<!ENTITY a "{folder}/near.tif">]>' * ("&a;" in content)
+        + f'<VRTDataset rasterXSize="60" rasterYSize="40">{content}</VRTRasterBand></VRTDataset>'
+    )
+    with (
+        pytest.raises(UserError, match=r"outside its folder|more than references|not a virtual raster"),
+        open_scene(path, (1,)),
+    ):
+        pass
+
+
+def test_virtual_rasters_that_gdal_writes_are_read(tmp_path: Path) -> None:
+    near = write(tmp_path / "near.tif", noise(3, "uint8"), nodata=0, photometric="RGB")
+    with rasterio.open(near, "r+") as dataset:
+        dataset.update_tags(1, note="a")
+        dataset.descriptions, dataset.scales = ("red", "green", "blue"), (2, 2, 2)
+    rasterio.shutil.copy(near, tmp_path / "copy.vrt", driver="VRT")
+    with open_scene(tmp_path / "copy.vrt", (1, 2, 3)) as scene, Raster(near) as raster:
+        np.testing.assert_array_equal(scene.read(0, 0, 40, 60), raster.read(0, 0, 40, 60).transpose(1, 2, 0))
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
 def test_pixels_that_a_file_cut_short_lost_are_not_filled_up(tmp_path: Path, suffix: str) -> None:
     pixels = noise(3, "uint8", 300, 300)
@@ -226,7 +279,7 @@ def test_a_truncated_png_is_named(tmp_path: Path, kept: float) -> None:
     write_grey_png(path, np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8))
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(UserError, match=r"tile\.png is not a whole PNG"):
+    with pytest.raises(UserError, match=r"tile\.png is damaged or incomplete"):
         read_png(path)
 
 
