@@ -228,6 +228,42 @@ def test_virtual_rasters_that_gdal_writes_are_read(tmp_path: Path) -> None:
         np.testing.assert_array_equal(scene.read(0, 0, 40, 60), raster.read(0, 0, 40, 60).transpose(1, 2, 0))
 
 
+@pytest.mark.parametrize("kind", [".msk", ".OVR", ".ovr.msk", ".aux.xml", "tag"])
+def test_sidecars_make_gdal_read_no_other_file(tmp_path: Path, kind: str) -> None:
+    far = write(tmp_path / "far.tif", np.full((1, 256, 256), 77, np.uint8))
+    path = write(tmp_path / "in/scene.tif", noise(1, "uint8", 512, 512))
+    sidecar = path.with_name(path.name + kind)
+    named = f'<MDI key="OVERVIEW_FILE">{far}</MDI>'
+    if kind == "tag":
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=str(far))
+    elif kind == ".aux.xml":
+        sidecar.write_text(f'<PAMDataset><Metadata domain="OVERVIEWS">{named}</Metadata></PAMDataset>')
+    else:
+        if kind == ".ovr.msk":
+            write(path.with_name("scene.tif.ovr"), noise(1, "uint8", 256, 256))
+        band = BAND.format(f"<SourceFilename>{far}</SourceFilename>", "")
+        sidecar.write_text(
+            f'<VRTDataset rasterXSize="256" rasterYSize="256">{band}</VRTRasterBand></VRTDataset>'
+        )
+    with pytest.raises(
+        UserError, match=r"scene\.tif.* (is damaged or no GeoTIFF: delete|takes its overviews from)"
+    ):
+        Raster(path)
+
+
+def test_sidecars_that_gdal_writes_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "scene.png"
+    Image.fromarray(noise(1, "uint8", 512, 512)[0]).save(path)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path) as dataset:
+        profile = {**dataset.profile, "driver": "GTiff"}
+        with rasterio.open(tmp_path / "mask.tif", "w", **profile) as other:
+            other.write_mask(np.arange(512)[None].repeat(512, 0) >= 100)
+    (tmp_path / "mask.tif.msk").rename(tmp_path / "scene.png.msk")
+    with Raster(path) as raster:
+        assert raster.valid(0, 0, 512, 512).mean() == 412 / 512
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
 def test_pixels_that_a_file_cut_short_lost_are_not_filled_up(tmp_path: Path, suffix: str) -> None:
     pixels = noise(3, "uint8", 300, 300)

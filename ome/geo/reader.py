@@ -19,6 +19,7 @@ from rasterio.windows import Window
 from ome.errors import UserError
 from ome.geo.gdal import SCENE_DRIVERS, complaints, orientation, plain_pixels
 from ome.geo.grid import Grid
+from ome.geo.sidecars import check_metadata, check_sidecars
 
 IMAGE_DEPTHS: Final = ("uint8", "uint16")
 """Kinds of values of images; 16 bits are scaled to 8, see `ome.data.scaling`."""
@@ -64,7 +65,7 @@ class Raster:
 
     Raises:
         UnreadableError: The file is damaged, not a raster of these formats, or its bands differ in depth.
-        UserError: It does not exist, or is placed by ground control points.
+        UserError: It does not exist, is placed by ground control points, or reads files that lie elsewhere.
     """
 
     def __init__(
@@ -86,6 +87,10 @@ class Raster:
             raise UserError(f"{self.name} does not exist: {remedy or 'check the path'}")
         self._dataset = self._open(source, drivers)
         dataset = self._dataset
+        if isinstance(source, Path):
+            check_sidecars(source, dataset)
+        else:
+            check_metadata(self.name, dataset)
         if "JPEG" in drivers and (turned := orientation(source)) != 1:
             raise UserError(
                 f"{self.name} is stored rotated (EXIF orientation {turned}): rotate its pixels, e.g. by "
