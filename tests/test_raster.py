@@ -176,18 +176,18 @@ def test_a_virtual_raster_reads_what_lies_beside_it(tmp_path: Path, source: str,
         pass
 
 
-SECRET = "<SourceFilename>{outside}/far.tif</SourceFilename>"
+OUTSIDE = "<SourceFilename>{outside}/far.tif</SourceFilename>"
 BAND = '<VRTRasterBand dataType="Byte" band="1"><SimpleSource>{}<SourceBand>1</SourceBand></SimpleSource>{}'
 
 
 @pytest.mark.parametrize(
     "text",
     [
-        BAND.format(SECRET.lower(), ""),
-        BAND.format(SECRET.replace("F", "f"), ""),
+        BAND.format(OUTSIDE.lower(), ""),
+        BAND.format(OUTSIDE.replace("F", "f"), ""),
         BAND.format('<SourceFilename relativetovrt="01">../far.tif</SourceFilename>', ""),
         BAND.format("<SourceFilename>&a;</SourceFilename>", ""),
-        BAND.format(SECRET, "").replace(
+        BAND.format(OUTSIDE, "").replace(
             "SimpleSource>", "SimpleSource SourceFilename='{outside}/far.tif'>", 1
         ),
         BAND.format("", "<SourceDataset>{outside}/far.tif</SourceDataset>"),

@@ -13,26 +13,27 @@ from ome.geo.reader import Raster
 DRIVER: Final = "VRT"
 
 _SOURCE: Final = "sourcefilename"
-_TAGS: Final = frozenset(
-    f"vrtdataset vrtrasterband maskband overviewlist overview srs geotransform gcplist gcp blockxsize blockysize "
-    f"metadata mdi description unittype offset scale categorynames category colorinterp colortable entry "
-    f"nodatavalue hidenodatavalue histograms histitem histmin histmax bucketcount includeoutofrange approximate "
-    f"histcounts simplesource complexsource averagedsource {_SOURCE} sourceband sourceproperties srcrect dstrect "
-    f"nodata usemaskband lut scaleoffset scaleratio exponent srcmin srcmax dstmin dstmax clamp "
-    f"colortablecomponent".split()
-)
-_ATTRIBUTES: Final = frozenset(
-    "rasterxsize rasterysize datatype band subclass blockxsize blockysize relativetovrt shared resampling domain "
-    "key xoff yoff xsize ysize c1 c2 c3 c4 dataaxistosrsaxismapping coordinateepoch projection id info pixel line "
-    "x y z".split()
-)
+_TAGS: Final = f"""
+vrtdataset vrtrasterband maskband overviewlist overview srs geotransform gcplist gcp blockxsize blockysize
+metadata mdi description unittype offset scale categorynames category colorinterp colortable entry
+nodatavalue hidenodatavalue histograms histitem histmin histmax bucketcount includeoutofrange approximate
+histcounts simplesource complexsource averagedsource {_SOURCE} sourceband sourceproperties srcrect dstrect
+nodata usemaskband lut scaleoffset scaleratio exponent srcmin srcmax dstmin dstmax clamp colortablecomponent
+"""
+_ATTRIBUTES: Final = """
+rasterxsize rasterysize datatype band subclass blockxsize blockysize relativetovrt shared resampling domain
+key xoff yoff xsize ysize c1 c2 c3 c4 dataaxistosrsaxismapping coordinateepoch projection id info pixel line
+x y z
+"""
 _VALUES: Final = {
     "subclass": {"vrtsourcedrasterband"},
     "relativetovrt": {"0", "1"},
     "domain": {"", "image_structure", "rpc", "color_profile", "exif", "imd"},
 }
-"""Tags and attributes that are known to name no file but for the source's, in lower case: GDAL takes any case,
-and takes an attribute where it looks for a tag."""
+"""Tags and attributes that are known to name no file but for the source's, in lower case.
+
+GDAL takes any case, and an attribute where it looks for a tag.
+"""
 
 
 def check_virtual(path: Path, *, allow_external: bool = False) -> None:
@@ -87,13 +88,13 @@ def _tree(path: Path) -> ET.Element:
 
 def _unknown(tree: ET.Element) -> Iterator[str]:
     """What might name a file: tags, attributes and their values that are not known."""
+    tags, attributes = _TAGS.split(), _ATTRIBUTES.split()
     for node in tree.iter():
-        if node.tag.lower() not in _TAGS:
+        if node.tag.lower() not in tags:
             yield node.tag
-        for key, value in node.attrib.items():
-            if key.lower() not in _ATTRIBUTES or value.lower() not in _VALUES.get(
-                key.lower(), {value.lower()}
-            ):
+        for key, value in node.items():
+            allowed = _VALUES.get(key.lower())
+            if key.lower() not in attributes or (allowed is not None and value.lower() not in allowed):
                 yield f'{node.tag} {key}="{value}"'
 
 

@@ -12,7 +12,8 @@ from ome.data.byte_image import open_scene
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import read_json, write_json
-from ome.geo.mosaic import rasters_in, scenes_in
+from ome.geo.mosaic import scenes_in
+from ome.geo.scene_files import scene_files
 from ome.inference.card import SegmenterCard, network_folder
 from ome.inference.map_rows import MapOptions
 from ome.inference.mapping import check_names, map_name, map_scene
@@ -93,10 +94,7 @@ def _channels(config: DictConfig, card: SegmenterCard) -> tuple[int, ...]:
 
 def _sources(config: DictConfig) -> list[Any]:
     path = scene_path(config)
-    return [
-        str(path.resolve()),
-        *(identity(file) for file in (rasters_in(path) if path.is_dir() else [path])),
-    ]
+    return [str(path.resolve()), *map(identity, scene_files(path))]
 
 
 STAGE = Stage(
