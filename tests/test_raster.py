@@ -90,6 +90,73 @@ def test_an_infrared_band_that_is_called_opacity_stays_a_band(tmp_path: Path) ->
         assert raster.all_valid
 
 
+def collar(kind: str, depth: str) -> tuple[np.ndarray, np.ndarray]:
+    """An image and a fourth band of it, whose first quarter of columns is 0."""
+    image, top = noise(3, depth, 64, 64), np.iinfo(depth).max
+    band = np.full((64, 64), top, depth)
+    band[:, :16] = 0
+    if "blank" in kind:
+        image[:, :, :16] = 0
+    if "soft" in kind:
+        band[:, 16:24] = np.linspace(0.1 * top, 0.9 * top, 8)
+    if "half" in kind:
+        band[:, 16:40] = np.linspace(0.1 * top, 0.9 * top, 24)
+    if "infrared" in kind:
+        band[:, 16:] = noise(4, depth, 64, 48)[3]
+    if "water" in kind:
+        band[:, 16:] = 0
+    if "fringe" in kind:
+        band[:, :62], image[:, :, :62] = 0, 0
+    return image, band
+
+
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+@pytest.mark.parametrize(
+    ("kind", "is_opacity"),
+    [
+        *((kind, True) for kind in ("hard", "soft", "blank, soft", "blank, half soft", "blank, fringe")),
+        *((kind, False) for kind in ("infrared", "blank, infrared", "water")),
+    ],
+)
+def test_opacity_may_have_soft_edges(tmp_path: Path, kind: str, depth: str, is_opacity: bool) -> None:
+    image, band = collar(kind, depth)
+    path = write(tmp_path / "scene.tif", np.concatenate([image, band[None]]), photometric="RGB", alpha="YES")
+    with Raster(path) as raster:
+        assert raster.opacity == (4 if is_opacity else None)
+        assert raster.image_called_opacity == (None if is_opacity else 4)
+        np.testing.assert_array_equal(raster.valid(0, 0, 64, 64), (band > 0) | (not is_opacity))
+
+
+def test_a_tile_of_nothing_and_one_whose_opacity_was_never_written(tmp_path: Path) -> None:
+    for name, image in (("nothing", np.zeros((3, 64, 64), np.uint8)), ("image", noise(3, "uint8", 64, 64))):
+        pixels = np.concatenate([image, np.zeros((1, 64, 64), np.uint8)])
+        path = write(tmp_path / f"{name}.tif", pixels, photometric="RGB", alpha="YES")
+        with Raster(path) as raster:
+            assert raster.valid(0, 0, 64, 64).all() == (name == "image")
+
+
+def test_infrared_and_opacity_that_are_both_called_opacity(tmp_path: Path) -> None:
+    image, band = collar("soft", "uint8")
+    pixels = np.concatenate([image, noise(4, "uint8", 64, 64)[3:], band[None]])
+    path = write(tmp_path / "scene.tif", pixels, photometric="RGB")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [*dataset.colorinterp[:3], ColorInterp.alpha, ColorInterp.alpha]
+    with Raster(path) as raster:
+        assert (raster.opacity, raster.image_called_opacity, raster.shown_bands) == (5, 4, (1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("opacities", [(0, 255, 255), (0, 0, 255), (0, 128, 255), (255, 255, 255)])
+def test_transparent_colours_of_a_png(tmp_path: Path, opacities: tuple[int, ...]) -> None:
+    places = np.random.default_rng(0).integers(0, 3, (40, 60)).astype(np.uint8)
+    image = Image.fromarray(places)
+    image.putpalette(PALETTE)
+    image.save(tmp_path / "scene.png", transparency=bytes(opacities))
+    expected = np.array(opacities)[places] > 0
+    with Raster(tmp_path / "scene.png") as raster:
+        np.testing.assert_array_equal(raster.valid(0, 0, 40, 60), expected)
+        assert raster.all_valid == expected.all()
+
+
 def test_the_place_of_a_map_and_its_values(tmp_path: Path) -> None:
     mask = random_mask()
     path = write(tmp_path / "map.tif", mask[None], nodata=255)

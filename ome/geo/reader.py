@@ -34,7 +34,10 @@ MAX_VALUES: Final = 1 << 28
 """Values that are read at once at most."""
 
 OPAQUE: Final = 0.95
-"""Fraction of an opacity band's pixels that are 0 or its maximum; an infrared band has many values."""
+"""Fraction of an opacity band's pixels that have few values; an infrared band has many."""
+
+FEATHERED: Final = 0.75
+"""Fraction of an opacity band's pixels above 0 that are its maximum, where edges are soft."""
 
 
 class UnreadableError(UserError):
@@ -144,14 +147,13 @@ class Raster:
     @cached_property
     def opacity(self) -> int | None:
         """The band (1-based) that says where something was measured; None without."""
-        band = self._called_opacity
-        return band if band is not None and band not in self._channels and self._is_opacity(band) else None
+        called = (band for band in self._called_opacity if band not in self._channels)
+        return next(filter(self._is_opacity, called), None)
 
     @property
     def image_called_opacity(self) -> int | None:
         """The band that the file calls opacity, although it holds an image; None without."""
-        band = self._called_opacity
-        return band if band is not None and self.opacity is None else None
+        return next((band for band in self._called_opacity if band != self.opacity), None)
 
     @property
     def shown_bands(self) -> tuple[int, ...]:
@@ -161,7 +163,7 @@ class Raster:
     @cached_property
     def all_valid(self) -> bool:
         """Whether nothing says that a pixel might not have been measured."""
-        return self.opacity is None and not self._has_mask and not self._nodata_bands
+        return not (self.opacity or self._has_mask or self._nodata_bands or self._transparent)
 
     def read(self, row: int, column: int, height: int, width: int, bands: Sequence[int] = ()) -> NDArray[Any]:
         """Reads a window inside the raster; a colour table is looked up.
@@ -206,6 +208,8 @@ class Raster:
             valid &= self._reading(window, lambda: self._dataset.read_masks(1, window=window)) > 0
         if self.opacity is not None:
             valid &= self._read(window, indexes=self.opacity) > 0
+        if self._transparent:
+            valid &= ~np.isin(self._read(window, indexes=1), self._transparent)
         if self._nodata_bands:
             pixels = self._read(window, indexes=self._nodata_bands)
             empty = [self.nodata[band - 1] for band in self._nodata_bands]
@@ -227,9 +231,18 @@ class Raster:
         return dict(self._dataset.tags())
 
     @cached_property
-    def _called_opacity(self) -> int | None:
+    def _called_opacity(self) -> list[int]:
         kinds = enumerate(self._dataset.colorinterp, start=1)
-        return next((band for band, kind in kinds if kind == ColorInterp.alpha), None)
+        return [band for band, kind in kinds if kind == ColorInterp.alpha]
+
+    @cached_property
+    def _transparent(self) -> list[int]:
+        """Values of a PNG whose colours are transparent; GDAL makes a single one its nodata value."""
+        if not self.has_colour_table or self._dataset.driver != "PNG":
+            return []
+        table = self._dataset.colormap(1)
+        empty = [value for value, colour in table.items() if colour[3] == 0]
+        return empty if len(empty) > 1 else []
 
     @cached_property
     def _has_mask(self) -> bool:
@@ -251,9 +264,10 @@ class Raster:
         return table
 
     def _is_opacity(self, band: int) -> bool:
-        """Whether a band has hardly any values but two, in nine windows spread over the raster.
+        """Whether a band has hardly any values but 0 and its maximum, in nine windows spread over the raster.
 
-        GDAL calls the fourth band of many a GeoTIFF opacity; a PNG knows what it is.
+        GDAL calls the fourth band of many a GeoTIFF opacity; a PNG knows what it is. Soft edges are allowed
+        for where something is 0, the more so where the image is of one colour there.
         """
         if self._dataset.driver == "PNG":
             return True
@@ -263,8 +277,17 @@ class Raster:
             for part in range(3)
             for across in range(3)
         ]
-        values = np.stack([self.read(*start, height, width, (band,)) for start in dict.fromkeys(windows)])
-        return bool(np.isin(values, (0, values.max())).mean() >= OPAQUE)
+        pixels = np.concatenate(
+            [self.read(*start, height, width).reshape(self.bands, -1) for start in dict.fromkeys(windows)], 1
+        )
+        values = pixels[band - 1]
+        empty, full = values == 0, values == values.max()
+        image = np.delete(pixels, [called - 1 for called in self._called_opacity], axis=0)
+        blank = bool(empty.any()) and _is_one_colour(image[:, empty])
+        if empty.all() or (blank and (empty | full).mean() >= OPAQUE):
+            return blank
+        solid = full.sum() / (~empty).sum()
+        return bool(solid >= (FEATHERED if empty.any() else OPAQUE) or (blank and solid >= 0.5))
 
     def _open(self, source: Path | bytes, drivers: Sequence[str]) -> Any:  # noqa: ANN401 - rasterio
         try:
@@ -308,6 +331,12 @@ def strips_of(grid: Grid, bands: int) -> Iterator[Strip]:
     rows = max(1, min(STRIP, MAX_VALUES // (grid.width * bands)))
     for row in range(0, grid.height, rows):
         yield row, 0, min(rows, grid.height - row), grid.width
+
+
+def _is_one_colour(pixels: NDArray[Any]) -> bool:
+    """Whether hardly any of pixels (B, N) differ from the others."""
+    middle = np.quantile(pixels, 0.5, axis=1, method="nearest", keepdims=True)
+    return bool((pixels == middle).all(axis=0).mean() >= OPAQUE)
 
 
 def _equals(pixels: NDArray[Any], value: float | None) -> NDArray[np.bool_]:
