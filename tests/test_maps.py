@@ -327,6 +327,13 @@ def test_another_pixel_size_is_said(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "prediction.scales=[4.0] predicts at their size" in capsys.readouterr().out
 
 
+def test_a_scene_that_lies_nowhere_on_earth_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "city.tif", random_scene(70, 70), crs="EPSG:4326")
+    with pytest.raises(UserError, match=r"city\.tif has degrees as coordinates \(EPSG:4326\), .* gdal_edit"):
+        make_map(path, tmp_path / "map")
+    assert not (tmp_path / "map/rows").exists()
+
+
 def test_a_damaged_scene_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "city.tif", random_scene(400, 300))
     path.write_bytes(path.read_bytes()[:200_000])

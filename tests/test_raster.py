@@ -8,6 +8,7 @@ from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
+from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 
 from ome.data.byte_image import open_scene
@@ -190,6 +191,19 @@ def test_files_that_cannot_be_used_are_named_with_a_way_out(tmp_path: Path) -> N
         dataset.gcps = points, CRS.from_epsg(4326)
     with pytest.raises(UserError, match=r"placed by ground control points: warp it"):
         Raster(tmp_path / "points.tif")
+
+
+def test_pixels_of_size_0_and_rational_polynomials_are_no_grid(tmp_path: Path) -> None:
+    path = write(tmp_path / "flat.tif", noise(1, "uint8"), transform=Affine(0, 0, 500000, 0, 0, 5800000))
+    with pytest.raises(UserError, match=r"flat\.tif has pixels of size 0: correct .* gdal_edit -a_ullr"):
+        Raster(path)
+    line = [0.0, 1.0, *[0.0] * 18]
+    model = RPC(0, 1, 0, 1, line, line, 0, 1, 0, 1, line, line, 0, 1)
+    path = write(tmp_path / "rpc.tif", noise(1, "uint8"), crs=None, transform=Affine.identity(), rpcs=model)
+    with pytest.raises(UserError, match=r"rpc\.tif is placed by rational polynomials .* gdalwarp -rpc"):
+        Raster(path)
+    write(path, noise(1, "uint8"), rpcs=model)
+    Raster(path).close()
 
 
 @pytest.mark.parametrize("named", ["VRT", "WMS"])

@@ -68,7 +68,7 @@ class Raster:
 
     Raises:
         UnreadableError: The file is damaged, not a raster of these formats, or its bands differ in depth.
-        UserError: It does not exist, is placed by ground control points, or reads files that lie elsewhere.
+        UserError: It does not exist, is not placed on a grid, or reads files that lie elsewhere.
     """
 
     def __init__(
@@ -99,11 +99,23 @@ class Raster:
                 f"{self.name} is stored rotated (EXIF orientation {turned}): rotate its pixels, e.g. by "
                 "mogrify -auto-orient"
             )
-        if dataset.gcps[0] and dataset.transform.is_identity:
+        place = dataset.transform
+        if place.is_identity and dataset.gcps[0]:
             raise UserError(
                 f"{self.name} is placed by ground control points: warp it to a grid first, gdalwarp IN OUT"
             )
-        place = transform if transform is not None and dataset.transform.is_identity else dataset.transform
+        if place.is_identity and dataset.rpcs is not None:
+            raise UserError(
+                f"{self.name} is placed by rational polynomials (RPC): warp it to a grid first, "
+                "gdalwarp -rpc IN OUT"
+            )
+        if transform is not None and place.is_identity:
+            place = transform
+        if not abs(place.determinant) > 0:
+            raise UserError(
+                f"{self.name} has pixels of size 0: correct its georeference, e.g. gdal_edit -a_ullr LEFT "
+                "TOP RIGHT BOTTOM, or remove it, gdal_edit -unsetgt"
+            )
         self.grid = Grid(dataset.height, dataset.width, dataset.crs, place)
         kinds = sorted(set(dataset.dtypes))
         if len(kinds) > 1:

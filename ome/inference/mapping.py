@@ -114,7 +114,7 @@ def map_scene(
         if options.probabilities:
             path = folder / f"{name}_probabilities.tif"
             write_share_cog(path, flat.paths["probabilities"], grid, card.names)
-        areas = PixelAreas(grid)
+        areas = PixelAreas(grid, scene.name)
         counts = _write_areas(folder / f"{name}_areas.csv", flat, card.names, areas)
         if options.polygons:
             counts["polygons"] = _write_polygons(folder / f"{name}.gpkg", flat, card, areas, scene, options)
@@ -233,7 +233,7 @@ def _write_polygons(
 def _compare_pixels(scene: ByteImage, card: SegmenterCard) -> None:
     """Warns of objects that look larger or smaller than those the segmenter was trained on."""
     grid = scene.grid
-    size = PixelAreas(grid).pixel_size()
+    size = PixelAreas(grid, scene.name).pixel_size()
     if size is None or card.pixel_size is None:
         return
     ratio = size / card.pixel_size
