@@ -65,7 +65,8 @@ class Mosaic:
         all_valid: Whether every pixel was measured: never taken for granted.
 
     Args:
-        rasters: Files of one coordinate reference system, pixel size, depth and number of bands.
+        rasters: Files of one coordinate reference system (or all without one), pixel size, depth and number
+            of bands.
         name: What messages call the mosaic.
         channels: Bands that are looked at, see `Raster`.
         nodata: Value where nothing was measured, see `Raster`.
@@ -157,7 +158,7 @@ class Mosaic:
 
     def _checked(self, number: int, first: Raster) -> Raster:
         raster = self._raster(number)
-        if raster.grid.crs is None or raster.grid.transform.is_identity:
+        if raster.grid.transform.is_identity:
             raise UserError(
                 f"{raster} has no georeference, so it has no place among others: predict it alone"
             )
