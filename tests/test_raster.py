@@ -366,6 +366,48 @@ def test_pixels_that_a_file_cut_short_lost_are_not_filled_up(tmp_path: Path, suf
         raster.read(0, 0, 300, 300)
 
 
+@pytest.mark.parametrize("lost", ["half", "end is 0", "end is missing"])
+@pytest.mark.parametrize("codec", ["JP2", "J2K"])
+def test_a_jpeg_2000_without_its_end_is_damaged(tmp_path: Path, codec: str, lost: str) -> None:
+    path = tmp_path / "scene.jp2"
+    pixels = noise(3, "uint8", 256, 256)
+    profile = {"driver": "JP2OpenJPEG", "QUALITY": 100, "REVERSIBLE": "YES", "CODEC": codec}
+    write(path, pixels, crs=None, transform=Affine.identity(), **profile)
+    with Raster(path) as raster:
+        np.testing.assert_array_equal(raster.read(0, 0, 256, 256), pixels)
+    content = path.read_bytes()
+    kept = len(content) // 2 if lost == "half" else len(content) - 1000
+    path.write_bytes(content[:kept] + bytes(1000 if lost == "end is 0" else 0))
+    with pytest.raises(UserError, match=r"scene\.jp2 is damaged"), Raster(path) as raster:
+        raster.read(0, 0, 256, 256)
+
+
+def test_a_format_whose_damage_is_not_heard_is_not_read(tmp_path: Path) -> None:
+    write(tmp_path / "scene.img", noise(3, "uint8"), driver="HFA", COMPRESSED="YES")
+    with pytest.raises(UserError, match=r"not a raster .*; gdal_translate IN OUT writes other formats"):
+        Raster(tmp_path / "scene.img")
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@pytest.mark.parametrize("tiled", [True, False])
+def test_blocks_that_were_never_written_are_no_data(tmp_path: Path, interleave: str, tiled: bool) -> None:
+    size = {"blockxsize": 64, "blockysize": 64} if tiled else {"blockysize": 16}
+    profile = {"driver": "GTiff", "count": 3, "height": 200, "width": 300, "dtype": "uint8", "crs": CRS_TEXT}
+    path, pixels = tmp_path / "scene.tif", noise(3, "uint8", 64, 128 if tiled else 300)
+    pixels[:, :5] = 0  # dark, but written
+    more = {"SPARSE_OK": True, "interleave": interleave, "tiled": tiled, "transform": TRANSFORM, **size}
+    with rasterio.open(path, "w", **profile, **more) as dataset:
+        dataset.write(pixels, window=((64, 128), (64, 64 + pixels.shape[2]) if tiled else (0, 300)))
+    expected = np.zeros((200, 300), bool)
+    expected[64:128, 64:192] = True
+    if not tiled:
+        expected[64:128] = True
+    with Raster(path) as raster:
+        assert not raster.all_valid
+        np.testing.assert_array_equal(raster.valid(0, 0, 200, 300), expected)
+        np.testing.assert_array_equal(raster.valid(50, 60, 70, 90), expected[50:120, 60:150])
+
+
 def test_a_damaged_map_is_named(tmp_path: Path) -> None:
     path = tmp_path / "map.tif"
     write(path, random_mask(900, 900)[None])

@@ -23,8 +23,8 @@ os.environ["GDAL_ERROR_ON_LIBJPEG_WARNING"] = "YES"
 IMAGE_DRIVERS: Final = ("GTiff", "PNG", "JPEG")
 """Formats of files that come from outside; all of them hold their own pixels."""
 
-SCENE_DRIVERS: Final = (*IMAGE_DRIVERS, "JP2OpenJPEG", "HFA")
-"""Formats of a scene to be mapped."""
+SCENE_DRIVERS: Final = (*IMAGE_DRIVERS, "JP2OpenJPEG")
+"""Formats of a scene to be mapped; none of which half is read without a word when it is lost, as of HFA."""
 
 _ORIENTATION: Final = 274  # the tag's number in EXIF
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.transform import Affine
@@ -19,6 +19,7 @@ from rasterio.windows import Window
 from ome.errors import UserError
 from ome.geo.gdal import SCENE_DRIVERS, complaints, orientation, plain_pixels
 from ome.geo.grid import Grid
+from ome.geo.jpeg2000 import is_whole
 from ome.geo.sidecars import check_metadata, check_sidecars
 
 IMAGE_DEPTHS: Final = ("uint8", "uint16")
@@ -48,7 +49,8 @@ class Raster:
     """An open raster that is read by windows.
 
     A pixel is valid unless the file says otherwise: by the nodata values of its bands (all of them), an
-    internal mask, or an opacity band, wherever it stands. A single band with a colour table reads as three.
+    internal mask, an opacity band, wherever it stands, transparent colours, or blocks that were never
+    written. A single band with a colour table reads as three.
 
     Attributes:
         name: What messages call it.
@@ -91,6 +93,8 @@ class Raster:
         self._dataset = self._open(source, drivers)
         dataset = self._dataset
         if isinstance(source, Path):
+            if dataset.driver == "JP2OpenJPEG" and not is_whole(source):
+                raise UnreadableError(f"{self.name} is damaged, its end is missing: {self._remedy}")
             check_sidecars(source, dataset)
         else:
             check_metadata(self.name, dataset)
@@ -175,7 +179,9 @@ class Raster:
     @cached_property
     def all_valid(self) -> bool:
         """Whether nothing says that a pixel might not have been measured."""
-        return not (self.opacity or self._has_mask or self._nodata_bands or self._transparent)
+        return not (self.opacity or self._has_mask or self._nodata_bands or self._transparent) and bool(
+            self._written.all()
+        )
 
     def read(self, row: int, column: int, height: int, width: int, bands: Sequence[int] = ()) -> NDArray[Any]:
         """Reads a window inside the raster; a colour table is looked up.
@@ -220,6 +226,10 @@ class Raster:
             valid &= self._reading(window, lambda: self._dataset.read_masks(1, window=window)) > 0
         if self.opacity is not None:
             valid &= self._read(window, indexes=self.opacity) > 0
+        if not self._written.all():
+            down, across = self._dataset.block_shapes[0]
+            rows, columns = np.arange(row, row + height) // down, np.arange(column, column + width) // across
+            valid &= self._written[np.ix_(rows, columns)]
         if self._transparent:
             valid &= ~np.isin(self._read(window, indexes=1), self._transparent)
         if self._nodata_bands:
@@ -246,6 +256,21 @@ class Raster:
     def _called_opacity(self) -> list[int]:
         kinds = enumerate(self._dataset.colorinterp, start=1)
         return [band for band, kind in kinds if kind == ColorInterp.alpha]
+
+    @cached_property
+    def _written(self) -> NDArray[np.bool_]:
+        """Which blocks (rows, columns) a GeoTIFF holds: a sparse one lacks those nobody wrote."""
+        dataset, (down, across) = self._dataset, self._dataset.block_shapes[0]
+        shape = -(-dataset.height // down), -(-dataset.width // across)
+        if dataset.driver != "GTiff":
+            return np.ones((1, 1), dtype=bool)
+        bands = dataset.indexes if dataset.interleaving == Interleaving.band else (1,)
+        there = [
+            any(dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band) for band in bands)
+            for y in range(shape[0])
+            for x in range(shape[1])
+        ]
+        return np.array(there).reshape(shape)
 
     @cached_property
     def _transparent(self) -> list[int]:
@@ -311,7 +336,8 @@ class Raster:
             self.close()
             formats = ", ".join(drivers)
             raise UnreadableError(
-                f"{self.name} is damaged or not a raster ({formats}): {self._remedy}"
+                f"{self.name} is damaged or not a raster ({formats}): {self._remedy}; gdal_translate IN OUT "
+                "writes other formats to a GeoTIFF"
             ) from error
 
     def _read(self, window: Window, **options: Any) -> NDArray[Any]:  # noqa: ANN401 - rasterio's own
