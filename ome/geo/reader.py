@@ -20,6 +20,7 @@ from ome.errors import UserError
 from ome.geo.gdal import SCENE_DRIVERS, complaints, orientation, plain_pixels
 from ome.geo.grid import Grid
 from ome.geo.jpeg2000 import is_whole
+from ome.geo.opacity import is_opacity
 from ome.geo.sidecars import check_metadata, check_sidecars
 
 IMAGE_DEPTHS: Final = ("uint8", "uint16")
@@ -33,12 +34,6 @@ Strip = tuple[int, int, int, int]
 
 MAX_VALUES: Final = 1 << 28
 """Values that are read at once at most."""
-
-OPAQUE: Final = 0.95
-"""Fraction of an opacity band's pixels that have few values; an infrared band has many."""
-
-FEATHERED: Final = 0.75
-"""Fraction of an opacity band's pixels above 0 that are its maximum, where edges are soft."""
 
 
 class UnreadableError(UserError):
@@ -301,11 +296,7 @@ class Raster:
         return table
 
     def _is_opacity(self, band: int) -> bool:
-        """Whether a band has hardly any values but 0 and its maximum, in nine windows spread over the raster.
-
-        GDAL calls the fourth band of many a GeoTIFF opacity; a PNG knows what it is. Soft edges are allowed
-        for where something is 0, the more so where the image is of one colour there.
-        """
+        """Whether a band is what GDAL calls it, in nine windows spread over the raster; a PNG knows."""
         if self._dataset.driver == "PNG":
             return True
         height, width = (min(256, side) for side in (self.grid.height, self.grid.width))
@@ -317,14 +308,8 @@ class Raster:
         pixels = np.concatenate(
             [self.read(*start, height, width).reshape(self.bands, -1) for start in dict.fromkeys(windows)], 1
         )
-        values = pixels[band - 1]
-        empty, full = values == 0, values == values.max()
-        image = np.delete(pixels, [called - 1 for called in self._called_opacity], axis=0)
-        blank = bool(empty.any()) and _is_one_colour(image[:, empty])
-        if empty.all() or (blank and (empty | full).mean() >= OPAQUE):
-            return blank
-        solid = full.sum() / (~empty).sum()
-        return bool(solid >= (FEATHERED if empty.any() else OPAQUE) or (blank and solid >= 0.5))
+        called = [other - 1 for other in self._called_opacity]
+        return is_opacity(pixels[band - 1], np.delete(pixels, called, axis=0))
 
     def _open(self, source: Path | bytes, drivers: Sequence[str]) -> Any:  # noqa: ANN401 - rasterio
         try:
@@ -369,12 +354,6 @@ def strips_of(grid: Grid, bands: int) -> Iterator[Strip]:
     rows = max(1, min(STRIP, MAX_VALUES // (grid.width * bands)))
     for row in range(0, grid.height, rows):
         yield row, 0, min(rows, grid.height - row), grid.width
-
-
-def _is_one_colour(pixels: NDArray[Any]) -> bool:
-    """Whether hardly any of pixels (B, N) differ from the others."""
-    middle = np.quantile(pixels, 0.5, axis=1, method="nearest", keepdims=True)
-    return bool((pixels == middle).all(axis=0).mean() >= OPAQUE)
 
 
 def _equals(pixels: NDArray[Any], value: float | None) -> NDArray[np.bool_]:
