@@ -18,8 +18,8 @@ from ome.files import read_json, write_json
 from ome.geo.flat import RECORD
 from ome.geo.gdal import plain_pixels
 from ome.geo.grid import Grid
-from ome.geo.mosaic import rasters_in
 from ome.geo.reader import IMAGE_DEPTHS, Raster
+from ome.geo.scene_files import scene_files
 from ome.inference.card import SegmenterCard, network_folder, stage_of_network
 from ome.inference.map_rows import SURE, MapOptions, predict_rows
 from ome.inference.mapping import ENDINGS, ROWS, map_name
@@ -130,8 +130,13 @@ def map_scene(
     options = MapOptions(confidence, probabilities, polygons, stride=stride, batch=batch)
     options.check()
     trained = _trained(run, network)
-    files = rasters_in(path) if path.is_dir() else [path]
-    made_of = [*map(identity, (*files, trained / NETWORK)), asdict(options), scales, flip, precision]
+    made_of = [
+        *map(identity, (*scene_files(path), trained / NETWORK)),
+        asdict(options),
+        scales,
+        flip,
+        precision,
+    ]
     _claim(folder, map_name(path), path, json.loads(json.dumps(made_of)))
     card, predictor = _segmenter(trained, scales, device, precision, flip=flip)
     with _opened(path, card) as opened:

@@ -13,13 +13,14 @@ import pytest
 import rasterio
 import rasterio.shutil
 import torch
+from PIL import Image
 from rasterio.crs import CRS
 from rasterio.transform import Affine, from_origin
 
 from ome.data.byte_image import open_scene
 from ome.errors import UserError
 from ome.files import read_csv
-from ome.geo.mosaic import Mosaic
+from ome.geo.mosaic import Mosaic, scenes_in
 from ome.geo.sliding import PredictBatch, predict_windows
 from ome.inference.card import SegmenterCard
 from ome.inference.map_rows import MapOptions
@@ -216,27 +217,37 @@ def test_a_colour_table_is_looked_up(tmp_path: Path) -> None:
         np.testing.assert_array_equal(scene.read(0, 0, 70, 80), colours[indices[0]][..., ::-1])
 
 
-def test_tiles_in_a_folder_are_one_scene_with_gaps(tmp_path: Path) -> None:
+@pytest.mark.parametrize("how", ["GeoTIFF", "GeoTIFF without system", "world files"])
+def test_tiles_in_a_folder_are_one_scene_with_gaps(tmp_path: Path, how: str) -> None:
     whole = random_scene(120, 200)
     places = {"a": (0, 0), "b": (0, 70), "c": (50, 130)}
+    crs = "EPSG:32633" if how == "GeoTIFF" else None
     for name, (row, column) in places.items():
-        tile = whole[:, row : row + 70, column : column + 70]
-        write(tmp_path / f"{name}.tif", tile, transform=UTM * Affine.translation(column, row), nodata=0)
-    make_map(tmp_path, tmp_path / "map")
+        tile, place = whole[:, row : row + 70, column : column + 70], UTM * Affine.translation(column, row)
+        if how == "world files":
+            Image.fromarray(tile.transpose(1, 2, 0)).save(tmp_path / f"{name}.png")
+            x, y = place * (0.5, 0.5)
+            (tmp_path / f"{name}.pgw").write_text(f"{place.a}\n0\n0\n{place.e}\n{x}\n{y}\n")
+        else:
+            write(tmp_path / f"{name}.tif", tile, crs, transform=place, nodata=0)
+    assert scenes_in(tmp_path) == [tmp_path]
+    counts = make_map(tmp_path, tmp_path / "map", polygons=True)
     covered = np.zeros((120, 200), bool)
     for row, column in places.values():
         covered[row : row + 70, column : column + 70] = True
     with opened(tmp_path / f"map/{tmp_path.name}.tif") as dataset:
         written = dataset.read(1)
         assert dataset.transform == UTM
-        assert dataset.crs == CRS.from_epsg(32633)
+        assert dataset.crs == (CRS.from_epsg(32633) if crs else None)
     np.testing.assert_array_equal(written, np.where(covered, whole.argmax(axis=0), 255))
+    assert ("area_m2" in counts) == (crs is not None)
 
 
 @pytest.mark.parametrize(
     ("change", "difference"),
     [
         ({"crs": "EPSG:32632"}, "coordinate reference system"),
+        ({"crs": None}, "coordinate reference system"),
         ({"transform": from_origin(500035, 5800000, 0.6, 0.6)}, "pixel size"),
         ({"transform": from_origin(500035.2, 5800000, 0.5, 0.5)}, "grid"),
         ({"pixels": random_scene(70, 70, 4)}, "number of bands"),
@@ -325,6 +336,13 @@ def test_another_pixel_size_is_said(tmp_path: Path, capsys: pytest.CaptureFixtur
     coarse = write(tmp_path / "far.tif", pixels, transform=from_origin(500000, 5800000, 2, 2))
     make_map(coarse, tmp_path / "far")
     assert "prediction.scales=[4.0] predicts at their size" in capsys.readouterr().out
+
+
+def test_a_scene_that_lies_nowhere_on_earth_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "city.tif", random_scene(70, 70), crs="EPSG:4326")
+    with pytest.raises(UserError, match=r"city\.tif has degrees as coordinates \(EPSG:4326\), .* gdal_edit"):
+        make_map(path, tmp_path / "map")
+    assert not (tmp_path / "map/rows").exists()
 
 
 def test_a_damaged_scene_is_named(tmp_path: Path) -> None:

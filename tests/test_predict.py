@@ -6,13 +6,14 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 import rasterio
 import torch
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 
 import ome
@@ -23,6 +24,7 @@ from ome.networks.exchange import largest_difference, load_onnx, load_program, s
 from ome.networks.segmenters import Segmenter
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.registry import STAGES
+from ome.stages.predict import STAGE
 from tests.test_maps import random_scene, write
 from tests.trained_runs import CARD as TRAINED
 from tests.trained_runs import make_run
@@ -134,9 +136,82 @@ def test_photographs_in_a_folder_are_mapped_each(run_here: Run, tmp_path: Path) 
     manifest = Manifest.read(run / "predict/photos")
     assert manifest is not None
     assert list(manifest.counts) == ["network", "a", "b"]
-    Image.fromarray(pixels["a"].transpose(1, 2, 0)).save(tmp_path / "photos/a.jpg")
-    with pytest.raises(UserError, match=r"a\.jpg and .*a\.png have one name"):
+
+
+@pytest.mark.parametrize(
+    ("names", "options", "file"),
+    [
+        (("a.jpg", "a.png"), (), "a.tif"),
+        (("A.jpg", "a.png"), (), "a.tif"),
+        (("x.png", "x_confidence.png"), ("confidence",), "x_confidence.tif"),
+        (("x.png", "x_probabilities.png"), ("probabilities",), "x_probabilities.tif"),
+        (("_a.partial_.png", "a.partial.png"), (), "_a.partial_.tif"),
+    ],
+)
+def test_maps_that_would_overwrite_each_other_are_refused(
+    run_here: Run, tmp_path: Path, names: tuple[str, str], options: tuple[str, ...], file: str
+) -> None:
+    make_run(tmp_path / "run")
+    (tmp_path / "photos").mkdir()
+    for name in names:
+        Image.fromarray(random_scene(64, 64).transpose(1, 2, 0)).save(tmp_path / "photos" / name)
+    typed = [f"stage.predict.{option}=true" for option in options]
+    with pytest.raises(UserError, match=rf"{names[0]} and \S*{names[1]} would both write {file}: rename one"):
+        run_here(*BASE, "stage.predict.scene=photos", *typed)
+    assert not list((tmp_path / "run").rglob("*.tif")), "refused before anything is mapped"
+    if options:
         run_here(*BASE, "stage.predict.scene=photos")
+        assert {path.name for path in (tmp_path / "run/predict/photos").glob("*.tif")} == {
+            f"{Path(name).stem}.tif" for name in names
+        }
+
+
+STATISTICS = "<Metadata><MDI key='STATISTICS_MAXIMUM'>255</MDI></Metadata><Histograms/>"
+
+
+def test_a_map_is_made_of_all_that_gdal_reads(tmp_path: Path) -> None:
+    config = OmegaConf.create({"stage": {"scene": ""}})
+
+    def made_of(name: str) -> list[Any]:
+        config.stage.scene = str(tmp_path / name)
+        assert STAGE.external_files is not None
+        return STAGE.external_files(config)
+
+    write(tmp_path / "near.tif", random_scene(64, 64))
+    source = '<SourceFilename relativeToVRT="1">near.tif</SourceFilename>'
+    band = f'<VRTRasterBand dataType="Byte" band="1"><SimpleSource>{source}</SimpleSource></VRTRasterBand>'
+    (tmp_path / "v.vrt").write_text(f'<VRTDataset rasterXSize="64" rasterYSize="64">{band}</VRTDataset>')
+    (tmp_path / "photos").mkdir()
+    for suffix in ("png", "jpeg", "JPG"):
+        Image.fromarray(random_scene(64, 64).transpose(1, 2, 0)).save(tmp_path / f"photos/{suffix}.{suffix}")
+    for scene, file in (
+        *(("v.vrt", "near.tif"), ("v.vrt", "near.tfw"), ("v.vrt", "v.vrt.msk")),
+        *(("near.tif", "near.tif.msk"), ("near.tif", "near.TAB"), ("near.tif", "near.tifw")),
+        *(("photos/png.png", "photos/png.pgw"), ("photos", "photos/png.wld"), ("photos", "photos/jpeg.jgw")),
+        *(("photos/JPG.JPG", "photos/JPG.JGW"), ("photos/png.png", "photos/png.png.aux.xml")),
+    ):
+        before = made_of(scene)
+        (tmp_path / file).write_bytes(b"another")
+        assert made_of(scene) != before, file
+    for scene, file in (
+        *(("near.tif", "near.tif.ovr"), ("near.tif", "near.txt"), ("near.tif", "near.pgw")),
+        ("near.tif", "near.tif.aux.xml"),
+    ):
+        before = made_of(scene)
+        (tmp_path / file).write_text(f"<PAMDataset><PAMRasterBand>{STATISTICS}</PAMRasterBand></PAMDataset>")
+        assert made_of(scene) == before, file
+
+
+def test_a_map_follows_the_world_file_of_its_scene(run_here: Run, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    Image.fromarray(random_scene(64, 64).transpose(1, 2, 0)).save(tmp_path / "w.png")
+    for east in (500000, 700000):
+        (tmp_path / "w.pgw").write_text(f"10\n0\n0\n-10\n{east + 5}\n5799995\n")
+        run_here(*BASE, "stage.predict.scene=w.png")
+        ome.map_scene("w.png", run, "here", flip=False, device="cpu", precision=FP32)
+        for path in (run / "predict/w/w.tif", tmp_path / "here/w.tif"):
+            with rasterio.open(path) as dataset:
+                assert dataset.transform.c == east
 
 
 def test_the_crf_moves_borders_only(run_here: Run, tmp_path: Path) -> None:

@@ -3,10 +3,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import rasterio.shutil
 from PIL import Image
 from rasterio.control import GroundControlPoint
 from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
+from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
 
 from ome.data.byte_image import open_scene
@@ -89,6 +91,73 @@ def test_an_infrared_band_that_is_called_opacity_stays_a_band(tmp_path: Path) ->
         assert raster.all_valid
 
 
+def collar(kind: str, depth: str) -> tuple[np.ndarray, np.ndarray]:
+    """An image and a fourth band of it, whose first quarter of columns is 0."""
+    image, top = noise(3, depth, 64, 64), np.iinfo(depth).max
+    band = np.full((64, 64), top, depth)
+    band[:, :16] = 0
+    if "blank" in kind:
+        image[:, :, :16] = 0
+    if "soft" in kind:
+        band[:, 16:24] = np.linspace(0.1 * top, 0.9 * top, 8)
+    if "half" in kind:
+        band[:, 16:40] = np.linspace(0.1 * top, 0.9 * top, 24)
+    if "infrared" in kind:
+        band[:, 16:] = noise(4, depth, 64, 48)[3]
+    if "water" in kind:
+        band[:, 16:] = 0
+    if "fringe" in kind:
+        band[:, :62], image[:, :, :62] = 0, 0
+    return image, band
+
+
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+@pytest.mark.parametrize(
+    ("kind", "is_opacity"),
+    [
+        *((kind, True) for kind in ("hard", "soft", "blank, soft", "blank, half soft", "blank, fringe")),
+        *((kind, False) for kind in ("infrared", "blank, infrared", "water")),
+    ],
+)
+def test_opacity_may_have_soft_edges(tmp_path: Path, kind: str, depth: str, is_opacity: bool) -> None:
+    image, band = collar(kind, depth)
+    path = write(tmp_path / "scene.tif", np.concatenate([image, band[None]]), photometric="RGB", alpha="YES")
+    with Raster(path) as raster:
+        assert raster.opacity == (4 if is_opacity else None)
+        assert raster.image_called_opacity == (None if is_opacity else 4)
+        np.testing.assert_array_equal(raster.valid(0, 0, 64, 64), (band > 0) | (not is_opacity))
+
+
+def test_a_tile_of_nothing_and_one_whose_opacity_was_never_written(tmp_path: Path) -> None:
+    for name, image in (("nothing", np.zeros((3, 64, 64), np.uint8)), ("image", noise(3, "uint8", 64, 64))):
+        pixels = np.concatenate([image, np.zeros((1, 64, 64), np.uint8)])
+        path = write(tmp_path / f"{name}.tif", pixels, photometric="RGB", alpha="YES")
+        with Raster(path) as raster:
+            assert raster.valid(0, 0, 64, 64).all() == (name == "image")
+
+
+def test_infrared_and_opacity_that_are_both_called_opacity(tmp_path: Path) -> None:
+    image, band = collar("soft", "uint8")
+    pixels = np.concatenate([image, noise(4, "uint8", 64, 64)[3:], band[None]])
+    path = write(tmp_path / "scene.tif", pixels, photometric="RGB")
+    with rasterio.open(path, "r+") as dataset:
+        dataset.colorinterp = [*dataset.colorinterp[:3], ColorInterp.alpha, ColorInterp.alpha]
+    with Raster(path) as raster:
+        assert (raster.opacity, raster.image_called_opacity, raster.shown_bands) == (5, 4, (1, 2, 3, 4))
+
+
+@pytest.mark.parametrize("opacities", [(0, 255, 255), (0, 0, 255), (0, 128, 255), (255, 255, 255)])
+def test_transparent_colours_of_a_png(tmp_path: Path, opacities: tuple[int, ...]) -> None:
+    places = np.random.default_rng(0).integers(0, 3, (40, 60)).astype(np.uint8)
+    image = Image.fromarray(places)
+    image.putpalette(PALETTE)
+    image.save(tmp_path / "scene.png", transparency=bytes(opacities))
+    expected = np.array(opacities)[places] > 0
+    with Raster(tmp_path / "scene.png") as raster:
+        np.testing.assert_array_equal(raster.valid(0, 0, 40, 60), expected)
+        assert raster.all_valid == expected.all()
+
+
 def test_the_place_of_a_map_and_its_values(tmp_path: Path) -> None:
     mask = random_mask()
     path = write(tmp_path / "map.tif", mask[None], nodata=255)
@@ -122,6 +191,19 @@ def test_files_that_cannot_be_used_are_named_with_a_way_out(tmp_path: Path) -> N
         dataset.gcps = points, CRS.from_epsg(4326)
     with pytest.raises(UserError, match=r"placed by ground control points: warp it"):
         Raster(tmp_path / "points.tif")
+
+
+def test_pixels_of_size_0_and_rational_polynomials_are_no_grid(tmp_path: Path) -> None:
+    path = write(tmp_path / "flat.tif", noise(1, "uint8"), transform=Affine(0, 0, 500000, 0, 0, 5800000))
+    with pytest.raises(UserError, match=r"flat\.tif has pixels of size 0: correct .* gdal_edit -a_ullr"):
+        Raster(path)
+    line = [0.0, 1.0, *[0.0] * 18]
+    model = RPC(0, 1, 0, 1, line, line, 0, 1, 0, 1, line, line, 0, 1)
+    path = write(tmp_path / "rpc.tif", noise(1, "uint8"), crs=None, transform=Affine.identity(), rpcs=model)
+    with pytest.raises(UserError, match=r"rpc\.tif is placed by rational polynomials .* gdalwarp -rpc"):
+        Raster(path)
+    write(path, noise(1, "uint8"), rpcs=model)
+    Raster(path).close()
 
 
 @pytest.mark.parametrize("named", ["VRT", "WMS"])
@@ -175,6 +257,94 @@ def test_a_virtual_raster_reads_what_lies_beside_it(tmp_path: Path, source: str,
         pass
 
 
+OUTSIDE = "<SourceFilename>{outside}/far.tif</SourceFilename>"
+BAND = '<VRTRasterBand dataType="Byte" band="1"><SimpleSource>{}<SourceBand>1</SourceBand></SimpleSource>{}'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        BAND.format(OUTSIDE.lower(), ""),
+        BAND.format(OUTSIDE.replace("F", "f"), ""),
+        BAND.format('<SourceFilename relativetovrt="01">../far.tif</SourceFilename>', ""),
+        BAND.format("<SourceFilename>&a;</SourceFilename>", ""),
+        BAND.format(OUTSIDE, "").replace(
+            "SimpleSource>", "SimpleSource SourceFilename='{outside}/far.tif'>", 1
+        ),
+        BAND.format("", "<SourceDataset>{outside}/far.tif</SourceDataset>"),
+        BAND.format("", "<sourcedataset>{outside}/far.tif</sourcedataset>"),
+        BAND.format("", "<PixelFunctionCode>import os</PixelFunctionCode>"),
+        BAND.format("", "<AnythingNew>{outside}/far.tif</AnythingNew>"),
+        BAND.format("", "").replace('band="1"', 'band="1" SUBCLASS="VRTDerivedRasterBand"'),
+        BAND.format(
+            "<SourceFilename>{inside}/near.tif</SourceFilename>",
+            '<Metadata domain="Overviews"><MDI key="OVERVIEW_FILE">{outside}/far.tif</MDI></Metadata>',
+        ),
+    ],
+)
+def test_a_virtual_raster_names_files_in_no_other_way(tmp_path: Path, text: str) -> None:
+    folder = tmp_path / "scene"
+    write(folder / "near.tif", noise(1, "uint8"))
+    write(tmp_path / "far.tif", noise(1, "uint8"))
+    content = text.format(outside=tmp_path, inside=folder)
+    path = folder / "scene.vrt"
+    path.write_text(
+        f'<!DOCTYPE x [<!ENTITY a "{folder}/near.tif">]>' * ("&a;" in content)
+        + f'<VRTDataset rasterXSize="60" rasterYSize="40">{content}</VRTRasterBand></VRTDataset>'
+    )
+    with (
+        pytest.raises(UserError, match=r"outside its folder|more than references|not a virtual raster"),
+        open_scene(path, (1,)),
+    ):
+        pass
+
+
+def test_virtual_rasters_that_gdal_writes_are_read(tmp_path: Path) -> None:
+    near = write(tmp_path / "near.tif", noise(3, "uint8"), nodata=0, photometric="RGB")
+    with rasterio.open(near, "r+") as dataset:
+        dataset.update_tags(1, note="a")
+        dataset.descriptions, dataset.scales = ("red", "green", "blue"), (2, 2, 2)
+    rasterio.shutil.copy(near, tmp_path / "copy.vrt", driver="VRT")
+    with open_scene(tmp_path / "copy.vrt", (1, 2, 3)) as scene, Raster(near) as raster:
+        np.testing.assert_array_equal(scene.read(0, 0, 40, 60), raster.read(0, 0, 40, 60).transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("kind", [".msk", ".OVR", ".ovr.msk", ".aux.xml", "tag"])
+def test_sidecars_make_gdal_read_no_other_file(tmp_path: Path, kind: str) -> None:
+    far = write(tmp_path / "far.tif", np.full((1, 256, 256), 77, np.uint8))
+    path = write(tmp_path / "in/scene.tif", noise(1, "uint8", 512, 512))
+    sidecar = path.with_name(path.name + kind)
+    named = f'<MDI key="OVERVIEW_FILE">{far}</MDI>'
+    if kind == "tag":
+        with rasterio.open(path, "r+") as dataset:
+            dataset.update_tags(ns="OVERVIEWS", OVERVIEW_FILE=str(far))
+    elif kind == ".aux.xml":
+        sidecar.write_text(f'<PAMDataset><Metadata domain="OVERVIEWS">{named}</Metadata></PAMDataset>')
+    else:
+        if kind == ".ovr.msk":
+            write(path.with_name("scene.tif.ovr"), noise(1, "uint8", 256, 256))
+        band = BAND.format(f"<SourceFilename>{far}</SourceFilename>", "")
+        sidecar.write_text(
+            f'<VRTDataset rasterXSize="256" rasterYSize="256">{band}</VRTRasterBand></VRTDataset>'
+        )
+    with pytest.raises(
+        UserError, match=r"scene\.tif.* (is damaged or no GeoTIFF: delete|takes its overviews from)"
+    ):
+        Raster(path)
+
+
+def test_sidecars_that_gdal_writes_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "scene.png"
+    Image.fromarray(noise(1, "uint8", 512, 512)[0]).save(path)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path) as dataset:
+        profile = {**dataset.profile, "driver": "GTiff"}
+        with rasterio.open(tmp_path / "mask.tif", "w", **profile) as other:
+            other.write_mask(np.arange(512)[None].repeat(512, 0) >= 100)
+    (tmp_path / "mask.tif.msk").rename(tmp_path / "scene.png.msk")
+    with Raster(path) as raster:
+        assert raster.valid(0, 0, 512, 512).mean() == 412 / 512
+
+
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
 def test_pixels_that_a_file_cut_short_lost_are_not_filled_up(tmp_path: Path, suffix: str) -> None:
     pixels = noise(3, "uint8", 300, 300)
@@ -194,6 +364,48 @@ def test_pixels_that_a_file_cut_short_lost_are_not_filled_up(tmp_path: Path, suf
     path.write_bytes(content)
     with pytest.raises(UserError, match="is damaged at rows"), Raster(path) as raster:
         raster.read(0, 0, 300, 300)
+
+
+@pytest.mark.parametrize("lost", ["half", "end is 0", "end is missing"])
+@pytest.mark.parametrize("codec", ["JP2", "J2K"])
+def test_a_jpeg_2000_without_its_end_is_damaged(tmp_path: Path, codec: str, lost: str) -> None:
+    path = tmp_path / "scene.jp2"
+    pixels = noise(3, "uint8", 256, 256)
+    profile = {"driver": "JP2OpenJPEG", "QUALITY": 100, "REVERSIBLE": "YES", "CODEC": codec}
+    write(path, pixels, crs=None, transform=Affine.identity(), **profile)
+    with Raster(path) as raster:
+        np.testing.assert_array_equal(raster.read(0, 0, 256, 256), pixels)
+    content = path.read_bytes()
+    kept = len(content) // 2 if lost == "half" else len(content) - 1000
+    path.write_bytes(content[:kept] + bytes(1000 if lost == "end is 0" else 0))
+    with pytest.raises(UserError, match=r"scene\.jp2 is damaged"), Raster(path) as raster:
+        raster.read(0, 0, 256, 256)
+
+
+def test_a_format_whose_damage_is_not_heard_is_not_read(tmp_path: Path) -> None:
+    write(tmp_path / "scene.img", noise(3, "uint8"), driver="HFA", COMPRESSED="YES")
+    with pytest.raises(UserError, match=r"not a raster .*; gdal_translate IN OUT writes other formats"):
+        Raster(tmp_path / "scene.img")
+
+
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@pytest.mark.parametrize("tiled", [True, False])
+def test_blocks_that_were_never_written_are_no_data(tmp_path: Path, interleave: str, tiled: bool) -> None:
+    size = {"blockxsize": 64, "blockysize": 64} if tiled else {"blockysize": 16}
+    profile = {"driver": "GTiff", "count": 3, "height": 200, "width": 300, "dtype": "uint8", "crs": CRS_TEXT}
+    path, pixels = tmp_path / "scene.tif", noise(3, "uint8", 64, 128 if tiled else 300)
+    pixels[:, :5] = 0  # dark, but written
+    more = {"SPARSE_OK": True, "interleave": interleave, "tiled": tiled, "transform": TRANSFORM, **size}
+    with rasterio.open(path, "w", **profile, **more) as dataset:
+        dataset.write(pixels, window=((64, 128), (64, 64 + pixels.shape[2]) if tiled else (0, 300)))
+    expected = np.zeros((200, 300), bool)
+    expected[64:128, 64:192] = True
+    if not tiled:
+        expected[64:128] = True
+    with Raster(path) as raster:
+        assert not raster.all_valid
+        np.testing.assert_array_equal(raster.valid(0, 0, 200, 300), expected)
+        np.testing.assert_array_equal(raster.valid(50, 60, 70, 90), expected[50:120, 60:150])
 
 
 def test_a_damaged_map_is_named(tmp_path: Path) -> None:
@@ -226,7 +438,7 @@ def test_a_truncated_png_is_named(tmp_path: Path, kept: float) -> None:
     write_grey_png(path, np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8))
     content = path.read_bytes()
     path.write_bytes(content[: int(kept * len(content))])
-    with pytest.raises(UserError, match=r"tile\.png is not a whole PNG"):
+    with pytest.raises(UserError, match=r"tile\.png is damaged or incomplete"):
         read_png(path)
 
 

@@ -10,6 +10,7 @@ from rasterio.crs import CRS
 from rasterio.transform import Affine
 from rasterio.warp import transform as reproject
 
+from ome.errors import UserError
 from ome.geo.grid import Grid
 
 Floats = NDArray[np.float64]
@@ -32,12 +33,16 @@ class PixelAreas:
 
     Args:
         grid: Size and place of the raster.
+        name: What messages call it.
+
+    Raises:
+        UserError: It lies nowhere on Earth.
 
     Attributes:
         unit: `m2`, or `pixels` where the raster has no coordinate reference system: each pixel then counts 1.
     """
 
-    def __init__(self, grid: Grid) -> None:
+    def __init__(self, grid: Grid, name: str = "the raster") -> None:
         self._height, self._width = height, width = grid.height, grid.width
         self._crs, self._transform = crs, transform = grid.crs, grid.transform
         self._plane: CRS | None = None
@@ -48,6 +53,11 @@ class PixelAreas:
             return  # a system of its own, tied to no place on Earth: a plane already
         x, y = _world(transform, np.array(width / 2), np.array(height / 2))
         (longitude,), (latitude,) = reproject(crs, LONGITUDE_LATITUDE, [float(x)], [float(y)])
+        if crs.is_geographic and not (abs(longitude) <= 360 and abs(latitude) <= 90):
+            raise UserError(
+                f"{name} has degrees as coordinates ({crs}), but its centre lies at {float(x):.6g}, "
+                f"{float(y):.6g}: give it the reference system it is in, e.g. gdal_edit -a_srs EPSG:32633"
+            )
         if math.isfinite(longitude) and math.isfinite(latitude):
             plane = f"+proj=laea +lat_0={latitude:.9f} +lon_0={longitude:.9f} +datum=WGS84 +units=m"
             self._plane = CRS.from_string(plane)

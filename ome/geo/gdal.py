@@ -14,6 +14,8 @@ from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
 os.environ.setdefault("GDAL_CACHEMAX", "64")  # MB; by default each loader worker takes 5 % of the memory
+# Sidecars have the names that GDAL tries, in no other mix of capitals: `ome.geo.sidecars` checks those.
+os.environ["GDAL_DISABLE_READDIR_ON_OPEN"] = "TRUE"
 # Without these, PNG and JPEG files that were cut short are filled up without a word.
 os.environ["GDAL_PNG_WHOLE_IMAGE_OPTIM"] = "NO"
 os.environ["GDAL_ERROR_ON_LIBJPEG_WARNING"] = "YES"
@@ -21,8 +23,8 @@ os.environ["GDAL_ERROR_ON_LIBJPEG_WARNING"] = "YES"
 IMAGE_DRIVERS: Final = ("GTiff", "PNG", "JPEG")
 """Formats of files that come from outside; all of them hold their own pixels."""
 
-SCENE_DRIVERS: Final = (*IMAGE_DRIVERS, "JP2OpenJPEG", "HFA")
-"""Formats of a scene to be mapped."""
+SCENE_DRIVERS: Final = (*IMAGE_DRIVERS, "JP2OpenJPEG")
+"""Formats of a scene to be mapped; none of which half is read without a word when it is lost, as of HFA."""
 
 _ORIENTATION: Final = 274  # the tag's number in EXIF
 

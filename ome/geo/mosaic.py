@@ -39,7 +39,7 @@ def scenes_in(path: Path) -> list[Path]:
     Photographs have no georeference, so they have no place beside one another.
 
     Raises:
-        UserError: A raster cannot be opened, or two differ only in the suffix.
+        UserError: A raster cannot be opened.
     """
     if not path.is_dir():
         return [path]
@@ -48,9 +48,6 @@ def scenes_in(path: Path) -> list[Path]:
         with Raster(raster, drivers=IMAGE_DRIVERS) as opened:
             if not opened.grid.transform.is_identity:
                 return [path]
-    names = [raster.stem for raster in rasters]
-    if doubled := [raster for raster in rasters if names.count(raster.stem) > 1]:
-        raise UserError(f"{doubled[0]} and {doubled[1]} have one name: rename one of them")
     return rasters
 
 
@@ -68,7 +65,8 @@ class Mosaic:
         all_valid: Whether every pixel was measured: never taken for granted.
 
     Args:
-        rasters: Files of one coordinate reference system, pixel size, depth and number of bands.
+        rasters: Files of one coordinate reference system (or all without one), pixel size, depth and number
+            of bands.
         name: What messages call the mosaic.
         channels: Bands that are looked at, see `Raster`.
         nodata: Value where nothing was measured, see `Raster`.
@@ -160,7 +158,7 @@ class Mosaic:
 
     def _checked(self, number: int, first: Raster) -> Raster:
         raster = self._raster(number)
-        if raster.grid.crs is None or raster.grid.transform.is_identity:
+        if raster.grid.transform.is_identity:
             raise UserError(
                 f"{raster} has no georeference, so it has no place among others: predict it alone"
             )

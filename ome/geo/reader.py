@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, Interleaving, MaskFlags, Resampling
 from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 from rasterio.transform import Affine
@@ -19,6 +19,9 @@ from rasterio.windows import Window
 from ome.errors import UserError
 from ome.geo.gdal import SCENE_DRIVERS, complaints, orientation, plain_pixels
 from ome.geo.grid import Grid
+from ome.geo.jpeg2000 import is_whole
+from ome.geo.opacity import is_opacity
+from ome.geo.sidecars import check_metadata, check_sidecars
 
 IMAGE_DEPTHS: Final = ("uint8", "uint16")
 """Kinds of values of images; 16 bits are scaled to 8, see `ome.data.scaling`."""
@@ -32,9 +35,6 @@ Strip = tuple[int, int, int, int]
 MAX_VALUES: Final = 1 << 28
 """Values that are read at once at most."""
 
-OPAQUE: Final = 0.95
-"""Fraction of an opacity band's pixels that are 0 or its maximum; an infrared band has many values."""
-
 
 class UnreadableError(UserError):
     """A file that is damaged, not a raster, or of another depth: a folder may hold several."""
@@ -44,7 +44,8 @@ class Raster:
     """An open raster that is read by windows.
 
     A pixel is valid unless the file says otherwise: by the nodata values of its bands (all of them), an
-    internal mask, or an opacity band, wherever it stands. A single band with a colour table reads as three.
+    internal mask, an opacity band, wherever it stands, transparent colours, or blocks that were never
+    written. A single band with a colour table reads as three.
 
     Attributes:
         name: What messages call it.
@@ -64,7 +65,7 @@ class Raster:
 
     Raises:
         UnreadableError: The file is damaged, not a raster of these formats, or its bands differ in depth.
-        UserError: It does not exist, or is placed by ground control points.
+        UserError: It does not exist, is not placed on a grid, or reads files that lie elsewhere.
     """
 
     def __init__(
@@ -86,16 +87,34 @@ class Raster:
             raise UserError(f"{self.name} does not exist: {remedy or 'check the path'}")
         self._dataset = self._open(source, drivers)
         dataset = self._dataset
+        if isinstance(source, Path):
+            if dataset.driver == "JP2OpenJPEG" and not is_whole(source):
+                raise UnreadableError(f"{self.name} is damaged, its end is missing: {self._remedy}")
+            check_sidecars(source, dataset)
+        else:
+            check_metadata(self.name, dataset)
         if "JPEG" in drivers and (turned := orientation(source)) != 1:
             raise UserError(
                 f"{self.name} is stored rotated (EXIF orientation {turned}): rotate its pixels, e.g. by "
                 "mogrify -auto-orient"
             )
-        if dataset.gcps[0] and dataset.transform.is_identity:
+        place = dataset.transform
+        if place.is_identity and dataset.gcps[0]:
             raise UserError(
                 f"{self.name} is placed by ground control points: warp it to a grid first, gdalwarp IN OUT"
             )
-        place = transform if transform is not None and dataset.transform.is_identity else dataset.transform
+        if place.is_identity and dataset.rpcs is not None:
+            raise UserError(
+                f"{self.name} is placed by rational polynomials (RPC): warp it to a grid first, "
+                "gdalwarp -rpc IN OUT"
+            )
+        if transform is not None and place.is_identity:
+            place = transform
+        if not abs(place.determinant) > 0:
+            raise UserError(
+                f"{self.name} has pixels of size 0: correct its georeference, e.g. gdal_edit -a_ullr LEFT "
+                "TOP RIGHT BOTTOM, or remove it, gdal_edit -unsetgt"
+            )
         self.grid = Grid(dataset.height, dataset.width, dataset.crs, place)
         kinds = sorted(set(dataset.dtypes))
         if len(kinds) > 1:
@@ -139,14 +158,13 @@ class Raster:
     @cached_property
     def opacity(self) -> int | None:
         """The band (1-based) that says where something was measured; None without."""
-        band = self._called_opacity
-        return band if band is not None and band not in self._channels and self._is_opacity(band) else None
+        called = (band for band in self._called_opacity if band not in self._channels)
+        return next(filter(self._is_opacity, called), None)
 
     @property
     def image_called_opacity(self) -> int | None:
         """The band that the file calls opacity, although it holds an image; None without."""
-        band = self._called_opacity
-        return band if band is not None and self.opacity is None else None
+        return next((band for band in self._called_opacity if band != self.opacity), None)
 
     @property
     def shown_bands(self) -> tuple[int, ...]:
@@ -156,7 +174,9 @@ class Raster:
     @cached_property
     def all_valid(self) -> bool:
         """Whether nothing says that a pixel might not have been measured."""
-        return self.opacity is None and not self._has_mask and not self._nodata_bands
+        return not (self.opacity or self._has_mask or self._nodata_bands or self._transparent) and bool(
+            self._written.all()
+        )
 
     def read(self, row: int, column: int, height: int, width: int, bands: Sequence[int] = ()) -> NDArray[Any]:
         """Reads a window inside the raster; a colour table is looked up.
@@ -201,6 +221,12 @@ class Raster:
             valid &= self._reading(window, lambda: self._dataset.read_masks(1, window=window)) > 0
         if self.opacity is not None:
             valid &= self._read(window, indexes=self.opacity) > 0
+        if not self._written.all():
+            down, across = self._dataset.block_shapes[0]
+            rows, columns = np.arange(row, row + height) // down, np.arange(column, column + width) // across
+            valid &= self._written[np.ix_(rows, columns)]
+        if self._transparent:
+            valid &= ~np.isin(self._read(window, indexes=1), self._transparent)
         if self._nodata_bands:
             pixels = self._read(window, indexes=self._nodata_bands)
             empty = [self.nodata[band - 1] for band in self._nodata_bands]
@@ -222,9 +248,33 @@ class Raster:
         return dict(self._dataset.tags())
 
     @cached_property
-    def _called_opacity(self) -> int | None:
+    def _called_opacity(self) -> list[int]:
         kinds = enumerate(self._dataset.colorinterp, start=1)
-        return next((band for band, kind in kinds if kind == ColorInterp.alpha), None)
+        return [band for band, kind in kinds if kind == ColorInterp.alpha]
+
+    @cached_property
+    def _written(self) -> NDArray[np.bool_]:
+        """Which blocks (rows, columns) a GeoTIFF holds: a sparse one lacks those nobody wrote."""
+        dataset, (down, across) = self._dataset, self._dataset.block_shapes[0]
+        shape = -(-dataset.height // down), -(-dataset.width // across)
+        if dataset.driver != "GTiff":
+            return np.ones((1, 1), dtype=bool)
+        bands = dataset.indexes if dataset.interleaving == Interleaving.band else (1,)
+        there = [
+            any(dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band) for band in bands)
+            for y in range(shape[0])
+            for x in range(shape[1])
+        ]
+        return np.array(there).reshape(shape)
+
+    @cached_property
+    def _transparent(self) -> list[int]:
+        """Values of a PNG whose colours are transparent; GDAL makes a single one its nodata value."""
+        if not self.has_colour_table or self._dataset.driver != "PNG":
+            return []
+        table = self._dataset.colormap(1)
+        empty = [value for value, colour in table.items() if colour[3] == 0]
+        return empty if len(empty) > 1 else []
 
     @cached_property
     def _has_mask(self) -> bool:
@@ -246,10 +296,7 @@ class Raster:
         return table
 
     def _is_opacity(self, band: int) -> bool:
-        """Whether a band has hardly any values but two, in nine windows spread over the raster.
-
-        GDAL calls the fourth band of many a GeoTIFF opacity; a PNG knows what it is.
-        """
+        """Whether a band is what GDAL calls it, in nine windows spread over the raster; a PNG knows."""
         if self._dataset.driver == "PNG":
             return True
         height, width = (min(256, side) for side in (self.grid.height, self.grid.width))
@@ -258,8 +305,11 @@ class Raster:
             for part in range(3)
             for across in range(3)
         ]
-        values = np.stack([self.read(*start, height, width, (band,)) for start in dict.fromkeys(windows)])
-        return bool(np.isin(values, (0, values.max())).mean() >= OPAQUE)
+        pixels = np.concatenate(
+            [self.read(*start, height, width).reshape(self.bands, -1) for start in dict.fromkeys(windows)], 1
+        )
+        called = [other - 1 for other in self._called_opacity]
+        return is_opacity(pixels[band - 1], np.delete(pixels, called, axis=0))
 
     def _open(self, source: Path | bytes, drivers: Sequence[str]) -> Any:  # noqa: ANN401 - rasterio
         try:
@@ -271,7 +321,8 @@ class Raster:
             self.close()
             formats = ", ".join(drivers)
             raise UnreadableError(
-                f"{self.name} is damaged or not a raster ({formats}): {self._remedy}"
+                f"{self.name} is damaged or not a raster ({formats}): {self._remedy}; gdal_translate IN OUT "
+                "writes other formats to a GeoTIFF"
             ) from error
 
     def _read(self, window: Window, **options: Any) -> NDArray[Any]:  # noqa: ANN401 - rasterio's own

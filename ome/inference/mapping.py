@@ -44,6 +44,30 @@ def map_name(scene: Path) -> str:
     return f"_{name}_" if name.startswith(".") or name.lower().endswith(".partial") else name
 
 
+def check_names(scenes: Sequence[Path], options: MapOptions) -> None:
+    """Refuses scenes whose maps would overwrite one another's files.
+
+    Args:
+        scenes: Those that are mapped into one folder.
+        options: What is made beside the class maps.
+
+    Raises:
+        UserError: Two of them would write one file, on a disk that ignores case too.
+    """
+    left_out = {
+        "_confidence.tif": not options.confidence,
+        "_probabilities.tif": not options.probabilities,
+    }
+    endings = [ending for ending in ENDINGS if not left_out.get(ending)]
+    writers: dict[str, Path] = {}
+    for scene in scenes:
+        for file in (f"{map_name(scene)}{ending}" for ending in endings):
+            if (other := writers.setdefault(file.casefold(), scene)) != scene:
+                raise UserError(
+                    f"the maps of {other} and {scene} would both write {file}: rename one of them"
+                )
+
+
 def map_scene(
     scene: ByteImage,
     name: str,
@@ -90,7 +114,7 @@ def map_scene(
         if options.probabilities:
             path = folder / f"{name}_probabilities.tif"
             write_share_cog(path, flat.paths["probabilities"], grid, card.names)
-        areas = PixelAreas(grid)
+        areas = PixelAreas(grid, scene.name)
         counts = _write_areas(folder / f"{name}_areas.csv", flat, card.names, areas)
         if options.polygons:
             counts["polygons"] = _write_polygons(folder / f"{name}.gpkg", flat, card, areas, scene, options)
@@ -209,7 +233,7 @@ def _write_polygons(
 def _compare_pixels(scene: ByteImage, card: SegmenterCard) -> None:
     """Warns of objects that look larger or smaller than those the segmenter was trained on."""
     grid = scene.grid
-    size = PixelAreas(grid).pixel_size()
+    size = PixelAreas(grid, scene.name).pixel_size()
     if size is None or card.pixel_size is None:
         return
     ratio = size / card.pixel_size

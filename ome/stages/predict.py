@@ -12,10 +12,11 @@ from ome.data.byte_image import open_scene
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import read_json, write_json
-from ome.geo.mosaic import rasters_in, scenes_in
+from ome.geo.mosaic import scenes_in
+from ome.geo.scene_files import scene_files
 from ome.inference.card import SegmenterCard, network_folder
 from ome.inference.map_rows import MapOptions
-from ome.inference.mapping import map_name, map_scene
+from ome.inference.mapping import check_names, map_name, map_scene
 from ome.inference.predictor import CrfPredictor, Predictor
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
@@ -32,6 +33,8 @@ def run(work: Work) -> dict[str, Any]:
         batch=config.prediction.batch,
     )
     options.check()
+    scenes, record = scenes_in(scene_path(config)), work.folder / "maps.json"
+    check_names(scenes, options)
     (stage,) = work.inputs
     folder = network_folder(work.inputs[stage], settings.network)
     card = read_card(config, folder)
@@ -41,7 +44,6 @@ def run(work: Work) -> dict[str, Any]:
     )
     if settings.crf:
         predict = CrfPredictor(predict, crf_of(config), card.picture, crf_threads(config))
-    scenes, record = scenes_in(scene_path(config)), work.folder / "maps.json"
     counts: dict[str, Any] = read_json(record) if record.exists() else {}
     for path in scenes:
         if map_name(path) in counts:
@@ -92,10 +94,7 @@ def _channels(config: DictConfig, card: SegmenterCard) -> tuple[int, ...]:
 
 def _sources(config: DictConfig) -> list[Any]:
     path = scene_path(config)
-    return [
-        str(path.resolve()),
-        *(identity(file) for file in (rasters_in(path) if path.is_dir() else [path])),
-    ]
+    return [str(path.resolve()), *map(identity, scene_files(path))]
 
 
 STAGE = Stage(
