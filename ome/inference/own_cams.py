@@ -16,6 +16,8 @@ from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.files import read_arrays
+from ome.geo.gdal import plain_pixels
+from ome.geo.sidecars import check_sidecars
 from ome.pseudo.arrays import normalised
 
 SUFFIXES: Final = (".npy", ".npz", ".tif", ".tiff")
@@ -94,7 +96,8 @@ def read_maps(path: Path, num_classes: int) -> NDArray[np.float32]:
         elif path.suffix == ".npz":
             (maps,) = read_arrays(path).values()
         else:
-            with rasterio.open(path, driver="GTiff") as raster:
+            with plain_pixels(), rasterio.open(path, driver="GTiff") as raster:
+                check_sidecars(path, raster)
                 maps = raster.read()
     except (OSError, ValueError, EOFError, BadZipFile, rasterio.RasterioIOError) as error:
         raise UserError(f"{path} cannot be read as one array of maps: {error}") from error
