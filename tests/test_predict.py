@@ -135,7 +135,7 @@ def test_photographs_in_a_folder_are_mapped_each(run_here: Run, tmp_path: Path) 
         np.testing.assert_array_equal(classes_of(run / f"predict/photos/{name}.tif"), one_window(run, values))
     manifest = Manifest.read(run / "predict/photos")
     assert manifest is not None
-    assert list(manifest.counts) == ["network", "a", "b"]
+    assert list(manifest.counts) == ["network", "maps"]
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ def run(work: Work) -> dict[str, Any]:
     record.unlink()
     return {
         "network": f"{stage}/{folder.name}",
-        **(counts if len(scenes) > 1 else counts[map_name(scenes[0])]),
+        **({"maps": counts} if len(scenes) > 1 else counts[map_name(scenes[0])]),
     }
 
 
