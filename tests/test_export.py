@@ -1,9 +1,13 @@
 """Exported networks: every backbone and segmenter that can be chosen says what torch says."""
 
+import json
+from dataclasses import replace
 from functools import partial
 from itertools import product
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 from omegaconf import OmegaConf
@@ -12,10 +16,12 @@ from timm.layers.pool2d_same import AvgPool2dSame, MaxPool2dSame
 from timm.layers.std_conv import StdConv2dSame
 from torch import Tensor, nn
 
+from ome.data.transforms import to_tensor
 from ome.errors import UserError
 from ome.networks.exchange import trace
 from ome.networks.segmenters import Segmenter, build_segmenter
-from ome.stages.export import FORMATS, TOLERANCE, write_format
+from ome.stages.export import FORMATS, TOLERANCE, write_deepness, write_format
+from tests.trained_runs import CARD
 
 CONF = Path(__file__).parents[1] / "conf"
 # Of the segmenter that `backbone=` brings; the group `encoder` names none.
@@ -83,3 +89,29 @@ def test_what_fails_inside_the_exporters_is_one_line(name: str, tmp_path: Path) 
         write_format(tmp_path / name, segmenter, partial(trace, segmenter, 3), DESCRIPTION)
     assert "\n" not in str(raised.value)
     assert not list(tmp_path.iterdir())
+
+
+def test_deepness_finds_what_it_reads(tmp_path: Path) -> None:
+    """As the plug-in opens a model (`model_base.py` and `map_processor_segmentation.py` there)."""
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 3 * 16, 4, stride=4), nn.PixelShuffle(4)
+    network, path = Segmenter(nn.Sequential(*layers)).eval(), tmp_path / "segmenter_deepness.onnx"
+    write_deepness(path, network, replace(CARD, tile=90))
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    read = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
+    (given,), (result,) = session.get_inputs(), session.get_outputs()
+    assert given.shape[1:] == [3, read["tiles_size"], read["tiles_size"]] == [3, 96, 96]
+    assert result.shape[1] == 3
+    assert read["model_type"] == "Segmentor"
+    assert read["class_names"] == {str(index): name for index, name in enumerate(CARD.classes)}
+    assert read["resolution"] == 50  # centimetres
+    pixels = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3), dtype=np.uint8)
+    standard = (np.float32(pixels / 255) - read["standardization_mean"]) / read["standardization_std"]
+    (probabilities,) = session.run(None, {given.name: standard.transpose(0, 3, 1, 2).astype(np.float32)})
+    with torch.no_grad():
+        expected = network(to_tensor(pixels)).softmax(dim=1).numpy()
+    np.testing.assert_allclose(probabilities, expected, atol=1e-5)
+    kept = np.where(probabilities < read["seg_thresh"], 0, probabilities)
+    np.testing.assert_array_equal(kept.argmax(axis=1), expected.argmax(axis=1))
+    with pytest.raises(UserError, match=r"stage\.export\.target=deepness: .* 16-bit images"):
+        write_deepness(path, network, replace(CARD, limits=(0, 4000)))

@@ -5,7 +5,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.export import ExportedProgram
 
 from ome.config.segmenting import read_card, stage_of_configured_network
@@ -57,6 +57,8 @@ def run(work: Work) -> dict[str, Any]:
     for name in FORMATS:
         differences[name] = difference = write_format(work.folder / name, segmenter, traced, description)
         console.print(f"{name}: largest difference from torch {difference:.1e}", highlight=False)
+    if work.settings.target == "deepness":
+        write_deepness(work.folder / "segmenter_deepness.onnx", segmenter, card)
     return {"network": f"{stage}/{folder.name}", "largest_difference": differences}
 
 
@@ -65,16 +67,19 @@ def write_format(
     segmenter: Segmenter,
     traced: Callable[[int | None], ExportedProgram],
     description: dict[str, Any],
+    *,
+    any_size: bool = True,
 ) -> float:
     """Writes a format for images of any size, or of one where the format has no other.
 
     Pooling to a fixed number of cells, as in pspnet, has no ONNX for images of any size.
 
     Args:
-        path: Named as in `FORMATS`.
+        path: With the ending of one of `FORMATS`.
         segmenter: What the format is compared with.
         traced: Gives its program for images of a side, or of any.
         description: See `describe`.
+        any_size: Try that first.
 
     Returns:
         The largest difference from torch.
@@ -82,10 +87,10 @@ def write_format(
     Raises:
         UserError: The format cannot say what the network computes, whichever the size.
     """
-    save, read = FORMATS[path.name]
+    save, read = FORMATS[f"segmenter{path.suffix}"]
     bands, side = len(description["channels"]), description["tile"] + -description["tile"] % MULTIPLE
     reason = ""
-    for fixed in (None, side):
+    for fixed in (None, side) if any_size else (side,):
         sizes = ((1, side, side), (2, side, side)) if fixed else CHECKED_SIZES
         try:
             described = description | {"side": fixed}
@@ -95,7 +100,7 @@ def write_format(
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             continue
         if difference <= TOLERANCE:
-            if fixed:
+            if fixed and any_size:
                 console.print(
                     f"[yellow]{path.name} takes images of {side} x {side} pixels only[/]", highlight=False
                 )
@@ -122,6 +127,36 @@ def describe(card: SegmenterCard) -> dict[str, Any]:
         "range_of_16_bits": list(card.limits) if card.limits else None,
         "pixel_size_metres": card.pixel_size,
     }
+
+
+def write_deepness(path: Path, segmenter: Segmenter, card: SegmenterCard) -> None:
+    """Writes an ONNX of probabilities with the metadata that QGIS' plug-in Deepness reads.
+
+    Raises:
+        UserError: The plug-in reads other images than the network takes, or ONNX cannot hold the network.
+    """
+    if card.limits:
+        raise UserError(
+            "stage.export.target=deepness: the plug-in divides by 255, and the network was trained on "
+            "16-bit images: type stage.export.target=null"
+        )
+    description = describe(card)
+    metadata = {
+        "model_type": "Segmentor",
+        "class_names": {str(index): name for index, name in enumerate(card.names)},
+        "tiles_size": card.tile + -card.tile % MULTIPLE,
+        "tiles_overlap": 50,
+        "standardization_mean": description["mean"],
+        "standardization_std": description["std"],
+        "seg_thresh": 0.0,  # the plug-in gives what is below to the first class
+    }
+    if card.pixel_size:
+        metadata["resolution"] = 100 * card.pixel_size  # centimetres
+    output = f"{OUTPUT}: probabilities of classes, float32 (batch, classes, height, width)"
+    probabilities = Segmenter(nn.Sequential(segmenter.network, nn.Softmax(dim=1))).eval()
+    traced = partial(trace, probabilities, len(card.channels))
+    write_format(path, probabilities, traced, description | {"output": output} | metadata, any_size=False)
+    console.print(f"{path.name}: for QGIS' plug-in Deepness", highlight=False)
 
 
 STAGE = Stage("export", run, requires=stage_of_configured_network)
