@@ -10,16 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rasterio.io import MemoryFile
 
+from ome.config.schema import general
+from ome.config.schema.hints import expected, fits, hints_of
 from ome.data.byte_image import ByteImage, open_scene
 from ome.errors import UserError
 from ome.files import read_json, write_json
 from ome.geo.flat import RECORD
-from ome.geo.gdal import plain_pixels
 from ome.geo.grid import Grid
-from ome.geo.reader import IMAGE_DEPTHS, Raster
+from ome.geo.reader import Raster
 from ome.geo.scene_files import scene_files
+from ome.inference.array_scene import geotiff_of
 from ome.inference.card import SegmenterCard, network_folder, stage_of_network
 from ome.inference.map_rows import SURE, MapOptions, predict_rows
 from ome.inference.mapping import ENDINGS, ROWS, map_name
@@ -63,7 +64,8 @@ def predict(
     """Predicts one scene in memory; `map_scene` writes files instead.
 
     Args:
-        scene: A raster, a folder of GeoTIFFs on one grid, or an array (H, W, bands) uint8 or uint16.
+        scene: A raster, a folder of GeoTIFFs on one grid, or an array (H, W, bands) uint8 or uint16;
+            where a numpy masked array masks all bands, nothing was measured.
         run: Folder of the run, e.g. `runs/potsdam_resnet50`.
         network: `weak`, `full`, `round_1`, ...; None for the last that the run has trained.
         scales: Factors at which each window is predicted.
@@ -74,11 +76,11 @@ def predict(
         precision: `auto` for bfloat16 where the device has instructions for it; `32-true` for float32.
 
     Raises:
-        UserError: The run has no such segmenter, or the scene cannot be read or has other bands.
+        UserError: The run has no such segmenter, the scene cannot be read or has other bands, or an argument
+            is out of the limits that the setting of its name has.
     """
+    options = _checked(MapOptions(stride=stride, batch=batch), scales, precision, flip=flip)
     card, predictor = _segmenter(_trained(run, network), scales, device, precision, flip=flip)
-    options = MapOptions(stride=stride, batch=batch)
-    options.check()
     with _opened(scene, card) as opened:
         blocks = list(predict_rows(opened, card, predictor, options, all_classes=False))
         confidence = np.concatenate([block.confidence for block in blocks])
@@ -128,7 +130,7 @@ def map_scene(
     """
     path, folder = Path(scene), Path(folder)
     options = MapOptions(confidence, probabilities, polygons, stride=stride, batch=batch)
-    options.check()
+    _checked(options, scales, precision, flip=flip)
     trained = _trained(run, network)
     made_of = [
         *map(identity, (*scene_files(path), trained / NETWORK)),
@@ -146,8 +148,9 @@ def map_scene(
 def _claim(folder: Path, name: str, scene: Path, made_of: list[Any]) -> None:
     """Marks what a map is made of; what is there without the mark of that scene is somebody else's."""
     mark, rows = folder / f".{name}.json", folder / ROWS
-    before = read_json(mark) if mark.is_file() else None
-    there = [path for path in (rows, *(folder / f"{name}{end}" for end in ENDINGS)) if path.exists()]
+    before = _mark_of_a_map(mark)
+    files = (*([] if before else [mark]), rows, *(folder / f"{name}{end}" for end in ENDINGS))
+    there = [path for path in files if path.exists()]
     if there and (before is None or before["scene"] != str(scene.resolve())):
         raise UserError(
             f"{there[0]} exists and is not a map of {scene}: choose another folder, or move it away"
@@ -155,6 +158,37 @@ def _claim(folder: Path, name: str, scene: Path, made_of: list[Any]) -> None:
     if before is not None and before["made_of"] != made_of and rows.exists():
         (rows / RECORD).unlink(missing_ok=True)  # rows of an interrupted call with other arguments
     write_json(mark, {"scene": str(scene.resolve()), "made_of": made_of})
+
+
+def _mark_of_a_map(path: Path) -> dict[str, Any] | None:
+    """What `_claim` wrote there; None where nothing is, or a file that somebody else wrote."""
+    try:
+        mark = read_json(path)
+    except (OSError, ValueError):
+        return None
+    return mark if isinstance(mark, dict) and mark.keys() >= {"scene", "made_of"} else None
+
+
+def _checked(options: MapOptions, scales: tuple[float, ...], precision: str, *, flip: bool) -> MapOptions:
+    """Holds arguments to the limits of the settings of the same names."""
+    hints = hints_of(general.Prediction) | {"precision": hints_of(general.Trainer)["precision"]}
+    given = {
+        "scales": [*map(_plain, scales)] if isinstance(scales, tuple) else _plain(scales),
+        "precision": precision,
+        "flip": flip,
+        "stride": _plain(options.stride),
+        "batch": _plain(options.batch),
+    }
+    for name, value in given.items():
+        if not fits(value, hints[name]):
+            raise UserError(f"{name}={value}: expected {expected(hints[name])}")
+    options.check()
+    return options
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever was given
+    """Numbers of numpy as those of Python."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
 def _trained(run: str | Path, network: str | None) -> Path:
@@ -167,40 +201,23 @@ def _segmenter(
     folder: Path, scales: tuple[float, ...], device: str | None, precision: str, *, flip: bool
 ) -> tuple[SegmenterCard, Predictor]:
     card = SegmenterCard.read(folder)
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    return card, Predictor(card.load(folder), chosen, scales, flip=flip, precision=precision)
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        probe = torch.zeros(1, device=name)
+        probe.cpu()  # which a device without memory, `meta`, cannot
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        line = str(error).partition("\n")[0]
+        raise UserError(
+            f"device={name} cannot be used ({line}): give cpu or cuda, or leave it out"
+        ) from error
+    return card, Predictor(card.load(folder), probe.device, scales, flip=flip, precision=precision)
 
 
 @contextmanager
 def _opened(scene: str | Path | NDArray[Any], card: SegmenterCard) -> Iterator[ByteImage]:
     if not isinstance(scene, str | Path):
-        with Raster(
-            _geotiff(np.asarray(scene), max(card.channels)), name="the array", channels=card.channels
-        ) as raster:
+        with Raster(geotiff_of(scene, card.channels), name="the array", channels=card.channels) as raster:
             yield ByteImage(raster, card.channels, card.limits)
     else:
         with open_scene(Path(scene), card.channels, card.limits, allow_external=True) as opened:
             yield opened
-
-
-def _geotiff(array: NDArray[Any], bands: int) -> bytes:
-    """An array (height, width, bands) as a file in memory, checked for what is commonly confused."""
-    if array.ndim == 2:
-        array = array[..., None]
-    if array.ndim != 3:
-        raise UserError(f"the array has the shape {array.shape}: give (height, width, bands)")
-    if bands <= array.shape[0] < min(array.shape[1:]) and array.shape[0] < 32:
-        raise UserError(
-            f"the array has the shape {array.shape}, and bands come last: give array.transpose(1, 2, 0)"
-        )
-    if array.dtype.name not in IMAGE_DEPTHS:
-        raise UserError(
-            f"the array holds {array.dtype} values: give uint8 or uint16, such as "
-            "(array * 255).astype('uint8') where they are from 0 to 1"
-        )
-    height, width, count = array.shape
-    size = {"height": height, "width": width, "count": count, "dtype": array.dtype.name}
-    with plain_pixels(), MemoryFile() as memory:
-        with memory.open(driver="GTiff", photometric="MINISBLACK", **size) as written:
-            written.write(array.transpose(2, 0, 1))
-        return bytes(memory.getbuffer())

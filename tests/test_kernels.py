@@ -1,5 +1,7 @@
 """Gradients in the precision and layout that `auto` may choose, layer by layer against float32."""
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from torch.nn import functional as F
 from ome.networks.backbones import build_backbone
 from ome.networks.segmenters import build_segmenter
 from ome.training.hardware import autocast, channels_last
-from ome.training.kernels import TOLERANCE, is_wrong, replace_wrong_kernels
+from ome.training.kernels import TOLERANCE, replace_wrong_kernels
 
 CONF = Path(__file__).parents[1] / "conf"
 BACKBONES = sorted(path.stem for path in (CONF / "backbone").glob("*.yaml"))
@@ -93,8 +95,38 @@ def test_gradients_are_right_and_the_same_twice(group: str, name: str) -> None:
         assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_torch_is_wrong_where_it_is_replaced() -> None:
-    """Once this fails, torch has mended its kernel."""
-    assert is_wrong(1, (3, 3), (1, 1), (2, 2))
-    assert not is_wrong(1, (3, 3), (1, 1), (1, 1))
-    assert not is_wrong(0, (3, 3), (1, 1), (2, 2))
+def dilated(groups: int) -> nn.Sequential:
+    """A convolution with which torch's kernel reads outside its memory: killed in two tries of three."""
+    layer = nn.Conv2d(16, 16, 3, padding=12, dilation=12, groups=groups)
+    return channels_last(nn.Sequential(layer))
+
+
+@pytest.mark.parametrize("groups", [4, 16])
+def test_dilated_convolutions_in_groups_are_replaced_untried(
+    groups: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ome.training.kernels.is_wrong", lambda *kind: pytest.fail(f"{kind} is tried"))
+    network = dilated(groups)
+    assert replace_wrong_kernels(network) == 1
+    image = torch.rand(2, 16, 32, 32).contiguous(memory_format=torch.channels_last)
+    found = gradients(network, image)
+    network.zero_grad()
+    network(image).square().mean().backward()
+    for name, value in network.named_parameters():
+        torch.testing.assert_close(found[name], value.grad)
+
+
+def test_convolutions_without_groups_or_dilation_stay() -> None:
+    network = nn.Sequential(nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 16, 3, dilation=2))
+    assert replace_wrong_kernels(network) == 0
+
+
+@pytest.mark.parametrize("dilation", [2, 12])
+def test_torch_is_wrong_where_it_is_replaced(dilation: int) -> None:
+    """Once this fails, torch has mended its kernel. In a process of its own, which the kernel may kill."""
+    script = (
+        "import sys; from ome.training.kernels import is_wrong; "
+        f"sys.exit(7 if is_wrong(1, (3, 3), (1, 1), ({dilation}, {dilation})) else 0)"
+    )
+    status = subprocess.run([sys.executable, "-c", script], check=False).returncode
+    assert status == 7 or status < 0

@@ -278,6 +278,13 @@ def test_a_map_from_python_replaces_no_file(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=rf"{name} exists and is not a map of"):
             ome.map_scene(scene, run, folder, **settings)
         assert contents(folder) == before
+    for number, text in enumerate(('{"mine": 1}', "[]", "no JSON")):
+        foreign = tmp_path / f"foreign{number}"
+        foreign.mkdir()
+        (foreign / ".city.json").write_text(text)
+        with pytest.raises(UserError, match=r"\.city\.json exists and is not a map of"):
+            ome.map_scene(scene, run, foreign, **settings)
+        assert (foreign / ".city.json").read_text() == text
     for _ in range(2):
         ome.map_scene(scene, run, tmp_path / "here", **settings)
     (tmp_path / "b").mkdir()

@@ -92,14 +92,59 @@ def test_arrays_as_people_have_them(tmp_path: Path) -> None:
     with_infrared = np.concatenate([pixels, pixels[..., :1]], axis=2)
     for same in (torch.from_numpy(pixels.copy()), with_infrared):
         np.testing.assert_array_equal(ome.predict(same, run, **options).classes, expected)
+    numbers = {"batch": np.int64(2), "stride": np.float32(0.5), "scales": (np.float32(1),)}
+    np.testing.assert_array_equal(ome.predict(pixels, run, **options, **numbers).classes, expected)
     for wrong, message in (
         (pixels.transpose(2, 0, 1), r"shape \(3, 64, 64\), and bands come last: give array.transpose"),
         (pixels / 255, r"holds float64 values: give uint8 or uint16, such as \(array \* 255\)"),
         (pixels[None], r"shape \(1, 64, 64, 3\): give \(height, width, bands\)"),
         (pixels[..., 0], "has 1 bands, and the network takes the bands"),
+        (torch.zeros(64, 64, 3, requires_grad=True), r"holds float32 values: .* \(tensor \* 255\).byte\(\)"),
+        (torch.zeros(64, 64, 3).bfloat16(), r"holds bfloat16 values: .* \(tensor \* 255\).byte\(\)"),
+        (pixels[:0], r"shape \(0, 64, 3\), no pixels"),
+        ([[1, 2], [3]], r"the scene is no array \(.*\): give \(height, width, bands\) uint8"),
     ):
         with pytest.raises(UserError, match=message):
             ome.predict(wrong, run, **options)
+
+
+def test_masked_pixels_are_not_measured(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    pixels = random_scene(64, 64).transpose(1, 2, 0)
+    mask = np.zeros(pixels.shape, dtype=bool)
+    mask[:32] = True
+    mask[40, :, 0] = True  # one band is zero, as dark pixels are where nodata=0
+    options = {"flip": False, "device": "cpu", "precision": FP32}
+    plain = ome.predict(np.ma.masked_array(pixels), run, **options)
+    assert (plain.classes != 255).all()
+    prediction = ome.predict(np.ma.masked_array(pixels, mask), run, **options)
+    np.testing.assert_array_equal(prediction.classes == 255, mask.all(axis=2))
+    np.testing.assert_array_equal(np.isnan(prediction.confidence), mask.all(axis=2))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("batch", 0, "batch=0: expected a whole number of at least 1"),
+        ("stride", 0, "stride=0: expected a number above 0 and at most 1"),
+        ("scales", (), r"scales=\[\]: expected a list of one or more numbers above 0"),
+        ("scales", 1.0, "scales=1.0: expected a list of one or more numbers above 0"),
+        ("scales", (0,), r"scales=\[0\]: expected a list of one or more numbers above 0"),
+        ("flip", "yes", "flip=yes: expected true or false"),
+        ("precision", "8-bit", "precision=8-bit: expected auto, 32-true"),
+        ("device", "tpu", "device=tpu cannot be used .*: give cpu or cuda"),
+        ("device", "meta", "device=meta cannot be used .*: give cpu or cuda"),
+    ],
+)
+def test_arguments_have_the_limits_of_settings(
+    name: str, value: object, message: str, tmp_path: Path
+) -> None:
+    run = make_run(tmp_path / "run")
+    scene = write(tmp_path / "city.tif", random_scene(20, 20))
+    for call in (ome.predict, lambda *given, **options: ome.map_scene(*given, tmp_path / "out", **options)):
+        with pytest.raises(UserError, match=message) as raised:
+            call(scene, run, **{"device": "cpu", name: value})
+        assert "\n" not in str(raised.value)
 
 
 def test_scenes_have_their_own_maps_and_are_mapped_once(run_here: Run, tmp_path: Path) -> None:

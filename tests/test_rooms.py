@@ -12,9 +12,9 @@ PACKAGE = Path(ome.__file__).parent
 
 FLOORS = (
     ("run", "__main__", "cli"),
-    ("stages",),
+    ("stages", "api"),
     ("config",),
-    ("report", "api", "tagging"),
+    ("report", "tagging"),
     ("inference",),
     ("training",),
     ("tracking",),

@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, Final
 
+import timm.layers.padding
 import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
@@ -42,7 +43,7 @@ def trace(segmenter: Segmenter, bands: int, side: int | None = None) -> Exported
         dynamic[3] = MULTIPLE * Dim("columns", min=2, max=1024)
     height, width = (side, side) if side else (3 * MULTIPLE, 4 * MULTIPLE)
     example = torch.zeros(3, bands, height, width)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), _quiet(), _constant_same_padding():
         return torch.export.export(segmenter.network, (example,), dynamic_shapes=(dynamic,))
 
 
@@ -111,6 +112,26 @@ def largest_difference(
         with torch.no_grad():
             largest = max(largest, float((segmenter(images) - copied).abs().max()))
     return largest
+
+
+@contextmanager
+def _constant_same_padding() -> Iterator[None]:
+    """Lets timm's layers with TensorFlow's padding pad by numbers that no longer depend on the image's size.
+
+    Their `math.ceil` of a size can be neither saved nor converted. The stride of a layer divides each size
+    that it is given, because `MULTIPLE` divides the image's: so the padding is the same for every image.
+    """
+    original = timm.layers.padding.get_same_padding
+
+    def padding(x: int, kernel_size: int, stride: int, dilation: int) -> int:
+        del x
+        return max((kernel_size - 1) * dilation + 1 - stride, 0)
+
+    timm.layers.padding.get_same_padding = padding
+    try:
+        yield
+    finally:
+        timm.layers.padding.get_same_padding = original
 
 
 @contextmanager

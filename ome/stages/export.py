@@ -1,11 +1,12 @@
 """The run's segmenter -> ONNX and torch.export, each compared with what it was made of."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
-from torch import Tensor
+from torch import Tensor, nn
+from torch.export import ExportedProgram
 
 from ome.config.segmenting import read_card, stage_of_configured_network
 from ome.data.transforms import band_statistics
@@ -15,6 +16,7 @@ from ome.extras import require
 from ome.files import save_atomically
 from ome.inference.card import SegmenterCard, network_folder
 from ome.networks.exchange import (
+    CHECKED_SIZES,
     INPUT,
     OUTPUT,
     largest_difference,
@@ -24,12 +26,17 @@ from ome.networks.exchange import (
     save_program,
     trace,
 )
-from ome.networks.segmenters import MULTIPLE
+from ome.networks.segmenters import MULTIPLE, Segmenter
 from ome.pipeline.stage import Stage, Work
 from ome.progress import console
 
 Save = Callable[..., None]
 Read = Callable[[Path], Callable[[Tensor], Tensor]]
+
+FORMATS: Final[dict[str, tuple[Save, Read]]] = {
+    "segmenter.pt2": (save_program, load_program),
+    "segmenter.onnx": (save_onnx, load_onnx),
+}
 
 TOLERANCE: Final = 1e-3
 """Difference of a logit beyond which a format does not say the same as torch."""
@@ -45,29 +52,62 @@ def run(work: Work) -> dict[str, Any]:
     card = read_card(work.config, folder)
     segmenter, bands = card.load(folder).eval(), len(card.channels)
     description = describe(card)
-    program = trace(segmenter, bands)
-    formats: dict[str, tuple[Save, Read]]
-    formats = {"segmenter.pt2": (save_program, load_program), "segmenter.onnx": (save_onnx, load_onnx)}
+    traced = cache(partial(trace, segmenter, bands))
     differences: dict[str, float] = {}
-    for name, (save, read) in formats.items():
-        path = work.folder / name
-        save_atomically(path, partial(save, program=program, description=description))
-        difference = largest_difference(segmenter, read(path), bands)
-        if difference > TOLERANCE:
-            # Pooling to a fixed number of cells, as in pspnet, has no ONNX for images of any size.
-            side = card.tile + -card.tile % MULTIPLE
-            sizes = ((1, side, side), (2, side, side))
-            fixed = partial(
-                save, program=trace(segmenter, bands, side), description=description | {"side": side}
-            )
-            save_atomically(path, fixed)
-            difference = largest_difference(segmenter, read(path), bands, sizes)
-            console.print(f"[yellow]{name} takes images of {side} x {side} pixels only[/]", highlight=False)
-        if not difference <= TOLERANCE:
-            raise UserError(f"{name} gives other values than torch: choose another segmenter=...")
+    for name in FORMATS:
+        differences[name] = difference = write_format(work.folder / name, segmenter, traced, description)
         console.print(f"{name}: largest difference from torch {difference:.1e}", highlight=False)
-        differences[name] = difference
+    if work.settings.target == "deepness":
+        write_deepness(work.folder / "segmenter_deepness.onnx", segmenter, card)
     return {"network": f"{stage}/{folder.name}", "largest_difference": differences}
+
+
+def write_format(
+    path: Path,
+    segmenter: Segmenter,
+    traced: Callable[[int | None], ExportedProgram],
+    description: dict[str, Any],
+    *,
+    any_size: bool = True,
+) -> float:
+    """Writes a format for images of any size, or of one where the format has no other.
+
+    Pooling to a fixed number of cells, as in pspnet, has no ONNX for images of any size.
+
+    Args:
+        path: With the ending of one of `FORMATS`.
+        segmenter: What the format is compared with.
+        traced: Gives its program for images of a side, or of any.
+        description: See `describe`.
+        any_size: Try that first.
+
+    Returns:
+        The largest difference from torch.
+
+    Raises:
+        UserError: The format cannot say what the network computes, whichever the size.
+    """
+    save, read = FORMATS[f"segmenter{path.suffix}"]
+    bands, side = len(description["channels"]), description["tile"] + -description["tile"] % MULTIPLE
+    reason = ""
+    for fixed in (None, side) if any_size else (side,):
+        sizes = ((1, side, side), (2, side, side)) if fixed else CHECKED_SIZES
+        try:
+            described = description | {"side": fixed}
+            save_atomically(path, partial(save, program=traced(fixed), description=described))
+            difference = largest_difference(segmenter, read(path), bands, sizes)
+        except Exception as error:  # noqa: BLE001 - exporters fail with whatever their code meets first
+            reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+            continue
+        if difference <= TOLERANCE:
+            if fixed and any_size:
+                console.print(
+                    f"[yellow]{path.name} takes images of {side} x {side} pixels only[/]", highlight=False
+                )
+            return difference
+        reason = f"it differs from torch by {difference:.1e}"
+    path.unlink(missing_ok=True)
+    raise UserError(f"{path.name} cannot hold this network: choose another segmenter=... ({reason[:200]})")
 
 
 def describe(card: SegmenterCard) -> dict[str, Any]:
@@ -87,6 +127,36 @@ def describe(card: SegmenterCard) -> dict[str, Any]:
         "range_of_16_bits": list(card.limits) if card.limits else None,
         "pixel_size_metres": card.pixel_size,
     }
+
+
+def write_deepness(path: Path, segmenter: Segmenter, card: SegmenterCard) -> None:
+    """Writes an ONNX of probabilities with the metadata that QGIS' plug-in Deepness reads.
+
+    Raises:
+        UserError: The plug-in reads other images than the network takes, or ONNX cannot hold the network.
+    """
+    if card.limits:
+        raise UserError(
+            "stage.export.target=deepness: the plug-in divides by 255, and the network was trained on "
+            "16-bit images: type stage.export.target=null"
+        )
+    description = describe(card)
+    metadata = {
+        "model_type": "Segmentor",
+        "class_names": {str(index): name for index, name in enumerate(card.names)},
+        "tiles_size": card.tile + -card.tile % MULTIPLE,
+        "tiles_overlap": 50,
+        "standardization_mean": description["mean"],
+        "standardization_std": description["std"],
+        "seg_thresh": 0.0,  # the plug-in gives what is below to the first class
+    }
+    if card.pixel_size:
+        metadata["resolution"] = 100 * card.pixel_size  # centimetres
+    output = f"{OUTPUT}: probabilities of classes, float32 (batch, classes, height, width)"
+    probabilities = Segmenter(nn.Sequential(segmenter.network, nn.Softmax(dim=1))).eval()
+    traced = partial(trace, probabilities, len(card.channels))
+    write_format(path, probabilities, traced, description | {"output": output} | metadata, any_size=False)
+    console.print(f"{path.name}: for QGIS' plug-in Deepness", highlight=False)
 
 
 STAGE = Stage("export", run, requires=stage_of_configured_network)

@@ -28,8 +28,10 @@ class _Float32:
 def replace_wrong_kernels(network: nn.Module) -> int:
     """Lets convolutions whose bfloat16 kernel for CPUs gives wrong gradients compute in float32.
 
-    With torch 2.15 the weight gradient of a dilated depthwise convolution in the channels-last layout is
-    wrong by more than 100 %, or infinite. Each kind of convolution is tried once, in some milliseconds.
+    With torch 2.15 the weight gradient of a dilated convolution in groups in the channels-last layout is
+    wrong by more than 100 %, or infinite, and where the dilation is large (12 on maps of 32) it reads outside
+    its memory, which may kill the process. So these are replaced untried; each other kind of convolution is
+    tried once, in some milliseconds.
 
     Args:
         network: Its parameters stay the same objects.
@@ -42,7 +44,8 @@ def replace_wrong_kernels(network: nn.Module) -> int:
         if isinstance(module, nn.Conv2d) and not isinstance(module, _Float32):
             grouped = module.groups > 1
             per_group = module.in_channels // module.groups if grouped else 0
-            if is_wrong(per_group, module.kernel_size, module.stride, module.dilation):
+            dilated = grouped and max(module.dilation) > 1
+            if dilated or is_wrong(per_group, module.kernel_size, module.stride, module.dilation):
                 kind = type(module)
                 module.__class__ = type(kind.__name__, (_Float32, kind), {})
                 changed += 1
@@ -54,6 +57,8 @@ def is_wrong(
     per_group: int, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
 ) -> bool:
     """Whether the weight gradient of a convolution in bfloat16 differs from float32's by more than rounding.
+
+    Not for dilated convolutions in groups, see `replace_wrong_kernels`.
 
     Args:
         per_group: Channels of a group; 0 for a convolution without groups.

@@ -215,6 +215,7 @@ class ExportNetwork:
     """`stage.export`."""
 
     network: Network
+    target: Annotated[Literal["deepness"] | None, "also an ONNX for a program: the plug-in Deepness of QGIS"]
 
 
 @dataclass

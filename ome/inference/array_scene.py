@@ -1,0 +1,67 @@
+"""Arrays and tensors as scenes: what is commonly confused is refused by one line."""
+
+from typing import Any
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.io import MemoryFile
+from torch import Tensor
+
+from ome.errors import UserError
+from ome.geo.gdal import plain_pixels
+from ome.geo.reader import IMAGE_DEPTHS
+
+
+def geotiff_of(scene: Any, channels: tuple[int, ...]) -> bytes:  # noqa: ANN401 - whatever becomes an array
+    """An array (height, width, bands) as a GeoTIFF in memory.
+
+    Args:
+        scene: A numpy array or a torch tensor, uint8 or uint16. Where a masked array masks all bands of the
+            network, as where all bands of a file are nodata, nothing was measured.
+        channels: The bands that the network takes, from 1.
+
+    Raises:
+        UserError: It is no such array.
+    """
+    array = _pixels(scene)
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3:
+        raise UserError(f"the array has the shape {array.shape}: give (height, width, bands)")
+    if not array.size:
+        raise UserError(f"the array has the shape {array.shape}, no pixels: give (height, width, bands)")
+    if max(channels) <= array.shape[0] < min(array.shape[1:]) and array.shape[0] < 32:
+        raise UserError(
+            f"the array has the shape {array.shape}, and bands come last: give array.transpose(1, 2, 0)"
+        )
+    if array.dtype.name not in IMAGE_DEPTHS:
+        raise _wrong_depth(array.dtype.name, "(array * 255).astype('uint8')")
+    height, width, count = array.shape
+    size = {"height": height, "width": width, "count": count, "dtype": array.dtype.name}
+    with plain_pixels(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as memory:
+        with memory.open(driver="GTiff", photometric="MINISBLACK", **size) as written:
+            written.write(np.ma.getdata(array).transpose(2, 0, 1))
+            # Too few bands are refused by what reads the file.
+            if np.ma.is_masked(array) and max(channels) <= count:
+                masked = np.ma.getmaskarray(array)[..., [channel - 1 for channel in channels]]
+                written.write_mask(~masked.all(axis=-1))
+        return bytes(memory.getbuffer())
+
+
+def _pixels(scene: Any) -> NDArray[Any]:  # noqa: ANN401
+    if isinstance(scene, Tensor):
+        if scene.is_floating_point():
+            raise _wrong_depth(str(scene.dtype).removeprefix("torch."), "(tensor * 255).byte()")
+        scene = scene.detach().cpu()
+    try:
+        return np.asanyarray(scene)
+    except (ValueError, TypeError) as error:
+        line = str(error).partition("\n")[0]
+        raise UserError(f"the scene is no array ({line}): give (height, width, bands) uint8") from error
+
+
+def _wrong_depth(depth: str, remedy: str) -> UserError:
+    return UserError(
+        f"the array holds {depth} values: give uint8 or uint16, such as {remedy} where they are from 0 to 1"
+    )
