@@ -203,6 +203,25 @@ def test_new_images_are_prepared_and_new_notes_beside_them_change_nothing(
     assert SceneIndex.read(Path("scenes/custom_all_full")).scene("photo 9").split == "test"
 
 
+def test_scenes_follow_the_channels_where_they_name_opacity(
+    run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "tags.csv").write_text("image,tags\na,field\nb,field;water\n")
+    pixels = np.full((40, 44, 4), 90, np.uint8)
+    pixels[:9, :, 3] = 0
+    for name in "ab":
+        Image.fromarray(pixels, "RGBA").save(tmp_path / f"images/{name}.png")
+    for channels, said in [
+        ("null", "done"),
+        ("[3,2,1]", "up to date"),
+        ("[4,1]", "done"),
+        ("[4,1]", "up to date"),
+    ]:
+        run_here(*custom("prepare", f"dataset.channels={channels}"))
+        assert f"{said} prepare" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

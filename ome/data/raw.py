@@ -102,6 +102,12 @@ class RawLayout:
         """Bands (1-based) that make up the image."""
         return self.channels or self.image.channels
 
+    @property
+    def named_bands(self) -> tuple[int, ...]:
+        """Bands (1-based) that are image, although a file may call them opacity."""
+        # Scenes of a published data set are shared by commands with other channels: its facts name them.
+        return self.image.channels or self.channels
+
 
 def _require(key: str, known: Mapping[str, object], message: str) -> None:
     if key not in known:
