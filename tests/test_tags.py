@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from ome.data.tags import TagTable, coverage, filter_tiles, minimum_coverage, tags_of
 from ome.data.tiles import Tile
@@ -63,6 +64,35 @@ def table() -> TagTable:
         splits=("train", "test"),
         kept=np.array([True, False]),
     )
+
+
+def test_training_windows_that_overlap_windows_of_other_splits_are_told() -> None:
+    rng = np.random.default_rng(0)
+    tiles = [
+        Tile(scene, *(int(x) for x in (*rng.integers(0, 90, 2), *rng.integers(1, 40, 2))))
+        for scene in "abc"
+        for _ in range(12)
+    ]
+    splits = tuple(rng.choice(["train", "val", "test"], len(tiles)).tolist())
+    many = TagTable(NAMES, tuple(tiles), np.ones((36, 3), np.uint8), splits, np.ones(36, bool))
+
+    def painted(tile: Tile) -> NDArray[np.bool_]:
+        scene = np.zeros((3, 200, 200), bool)
+        rows, columns = slice(tile.row, tile.row + tile.height), slice(tile.column, tile.column + tile.width)
+        scene["abc".index(tile.scene), rows, columns] = True
+        return scene
+
+    expected = {
+        (one, other)
+        for one, first in zip(tiles, splits, strict=True)
+        for other, second in zip(tiles, splits, strict=True)
+        if first == "train" and second != "train" and (painted(one) & painted(other)).any()
+    }
+    assert len(expected) > 3
+    assert set(many.shared_pixels()) == expected
+    side_by_side = (Tile("a", 0, 0, 8, 8), Tile("a", 0, 8, 8, 8))
+    apart = TagTable(NAMES, side_by_side, np.ones((2, 3), np.uint8), ("train", "test"), np.ones(2, bool))
+    assert apart.shared_pixels() == []
 
 
 def test_a_table_survives_writing_and_reading(tmp_path: Path) -> None:
