@@ -7,6 +7,7 @@ from typing import Final
 from omegaconf import DictConfig, OmegaConf
 
 from ome.config.built import BUILT
+from ome.config.folders import folder_faults
 from ome.config.raw_data import split_fault
 from ome.data.sheets import SPREADSHEETS
 from ome.extras import missing_modules
@@ -46,8 +47,7 @@ def _training(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
         )
     if "prepare" in stages and (fault := split_fault(config)) is not None:
         yield fault
-    if {"", ".", ".."} & {*str(config.name).split("/")}:
-        yield f"name={config.name} is not the name of a folder: type another, or choose run_dir="
+    yield from folder_faults(config)
 
 
 def _hardware(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
