@@ -225,7 +225,7 @@ def test_scenes_follow_the_channels_where_they_name_opacity(
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([], "dataset.raw is not set: type dataset.raw=/path/to"),
+        ([], "dataset.raw is not set: type dataset.raw=/path/to/the/folder/of/images"),
         (["dataset.raw=nowhere"], "nowhere does not exist"),
         (["dataset.raw=."], "dataset.tags is not set: type dataset.tags=/path/to/tags.csv"),
         (["dataset.raw=.", "dataset.tags=no.csv"], "dataset.tags=no.csv does not exist"),
@@ -239,6 +239,15 @@ def test_what_is_missing_is_one_line(
     with pytest.raises(UserError, match=re.escape(message)) as raised:
         run_here("stage=prepare", "dataset=custom", *overrides)
     assert "\n" not in str(raised.value)
+
+
+def test_wrong_images_and_a_wrong_table_are_named_together(run_here: Run) -> None:
+    with pytest.raises(UserError) as raised:
+        run_here("stage=prepare", "dataset=custom", "dataset.raw=nowhere", "dataset.tags=no.csv")
+    assert str(raised.value).splitlines() == [
+        "nowhere does not exist: type dataset.raw=/path/to/the/folder/of/images",
+        "dataset.tags=no.csv does not exist: check the path",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -139,7 +139,12 @@ def test_whole_values_of_every_depth_are_read_and_nodata_is_no_class(folder: Pat
         ({"transform": from_origin(500_000, 5_800_000, 20, 20)}, "lies 32.0 pixels beside"),
         ({"transform": from_origin(500_000, 5_800_000, 10, -10)}, "lies 48.0 pixels beside"),
         ({"compress": "JPEG"}, r"compressed with loss \(JPEG\)"),
-        ({"compress": "WEBP", "WEBP_LOSSLESS": "NO"}, r"compressed with loss \(WEBP\)"),
+        ({"compress": "WEBP", "WEBP_LOSSLESS": "NO"}, "packed as WEBP, with or without loss, which cannot"),
+        ({"compress": "WEBP", "WEBP_LOSSLESS": "YES"}, "packed as WEBP, with or without loss, which cannot"),
+        (
+            {"compress": "LERC"},
+            "packed as LERC, with or without loss, which cannot be told: give the mask as",
+        ),
     ],
 )
 def test_a_mask_that_does_not_fit_its_image_is_refused(

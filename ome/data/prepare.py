@@ -14,7 +14,7 @@ from rasterio.windows import Window
 
 from ome.data.archives import RawFiles
 from ome.data.palette import UnknownColours
-from ome.data.raw import RawLayout, resolve_split
+from ome.data.raw import RawLayout, raw_files, resolve_split
 from ome.data.raw_file import RawFile
 from ome.data.reference import check_reference, reference_colours
 from ome.data.scaling import Limits, scaling_tables, to_bytes
@@ -170,8 +170,7 @@ def _shared_bands(jobs: Sequence[_Job], chosen: tuple[int, ...]) -> tuple[int, .
 
 def _plan(layout: RawLayout, raw: Path) -> list[_Job]:
     """Finds the files of every listed scene before any work begins."""
-    images = RawFiles(layout.image, raw)
-    masks = RawFiles(layout.mask, raw) if layout.mask is not None else None
+    images, masks = raw_files(layout, raw)
     listed = resolve_split(layout.split, raw, images)
     file_of = {scene: images.find(scene) for scene, _ in listed}
     _require_all("image", file_of, images)

@@ -8,7 +8,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
-from ome.config.raw_data import is_folder_of_images, nodata_of, raw_folder, raw_layout
+from ome.config.raw_data import is_folder_of_images, nodata_of, raw_fault, raw_folder, raw_layout
 from ome.data.folder import image_names
 from ome.data.mask_values import check_mask_values
 from ome.data.names import near_names
@@ -120,10 +120,8 @@ def _given(config: DictConfig) -> dict[str, Any]:
 
 
 def _raw_files(config: DictConfig, raw: Path) -> list[Any]:
-    if not raw.is_dir():
-        raise UserError(
-            f"{raw} does not exist: type dataset.raw=/path/to/the/archives/of/{config.dataset.name}"
-        )
+    if (fault := raw_fault(config)) is not None:
+        raise UserError(fault)
     if is_folder_of_images(config):
         return _folder_sources(config, raw)
     return [identity(path) for path in sorted(raw.rglob("*")) if path.is_file()]
