@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,7 +37,7 @@ def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
     seen: BaseException | None = error
     while seen is not None:
         named = getattr(seen, "filename", None)
-        for number in numbers:
+        for number in (*numbers, *([errno.ENOENT] if _makes_folder(seen) else [])):
             reason = os.strerror(number)
             # GDAL and torch report in words.
             if not (isinstance(seen, OSError) and seen.errno == number) and reason not in str(seen):
@@ -48,6 +49,12 @@ def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
             return f"cannot read or write {named or folder or here} ({reason}): {remedy}"
         seen = seen.__cause__ or seen.__context__
     return None
+
+
+def _makes_folder(error: BaseException) -> bool:
+    """Whether a folder could not be made, as in /proc; another file that is missing is no fault of a disk."""
+    frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, FileNotFoundError) and frames[-1:] in (["mkdir"], ["makedirs"])
 
 
 def memory_fault(error: BaseException) -> str | None:

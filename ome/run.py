@@ -2,6 +2,7 @@
 
 import os
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import hydra
@@ -11,8 +12,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ome.cli.errors import explain, fail, null_group
+from ome.cli.errors import explain, fail, said_by_hydra, unread_output
 from ome.cli.presets import fitting_preset
+from ome.cli.typed import check_words
+from ome.config.folders import checked_folder
 from ome.distributed.rank import is_nonzero_rank
 from ome.distributed.signals import Stopped
 from ome.errors import UserError
@@ -28,6 +31,10 @@ NOTHING_TYPED = """Nothing was typed, so nothing runs. To start:
 
 # A sweep's folders are named after what differs; a file name holds no slash and at most 255 bytes.
 OmegaConf.register_new_resolver("file_name", lambda text: text.replace("/", "-")[:120], replace=True)
+
+
+# Hydra makes the folder of its logs before anything of this project is asked.
+OmegaConf.register_new_resolver("checked_folder", checked_folder, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://ome.conf", config_name="config")
@@ -54,8 +61,8 @@ def run(config: DictConfig) -> float | None:
 
 def main() -> None:
     """Runs the command line; a mistake of the user ends with one line and exit status 1."""
-    if len(sys.argv) == 1:
-        print(NOTHING_TYPED)  # noqa: T201
+    if len(sys.argv) == 1 or "--version" in sys.argv:
+        print(NOTHING_TYPED if len(sys.argv) == 1 else f"ome {version('ome')}")  # noqa: T201
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
     # Hydra's parser refuses settings on both sides of an option, such as --config-dir.
@@ -64,13 +71,15 @@ def main() -> None:
     if is_nonzero_rank():
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]
     try:
-        run()
-    except (HydraException, OmegaConfBaseException) as error:
+        check_words(sys.argv[1:])
+        with unread_output():
+            run()
+    except (UserError, HydraException, OmegaConfBaseException) as error:
         if is_nonzero_rank():
             sys.exit(1)  # the first process says so
         fail(explain(error))
     except Exception as error:
-        if (line := disk_fault(error) or null_group(error)) is None:
+        if (line := disk_fault(error) or said_by_hydra(error)) is None:
             raise
         fail(line)
     except KeyboardInterrupt:

@@ -1,8 +1,10 @@
 """What a person sees who types something wrong: one line, exit status 1, and nothing left behind."""
 
+import os
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -47,6 +49,22 @@ main()
         (["dataset=atlantis"], "unknown option dataset=atlantis: there are custom"),
         (["stage=prepare", "dataset=potsdam", "dataset.raw=nowhere"], "error: nowhere does not exist"),
         (["stage=cam"], "run the same command with stage=prepare first, or with stage=all"),
+        (
+            ["stage=all", "--dataset", "potsdam"],
+            "option --dataset: settings have no dashes, type dataset=potsdam",
+        ),
+        (["--tile-size", "stage=all"], "settings have no dashes, type tile_size=VALUE"),
+        (["stage=cam", "stage.cam.lr=0,003"], "for a decimal type stage.cam.lr=0.003, for a sweep over the"),
+        (
+            ["stage=cam", "stage.cam.epochs=1,2"],
+            "for a sweep over the values add -m, for a list type 'stage.cam",
+        ),
+        (["stage=all", "dataset.channels=1,2,3"], "for a list type 'dataset.channels=[1,2,3]'"),
+        (
+            ["stage=predict", "stage.predict.scene=a,b.tif"],
+            """-m, for a list type 'stage.predict.scene=[a,b.tif]', for a text with a comma type "stage""",
+        ),
+        (["-m", "stage=cam", "--cfg", "job"], "--cfg and --info show the settings of one job: leave out -m"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, overrides: list[str], message: str) -> None:
@@ -56,6 +74,59 @@ def test_mistakes_are_one_line(tmp_path: Path, overrides: list[str], message: st
     assert len(lines) == 1, lines
     assert message in lines[0]
     assert not (tmp_path / "scenes").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["output="], "output= is empty, where a folder is needed: type output=FOLDER, or leave it out"),
+        (["run_dir="], "run_dir= is empty"),
+        (["scenes="], "scenes= is empty"),
+        (["name="], "name= is not the name of a folder"),
+        (["name=../../x"], "name=../../x is not the name of a folder: type another, or choose run_dir="),
+        (["-m", "seed=0,1", "output="], "output= is empty"),
+        (["-m", "seed=0,1", "name=../../x"], "name=../../x is not the name of a folder"),
+        (["name=/x"], "name=/x is not the name of a folder"),
+    ],
+)
+def test_a_folder_without_a_name_leaves_nothing_anywhere(
+    tmp_path: Path, words: list[str], message: str
+) -> None:
+    here = tmp_path / "a/b/c"
+    here.mkdir(parents=True)
+    status, printed = forked(here, "stage=prepare", *words)
+    assert status == 1
+    assert printed.startswith("error: ")
+    assert len(printed.splitlines()) == 1, printed
+    assert message in printed
+    left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.name[0] != "."}
+    assert left == {"a", "a/b", "a/b/c"}
+
+
+@pytest.mark.parametrize("key", ["run_dir", "scenes"])
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, key: str) -> None:
+    status, printed = forked(tmp_path, *tiny("prepare"), f"{key}=/proc/x")
+    assert status == 1
+    assert len(printed.strip().splitlines()) == 1, printed
+    assert "cannot" in printed
+    assert "/proc/" in printed
+
+
+def test_output_that_nobody_reads_ends_the_process_quietly(tmp_path: Path) -> None:
+    for words in (["--help"], ["stage=all", "--cfg", "job"]):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run(
+            [sys.executable, "-m", "ome.run", *words], cwd=tmp_path, stdout=writer, stderr=-1, check=False
+        )
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (141, b"")
+
+
+@pytest.mark.parametrize("module", ["ome", "ome.run"])
+def test_the_version_is_that_of_ome(tmp_path: Path, module: str) -> None:
+    done = run_words(tmp_path, [sys.executable, "-m", module, "--version"])
+    assert done.stdout == f"ome {version('ome')}\n"
 
 
 def test_faults_of_every_kind_are_said_at_once(tmp_path: Path) -> None:

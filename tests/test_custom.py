@@ -216,10 +216,29 @@ def test_new_images_are_prepared_and_new_notes_beside_them_change_nothing(
     assert SceneIndex.read(Path("scenes/custom_all_full")).scene("photo 9").split == "test"
 
 
+def test_scenes_follow_the_channels_where_they_name_opacity(
+    run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "tags.csv").write_text("image,tags\na,field\nb,field;water\n")
+    pixels = np.full((40, 44, 4), 90, np.uint8)
+    pixels[:9, :, 3] = 0
+    for name in "ab":
+        Image.fromarray(pixels, "RGBA").save(tmp_path / f"images/{name}.png")
+    for channels, said in [
+        ("null", "done"),
+        ("[3,2,1]", "up to date"),
+        ("[4,1]", "done"),
+        ("[4,1]", "up to date"),
+    ]:
+        run_here(*custom("prepare", f"dataset.channels={channels}"))
+        assert f"{said} prepare" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        ([], "dataset.raw is not set: type dataset.raw=/path/to"),
+        ([], "dataset.raw is not set: type dataset.raw=/path/to/the/folder/of/images"),
         (["dataset.raw=nowhere"], "nowhere does not exist"),
         (["dataset.raw=."], "dataset.tags is not set: type dataset.tags=/path/to/tags.csv"),
         (["dataset.raw=.", "dataset.tags=no.csv"], "dataset.tags=no.csv does not exist"),
@@ -233,6 +252,15 @@ def test_what_is_missing_is_one_line(
     with pytest.raises(UserError, match=re.escape(message)) as raised:
         run_here("stage=prepare", "dataset=custom", *overrides)
     assert "\n" not in str(raised.value)
+
+
+def test_wrong_images_and_a_wrong_table_are_named_together(run_here: Run) -> None:
+    with pytest.raises(UserError) as raised:
+        run_here("stage=prepare", "dataset=custom", "dataset.raw=nowhere", "dataset.tags=no.csv")
+    assert str(raised.value).splitlines() == [
+        "nowhere does not exist: type dataset.raw=/path/to/the/folder/of/images",
+        "dataset.tags=no.csv does not exist: check the path",
+    ]
 
 
 @pytest.mark.parametrize(

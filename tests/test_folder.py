@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ome.data.byte_image import open_scene
 from ome.data.folder import folder_layout
 from ome.data.palette import DISTINCT, SHADES, distinct_colours
-from ome.data.prepare import prepare_scenes
+from ome.data.prepare import names_opacity, prepare_scenes
 from ome.data.scaling import byte_tables, to_bytes
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tiles import Tile
@@ -154,6 +155,57 @@ def test_opacity_is_no_band_and_colour_tables_are_looked_up(images: Path) -> Non
     reader = SceneReader(index)
     assert np.array_equal(reader.image(whole(index, "b")), picture[..., :3])
     assert reader.image(whole(index, "d"))[0, :2].tolist() == [[10, 20, 30], [40, 50, 60]]
+
+
+@pytest.mark.parametrize("channels", [[4, 1, 2], [1, 2, 3, 4], [1, 2, 3], None])
+@pytest.mark.parametrize("fourth", ["empty", "two values", "opacity", "many values"])
+def test_scenes_and_new_images_agree_on_what_was_measured(
+    images: Path, channels: list[int] | None, fourth: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    band = {
+        "empty": np.zeros((40, 56), np.uint8),  # infrared over water
+        "two values": archives.image(1, 1)[..., 0] // 128 * 255,  # saturated infrared
+        "opacity": np.full((40, 56), 255, np.uint8),
+        "many values": archives.image(2, 1)[..., 0],
+    }[fourth]
+    if fourth == "opacity":
+        band[:, :16] = 0
+    for path in images.iterdir():
+        path.unlink()
+    for name in ("a", "b"):
+        pixels = np.dstack([archives.image(5, 3), band])
+        (images / f"{name}.tif").write_bytes(archives.raster(pixels, photometric="RGB", alpha="YES"))
+    index = prepare(images, channels=channels)
+    said = " ".join(capsys.readouterr().out.split())
+    reader = SceneReader(index, channels)
+    with open_scene(images / "a.tif", reader.channels) as new:
+        expected = new.valid(0, 0, 40, 56)
+    assert np.array_equal(reader.valid(whole(index, "a")), expected)
+    if named := 4 in reader.channels:
+        assert expected.all()
+    assert ("of 2 images is opacity, but dataset.channels names it" in said) == (
+        named and fourth != "many values"
+    )
+    if not named and fourth != "many values":
+        with pytest.raises(
+            UserError, match=r"channels=\[4\]: band 4 was opacity when the scenes in .*stage=pre"
+        ):
+            SceneReader(SceneIndex.read(index.folder), [4])
+
+
+def test_scenes_are_prepared_again_for_channels_that_name_opacity_only(images: Path) -> None:
+    opaque = np.full((40, 56, 1), 255, np.uint8)
+    (images / "a.JPG").unlink()
+    (images / "a.tif").write_bytes(
+        archives.raster(np.dstack([archives.image(5, 3), opaque]), photometric="RGB", alpha="YES")
+    )
+    table = str(images.parent / "tags.csv")
+
+    def depends(*channels: int) -> bool:
+        facts = archives.facts("custom") | {"tags": table, "channels": channels}
+        return names_opacity(folder_layout(facts, images), images)
+
+    assert [depends(), depends(3, 2, 1), depends(4, 1, 2)] == [False, False, True]
 
 
 def test_images_of_different_bands_need_a_choice(images: Path) -> None:

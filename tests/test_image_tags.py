@@ -1,5 +1,7 @@
 """Tables of tags as people write them: one row an image, CSV or spreadsheet."""
 
+import csv
+import io
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -129,6 +131,54 @@ def test_what_is_no_spreadsheet_is_one_line(tmp_path: Path, content: bytes) -> N
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize(
+    "header", [["image", "split", "tags"], ["Image", "SPLIT", "Tags"], ["image", "split", "road", "tree"]]
+)
+@pytest.mark.parametrize("before", ["", "\ufeff", "sep={}\r\n"])
+def test_tables_are_read_as_spreadsheets_write_them(
+    tmp_path: Path, delimiter: str, header: list[str], before: str
+) -> None:
+    listed = len(header) == 3
+    rows = [
+        ["a.tif", "train", *(["road;tree"] if listed else ["x", "1"])],
+        ["b", "test", *(["tree"] if listed else ["", "TRUE"])],
+        ["c", "", *(["road"] if listed else ["1.0", ""])],
+    ]
+    stream = io.StringIO(newline="")
+    csv.writer(stream, delimiter=delimiter).writerows([header, *rows])
+    (tmp_path / "tags.csv").write_text(before.format(delimiter) + stream.getvalue(), newline="")
+    assert outline(tmp_path / "tags.csv")[:2] == (("road", "tree"), {"a": "train", "b": "test", "c": "train"})
+    scenes = index({"a": "train", "b": "test", "c": "train"})
+    assert read_tags(tmp_path / "tags.csv", scenes).tags.tolist() == [[1, 1], [0, 1], [1, 0]]
+
+
+def test_what_is_read_for_0_and_1_is_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write(tmp_path, "image,road,tree\na,x,\nb,,1\n")
+    for _ in range(2):
+        outline(path)
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("2 of 4 cells of classes are empty: they are read as 0") == 1
+    assert said.count("1 of 4 cells of classes are x: they are read as 1") == 1
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_another_encoding_says_how_to_save(tmp_path: Path, encoding: str) -> None:
+    text = "image,tags\nvallée,tree\n" if encoding == "utf-16" else "\ufeffimage,tags\na,tree\n"
+    (tmp_path / "tags.csv").write_bytes(text.encode(encoding))
+    with pytest.raises(UserError, match=r"tags.csv is in UTF-16: save it as CSV UTF-8$"):
+        outline(tmp_path / "tags.csv")
+
+
+def test_formulas_without_values_and_other_spreadsheets_are_named(tmp_path: Path) -> None:
+    path = workbook(tmp_path, [["image", "tree"], ["a", 1], ["b", "=B2"]])
+    with pytest.raises(UserError, match=r"tags.xlsx, line 3: a formula without a value: save the file in"):
+        outline(path)
+    path.rename(tmp_path / "tags.xls")
+    with pytest.raises(UserError, match=r"tags.xls: .*not read: save it as .xlsx or CSV"):
+        outline(tmp_path / "tags.xls")
+
+
 # Mistakes
 
 
@@ -137,7 +187,12 @@ def test_what_is_no_spreadsheet_is_one_line(tmp_path: Path, content: bytes) -> N
     [
         ("", "line 1: no column image; needed are image,tags, or image and"),
         ("name,tags\na,tree\n", "line 1: no column image"),
-        ("image;tags\na;tree\n", "line 1: no column image.*separated by commas"),
+        ("image:tags\na:tree\n", "line 1: no column image.*separated by commas, semicolons or tabs"),
+        ("Image,image,tags\na,b,tree\n", "line 1: the column image occurs twice"),
+        ("image;tags\na;tree;road\n", r"line 2: not as many values.*or \| between them, as in road\|tree"),
+        ('image,tags\na,tree\nb,"road, tree"\nc,"a, b"\n', "line 3: the class 'road, tree' cannot have ,"),
+        ('image,note,tags\n"a","two\nlines",tree\n', "line 1: unknown column 'note'"),
+        ('image,tree\n"a\n",1\nb,yes\n', "line 4: tree is 'yes'"),
         ("image,tags\n", "has no tags"),
         ("image,tags,tags\na,tree,tree\n", "line 1: a column occurs twice"),
         ("image,tags,tree\na,tree,1\n", "line 1: unknown column 'tree'; a table has tags, or a column"),

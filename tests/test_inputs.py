@@ -107,6 +107,39 @@ def test_verify_reads_every_byte_of_what_a_stage_reads(trained: Run, name: str) 
     assert not (RUN / "pseudo").exists()
 
 
+def test_verify_reads_every_byte_of_files_outside_the_run(
+    run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    for name in "ab":
+        Image.fromarray(np.full((40, 44, 3), 90, np.uint8)).save(tmp_path / f"images/{name}.png")
+    (tmp_path / "tags.csv").write_text("image,tags\na,field\nb,field;water\n")
+    words = ["stage=all", "stage.until=labels", "dataset=custom", "dataset.raw=images"]
+    words += ["dataset.tags=tags.csv"]
+    run_here(*words)
+    run_here(*words, "verify=true")
+    assert capsys.readouterr().out.count("up to date") == 2
+    for path, content, name in [
+        (Path("images/a.png"), None, "prepare"),
+        (Path("tags.csv"), b"image,tags\na,water\nb,field;water\n", "labels"),
+    ]:
+        state, before = path.stat(), path.read_bytes()
+        path.write_bytes(content or before[:-1] + b"?")
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+        run_here(*words)
+        assert capsys.readouterr().out.count("up to date") == 2
+        with pytest.raises(
+            UserError, match=rf"{path} has changed since stage={name} read it.*touch '{path}'"
+        ):
+            run_here(*words, "verify=true")
+        path.write_bytes(before)
+        os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+        capsys.readouterr()
+    Path("tags.csv").write_bytes(b"image,tags\na,water\nb,field;water\n")
+    run_here(*words, "verify=true")
+    assert "done labels" in capsys.readouterr().out
+
+
 def test_cams_replaced_by_hand_are_named_without_being_asked(trained: Run) -> None:
     path = sorted((RUN / "cam/cams/2_10").iterdir())[3]
     write_cams(path, np.ones((6, 64, 64), np.float32), np.ones(6, np.uint8))

@@ -74,6 +74,42 @@ def test_values_that_are_not_the_classes_are_named_with_what_to_type(
         prepare(folder)
 
 
+@pytest.mark.parametrize("values", [(0, 255), (0, 1), (255, 0), (1, 0), (0, 255, 255)])
+def test_masks_of_no_and_yes_are_refused_with_one_class(folder: Path, values: Sequence[int]) -> None:
+    (folder / "tags.csv").write_text("image,tags\na,building\nb,building\n")
+    mask = np.array(values, np.uint8)[np.arange(24 * 32).reshape(24, 32) % len(values)]
+    for name in ("a", "b"):
+        write(folder / f"masks/{name}.tif", mask)
+    remedy = rf"'dataset.indices=\{{other: 0, building: {max(values)}\}}', and tag other"
+    with pytest.raises(UserError, match=remedy):
+        prepare(folder)
+
+
+def test_a_single_class_cannot_be_scored(folder: Path) -> None:
+    (folder / "tags.csv").write_text("image,tags\na,building\nb,building\n")
+    for name in ("a", "b"):
+        write(folder / f"masks/{name}.tif", (HALVES * 255).astype(np.uint8))
+    # Who says what 255 is means it.
+    index, lines = prepare(folder, indices={"building": 0, "none": 255}, ignored={"none": [9, 9, 9]})
+    assert index.class_pixels == {"building": 2 * 24 * 20}
+    assert [line.split(":")[0] for line in lines] == ["building is the only class"]
+
+
+@pytest.mark.parametrize("names", [["field"], ["field", "water"], ["field", "water", "road"]])
+def test_masks_without_a_pixel_of_any_class_are_an_error(folder: Path, names: list[str]) -> None:
+    (folder / "tags.csv").write_text(f"image,tags\na,{';'.join(names)}\nb,{names[0]}\n")
+    for name in ("a", "b"):
+        write(folder / f"masks/{name}.tif", np.full((24, 32), 255, np.uint8))
+    with pytest.raises(UserError, match="no pixel of 2 masks is of a class"):
+        prepare(folder)
+
+
+def test_one_scene_may_be_unknown_as_a_whole(folder: Path) -> None:
+    write(folder / "masks/a.tif", np.full((24, 32), 255, np.uint8))
+    write(folder / "masks/b.tif", HALVES.astype(np.uint8))
+    assert prepare(folder)[1] == []
+
+
 def test_what_a_message_says_to_type_is_right(folder: Path) -> None:
     for name in ("a", "b"):
         write(folder / f"masks/{name}.tif", (HALVES * 255).astype(np.uint8))
@@ -103,7 +139,12 @@ def test_whole_values_of_every_depth_are_read_and_nodata_is_no_class(folder: Pat
         ({"transform": from_origin(500_000, 5_800_000, 20, 20)}, "lies 32.0 pixels beside"),
         ({"transform": from_origin(500_000, 5_800_000, 10, -10)}, "lies 48.0 pixels beside"),
         ({"compress": "JPEG"}, r"compressed with loss \(JPEG\)"),
-        ({"compress": "WEBP", "WEBP_LOSSLESS": "NO"}, r"compressed with loss \(WEBP\)"),
+        ({"compress": "WEBP", "WEBP_LOSSLESS": "NO"}, "packed as WEBP, with or without loss, which cannot"),
+        ({"compress": "WEBP", "WEBP_LOSSLESS": "YES"}, "packed as WEBP, with or without loss, which cannot"),
+        (
+            {"compress": "LERC"},
+            "packed as LERC, with or without loss, which cannot be told: give the mask as",
+        ),
     ],
 )
 def test_a_mask_that_does_not_fit_its_image_is_refused(

@@ -35,6 +35,8 @@ def test_other_names_are_used_as_they_are(name: str) -> None:
         ("water", "watr", "in one letter"),
         ("tree", "trees", "in one letter"),
         ("water", "watar", "in one letter"),
+        ("water", "watre", "in one letter"),
+        ("water", "awter", "in one letter"),
     ],
 )
 @pytest.mark.parametrize("typed", [False, True])
@@ -48,7 +50,15 @@ def test_classes_of_nearly_the_same_name(first: str, second: str, how: str, type
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [("car", "cat"), ("zone 1", "zone 2"), ("road", "roof"), ("a", "b")]
+    ("first", "second"),
+    [
+        ("car", "cat"),
+        ("zone 1", "zone 2"),
+        ("road", "roof"),
+        ("a", "b"),
+        ("zone 12", "zone 21"),
+        ("tree", "reet"),
+    ],
 )
 def test_classes_that_are_meant_to_differ(first: str, second: str) -> None:
     check_classes({first: 1, second: 1}, "tags.csv", typed=False)

@@ -349,6 +349,24 @@ def test_missing_scenes_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "scenes").exists()
 
 
+@pytest.mark.parametrize("form", ["zip", "folder", "loose"])
+def test_files_of_another_kind_are_named_with_what_to_type(tmp_path: Path, form: archives.Form) -> None:
+    potsdam(tmp_path / "raw", "rgb", "eroded", form)
+    for given, message in [
+        (
+            {},
+            r"found none of .*3_Ortho_IRRG.zip, .*; .*raw holds .*RGB.*: type dataset.bands=rgb to use what",
+        ),
+        ({"bands": "rgb"}, r"5_Labels_all.zip, .*: type dataset.reference=eroded to use what is there"),
+    ]:
+        layout = archives.layout("potsdam", *(f"dataset.{key}={value}" for key, value in given.items()))
+        with pytest.raises(UserError, match=message):
+            prepare_scenes(layout, tmp_path / "raw", tmp_path / "scenes")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"empty is empty: give the folder of the data by dataset.raw=\.\.\."):
+        prepare_scenes(layout, tmp_path / "empty", tmp_path / "scenes")
+
+
 def test_a_missing_mask_is_named(tmp_path: Path) -> None:
     layout, _, _ = potsdam(tmp_path)
     colours, _ = archives.reference(0, archives.ISPRS, archives.ISPRS_IGNORED)

@@ -5,7 +5,7 @@ import archives
 import pytest
 
 from ome.config.raw_data import raw_layout
-from ome.data.archives import ANY_IMAGE, RawFiles, RawSource, check_expansion, image_name
+from ome.data.archives import ANY_IMAGE, RawFiles, RawSource, check_expansion, find_files, image_name
 from ome.data.raw import Split, layout_from_facts, resolve_split
 from ome.data.raw_file import MAX_MEMBER
 from ome.errors import UserError
@@ -41,7 +41,7 @@ def test_the_archive_comes_before_its_folder(tmp_path: Path) -> None:
 
 def test_a_missing_archive_names_every_place_and_the_remedy(tmp_path: Path) -> None:
     with pytest.raises(UserError) as caught:
-        RawFiles(SOURCE, tmp_path)
+        find_files({"rgb": SOURCE}, "rgb", tmp_path, "dataset.bands")
     message = str(caught.value)
     for part in ("ortho.zip", "ortho/", "top/area_{scene}.tif", "dataset.raw="):
         assert part in message

@@ -17,8 +17,7 @@ from rich.markup import escape
 from ome.cli.errors import explain
 from ome.cli.presets import gpus
 from ome.config.raw_data import is_folder_of_images, raw_folder, raw_layout
-from ome.data.archives import RawFiles
-from ome.data.raw import RawLayout, resolve_split
+from ome.data.raw import RawLayout, raw_files, resolve_split
 from ome.data.scenes import INDEX, SceneIndex
 from ome.errors import UserError
 from ome.extras import EXTRAS, missing_modules
@@ -126,11 +125,11 @@ def _raw_data(config: DictConfig) -> Iterator[Finding]:
 def _sources(config: DictConfig, layout: RawLayout, raw: Path) -> Iterator[Finding]:
     if not raw.is_dir():
         raise UserError(f"dataset.raw={raw} is not a folder: give the folder of the archives")
-    images = RawFiles(layout.image, raw)
+    images, masks = raw_files(layout, raw)
     listed = [scene for scene, _ in resolve_split(layout.split, raw, images)]
     kinds = [("images", images)]
-    if layout.mask is not None:
-        kinds.append(("masks", RawFiles(layout.mask, raw)))
+    if masks is not None:
+        kinds.append(("masks", masks))
     for kind, files in kinds:
         missing = [scene for scene in listed if files.find(scene) is None]
         needed = not (kind == "masks" and is_folder_of_images(config))

@@ -1,8 +1,14 @@
 """Mistakes of the user on the command line, each told in one line."""
 
 import difflib
+import os
+import re
+import select
 import shlex
+import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final, NoReturn
 
 from hydra.errors import MissingConfigException, OverrideParseException
@@ -12,6 +18,7 @@ from rich.markup import escape
 
 from ome.config.schema import Settings
 from ome.config.schema.hints import addresses as settings_below
+from ome.errors import UserError
 from ome.progress import console
 from ome.scoring.spread import flatten
 
@@ -83,6 +90,10 @@ def _addresses(root: object, above: str, last: str = "") -> list[str]:
 def explain(error: Exception) -> str:
     """Puts what Hydra and OmegaConf say about a wrong override into one line."""
     cause = error.__cause__
+    if isinstance(told := _first_cause(error), UserError):
+        return str(told)
+    if ambiguous := re.match(r"Ambiguous value for argument '(.*)'\n", str(error)):
+        return _several(ambiguous[1])
     if isinstance(error, OverrideParseException):
         return _unquoted(error.override)
     if isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
@@ -98,19 +109,64 @@ def explain(error: Exception) -> str:
     return line
 
 
+def _first_cause(error: BaseException) -> BaseException:
+    while (cause := error.__cause__ or error.__context__) is not None:
+        error = cause
+    return error
+
+
 def _unquoted(override: str) -> str:
     """How to type a setting that Hydra's grammar cannot read."""
     key, equals, value = override.partition("=")
     if not equals:
         return f"{override!r} is not a setting: type KEY=VALUE, e.g. stage=cam"
+    return f"cannot read {override}: its value needs quotes of its own, as in {_quoted(key, value)}"
+
+
+def _quoted(key: str, value: str) -> str:
+    """A setting as it is typed in a shell so that Hydra takes its value for a text."""
     quote = '"' if "'" in value else "'"
     typed = f"{key}={quote}{value.strip(quote)}{quote}"
-    typed = shlex.quote(typed) if set(typed) & set('"$`!\\') else f'"{typed}"'
-    return f"cannot read {override}: its value needs quotes of its own, as in {typed}"
+    return shlex.quote(typed) if set(typed) & set('"$`!\\') else f'"{typed}"'
 
 
-def null_group(error: Exception) -> str | None:
-    """One line for a group of options that was given a value, which Hydra answers with a ValueError."""
-    if not str(error).startswith("Config group override must be a string or a list."):
-        return None
-    return "a group of options such as callbacks= or experiment= takes a name: leave it out for none"
+def _several(override: str) -> str:
+    """What commas may stand for in a setting that is not swept."""
+    key, _, value = override.partition("=")
+    number = re.fullmatch(r"([+-]?\d+),(\d+)", value)
+    ways = [f"for a decimal type {key}={number[1]}.{number[2]}"] if number else []
+    ways.append(f"for a sweep over the values add -m, for a list type '{key}=[{value}]'")
+    if re.search(r"[^\W\d]", value):
+        ways.append(f"for a text with a comma type {_quoted(key, value)}")
+    return f"{override} has a comma: {', '.join(ways)}"
+
+
+_OF_HYDRA: Final = {
+    "Config group override must be a string or a list.": "a group of options such as callbacks= or "
+    "experiment= takes a name: leave it out for none",
+    "Only one of --run, --multirun, --cfg": "--cfg and --info show the settings of one job: leave out -m",
+    "The --resolve flag can only be used": "--resolve shows the values of settings: type --cfg job --resolve",
+}
+"""What Hydra answers with a ValueError, by how it begins."""
+
+
+def said_by_hydra(error: Exception) -> str | None:
+    """One line for a mistake on the command line that Hydra answers with a ValueError."""
+    return next((line for start, line in _OF_HYDRA.items() if str(error).startswith(start)), None)
+
+
+@contextmanager
+def unread_output() -> Iterator[None]:
+    """Ends the process quietly where its output is no longer read, as by `| head`."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        poll = select.poll()
+        poll.register(sys.stdout.fileno(), 0)
+        if not poll.poll(0):  # another pipe
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written at the end
+        sys.exit(128 + signal.SIGPIPE)

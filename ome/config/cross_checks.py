@@ -7,10 +7,12 @@ from typing import Final
 from omegaconf import DictConfig, OmegaConf
 
 from ome.config.built import BUILT
-from ome.config.raw_data import split_fault
+from ome.config.folders import folder_faults
+from ome.config.raw_data import raw_fault, split_fault
 from ome.data.sheets import SPREADSHEETS
 from ome.extras import missing_modules
 from ome.pipeline.layout import CAM_TITLES
+from ome.pipeline.manifest import NAME as MANIFEST
 
 POOLED: Final = ("deeplabv3plus", "upernet")
 """Segmenters with BatchNorm over maps that are pooled to a single pixel."""
@@ -46,8 +48,7 @@ def _training(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
         )
     if "prepare" in stages and (fault := split_fault(config)) is not None:
         yield fault
-    if {"", ".", ".."} & {*str(config.name).split("/")}:
-        yield f"name={config.name} is not the name of a folder: type another, or choose run_dir="
+    yield from folder_faults(config)
 
 
 def _hardware(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
@@ -83,6 +84,9 @@ def _extras(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
 
 def _files(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     """Files and folders that stages will read."""
+    # Scenes that are prepared need the raw folder no more.
+    if "prepare" in stages and not (Path(config.scenes) / MANIFEST).exists():
+        yield from [fault for fault in [raw_fault(config)] if fault is not None]
     if path := config.dataset.get("tags") if {"prepare", "labels"} & {*stages} else None:
         yield from _missing("dataset.tags", path)
     if "predict" in stages and config.stage.predict.scene:

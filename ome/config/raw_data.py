@@ -55,13 +55,26 @@ def nodata_of(config: DictConfig) -> dict[str, Any]:
 
 
 def raw_folder(config: DictConfig) -> str:
-    """The folder of the raw archives.
+    """The folder of the raw archives, or of the images.
 
     Raises:
         UserError: It is not set.
     """
     if OmegaConf.is_missing(config.dataset, "raw"):
-        raise UserError(
-            f"dataset.raw is not set: type dataset.raw=/path/to/the/archives/of/{config.dataset.name}"
-        )
+        raise UserError(raw_fault(config))
     return str(config.dataset.raw)
+
+
+def raw_fault(config: DictConfig) -> str | None:
+    """What is wrong with the raw folder; None where it is there, or is made."""
+    if OmegaConf.is_missing(config.dataset, "raw"):
+        return f"dataset.raw is not set: {_type_raw(config)}"
+    if config.dataset.get("town") is not None or Path(config.dataset.raw).is_dir():
+        return None
+    return f"{config.dataset.raw} does not exist: {_type_raw(config)}"
+
+
+def _type_raw(config: DictConfig) -> str:
+    if is_folder_of_images(config):
+        return "type dataset.raw=/path/to/the/folder/of/images"
+    return f"type dataset.raw=/path/to/the/archives/of/{config.dataset.name}"

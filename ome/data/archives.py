@@ -2,7 +2,8 @@
 
 import re
 import zipfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -16,6 +17,9 @@ MAX_RATIO: Final = 1000
 
 SMALL_MEMBER: Final = 256 << 20
 """Bytes up to which a member may expand at any ratio."""
+
+LISTED: Final = 5
+"""Names that an error lists of many."""
 
 WORLD_FILES: Final = {".tif": (".tfw", ".wld"), ".jpg": (".jgw", ".wld"), ".png": (".pgw", ".wld")}
 """Suffixes of the files that may hold the georeference of an image."""
@@ -82,6 +86,33 @@ def check_expansion(path: Path, member: zipfile.ZipInfo) -> None:
         raise UserError(f"{expanded}: more than {MAX_RATIO} times are refused")
 
 
+class NotFoundError(UserError):
+    """None of the places where files may lie exists."""
+
+
+def find_files(sources: Mapping[str, RawSource], kind: str, raw: Path, key: str) -> "RawFiles":
+    """The files of one of a dataset's sources.
+
+    Args:
+        sources: Where the files are, by kind.
+        kind: The kind to look for.
+        raw: The raw folder.
+        key: The setting that chooses the kind, for the error.
+
+    Raises:
+        UserError: See `RawFiles`; where files of another kind are there, the line says how to choose them.
+    """
+    try:
+        return RawFiles(sources[kind], raw)
+    except NotFoundError as error:
+        remedy = "give the folder of the data by dataset.raw=..."
+        for other, source in sources.items():
+            with suppress(UserError):
+                if RawFiles(source, raw).scenes():
+                    remedy = f"type {key}={other} to use what is there, or add these files"
+        raise UserError(f"{error}: {remedy}") from error
+
+
 class RawFiles:
     """The files of one source, found in the raw folder.
 
@@ -93,7 +124,8 @@ class RawFiles:
         raw: The raw folder.
 
     Raises:
-        UserError: When none of the places exists, or an archive is damaged.
+        NotFoundError: None of the places exists.
+        UserError: An archive is damaged.
     """
 
     def __init__(self, source: RawSource, raw: Path) -> None:
@@ -138,7 +170,10 @@ class RawFiles:
             looked.append(str(place / pattern.name))
             if files := list(_plain_files(place, self.source, place.glob("*"))):
                 return place, files
-        raise UserError(f"found none of {', '.join(looked)}: give the folder of the data by dataset.raw=...")
+        names = sorted(path.name for path in raw.iterdir()) if raw.is_dir() else []
+        more = ", ..." if len(names) > LISTED else ""
+        holds = f"{raw} holds {', '.join(names[:LISTED])}{more}" if names else f"{raw} is empty"
+        raise NotFoundError(f"found none of {', '.join(looked)}; {holds}")
 
 
 def _zip_files(path: Path, source: RawSource) -> Iterator[RawFile]:

@@ -48,8 +48,12 @@ class ByteImage:
             )
         if (band := raster.image_called_opacity) is not None:
             console.print(
-                f"[yellow]{raster.name} calls band {band} opacity[/], but it holds an image: it is kept as a "
-                "band",
+                f"[yellow]{raster.name} calls band {band} opacity[/], but it "
+                + (
+                    "is one of the network's bands: it is taken for image"
+                    if band in self._channels
+                    else "holds an image: it is kept as a band"
+                ),
                 highlight=False,
             )
         self._tables: NDArray[np.uint8] | None = None

@@ -23,10 +23,11 @@ def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
         index: Its prepared scenes.
 
     Yields:
-        A line about each class without a reference pixel.
+        A line about each class without a reference pixel, and one where there is a single class.
 
     Raises:
-        UserError: Masks of class indices hold other values, or a mask has no known value at all.
+        UserError: Masks of class indices hold other values, a mask has only unknown colours, or no pixel of
+            any mask is of a class.
     """
     masked = [scene for scene in index.scenes if scene.mask is not None]
     if not masked:
@@ -41,6 +42,17 @@ def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
             f"no pixel of {len(unknown)} of {len(masked)} masks ({', '.join(unknown[:LISTED])}) has a "
             f"class's colour, the most frequent are {index.unknown}: correct "
             "dataset.classes={NAME: [RED, GREEN, BLUE], ...}"
+        )
+    if len(absent) == layout.palette.num_classes:
+        key, values = ("indices", layout.indices) if layout.indices else ("classes", layout.palette.classes)
+        raise UserError(
+            f"no pixel of {len(masked)} masks is of a class, all are unknown or ignored ({IGNORE} is no "
+            f"class): correct the masks, or the values of the classes, which are dataset.{key}={dict(values)}"
+        )
+    if layout.palette.num_classes == 1:
+        yield (
+            f"{layout.palette.names[0]} is the only class: every pixel that the masks know is of it, so any "
+            "map is scored as right; name what else is there as a class"
         )
     for name in absent:
         yield (
@@ -58,14 +70,23 @@ def _foreign_values(
         return foreign
     classes = sum(index.class_pixels.values())
     ignored = sum(scene.height * scene.width for scene in masked) - classes - index.unknown.pixels
-    binary = len(absent) == 1 and len(layout.indices) == 2 and IGNORE not in layout.indices.values()
-    return [IGNORE] if binary and ignored else []
+    # 0 and 255 are how most programs write no and yes: 0 would be the first class and 255 none.
+    alone = len(absent) == len(layout.palette.names) - 1 and len(layout.indices) <= 2
+    return [IGNORE] if alone and ignored and IGNORE not in layout.indices.values() else []
 
 
 def _meaning(layout: RawLayout, foreign: list[int], pixels: Mapping[str, int]) -> str:
     names = layout.palette.names
     seen = sorted({*foreign, *(layout.indices[name] for name in names if pixels[name])})
     message = f"masks hold the values {_some(seen)}, and the classes have {dict(layout.indices)}"
+    if len(names) == 1 and len(seen) == 2:
+        other = next(value for value in seen if value != layout.indices[names[0]])
+        first, second = sorted((other, layout.indices[names[0]]))
+        return (
+            f"{message}: if {second} is {names[0]}, what has {first} must be a class too, or every map would "
+            f"be scored as right: type 'dataset.classes=[other,{names[0]}]' 'dataset.indices={{other: "
+            f"{first}, {names[0]}: {second}}}', and tag other in the table"
+        )
     without_zero = [value for value in seen if value]
     if without_zero == list(range(1, len(names) + 1)):
         message += "; these look like indices from 1"

@@ -115,13 +115,19 @@ def _bare(name: str) -> str:
 
 
 def _one_letter(first: str, second: str) -> bool:
-    """Whether one letter put in, left out or changed makes one name the other; numbers mean something."""
+    """Whether one letter put in, left out or changed, or two neighbours swapped, makes one name the other.
+
+    Numbers mean something.
+    """
     short, long = sorted((first.casefold(), second.casefold()), key=len)
     if len(long) - len(short) > 1:
         return False
     start = next(
         (at for at, pair in enumerate(zip(short, long, strict=False)) if pair[0] != pair[1]), len(short)
     )
+    pair = long[start : start + 2]
+    if short == long[:start] + pair[::-1] + long[start + 2 :]:
+        return pair.isalpha()
     rest = short[start + 1 :] if len(short) == len(long) else short[start:]
     changed = long[start : start + 1] + short[start : start + 1]
     return rest == long[start + 1 :] and not any(letter.isdigit() for letter in changed)

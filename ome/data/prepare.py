@@ -14,7 +14,7 @@ from rasterio.windows import Window
 
 from ome.data.archives import RawFiles
 from ome.data.palette import UnknownColours
-from ome.data.raw import RawLayout, resolve_split
+from ome.data.raw import RawLayout, raw_files, resolve_split
 from ome.data.raw_file import RawFile
 from ome.data.reference import check_reference, reference_colours
 from ome.data.scaling import Limits, scaling_tables, to_bytes
@@ -30,6 +30,7 @@ from ome.progress import console, track
 
 _SOURCE: Final = "OME_SOURCE"
 _UNKNOWN: Final = "OME_UNKNOWN"
+_OPACITY: Final = "OME_OPACITY"
 
 
 class _Job(NamedTuple):
@@ -80,9 +81,46 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: b
     whole = [job for job in jobs if job.scene not in unreadable]
     # Not `layout.channels`: another command may choose otherwise, and reads these scenes as they are.
     channels = layout.image.channels or _shared_bands(whole, layout.channels)
-    index = SceneIndex(folder, tuple(scenes), layout.palette, layout.name, channels, tuple(unreadable))
+    index = SceneIndex(
+        folder,
+        tuple(scenes),
+        layout.palette,
+        layout.name,
+        channels,
+        tuple(unreadable),
+        _opacity_of(folder, scenes),
+    )
     index.write()
     return index
+
+
+def names_opacity(layout: RawLayout, raw: Path) -> bool:
+    """Whether `dataset.channels` names a band that is opacity otherwise, so that scenes depend on it."""
+    if layout.image.channels or not layout.channels:
+        return False
+    images = RawFiles(layout.image, raw)
+    files = (images.find(scene) for scene in images.scenes())
+    return any(_named_opacity(file, layout) is not None for file in files if file is not None)
+
+
+def _named_opacity(file: RawFile, layout: RawLayout) -> int | None:
+    """The band that is opacity, but for `dataset.channels`, which names it."""
+    if layout.image.channels or not layout.channels:
+        return None
+    try:
+        with file.open() as raster:
+            return raster.opacity if raster.opacity in layout.channels else None
+    except UserError:  # said where the scene is prepared
+        return None
+
+
+def _opacity_of(folder: Path, scenes: Sequence[Scene]) -> tuple[int, ...]:
+    """The bands that scenes were prepared with as opacity."""
+    bands: set[int] = set()
+    for scene in scenes:
+        with Raster(folder / scene.image, drivers=("GTiff",)) as raster:
+            bands |= {int(band) for band in [raster.tags().get(_OPACITY)] if band is not None}
+    return tuple(sorted(bands))
 
 
 def _together(unreadable: Sequence[UnreadableError], total: int) -> UserError:
@@ -100,10 +138,18 @@ def _shared_bands(jobs: Sequence[_Job], chosen: tuple[int, ...]) -> tuple[int, .
     """The bands that show something; where images differ in them, none, as long as some were chosen."""
     examples: dict[tuple[int, ...], list[RawFile]] = {}
     misnamed: Counter[int] = Counter()
+    named: Counter[int] = Counter()
     for job in jobs:
         with job.image.open() as raster:
             examples.setdefault(raster.shown_bands, []).append(job.image)
             misnamed.update([raster.image_called_opacity] if raster.image_called_opacity else [])
+            named.update([raster.opacity] if raster.opacity in chosen else [])
+    for band, count in named.items():
+        console.print(
+            f"[yellow]band {band} of {count} images is opacity[/], but dataset.channels names it: it is "
+            "taken for image, and says nothing of where an image was measured",
+            highlight=False,
+        )
     for band, count in misnamed.items():
         console.print(
             f"[yellow]band {band} of {count} images is called opacity by its file[/], but holds an image: it "
@@ -124,8 +170,7 @@ def _shared_bands(jobs: Sequence[_Job], chosen: tuple[int, ...]) -> tuple[int, .
 
 def _plan(layout: RawLayout, raw: Path) -> list[_Job]:
     """Finds the files of every listed scene before any work begins."""
-    images = RawFiles(layout.image, raw)
-    masks = RawFiles(layout.mask, raw) if layout.mask is not None else None
+    images, masks = raw_files(layout, raw)
     listed = resolve_split(layout.split, raw, images)
     file_of = {scene: images.find(scene) for scene, _ in listed}
     _require_all("image", file_of, images)
@@ -163,8 +208,10 @@ def _prepare_scene(job: _Job, layout: RawLayout, folder: Path) -> Scene:
     image_source = f"{job.image.fingerprint} {layout.limits}"
     if layout.nodata is not None:
         image_source += f" nodata {layout.nodata}"
+    if (band := _named_opacity(job.image, layout)) is not None:
+        image_source += f" image band {band}"
     if not _is_whole(folder / image_path, image_source):
-        with job.image.open(layout.nodata) as raster:
+        with job.image.open(layout.nodata, layout.named_bands) as raster:
             _write_image(folder / image_path, raster, layout.limits, image_source)
     with Raster(folder / image_path, drivers=("GTiff",)) as prepared:
         grid, bands = prepared.grid, prepared.bands
@@ -209,7 +256,8 @@ def _write_image(path: Path, raster: Raster, limits: Limits | None, source: str)
                 target.write(pixels if tables is None else to_bytes(pixels, tables), window=window)
                 if not raster.all_valid:
                     target.write_mask(raster.valid(*strip), window=window)
-            target.update_tags(**{_SOURCE: source})
+            opacity = {} if raster.opacity is None else {_OPACITY: raster.opacity}
+            target.update_tags(**{_SOURCE: source}, **opacity)
         check_written(temporary)
 
 

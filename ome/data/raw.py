@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ome.data.archives import RawFiles, RawSource
+from ome.data.archives import RawFiles, RawSource, find_files
 from ome.data.names import check_name
 from ome.data.palette import Palette
 from ome.data.scaling import Limits
@@ -102,6 +102,12 @@ class RawLayout:
         """Bands (1-based) that make up the image."""
         return self.channels or self.image.channels
 
+    @property
+    def named_bands(self) -> tuple[int, ...]:
+        """Bands (1-based) that are image, although a file may call them opacity."""
+        # Scenes of a published data set are shared by commands with other channels: its facts name them.
+        return self.image.channels or self.channels
+
 
 def _require(key: str, known: Mapping[str, object], message: str) -> None:
     if key not in known:
@@ -117,6 +123,14 @@ def _check_indices(indices: Mapping[str, int], palette: Palette) -> None:
     values = list(indices.values())
     if len(set(values)) < len(values) or not all(0 <= value <= 255 for value in values):
         raise UserError(f"dataset.indices={dict(indices)}: give each a value of its own from 0 to 255")
+
+
+def raw_files(layout: RawLayout, raw: Path) -> tuple[RawFiles, RawFiles | None]:
+    """The images in use, and the reference images, where there are any; errors as for `find_files`."""
+    images = find_files(layout.images, layout.bands, raw, "dataset.bands")
+    if layout.mask is None or layout.reference is None:
+        return images, None
+    return images, find_files(layout.masks, layout.reference, raw, "dataset.reference")
 
 
 def layout_from_facts(facts: Mapping[str, Any]) -> RawLayout:

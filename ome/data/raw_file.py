@@ -5,7 +5,7 @@ Nothing is ever unpacked to disk: a member is read into memory, so its name cann
 
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,11 +52,12 @@ class RawFile:
         """Tells whether this is still the same file, without reading it."""
         return f"{self.container.name}:{self.name}:{self.size}:{self.stamp}"
 
-    def open(self, nodata: float | None = None) -> Raster:
+    def open(self, nodata: float | None = None, channels: Sequence[int] = ()) -> Raster:
         """Opens the file as a raster, to be used as a context manager.
 
         Args:
             nodata: Value of pixels where nothing was measured; None for what the file says.
+            channels: Bands (1-based) that are image, and never opacity.
 
         Raises:
             UnreadableError: The file is damaged, or not a GeoTIFF, PNG or JPEG.
@@ -68,6 +69,7 @@ class RawFile:
             drivers=IMAGE_DRIVERS,
             remedy="fetch it again",
             nodata=nodata,
+            channels=channels,
             transform=self.transform(),
         )
         grid = raster.grid

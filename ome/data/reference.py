@@ -13,6 +13,9 @@ from ome.geo.reader import Raster, UnreadableError
 LOSSY: Final = ("JPEG", "YCBCR JPEG", "WEBP", "LERC", "JPEG2000", "JP2OPENJPEG")
 """Kinds of compression that change values, by GDAL's names."""
 
+PERHAPS_LOSSY: Final = ("WEBP", "LERC", "JPEG2000", "JP2OPENJPEG")
+"""Those of them that also know a way without loss; the file does not say which it was."""
+
 
 def check_reference(scene: str, reference: Raster, image: Grid, image_name: str, *, indices: bool) -> None:
     """Refuses a reference that does not fit its image, or whose values cannot be trusted.
@@ -25,15 +28,15 @@ def check_reference(scene: str, reference: Raster, image: Grid, image_name: str,
         indices: Whether its values are class indices.
 
     Raises:
-        UnreadableError: It is compressed with loss.
+        UnreadableError: It is compressed with loss, or may be.
         UserError: Its size, reference system or place differs, or it has neither one band nor three.
     """
     grid = reference.grid
     if reference.compression in LOSSY:
-        raise UnreadableError(
-            f"{reference} is compressed with loss ({reference.compression}), which changes classes: give the "
-            "mask as PNG or losslessly compressed GeoTIFF"
-        )
+        lossy = f"is compressed with loss ({reference.compression}), which changes classes"
+        if reference.compression in PERHAPS_LOSSY:
+            lossy = f"is packed as {reference.compression}, with or without loss, which cannot be told"
+        raise UnreadableError(f"{reference} {lossy}: give the mask as PNG, or as GeoTIFF with DEFLATE or LZW")
     if (grid.height, grid.width) != (image.height, image.width):
         raise UserError(
             f"scene {scene}: the mask {reference} has {grid.width} x {grid.height} pixels, "

@@ -69,6 +69,7 @@ class SceneIndex:
         channels: Bands (1-based) that make up the image by default, e.g. (4, 1, 2) for infrared, red, green;
             empty where the images differ in theirs.
         broken: Names of scenes that were left out because they could not be read.
+        opacity: Bands (1-based) that said where the scenes were measured, and are no image.
     """
 
     folder: Path
@@ -77,6 +78,7 @@ class SceneIndex:
     dataset: str = ""
     channels: tuple[int, ...] = (1, 2, 3)
     broken: tuple[str, ...] = ()
+    opacity: tuple[int, ...] = ()
 
     def split(self, name: SplitName) -> list[Scene]:
         """The scenes of one split; empty when the dataset has no such split."""
@@ -118,6 +120,8 @@ class SceneIndex:
             "broken": self.broken,
             "scenes": scenes,
         }
+        if self.opacity:
+            value["opacity"] = self.opacity
         write_json(self.folder / INDEX, value)
 
     @classmethod
@@ -135,8 +139,9 @@ class SceneIndex:
             value = read_json(path)
             palette = Palette(_colours(value["classes"]), _colours(value["ignored"]))
             scenes = tuple(_scene_from_json(scene) for scene in value["scenes"])
-            broken = tuple(value.get("broken", ()))
-            return cls(folder, scenes, palette, value["dataset"], tuple(value["channels"]), broken)
+            broken, opacity = (tuple(value.get(key, ())) for key in ("broken", "opacity"))
+            channels = tuple(value["channels"])
+            return cls(folder, scenes, palette, value["dataset"], channels, broken, opacity)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(f"{path} is not an index of prepared scenes ({error!r}): {remedy}") from error
 
@@ -180,8 +185,8 @@ class SceneReader:
             or one for a grey picture; None for the first three, the last repeated where there are fewer.
 
     Raises:
-        UserError: When a scene has fewer bands than a channel asks for, no such channel to show, or
-            the images differ in their bands and none are chosen.
+        UserError: When a scene has fewer bands than a channel asks for, or one that was opacity when it was
+            prepared, no such channel to show, or the images differ in their bands and none are chosen.
     """
 
     def __init__(
@@ -196,6 +201,11 @@ class SceneReader:
             raise UserError(
                 f"the images in {index.folder} differ in their bands: choose some that all have, e.g. "
                 "dataset.channels=[1]"
+            )
+        if named := sorted(set(self.channels) & set(index.opacity)):
+            raise UserError(
+                f"dataset.channels={list(self.channels)}: band {named[0]} was opacity when the scenes in "
+                f"{index.folder} were prepared: run stage=prepare with these channels, or leave it out"
             )
         self.picture = picture_places(self.channels, display)
         self._shown = tuple(self.channels[place] for place in self.picture)

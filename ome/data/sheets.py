@@ -1,6 +1,9 @@
 """Tables written by people: CSV files and spreadsheets, read as rows of text."""
 
+import codecs
 import csv
+import io
+import re
 from pathlib import Path
 from typing import Final, NamedTuple
 from zipfile import BadZipFile
@@ -11,7 +14,13 @@ from ome.extras import require
 from ome.files import plain_cell
 
 SPREADSHEETS: Final = (".xlsx", ".xlsm")
-"""Suffixes of what openpyxl reads; everything else is taken for CSV."""
+"""Suffixes of what openpyxl reads; everything else but `OTHERS` is taken for CSV."""
+
+OTHERS: Final = (".xls", ".xlsb", ".ods", ".numbers")
+"""Suffixes of spreadsheets that are not read."""
+
+DELIMITERS: Final = (",", ";", "\t")
+"""What separates columns: spreadsheets write semicolons where the decimal sign is a comma."""
 
 
 class Sheet(NamedTuple):
@@ -22,12 +31,14 @@ class Sheet(NamedTuple):
         header: Names of the columns.
         rows: Line number and cells by column of each row that is not blank.
         uneven: Lines that are shorter or longer than the header.
+        delimiter: What separates the columns.
     """
 
     path: Path
     header: list[str]
     rows: list[tuple[int, dict[str, str]]]
     uneven: list[int]
+    delimiter: str = ","
 
     def check_lengths(self) -> None:
         """Refuses rows that are not as long as the header, once its columns are known to be right.
@@ -36,23 +47,29 @@ class Sheet(NamedTuple):
             UserError: There is one.
         """
         if self.uneven:
+            remedy = "; a cell with several tags needs quotes, or | between them, as in road|tree"
             raise UserError(
                 f"{self.path}, line {self.uneven[0]}: not as many values as the header has columns"
+                + (remedy if self.delimiter == ";" else "")
             )
 
 
 def read_sheet(path: Path) -> Sheet:
-    """Reads a CSV file in UTF-8 with commas, or the first sheet of an `.xlsx` workbook.
+    """Reads a CSV file in UTF-8, or the first sheet of an `.xlsx` workbook.
 
-    Left out are columns that spreadsheets leave empty, and one without a name that numbers the rows.
+    The columns of a CSV file are separated by what its first line has most of, see `DELIMITERS`. Left out are
+    columns that spreadsheets leave empty, and one without a name that numbers the rows.
 
     Raises:
-        UserError: The file is missing or damaged, names a column twice, or is a workbook and openpyxl is
-            not installed.
+        UserError: The file is missing, damaged or in another encoding, has formulas without values, names a
+            column twice, or is a workbook and openpyxl is not installed.
     """
     if not path.is_file():
         raise UserError(f"the table {path} does not exist: check the path")
-    lines = _workbook(path) if path.suffix.lower() in SPREADSHEETS else _csv(path)
+    if path.suffix.lower() in OTHERS:
+        raise UserError(f"{path}: spreadsheets of this kind are not read: save it as .xlsx or CSV")
+    book = path.suffix.lower() in SPREADSHEETS
+    lines, delimiter = (_workbook(path), ",") if book else _csv(path)
     lines = [(number, [normal_form(plain_cell(cell)) for cell in cells]) for number, cells in lines]
     header = lines[0][1] if lines else []
     body = [(number, cells) for number, cells in lines[1:] if any(cells)]
@@ -74,7 +91,7 @@ def read_sheet(path: Path) -> Sheet:
             cell for place, cell in enumerate(cells) if place not in named and not (numbered and place == 0)
         )
     ]
-    return Sheet(path, names, rows, uneven)
+    return Sheet(path, names, rows, uneven, delimiter)
 
 
 def _numbers_rows(column: list[str]) -> bool:
@@ -82,14 +99,31 @@ def _numbers_rows(column: list[str]) -> bool:
     return any(column == [str(number + first) for number in range(len(column))] for first in (0, 1))
 
 
-def _csv(path: Path) -> list[tuple[int, list[str]]]:
+def _csv(path: Path) -> tuple[list[tuple[int, list[str]]], str]:
+    """Number of the first line and cells of each row, and what separates them."""
+    content = path.read_bytes()
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise UserError(f"{path} is in UTF-16: save it as CSV UTF-8")
     try:
         # Spreadsheets put a byte order mark before the first column's name.
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            reader = csv.reader(stream, strict=True)
-            return [(reader.line_num, cells) for cells in reader]
+        text = content.decode("utf-8-sig")
+        before, delimiter = 0, _delimiter(text)
+        if mark := re.match(r"sep=(.)\r?\n", text):  # Excel's own way to say it
+            before, delimiter, text = 1, mark[1], text[mark.end() :]
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+        rows: list[tuple[int, list[str]]] = []
+        start = 0
+        for cells in reader:
+            rows.append((before + start + 1, cells))
+            start = reader.line_num
     except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a CSV file in UTF-8: {error}") from error
+        raise UserError(f"{path} is not a CSV file in UTF-8: {error}; save it as CSV UTF-8") from error
+    return rows, delimiter
+
+
+def _delimiter(text: str) -> str:
+    header = text.partition("\n")[0]
+    return max(DELIMITERS, key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter), [])))
 
 
 def _workbook(path: Path) -> list[tuple[int, list[str]]]:
@@ -100,9 +134,19 @@ def _workbook(path: Path) -> list[tuple[int, list[str]]]:
         workbook = openpyxl.load_workbook(path, read_only=True, data_only=True)
         lines = [[_text(cell) for cell in row] for row in workbook.worksheets[0].iter_rows(values_only=True)]
         workbook.close()
+        formulas = openpyxl.load_workbook(path, read_only=True)
+        written = [list(row) for row in formulas.worksheets[0].iter_rows(values_only=True)]
+        formulas.close()
     # Whatever the parts of a damaged workbook make the library trip over.
     except (BadZipFile, OSError, KeyError, ValueError, IndexError, TypeError, SyntaxError) as error:
         raise UserError(f"{path} is not a spreadsheet: {error}; save it as .xlsx or CSV") from error
+    # A formula has a value only where a spreadsheet program has saved the file.
+    for number, (row, cells) in enumerate(zip(written, lines, strict=False), start=1):
+        if any(str(cell).startswith("=") and not text for cell, text in zip(row, cells, strict=False)):
+            raise UserError(
+                f"{path}, line {number}: a formula without a value: save the file in a spreadsheet program, "
+                "or put values in place of formulas"
+            )
     width = len(lines[0]) if lines else 0
     return [(number, cells + [""] * (width - len(cells))) for number, cells in enumerate(lines, start=1)]
 

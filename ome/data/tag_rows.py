@@ -6,9 +6,12 @@ about a window of an image, with a column for each class.
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
+
+from rich.markup import escape
 
 from ome.data.archives import image_name
 from ome.data.names import SEPARATORS, check_class, check_classes, check_name
@@ -16,6 +19,7 @@ from ome.data.scenes import SPLITS
 from ome.data.sheets import Sheet, read_sheet
 from ome.data.tiles import Tile
 from ome.errors import UserError
+from ome.progress import console
 
 Form = Literal["columns", "listed", "windows"]
 """A row an image with a column for each class, or with the names of its tags; a row a window."""
@@ -25,6 +29,10 @@ IMAGE_COLUMNS: Final = ("image", "split", "kept", "tags")
 
 WINDOW_COLUMNS: Final = ("tile", "scene", "row", "column", "height", "width", "split", "kept")
 """Columns of a table of windows before those of the classes; `tile` and `kept` may be left out."""
+
+
+# What people and data frames write for 0 and 1.
+_MEANING: Final = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "x": 1}
 
 
 class TagRow(NamedTuple):
@@ -73,28 +81,29 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
     Args:
         path: A CSV file or an `.xlsx` workbook.
         names: Class names where they are known already; empty to take them from the table.
-        finished: Whether empty cells of classes, columns beside `tags` and names that differ in one letter
-            are mistakes; in a table that is being filled they are not.
+        finished: Whether columns beside `tags` and names that differ in one letter are mistakes, and an empty
+            cell of a class means 0; in a table that is being filled they are not, and it means nothing yet.
 
     Raises:
         UserError: The file is missing, damaged or not a table of tags, or a row is wrong; the message names
             file and line.
     """
-    sheet = read_sheet(path)
+    sheet = _with_known_columns(read_sheet(path))
     form: Form = "columns"
     if "scene" in sheet.header:
         form = "windows"
     elif "image" not in sheet.header:
         raise UserError(
             f"{path}, line 1: no column image; needed are image,tags, or image and a column of 0 and 1 for "
-            "each class (columns are separated by commas)"
+            "each class (columns are separated by commas, semicolons or tabs)"
         )
     elif "tags" in sheet.header:
         form = "listed"
     classes = _classes(sheet, form, names, finished=finished)
     sheet.check_lengths()
     parse = _window if form == "windows" else _image
-    rows = [parse(line, cells, f"{path}, line {line}", classes, form, finished) for line, cells in sheet.rows]
+    rows = [parse(line, cells, f"{path}, line {line}", classes, form) for line, cells in sheet.rows]
+    _say_readings(sheet, classes, finished=finished)
     lines: dict[object, int] = {}
     for row in rows:
         if (key := row.tile or row.image) in lines:
@@ -104,6 +113,34 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
     counts = {name: sum(name in row.tags for row in rows) for name in classes}
     check_classes(counts, str(path), typed=bool(names) or form != "listed" or not finished)
     return TagRows(form, sheet.header, classes, rows)
+
+
+def _with_known_columns(sheet: Sheet) -> Sheet:
+    """The table with the names of the columns that are known in small letters; classes keep theirs."""
+    small = {name: name.casefold() for name in sheet.header}
+    known = WINDOW_COLUMNS if "scene" in small.values() else IMAGE_COLUMNS
+    names = {name: lower if lower in known else name for name, lower in small.items()}
+    header = list(names.values())
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise UserError(f"{sheet.path}, line 1: the column {twice[0]} occurs twice")
+    rows = [(line, {names[name]: cell for name, cell in cells.items()}) for line, cells in sheet.rows]
+    return sheet._replace(header=header, rows=rows)
+
+
+def _say_readings(sheet: Sheet, classes: Sequence[str], *, finished: bool) -> None:
+    """Says what was read for 0 and 1 in the columns of classes."""
+    columns = [name for name in classes if name in sheet.header]
+    cells = [row[name] for _, row in sheet.rows for name in columns]
+    if finished and (empty := cells.count("")):
+        _say_once(f"{sheet.path}: {empty} of {len(cells)} cells of classes are empty: they are read as 0")
+    if crosses := sum(cell.casefold() == "x" for cell in cells):
+        _say_once(f"{sheet.path}: {crosses} of {len(cells)} cells of classes are x: they are read as 1")
+
+
+@cache
+def _say_once(line: str) -> None:
+    """Every stage reads the table, some several times."""
+    console.print(f"[yellow]{escape(line)}[/]", highlight=False)
 
 
 def _classes(sheet: Sheet, form: Form, names: Sequence[str], *, finished: bool) -> tuple[str, ...]:
@@ -116,10 +153,13 @@ def _classes(sheet: Sheet, form: Form, names: Sequence[str], *, finished: bool) 
             raise UserError(
                 f"{where}: unknown column {columns[0]!r}; a table has tags, or a column for each class"
             )
-        first_line = {tag: line for line, cells in reversed(sheet.rows) for tag in listed_tags(cells["tags"])}
+        first_line: dict[str, int] = {}  # in order of the lines: the first fault is the one that is named
+        for line, cells in sheet.rows:
+            for tag in listed_tags(cells["tags"]):
+                first_line.setdefault(tag, line)
         for tag, line in first_line.items():
             check_class(tag, f"{sheet.path}, line {line}: the class", fixed)
-        if names and (unknown := sorted(set(first_line) - set(names))):
+        if names and (unknown := [tag for tag in first_line if tag not in names]):
             raise UserError(
                 f"{sheet.path}, line {first_line[unknown[0]]}: unknown class {unknown[0]!r}; {_are(names)}"
             )
@@ -130,26 +170,22 @@ def _classes(sheet: Sheet, form: Form, names: Sequence[str], *, finished: bool) 
         check_class(name, f"{where}: the class", fixed)
     required = [*(WINDOW_COLUMNS[1:-1] if form == "windows" else ()), *names]
     if missing := [name for name in required if name not in sheet.header]:
-        raise UserError(f"{where}: no column {', '.join(missing)} (columns are separated by commas)")
+        raise UserError(f"{where}: no column {', '.join(missing)}")
     return tuple(names) or tuple(columns)
 
 
-def _image(
-    line: int, cells: dict[str, str], where: str, names: Sequence[str], form: Form, finished: bool
-) -> TagRow:
+def _image(line: int, cells: dict[str, str], where: str, names: Sequence[str], form: Form) -> TagRow:
     written = cells["image"]
     if not written:
         raise UserError(f"{where}: no image is named")
     image = check_name(image_name(written), f"{where}: the image")
-    tags = _tags(cells, where, names, form, finished)
+    tags = _tags(cells, where, names, form)
     known = (*IMAGE_COLUMNS, *names)
     rest = {name: cell for name, cell in cells.items() if name not in known}
     return TagRow(line, image, written, None, _split(cells, where), _kept(cells, where), tags, rest)
 
 
-def _window(
-    line: int, cells: dict[str, str], where: str, names: Sequence[str], form: Form, finished: bool
-) -> TagRow:
+def _window(line: int, cells: dict[str, str], where: str, names: Sequence[str], form: Form) -> TagRow:
     # The project's own tables name the tile as well, and scenes without suffixes.
     scene = cells["scene"] if "tile" in cells else image_name(cells["scene"])
     check_name(scene, f"{where}: the scene")
@@ -158,16 +194,14 @@ def _window(
         raise UserError(f"{where}: height and width must be at least 1")
     if cells.get("tile", tile.name) != tile.name:
         raise UserError(f"{where}: tile is {cells['tile']!r}, but its scene, row and column give {tile.name}")
-    tags = _tags(cells, where, names, form, finished)
+    tags = _tags(cells, where, names, form)
     return TagRow(line, scene, scene, tile, _split(cells, where), _kept(cells, where), tags)
 
 
-def _tags(
-    cells: dict[str, str], where: str, names: Sequence[str], form: Form, finished: bool
-) -> frozenset[str]:
+def _tags(cells: dict[str, str], where: str, names: Sequence[str], form: Form) -> frozenset[str]:
     if form == "listed":
         return frozenset(listed_tags(cells["tags"]))
-    return frozenset(name for name in names if (finished or cells[name]) and _zero_or_one(cells, name, where))
+    return frozenset(name for name in names if cells[name] and _zero_or_one(cells, name, where))
 
 
 def listed_tags(cell: str) -> list[str]:
@@ -193,9 +227,10 @@ def _pixels(cells: dict[str, str], name: str, where: str) -> int:
 
 
 def _zero_or_one(cells: dict[str, str], name: str, where: str) -> int:
-    if cells[name] not in {"0", "1"}:
+    value = _MEANING.get(cells[name].casefold())
+    if value is None:
         raise UserError(f"{where}: {name} is {cells[name]!r}; give 0 or 1")
-    return int(cells[name])
+    return value
 
 
 def _are(names: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Image-level tags: which classes a tile shows, and which tiles are clear enough to train the classifier."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
@@ -144,6 +144,23 @@ class TagTable:
             tuple(self.splits[row] for row in rows),
             self.kept[rows],
         )
+
+    def shared_pixels(self) -> list[tuple[Tile, Tile]]:
+        """Pairs of a training tile and one of another split that overlap in their scene."""
+        scenes: dict[str, list[int]] = {}
+        for row, tile in enumerate(self.tiles):
+            scenes.setdefault(tile.scene, []).append(row)
+        pairs: list[tuple[Tile, Tile]] = []
+        for rows in scenes.values():
+            others = [self.tiles[row] for row in rows if self.splits[row] != "train"]
+            if not others:
+                continue
+            top, left, height, width = np.array([astuple(other)[1:] for other in others]).T
+            for tile in (self.tiles[row] for row in rows if self.splits[row] == "train"):
+                below = (top < tile.row + tile.height) & (tile.row < top + height)
+                beside = (left < tile.column + tile.width) & (tile.column < left + width)
+                pairs += [(tile, others[place]) for place in np.flatnonzero(below & beside).tolist()]
+        return pairs
 
     def write(self, path: Path) -> None:
         """Writes the table as CSV, atomically."""

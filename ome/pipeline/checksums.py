@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -40,8 +40,8 @@ def write_listing(folder: Path) -> int:
     """
     entries = sorted(_files(folder), key=lambda entry: (entry.stat().st_mtime_ns, entry.path))
     paths = [Path(entry.path) for entry in entries]
+    hashes = hashes_of(paths)
     with ThreadPoolExecutor(8) as pool:
-        hashes = list(pool.map(_hash, paths))
         list(pool.map(sync, [*paths, folder, *(path for path in folder.rglob("*") if path.is_dir())]))
     rows = [
         Listed(str(path.relative_to(folder)), entry.stat().st_size, digest)
@@ -49,6 +49,12 @@ def write_listing(folder: Path) -> int:
     ]
     write_csv(folder / NAME, Listed._fields, rows)
     return len(rows)
+
+
+def hashes_of(paths: Sequence[Path]) -> list[str]:
+    """The first 16 digits of the SHA-256 of each file."""
+    with ThreadPoolExecutor(8) as pool:
+        return list(pool.map(_hash, paths))
 
 
 def damaged(folder: Path, files: int, *, verify: bool) -> list[str] | None:
@@ -74,9 +80,8 @@ def damaged(folder: Path, files: int, *, verify: bool) -> list[str] | None:
     wrong = missing | {line.name for line in fixed if sizes.get(line.name) != line.size}
     if verify:
         whole = [line for line in fixed if line.name not in wrong]
-        with ThreadPoolExecutor(8) as pool:
-            hashes = pool.map(_hash, (folder / line.name for line in whole))
-            wrong |= {line.name for line, digest in zip(whole, hashes, strict=True) if digest != line.sha256}
+        hashes = hashes_of([folder / line.name for line in whole])
+        wrong |= {line.name for line, digest in zip(whole, hashes, strict=True) if digest != line.sha256}
     return [line.name for line in listed if line.name in wrong]
 
 

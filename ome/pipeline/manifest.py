@@ -4,6 +4,9 @@ import hashlib
 import json
 import platform
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -14,6 +17,8 @@ from ome.errors import UserError
 from ome.files import read_json, write_json
 
 NAME = "manifest.json"
+
+_asked: ContextVar[list[Path] | None] = ContextVar("_asked", default=None)
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,8 @@ class Manifest:
         inputs: Fingerprint of each earlier stage that was read, by name.
         counts: What was made: tiles, pixels, dropped tiles and the like.
         files: Number of files in its list, see `ome.pipeline.checksums`; None where there is no list.
+        hashes: SHA-256 (first 16 digits) of each file outside the run that was read, in the order in which
+            `identity` was asked for them.
         seconds: Wall-clock time of the run that finished the folder.
         versions: Versions of ome and of the libraries that change numbers, and the git revision.
     """
@@ -37,6 +44,7 @@ class Manifest:
     inputs: dict[str, str]
     counts: dict[str, Any] = field(default_factory=dict)
     files: int | None = None
+    hashes: list[str] = field(default_factory=list)
     seconds: float = 0.0
     versions: dict[str, str] = field(default_factory=dict)
 
@@ -75,11 +83,25 @@ def identity(path: Path | str | None) -> list[Any]:
     """Name, size and modification time of a file outside the run, or just the name where there is none.
 
     Archives and weights are too large to be hashed at every start; a file that is replaced changes these.
+    Their hashes are recorded when the stage is done, see `recorded`, and compared where a user asks for it.
     """
     if path is None or not Path(path).is_file():
         return [path]
+    if (paths := _asked.get()) is not None:
+        paths.append(Path(path))
     state = Path(path).stat()
     return [Path(path).name, state.st_size, state.st_mtime_ns]
+
+
+@contextmanager
+def recorded() -> Iterator[list[Path]]:
+    """Gives a list to which `identity` adds each file that it is asked for within the block."""
+    paths: list[Path] = []
+    token = _asked.set(paths)
+    try:
+        yield paths
+    finally:
+        _asked.reset(token)
 
 
 @cache

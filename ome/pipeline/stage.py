@@ -6,7 +6,7 @@ finds its own partial folder again, as long as it would be made from the same th
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,10 +27,10 @@ from ome.pipeline.artifacts import (
     stage_folder,
 )
 from ome.pipeline.checksums import NAME as LISTING
-from ome.pipeline.checksums import damaged
+from ome.pipeline.checksums import damaged, hashes_of
 from ome.pipeline.declared import declared_config
 from ome.pipeline.locks import locked
-from ome.pipeline.manifest import Manifest, compute_fingerprint, versions
+from ome.pipeline.manifest import Manifest, compute_fingerprint, recorded, versions
 from ome.pipeline.place import Place
 from ome.progress import console
 
@@ -134,7 +134,8 @@ def execute(
         stage: What to run.
         config: The configuration with this stage's settings under `stage`.
         force: Run even when the result holds.
-        verify: Compare the hash of every file of a result with its list, not the size alone.
+        verify: Compare the hash of every file of a result, and of every file outside the run that it was made
+            from, not the size (and time) alone.
         folders: Folders of the stages that this command has run so far, by name; this one's is added.
         on_finish: Called by rank 0 when the stage has run, with its artefact and those of its inputs.
 
@@ -142,13 +143,14 @@ def execute(
         True when the stage ran, False when there was nothing to do.
 
     Raises:
-        UserError: An input is missing, another run works in the same folder, the disk is full, or the stage
-            says so.
+        UserError: An input is missing, or changed; another run works in the same folder, the disk is full,
+            or the stage says so.
     """
     folders = {} if folders is None else folders
     artefacts = find_inputs(stage.name, stage.needed(config), stage.optional_inputs, config, folders)
     inputs = {name: manifest.fingerprint for name, (_, manifest) in artefacts.items()}
-    used = _used_config(stage, config)
+    with recorded() as outside:
+        used = _used_config(stage, config)
     fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
     place = stage.place(config, used)
     folder, logs = place.folder, Path(config.run_dir) / "logs" / stage.name
@@ -164,6 +166,8 @@ def execute(
         barrier()
         finished = None if force else _finished(stage, config, fingerprint, folder, verify=verify)
         folders[stage.name] = finished or folder
+        if verify and finished is not None and is_rank_zero():
+            _check_outside(stage.name, finished, outside)
         if rank_zero_value(finished is not None):
             _say(f"[green]up to date[/] {stage.name}: {finished}")
             if is_rank_zero() and finished not in {None, folder}:
@@ -183,7 +187,15 @@ def execute(
             seconds = round(time.monotonic() - started, 2)
             manifest = place.finish(
                 lambda files: Manifest(
-                    stage.name, fingerprint, used, inputs, counts, files, seconds, versions()
+                    stage.name,
+                    fingerprint,
+                    used,
+                    inputs,
+                    counts,
+                    files,
+                    hashes_of(outside),
+                    seconds,
+                    versions(),
                 )
             )
             _say(f"[green]done[/] {stage.name} in {seconds:.1f} s")
@@ -201,6 +213,21 @@ def _check_inputs(artefacts: Mapping[str, Artefact], *, verify: bool) -> None:
             file = folder / (wrong[0] if wrong else LISTING)
             raise UserError(
                 f"{file} has changed since stage={name} wrote it: type stage={name} verify=true to redo it"
+            )
+
+
+def _check_outside(name: str, folder: Path, outside: Sequence[Path]) -> None:
+    """Refuses a file outside the run whose content was changed while its size and time stayed."""
+    manifest = Manifest.read(folder)
+    before = [] if manifest is None else manifest.hashes
+    if len(before) != len(outside):  # the raw files are gone, or an earlier version recorded none
+        _say(f"[yellow]{name}: the files outside the run cannot be verified[/], they have no recorded hashes")
+        return
+    for path, then, now in zip(outside, before, hashes_of(outside), strict=True):
+        if then != now:
+            raise UserError(
+                f"{path} has changed since stage={name} read it, though its size and time have not: restore "
+                f"it, or type touch '{path}', and the same command makes what depends on it again"
             )
 
 

@@ -51,6 +51,13 @@ def run(work: Work) -> dict[str, Any]:
         table = read_tags(Path(tags_path), index)
         _check_windows(table, index)
         table = _measured(table, reader)
+        if shared := table.shared_pixels():
+            console.print(
+                f"[bold yellow]{len(shared)} pairs of a training window and one of val or test overlap[/], "
+                f"the first are {' and '.join(tile.name for tile in shared[0])}: what was trained on is "
+                "scored, and scores will be too good; give windows that overlap one split",
+                highlight=False,
+            )
         kept = table.select("train", kept=True).tags.sum(axis=0)
         for line in [*few_images(_by_class(table, kept)), *contradictions(table, reader)]:
             console.print(f"[yellow]{escape(line)}[/]", highlight=False)

@@ -8,16 +8,16 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
-from ome.config.raw_data import is_folder_of_images, nodata_of, raw_folder, raw_layout
+from ome.config.raw_data import is_folder_of_images, nodata_of, raw_fault, raw_folder, raw_layout
 from ome.data.folder import image_names
 from ome.data.mask_values import check_mask_values
 from ome.data.names import near_names
-from ome.data.prepare import prepare_scenes
+from ome.data.prepare import names_opacity, prepare_scenes
 from ome.data.raw import RawLayout
 from ome.data.scenes import SceneIndex
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
-from ome.pipeline.artifacts import Artefact, check_raw
+from ome.pipeline.artifacts import Artefact, check_raw, plain
 from ome.pipeline.manifest import identity
 from ome.pipeline.place import read_if_whole
 from ome.pipeline.stage import Stage, Work
@@ -105,11 +105,23 @@ def sources(config: DictConfig) -> list[Any]:
     return identities
 
 
+def _given(config: DictConfig) -> dict[str, Any]:
+    """What scenes depend on where it is given: the value of nodata, and channels where they name opacity."""
+    channels = plain(config, "dataset.channels")
+    if not channels or not is_folder_of_images(config):
+        return nodata_of(config)
+    raw = None if OmegaConf.is_missing(config.dataset, "raw") else Path(config.dataset.raw)
+    if raw is not None and raw.is_dir():
+        named = names_opacity(raw_layout(config), raw)
+    else:
+        manifest = read_if_whole(Path(config.scenes))
+        named = manifest is not None and "dataset.channels" in manifest.config
+    return nodata_of(config) | ({"dataset.channels": channels} if named else {})
+
+
 def _raw_files(config: DictConfig, raw: Path) -> list[Any]:
-    if not raw.is_dir():
-        raise UserError(
-            f"{raw} does not exist: type dataset.raw=/path/to/the/archives/of/{config.dataset.name}"
-        )
+    if (fault := raw_fault(config)) is not None:
+        raise UserError(fault)
     if is_folder_of_images(config):
         return _folder_sources(config, raw)
     return [identity(path) for path in sorted(raw.rglob("*")) if path.is_file()]
@@ -149,6 +161,6 @@ STAGE = Stage(
     config_keys=(*(f"dataset.{key}" for key in FACTS), "quirks.unknown_colours_as_first_class"),
     free_keys=("dataset.channels", "dataset.nodata", "dataset.tags"),
     external_files=sources,
-    optional_config=nodata_of,
+    optional_config=_given,
     subject=lambda used: str(used["dataset.name"]),
 )

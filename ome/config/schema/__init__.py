@@ -22,7 +22,7 @@ class Settings:
 
     seed: Annotated[Natural, "of all that is drawn: initial weights, order and augmentation of tiles"]
     force: Annotated[bool, "run the stage even when its result still holds"]
-    verify: Annotated[bool, "compare the hashes of its files as well, not their sizes alone"]
+    verify: Annotated[bool, "compare the hashes of files as well, not their sizes and times alone"]
     output: Annotated[str, "folder in which every run has one"]
     name: Annotated[str, "of the run; runs never write into each other's folders"]
     run_dir: Annotated[str, "folder of the run"]

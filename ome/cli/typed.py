@@ -1,0 +1,26 @@
+"""What can be said of a command line before Hydra reads it."""
+
+import re
+from collections.abc import Sequence
+
+from hydra._internal.utils import get_args_parser
+
+from ome.errors import UserError
+
+
+def check_words(words: Sequence[str]) -> None:
+    """Refuses options that Hydra does not know, which it answers with a page.
+
+    Raises:
+        UserError: There is one.
+    """
+    known = [name for action in get_args_parser()._actions for name in action.option_strings]  # noqa: SLF001
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        option, equals, value = word.partition("=")
+        if not re.fullmatch(r"--\w[\w.-]*", option) or any(name.startswith(option) for name in known):
+            continue
+        if not equals:
+            is_value = following and not following.startswith("-") and "=" not in following
+            value = following if is_value else "VALUE"
+        key = option.lstrip("-").replace("-", "_")
+        raise UserError(f"unknown option {option}: settings have no dashes, type {key}={value}")
