@@ -177,7 +177,7 @@ def test_all_runs_the_walk_where_it_is_wanted(overrides: list[str], last: str, *
 
 
 def test_unknown_cams_are_refused_before_anything_runs(run_here: Run) -> None:
-    with pytest.raises(UserError, match=r"stage\.pseudo\.cams=walked: expected cam or affinity"):
+    with pytest.raises(UserError, match=r"stage\.pseudo\.cams=walked is neither cam, affinity nor a folder"):
         run_here(*tiny(), "stage.pseudo.cams=walked")
     assert not Path("scenes").exists()
 

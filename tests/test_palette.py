@@ -65,7 +65,7 @@ def test_unknown_colours_are_listed_by_frequency_and_the_rest_summed() -> None:
         ({"a": (0, 0, 0), "b": (0, 0, 0)}, {}, "b and a have the same colour"),
         ({"a": (0, 0, 0)}, {"b": (0, 0, 0)}, "b and a have the same colour"),
         ({"a": (0, 0, 256)}, {}, "colour of a"),
-        ({"a": (0, 0, 0)}, {"a": (0, 0, 1)}, "dataset.classes and in dataset.ignored"),
+        ({"a": (0, 0, 0)}, {"a": (0, 0, 1)}, "a is in dataset.classes and dataset.ignored"),
         ({}, {}, "names 0 classes"),
     ],
 )
