@@ -6,7 +6,9 @@ import random
 import re
 import shutil
 import signal
+import sys
 import threading
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,18 +24,22 @@ from ome.config.segmenting import read_card
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
-from ome.files import read_csv
+from ome.files import read_csv, read_json
 from ome.geo.raster import read_class_map, read_png
 from ome.inference.card import CARD, SegmenterCard
 from ome.pipeline.layout import mask_path
 from ome.pipeline.manifest import Manifest
 from ome.report.covered import mapped_areas
 from ome.report.provenance import describe_inputs
+from ome.scoring.scores import Scores
 from ome.stages.reproduce import compare_folders
 from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 from tests.browser import complaints, show_as
 from tests.conftest import compose_config, forked, forked_pair, tiny
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+import accuracy
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -54,6 +60,28 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def results(folder: Path) -> dict[str, object]:
     loaded: dict[str, object] = json.loads((folder / RUN / "report/results.json").read_text())
     return loaded
+
+
+def test_the_benchmark_of_accuracy_counts_what_a_run_left(finished: Path) -> None:
+    run = accuracy.finished(finished / RUN, finished / "scenes/synthetic_rgb_full")
+    weak, full = "weak segmentation", "pixel-supervised segmentation"
+    row = run.rows[weak]
+    better = Scores(row.scores.matrix + 999 * np.eye(5, dtype=np.int64), row.scores.names)
+    runs = [run, run._replace(rows=run.rows | {weak: replace(row, scores=better)})]
+    miou = [[row.rows[title].scores.miou for row in runs] for title in (weak, full)]
+    assert [run.reached(weak) for run in runs] == pytest.approx([w / f for w, f in zip(*miou, strict=True)])
+    rows = accuracy.table_of("set", runs).splitlines()
+    (line,) = (row for row in rows if row.startswith(f"| {weak} (test"))
+    assert f"{100 * np.mean(miou[0]):.2f} ± {100 * np.std(miou[0], ddof=1):.2f}" in line
+    assert "2 seeds" in rows[-1]
+    # Every pixel of the pseudo masks is right or wrong at one weight.
+    right, wrong = runs[0].errors.sum(axis=0)
+    assert right / (right + wrong) == pytest.approx(runs[0].rows["pseudo mask"].scores.oa, abs=1e-9)
+    assert accuracy.weight_table("set", runs[0].errors).count("\n") > 1
+    manifests = [
+        read_json(finished / RUN / stage / "manifest.json") for stage in ("labels", "cam", "pseudo", "seg")
+    ]
+    assert runs[0].seconds > sum(manifest["seconds"] for manifest in manifests)
 
 
 def test_the_run_ends_with_a_table_and_a_report(finished: Path) -> None:
