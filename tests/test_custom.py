@@ -150,6 +150,7 @@ def test_a_classifier_that_tells_nothing_apart_is_noticed() -> None:
     assert not says_the_same(one[None])
 
 
+@pytest.mark.slow
 def test_four_bands_of_sixteen_bits_with_masks_are_learnt_and_scored(run_here: Run, tmp_path: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()

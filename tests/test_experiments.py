@@ -82,6 +82,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return loaded
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "dataset", [pytest.param(name, marks=[] if name == "potsdam" else pytest.mark.slow) for name in SPLITS]
 )
@@ -219,6 +220,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", list(RECIPES))
 def test_recipes_train_and_predict(
     labelled: Path, monkeypatch: pytest.MonkeyPatch, run_here: Run, recipe: str

@@ -121,6 +121,7 @@ def test_convolutions_without_groups_or_dilation_stay() -> None:
     assert replace_wrong_kernels(network) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dilation", [2, 12])
 def test_torch_is_wrong_where_it_is_replaced(dilation: int) -> None:
     """Once this fails, torch has mended its kernel. In a process of its own, which the kernel may kill."""

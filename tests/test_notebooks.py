@@ -20,6 +20,7 @@ def test_notebooks_are_kept_without_output() -> None:
         assert all(not cell.outputs and cell.execution_count is None for cell in code)
 
 
+@pytest.mark.slow
 def test_notebooks_run_and_show_their_pictures(tmp_path: Path) -> None:
     # One kernel for all: it takes longer to import torch than to run a notebook.
     together = nbformat.v4.new_notebook()

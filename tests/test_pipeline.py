@@ -429,6 +429,7 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Pat
     assert [name for name in made if made[name] != expected[name]] == []
 
 
+@pytest.mark.slow
 def test_an_average_of_the_weights_survives_an_interruption(finished: Path) -> None:
     typed = [*tiny("seg"), f"inherit=[{RUN}]", "stage.seg.targets=[weak]", "segmenter.recipe.average=0.5"]
     status, printed = forked(finished, *typed, "name=averaged")
@@ -509,6 +510,7 @@ def test_a_side_stage_that_was_killed_leaves_what_two_processes_leave(finished: 
     assert [name for name in made if made[name] != expected[name]] == []
 
 
+@pytest.mark.slow
 def test_two_processes_leave_what_one_leaves(finished: Path, tmp_path: Path) -> None:
     # With the networks of one process, what they map can be compared; the last one is trained by two.
     for stage, inside in (("cam", "."), ("seg", "weak"), ("seg", "full")):
