@@ -21,6 +21,7 @@ from ome.geo.gdal import SCENE_DRIVERS, complaints, orientation, plain_pixels
 from ome.geo.grid import Grid
 from ome.geo.jpeg2000 import is_whole
 from ome.geo.opacity import is_opacity
+from ome.geo.placement import place_of
 from ome.geo.sidecars import check_metadata, check_sidecars
 
 IMAGE_DEPTHS: Final = ("uint8", "uint16")
@@ -98,23 +99,7 @@ class Raster:
                 f"{self.name} is stored rotated (EXIF orientation {turned}): rotate its pixels, e.g. by "
                 "mogrify -auto-orient"
             )
-        place = dataset.transform
-        if place.is_identity and dataset.gcps[0]:
-            raise UserError(
-                f"{self.name} is placed by ground control points: warp it to a grid first, gdalwarp IN OUT"
-            )
-        if place.is_identity and dataset.rpcs is not None:
-            raise UserError(
-                f"{self.name} is placed by rational polynomials (RPC): warp it to a grid first, "
-                "gdalwarp -rpc IN OUT"
-            )
-        if transform is not None and place.is_identity:
-            place = transform
-        if not abs(place.determinant) > 0:
-            raise UserError(
-                f"{self.name} has pixels of size 0: correct its georeference, e.g. gdal_edit -a_ullr LEFT "
-                "TOP RIGHT BOTTOM, or remove it, gdal_edit -unsetgt"
-            )
+        place = place_of(self.name, dataset, transform)
         self.grid = Grid(dataset.height, dataset.width, dataset.crs, place)
         kinds = sorted(set(dataset.dtypes))
         if len(kinds) > 1:

@@ -1,0 +1,37 @@
+"""Where a raster lies: on a grid, or not."""
+
+from typing import Any
+
+from rasterio.transform import Affine
+
+from ome.errors import UserError
+
+
+def place_of(name: str, dataset: Any, transform: Affine | None) -> Affine:  # noqa: ANN401 - rasterio's own
+    """The transform from pixels to places of an open raster.
+
+    Args:
+        name: What the raster is called in errors.
+        dataset: The raster.
+        transform: That of a file that does not have one itself, from a file beside it.
+
+    Raises:
+        UserError: The raster is placed by something else than a grid, or its pixels have no size.
+    """
+    place: Affine = dataset.transform
+    if place.is_identity and dataset.gcps[0]:
+        raise UserError(
+            f"{name} is placed by ground control points: warp it to a grid first, gdalwarp IN OUT"
+        )
+    if place.is_identity and dataset.rpcs is not None:
+        raise UserError(
+            f"{name} is placed by rational polynomials (RPC): warp it to a grid first, gdalwarp -rpc IN OUT"
+        )
+    if transform is not None and place.is_identity:
+        place = transform
+    if not abs(place.determinant) > 0:
+        raise UserError(
+            f"{name} has pixels of size 0: correct its georeference, e.g. gdal_edit -a_ullr LEFT TOP RIGHT "
+            "BOTTOM, or remove it, gdal_edit -unsetgt"
+        )
+    return place
