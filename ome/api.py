@@ -146,14 +146,18 @@ def map_scene(
 
 
 def _claim(folder: Path, name: str, scene: Path, made_of: list[Any]) -> None:
-    """Marks what a map is made of; what is there without the mark of that scene is somebody else's."""
+    """Marks what a map is made of; what is there without the mark of that scene is not replaced."""
     mark, rows = folder / f".{name}.json", folder / ROWS
     before = _mark_of_a_map(mark)
     files = (*([] if before else [mark]), rows, *(folder / f"{name}{end}" for end in ENDINGS))
     there = [path for path in files if path.exists()]
+    # A scene called NAME_confidence has its map where NAME has its confidence.
+    others = [path for path in there if path.stem != name and _mark_of_a_map(folder / f".{path.stem}.json")]
     if there and (before is None or before["scene"] != str(scene.resolve())):
+        others = others or there
+    if others:
         raise UserError(
-            f"{there[0]} exists and is not a map of {scene}: choose another folder, or move it away"
+            f"{others[0]} exists and is not a map of {scene}: choose another folder, or move it away"
         )
     if before is not None and before["made_of"] != made_of and rows.exists():
         (rows / RECORD).unlink(missing_ok=True)  # rows of an interrupted call with other arguments

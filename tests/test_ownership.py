@@ -292,6 +292,13 @@ def test_a_map_from_python_replaces_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="exists and is not a map of"):
         ome.map_scene(other, run, tmp_path / "here", **settings)
     assert classes_of(tmp_path / "here/city.tif").shape == (64, 64)
+    # A scene whose map has the name of another one's confidence.
+    namesake = write(tmp_path / "city_confidence.tif", random_scene(30, 30))
+    ome.map_scene(namesake, run, tmp_path / "here", **settings)
+    before = contents(tmp_path / "here")
+    with pytest.raises(UserError, match=r"city_confidence\.tif exists and is not a map of .*city\.tif"):
+        ome.map_scene(scene, run, tmp_path / "here", confidence=True, **settings)
+    assert contents(tmp_path / "here") == before
 
 
 def test_rasters_in_the_making_remove_their_own_files(tmp_path: Path) -> None:
