@@ -33,6 +33,10 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path) -> None:
         "photo 3.tif",
         "photo 3_confidence.tif",
     }
+    status, printed = forked(elsewhere, "predict", str(run), str(here / "images/photo 2.jpg"))
+    assert status == 0, printed
+    assert not list((run / "predict").rglob("photo 2_confidence.tif"))  # was asked for the other scene
+
     typo = ["stage=report", "dataset=custom", "dataset.name=val ley", "name=valley"]
     status, printed = forked(here, *typo)
     assert "error: stage=report needs the result of stage=labels" in printed

@@ -9,6 +9,7 @@ from typing import Any, Final
 from omegaconf import OmegaConf
 
 from ome.errors import UserError
+from ome.pipeline.registry import SIDE_STAGES
 
 _NOT_REPEATED: Final = {"stage", "stage.until", "force", "verify", "name", "output", "run_dir", "sweep"}
 """Settings of an earlier command that say which stages it ran, and where."""
@@ -125,10 +126,15 @@ def _of_run(folder: Path) -> list[str]:
     if Path(runtime.cwd).is_dir():
         os.chdir(runtime.cwd)  # relative paths among the settings start there
     words = [str(word) for word in OmegaConf.load(last / "overrides.yaml")]
-    own = [word for word in words if word.partition("=")[0].lstrip("+~") not in _NOT_REPEATED]
-    own = [word for word in own if not word.startswith("stage.predict.scene=")]
+    own = [word for word in words if _is_of_the_run(word.partition("=")[0].lstrip("+~"))]
     sources = [source.path for source in runtime.config_sources if source.provider == "command-line"]
     return [*(f"--config-dir={path}" for path in sources), *own, *_settings(run_dir=run_dir)]
+
+
+def _is_of_the_run(key: str) -> bool:
+    """Whether a setting of an earlier command says how the run was made, not what else was asked for."""
+    stage = key.removeprefix("stage.").partition(".")[0]
+    return key not in _NOT_REPEATED and not (key.startswith("stage.") and stage in SIDE_STAGES)
 
 
 def _settings(**values: object) -> list[str]:
