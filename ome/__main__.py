@@ -7,7 +7,9 @@ from ome.errors import UserError
 
 def main() -> None:
     """Runs the command line."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
+    name = sys.argv[1]
     if name == "doctor":
         from ome.cli.doctor import main as doctor  # noqa: PLC0415 - each loads what it needs
 
@@ -26,8 +28,6 @@ def main() -> None:
             sys.argv[1:] = words_of(sys.argv[1:])
         except UserError as error:
             fail(str(error))
-    elif name == "--help":
-        sys.argv[1:] = ["--help"]
     run()
 
 

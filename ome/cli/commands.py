@@ -9,6 +9,7 @@ from typing import Any, Final
 from omegaconf import OmegaConf
 
 from ome.errors import UserError
+from ome.pipeline.layout import command_files
 from ome.pipeline.registry import SIDE_STAGES
 
 _NOT_REPEATED: Final = {"stage", "stage.until", "force", "verify", "name", "output", "run_dir", "sweep"}
@@ -116,16 +117,15 @@ def _of_run(folder: Path) -> list[str]:
     """The settings with which a run was made, and its folder."""
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: give the folder of a run, such as runs/valley")
-    places = [*folder.glob("logs/*/config"), folder / "config"]
-    typed = [place for place in places if (place / "overrides.yaml").is_file()]
+    typed = command_files(folder)
     if not typed:
         raise UserError(f"{folder} is not the folder of a run: give one such as runs/valley")
-    last = max(typed, key=lambda place: (place / "overrides.yaml").stat().st_mtime_ns)
+    last = max(typed, key=lambda path: path.stat().st_mtime_ns)
     run_dir = folder.absolute()
-    runtime: Any = OmegaConf.load(last / "hydra.yaml").hydra.runtime
+    runtime: Any = OmegaConf.load(last.with_name("hydra.yaml")).hydra.runtime
     if Path(runtime.cwd).is_dir():
         os.chdir(runtime.cwd)  # relative paths among the settings start there
-    words = [str(word) for word in OmegaConf.load(last / "overrides.yaml")]
+    words = [str(word) for word in OmegaConf.load(last)]
     own = [word for word in words if _is_of_the_run(word.partition("=")[0].lstrip("+~"))]
     sources = [source.path for source in runtime.config_sources if source.provider == "command-line"]
     return [*(f"--config-dir={path}" for path in sources), *own, *_settings(run_dir=run_dir)]

@@ -63,6 +63,12 @@ def read_pseudo_label(folder: Path, tile: Tile) -> tuple[NDArray[np.uint8], NDAr
     return read_png(mask_path(folder, "masks", tile)), read_png(mask_path(folder, "weights", tile))
 
 
+def command_files(run: Path) -> list[Path]:
+    """The settings of every command that was run in a run's folder, as Hydra left them, in order."""
+    places = ("logs/*/config/overrides.yaml", "config/overrides.yaml")
+    return sorted(path for place in places for path in run.glob(place))
+
+
 def read_tag_table(folder: Path, index: SceneIndex) -> TagTable:
     """Reads the tags that the stage labels wrote into its folder.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ome.pipeline.layout import command_files
 from ome.pipeline.manifest import NAME, Manifest
 
 LISTED = 20
@@ -81,12 +82,7 @@ def commands(*runs: Path) -> list[str]:
     Args:
         runs: Folders of runs, in which Hydra left the overrides of each command.
     """
-    places = ("logs/*/config/overrides.yaml", "config/overrides.yaml")
-    typed = [
-        OmegaConf.to_container(OmegaConf.load(path))
-        for run in runs
-        for path in sorted(lines_of for place in places for lines_of in run.glob(place))
-    ]
+    typed = [OmegaConf.to_container(OmegaConf.load(path)) for run in runs for path in command_files(run)]
     lines = [shlex.join(["python", "-m", "ome.run", *map(str, overrides or [])]) for overrides in typed]
     last_first = list(dict.fromkeys(reversed(lines)))
     return last_first[:MOST_COMMANDS][::-1]

@@ -77,12 +77,9 @@ def score_table(rows: Mapping[str, Scores], *, title: str = "", ratio_of: RatioO
 
 def markdown_table(rows: Mapping[str, Scores], *, ratio_of: RatioOf | None = None) -> str:
     """The same as markdown; arguments and errors as for `score_table`."""
-    header, *body = ([cell.replace("|", r"\|") for cell in cells] for cells in _cells(rows))
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    lines = [f"| {' | '.join(cells)} |" for cells in (header, rule, *body)]
-    if ratio_of:
-        lines += ["", _ratio_line(rows, ratio_of)]
-    return "\n".join(lines) + "\n"
+    header, *body = _cells(rows)
+    ratio = f"\n{_ratio_line(rows, ratio_of)}\n" if ratio_of else ""
+    return markdown_lines(header, body, texts=1) + ratio
 
 
 def csv_table(
@@ -122,7 +119,8 @@ def _ratio_line(rows: Mapping[str, Scores], ratio_of: RatioOf) -> str:
 
 def markdown_lines(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 3) -> str:
     """A table in markdown, its first columns texts and the others numbers."""
-    lines = [header, ["---"] * texts + ["---:"] * (len(header) - texts), *rows]
+    first, *others = ([cell.replace("|", r"\|") for cell in cells] for cells in (header, *rows))
+    lines = [first, ["---"] * texts + ["---:"] * (len(header) - texts), *others]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
