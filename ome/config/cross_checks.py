@@ -9,7 +9,9 @@ from omegaconf import DictConfig, OmegaConf
 from ome.config.built import BUILT
 from ome.config.folders import folder_faults
 from ome.config.raw_data import raw_fault, split_fault
+from ome.data.cams import cam_files
 from ome.data.sheets import SPREADSHEETS
+from ome.errors import UserError
 from ome.extras import missing_modules
 from ome.pipeline.layout import CAM_TITLES
 from ome.pipeline.manifest import NAME as MANIFEST
@@ -95,8 +97,11 @@ def _files(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     if checkpoint:
         yield from _missing("stage.cam.checkpoint", checkpoint)
     cams = config.stage.pseudo.cams if "pseudo" in stages else "cam"
-    if cams not in CAM_TITLES and not Path(cams).is_dir():
-        yield f"stage.pseudo.cams={cams} is neither cam, affinity nor a folder: check the path"
+    if cams not in CAM_TITLES:
+        try:
+            cam_files(Path(cams))
+        except UserError as error:
+            yield str(error)
     weights = {
         "backbone.weights": "cam" in stages and not checkpoint,
         "segmenter.weights": bool({"seg", "refine"} & {*stages}),
