@@ -110,7 +110,8 @@ def map_scene(
         console.print(f"{name}: writing the map and its overviews", highlight=False)
         write_class_cog(folder / f"{name}.tif", flat.paths["classes"], grid, card.names, card.colours)
         if options.confidence:
-            write_share_cog(folder / f"{name}_confidence.tif", flat.paths["confidence"], grid, ["confidence"])
+            path = folder / f"{name}_confidence.tif"
+            write_share_cog(path, flat.paths["confidence"], grid, ["confidence, not calibrated"])
         if options.probabilities:
             path = folder / f"{name}_probabilities.tif"
             write_share_cog(path, flat.paths["probabilities"], grid, card.names)
