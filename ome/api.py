@@ -19,7 +19,9 @@ from ome.files import read_json, write_json
 from ome.geo.flat import RECORD
 from ome.geo.grid import Grid
 from ome.geo.reader import Raster
-from ome.geo.scene_files import scene_files
+from ome.geo.scene_files import remote_state, scene_files
+from ome.geo.stac import raster_of
+from ome.geo.vsi import SceneAddress, VsiPath, full_address, scene_at
 from ome.inference.array_scene import geotiff_of
 from ome.inference.card import SegmenterCard, network_folder, stage_of_network
 from ome.inference.map_rows import SURE, MapOptions, predict_rows
@@ -53,6 +55,7 @@ def predict(
     scene: str | Path | NDArray[Any],
     run: str | Path,
     *,
+    asset: str | None = None,
     network: str | None = None,
     scales: tuple[float, ...] = (1.0,),
     flip: bool = True,
@@ -64,9 +67,10 @@ def predict(
     """Predicts one scene in memory; `map_scene` writes files instead.
 
     Args:
-        scene: A raster, a folder of GeoTIFFs on one grid, or an array (H, W, bands) uint8 or uint16;
-            where a numpy masked array masks all bands, nothing was measured.
+        scene: A raster, a folder of GeoTIFFs on one grid, a URL, a STAC item, or an array (H, W, bands) uint8
+            or uint16; where a numpy masked array masks all bands, nothing was measured.
         run: Folder of the run, e.g. `runs/potsdam_resnet50`.
+        asset: Of a STAC item; None for its only raster, or the only one with the role `data` or `visual`.
         network: `weak`, `full`, `round_1`, ...; None for the last that the run has trained.
         scales: Factors at which each window is predicted.
         flip: Also predict the mirror image of each window.
@@ -81,7 +85,7 @@ def predict(
     """
     options = _checked(MapOptions(stride=stride, batch=batch), scales, precision, flip=flip)
     card, predictor = _segmenter(_trained(run, network), scales, device, precision, flip=flip)
-    with _opened(scene, card) as opened:
+    with _opened(scene_at(scene) if isinstance(scene, str | Path) else scene, card, asset) as opened:
         blocks = list(predict_rows(opened, card, predictor, options, all_classes=False))
         confidence = np.concatenate([block.confidence for block in blocks])
         classes = np.concatenate([block.classes for block in blocks])
@@ -94,6 +98,7 @@ def map_scene(
     run: str | Path,
     folder: str | Path,
     *,
+    asset: str | None = None,
     network: str | None = None,
     confidence: bool = False,
     probabilities: bool = False,
@@ -108,9 +113,10 @@ def map_scene(
     """Writes the map of a scene of any size, as `stage=predict` does; an interrupted call is resumed.
 
     Args:
-        scene: A raster, or a folder of GeoTIFFs on one grid.
+        scene: A raster, a folder of GeoTIFFs on one grid, a URL, or a STAC item.
         run: Folder of the run.
         folder: Where the files go; one folder for each scene and set of arguments.
+        asset: See `predict`.
         network: See `predict`.
         confidence: Also write the probability of the class on the map.
         probabilities: Also write the probability of every class.
@@ -128,24 +134,26 @@ def map_scene(
     Raises:
         UserError: See `predict`; or the folder holds files of these names that are no map of this scene.
     """
-    path, folder = Path(scene), Path(folder)
+    typed, folder = scene_at(scene), Path(folder)
+    found, name = raster_of(typed, asset, allow_external=True), map_name(typed)
     options = MapOptions(confidence, probabilities, polygons, stride=stride, batch=batch)
     _checked(options, scales, precision, flip=flip)
     trained = _trained(run, network)
     made_of = [
-        *map(identity, (*scene_files(path), trained / NETWORK)),
+        *map(identity, (*scene_files(found), trained / NETWORK)),
+        *remote_state(found),
         asdict(options),
         scales,
         flip,
         precision,
     ]
-    _claim(folder, map_name(path), path, json.loads(json.dumps(made_of)))
+    _claim(folder, name, typed, json.loads(json.dumps(made_of)))
     card, predictor = _segmenter(trained, scales, device, precision, flip=flip)
-    with _opened(path, card) as opened:
-        return write_maps(opened, map_name(path), card, predictor, folder, options)
+    with _opened(found, card) as opened:
+        return write_maps(opened, name, card, predictor, folder, options)
 
 
-def _claim(folder: Path, name: str, scene: Path, made_of: list[Any]) -> None:
+def _claim(folder: Path, name: str, scene: SceneAddress, made_of: list[Any]) -> None:
     """Marks what a map is made of; what is there without the mark of that scene is not replaced."""
     mark, rows = folder / f".{name}.json", folder / ROWS
     before = _mark_of_a_map(mark)
@@ -153,7 +161,7 @@ def _claim(folder: Path, name: str, scene: Path, made_of: list[Any]) -> None:
     there = [path for path in files if path.exists()]
     # A scene called NAME_confidence has its map where NAME has its confidence.
     others = [path for path in there if path.stem != name and _mark_of_a_map(folder / f".{path.stem}.json")]
-    if there and (before is None or before["scene"] != str(scene.resolve())):
+    if there and (before is None or before["scene"] != full_address(scene)):
         others = others or there
     if others:
         raise UserError(
@@ -161,7 +169,7 @@ def _claim(folder: Path, name: str, scene: Path, made_of: list[Any]) -> None:
         )
     if before is not None and before["made_of"] != made_of and rows.exists():
         (rows / RECORD).unlink(missing_ok=True)  # rows of an interrupted call with other arguments
-    write_json(mark, {"scene": str(scene.resolve()), "made_of": made_of})
+    write_json(mark, {"scene": full_address(scene), "made_of": made_of})
 
 
 def _mark_of_a_map(path: Path) -> dict[str, Any] | None:
@@ -218,10 +226,13 @@ def _segmenter(
 
 
 @contextmanager
-def _opened(scene: str | Path | NDArray[Any], card: SegmenterCard) -> Iterator[ByteImage]:
-    if not isinstance(scene, str | Path):
+def _opened(
+    scene: SceneAddress | NDArray[Any], card: SegmenterCard, asset: str | None = None
+) -> Iterator[ByteImage]:
+    if not isinstance(scene, Path | VsiPath):
         with Raster(geotiff_of(scene, card.channels), name="the array", channels=card.channels) as raster:
             yield ByteImage(raster, card.channels, card.limits)
     else:
-        with open_scene(Path(scene), card.channels, card.limits, allow_external=True) as opened:
+        found = raster_of(scene, asset, allow_external=True)
+        with open_scene(found, card.channels, card.limits, allow_external=True) as opened:
             yield opened
