@@ -153,6 +153,11 @@ def test_the_command_takes_a_url(tmp_path: Path, web: Web) -> None:
     assert status == 0, printed
     for name in ("my city", "town"):
         assert (run / f"predict/{name}/{name}.tif").is_file()
+    other = make_run(tmp_path / "b, c", seed=1)
+    status, printed = forked(tmp_path, "predict", "run", str(other), "/vsizip/a.zip/x/town.tif")
+    assert status == 0, printed
+    record = json.loads((run / "predict/town/manifest.json").read_text())
+    assert record["counts"]["network"] == f"seg/weak, {other}/seg/weak"
 
 
 def vrt_of(path: Path) -> bytes:

@@ -32,7 +32,12 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--masks", type=Path, help="folder of reference masks, where there are any")
     train.add_argument("--name", help="name of the run (that of the folder of images)")
     predict = command("predict", "Maps a scene, or every scene of a folder, with the segmenter of a run.")
-    predict.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
+    predict.add_argument(
+        "run",
+        nargs="+",
+        type=Path,
+        help="folder of the run, such as runs/valley; of several the mean is mapped",
+    )
     predict.add_argument(
         "scene", type=str, help="GeoTIFF or VRT of any size, folder of images, URL of a GeoTIFF or STAC item"
     )
@@ -99,7 +104,9 @@ def _predict(options: argparse.Namespace) -> list[str]:
         if getattr(options, key)
     }
     chosen["stage.predict.scene"] = str(scene) if isinstance(scene, Path) else scene.typed
-    return [*_of_run(options.run), "stage=predict", *_settings(**chosen)]
+    run, *others = options.run
+    averaged = [f"stage.predict.others=[{','.join(_quoted(other.absolute()) for other in others)}]"]
+    return [*_of_run(run), "stage=predict", *_settings(**chosen), *(averaged if others else [])]
 
 
 def _of_finished(options: argparse.Namespace) -> list[str]:

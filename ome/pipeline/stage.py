@@ -38,7 +38,7 @@ OnFinish: TypeAlias = Callable[[DictConfig, Artefact, Mapping[str, Artefact]], N
 """What is told of a stage that has run: its configuration, its artefact, and those of its inputs by name."""
 
 
-_LATER: Final = ("stage.asset",)
+_LATER: Final = ("stage.asset", "stage.others", "prediction.tta")
 """Settings that are younger than results that still hold: where they say nothing, they do not count."""
 
 

@@ -16,12 +16,14 @@ from ome.geo.mosaic import scenes_in
 from ome.geo.scene_files import remote_state, scene_files
 from ome.geo.stac import raster_of
 from ome.geo.vsi import SceneAddress, full_address, scene_at
-from ome.inference.card import SegmenterCard, network_folder
+from ome.inference.card import CARD, SegmenterCard, check_alike, network_folder, trained_folder
 from ome.inference.map_rows import MapOptions
 from ome.inference.mapping import check_names, map_name, map_scene
-from ome.inference.predictor import CrfPredictor, Predictor
+from ome.inference.predictor import CrfPredictor, Ensemble, Predictor
+from ome.pipeline.artifacts import listed
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
+from ome.training.checkpoints import NETWORK
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -39,10 +41,10 @@ def run(work: Work) -> dict[str, Any]:
     (stage,) = work.inputs
     folder = network_folder(work.inputs[stage], settings.network)
     card = read_card(config, folder)
-    network, machine, prediction = card.load(folder), hardware(config), config.prediction
-    predict: Any = Predictor(
-        network, machine.device(), prediction.scales, flip=prediction.flip, precision=machine.precision
-    )
+    others = _others(config)
+    cards = {folder: card} | {other: SegmenterCard.read(other) for other in others}
+    check_alike(cards)
+    predict: Any = Ensemble([_predictor(config, one, cards[one]) for one in (folder, *others)])
     if settings.crf:
         predict = CrfPredictor(predict, crf_of(config), card.picture, crf_threads(config))
     counts: dict[str, Any] = read_json(record) if record.exists() else {}
@@ -60,9 +62,26 @@ def run(work: Work) -> dict[str, Any]:
         write_json(record, counts)
     record.unlink()
     return {
-        "network": f"{stage}/{folder.name}",
+        "network": ", ".join([f"{stage}/{folder.name}", *map(str, others)]),
         **({"maps": counts} if len(named) > 1 else counts[next(iter(named))]),
     }
+
+
+def _predictor(config: DictConfig, folder: Path, card: SegmenterCard) -> Predictor:
+    machine, prediction = hardware(config), config.prediction
+    return Predictor(
+        card.load(folder),
+        machine.device(),
+        prediction.scales,
+        flip=prediction.flip,
+        tta=prediction.tta,
+        precision=machine.precision,
+    )
+
+
+def _others(config: DictConfig) -> list[Path]:
+    """The folders of other runs' segmenters."""
+    return [trained_folder(Path(run), config.stage.network) for run in listed(config.stage.others)]
 
 
 def scene_of(config: DictConfig) -> SceneAddress:
@@ -109,7 +128,8 @@ def _channels(config: DictConfig, card: SegmenterCard) -> tuple[int, ...]:
 
 def _sources(config: DictConfig) -> list[Any]:
     found = _pixels_of(config)
-    return [full_address(scene_of(config)), *map(identity, scene_files(found)), *remote_state(found)]
+    files = [*scene_files(found), *(folder / name for folder in _others(config) for name in (NETWORK, CARD))]
+    return [full_address(scene_of(config)), *map(identity, files), *remote_state(found)]
 
 
 STAGE = Stage(

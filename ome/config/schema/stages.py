@@ -193,6 +193,11 @@ class Report:
 class Predict:
     """`stage.predict`."""
 
+    others: Annotated[
+        str | list[str] | None,
+        "other runs of the same classes, whose probabilities are averaged with this run's",
+    ]
+
     scene: Annotated[
         str | None,
         "a GeoTIFF, PNG, JPEG, JPEG 2000 or VRT, or a folder: rasters on one grid are one scene, photographs "
