@@ -126,6 +126,31 @@ def test_mirrored_views_are_mirrored_back() -> None:
     torch.testing.assert_close(mean[0], (views[0] + views[1]) / 2)
 
 
+@pytest.mark.parametrize("flip", [True, False])
+def test_d4_is_the_mean_of_eight_orientations(flip: bool) -> None:
+    """Each turned, predicted and turned back by numpy; of windows that are not square."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, 12, 20, generator=generator)
+    network = torch.nn.Conv2d(3, 4, (3, 5), stride=2, padding=(1, 2)).requires_grad_(False)
+
+    def probabilities(view: np.ndarray, scale: float) -> np.ndarray:
+        size = tuple(round(side * scale) for side in view.shape[-2:])
+        scaled = torch.nn.functional.interpolate(torch.from_numpy(view.copy()), size=size, mode="bilinear")
+        logits = torch.nn.functional.interpolate(network(scaled), size=view.shape[-2:], mode="bilinear")
+        return logits.softmax(dim=1).numpy()
+
+    expected = np.zeros((2, 4, 12, 20), dtype=np.float32)
+    for scale in (0.5, 1.0):
+        for turns in range(4):
+            turned = np.rot90(images.numpy(), turns, (2, 3))
+            expected += np.rot90(probabilities(turned, scale), -turns, (2, 3)) / 16
+            mirrored = probabilities(turned[:, :, ::-1], scale)[:, :, ::-1]
+            expected += np.rot90(mirrored, -turns, (2, 3)) / 16
+    result = flip_and_scale(network, images, (0.5, 1.0), flip, "d4")
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-5)
+    assert np.abs(flip_and_scale(network, images, (0.5, 1.0), flip).numpy() - expected).max() > 0.01
+
+
 def test_memory_is_a_band_of_rows_whatever_the_height() -> None:
     def blank(_row: int, _column: int, height: int, width: int) -> np.ndarray:
         return np.zeros((height, width, 3), dtype=np.uint8)

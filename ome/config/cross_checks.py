@@ -13,6 +13,7 @@ from ome.data.cams import cam_files
 from ome.data.sheets import SPREADSHEETS
 from ome.errors import UserError
 from ome.extras import missing_modules
+from ome.geo.vsi import scene_at
 from ome.pipeline.layout import CAM_TITLES
 from ome.pipeline.manifest import NAME as MANIFEST
 
@@ -92,7 +93,8 @@ def _files(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     if path := config.dataset.get("tags") if {"prepare", "labels"} & {*stages} else None:
         yield from _missing("dataset.tags", path)
     if "predict" in stages and config.stage.predict.scene:
-        yield from _missing("stage.predict.scene", config.stage.predict.scene)
+        scene = scene_at(config.stage.predict.scene)
+        yield from _missing("stage.predict.scene", str(scene)) if isinstance(scene, Path) else ()
     checkpoint = config.stage.cam.checkpoint if "cam" in stages else None
     if checkpoint:
         yield from _missing("stage.cam.checkpoint", checkpoint)

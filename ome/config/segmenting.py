@@ -139,9 +139,9 @@ def predictor_of(
     config: DictConfig, folder: Path, reader: SceneReader, scales: list[float], *, flip: bool
 ) -> Predictor:
     """The segmenter that a training left in a folder; see `Predictor`."""
-    network = card_of(config, reader).load(folder)
+    network, tta = card_of(config, reader).load(folder), config.prediction.tta
     machine = hardware(config)
-    return Predictor(network, machine.device(), scales, flip=flip, precision=machine.precision)
+    return Predictor(network, machine.device(), scales, flip=flip, tta=tta, precision=machine.precision)
 
 
 def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title: str) -> list[Row]:

@@ -13,6 +13,7 @@ from ome.geo.areas import PixelAreas
 from ome.geo.cog import write_class_cog, write_share_cog
 from ome.geo.flat import FlatRasters
 from ome.geo.sliding import PredictBatch
+from ome.geo.vsi import SceneAddress
 from ome.ignore import IGNORE
 from ome.inference.card import SegmenterCard
 from ome.inference.map_rows import SURE, MapOptions, predict_rows
@@ -31,20 +32,22 @@ DIFFERENT_PIXELS: Final = 1.5
 """Ratio of pixel sizes from which on objects look unlike those of the training scenes."""
 
 
-def map_name(scene: Path) -> str:
+def map_name(scene: SceneAddress) -> str:
     """What the files of a scene's map are called, and their folder.
 
     Raises:
         UserError: The scene is the root of the disk.
     """
-    name = (scene.resolve() if scene.name in {"", ".."} else scene).stem
+    if isinstance(scene, Path) and scene.name in {"", ".."}:
+        scene = scene.resolve()
+    name = scene.stem
     if not name:
         raise UserError(f"no map can be named after {scene}: give a scene, or a folder of scenes")
     # The engine's own names begin with a dot, or end like this.
     return f"_{name}_" if name.startswith(".") or name.lower().endswith(".partial") else name
 
 
-def check_names(scenes: Sequence[Path], options: MapOptions) -> None:
+def check_names(scenes: Sequence[SceneAddress], options: MapOptions) -> None:
     """Refuses scenes whose maps would overwrite one another's files.
 
     Args:
@@ -59,7 +62,7 @@ def check_names(scenes: Sequence[Path], options: MapOptions) -> None:
         "_probabilities.tif": not options.probabilities,
     }
     endings = [ending for ending in ENDINGS if not left_out.get(ending)]
-    writers: dict[str, Path] = {}
+    writers: dict[str, SceneAddress] = {}
     for scene in scenes:
         for file in (f"{map_name(scene)}{ending}" for ending in endings):
             if (other := writers.setdefault(file.casefold(), scene)) != scene:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -36,6 +36,10 @@ from ome.progress import console
 
 OnFinish: TypeAlias = Callable[[DictConfig, Artefact, Mapping[str, Artefact]], None]
 """What is told of a stage that has run: its configuration, its artefact, and those of its inputs by name."""
+
+
+_LATER: Final = ("stage.asset", "stage.others", "prediction.tta")
+"""Settings that are younger than results that still hold: where they say nothing, they do not count."""
 
 
 @dataclass(frozen=True)
@@ -267,6 +271,9 @@ def _locks(stage: Stage, config: DictConfig, fingerprint: str, folder: Path) -> 
 def _used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
     used: dict[str, Any] = {"stage": OmegaConf.to_container(config.stage, resolve=True)}
     used |= {key: plain(config, key) for key in stage.config_keys}
+    for part, name in (key.split(".") for key in _LATER):
+        if not used.get(part, {}).get(name):
+            used.get(part, {}).pop(name, None)
     if stage.optional_config is not None:
         used |= stage.optional_config(config)
     if stage.external_files is not None:

@@ -13,13 +13,17 @@ from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import read_json, write_json
 from ome.geo.mosaic import scenes_in
-from ome.geo.scene_files import scene_files
-from ome.inference.card import SegmenterCard, network_folder
+from ome.geo.scene_files import remote_state, scene_files
+from ome.geo.stac import raster_of
+from ome.geo.vsi import SceneAddress, full_address, scene_at
+from ome.inference.card import CARD, SegmenterCard, check_alike, network_folder, trained_folder
 from ome.inference.map_rows import MapOptions
 from ome.inference.mapping import check_names, map_name, map_scene
-from ome.inference.predictor import CrfPredictor, Predictor
+from ome.inference.predictor import CrfPredictor, Ensemble, Predictor
+from ome.pipeline.artifacts import listed
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
+from ome.training.checkpoints import NETWORK
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -33,20 +37,19 @@ def run(work: Work) -> dict[str, Any]:
         batch=config.prediction.batch,
     )
     options.check()
-    scenes, record = scenes_in(scene_path(config)), work.folder / "maps.json"
-    check_names(scenes, options)
+    named, record = _named_scenes(config, options), work.folder / "maps.json"
     (stage,) = work.inputs
     folder = network_folder(work.inputs[stage], settings.network)
     card = read_card(config, folder)
-    network, machine, prediction = card.load(folder), hardware(config), config.prediction
-    predict: Any = Predictor(
-        network, machine.device(), prediction.scales, flip=prediction.flip, precision=machine.precision
-    )
+    others = _others(config)
+    cards = {folder: card} | {other: SegmenterCard.read(other) for other in others}
+    check_alike(cards)
+    predict: Any = Ensemble([_predictor(config, one, cards[one]) for one in (folder, *others)])
     if settings.crf:
         predict = CrfPredictor(predict, crf_of(config), card.picture, crf_threads(config))
     counts: dict[str, Any] = read_json(record) if record.exists() else {}
-    for path in scenes:
-        if map_name(path) in counts:
+    for name, path in named.items():
+        if name in counts:
             continue
         with open_scene(
             path,
@@ -55,17 +58,34 @@ def run(work: Work) -> dict[str, Any]:
             nodata=config.dataset.get("nodata"),
             allow_external=settings.allow_external,
         ) as scene:
-            counts[map_name(path)] = map_scene(scene, map_name(path), card, predict, work.folder, options)
+            counts[name] = map_scene(scene, name, card, predict, work.folder, options)
         write_json(record, counts)
     record.unlink()
     return {
-        "network": f"{stage}/{folder.name}",
-        **({"maps": counts} if len(scenes) > 1 else counts[map_name(scenes[0])]),
+        "network": ", ".join([f"{stage}/{folder.name}", *map(str, others)]),
+        **({"maps": counts} if len(named) > 1 else counts[next(iter(named))]),
     }
 
 
-def scene_path(config: DictConfig) -> Path:
-    """The scene that is to be mapped.
+def _predictor(config: DictConfig, folder: Path, card: SegmenterCard) -> Predictor:
+    machine, prediction = hardware(config), config.prediction
+    return Predictor(
+        card.load(folder),
+        machine.device(),
+        prediction.scales,
+        flip=prediction.flip,
+        tta=prediction.tta,
+        precision=machine.precision,
+    )
+
+
+def _others(config: DictConfig) -> list[Path]:
+    """The folders of other runs' segmenters."""
+    return [trained_folder(Path(run), config.stage.network) for run in listed(config.stage.others)]
+
+
+def scene_of(config: DictConfig) -> SceneAddress:
+    """The scene that is to be mapped, as it was typed.
 
     Raises:
         UserError: It is not set, or not there.
@@ -75,10 +95,24 @@ def scene_path(config: DictConfig) -> Path:
             "stage.predict.scene is not set: type stage.predict.scene=/path/to/scene.tif, or "
             "a folder of GeoTIFFs"
         )
-    path = Path(config.stage.scene)
-    if not path.exists():
-        raise UserError(f"stage.predict.scene={path} does not exist: check the path")
-    return path
+    scene = scene_at(config.stage.scene)
+    if isinstance(scene, Path) and not scene.exists():
+        raise UserError(f"stage.predict.scene={scene} does not exist: check the path")
+    return scene
+
+
+def _pixels_of(config: DictConfig) -> SceneAddress:
+    """Where the scene's pixels are, which differs from what was typed for a STAC item."""
+    settings = config.stage
+    return raster_of(scene_of(config), settings.asset, allow_external=settings.allow_external)
+
+
+def _named_scenes(config: DictConfig, options: MapOptions) -> dict[str, SceneAddress]:
+    """The scenes by the names of their maps."""
+    typed, found = scene_of(config), _pixels_of(config)
+    scenes = scenes_in(found)
+    check_names(scenes, options)
+    return {map_name(path if found == typed else typed): path for path in scenes}
 
 
 def _channels(config: DictConfig, card: SegmenterCard) -> tuple[int, ...]:
@@ -93,8 +127,9 @@ def _channels(config: DictConfig, card: SegmenterCard) -> tuple[int, ...]:
 
 
 def _sources(config: DictConfig) -> list[Any]:
-    path = scene_path(config)
-    return [str(path.resolve()), *map(identity, scene_files(path))]
+    found = _pixels_of(config)
+    files = [*scene_files(found), *(folder / name for folder in _others(config) for name in (NETWORK, CARD))]
+    return [full_address(scene_of(config)), *map(identity, files), *remote_state(found)]
 
 
 STAGE = Stage(
@@ -112,6 +147,6 @@ STAGE = Stage(
     free_keys=("dataset.nodata",),
     external_files=_sources,
     optional_config=nodata_of,
-    part=lambda config: map_name(scene_path(config)),
+    part=lambda config: map_name(scene_of(config)),
     subject=lambda used: used["sources"][0],
 )
