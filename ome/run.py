@@ -50,7 +50,7 @@ def run(config: DictConfig) -> float | None:
         as_job(config, Path(hydra_config.sweep.dir), Path(hydra_config.runtime.output_dir))
     try:
         miou = launch(config)
-        if is_nonzero_rank():
+        if config.plan or is_nonzero_rank():
             return miou
         resolved = Path(hydra_config.runtime.output_dir) / "resolved.yaml"
         OmegaConf.save(config, resolved, resolve=not OmegaConf.is_missing(config.dataset, "raw"))
@@ -68,7 +68,7 @@ def main() -> None:
     # Hydra's parser refuses settings on both sides of an option, such as --config-dir.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: "=" in word and not word.startswith("-"))
     sys.argv += fitting_preset(sys.argv[1:])
-    if is_nonzero_rank():
+    if is_nonzero_rank() or "plan=true" in map(str.lower, sys.argv):
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]
     try:
         check_words(sys.argv[1:])
