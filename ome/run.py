@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ome.cli.errors import explain, fail, said_by_hydra, unread_output
+from ome.cli.help import help_text, is_plain_help
 from ome.cli.presets import fitting_preset
 from ome.cli.typed import check_words
 from ome.config.folders import checked_folder
@@ -73,7 +74,10 @@ def main() -> None:
     try:
         check_words(sys.argv[1:])
         with unread_output():
-            run()
+            if is_plain_help(sys.argv[1:]):
+                print(help_text(sys.argv[1:]))  # noqa: T201
+            else:
+                run()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if is_nonzero_rank():
             sys.exit(1)  # the first process says so

@@ -161,14 +161,19 @@ class Place:
     def foresee(self, fingerprint: str, *, verify: bool) -> tuple[State, Remains | None]:
         """What `recover`, `set_damaged_aside` and `open` would leave, told without touching it."""
         for folder, hashed in ((self.partial, True), (self.folder, verify)):
-            if (folder / NAME).exists() and (manifest := read_if_whole(folder)) is not None:
-                of_this = manifest.fingerprint == fingerprint
-                wrong = damaged(folder, manifest.files, verify=hashed) if manifest.files is not None else []
-                if wrong == [] and (of_this or folder == self.partial):
-                    return ("up to date" if of_this else "runs"), None
-                if wrong and of_this:
-                    return "resumes", Remains(folder, frozenset(split_at(folder, wrong[0])[1]))
-        if (self.partial / MARK).exists() and _read_mark(self.partial)[0] == fingerprint:
+            manifest = read_if_whole(folder)
+            of_this = manifest is not None and manifest.fingerprint == fingerprint
+            if manifest is None or not (of_this or folder == self.partial):
+                continue
+            wrong = [] if manifest.files is None else damaged(folder, manifest.files, verify=hashed)
+            if wrong == []:
+                return ("up to date" if of_this else "runs"), None
+            if of_this and wrong is not None:
+                return "resumes", Remains(folder, frozenset(split_at(folder, wrong[0])[1]))
+            if of_this and folder == self.folder:
+                return "runs", None
+        unfinished = (self.partial / MARK).exists() and not (self.partial / NAME).exists()
+        if unfinished and _read_mark(self.partial)[0] == fingerprint:
             return "resumes", Remains(self.partial)
         return "runs", None
 
