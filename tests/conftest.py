@@ -156,6 +156,21 @@ def _type(
     main()
 
 
+WITHOUT_TORCH = """
+import sys
+heavy = "torch", "pytorch_lightning", "segmentation_models_pytorch", "timm", "albumentations", "numba"
+sys.modules.update(dict.fromkeys(heavy))  # whoever imports one now fails
+from ome.__main__ import main
+main()
+"""
+"""A command line of `ome` that nothing heavy may be loaded for."""
+
+
+def run_without_torch(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Types a command that must not load torch, nor anything else that takes seconds."""
+    return run_words(folder, [sys.executable, "-c", WITHOUT_TORCH, *words])
+
+
 def command(*overrides: str) -> list[str]:
     """The command line of a run."""
     return [sys.executable, "-m", "ome.run", *overrides]

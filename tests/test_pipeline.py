@@ -36,7 +36,7 @@ from ome.stages.reproduce import compare_folders
 from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 from tests.browser import complaints, show_as
-from tests.conftest import compose_config, forked, forked_pair, tiny
+from tests.conftest import compose_config, forked, forked_pair, run_without_torch, tiny
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import accuracy
@@ -213,6 +213,14 @@ def test_a_second_run_finds_nothing_to_do(finished: Path) -> None:
     assert status == 0, printed
     assert printed.count("up to date") == 7
     assert before == {path: path.stat().st_mtime_ns for path in (finished / RUN).glob("*/manifest.json")}
+
+
+@pytest.mark.parametrize("words", [[*tiny("report"), "force=true"], ["compare", str(RUN)]])
+def test_tables_and_pages_do_not_wait_for_torch(finished: Path, tmp_path: Path, words: list[str]) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    done = run_without_torch(tmp_path / "copy", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "weak segmentation" in done.stdout
 
 
 def test_any_scene_can_be_mapped(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:

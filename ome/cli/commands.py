@@ -23,7 +23,10 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
 
     def command(name: str, summary: str) -> argparse.ArgumentParser:
-        epilog = "Any setting may follow as KEY=VALUE; python -m ome.run --help lists them."
+        epilog = (
+            "Any setting may follow as KEY=VALUE; python -m ome.run --help lists them. With "
+            "plan=true nothing runs: it prints the stages, what each has to do, and how long that takes here."
+        )
         return commands.add_parser(name, help=summary, description=summary, epilog=epilog, allow_abbrev=False)
 
     train = command("train", "Trains on a folder of images and a table of their tags, up to the report.")

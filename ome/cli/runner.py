@@ -5,7 +5,9 @@ from pathlib import Path
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from ome.cli.plan import plan_of, show_plan, show_timed_plan
 from ome.config.selected import settings_of
+from ome.distributed.collectives import is_rank_zero
 from ome.distributed.rank import is_nonzero_rank
 from ome.errors import UserError
 from ome.pipeline.layout import SEGMENTER_TITLES
@@ -38,7 +40,9 @@ def run_stages(config: DictConfig) -> float | None:
         )
     for name in names[1:]:  # before the first works for hours; its own is looked at when it starts
         find_stage(name, config).place(settings_of(config, name)).check_finished()
-    _say_preset(names)
+    if len(names) > 1 and is_rank_zero():
+        _say_preset()
+        show_plan(config, plan_of(config, names))
     folders: dict[str, Path] = {}
     for name in names:
         stage_config = settings_of(config, name)
@@ -60,12 +64,22 @@ def run_stages(config: DictConfig) -> float | None:
     return objective(folders[last])
 
 
-def _say_preset(names: list[str]) -> None:
+def print_plan(config: DictConfig) -> None:
+    """Prints what `run_stages` would do, and how long that takes; runs and writes nothing.
+
+    Raises:
+        UserError: See `run_stages`.
+    """
+    import_targets(config)
+    names = selected_stages(config)
+    show_timed_plan(config, plan_of(config, names, verify=config.verify))
+
+
+def _say_preset() -> None:
     """Says which sizes the trainings have, where the machine may have chosen them."""
-    if is_nonzero_rank() or not HydraConfig.initialized() or len(names) == 1:
-        return
-    preset = HydraConfig.get().runtime.choices["preset"]
-    console.print(f"preset={preset}; others are quick, laptop, gpu and paper", highlight=False)
+    if HydraConfig.initialized():
+        preset = HydraConfig.get().runtime.choices["preset"]
+        console.print(f"preset={preset}; others are quick, laptop, gpu and paper", highlight=False)
 
 
 def objective(folder: Path) -> float | None:
