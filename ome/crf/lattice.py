@@ -52,12 +52,12 @@ def build_lattice(features: Float) -> Lattice:
         ValueError: If the features span more lattice cells than a 63-bit key can number.
     """
     scale = lift_scale(features.shape[1])
-    origin, strides = number_cells(*lifted_bounds(features, scale))
+    origin, strides, _ = number_cells(*lifted_bounds(features, scale))
     vertices, weights, keys, slots = locate(features, scale, origin, strides)
     return Lattice(vertices, weights, len(keys), link(keys, slots, strides))
 
 
-def number_cells(lower: Float, upper: Float) -> tuple[Key, Key]:
+def number_cells(lower: Float, upper: Float, tiles: int = 1) -> tuple[Key, Key, int]:
     """Chooses how vertices are numbered: a vertex's key is the sum of (coordinate - origin) * stride.
 
     Only the first d coordinates count, the last follows from the sum 0.
@@ -65,9 +65,11 @@ def number_cells(lower: Float, upper: Float) -> tuple[Key, Key]:
     Args:
         lower: (d,) least lifted coordinates of the points.
         upper: (d,) greatest.
+        tiles: Sets of points that share no vertex: the keys of each set lie behind those of the one before.
 
     Returns:
-        (d,) int64 origin and (d,) int64 strides: keys of all vertices and their neighbours differ.
+        (d,) int64 origin and (d,) int64 strides: keys of all vertices and their neighbours differ; the keys
+        that each set takes.
 
     Raises:
         ValueError: If the points span more lattice cells than a 63-bit key can number.
@@ -75,12 +77,13 @@ def number_cells(lower: Float, upper: Float) -> tuple[Key, Key]:
     margin = 3 * (len(lower) + 1)  # rounding, the simplex and the neighbours each add at most d + 1
     origin = np.floor(lower).astype(np.int64) - margin
     extents = np.ceil(upper).astype(np.int64) + margin + 1 - origin
-    if float(np.prod(extents.astype(np.float64))) >= 2.0**62:
+    if tiles * float(np.prod(extents.astype(np.float64))) >= 2.0**62:
         raise ValueError(
             f"the features span {extents.tolist()} lattice cells, too many for a 63-bit key: "
             "raise the standard deviations or filter smaller tiles"
         )
-    return origin, np.concatenate([[1], np.cumprod(extents[:-1])]).astype(np.int64)
+    strides = np.concatenate([[1], np.cumprod(extents)]).astype(np.int64)
+    return origin, strides[:-1], int(strides[-1])
 
 
 def filter_values(lattice: Lattice, values: Float) -> Float:
