@@ -228,7 +228,7 @@ def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:
         ),
         ("dataset.split.train=[]", "dataset.split.train is empty"),
         ("dataset.tags=nowhere.csv", "dataset.tags=nowhere.csv does not exist: check the path"),
-        ("crf.backend=other", "crf.backend=other: expected lattice, torch or pydensecrf"),
+        ("crf.backend=other", "crf.backend=other: expected lattice, torch, auto or pydensecrf"),
     ],
 )
 def test_wrong_settings_are_one_line(run_here: Run, override: str, message: str) -> None:

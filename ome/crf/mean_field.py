@@ -136,9 +136,10 @@ def advance(lattice: Lattice, old: Float, new: Float, values: Float, agreement: 
     rows = values.reshape(values.size)
     messages, energy = np.zeros(width, np.float32), np.empty(width, np.float32)
     for pixel in range(len(values)):
-        ahead = min(pixel + AHEAD, len(values) - 1)
-        prefetch_rows(vertices, weights, ahead, old, carried)
-        prefetch_rows(vertices, weights, ahead, new, carried)
+        if carried > LANES:  # asking for narrow rows ahead takes longer than waiting for them
+            ahead = min(pixel + AHEAD, len(values) - 1)
+            prefetch_rows(vertices, weights, ahead, old, carried)
+            prefetch_rows(vertices, weights, ahead, new, carried)
         gather(vertices, weights, pixel, old, carried, messages)
         rest = fill8(np.float32(0.0) if flags.first else agreement[pixel])
         for start in range(0, carried, LANES):
