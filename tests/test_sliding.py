@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from ome.geo import sliding
-from ome.geo.sliding import blending_window, predict_windows, window_starts
+from ome.geo.sliding import blending_window, predict_windows, rows_of_part, window_starts
 from ome.networks.views import flip_and_scale
 
 SCENE = np.random.default_rng(0).integers(0, 256, (53, 71, 3)).astype(np.uint8)
@@ -171,3 +171,28 @@ def test_flip_and_scale_is_the_mean_softmax_of_all_views() -> None:
     result = flip_and_scale(network, images, scales=(0.5, 1.0), flip=True)
     torch.testing.assert_close(result, expected)
     torch.testing.assert_close(flip_and_scale(network, images).sum(1), torch.ones(2, 12, 16))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 8])
+@pytest.mark.parametrize(("size", "stride"), [(16, 8), (16, 16), (16, 5), (64, 32)])
+def test_parts_of_a_scene_are_the_whole_to_the_last_bit(size: int, stride: int, parts: int) -> None:
+    whole = predict_scene(position_dependent, size, stride)
+    rows = [rows_of_part(53, size, stride, part, parts) for part in range(parts)]
+    assert [row for part in rows for row in part] == list(range(53))
+    together = [
+        block.probabilities
+        for part in rows
+        for block in predict_windows(
+            read,
+            53,
+            71,
+            position_dependent,
+            3,
+            size=size,
+            stride=stride,
+            batch=3,
+            first_row=part.start,
+            stop_row=part.stop,
+        )
+    ]
+    np.testing.assert_array_equal(np.concatenate(together, axis=1), whole)

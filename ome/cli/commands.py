@@ -9,6 +9,7 @@ from typing import Any, Final
 from omegaconf import OmegaConf
 
 from ome.errors import UserError
+from ome.geo.scene_list import names_many
 from ome.pipeline.layout import command_files
 from ome.pipeline.registry import SIDE_STAGES
 
@@ -30,9 +31,17 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--tags", type=Path, help="their table, .csv or .xlsx (IMAGES/tags.csv)")
     train.add_argument("--masks", type=Path, help="folder of reference masks, where there are any")
     train.add_argument("--name", help="name of the run (that of the folder of images)")
-    predict = command("predict", "Maps a scene, or every scene of a folder, with the segmenter of a run.")
+    predict = command(
+        "predict",
+        "Maps a scene, or every scene of a folder, a list or a pattern, with the segmenter of a run.",
+    )
     predict.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
-    predict.add_argument("scene", type=Path, help="GeoTIFF or VRT of any size, or a folder of images")
+    predict.add_argument(
+        "scene",
+        type=Path,
+        help="GeoTIFF or VRT of any size, a folder of images, a list of scenes (.txt, one a line), or a "
+        "quoted pattern such as '/data/*.tif'",
+    )
     for option, meaning in (
         ("confidence", "also write the probability of the class on the map"),
         ("probabilities", "also write the probability of every class"),
@@ -81,7 +90,7 @@ def _train(options: argparse.Namespace) -> list[str]:
 
 
 def _predict(options: argparse.Namespace) -> list[str]:
-    if not options.scene.exists():
+    if not options.scene.exists() and not names_many(str(options.scene)):
         raise UserError(f"{options.scene} does not exist: give a raster, or a folder of them")
     scene = options.scene.absolute()
     chosen = {

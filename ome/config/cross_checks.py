@@ -11,6 +11,7 @@ from ome.config.folders import folder_faults
 from ome.config.raw_data import raw_fault, split_fault
 from ome.data.sheets import SPREADSHEETS
 from ome.extras import missing_modules
+from ome.geo.scene_list import names_many
 from ome.pipeline.layout import CAM_TITLES
 from ome.pipeline.manifest import NAME as MANIFEST
 
@@ -89,8 +90,9 @@ def _files(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
         yield from [fault for fault in [raw_fault(config)] if fault is not None]
     if path := config.dataset.get("tags") if {"prepare", "labels"} & {*stages} else None:
         yield from _missing("dataset.tags", path)
-    if "predict" in stages and config.stage.predict.scene:
-        yield from _missing("stage.predict.scene", config.stage.predict.scene)
+    scene = config.stage.predict.scene if "predict" in stages else None
+    if scene and not names_many(scene):
+        yield from _missing("stage.predict.scene", scene)
     checkpoint = config.stage.cam.checkpoint if "cam" in stages else None
     if checkpoint:
         yield from _missing("stage.cam.checkpoint", checkpoint)

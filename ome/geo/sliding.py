@@ -56,6 +56,21 @@ def window_starts(length: int, size: int, stride: int) -> list[int]:
     return [*range(0, last, stride), last]
 
 
+def rows_of_part(height: int, size: int, stride: int, part: int, parts: int) -> range:
+    """The rows of a scene that one of several processes predicts; together they have each row once.
+
+    Args:
+        height: Rows of the scene.
+        size: Side of a window in pixels.
+        stride: Pixels from one window to the next.
+        part: Which of them.
+        parts: How many there are; of more than there are rows of windows, some have no rows.
+    """
+    starts = window_starts(height, size, stride)
+    bounds = [*(starts[len(starts) * number // parts] for number in range(parts)), height]
+    return range(bounds[part], bounds[part + 1])
+
+
 def blending_window(size: int) -> NDArray[np.float32]:
     """Raised cosine in two dimensions: a pixel counts most where its window sees context on all sides.
 
@@ -81,6 +96,7 @@ def predict_windows(
     stride: int,
     batch: int,
     first_row: int = 0,
+    stop_row: int | None = None,
     is_empty: IsEmpty | None = None,
 ) -> Iterator[RowBlock]:
     """Predicts a scene window by window, top to bottom.
@@ -100,6 +116,7 @@ def predict_windows(
         batch: Windows predicted together.
         first_row: Where an earlier call stopped: rows above are neither predicted nor given out again. The
             others are the same to the last bit, as every window that reaches them is predicted.
+        stop_row: Rows from here on likewise; where a window starts, or None for all.
         is_empty: Windows for which it is true are not predicted.
 
     Yields:
@@ -118,6 +135,8 @@ def predict_windows(
     for row, following in zip(rows, [*rows[1:], height], strict=True):
         if row + size <= first_row:
             continue
+        if stop_row is not None and row >= stop_row:
+            return
         here = [
             column
             for column in columns

@@ -39,6 +39,10 @@ class MapOptions:
     stride: float = 0.5
     batch: int = 8
 
+    def pixels(self, tile: int) -> int:
+        """Pixels from one window of that side to the next."""
+        return max(1, int(tile * self.stride))
+
     def check(self) -> None:
         """Refuses what cannot work before long work begins.
 
@@ -77,6 +81,7 @@ def predict_rows(
     predict: PredictBatch,
     options: MapOptions,
     first_row: int = 0,
+    stop_row: int | None = None,
     *,
     all_classes: bool = True,
 ) -> Iterator[PredictedRows]:
@@ -88,6 +93,7 @@ def predict_rows(
         predict: The segmenter.
         options: How windows lie.
         first_row: Where an earlier call stopped.
+        stop_row: Where another process takes over, see `rows_of_part`; None: the end.
         all_classes: Also give the probabilities of all classes; without, they have no row.
 
     Yields:
@@ -101,9 +107,10 @@ def predict_rows(
         predict,
         len(card.classes),
         size=card.tile,
-        stride=max(1, int(card.tile * options.stride)),
+        stride=options.pixels(card.tile),
         batch=options.batch,
         first_row=first_row,
+        stop_row=stop_row,
         is_empty=scene.is_empty,
     )
     for block in blocks:

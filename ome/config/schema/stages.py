@@ -196,7 +196,7 @@ class Predict:
     scene: Annotated[
         str | None,
         "a GeoTIFF, PNG, JPEG, JPEG 2000 or VRT, or a folder: rasters on one grid are one scene, photographs "
-        "are mapped each",
+        "are mapped each; or many scenes: a list (.txt, one a line) or a pattern such as '/data/*.tif'",
     ]
     allow_external: Annotated[bool, "let a VRT read files outside its folder"]
     network: Network
