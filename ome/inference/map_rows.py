@@ -1,7 +1,8 @@
 """A scene of any size -> rows of classes, confidence and probabilities."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
+from threading import Lock
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -84,7 +85,7 @@ def predict_rows(
     stop_row: int | None = None,
     *,
     all_classes: bool = True,
-) -> Iterator[PredictedRows]:
+) -> Generator[PredictedRows]:
     """Predicts a scene from top to bottom.
 
     Args:
@@ -100,8 +101,18 @@ def predict_rows(
         Blocks of rows, in order.
     """
     height, width = scene.grid.height, scene.grid.width
+    in_turn = Lock()  # GDAL's files are for one thread at a time
+
+    def read(*window: int) -> NDArray[np.uint8]:
+        with in_turn:
+            return scene.read(*window)
+
+    def is_empty(*window: int) -> bool:
+        with in_turn:
+            return scene.is_empty(*window)
+
     blocks = predict_windows(
-        scene.read,
+        read,
         height,
         width,
         predict,
@@ -111,12 +122,13 @@ def predict_rows(
         batch=options.batch,
         first_row=first_row,
         stop_row=stop_row,
-        is_empty=scene.is_empty,
+        is_empty=is_empty,
     )
     for block in blocks:
         values = torch.from_numpy(block.probabilities)
         best, index = values.max(dim=0)
-        empty = ~scene.valid(block.row, 0, values.shape[1], width)
+        with in_turn:
+            empty = ~scene.valid(block.row, 0, values.shape[1], width)
         classes = index.to(torch.uint8).numpy()
         parts = [classes, _bytes(best), _bytes(values if all_classes else values[:0])]
         for part in parts:

@@ -1,6 +1,8 @@
 """A scene of any size -> its class map and what belongs to it, in plain arguments."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +18,7 @@ from ome.geo.flat import FlatRasters
 from ome.geo.sliding import PredictBatch, rows_of_part
 from ome.ignore import IGNORE
 from ome.inference.card import SegmenterCard
-from ome.inference.map_rows import SURE, MapOptions, predict_rows
+from ome.inference.map_rows import SURE, MapOptions, PredictedRows, predict_rows
 from ome.progress import Meter, console, meter
 
 ROWS: Final = "rows"
@@ -196,13 +198,24 @@ def _fill(
     """Predicts the rows that are missing; gives the megapixels a second, None where there were none."""
     done, stop, speed = flat.rows_done, flat.rows.stop, None
     rows = predict_rows(scene, card, predict, options, done, stop, all_classes=options.probabilities)
-    for block in rows if done < stop else ():
+
+    def write(block: PredictedRows) -> None:
         parts = {"classes": block.classes[None], "confidence": block.confidence[None]}
         parts["probabilities"] = block.probabilities
         flat.write(block.row, {name: parts[name] for name in flat.paths})
-        height = len(block.classes)
-        speed = round(shown.rate(height) * flat.width * world_size() / 1e6, 3)
-        shown.advance(height, f"{speed:.2f} Mpx/s")
+
+    # The disk is waited for in a thread, while the next rows are predicted.
+    with closing(rows), ThreadPoolExecutor(1) as writer:
+        written: Future[None] | None = None
+        for block in rows if done < stop else ():
+            if written is not None:
+                written.result()
+            written = writer.submit(write, block)
+            height = len(block.classes)
+            speed = round(shown.rate(height) * flat.width * world_size() / 1e6, 3)
+            shown.advance(height, f"{speed:.2f} Mpx/s")
+        if written is not None:
+            written.result()
     return speed
 
 
