@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from ome.config.schema import general
 from ome.config.schema.hints import expected, fits, hints_of
 from ome.data.byte_image import ByteImage, open_scene
+from ome.distributed.collectives import alone
 from ome.errors import UserError
 from ome.files import read_json, write_json
 from ome.geo.flat import RECORD
@@ -154,7 +155,7 @@ def map_scene(
     ]
     _claim(folder, name, typed, json.loads(json.dumps(made_of)))
     card, predictor = _segmenter(trained, device, views)
-    with _opened(found, card) as opened:
+    with alone(), _opened(found, card) as opened:  # whoever calls this in several processes shares by scenes
         return write_maps(opened, name, card, predictor, folder, options)
 
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 from omegaconf import OmegaConf
 
 from ome.errors import UserError
+from ome.geo.scene_list import names_many
 from ome.geo.vsi import scene_at
 from ome.pipeline.layout import command_files
 from ome.pipeline.registry import SIDE_STAGES
@@ -34,7 +35,10 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--tags", type=Path, help="their table, .csv or .xlsx (IMAGES/tags.csv)")
     train.add_argument("--masks", type=Path, help="folder of reference masks, where there are any")
     train.add_argument("--name", help="name of the run (that of the folder of images)")
-    predict = command("predict", "Maps a scene, or every scene of a folder, with the segmenter of a run.")
+    predict = command(
+        "predict",
+        "Maps a scene, or every scene of a folder, a list or a pattern, with the segmenter of a run.",
+    )
     predict.add_argument(
         "run",
         nargs="+",
@@ -42,7 +46,9 @@ def parser() -> argparse.ArgumentParser:
         help="folder of the run, such as runs/valley; of several the mean is mapped",
     )
     predict.add_argument(
-        "scene", type=str, help="GeoTIFF or VRT of any size, folder of images, URL of a GeoTIFF or STAC item"
+        "scene",
+        help="GeoTIFF or VRT of any size, folder of images, URL of a GeoTIFF or STAC item, list of scenes "
+        "(.txt, one a line), or a quoted pattern such as '/data/*.tif'",
     )
     for option, meaning in (
         ("confidence", "also write the probability of the class on the map"),
@@ -98,8 +104,9 @@ def _train(options: argparse.Namespace) -> list[str]:
 
 
 def _predict(options: argparse.Namespace) -> list[str]:
-    scene = scene_at(options.scene).absolute()
-    if isinstance(scene, Path) and not scene.exists():
+    many = names_many(options.scene)
+    scene = Path(options.scene).absolute() if many else scene_at(options.scene).absolute()
+    if isinstance(scene, Path) and not many and not scene.exists():
         raise UserError(f"{options.scene} does not exist: give a raster, or a folder of them")
     chosen = {
         f"stage.predict.{key}": "true"

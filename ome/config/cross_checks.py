@@ -13,6 +13,7 @@ from ome.data.cams import cam_files
 from ome.data.sheets import SPREADSHEETS
 from ome.errors import UserError
 from ome.extras import missing_modules
+from ome.geo.scene_list import names_many
 from ome.geo.vsi import scene_at
 from ome.pipeline.layout import CAM_TITLES
 from ome.pipeline.manifest import NAME as MANIFEST
@@ -92,9 +93,9 @@ def _files(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
         yield from [fault for fault in [raw_fault(config)] if fault is not None]
     if path := config.dataset.get("tags") if {"prepare", "labels"} & {*stages} else None:
         yield from _missing("dataset.tags", path)
-    if "predict" in stages and config.stage.predict.scene:
-        scene = scene_at(config.stage.predict.scene)
-        yield from _missing("stage.predict.scene", str(scene)) if isinstance(scene, Path) else ()
+    scene = config.stage.predict.scene if "predict" in stages else None
+    if scene and not names_many(scene) and isinstance(path := scene_at(scene), Path):
+        yield from _missing("stage.predict.scene", str(path))
     checkpoint = config.stage.cam.checkpoint if "cam" in stages else None
     if checkpoint:
         yield from _missing("stage.cam.checkpoint", checkpoint)

@@ -37,6 +37,9 @@ from ome.progress import console
 OnFinish: TypeAlias = Callable[[DictConfig, Artefact, Mapping[str, Artefact]], None]
 """What is told of a stage that has run: its configuration, its artefact, and those of its inputs by name."""
 
+Conclude: TypeAlias = Callable[[DictConfig, Mapping[str, Artefact], Mapping[str, str]], None]
+"""What is told of several parts: the configuration, the parts that hold, and why the others failed."""
+
 
 _LATER: Final = ("stage.asset", "stage.others", "prediction.tta")
 """Settings that are younger than results that still hold: where they say nothing, they do not count."""
@@ -85,6 +88,9 @@ class Stage:
             where it always does.
         part: Names the part of its folder that the configuration asks for, e.g. a scene: parts are made, kept
             and replaced each on its own. None for a stage that makes its folder as a whole.
+        parts: The configuration of each part, by what messages call it, where the configuration asks for
+            several; None where it asks for one. See `ome.pipeline.parts`.
+        conclude: Called by rank 0 when the last of several parts is done.
         subject: Tells, from the configuration as the manifest records it, what the result is of (a dataset, a
             scene), where commands may mean one folder for several.
     """
@@ -100,11 +106,17 @@ class Stage:
     version: int = 1
     enabled: Callable[[DictConfig], bool] | None = None
     part: Callable[[DictConfig], str] | None = None
+    parts: Callable[[DictConfig], dict[str, DictConfig] | None] | None = None
+    conclude: Conclude | None = None
     subject: Callable[[Mapping[str, Any]], str] | None = None
 
     def needed(self, config: DictConfig) -> tuple[str, ...]:
         """Names of the stages it needs, given the configuration with its settings under `stage`."""
         return self.requires(config) if callable(self.requires) else self.requires
+
+    def several(self, config: DictConfig) -> dict[str, DictConfig] | None:
+        """The configuration of each part where several are asked for; None where one is."""
+        return None if self.parts is None else self.parts(config)
 
     def folder(self, config: DictConfig) -> Path:
         """Where its result lies, or the part of it that the configuration asks for."""

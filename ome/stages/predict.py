@@ -1,5 +1,6 @@
 """A scene of any size -> its class map, by the segmenter that the run has come to."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,33 +10,30 @@ from ome.config.objects import crf_of, crf_threads, hardware
 from ome.config.raw_data import nodata_of
 from ome.config.segmenting import read_card, stage_of_configured_network
 from ome.data.byte_image import open_scene
-from ome.distributed.collectives import is_rank_zero
+from ome.distributed.collectives import is_rank_zero, rank_zero_value
 from ome.errors import UserError
-from ome.files import read_json, write_json
+from ome.files import read_json, write_json, write_text
 from ome.geo.mosaic import scenes_in
 from ome.geo.scene_files import remote_state, scene_files
+from ome.geo.scene_list import listed_scenes, name_of_list
 from ome.geo.stac import raster_of
 from ome.geo.vsi import SceneAddress, full_address, scene_at
 from ome.inference.card import CARD, SegmenterCard, check_alike, network_folder, trained_folder
 from ome.inference.map_rows import MapOptions
-from ome.inference.mapping import check_names, map_name, map_scene
+from ome.inference.mapping import check_folders, check_names, map_name, map_scene
 from ome.inference.predictor import CrfPredictor, Ensemble, Predictor
-from ome.pipeline.artifacts import listed
+from ome.inference.total_areas import write_total_areas
+from ome.pipeline.artifacts import Artefact, listed, stage_folder
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
+from ome.progress import console
 from ome.training.checkpoints import NETWORK
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Maps one scene; other processes only wait."""
-    if not is_rank_zero():
-        return {}
+    """Maps one scene, of whose rows each process predicts a part."""
     config, settings = work.config, work.settings
-    options = MapOptions(
-        **{key: settings[key] for key in ("confidence", "probabilities", "polygons", "simplify")},
-        stride=config.prediction.stride,
-        batch=config.prediction.batch,
-    )
+    options = _options(config)
     options.check()
     named, record = _named_scenes(config, options), work.folder / "maps.json"
     (stage,) = work.inputs
@@ -49,7 +47,7 @@ def run(work: Work) -> dict[str, Any]:
         predict = CrfPredictor(predict, crf_of(config), card.picture, crf_threads(config))
     counts: dict[str, Any] = read_json(record) if record.exists() else {}
     for name, path in named.items():
-        if name in counts:
+        if rank_zero_value(name in counts):
             continue
         with open_scene(
             path,
@@ -59,12 +57,23 @@ def run(work: Work) -> dict[str, Any]:
             allow_external=settings.allow_external,
         ) as scene:
             counts[name] = map_scene(scene, name, card, predict, work.folder, options)
-        write_json(record, counts)
-    record.unlink()
+        if is_rank_zero():
+            write_json(record, counts)
+    if is_rank_zero():
+        record.unlink()
     return {
         "network": ", ".join([f"{stage}/{folder.name}", *map(str, others)]),
         **({"maps": counts} if len(named) > 1 else counts[next(iter(named))]),
     }
+
+
+def _options(config: DictConfig) -> MapOptions:
+    also = ("confidence", "probabilities", "polygons", "simplify")
+    return MapOptions(
+        **{key: config.stage[key] for key in also},
+        stride=config.prediction.stride,
+        batch=config.prediction.batch,
+    )
 
 
 def _predictor(config: DictConfig, folder: Path, card: SegmenterCard) -> Predictor:
@@ -93,7 +102,7 @@ def scene_of(config: DictConfig) -> SceneAddress:
     if not config.stage.scene:
         raise UserError(
             "stage.predict.scene is not set: type stage.predict.scene=/path/to/scene.tif, or "
-            "a folder of GeoTIFFs"
+            "a folder of GeoTIFFs, a list of scenes (.txt), or a pattern"
         )
     scene = scene_at(config.stage.scene)
     if isinstance(scene, Path) and not scene.exists():
@@ -126,6 +135,32 @@ def _channels(config: DictConfig, card: SegmenterCard) -> tuple[int, ...]:
     return tuple(typed or card.channels)
 
 
+def _scenes_of_list(config: DictConfig) -> dict[str, DictConfig] | None:
+    """The configuration of each scene of a list, by its path."""
+    scenes = listed_scenes(config.stage.scene or "")
+    if scenes is None:
+        return None
+    _options(config).check()
+    check_folders([*map(scene_at, scenes)])
+    parts = {scene: config.copy() for scene in scenes}
+    for scene, part in parts.items():
+        part.stage.scene = scene
+    return parts
+
+
+def _sum_up(config: DictConfig, mapped: Mapping[str, Artefact], failed: Mapping[str, str]) -> None:
+    """Leaves the table of all areas, and a list of the scenes that failed, which can be mapped in turn."""
+    folder, name = stage_folder(config, STAGE.name), name_of_list(config.stage.scene)
+    counts = {scene: artefact.manifest.counts for scene, artefact in mapped.items()}
+    write_total_areas(folder / f"{name}_areas.csv", counts)
+    failures = folder / f"{name}_failed.txt"
+    failures.unlink(missing_ok=True)
+    if failed:
+        lines = [line for scene, reason in failed.items() for line in (f"# {reason}", scene)]
+        write_text(failures, "\n".join(lines) + "\n")
+        console.print(f"scenes that failed: {failures}", highlight=False)
+
+
 def _sources(config: DictConfig) -> list[Any]:
     found = _pixels_of(config)
     files = [*scene_files(found), *(folder / name for folder in _others(config) for name in (NETWORK, CARD))]
@@ -148,5 +183,7 @@ STAGE = Stage(
     external_files=_sources,
     optional_config=nodata_of,
     part=lambda config: map_name(scene_of(config)),
+    parts=_scenes_of_list,
+    conclude=_sum_up,
     subject=lambda used: used["sources"][0],
 )

@@ -201,7 +201,8 @@ class Predict:
     scene: Annotated[
         str | None,
         "a GeoTIFF, PNG, JPEG, JPEG 2000 or VRT, or a folder: rasters on one grid are one scene, photographs "
-        "are mapped each; also https://, s3://, /vsizip/ARCHIVE/MEMBER, or a STAC item (.json)",
+        "are mapped each; also https://, s3://, /vsizip/ARCHIVE/MEMBER, or a STAC item (.json); or many "
+        "scenes: a list (.txt, one a line) or a pattern such as '/data/*.tif'",
     ]
     asset: Annotated[str | None, "the asset of a STAC item; null: its only raster, or data, or visual"]
     allow_external: Annotated[bool, "let a VRT or a STAC item read what lies outside its folder"]
