@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
+from ome.cli.plan import plan_of
 from ome.distributed.turns import Turns
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.geo.scene_list import listed_scenes, name_of_list
 from ome.inference.total_areas import write_total_areas
-from tests.conftest import forked_pair
+from tests.conftest import compose_config, forked_pair
 from tests.test_maps import random_scene, write
 from tests.test_predict import BASE
 from tests.trained_runs import make_run
@@ -53,6 +54,8 @@ def times_of(folder: Path) -> dict[Path, int]:
 
 def test_a_damaged_scene_is_left_out_and_the_rest_is_mapped_once(run_here: Run, scenes: Path) -> None:
     seen = []
+    config = compose_config([*BASE, "stage.predict.scene=all.txt"])
+    assert [row.name for row in plan_of(config, ["predict"])] == ["predict, 5 of 5"]
     for _ in range(2):  # and nothing is mapped again
         with pytest.raises(UserError) as raised:
             run_here(*BASE, "stage.predict.scene=all.txt")
@@ -60,6 +63,7 @@ def test_a_damaged_scene_is_left_out_and_the_rest_is_mapped_once(run_here: Run, 
         assert first == "1 of 5 failed"
         assert [line.partition(": ")[0] for line in rest] == [str(scenes / "data/broken.tif")]
         seen.append(times_of(scenes))
+        assert [row.name for row in plan_of(config, ["predict"])] == ["predict, 1 of 5"]
     assert seen[0] == seen[1]
     assert list(maps_of(scenes)) == list(NAMES)
     failures = scenes / "run/predict/all_failed.txt"

@@ -72,8 +72,13 @@ def plan_of(config: DictConfig, names: Sequence[str], *, verify: bool = False) -
     prospects: dict[str, Prospect] = {}
     for name in names:
         stage, stage_config = find_stage(name, config), settings_of(config, name)
-        prospects[name] = foresee(stage, stage_config, planned, force=config.force, verify=verify)
-        planned[name] = prospects[name].artefact
+        several = stage.several(stage_config)
+        parts = [stage_config] if several is None else several.values()
+        foreseen = [foresee(stage, part, planned, force=config.force, verify=verify) for part in parts]
+        left = [one for one in foreseen if one.state != "up to date"]
+        title = name if several is None else f"{name}, {len(left)} of {len(foreseen)}"
+        prospects[title] = (left or foreseen)[0]
+        planned[name] = prospects[title].artefact
     known = known_of(prospects)
     return [Row(name, one, amounts(name, config, one, known)) for name, one in prospects.items()]
 
