@@ -119,9 +119,9 @@ def main() -> None:
     for name in options.experiments:
         bench(name, composed(name, changes, clock.device), clock, options.images)
     print(
-        f"\nA tile has {PRESENT} classes; every tile passes the filter. Tiles and scenes are shared without loss;"
-        f"\nof training steps, eight GPUs keep {SHARED:.0%}. Where cores do the CRF beside GPUs, each GPU has as"
-        f"\nmany as this machine ({cores()})."
+        f"\nA tile has {PRESENT} classes; every tile passes the filter. Tiles and scenes are shared without"
+        f"\nloss; of training steps, eight GPUs keep {SHARED:.0%}. Where cores do the CRF beside GPUs,"
+        f"\neach GPU has as many as this machine ({cores()})."
     )
 
 
