@@ -110,6 +110,14 @@ def test_a_scene_that_is_lost_while_it_is_read_is_one_line(
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
+def test_a_server_may_know_get_alone(web: Web) -> None:
+    pixels = random_scene(30, 40)
+    write(web.folder / "city.tif", pixels)
+    web.head = False
+    with open_scene(scene_at(f"{web.address}/city.tif"), BANDS) as scene:
+        np.testing.assert_array_equal(scene.read(0, 0, 30, 40).transpose(2, 0, 1), pixels)
+
+
 def test_maps_of_a_file_and_of_its_url_are_equal(run_here: Run, tmp_path: Path, web: Web) -> None:
     run, scene = make_run(tmp_path / "run"), write(web.folder / "city.tif", random_scene(90, 70))
     url = f"{web.address}/city.tif"

@@ -43,6 +43,9 @@ _DEFAULTS: Final = {
 }
 """Of GDAL's options that a user may set as variables of the environment."""
 
+WITHOUT_HEAD: Final = {"CPL_VSIL_CURL_USE_HEAD": "NO"}
+"""For servers, and signatures, that allow GET alone: GDAL then breaks off an answer of the whole file."""
+
 
 @dataclass(frozen=True)
 class VsiPath:
