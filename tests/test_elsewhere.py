@@ -97,6 +97,27 @@ def test_a_url_is_read_by_windows(web: Web) -> None:
     assert sum(web.sent) < size * 1.2
 
 
+def test_a_scene_that_is_lost_while_it_is_read_is_one_line(
+    web: Web, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("GDAL_HTTP_MAX_RETRY", "0")
+    noise = np.random.default_rng(0).integers(1, 255, (3, 512, 512)).astype("uint8")
+    file = write(web.folder / "city.tif", noise, tiled=True, blockxsize=64, blockysize=64)
+    with open_scene(scene_at(f"{web.address}/city.tif"), BANDS) as scene:
+        file.unlink()
+        with pytest.raises(UserError, match=r"damaged at rows 400\.\.409, .*: try again, or download it"):
+            scene.read(400, 400, 10, 10)
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_server_may_know_get_alone(web: Web) -> None:
+    pixels = random_scene(30, 40)
+    write(web.folder / "city.tif", pixels)
+    web.head = False
+    with open_scene(scene_at(f"{web.address}/city.tif"), BANDS) as scene:
+        np.testing.assert_array_equal(scene.read(0, 0, 30, 40).transpose(2, 0, 1), pixels)
+
+
 def test_maps_of_a_file_and_of_its_url_are_equal(run_here: Run, tmp_path: Path, web: Web) -> None:
     run, scene = make_run(tmp_path / "run"), write(web.folder / "city.tif", random_scene(90, 70))
     url = f"{web.address}/city.tif"

@@ -19,6 +19,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+import ome
 from ome.cli.launch import launch
 from ome.config.segmenting import read_card
 from ome.data.scenes import SceneIndex, SceneReader
@@ -435,6 +436,23 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Pat
     made, expected = artefacts(tmp_path, *OTHERS), artefacts(finished, *OTHERS)
     assert made.keys() == expected.keys()
     assert [name for name in made if made[name] != expected[name]] == []
+
+
+def test_all_orientations_are_predicted_wherever_a_segmenter_predicts(finished: Path) -> None:
+    for stage, own in (("seg", ["stage.seg.targets=[weak]"]), ("refine", [])):
+        typed = [*tiny(stage), f"inherit=[{RUN}]", "name=turned", "prediction.tta=d4", *own]
+        status, printed = forked(finished, *typed)
+        assert status == 0, printed
+    before, turned = finished / RUN, finished / "runs/turned"
+    (scene,) = (turned / "seg/weak/predictions").glob("*.tif")
+    image = finished / "scenes/synthetic_rgb_full/images" / scene.name
+    options = {"network": "weak", "flip": False, "device": "cpu", "precision": "32-true"}
+    expected = ome.predict(image, turned, tta="d4", **options).classes
+    np.testing.assert_array_equal(read_class_map(scene), expected)
+    # Both networks are the same, and so are the tiles that the round predicts.
+    first, second = (artefacts(run / "refine/round_1/masks") for run in (before, turned))
+    assert first.keys() == second.keys() != set()
+    assert first != second
 
 
 @pytest.mark.slow

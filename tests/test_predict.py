@@ -169,6 +169,9 @@ def test_the_map_of_a_turned_scene_is_the_turned_map(run_here: Run, tmp_path: Pa
     run_here(*BASE, "stage.predict.scene=city.tif", "stage.predict.confidence=true", "prediction.tta=d4")
     written = classes_of(tmp_path / "run/predict/city/city_confidence.tif") / np.float32(254)
     np.testing.assert_allclose(written, confidence(pixels, "d4"), atol=1e-6)
+    used = Manifest.read(tmp_path / "run/predict/city").config
+    assert used["prediction"]["tta"] == "d4"
+    assert not {"asset", "others"} & used["stage"].keys(), "what is not used leaves older results valid"
 
 
 def test_the_mean_of_runs_is_mapped(run_here: Run, tmp_path: Path) -> None:

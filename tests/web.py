@@ -19,12 +19,14 @@ class Web:
         folder: What it hands out.
         ranges: Whether it hands out parts of files.
         seconds: How long it thinks about each request.
+        head: Whether it answers HEAD.
         sent: Bytes of each answer, but for headers.
     """
 
     folder: Path
     ranges: bool = True
     seconds: float = 0
+    head: bool = True
     sent: list[int] = field(default_factory=list)
     address: str = ""
 
@@ -62,7 +64,11 @@ def serving(folder: Path) -> Iterator[Web]:
                 web.sent.append(len(content))
                 self.wfile.write(content)
 
-        do_HEAD = do_GET  # noqa: N815 - the name that http.server looks up
+        def do_HEAD(self) -> None:
+            if web.head:
+                self.do_GET()
+            else:
+                self.send_error(501)
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -23,7 +23,7 @@ from ome.geo.jpeg2000 import is_whole
 from ome.geo.opacity import is_opacity
 from ome.geo.placement import place_of
 from ome.geo.sidecars import check_metadata, check_sidecars
-from ome.geo.vsi import VsiPath, reach, reading_options
+from ome.geo.vsi import WITHOUT_HEAD, VsiPath, reach, reading_options
 
 IMAGE_DEPTHS: Final = ("uint8", "uint16")
 """Kinds of values of images; 16 bits are scaled to 8, see `ome.data.scaling`."""
@@ -316,6 +316,9 @@ class Raster:
                 return self._stack.enter_context(DatasetReader(path, driver=list(drivers)))
         except (RasterioError, OSError, ValueError) as error:
             self.close()
+            if "HTTP response code" in str(error) and not self._options.keys() >= WITHOUT_HEAD.keys():
+                self._options |= WITHOUT_HEAD
+                return self._open(source, drivers)
             formats = ", ".join(drivers)
             if isinstance(source, VsiPath):
                 raise UnreadableError(

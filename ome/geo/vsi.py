@@ -34,12 +34,17 @@ _FORCED: Final = {
     "CPL_VSIL_CURL_NON_CACHED": ":".join(f"/{system}/" for system in _READ if system != "vsizip"),
 }
 _DEFAULTS: Final = {
+    # The table of blocks of most GeoTIFFs at once: rasterio stops all threads while it asks for more.
+    "GDAL_INGESTED_BYTES_AT_OPEN": str(_START),
     "GDAL_HTTP_CONNECTTIMEOUT": "15",
     "GDAL_HTTP_TIMEOUT": "60",
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "1",
 }
 """Of GDAL's options that a user may set as variables of the environment."""
+
+WITHOUT_HEAD: Final = {"CPL_VSIL_CURL_USE_HEAD": "NO"}
+"""For servers, and signatures, that allow GET alone: GDAL then breaks off an answer of the whole file."""
 
 
 @dataclass(frozen=True)
