@@ -290,7 +290,8 @@ STATISTICS = "<Metadata><MDI key='STATISTICS_MAXIMUM'>255</MDI></Metadata><Histo
 
 
 def test_a_map_is_made_of_all_that_gdal_reads(tmp_path: Path) -> None:
-    config = OmegaConf.create({"stage": {"scene": "", "asset": None, "allow_external": False}})
+    settings = {"scene": "", "asset": None, "allow_external": False, "others": None}
+    config = OmegaConf.create({"stage": settings})
 
     def made_of(name: str) -> list[Any]:
         config.stage.scene = str(tmp_path / name)
