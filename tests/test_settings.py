@@ -155,10 +155,8 @@ def test_the_shell_completes_keys_and_options(typed: str, key: str) -> None:
         assert completion._query("config", typed) == [key]
 
 
-KEYS = [
-    set(_keys(compose_config(chosen)))
-    for chosen in ([], ["dataset=custom"], ["dataset=loveda"], ["logger=wandb"])
-]
+CHOSEN = ("dataset=potsdam", "dataset=custom", "dataset=loveda", "dataset=openearthmap", "logger=wandb")
+KEYS = [set(_keys(compose_config([chosen]))) for chosen in CHOSEN]
 
 
 def test_every_typed_setting_exists() -> None:
