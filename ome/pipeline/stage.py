@@ -102,7 +102,7 @@ class Stage:
     version: int = 1
     enabled: Callable[[DictConfig], bool] | None = None
     part: Callable[[DictConfig], str] | None = None
-    parts: Callable[[DictConfig], dict[str, DictConfig] | None] | None = None
+    parts: Callable[[DictConfig], Mapping[str, DictConfig] | None] | None = None
     conclude: Conclude | None = None
     subject: Callable[[Mapping[str, Any]], str] | None = None
 
@@ -110,7 +110,7 @@ class Stage:
         """Names of the stages it needs, given the configuration with its settings under `stage`."""
         return self.requires(config) if callable(self.requires) else self.requires
 
-    def several(self, config: DictConfig) -> dict[str, DictConfig] | None:
+    def several(self, config: DictConfig) -> Mapping[str, DictConfig] | None:
         """The configuration of each part where several are asked for; None where one is."""
         return None if self.parts is None else self.parts(config)
 

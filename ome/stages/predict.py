@@ -1,6 +1,6 @@
 """A scene of any size -> its class map, by the segmenter that the run has come to."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,17 +102,32 @@ def _channels(config: DictConfig, card: SegmenterCard) -> tuple[int, ...]:
     return tuple(typed or card.channels)
 
 
-def _scenes_of_list(config: DictConfig) -> dict[str, DictConfig] | None:
+class _Scenes(Mapping[str, DictConfig]):
+    """The configuration of each scene of a list, made when it is asked for: a list may be long."""
+
+    def __init__(self, config: DictConfig, scenes: Sequence[str]) -> None:
+        self._config, self._scenes = config, scenes
+
+    def __getitem__(self, scene: str) -> DictConfig:
+        part = self._config.copy()
+        part.stage.scene = scene
+        return part
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._scenes)
+
+    def __len__(self) -> int:
+        return len(self._scenes)
+
+
+def _scenes_of_list(config: DictConfig) -> _Scenes | None:
     """The configuration of each scene of a list, by its path."""
     scenes = listed_scenes(config.stage.scene or "")
     if scenes is None:
         return None
     _options(config).check()
     check_folders([Path(scene) for scene in scenes])
-    parts = {scene: config.copy() for scene in scenes}
-    for scene, part in parts.items():
-        part.stage.scene = scene
-    return parts
+    return _Scenes(config, scenes)
 
 
 def _sum_up(config: DictConfig, mapped: Mapping[str, Artefact], failed: Mapping[str, str]) -> None:
