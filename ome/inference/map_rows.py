@@ -37,7 +37,7 @@ class MapOptions:
     probabilities: bool = False
     polygons: bool = False
     simplify: float = 1.0
-    stride: float = 0.5
+    stride: float = 0.625
     batch: int = 8
 
     def pixels(self, tile: int) -> int:
