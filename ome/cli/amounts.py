@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from ome.config.selected import settings_of
 from ome.data.cams import cam_path
-from ome.data.scenes import Scene, SceneIndex
+from ome.data.scenes import Scene, SceneIndex, SplitName
 from ome.data.splits import mapped_scenes
 from ome.data.tags import TagTable
 from ome.data.tiles import Length, Tile, tile_scene
@@ -111,7 +111,9 @@ def _cam(config: DictConfig, settings: DictConfig, known: Known, done: Remains) 
         else:
             length = Length.of_epochs(settings.epochs, len(kept), settings.batch)
             folders = [member.folder for member in members(config.classifier, Path(), names)]
-            steps, looks = _left(length, done, folders, settings.validation_tiles)
+            looked_at = known.table.select("val", tagged=True).tiles if known.table else ()
+            validation = min(settings.validation_tiles, len(looked_at or tagged or ()))
+            steps, looks = _left(length, done, folders, validation)
     units: dict[Unit, int | None] = {"classifier step": steps, "classifier validation tile": looks}
     if settings.export.write:
         units["CAM tile"] = _missing(tagged, done, Path("cams"), cam_path)
@@ -129,8 +131,7 @@ def _pseudo(config: DictConfig, settings: DictConfig, known: Known, done: Remain
 
 def _seg(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
     targets = list(settings.targets)
-    masked = known.index.split("train") if known.index else []
-    if not (any(scene.mask for scene in masked) if known.index else config.dataset.get("masks")):
+    if not _has_masks(config, known, "train"):
         targets = [target for target in targets if target != "full"]
     return _segmenters(config, known, done, [Path(target) for target in targets])
 
@@ -149,7 +150,8 @@ def _segmenters(config: DictConfig, known: Known, done: Remains, folders: Sequen
     """A training with the same recipe in each folder, and the maps that it leaves."""
     recipe, tiles = config.segmenter.recipe, known.tiles()
     length = Length.of_steps(recipe.steps, recipe.steps_per_epoch)
-    steps, looks = _left(length, done, folders, recipe.validation_tiles)
+    validation = recipe.validation_tiles if _has_masks(config, known, "val", "train") else 0
+    steps, looks = _left(length, done, folders, validation)
     windows = None
     if known.index is not None:
         scenes = mapped_scenes(known.index)
@@ -162,6 +164,13 @@ def _segmenters(config: DictConfig, known: Known, done: Remains, folders: Sequen
     }
     weights = _name(config.segmenter.weights)
     return Amounts(None if tiles is None else len(tiles), steps, units, weights)
+
+
+def _has_masks(config: DictConfig, known: Known, *splits: SplitName) -> bool:
+    """Whether a scene of the splits has a reference mask; before there are scenes, whether some are named."""
+    if known.index is None:
+        return bool(config.dataset.get("masks"))
+    return any(scene.mask for split in splits for scene in known.index.split(split))
 
 
 def _affinity(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:

@@ -166,7 +166,8 @@ def _about(rows: Sequence[Row], timed: "Mapping[Unit, Timed]", *, alone: bool) -
     lacking = [row.name for row in rows if estimates[row.name] is None or not row.is_known]
     seconds = sum(one or 0 for one in estimates.values())
     total = duration(seconds) if seconds or not lacking else UNKNOWN
-    yield f"in all: {total}" + (f", without all of {', '.join(lacking)}" if lacking and seconds else "")
+    rest = f", and what is not timed or not known of {', '.join(lacking)}"
+    yield f"in all: {total}" + (rest if lacking and seconds else "")
     if timed:
         parts = [f"{unit} {one.seconds:.2g} s (of {one.number})" for unit, one in timed.items()]
         yield f"estimated from what was timed on this machine: {', '.join(parts)}"
