@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ome.crf.densecrf import LEAST_PROBABILITY, CrfParameters, check_image, check_powers
 from ome.crf.simplices import Float
-from ome.crf.torch_lattice import splat_blur_slice, symmetric_kernel
+from ome.crf.torch_lattice import pixel_features, splat_blur_slice, symmetric_kernel
 
 Engine = Literal["triton", "torch"]
 
@@ -195,20 +195,3 @@ class TorchCrf:
 
     def _stack(self, probabilities: NDArray[np.floating]) -> Tensor:
         return torch.from_numpy(np.array(probabilities, np.float32))[None].to(self.device)
-
-
-def pixel_features(images: Tensor, parameters: CrfParameters) -> tuple[Tensor, Tensor]:
-    """Returns what `ome.crf.densecrf.kernel_features` does, (N, 2) and (N, 5), of tile after tile."""
-    tiles, _, height, width = images.shape
-    rows, columns = torch.meshgrid(
-        torch.arange(height, device=images.device), torch.arange(width, device=images.device), indexing="ij"
-    )
-    positions = torch.stack([columns, rows], 2).reshape(1, -1, 2).float().expand(tiles, -1, -1).flatten(0, 1)
-    colours = images.permute(0, 2, 3, 1).reshape(-1, 3).float()
-
-    def units(values: Tensor, deviation: float) -> Tensor:
-        # By a tensor: a GPU multiplies by the reciprocal of a number, which rounds differently.
-        return values / torch.full_like(values[:1], deviation)
-
-    bilateral = [units(positions, parameters.bilateral_sxy), units(colours, parameters.bilateral_srgb)]
-    return units(positions, parameters.gaussian_sxy), torch.cat(bilateral, 1)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from ome.crf.densecrf import CrfParameters
 from ome.crf.lattice import gain, number_cells
 from ome.crf.simplices import Key, lift_scale
 
@@ -78,6 +79,23 @@ def build_lattice(features: Tensor, tiles: int = 1) -> TorchLattice:
         neighbours=neighbours,
         taps=taps,
     )
+
+
+def pixel_features(images: Tensor, parameters: CrfParameters) -> tuple[Tensor, Tensor]:
+    """Returns what `ome.crf.densecrf.kernel_features` does, (N, 2) and (N, 5), of tile after tile."""
+    tiles, _, height, width = images.shape
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=images.device), torch.arange(width, device=images.device), indexing="ij"
+    )
+    positions = torch.stack([columns, rows], 2).reshape(1, -1, 2).float().expand(tiles, -1, -1).flatten(0, 1)
+    colours = images.permute(0, 2, 3, 1).reshape(-1, 3).float()
+
+    def units(values: Tensor, deviation: float) -> Tensor:
+        # By a tensor: a GPU multiplies by the reciprocal of a number, which rounds differently.
+        return values / torch.full_like(values[:1], deviation)
+
+    bilateral = [units(positions, parameters.bilateral_sxy), units(colours, parameters.bilateral_srgb)]
+    return units(positions, parameters.gaussian_sxy), torch.cat(bilateral, 1)
 
 
 def lift(features: Tensor) -> Tensor:
