@@ -414,6 +414,7 @@ def artefacts(folder: Path, *others: str) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Path, tmp_path: Path) -> None:
     for stage, name in KILLS.items():
         until = [*tiny(), f"stage.until={stage}"]
@@ -438,6 +439,7 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Pat
     assert [name for name in made if made[name] != expected[name]] == []
 
 
+@pytest.mark.slow
 def test_all_orientations_are_predicted_wherever_a_segmenter_predicts(finished: Path) -> None:
     for stage, own in (("seg", ["stage.seg.targets=[weak]"]), ("refine", [])):
         typed = [*tiny(stage), f"inherit=[{RUN}]", "name=turned", "prediction.tta=d4", *own]

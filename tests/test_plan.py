@@ -61,6 +61,7 @@ def test_the_plan_of_a_fresh_run_writes_nothing_and_says_what_is_unknown(tmp_pat
     assert not contents(tmp_path)
 
 
+@pytest.mark.slow
 def test_the_run_does_what_the_plan_says(town: Path) -> None:
     before = contents(town)
     plan = plan_in(town)
