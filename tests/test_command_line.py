@@ -167,7 +167,7 @@ def test_help_names_stages_and_choices(tmp_path: Path) -> None:
         "Try it:",
         "stage=prepare dataset=potsdam",
         "prepare   raw archives",
-        "dataset: custom, deepglobe, landcoverai, potsdam",
+        "dataset: custom, deepglobe, flair, isaid, landcoverai, loveda, openearthmap, potsdam",
     ):
         assert word in done.stdout
 

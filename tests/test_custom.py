@@ -265,7 +265,19 @@ def test_wrong_images_and_a_wrong_table_are_named_together(run_here: Run) -> Non
 
 
 @pytest.mark.parametrize(
-    "dataset", ["custom", "landcoverai", "potsdam", "vaihingen", "deepglobe", "synthetic"]
+    "dataset",
+    [
+        "custom",
+        "loveda",
+        "openearthmap",
+        "flair",
+        "isaid",
+        "landcoverai",
+        "potsdam",
+        "vaihingen",
+        "deepglobe",
+        "synthetic",
+    ],
 )
 def test_every_dataset_may_choose_channels_and_pictures(dataset: str) -> None:
     config = compose_config([f"dataset={dataset}", "dataset.channels=[1]", "dataset.display=[1]"])

@@ -14,7 +14,8 @@ from rasterio.transform import Affine
 
 from ome.data.palette import Palette
 from ome.data.prepare import prepare_scenes
-from ome.data.raw import RawLayout, Split, layout_from_facts
+from ome.data.raw import RawLayout, layout_from_facts
+from ome.data.raw_split import Split
 from ome.data.scenes import MAX_OPEN, SceneIndex, SceneReader
 from ome.data.tiles import Tile, tile_scene
 from ome.errors import UserError

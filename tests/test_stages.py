@@ -165,7 +165,19 @@ def test_the_command_line_wins_over_what_an_experiment_says_of_a_stage() -> None
 
 CHOICES = (
     *((stage, "potsdam", "resnet38d") for stage in (*STAGES, "all")),
-    *(("all", dataset, "resnet18") for dataset in ("vaihingen", "deepglobe", "landcoverai", "synthetic")),
+    *(
+        ("all", dataset, "resnet18")
+        for dataset in (
+            "vaihingen",
+            "deepglobe",
+            "landcoverai",
+            "loveda",
+            "openearthmap",
+            "flair",
+            "isaid",
+            "synthetic",
+        )
+    ),
     *(("all", "synthetic", backbone) for backbone in ("resnet50", "mobilenet_v2", "mit_b0")),
 )
 """Every stage, dataset and backbone once: the groups do not know of each other."""

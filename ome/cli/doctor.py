@@ -17,7 +17,8 @@ from rich.markup import escape
 from ome.cli.errors import explain
 from ome.cli.presets import gpus
 from ome.config.raw_data import is_folder_of_images, raw_folder, raw_layout
-from ome.data.raw import RawLayout, raw_files, resolve_split
+from ome.data.raw import RawLayout, raw_files
+from ome.data.raw_split import resolve_split
 from ome.data.scenes import INDEX, SceneIndex
 from ome.errors import UserError
 from ome.extras import EXTRAS, missing_modules

@@ -5,6 +5,7 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -36,14 +37,28 @@ class RawSource:
     Attributes:
         pattern: Name of a scene's file with `{scene}` in it, e.g. `top_potsdam_{scene}_IRRG.tif`, or
             `{scene}.*` for images of every kind. Folders before it count for loose files, and in an archive
-            where a file of that name lies in several: there it is found in whatever folder it lies.
-        archive: Name of the zip archive; None for files that are distributed loose.
+            where a file of that name lies in several: there it is found in whatever folder it lies. A `*`
+            among them is a folder of any name, and then they always count.
+        archive: Name of the zip archive, or of several, which are all needed; None for files that are
+            distributed loose.
         channels: Bands (1-based) to read as the image by default; empty for all that show something.
+        excluded: Pattern of names of other files, which `pattern` matches too, e.g. `*_label.png`.
     """
 
     pattern: str
-    archive: str | None = None
+    archive: str | tuple[str, ...] | None = None
     channels: tuple[int, ...] = (1, 2, 3)
+    excluded: str | None = None
+
+    @property
+    def archives(self) -> tuple[str, ...]:
+        """Names of the zip archives."""
+        return (self.archive,) if isinstance(self.archive, str) else self.archive or ()
+
+    @property
+    def folder(self) -> PurePosixPath:
+        """The folders of the pattern."""
+        return PurePosixPath(self.pattern).parent
 
     def file_name(self, scene: str) -> str:
         """Name of a scene's file, without folders."""
@@ -51,6 +66,8 @@ class RawSource:
 
     def scene_of(self, file_name: str) -> str | None:
         """The scene that a file name belongs to; None when it does not match the pattern."""
+        if self.excluded is not None and fnmatchcase(file_name, self.excluded):
+            return None
         before, _, after = PurePosixPath(self.pattern).name.partition("{scene}")
         suffixes = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
         ending = f"(?i:{suffixes})" if after == ".*" else re.escape(after)
@@ -117,7 +134,8 @@ class RawFiles:
     """The files of one source, found in the raw folder.
 
     They are looked for in the archive `<raw>/<archive>`, then in the unpacked folder of the same name, then
-    loose in `<raw>`; the first place that exists is the only one used.
+    loose in `<raw>`; the first place that exists is the only one used. Of several archives, each is read as
+    it is there, packed or unpacked.
 
     Args:
         source: What to look for.
@@ -125,17 +143,24 @@ class RawFiles:
 
     Raises:
         NotFoundError: None of the places exists.
-        UserError: An archive is damaged.
+        UserError: An archive is damaged, or one of several is missing.
     """
 
     def __init__(self, source: RawSource, raw: Path) -> None:
         self.source = source
-        self.where, files = self._locate(raw)
+        self._raw = raw
+        self._places, files = self._locate()
         self._files: dict[str, list[RawFile]] = {}
+        anywhere = "*" not in str(source.folder)
         for file in files:
             scene = self.source.scene_of(PurePosixPath(file.name).name)
-            if scene is not None:
+            if scene is not None and (anywhere or self.source.lies_right(file.name)):
                 self._files.setdefault(scene, []).append(file)
+
+    @property
+    def where(self) -> Path:
+        """The archive or the folder that holds the files; the raw folder where several do."""
+        return self._places[0] if len(self._places) == 1 else self._raw
 
     def scenes(self) -> list[str]:
         """Names of all scenes that have a file here, sorted."""
@@ -155,21 +180,64 @@ class RawFiles:
             raise UserError(f"{self.where} holds {len(matches)} files for scene {scene}: {places}; keep one")
         return matches[0] if matches else None
 
-    def _locate(self, raw: Path) -> tuple[Path, list[RawFile]]:
+    def folder_of(self, scene: str) -> PurePosixPath | None:
+        """The folders that the file of a scene lies in, below the raw folder, an archive's name among them.
+
+        Raises:
+            UserError: See `find`.
+        """
+        file = self.find(scene)
+        if file is None:
+            return None
+        container = file.container.with_suffix("") if file.zipped else file.container
+        return PurePosixPath((container / file.name).relative_to(self._raw).as_posix()).parent
+
+    def text(self, name: str) -> str | None:
+        """The content of a text file of that name that lies among the images; None where there is none."""
+        for place in self._places:
+            if place.is_dir():
+                paths = sorted(path for path in place.rglob(name) if path.is_file())
+                if paths:
+                    return paths[0].read_text(encoding="utf-8")
+                continue
+            with reading_zip(place), zipfile.ZipFile(place) as archive:
+                for member in archive.namelist():
+                    if PurePosixPath(member).name == name and "__MACOSX" not in member:
+                        return archive.read(member).decode("utf-8")
+        return None
+
+    def _locate(self) -> tuple[list[Path], list[RawFile]]:
+        raw, source = self._raw, self.source
+        places: list[Path] = []
+        files: list[RawFile] = []
         looked: list[str] = []
-        if self.source.archive is not None:
-            archive = raw / self.source.archive
+        for name in source.archives:
+            archive = raw / name
             folder = archive.with_suffix("")
             if archive.is_file():
-                return archive, list(_zip_files(archive, self.source))
-            if folder.is_dir():
-                return folder, list(_plain_files(folder, self.source, folder.rglob("*")))
-            looked += [str(archive), f"{folder}/"]
-        pattern = PurePosixPath(self.source.pattern)
-        for place in dict.fromkeys([raw / pattern.parent, raw]):
-            looked.append(str(place / pattern.name))
-            if files := list(_plain_files(place, self.source, place.glob("*"))):
-                return place, files
+                places.append(archive)
+                files += _zip_files(archive, source)
+            elif folder.is_dir():
+                places.append(folder)
+                files += _plain_files(folder, source, folder.rglob("*"))
+            else:
+                looked += [str(archive), f"{folder}/"]
+        if places and looked:
+            raise UserError(
+                f"{raw} holds {places[0].name}, and lacks {' or '.join(looked[:2])}: add it, or list the "
+                "archives that you have by dataset.images.KIND.archive=[...] (dataset.masks.KIND.archive)"
+            )
+        if places:
+            return places, files
+        file_name = PurePosixPath(source.pattern).name
+        for place in dict.fromkeys([raw / source.folder, raw]):
+            looked.append(str(place / file_name))
+            if files := list(_plain_files(place, source, place.glob("*"))):
+                return [place], files
+        if str(source.folder) != ".":
+            nested = (path for folder in raw.rglob(str(source.folder)) for path in folder.glob("*"))
+            if files := list(_plain_files(raw, source, nested)):
+                return [raw], files
         names = sorted(path.name for path in raw.iterdir()) if raw.is_dir() else []
         more = ", ..." if len(names) > LISTED else ""
         holds = f"{raw} holds {', '.join(names[:LISTED])}{more}" if names else f"{raw} is empty"

@@ -14,8 +14,9 @@ from rasterio.windows import Window
 
 from ome.data.archives import RawFiles
 from ome.data.palette import UnknownColours
-from ome.data.raw import RawLayout, raw_files, resolve_split
+from ome.data.raw import RawLayout, raw_files
 from ome.data.raw_file import RawFile
+from ome.data.raw_split import resolve_split
 from ome.data.reference import check_reference, reference_colours
 from ome.data.scaling import Limits, scaling_tables, to_bytes
 from ome.data.scenes import Scene, SceneIndex, SplitName

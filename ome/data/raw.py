@@ -3,36 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from ome.data.archives import RawFiles, RawSource, find_files
-from ome.data.names import check_name
 from ome.data.palette import Palette
+from ome.data.raw_split import Split, split_from_facts
 from ome.data.scaling import Limits
-from ome.data.scenes import SPLITS, SplitName
 from ome.errors import UserError
 from ome.ignore import IGNORE
-
-Listing: TypeAlias = tuple[str, ...] | Path
-"""Scene names, or a text file with one name a line."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """How the scenes are divided.
-
-    Attributes:
-        train: Scenes that train.
-        val: Scenes that choose between models; may be empty.
-        test: Scenes that score; may be empty.
-        numeric: Instead of the lists: how many scenes train, validate and test, as the first, the next and
-            the last of all scenes found, sorted as numbers.
-    """
-
-    train: Listing = ()
-    val: Listing = ()
-    test: Listing = ()
-    numeric: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -138,9 +116,10 @@ def layout_from_facts(facts: Mapping[str, Any]) -> RawLayout:
 
     Args:
         facts: `name`, `bands`, `reference`, `classes` and `ignored` (name to three values), `images` and
-            `masks` (kind to `{archive, pattern, channels}`), `split` (`train`, `val`, `test`: a list of names
-            or the path of a list file; or `numeric`: three counts), `channels`, `unknown_as_first` (see
-            `Palette`). Other keys are left alone.
+            `masks` (kind to `{archive, pattern, channels, except}`), `split` (`train`, `val`, `test`: a list
+            of names or the path of a list file; or `numeric`: three counts; or `folders`: lists by split;
+            `absent`: refuse or skip), `channels`, `unknown_as_first` (see `Palette`). Other keys are left
+            alone.
 
     Raises:
         UserError: When a fact is missing or of the wrong kind; the message names it.
@@ -154,7 +133,7 @@ def layout_from_facts(facts: Mapping[str, Any]) -> RawLayout:
         return RawLayout(
             name=str(facts["name"]),
             palette=palette,
-            split=_split(facts["split"]),
+            split=split_from_facts(facts["split"]),
             images={str(kind): _source(value) for kind, value in facts["images"].items()},
             masks={str(kind): _source(value) for kind, value in (facts.get("masks") or {}).items()},
             bands=str(facts["bands"]),
@@ -177,89 +156,10 @@ def _source(value: Mapping[str, Any]) -> RawSource:
     pattern = str(value["pattern"])
     if Path(pattern).name.count("{scene}") != 1:
         raise UserError(f"the pattern {pattern!r} must have {{scene}} once, in the file's name")
-    return RawSource(pattern, value.get("archive"), tuple(value.get("channels") or (1, 2, 3)))
-
-
-def _split(value: Mapping[str, Any]) -> Split:
-    train_list, val_list, test_list = (_listing(value.get(name)) for name in SPLITS)
-    numeric = value.get("numeric")
-    # Lists win: they are what a user types over a dataset whose own facts count.
-    if numeric is None or train_list or val_list or test_list:
-        return Split(train_list, val_list, test_list)
-    if len(numeric) != 3:
-        raise UserError(f"dataset.split.numeric={list(numeric)}: give three counts (train, val, test)")
-    train, val, test = (int(count) for count in numeric)
-    return Split(numeric=(train, val, test))
-
-
-def _listing(value: str | Sequence[str | int] | None) -> Listing:
-    return Path(value) if isinstance(value, str) else tuple(str(name) for name in value or ())
-
-
-def resolve_split(split: Split, raw: Path, images: RawFiles) -> list[tuple[str, SplitName]]:
-    """Lists the scenes of a dataset.
-
-    Args:
-        split: Lists, list files or counts.
-        raw: The raw folder; list files may be given relative to it.
-        images: The images, for the counts.
-
-    Returns:
-        Name and split of each scene, train before val before test.
-
-    Raises:
-        UserError: When a list file is missing or empty, there is nothing to train on, a scene is listed
-            twice, or there are fewer scenes than counted.
-    """
-    if split.numeric is not None:
-        listed = _numeric(split.numeric, images)
-    else:
-        listed = {name: _names(getattr(split, name), raw, name) for name in SPLITS}
-    if not listed["train"]:
-        raise UserError("dataset.split.train is empty: list the scenes to train on")
-    seen: dict[str, SplitName] = {}
-    for split_name in SPLITS:
-        for scene in listed[split_name]:
-            check_name(scene, f"dataset.split.{split_name}: the scene")
-            if scene in seen:
-                both = f"dataset.split.{seen[scene]} and dataset.split.{split_name}"
-                raise UserError(f"scene {scene} is listed twice, in {both}: list it once")
-            seen[scene] = split_name
-    return list(seen.items())
-
-
-def _numeric(counts: tuple[int, int, int], images: RawFiles) -> dict[SplitName, Sequence[str]]:
-    names = images.scenes()
-    if words := [name for name in names if not name.isdecimal()]:
-        raise UserError(
-            f"dataset.split.numeric: {words[0]} in {images.where} is not a number; list the scenes"
-        )
-    asked = f"dataset.split.numeric={list(counts)}"
-    if min(counts) < 0:
-        raise UserError(f"{asked}: counts cannot be negative")
-    if sum(counts) > len(names):
-        raise UserError(
-            f"{asked} asks for {sum(counts)} scenes and {images.where} has {len(names)}: give smaller counts,"
-            " or lists by dataset.split.train=... and dataset.split.test=..."
-        )
-    train, val, test = counts
-    ordered = sorted(names, key=int)
-    return {
-        "train": ordered[:train],
-        "val": ordered[train : train + val],
-        "test": ordered[len(names) - test :],
-    }
-
-
-def _names(listing: Listing, raw: Path, split: SplitName) -> Sequence[str]:
-    if isinstance(listing, tuple):
-        return listing
-    candidates = [listing] if listing.is_absolute() else [listing, raw / listing]
-    for path in candidates:
-        if path.is_file():
-            names = path.read_text(encoding="utf-8").split()
-            if not names:
-                raise UserError(f"{path} is empty: list one scene a line")
-            return names
-    places = " or ".join(str(path) for path in candidates)
-    raise UserError(f"dataset.split.{split}: the list {places} does not exist")
+    archive = value.get("archive")
+    return RawSource(
+        pattern,
+        archive if archive is None or isinstance(archive, str) else tuple(archive),
+        tuple(value.get("channels") or (1, 2, 3)),
+        value.get("except"),
+    )

@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -86,8 +87,8 @@ class RawFile:
         """
         if not self.zipped:
             return (self.container / self.name).read_bytes()
-        with reading_zip(self.container), zipfile.ZipFile(self.container) as archive:
-            return archive.read(self.name)
+        with reading_zip(self.container):
+            return _opened(self.container, self.container.stat().st_mtime_ns).read(self.name)
 
     def transform(self) -> Affine | None:
         """The georeference in a world file beside an archive's member; None without one."""
@@ -100,6 +101,12 @@ class RawFile:
             # A world file gives the centre of the first pixel, a transform its corner.
             return Affine(a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)
         return None
+
+
+@lru_cache(maxsize=8)
+def _opened(path: Path, _changed: int) -> zipfile.ZipFile:
+    """An open archive; its table of contents takes a second to read where it lists 60,000 files."""
+    return zipfile.ZipFile(path)
 
 
 @contextmanager

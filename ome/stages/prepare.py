@@ -1,7 +1,6 @@
 """Raw archives -> tiled GeoTIFF scenes and their index."""
 
 from collections.abc import Iterator
-from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -142,12 +141,13 @@ def _check_apart(scenes: Path, raw: Path) -> None:
 def _folder_sources(config: DictConfig, raw: Path) -> list[Any]:
     """The files in the folders, and of the table what the scenes depend on: everything but the tags."""
     layout = raw_layout(config)
+    split = (layout.split.train, layout.split.val, layout.split.test, layout.split.numeric)
     folders = [raw, Path(config.dataset.masks)] if config.dataset.masks else [raw]
     table = Path(config.dataset.tags).resolve()
     files = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
     # Hidden files are no images: the lock of the tagging page is one of them.
     files = [path for path in files if path.resolve() != table and not path.name.startswith(".")]
-    return [layout.palette.names, astuple(layout.split), *(identity(path) for path in files)]
+    return [layout.palette.names, split, *(identity(path) for path in files)]
 
 
 FACTS = (

@@ -88,8 +88,8 @@ def _check(layout: RawLayout) -> NDArray[np.uint8]:
         raise UserError(f"dataset.masks: the town has no {wrong[0]}; it has full, eroded")
     if wrong := [name for name in (*DRAWN, "boundary") if name not in known]:
         raise UserError(f"dataset.classes and dataset.ignored lack {wrong[0]}, which the town draws")
-    if any(source.archive is None for source in sources):
-        raise UserError("dataset.images and dataset.masks: the town is packed in archives; name them")
+    if not all(isinstance(source.archive, str) for source in sources):
+        raise UserError("dataset.images and dataset.masks: the town packs each in an archive; name one")
     if not any(lists) or any(isinstance(listing, Path) for listing in lists):
         raise UserError("dataset.split: list the scenes that the town is to have")
     return np.asarray([known[name] for name in DRAWN], dtype=np.uint8)

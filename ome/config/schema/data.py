@@ -38,8 +38,17 @@ class Filter:
 
 
 @dataclass
+class Folders:
+    """`dataset.split.folders`, instead of lists: names or ends of paths; the innermost one counts."""
+
+    train: Annotated[list[str], "folders whose scenes train; an archive counts as a folder of its name"]
+    val: Annotated[list[str], "folders whose scenes validate"]
+    test: Annotated[list[str], "folders whose scenes score"]
+
+
+@dataclass
 class Split:
-    """`dataset.split` of a dataset with facts: lists of scenes, list files, or counts."""
+    """`dataset.split` of a dataset with facts: lists of scenes, list files, counts, or folders."""
 
     train: Annotated[Listing | None, "scenes that train: names, or the path of a file with one name a line"]
     val: Annotated[Listing | None, "scenes that validate"]
@@ -47,6 +56,10 @@ class Split:
     numeric: Annotated[
         Annotated[list[Natural], Length(3)] | None,
         "instead of lists: how many scenes train, validate and test, in the order of their numbers",
+    ]
+    folders: Folders | None
+    absent: Annotated[
+        Literal["refuse", "skip"] | None, "scenes that lists name and that have no image; null: refuse"
     ]
 
 

@@ -1,0 +1,166 @@
+"""How the scenes of a raw dataset are divided into training, validation and test."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache, partial
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeAlias
+
+from ome.data.archives import RawFiles
+from ome.data.names import check_name
+from ome.data.scenes import SPLITS, SplitName
+from ome.errors import UserError
+from ome.progress import console
+
+Listing: TypeAlias = tuple[str, ...] | Path
+"""Scene names, or a text file with one name a line."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """How the scenes are divided.
+
+    Attributes:
+        train: Scenes that train.
+        val: Scenes that choose between models; may be empty.
+        test: Scenes that score; may be empty.
+        numeric: Instead of the lists: how many scenes train, validate and test, as the first, the next and
+            the last of all scenes found, sorted as numbers.
+        folders: Instead of the lists: folders by split, as names or ends of paths. The innermost folder of a
+            scene that is named counts; scenes in none of them are left out.
+        skip_absent: Leave out scenes that are listed and have no image.
+    """
+
+    train: Listing = ()
+    val: Listing = ()
+    test: Listing = ()
+    numeric: tuple[int, int, int] | None = None
+    folders: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    skip_absent: bool = False
+
+
+def split_from_facts(value: Mapping[str, Any]) -> Split:
+    """Builds a split from `dataset.split`; see `ome.data.raw.layout_from_facts`."""
+    train_list, val_list, test_list = (_listing(value.get(name)) for name in SPLITS)
+    numeric, folders = value.get("numeric"), value.get("folders")
+    # Lists win: they are what a user types over a dataset whose own facts count.
+    lists = train_list or val_list or test_list
+    if folders is not None and not lists:
+        return Split(folders={name: tuple(map(str, folders.get(name) or ())) for name in SPLITS})
+    if numeric is None or lists:
+        return Split(train_list, val_list, test_list, skip_absent=value.get("absent") == "skip")
+    if len(numeric) != 3:
+        raise UserError(f"dataset.split.numeric={list(numeric)}: give three counts (train, val, test)")
+    train, val, test = (int(count) for count in numeric)
+    return Split(numeric=(train, val, test))
+
+
+def _listing(value: str | Sequence[str | int] | None) -> Listing:
+    return Path(value) if isinstance(value, str) else tuple(str(name) for name in value or ())
+
+
+def resolve_split(split: Split, raw: Path, images: RawFiles) -> list[tuple[str, SplitName]]:
+    """Lists the scenes of a dataset.
+
+    Args:
+        split: Lists, list files, counts or folders.
+        raw: The raw folder; list files may be given relative to it, or by name where they lie among the
+            images. A line may be a scene, or the name of its image.
+        images: The images.
+
+    Returns:
+        Name and split of each scene, train before val before test.
+
+    Raises:
+        UserError: When a list file is missing or empty, there is nothing to train on, a scene is listed
+            twice, or there are fewer scenes than counted.
+    """
+    if split.numeric is not None:
+        listed = _numeric(split.numeric, images)
+    elif split.folders:
+        listed = _by_folder(split.folders, images)
+    else:
+        listed = {name: _names(getattr(split, name), raw, name, images) for name in SPLITS}
+    if split.skip_absent:
+        listed = _present(listed, images)
+    if not listed["train"]:
+        raise UserError("dataset.split.train is empty: list the scenes to train on")
+    seen: dict[str, SplitName] = {}
+    for split_name in SPLITS:
+        for scene in listed[split_name]:
+            check_name(scene, f"dataset.split.{split_name}: the scene")
+            if scene in seen:
+                both = f"dataset.split.{seen[scene]} and dataset.split.{split_name}"
+                raise UserError(f"scene {scene} is listed twice, in {both}: list it once")
+            seen[scene] = split_name
+    return list(seen.items())
+
+
+def _numeric(counts: tuple[int, int, int], images: RawFiles) -> dict[SplitName, Sequence[str]]:
+    names = images.scenes()
+    if words := [name for name in names if not name.isdecimal()]:
+        raise UserError(
+            f"dataset.split.numeric: {words[0]} in {images.where} is not a number; list the scenes"
+        )
+    asked = f"dataset.split.numeric={list(counts)}"
+    if min(counts) < 0:
+        raise UserError(f"{asked}: counts cannot be negative")
+    if sum(counts) > len(names):
+        raise UserError(
+            f"{asked} asks for {sum(counts)} scenes and {images.where} has {len(names)}: give smaller counts,"
+            " or lists by dataset.split.train=... and dataset.split.test=..."
+        )
+    train, val, test = counts
+    ordered = sorted(names, key=int)
+    return {
+        "train": ordered[:train],
+        "val": ordered[train : train + val],
+        "test": ordered[len(names) - test :],
+    }
+
+
+def _by_folder(folders: Mapping[str, tuple[str, ...]], images: RawFiles) -> dict[SplitName, Sequence[str]]:
+    listed: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
+    # Thousands of scenes lie in one folder.
+    split_of = cache(partial(_split_of, folders))
+    for scene in images.scenes():
+        folder = images.folder_of(scene)
+        if folder is not None and (split := split_of(folder)) is not None:
+            listed[split].append(scene)
+    if not any(listed.values()):
+        named = ", ".join(folder for split in folders.values() for folder in split)
+        raise UserError(f"dataset.split.folders: no scene of {images.where} lies in {named or 'a folder'}")
+    return {**listed}
+
+
+def _split_of(folders: Mapping[str, tuple[str, ...]], folder: PurePosixPath) -> SplitName | None:
+    for outer in (folder, *folder.parents):
+        for split in SPLITS:
+            if any(outer.match(name) for name in folders.get(split, ())):
+                return split
+    return None
+
+
+def _present(listed: Mapping[SplitName, Sequence[str]], images: RawFiles) -> dict[SplitName, Sequence[str]]:
+    found = {split: [name for name in names if images.find(name)] for split, names in listed.items()}
+    total, left = (sum(map(len, lists.values())) for lists in (listed, found))
+    if left < total:
+        console.print(
+            f"[yellow]{total - left} of {total} scenes of the lists have no image and are left out[/] "
+            "(dataset.split.absent=refuse makes that an error)",
+            highlight=False,
+        )
+    return {**found}
+
+
+def _names(listing: Listing, raw: Path, split: SplitName, images: RawFiles) -> Sequence[str]:
+    if isinstance(listing, tuple):
+        return listing
+    candidates = [listing] if listing.is_absolute() else [listing, raw / listing]
+    texts = (path.read_text(encoding="utf-8") for path in candidates if path.is_file())
+    if (text := next(texts, None) or images.text(listing.name)) is not None:
+        if not text.split():
+            raise UserError(f"{listing} is empty: list one scene a line")
+        return [images.source.scene_of(name) or name for name in text.split()]
+    places = " or ".join(str(path) for path in candidates)
+    raise UserError(f"dataset.split.{split}: the list {places} does not exist")
