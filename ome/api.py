@@ -1,7 +1,7 @@
 """Maps from Python: what `stage=predict` does, without a configuration."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,18 +14,22 @@ from numpy.typing import NDArray
 from ome.config.schema import general
 from ome.config.schema.hints import expected, fits, hints_of
 from ome.data.byte_image import ByteImage, open_scene
+from ome.distributed.collectives import alone
 from ome.errors import UserError
 from ome.files import read_json, write_json
 from ome.geo.flat import RECORD
 from ome.geo.grid import Grid
 from ome.geo.reader import Raster
-from ome.geo.scene_files import scene_files
+from ome.geo.scene_files import remote_state, scene_files
+from ome.geo.stac import raster_of
+from ome.geo.vsi import SceneAddress, VsiPath, full_address, scene_at
 from ome.inference.array_scene import geotiff_of
-from ome.inference.card import SegmenterCard, network_folder, stage_of_network
+from ome.inference.card import SegmenterCard, check_alike, trained_folder
 from ome.inference.map_rows import SURE, MapOptions, predict_rows
 from ome.inference.mapping import ENDINGS, ROWS, map_name
 from ome.inference.mapping import map_scene as write_maps
-from ome.inference.predictor import Predictor
+from ome.inference.predictor import Ensemble, Predictor
+from ome.networks.views import Tta
 from ome.pipeline.manifest import identity
 from ome.training.checkpoints import NETWORK
 
@@ -51,12 +55,14 @@ class Prediction:
 
 def predict(
     scene: str | Path | NDArray[Any],
-    run: str | Path,
+    run: str | Path | Sequence[str | Path],
     *,
+    asset: str | None = None,
     network: str | None = None,
     scales: tuple[float, ...] = (1.0,),
     flip: bool = True,
-    stride: float = 0.5,
+    tta: Tta | None = None,
+    stride: float = 0.625,
     batch: int = 8,
     device: str | None = None,
     precision: str = "auto",
@@ -64,24 +70,27 @@ def predict(
     """Predicts one scene in memory; `map_scene` writes files instead.
 
     Args:
-        scene: A raster, a folder of GeoTIFFs on one grid, or an array (H, W, bands) uint8 or uint16;
-            where a numpy masked array masks all bands, nothing was measured.
-        run: Folder of the run, e.g. `runs/potsdam_resnet50`.
+        scene: A raster, a folder of GeoTIFFs on one grid, a URL, a STAC item, or an array (H, W, bands) uint8
+            or uint16; where a numpy masked array masks all bands, nothing was measured.
+        run: Folder of the run, e.g. `runs/potsdam_resnet50`; of several, their probabilities are averaged.
+        asset: Of a STAC item; None for its only raster, or the only one with the role `data` or `visual`.
         network: `weak`, `full`, `round_1`, ...; None for the last that the run has trained.
         scales: Factors at which each window is predicted.
         flip: Also predict the mirror image of each window.
+        tta: `d4` predicts all eight rotations and mirror images of each window, whatever `flip` says.
         stride: Pixels from one window to the next, as a part of a window's side.
         batch: Windows predicted together.
         device: As torch names it; None for the GPU where there is one.
         precision: `auto` for bfloat16 where the device has instructions for it; `32-true` for float32.
 
     Raises:
-        UserError: The run has no such segmenter, the scene cannot be read or has other bands, or an argument
-            is out of the limits that the setting of its name has.
+        UserError: The run has no such segmenter, the scene cannot be read or has other bands, runs differ in
+            classes, bands or scaling, or an argument is out of the limits that the setting of its name has.
     """
-    options = _checked(MapOptions(stride=stride, batch=batch), scales, precision, flip=flip)
-    card, predictor = _segmenter(_trained(run, network), scales, device, precision, flip=flip)
-    with _opened(scene, card) as opened:
+    views = {"scales": scales, "flip": flip, "tta": tta, "precision": precision}
+    options = _checked(MapOptions(stride=stride, batch=batch), views)
+    card, predictor = _segmenter(_trained(run, network), device, views)
+    with _opened(scene_at(scene) if isinstance(scene, str | Path) else scene, card, asset) as opened:
         blocks = list(predict_rows(opened, card, predictor, options, all_classes=False))
         confidence = np.concatenate([block.confidence for block in blocks])
         classes = np.concatenate([block.classes for block in blocks])
@@ -91,16 +100,18 @@ def predict(
 
 def map_scene(
     scene: str | Path,
-    run: str | Path,
+    run: str | Path | Sequence[str | Path],
     folder: str | Path,
     *,
+    asset: str | None = None,
     network: str | None = None,
     confidence: bool = False,
     probabilities: bool = False,
     polygons: bool = False,
     scales: tuple[float, ...] = (1.0,),
     flip: bool = True,
-    stride: float = 0.5,
+    tta: Tta | None = None,
+    stride: float = 0.625,
     batch: int = 8,
     device: str | None = None,
     precision: str = "auto",
@@ -108,15 +119,17 @@ def map_scene(
     """Writes the map of a scene of any size, as `stage=predict` does; an interrupted call is resumed.
 
     Args:
-        scene: A raster, or a folder of GeoTIFFs on one grid.
-        run: Folder of the run.
+        scene: A raster, a folder of GeoTIFFs on one grid, a URL, or a STAC item.
+        run: See `predict`.
         folder: Where the files go; one folder for each scene and set of arguments.
+        asset: See `predict`.
         network: See `predict`.
         confidence: Also write the probability of the class on the map.
         probabilities: Also write the probability of every class.
         polygons: Also write a GeoPackage; needs `ome[vector]`.
         scales: See `predict`.
         flip: See `predict`.
+        tta: See `predict`.
         stride: See `predict`.
         batch: See `predict`.
         device: See `predict`.
@@ -128,24 +141,25 @@ def map_scene(
     Raises:
         UserError: See `predict`; or the folder holds files of these names that are no map of this scene.
     """
-    path, folder = Path(scene), Path(folder)
+    typed, folder = scene_at(scene), Path(folder)
+    found, name = raster_of(typed, asset, allow_external=True), map_name(typed)
     options = MapOptions(confidence, probabilities, polygons, stride=stride, batch=batch)
-    _checked(options, scales, precision, flip=flip)
+    views = {"scales": scales, "flip": flip, "tta": tta, "precision": precision}
+    _checked(options, views)
     trained = _trained(run, network)
     made_of = [
-        *map(identity, (*scene_files(path), trained / NETWORK)),
+        *map(identity, (*scene_files(found), *(one / NETWORK for one in trained))),
+        *remote_state(found),
         asdict(options),
-        scales,
-        flip,
-        precision,
+        views,
     ]
-    _claim(folder, map_name(path), path, json.loads(json.dumps(made_of)))
-    card, predictor = _segmenter(trained, scales, device, precision, flip=flip)
-    with _opened(path, card) as opened:
-        return write_maps(opened, map_name(path), card, predictor, folder, options)
+    _claim(folder, name, typed, json.loads(json.dumps(made_of)))
+    card, predictor = _segmenter(trained, device, views)
+    with alone(), _opened(found, card) as opened:  # whoever calls this in several processes shares by scenes
+        return write_maps(opened, name, card, predictor, folder, options)
 
 
-def _claim(folder: Path, name: str, scene: Path, made_of: list[Any]) -> None:
+def _claim(folder: Path, name: str, scene: SceneAddress, made_of: list[Any]) -> None:
     """Marks what a map is made of; what is there without the mark of that scene is not replaced."""
     mark, rows = folder / f".{name}.json", folder / ROWS
     before = _mark_of_a_map(mark)
@@ -153,7 +167,7 @@ def _claim(folder: Path, name: str, scene: Path, made_of: list[Any]) -> None:
     there = [path for path in files if path.exists()]
     # A scene called NAME_confidence has its map where NAME has its confidence.
     others = [path for path in there if path.stem != name and _mark_of_a_map(folder / f".{path.stem}.json")]
-    if there and (before is None or before["scene"] != str(scene.resolve())):
+    if there and (before is None or before["scene"] != full_address(scene)):
         others = others or there
     if others:
         raise UserError(
@@ -161,7 +175,7 @@ def _claim(folder: Path, name: str, scene: Path, made_of: list[Any]) -> None:
         )
     if before is not None and before["made_of"] != made_of and rows.exists():
         (rows / RECORD).unlink(missing_ok=True)  # rows of an interrupted call with other arguments
-    write_json(mark, {"scene": str(scene.resolve()), "made_of": made_of})
+    write_json(mark, {"scene": full_address(scene), "made_of": made_of})
 
 
 def _mark_of_a_map(path: Path) -> dict[str, Any] | None:
@@ -173,13 +187,12 @@ def _mark_of_a_map(path: Path) -> dict[str, Any] | None:
     return mark if isinstance(mark, dict) and mark.keys() >= {"scene", "made_of"} else None
 
 
-def _checked(options: MapOptions, scales: tuple[float, ...], precision: str, *, flip: bool) -> MapOptions:
+def _checked(options: MapOptions, views: dict[str, Any]) -> MapOptions:
     """Holds arguments to the limits of the settings of the same names."""
     hints = hints_of(general.Prediction) | {"precision": hints_of(general.Trainer)["precision"]}
-    given = {
+    scales = views["scales"]
+    given = views | {
         "scales": [*map(_plain, scales)] if isinstance(scales, tuple) else _plain(scales),
-        "precision": precision,
-        "flip": flip,
         "stride": _plain(options.stride),
         "batch": _plain(options.batch),
     }
@@ -195,16 +208,18 @@ def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever was given
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
-def _trained(run: str | Path, network: str | None) -> Path:
-    if not Path(run).is_dir():
-        raise UserError(f"{run} does not exist: give the folder of a run, e.g. runs/potsdam_resnet50")
-    return network_folder(Path(run) / stage_of_network(network, [Path(run)]), network)
+def _trained(run: str | Path | Sequence[str | Path], network: str | None) -> list[Path]:
+    runs = [run] if isinstance(run, str | Path) else run
+    if not runs:
+        raise UserError("no run is given: give the folder of one, e.g. runs/potsdam_resnet50")
+    return [trained_folder(Path(one), network) for one in runs]
 
 
 def _segmenter(
-    folder: Path, scales: tuple[float, ...], device: str | None, precision: str, *, flip: bool
-) -> tuple[SegmenterCard, Predictor]:
-    card = SegmenterCard.read(folder)
+    folders: Sequence[Path], device: str | None, views: dict[str, Any]
+) -> tuple[SegmenterCard, Ensemble]:
+    cards = {folder: SegmenterCard.read(folder) for folder in folders}
+    check_alike(cards)
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         probe = torch.zeros(1, device=name)
@@ -214,14 +229,18 @@ def _segmenter(
         raise UserError(
             f"device={name} cannot be used ({line}): give cpu or cuda, or leave it out"
         ) from error
-    return card, Predictor(card.load(folder), probe.device, scales, flip=flip, precision=precision)
+    loaded = {folder: Predictor(card.load(folder), probe.device, **views) for folder, card in cards.items()}
+    return cards[folders[0]], Ensemble([loaded[folder] for folder in folders])
 
 
 @contextmanager
-def _opened(scene: str | Path | NDArray[Any], card: SegmenterCard) -> Iterator[ByteImage]:
-    if not isinstance(scene, str | Path):
+def _opened(
+    scene: SceneAddress | NDArray[Any], card: SegmenterCard, asset: str | None = None
+) -> Iterator[ByteImage]:
+    if not isinstance(scene, Path | VsiPath):
         with Raster(geotiff_of(scene, card.channels), name="the array", channels=card.channels) as raster:
             yield ByteImage(raster, card.channels, card.limits)
     else:
-        with open_scene(Path(scene), card.channels, card.limits, allow_external=True) as opened:
+        found = raster_of(scene, asset, allow_external=True)
+        with open_scene(found, card.channels, card.limits, allow_external=True) as opened:
             yield opened

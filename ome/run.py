@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ome.cli.errors import explain, fail, said_by_hydra, unread_output
+from ome.cli.help import help_text, is_plain_help
 from ome.cli.presets import fitting_preset
 from ome.cli.typed import check_words
 from ome.config.folders import checked_folder
@@ -50,7 +51,7 @@ def run(config: DictConfig) -> float | None:
         as_job(config, Path(hydra_config.sweep.dir), Path(hydra_config.runtime.output_dir))
     try:
         miou = launch(config)
-        if is_nonzero_rank():
+        if config.plan or is_nonzero_rank():
             return miou
         resolved = Path(hydra_config.runtime.output_dir) / "resolved.yaml"
         OmegaConf.save(config, resolved, resolve=not OmegaConf.is_missing(config.dataset, "raw"))
@@ -68,12 +69,15 @@ def main() -> None:
     # Hydra's parser refuses settings on both sides of an option, such as --config-dir.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: "=" in word and not word.startswith("-"))
     sys.argv += fitting_preset(sys.argv[1:])
-    if is_nonzero_rank():
+    if is_nonzero_rank() or "plan=true" in map(str.lower, sys.argv):
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]
     try:
         check_words(sys.argv[1:])
         with unread_output():
-            run()
+            if is_plain_help(sys.argv[1:]):
+                print(help_text(sys.argv[1:]))  # noqa: T201
+            else:
+                run()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if is_nonzero_rank():
             sys.exit(1)  # the first process says so

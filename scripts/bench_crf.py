@@ -5,11 +5,13 @@
 Both sides run in this process, one after the other, on the same image and CAM. The plain way makes
 1 + 6 |K| independent CRFs, each with its own kernels, as the original implementation does, on one core. Ours
 is timed for a tile on one core, and with as many tiles at a time as there are cores, as `stage=pseudo` works;
-where there is a GPU, also in torch on that, one tile at a time.
+where there is a GPU, also on that: in torch and in Triton, one tile at a time and many a launch. A single run
+(`infer`, as `stage=predict` takes with the CRF) is timed beside a run in a bundle.
 """
 
 import argparse
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,8 +30,11 @@ from measuring import (
 )
 
 from ome.crf.densecrf import DenseCrf, ReferenceDenseCrf
-from ome.crf.torch_crf import TorchCrf
+from ome.crf.torch_crf import BatchCrf, Engine, TorchCrf
 from ome.pseudo.uncertainty import RESPONSE_SCALES, PseudoLabel, certainty_weight, pseudo_label
+
+ENGINES: tuple[Engine, ...] = ("torch", "triton")
+TILES = 16  # in a launch on a GPU
 
 
 def plain_pseudo_label(image: Bytes, cam: Float) -> tuple[Bytes, Bytes]:
@@ -74,17 +79,45 @@ def bench(image: Bytes, classes: int) -> None:
     compare(f"{size} x {size}, |K| = {present}, {workers} cores", plain, throughput)
     print(f"    {agreement(label, mask, weight)}; ", end="")
     print(f"peak memory {after:.0f} MB, {workers} tiles at a time ({before:.0f} MB before)", flush=True)
+    single = seconds(lambda: ReferenceDenseCrf(image).infer(cam), 2)
+    crf, powers = DenseCrf(image), np.random.default_rng(2).uniform(0.5, 2, (24, len(cam))).astype(np.float32)
+    alone = seconds(lambda: crf.infer(cam), 5)
+    compare("    one run, its lattice made before", single, alone)
+    share = seconds(lambda: crf.winners(cam, powers), 3) / len(powers)
+    print(f"    a run in a bundle of eight takes {share:.3f} s: {alone / share:.2f} x", flush=True)
     if torch.cuda.is_available():
+        bench_gpu(image, cam, plain, (mask, weight))
+
+
+def bench_gpu(image: Bytes, cam: Float, plain: float, expected: tuple[Bytes, Bytes]) -> None:
+    """Prints what a GPU takes for one tile with torch and with Triton, and for many tiles a launch."""
+    title = f"{len(image)} x {len(image)}, |K| = {len(np.unique(expected[0]))}, GPU"
+    for engine in ENGINES:
         torch.cuda.reset_peak_memory_stats()
-        label = on_gpu(image, cam)
-        compare(f"{size} x {size}, |K| = {present}, GPU", plain, seconds(lambda: on_gpu(image, cam), 5))
+        label = on_gpu(image, cam, engine)
+        compare(f"{title}, {engine}", plain, seconds(partial(on_gpu, image, cam, engine), 5))
         peak = torch.cuda.max_memory_allocated() / (1 << 20)
-        print(f"    {agreement(label, mask, weight)}; peak memory of the GPU {peak:.0f} MB", flush=True)
+        print(f"    {agreement(label, *expected)}; peak memory of the GPU {peak:.0f} MB", flush=True)
+        took = seconds(partial(batch_on_gpu, image, cam[np.unique(expected[0])], engine), 3) / TILES
+        compare(f"{title}, {engine}, {TILES} tiles a launch, CRF alone", plain, took)
 
 
-def on_gpu(image: Bytes, cam: Float) -> PseudoLabel:
-    """Makes the pseudo label in torch, and waits until the GPU is idle."""
-    label = pseudo_label(TorchCrf(image, device="cuda"), cam)
+def batch_on_gpu(image: Bytes, maps: Float, engine: Engine) -> None:
+    """Makes all runs of `TILES` different tiles of one picture, and waits until the GPU is idle."""
+    tiles = torch.from_numpy(np.stack([np.roll(image, 7 * tile, 1) for tile in range(TILES)])).cuda()
+    stacks = torch.from_numpy(maps).cuda().expand(TILES, -1, -1, -1)
+    powers = np.ones((len(maps), len(RESPONSE_SCALES), len(maps)), np.float32)
+    for label in range(len(maps)):
+        powers[label, :, label] = RESPONSE_SCALES
+    crf = BatchCrf(tiles.permute(0, 3, 1, 2), engine=engine)
+    crf.infer(stacks)
+    crf.winners(stacks, powers.reshape(-1, len(maps)))
+    torch.cuda.synchronize()
+
+
+def on_gpu(image: Bytes, cam: Float, engine: Engine) -> PseudoLabel:
+    """Makes the pseudo label of a tile, and waits until the GPU is idle."""
+    label = pseudo_label(TorchCrf(image, device="cuda", engine=engine), cam)
     torch.cuda.synchronize()
     return label
 

@@ -22,8 +22,9 @@ def neighbours(lattice: Lattice) -> list[tuple[Tensor, Tensor]]:
     """Returns each direction's (V,) previous and next vertex, V where there is none."""
     directions: list[tuple[Tensor, Tensor]] = []
     seen = np.ones(lattice.num_vertices, bool)
-    for first, last in zip(lattice.chain_starts[:-1], lattice.chain_starts[1:], strict=True):
-        chain = lattice.chain_vertices[first:last].astype(np.int64)
+    ends = np.flatnonzero(lattice.chains < 0) + 1
+    for codes in np.split(lattice.chains, ends[:-1]):
+        chain = np.where(codes < 0, ~codes, codes).astype(np.int64)
         if seen[chain].any():  # a vertex is in one chain of a direction
             nobody = torch.full((lattice.num_vertices,), lattice.num_vertices)
             directions.append((nobody, nobody.clone()))

@@ -9,6 +9,9 @@ from multiprocessing import get_context
 from pathlib import Path
 from socket import socket
 
+if not Path("/dev/nvidia0").exists():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported: its kernels run on the CPU
+
 import pytest
 import torch
 from hydra import compose, initialize_config_module
@@ -154,6 +157,21 @@ def _type(
     if sabotage is not None:
         sabotage()
     main()
+
+
+WITHOUT_TORCH = """
+import sys
+heavy = "torch", "pytorch_lightning", "segmentation_models_pytorch", "timm", "albumentations", "numba"
+sys.modules.update(dict.fromkeys(heavy))  # whoever imports one now fails
+from ome.__main__ import main
+main()
+"""
+"""A command line of `ome` that nothing heavy may be loaded for."""
+
+
+def run_without_torch(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Types a command that must not load torch, nor anything else that takes seconds."""
+    return run_words(folder, [sys.executable, "-c", WITHOUT_TORCH, *words])
 
 
 def command(*overrides: str) -> list[str]:

@@ -9,14 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import forked, run_process, run_words, tiny
-
-WITHOUT_TORCH = """
-import sys
-sys.modules["torch"] = None  # whoever imports it now fails
-from ome.run import main
-main()
-"""
+from tests.conftest import forked, run_process, run_without_torch, run_words, tiny
 
 
 @pytest.mark.parametrize(
@@ -175,8 +168,23 @@ def test_help_names_stages_and_choices(tmp_path: Path) -> None:
 def test_scenes_and_tags_do_not_wait_for_torch(tmp_path: Path) -> None:
     """Nor does the answer that nothing is to be done."""
     for _ in range(2):
-        command = [sys.executable, "-c", WITHOUT_TORCH, *tiny("all"), "stage.until=labels"]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        done = run_without_torch(tmp_path, *tiny("all"), "stage.until=labels")
         assert done.returncode == 0, done.stderr
     assert done.stdout.count("up to date") == 2
     assert (tmp_path / "runs/synthetic_resnet18/labels/tags.csv").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["--version"], ["doctor"], ["train", "--help"]])
+def test_what_needs_no_network_does_not_wait_for_torch(tmp_path: Path, words: list[str]) -> None:
+    done = run_without_torch(tmp_path, *words)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+@pytest.mark.parametrize("settings", [[], ["dataset=potsdam", "seed=3"]])
+def test_help_is_that_of_hydra(tmp_path: Path, settings: list[str]) -> None:
+    """Which prints it itself where there is another option."""
+    (tmp_path / "none").mkdir()
+    own = run_process(tmp_path, "--help", *settings)
+    assert own.stdout
+    assert own.stdout == run_process(tmp_path, "--help", "--config-dir", "none", *settings).stdout

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.pipeline.manifest import Manifest
+from ome.scoring.pairs import paired_difference
 from ome.scoring.rows import Row, write_rows
 from ome.scoring.scores import Scores
 from ome.scoring.spread import distinguishing_keys, flatten, labels, spread
@@ -93,6 +95,39 @@ def _run(folder: Path, seed: int, right: int, **settings: object) -> None:
     (folder / "cam").mkdir(parents=True)
     write_rows(folder / "cam", [Row("CAM", "train tiles", Scores(matrix, NAMES))])
     Manifest("cam", str(folder), config, {}).write(folder / "cam")
+
+
+def test_differences_are_taken_seed_by_seed() -> None:
+    """Against scipy's test of two related samples, and by hand: 2, 4 and 6 points, of which the mean is 4."""
+    first, second = {"0": 0.50, "1": 0.40, "2": 0.60, "7": 0.1}, {"2": 0.66, "0": 0.52, "1": 0.44, "9": 0.9}
+    difference = paired_difference(first, second)
+    assert difference is not None
+    independent = stats.ttest_rel([0.52, 0.44, 0.66], [0.50, 0.40, 0.60])
+    assert (difference.mean, difference.seeds) == (pytest.approx(0.04), 3)
+    assert difference.p == pytest.approx(independent.pvalue)
+    interval = independent.confidence_interval(0.95)
+    assert (difference.low, difference.high) == pytest.approx((interval.low, interval.high))
+    assert difference.cells() == ["3", "+4.00", "-0.97", "+8.97", "0.074"]
+    assert paired_difference({"0": 0.5, "1": 0.4}, {"0": 0.6, "1": math.nan}) is None
+    equal = paired_difference({"0": 0.5, "1": 0.4}, {"0": 0.6, "1": 0.5})
+    assert equal is not None
+    assert equal.cells()[-1] == "-"
+
+
+def test_settings_are_compared_with_the_first_run_that_is_named(
+    tmp_path: Path, run_here: Callable[..., object]
+) -> None:
+    for seed, (before, after) in enumerate([(80, 84), (60, 66)]):
+        _run(tmp_path / f"runs/b_{seed}", seed, before, lr=0.1)
+        _run(tmp_path / f"runs/a_{seed}", seed, after, lr=0.5)
+    run_here("stage=compare", "stage.compare.runs=[runs/b_*,runs/a_*]", "name=all")
+    (row,) = read_csv(tmp_path / "runs/all/compare/pairs.csv")
+    mious = [(right / 100 + 100 / (200 - right)) / 2 for right in (80, 84, 60, 66)]
+    mean = 100 * ((mious[1] - mious[0]) + (mious[3] - mious[2])) / 2
+    assert (row["settings"], row["compared with"]) == ("stage.cam.lr=0.5", "stage.cam.lr=0.1")
+    assert (row["seeds"], row["mIoU more"]) == ("2", f"{mean:+.2f}")
+    assert (tmp_path / "runs/all/compare/comparison.pdf").read_bytes().startswith(b"%PDF")
+    assert "compared with" in (tmp_path / "runs/all/compare/comparison.md").read_text()
 
 
 def test_repetitions_become_one_row(tmp_path: Path, run_here: Callable[..., object]) -> None:

@@ -343,6 +343,25 @@ def test_rows_that_a_power_cut_took_are_predicted_again(tmp_path: Path, name: st
         np.testing.assert_array_equal(flat.read("classes", 0, done), rows[:, :done])
 
 
+@pytest.mark.parametrize("starts", [(0,), (0, 20), (0, 8, 30)])
+def test_rows_of_several_processes_are_resumed_by_any_number(tmp_path: Path, starts: tuple[int, ...]) -> None:
+    rows = np.arange(1, 1601, dtype=np.uint16).astype(np.uint8).reshape(1, 40, 40)
+    for start, stop, done in ((0, 10, 10), (10, 40, 25)):
+        with FlatRasters(tmp_path, {"classes": 1}, 40, 40, range(start, stop)) as flat:
+            flat.write(start, {"classes": rows[:, start:done]})
+    for start, stop in zip(starts, (*starts[1:], 40), strict=True):
+        with FlatRasters(tmp_path, {"classes": 1}, 40, 40, range(start, stop)) as flat:
+            done = flat.rows_done
+            assert done == (min(25, stop) if start < 25 else start)
+            if done < stop:
+                flat.write(done, {"classes": rows[:, done:stop]})
+    with FlatRasters(tmp_path, {"classes": 1}, 40, 40) as flat:
+        assert flat.rows_done == 40
+        np.testing.assert_array_equal(flat.read("classes", 0, 40), rows)
+        flat.discard()
+    assert not tmp_path.exists()
+
+
 @pytest.mark.parametrize(
     ("stage", "name", "part"),
     [

@@ -13,10 +13,11 @@ from omegaconf import DictConfig
 from torch.nn import functional as F
 
 import ome
+from ome.data.cams import cam_files
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tiles import Tile
 from ome.errors import UserError
-from ome.inference.own_cams import cam_files, read_maps, window_of
+from ome.inference.own_cams import read_maps, window_of
 from ome.pipeline.layout import read_pseudo_label, read_tag_table
 from tests.conftest import tiny
 

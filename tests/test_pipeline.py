@@ -19,6 +19,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor
 
+import ome
 from ome.cli.launch import launch
 from ome.config.segmenting import read_card
 from ome.data.scenes import SceneIndex, SceneReader
@@ -36,7 +37,7 @@ from ome.stages.reproduce import compare_folders
 from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 from tests.browser import complaints, show_as
-from tests.conftest import compose_config, forked, forked_pair, tiny
+from tests.conftest import compose_config, forked, forked_pair, run_without_torch, tiny
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import accuracy
@@ -213,6 +214,14 @@ def test_a_second_run_finds_nothing_to_do(finished: Path) -> None:
     assert status == 0, printed
     assert printed.count("up to date") == 7
     assert before == {path: path.stat().st_mtime_ns for path in (finished / RUN).glob("*/manifest.json")}
+
+
+@pytest.mark.parametrize("words", [[*tiny("report"), "force=true"], ["compare", str(RUN)]])
+def test_tables_and_pages_do_not_wait_for_torch(finished: Path, tmp_path: Path, words: list[str]) -> None:
+    shutil.copytree(finished, tmp_path / "copy")
+    done = run_without_torch(tmp_path / "copy", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "weak segmentation" in done.stdout
 
 
 def test_any_scene_can_be_mapped(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -427,6 +436,23 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Pat
     made, expected = artefacts(tmp_path, *OTHERS), artefacts(finished, *OTHERS)
     assert made.keys() == expected.keys()
     assert [name for name in made if made[name] != expected[name]] == []
+
+
+def test_all_orientations_are_predicted_wherever_a_segmenter_predicts(finished: Path) -> None:
+    for stage, own in (("seg", ["stage.seg.targets=[weak]"]), ("refine", [])):
+        typed = [*tiny(stage), f"inherit=[{RUN}]", "name=turned", "prediction.tta=d4", *own]
+        status, printed = forked(finished, *typed)
+        assert status == 0, printed
+    before, turned = finished / RUN, finished / "runs/turned"
+    (scene,) = (turned / "seg/weak/predictions").glob("*.tif")
+    image = finished / "scenes/synthetic_rgb_full/images" / scene.name
+    options = {"network": "weak", "flip": False, "device": "cpu", "precision": "32-true"}
+    expected = ome.predict(image, turned, tta="d4", **options).classes
+    np.testing.assert_array_equal(read_class_map(scene), expected)
+    # Both networks are the same, and so are the tiles that the round predicts.
+    first, second = (artefacts(run / "refine/round_1/masks") for run in (before, turned))
+    assert first.keys() == second.keys() != set()
+    assert first != second
 
 
 @pytest.mark.slow

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,7 @@ def test_masked_pixels_are_not_measured(tmp_path: Path) -> None:
         ("scales", 1.0, "scales=1.0: expected a list of one or more numbers above 0"),
         ("scales", (0,), r"scales=\[0\]: expected a list of one or more numbers above 0"),
         ("flip", "yes", "flip=yes: expected true or false"),
+        ("tta", "d5", "tta=d5: expected d4"),
         ("precision", "8-bit", "precision=8-bit: expected auto, 32-true"),
         ("device", "tpu", "device=tpu cannot be used .*: give cpu or cuda"),
         ("device", "meta", "device=meta cannot be used .*: give cpu or cuda"),
@@ -145,6 +147,79 @@ def test_arguments_have_the_limits_of_settings(
         with pytest.raises(UserError, match=message) as raised:
             call(scene, run, **{"device": "cpu", name: value})
         assert "\n" not in str(raised.value)
+
+
+def test_the_map_of_a_turned_scene_is_the_turned_map(run_here: Run, tmp_path: Path) -> None:
+    """Which only the mean over all eight orientations makes sure; by the setting and by the argument."""
+    run, pixels = make_run(tmp_path / "run"), random_scene(64, 64).transpose(1, 2, 0)
+
+    def confidence(scene: np.ndarray, tta: Any) -> np.ndarray:  # noqa: ANN401
+        copied = np.ascontiguousarray(scene)
+        return ome.predict(copied, run, tta=tta, flip=False, device="cpu", precision=FP32).confidence
+
+    def largest_difference_of(tta: Any) -> float:  # noqa: ANN401
+        plain = confidence(pixels, tta)
+        turned = (lambda scene: np.rot90(scene, 3), lambda scene: scene[::-1])
+        return max(np.abs(confidence(turn(pixels), tta) - turn(plain)).max() for turn in turned)
+
+    assert largest_difference_of("d4") < 1.5 / 254
+    assert largest_difference_of(None) > 1.5 / 254
+
+    write(tmp_path / "city.tif", pixels.transpose(2, 0, 1))
+    run_here(*BASE, "stage.predict.scene=city.tif", "stage.predict.confidence=true", "prediction.tta=d4")
+    written = classes_of(tmp_path / "run/predict/city/city_confidence.tif") / np.float32(254)
+    np.testing.assert_allclose(written, confidence(pixels, "d4"), atol=1e-6)
+    used = Manifest.read(tmp_path / "run/predict/city").config
+    assert used["prediction"]["tta"] == "d4"
+    assert not {"asset", "others"} & used["stage"].keys(), "what is not used leaves older results valid"
+
+
+def test_the_mean_of_runs_is_mapped(run_here: Run, tmp_path: Path) -> None:
+    """From Python, by the setting and by the command: all the mean of what each run says alone."""
+    runs = [make_run(tmp_path / name, seed=seed) for name, seed in (("run", 0), ("b", 1), ("c", 2))]
+    scene, networks = write(tmp_path / "city.tif", random_scene(64, 64)), []
+    for run in runs:
+        network = TRAINED.load(run / "seg/weak").eval()
+        with torch.no_grad():
+            image = to_tensor(random_scene(64, 64).transpose(1, 2, 0))[None]
+            networks.append(network(image)[0].softmax(dim=0).numpy())
+    options = {"flip": False, "device": "cpu", "precision": FP32}
+    for count in (1, 2, 3):
+        mean = np.mean(networks[:count], axis=0)
+        found = ome.predict(scene, runs[:count], **options)
+        np.testing.assert_allclose(found.confidence, mean.max(axis=0), atol=1 / 254)
+        assert (found.classes == mean.argmax(axis=0)).mean() > 0.99  # others are ties
+    once, twice = (ome.predict(scene, given, **options) for given in (runs[0], [runs[0], runs[0]]))
+    np.testing.assert_array_equal(once.confidence, twice.confidence)
+
+    run_here(*BASE, "stage.predict.scene=city.tif", "stage.predict.others=[b,c]")
+    written = tmp_path / "run/predict/city/city.tif"
+    np.testing.assert_array_equal(classes_of(written), found.classes)
+    ome.map_scene(scene, runs, tmp_path / "maps", **options)
+    np.testing.assert_array_equal(classes_of(tmp_path / "maps/city.tif"), found.classes)
+    # A map is stale when a network of another run was trained again.
+    make_run(runs[1], seed=3)
+    run_here(*BASE, "stage.predict.scene=city.tif", "stage.predict.others=[b,c]")
+    assert (classes_of(written) != found.classes).any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"classes": {"road": (1, 1, 1), "tree": (2, 2, 2)}},
+            "differ in classes, road, tree, water and road, tree",
+        ),
+        ({"classes": dict(TRAINED.classes) | {"tree": (9, 9, 9)}}, r"differ in colours, \(200, 0, 0\)"),
+        ({"channels": (3, 2, 1)}, "differ in bands, 1, 2, 3 and 3, 2, 1: average runs"),
+        ({"limits": (0, 3000)}, r"differ in scaling of 16 bits \(dataset.range\), percentiles and 0, 3000"),
+    ],
+)
+def test_runs_that_cannot_be_averaged_are_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    runs = [make_run(tmp_path / name) for name in "ab"]
+    replace(TRAINED, **change).write(runs[1] / "seg/weak")
+    with pytest.raises(UserError, match=message):
+        ome.predict(random_scene(20, 20).transpose(1, 2, 0), runs)
 
 
 def test_scenes_have_their_own_maps_and_are_mapped_once(run_here: Run, tmp_path: Path) -> None:
@@ -215,7 +290,8 @@ STATISTICS = "<Metadata><MDI key='STATISTICS_MAXIMUM'>255</MDI></Metadata><Histo
 
 
 def test_a_map_is_made_of_all_that_gdal_reads(tmp_path: Path) -> None:
-    config = OmegaConf.create({"stage": {"scene": ""}})
+    settings = {"scene": "", "asset": None, "allow_external": False, "others": None}
+    config = OmegaConf.create({"stage": settings})
 
     def made_of(name: str) -> list[Any]:
         config.stage.scene = str(tmp_path / name)

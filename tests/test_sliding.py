@@ -1,11 +1,13 @@
+import threading
 import tracemalloc
 
 import numpy as np
 import pytest
 import torch
 
+from ome.errors import UserError
 from ome.geo import sliding
-from ome.geo.sliding import blending_window, predict_windows, window_starts
+from ome.geo.sliding import blending_window, predict_windows, rows_of_part, window_starts
 from ome.networks.views import flip_and_scale
 
 SCENE = np.random.default_rng(0).integers(0, 256, (53, 71, 3)).astype(np.uint8)
@@ -126,6 +128,31 @@ def test_mirrored_views_are_mirrored_back() -> None:
     torch.testing.assert_close(mean[0], (views[0] + views[1]) / 2)
 
 
+@pytest.mark.parametrize("flip", [True, False])
+def test_d4_is_the_mean_of_eight_orientations(flip: bool) -> None:
+    """Each turned, predicted and turned back by numpy; of windows that are not square."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, 12, 20, generator=generator)
+    network = torch.nn.Conv2d(3, 4, (3, 5), stride=2, padding=(1, 2)).requires_grad_(False)
+
+    def probabilities(view: np.ndarray, scale: float) -> np.ndarray:
+        size = tuple(round(side * scale) for side in view.shape[-2:])
+        scaled = torch.nn.functional.interpolate(torch.from_numpy(view.copy()), size=size, mode="bilinear")
+        logits = torch.nn.functional.interpolate(network(scaled), size=view.shape[-2:], mode="bilinear")
+        return logits.softmax(dim=1).numpy()
+
+    expected = np.zeros((2, 4, 12, 20), dtype=np.float32)
+    for scale in (0.5, 1.0):
+        for turns in range(4):
+            turned = np.rot90(images.numpy(), turns, (2, 3))
+            expected += np.rot90(probabilities(turned, scale), -turns, (2, 3)) / 16
+            mirrored = probabilities(turned[:, :, ::-1], scale)[:, :, ::-1]
+            expected += np.rot90(mirrored, -turns, (2, 3)) / 16
+    result = flip_and_scale(network, images, (0.5, 1.0), flip, "d4")
+    np.testing.assert_allclose(result.numpy(), expected, atol=1e-5)
+    assert np.abs(flip_and_scale(network, images, (0.5, 1.0), flip).numpy() - expected).max() > 0.01
+
+
 def test_memory_is_a_band_of_rows_whatever_the_height() -> None:
     def blank(_row: int, _column: int, height: int, width: int) -> np.ndarray:
         return np.zeros((height, width, 3), dtype=np.uint8)
@@ -171,3 +198,56 @@ def test_flip_and_scale_is_the_mean_softmax_of_all_views() -> None:
     result = flip_and_scale(network, images, scales=(0.5, 1.0), flip=True)
     torch.testing.assert_close(result, expected)
     torch.testing.assert_close(flip_and_scale(network, images).sum(1), torch.ones(2, 12, 16))
+
+
+@pytest.mark.parametrize("parts", [1, 2, 3, 8])
+@pytest.mark.parametrize(("size", "stride"), [(16, 8), (16, 16), (16, 5), (64, 32)])
+def test_parts_of_a_scene_are_the_whole_to_the_last_bit(size: int, stride: int, parts: int) -> None:
+    whole = predict_scene(position_dependent, size, stride)
+    rows = [rows_of_part(53, size, stride, part, parts) for part in range(parts)]
+    assert [row for part in rows for row in part] == list(range(53))
+    together = [
+        block.probabilities
+        for part in rows
+        for block in predict_windows(
+            read,
+            53,
+            71,
+            position_dependent,
+            3,
+            size=size,
+            stride=stride,
+            batch=3,
+            first_row=part.start,
+            stop_row=part.stop,
+        )
+    ]
+    np.testing.assert_array_equal(np.concatenate(together, axis=1), whole)
+
+
+def test_what_comes_next_is_read_while_windows_are_predicted() -> None:
+    asked: list[int] = []
+
+    def counted(row: int, column: int, height: int, width: int) -> np.ndarray:
+        asked.append(threading.get_ident())
+        return read(row, column, height, width)
+
+    blocks = predict_windows(counted, 53, 71, per_pixel, 3, size=16, stride=8, batch=1)
+    next(blocks)
+    before = threading.active_count()
+    blocks.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before - 1, "the thread ends with the iteration"
+    assert set(asked).isdisjoint({threading.get_ident()})
+    assert len(asked) < 16, "not far ahead"
+
+
+def test_damage_met_while_reading_ahead_is_raised_where_the_rows_are_taken() -> None:
+    def damaged(row: int, column: int, height: int, width: int) -> np.ndarray:
+        if row > 8:
+            raise UserError("the scene is damaged")
+        return read(row, column, height, width)
+
+    blocks = predict_windows(damaged, 53, 71, per_pixel, 3, size=16, stride=8, batch=2)
+    assert next(blocks).row == 0
+    with pytest.raises(UserError, match="the scene is damaged"):
+        list(blocks)

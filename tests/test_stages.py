@@ -1,6 +1,7 @@
 """The frame around stages: what is stale, what is missing, what is left behind."""
 
 import fcntl
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -14,10 +15,14 @@ from ome.config.selected import settings_of
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.errors import UserError
+from ome.files import write_text
 from ome.geo.raster import read_png
+from ome.pipeline.checksums import NAME as LISTING
+from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import Manifest
+from ome.pipeline.place import MARK
 from ome.pipeline.registry import STAGES
-from ome.pipeline.stage import Stage, Work, execute
+from ome.pipeline.stage import Stage, Work, execute, foresee
 from ome.scoring.rows import read_rows
 from ome.stages.refine import _averaged, among_tags
 from tests.conftest import TINY, compose_config, tiny
@@ -235,7 +240,7 @@ def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:
         ),
         ("dataset.split.train=[]", "dataset.split.train is empty"),
         ("dataset.tags=nowhere.csv", "dataset.tags=nowhere.csv does not exist: check the path"),
-        ("crf.backend=other", "crf.backend=other: expected lattice, torch or pydensecrf"),
+        ("crf.backend=other", "crf.backend=other: expected lattice, torch, auto or pydensecrf"),
     ],
 )
 def test_wrong_settings_are_one_line(run_here: Run, override: str, message: str) -> None:
@@ -260,3 +265,80 @@ def test_cams_need_not_lie_on_disk(run_here: Run) -> None:
     cam_passed_on, pseudo_passed_on = read_rows(passed_on / "pseudo")
     assert [cam_passed_on.name, pseudo_passed_on.name] == ["CAM", "pseudo mask"]
     assert cam_passed_on.scores.miou == pytest.approx(cam.scores.miou, abs=1e-3)
+
+
+def _finished(folder: Path) -> None:
+    """Leaves the result as it is."""
+
+
+def _removed(folder: Path) -> None:
+    shutil.rmtree(folder)
+
+
+def _lacks_a_file(folder: Path) -> None:
+    (folder / "b.txt").unlink()
+
+
+def _lost_its_list(folder: Path) -> None:
+    (folder / LISTING).write_text("")
+
+
+def _not_renamed(folder: Path) -> None:
+    folder.rename(folder.with_name("made.partial"))
+
+
+def _cut_short(folder: Path) -> None:
+    """Killed after its first file."""
+    partial = folder.with_name("made.partial")
+    mark = f"{Manifest.read(folder).fingerprint}\nmade\n"  # type: ignore[union-attr]
+    folder.rename(partial)
+    for name in ("b.txt", "c.txt", LISTING, MANIFEST):
+        (partial / name).unlink()
+    write_text(partial / MARK, mark)
+
+
+def _not_renamed_and_damaged(folder: Path) -> None:
+    _lacks_a_file(folder)
+    _not_renamed(folder)
+
+
+@pytest.mark.parametrize("lr", [1, 2])
+@pytest.mark.parametrize(
+    ("left", "state", "writes"),
+    [
+        (_finished, "up to date", ""),
+        (_removed, "runs", "abc"),
+        (_lacks_a_file, "resumes", "bc"),
+        (_lost_its_list, "runs", "abc"),
+        (_not_renamed, "up to date", ""),
+        (_cut_short, "resumes", "bc"),
+        (_not_renamed_and_damaged, "resumes", "bc"),
+    ],
+)
+def test_what_will_be_done_is_known_before(
+    tmp_path: Path, left: Callable[[Path], None], state: str, writes: str, lr: float
+) -> None:
+    """For the same settings as before, and for others, with which all is made again."""
+    written: list[str] = []
+
+    def run(work: Work) -> dict[str, Any]:
+        for name in "abc":
+            if not (path := work.folder / f"{name}.txt").exists():
+                path.write_text(name)
+                written.append(name)
+        return {}
+
+    stage = Stage("made", run)
+    execute(stage, config(tmp_path, lr=1))
+    left(tmp_path / "made")
+    written.clear()
+    before = sorted(tmp_path.rglob("*"))
+    prospect = foresee(stage, config(tmp_path, lr=lr), {})
+    assert sorted(tmp_path.rglob("*")) == before
+    assert prospect.state == (state if lr == 1 else "runs")
+    there = [name for name in "abc" if prospect.remains and prospect.remains.has(f"{name}.txt")]
+    ran = execute(stage, config(tmp_path, lr=lr))
+    assert ran == (prospect.state != "up to date")
+    assert "".join(written) == (writes if lr == 1 else "abc")
+    assert not ran or sorted([*there, *written]) == list("abc")
+    assert Manifest.read(tmp_path / "made").fingerprint == prospect.artefact.manifest.fingerprint  # type: ignore[union-attr]

@@ -1,5 +1,6 @@
 """The CRF in torch: on the CPU against the one in numba and slow twins, on a GPU against the CPU."""
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,20 @@ from ome.config.objects import crf_of, crf_threads
 from ome.config.selected import settings_of
 from ome.crf import lattice as numba_lattice
 from ome.crf.densecrf import CrfParameters, DenseCrf, blockwise_order, kernel_features
-from ome.crf.torch_crf import TorchCrf
+from ome.crf.torch_crf import BatchCrf, Engine, TorchCrf
 from ome.crf.torch_lattice import TorchLattice, build_lattice, splat_blur_slice, symmetric_kernel
 from ome.errors import UserError
 from ome.pseudo.uncertainty import pseudo_label
+from ome.training.hardware import Hardware
 from tests.conftest import compose_config
 from tests.test_crf import SlowLattice, random_stack, textured_image
 
 GOLDEN = Path(__file__).parent / "golden"
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
+needs_triton = pytest.mark.skipif(
+    importlib.util.find_spec("triton") is None, reason="Triton is not installed: torch does mean field"
+)
+ENGINES = ["torch", pytest.param("triton", marks=needs_triton)]
 Array = NDArray[Any]
 
 
@@ -91,7 +97,8 @@ def test_equals_dense_mean_field(classes: int) -> None:
     image, stack = textured_image(9, 14, seed=8), random_stack(classes, (9, 14), seed=9)
     powers = np.random.default_rng(10).uniform(0.25, 2, (3, classes)).astype(np.float32)
     crf = TorchCrf(image, parameters)
-    pairwise = sum(splat_blur_slice(lattice, torch.eye(126)).double().numpy() for lattice in crf._lattices)
+    lattices = crf._batch._lattices
+    pairwise = sum(splat_blur_slice(lattice, torch.eye(126)).double().numpy() for lattice in lattices)
     exact = exact_pairwise(image, parameters)
     assert np.corrcoef(pairwise.ravel(), exact.ravel())[0, 1] > 0.98
     np.testing.assert_allclose(crf.infer(stack), dense_mean_field(pairwise, stack, 4), atol=1e-5)
@@ -121,6 +128,49 @@ def test_equals_the_numba_crf(size: tuple[int, int], classes: int, parameters: C
     assert (winners == numba.winners(stack, powers)).mean() >= 0.999
 
 
+def tiles_of(size: tuple[int, int], tiles: int) -> Array:
+    """So many textured tiles, the last of one colour."""
+    images = np.stack([textured_image(*size, seed=tile) for tile in range(tiles)])
+    images[-1] = 77
+    return images
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("size", "classes", "tiles", "parameters"),
+    [
+        ((9, 14), 4, 1, CrfParameters(iterations=2)),
+        ((17, 13), 2, 3, CrfParameters(iterations=3, bilateral_sxy=8.0, bilateral_srgb=13.0)),
+        ((8, 8), 3, 2, CrfParameters(iterations=2, bilateral_weight=900.0)),  # energies beyond exp's range
+        ((5, 7), 6, 4, CrfParameters(iterations=1)),
+        ((8, 8), 5, 2, CrfParameters(iterations=0)),
+        ((12, 20), 1, 2, CrfParameters()),
+        ((1, 1), 3, 2, CrfParameters(iterations=1)),
+    ],
+)
+def test_a_batch_gives_what_the_numba_crf_gives_for_each_tile(
+    size: tuple[int, int], classes: int, tiles: int, parameters: CrfParameters, engine: Engine
+) -> None:
+    images = tiles_of(size, tiles)
+    stacks = np.stack([random_stack(classes, size, seed=tile) for tile in range(tiles)])
+    powers = np.random.default_rng(2).uniform(0.25, 2, (5, classes)).astype(np.float32)
+    given = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(stacks)
+    batch = BatchCrf(given[0], parameters, bundle=3, engine=engine)
+    singles = [DenseCrf(image, parameters) for image in images]
+    refined = np.stack([crf.infer(stack) for crf, stack in zip(singles, stacks, strict=True)])
+    winners = np.stack([crf.winners(stack, powers) for crf, stack in zip(singles, stacks, strict=True)])
+    np.testing.assert_allclose(batch.infer(given[1]), refined, atol=1e-4)
+    np.testing.assert_array_equal(batch.winners(given[1], powers), winners)
+
+
+def test_tiles_share_no_vertex() -> None:
+    images = tiles_of((16, 24), 3)
+    stacks = np.stack([random_stack(4, (16, 24), seed=tile) for tile in range(3)])
+    batch = BatchCrf(torch.from_numpy(images).permute(0, 3, 1, 2)).infer(torch.from_numpy(stacks))
+    for image, stack, refined in zip(images, stacks, batch, strict=True):
+        np.testing.assert_allclose(refined, TorchCrf(image).infer(stack), atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["a", "b", "c"])
 def test_golden(name: str) -> None:
     golden = np.load(GOLDEN / f"uncertainty_{name}.npz", allow_pickle=False)
@@ -144,11 +194,11 @@ def test_same_bytes_again_and_in_any_bundles() -> None:
 
 def test_mean_field_waits_for_nothing() -> None:
     # Tensors of the meta device have no values: whatever reads one, on any device, fails on them.
-    crf = TorchCrf(textured_image(8, 12, seed=0))
+    crf = TorchCrf(textured_image(8, 12, seed=0))._batch
     crf._lattices = [TorchLattice(*(part.to("meta") for part in lattice)) for lattice in crf._lattices]
     crf._agreement = crf._agreement.to("meta")
-    energy, powers = torch.empty(96, 1, 4, device="meta"), torch.empty(5, 4, device="meta")
-    assert crf._mean_field(energy, powers).shape == (96, 5, 4)
+    energy, powers = torch.empty(96, 4, device="meta"), torch.empty(5, 4, device="meta")
+    assert crf._mean_field(energy, powers, False).shape == (96, 5, 4)
 
 
 def test_ill_formed_arguments_are_refused() -> None:
@@ -163,6 +213,11 @@ def test_ill_formed_arguments_are_refused() -> None:
         TorchCrf(np.zeros((8, 8, 3), np.float32))
     with pytest.raises(ValueError, match="63-bit key"):
         build_lattice(torch.tensor([[0.0] * 5, [1e5] * 5]))
+    tiles = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=r"\(B, 3, H, W\) uint8 images"):
+        BatchCrf(tiles.float())
+    with pytest.raises(ValueError, match="needs 2 stacks"):
+        BatchCrf(tiles).infer(torch.ones(1, 3, 8, 8))
 
 
 def test_the_configuration_chooses_it_and_its_device() -> None:
@@ -173,6 +228,16 @@ def test_the_configuration_chooses_it_and_its_device() -> None:
     assert crf.device.type == "cpu"
     expected = DenseCrf(image, CrfParameters(iterations=2)).infer(stack)
     np.testing.assert_allclose(crf.infer(stack), expected, atol=1e-4)
+
+
+def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    for gpu, kind, threads in [(False, DenseCrf, 3), (True, TorchCrf, 1)]:
+        monkeypatch.setattr(Hardware, "uses_gpu", gpu)
+        monkeypatch.setattr(Hardware, "device", lambda _: torch.device("cpu"))
+        chosen = ["crf.backend=auto", "stage.pseudo.threads=3"]
+        config = settings_of(compose_config(chosen), "pseudo")
+        assert isinstance(crf_of(config)(textured_image(4, 4, seed=0)), kind)
+        assert crf_threads(config) == threads
 
 
 def test_a_gpu_has_one_tile_at_a_time() -> None:
@@ -191,25 +256,28 @@ def test_a_missing_gpu_is_one_line() -> None:
 
 
 @needs_gpu
+@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("size", "classes"), [((96, 128), 5), ((33, 17), 2), ((12, 20), 1)])
-def test_a_gpu_gives_what_the_cpu_gives(size: tuple[int, int], classes: int) -> None:
+def test_a_gpu_gives_what_the_cpu_gives(size: tuple[int, int], classes: int, engine: Engine) -> None:
     image, stack = textured_image(*size, seed=size[1]), random_stack(classes, size, seed=1)
     powers = np.random.default_rng(2).uniform(0.25, 2, (21, classes)).astype(np.float32)
-    gpu, cpu = TorchCrf(image, device="cuda"), TorchCrf(image)
+    gpu, cpu = TorchCrf(image, device="cuda", engine=engine), TorchCrf(image)
     np.testing.assert_allclose(gpu.infer(stack), cpu.infer(stack), atol=1e-3)
     winners = gpu.winners(stack, powers)
     assert (winners == cpu.winners(stack, powers)).mean() >= 0.999
-    again = TorchCrf(image, device="cuda")
+    again = TorchCrf(image, device="cuda", engine=engine)
     np.testing.assert_array_equal(again.winners(stack, powers), winners)
     np.testing.assert_array_equal(again.infer(stack), gpu.infer(stack))
 
 
 @needs_gpu
-def test_a_gpu_works_on_without_the_host() -> None:
-    crf = TorchCrf(textured_image(24, 40, seed=0), device="cuda")
-    energy, powers = torch.zeros(960, 1, 4, device="cuda"), torch.ones(5, 4, device="cuda")
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_gpu_works_on_without_the_host(engine: Engine) -> None:
+    crf = TorchCrf(textured_image(24, 40, seed=0), device="cuda", engine=engine)._batch
+    energy, powers = torch.zeros(960, 4, device="cuda"), torch.ones(5, 4, device="cuda")
+    crf._mean_field(energy, powers, True)  # compiles
     torch.cuda.set_sync_debug_mode("error")
     try:
-        crf._mean_field(energy, powers)
+        crf._mean_field(energy, powers, True)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -9,6 +9,8 @@ from typing import Any, Final
 from omegaconf import OmegaConf
 
 from ome.errors import UserError
+from ome.geo.scene_list import names_many
+from ome.geo.vsi import scene_at
 from ome.pipeline.layout import command_files
 from ome.pipeline.registry import SIDE_STAGES
 
@@ -22,7 +24,10 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(dest="command", required=True)
 
     def command(name: str, summary: str) -> argparse.ArgumentParser:
-        epilog = "Any setting may follow as KEY=VALUE; python -m ome.run --help lists them."
+        epilog = (
+            "Any setting may follow as KEY=VALUE; python -m ome.run --help lists them. With "
+            "plan=true nothing runs: it prints the stages, what each has to do, and how long that takes here."
+        )
         return commands.add_parser(name, help=summary, description=summary, epilog=epilog, allow_abbrev=False)
 
     train = command("train", "Trains on a folder of images and a table of their tags, up to the report.")
@@ -30,9 +35,21 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--tags", type=Path, help="their table, .csv or .xlsx (IMAGES/tags.csv)")
     train.add_argument("--masks", type=Path, help="folder of reference masks, where there are any")
     train.add_argument("--name", help="name of the run (that of the folder of images)")
-    predict = command("predict", "Maps a scene, or every scene of a folder, with the segmenter of a run.")
-    predict.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
-    predict.add_argument("scene", type=Path, help="GeoTIFF or VRT of any size, or a folder of images")
+    predict = command(
+        "predict",
+        "Maps a scene, or every scene of a folder, a list or a pattern, with the segmenter of a run.",
+    )
+    predict.add_argument(
+        "run",
+        nargs="+",
+        type=Path,
+        help="folder of the run, such as runs/valley; of several the mean is mapped",
+    )
+    predict.add_argument(
+        "scene",
+        help="GeoTIFF or VRT of any size, folder of images, URL of a GeoTIFF or STAC item, list of scenes "
+        "(.txt, one a line), or a quoted pattern such as '/data/*.tif'",
+    )
     for option, meaning in (
         ("confidence", "also write the probability of the class on the map"),
         ("probabilities", "also write the probability of every class"),
@@ -61,9 +78,15 @@ def words_of(arguments: Sequence[str]) -> list[str]:
     Raises:
         UserError: A folder is not there, or is not that of a run.
     """
-    settings = [word for word in arguments if "=" in word and word[0] != "-" and not Path(word).exists()]
+    settings = [word for word in arguments if _is_setting(word)]
     options = parser().parse_args([word for word in arguments if word not in settings])
     return [*_WORDS[options.command](options), *settings]
+
+
+def _is_setting(word: str) -> bool:
+    """Whether a word is KEY=VALUE: addresses of scenes hold such characters, too."""
+    key = word.partition("=")[0]
+    return key != word and word[0] not in "-/" and ":" not in key and not Path(word).exists()
 
 
 def _train(options: argparse.Namespace) -> list[str]:
@@ -81,15 +104,19 @@ def _train(options: argparse.Namespace) -> list[str]:
 
 
 def _predict(options: argparse.Namespace) -> list[str]:
-    if not options.scene.exists():
+    many = names_many(options.scene)
+    scene = Path(options.scene).absolute() if many else scene_at(options.scene).absolute()
+    if isinstance(scene, Path) and not many and not scene.exists():
         raise UserError(f"{options.scene} does not exist: give a raster, or a folder of them")
-    scene = options.scene.absolute()
     chosen = {
         f"stage.predict.{key}": "true"
         for key in ("confidence", "probabilities", "polygons")
         if getattr(options, key)
     }
-    return [*_of_run(options.run), "stage=predict", *_settings(**{"stage.predict.scene": scene}, **chosen)]
+    chosen["stage.predict.scene"] = str(scene) if isinstance(scene, Path) else scene.typed
+    run, *others = options.run
+    averaged = [f"stage.predict.others=[{','.join(_quoted(other.absolute()) for other in others)}]"]
+    return [*_of_run(run), "stage=predict", *_settings(**chosen), *(averaged if others else [])]
 
 
 def _of_finished(options: argparse.Namespace) -> list[str]:

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 
 from omegaconf import DictConfig
 
-from ome.cli.runner import last_objective, run_stages, selected_stages
+from ome.cli.runner import last_objective, print_plan, run_stages, selected_stages
 from ome.config.checks import check_settings
 from ome.config.trainer import check_training
-from ome.distributed.rank import Place, started_place
+from ome.distributed.rank import Place, is_nonzero_rank, started_place
 from ome.distributed.signals import stopping_on_signals
 from ome.errors import UserError
 from ome.progress import console
@@ -33,7 +33,7 @@ def launch(config: DictConfig) -> float | None:
         config: The composed configuration.
 
     Returns:
-        See `run_stages`.
+        See `run_stages`; None for a plan.
 
     Raises:
         UserError: See `run_stages`; or the processes, an argument or a callback do not fit the trainer.
@@ -41,6 +41,10 @@ def launch(config: DictConfig) -> float | None:
     """
     with console.status("checking the settings"):  # a terminal shows it while torch loads
         _check(config)
+    if config.plan:
+        if not is_nonzero_rank():
+            print_plan(config)
+        return None
     place, work = started_place(), _Stages(config)
     started = place.world_size if place else 1
     with stopping_on_signals():

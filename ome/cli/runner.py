@@ -1,14 +1,18 @@
 """The story from raw archives to the report: whatever is missing or stale, in order."""
 
 from pathlib import Path
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
+from ome.cli.plan import plan_of, show_plan, show_timed_plan
 from ome.config.selected import settings_of
+from ome.distributed.collectives import is_rank_zero
 from ome.distributed.rank import is_nonzero_rank
 from ome.errors import UserError
 from ome.pipeline.layout import SEGMENTER_TITLES
+from ome.pipeline.parts import execute_parts
 from ome.pipeline.registry import SIDE_STAGES, STAGES, find_stage
 from ome.pipeline.stage import Stage, execute
 from ome.plugins import import_targets
@@ -38,18 +42,18 @@ def run_stages(config: DictConfig) -> float | None:
         )
     for name in names[1:]:  # before the first works for hours; its own is looked at when it starts
         find_stage(name, config).place(settings_of(config, name)).check_finished()
-    _say_preset(names)
+    if len(names) > 1 and is_rank_zero():
+        _say_preset()
+        show_plan(config, plan_of(config, names))
     folders: dict[str, Path] = {}
     for name in names:
-        stage_config = settings_of(config, name)
-        execute(
-            find_stage(name, config),
-            stage_config,
-            force=config.force,
-            verify=config.verify,
-            folders=folders,
-            on_finish=stage_tracker(config),
-        )
+        stage, stage_config = find_stage(name, config), settings_of(config, name)
+        how: dict[str, Any] = {"force": config.force, "verify": config.verify}
+        how["on_finish"] = stage_tracker(config)
+        if parts := stage.several(stage_config):
+            execute_parts(stage, stage_config, parts, **how)
+            return None  # several parts have no one score
+        execute(stage, stage_config, folders=folders, **how)
     last = names[-1]
     if last == "report":
         from ome.stages.report import show  # noqa: PLC0415 - it was imported for this stage alone
@@ -60,12 +64,22 @@ def run_stages(config: DictConfig) -> float | None:
     return objective(folders[last])
 
 
-def _say_preset(names: list[str]) -> None:
+def print_plan(config: DictConfig) -> None:
+    """Prints what `run_stages` would do, and how long that takes; runs and writes nothing.
+
+    Raises:
+        UserError: See `run_stages`.
+    """
+    import_targets(config)
+    names = selected_stages(config)
+    show_timed_plan(config, plan_of(config, names, verify=config.verify))
+
+
+def _say_preset() -> None:
     """Says which sizes the trainings have, where the machine may have chosen them."""
-    if is_nonzero_rank() or not HydraConfig.initialized() or len(names) == 1:
-        return
-    preset = HydraConfig.get().runtime.choices["preset"]
-    console.print(f"preset={preset}; others are quick, laptop, gpu and paper", highlight=False)
+    if HydraConfig.initialized():
+        preset = HydraConfig.get().runtime.choices["preset"]
+        console.print(f"preset={preset}; others are quick, laptop, gpu and paper", highlight=False)
 
 
 def objective(folder: Path) -> float | None:
@@ -80,7 +94,9 @@ def objective(folder: Path) -> float | None:
 
 def last_objective(config: DictConfig) -> float | None:
     """The `objective` of the last selected stage, where it lies in the run's own folder."""
-    return objective(find_stage(selected_stages(config)[-1], config).folder(config))
+    name = selected_stages(config)[-1]
+    stage, stage_config = find_stage(name, config), settings_of(config, name)
+    return None if stage.several(stage_config) else objective(stage.folder(stage_config))
 
 
 def selected_stages(config: DictConfig) -> list[str]:

@@ -42,6 +42,8 @@ class Sweep(Callback):
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 - fixed by Hydra
         """Leaves what is the same in every job out of the folders' names; refuses a sweep of equal jobs."""
         del kwargs
+        if config.plan:
+            fail("plan=true shows what one run would do: leave out -m, and type one value of each setting")
         typed = _given(config)
         if overruled := _overruled(typed):
             swept, by = overruled

@@ -9,8 +9,12 @@ from omegaconf import DictConfig, OmegaConf
 from ome.config.built import BUILT
 from ome.config.folders import folder_faults
 from ome.config.raw_data import raw_fault, split_fault
+from ome.data.cams import cam_files
 from ome.data.sheets import SPREADSHEETS
+from ome.errors import UserError
 from ome.extras import missing_modules
+from ome.geo.scene_list import names_many
+from ome.geo.vsi import scene_at
 from ome.pipeline.layout import CAM_TITLES
 from ome.pipeline.manifest import NAME as MANIFEST
 
@@ -89,14 +93,18 @@ def _files(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
         yield from [fault for fault in [raw_fault(config)] if fault is not None]
     if path := config.dataset.get("tags") if {"prepare", "labels"} & {*stages} else None:
         yield from _missing("dataset.tags", path)
-    if "predict" in stages and config.stage.predict.scene:
-        yield from _missing("stage.predict.scene", config.stage.predict.scene)
+    scene = config.stage.predict.scene if "predict" in stages else None
+    if scene and not names_many(scene) and isinstance(path := scene_at(scene), Path):
+        yield from _missing("stage.predict.scene", str(path))
     checkpoint = config.stage.cam.checkpoint if "cam" in stages else None
     if checkpoint:
         yield from _missing("stage.cam.checkpoint", checkpoint)
     cams = config.stage.pseudo.cams if "pseudo" in stages else "cam"
-    if cams not in CAM_TITLES and not Path(cams).is_dir():
-        yield f"stage.pseudo.cams={cams} is neither cam, affinity nor a folder: check the path"
+    if cams not in CAM_TITLES:
+        try:
+            cam_files(Path(cams))
+        except UserError as error:
+            yield str(error)
     weights = {
         "backbone.weights": "cam" in stages and not checkpoint,
         "segmenter.weights": bool({"seg", "refine"} & {*stages}),

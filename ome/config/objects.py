@@ -61,6 +61,14 @@ def hardware(config: DictConfig) -> Hardware:
     return Hardware(**{key: config.trainer[key] for key in HARDWARE})
 
 
+def crf_backend(config: DictConfig) -> str:
+    """The configured back end; `auto`: torch where this process computes on a GPU, else numba."""
+    backend: str = config.crf.backend
+    if backend != "auto":
+        return backend
+    return "torch" if hardware(config).uses_gpu else "lattice"
+
+
 def crf_of(config: DictConfig) -> Callable[[NDArray[np.uint8]], Crf]:
     """Makes the CRF of an image (H, W, 3) uint8 with the configured back end and constants.
 
@@ -68,12 +76,13 @@ def crf_of(config: DictConfig) -> Callable[[NDArray[np.uint8]], Crf]:
         UserError: The back end is unknown, or a GPU is configured and not there.
     """
     plain: dict[str, Any] = OmegaConf.to_container(config.crf, resolve=True)  # type: ignore[assignment]
-    backend = plain.pop("backend")
+    plain.pop("backend")
     plain.pop("normalisation")
+    backend = crf_backend(config)
     kinds: dict[str, Callable[..., Crf]]
     kinds = {"lattice": DenseCrf, "torch": TorchCrf, "pydensecrf": ReferenceDenseCrf}
     if backend not in kinds:
-        raise UserError(f"crf.backend={backend} is unknown: choose one of {', '.join(kinds)}")
+        raise UserError(f"crf.backend={backend} is unknown: choose one of auto, {', '.join(kinds)}")
     options = {"device": hardware(config).device()} if backend == "torch" else {}
     return partial(kinds[backend], parameters=CrfParameters(**plain), **options)
 
@@ -100,6 +109,6 @@ def crf_threads(config: DictConfig) -> int:
 
     A GPU has one tile at a time: it is busy with that, and its memory is bounded for one.
     """
-    if config.crf.backend == "torch" and hardware(config).uses_gpu:
+    if crf_backend(config) == "torch" and hardware(config).uses_gpu:
         return 1
     return config.stage.threads or own_cores()

@@ -1,7 +1,8 @@
 """What `seg` and `refine` share: train one segmenter, predict with it, score it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from ome.inference.map_rows import MapOptions
 from ome.inference.mapping import write_class_map
 from ome.inference.predictor import Predictor
 from ome.networks.auxiliary import AuxiliaryHead
+from ome.networks.segmenters import Segmenter
 from ome.pipeline.artifacts import inherited_runs, stage_folder
 from ome.pipeline.layout import map_path
 from ome.pipeline.manifest import Manifest
@@ -79,16 +81,31 @@ def train_segmenter(
     warn_if_random(config.segmenter.weights, f"segmenter ({title})", "segmenter.weights")
     torch.manual_seed(config.seed)
     network = card.build(config.segmenter.weights)
+    module = segmenter_learner(config, network, num_classes, settings, data.total_steps)
+    train(work, module, data, folder, title, averaging(recipe.average, data.total_steps))
+
+
+def segmenter_learner(
+    config: DictConfig, network: Segmenter, num_classes: int, settings: Mapping[str, Any], total_steps: int
+) -> UncertaintyWeightedSegmenter:
+    """The module that is trained.
+
+    Args:
+        config: Names weights and the auxiliary head.
+        network: The segmenter.
+        num_classes: Number of classes C.
+        settings: See `recipe_settings`.
+        total_steps: Optimiser steps of the training.
+    """
     weight = config.segmenter.auxiliary_weight
-    module = UncertaintyWeightedSegmenter(
+    return UncertaintyWeightedSegmenter(
         network,
-        total_steps=data.total_steps,
+        total_steps=total_steps,
         auxiliary=AuxiliaryHead(network.third_stage_channels, num_classes) if weight else None,
         auxiliary_weight=weight,
         freeze_batchnorm=frozen(config.segmenter.freeze_batchnorm, config.segmenter.weights),
         **settings,
     )
-    train(work, module, data, folder, title, averaging(recipe.average, data.total_steps))
 
 
 def validation_set(
@@ -139,9 +156,9 @@ def predictor_of(
     config: DictConfig, folder: Path, reader: SceneReader, scales: list[float], *, flip: bool
 ) -> Predictor:
     """The segmenter that a training left in a folder; see `Predictor`."""
-    network = card_of(config, reader).load(folder)
+    network, tta = card_of(config, reader).load(folder), config.prediction.tta
     machine = hardware(config)
-    return Predictor(network, machine.device(), scales, flip=flip, precision=machine.precision)
+    return Predictor(network, machine.device(), scales, flip=flip, tta=tta, precision=machine.precision)
 
 
 def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title: str) -> list[Row]:

@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.crf.lattice import join, splat_blur_slice, symmetric_kernel
-from ome.crf.mean_field import EXP_RANGE, Flags, mean_field, pack, row_width, unpack, unpack_winners
+from ome.crf.mean_field import EXP_RANGE, Flags, mean_field
+from ome.crf.packing import pack, row_width, unpack, unpack_winners
 from ome.crf.simplices import Float
 from ome.crf.vectors import LANES
 from ome.errors import UserError

@@ -13,15 +13,12 @@ from typing import NamedTuple
 import numba
 import numpy as np
 
+from ome.crf.chains import WIDEST, blur_chains
 from ome.crf.simplices import Float, Index, Key, lift_scale, lifted_bounds, link, locate
-from ome.crf.vectors import LANES, add8, fill8, load8, multiply8, prefetch, store8
+from ome.crf.vectors import LANES, add8, fill8, load8, multiply8, store8
 
 # Sums gain from fused multiply-adds and do not depend on the sign of a zero.
 kernel = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
-
-
-AHEAD = 8  # chain places by which the blur prefetches
-LINE = 16  # float32 in a cache line
 
 
 class Lattice(NamedTuple):
@@ -32,17 +29,14 @@ class Lattice(NamedTuple):
             its simplex, d + 1.
         weights: (N, corners) float32, of a point's vertices: barycentric coordinates, when just built.
         num_vertices: V.
-        chain_vertices: Vertices of all chains, one after another, direction by direction. A chain is a
-            maximal sequence of existing vertices that follow one another in one blur direction. Chains of
-            one vertex are left out: the blur does not change them.
-        chain_starts: (chains + 1,) int32 offsets of the chains in `chain_vertices`.
+        chains: int32, vertices in the order of the blur, direction by direction, see `ome.crf.chains`.
+            Chains of one vertex are left out: the blur does not change them.
     """
 
     vertices: Index
     weights: Float
     num_vertices: int
-    chain_vertices: Index
-    chain_starts: Index
+    chains: Index
 
 
 def build_lattice(features: Float) -> Lattice:
@@ -58,13 +52,12 @@ def build_lattice(features: Float) -> Lattice:
         ValueError: If the features span more lattice cells than a 63-bit key can number.
     """
     scale = lift_scale(features.shape[1])
-    origin, strides = number_cells(*lifted_bounds(features, scale))
+    origin, strides, _ = number_cells(*lifted_bounds(features, scale))
     vertices, weights, keys, slots = locate(features, scale, origin, strides)
-    chain_vertices, chain_starts = link(keys, slots, strides)
-    return Lattice(vertices, weights, len(keys), chain_vertices, chain_starts)
+    return Lattice(vertices, weights, len(keys), link(keys, slots, strides))
 
 
-def number_cells(lower: Float, upper: Float) -> tuple[Key, Key]:
+def number_cells(lower: Float, upper: Float, tiles: int = 1) -> tuple[Key, Key, int]:
     """Chooses how vertices are numbered: a vertex's key is the sum of (coordinate - origin) * stride.
 
     Only the first d coordinates count, the last follows from the sum 0.
@@ -72,9 +65,11 @@ def number_cells(lower: Float, upper: Float) -> tuple[Key, Key]:
     Args:
         lower: (d,) least lifted coordinates of the points.
         upper: (d,) greatest.
+        tiles: Sets of points that share no vertex: the keys of each set lie behind those of the one before.
 
     Returns:
-        (d,) int64 origin and (d,) int64 strides: keys of all vertices and their neighbours differ.
+        (d,) int64 origin and (d,) int64 strides: keys of all vertices and their neighbours differ; the keys
+        that each set takes.
 
     Raises:
         ValueError: If the points span more lattice cells than a 63-bit key can number.
@@ -82,12 +77,13 @@ def number_cells(lower: Float, upper: Float) -> tuple[Key, Key]:
     margin = 3 * (len(lower) + 1)  # rounding, the simplex and the neighbours each add at most d + 1
     origin = np.floor(lower).astype(np.int64) - margin
     extents = np.ceil(upper).astype(np.int64) + margin + 1 - origin
-    if float(np.prod(extents.astype(np.float64))) >= 2.0**62:
+    if tiles * float(np.prod(extents.astype(np.float64))) >= 2.0**62:
         raise ValueError(
             f"the features span {extents.tolist()} lattice cells, too many for a 63-bit key: "
             "raise the standard deviations or filter smaller tiles"
         )
-    return origin, np.concatenate([[1], np.cumprod(extents[:-1])]).astype(np.int64)
+    strides = np.concatenate([[1], np.cumprod(extents)]).astype(np.int64)
+    return origin, strides[:-1], int(strides[-1])
 
 
 def filter_values(lattice: Lattice, values: Float) -> Float:
@@ -137,40 +133,22 @@ def symmetric_kernel(features: Float, weight: float) -> Lattice:
 
 def join(first: Lattice, second: Lattice) -> Lattice:
     """Lays two lattices of the same points side by side: applying the result adds what the two give."""
+    offset = np.int32(first.num_vertices)
+    moved = np.where(second.chains < 0, second.chains - offset, second.chains + offset)
     return Lattice(
-        vertices=np.hstack([first.vertices, second.vertices + np.int32(first.num_vertices)]),
+        vertices=np.hstack([first.vertices, second.vertices + offset]),
         weights=np.hstack([first.weights, second.weights]),
         num_vertices=first.num_vertices + second.num_vertices,
-        chain_vertices=np.concatenate(
-            [first.chain_vertices, second.chain_vertices + np.int32(first.num_vertices)]
-        ),
-        chain_starts=np.concatenate([first.chain_starts, second.chain_starts[1:] + first.chain_starts[-1]]),
+        chains=np.concatenate([first.chains, moved]),
     )
 
 
 @kernel
 def blur(lattice: Lattice, sums: Float, width: int) -> None:
     """Convolves the (V * W,) vertex values with [1/2, 1, 1/2] along every direction in turn, in place."""
-    chain_vertices, chain_starts = lattice.chain_vertices, lattice.chain_starts
-    half = fill8(np.float32(0.5))
-    previous = np.empty(width, np.float32)
-    for chain in range(len(chain_starts) - 1):
-        last = chain_starts[chain + 1] - 1
-        previous[:] = 0.0
-        for position in range(chain_starts[chain], last):
-            here, following = chain_vertices[position] * width, chain_vertices[position + 1] * width
-            ahead = chain_vertices[min(position + AHEAD, len(chain_vertices) - 1)] * width
-            for start in range(0, width, LINE):
-                prefetch(sums, ahead + start)
-            for start in range(0, width, LANES):
-                value = load8(sums, here + start)
-                neighbours = add8(load8(previous, start), load8(sums, following + start))
-                store8(sums, here + start, add8(value, multiply8(half, neighbours)))
-                store8(previous, start, value)
-        here = chain_vertices[last] * width
-        for start in range(0, width, LANES):
-            value = add8(load8(sums, here + start), multiply8(half, load8(previous, start)))
-            store8(sums, here + start, value)
+    count = len(lattice.chains)
+    for start in range(0, width if count else 0, LANES * WIDEST):
+        blur_chains(lattice.chains, count, sums, width, start, min((width - start) // LANES, WIDEST))
 
 
 @kernel

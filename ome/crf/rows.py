@@ -15,10 +15,8 @@ from numba import types
 from numba.core import cgutils
 
 from ome.crf.vectors import (
-    BYTES,
     CONTRACT,
     LANES,
-    PREFETCH,
     VECTOR,
     Handle,
     Typed,
@@ -31,6 +29,8 @@ CORNERS = 9
 LINE = 16  # float32 in a cache line
 UNROLLED = 4  # vectors of a row that are in registers at a time
 INT64 = ir.IntType(64)
+BYTES = ir.IntType(8).as_pointer()
+PREFETCH = ir.FunctionType(ir.VoidType(), [BYTES] + [ir.IntType(32)] * 3)
 VERTICES, FLOATS = types.Array(types.int32, 1, "C"), types.Array(types.float32, 1, "C")
 
 
@@ -83,6 +83,15 @@ def pointers_of(context: Handle, builder: Handle, signature: Handle, arguments: 
         for kind, value in zip(signature.args, arguments, strict=True)
         if isinstance(kind, types.Array)
     ]
+
+
+def prefetch_line(builder: Handle, address: Handle) -> None:
+    """Begins to bring the cache line of an address closer; any address will do."""
+    name = "llvm.prefetch.p0i8"
+    function = cgutils.get_or_insert_function(builder.module, PREFETCH, name)  # type: ignore[no-untyped-call]
+    # For reading, keep in all caches, data rather than instructions.
+    how = [cgutils.int32_t(0), cgutils.int32_t(3), cgutils.int32_t(1)]
+    builder.call(function, [builder.bitcast(address, BYTES), *how])
 
 
 @vector_intrinsic
@@ -142,17 +151,12 @@ def prefetch_rows(
     """Begins to bring the rows of a point's vertices into the cache."""
 
     def codegen(context: Handle, builder: Handle, signature: Handle, arguments: Handle) -> Handle:
-        name = "llvm.prefetch.p0i8"
-        function = cgutils.get_or_insert_function(builder.module, PREFETCH, name)  # type: ignore[no-untyped-call]
-        # For reading, keep in all caches, data rather than instructions.
-        how = [cgutils.int32_t(0), cgutils.int32_t(3), cgutils.int32_t(1)]
         lattice = pointers_of(context, builder, signature, arguments)
         rows = weighted_rows(builder, lattice, arguments[2], arguments[4])
         for start, vectors in unrolled(builder, arguments[4]):
             for _, row in rows:
                 for place in range(0, LANES * vectors, LINE):
-                    address = builder.gep(row, [builder.add(start, integer(place))])
-                    builder.call(function, [builder.bitcast(address, BYTES), *how])
+                    prefetch_line(builder, builder.gep(row, [builder.add(start, integer(place))]))
         return context.get_dummy_value()
 
     return types.void(VERTICES, FLOATS, types.intp, FLOATS, types.intp), codegen

@@ -157,15 +157,13 @@ def locate(features: Float, scale: Float, origin: Key, strides: Key) -> tuple[In
 
 
 @kernel
-def link(keys: Key, slots: Index, strides: Key) -> tuple[Index, Index]:
+def link(keys: Key, slots: Index, strides: Key) -> Index:
     """Strings the vertices of each blur direction into chains (see `ome.crf.lattice.Lattice`)."""
     num_vertices, dimensions = len(keys), len(strides)
-    chain_vertices = np.empty(num_vertices * (dimensions + 1), np.int32)
-    chain_starts = np.empty(num_vertices * (dimensions + 1) // 2 + 1, np.int32)
+    chains = np.empty(num_vertices * (dimensions + 1), np.int32)
     following = np.empty(num_vertices, np.int32)
     preceded = np.empty(num_vertices, np.bool_)
-    filled = chains = 0
-    chain_starts[0] = 0
+    filled = 0
     for direction in range(dimensions + 1):
         step = strides.sum()
         if direction < dimensions:
@@ -180,9 +178,8 @@ def link(keys: Key, slots: Index, strides: Key) -> tuple[Index, Index]:
                 continue
             link_vertex = vertex
             while link_vertex != EMPTY:
-                chain_vertices[filled] = link_vertex
+                chains[filled] = link_vertex
                 filled += 1
                 link_vertex = following[link_vertex]
-            chains += 1
-            chain_starts[chains] = filled
-    return chain_vertices[:filled].copy(), chain_starts[: chains + 1].copy()
+            chains[filled - 1] = ~chains[filled - 1]  # marks the end
+    return chains[:filled].copy()

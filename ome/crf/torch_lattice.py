@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from ome.crf.densecrf import CrfParameters
 from ome.crf.lattice import gain, number_cells
 from ome.crf.simplices import Key, lift_scale
 
@@ -44,11 +45,12 @@ class TorchLattice(NamedTuple):
     taps: Tensor
 
 
-def build_lattice(features: Tensor) -> TorchLattice:
-    """Builds the lattice of a set of points on their device.
+def build_lattice(features: Tensor, tiles: int = 1) -> TorchLattice:
+    """Builds the lattices of sets of points on their device, side by side.
 
     Args:
         features: (N, d) float32, in units of the Gaussian's standard deviation; N >= 1.
+        tiles: Sets of as many points each, one after another, that share no vertex.
 
     Returns:
         The lattice. Memory is linear in N, time but for a sort of the N * (d + 1) keys.
@@ -58,8 +60,10 @@ def build_lattice(features: Tensor) -> TorchLattice:
     """
     lifted = lift(features)
     lower, upper = (bound[:-1].cpu().numpy() for bound in lifted.aminmax(dim=0))
-    origin, strides = number_cells(lower, upper)
+    origin, strides, cells = number_cells(lower, upper, tiles)
     corner_keys, weights = locate(lifted, origin, strides)
+    tile = torch.arange(tiles, device=features.device).repeat_interleave(len(features) // tiles)
+    corner_keys += cells * tile[:, None]
     # The sort is stable: a vertex adds its points up in their own order.
     ordered, order = corner_keys.flatten().sort(stable=True)
     keys, numbers, counts = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
@@ -75,6 +79,23 @@ def build_lattice(features: Tensor) -> TorchLattice:
         neighbours=neighbours,
         taps=taps,
     )
+
+
+def pixel_features(images: Tensor, parameters: CrfParameters) -> tuple[Tensor, Tensor]:
+    """Returns what `ome.crf.densecrf.kernel_features` does, (N, 2) and (N, 5), of tile after tile."""
+    tiles, _, height, width = images.shape
+    rows, columns = torch.meshgrid(
+        torch.arange(height, device=images.device), torch.arange(width, device=images.device), indexing="ij"
+    )
+    positions = torch.stack([columns, rows], 2).reshape(1, -1, 2).float().expand(tiles, -1, -1).flatten(0, 1)
+    colours = images.permute(0, 2, 3, 1).reshape(-1, 3).float()
+
+    def units(values: Tensor, deviation: float) -> Tensor:
+        # By a tensor: a GPU multiplies by the reciprocal of a number, which rounds differently.
+        return values / torch.full_like(values[:1], deviation)
+
+    bilateral = [units(positions, parameters.bilateral_sxy), units(colours, parameters.bilateral_srgb)]
+    return units(positions, parameters.gaussian_sxy), torch.cat(bilateral, 1)
 
 
 def lift(features: Tensor) -> Tensor:
@@ -155,17 +176,18 @@ def splat_blur_slice(lattice: TorchLattice, values: Tensor) -> Tensor:
     return embedding_bag(lattice.vertices, sums, mode="sum", per_sample_weights=lattice.weights)
 
 
-def symmetric_kernel(features: Tensor, weight: float) -> TorchLattice:
+def symmetric_kernel(features: Tensor, weight: float, tiles: int = 1) -> TorchLattice:
     """Builds a lattice that applies a symmetrically normalised kernel, see `ome.crf.lattice`.
 
     Args:
         features: (N, d) float32, in units of the Gaussian's standard deviation.
         weight: At least 0.
+        tiles: As for `build_lattice`.
 
     Returns:
         The lattice, its weights scaled.
     """
-    lattice = build_lattice(features)
+    lattice = build_lattice(features, tiles)
     height = gain(features.shape[1])
     sums = height * splat_blur_slice(lattice, torch.ones_like(features[:, :1]))[:, 0]
     factors = (height * weight) ** 0.5 / (sums + 1e-20).sqrt()

@@ -18,8 +18,6 @@ from numba.extending import intrinsic, models, register_model
 LANES = 8
 VECTOR = ir.VectorType(ir.FloatType(), LANES)
 INTEGERS = ir.VectorType(ir.IntType(32), LANES)
-BYTES = ir.IntType(8).as_pointer()
-PREFETCH = ir.FunctionType(ir.VoidType(), [BYTES] + [ir.IntType(32)] * 3)
 CONTRACT = ("contract", "nsz")
 
 Handle: TypeAlias = Any  # numba's contexts, types and signatures, LLVM's builders and values
@@ -91,23 +89,6 @@ def store8(_: Handle, array: Handle, start: Handle, vector: Handle) -> Typed:
         return context.get_dummy_value()
 
     return types.void(array, types.intp, float8), codegen
-
-
-@vector_intrinsic
-def prefetch(_: Handle, array: Handle, start: Handle) -> Typed:
-    """Begins to bring the cache line of array[start] closer; any `start` will do."""
-
-    def codegen(context: Handle, builder: Handle, signature: Handle, arguments: Handle) -> Handle:
-        array, start = arguments
-        data = context.make_array(signature.args[0])(context, builder, array).data
-        address = builder.bitcast(builder.gep(data, [start]), BYTES)
-        name = "llvm.prefetch.p0i8"
-        function = cgutils.get_or_insert_function(builder.module, PREFETCH, name)  # type: ignore[no-untyped-call]
-        # For reading, keep in all caches, data rather than instructions.
-        builder.call(function, [address, cgutils.int32_t(0), cgutils.int32_t(3), cgutils.int32_t(1)])
-        return context.get_dummy_value()
-
-    return types.void(array, types.intp), codegen
 
 
 @vector_intrinsic

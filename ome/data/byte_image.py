@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -14,6 +13,7 @@ from ome.geo.grid import Grid
 from ome.geo.mosaic import Mosaic, rasters_in
 from ome.geo.reader import Raster
 from ome.geo.virtual import DRIVER, check_virtual
+from ome.geo.vsi import SceneAddress, VsiPath
 from ome.progress import console
 
 
@@ -89,7 +89,7 @@ def channels_last(bands: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 @contextmanager
 def open_scene(
-    path: Path,
+    path: SceneAddress,
     channels: Sequence[int],
     limits: Limits | None = None,
     *,
@@ -99,7 +99,8 @@ def open_scene(
     """Opens a scene that was not prepared.
 
     Args:
-        path: A raster of one of `SCENE_DRIVERS`, a VRT, or a folder of rasters on one grid.
+        path: A raster of one of `SCENE_DRIVERS`, a VRT, or a folder of rasters on one grid; what is not on
+            this disk is a raster of one of `IMAGE_DRIVERS`.
         channels: Bands to read, see `ByteImage`.
         limits: See `ByteImage`.
         nodata: Value of pixels where nothing was measured; None for what the files say.
@@ -112,7 +113,9 @@ def open_scene(
         UserError: It is missing, damaged, of another format or depth, or lacks a band.
     """
     raster: Raster | Mosaic
-    if path.is_dir():
+    if isinstance(path, VsiPath):
+        raster = Raster(path, channels=channels, nodata=nodata)
+    elif path.is_dir():
         raster = Mosaic(rasters_in(path), str(path), channels, nodata)
     elif path.suffix.lower() == ".vrt":
         check_virtual(path, allow_external=allow_external)

@@ -1,6 +1,10 @@
-"""CAMs on disk: half precision, the tagged classes only, differences between pixels, one file a tile."""
+"""CAMs on disk: half precision, the tagged classes only, differences between pixels, one file a tile.
+
+CAMs that were made elsewhere are files of other forms, which `cam_files` lists.
+"""
 
 from pathlib import Path
+from typing import Final
 from zipfile import BadZipFile
 
 import numpy as np
@@ -9,6 +13,9 @@ from numpy.typing import NDArray
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.files import read_arrays, write_arrays
+
+SUFFIXES: Final = (".npy", ".npz", ".tif", ".tiff")
+"""Of files of CAMs that were made elsewhere."""
 
 
 def cam_path(folder: Path, tile: Tile) -> Path:
@@ -47,6 +54,25 @@ def read_cams(path: Path, num_classes: int) -> NDArray[np.float32]:
     stack = np.zeros((num_classes, *cams.shape[1:]), dtype=np.float32)
     stack[stored["classes"]] = cams
     return stack
+
+
+def cam_files(folder: Path) -> dict[str, Path]:
+    """The files of CAMs that were made elsewhere, below a folder, by their names without suffix.
+
+    Raises:
+        UserError: There is no folder or no file in it, or two have one name.
+    """
+    if not folder.is_dir():
+        raise UserError(f"stage.pseudo.cams={folder} is neither cam, affinity nor a folder: check the path")
+    files: dict[str, Path] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and path.is_file():
+            if path.stem in files:
+                raise UserError(f"{files[path.stem]} and {path} are maps of one image: remove one of them")
+            files[path.stem] = path
+    if not files:
+        raise UserError(f"stage.pseudo.cams={folder} holds no maps: give {', '.join(SUFFIXES)} files")
+    return files
 
 
 def differences(maps: NDArray[np.float16]) -> NDArray[np.uint16]:

@@ -1,6 +1,5 @@
 """One LightningDataModule for every dataset: what differs between datasets is facts, and facts are YAML."""
 
-import math
 from typing import Any
 
 import torch
@@ -8,7 +7,7 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
 from ome.data.datasets import Batch, StreamSampler, TileDataset
-from ome.data.tiles import batches_of_one_size
+from ome.data.tiles import Length, batches_of_one_size
 from ome.errors import UserError
 
 Loader = DataLoader[Batch]
@@ -50,12 +49,10 @@ class TileDataModule(LightningDataModule):
         self._workers = workers
         self._steps_done = 0
         if epochs is not None:
-            self.steps_per_epoch = max(1, len(train) // batch)
-            self.epochs = epochs
+            length = Length.of_epochs(epochs, len(train), batch)
         else:
-            total = int(steps or 0)
-            self.epochs = max(1, math.ceil(total / steps_per_epoch))
-            self.steps_per_epoch = max(1, math.ceil(total / self.epochs))
+            length = Length.of_steps(int(steps or 0), steps_per_epoch)
+        self.epochs, self.steps_per_epoch = length
 
     def state_dict(self) -> dict[str, Any]:
         """How far the stream was read, for a checkpoint."""

@@ -1,8 +1,9 @@
 """Tiles: windows into scenes. A tile is a row of numbers, never a clipped copy."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from ome.errors import UserError
 from ome.geo.sliding import window_starts
@@ -66,6 +67,34 @@ def tile_scene(
 def _offsets(length: int, size: int, stride: int, *, cover: bool) -> list[int]:
     """First pixels of the windows along one axis."""
     return window_starts(length, size, stride) if cover else list(range(0, length - size + 1, stride))
+
+
+class Length(NamedTuple):
+    """How long a training is.
+
+    Attributes:
+        epochs: Parts, with a checkpoint after each.
+        steps_per_epoch: Optimiser steps in each.
+    """
+
+    epochs: int
+    steps_per_epoch: int
+
+    @property
+    def total_steps(self) -> int:
+        """Optimiser steps in all."""
+        return self.epochs * self.steps_per_epoch
+
+    @classmethod
+    def of_epochs(cls, epochs: int, tiles: int, batch: int) -> "Length":
+        """Passes over a number of tiles."""
+        return cls(epochs, max(1, tiles // batch))
+
+    @classmethod
+    def of_steps(cls, steps: int, longest: int) -> "Length":
+        """At least that many steps, in epochs of equal length, none longer than `longest`."""
+        epochs = max(1, math.ceil(steps / longest))
+        return cls(epochs, max(1, math.ceil(steps / epochs)))
 
 
 def batches_of_one_size(tiles: Sequence[Tile], most: Callable[[Tile], int]) -> list[list[int]]:

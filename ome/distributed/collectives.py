@@ -5,7 +5,8 @@ torch is not even loaded, which some stages do without.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -15,6 +16,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 T = TypeVar("T")
+
+_alone = False
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within the block this process works as if there were no other: nothing waits, nothing is shared."""
+    global _alone  # noqa: PLW0603 - of the process, as the group is
+    before, _alone = _alone, True
+    try:
+        yield
+    finally:
+        _alone = before
 
 
 def rank() -> int:
@@ -72,6 +86,15 @@ def all_reduce_sum(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     return total
 
 
+def gather(value: T) -> list[T]:
+    """The value of every process in order of rank, on every process; every process must call this."""
+    if (group := _group()) is None:
+        return [value]
+    values: list[Any] = [None] * world_size()
+    group.all_gather_object(values, value)
+    return values
+
+
 def any_rank(condition: bool) -> bool:
     """Whether a condition holds on at least one process; every process must call this."""
     return bool(all_reduce_sum(np.array([condition], dtype=np.int64))[0] > 0)
@@ -84,5 +107,7 @@ def rank_zero_value(condition: bool) -> bool:
 
 def _group() -> Any:  # noqa: ANN401 - a module
     """`torch.distributed` where a process group is up, which cannot be before somebody has imported it."""
+    if _alone:
+        return None
     loaded: Any = sys.modules.get("torch.distributed")
     return loaded if loaded is not None and loaded.is_available() and loaded.is_initialized() else None

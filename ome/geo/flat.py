@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ome.files import read_json, write_json
 
 RECORD: Final = "rows.json"
-"""The file that says how many rows are whole."""
+"""The file that says up to which row all are whole; of a process that starts at row 512, `rows_512.json`."""
 
 
 class FlatRasters:
@@ -26,18 +26,22 @@ class FlatRasters:
         bands: Number of bands of each raster, by its name.
         height: Rows.
         width: Columns.
+        rows: Those that this process writes, of several that share the folder; None for all. One process
+            opens the folder before the others do.
     """
 
-    def __init__(self, folder: Path, bands: Mapping[str, int], height: int, width: int) -> None:
+    def __init__(
+        self, folder: Path, bands: Mapping[str, int], height: int, width: int, rows: range | None = None
+    ) -> None:
         self._bands, self.height, self.width = dict(bands), height, width
-        self._record = folder / RECORD
+        self.rows = range(height) if rows is None else rows
+        self._folder, start = folder, self.rows.start
+        self._record = folder / (RECORD if start == 0 else RECORD.replace(".", f"_{start}."))
         folder.mkdir(parents=True, exist_ok=True)
         self.paths = {name: folder / f"{name}.raw" for name in bands}
         sizes = {path: bands[name] * height * width for name, path in self.paths.items()}
-        if self._rows() is None or any(
-            not path.exists() or path.stat().st_size != sizes[path] for path in sizes
-        ):
-            self._record.unlink(missing_ok=True)  # a power cut took some of it
+        if any(not path.exists() or path.stat().st_size != sizes[path] for path in sizes):
+            self._forget()  # a power cut took some of it
         for path, size in sizes.items():
             path.touch()
             os.truncate(path, size)  # keeps what is there, takes no space ahead
@@ -54,15 +58,20 @@ class FlatRasters:
 
     @property
     def rows_done(self) -> int:
-        """Rows that are whole in every raster."""
-        return self._rows() or 0
+        """The first of its rows that is not whole in every raster; the end of them where all are."""
+        done = self.rows.start
+        # Those of an earlier call may have been shared among more processes, or fewer.
+        for start, end in sorted(map(_whole_rows, self._records())):
+            if start <= done < end:
+                done = end
+        return min(done, self.rows.stop)
 
-    def _rows(self) -> int | None:
-        """What the record says; None where there is none, or it is damaged."""
-        try:
-            return int(read_json(self._record))
-        except (OSError, ValueError, TypeError):
-            return None
+    def _records(self) -> list[Path]:
+        return [*self._folder.glob(RECORD.replace(".", "*."))]
+
+    def _forget(self) -> None:
+        for record in self._records():
+            record.unlink(missing_ok=True)
 
     def write(self, row: int, parts: Mapping[str, NDArray[np.uint8]]) -> None:
         """Writes whole rows from `row` on, which must be `rows_done`: (bands, h, W) uint8 of every raster."""
@@ -83,11 +92,21 @@ class FlatRasters:
         return np.frombuffer(b"".join(parts), np.uint8).reshape(len(parts), height, self.width)
 
     def discard(self) -> None:
-        """Removes its files, the record first: what is left of the others then counts for nothing."""
-        for path in (self._record, *self.paths.values()):
+        """Removes its files, the records first: what is left of the others then counts for nothing."""
+        self._forget()
+        for path in self.paths.values():
             path.unlink(missing_ok=True)
             path.with_suffix(".vrt").unlink(missing_ok=True)  # see `ome.geo.cog`
-        self._record.parent.rmdir()
+        self._folder.rmdir()
 
     def _offset(self, band: int, row: int) -> int:
         return (band * self.height + row) * self.width
+
+
+def _whole_rows(record: Path) -> tuple[int, int]:
+    """From and up to which row a record says that all are whole; none where it is damaged."""
+    start = record.stem.partition("_")[2]
+    try:
+        return int(start or 0), int(read_json(record))
+    except (OSError, ValueError, TypeError):
+        return 0, 0

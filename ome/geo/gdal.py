@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import threading
 import warnings
 from collections.abc import Iterator
@@ -53,6 +54,15 @@ class Complaints(logging.Handler):
 
 complaints: Final = Complaints()
 logging.getLogger("rasterio._err").addHandler(complaints)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Whether a warning says more than the error that follows it; those of lost requests do not."""
+    return re.search(r"HTTP response code|failed with response_code", record.getMessage()) is None
+
+
+for _name in ("rasterio._err", "rasterio._env"):
+    logging.getLogger(_name).addFilter(_is_news)
 
 
 def orientation(source: Path | bytes) -> int:

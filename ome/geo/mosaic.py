@@ -14,6 +14,7 @@ from ome.errors import UserError
 from ome.geo.gdal import IMAGE_DRIVERS
 from ome.geo.grid import OFF_GRID, Grid
 from ome.geo.reader import IMAGE_DEPTHS, Raster, Strip, strips_of
+from ome.geo.vsi import SceneAddress, VsiPath
 
 SUFFIXES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
@@ -33,7 +34,7 @@ def rasters_in(folder: Path) -> list[Path]:
     raise UserError(f"{folder} holds no GeoTIFF, PNG or JPEG: give a raster, or the folder that holds them")
 
 
-def scenes_in(path: Path) -> list[Path]:
+def scenes_in(path: SceneAddress) -> list[SceneAddress]:
     """The scenes that a raster or a folder stands for: itself, or each raster of a folder of photographs.
 
     Photographs have no georeference, so they have no place beside one another.
@@ -41,14 +42,14 @@ def scenes_in(path: Path) -> list[Path]:
     Raises:
         UserError: A raster cannot be opened.
     """
-    if not path.is_dir():
+    if isinstance(path, VsiPath) or not path.is_dir():
         return [path]
     rasters = rasters_in(path)
     for raster in rasters:
         with Raster(raster, drivers=IMAGE_DRIVERS) as opened:
             if not opened.grid.transform.is_identity:
                 return [path]
-    return rasters
+    return [*rasters]
 
 
 class Mosaic:

@@ -17,12 +17,13 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from ome.errors import UserError
-from ome.geo.gdal import SCENE_DRIVERS, complaints, orientation, plain_pixels
+from ome.geo.gdal import IMAGE_DRIVERS, SCENE_DRIVERS, complaints, orientation, plain_pixels
 from ome.geo.grid import Grid
 from ome.geo.jpeg2000 import is_whole
 from ome.geo.opacity import is_opacity
 from ome.geo.placement import place_of
 from ome.geo.sidecars import check_metadata, check_sidecars
+from ome.geo.vsi import WITHOUT_HEAD, VsiPath, reach, reading_options
 
 IMAGE_DEPTHS: Final = ("uint8", "uint16")
 """Kinds of values of images; 16 bits are scaled to 8, see `ome.data.scaling`."""
@@ -56,7 +57,7 @@ class Raster:
         has_colour_table: Whether the file holds places in a table of colours instead of brightness.
 
     Args:
-        source: A file, or its bytes.
+        source: A file, what GDAL fetches by windows, or its bytes.
         name: What messages call it; None for the path.
         drivers: Formats that are read, by GDAL's names.
         remedy: What to do about a damaged file.
@@ -66,12 +67,13 @@ class Raster:
 
     Raises:
         UnreadableError: The file is damaged, not a raster of these formats, or its bands differ in depth.
-        UserError: It does not exist, is not placed on a grid, or reads files that lie elsewhere.
+        UserError: It does not exist or cannot be reached, is not placed on a grid, or reads files that lie
+            elsewhere.
     """
 
     def __init__(
         self,
-        source: Path | bytes,
+        source: Path | VsiPath | bytes,
         *,
         name: str | None = None,
         drivers: Sequence[str] = SCENE_DRIVERS,
@@ -80,12 +82,20 @@ class Raster:
         nodata: float | None = None,
         transform: Affine | None = None,
     ) -> None:
-        self.name = str(source) if name is None and isinstance(source, Path) else str(name)
+        self.name = str(source) if name is None and not isinstance(source, bytes) else str(name)
         self._remedy = remedy or "copy or download it again"
+        self._options: dict[str, str] = {}
         self._channels = tuple(channels)
         self._stack = ExitStack()
         if isinstance(source, Path) and not source.exists():
             raise UserError(f"{self.name} does not exist: {remedy or 'check the path'}")
+        start: Path | bytes = b""
+        if isinstance(source, VsiPath):
+            start = reach(source).start
+            self._options, self._remedy = reading_options(), remedy or "try again, or download it"
+            drivers = [driver for driver in drivers if driver in IMAGE_DRIVERS]
+        else:
+            start = source
         self._dataset = self._open(source, drivers)
         dataset = self._dataset
         if isinstance(source, Path):
@@ -94,7 +104,7 @@ class Raster:
             check_sidecars(source, dataset)
         else:
             check_metadata(self.name, dataset)
-        if "JPEG" in drivers and (turned := orientation(source)) != 1:
+        if "JPEG" in drivers and (turned := orientation(start)) != 1:
             raise UserError(
                 f"{self.name} is stored rotated (EXIF orientation {turned}): rotate its pixels, e.g. by "
                 "mogrify -auto-orient"
@@ -245,11 +255,12 @@ class Raster:
         if dataset.driver != "GTiff":
             return np.ones((1, 1), dtype=bool)
         bands = dataset.indexes if dataset.interleaving == Interleaving.band else (1,)
-        there = [
-            any(dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band) for band in bands)
-            for y in range(shape[0])
-            for x in range(shape[1])
-        ]
+        with self._listening():
+            there = [
+                any(dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band) for band in bands)
+                for y in range(shape[0])
+                for x in range(shape[1])
+            ]
         return np.array(there).reshape(shape)
 
     @cached_property
@@ -296,15 +307,23 @@ class Raster:
         called = [other - 1 for other in self._called_opacity]
         return is_opacity(pixels[band - 1], np.delete(pixels, called, axis=0))
 
-    def _open(self, source: Path | bytes, drivers: Sequence[str]) -> Any:  # noqa: ANN401 - rasterio
+    def _open(self, source: Path | VsiPath | bytes, drivers: Sequence[str]) -> Any:  # noqa: ANN401 - rasterio
         try:
-            with plain_pixels(), rasterio.Env():
+            with plain_pixels(), rasterio.Env(**self._options):
                 if isinstance(source, bytes):
                     source = self._stack.enter_context(MemoryFile(source)).name
-                return self._stack.enter_context(DatasetReader(str(source), driver=list(drivers)))
+                path = source.path if isinstance(source, VsiPath) else str(source)
+                return self._stack.enter_context(DatasetReader(path, driver=list(drivers)))
         except (RasterioError, OSError, ValueError) as error:
             self.close()
+            if "HTTP response code" in str(error) and not self._options.keys() >= WITHOUT_HEAD.keys():
+                self._options |= WITHOUT_HEAD
+                return self._open(source, drivers)
             formats = ", ".join(drivers)
+            if isinstance(source, VsiPath):
+                raise UnreadableError(
+                    f"{self.name} cannot be opened as {formats} ({error}): check the address, or download it"
+                ) from error
             raise UnreadableError(
                 f"{self.name} is damaged or not a raster ({formats}): {self._remedy}; gdal_translate IN OUT "
                 "writes other formats to a GeoTIFF"
@@ -325,8 +344,9 @@ class Raster:
         return pixels
 
     def _listening(self) -> AbstractContextManager[object]:
-        """Where GDAL's warnings reach `complaints`, for files whose damage it only warns of."""
-        return rasterio.Env() if "JPEG" in self.compression else nullcontext()
+        """Where GDAL has its options, and its warnings of damaged JPEG data reach `complaints`."""
+        needed = self._options or "JPEG" in self.compression
+        return rasterio.Env(**self._options) if needed else nullcontext()
 
     def _damaged(self, window: Window) -> UnreadableError:
         rows = f"rows {window.row_off}..{window.row_off + window.height - 1}"

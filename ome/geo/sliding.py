@@ -1,11 +1,14 @@
 """Overlapping windows over a scene of any size, blended without seams in memory for one band of rows."""
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ome.geo.ahead import ahead
 
 ReadWindow = Callable[[int, int, int, int], NDArray[np.uint8]]
 """`read(row, column, height, width)` -> (height, width, bands) uint8, all inside the scene."""
@@ -56,6 +59,21 @@ def window_starts(length: int, size: int, stride: int) -> list[int]:
     return [*range(0, last, stride), last]
 
 
+def rows_of_part(height: int, size: int, stride: int, part: int, parts: int) -> range:
+    """The rows of a scene that one of several processes predicts; together they have each row once.
+
+    Args:
+        height: Rows of the scene.
+        size: Side of a window in pixels.
+        stride: Pixels from one window to the next.
+        part: Which of them.
+        parts: How many there are; of more than there are rows of windows, some have no rows.
+    """
+    starts = window_starts(height, size, stride)
+    bounds = [*(starts[len(starts) * number // parts] for number in range(parts)), height]
+    return range(bounds[part], bounds[part + 1])
+
+
 def blending_window(size: int) -> NDArray[np.float32]:
     """Raised cosine in two dimensions: a pixel counts most where its window sees context on all sides.
 
@@ -81,6 +99,7 @@ def predict_windows(
     stride: int,
     batch: int,
     first_row: int = 0,
+    stop_row: int | None = None,
     is_empty: IsEmpty | None = None,
 ) -> Iterator[RowBlock]:
     """Predicts a scene window by window, top to bottom.
@@ -90,7 +109,7 @@ def predict_windows(
     at most. A scene smaller than a window is extended by reflection and cut back.
 
     Args:
-        read: Reads a window of the scene.
+        read: Reads a window of the scene. It and `is_empty` are called in a thread, ahead of `predict`.
         height: Rows of the scene.
         width: Columns of the scene.
         predict: Probabilities of a batch of windows; its last batch in each row of windows may be smaller.
@@ -100,6 +119,7 @@ def predict_windows(
         batch: Windows predicted together.
         first_row: Where an earlier call stopped: rows above are neither predicted nor given out again. The
             others are the same to the last bit, as every window that reaches them is predicted.
+        stop_row: Rows from here on likewise; where a window starts, or None for all.
         is_empty: Windows for which it is true are not predicted.
 
     Yields:
@@ -115,28 +135,44 @@ def predict_windows(
     weight = blending_window(size)
     band = np.zeros((num_classes, size, max(width, size)), dtype=np.float32)
     weights = np.zeros(band.shape[1:], dtype=np.float32)
-    for row, following in zip(rows, [*rows[1:], height], strict=True):
-        if row + size <= first_row:
-            continue
-        here = [
-            column
-            for column in columns
-            if is_empty is None or not is_empty(row, column, min(size, height), min(size, width))
-        ]
-        for first in range(0, len(here), batch):
-            chunk = here[first : first + batch]
-            windows = np.stack([_read_padded(read, row, column, (height, width), size) for column in chunk])
-            probabilities = _checked(predict(windows), (len(chunk), num_classes, size, size))
-            for column, values in zip(chunk, probabilities, strict=True):
-                band[:, :, column : column + size] += values * weight
-                weights[:, column : column + size] += weight
-        for first in range(max(row, first_row), following, ROWS):
-            part = slice(first - row, min(first + ROWS, following) - row)
-            # An empty window leaves 0 of 0.
-            total = np.maximum(weights[part, :width], np.finfo(np.float32).tiny)
-            yield RowBlock(first, np.divide(band[:, part, :width], total, dtype=np.float32))
-        for plane in (*band, weights):
-            _shift_up(plane, following - row)
+    last = height if stop_row is None else stop_row
+    spans = [(row, end) for row, end in zip(rows, [*rows[1:], height], strict=True) if row < last]
+    spans = [(row, end) for row, end in spans if row + size > first_row]
+
+    def batches() -> Iterator[_Batch | None]:
+        for row, _ in spans:
+            here = [
+                column
+                for column in columns
+                if is_empty is None or not is_empty(row, column, min(size, height), min(size, width))
+            ]
+            for first in range(0, len(here), batch):
+                chunk = here[first : first + batch]
+                windows = [_read_padded(read, row, column, (height, width), size) for column in chunk]
+                yield _Batch(chunk, np.stack(windows))
+            yield None  # the row of windows is whole
+
+    with closing(ahead(batches())) as read_ahead:
+        for row, following in spans:
+            while (part := next(read_ahead)) is not None:
+                shape = (len(part.columns), num_classes, size, size)
+                for column, values in zip(part.columns, _checked(predict(part.windows), shape), strict=True):
+                    band[:, :, column : column + size] += values * weight
+                    weights[:, column : column + size] += weight
+            for first in range(max(row, first_row), following, ROWS):
+                block = slice(first - row, min(first + ROWS, following) - row)
+                # An empty window leaves 0 of 0.
+                total = np.maximum(weights[block, :width], np.finfo(np.float32).tiny)
+                yield RowBlock(first, np.divide(band[:, block, :width], total, dtype=np.float32))
+            for plane in (*band, weights):
+                _shift_up(plane, following - row)
+
+
+class _Batch(NamedTuple):
+    """Windows of one row of them that are predicted together: their columns, and (B, H, W, bands) uint8."""
+
+    columns: list[int]
+    windows: NDArray[np.uint8]
 
 
 def _checked(probabilities: NDArray[np.float32], expected: tuple[int, ...]) -> NDArray[np.float32]:

@@ -1,7 +1,7 @@
 """Which segmenter a run has come to, and what one must know to use it without the run's configuration."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -53,6 +53,19 @@ class SegmenterCard:
         """Class colours in order of index."""
         return tuple(self.classes.values())
 
+    def difference(self, other: "SegmenterCard") -> str | None:
+        """What keeps the probabilities of two segmenters from being averaged; None where nothing does."""
+        compared = {
+            "classes": (self.names, other.names),
+            "colours": (self.colours, other.colours),
+            "bands": (self.channels, other.channels),
+            "scaling of 16 bits (dataset.range)": (self.limits, other.limits),
+        }
+        for what, (ours, theirs) in compared.items():
+            if ours != theirs:
+                return f"{what}, {_listed(ours)} and {_listed(theirs)}"
+        return None
+
     def build(self, weights: str | None = None) -> Segmenter:
         """Builds the network, with random weights or those of a pretrained encoder."""
         return build_segmenter(self.segmenter, self.encoder, len(self.classes), weights, len(self.channels))
@@ -90,6 +103,36 @@ class SegmenterCard:
             return cls(**value | fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{path} is damaged ({error!r}): train again with force=true") from error
+
+
+def _listed(values: Sequence[object] | None) -> str:
+    return "percentiles" if values is None else ", ".join(map(str, values))
+
+
+def check_alike(segmenters: Mapping[Path, SegmenterCard]) -> None:
+    """Refuses segmenters whose probabilities cannot be averaged.
+
+    Args:
+        segmenters: Their cards by the folders that messages name.
+
+    Raises:
+        UserError: Their classes, colours, bands or scaling differ.
+    """
+    (first, card), *others = segmenters.items()
+    for other, its in others:
+        if difference := card.difference(its):
+            raise UserError(f"{first} and {other} differ in {difference}: average runs that have the same")
+
+
+def trained_folder(run: Path, network: str | None = None) -> Path:
+    """The folder of a segmenter's training within a run; see `stage_of_network`.
+
+    Raises:
+        UserError: There is no such run, or the run did not train it.
+    """
+    if not run.is_dir():
+        raise UserError(f"{run} does not exist: give the folder of a run, e.g. runs/potsdam_resnet50")
+    return network_folder(run / stage_of_network(network, [run]), network)
 
 
 def stage_of_network(network: str | None, runs: Sequence[Path]) -> str:

@@ -1,7 +1,8 @@
 """A scene of any size -> rows of classes, confidence and probabilities."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
+from threading import Lock
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -36,8 +37,12 @@ class MapOptions:
     probabilities: bool = False
     polygons: bool = False
     simplify: float = 1.0
-    stride: float = 0.5
+    stride: float = 0.625
     batch: int = 8
+
+    def pixels(self, tile: int) -> int:
+        """Pixels from one window of that side to the next."""
+        return max(1, int(tile * self.stride))
 
     def check(self) -> None:
         """Refuses what cannot work before long work begins.
@@ -77,9 +82,10 @@ def predict_rows(
     predict: PredictBatch,
     options: MapOptions,
     first_row: int = 0,
+    stop_row: int | None = None,
     *,
     all_classes: bool = True,
-) -> Iterator[PredictedRows]:
+) -> Generator[PredictedRows]:
     """Predicts a scene from top to bottom.
 
     Args:
@@ -88,28 +94,41 @@ def predict_rows(
         predict: The segmenter.
         options: How windows lie.
         first_row: Where an earlier call stopped.
+        stop_row: Where another process takes over, see `rows_of_part`; None: the end.
         all_classes: Also give the probabilities of all classes; without, they have no row.
 
     Yields:
         Blocks of rows, in order.
     """
     height, width = scene.grid.height, scene.grid.width
+    in_turn = Lock()  # GDAL's files are for one thread at a time
+
+    def read(*window: int) -> NDArray[np.uint8]:
+        with in_turn:
+            return scene.read(*window)
+
+    def is_empty(*window: int) -> bool:
+        with in_turn:
+            return scene.is_empty(*window)
+
     blocks = predict_windows(
-        scene.read,
+        read,
         height,
         width,
         predict,
         len(card.classes),
         size=card.tile,
-        stride=max(1, int(card.tile * options.stride)),
+        stride=options.pixels(card.tile),
         batch=options.batch,
         first_row=first_row,
-        is_empty=scene.is_empty,
+        stop_row=stop_row,
+        is_empty=is_empty,
     )
     for block in blocks:
         values = torch.from_numpy(block.probabilities)
         best, index = values.max(dim=0)
-        empty = ~scene.valid(block.row, 0, values.shape[1], width)
+        with in_turn:
+            empty = ~scene.valid(block.row, 0, values.shape[1], width)
         classes = index.to(torch.uint8).numpy()
         parts = [classes, _bytes(best), _bytes(values if all_classes else values[:0])]
         for part in parts:

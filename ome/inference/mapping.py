@@ -1,21 +1,25 @@
 """A scene of any size -> its class map and what belongs to it, in plain arguments."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
 from rich.table import Table
 
 from ome.data.byte_image import ByteImage
+from ome.distributed.collectives import barrier, is_rank_zero, rank, world_size
 from ome.errors import UserError
 from ome.files import write_csv
 from ome.geo.areas import PixelAreas
 from ome.geo.cog import write_class_cog, write_share_cog
 from ome.geo.flat import FlatRasters
-from ome.geo.sliding import PredictBatch
+from ome.geo.sliding import PredictBatch, rows_of_part
+from ome.geo.vsi import SceneAddress
 from ome.ignore import IGNORE
 from ome.inference.card import SegmenterCard
-from ome.inference.map_rows import SURE, MapOptions, predict_rows
+from ome.inference.map_rows import SURE, MapOptions, PredictedRows, predict_rows
 from ome.progress import Meter, console, meter
 
 ROWS: Final = "rows"
@@ -31,20 +35,22 @@ DIFFERENT_PIXELS: Final = 1.5
 """Ratio of pixel sizes from which on objects look unlike those of the training scenes."""
 
 
-def map_name(scene: Path) -> str:
+def map_name(scene: SceneAddress) -> str:
     """What the files of a scene's map are called, and their folder.
 
     Raises:
         UserError: The scene is the root of the disk.
     """
-    name = (scene.resolve() if scene.name in {"", ".."} else scene).stem
+    if isinstance(scene, Path) and scene.name in {"", ".."}:
+        scene = scene.resolve()
+    name = scene.stem
     if not name:
         raise UserError(f"no map can be named after {scene}: give a scene, or a folder of scenes")
     # The engine's own names begin with a dot, or end like this.
     return f"_{name}_" if name.startswith(".") or name.lower().endswith(".partial") else name
 
 
-def check_names(scenes: Sequence[Path], options: MapOptions) -> None:
+def check_names(scenes: Sequence[SceneAddress], options: MapOptions) -> None:
     """Refuses scenes whose maps would overwrite one another's files.
 
     Args:
@@ -59,13 +65,29 @@ def check_names(scenes: Sequence[Path], options: MapOptions) -> None:
         "_probabilities.tif": not options.probabilities,
     }
     endings = [ending for ending in ENDINGS if not left_out.get(ending)]
-    writers: dict[str, Path] = {}
+    writers: dict[str, SceneAddress] = {}
     for scene in scenes:
         for file in (f"{map_name(scene)}{ending}" for ending in endings):
             if (other := writers.setdefault(file.casefold(), scene)) != scene:
                 raise UserError(
                     f"the maps of {other} and {scene} would both write {file}: rename one of them"
                 )
+
+
+def check_folders(scenes: Sequence[SceneAddress]) -> None:
+    """Refuses scenes that would share a folder, which each is mapped into on its own.
+
+    Raises:
+        UserError: Two have one name, on a disk that ignores case too.
+    """
+    owners: dict[str, SceneAddress] = {}
+    for scene in scenes:
+        name = map_name(scene)
+        if (other := owners.setdefault(name.casefold(), scene)) != scene:
+            raise UserError(
+                f"the maps of {other} and {scene} would both lie in {name}: rename one of them, or map one "
+                "into another run_dir"
+            )
 
 
 def map_scene(
@@ -78,7 +100,9 @@ def map_scene(
 ) -> dict[str, Any]:
     """Writes `<name>.tif`, `<name>_areas.csv` and what else is asked for.
 
-    A run that was interrupted resumes after the last rows that reached the disk, with the same result.
+    Where there are several processes, every one must call this, on a folder that all see: each predicts a
+    part of the rows. A run that was interrupted resumes after the last rows that reached the disk, with the
+    same result.
 
     Args:
         scene: The scene.
@@ -89,7 +113,7 @@ def map_scene(
         options: What is made, and how.
 
     Returns:
-        Pixels and areas of each class, and megapixels a second.
+        Pixels and areas of each class, and megapixels a second; nothing but for the first process.
 
     Raises:
         UserError: The scene is damaged, or an option cannot be had.
@@ -102,15 +126,20 @@ def map_scene(
         bands["confidence"] = 1
     if options.probabilities:
         bands["probabilities"] = len(card.classes)
-    with FlatRasters(folder / ROWS, bands, grid.height, grid.width) as flat:
-        if flat.rows_done:
-            console.print(f"{name}: resuming at row {flat.rows_done} of {flat.height}", highlight=False)
-        with meter(f"map {name}: rows", flat.height, flat.rows_done) as shown:
+    with _shared_rasters(folder / ROWS, bands, scene, options.pixels(card.tile), card.tile) as flat:
+        own, done = flat.rows, flat.rows_done
+        if done > own.start:
+            console.print(f"{name}: resuming at row {done} of {own.stop}", highlight=False)
+        with meter(f"map {name}: rows", len(own), done - own.start) as shown:
             speed = _fill(flat, scene, card, predict, options, shown)
+        barrier()
+        if not is_rank_zero():
+            return {}
         console.print(f"{name}: writing the map and its overviews", highlight=False)
         write_class_cog(folder / f"{name}.tif", flat.paths["classes"], grid, card.names, card.colours)
         if options.confidence:
-            write_share_cog(folder / f"{name}_confidence.tif", flat.paths["confidence"], grid, ["confidence"])
+            path = folder / f"{name}_confidence.tif"
+            write_share_cog(path, flat.paths["confidence"], grid, ["confidence, not calibrated"])
         if options.probabilities:
             path = folder / f"{name}_probabilities.tif"
             write_share_cog(path, flat.paths["probabilities"], grid, card.names)
@@ -120,6 +149,20 @@ def map_scene(
             counts["polygons"] = _write_polygons(folder / f"{name}.gpkg", flat, card, areas, scene, options)
         flat.discard()
     return {"width": grid.width, "height": grid.height, **counts, "megapixels_per_second": speed}
+
+
+def _shared_rasters(
+    folder: Path, bands: Mapping[str, int], scene: ByteImage, stride: int, size: int
+) -> FlatRasters:
+    """The rasters of a map, of whose rows each process writes its part."""
+    height, width = scene.grid.height, scene.grid.width
+    own = rows_of_part(height, size, stride, rank(), world_size())
+    if not is_rank_zero():
+        barrier()
+    flat = FlatRasters(folder, bands, height, width, own)
+    if is_rank_zero():
+        barrier()
+    return flat
 
 
 def write_class_map(
@@ -157,15 +200,26 @@ def _fill(
     shown: Meter,
 ) -> float | None:
     """Predicts the rows that are missing; gives the megapixels a second, None where there were none."""
-    done, speed = flat.rows_done, None
-    rows = predict_rows(scene, card, predict, options, done, all_classes=options.probabilities)
-    for block in rows if done < flat.height else ():
+    done, stop, speed = flat.rows_done, flat.rows.stop, None
+    rows = predict_rows(scene, card, predict, options, done, stop, all_classes=options.probabilities)
+
+    def write(block: PredictedRows) -> None:
         parts = {"classes": block.classes[None], "confidence": block.confidence[None]}
         parts["probabilities"] = block.probabilities
         flat.write(block.row, {name: parts[name] for name in flat.paths})
-        height = len(block.classes)
-        speed = round(shown.rate(height) * flat.width / 1e6, 3)
-        shown.advance(height, f"{speed:.2f} Mpx/s")
+
+    # The disk is waited for in a thread, while the next rows are predicted.
+    with closing(rows), ThreadPoolExecutor(1) as writer:
+        written: Future[None] | None = None
+        for block in rows if done < stop else ():
+            if written is not None:
+                written.result()
+            written = writer.submit(write, block)
+            height = len(block.classes)
+            speed = round(shown.rate(height) * flat.width * world_size() / 1e6, 3)
+            shown.advance(height, f"{speed:.2f} Mpx/s")
+        if written is not None:
+            written.result()
     return speed
 
 

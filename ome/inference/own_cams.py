@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Final
 from zipfile import BadZipFile
 
 import numpy as np
@@ -11,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from ome.data.cams import cam_files
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
@@ -19,8 +19,6 @@ from ome.files import read_arrays
 from ome.geo.gdal import plain_pixels
 from ome.geo.sidecars import check_sidecars
 from ome.pseudo.arrays import normalised
-
-SUFFIXES: Final = (".npy", ".npz", ".tif", ".tiff")
 
 
 class OwnCams:
@@ -67,21 +65,6 @@ class OwnCams:
                 grid = self._reader.grid(tile.scene)
                 maps = window_of(maps, tile, (grid.height, grid.width))
             yield normalised(maps, size, self._tagged.by_name[tile.name])
-
-
-def cam_files(folder: Path) -> dict[str, Path]:
-    """The files of maps below a folder, by their names without suffix."""
-    if not folder.is_dir():
-        raise UserError(f"stage.pseudo.cams={folder} is neither cam, affinity nor a folder: check the path")
-    files: dict[str, Path] = {}
-    for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
-            if path.stem in files:
-                raise UserError(f"{files[path.stem]} and {path} are maps of one image: remove one of them")
-            files[path.stem] = path
-    if not files:
-        raise UserError(f"stage.pseudo.cams={folder} holds no maps: give {', '.join(SUFFIXES)} files")
-    return files
 
 
 def read_maps(path: Path, num_classes: int) -> NDArray[np.float32]:

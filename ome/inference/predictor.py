@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 from ome.crf.densecrf import Crf
 from ome.data.transforms import to_tensor
 from ome.geo.sliding import PredictBatch
-from ome.networks.views import flip_and_scale
+from ome.networks.views import Tta, flip_and_scale
 from ome.training.hardware import autocast, channels_last
 
 
@@ -23,6 +24,7 @@ class Predictor:
         device: Where to compute.
         scales: Factors at which each image is predicted; the probabilities are averaged.
         flip: Also predict the horizontal mirror image of each.
+        tta: `d4` predicts all eight orientations of each, whatever `flip` says.
         precision: Of the network, see `autocast`; probabilities are averaged in float32.
     """
 
@@ -33,19 +35,20 @@ class Predictor:
         scales: Sequence[float] = (1.0,),
         *,
         flip: bool = False,
+        tta: Tta | None = None,
         precision: str = "32-true",
     ) -> None:
         self._network = channels_last(network.to(device)).eval()
         self._device = device
         self._precision = precision
         self._scales = tuple(float(scale) for scale in scales)
-        self._flip = flip
+        self._orientations: Any = {"flip": flip, "tta": tta}
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Predicts one batch."""
         tensor: Tensor = to_tensor(images).to(self._device)
-        probabilities = flip_and_scale(self._logits, tensor, self._scales, flip=self._flip)
+        probabilities = flip_and_scale(self._logits, tensor, self._scales, **self._orientations)
         result: NDArray[np.float32] = probabilities.cpu().numpy()
         return result
 
@@ -53,6 +56,20 @@ class Predictor:
         with autocast(self._device, self._precision):
             logits: Tensor = self._network(images)
         return logits.float()
+
+
+class Ensemble:
+    """Predictors whose probabilities are averaged."""
+
+    def __init__(self, predictors: Sequence[PredictBatch]) -> None:
+        self._predictors = tuple(predictors)
+
+    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Predicts one batch."""
+        total = self._predictors[0](images)
+        for predict in self._predictors[1:]:
+            total = total + predict(images)
+        return total / np.float32(len(self._predictors))
 
 
 class CrfPredictor:

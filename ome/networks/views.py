@@ -1,10 +1,19 @@
-"""Prediction of images at several sizes and mirrored."""
+"""Prediction of images at several sizes, mirrored and turned."""
 
 from collections.abc import Callable, Sequence
+from typing import Final, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Tta: TypeAlias = Literal["d4"]
+"""A group of orientations: `d4` is all eight rotations by 90 degrees and their mirror images."""
+
+_PLAIN: Final = ((False, 0),)
+_FLIPPED: Final = ((False, 0), (True, 0))
+_D4: Final = tuple((mirrored, turns) for turns in range(4) for mirrored in (False, True))
+"""Whether an image is mirrored left to right, and quarter turns after that."""
 
 
 def flip_and_scale(
@@ -12,14 +21,16 @@ def flip_and_scale(
     images: Tensor,
     scales: Sequence[float] = (1.0,),
     flip: bool = False,
+    tta: Tta | None = None,
 ) -> Tensor:
-    """Mean class probabilities over scales and left-right mirroring.
+    """Mean class probabilities over scales and orientations.
 
     Args:
         predict_logits: (B, bands, h, w) -> (B, C, any height, any width) logits.
         images: (B, bands, H, W) float, as the network takes them.
         scales: Sizes relative to the input.
-        flip: Also predict each scale mirrored.
+        flip: Also predict each scale mirrored left to right.
+        tta: `d4` predicts each scale in all eight orientations, whatever `flip` says.
 
     Returns:
         (B, C, H, W) probabilities: per view, logits brought to the input's size, softmax; then the mean.
@@ -30,13 +41,21 @@ def flip_and_scale(
     if not scales:
         raise ValueError("scales is empty, give at least one, e.g. (1.0,)")
     height, width = images.shape[-2:]
+    orientations = _D4 if tta == "d4" else _FLIPPED if flip else _PLAIN
     total = torch.zeros((), device=images.device)
     for scale in scales:
         scaled = _resize(images, max(round(height * scale), 1), max(round(width * scale), 1))
-        for mirrored in (False, True) if flip else (False,):
-            logits = _resize(predict_logits(scaled.flip(-1) if mirrored else scaled), height, width)
+        for mirrored, turns in orientations:
+            view = _turned(scaled.flip(-1) if mirrored else scaled, turns)
+            sides = (width, height) if turns % 2 else (height, width)
+            logits = _turned(_resize(predict_logits(view), *sides), -turns)
             total = total + (logits.flip(-1) if mirrored else logits).softmax(dim=1)
-    return total / (len(scales) * (1 + flip))
+    return total / (len(scales) * len(orientations))
+
+
+def _turned(maps: Tensor, turns: int) -> Tensor:
+    # A turn by nothing would copy into another memory layout, in which networks round otherwise.
+    return maps.rot90(turns, (-2, -1)) if turns else maps
 
 
 def _resize(maps: Tensor, height: int, width: int) -> Tensor:

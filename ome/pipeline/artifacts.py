@@ -97,6 +97,7 @@ def find_inputs(
     used: Collection[str],
     config: DictConfig,
     folders: Mapping[str, Path],
+    planned: Mapping[str, Artefact] | None = None,
 ) -> dict[str, Artefact]:
     """Finds the finished folders of the stages that a stage reads.
 
@@ -106,6 +107,7 @@ def find_inputs(
         used: Names of those it reads where they are there.
         config: The configuration with the reading stage's settings under `stage`.
         folders: Folders that this command has found or made already, by stage.
+        planned: What the stages before will have left, where nothing is made yet; then nothing is printed.
 
     Raises:
         UserError: A needed one is nowhere, or was made from other things than the rest, or the one of another
@@ -113,11 +115,14 @@ def find_inputs(
     """
     inputs: dict[str, Artefact] = {}
     for name in (*needed, *used):
+        if planned and name in planned:
+            inputs[name] = planned[name]
+            continue
         folder = folders.get(name, stage_folder(config, name))
         if (manifest := Manifest.read(folder)) is not None:
             inputs[name] = Artefact(folder, manifest)
             continue
-        if folders and name not in needed:
+        if (folders or planned) and name not in needed:
             continue  # `stage=all` has made what belongs to its story
         inherited, misfits = _inherited(config, name, inputs)
         if inherited is not None:
@@ -133,11 +138,11 @@ def find_inputs(
             )
     if "prepare" in inputs:
         check_raw(config, inputs["prepare"])
-    return _of_one_origin(stage, needed, inputs)
+    return _of_one_origin(stage, needed, inputs, quiet=planned is not None)
 
 
 def _of_one_origin(
-    stage: str, needed: Collection[str], inputs: Mapping[str, Artefact]
+    stage: str, needed: Collection[str], inputs: Mapping[str, Artefact], *, quiet: bool
 ) -> dict[str, Artefact]:
     """The inputs without those, of the optional ones, that were made from other versions of the rest."""
     stale: set[str] = set()
@@ -148,7 +153,7 @@ def _of_one_origin(
                 line = f"{folder} was made from another {before} than {inputs[before].folder} is now"
                 if name in needed:
                     raise UserError(f"stage={stage}: {line}: run stage={name} again, or stage=all")
-                if is_rank_zero():
+                if is_rank_zero() and not quiet:
                     console.print(f"[yellow]left out[/]: {line}", highlight=False)
                 break
     return {name: artefact for name, artefact in inputs.items() if name not in stale}

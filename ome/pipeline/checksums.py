@@ -99,11 +99,17 @@ def remove_from(folder: Path, name: str) -> int:
     Returns:
         How many files are left.
     """
-    names = [line.name for line in _read(folder)]
-    kept = names.index(name)
-    for later in names[kept:]:
+    kept, lost = split_at(folder, name)
+    for later in lost:
         (folder / later).unlink(missing_ok=True)
-    return kept
+    return len(kept)
+
+
+def split_at(folder: Path, name: str) -> tuple[list[str], list[str]]:
+    """The listed files that were written before one of them, and that one with those after it."""
+    names = [line.name for line in _read(folder)]
+    place = names.index(name)
+    return names[:place], names[place:]
 
 
 def _read(folder: Path) -> list[Listed]:

@@ -10,6 +10,10 @@ from ome.errors import UserError
 from ome.progress import console
 
 
+class InUseError(UserError):
+    """Another process is making the same thing."""
+
+
 @contextmanager
 def locked(path: Path, what: str, *, wait: bool) -> Iterator[None]:
     """Holds a lock while the block runs; it goes when the process does, however that ends.
@@ -20,7 +24,8 @@ def locked(path: Path, what: str, *, wait: bool) -> Iterator[None]:
         wait: Wait where another process holds it, after one line that says so.
 
     Raises:
-        UserError: Another process holds it, and `wait` is false.
+        InUseError: Another process holds it, and `wait` is false.
+        UserError: The lock file cannot be written.
     """
     if not is_rank_zero():
         yield
@@ -35,7 +40,7 @@ def locked(path: Path, what: str, *, wait: bool) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if not wait:
-                raise UserError(
+                raise InUseError(
                     f"another run is working on {what}: wait for it, or give this one its own name=..."
                 ) from error
             console.print(f"waiting for another run that makes {what}", highlight=False)

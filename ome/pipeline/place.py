@@ -8,11 +8,12 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Literal, NamedTuple
 
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import remove_temporaries, sync, write_text
-from ome.pipeline.checksums import damaged, remove_from, unlisted, write_listing
+from ome.pipeline.checksums import damaged, remove_from, split_at, unlisted, write_listing
 from ome.pipeline.manifest import NAME, Manifest
 from ome.pipeline.remains import remove_broken
 from ome.progress import console
@@ -21,6 +22,25 @@ MARK = ".fingerprint"
 """Name of the file that says of a partial folder what it is going to be: its fingerprint and artefact."""
 
 PARTIAL = ".partial"
+
+State = Literal["up to date", "resumes", "runs"]
+"""What a command would do with an artefact: nothing, finish its partial folder, or make it from the start."""
+
+
+class Remains(NamedTuple):
+    """What an interrupted or damaged artefact keeps.
+
+    Attributes:
+        folder: Where it lies.
+        lost: Names of the files in it that will be made again.
+    """
+
+    folder: Path
+    lost: frozenset[str] = frozenset()
+
+    def has(self, name: Path | str) -> bool:
+        """Whether a file, named by its path in the folder, is there and stays."""
+        return str(name) not in self.lost and (self.folder / name).exists()
 
 
 class Place:
@@ -137,6 +157,25 @@ class Place:
             self._clear(self.partial)
             self.folder.rename(self.partial)
             self.recover()
+
+    def foresee(self, fingerprint: str, *, verify: bool) -> tuple[State, Remains | None]:
+        """What `recover`, `set_damaged_aside` and `open` would leave, told without touching it."""
+        for folder, hashed in ((self.partial, True), (self.folder, verify)):
+            manifest = read_if_whole(folder)
+            of_this = manifest is not None and manifest.fingerprint == fingerprint
+            if manifest is None or not (of_this or folder == self.partial):
+                continue
+            wrong = [] if manifest.files is None else damaged(folder, manifest.files, verify=hashed)
+            if wrong == []:
+                return ("up to date" if of_this else "runs"), None
+            if of_this and wrong is not None:
+                return "resumes", Remains(folder, frozenset(split_at(folder, wrong[0])[1]))
+            if of_this and folder == self.folder:
+                return "runs", None
+        unfinished = (self.partial / MARK).exists() and not (self.partial / NAME).exists()
+        if unfinished and _read_mark(self.partial)[0] == fingerprint:
+            return "resumes", Remains(self.partial)
+        return "runs", None
 
     def open(self, fingerprint: str, *, fresh: bool) -> None:
         """Keeps the whole files of a partial folder of the same work; removes one that belongs to other work.

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -31,11 +31,18 @@ from ome.pipeline.checksums import damaged, hashes_of
 from ome.pipeline.declared import declared_config
 from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest, compute_fingerprint, recorded, versions
-from ome.pipeline.place import Place
+from ome.pipeline.place import Place, Remains, State
 from ome.progress import console
 
 OnFinish: TypeAlias = Callable[[DictConfig, Artefact, Mapping[str, Artefact]], None]
 """What is told of a stage that has run: its configuration, its artefact, and those of its inputs by name."""
+
+Conclude: TypeAlias = Callable[[DictConfig, Mapping[str, Artefact], Mapping[str, str]], None]
+"""What is told of several parts: the configuration, the parts that hold, and why the others failed."""
+
+
+_LATER: Final = ("stage.asset", "stage.others", "prediction.tta")
+"""Settings that are younger than results that still hold: where they say nothing, they do not count."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +88,9 @@ class Stage:
             where it always does.
         part: Names the part of its folder that the configuration asks for, e.g. a scene: parts are made, kept
             and replaced each on its own. None for a stage that makes its folder as a whole.
+        parts: The configuration of each part, by what messages call it, where the configuration asks for
+            several; None where it asks for one. See `ome.pipeline.parts`.
+        conclude: Called by rank 0 when the last of several parts is done.
         subject: Tells, from the configuration as the manifest records it, what the result is of (a dataset, a
             scene), where commands may mean one folder for several.
     """
@@ -96,11 +106,17 @@ class Stage:
     version: int = 1
     enabled: Callable[[DictConfig], bool] | None = None
     part: Callable[[DictConfig], str] | None = None
+    parts: Callable[[DictConfig], Mapping[str, DictConfig] | None] | None = None
+    conclude: Conclude | None = None
     subject: Callable[[Mapping[str, Any]], str] | None = None
 
     def needed(self, config: DictConfig) -> tuple[str, ...]:
         """Names of the stages it needs, given the configuration with its settings under `stage`."""
         return self.requires(config) if callable(self.requires) else self.requires
+
+    def several(self, config: DictConfig) -> Mapping[str, DictConfig] | None:
+        """The configuration of each part where several are asked for; None where one is."""
+        return None if self.parts is None else self.parts(config)
 
     def folder(self, config: DictConfig) -> Path:
         """Where its result lies, or the part of it that the configuration asks for."""
@@ -148,11 +164,7 @@ def execute(
     """
     folders = {} if folders is None else folders
     artefacts = find_inputs(stage.name, stage.needed(config), stage.optional_inputs, config, folders)
-    inputs = {name: manifest.fingerprint for name, (_, manifest) in artefacts.items()}
-    with recorded() as outside:
-        used = _used_config(stage, config)
-    fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
-    place = stage.place(config, used)
+    used, inputs, outside, fingerprint, place = _task(stage, config, artefacts)
     folder, logs = place.folder, Path(config.run_dir) / "logs" / stage.name
     with _locks(stage, config, fingerprint, folder), _machine_faults(folder):
         if is_rank_zero():
@@ -205,6 +217,79 @@ def execute(
     return True
 
 
+class Prospect(NamedTuple):
+    """What `execute` would do with a stage.
+
+    Attributes:
+        state: `up to date` costs nothing; `resumes` goes on in the partial folder; `runs` starts anew.
+        artefact: Where the result lies or will, and the part of its manifest that is known before.
+        remains: What is there of a result that resumes.
+        inputs: What the stage reads.
+    """
+
+    state: State
+    artefact: Artefact
+    remains: Remains | None
+    inputs: Mapping[str, Artefact]
+
+
+def foresee(
+    stage: Stage,
+    config: DictConfig,
+    planned: Mapping[str, Artefact],
+    *,
+    force: bool = False,
+    verify: bool = False,
+) -> Prospect:
+    """Tells what `execute` would do with the same arguments; writes and prints nothing.
+
+    A fingerprint depends on settings and other fingerprints, so that it is known before the inputs are made.
+
+    Args:
+        stage: The stage.
+        config: The configuration with this stage's settings under `stage`.
+        planned: The artefacts of the prospects of the stages before it in the same command, by name.
+        force: See `execute`.
+        verify: See `execute`.
+
+    Raises:
+        UserError: See `execute`.
+    """
+    artefacts = find_inputs(stage.name, stage.needed(config), stage.optional_inputs, config, {}, planned)
+    task = _task(stage, config, artefacts)
+    folder = task.place.folder
+    task.place.check_finished()
+    _check_inputs({name: one for name, one in artefacts.items() if name not in planned}, verify=verify)
+    state: State = "runs"
+    remains = inherited = None
+    if not force:
+        state, remains = task.place.foresee(task.fingerprint, verify=verify)
+        if state != "up to date":
+            inherited = _inherited(stage, config, task.fingerprint, verify=verify)
+        if inherited is not None:
+            state, remains, folder = "up to date", None, inherited
+    manifest = Manifest(stage.name, task.fingerprint, task.used, task.inputs)
+    return Prospect(state, Artefact(folder, manifest), remains, artefacts)
+
+
+class _Task(NamedTuple):
+    """What a stage's result depends on, and where it goes; the fields are those of its manifest."""
+
+    used: dict[str, Any]
+    inputs: dict[str, str]
+    outside: list[Path]
+    fingerprint: str
+    place: Place
+
+
+def _task(stage: Stage, config: DictConfig, artefacts: Mapping[str, Artefact]) -> _Task:
+    inputs = {name: manifest.fingerprint for name, (_, manifest) in artefacts.items()}
+    with recorded() as outside:
+        used = _used_config(stage, config)
+    fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
+    return _Task(used, inputs, outside, fingerprint, stage.place(config, used))
+
+
 def _check_inputs(artefacts: Mapping[str, Artefact], *, verify: bool) -> None:
     """Refuses what was changed since the stage that wrote it was done."""
     for name, (folder, manifest) in artefacts.items():
@@ -238,6 +323,10 @@ def _finished(
     present = Manifest.read(folder)
     if present is not None and present.fingerprint == fingerprint:
         return folder
+    return _inherited(stage, config, fingerprint, verify=verify)
+
+
+def _inherited(stage: Stage, config: DictConfig, fingerprint: str, *, verify: bool) -> Path | None:
     if stage.name == "prepare" or stage.part is not None:
         return None
     same = find_same(inherited_runs(config), stage.name, fingerprint)
@@ -267,6 +356,9 @@ def _locks(stage: Stage, config: DictConfig, fingerprint: str, folder: Path) -> 
 def _used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
     used: dict[str, Any] = {"stage": OmegaConf.to_container(config.stage, resolve=True)}
     used |= {key: plain(config, key) for key in stage.config_keys}
+    for part, name in (key.split(".") for key in _LATER):
+        if not used.get(part, {}).get(name):
+            used.get(part, {}).pop(name, None)
     if stage.optional_config is not None:
         used |= stage.optional_config(config)
     if stage.external_files is not None:

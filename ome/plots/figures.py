@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from matplotlib import colormaps
+from matplotlib import colormaps, rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
@@ -28,8 +28,18 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 
 def save_figure(path: Path, figure: Figure) -> None:
-    """Writes a figure as PNG, atomically; the same figure gives the same bytes."""
+    """Writes a figure as PNG and, for papers, as PDF beside it; the same figure gives the same bytes.
+
+    Args:
+        path: Of the PNG.
+        figure: What is written.
+    """
     save_atomically(path, lambda to: figure.savefig(to, dpi=DPI, metadata={"Software": None}))
+    undated = dict.fromkeys(("CreationDate", "Creator", "Producer"))
+    with rc_context({"pdf.fonttype": 42}):  # text that stays text in an editor
+        save_atomically(
+            path.with_suffix(".pdf"), lambda to: figure.savefig(to, format="pdf", metadata=undated)
+        )
 
 
 def cooccurrence_figure(matrix: NDArray[np.float64], names: Sequence[str]) -> Figure:

@@ -67,18 +67,23 @@ def run(work: Work) -> dict[str, Any]:
     return {"training_tiles": trained, "tiles": len(tagged.tiles)}
 
 
-def _untrained(config: DictConfig, num_classes: int, in_channels: int) -> SeamNetwork:
-    """The network as it starts: pretrained parts are frozen, a network without weights is trained whole."""
+def untrained(config: DictConfig, num_classes: int, in_channels: int, weights: str | None) -> SeamNetwork:
+    """The network as it starts: pretrained parts are frozen, a network without weights is trained whole.
+
+    Args:
+        config: Names backbone and classifier, and whether there are pretrained weights.
+        num_classes: Number of classes of the network.
+        in_channels: Bands of an image.
+        weights: What is loaded: those of the configuration, or None where speed alone matters.
+    """
     torch.manual_seed(config.seed)
-    network = build_classifier(
-        config.backbone, config.classifier, num_classes, in_channels, config.backbone.weights
-    )
+    network = build_classifier(config.backbone, config.classifier, num_classes, in_channels, weights)
     return network.freeze() if frozen(config.backbone.freeze, config.backbone.weights) else network
 
 
 def _adopt(work: Work, names: Sequence[str], in_channels: int) -> None:
     """Takes a classifier that was trained elsewhere."""
-    network = _untrained(work.config, len(names), in_channels)
+    network = untrained(work.config, len(names), in_channels, work.config.backbone.weights)
     load_classifier(network, work.settings.checkpoint, names)
     if is_rank_zero():
         save_network(network, work.folder)
@@ -99,14 +104,34 @@ def _train(work: Work, member: Member, reader: SceneReader, table: TagTable) -> 
         workers=hardware(config).loader_processes(),
         epochs=settings.epochs,
     )
-    losses, rates = config.classifier, optimization(settings)
+    network = untrained(config, len(names), len(reader.channels), config.backbone.weights)
+    module = learner(config, network, names, reader.index.palette.num_classes, data.total_steps)
+    quirk = config.quirks.keep_highest_validation_loss
+    callbacks = averaging(settings.average, data.total_steps)
+    callbacks += [KeepHighestValidationLoss(member.folder)] if quirk else []
+    train(work, module, data, member.folder, member.title, callbacks)
+
+
+def learner(
+    config: DictConfig, network: SeamNetwork, names: Sequence[str], num_classes: int, total_steps: int
+) -> SeamClassifier:
+    """The module that is trained.
+
+    Args:
+        config: With the settings of this stage under `stage`.
+        network: The network as it starts.
+        names: Its classes.
+        num_classes: Number of classes of the data set, C.
+        total_steps: Optimiser steps of the training.
+    """
+    settings, losses, rates = config.stage, config.classifier, optimization(config.stage)
     # The loss is a mean over classes. At the rate of one network for all, one of a single class would take
     # steps C times as long as the same class does there, and be ruined by the first of them.
-    share = len(names) / reader.index.palette.num_classes
-    module = SeamClassifier(
-        _untrained(config, len(names), len(reader.channels)),
+    share = len(names) / num_classes
+    return SeamClassifier(
+        network,
         names,
-        total_steps=data.total_steps,
+        total_steps=total_steps,
         optimizer=replace(rates, lr=rates.lr * share),
         er_weight=losses.er_weight,
         ecr_weight=losses.ecr_weight,
@@ -114,10 +139,6 @@ def _train(work: Work, member: Member, reader: SceneReader, table: TagTable) -> 
         clip=settings.clip,
         rescale=settings.rescale,
     )
-    quirk = config.quirks.keep_highest_validation_loss
-    callbacks = averaging(settings.average, data.total_steps)
-    callbacks += [KeepHighestValidationLoss(member.folder)] if quirk else []
-    train(work, module, data, member.folder, member.title, callbacks)
 
 
 def _tags(table: TagTable, member: Member) -> dict[str, NDArray[np.uint8]]:

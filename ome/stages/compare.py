@@ -1,6 +1,6 @@
 """Finished runs -> one table of their scores; repetitions of a run become mean and spread."""
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,12 +16,14 @@ from ome.pipeline.manifest import Manifest, identity
 from ome.pipeline.stage import Stage, Work
 from ome.plots.figures import save_spreads
 from ome.progress import console
+from ome.scoring.pairs import paired_difference
 from ome.scoring.rows import NAME as SCORES
 from ome.scoring.rows import Row, read_rows
 from ome.scoring.spread import Spread, flatten, keys_under, labels, spread
 from ome.scoring.tables import latex_lines, markdown_lines
 
 HEADER = ("scored", "on", "settings", "runs", "pixels", "mIoU", "mF1", "OA")
+PAIRS_HEADER = ("scored", "on", "settings", "compared with", "seeds", "mIoU more", "from", "to", "p")
 # What a run is repeated with, and where its files lay.
 _SILENT = ("seed", "sources")
 
@@ -40,10 +42,11 @@ class _Result:
 
     row: Row
     settings: dict[str, Hashable]
+    seed: Hashable
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Collects the rows of all runs, and writes `comparison.csv`, `.md`, `.tex` and `.png`."""
+    """Collects the rows of all runs: `comparison.csv`, `.md`, `.tex`, `.png`, `.pdf`, and `pairs.csv`."""
     if not is_rank_zero():
         return {}
     folders = find_runs(work.config)
@@ -57,23 +60,30 @@ def run(work: Work) -> dict[str, Any]:
     rows = [_cells(group, same) for group, same in groups.items()]
     header = [*HEADER, *results[0].row.scores.names]
     write_csv(work.folder / "comparison.csv", header, rows)
-    texts = {"markdown": markdown_lines(header, rows), "latex": latex_lines(header, rows)}
+    pairs = list(_pairs(groups))
+    write_csv(work.folder / "pairs.csv", PAIRS_HEADER, pairs)
+    texts = {
+        name: lines(header, rows) + (f"\n{lines(PAIRS_HEADER, pairs)}" if pairs else "")
+        for name, lines in (("markdown", markdown_lines), ("latex", latex_lines))
+    }
     write_text(work.folder / "comparison.md", texts["markdown"])
     write_text(work.folder / "comparison.tex", texts["latex"])
     bars = {
-        ", ".join(filter(None, (group.name, group.settings))): _of(same, "miou")
+        ", ".join(filter(None, (group.name, group.settings))): _of([one.row for one in same], "miou")
         for group, same in groups.items()
     }
     save_spreads(work.folder / "comparison.png", bars, "mIoU, %")
     if work.settings.format in texts:
         console.print(texts[work.settings.format], highlight=False, markup=False)
     else:
-        _show(rows)
+        _show(HEADER, rows, "percent, mean ± standard deviation")
+        if pairs:
+            _show(PAIRS_HEADER, pairs, "differences seed by seed, with 95 % interval of a paired t-test")
     return {"runs": len(folders), "rows": len(rows)}
 
 
 def find_runs(config: DictConfig) -> list[Path]:
-    """The folders of the runs to compare, in order of their names.
+    """The folders of the runs to compare: those of the first pattern first, each in order of their names.
 
     Raises:
         UserError: `stage.compare.runs` is not set, or a pattern matches no folder with a finished stage.
@@ -83,15 +93,15 @@ def find_runs(config: DictConfig) -> list[Path]:
         raise UserError(
             "stage.compare.runs is not set: type stage.compare.runs='runs/potsdam_*', or a list of folders"
         )
-    runs_of: set[Path] = set()
+    runs_of: dict[Path, None] = {}
     for pattern in patterns:
-        runs = {path for path in matching_folders(pattern) if results_of(path)}
+        runs = dict.fromkeys(path for path in matching_folders(pattern) if results_of(path))
         if not runs:
             raise UserError(
                 f"stage.compare.runs: no finished run matches {pattern}: give folders such as runs/potsdam_*"
             )
         runs_of |= runs
-    return sorted(runs_of)
+    return list(runs_of)
 
 
 def _results(runs: Sequence[Path], others: Sequence[Path]) -> Iterable[_Result]:
@@ -112,7 +122,8 @@ def _results(runs: Sequence[Path], others: Sequence[Path]) -> Iterable[_Result]:
             continue
         seen.add(manifest.fingerprint)
         settings = _settings(manifest, by_fingerprint)
-        yield from (_Result(row, settings) for row in read_rows(folder))
+        seed = _seed(manifest, by_fingerprint)
+        yield from (_Result(row, settings, seed) for row in read_rows(folder))
 
 
 def _settings(manifest: Manifest, by_fingerprint: Mapping[str, Manifest]) -> dict[str, Hashable]:
@@ -127,6 +138,15 @@ def _settings(manifest: Manifest, by_fingerprint: Mapping[str, Manifest]) -> dic
     return settings | flatten({key: value for key, value in flat.items() if key not in _SILENT})
 
 
+def _seed(manifest: Manifest, by_fingerprint: Mapping[str, Manifest]) -> Hashable:
+    """The seed of a stage, or of the latest training that it is made from; None where that is not known."""
+    if "seed" in manifest.config:
+        return str(manifest.config["seed"])
+    before = (by_fingerprint.get(fingerprint) for fingerprint in reversed(manifest.inputs.values()))
+    seeds = (_seed(one, by_fingerprint) for one in before if one is not None)
+    return next((seed for seed in seeds if seed is not None), None)
+
+
 def _named(settings: Any, results: Sequence[_Result]) -> list[str]:  # noqa: ANN401 - a text or a list of them
     """The settings that rows are named by; one that no result depends on is pointed out."""
     named = listed(settings)
@@ -137,32 +157,46 @@ def _named(settings: Any, results: Sequence[_Result]) -> list[str]:  # noqa: ANN
     return named
 
 
-def _grouped(results: list[_Result], named: Sequence[str]) -> dict[_Group, list[Row]]:
+def _grouped(results: list[_Result], named: Sequence[str]) -> dict[_Group, list[_Result]]:
     """Gathers repetitions, and names each group by the settings that tell it from the others."""
     of_row: dict[tuple[str, str], list[_Result]] = {}
     for result in results:
         of_row.setdefault((result.row.name, result.row.scored_on), []).append(result)
-    groups: dict[_Group, list[Row]] = {}
+    groups: dict[_Group, list[_Result]] = {}
     for (name, scored_on), same in of_row.items():
         for result, label in zip(same, labels([result.settings for result in same], named), strict=True):
-            groups.setdefault(_Group(name, scored_on, label), []).append(result.row)
+            groups.setdefault(_Group(name, scored_on, label), []).append(result)
     return groups
+
+
+def _pairs(groups: Mapping[_Group, Sequence[_Result]]) -> Iterator[list[str]]:
+    """Every setting compared with the first one that the same was scored of, over the seeds of both."""
+    first: dict[tuple[str, str], _Group] = {}
+    for group, results in groups.items():
+        baseline = first.setdefault((group.name, group.scored_on), group)
+        mious = [
+            {one.seed: one.row.scores.miou for one in some if one.seed is not None}
+            for some in (groups[baseline], results)
+        ]
+        if group != baseline and (difference := paired_difference(*mious)) is not None:
+            yield [*group, baseline.settings, *difference.cells()]
 
 
 def _of(rows: list[Row], name: str) -> Spread:
     return spread([getattr(row.scores, name) for row in rows])
 
 
-def _cells(group: _Group, rows: list[Row]) -> list[str]:
+def _cells(group: _Group, results: Sequence[_Result]) -> list[str]:
+    rows = [one.row for one in results]
     means = (spread([row.fraction for row in rows]), *(_of(rows, name) for name in ("miou", "mf1", "oa")))
     classes = (spread([row.scores.iou[index] for row in rows]) for index in range(len(rows[0].scores.names)))
     return [*group, str(len(rows)), *map(str, means), *map(str, classes)]
 
 
-def _show(rows: list[list[str]]) -> None:
-    table = Table(*HEADER, title="percent, mean ± standard deviation")
+def _show(header: Sequence[str], rows: Sequence[Sequence[str]], title: str) -> None:
+    table = Table(*header, title=title)
     for row in rows:
-        table.add_row(*row[: len(HEADER)])
+        table.add_row(*row[: len(header)])
     console.print(table)
 
 

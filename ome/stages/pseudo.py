@@ -7,11 +7,12 @@ from omegaconf import DictConfig
 
 from ome.config.objects import crf_of, crf_threads, hardware, labelling_of
 from ome.config.selected import scene_reader
+from ome.data.cams import cam_files
 from ome.data.scenes import SceneIndex, SceneReader
 from ome.data.tags import TagTable
 from ome.distributed.collectives import barrier
 from ome.inference.class_maps import StacksOf, stacks_from
-from ome.inference.own_cams import OwnCams, cam_files
+from ome.inference.own_cams import OwnCams
 from ome.inference.pseudo_labels import score_masks, weight_levels, write_pseudo_labels
 from ome.pipeline.layout import CAM_TITLES, PSEUDO_MASK, read_tag_table
 from ome.pipeline.manifest import identity

@@ -66,7 +66,7 @@ def fit(
         UserError: The loss became nan, or the requested hardware is not there.
         Stopped: The process was told to stop.
     """
-    _quieten()
+    quieten()
     own_callbacks: Sequence[Callback] = (
         SeedEachStep(seed),
         StopAtNan(title, LOG_EVERY),
@@ -77,9 +77,8 @@ def fit(
         StopWhenAsked(folder / f"{CHECKPOINT}.ckpt", LOG_EVERY),
         ModelCheckpoint(folder, CHECKPOINT, save_top_k=1, every_n_epochs=1, enable_version_counter=False),
     )
-    channels_last(module)
-    precision = decided_precision(hardware.precision, hardware.device())
-    if precision == "bf16-mixed" and not hardware.uses_gpu and (wrong := replace_wrong_kernels(module)):
+    precision, wrong = fitted_precision(module, hardware)
+    if wrong:
         console.print(
             f"{wrong} convolutions compute in float32: torch's bfloat16 kernel for them is wrong",
             highlight=False,
@@ -136,7 +135,19 @@ def _checkpoint(folder: Path) -> Path | None:
     return path if rank_zero_value(step > 0) else None
 
 
-def _quieten() -> None:
+def fitted_precision(module: pl.LightningModule, hardware: Hardware) -> tuple[str, int]:
+    """Fits a module to the device that will train it.
+
+    Returns:
+        The name of the precision, and the number of convolutions that keep float32.
+    """
+    channels_last(module)
+    precision = decided_precision(hardware.precision, hardware.device())
+    wrong = replace_wrong_kernels(module) if precision == "bf16-mixed" and not hardware.uses_gpu else 0
+    return precision, wrong
+
+
+def quieten() -> None:
     """Silences what Lightning says about itself; errors still come through."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)

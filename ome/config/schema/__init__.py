@@ -23,6 +23,7 @@ class Settings:
     seed: Annotated[Natural, "of all that is drawn: initial weights, order and augmentation of tiles"]
     force: Annotated[bool, "run the stage even when its result still holds"]
     verify: Annotated[bool, "compare the hashes of files as well, not their sizes and times alone"]
+    plan: Annotated[bool, "print the stages, tiles, steps and times of what would run, and run nothing"]
     output: Annotated[str, "folder in which every run has one"]
     name: Annotated[str, "of the run; runs never write into each other's folders"]
     run_dir: Annotated[str, "folder of the run"]

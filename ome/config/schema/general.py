@@ -18,6 +18,10 @@ class Prediction:
     ]
     scales: Annotated[Positives, "factors by which a window is resized; their predictions are averaged"]
     flip: Annotated[bool, "also predict the mirror image"]
+    tta: Annotated[
+        Literal["d4"] | None,
+        "d4: all eight rotations and mirror images, of refine's tiles too, whatever flip says; null: none",
+    ]
     batch: Annotated[Count, "windows in one forward pass"]
 
 

@@ -79,8 +79,9 @@ class Crf:
     """`crf`: the dense CRF (Krähenbühl & Koltun, NeurIPS 2011) that turns class maps into masks."""
 
     backend: Annotated[
-        Literal["lattice", "torch", "pydensecrf"],
-        "lattice: ours; torch: the same on the trainer's device; pydensecrf: the reference, slow",
+        Literal["lattice", "torch", "auto", "pydensecrf"],
+        "lattice: ours; torch: the same on the trainer's device; auto: torch on a GPU, else lattice; "
+        "pydensecrf: the reference, slow",
     ]
     normalisation: Annotated[
         Literal["tile", "absolute"], "of the uncertainty: min-max over each tile, or variance / 0.25"

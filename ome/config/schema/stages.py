@@ -193,12 +193,19 @@ class Report:
 class Predict:
     """`stage.predict`."""
 
+    others: Annotated[
+        str | list[str] | None,
+        "other runs of the same classes, whose probabilities are averaged with this run's",
+    ]
+
     scene: Annotated[
         str | None,
         "a GeoTIFF, PNG, JPEG, JPEG 2000 or VRT, or a folder: rasters on one grid are one scene, photographs "
-        "are mapped each",
+        "are mapped each; also https://, s3://, /vsizip/ARCHIVE/MEMBER, or a STAC item (.json); or many "
+        "scenes: a list (.txt, one a line) or a pattern such as '/data/*.tif'",
     ]
-    allow_external: Annotated[bool, "let a VRT read files outside its folder"]
+    asset: Annotated[str | None, "the asset of a STAC item; null: its only raster, or data, or visual"]
+    allow_external: Annotated[bool, "let a VRT or a STAC item read what lies outside its folder"]
     network: Network
     confidence: Annotated[bool, "a raster of the probability of the class on the map"]
     probabilities: Annotated[bool, "a raster of the probability of every class"]

@@ -1,0 +1,238 @@
+"""How much a stage has to do before it runs: tiles, steps, and units of work that can be timed.
+
+Importing it loads no torch: what trains nothing need not wait for it.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Literal, TypeAlias
+
+from omegaconf import DictConfig
+
+from ome.config.selected import settings_of
+from ome.data.cams import cam_path
+from ome.data.scenes import Scene, SceneIndex, SplitName
+from ome.data.splits import mapped_scenes
+from ome.data.tags import TagTable
+from ome.data.tiles import Length, Tile, tile_scene
+from ome.pipeline.layout import map_path, mask_path, read_tag_table, round_folder
+from ome.pipeline.place import Remains
+from ome.pipeline.stage import Prospect
+
+Unit: TypeAlias = Literal[
+    "classifier step",
+    "classifier validation tile",
+    "CAM tile",
+    "CRF tile",
+    "segmenter step",
+    "segmenter validation tile",
+    "segmenter tile",
+    "segmenter window",
+]
+"""Work that is timed once and then multiplied."""
+
+RANDOM: Final = "random"
+
+NOTHING: Final = Remains(Path("/dev/null"))
+"""Of a result that is made from the start."""
+
+
+@dataclass(frozen=True)
+class Amounts:
+    """What is left to do in a stage; None stands for a number that only an earlier stage will tell.
+
+    Attributes:
+        tiles: Tiles that the stage works on.
+        steps: Optimiser steps.
+        units: Number of each unit of work. A stage without any has nothing that is timed.
+        weights: Where its networks start from.
+    """
+
+    tiles: int | None = 0
+    steps: int | None = 0
+    units: Mapping[Unit, int | None] = field(default_factory=dict)
+    weights: str = ""
+
+
+@dataclass(frozen=True)
+class Known:
+    """What finished stages tell of the data.
+
+    Attributes:
+        index: The prepared scenes, if they are there and will stay.
+        table: Likewise the tags.
+    """
+
+    index: SceneIndex | None = None
+    table: TagTable | None = None
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, Path]) -> "Known":
+        """Reads the results of `prepare` and `labels` among the folders that hold and will stay."""
+        if "prepare" not in inputs:
+            return cls()
+        index = SceneIndex.read(inputs["prepare"])
+        return cls(index, read_tag_table(inputs["labels"], index) if "labels" in inputs else None)
+
+    def tiles(self, *, kept: bool = False) -> Sequence[Tile] | None:
+        """The training tiles with tags, or those that the filter kept."""
+        if self.table is None:
+            return None
+        return self.table.select("train", kept=kept, tagged=not kept).tiles
+
+
+def amounts(name: str, config: DictConfig, prospect: Prospect, known: Known) -> Amounts:
+    """What a stage has to do.
+
+    Args:
+        name: Of the stage.
+        config: The composed configuration.
+        prospect: What will become of it; one that resumes has less to do.
+        known: What is known of the data.
+    """
+    if name not in _AMOUNTS or prospect.state == "up to date":
+        return Amounts()
+    return _AMOUNTS[name](config, settings_of(config, name).stage, known, prospect.remains or NOTHING)
+
+
+def _cam(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
+    from ome.inference.classifier import members  # noqa: PLC0415 - loads torch, as the stage will
+
+    kept, tagged = known.tiles(kept=True), known.tiles()
+    names = list(known.table.names if known.table else config.dataset.classes or [])
+    weights = settings.checkpoint or config.backbone.weights
+    steps: int | None = 0
+    looks: int | None = 0
+    if settings.checkpoint is None:
+        if kept is None or (config.classifier.one_vs_all and not names):
+            steps = looks = None
+        else:
+            length = Length.of_epochs(settings.epochs, len(kept), settings.batch)
+            folders = [member.folder for member in members(config.classifier, Path(), names)]
+            looked_at = known.table.select("val", tagged=True).tiles if known.table else ()
+            validation = min(settings.validation_tiles, len(looked_at or tagged or ()))
+            steps, looks = _left(length, done, folders, validation)
+    units: dict[Unit, int | None] = {"classifier step": steps, "classifier validation tile": looks}
+    if settings.export.write:
+        units["CAM tile"] = _missing(tagged, done, Path("cams"), cam_path)
+    return Amounts(None if tagged is None else len(tagged), steps, units, _name(weights))
+
+
+def _pseudo(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
+    tiles = known.tiles()
+    missing = _missing(tiles, done, Path(), _pseudo_mask)
+    units: dict[Unit, int | None] = {"CRF tile": missing}
+    if settings.cams == "cam" and not config.stage.cam.export.write:
+        units["CAM tile"] = missing
+    return Amounts(None if tiles is None else len(tiles), 0, units)
+
+
+def _seg(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
+    targets = list(settings.targets)
+    if not _has_masks(config, known, "train"):
+        targets = [target for target in targets if target != "full"]
+    return _segmenters(config, known, done, [Path(target) for target in targets])
+
+
+def _refine(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
+    tiles = known.tiles()
+    folders = [round_folder(Path(), number) for number in range(1, settings.rounds + 1)]
+    trained = _segmenters(config, known, done, folders)
+    missing = [_missing(tiles, done, folder, _pseudo_mask) or 0 for folder in folders]
+    labelled = None if tiles is None else sum(missing)
+    units: dict[Unit, int | None] = {"CRF tile": labelled, "segmenter tile": labelled}
+    return Amounts(trained.tiles, trained.steps, {**trained.units, **units}, trained.weights)
+
+
+def _segmenters(config: DictConfig, known: Known, done: Remains, folders: Sequence[Path]) -> Amounts:
+    """A training with the same recipe in each folder, and the maps that it leaves."""
+    recipe, tiles = config.segmenter.recipe, known.tiles()
+    length = Length.of_steps(recipe.steps, recipe.steps_per_epoch)
+    validation = recipe.validation_tiles if _has_masks(config, known, "val", "train") else 0
+    steps, looks = _left(length, done, folders, validation)
+    windows = None
+    if known.index is not None:
+        scenes = mapped_scenes(known.index)
+        left = [scene for folder in folders for scene in scenes if not done.has(map_path(folder, scene))]
+        windows = sum(_windows(scene, config) for scene in left)
+    units: dict[Unit, int | None] = {
+        "segmenter step": steps,
+        "segmenter validation tile": looks,
+        "segmenter window": windows,
+    }
+    weights = _name(config.segmenter.weights)
+    return Amounts(None if tiles is None else len(tiles), steps, units, weights)
+
+
+def _has_masks(config: DictConfig, known: Known, *splits: SplitName) -> bool:
+    """Whether a scene of the splits has a reference mask; before there are scenes, whether some are named."""
+    if known.index is None:
+        return bool(config.dataset.get("masks"))
+    return any(scene.mask for split in splits for scene in known.index.split(split))
+
+
+def _affinity(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
+    del config
+    tiles = known.tiles()
+    if tiles is None:
+        return Amounts(None, None, {}, "of the classifier")
+    length = Length.of_epochs(settings.epochs, len(tiles), settings.batch)
+    steps, _ = _left(length, done, [Path()], 0)
+    return Amounts(len(tiles), steps, {}, "of the classifier")
+
+
+_AMOUNTS: Final[Mapping[str, Callable[[DictConfig, DictConfig, Known, Remains], Amounts]]] = {
+    "cam": _cam,
+    "affinity": _affinity,
+    "pseudo": _pseudo,
+    "seg": _seg,
+    "refine": _refine,
+}
+
+
+def _left(length: Length, done: Remains, folders: Sequence[Path], validation: int) -> tuple[int, int]:
+    """Steps that a training in each folder has left, and tiles that they will validate on."""
+    steps = [length.total_steps - _steps_done(done, folder, length) for folder in folders]
+    epochs = sum(math.ceil(left / length.steps_per_epoch) for left in steps)
+    return sum(steps), epochs * validation
+
+
+def _steps_done(done: Remains, folder: Path, length: Length) -> int:
+    import torch  # noqa: PLC0415 - as the stage will
+
+    from ome.training.checkpoints import NETWORK  # noqa: PLC0415
+    from ome.training.fit import CHECKPOINT  # noqa: PLC0415
+
+    if done.has(folder / NETWORK):
+        return length.total_steps
+    checkpoint = folder / f"{CHECKPOINT}.ckpt"
+    if not done.has(checkpoint):
+        return 0
+    try:
+        state = torch.load(done.folder / checkpoint, map_location="cpu", weights_only=True, mmap=True)
+        return min(int(state["global_step"]), length.total_steps)
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, the training starts over
+        return 0
+
+
+def _missing(
+    tiles: Sequence[Tile] | None, done: Remains, folder: Path, path_of: Callable[[Path, Tile], Path]
+) -> int | None:
+    """Tiles whose file is not there yet."""
+    return None if tiles is None else sum(not done.has(path_of(folder, tile)) for tile in tiles)
+
+
+def _pseudo_mask(folder: Path, tile: Tile) -> Path:
+    return mask_path(folder, "masks", tile)
+
+
+def _windows(scene: Scene, config: DictConfig) -> int:
+    size = config.dataset.tile.size
+    stride = max(1, int(size * config.prediction.stride))
+    return len(tile_scene(scene.name, scene.height, scene.width, size, stride))
+
+
+def _name(weights: str | None) -> str:
+    return Path(weights).name if weights else RANDOM

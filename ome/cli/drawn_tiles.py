@@ -1,0 +1,119 @@
+"""Tiles to time work on: some of the prepared scenes, or drawn ones where there are none yet."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch import Tensor
+
+from ome.cli.amounts import Known
+from ome.config.raw_data import raw_layout
+from ome.config.selected import scene_reader
+from ome.data.palette import Palette
+from ome.data.scenes import Scene, SceneIndex, SceneReader
+from ome.data.tags import TagTable
+from ome.data.tiles import Tile, evenly_spaced
+from ome.data.transforms import to_tensor
+from ome.synthetic.scene import draw_scene
+
+SIDE: Final = 256
+"""Side of the drawn scene in pixels; it is repeated to the size of a tile."""
+
+TAGGED: Final = 3
+"""Classes that a drawn tile has tags of."""
+
+BATCH: Final = 64
+"""Drawn tiles; a larger batch has some twice."""
+
+
+class DrawnScene(SceneReader):
+    """A reader of one scene that lies on no disk: a procedural town.
+
+    Args:
+        palette: The classes of the data set.
+        channels: Bands of an image, 1-based.
+        display: See `SceneReader`.
+        side: Of the scene, in pixels.
+    """
+
+    def __init__(
+        self, palette: Palette, channels: Sequence[int], display: Sequence[int] | None, side: int
+    ) -> None:
+        scene = Scene("drawn", "train", side, side, max(channels), "", None)
+        super().__init__(SceneIndex(Path(), (scene,), palette), channels, display)
+        pixels, _ = draw_scene(np.random.default_rng(0), SIDE, 1.0, 1.1)
+        times = -(-side // SIDE)
+        self._drawn = np.tile(pixels, (times, times, 1))
+
+    def valid(self, tile: Tile) -> NDArray[np.bool_]:
+        """Everywhere."""
+        return np.ones((tile.height, tile.width), dtype=bool)
+
+    def _pixels(self, tile: Tile, channels: tuple[int, ...]) -> NDArray[np.uint8]:
+        window = self._drawn[tile.row : tile.row + tile.height, tile.column : tile.column + tile.width]
+        return np.ascontiguousarray(window[..., [(channel - 1) % 4 for channel in channels]])
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Tiles with tags.
+
+    Attributes:
+        reader: Reads them.
+        table: The tags of the training tiles.
+        drawn: Whether they are of no real scene.
+    """
+
+    reader: SceneReader
+    table: TagTable
+    drawn: bool
+
+    @classmethod
+    def of(cls, config: DictConfig, known: Known) -> "Samples":
+        """Those of the data set where its tags are known, else drawn ones of the configured size."""
+        if known.index is not None and known.table is not None:
+            tagged = known.table.select("train", tagged=True)
+            return cls(scene_reader(config, known.index), tagged, drawn=False)
+        palette, channels = _facts(config, known)
+        size = config.dataset.tile.size
+        reader = DrawnScene(palette, channels, config.dataset.get("display"), 2 * size)
+        tiles = tuple(Tile("drawn", number, number, size, size) for number in range(min(BATCH, size)))
+        tags = np.zeros((len(tiles), palette.num_classes), dtype=np.uint8)
+        tags[:, :TAGGED] = 1
+        kept = np.ones(len(tiles), dtype=bool)
+        return cls(reader, TagTable(palette.names, tiles, tags, ("train",) * len(tiles), kept), drawn=True)
+
+    def tiles(self, count: int) -> list[Tile]:
+        """Some of them, at most `count`."""
+        return evenly_spaced(self.table.tiles, count)
+
+    def mask(self, tile: Tile) -> NDArray[np.uint8]:
+        """A mask (H, W) of random classes."""
+        classes = np.random.default_rng(0).integers(0, len(self.table.names), (tile.height, tile.width))
+        return classes.astype(np.uint8)
+
+    def images(self, count: int, size: int) -> NDArray[np.uint8]:
+        """Images (B, S, S, bands) of the first tile, repeated to fill them."""
+        image = self.reader.image(self.table.tiles[0])
+        times = [-(-size // length) for length in image.shape[:2]]
+        window = np.tile(image, (*times, 1))[:size, :size]
+        return np.repeat(window[None], count, axis=0)
+
+    def tensor(self, count: int, size: int) -> Tensor:
+        """The same as the networks take them, (B, bands, S, S) float32."""
+        images: Tensor = torch.as_tensor(to_tensor(self.images(count, size)))
+        return images
+
+
+def _facts(config: DictConfig, known: Known) -> tuple[Palette, tuple[int, ...]]:
+    """Classes and bands, from the scenes, or before there are some from the raw data set."""
+    typed = tuple(config.dataset.get("channels") or ())
+    if known.index is not None:
+        return known.index.palette, typed or known.index.channels or (1, 2, 3)
+    layout = raw_layout(config)
+    return layout.palette, typed or layout.default_channels or (1, 2, 3)

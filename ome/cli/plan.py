@@ -1,0 +1,180 @@
+"""What a command would do: its stages, how much each has to do, and how long that takes."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from omegaconf import DictConfig
+from rich.markup import escape
+from rich.table import Table
+
+from ome.cli.amounts import Amounts, Known, Unit, amounts
+from ome.config.selected import settings_of
+from ome.pipeline.artifacts import Artefact
+from ome.pipeline.registry import find_stage
+from ome.pipeline.stage import Prospect, foresee
+from ome.progress import console
+
+if TYPE_CHECKING:
+    from ome.cli.timings import Timed
+
+COLOURS: Final = {"up to date": "green", "resumes": "yellow", "runs": "bold"}
+UNKNOWN: Final = "unknown"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One stage of a plan.
+
+    Attributes:
+        name: Of the stage.
+        prospect: What will become of it.
+        amounts: What it has to do.
+    """
+
+    name: str
+    prospect: Prospect
+    amounts: Amounts
+
+    @property
+    def computes(self) -> bool:
+        """Whether it does what is counted."""
+        return bool(self.amounts.units) or self.amounts.steps != 0
+
+    @property
+    def is_known(self) -> bool:
+        """Whether all that it has to do is known."""
+        return None not in self.amounts.units.values() and self.amounts.tiles is not None
+
+    def seconds(self, timed: "Mapping[Unit, Timed]") -> float | None:
+        """Seconds that it takes at least: without what is not known. None where nothing of it was timed."""
+        if self.prospect.state == "up to date":
+            return 0.0
+        counts = {unit: count for unit, count in self.amounts.units.items() if count and unit in timed}
+        if not counts and (not self.amounts.units or any(self.amounts.units.values()) or not self.is_known):
+            return None
+        return sum(count * timed[unit].seconds for unit, count in counts.items())
+
+
+def plan_of(config: DictConfig, names: Sequence[str], *, verify: bool = False) -> list[Row]:
+    """Tells what a command would do, stage by stage; writes nothing.
+
+    Args:
+        config: The composed configuration.
+        names: The selected stages, in order.
+        verify: Compare hashes of files too, where the result of a stage is there.
+
+    Raises:
+        UserError: See `foresee`.
+    """
+    planned: dict[str, Artefact] = {}
+    prospects: dict[str, Prospect] = {}
+    for name in names:
+        stage, stage_config = find_stage(name, config), settings_of(config, name)
+        several = stage.several(stage_config)
+        parts = [stage_config] if several is None else several.values()
+        foreseen = [foresee(stage, part, planned, force=config.force, verify=verify) for part in parts]
+        left = [one for one in foreseen if one.state != "up to date"]
+        title = name if several is None else f"{name}, {len(left)} of {len(foreseen)}"
+        prospects[title] = (left or foreseen)[0]
+        planned[name] = prospects[title].artefact
+    known = known_of(prospects)
+    return [Row(name, one, amounts(name, config, one, known)) for name, one in prospects.items()]
+
+
+def known_of(prospects: Mapping[str, Prospect]) -> Known:
+    """What is known of the data before anything runs: the results that the command will leave as they are."""
+    folders: dict[str, Path] = {}
+    for prospect in prospects.values():
+        folders |= {name: artefact.folder for name, artefact in prospect.inputs.items()}
+    kept = {name: path for name, path in folders.items() if _stays(name, prospects)}
+    return Known.of(kept)
+
+
+def _stays(name: str, prospects: Mapping[str, Prospect]) -> bool:
+    return name not in prospects or prospects[name].state == "up to date"
+
+
+def show_plan(config: DictConfig, rows: Sequence[Row]) -> None:
+    """Prints what a run is going to do, before its first stage: nothing is timed for it."""
+    if any(row.prospect.state != "up to date" for row in rows):
+        console.print(_table(config, rows, None))
+
+
+def show_timed_plan(config: DictConfig, rows: Sequence[Row]) -> None:
+    """Prints the same with times, which are estimated from a few steps on this machine."""
+    units = {unit for row in rows for unit, count in row.amounts.units.items() if count != 0}
+    timed: Mapping[Unit, Timed] = {}
+    alone = config.trainer.strategy == "auto"
+    if units and alone:
+        from ome.cli.timings import timings  # noqa: PLC0415 - the training of networks, for this alone
+
+        with console.status("timing a few steps and tiles"):
+            timed = timings(config, units, known_of({row.name: row.prospect for row in rows}))
+    console.print(_table(config, rows, timed))
+    for line in _about(rows, timed, alone=alone):
+        console.print(line, highlight=False, markup=False)
+
+
+def _table(config: DictConfig, rows: Sequence[Row], timed: "Mapping[Unit, Timed] | None") -> Table:
+    where = _where(config) if any(row.computes for row in rows) else ""
+    shown = Table(title=f"plan of {escape(str(config.run_dir))}")
+    for column in ("stage", "state", "tiles", "steps", "weights", "device, precision"):
+        shown.add_column(column, justify="right" if column in {"tiles", "steps"} else "left")
+    if timed is not None:
+        shown.add_column("estimate", justify="right")
+    for row in rows:
+        state, what = row.prospect.state, row.amounts
+        cells = [row.name, f"[{COLOURS[state]}]{state}[/]", *map(_count, (what.tiles, what.steps))]
+        cells += [escape(what.weights), where if row.computes else ""]
+        shown.add_row(*cells, *([] if timed is None else [_estimate(row, timed)]))
+    return shown
+
+
+def _where(config: DictConfig) -> str:
+    """Device and precision of the networks."""
+    from ome.config.objects import hardware  # noqa: PLC0415 - loads torch, as the stages will
+    from ome.training.hardware import decided_precision  # noqa: PLC0415
+
+    machine = hardware(config)
+    device = machine.device()
+    return f"{device.type}, {decided_precision(machine.precision, device)}"
+
+
+def _count(number: int | None) -> str:
+    return UNKNOWN if number is None else str(number or "")
+
+
+def _estimate(row: Row, timed: "Mapping[Unit, Timed]") -> str:
+    if (seconds := row.seconds(timed)) is not None:
+        return ("" if row.is_known else "> ") + duration(seconds)
+    return "not timed" if row.is_known else UNKNOWN
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the unit that suits them."""
+    for length, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
+
+
+def _about(rows: Sequence[Row], timed: "Mapping[Unit, Timed]", *, alone: bool) -> Iterator[str]:
+    """The sum, what it was estimated from, and what it lacks."""
+    estimates = {row.name: row.seconds(timed) for row in rows}
+    lacking = [row.name for row in rows if estimates[row.name] is None or not row.is_known]
+    seconds = sum(one or 0 for one in estimates.values())
+    total = duration(seconds) if seconds or not lacking else UNKNOWN
+    rest = f", and what is not timed or not known of {', '.join(lacking)}"
+    yield f"in all: {total}" + (rest if lacking and seconds else "")
+    if timed:
+        parts = [f"{unit} {one.seconds:.2g} s (of {one.number})" for unit, one in timed.items()]
+        yield f"estimated from what was timed on this machine: {', '.join(parts)}"
+    if not alone:
+        yield "nothing is timed for several processes: type trainer.strategy=auto for the times of one"
+    if not all(row.is_known for row in rows):
+        yield (
+            "unknown: tiles are counted by stage=labels. Type the same command with stage=all "
+            "stage.until=labels in place of plan=true, then this one again"
+        )

@@ -1,0 +1,248 @@
+"""Seconds of a step and of a tile on this machine, from a few of them with the networks of a run."""
+
+import time
+from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+from torch.nn import functional as F
+
+from ome.cli.amounts import Known, Unit
+from ome.cli.drawn_tiles import Samples
+from ome.config.objects import augmentation, crf_of, crf_threads, hardware, labelling_of
+from ome.config.recipes import recipe_settings
+from ome.config.segmenting import segmenter_learner
+from ome.config.selected import settings_of
+from ome.data.datamodules import TileDataModule
+from ome.data.datasets import MaskDataset, TagDataset, full_weight
+from ome.data.tiles import Tile
+from ome.inference.classifier import CamPredictor
+from ome.inference.predictor import Predictor
+from ome.networks.one_vs_all import OneVsAllNetwork
+from ome.networks.segmenters import build_segmenter
+from ome.plugins import name_of
+from ome.pseudo.uncertainty import pseudo_label
+from ome.stages.cam import learner, untrained
+from ome.training.fit import fitted_precision, quieten
+from ome.training.hardware import autocast
+
+BUDGET: Final = 1.0
+"""Seconds that each unit of work is repeated for, once it is warm."""
+
+SLOW: Final = 30.0
+"""Seconds from which on the first time counts, although it is not warm."""
+
+MOST: Final = 20
+"""Steps that are timed at most."""
+
+EXPORTED: Final = 4
+"""Tiles whose CAMs are timed together."""
+
+
+class Timed(NamedTuple):
+    """How long a unit of work takes.
+
+    Attributes:
+        seconds: Of one.
+        number: How many were timed.
+    """
+
+    seconds: float
+    number: int
+
+
+def timings(config: DictConfig, units: Collection[Unit], known: Known) -> dict[Unit, Timed]:
+    """Times units of work on tiles of the prepared scenes, or on drawn ones where there are none yet.
+
+    Args:
+        config: The composed configuration, of one process.
+        units: What to time; a network that none of them needs is not built.
+        known: What finished stages tell of the data.
+    """
+    samples, timed = Samples.of(config, known), dict[Unit, Timed]()
+    if any(unit.startswith(("classifier", "CAM")) for unit in units):
+        timed |= _classifier(settings_of(config, "cam"), units, samples)
+    if "CRF tile" in units:
+        timed["CRF tile"] = _crf(settings_of(config, "pseudo"), samples)
+    if any(unit.startswith("segmenter") for unit in units):
+        timed |= _segmenter(config, units, samples)
+    return timed
+
+
+def _classifier(config: DictConfig, units: Collection[Unit], samples: Samples) -> dict[Unit, Timed]:
+    settings, reader, names = config.stage, samples.reader, samples.table.names
+    device, timed = hardware(config).device(), dict[Unit, Timed]()
+    trained = names[:1] if config.classifier.one_vs_all else names
+    network = untrained(config, len(trained), len(reader.channels), None)
+    if "classifier step" in units:
+        augment = augmentation(settings, settings.crop or config.dataset.tile.size)
+        tags = {name: tags[: len(trained)] for name, tags in samples.table.by_name.items()}
+        data = TagDataset(reader, samples.tiles(settings.batch), tags, augment, config.seed)
+        module = learner(config, network, trained, len(names), MOST)
+        timed["classifier step"] = _steps(config, module, data, settings.batch)
+    if "classifier validation tile" in units:
+        timed["classifier validation tile"] = _forward(config, network, samples, settings.batch)
+    if "CAM tile" in units:
+        whole = OneVsAllNetwork([network for _ in names]) if config.classifier.one_vs_all else network
+        predictor = CamPredictor(device, whole, reader, samples.table, settings.export)
+        tiles = samples.tiles(EXPORTED)
+        timed["CAM tile"] = _repeated(lambda: list(predictor(tiles)), len(tiles), device)
+    return timed
+
+
+def _segmenter(config: DictConfig, units: Collection[Unit], samples: Samples) -> dict[Unit, Timed]:
+    recipe, reader, machine = config.segmenter.recipe, samples.reader, hardware(config)
+    num_classes, timed = len(samples.table.names), dict[Unit, Timed]()
+    name, encoder, prediction = name_of(config.segmenter), config.segmenter.encoder, config.prediction
+    network = build_segmenter(name, encoder, num_classes, None, len(reader.channels))
+    if "segmenter step" in units:
+        augment = augmentation(recipe, config.dataset.tile.size)
+        tiles = samples.tiles(recipe.batch)
+        data = MaskDataset(reader, tiles, lambda tile: full_weight(samples.mask(tile)), augment, config.seed)
+        settings = recipe_settings(recipe, num_classes, lambda: [1.0] * num_classes)
+        module = segmenter_learner(config, network, num_classes, settings, max(recipe.steps, MOST))
+        timed["segmenter step"] = _steps(config, module, data, recipe.batch)
+    if "segmenter validation tile" in units:
+        timed["segmenter validation tile"] = _forward(config, network, samples, recipe.batch)
+    views: dict[Unit, tuple[Any, int]] = {
+        "segmenter window": (prediction, prediction.batch),
+        "segmenter tile": (config.stage.refine, 1),
+    }
+    for unit in views.keys() & set(units):
+        view, batch = views[unit]
+        predict = Predictor(
+            network, machine.device(), view.scales, flip=view.flip, precision=machine.precision
+        )
+        images = samples.images(batch, config.dataset.tile.size)
+        timed[unit] = _repeated(partial(predict, images), batch, machine.device())
+    return timed
+
+
+def _crf(config: DictConfig, samples: Samples) -> Timed:
+    """As many tiles side by side as the stage works on."""
+    threads, crf_for, labelling = crf_threads(config), crf_of(config), labelling_of(config)
+    tiles = samples.tiles(threads)
+    tiles = [tiles[number % len(tiles)] for number in range(threads)]
+
+    def label(tile: Tile) -> None:
+        tags = samples.table.by_name[tile.name]
+        pseudo_label(crf_for(samples.reader.display(tile)), _maps(tile, tags), labelling)
+
+    label(replace(tiles[0], height=min(tiles[0].height, 32)))  # compiles its loops
+    with ThreadPoolExecutor(threads) as pool:
+        return _repeated(lambda: list(pool.map(label, tiles)), threads, hardware(config).device())
+
+
+def _maps(tile: Tile, tags: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Smooth class maps (C, H, W) in [0, 1] of the tagged classes."""
+    coarse = torch.rand(1, len(tags), 8, 8, generator=torch.Generator().manual_seed(0))
+    maps = F.interpolate(coarse, (tile.height, tile.width), mode="bilinear")[0]
+    result: NDArray[np.float32] = maps.numpy() * tags[:, None, None].astype(np.float32)
+    return result
+
+
+def _forward(config: DictConfig, network: torch.nn.Module, samples: Samples, batch: int) -> Timed:
+    machine = hardware(config)
+    device = machine.device()
+    images = samples.tensor(batch, config.dataset.tile.size).to(device)
+    network.to(device).eval()
+
+    def look() -> None:
+        with torch.inference_mode(), autocast(device, machine.precision):
+            network(images)
+
+    return _repeated(look, batch, device)
+
+
+def _repeated(work: Callable[[], object], units: int, device: torch.device) -> Timed:
+    """Seconds of one of the units that a call does, without the first call unless that is slow."""
+    first = _seconds(work, device)
+    if first > SLOW:
+        return Timed(first / units, units)
+    times = [_seconds(work, device)]
+    while sum(times) + times[-1] < BUDGET and len(times) < MOST:
+        times.append(_seconds(work, device))
+    return Timed(sum(times) / len(times) / units, units * len(times))
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    started = time.perf_counter()
+    work()
+    _wait(device)
+    return time.perf_counter() - started
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+class _Clock(pl.Callback):
+    """Notes when steps end, and ends the training when they suffice."""
+
+    def __init__(self) -> None:
+        self.ends: list[float] = []
+        self.started = 0.0
+
+    def on_train_start(self, *_: object) -> None:
+        """Starts the clock."""
+        self.started = time.perf_counter()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
+        """Notes the time."""
+        _wait(pl_module.device)
+        self.ends.append(time.perf_counter())
+        spent, warm = self.ends[-1] - self.started, self.ends[-1] - self.ends[0]
+        trainer.should_stop = spent > SLOW or warm > BUDGET
+
+    def timed(self) -> Timed:
+        """Seconds of a step: without the first, unless that is the only one."""
+        if len(self.ends) == 1:
+            return Timed(self.ends[0] - self.started, 1)
+        return Timed((self.ends[-1] - self.ends[0]) / (len(self.ends) - 1), len(self.ends) - 1)
+
+
+def _load(data: Any) -> None:  # noqa: ANN401
+    """Loads what augments, and what torch imports at its first optimiser step: no step should pay for it."""
+    data[0]
+    weight = torch.nn.Parameter(torch.zeros(1))
+    weight.grad = torch.zeros(1)
+    torch.optim.SGD([weight], lr=0.0).step()
+
+
+def _steps(config: DictConfig, module: pl.LightningModule, data: Any, batch: int) -> Timed:  # noqa: ANN401
+    """Times steps as `fit` takes them, and leaves nothing behind."""
+    machine, clock = hardware(config), _Clock()
+    quieten()
+    precision, _ = fitted_precision(module, machine)
+    tiles = TileDataModule(
+        data,
+        batch=batch,
+        seed=config.seed,
+        workers=machine.loader_processes(),
+        steps=MOST,
+        steps_per_epoch=MOST,
+    )
+    trainer = pl.Trainer(
+        accelerator=machine.accelerator,
+        devices=[machine.device().index] if machine.uses_gpu else 1,
+        precision=precision,  # type: ignore[arg-type]  # a string from the configuration
+        max_epochs=1,
+        callbacks=[clock],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        use_distributed_sampler=False,
+    )
+    _load(data)
+    trainer.fit(module, tiles)
+    return clock.timed()

@@ -1,0 +1,63 @@
+"""Many scenes in one word: a text file with a scene per line, or a pattern."""
+
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Final
+
+from ome.errors import UserError
+from ome.geo.vsi import scene_at
+
+SUFFIX: Final = ".txt"
+"""Of a list of scenes."""
+
+
+def names_many(text: str) -> bool:
+    """Whether a word stands for a list of scenes, which need not be there, or a pattern."""
+    if not isinstance(scene_at(text), Path):  # a URL may have a question mark
+        return False
+    return Path(text).suffix.lower() == SUFFIX or (has_magic(text) and not Path(text).exists())
+
+
+def listed_scenes(text: str) -> list[str] | None:
+    """The scenes that a list or a pattern stands for, each once.
+
+    Args:
+        text: A text file with a scene per line: a path (a relative one starts at the file's folder) or a
+            URL. Lines that begin with # are comments. Or a pattern such as `/data/*.tif`; `**` stands for
+            folders of any depth.
+
+    Returns:
+        The scenes in the order of the file, or sorted; None where the word is neither.
+
+    Raises:
+        UserError: There is no such file, or no scene in it, or nothing matches the pattern.
+    """
+    if not names_many(text):
+        return None
+    path = Path(text)
+    if path.suffix.lower() != SUFFIX:
+        matches = glob(text, recursive=True)  # noqa: PTH207 - Path.glob takes no absolute pattern
+        scenes = sorted(str(Path(match).absolute()) for match in matches)
+        if not scenes:
+            raise UserError(f"no file matches {text}: check the pattern")
+        return scenes
+    if not path.is_file():
+        raise UserError(f"the list of scenes {path} does not exist: check the path")
+    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    scenes = [_absolute(line, path.parent) for line in lines if line and not line.startswith("#")]
+    if not scenes:
+        raise UserError(f"{path} lists no scene: write the path of one on each line")
+    return list(dict.fromkeys(scenes))
+
+
+def name_of_list(text: str) -> str:
+    """What the table of a list's areas is called: after the file, or the folder that a pattern looks in."""
+    path = Path(text)
+    if path.suffix.lower() == SUFFIX:
+        return path.stem
+    plain = [part for part in path.parts[:-1] if not has_magic(part) and part != path.anchor]
+    return plain[-1] if plain else "scenes"
+
+
+def _absolute(line: str, folder: Path) -> str:
+    return str((folder / line).absolute()) if isinstance(scene_at(line), Path) else line

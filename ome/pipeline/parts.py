@@ -1,0 +1,150 @@
+"""Several parts of a stage's folder in one command: each is made once; one that fails is left out."""
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from omegaconf import DictConfig
+
+from ome.distributed.collectives import alone, barrier, gather, is_rank_zero
+from ome.distributed.turns import Turns
+from ome.errors import UserError
+from ome.files import disk_fault
+from ome.pipeline.artifacts import Artefact, find_inputs
+from ome.pipeline.locks import InUseError
+from ome.pipeline.manifest import Manifest
+from ome.pipeline.stage import OnFinish, Stage, execute
+from ome.progress import console
+
+_SHOWN: Final = 20
+"""Failures that the last lines name; the rest stand in the stage's file."""
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of a part.
+
+    Attributes:
+        kind: `done` (now or before), `busy` (another command is making it) or `failed`.
+        text: Why it failed.
+    """
+
+    kind: Literal["done", "busy", "failed"]
+    text: str = ""
+
+
+def execute_parts(
+    stage: Stage,
+    config: DictConfig,
+    parts: Mapping[str, DictConfig],
+    *,
+    force: bool = False,
+    verify: bool = False,
+    on_finish: OnFinish | None = None,
+) -> None:
+    """Runs a stage for each of several parts, which processes and other commands take in turn.
+
+    Args:
+        stage: What to run.
+        config: The configuration that asks for all of them.
+        parts: The configuration of each part, by what messages call it.
+        force: See `execute`.
+        verify: See `execute`.
+        on_finish: See `execute`; called by the process that made the part.
+
+    Raises:
+        UserError: A folder holds something else, an input is missing, or the disk is full: before, or instead
+            of, the rest of the work. Or parts have failed: after the others are done.
+    """
+    _check(stage, parts)
+    names, turns, started = list(parts), Turns(len(parts)), time.monotonic()
+    own: dict[str, _Outcome] = {}
+    for index in turns:
+        name = names[index]
+        outcome, ran = _outcome(stage, parts[name], force=force, verify=verify, on_finish=on_finish)
+        own[name] = outcome
+        if outcome.kind == "failed":
+            console.print(
+                f"[red]failed[/] {stage.name} {name}: ", outcome.text, markup=False, highlight=False
+            )
+        _say_progress(stage.name, turns, started, len(parts), ran=ran)
+    outcomes = {name: outcome for one in gather(own) for name, outcome in one.items()}
+    _conclude(stage, config, parts, {name: outcomes[name] for name in names})
+
+
+def _check(stage: Stage, parts: Mapping[str, DictConfig]) -> None:
+    """Refuses what would end every part, or replace somebody's files, before the first is made."""
+    first = next(iter(parts.values()))
+    find_inputs(stage.name, stage.needed(first), stage.optional_inputs, first, {})
+    for config in parts.values():
+        try:
+            place = stage.place(config)
+        except UserError:
+            continue  # it is not there, say: it fails alone, when its turn comes
+        place.check_finished()
+
+
+def _outcome(
+    stage: Stage, config: DictConfig, *, force: bool, verify: bool, on_finish: OnFinish | None
+) -> tuple[_Outcome, bool]:
+    """Makes one part; also tells whether that took work."""
+    try:
+        with alone():
+            ran = execute(stage, config, force=force, verify=verify, on_finish=on_finish)
+    except InUseError:
+        return _Outcome("busy"), False
+    except Exception as error:  # whatever one part has met, the others may not
+        if isinstance(error, UserError) and disk_fault(error) is not None:
+            raise
+        text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+        return _Outcome("failed", " ".join(text.split())), True
+    return _Outcome("done"), ran
+
+
+def _say_progress(name: str, turns: Turns, started: float, total: int, *, ran: bool) -> None:
+    done, worked = turns.add("done"), turns.add("worked", int(ran))
+    if not worked or done >= total:
+        left = ""
+    else:
+        seconds = (time.monotonic() - started) / worked * (total - done)
+        left = f", about {_duration(seconds)} left"
+    console.print(f"[bold]{name}[/]: {min(done, total)} of {total}{left}", highlight=False)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _conclude(
+    stage: Stage, config: DictConfig, parts: Mapping[str, DictConfig], outcomes: Mapping[str, _Outcome]
+) -> None:
+    failed = {name: outcome.text for name, outcome in outcomes.items() if outcome.kind == "failed"}
+    busy = [name for name, outcome in outcomes.items() if outcome.kind == "busy"]
+    if is_rank_zero():
+        if stage.conclude is not None:
+            stage.conclude(config, _finished(stage, parts, outcomes), failed)
+        if busy:
+            console.print(
+                f"[yellow]another command is making {len(busy)} of them[/], the first is {busy[0]}: when it "
+                "is done, the same command takes them into account",
+                highlight=False,
+            )
+    barrier()
+    if failed:
+        lines = [f"{name}: {reason}" for name, reason in failed.items()]
+        more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+        raise UserError("\n".join([f"{len(failed)} of {len(parts)} failed", *lines[:_SHOWN], *more]))
+
+
+def _finished(
+    stage: Stage, parts: Mapping[str, DictConfig], outcomes: Mapping[str, _Outcome]
+) -> dict[str, Artefact]:
+    folders: dict[str, Path] = {
+        name: stage.folder(config) for name, config in parts.items() if outcomes[name].kind == "done"
+    }
+    read = {name: (folder, Manifest.read(folder)) for name, folder in folders.items()}
+    return {name: Artefact(folder, manifest) for name, (folder, manifest) in read.items() if manifest}

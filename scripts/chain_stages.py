@@ -1,0 +1,243 @@
+"""The stages of a published chain on made-up tiles, as `bench_chain.py` times them."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+import torch
+from measuring import Bytes, smooth_noise, synthetic_image
+from omegaconf import DictConfig
+
+from ome.config.objects import crf_of, frozen, hardware, labelling_of, optimization
+from ome.config.recipes import recipe_settings
+from ome.config.selected import settings_of
+from ome.data.transforms import to_tensor
+from ome.geo.sliding import predict_windows
+from ome.inference.classifier import DEFAULT_MEGAPIXELS, build_classifier
+from ome.inference.predictor import Predictor
+from ome.networks.auxiliary import AuxiliaryHead
+from ome.networks.seam import SeamNetwork
+from ome.networks.segmenters import Segmenter, build_segmenter
+from ome.pseudo.fusion import multi_scale_cams
+from ome.pseudo.uncertainty import pseudo_label
+from ome.training.clipping import ClippedModule
+from ome.training.hardware import autocast, channels_last, decided_precision
+from ome.training.seam import SeamClassifier
+from ome.training.segmenter import UncertaintyWeightedSegmenter
+
+PRESENT: Final = 3
+"""Classes in a tile, to which the CRF's runs are in proportion."""
+
+
+@dataclass
+class Clock:
+    """Seconds of some work: of the clock on a GPU, of one core on a CPU."""
+
+    device: torch.device
+    steps: int
+    known: dict[tuple[object, ...], float] = field(default_factory=dict)
+
+    def seconds(
+        self, key: tuple[object, ...], work: Callable[[], object], *, on_cores: bool = False
+    ) -> float:
+        """Returns the mean of some calls; what was measured under that key before is not measured again."""
+        if key not in self.known:
+            gpu = self.device.type == "cuda" and not on_cores
+            clock = time.perf_counter if gpu else time.process_time
+            if gpu:
+                work()
+                torch.cuda.synchronize()
+            started = clock()
+            for _ in range(self.steps):
+                work()
+            if gpu:
+                torch.cuda.synchronize()
+            self.known[key] = (clock() - started) / self.steps
+        return self.known[key]
+
+
+def stepper(module: ClippedModule, batch: dict[str, torch.Tensor], precision: str) -> Callable[[], None]:
+    """Makes one training step of a module, without its logger."""
+    device = batch["image"].device
+    channels_last(module.to(device)).train()
+    module.log = lambda *_args, **_options: None  # type: ignore[method-assign]
+    configured: Any = module.configure_optimizers()
+    optimizer: torch.optim.Optimizer = configured["optimizer"]
+    training_step: Callable[[dict[str, torch.Tensor], int], Any] = module.training_step
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with autocast(device, precision):
+            loss = training_step(batch, 0)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+class Chain:
+    """The stages of one experiment on made-up tiles.
+
+    Args:
+        config: The composed experiment.
+        clock: Measures.
+        images: Tiles in a step on a CPU.
+    """
+
+    def __init__(self, config: DictConfig, clock: Clock, images: int) -> None:
+        self._config, self._clock = config, clock
+        self._device, self._side = clock.device, int(config.dataset.tile.size)
+        self._classes = len(config.dataset.classes)
+        self._images = images if clock.device.type == "cpu" else None
+        self._precision = decided_precision(hardware(config).precision, clock.device)
+
+    def _batch(self, count: int, side: int) -> dict[str, torch.Tensor]:
+        image = to_tensor(synthetic_image(side))
+        mask = torch.randint(0, self._classes, (count, side, side))
+        parts = {
+            "image": torch.stack([image.roll(17 * number, -1) for number in range(count)]),
+            "tags": torch.ones(count, self._classes),
+            "mask": mask,
+            "weight": torch.full_like(mask, 255, dtype=torch.uint8),
+        }
+        return {name: part.to(self._device) for name, part in parts.items()}
+
+    def cam_step(self) -> float:
+        """Returns the seconds of a step of the classifier with the published batch."""
+        settings = self._config.stage.cam
+        side, count = settings.crop or self._side, self._images or settings.batch
+
+        def work() -> Callable[[], None]:
+            network = self._classifier()
+            if frozen(self._config.backbone.freeze, "published"):
+                network.freeze()
+            names = [str(number) for number in range(self._classes)]
+            module = SeamClassifier(
+                network, names, total_steps=10**6, optimizer=optimization(settings), clip=settings.clip
+            )
+            return stepper(module, self._batch(count, side), self._precision)
+
+        return self._measured(("cam", side, count), work) * int(settings.batch) / count
+
+    def seg_step(self) -> float:
+        """Returns the seconds of a step of the segmenter with the published batch."""
+        settings, recipe = self._config.segmenter, self._config.segmenter.recipe
+        count = self._images or recipe.batch
+
+        def work() -> Callable[[], None]:
+            network = self._segmenter()
+            weight = settings.auxiliary_weight
+            module = UncertaintyWeightedSegmenter(
+                network,
+                total_steps=10**6,
+                auxiliary=AuxiliaryHead(network.third_stage_channels, self._classes) if weight else None,
+                auxiliary_weight=weight,
+                freeze_batchnorm=frozen(settings.freeze_batchnorm, "published"),
+                **recipe_settings(recipe, self._classes, lambda: [1.0] * self._classes),
+            )
+            return stepper(module, self._batch(count, self._side), self._precision)
+
+        return self._measured(("seg", self._side, count), work) * int(recipe.batch) / count
+
+    def cam_tile(self) -> float:
+        """Returns the seconds of a tile's multi-scale CAMs."""
+        settings, count = self._config.stage.cam.export, 1 if self._images else 16
+        pixels = int(1e6 * (settings.megapixels or DEFAULT_MEGAPIXELS[self._device.type]))
+
+        def work() -> Callable[[], None]:
+            network, batch = (
+                channels_last(self._classifier().to(self._device)).eval(),
+                self._batch(count, self._side),
+            )
+
+            def refined(images: torch.Tensor) -> torch.Tensor:
+                with autocast(self._device, settings.precision):
+                    maps: torch.Tensor = network(images).refined
+                return maps
+
+            @torch.inference_mode()
+            def cams() -> None:
+                multi_scale_cams(
+                    refined, batch["image"], batch["tags"], settings.scales, settings.flip, pixels
+                ).cpu()
+
+            return cams
+
+        return self._measured(("cams", self._side, count), work) / count
+
+    def pseudo_tile(self) -> float:
+        """Returns the seconds of a tile's pseudo mask, on one core or the GPU."""
+        config, image = settings_of(self._config, "pseudo"), synthetic_image(self._side)
+        on_cores = config.crf.backend != "torch"
+        crf_for, labelling = crf_of(config), labelling_of(config)
+        cam = np.zeros((self._classes, self._side, self._side), np.float32)
+        cam[:PRESENT] = smooth_noise(np.random.default_rng(1), PRESENT, self._side, 6)
+
+        def label() -> None:
+            pseudo_label(crf_for(image), cam, labelling)
+
+        label()  # numba compiles
+        return self._clock.seconds(("pseudo", self._side), label, on_cores=on_cores)
+
+    def refine_tile(self) -> float:
+        """Returns the seconds of the prediction of a training tile, from which a round starts."""
+        settings = self._config.stage.refine
+
+        def work() -> Callable[[], object]:
+            predict = self._predictor(list(settings.scales), flip=settings.flip)
+            image = synthetic_image(self._side)[None]
+            return lambda: predict(image)
+
+        return self._measured(("refine", self._side), work)
+
+    def megapixel(self) -> float:
+        """Returns the seconds of a megapixel of a map."""
+        settings, side = self._config.prediction, self._side
+        rows = columns = side * (2 if self._images else 16)
+        pixels = np.tile(synthetic_image(side), (rows // side, columns // side, 1))
+
+        def read(row: int, column: int, height: int, width: int) -> Bytes:
+            return pixels[row : row + height, column : column + width]
+
+        def work() -> Callable[[], None]:
+            predict = self._predictor(list(settings.scales), flip=settings.flip)
+
+            def mapped() -> None:
+                stride = max(1, int(side * settings.stride))
+                for _ in predict_windows(
+                    read,
+                    rows,
+                    columns,
+                    predict,
+                    self._classes,
+                    size=side,
+                    stride=stride,
+                    batch=settings.batch,
+                ):
+                    pass
+
+            return mapped
+
+        # In a large scene a pixel lies in 1 / stride² windows, in this corner of one in fewer.
+        windows = len(range(0, rows - side + 1, max(1, int(side * settings.stride)))) ** 2
+        seconds = self._measured(("map", side), work) / (windows * side**2)
+        return seconds * 1e6 / float(settings.stride) ** 2
+
+    def _measured(self, key: tuple[object, ...], work: Callable[[], Callable[[], object]]) -> float:
+        if key not in self._clock.known:
+            torch.manual_seed(0)
+            self._clock.seconds(key, work())
+        return self._clock.known[key]
+
+    def _classifier(self) -> SeamNetwork:
+        config = self._config
+        return build_classifier(config.backbone, config.classifier, self._classes, 3, None)
+
+    def _segmenter(self) -> Segmenter:
+        settings = self._config.segmenter
+        return build_segmenter(settings.name, settings.encoder, self._classes)
+
+    def _predictor(self, scales: list[float], *, flip: bool) -> Predictor:
+        return Predictor(self._segmenter(), self._device, scales, flip=flip, precision=self._precision)

@@ -1,0 +1,165 @@
+"""What `plan=true` says of a run before it, half-way and after it, and what the run then does."""
+
+from pathlib import Path
+
+import pytest
+
+from ome.cli import timings
+from ome.cli.plan import Row, duration, plan_of
+from ome.cli.runner import selected_stages
+from ome.files import read_csv
+from ome.inference import pseudo_labels
+from ome.pipeline.manifest import Manifest
+from tests.conftest import compose_config, forked, tiny
+
+RUN = Path("runs/synthetic_resnet18")
+STAGES = ["prepare", "labels", "cam", "pseudo", "seg", "refine", "report"]
+
+
+def plan_in(folder: Path, *overrides: str) -> dict[str, Row]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        config = compose_config([*tiny(), *overrides])
+        return {row.name: row for row in plan_of(config, selected_stages(config))}
+
+
+def states(plan: dict[str, Row]) -> list[str]:
+    return [row.prospect.state for row in plan.values()]
+
+
+def contents(folder: Path) -> dict[Path, int]:
+    return {
+        path: path.stat().st_mtime_ns for path in folder.rglob("*") if not path.name.startswith(".printed")
+    }
+
+
+def steps_in(folder: Path) -> int:
+    """Optimiser steps of all trainings in a folder, from the last rows of their histories."""
+    return sum(max(int(row["step"]) for row in read_csv(path)) for path in folder.rglob("history.csv"))
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose tiles are tagged; nothing is trained yet."""
+    folder = tmp_path_factory.mktemp("planned")
+    status, printed = forked(folder, *tiny(), "stage.until=labels")
+    assert status == 0, printed
+    return folder
+
+
+def test_the_plan_of_a_fresh_run_writes_nothing_and_says_what_is_unknown(tmp_path: Path) -> None:
+    status, printed = forked(tmp_path, *tiny(), "plan=true")
+    assert status == 0, printed
+    assert not contents(tmp_path)
+    assert printed.count(" runs ") == len(STAGES)
+    assert "stage.until=labels in place of plan=true" in printed
+    assert "classifier step" in printed
+    plan = plan_in(tmp_path)
+    assert list(plan) == STAGES
+    assert (plan["cam"].amounts.steps, plan["cam"].amounts.tiles) == (None, None)
+    assert (plan["seg"].amounts.steps, plan["refine"].amounts.steps) == (8, 4)  # as the recipe says
+    assert not contents(tmp_path)
+
+
+def test_the_run_does_what_the_plan_says(town: Path) -> None:
+    before = contents(town)
+    plan = plan_in(town)
+    assert states(plan) == ["up to date"] * 2 + ["runs"] * 5
+    assert all(row.is_known for row in plan.values())
+
+    def stop() -> None:
+        written = pseudo_labels.write_palette_png
+        left = iter(range(6))  # two of each tile
+
+        def break_off(*arguments: object) -> None:
+            if next(left, None) is None:
+                raise RuntimeError("the power is gone")
+            written(*arguments)  # type: ignore[arg-type]
+
+        pseudo_labels.write_palette_png = break_off  # type: ignore[assignment]
+
+    status, printed = forked(town, *tiny(), "plan=true")
+    assert (status, contents(town)) == (0, before), printed
+    estimates = [line.split("│")[-2].strip() for line in printed.splitlines() if " runs " in line]
+    assert len(estimates) == 5
+    assert all(estimate[0].isdigit() for estimate in estimates[:-1])
+    assert estimates[-1] == "not timed"
+
+    status, printed = forked(town, *tiny(), sabotage=stop)
+    assert status != 0
+    half = plan_in(town)
+    assert states(half) == ["up to date"] * 3 + ["resumes"] + ["runs"] * 3
+    masks = list((town / RUN / "pseudo.partial/masks").rglob("*.png"))
+    assert len(masks) == 3
+    assert half["pseudo"].amounts.units["CRF tile"] == plan["pseudo"].amounts.tiles - 3  # type: ignore[operator]
+
+    status, printed = forked(town, *tiny())
+    assert status == 0, printed
+    assert printed.count("plan of ") == 1
+    for name in ("cam", "seg", "refine"):
+        assert steps_in(town / RUN / name) == plan[name].amounts.steps
+    assert len(list((town / RUN / "cam/cams").rglob("*.npz"))) == plan["cam"].amounts.units["CAM tile"]
+    assert len(list((town / RUN / "pseudo/masks").rglob("*.png"))) == plan["pseudo"].amounts.tiles
+    for name, row in plan.items():
+        manifest = Manifest.read(town / row.prospect.artefact.folder)
+        assert manifest is not None
+        assert manifest.fingerprint == row.prospect.artefact.manifest.fingerprint, name
+
+    finished = plan_in(town)
+    assert states(finished) == ["up to date"] * 7
+    assert [row.seconds({}) for row in finished.values()] == [0.0] * 7
+    status, printed = forked(town, *tiny(), "plan=true")
+    assert (status, printed.count("up to date"), printed.count("in all: 0 s")) == (0, 7, 1), printed
+    status, printed = forked(town, *tiny())
+    assert "plan of" not in printed  # every stage says it itself
+
+    assert states(plan_in(town, "stage.pseudo.agreement=0.5")) == ["up to date"] * 3 + ["runs"] * 4
+    assert states(plan_in(town, "force=true")) == ["runs"] * 7
+    written = [row["name"] for row in read_csv(town / RUN / "cam/files.csv") if "cams/" in row["name"]]
+    (town / RUN / "cam" / written[-3]).unlink()
+    damaged = plan_in(town)
+    assert states(damaged) == ["up to date"] * 2 + ["resumes"] + ["up to date"] * 4
+    # What was written after it is made again as well.
+    assert (damaged["cam"].amounts.steps, damaged["cam"].amounts.units["CAM tile"]) == (0, 3)
+    status, printed = forked(town, *tiny(), "stage.until=cam")
+    assert "1 of" in printed
+    assert "are made again" in printed
+    assert states(plan_in(town)) == ["up to date"] * 7
+
+
+def test_a_plan_of_several_runs_is_refused(tmp_path: Path) -> None:
+    status, printed = forked(tmp_path, "-m", *tiny(), "seed=0,1", "plan=true")
+    assert status == 1
+    assert "error: plan=true shows what one run would do: leave out -m" in printed
+    assert not contents(tmp_path)
+
+
+def test_what_a_stage_needs_is_asked_for_before(tmp_path: Path) -> None:
+    status, printed = forked(tmp_path, *tiny("seg"), "plan=true")
+    assert status == 1
+    assert "run the same command with stage=prepare first" in printed
+    assert not contents(tmp_path)
+
+
+def test_one_network_a_class_counts_as_many_trainings(town: Path) -> None:
+    one, many = (
+        plan_in(town, *more)["cam"].amounts for more in (["seed=7"], ["seed=7", "classifier=one_vs_all"])
+    )
+    assert many.steps == 5 * one.steps  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(0, "0 s"), (0.25, "0.2 s"), (89, "89 s"), (90, "1.5 min"), (7200, "2.0 h")]
+)
+def test_durations(seconds: float, shown: str) -> None:
+    assert duration(seconds) == shown
+
+
+def test_a_slow_first_time_counts() -> None:
+    import torch  # noqa: PLC0415
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(timings, "SLOW", 0.0)
+        calls: list[int] = []
+        timed = timings._repeated(lambda: calls.append(1), 4, torch.device("cpu"))
+    assert (timed.number, len(calls)) == (4, 1)

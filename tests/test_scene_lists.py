@@ -1,0 +1,166 @@
+"""A list of scenes: each mapped once, the damaged one left out, by one process or two."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from omegaconf import DictConfig
+
+from ome.cli.plan import plan_of
+from ome.distributed.turns import Turns
+from ome.errors import UserError
+from ome.files import read_csv
+from ome.geo.scene_list import listed_scenes, name_of_list
+from ome.inference.total_areas import write_total_areas
+from tests.conftest import compose_config, forked_pair
+from tests.test_maps import random_scene, write
+from tests.test_predict import BASE
+from tests.trained_runs import make_run
+
+Run = Callable[..., DictConfig]
+NAMES = ("a", "b", "c", "d")
+
+
+@pytest.fixture
+def scenes(tmp_path: Path) -> Path:
+    """A run and a list of five scenes of different sizes, the third of which is damaged."""
+    make_run(tmp_path / "run")
+    (tmp_path / "data").mkdir()
+    for index, name in enumerate(NAMES):
+        write(tmp_path / f"data/{name}.tif", random_scene(40 + 30 * index, 70))
+    whole = write(tmp_path / "data/broken.tif", random_scene(64, 64)).read_bytes()
+    (tmp_path / "data/broken.tif").write_bytes(whole[: len(whole) // 2])
+    lines = [
+        "# north to south",
+        "data/a.tif",
+        "data/b.tif",
+        "",
+        "data/broken.tif",
+        "data/c.tif",
+        "data/d.tif",
+    ]
+    (tmp_path / "all.txt").write_text("\n".join([*lines, "data/a.tif"]))
+    return tmp_path
+
+
+def maps_of(folder: Path) -> dict[str, bytes]:
+    return {path.stem: path.read_bytes() for path in sorted((folder / "run/predict").glob("*/*.tif"))}
+
+
+def times_of(folder: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in sorted((folder / "run/predict").glob("*/*.tif"))}
+
+
+def test_a_damaged_scene_is_left_out_and_the_rest_is_mapped_once(run_here: Run, scenes: Path) -> None:
+    seen = []
+    config = compose_config([*BASE, "stage.predict.scene=all.txt"])
+    assert [row.name for row in plan_of(config, ["predict"])] == ["predict, 5 of 5"]
+    for _ in range(2):  # and nothing is mapped again
+        with pytest.raises(UserError) as raised:
+            run_here(*BASE, "stage.predict.scene=all.txt")
+        first, *rest = str(raised.value).splitlines()
+        assert first == "1 of 5 failed"
+        assert [line.partition(": ")[0] for line in rest] == [str(scenes / "data/broken.tif")]
+        seen.append(times_of(scenes))
+        assert [row.name for row in plan_of(config, ["predict"])] == ["predict, 1 of 5"]
+    assert seen[0] == seen[1]
+    assert list(maps_of(scenes)) == list(NAMES)
+    failures = scenes / "run/predict/all_failed.txt"
+    assert listed_scenes(str(failures)) == [str(scenes / "data/broken.tif")]
+    rows = read_csv(scenes / "run/predict/all_areas.csv")
+    pixels = sum(int(row["pixels"]) for row in rows if row["scene"] == "all")
+    assert pixels == sum(70 * (40 + 30 * index) for index in range(4))
+    alone = read_csv(scenes / "run/predict/b/b_areas.csv")
+    assert [row["pixels"] for row in rows if row["scene"].endswith("b.tif")] == [r["pixels"] for r in alone]
+
+    write(scenes / "data/broken.tif", random_scene(64, 64))
+    run_here(*BASE, "stage.predict.scene='data/*.tif'")
+    assert list(maps_of(scenes)) == ["a", "b", "broken", "c", "d"]
+    assert {path: time for path, time in times_of(scenes).items() if path in seen[0]} == seen[0]
+    assert len(read_csv(scenes / "run/predict/data_areas.csv")) == 6 * 3
+
+
+def test_two_processes_share_a_list_and_a_scene(scenes: Path, run_here: Run) -> None:
+    two = ("trainer=ddp_cpu", "trainer.workers=0")
+    words = [word for word in BASE if not word.startswith("trainer=")]
+    status, printed = forked_pair(scenes, *words, *two, "stage.predict.scene=all.txt")
+    assert status == 1
+    assert printed.count("1 of 5 failed") == 1, printed
+    together = maps_of(scenes)
+    assert list(together) == list(NAMES)
+    write(scenes / "data/tall.tif", random_scene(300, 90))
+    status, printed = forked_pair(scenes, *words, *two, "stage.predict.scene=data/tall.tif")
+    assert status == 0, printed
+    together |= {"tall": (scenes / "run/predict/tall/tall.tif").read_bytes()}
+    for name in together:
+        run_here(*BASE, f"stage.predict.scene=data/{name}.tif", "force=true")
+    assert maps_of(scenes) == together
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["data/a.tif", "other/a.tif"], "would both lie in a: rename one of them"),
+        (["data/a.tif", "other/A.png"], "would both lie in A: rename one of them"),
+        (["# nothing"], "all.txt lists no scene"),
+    ],
+)
+def test_lists_that_cannot_be_mapped_are_refused_before_the_work(
+    run_here: Run, scenes: Path, lines: list[str], message: str
+) -> None:
+    (scenes / "all.txt").write_text("\n".join(lines))
+    with pytest.raises(UserError, match=message):
+        run_here(*BASE, "stage.predict.scene=all.txt")
+    assert not (scenes / "run/predict").exists()
+
+
+def test_a_folder_of_another_scene_is_refused_before_the_work(run_here: Run, scenes: Path) -> None:
+    run_here(*BASE, "stage.predict.scene=data/d.tif")
+    (scenes / "other").mkdir()
+    write(scenes / "other/d.tif", random_scene(30, 30))
+    (scenes / "all.txt").write_text("data/a.tif\nother/d.tif")
+    with pytest.raises(UserError, match=r"holds predict of .*data/d\.tif"):
+        run_here(*BASE, "stage.predict.scene=all.txt")
+    assert list(maps_of(scenes)) == ["d"]
+
+
+def test_what_a_list_and_a_pattern_stand_for(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("in/b.tif", "in/a.tif", "[1].tif"):
+        (tmp_path / name).touch()
+    (tmp_path / "l.txt").write_text(
+        "\ufeffin/a.tif\r\n# no\r\nhttps://x.org/c.tif\r\n/vsis3/x/d.tif\r\nin/a.tif"
+    )
+    expected = [str(tmp_path / "in/a.tif"), "https://x.org/c.tif", "/vsis3/x/d.tif"]
+    assert listed_scenes(str(tmp_path / "l.txt")) == expected
+    assert listed_scenes(f"{tmp_path}/**/*.tif") == sorted(str(path) for path in tmp_path.rglob("*.tif"))
+    assert listed_scenes(f"{tmp_path}/[1].tif") is None, "a scene of that very name"
+    assert listed_scenes(f"{tmp_path}/in") is None
+    assert name_of_list("/data/north/**/*.tif") == "north"
+    assert name_of_list("lists/two.txt") == "two"
+    assert name_of_list("*.tif") == "scenes"
+    for wrong, message in (("no.txt", "does not exist"), ("no*.tif", "no file matches")):
+        with pytest.raises(UserError, match=message):
+            listed_scenes(f"{tmp_path}/{wrong}")
+
+
+def test_areas_are_summed_where_every_scene_has_some(tmp_path: Path) -> None:
+    measured = {"pixels": {"road": 3, "tree": 1}, "area_m2": {"road": 12.0, "tree": 4.0}}
+    photographs = {"maps": {"x": {"pixels": {"road": 1, "tree": 0}}, "y": {"pixels": {"road": 0, "tree": 5}}}}
+    write_total_areas(tmp_path / "t.csv", {"one": measured, "two": measured})
+    last = read_csv(tmp_path / "t.csv")[-2]
+    assert last == {"scene": "all", "class": "road", "pixels": "6", "percent": "75.00", "area_m2": "24.00"}
+    write_total_areas(tmp_path / "t.csv", {"one": measured, "folder": photographs})
+    rows = read_csv(tmp_path / "t.csv")
+    assert [row["scene"] for row in rows[::2]] == ["one", "folder/x", "folder/y", "all"]
+    assert [(row["pixels"], row["area_m2"]) for row in rows[-2:]] == [("4", ""), ("6", "")]
+    write_total_areas(tmp_path / "t.csv", {})
+    assert not (tmp_path / "t.csv").exists()
+
+
+def test_one_process_takes_every_turn() -> None:
+    turns = Turns(3)
+    assert list(turns) == [0, 1, 2]
+    assert [turns.add("done"), turns.add("done", 2), turns.add("other", 0)] == [1, 3, 0]
+    np.testing.assert_array_equal(list(Turns(2)), [0, 1])
