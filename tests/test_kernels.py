@@ -27,7 +27,7 @@ SLOW = ("resnet18", "resnet38d", "resnet50", "pspnet", "segformer", "unet", "upe
 def network_of(group: str, name: str) -> nn.Module:
     torch.manual_seed(0)
     if group == "segmenter":
-        return build_segmenter(name, "mobilenet_v2", 3)
+        return build_segmenter(name, "test_vit" if name == "dpt" else "mobilenet_v2", 3)
     chosen = OmegaConf.load(CONF / f"backbone/{name}.yaml")
     encoder = "timm-tf_efficientnet_lite0" if name == "encoder" else chosen.name
     return build_backbone(encoder, None, chosen.output_stride, 3)

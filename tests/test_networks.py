@@ -204,8 +204,8 @@ def test_encoder_probe_leaves_statistics_and_gradients_alone() -> None:
         ("resnet5O", 8, "did you mean .*resnet50"),
         ("vgg11", 8, "cannot be dilated to output stride 8"),
         ("resnet18", 4, "must be 8, 16 or 32"),
-        ("vit_tiny_patch16_224", 32, "no pyramid"),
-        ("swin_tiny_patch4_window7_224", 32, "images of any size"),
+        ("vit_tiny_patch16_224", 32, "patches of 16 pixels"),
+        ("test_maxvit", 32, "images of any size"),
         ("resnet38d", 16, "output_stride=16: resnet38d has 8"),
     ],
 )

@@ -5,10 +5,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import timm
 import torch
 
 from ome.config import built
 from ome.config.checks import check_settings
+from ome.data.transforms import IMAGE_MEAN, IMAGE_STD
 from ome.errors import UserError
 from ome.networks.backbones import build_backbone
 from ome.networks.packaged import packaged_encoder
@@ -56,8 +58,19 @@ def test_a_backbone_starts_from_its_package() -> None:
     made = compose_config(["backbone=efficientnet_lite0"])
     check_settings(made, ["cam", "seg"])
     backbone = build_backbone(made.backbone.name, made.backbone.weights, 16)
-    stem = packaged_encoder("tf_efficientnet_lite0")["conv_stem.weight"]
-    assert torch.equal(dict(backbone.named_parameters())["encoder.model.conv_stem.weight"], stem)
+    published = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    published.load_state_dict(packaged_encoder("tf_efficientnet_lite0"))
+    model = backbone.eval().encoder.model
+    later = [name for name, _ in model.named_parameters() if name != "conv_stem.weight"]
+    assert all(torch.equal(model.get_parameter(n), published.get_parameter(n)) for n in later)
+    # Google's weights expect mean and deviation 0.5, images come with ImageNet's: the stem makes up for it.
+    pixels = torch.rand(1, 3, 64, 64)
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGE_MEAN, IMAGE_STD))
+    with torch.inference_mode():
+        ours = model.bn1(model.conv_stem((pixels - mean) / std))
+        theirs = published.bn1(published.conv_stem((pixels - 0.5) / 0.5))
+    inner = (..., slice(1, -1), slice(1, -1))  # without what is extended by zeros
+    torch.testing.assert_close(ours[inner], theirs[inner], rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -155,8 +155,12 @@ def test_the_shell_completes_keys_and_options(typed: str, key: str) -> None:
         assert completion._query("config", typed) == [key]
 
 
-CHOSEN = ("dataset=potsdam", "dataset=custom", "dataset=loveda", "dataset=openearthmap", "logger=wandb")
-KEYS = [set(_keys(compose_config([chosen]))) for chosen in CHOSEN]
+CHOSEN: tuple[list[str], ...] = (
+    [],
+    *([f"dataset={name}"] for name in ("custom", "flair", "openearthmap")),
+    ["logger=wandb"],
+)
+KEYS = [set(_keys(compose_config(chosen))) for chosen in CHOSEN]
 
 
 def test_every_typed_setting_exists() -> None:

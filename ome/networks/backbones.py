@@ -6,6 +6,7 @@ from ome.networks.encoder import EncoderBackbone
 from ome.networks.features import Backbone, Features, freeze_batchnorm
 from ome.networks.hub import check_published
 from ome.networks.resnet38d import ResNet38d
+from ome.networks.transformers import TransformerBackbone, is_plain_transformer
 from ome.networks.weights import load_encoder, load_weights, looks_like_file
 from ome.plugins import find, is_plugin
 
@@ -37,7 +38,8 @@ def build_backbone(
             load_weights(plugin, weights)
         return plugin
     if name != "resnet38d":
-        backbone = EncoderBackbone(name, output_stride, in_channels)
+        kind = TransformerBackbone if is_plain_transformer(name) else EncoderBackbone
+        backbone = kind(name, output_stride, in_channels)
         if weights is not None:
             load_encoder(backbone.encoder, name, weights)
         return backbone

@@ -14,10 +14,10 @@ from ome.errors import UserError
 from ome.networks.features import Backbone, Features, pad_to_multiple
 
 TIMM_PREFIX = "tu-"
-_DEEPEST_STRIDE = 32
+DEEPEST_STRIDE = 32
 _PROBE = 64
 # The libraries refuse an unsuitable encoder, stride or size with whichever of these their code meets first.
-_REFUSALS = (
+REFUSALS = (
     ValueError,
     TypeError,
     KeyError,
@@ -51,6 +51,13 @@ def resolve_encoder(name: str) -> str:
     raise UserError(f"unknown backbone or encoder {name!r}; {hint}")
 
 
+def encoder_options(name: str) -> dict[str, bool]:
+    """What an encoder needs to take images of any size: Swin, not to be bound to one."""
+    model = resolve_encoder(name).removeprefix(TIMM_PREFIX).split(".")[0]
+    windows = timm.models.is_model_in_modules(model, ("swin_transformer", "swin_transformer_v2"))
+    return {"strict_img_size": False} if windows else {}
+
+
 def make_encoder(name: str, in_channels: int, output_stride: int) -> nn.Module:
     """Builds an untrained encoder, dilated to the stride asked for.
 
@@ -69,9 +76,13 @@ def make_encoder(name: str, in_channels: int, output_stride: int) -> nn.Module:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DeprecationWarning)
             encoder: nn.Module = smp.encoders.get_encoder(
-                resolved, in_channels=in_channels, weights=None, output_stride=output_stride
+                resolved,
+                in_channels=in_channels,
+                weights=None,
+                output_stride=output_stride,
+                **encoder_options(name),
             )
-    except _REFUSALS as error:
+    except REFUSALS as error:
         if output_stride == 32:
             raise UserError(f"encoder {name!r} gives no pyramid of feature maps: {error}") from error
         raise UserError(_cannot_dilate(name, output_stride)) from error
@@ -130,7 +141,7 @@ class EncoderBackbone(Backbone):
         try:
             with torch.enable_grad():
                 stages: list[Tensor] = self.encoder(torch.zeros(1, self.in_channels, _PROBE, _PROBE))
-        except _REFUSALS as error:
+        except REFUSALS as error:
             line = str(error).partition("\n")[0]
             raise UserError(
                 f"encoder {name!r} does not take images of any size ({line}); take a convolutional encoder"
@@ -144,26 +155,27 @@ class EncoderBackbone(Backbone):
         Several encoders take sizes divisible by their deepest stride only, so the image is extended to that
         and each map is cut back.
         """
-        padded = pad_to_multiple(image, _DEEPEST_STRIDE)
-        low, final = (_cut(stage, image, padded) for stage in self.encoder(padded)[-2:])
+        padded = pad_to_multiple(image, DEEPEST_STRIDE)
+        low, final = (cut(stage, image, padded) for stage in self.encoder(padded)[-2:])
         return Features(low, final, final)
 
     def features_and_queries(self, image: Tensor) -> tuple[Features, list[Tensor]]:
         """Computes features and queries; see `Backbone.features_and_queries`."""
-        padded = pad_to_multiple(image, _DEEPEST_STRIDE)
+        padded = pad_to_multiple(image, DEEPEST_STRIDE)
         with _outputs_of([projection for projection, _ in self._queries]) as projected:
             stages = self.encoder(padded)[-2:]
         grid = stages[0].shape[2:]
         queries = []
         for (_, heads), flat in zip(self._queries, projected, strict=True):
             # (B, h w, heads d) on the grid of the extended image.
-            maps = _cut(flat.transpose(1, 2).reshape(len(image), -1, *grid), image, padded)
+            maps = cut(flat.transpose(1, 2).reshape(len(image), -1, *grid), image, padded)
             queries.append(maps.reshape(len(image), heads, -1, *maps.shape[2:]))
-        low, final = (_cut(stage, image, padded) for stage in stages)
+        low, final = (cut(stage, image, padded) for stage in stages)
         return Features(low, final, final), queries
 
 
-def _cut(stage: Tensor, image: Tensor, padded: Tensor) -> Tensor:
+def cut(stage: Tensor, image: Tensor, padded: Tensor) -> Tensor:
+    """Takes off a feature map (B, channels, h, w) what an image was extended by."""
     stride = padded.shape[2] // stage.shape[2]
     height, width = (-(-size // stride) for size in image.shape[2:])
     return stage[:, :, :height, :width]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ome.errors import UserError
 from ome.networks.encoder import TIMM_PREFIX, resolve_encoder
+from ome.networks.transformers import is_plain_transformer
 
 
 def published_weights(name: str) -> list[str]:
@@ -66,6 +67,9 @@ def download_encoder(name: str, weights: str) -> dict[str, Tensor]:
         resolved = f"{TIMM_PREFIX}{_timm_model(resolved)}.{weights}"
     try:
         with _no_vain_retries():
+            if is_plain_transformer(name):
+                model = resolved.removeprefix(TIMM_PREFIX)
+                return dict(timm.create_model(model, pretrained=True, num_classes=0).state_dict())
             encoder: nn.Module = smp.encoders.get_encoder(
                 resolved, weights=True if resolved.startswith(TIMM_PREFIX) else weights
             )

@@ -5,18 +5,21 @@ from functools import partial
 from typing import Any, Final
 
 import segmentation_models_pytorch as smp
+from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ome import plugins
 from ome.errors import UserError
-from ome.networks.encoder import resolve_encoder
+from ome.networks.encoder import encoder_options, resolve_encoder
 from ome.networks.features import pad_to_multiple
+from ome.networks.transformers import AnyPatch, check_sizes, is_plain_transformer, patch_of, stride_of
 from ome.networks.weights import load_encoder
 from ome.plugins import find
 
 SEGMENTERS: Final[dict[str, Callable[..., nn.Module]]] = {
     "deeplabv3plus": smp.DeepLabV3Plus,
+    "dpt": smp.DPT,
     "fpn": smp.FPN,
     # As published: the whole encoder, dilated to stride 8. The library's default cuts it after three stages
     # and keeps the others as parameters without gradients, which distributed training refuses.
@@ -77,7 +80,14 @@ class Segmenter(nn.Module):
             Both logits (B, C, H, W); the second head's are upsampled bilinearly.
         """
         stages: list[Tensor] = []
-        hook = self.encoder.register_forward_hook(lambda _module, _input, maps: stages.append(maps[-2]))
+
+        def keep(
+            _module: nn.Module, _input: object, maps: list[Tensor] | tuple[list[Tensor], object]
+        ) -> None:
+            # A plain transformer gives its maps and its other tokens.
+            stages.append(maps[0][-2] if isinstance(maps, tuple) else maps[-2])
+
+        hook = self.encoder.register_forward_hook(keep)
         try:
             logits = self(image)
         finally:
@@ -110,15 +120,62 @@ def build_segmenter(
             "resnet38d serves the classifier only; give the segmenter another: segmenter.encoder=resnet50"
         )
     resolved = resolve_encoder(encoder)
+    options: dict[str, Any] = dict(encoder_options(encoder))
+    if name in SEGMENTERS and _fits(name, encoder):
+        options = {"dynamic_img_size": True, "num_classes": 0}
     try:
         network = kind(
-            encoder_name=resolved, encoder_weights=None, in_channels=in_channels, classes=num_classes
+            encoder_name=resolved,
+            encoder_weights=None,
+            in_channels=in_channels,
+            classes=num_classes,
+            **options,
         )
+        if name == "dpt":
+            network = _of_transformer(network)
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
         line = str(error).partition("\n")[0]
         raise UserError(f"segmenter {name!r} cannot use encoder {encoder!r}: {line}") from error
+    if options:
+        check_sizes(network, in_channels, f"segmenter {name!r} cannot use encoder {encoder!r}")
     sizes = {"num_classes": num_classes, "in_channels": in_channels}
     segmenter = Segmenter(network, {"name": name, "encoder": encoder, **sizes})
     if weights is not None:
         load_encoder(segmenter.encoder, encoder, weights)
     return segmenter
+
+
+def _fits(name: str, encoder: str) -> bool:
+    """Whether both are for plain transformers.
+
+    Raises:
+        UserError: One of them is, and the other is not.
+    """
+    plain = is_plain_transformer(encoder)
+    if plain and name != "dpt":
+        raise UserError(
+            f"segmenter {name!r} needs maps of several strides, and encoder {encoder!r} has one: type "
+            "segmenter=dpt, or another segmenter.encoder=..."
+        )
+    if name == "dpt" and not plain:
+        raise UserError(
+            f"segmenter 'dpt' takes plain transformers, such as vit_small_patch14_dinov2, not {encoder!r}: "
+            "type segmenter=upernet, or another segmenter.encoder=..."
+        )
+    return plain
+
+
+def _of_transformer(network: nn.Module) -> nn.Module:
+    """Leaves out what no map depends on, and lets each patch stand for a power of two of pixels."""
+    # Parameters without gradients would stop distributed training.
+    encoder: Any = network.get_submodule("encoder")
+    encoder.model.prune_intermediate_layers(len(encoder.model.blocks), prune_norm=True, prune_head=True)
+    stride = stride_of(patch_of(encoder.model))
+    if stride != encoder.output_stride:
+        # The decoder resizes by strides, and 14 pixels do not divide into halves.
+        network.decoder = DPTDecoder(
+            encoder_out_channels=encoder.out_channels,
+            encoder_output_strides=[stride] * len(encoder.out_channels),
+            encoder_has_prefix_tokens=encoder.has_prefix_tokens,
+        )
+    return AnyPatch(network)

@@ -15,12 +15,19 @@ from torch import Tensor, nn
 from ome.errors import UserError
 from ome.networks.hub import download_encoder
 from ome.networks.packaged import PACKAGE, packaged_encoder
+from ome.networks.statistics import converted, statistics_of
+from ome.progress import console
 
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors", ".params")
 # What checkpoints and wrappers put before a network's own names; ignored on both sides of the comparison.
-_WRAPPERS = frozenset({"module", "model", "network", "backbone", "encoder", "state_dict", "_orig_mod"})
+_WRAPPERS = frozenset({"module", "model", "network", "backbone", "encoder", "state_dict", "net", "_orig_mod"})
+_BRANCHES = (
+    *("teacher", "student", "encoder_q", "online_encoder", "base_encoder"),
+    *("encoder_k", "target_encoder", "momentum_encoder"),
+)
+"""What self-supervised training calls its networks, the one to take first."""
 _ENOUGH = 0.9
 
 
@@ -84,7 +91,7 @@ def load_classifier(network: nn.Module, source: Path | str, names: Sequence[str]
             f"({', '.join(names)}): stage.cam.checkpoint has to know these classes, without background"
         )
     first = first_convolution(network)
-    given, wanted = _by_bare_name(tensors).get(_bare(first)), network.state_dict()[first].shape[1]
+    given, wanted = _by_bare_name(tensors).get(_alike(first)), network.state_dict()[first].shape[1]
     if given is not None and given[1].ndim == 4 and given[1].shape[1] != wanted:
         raise UserError(
             f"{source} is for images of {given[1].shape[1]} bands, and the dataset's have {wanted} "
@@ -111,15 +118,27 @@ def load_encoder(encoder: nn.Module, name: str, weights: str) -> LoadReport:
     Raises:
         UserError: There are no such weights, the hub cannot be reached, or the file does not fit.
     """
+    source = weights if looks_like_file(weights) else f"{name} {weights}"
     if looks_like_file(weights):
-        return load_weights(encoder, weights)
-    if weights == PACKAGE:
-        return load_tensors(encoder, packaged_encoder(name), f"{name} {weights}")
-    return load_tensors(encoder, download_encoder(name, weights), f"{name} {weights}")
+        tensors = read_checkpoint(Path(weights))
+    elif weights == PACKAGE:
+        tensors = packaged_encoder(name)
+    else:
+        tensors = download_encoder(name, weights)
+    report = load_tensors(encoder, tensors, source)
+    if report.missing:
+        raise UserError(
+            f"{source} does not fit encoder {name!r}: missing keys {_few(report.missing)}, unexpected keys "
+            f"{_few(report.unexpected, 8) or 'none'}; give the weights of this encoder"
+        )
+    converted(encoder, statistics_of(name, weights))
+    return report
 
 
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> LoadReport:
     """Copies tensors into a network by name; see `load_weights`.
+
+    Dots and underscores in names are alike, as timm's networks of feature maps write `stem_0` for `stem.0`.
 
     Args:
         module: The network.
@@ -199,16 +218,41 @@ def read_checkpoint(path: Path, option: str = "backbone.weights") -> dict[str, T
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
             content = content[key]
-    tensors = (
-        {str(k): v for k, v in content.items() if isinstance(v, Tensor)}
-        if isinstance(content, Mapping)
-        else {}
-    )
+    tensors = _one_branch(_named_tensors(content), path) if isinstance(content, Mapping) else {}
     if not tensors:
         raise UserError(
             f"{path} holds no named tensors; give a file written by torch.save(model.state_dict(), ...)"
         )
     return tensors
+
+
+def _named_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors, also those one level below a network's name."""
+    tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+    for branch in _BRANCHES:
+        below = content.get(branch)
+        if isinstance(below, Mapping):
+            tensors |= {f"{branch}.{key}": value for key, value in below.items() if isinstance(value, Tensor)}
+    return tensors
+
+
+def _one_branch(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
+    """The tensors of one network, where the file has several, such as student and teacher."""
+    branches: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        branch, _, rest = _bare(name).partition(".")
+        if branch in _BRANCHES and rest:
+            branches.setdefault(branch, {})[rest] = tensor
+    if not branches:
+        return tensors
+    chosen, *others = sorted(branches, key=_BRANCHES.index)
+    if others:
+        console.print(
+            f"[yellow]{path} holds several networks[/]: {chosen} is taken, not {' or '.join(others)}; for "
+            f"another one save it alone, e.g. torch.save(content['{others[0]}'], 'file.pth')",
+            highlight=False,
+        )
+    return branches[chosen]
 
 
 def first_convolution(module: nn.Module) -> str:
@@ -223,11 +267,15 @@ def _bare(name: str) -> str:
     return ".".join(parts)
 
 
+def _alike(name: str) -> str:
+    return _bare(name).replace(".", "_")
+
+
 def _by_bare_name(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-    bare = {_bare(name): (name, tensor) for name, tensor in tensors.items()}
+    bare = {_alike(name): (name, tensor) for name, tensor in tensors.items()}
     if len(bare) == len(tensors):
         return bare
-    return {name: (name, tensor) for name, tensor in tensors.items()}
+    return {name.replace(".", "_"): (name, tensor) for name, tensor in tensors.items()}
 
 
 def _few(names: Iterable[str], count: int = 3) -> str:

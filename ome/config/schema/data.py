@@ -39,7 +39,7 @@ class Filter:
 
 @dataclass
 class Folders:
-    """`dataset.split.folders`: names or ends of paths, e.g. Train/Urban; the innermost one counts."""
+    """`dataset.split.folders`, instead of lists: names or ends of paths; the innermost one counts."""
 
     train: Annotated[list[str], "folders whose scenes train; an archive counts as a folder of its name"]
     val: Annotated[list[str], "folders whose scenes validate"]
@@ -57,7 +57,7 @@ class Split:
         Annotated[list[Natural], Length(3)] | None,
         "instead of lists: how many scenes train, validate and test, in the order of their numbers",
     ]
-    folders: Annotated[Folders | None, "instead of lists: which folders train, validate and test"]
+    folders: Folders | None
     absent: Annotated[
         Literal["refuse", "skip"] | None, "scenes that lists name and that have no image; null: refuse"
     ]

@@ -1,0 +1,130 @@
+"""Families of timm encoders: as classifier and segmenter, and their weights under the names of downloads."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from ome.data.transforms import IMAGE_MEAN, IMAGE_STD
+from ome.errors import UserError
+from ome.networks.backbones import build_backbone
+from ome.networks.segmenters import build_segmenter
+
+FAMILIES = {"test_vit": (16, "dpt"), "test_vit4": (16, "dpt"), "test_convnext": (16, "fpn")}
+
+
+def unlearnt(network: nn.Module) -> list[str]:
+    return [name for name, parameter in network.named_parameters() if parameter.grad is None]
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_classifies_and_segments_images_of_any_size(name: str) -> None:
+    stride, segmenter = FAMILIES[name]
+    image = torch.rand(2, 4, 45, 70)
+    backbone = build_backbone(name, None, stride, 4)
+    features = backbone(image)
+    assert features.final.shape == (2, backbone.channels[2], 3, 5)
+    (features.final.sum() + features.low.sum()).backward()
+    network = build_segmenter(segmenter, name, 5, in_channels=4)
+    logits = network(image)
+    assert logits.shape == (2, 5, 45, 70)
+    logits.square().sum().backward()
+    assert unlearnt(backbone) == unlearnt(network) == []
+
+
+def tiny(name: str) -> nn.Module:
+    network: nn.Module = timm.create_model(name, pretrained=False, num_classes=3)
+    for parameter in network.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    return network.eval()
+
+
+def test_a_patch_of_fourteen_pixels_stands_for_sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
+    create = timm.create_model
+
+    def small(name: str, **arguments: bool | int) -> nn.Module:
+        return create(name, **arguments, embed_dim=48, depth=6, num_heads=3)
+
+    monkeypatch.setattr(timm, "create_model", small)
+    image = torch.rand(1, 3, 64, 90)
+    assert build_backbone("vit_small_patch14_dinov2", None, 16)(image).final.shape == (1, 48, 4, 6)
+    assert build_segmenter("dpt", "vit_small_patch14_dinov2", 2)(image).shape == (1, 2, 64, 90)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: build_backbone("test_vit", None, 8), "patches of 16 pixels.*backbone.output_stride=16"),
+        (lambda: build_segmenter("fpn", "test_vit", 2), "type segmenter=dpt"),
+        (lambda: build_segmenter("dpt", "resnet18", 2), "'dpt' takes plain transformers.*segmenter=upernet"),
+    ],
+)
+def test_what_cannot_work_says_so_and_names_what_can(build: Callable[[], nn.Module], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        build()
+
+
+def renormalised(image: Tensor) -> Tensor:
+    """From ImageNet's mean and deviation to 0.5, which all of timm's test networks have."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (IMAGE_MEAN, IMAGE_STD))
+    return (image * std + mean - 0.5) / 0.5
+
+
+WRAPPINGS: dict[str, Callable[[dict[str, Tensor]], object]] = {
+    "bare": lambda tensors: tensors,
+    "model": lambda tensors: {"model": tensors, "epoch": 3},
+    "lightning": lambda tensors: {"state_dict": {f"model.backbone.{k}": v for k, v in tensors.items()}},
+    "moco": lambda tensors: {"state_dict": {f"module.encoder_q.{k}": v for k, v in tensors.items()}},
+    "byol": lambda tensors: {f"online_encoder.net.{k}": v for k, v in tensors.items()},
+    "dino": lambda tensors: {
+        "teacher": {f"backbone.{k}": v for k, v in tensors.items()},
+        "student": {f"module.backbone.{k}": torch.zeros_like(v) for k, v in tensors.items()},
+    },
+}
+
+
+@pytest.mark.parametrize("wrapping", WRAPPINGS)
+@pytest.mark.parametrize("name", ["test_vit", "test_convnext"])
+def test_downloaded_files_give_equal_features(
+    name: str, wrapping: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    donor = tiny(name)
+    torch.save(WRAPPINGS[wrapping](donor.state_dict()), tmp_path / "file.pth")
+    stride = 16 if name == "test_vit" else 32
+    backbone = build_backbone(name, str(tmp_path / "file.pth"), stride).eval()
+    side = 160 if name == "test_vit" else 64
+    image = torch.randn(1, 3, side, side)
+    with torch.inference_mode():
+        expected = donor.forward_intermediates(  # type: ignore[operator]
+            renormalised(image), intermediates_only=True, norm=name == "test_vit"
+        )[-1]
+        torch.testing.assert_close(backbone(image).final, expected, rtol=1e-3, atol=1e-3)
+    assert ("teacher is taken, not student" in " ".join(capsys.readouterr().out.split())) == (
+        wrapping == "dino"
+    )
+
+
+def test_features_only_files_load_too(tmp_path: Path) -> None:
+    donor = tiny("test_convnext")
+    listed = timm.create_model("test_convnext", pretrained=False, features_only=True)
+    names = list(listed.state_dict())
+    assert "stem_0.weight" in names
+    values = [v for k, v in donor.state_dict().items() if not k.startswith("head")]
+    torch.save(dict(zip(names, values, strict=True)), tmp_path / "file.pth")
+    torch.save(donor.state_dict(), tmp_path / "whole.pth")
+    image = torch.randn(1, 3, 64, 64)
+    one, other = (
+        build_backbone("test_convnext", str(tmp_path / f), 32).eval() for f in ("file.pth", "whole.pth")
+    )
+    assert torch.equal(one(image).final, other(image).final)
+
+
+def test_missing_and_unexpected_keys_are_named(tmp_path: Path) -> None:
+    tensors = tiny("test_convnext").state_dict()
+    tensors["stages.0.blocks.0.scale"] = tensors.pop("stages.0.blocks.0.gamma")
+    torch.save(tensors, tmp_path / "file.pth")
+    with pytest.raises(UserError, match=r"missing keys .*gamma, unexpected keys .*scale"):
+        build_backbone("test_convnext", str(tmp_path / "file.pth"), 32)
