@@ -26,7 +26,8 @@ import numpy as np
 from measuring import machine
 from numpy.typing import NDArray
 
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.files import write_text
 from ome.pipeline.layout import SEGMENTER_TITLES, TRAIN_TILES, read_pseudo_label, read_tag_table
 from ome.pipeline.manifest import Manifest

@@ -21,7 +21,8 @@ import torch
 from measuring import Bytes, Float, heading
 from numpy.typing import NDArray
 
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
 from ome.geo.sliding import predict_windows, window_starts
 from ome.inference.card import SegmenterCard, network_folder

@@ -20,7 +20,8 @@ from PIL import Image
 
 from ome.data.prepare import prepare_scenes
 from ome.data.raw import layout_from_facts
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile, tile_scene
 from ome.progress import track
 

@@ -10,7 +10,8 @@ from ome.cli.launch import launch
 from ome.cli.runner import selected_stages
 from ome.config.selected import settings_of
 from ome.data.cams import cam_path, read_cams
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.errors import UserError
 from ome.files import read_csv

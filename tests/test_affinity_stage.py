@@ -15,7 +15,7 @@ from ome.cli.launch import launch
 from ome.cli.runner import selected_stages
 from ome.config.checks import check_settings
 from ome.data.cams import cam_path, read_cams
-from ome.data.scenes import SceneIndex
+from ome.data.scene_index import SceneIndex
 from ome.errors import UserError
 from ome.geo.raster import read_png
 from ome.ignore import IGNORE

@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 from ome.config.selected import scene_reader
 from ome.data.cams import cam_path, read_cams
 from ome.data.datasets import Batch
-from ome.data.scenes import SceneIndex
+from ome.data.scene_index import SceneIndex
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.inference.classifier import CamPredictor, build_classifier, members

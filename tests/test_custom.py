@@ -15,7 +15,7 @@ from PIL import Image
 from rasterio.transform import Affine
 from scipy.special import xlogy
 
-from ome.data.scenes import SceneIndex
+from ome.data.scene_index import SceneIndex
 from ome.data.suggestions import read_suggestions
 from ome.errors import UserError
 from ome.files import read_json

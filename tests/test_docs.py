@@ -15,7 +15,7 @@ from ome.cli.launch import launch
 from ome.cli.runner import selected_stages
 from ome.config.schema import Settings
 from ome.config.schema.hints import addresses, expected
-from ome.data.scenes import SceneIndex
+from ome.data.scene_index import SceneIndex
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.geo.raster import read_png

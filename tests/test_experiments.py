@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from ome.config.selected import settings_of
 from ome.data.palette import Palette
-from ome.data.scenes import SceneIndex
+from ome.data.scene_index import SceneIndex
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.networks.backbones import build_backbone

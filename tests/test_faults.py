@@ -24,12 +24,13 @@ from torch import nn
 
 from ome.data.archives import RawFiles, RawSource
 from ome.data.cams import read_cams
-from ome.data.scenes import SceneIndex
+from ome.data.scene_index import SceneIndex
 from ome.errors import UserError
 from ome.files import write_text
 from ome.pipeline import checksums as listing
+from ome.pipeline.engine import execute
 from ome.pipeline.manifest import Manifest
-from ome.pipeline.stage import Stage, Work, execute
+from ome.pipeline.stage import Stage, Work
 from ome.stages import prepare
 from ome.training.checkpoints import load_network
 from ome.training.fit import _checkpoint

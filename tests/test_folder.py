@@ -13,7 +13,8 @@ from ome.data.folder import folder_layout
 from ome.data.palette import DISTINCT, SHADES, distinct_colours
 from ome.data.prepare import names_opacity, prepare_scenes
 from ome.data.scaling import byte_tables, to_bytes
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.ignore import IGNORE

@@ -11,7 +11,7 @@ import pytest
 
 from ome.data.image_tags import outline, read_tags
 from ome.data.palette import Palette, distinct_colours
-from ome.data.scenes import Scene, SceneIndex, SplitName
+from ome.data.scene_index import Scene, SceneIndex, SplitName
 from ome.data.tiles import Tile
 from ome.errors import UserError
 

@@ -20,11 +20,12 @@ from ome.files import read_csv, save_atomically, write_csv, write_json, write_te
 from ome.geo.flat import FlatRasters
 from ome.geo.raster import write_grey_png
 from ome.pipeline.checksums import NAME as LISTING
+from ome.pipeline.engine import execute
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.place import MARK
 from ome.pipeline.registry import STAGES
-from ome.pipeline.stage import Stage, Work, execute
+from ome.pipeline.stage import Stage, Work
 from tests.conftest import compose_config, forked, tiny
 from tests.test_stages import config, counting
 

@@ -13,7 +13,8 @@ from ome.data.folder import folder_layout
 from ome.data.image_tags import read_tags
 from ome.data.mask_values import check_mask_values, contradictions
 from ome.data.prepare import prepare_scenes
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.errors import UserError
 from ome.ignore import IGNORE
 

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 import ome
 from ome.data.cams import cam_files
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.inference.own_cams import read_maps, window_of

@@ -16,10 +16,10 @@ from ome.cli.sweep import Sweep
 from ome.errors import UserError
 from ome.geo.flat import FlatRasters
 from ome.pipeline import checksums as listing
+from ome.pipeline.engine import execute
 from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.place import MARK
-from ome.pipeline.stage import execute
 from ome.tagging.table import Table
 from tests.conftest import compose_config, tiny
 from tests.test_custom import custom, write_photographs

@@ -22,7 +22,8 @@ from torch import Tensor
 import ome
 from ome.cli.launch import launch
 from ome.config.segmenting import read_card
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.files import read_csv, read_json

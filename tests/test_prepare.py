@@ -16,7 +16,8 @@ from ome.data.palette import Palette
 from ome.data.prepare import prepare_scenes
 from ome.data.raw import RawLayout, layout_from_facts
 from ome.data.raw_split import Split
-from ome.data.scenes import MAX_OPEN, SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import MAX_OPEN, SceneReader
 from ome.data.tiles import Tile, tile_scene
 from ome.errors import UserError
 from ome.ignore import IGNORE

@@ -13,7 +13,8 @@ from omegaconf import DictConfig
 from ome.data.archives import RawFiles, RawSource
 from ome.data.prepare import prepare_scenes
 from ome.data.raw_split import Split, resolve_split
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.ignore import IGNORE

@@ -19,8 +19,9 @@ from ome.cli.sweep import as_job
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.pipeline.artifacts import inherited_runs
+from ome.pipeline.engine import execute
 from ome.pipeline.manifest import Manifest
-from ome.pipeline.stage import Stage, Work, execute
+from ome.pipeline.stage import Stage, Work
 from ome.run import run
 from ome.scoring.rows import Row, read_rows, write_rows
 from ome.scoring.scores import Scores

@@ -10,7 +10,8 @@ from PIL import Image
 from ome.data.folder import folder_layout
 from ome.data.image_tags import outline, read_tags
 from ome.data.prepare import prepare_scenes
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.suggestions import write_suggestions
 from ome.data.tiles import Tile
 from ome.errors import UserError

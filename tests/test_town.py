@@ -10,7 +10,8 @@ import rasterio
 from ome.data.prepare import prepare_scenes
 from ome.data.raw import RawLayout
 from ome.data.raw_split import Split
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.tags import coverage
 from ome.data.tiles import Tile, tile_scene
 from ome.errors import UserError

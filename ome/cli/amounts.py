@@ -13,13 +13,13 @@ from omegaconf import DictConfig
 
 from ome.config.selected import settings_of
 from ome.data.cams import cam_path
-from ome.data.scenes import Scene, SceneIndex, SplitName
+from ome.data.scene_index import Scene, SceneIndex, SplitName
 from ome.data.splits import mapped_scenes
 from ome.data.tags import TagTable
 from ome.data.tiles import Length, Tile, tile_scene
+from ome.pipeline.engine import Prospect
 from ome.pipeline.layout import map_path, mask_path, read_tag_table, round_folder
 from ome.pipeline.place import Remains
-from ome.pipeline.stage import Prospect
 
 Unit: TypeAlias = Literal[
     "classifier step",

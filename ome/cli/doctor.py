@@ -19,7 +19,7 @@ from ome.cli.presets import gpus
 from ome.config.raw_data import is_folder_of_images, raw_folder, raw_layout
 from ome.data.raw import RawLayout, raw_files
 from ome.data.raw_split import resolve_split
-from ome.data.scenes import INDEX, SceneIndex
+from ome.data.scene_index import INDEX, SceneIndex
 from ome.errors import UserError
 from ome.extras import EXTRAS, missing_modules
 from ome.pipeline.manifest import NAME as MANIFEST

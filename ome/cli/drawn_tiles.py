@@ -15,7 +15,8 @@ from ome.cli.amounts import Known
 from ome.config.raw_data import raw_layout
 from ome.config.selected import scene_reader
 from ome.data.palette import Palette
-from ome.data.scenes import Scene, SceneIndex, SceneReader
+from ome.data.scene_index import Scene, SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile, evenly_spaced
 from ome.data.transforms import to_tensor

@@ -12,8 +12,8 @@ from rich.table import Table
 from ome.cli.amounts import Amounts, Known, Unit, amounts
 from ome.config.selected import settings_of
 from ome.pipeline.artifacts import Artefact
+from ome.pipeline.engine import Prospect, foresee
 from ome.pipeline.registry import find_stage
-from ome.pipeline.stage import Prospect, foresee
 from ome.progress import console
 
 if TYPE_CHECKING:

@@ -11,10 +11,11 @@ from ome.config.selected import settings_of
 from ome.distributed.collectives import is_rank_zero
 from ome.distributed.rank import is_nonzero_rank
 from ome.errors import UserError
+from ome.pipeline.engine import execute
 from ome.pipeline.layout import SEGMENTER_TITLES
 from ome.pipeline.parts import execute_parts
 from ome.pipeline.registry import SIDE_STAGES, STAGES, find_stage
-from ome.pipeline.stage import Stage, execute
+from ome.pipeline.stage import Stage
 from ome.plugins import import_targets
 from ome.progress import console
 from ome.scoring.rows import read_rows

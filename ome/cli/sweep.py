@@ -61,7 +61,7 @@ class Sweep(Callback):
         """Runs `stage=compare` over the jobs' folders."""
         del kwargs
         from ome.pipeline.artifacts import listed  # noqa: PLC0415
-        from ome.pipeline.stage import execute  # noqa: PLC0415
+        from ome.pipeline.engine import execute  # noqa: PLC0415
         from ome.progress import console  # noqa: PLC0415
         from ome.stages.compare import STAGE  # noqa: PLC0415 - torch is loaded where there is something to do
         from ome.tracking.stages import stage_tracker  # noqa: PLC0415

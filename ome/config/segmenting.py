@@ -14,7 +14,8 @@ from ome.config.recipes import count_classes, recipe_settings
 from ome.config.selected import scene_reader
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import MaskDataset, MaskOf, full_weight
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.splits import evaluation_split, mapped_scenes
 from ome.data.tiles import Tile, evenly_spaced, tile_scene
 from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, shard

@@ -2,7 +2,8 @@
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 
 
 def settings_of(config: DictConfig, name: str) -> DictConfig:

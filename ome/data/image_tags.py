@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ome.data.scenes import SPLITS, SceneIndex, SplitName
+from ome.data.scene_index import SPLITS, SceneIndex, SplitName
 from ome.data.tag_rows import TagRow, TagRows, read_tag_rows
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile

@@ -6,7 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.data.raw import RawLayout
-from ome.data.scenes import Scene, SceneIndex, SceneReader
+from ome.data.scene_index import Scene, SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.errors import UserError
 from ome.ignore import IGNORE

@@ -19,7 +19,7 @@ from ome.data.raw_file import RawFile
 from ome.data.raw_split import resolve_split
 from ome.data.reference import check_reference, reference_colours
 from ome.data.scaling import Limits, scaling_tables, to_bytes
-from ome.data.scenes import Scene, SceneIndex, SplitName
+from ome.data.scene_index import Scene, SceneIndex, SplitName
 from ome.errors import UserError
 from ome.files import atomic_path
 from ome.geo.gdal import plain_pixels

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from ome.data.archives import RawFiles
 from ome.data.names import check_name
-from ome.data.scenes import SPLITS, SplitName
+from ome.data.scene_index import SPLITS, SplitName
 from ome.errors import UserError
 from ome.progress import console
 

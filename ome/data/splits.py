@@ -1,6 +1,6 @@
 """Which scenes of an index are scored, and which are mapped."""
 
-from ome.data.scenes import Scene, SceneIndex, SplitName
+from ome.data.scene_index import Scene, SceneIndex, SplitName
 
 
 def evaluation_split(index: SceneIndex) -> SplitName:

@@ -15,7 +15,7 @@ from rich.markup import escape
 
 from ome.data.archives import image_name
 from ome.data.names import SEPARATORS, check_class, check_classes, check_name
-from ome.data.scenes import SPLITS
+from ome.data.scene_index import SPLITS
 from ome.data.sheets import Sheet, read_sheet
 from ome.data.tiles import Tile
 from ome.errors import UserError

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.data.scenes import SPLITS
+from ome.data.scene_index import SPLITS
 from ome.data.tag_rows import WINDOW_COLUMNS, TagRows, read_tag_rows
 from ome.data.tiles import Tile
 from ome.errors import UserError

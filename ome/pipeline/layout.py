@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.data.scenes import Scene, SceneIndex
+from ome.data.scene_index import Scene, SceneIndex
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.geo.raster import read_png

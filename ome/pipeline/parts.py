@@ -13,9 +13,10 @@ from ome.distributed.turns import Turns
 from ome.errors import UserError
 from ome.files import disk_fault
 from ome.pipeline.artifacts import Artefact, find_inputs
+from ome.pipeline.engine import execute
 from ome.pipeline.locks import InUseError
 from ome.pipeline.manifest import Manifest
-from ome.pipeline.stage import OnFinish, Stage, execute
+from ome.pipeline.stage import OnFinish, Stage
 from ome.progress import console
 
 _SHOWN: Final = 20

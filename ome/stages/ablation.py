@@ -12,7 +12,8 @@ from rich.table import Table
 
 from ome.config.objects import crf_of, crf_threads, hardware
 from ome.config.selected import scene_reader
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile, evenly_spaced
 from ome.distributed.collectives import all_reduce_sum, is_rank_zero, shard
 from ome.errors import UserError

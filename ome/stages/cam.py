@@ -16,7 +16,8 @@ from ome.config.trainer import training_extras
 from ome.data.cams import cam_path, write_cams
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import TagDataset
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import evenly_spaced
 from ome.distributed.collectives import barrier, is_rank_zero, shard

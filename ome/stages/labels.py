@@ -14,7 +14,8 @@ from ome.config.selected import scene_reader
 from ome.data.image_tags import read_tags
 from ome.data.mask_values import contradictions
 from ome.data.names import few_images
-from ome.data.scenes import Scene, SceneIndex, SceneReader
+from ome.data.scene_index import Scene, SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.tags import Filtered, TagTable, filter_tiles, minimum_coverage
 from ome.data.tile_choices import (
     ENOUGH,

@@ -13,7 +13,7 @@ from ome.data.mask_values import check_mask_values
 from ome.data.names import near_names
 from ome.data.prepare import names_opacity, prepare_scenes
 from ome.data.raw import RawLayout
-from ome.data.scenes import SceneIndex
+from ome.data.scene_index import SceneIndex
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.pipeline.artifacts import Artefact, check_raw, plain

@@ -8,7 +8,8 @@ from omegaconf import DictConfig
 from ome.config.objects import crf_of, crf_threads, hardware, labelling_of
 from ome.config.selected import scene_reader
 from ome.data.cams import cam_files
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.distributed.collectives import barrier
 from ome.inference.class_maps import StacksOf, stacks_from

@@ -19,7 +19,8 @@ from ome.config.segmenting import (
 )
 from ome.config.selected import scene_reader
 from ome.config.trainer import training_extras
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, barrier, shard

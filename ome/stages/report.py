@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 from rich.table import Table
 
 from ome.config.selected import scene_reader
-from ome.data.scenes import SceneIndex
+from ome.data.scene_index import SceneIndex
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import write_csv, write_json, write_text

@@ -6,7 +6,7 @@ from ome.config.segmenting import SEGMENTER_FREE_KEYS, SEGMENTER_KEYS, score_seg
 from ome.config.selected import scene_reader
 from ome.config.trainer import training_extras
 from ome.data.datasets import MaskOf, full_weight
-from ome.data.scenes import SceneIndex
+from ome.data.scene_index import SceneIndex
 from ome.errors import UserError
 from ome.pipeline.layout import SEGMENTER_TITLES, read_pseudo_label, read_tag_table
 from ome.pipeline.manifest import identity

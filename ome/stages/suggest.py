@@ -9,7 +9,8 @@ from torch import nn
 
 from ome.config.objects import hardware
 from ome.config.selected import scene_reader
-from ome.data.scenes import SceneIndex, SceneReader
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
 from ome.data.suggestions import write_suggestions
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile, batches_of_one_size, tile_scene

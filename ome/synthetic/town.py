@@ -14,7 +14,7 @@ from rasterio.transform import Affine
 from ome.data.archives import RawSource
 from ome.data.palette import Palette
 from ome.data.raw import RawLayout
-from ome.data.scenes import SPLITS
+from ome.data.scene_index import SPLITS
 from ome.errors import UserError
 from ome.files import atomic_path
 from ome.geo.gdal import plain_pixels

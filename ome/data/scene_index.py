@@ -1,0 +1,148 @@
+"""The index of prepared scenes: what `prepare` has made, with its classes and counts."""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias, get_args
+
+from ome.data.palette import Palette, UnknownColours
+from ome.errors import UserError
+from ome.files import read_json, write_json
+
+SplitName: TypeAlias = Literal["train", "val", "test"]
+SPLITS: Final[tuple[SplitName, ...]] = get_args(SplitName)
+
+INDEX: Final = "index.json"
+"""Name of the index in the folder of prepared scenes."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One prepared scene.
+
+    Attributes:
+        name: Name within the dataset.
+        split: The part of the dataset that it belongs to.
+        height: Rows.
+        width: Columns.
+        bands: Bands of the image file.
+        image: Path of the image, relative to the index's folder.
+        mask: Path of the class-index mask, relative to the index's folder; None where there is none.
+        unknown_pixels: Reference pixels whose colour the palette does not name.
+        class_pixels: Reference pixels of each class, in index order; empty where there is no mask.
+        unknown: The colours behind `unknown_pixels`.
+    """
+
+    name: str
+    split: SplitName
+    height: int
+    width: int
+    bands: int
+    image: str
+    mask: str | None
+    unknown_pixels: int = 0
+    class_pixels: tuple[int, ...] = ()
+    unknown: UnknownColours = field(default_factory=UnknownColours)
+
+
+@dataclass(frozen=True)
+class SceneIndex:
+    """The scenes of a prepared dataset.
+
+    Attributes:
+        folder: Where the index and the scenes lie.
+        scenes: The scenes, in the order of the splits' lists.
+        palette: Classes and their colours.
+        dataset: Name of the dataset.
+        channels: Bands (1-based) that make up the image by default, e.g. (4, 1, 2) for infrared, red, green;
+            empty where the images differ in theirs.
+        broken: Names of scenes that were left out because they could not be read.
+        opacity: Bands (1-based) that said where the scenes were measured, and are no image.
+    """
+
+    folder: Path
+    scenes: tuple[Scene, ...]
+    palette: Palette
+    dataset: str = ""
+    channels: tuple[int, ...] = (1, 2, 3)
+    broken: tuple[str, ...] = ()
+    opacity: tuple[int, ...] = ()
+
+    def split(self, name: SplitName) -> list[Scene]:
+        """The scenes of one split; empty when the dataset has no such split."""
+        return [scene for scene in self.scenes if scene.split == name]
+
+    def scene(self, name: str) -> Scene:
+        """The scene of that name.
+
+        Raises:
+            UserError: When the index has no such scene.
+        """
+        for scene in self.scenes:
+            if scene.name == name:
+                return scene
+        raise UserError(f"{self.folder / INDEX} has no scene {name!r}")
+
+    @property
+    def unknown(self) -> UnknownColours:
+        """The unknown colours of all scenes together."""
+        return UnknownColours.merge(scene.unknown for scene in self.scenes)
+
+    @property
+    def class_pixels(self) -> dict[str, int]:
+        """Reference pixels of each class over all scenes with a mask."""
+        counts = [scene.class_pixels for scene in self.scenes if scene.mask is not None]
+        return {name: sum(count[index] for count in counts) for index, name in enumerate(self.palette.names)}
+
+    def write(self) -> None:
+        """Writes `index.json` into the folder, atomically."""
+        scenes = [asdict(scene) | {"unknown": _colours_to_json(scene.unknown)} for scene in self.scenes]
+        value = {
+            "dataset": self.dataset,
+            "channels": self.channels,
+            "classes": self.palette.classes,
+            "ignored": self.palette.ignored,
+            "class_pixels": self.class_pixels,
+            "unknown_pixels": self.unknown.pixels,
+            "unknown": _colours_to_json(self.unknown),
+            "broken": self.broken,
+            "scenes": scenes,
+        }
+        if self.opacity:
+            value["opacity"] = self.opacity
+        write_json(self.folder / INDEX, value)
+
+    @classmethod
+    def read(cls, folder: Path) -> "SceneIndex":
+        """Reads the index of a folder of prepared scenes, which `prepare` wrote.
+
+        Raises:
+            UserError: When there is no index, or it is not one of ours.
+        """
+        path = folder / INDEX
+        remedy = "run python -m ome.run stage=prepare with the settings of your data set"
+        if not path.is_file():
+            raise UserError(f"{path} does not exist: {remedy}")
+        try:
+            value = read_json(path)
+            palette = Palette(_colours(value["classes"]), _colours(value["ignored"]))
+            scenes = tuple(_scene_from_json(scene) for scene in value["scenes"])
+            broken, opacity = (tuple(value.get(key, ())) for key in ("broken", "opacity"))
+            channels = tuple(value["channels"])
+            return cls(folder, scenes, palette, value["dataset"], channels, broken, opacity)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise UserError(f"{path} is not an index of prepared scenes ({error!r}): {remedy}") from error
+
+
+def _colours(value: dict[str, list[int]]) -> dict[str, tuple[int, int, int]]:
+    return {name: (r, g, b) for name, (r, g, b) in value.items()}
+
+
+def _colours_to_json(unknown: UnknownColours) -> dict[str, Any]:
+    return {"counts": [[*colour, count] for colour, count in unknown.counts], "rest": unknown.rest}
+
+
+def _scene_from_json(value: dict[str, Any]) -> Scene:
+    unknown = value["unknown"]
+    counts = tuple(((r, g, b), count) for r, g, b, count in unknown["counts"])
+    colours = UnknownColours(counts, unknown["rest"])
+    return Scene(**value | {"unknown": colours, "class_pixels": tuple(value["class_pixels"])})
