@@ -29,7 +29,8 @@ from measuring import (
     synthetic_image,
 )
 
-from ome.crf.densecrf import DenseCrf, ReferenceDenseCrf
+from ome.crf.densecrf import DenseCrf
+from ome.crf.reference import ReferenceDenseCrf
 from ome.crf.torch_crf import BatchCrf, Engine, TorchCrf
 from ome.pseudo.uncertainty import RESPONSE_SCALES, PseudoLabel, certainty_weight, pseudo_label
 

@@ -14,7 +14,7 @@ import torch
 from measuring import compare, heading, image_argument, picture, seconds
 from torch import Tensor
 
-from ome.crf.densecrf import CrfParameters, blockwise_order, kernel_features
+from ome.crf.inputs import CrfParameters, blockwise_order, kernel_features
 from ome.crf.lattice import Lattice, splat_blur_slice, symmetric_kernel
 
 

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ome.crf.densecrf import CrfParameters, DenseCrf
+from ome.crf.densecrf import DenseCrf
+from ome.crf.inputs import CrfParameters
 from ome.files import read_arrays
 from ome.networks.pcm import pixel_correlation
 from ome.networks.resnet38d import ResNet38d

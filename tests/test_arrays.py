@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 import ome
-from ome.crf.densecrf import CrfParameters, DenseCrf
+from ome.crf.densecrf import DenseCrf
+from ome.crf.inputs import CrfParameters
 from ome.errors import UserError
 from ome.pseudo.uncertainty import pseudo_label as label_of
 

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ome.crf.densecrf import CrfParameters, DenseCrf, ReferenceDenseCrf
+from ome.crf.densecrf import DenseCrf
+from ome.crf.inputs import CrfParameters
 from ome.crf.lattice import build_lattice, filter_values, kernel, splat_blur_slice, symmetric_kernel
+from ome.crf.reference import ReferenceDenseCrf
 from ome.crf.vectors import LANES, exp8, load8, store8
 from ome.errors import UserError
 

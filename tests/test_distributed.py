@@ -21,7 +21,8 @@ from ome.data.datasets import Batch
 from ome.data.tiles import Tile
 from ome.distributed.batchnorm import synchronise_batchnorm
 from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, rank, shard, world_size
-from ome.distributed.processes import LostProcessError, run_in_processes, why_ended
+from ome.distributed.local import run_in_processes, why_ended
+from ome.distributed.processes import LostProcessError
 from ome.distributed.signals import Stopped
 from ome.errors import UserError
 from ome.files import read_csv

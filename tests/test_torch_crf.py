@@ -13,7 +13,8 @@ from scipy.special import softmax
 from ome.config.objects import crf_of, crf_threads
 from ome.config.selected import settings_of
 from ome.crf import lattice as numba_lattice
-from ome.crf.densecrf import CrfParameters, DenseCrf, blockwise_order, kernel_features
+from ome.crf.densecrf import DenseCrf
+from ome.crf.inputs import CrfParameters, blockwise_order, kernel_features
 from ome.crf.torch_crf import BatchCrf, Engine, TorchCrf
 from ome.crf.torch_lattice import TorchLattice, build_lattice, splat_blur_slice, symmetric_kernel
 from ome.errors import UserError

@@ -73,7 +73,8 @@ def _check(config: DictConfig) -> None:
 def _launch_several(config: DictConfig, place: Place | None, started: int, work: _Stages) -> float | None:
     # Loads torch, which not every stage of a single process needs.
     from ome.config.objects import hardware  # noqa: PLC0415
-    from ome.distributed.processes import joined, run_in_processes  # noqa: PLC0415
+    from ome.distributed.local import run_in_processes  # noqa: PLC0415
+    from ome.distributed.processes import joined  # noqa: PLC0415
 
     machine = hardware(config)
     if not machine.is_distributed:

@@ -9,7 +9,9 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 
 from ome.config.trainer import HARDWARE
-from ome.crf.densecrf import Crf, CrfParameters, DenseCrf, ReferenceDenseCrf
+from ome.crf.densecrf import DenseCrf
+from ome.crf.inputs import Crf, CrfParameters
+from ome.crf.reference import ReferenceDenseCrf
 from ome.crf.torch_crf import TorchCrf
 from ome.data.transforms import Augmentation
 from ome.distributed.processes import own_cores

@@ -10,64 +10,24 @@ Names of dimensions: R runs, K classes, N = H * W pixels.
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.crf.inputs import (
+    LEAST_PROBABILITY,
+    CrfParameters,
+    blockwise_order,
+    check_image,
+    check_powers,
+    kernel_features,
+    log_probabilities,
+)
 from ome.crf.lattice import join, splat_blur_slice, symmetric_kernel
 from ome.crf.mean_field import EXP_RANGE, Flags, mean_field
 from ome.crf.packing import pack, row_width, unpack, unpack_winners
 from ome.crf.simplices import Float
 from ome.crf.vectors import LANES
-from ome.errors import UserError
-from ome.extras import require
-
-LEAST_PROBABILITY = 1e-5
-BLOCK = 16  # pixels are visited in blocks of this side, so that lattice vertices stay in the cache
-
-
-@dataclass(frozen=True)
-class CrfParameters:
-    """Constants of the CRF.
-
-    Args:
-        iterations: Mean-field updates, at least 0.
-        gaussian_sxy: Standard deviation of the Gaussian kernel, pixels.
-        gaussian_weight: Its weight, at least 0.
-        bilateral_sxy: Standard deviation of the bilateral kernel in space, pixels.
-        bilateral_srgb: Its standard deviation in colour, grey levels of 0..255.
-        bilateral_weight: Its weight, at least 0.
-
-    Raises:
-        UserError: If a value is out of its range.
-    """
-
-    iterations: int = 10
-    gaussian_sxy: float = 1.0
-    gaussian_weight: float = 3.0
-    bilateral_sxy: float = 67.0
-    bilateral_srgb: float = 3.0
-    bilateral_weight: float = 4.0
-
-    def __post_init__(self) -> None:
-        for name in ("iterations", "gaussian_weight", "bilateral_weight"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"CRF: {name} is {getattr(self, name)}; give a number of at least 0")
-        for name in ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"CRF: {name} is {getattr(self, name)}; give a standard deviation above 0")
-
-
-class Crf(Protocol):
-    """What all back ends offer."""
-
-    def infer(self, probabilities: NDArray[np.floating]) -> Float:
-        """Refines one (K, H, W) stack."""
-
-    def winners(self, probabilities: NDArray[np.floating], powers: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """The (R, H, W) masks of runs in which the maps are raised to (R, K) powers."""
 
 
 class DenseCrf:
@@ -165,113 +125,3 @@ class DenseCrf:
         flags = Flags(runs == 1, self._stabilise, first=True, last=False)
         mean_field(self._lattice, values, self._agreement, workspace, self.parameters.iterations, flags)
         return values
-
-
-class ReferenceDenseCrf:
-    """The same CRF by pydensecrf, one run after another: for comparison.
-
-    Args:
-        image: (H, W, 3) uint8.
-        parameters: Constants of the CRF.
-
-    Raises:
-        UserError: If pydensecrf is not installed.
-        ValueError: If the image has another shape or type.
-    """
-
-    def __init__(self, image: NDArray[np.uint8], parameters: CrfParameters | None = None) -> None:
-        require("reference", "crf.backend=pydensecrf", "take ours: crf.backend=lattice")
-        import pydensecrf.densecrf  # noqa: PLC0415 - part of an extra
-
-        check_image(image)
-        self._dense_crf = pydensecrf.densecrf.DenseCRF2D
-        self._image = np.array(image, order="C")  # pydensecrf refuses read-only arrays
-        self.parameters = parameters or CrfParameters()
-
-    def infer(self, probabilities: NDArray[np.floating]) -> Float:
-        """Refines one (K, H, W) stack, see `DenseCrf.infer`."""
-        probabilities = np.asarray(probabilities, np.float32)
-        height, width = self._image.shape[:2]
-        check_stack(probabilities, (height, width))
-        p = self.parameters
-        crf = self._dense_crf(width, height, len(probabilities))
-        unary = -np.log(np.clip(probabilities, LEAST_PROBABILITY, 1.0))
-        crf.setUnaryEnergy(np.ascontiguousarray(unary.reshape(len(probabilities), -1)))
-        crf.addPairwiseGaussian(sxy=p.gaussian_sxy, compat=p.gaussian_weight)
-        crf.addPairwiseBilateral(
-            sxy=p.bilateral_sxy, srgb=p.bilateral_srgb, rgbim=self._image, compat=p.bilateral_weight
-        )
-        return np.array(crf.inference(p.iterations), np.float32).reshape(probabilities.shape)
-
-    def winners(self, probabilities: NDArray[np.floating], powers: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """Refines variants of one stack, see `DenseCrf.winners`."""
-        stack, exponents = np.asarray(probabilities, np.float32), np.asarray(powers, np.float32)
-        check_powers(exponents, len(stack))
-        variants = [self.infer(stack ** run[:, None, None]) for run in exponents]
-        return np.stack([variant.argmax(0).astype(np.uint8) for variant in variants])
-
-
-def check_image(image: NDArray[np.uint8]) -> None:
-    """Raises ValueError unless the image is (H, W, 3) uint8 and has pixels."""
-    if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8 or image.size == 0:
-        raise ValueError(f"the CRF needs an (H, W, 3) uint8 image, not {image.shape} {image.dtype}")
-
-
-def check_stack(stack: NDArray[np.floating], size: tuple[int, ...]) -> None:
-    """Raises ValueError unless `stack` is (K, H, W) of the image's size, finite and not negative."""
-    if stack.ndim != 3 or stack.shape[1:] != size or stack.size == 0:
-        raise ValueError(
-            f"the CRF needs at least one map of size {size} in a stack, not an array of {stack.shape}"
-        )
-    if not (np.isfinite(stack).all() and stack.min() >= 0.0):
-        raise ValueError("the CRF's probabilities contain nan, infinity or negative numbers")
-
-
-def log_probabilities(probabilities: NDArray[np.floating], size: tuple[int, int]) -> Float:
-    """Checks a (K, H, W) stack and returns its (K, N) float32 logarithms, at most 0, -inf for 0."""
-    stack = np.asarray(probabilities, np.float32)
-    check_stack(stack, size)
-    with np.errstate(divide="ignore"):
-        energy: Float = np.log(np.minimum(stack.reshape(len(stack), -1), np.float32(1.0)))
-    return energy
-
-
-def check_powers(powers: NDArray[np.floating], classes: int) -> None:
-    """Raises ValueError unless `powers` is (R, K) with at least one run, and all above 0."""
-    if powers.ndim != 2 or powers.shape[1] != classes or len(powers) == 0:
-        raise ValueError(f"the CRF needs at least one run of {classes} powers, not {powers.shape}")
-    if not (np.isfinite(powers).all() and powers.min() > 0.0):
-        raise ValueError("the CRF's powers must be finite and above 0")
-
-
-def kernel_features(
-    image: NDArray[np.uint8], parameters: CrfParameters, order: NDArray[np.int64]
-) -> tuple[Float, Float]:
-    """Returns the features of the Gaussian and of the bilateral kernel, in units of their deviations.
-
-    Args:
-        image: (H, W, 3) uint8.
-        parameters: Gives the standard deviations.
-        order: (N,) the row-major index of the pixel in each row of the result.
-
-    Returns:
-        (N, 2) float32: x and y; (N, 5) float32: x, y and the colours.
-    """
-    rows, columns = np.divmod(order, image.shape[1])
-    positions = np.stack([columns, rows], 1).astype(np.float32)
-    colours = image.reshape(-1, 3)[order].astype(np.float32)
-    bilateral = np.concatenate(
-        [
-            positions / np.float32(parameters.bilateral_sxy),
-            colours / np.float32(parameters.bilateral_srgb),
-        ],
-        1,
-    )
-    return positions / np.float32(parameters.gaussian_sxy), bilateral
-
-
-def blockwise_order(height: int, width: int) -> NDArray[np.int64]:
-    """Returns (N,) the row-major indices of pixels, block after block, row-major inside a block."""
-    rows, columns = np.divmod(np.arange(height * width), width)
-    blocks = rows // BLOCK * (-(-width // BLOCK)) + columns // BLOCK
-    return np.argsort(blocks, kind="stable")

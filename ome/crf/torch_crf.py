@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ome.crf.densecrf import LEAST_PROBABILITY, CrfParameters, check_image, check_powers
+from ome.crf.inputs import LEAST_PROBABILITY, CrfParameters, check_image, check_powers
 from ome.crf.simplices import Float
 from ome.crf.torch_lattice import pixel_features, splat_blur_slice, symmetric_kernel
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-from ome.crf.densecrf import CrfParameters
+from ome.crf.inputs import CrfParameters
 from ome.crf.lattice import gain, number_cells
 from ome.crf.simplices import Key, lift_scale
 
@@ -82,7 +82,7 @@ def build_lattice(features: Tensor, tiles: int = 1) -> TorchLattice:
 
 
 def pixel_features(images: Tensor, parameters: CrfParameters) -> tuple[Tensor, Tensor]:
-    """Returns what `ome.crf.densecrf.kernel_features` does, (N, 2) and (N, 5), of tile after tile."""
+    """Returns what `ome.crf.inputs.kernel_features` does, (N, 2) and (N, 5), of tile after tile."""
     tiles, _, height, width = images.shape
     rows, columns = torch.meshgrid(
         torch.arange(height, device=images.device), torch.arange(width, device=images.device), indexing="ij"

@@ -11,7 +11,7 @@ import torch
 import triton
 from torch import Tensor
 
-from ome.crf.densecrf import LEAST_PROBABILITY
+from ome.crf.inputs import LEAST_PROBABILITY
 from ome.crf.torch_lattice import TorchLattice
 from ome.crf.triton_kernels import blur, splat, update_pixels
 

@@ -1,33 +1,28 @@
-"""Several processes that share the work: started here, or joined where a launcher started them.
+"""Several processes that share the work: the group they form, and joining it where a launcher started them.
 
 They meet before the first stage, so that every stage finds the process group up and Lightning finds its
 processes running: it never starts any itself.
 """
 
 import atexit
-import logging
 import os
-import signal
 import sys
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from multiprocessing import get_context
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
 from lightning_fabric.plugins.environments.cluster_environment import ClusterEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
-from torch._C._distributed_c10d import Store, TCPStore
+from torch._C._distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
-from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, start_processes
 
 from ome.distributed.collectives import barrier, rank, world_size
 from ome.distributed.rank import Place
-from ome.distributed.signals import SIGNALS, Stopped, stopping_on_signals
+from ome.distributed.signals import Stopped
 from ome.errors import UserError
 from ome.progress import console
 
@@ -35,11 +30,8 @@ from ome.progress import console
 # started it.
 _PATIENCE = timedelta(days=1)
 
-_LAST_WORDS = 5.0
+LAST_WORDS = 5.0
 """Seconds that the process that failed first has to say why: whoever started them ends all when one ends."""
-
-_GRACE = 300.0
-"""Seconds in which processes that were told to stop may write a checkpoint."""
 
 _BROKEN_GROUP = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
 """Words in what torch.distributed raises in the processes that are left when one has died."""
@@ -125,96 +117,31 @@ def joined(place: Place, *, gpu: bool) -> Iterator[None]:
             "docs/cluster.md"
         ) from error
     try:
-        with _group(place, store, gpu=gpu):
+        with group(place, store, gpu=gpu):
             yield
     except (Exception, Stopped) as error:
         status = getattr(error, "status", 1)
-        if not _is_first(store):
-            _leave(status, _LAST_WORDS)
+        if not is_first(store):
+            leave(status, LAST_WORDS)
         # A broken group would hold up the end of the interpreter.
-        atexit.register(_leave, status)
-        if _is_broken_group(error):
+        atexit.register(leave, status)
+        if is_broken_group(error):
             raise LostProcessError.here() from error
         raise
 
 
-def run_in_processes(count: int, work: Callable[[], object], *, gpu: bool) -> None:
-    """Does the work in processes of this machine; when one fails, the others end too.
+@contextmanager
+def group(place: Place, store: Store, *, gpu: bool) -> Iterator[None]:
+    """Puts this process in its place for the length of the block.
 
     Args:
-        count: Number of processes.
-        work: To be done by each of them, within the group; it must be picklable.
+        place: Where it stands among the others.
+        store: What they meet by.
         gpu: Compute on a GPU each.
 
     Raises:
-        UserError: One raised it, or was killed.
-        Stopped: This process was told to stop; so were they.
+        UserError: There are fewer GPUs than processes.
     """
-    # It says that it terminates the others, which is no news.
-    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
-    # Here and not in the first of them, so that it outlives whichever fails.
-    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
-    failures = get_context("spawn").SimpleQueue()
-    started: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
-        _run, (count, store.port, gpu, work, failures), count, join=False, start_method="spawn"
-    )
-    try:
-        while not started.join():
-            pass
-    except (KeyboardInterrupt, Stopped):
-        _end(started)
-        raise
-    except ProcessExitedException:
-        exits = [process.exitcode or 0 for process in started.processes]
-        reason = why_ended(exits, None if failures.empty() else failures.get())
-        if reason is None:
-            raise
-        raise reason from None
-
-
-def why_ended(exits: Sequence[int], said: BaseException | None) -> BaseException | None:
-    """What to raise after processes have failed.
-
-    Args:
-        exits: Their exit codes, minus the signal's number where one ended it.
-        said: What the first that could say anything did. A process that is ended from outside cannot; that
-            the others are told to stop then, or lose their connection to it, is no news.
-
-    Returns:
-        An error that says what went wrong; None where nothing is known.
-    """
-    ended = [-status for status in exits if status < 0 and -status not in SIGNALS]
-    if not ended or not (said is None or isinstance(said, Stopped | LostProcessError)):
-        return said
-    index, name = exits.index(-ended[0]), signal.Signals(ended[0]).name
-    why = ", probably out of memory" if ended[0] == signal.SIGKILL else ""
-    return UserError(
-        f"process {index} of {len(exits)} was killed ({name}){why}; the same command resumes where it stopped"
-    )
-
-
-def _run(index: int, count: int, port: int, gpu: bool, work: Callable[[], object], failures: Any) -> None:  # noqa: ANN401
-    """One of the processes that `run_in_processes` starts; it says what went wrong to the one that did."""
-    store = TCPStore("127.0.0.1", port, is_master=False)
-    error: BaseException
-    try:
-        with stopping_on_signals(), _group(Place(index, count, index, count), store, gpu=gpu):
-            work()
-    except (UserError, Stopped) as mistake:
-        error = mistake
-    except Exception as problem:  # noqa: BLE001 - raised on the other side
-        trace = f"in process {index} of {count}:\n{traceback.format_exc()}"
-        error = LostProcessError.here() if _is_broken_group(problem) else RuntimeError(trace)
-    else:
-        return
-    first = _is_first(store)
-    if first:
-        failures.put(error)
-    _leave(getattr(error, "status", 1), 0.0 if first else _LAST_WORDS)
-
-
-@contextmanager
-def _group(place: Place, store: Store, *, gpu: bool) -> Iterator[None]:
     global _place  # noqa: PLW0603 - a process stands in one place
     if gpu:
         _choose_gpu(place)
@@ -247,11 +174,12 @@ def _choose_gpu(place: Place) -> None:
     torch.cuda.set_device(index)
 
 
-def _is_broken_group(error: BaseException) -> bool:
+def is_broken_group(error: BaseException) -> bool:
+    """Whether another process has gone, by what torch.distributed raises in those that are left."""
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _BROKEN_GROUP)
 
 
-def _is_first(store: Store) -> bool:
+def is_first(store: Store) -> bool:
     """Whether no other process has failed before; also false where the store has gone with its host."""
     try:
         return store.add("failures", 1) == 1
@@ -259,18 +187,8 @@ def _is_first(store: Store) -> bool:
         return False
 
 
-def _leave(status: int = 1, pause: float = 0.0) -> NoReturn:
+def leave(status: int = 1, pause: float = 0.0) -> NoReturn:
     """Ends this process without waiting for a group that is broken."""
     sys.stdout.flush()
     time.sleep(pause)
     os._exit(status)
-
-
-def _end(started: ProcessContext) -> None:
-    """Lets the processes stop in their own time, unless that takes too long."""
-    for process in started.processes:
-        process.terminate()
-    deadline = time.monotonic() + _GRACE
-    for process in started.processes:
-        process.join(max(0.0, deadline - time.monotonic()))
-        process.kill()

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ome.crf.densecrf import Crf
+from ome.crf.inputs import Crf
 from ome.data.transforms import to_tensor
 from ome.geo.sliding import PredictBatch
 from ome.networks.views import Tta, flip_and_scale

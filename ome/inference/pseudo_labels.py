@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.crf.densecrf import Crf
+from ome.crf.inputs import Crf
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, shard

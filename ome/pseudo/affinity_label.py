@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.crf.densecrf import Crf
+from ome.crf.inputs import Crf
 from ome.ignore import IGNORE
 
 

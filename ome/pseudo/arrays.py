@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from ome.crf.densecrf import CrfParameters, DenseCrf
+from ome.crf.densecrf import DenseCrf
+from ome.crf.inputs import CrfParameters
 from ome.errors import UserError
 from ome.pseudo.fusion import normalise_cam, undecided_where_silent
 from ome.pseudo.uncertainty import Labelling, PseudoLabel

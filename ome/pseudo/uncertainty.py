@@ -14,7 +14,7 @@ from typing import Final, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.crf.densecrf import Crf
+from ome.crf.inputs import Crf
 from ome.crf.simplices import Float
 from ome.errors import UserError
 from ome.ignore import IGNORE

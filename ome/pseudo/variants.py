@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.crf.densecrf import Crf
+from ome.crf.inputs import Crf
 from ome.crf.simplices import Float
 from ome.ignore import IGNORE
 from ome.pseudo.uncertainty import (
