@@ -25,8 +25,9 @@ from ome.geo.stac import raster_of
 from ome.geo.vsi import SceneAddress, VsiPath, full_address, scene_at
 from ome.inference.array_scene import geotiff_of
 from ome.inference.card import SegmenterCard, check_alike, trained_folder
+from ome.inference.map_names import ENDINGS, map_name
 from ome.inference.map_rows import SURE, MapOptions, predict_rows
-from ome.inference.mapping import ENDINGS, ROWS, map_name
+from ome.inference.mapping import ROWS
 from ome.inference.mapping import map_scene as write_maps
 from ome.inference.predictor import Ensemble, Predictor
 from ome.networks.views import Tta

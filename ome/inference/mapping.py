@@ -1,93 +1,27 @@
 """A scene of any size -> its class map and what belongs to it, in plain arguments."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
-from rich.table import Table
-
 from ome.data.byte_image import ByteImage
 from ome.distributed.collectives import barrier, is_rank_zero, rank, world_size
-from ome.errors import UserError
-from ome.files import write_csv
 from ome.geo.areas import PixelAreas
 from ome.geo.cog import write_class_cog, write_share_cog
 from ome.geo.flat import FlatRasters
 from ome.geo.sliding import PredictBatch, rows_of_part
-from ome.geo.vsi import SceneAddress
-from ome.ignore import IGNORE
 from ome.inference.card import SegmenterCard
-from ome.inference.map_rows import SURE, MapOptions, PredictedRows, predict_rows
+from ome.inference.map_parts import write_areas, write_polygons
+from ome.inference.map_rows import MapOptions, PredictedRows, predict_rows
 from ome.progress import Meter, console, meter
 
 ROWS: Final = "rows"
 """The folder of the rows that are predicted so far, beside the map."""
 
-ENDINGS: Final = (
-    *(".tif", ".tif.aux.xml", ".qml", ".gpkg", "_areas.csv"),
-    *("_confidence.tif", "_probabilities.tif"),
-)
-"""What the names of a map's files end with, after the name of the map."""
-
 DIFFERENT_PIXELS: Final = 1.5
 """Ratio of pixel sizes from which on objects look unlike those of the training scenes."""
-
-
-def map_name(scene: SceneAddress) -> str:
-    """What the files of a scene's map are called, and their folder.
-
-    Raises:
-        UserError: The scene is the root of the disk.
-    """
-    if isinstance(scene, Path) and scene.name in {"", ".."}:
-        scene = scene.resolve()
-    name = scene.stem
-    if not name:
-        raise UserError(f"no map can be named after {scene}: give a scene, or a folder of scenes")
-    # The engine's own names begin with a dot, or end like this.
-    return f"_{name}_" if name.startswith(".") or name.lower().endswith(".partial") else name
-
-
-def check_names(scenes: Sequence[SceneAddress], options: MapOptions) -> None:
-    """Refuses scenes whose maps would overwrite one another's files.
-
-    Args:
-        scenes: Those that are mapped into one folder.
-        options: What is made beside the class maps.
-
-    Raises:
-        UserError: Two of them would write one file, on a disk that ignores case too.
-    """
-    left_out = {
-        "_confidence.tif": not options.confidence,
-        "_probabilities.tif": not options.probabilities,
-    }
-    endings = [ending for ending in ENDINGS if not left_out.get(ending)]
-    writers: dict[str, SceneAddress] = {}
-    for scene in scenes:
-        for file in (f"{map_name(scene)}{ending}" for ending in endings):
-            if (other := writers.setdefault(file.casefold(), scene)) != scene:
-                raise UserError(
-                    f"the maps of {other} and {scene} would both write {file}: rename one of them"
-                )
-
-
-def check_folders(scenes: Sequence[SceneAddress]) -> None:
-    """Refuses scenes that would share a folder, which each is mapped into on its own.
-
-    Raises:
-        UserError: Two have one name, on a disk that ignores case too.
-    """
-    owners: dict[str, SceneAddress] = {}
-    for scene in scenes:
-        name = map_name(scene)
-        if (other := owners.setdefault(name.casefold(), scene)) != scene:
-            raise UserError(
-                f"the maps of {other} and {scene} would both lie in {name}: rename one of them, or map one "
-                "into another run_dir"
-            )
 
 
 def map_scene(
@@ -144,9 +78,9 @@ def map_scene(
             path = folder / f"{name}_probabilities.tif"
             write_share_cog(path, flat.paths["probabilities"], grid, card.names)
         areas = PixelAreas(grid, scene.name)
-        counts = _write_areas(folder / f"{name}_areas.csv", flat, card.names, areas)
+        counts = write_areas(folder / f"{name}_areas.csv", flat, card.names, areas)
         if options.polygons:
-            counts["polygons"] = _write_polygons(folder / f"{name}.gpkg", flat, card, areas, scene, options)
+            counts["polygons"] = write_polygons(folder / f"{name}.gpkg", flat, card, areas, scene, options)
         flat.discard()
     return {"width": grid.width, "height": grid.height, **counts, "megapixels_per_second": speed}
 
@@ -221,67 +155,6 @@ def _fill(
         if written is not None:
             written.result()
     return speed
-
-
-def _write_areas(path: Path, flat: FlatRasters, names: Sequence[str], areas: PixelAreas) -> dict[str, Any]:
-    """Writes and prints what each class covers."""
-    pixels, covered = areas.by_class(lambda row, height: flat.read("classes", row, height)[0])
-    total = max(int(pixels[: len(names)].sum()), 1)
-    measured = areas.unit == "m2"
-    header = ["class", "pixels", "percent", *(["area_m2"] if measured else [])]
-    shown = Table(
-        title="the map" if measured else "the map (no coordinate reference system: areas in pixels)"
-    )
-    for title in header:
-        shown.add_column(title, justify="left" if title == "class" else "right")
-    rows = []
-    for index, name in enumerate(names):
-        cells = [name, str(pixels[index]), f"{100 * pixels[index] / total:.2f}"]
-        rows.append([*cells, *([f"{covered[index]:.2f}"] if measured else [])])
-        shown.add_row(*rows[-1])
-    write_csv(path, header, rows)
-    console.print(shown)
-    empty = int(pixels[IGNORE])
-    if empty:
-        console.print(f"{empty} pixels without data stay without a class", highlight=False)
-    per_class = {name: int(pixels[index]) for index, name in enumerate(names)}
-    return {"pixels": per_class, "empty_pixels": empty} | (
-        {"area_m2": {name: round(float(covered[index]), 2) for index, name in enumerate(names)}}
-        if measured
-        else {}
-    )
-
-
-def _write_polygons(
-    path: Path,
-    flat: FlatRasters,
-    card: SegmenterCard,
-    areas: PixelAreas,
-    scene: ByteImage,
-    options: MapOptions,
-) -> int:
-    from ome.geo.polygons import STRIP as ROWS  # noqa: PLC0415 - part of an extra
-    from ome.geo.polygons import class_regions  # noqa: PLC0415
-    from ome.geo.vectors import write_regions  # noqa: PLC0415
-
-    batches = class_regions(
-        lambda row, height: flat.read("classes", row, height)[0],
-        lambda row, height: flat.read("confidence", row, height)[0] / SURE,
-        areas.rows,
-        flat.height,
-        len(card.classes),
-    )
-    grid = scene.grid
-    with meter("polygons: rows", flat.height) as shown:
-
-        def counted() -> Iterator[Any]:
-            for batch in batches:
-                yield batch
-                shown.advance(min(ROWS, flat.height))
-
-        return write_regions(
-            path, counted(), card.names, card.colours, grid.crs, grid.transform, options.simplify, areas.unit
-        )
 
 
 def _compare_pixels(scene: ByteImage, card: SegmenterCard) -> None:

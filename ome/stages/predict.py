@@ -19,8 +19,9 @@ from ome.geo.scene_list import listed_scenes, name_of_list
 from ome.geo.stac import raster_of
 from ome.geo.vsi import SceneAddress, full_address, scene_at
 from ome.inference.card import CARD, SegmenterCard, check_alike, network_folder, trained_folder
+from ome.inference.map_names import check_folders, check_names, map_name
 from ome.inference.map_rows import MapOptions
-from ome.inference.mapping import check_folders, check_names, map_name, map_scene
+from ome.inference.mapping import map_scene
 from ome.inference.predictor import CrfPredictor, Ensemble, Predictor
 from ome.inference.total_areas import write_total_areas
 from ome.pipeline.artifacts import Artefact, listed, stage_folder
