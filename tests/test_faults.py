@@ -22,8 +22,9 @@ from omegaconf import DictConfig
 from PIL import Image
 from torch import nn
 
-from ome.data.archives import RawFiles, RawSource
+from ome.data.archives import RawFiles
 from ome.data.cams import read_cams
+from ome.data.raw_source import RawSource
 from ome.data.scene_index import SceneIndex
 from ome.errors import UserError
 from ome.files import write_text

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
-from ome.data.archives import RawFiles, RawSource
+from ome.data.archives import RawFiles
 from ome.data.prepare import prepare_scenes
+from ome.data.raw_source import RawSource
 from ome.data.raw_split import Split, resolve_split
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader

@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from ome.data.archives import ANY_IMAGE, RawSource
 from ome.data.image_tags import Outline, outline
 from ome.data.names import normal_form
 from ome.data.palette import Palette, distinct_colours
 from ome.data.raw import RawLayout
+from ome.data.raw_source import ANY_IMAGE, RawSource
 from ome.data.raw_split import Split
 from ome.data.scaling import Limits
 from ome.errors import UserError

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ome.data.archives import RawFiles, RawSource, find_files
+from ome.data.archives import RawFiles, find_files
 from ome.data.palette import Palette
+from ome.data.raw_source import RawSource
 from ome.data.raw_split import Split, split_from_facts
 from ome.data.scaling import Limits
 from ome.errors import UserError

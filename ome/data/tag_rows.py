@@ -13,8 +13,8 @@ from typing import Final, Literal, NamedTuple
 
 from rich.markup import escape
 
-from ome.data.archives import image_name
 from ome.data.names import SEPARATORS, check_class, check_classes, check_name
+from ome.data.raw_source import image_name
 from ome.data.scene_index import SPLITS
 from ome.data.sheets import Sheet, read_sheet
 from ome.data.tiles import Tile

@@ -16,10 +16,11 @@ from omegaconf import DictConfig
 from ome.distributed.collectives import barrier, is_rank_zero, rank_zero_value
 from ome.errors import UserError
 from ome.files import disk_fault, memory_fault, write_json
-from ome.pipeline.artifacts import INHERITED, Artefact, find_inputs, find_same, inherited_runs
+from ome.pipeline.artifacts import INHERITED, Artefact, find_same, inherited_runs
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.checksums import damaged, hashes_of
 from ome.pipeline.declared import declared_config
+from ome.pipeline.inputs import find_inputs
 from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest, compute_fingerprint, recorded, versions
 from ome.pipeline.place import Place, Remains, State

@@ -12,8 +12,9 @@ from ome.distributed.collectives import alone, barrier, gather, is_rank_zero
 from ome.distributed.turns import Turns
 from ome.errors import UserError
 from ome.files import disk_fault
-from ome.pipeline.artifacts import Artefact, find_inputs
+from ome.pipeline.artifacts import Artefact
 from ome.pipeline.engine import execute
+from ome.pipeline.inputs import find_inputs
 from ome.pipeline.locks import InUseError
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.stage import OnFinish, Stage

@@ -16,7 +16,8 @@ from ome.data.raw import RawLayout
 from ome.data.scene_index import SceneIndex
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
-from ome.pipeline.artifacts import Artefact, check_raw, plain
+from ome.pipeline.artifacts import Artefact, plain
+from ome.pipeline.inputs import check_raw
 from ome.pipeline.manifest import identity
 from ome.pipeline.place import read_if_whole
 from ome.pipeline.stage import Stage, Work

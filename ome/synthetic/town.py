@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
 
-from ome.data.archives import RawSource
 from ome.data.palette import Palette
 from ome.data.raw import RawLayout
+from ome.data.raw_source import RawSource
 from ome.data.scene_index import SPLITS
 from ome.errors import UserError
 from ome.files import atomic_path

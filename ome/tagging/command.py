@@ -10,7 +10,7 @@ from typing import Final
 
 from rich.markup import escape
 
-from ome.data.archives import image_name
+from ome.data.raw_source import image_name
 from ome.data.scaling import Limits
 from ome.data.suggestions import Suggestion, read_suggestions
 from ome.data.tiles import Tile

@@ -4,9 +4,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ome.data.archives import ANY_IMAGE, RawFiles
+from ome.data.archives import RawFiles
 from ome.data.folder import image_names
 from ome.data.raw_file import RawFile
+from ome.data.raw_source import ANY_IMAGE
 from ome.data.tiles import Tile, tile_scene
 from ome.errors import UserError
 from ome.progress import track

@@ -1,0 +1,97 @@
+"""Which results of other runs fit a configuration."""
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from ome.pipeline.artifacts import TRAINER_KEYS, Artefact, find_same, inherited_runs, plain, stage_folder
+from ome.pipeline.declared import FREE
+from ome.pipeline.manifest import Manifest
+from ome.scoring.spread import flatten
+
+_NOT_COMPARED = {"stage", "sources", "trainer.accelerator", "trainer.precision"}
+"""Of an earlier stage: its settings, which a command for a later stage does not know, and where it ran."""
+
+
+def inherited_result(
+    config: DictConfig, name: str, inputs: Mapping[str, Artefact]
+) -> tuple[Artefact | None, list[str]]:
+    """The first result in other runs that fits, and why those before it do not."""
+    misfits: list[str] = []
+    runs = inherited_runs(config) if name != "prepare" else []
+    for run in runs:
+        manifest = Manifest.read(run / name)
+        if manifest is None:
+            continue
+        misfit = _misfit(config, manifest, inputs, runs)
+        if misfit is None:
+            return Artefact(run / name, manifest), misfits
+        misfits.append(f"{run / name} was made with {misfit}")
+    return None, misfits
+
+
+def _misfit(
+    config: DictConfig, manifest: Manifest, inputs: Mapping[str, Artefact], runs: Iterable[Path]
+) -> str | None:
+    """What tells a result of another run from what this configuration would make; None where nothing does.
+
+    The configuration that the result was made with must be this one, and so down to the scenes. The files
+    that it was made from are not looked at again.
+    """
+    if (other := _other_config(config, manifest)) is not None:
+        return other
+    for name, fingerprint in manifest.inputs.items():
+        if name in inputs:
+            if inputs[name].manifest.fingerprint != fingerprint:
+                return f"another {name} than {inputs[name].folder}"
+            continue
+        before = (
+            _same_scenes(config, fingerprint) if name == "prepare" else find_same(runs, name, fingerprint)
+        )
+        if before is None:
+            return f"a result of stage={name} that is gone"
+        misfit = _misfit(config, before.manifest, inputs, runs)
+        if misfit is not None:
+            return misfit
+    return None
+
+
+def _other_config(config: DictConfig, manifest: Manifest) -> str | None:
+    for key, value in manifest.config.items():
+        if key in _NOT_COMPARED:
+            continue
+        then, now = _flat(key, value), _flat(key, plain(config, key))
+        for name in (*then, *now):
+            if then.get(name) != now.get(name):
+                return f"{name}={then.get(name)}, not {now.get(name)}"
+    for key, value in _extras(config, manifest).items():
+        if key not in manifest.config:
+            return f"no {key}, not {value}"
+    return None
+
+
+def _extras(config: DictConfig, manifest: Manifest) -> dict[str, Any]:
+    """What is given to every training beyond the defaults, and so recorded only where there is some."""
+    if "trainer.precision" not in manifest.config:
+        return {}  # not a training
+    trainer = {f"trainer.{key}": value for key, value in (plain(config, "trainer") or {}).items()}
+    extras = {key: value for key, value in trainer.items() if key not in (*FREE, *TRAINER_KEYS)}
+    callbacks = plain(config, "callbacks")
+    return extras | ({"callbacks": sorted(callbacks)} if callbacks else {})
+
+
+def _same_scenes(config: DictConfig, fingerprint: str) -> Artefact | None:
+    """The prepared scenes, which belong to no run, where they are of that fingerprint."""
+    folder = stage_folder(config, "prepare")
+    manifest = Manifest.read(folder)
+    if manifest is None or manifest.fingerprint != fingerprint:
+        return None
+    return Artefact(folder, manifest)
+
+
+def _flat(key: str, value: object) -> dict[str, Any]:
+    """The part of a configuration on one level, as a manifest would give it back."""
+    return dict(flatten({key: json.loads(json.dumps(value, default=str))}))
