@@ -46,8 +46,8 @@ SETS = {
         ["dataset.tile.stride=512", "dataset.tile.cover=false"],
     ),
 }
-"""Folder of the settings, folder of the images, and settings of each set; of DeepGlobe's images one tile each,
-since all four of them are four times the hours."""
+"""Folder of the settings, folder of the images, and settings of each set; of DeepGlobe's images one tile
+each, since all four of them are four times the hours."""
 STAGES = ("prepare", "labels", "cam", "pseudo", "seg", "refine")
 RANGES = 6
 """Ranges of weights in the table of errors."""
