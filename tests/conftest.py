@@ -59,6 +59,7 @@ TINY_STAGES = {
     "refine.flip": "false",
     "refine.settled": "1.1",
     "report.tiles": "2",
+    "report.figures": "false",
 }
 
 

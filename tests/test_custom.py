@@ -78,6 +78,7 @@ def test_tags_are_counted_over_the_training_images(run_here: Run, tmp_path: Path
     ]
 
 
+@pytest.mark.slow
 def test_photographs_of_different_sizes_with_tags_alone_reach_the_report(
     run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

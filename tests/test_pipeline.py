@@ -250,8 +250,17 @@ def test_the_report_tells_what_classes_cover_on_the_ground(
     """After stage=predict: of the test scenes, and of the scene that was mapped."""
     monkeypatch.chdir(finished)
     shutil.copytree(RUN, "mapped")
-    overrides = [*tiny("report"), "run_dir=mapped"]
+    overrides = [*tiny("report"), "run_dir=mapped", "stage.report.figures=true"]
     launch(compose_config(overrides))
+    assert sorted(path.stem for path in Path("mapped/report/figures").iterdir()) == [
+        "co-occurrence",
+        "confusion_pixel-supervised_segmentation",
+        "confusion_weak_segmentation_round_1",
+        "errors_by_weight",
+        "scores",
+        "tags",
+        *(f"training_{name}" for name in ("cam", "refine_round_1", "seg_full", "seg_weak")),
+    ]
     page = Path("mapped/report/report.html").read_text()
     tables = [
         re.findall(r"<t[hd][^>]*>([^<]*(?:<wbr>[^<]*)*)</t[hd]>", part)

@@ -28,18 +28,26 @@ Curve = tuple[Sequence[float], Sequence[float]]
 
 
 def save_figure(path: Path, figure: Figure) -> None:
-    """Writes a figure as PNG and, for papers, as PDF beside it; the same figure gives the same bytes.
+    """Writes a figure as PNG and, for papers, as PDF beside it; see `save_png` and `save_pdf`.
 
     Args:
         path: Of the PNG.
         figure: What is written.
     """
+    save_png(path, figure)
+    save_pdf(path.with_suffix(".pdf"), figure)
+
+
+def save_png(path: Path, figure: Figure) -> None:
+    """Writes a figure as PNG; the same figure gives the same bytes."""
     save_atomically(path, lambda to: figure.savefig(to, dpi=DPI, metadata={"Software": None}))
+
+
+def save_pdf(path: Path, figure: Figure) -> None:
+    """Writes a figure as PDF, whose text stays text in an editor; the same figure gives the same bytes."""
     undated = dict.fromkeys(("CreationDate", "Creator", "Producer"))
-    with rc_context({"pdf.fonttype": 42}):  # text that stays text in an editor
-        save_atomically(
-            path.with_suffix(".pdf"), lambda to: figure.savefig(to, format="pdf", metadata=undated)
-        )
+    with rc_context({"pdf.fonttype": 42}):
+        save_atomically(path, lambda to: figure.savefig(to, format="pdf", metadata=undated))
 
 
 def cooccurrence_figure(matrix: NDArray[np.float64], names: Sequence[str]) -> Figure:
@@ -174,18 +182,18 @@ def spreads_figure(bars: Mapping[str, Spread], label: str) -> Figure:
 
 def save_cooccurrence(path: Path, matrix: NDArray[np.float64], names: Sequence[str]) -> None:
     """Writes `cooccurrence_figure` as PNG."""
-    save_figure(path, cooccurrence_figure(matrix, names))
+    save_png(path, cooccurrence_figure(matrix, names))
 
 
 def save_tag_counts(
     path: Path, names: Sequence[str], tiles: Mapping[str, int], dropped: Mapping[str, int]
 ) -> None:
     """Writes `tag_counts_figure` as PNG."""
-    save_figure(path, tag_counts_figure(names, tiles, dropped))
+    save_png(path, tag_counts_figure(names, tiles, dropped))
 
 
 def save_spreads(path: Path, bars: Mapping[str, Spread], label: str) -> None:
-    """Writes `spreads_figure` as PNG."""
+    """Writes `spreads_figure` as PNG and PDF."""
     save_figure(path, spreads_figure(bars, label))
 
 

@@ -81,11 +81,16 @@ def tag_bars(labels: Path) -> list[Bar]:
     ]
 
 
-def cooccurrence_map(labels: Path) -> dict[str, Any]:
-    """The co-occurrence of classes."""
+def read_cooccurrence(labels: Path) -> tuple[list[str], NDArray[np.float64]]:
+    """The class names, and (C, C) the co-occurrence of classes in 0..1."""
     rows = read_csv(labels / "cooccurrence.csv")
     names = [row["class"] for row in rows]
-    matrix = np.array([[float(row[name]) for name in names] for row in rows])
+    return names, np.array([[float(row[name]) for name in names] for row in rows])
+
+
+def cooccurrence_map(labels: Path) -> dict[str, Any]:
+    """The co-occurrence of classes."""
+    names, matrix = read_cooccurrence(labels)
     return {
         "title": "Co-occurrence",
         "note": "Of the tiles that train the classifier and show the row's class, the share that also shows "
@@ -96,13 +101,21 @@ def cooccurrence_map(labels: Path) -> dict[str, Any]:
 
 
 def trainings(inputs: Mapping[str, Path]) -> dict[str, list[LineChart]]:
-    """The curves of every training that left a history."""
+    """The charts of every training that left a history."""
+    return {
+        name: [line_chart(title, {title: curve}) for title, curve in curves.items()]
+        for name, curves in histories(inputs).items()
+    }
+
+
+def histories(inputs: Mapping[str, Path]) -> dict[str, dict[str, Curve]]:
+    """The curves of every training that left a history, without those that say nothing."""
     by_name = {}
     for stage, folder in inputs.items():
         for path in sorted(folder.rglob("history.csv")):
             name = " ".join([stage, *path.parent.relative_to(folder).parts]).replace("_", " ")
-            curves = {title: curve for title, curve in read_curves(path).items() if _says_something(curve)}
-            by_name[name] = [line_chart(title, {title: curve}) for title, curve in curves.items()]
+            curves = read_curves(path)
+            by_name[name] = {title: curve for title, curve in curves.items() if _says_something(curve)}
     return by_name
 
 

@@ -21,6 +21,7 @@ from ome.progress import console
 from ome.report import contents, gallery, provenance
 from ome.report.covered import predicted_scenes
 from ome.report.page import MOST_EXHIBITS, encode_exhibits, legend, write_page
+from ome.report.paper import write_figures
 from ome.report.pictures import draw_panels
 from ome.report.remarks import remarks
 from ome.scoring.rows import Row, read_rows, write_rows
@@ -63,6 +64,8 @@ def run(work: Work) -> dict[str, Any]:
     shown = gallery.collect(work, reader)
     write_page(work.folder / PAGE, _content(work, index, rows, shown))
     draw_panels(work.folder, shown, index.palette.classes)
+    if work.settings.figures:
+        write_figures(work.folder / "figures", work.inputs, rows, _compared(rows), shown.errors)
     return {"rows": len(rows), **{name: len(group) for name, group in shown.exhibits.items()}}
 
 
@@ -97,6 +100,11 @@ def _ratio(rows: Sequence[Row]) -> RatioOf | None:
     return (weak[-1], full[0]) if weak and full else None
 
 
+def _compared(rows: Sequence[Row]) -> list[Row]:
+    """The rows whose confusion is shown: the pair of `_ratio`, or the last."""
+    return [row for row in rows if row.name in (_ratio(rows) or (rows[-1].name,))]
+
+
 def _scored_on(rows: list[Row]) -> str:
     """Says where each row was scored: pseudo masks exist for training tiles only."""
     places: dict[str, list[str]] = {}
@@ -110,7 +118,6 @@ def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gall
     manifests = {name: Manifest.read(path) for name, path in work.inputs.items()}
     stages_done = {name: record for name, record in manifests.items() if record is not None}
     ratio = _ratio(rows)
-    compared = [row for row in rows if row.name in (ratio or (rows[-1].name,))]
     content: dict[str, Any] = {
         "title": f"ome: {work.config.name}",
         "facts": _facts(work, index, stages_done),
@@ -118,7 +125,7 @@ def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gall
         "scored_on": _scored_on(rows),
         "cards": contents.score_cards(rows, ratio) if rows else {},
         "class_bars": contents.class_bars(rows) if rows else {},
-        "confusions": contents.confusions(compared),
+        "confusions": contents.confusions(_compared(rows)),
         "remarks": remarks(
             work.inputs["labels"], stages_done["pseudo"].counts if "pseudo" in stages_done else None
         ),

@@ -187,6 +187,7 @@ class Report:
         Annotated[int, Between(0, 24)],
         "tiles, and scenes, that are shown; three of the worst come on top",
     ]
+    figures: Annotated[bool, "write the charts as PDF too, into report/figures, for papers"]
 
 
 @dataclass
