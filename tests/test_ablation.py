@@ -29,6 +29,11 @@ from tests.test_uncertainty import SwapsLast
 RUN = Path("runs/synthetic_resnet18")
 
 
+def resnet(stage: str = "all") -> list[str]:
+    """A tiny run whose maps a random walk moves."""
+    return [*tiny(stage), "backbone=resnet18"]
+
+
 def test_variants_by_hand() -> None:
     # The last pixel is disputed: class 1 in the CAM, class 0 after the CRF. Scaled, .6 beats .5 four times of
     # six, and .5 beats .6 once: the variance is 8/36, the largest of the tile.
@@ -87,7 +92,7 @@ def test_the_stage_runs_when_asked_for_and_settings_hold_in_both_ways() -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of `experiment=ablation` in which all training tiles take part."""
     folder = tmp_path_factory.mktemp("finished")
-    overrides = [*tiny(), "experiment=ablation", "stage.cam.epochs=1", "stage.ablation.tiles=999"]
+    overrides = [*resnet(), "experiment=ablation", "stage.cam.epochs=1", "stage.ablation.tiles=999"]
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         launch(compose_config(overrides))
@@ -158,7 +163,7 @@ def test_the_report_shows_the_variants_of_a_run_that_went_no_further(
     finished: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(finished)
-    launch(compose_config(tiny("report")))
+    launch(compose_config(resnet("report")))
     page = (RUN / "report/report.html").read_text()
     for row in read_csv(RUN / "ablation/ablation.csv"):
         assert all(f"<td>{text}</td>" in page for text in list(row.values())[1:])
@@ -181,7 +186,7 @@ def test_the_stage_pseudo_ignores_what_the_background_wins(
 ) -> None:
     monkeypatch.chdir(finished)
     overrides = [
-        *tiny("pseudo"),
+        *resnet("pseudo"),
         "stage.pseudo.mask=cam",
         "stage.pseudo.background=1",
         "name=other",
@@ -209,7 +214,7 @@ def test_the_stage_pseudo_ignores_what_the_background_wins(
 @pytest.mark.slow
 def test_the_walk_may_be_left_out_or_must_be_there(finished: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(finished)
-    overrides = [*tiny("ablation"), "stage.ablation.tiles=1", "name=plain", f"inherit={RUN}"]
+    overrides = [*resnet("ablation"), "stage.ablation.tiles=1", "name=plain", f"inherit={RUN}"]
     launch(compose_config(overrides))
     assert len(read_rows(Path("runs/plain/ablation"))) == 30  # it lies in the run that this one inherits from
     shutil.move(RUN / "affinity", "hidden")
@@ -233,4 +238,4 @@ def test_wrong_settings_are_one_line(
 ) -> None:
     monkeypatch.chdir(finished)
     with pytest.raises(UserError, match=message):
-        launch(compose_config([*tiny("ablation"), override]))
+        launch(compose_config([*resnet("ablation"), override]))

@@ -25,7 +25,7 @@ from ome.scoring.rows import read_rows
 from ome.stages import affinity
 from tests.conftest import compose_config, forked_pair, tiny
 
-RUN = Path("runs/synthetic_resnet18")
+RUN = Path("runs/synthetic_mobilenet_v2")
 Run = Callable[..., DictConfig]
 
 

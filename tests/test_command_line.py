@@ -171,7 +171,7 @@ def test_scenes_and_tags_do_not_wait_for_torch(tmp_path: Path) -> None:
         done = run_without_torch(tmp_path, *tiny("all"), "stage.until=labels")
         assert done.returncode == 0, done.stderr
     assert done.stdout.count("up to date") == 2
-    assert (tmp_path / "runs/synthetic_resnet18/labels/tags.csv").exists()
+    assert (tmp_path / "runs/synthetic_mobilenet_v2/labels/tags.csv").exists()
 
 
 @pytest.mark.parametrize("words", [[], ["--help"], ["--version"], ["doctor"], ["train", "--help"]])

@@ -57,8 +57,8 @@ def composed(*overrides: str) -> DictConfig:
             r"losses\[0\].weight=x: expected a number of at least 0",
         ),
         (["segmenter.recipe.losses=[3]"], "expected a list of mappings"),
-        (["backbone.weights=imagnet"], "'resnet18' has no published weights 'imagnet'"),
-        (["segmenter.weights=imagnet"], "'resnet18' has no published weights 'imagnet'"),
+        (["backbone.weights=imagnet"], "'mobilenet_v2' has no published weights 'imagnet'"),
+        (["segmenter.weights=imagnet"], "'mobilenet_v2' has no published weights 'imagnet'"),
         (["backbone=resnet38d", "backbone.output_stride=8", "backbone.weights=imagenet"], "no published"),
         (["backbone.weights=3", "backbone.encoder_weights=null"], "backbone.weights=3: expected text"),
         (["dataset.display=[1,2,9]"], r"dataset.display=\[1, 2, 9\]: give three places"),
@@ -141,7 +141,7 @@ def test_a_stage_cannot_read_what_it_does_not_declare() -> None:
     own = declared_config(composed(), ("seed", "dataset.tile.size", "segmenter"))
     assert own.seed == 0
     assert own.dataset.tile.size == 64
-    assert own.segmenter.encoder == "resnet18", "what a key refers to need not be declared"
+    assert own.segmenter.encoder == "mobilenet_v2", "what a key refers to need not be declared"
     assert own.run_dir
     for read in (
         lambda: own.crf.iterations,

@@ -30,7 +30,7 @@ from ome.stages.suggest import says_the_same
 from tests.conftest import TINY, compose_config, tiny
 
 Run = Callable[..., DictConfig]
-RUN = Path("runs/custom_resnet18")
+RUN = Path("runs/custom_mobilenet_v2")
 SIZES = [(48, 64), (70, 50), (64, 64), (90, 100), (40, 44)]
 UTM = {"crs": "EPSG:32633", "transform": Affine(10, 0, 500_000, 0, -10, 5_800_000)}
 

@@ -30,7 +30,7 @@ from tests.conftest import compose_config, forked, tiny
 from tests.test_stages import config, counting
 
 Run = Callable[..., DictConfig]
-RUN = Path("runs/synthetic_resnet18")
+RUN = Path("runs/synthetic_mobilenet_v2")
 QUICK = ["stage.cam.epochs=1", "stage.cam.validation_tiles=0", "dataset.split.train=['2_10']"]
 WALKED = ["stage.pseudo.cams=affinity", "stage.affinity.radius=2"]
 

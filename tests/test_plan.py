@@ -12,7 +12,7 @@ from ome.inference import pseudo_labels
 from ome.pipeline.manifest import Manifest
 from tests.conftest import compose_config, forked, tiny
 
-RUN = Path("runs/synthetic_resnet18")
+RUN = Path("runs/synthetic_mobilenet_v2")
 STAGES = ["prepare", "labels", "cam", "pseudo", "seg", "refine", "report"]
 
 

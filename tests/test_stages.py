@@ -172,7 +172,7 @@ def test_the_command_line_wins_over_what_an_experiment_says_of_a_stage() -> None
 CHOICES = (
     *((stage, "potsdam", "resnet38d") for stage in (*STAGES, "all")),
     *(
-        ("all", dataset, "resnet18")
+        ("all", dataset, "mobilenet_v2")
         for dataset in (
             "vaihingen",
             "deepglobe",
@@ -220,7 +220,7 @@ def test_a_filter_that_leaves_no_tile_says_so(run_here: Run) -> None:
     whole = ["dataset.tile={size: 256, stride: 256}", "dataset.filter.minimum=0.9"]
     with pytest.raises(UserError, match=r"left none of 2 tiles to train on: lower dataset\.filter\.minimum"):
         run_here(*tiny(), *whole, "stage.until=labels")
-    assert not Path("runs/synthetic_resnet18/labels").exists()
+    assert not Path("runs/synthetic_mobilenet_v2/labels").exists()
 
 
 def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:
@@ -228,8 +228,8 @@ def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:
         UserError, match=r"the loss of classifier became nan or infinite by step .* lower the learning rate"
     ):
         run_here(*tiny(), "stage.until=cam", "stage.cam.lr=1e18")
-    assert not Path("runs/synthetic_resnet18/cam").exists()
-    assert not Path("runs/synthetic_resnet18/cam.partial/last.ckpt").exists()
+    assert not Path("runs/synthetic_mobilenet_v2/cam").exists()
+    assert not Path("runs/synthetic_mobilenet_v2/cam.partial/last.ckpt").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from ome.pipeline.manifest import Manifest
 from ome.training.checkpoints import save_network
 
 CLASSES = {"road": (200, 0, 0), "tree": (0, 200, 0), "water": (0, 0, 200)}
-CARD = SegmenterCard("fpn", "resnet18", CLASSES, (1, 2, 3), (0, 1, 2), 64, None, 0.5)
+CARD = SegmenterCard("fpn", "mobilenet_v2", CLASSES, (1, 2, 3), (0, 1, 2), 64, None, 0.5)
 
 
 def make_run(folder: Path, stage: str = "seg", network: str = "weak", seed: int = 0) -> Path:
