@@ -94,9 +94,9 @@ class Counting(Callback):
         """Begins and ends."""
         del pl_module, batch
         if batch_idx == FIRST:
-            self._launches.__enter__()
+            self._launches.__enter__()  # type: ignore[no-untyped-call]
         if batch_idx == FIRST + LOG_EVERY:
-            self._launches.__exit__(None, None, None)
+            self._launches.__exit__(None, None, None)  # type: ignore[no-untyped-call]
             trainer.should_stop = True
 
 
@@ -122,8 +122,7 @@ def composed(changes: Sequence[str]) -> DictConfig:
     """Composes the front page without data and weights."""
     without = ["dataset.raw=none", "backbone.weights=null", "backbone.encoder_weights=null"]
     with initialize_config_module("ome.conf", version_base="1.3"):
-        config = compose("config", overrides=["dataset=potsdam", *without, *changes])
-    return config
+        return compose("config", overrides=["dataset=potsdam", *without, *changes])
 
 
 def ran(module: pl.LightningModule, classes: int, precision: str, launches: Launches) -> None:

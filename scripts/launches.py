@@ -21,7 +21,7 @@ _WAITING: Final = frozenset({"_local_scalar_dense", "nonzero", "masked_select", 
 """Operators that wait for a GPU: what reads a number off it, or (`lift_fresh`) copies one to it."""
 
 
-class Launches(TorchDispatchMode):
+class Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Within it, operators are counted by the part of the step that calls them, the innermost one.
 
     An operator is about one kernel of a GPU; the backward pass of a convolution is two or three, a `foreach`
@@ -34,7 +34,7 @@ class Launches(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.kernels: Counter[str] = Counter()
         self.names: Counter[tuple[str, str]] = Counter()
         self.waits: Counter[tuple[str, str]] = Counter()
