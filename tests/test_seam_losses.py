@@ -122,14 +122,11 @@ def _plain_total(view1: tuple[Tensor, Tensor], view2: tuple[Tensor, Tensor], tag
         small = F.interpolate(scaled, view2[0].shape[2:], mode="bilinear", align_corners=True)
         return small * tags[:, :, None, None]
 
-    cams, refined = (
-        [present(view[0]) for view in (view1, view2)],
-        [present(view[1]) for view in (view1, view2)],
-    )
     views = (view1, view2)
-    classification = (
-        sum(multilabel_loss(cam, tags) + 5 * min_pool_loss(maps, tags) for cam, maps in views) / 2
-    )
+    views = (view1, view2)
+    cams, refined = ([present(view[place]) for view in views] for place in (0, 1))
+    terms = [multilabel_loss(cam, tags) + 5 * min_pool_loss(maps, tags) for cam, maps in views]
+    classification = sum(terms) / 2
     ecr = sum(cross_refinement_loss(refined[number], cams[1 - number]) for number in (0, 1))
     return classification + 2 * (cams[0] - cams[1]).abs().mean() + 3 * ecr
 
