@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import numpy as np
@@ -29,7 +30,6 @@ from measuring import (
 )
 from PIL import Image
 
-from ome.data import datasets
 from ome.data.datasets import MaskDataset
 from ome.data.prepare import prepare_scenes
 from ome.data.raw import layout_from_facts
@@ -138,9 +138,8 @@ def bench_samples(reader: SceneReader, tiles: Sequence[Tile], size: int, folder:
 
     varied = Augmentation(size, (0.75, 1.25), dihedral=True)
     again, kept = (MaskDataset(reader, tiles, masks, varied) for _ in range(2))
-    room, datasets.KEPT_BYTES = datasets.KEPT_BYTES, 0
-    again[0]  # finds that there is no room
-    datasets.KEPT_BYTES = room
+    with patch("ome.data.datasets.KEPT_BYTES", 0):
+        again[0]  # finds that there is no room
     drawn(kept)
     read, held = [seconds(partial(drawn, dataset)) / len(tiles) * 1e3 for dataset in (again, kept)]
     compare("a sample of image, mask and weight: read, kept", read, held, "ms")
