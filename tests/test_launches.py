@@ -73,16 +73,43 @@ MODULES: dict[str, Any] = {
 }
 
 
+class Strict(pl.Callback):
+    """Lets torch refuse whatever waits for the GPU in the silent steps."""
+
+    def on_train_batch_start(self, trainer: Any, module: Any, batch: Any, batch_idx: int) -> None:  # noqa: ANN401
+        del trainer, module, batch
+        if batch_idx in SILENT:
+            torch.cuda.set_sync_debug_mode("error" if batch_idx == SILENT[0] else "default")
+
+
+def train(name: str, folder: Path, accelerator: str, callback: pl.Callback) -> None:
+    settings: dict[str, Any] = {"epochs": 1, "total_steps": LOG_EVERY, "title": "tiny", "seed": 0}
+    callbacks = [*averaging(0.1, 100), callback]
+    fit(
+        MODULES[name](),
+        Samples(),
+        folder=folder,
+        hardware=Hardware(accelerator),
+        callbacks=callbacks,
+        **settings,
+    )
+
+
 @pytest.mark.parametrize("name", MODULES)
 def test_a_step_waits_for_nothing(tmp_path: Path, name: str) -> None:
     launches = Launches()
-    settings: dict[str, Any] = {"epochs": 1, "total_steps": LOG_EVERY, "title": "tiny", "seed": 0}
-    callbacks = [*averaging(0.1, 100), Watching(launches)]
-    fit(
-        MODULES[name](), Samples(), folder=tmp_path, hardware=Hardware("cpu"), callbacks=callbacks, **settings
-    )
+    train(name, tmp_path, "cpu", Watching(launches))
     assert launches.kernels.total() > 500
     assert not launches.waits
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
+@pytest.mark.parametrize("name", MODULES)
+def test_a_step_on_a_gpu_waits_for_nothing(tmp_path: Path, name: str) -> None:
+    try:
+        train(name, tmp_path, "gpu", Strict())
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_the_lovasz_loss_of_a_device_waits_for_nothing() -> None:
