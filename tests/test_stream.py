@@ -1,5 +1,6 @@
 """The stream of samples: the same whatever the number of processes, epochs and interruptions."""
 
+import os
 from itertools import chain
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ome.data.datamodules import TileDataModule
-from ome.data.datasets import MaskDataset, StreamSampler
+from ome.data.datasets import Batch, MaskDataset, StreamSampler
 from ome.data.tiles import Tile
 from ome.data.transforms import IMAGE_MEAN, IMAGE_STD, Augmentation, band_statistics, to_tensor
 from ome.ignore import IGNORE
@@ -162,6 +163,23 @@ def test_tiles_that_fit_are_read_once_and_give_the_same_samples(
 class Tiles:
     def __len__(self) -> int:
         return 10
+
+
+class Processes(Tiles):
+    """Tells which process reads; all tiles are of one size."""
+
+    tiles = tuple(Tile("scene", 0, 8 * column, 8, 8) for column in range(10))
+
+    def __getitem__(self, index: int) -> Batch:
+        return {"process": torch.tensor(os.getpid())}
+
+
+def test_loader_processes_of_the_validation_are_started_once() -> None:
+    tiles: Any = Processes()
+    loader: Any = TileDataModule(tiles, tiles, batch=5, seed=0, steps=2, workers=1).val_dataloader()
+    first, second = ({int(number) for batch in loader for number in batch["process"]} for _ in range(2))
+    assert first == second
+    assert os.getpid() not in first
 
 
 @pytest.mark.parametrize(
