@@ -11,18 +11,33 @@ import argparse
 import multiprocessing
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
+from unittest.mock import patch
 
 import cv2
 import numpy as np
-from measuring import Bytes, compare, heading, image_argument, picture, resident_megabytes, seconds
+import torch
+from measuring import (
+    Bytes,
+    compare,
+    heading,
+    image_argument,
+    picture,
+    resident_megabytes,
+    seconds,
+    smooth_noise,
+)
 from PIL import Image
 
+from ome.data.datasets import MaskDataset
 from ome.data.prepare import prepare_scenes
 from ome.data.raw import layout_from_facts
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile, tile_scene
+from ome.data.transforms import Augmentation, band_statistics, to_tensor
+from ome.geo.raster import read_png
 from ome.progress import track
 
 READS = 400
@@ -93,6 +108,7 @@ def bench(size: int, scenes: int, pixels: Bytes, folder: Path) -> None:
     ours = seconds(windows) / len(chosen) * 1e3
     compare("a tile: PNG by OpenCV, window of a scene", seconds(opencv) / len(chosen) * 1e3, ours, "ms")
     compare("a tile: PNG by Pillow, window of a scene", seconds(pillow) / len(chosen) * 1e3, ours, "ms")
+    bench_samples(reader, chosen, size, folder / "masks")
     clips = disk(folder / "clips") / 1e6 * len(tiles) / len(chosen)
     prepared = disk(folder / "scenes") / 1e6
     compare("disk: clips, scenes", clips, prepared, "MB")
@@ -104,6 +120,42 @@ def bench(size: int, scenes: int, pixels: Bytes, folder: Path) -> None:
         process = context.Process(target=read_all, args=(part / "scenes", some * (scenes // count)))
         process.start()
         process.join()
+
+
+def bench_samples(reader: SceneReader, tiles: Sequence[Tile], size: int, folder: Path) -> None:
+    """Prints the time of a segmenter's sample that is read at each draw or kept, and of its normalisation."""
+    folder.mkdir()
+    mask = smooth_noise(np.random.default_rng(0), 6, size, 6)
+    cv2.imwrite(str(folder / "mask.png"), mask.argmax(0).astype(np.uint8))
+    cv2.imwrite(str(folder / "weight.png"), (255 * mask.max(0)).astype(np.uint8))
+
+    def masks(_tile: Tile) -> tuple[Bytes, Bytes]:
+        return read_png(folder / "mask.png"), read_png(folder / "weight.png")
+
+    def drawn(dataset: MaskDataset) -> None:
+        for number in range(len(tiles)):
+            dataset[number, number]
+
+    varied = Augmentation(size, (0.75, 1.25), dihedral=True)
+    again, kept = (MaskDataset(reader, tiles, masks, varied) for _ in range(2))
+    with patch("ome.data.datasets.KEPT_BYTES", 0):
+        again[0]  # finds that there is no room
+    drawn(kept)
+    read, held = [seconds(partial(drawn, dataset)) / len(tiles) * 1e3 for dataset in (again, kept)]
+    compare("a sample of image, mask and weight: read, kept", read, held, "ms")
+    image = reader.image(tiles[0])
+    mean, std = (torch.tensor(values) for values in band_statistics(3))
+
+    def computed() -> None:
+        for _ in tiles:
+            ((torch.from_numpy(image).float().div_(255) - mean) / std).movedim(-1, -3).contiguous()
+
+    def looked_up() -> None:
+        for _ in tiles:
+            to_tensor(image)
+
+    plain, ours = [seconds(work) / len(tiles) * 1e3 for work in (computed, looked_up)]
+    compare("normalising a tile: computed, looked up", plain, ours, "ms")
 
 
 def main() -> None:

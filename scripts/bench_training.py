@@ -1,16 +1,23 @@
 """Times a training step: the plain fp32 step, against the step as the trainer makes it.
 
     python scripts/bench_training.py [--backbone resnet18] [--size 256] [--batch 4] [--device cpu]
+                                     [--compile inductor] [--profile]
 
 Both sides step the same networks on the same samples, which are in memory. The plain step differentiates
 everything, in fp32, in the usual memory layout, and reads its loss at each step. Ours is what `stage=cam` and
 `stage=seg` do on that device: frozen layers are not differentiated, the loss is not read at each step, the
 layout is channels-last, the optimiser fused, and the precision bf16 where the device has instructions for it
 (`--precision 32-true`: without).
+
+`--compile` also times ours with the network compiled by `torch.compile`, which the trainer does not do, and
+tells the seconds until the first step is done. `--profile` prints where the time of ours goes, and on a GPU
+the share of it that the GPU computes.
 """
 
 import argparse
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from measuring import compare, heading, image_argument, picture, seconds
@@ -31,17 +38,30 @@ STEPS = 2
 Loss = Callable[[], Tensor]
 
 
-def step_time(network: nn.Module, loss: Loss, device: torch.device, precision: str, *, plain: bool) -> float:
+@dataclass(frozen=True)
+class Side:
+    """One side of the comparison: plain or ours, perhaps compiled, perhaps profiled."""
+
+    precision: str
+    plain: bool = False
+    backend: str | None = None
+    profiled: bool = False
+
+
+def step_time(network: nn.Module, loss: Loss, device: torch.device, side: Side) -> float:
     """Returns the seconds of a step of SGD."""
+    plain = side.plain
     if not plain:
         channels_last(network)
+    if side.backend:
+        network.compile(backend=side.backend, dynamic=False)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, fused=not plain)
 
     def step() -> None:
         for _ in range(STEPS):
             optimizer.zero_grad()
-            with autocast(device, "32-true" if plain else precision):
+            with autocast(device, "32-true" if plain else side.precision):
                 value = loss()
             value.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -50,25 +70,48 @@ def step_time(network: nn.Module, loss: Loss, device: torch.device, precision: s
         if device.type == "cuda":
             torch.cuda.synchronize()
 
+    started = time.perf_counter()
     step()
-    return seconds(step, 2) / STEPS
+    if side.backend:
+        print(f"    compiled after {time.perf_counter() - started:.0f} s", flush=True)
+    taken = seconds(step, 2) / STEPS
+    if side.profiled:
+        profile(step, device)
+    return taken
 
 
-def seam_step(name: str, images: Tensor, tags: Tensor, precision: str, *, plain: bool) -> float:
+def profile(step: Callable[[], None], device: torch.device) -> None:
+    """Prints what takes most of the time, and the share of it that the device computes."""
+    kinds = [torch.profiler.ProfilerActivity.CPU]
+    kinds += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
+    started = time.perf_counter()
+    with torch.profiler.profile(activities=kinds) as profiler:
+        step()
+    elapsed = time.perf_counter() - started
+    attribute = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
+    events = profiler.key_averages()
+    busy = sum(getattr(event, attribute) for event in events) / 1e6
+    print(f"    {device.type} computes {busy / elapsed:.0%} of the time, the profiler's own with it")
+    for event in sorted(events, key=lambda event: -getattr(event, attribute))[:8]:
+        share = getattr(event, attribute) / 1e6 / busy
+        print(f"      {event.key[:60]:<60} {event.count / STEPS:7.0f} a step {share:7.1%}", flush=True)
+
+
+def seam_step(name: str, images: Tensor, tags: Tensor, side: Side) -> float:
     """Returns the seconds of a step of the classifier."""
     torch.manual_seed(0)
     network = SeamNetwork(build_backbone(name, None, 8), CLASSES).to(images.device).train()
-    if not plain:
+    if not side.plain:
         network.freeze()
 
     def loss() -> Tensor:
         half = F.interpolate(images, scale_factor=0.5, mode="bilinear", align_corners=True)
         return seam_loss(network(images), network(half), tags).total
 
-    return step_time(network, loss, images.device, precision, plain=plain)
+    return step_time(network, loss, images.device, side)
 
 
-def segmenter_step(name: str, images: Tensor, mask: Tensor, precision: str, *, plain: bool) -> float:
+def segmenter_step(name: str, images: Tensor, mask: Tensor, side: Side) -> float:
     """Returns the seconds of a step of the segmenter."""
     torch.manual_seed(0)
     network = build_segmenter("deeplabv3plus", name, CLASSES).to(images.device).train()
@@ -78,7 +121,7 @@ def segmenter_step(name: str, images: Tensor, mask: Tensor, precision: str, *, p
         pixels = weigh_pixels(mask, weight, "continuous")
         return (pixel_cross_entropy(network(images), mask) * pixels.factor).sum() / pixels.normaliser.sum()
 
-    return step_time(network, loss, images.device, precision, plain=plain)
+    return step_time(network, loss, images.device, side)
 
 
 def main() -> None:
@@ -90,6 +133,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="auto")
+    parser.add_argument("--compile", metavar="BACKEND", help="e.g. inductor")
+    parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     image = to_tensor(picture(options.image, options.size))
     images = torch.stack([image.roll(17 * number, -1) for number in range(options.batch)]).to(options.device)
@@ -97,12 +142,17 @@ def main() -> None:
     mask = torch.randint(0, CLASSES, (options.batch, options.size, options.size), device=options.device)
     name, precision = options.backbone, decided_precision(options.precision, images.device)
     heading(f"A training step of {options.batch} tiles of {options.size}, {name}: plain, ours in {precision}")
-    plain, ours = (seam_step(name, images, tags, precision, plain=plain) for plain in (True, False))
-    compare("SEAM classifier", plain, ours)
-    print(f"    ours: {options.batch / ours:.1f} images/s with the classifier", flush=True)
-    plain, ours = (segmenter_step(name, images, mask, precision, plain=plain) for plain in (True, False))
-    compare("DeepLabV3+ segmenter", plain, ours)
-    print(f"    ours: {options.batch / ours:.1f} images/s with the segmenter", flush=True)
+    sides = [Side(precision, plain=True), Side(precision, profiled=options.profile)]
+    for title, step, target in (
+        ("SEAM classifier", seam_step, tags),
+        ("DeepLabV3+ segmenter", segmenter_step, mask),
+    ):
+        plain, ours = (step(name, images, target, side) for side in sides)
+        compare(title, plain, ours)
+        print(f"    ours: {options.batch / ours:.1f} images/s", flush=True)
+        if options.compile:
+            compiled = step(name, images, target, Side(precision, backend=options.compile))
+            compare(f"{title}: ours, compiled", ours, compiled)
 
 
 if __name__ == "__main__":

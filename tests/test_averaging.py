@@ -7,9 +7,10 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from torch.utils.data import DataLoader
 
-from ome.training.averaging import averaging
+from ome.training.averaging import _Average, averaging
 
 STEPS = 5
 
@@ -76,3 +77,38 @@ def test_without_memory_there_is_no_average() -> None:
     module = trained(0.0)
     for name, value in module.network.state_dict().items():
         torch.testing.assert_close(value, module.states[-1][name], msg=name)
+
+
+class Counted(nn.Module):
+    """Parameters and buffers of several types, among them whole numbers and a truth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3), nn.BatchNorm2d(3))
+        self.register_buffer("place", torch.arange(6).reshape(2, 3))
+        self.register_buffer("small", torch.tensor([3, 200], dtype=torch.uint8))
+        self.register_buffer("seen", torch.tensor([True, False]))
+        self.register_buffer("halves", torch.tensor([0.5, 2.0], dtype=torch.bfloat16))
+
+
+def moved(model: nn.Module, generator: torch.Generator) -> None:
+    """Changes every tensor of a model in place."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        step = torch.randint(1, 20, tensor.shape, generator=generator)
+        tensor.data.copy_(~tensor.data if tensor.dtype == torch.bool else tensor.data + step.to(tensor.dtype))
+
+
+def test_the_average_is_torch_s_to_the_bit_and_goes_on_from_a_checkpoint() -> None:
+    generator, model = torch.Generator().manual_seed(0), Counted()
+    theirs = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(0.7), use_buffers=True)
+    ours = _Average(model, 0.7)
+    for step in range(5):
+        moved(model, generator)
+        if step == 3:  # as a resumed run has it
+            ours, kept = _Average(model, 0.7), ours.state_dict()
+            ours.load_state_dict(kept)
+        for average in (theirs, ours):
+            average.update_parameters(model)
+        wanted, found = theirs.state_dict(), ours.state_dict()
+        assert list(wanted) == list(found)
+        assert all(torch.equal(wanted[name], found[name]) for name in wanted)

@@ -10,7 +10,7 @@ from torch import nn
 from ome.config.objects import optimization
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
-from ome.training.optimizers import Optimization, layer_scales
+from ome.training.optimizers import Optimization, OptimizerName, build_optimizer, layer_scales
 from ome.training.schedule import rate_factor
 from ome.training.seam_losses import seam_loss
 from tests.conftest import compose_config
@@ -151,3 +151,27 @@ def test_the_default_recipe_trains_every_backbone(backbone: str, classifier: str
     assert all(math.isfinite(loss) for loss in losses)
     assert max(losses) < 3
     assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_fused_optimiser_takes_the_steps_of_the_plain_one(name: OptimizerName) -> None:
+    generator, groups = torch.Generator().manual_seed(0), []
+    for _ in range(2):
+        tensors = [torch.linspace(-1, 1, 12).reshape(3, 4), torch.full((5,), 0.5)]
+        groups.append([{"params": [nn.Parameter(t)], "lr": 0.1, "weight_decay": 0.01} for t in tensors])
+    fused = build_optimizer(name, groups[0], 0.1, 0.9)
+    options = {"foreach": False, "fused": False}
+    plain = (
+        torch.optim.SGD(groups[1], lr=0.1, momentum=0.9, **options)
+        if name == "sgd"
+        else torch.optim.AdamW(groups[1], lr=0.1, **options)
+    )
+    assert fused.defaults["fused"]
+    for _ in range(6):
+        for ours, theirs in zip(fused.param_groups, plain.param_groups, strict=True):
+            gradient = torch.randn(ours["params"][0].shape, generator=generator)
+            ours["params"][0].grad, theirs["params"][0].grad = gradient.clone(), gradient
+        fused.step()
+        plain.step()
+    for ours, theirs in zip(fused.param_groups, plain.param_groups, strict=True):
+        torch.testing.assert_close(ours["params"][0], theirs["params"][0], rtol=1e-6, atol=1e-7)

@@ -3,11 +3,13 @@
 import numpy as np
 import pytest
 import torch
+from segmentation_models_pytorch.losses import MULTICLASS_MODE, LovaszLoss
 from torch import Tensor
 
 from ome.training.pixel_losses import (
     balanced_class_weights,
     hardest_pixels,
+    lovasz_softmax,
     overlap_loss,
     pixel_cross_entropy,
     pixel_weights,
@@ -125,6 +127,21 @@ def test_lovasz_by_hand() -> None:
     # First class: errors .5, .25, .25 in descending order, of which the first one, two and three have Jaccard
     # losses 1/2, 2/3 and 1: .5 * 1/2 + .25 * 1/6 + .25 * 1/3. The second class has the same.
     assert overlap_loss(*overlap_example(), dice=0, lovasz=1).item() == pytest.approx(0.375, abs=1e-6)
+
+
+@pytest.mark.parametrize("ignored", [0.0, 0.4])
+def test_lovasz_is_that_of_the_library_with_its_gradient(ignored: float) -> None:
+    generator = torch.Generator().manual_seed(7)
+    logits = (3 * torch.randn(2, 4, 9, 8, generator=generator)).requires_grad_()
+    target = torch.randint(0, 3, (2, 9, 8), generator=generator)  # the fourth class has no pixel
+    target[torch.rand(2, 9, 8, generator=generator) < ignored] = 255
+    expected = LovaszLoss(MULTICLASS_MODE, ignore_index=255)(logits, target)
+    (gradient,) = torch.autograd.grad(expected, logits)
+    of_device = lovasz_softmax(logits.softmax(dim=1).transpose(0, 1).flatten(1), target.flatten())
+    of_cpu = overlap_loss(logits, target, (target != 255).float(), dice=0, lovasz=1)
+    for loss in (of_device, of_cpu):
+        torch.testing.assert_close(loss, expected)
+        torch.testing.assert_close(torch.autograd.grad(loss, logits)[0], gradient, rtol=1e-4, atol=1e-7)
 
 
 def test_overlap_losses_are_weighted_and_added() -> None:

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ome.training.schedule import linear_warmup, poly_lr
 from ome.training.seam_losses import (
@@ -109,3 +110,40 @@ def test_warm_up_by_hand() -> None:
     assert factors == pytest.approx([1e-6, 0.25, 0.5, 0.75, 1, 1], abs=1e-6)
     assert linear_warmup(0, 4) > 0
     assert linear_warmup(0, 0) == 1
+
+
+def _plain_total(view1: tuple[Tensor, Tensor], view2: tuple[Tensor, Tensor], tags: Tensor) -> Tensor:
+    """SEAM's loss with weights 2, 3 and 5 (ER, ECR, min-pool), view by view as the paper writes it."""
+
+    def present(maps: Tensor) -> Tensor:
+        clipped = maps.relu()
+        low, high = clipped.amin((2, 3), keepdim=True), clipped.amax((2, 3), keepdim=True)
+        scaled = (clipped - low - 1e-5).relu() / (high - low + 1e-5)
+        small = F.interpolate(scaled, view2[0].shape[2:], mode="bilinear", align_corners=True)
+        return small * tags[:, :, None, None]
+
+    views = (view1, view2)
+    views = (view1, view2)
+    cams, refined = ([present(view[place]) for view in views] for place in (0, 1))
+    terms = [multilabel_loss(cam, tags) + 5 * min_pool_loss(maps, tags) for cam, maps in views]
+    classification = sum(terms) / 2
+    ecr = sum(cross_refinement_loss(refined[number], cams[1 - number]) for number in (0, 1))
+    return classification + 2 * (cams[0] - cams[1]).abs().mean() + 3 * ecr
+
+
+def test_views_that_are_computed_together_have_the_losses_and_gradients_of_each() -> None:
+    found = []
+    for total in (
+        _plain_total,
+        lambda *given: seam_loss(*given, er_weight=2, ecr_weight=3, min_pool_weight=5).total,
+    ):
+        generator = torch.Generator().manual_seed(5)
+        sides = (16, 16, 8, 8)
+        maps = [torch.randn(2, 3, side, side, generator=generator, dtype=torch.float64) for side in sides]
+        maps[0][0, 1] = -maps[0][0, 1].abs()  # nothing of it is left
+        maps[2][1, 2] += 9  # all of it is left
+        maps = [part.requires_grad_() for part in maps]
+        loss = total((maps[0], maps[1]), (maps[2], maps[3]), torch.tensor([[1.0, 1, 0], [0, 1, 1]]))
+        found.append([loss, *torch.autograd.grad(loss, maps)])
+    for plain, together in zip(*found, strict=True):
+        torch.testing.assert_close(together, plain, rtol=1e-12, atol=1e-14)

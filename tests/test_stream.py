@@ -1,13 +1,18 @@
 """The stream of samples: the same whatever the number of processes, epochs and interruptions."""
 
+import os
 from itertools import chain
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from numpy.typing import NDArray
 
 from ome.data.datamodules import TileDataModule
-from ome.data.datasets import StreamSampler
-from ome.data.transforms import IMAGE_MEAN, IMAGE_STD, Augmentation, to_tensor
+from ome.data.datasets import Batch, MaskDataset, StreamSampler
+from ome.data.tiles import Tile
+from ome.data.transforms import IMAGE_MEAN, IMAGE_STD, Augmentation, band_statistics, to_tensor
 from ome.ignore import IGNORE
 
 
@@ -99,9 +104,82 @@ def test_bands_beyond_three_are_normalised_like_the_first() -> None:
     assert np.allclose(to_tensor(image).numpy(), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("shape", [(1, 7, 3), (6, 1, 1), (2, 5, 4, 3), (2, 3, 4, 5, 5)])
+def test_looked_up_values_are_those_of_the_formula_to_the_bit(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
+    mean, std = (torch.tensor(values) for values in band_statistics(shape[-1]))
+    expected = ((torch.from_numpy(image).float() / 255 - mean) / std).movedim(-1, -3)
+    found = to_tensor(image[..., ::-1, :])  # as a mirrored tile lies in memory
+    assert torch.equal(found.flip(-1), expected)
+    assert found.is_contiguous()
+
+
+class Drawn:
+    """A reader of three tiles of noise, which counts what is read."""
+
+    channels = (1, 2, 3)
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def image(self, tile: Tile) -> NDArray[np.uint8]:
+        self.reads += 1
+        return self.noise(tile, 3)
+
+    def masks(self, tile: Tile) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+        return self.noise(tile, 1)[..., 0] % 4, self.noise(tile, 2)[..., 0]
+
+    def noise(self, tile: Tile, bands: int) -> NDArray[np.uint8]:
+        shape = (tile.height, tile.width, bands)
+        return np.random.default_rng([tile.column, bands]).integers(0, 256, shape, dtype=np.uint8)
+
+
+AUGMENTATIONS = {
+    "none": None,
+    "all": Augmentation(20, (0.5, 1.5), dihedral=True),
+    "flips alone": Augmentation(24, (1.0, 1.0), (0, 0, 0, 0)),
+}
+"""The last crops, pads and resizes nothing, so that a kept tile itself reaches the flip."""
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
+@pytest.mark.parametrize("room", [0, 1 << 20])
+def test_tiles_that_fit_are_read_once_and_give_the_same_samples(
+    monkeypatch: pytest.MonkeyPatch, augmentation: str, room: int
+) -> None:
+    monkeypatch.setattr("ome.data.datasets.KEPT_BYTES", room)
+    reader: Any = Drawn()
+    tiles = [Tile("scene", 0, 24 * column, 24, 24) for column in range(3)]
+    varied = AUGMENTATIONS[augmentation]
+    kept = MaskDataset(reader, tiles, reader.masks, varied, seed=3)
+    for position in range(12):
+        key = (position % 3, position)
+        expected = MaskDataset(Drawn(), tiles, reader.masks, varied, seed=3)[key]  # type: ignore[arg-type]
+        found = kept[key]
+        assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert reader.reads == (3 if room else 12)
+
+
 class Tiles:
     def __len__(self) -> int:
         return 10
+
+
+class Processes(Tiles):
+    """Tells which process reads; all tiles are of one size."""
+
+    tiles = tuple(Tile("scene", 0, 8 * column, 8, 8) for column in range(10))
+
+    def __getitem__(self, index: int) -> Batch:
+        return {"process": torch.tensor(os.getpid())}
+
+
+def test_loader_processes_of_the_validation_are_started_once() -> None:
+    tiles: Any = Processes()
+    loader: Any = TileDataModule(tiles, tiles, batch=5, seed=0, steps=2, workers=1).val_dataloader()
+    first, second = ({int(number) for batch in loader for number in batch["process"]} for _ in range(2))
+    assert first == second
+    assert os.getpid() not in first
 
 
 @pytest.mark.parametrize(

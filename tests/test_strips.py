@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from ome.networks.resnet38d import ResNet38d
 from ome.networks.strips import in_strips
+from ome.training.hardware import channels_last
 
 
 def _layers() -> nn.Sequential:
@@ -48,3 +50,46 @@ def test_resnet38d_in_strips_is_resnet38d(layout: torch.memory_format) -> None:
     for expected, found in zip(whole, strips, strict=True):
         assert found.is_contiguous(memory_format=layout)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_batch_is_computed_some_whole_images_at_a_time(layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    network, images = ResNet38d().eval().to(memory_format=layout), torch.rand(5, 3, 32, 24)
+    network.strip_pixels = 2 * 32 * 24
+    passes = []
+    network.conv1a.register_forward_pre_hook(lambda _, inputs: passes.append(tuple(inputs[0].shape[::2])))
+    with torch.inference_mode():
+        found = network(images)
+        assert passes == [(2, 32), (2, 32), (1, 32)]
+        alone = [network(images[number : number + 1]) for number in range(5)]
+    expected = [torch.cat(maps) for maps in zip(*alone, strict=True)]
+    for one, other in zip(expected, found, strict=True):
+        assert other.is_contiguous(memory_format=layout)
+        torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4 * float(one.abs().max()))
+
+
+def test_a_large_batch_costs_no_more_arithmetic_than_its_images() -> None:
+    with torch.device("meta"):
+        network = ResNet38d().eval()
+    network.strip_pixels = 4 * 64 * 64
+    flops = []
+    for count in (4, 28):
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            network(torch.empty(count, 3, 64, 64, device="meta"))
+        flops.append(counter.get_total_flops() / count)
+    assert flops[0] == flops[1]
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="torch finds no GPU")
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float32, 1e-3), (torch.bfloat16, 5e-2)])
+def test_a_gpu_gives_the_maps_of_the_cpu(dtype: torch.dtype, most: float) -> None:
+    torch.manual_seed(0)
+    network, images = channels_last(ResNet38d().eval()), torch.rand(5, 3, 64, 64)
+    network.strip_pixels = 2 * 64 * 64
+    with torch.inference_mode():
+        expected = network(images)
+        with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
+            found = network.cuda()(images.cuda())
+    for one, other in zip(expected, found, strict=True):
+        assert float((other.cpu().float() - one).norm() / one.norm()) < most

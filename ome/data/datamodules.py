@@ -104,5 +104,6 @@ class TileDataModule(LightningDataModule):
             self._validation,
             batch_sampler=batches,
             num_workers=self._workers,
+            persistent_workers=self._workers > 0,  # started anew they would take longer than they work
             generator=torch.Generator().manual_seed(self._seed),
         )

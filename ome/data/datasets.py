@@ -1,12 +1,13 @@
 """Tiles as training samples: windows into scenes, read when asked for."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
@@ -18,6 +19,9 @@ Key = tuple[int, int]
 
 Batch = dict[str, Tensor]
 """A sample, or a batch of them: tensors by name (`image`, `tags`, `mask`, `weight`)."""
+
+Decoded = tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]
+"""Image (H, W, bands) and masks (H, W) of a tile."""
 
 MaskOf = Callable[[Tile], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
 """Gives the class mask and the weight of a tile, both (H, W) uint8."""
@@ -71,8 +75,15 @@ class StreamSampler(Sampler[Key]):
             yield int(order[within]), position
 
 
+KEPT_BYTES: Final = 1 << 29
+"""Decoded tiles that one training process keeps at most, its loader processes together."""
+
+
 class TileDataset(Dataset[Batch]):
-    """Common part: reads a tile, varies it by the draw's seed, and normalises the image."""
+    """Common part: reads a tile, varies it by the draw's seed, and normalises the image.
+
+    Where all tiles fit into `KEPT_BYTES`, each is decoded once and kept; loader processes keep their own.
+    """
 
     def __init__(
         self, reader: SceneReader, tiles: Sequence[Tile], augmentation: Augmentation | None, seed: int = 0
@@ -82,6 +93,8 @@ class TileDataset(Dataset[Batch]):
         self._augmentation = augmentation
         self._augment: Augment | None = None
         self._seed = seed
+        self._kept: dict[int, Decoded] = {}
+        self._fits: bool | None = None
 
     def __len__(self) -> int:
         return len(self.tiles)
@@ -92,13 +105,28 @@ class TileDataset(Dataset[Batch]):
         """Reads the tile of a key, its image normalised (bands, H, W) float32, and its masks."""
         index, position = key if isinstance(key, tuple) else (key, key)
         tile = self.tiles[index]
-        image, masks = self.reader.image(tile), list(masks_of(tile))
+        image, masks = self._decoded(index, masks_of)
         if self._augmentation is not None:
             if self._augment is None:
                 self._augment = self._augmentation.build(len(self.reader.channels))
             seed = int(np.random.SeedSequence([self._seed, position]).generate_state(1)[0])
             image, masks = self._augment(seed, image, masks)
         return tile, to_tensor(image), masks
+
+    def _decoded(self, index: int, masks_of: Callable[[Tile], Sequence[NDArray[np.uint8]]]) -> Decoded:
+        """Reads image and masks of a tile, or takes what was kept of it; nobody writes into them."""
+        if index in self._kept:
+            return self._kept[index]
+        tile = self.tiles[index]
+        decoded = self.reader.image(tile), list(masks_of(tile))
+        if self._fits is None:
+            image, masks = decoded
+            of_pixel = (image.nbytes + sum(mask.nbytes for mask in masks)) / (tile.height * tile.width)
+            pixels, worker = sum(one.height * one.width for one in self.tiles), get_worker_info()
+            self._fits = of_pixel * pixels * (worker.num_workers if worker else 1) <= KEPT_BYTES
+        if self._fits:
+            self._kept[index] = decoded
+        return decoded
 
 
 class TagDataset(TileDataset):

@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # asked before the import; looks a version up online
@@ -36,11 +37,21 @@ def to_tensor(image: NDArray[np.uint8]) -> Tensor:
     Returns:
         (..., bands, H, W) float32.
     """
-    scaled = torch.from_numpy(np.ascontiguousarray(image)).float().div_(255)
-    bands = image.shape[-1]
-    mean, std = (torch.tensor(values) for values in band_statistics(bands))
-    normalised = (scaled - mean) / std
-    return normalised.movedim(-1, -3).contiguous()
+    tables = _normalised(image.shape[-1])
+    result = np.empty((*image.shape[:-3], image.shape[-1], *image.shape[-3:-1]), np.float32)
+    for place in np.ndindex(*image.shape[:-3]):
+        for band, table in enumerate(tables):
+            pixels = np.ascontiguousarray(image[(*place, ..., band)])
+            cv2.LUT(pixels, table, dst=result[(*place, band)])
+    return torch.from_numpy(result)
+
+
+@cache
+def _normalised(bands: int) -> NDArray[np.float32]:
+    """What each of 256 values becomes in each band, (bands, 256): looked up, not computed for every pixel."""
+    mean, std = (torch.tensor(values)[:, None] for values in band_statistics(bands))
+    values = torch.arange(256).float().div_(255)
+    return np.asarray(((values - mean) / std).numpy(), np.float32)
 
 
 def band_statistics(bands: int) -> tuple[list[float], list[float]]:

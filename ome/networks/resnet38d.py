@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ome.networks.features import Backbone, Features
-from ome.networks.strips import empty_like_strip, in_strips, strips
+from ome.networks.strips import empty_like_part, in_strips, strips
 
 STRIP_PIXELS = 1 << 19
 """Pixels of the images of which the widest maps are computed at a time, where nothing is differentiated."""
@@ -99,8 +99,9 @@ class ResNet38d(Backbone):
     `Features.low` (512 channels) and `.middle` (1024) are the activated inputs of b5 and b6; `.final` (4096)
     is the activated output of b7. All three lie on the stride-8 grid.
 
-    In eval mode without gradients the maps before b3, which are many pixels, and those of b7, which are many
-    channels, are computed strip by strip: whole, and several at a time, they would take most of the memory.
+    In eval mode without gradients some images at a time are computed, and of a large one the maps before b3,
+    which are many pixels, and those of b7, which are many channels, strip by strip: whole, and several at a
+    time, they would take most of the memory.
 
     Args:
         in_channels: Bands of the input image.
@@ -139,13 +140,27 @@ class ResNet38d(Backbone):
             x, middle = self.b6(x)
             x, _ = self.b7(x)
             return Features(low, middle, self._activated(x))
-        rows = max(8, self.strip_pixels // (image.shape[0] * image.shape[3]))
+        together = max(1, self.strip_pixels // (image.shape[2] * image.shape[3]))
+        if len(image) > together:
+            return self._in_parts(image, together)
+        rows = max(8, self.strip_pixels // (len(image) * image.shape[3]))
         x, low = self._inner(in_strips(self._early, image, rows=rows, halo=_EARLY_HALO, stride=4))
         middle = F.relu(self.b6.bn_branch2a(x), inplace=True)
         # A strip is looked at by its neighbours in one layer alone, so that narrow ones cost little.
         rows = max(1, rows // 32)
         x = _bottleneck_in_strips(self.b6, nn.Identity(), x, rows)
         return Features(low, middle, _bottleneck_in_strips(self.b7, self._activated, x, rows))
+
+    def _in_parts(self, image: Tensor, together: int) -> Features:
+        """Computes some whole images at a time; strips of all of them would be narrow and mostly halo."""
+        whole: Features | None = None
+        for first in range(0, len(image), together):
+            features = self(image[first : first + together])
+            whole = whole or Features(*(empty_like_part(maps, 0, len(image)) for maps in features))
+            for room, maps in zip(whole, features, strict=True):
+                room[first : first + together] = maps
+        assert whole is not None  # noqa: S101 - there is an image
+        return whole
 
     def _early(self, image: Tensor) -> Tensor:
         """From the image to the output of b3, on the stride-4 grid."""
@@ -176,7 +191,7 @@ def _bottleneck_in_strips(
     whole: Tensor | None = None
     for strip in strips(height, rows, reach):
         part = after(block(strip.of(x), strip.above, strip.below)[0])
-        whole = empty_like_strip(part, height) if whole is None else whole
+        whole = empty_like_part(part, 2, height) if whole is None else whole
         whole[:, :, strip.top : strip.bottom] = part
     assert whole is not None  # noqa: S101 - an image has rows
     return whole

@@ -33,16 +33,15 @@ def strips(height: int, rows: int, halo: int) -> Iterator[Strip]:
         yield Strip(top, bottom, min(top, halo), min(height - bottom, halo))
 
 
-def empty_like_strip(part: Tensor, height: int) -> Tensor:
-    """Room for all strips, (B, channels, height, w), in the layout of one of them (B, channels, h, w).
+def empty_like_part(part: Tensor, dimension: int, length: int) -> Tensor:
+    """Room for all parts, in the layout of one of them (B, channels, h, w), one dimension of another length.
 
     In another layout, the next layer would turn the whole map around in a copy.
     """
-    batch, channels, _, width = part.shape
     layout = torch.contiguous_format
     if not part.is_contiguous() and part.is_contiguous(memory_format=torch.channels_last):
         layout = torch.channels_last
-    size = (batch, channels, height, width)
+    size = (*part.shape[:dimension], length, *part.shape[dimension + 1 :])
     return torch.empty(size, dtype=part.dtype, device=part.device, memory_format=layout)
 
 
@@ -74,7 +73,7 @@ def in_strips(
     for strip in strips(height, step, margin):
         part = layers(strip.of(image))
         if whole is None:
-            whole = empty_like_strip(part, -(-height // stride))
+            whole = empty_like_part(part, 2, -(-height // stride))
         first, last = strip.top // stride, -(-strip.bottom // stride)
         whole[:, :, first:last] = part[:, :, strip.above // stride :][:, :, : last - first]
     assert whole is not None  # noqa: S101 - an image has rows

@@ -3,8 +3,74 @@
 Polyak & Juditsky, SIAM Journal on Control and Optimization 1992; Tarvainen & Valpola, NeurIPS 2017.
 """
 
+import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import Callback, WeightAveraging
-from torch.optim.swa_utils import get_ema_multi_avg_fn
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+_Tensors = dict[torch.dtype, list[Tensor]]
+
+
+class _Average(AveragedModel):
+    """torch's average of all parameters and buffers, without a wait for the device at every step.
+
+    torch asks the device at each step whether it is the first, and averages whole numbers (BatchNorm counts
+    its batches in them) one by one, in four kernels each.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        super().__init__(model, use_buffers=True)
+        self._decay = decay
+        self._first: bool | None = None
+        self._tensors: tuple[_Tensors, _Tensors] = {}, {}
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Moves the average towards the weights and buffers of the model, the same one at every call."""
+        if self._first is None:
+            self._first = not int(self.n_averaged)  # waits, once: a checkpoint may have been loaded
+            self._tensors = _by_dtype(self.module), _by_dtype(model)
+        for dtype, averages in self._tensors[0].items():
+            current = self._tensors[1][dtype]
+            if self._first:
+                torch._foreach_copy_(averages, current)
+            elif dtype.is_floating_point:
+                torch._foreach_lerp_(averages, current, 1 - self._decay)
+            else:
+                _average_counts(averages, current, self._decay)
+        self._first = False
+        self.n_averaged += 1
+
+
+def _by_dtype(module: nn.Module) -> _Tensors:
+    """All parameters and buffers."""
+    tensors: _Tensors = {}
+    for tensor in (*module.parameters(), *module.buffers()):
+        tensors.setdefault(tensor.dtype, []).append(tensor)
+    return tensors
+
+
+def _average_counts(averages: list[Tensor], current: list[Tensor], decay: float) -> None:
+    """Averages whole numbers, all in one tensor; as torch does, what follows the point is cut off."""
+    old, new = (torch.cat([tensor.flatten() for tensor in tensors]) for tensors in (averages, current))
+    mean = (old * decay + new * (1 - decay)).to(old.dtype)
+    parts = torch.split(mean, [average.numel() for average in averages])
+    torch._foreach_copy_(averages, [p.view_as(average) for p, average in zip(parts, averages, strict=True)])
+
+
+class _Averaging(WeightAveraging):
+    """Lightning's callback with that average."""
+
+    def __init__(self, decay: float) -> None:
+        super().__init__()
+        self._decay = decay
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Makes the average when a fit begins."""
+        del trainer
+        if stage == "fit":
+            self._average_model = _Average(pl_module, self._decay)
 
 
 def averaging(memory: float, total_steps: int) -> list[Callback]:
@@ -21,4 +87,4 @@ def averaging(memory: float, total_steps: int) -> list[Callback]:
     if not memory:
         return []
     decay = 1 - 1 / max(1.0, memory * total_steps)
-    return [WeightAveraging(multi_avg_fn=get_ema_multi_avg_fn(decay))]  # type: ignore[no-untyped-call]
+    return [_Averaging(decay)]

@@ -1,5 +1,6 @@
 """What happens around the training steps: progress, history, reproducible randomness, and when to stop."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class StopAtNan(Callback):
     def __init__(self, title: str, every: int) -> None:
         self._title = title
         self._every = every
-        self._finite: torch.Tensor | None = None
+        self._total: torch.Tensor | None = None
 
     def on_train_batch_end(
         self,
@@ -59,8 +60,10 @@ class StopAtNan(Callback):
     ) -> None:
         """Remembers on the device whether the loss was finite; asks the device only now and then."""
         del pl_module, batch
-        finite = torch.isfinite(outputs["loss"].detach())
-        self._finite = finite if self._finite is None else self._finite & finite
+        loss = outputs["loss"].detach()
+        if self._total is None:
+            self._total = torch.zeros_like(loss)
+        self._total.add_(loss, alpha=0)  # 0 times a finite number is 0, and nan otherwise: a single kernel
         if (batch_idx + 1) % self._every == 0:
             self._check(trainer)
 
@@ -75,13 +78,13 @@ class StopAtNan(Callback):
         self._check(trainer)
 
     def _check(self, trainer: pl.Trainer) -> None:
-        if any_rank(self._finite is not None and not bool(self._finite)):
+        if any_rank(self._total is not None and math.isnan(self._total)):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             raise UserError(
                 f"the loss of {self._title} became nan or infinite by step {trainer.global_step} "
                 f"(learning rate {rate:.3g}): lower the learning rate, or set trainer.precision=32-true"
             )
-        self._finite = None
+        self._total = None
 
 
 class StopWhenAsked(Callback):
@@ -152,7 +155,8 @@ class History(Callback):
         """Takes the scalars of every `every`-th step."""
         del outputs, batch
         rates = learning_rates(trainer.optimizers[0])
-        pl_module.log_dict(rates)  # for the loggers
+        # For the loggers. Plain numbers would be copied to the device, which waits for it at every step.
+        pl_module.log_dict({name: torch.full((), rate) for name, rate in rates.items()})
         if batch_idx % self._every == 0:
             self._take(trainer, "train/")
             self._rows += [(trainer.global_step, name, rate) for name, rate in rates.items()]

@@ -20,6 +20,7 @@ from ome.errors import UserError
 from ome.progress import console
 from ome.training.callbacks import History, SeedEachStep, StopAtNan, StopWhenAsked, TrainingMeter
 from ome.training.checkpoints import save_network
+from ome.training.counters import counted_together
 from ome.training.hardware import Hardware, channels_last, decided_precision
 from ome.training.kernels import replace_wrong_kernels
 
@@ -112,7 +113,7 @@ def fit(
             f"this machine cannot train with accelerator={hardware.accelerator} precision="
             f"{precision} ({error}): choose another trainer=..."
         ) from error
-    with deferred_stop():
+    with deferred_stop(), counted_together(module.get_submodule("network")):
         trainer.fit(module, data, ckpt_path=_checkpoint(folder), weights_only=True)
         if is_rank_zero():
             save_network(module.get_submodule("network"), folder)

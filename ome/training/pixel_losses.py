@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
-from segmentation_models_pytorch.losses import MULTICLASS_MODE, DiceLoss, LovaszLoss
+from segmentation_models_pytorch.losses import MULTICLASS_MODE, DiceLoss
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -121,9 +121,9 @@ def hardest_pixels(loss: Tensor, eligible: Tensor, fraction: float) -> Tensor:
         (B, H, W) bool, a part of `eligible`.
     """
     ranked = loss.detach().masked_fill(~eligible, -torch.inf).flatten().sort(descending=True).values
-    # A tensor as index: the number of pixels stays on the device.
+    # Not `ranked[count - 1]`, for which torch waits: the number of pixels stays on the device.
     count = (fraction * eligible.sum().double()).ceil().long().clamp_min(1)
-    return (loss >= ranked[count - 1]) & eligible
+    return (loss >= ranked.gather(0, count[None] - 1)) & eligible
 
 
 def overlap_loss(logits: Tensor, target: Tensor, factor: Tensor, *, dice: float, lovasz: float) -> Tensor:
@@ -149,9 +149,38 @@ def overlap_loss(logits: Tensor, target: Tensor, factor: Tensor, *, dice: float,
     if dice:
         total = total + dice * DiceLoss(MULTICLASS_MODE, ignore_index=IGNORE)(logits.float(), chosen)
     if lovasz:
-        loss = LovaszLoss(MULTICLASS_MODE, ignore_index=IGNORE)(logits.float(), chosen)
-        total = total + lovasz * loss.sum()  # without any pixel the library returns an empty tensor
+        probabilities, chosen = logits.float().softmax(dim=1).transpose(0, 1).flatten(1), chosen.flatten()
+        if chosen.device.type == "cpu":  # sorts fewer; a GPU would be waited for to know how many
+            probabilities, chosen = probabilities[:, chosen != IGNORE], chosen[chosen != IGNORE]
+        total = total + lovasz * lovasz_softmax(probabilities, chosen)
     return total
+
+
+def lovasz_softmax(probabilities: Tensor, target: Tensor) -> Tensor:
+    """Lovasz-Softmax loss of P pixels, the mean over the classes that have target pixels.
+
+    All classes at once, and ignored pixels as errors of 0, which change nothing: libraries choose pixels and
+    classes on the host, which waits for the device at each class.
+
+    Args:
+        probabilities: (C, P) float32, their sum over C is 1.
+        target: Class indices (P,), integers; 255 takes no part.
+
+    Returns:
+        A scalar, 0 without any target pixel.
+    """
+    if not target.numel():
+        return probabilities.sum()
+    classes, places = (torch.arange(size, device=target.device) for size in probabilities.shape)
+    truth = (target == classes[:, None]).to(probabilities.dtype)
+    errors = (truth - probabilities).abs() * (target != IGNORE)
+    errors, order = errors.sort(dim=1, descending=True)
+    found = truth.gather(1, order).cumsum(dim=1)
+    pixels = found[:, -1:]
+    jaccard = 1 - (pixels - found) / (pixels + (places + 1 - found))
+    losses = (errors * jaccard.diff(dim=1, prepend=torch.zeros_like(pixels))).sum(dim=1)
+    present = (pixels > 0).to(losses.dtype).flatten()
+    return (losses * present).sum() / present.sum().clamp_min(1)
 
 
 def balanced_class_weights(pixels: Sequence[float], power: float = 1.0) -> list[float]:

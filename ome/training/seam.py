@@ -126,7 +126,7 @@ class SeamClassifier(ClippedModule):
         low, high = self._rescale
         if low == high == 1:
             return image
-        factor = low * (high / low) ** torch.rand(()).item()
+        factor = low * (high / low) ** float(torch.rand(()).numpy())  # of the host: no device is asked
         # Few sizes, because kernels are chosen anew for each.
         size = [GRID * max(1, round(factor * length / GRID)) for length in image.shape[2:]]
         return F.interpolate(image, size, mode="bilinear", align_corners=False)

@@ -38,10 +38,10 @@ def normalise_maps(maps: Tensor) -> Tensor:
     Returns:
         Maps (B, C, H, W) in [0, 1].
     """
-    positive = F.relu(maps)
-    low = positive.amin(dim=(2, 3), keepdim=True)
-    high = positive.amax(dim=(2, 3), keepdim=True)
-    return F.relu(positive - low - EPSILON) / (high - low + EPSILON)
+    # Clipped after they are reduced, as the ReLU below clips the maps: fewer passes over the maps.
+    low = F.relu(maps.amin(dim=(2, 3), keepdim=True))
+    high = F.relu(maps.amax(dim=(2, 3), keepdim=True))
+    return F.relu(maps - (low + EPSILON)) * (high - low + EPSILON).reciprocal()
 
 
 def strongest_class(maps: Tensor) -> Tensor:
@@ -59,7 +59,7 @@ def multilabel_loss(cam: Tensor, tags: Tensor) -> Tensor:
     Returns:
         The mean over images and classes, a scalar.
     """
-    return F.multilabel_soft_margin_loss(cam.mean(dim=(2, 3)), tags.to(cam.dtype))
+    return _soft_margin(cam.mean(dim=(2, 3)), tags)
 
 
 def min_pool_loss(refined: Tensor, tags: Tensor) -> Tensor:
@@ -125,31 +125,40 @@ def seam_loss(
         ValueError: There is one view, and a weight for a term that compares two.
     """
     views = (view1,) if view2 is None else (view1, view2)
-    multilabel = _mean([multilabel_loss(cam, tags) for cam, _ in views])
+    pooled = [cam.mean(dim=(2, 3)) for cam, _ in views]
+    multilabel = _soft_margin(_joined(pooled), _joined([tags] * len(views)))
     min_pool = er = ecr = torch.zeros_like(multilabel)
     if min_pool_weight:
-        min_pool = _mean([min_pool_loss(refined, tags) for _, refined in views])
+        min_pool = torch.stack([min_pool_loss(refined, tags) for _, refined in views]).mean()
     if er_weight or ecr_weight:
         if view2 is None:
             raise ValueError("the terms ER and ECR compare two views, and there is one")
-        first, second = (_present(maps, tags, view2[0].shape[2:]) for maps in (view1[0], view2[0]))
+        # On a GPU these maps cost nothing and each operator a launch, so all are normalised together.
+        maps = [torch.cat(view, dim=1) if ecr_weight else view[0] for view in (view1, view2)]
+        first, second = (_present(of_view, tags, view2[0].shape[2:]) for of_view in maps)
         if er_weight:
-            er = equivariance_loss(first, second)
+            er = equivariance_loss(first[:, : tags.shape[1]], second[:, : tags.shape[1]])
         if ecr_weight:
-            refined1, refined2 = (_present(maps, tags, first.shape[2:]) for maps in (view1[1], view2[1]))
-            ecr = cross_refinement_loss(refined1, second) + cross_refinement_loss(refined2, first)
-    classification = multilabel + min_pool_weight * min_pool
-    total = classification + er_weight * er + ecr_weight * ecr
+            cam, refined = torch.cat([first, second]).chunk(2, dim=1)
+            crossed = torch.cat(cam.detach().chunk(2)[::-1])
+            ecr = 2 * cross_refinement_loss(refined, crossed)
+    classification = torch.add(multilabel, min_pool, alpha=min_pool_weight)
+    total = torch.add(torch.add(classification, er, alpha=er_weight), ecr, alpha=ecr_weight)
     return SeamLosses(multilabel, min_pool, classification, er, ecr, total)
 
 
-def _mean(terms: list[Tensor]) -> Tensor:
-    return torch.stack(terms).mean()
+def _soft_margin(pooled: Tensor, tags: Tensor) -> Tensor:
+    return F.multilabel_soft_margin_loss(pooled, tags.to(pooled.dtype))
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _present(maps: Tensor, tags: Tensor, size: torch.Size) -> Tensor:
-    """Normalises the maps of the tagged classes, 0 for the others, at another size."""
-    return _resize(normalise_maps(maps), size) * _as_maps(tags, maps)
+    """Normalises the maps of the tagged classes, 0 for the others, at another size; one or more of each."""
+    repeated = tags.repeat(1, maps.shape[1] // tags.shape[1])
+    return _resize(normalise_maps(maps), size) * _as_maps(repeated, maps)
 
 
 def _as_maps(tags: Tensor, like: Tensor) -> Tensor:
