@@ -174,7 +174,9 @@ def test_scenes_and_tags_do_not_wait_for_torch(tmp_path: Path) -> None:
     assert (tmp_path / "runs/synthetic_resnet18/labels/tags.csv").exists()
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["--version"], ["doctor"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "words", [[], ["--help"], ["--version"], ["doctor"], ["doctor", "--help"], ["train", "--help"]]
+)
 def test_what_needs_no_network_does_not_wait_for_torch(tmp_path: Path, words: list[str]) -> None:
     done = run_without_torch(tmp_path, *words)
     assert (done.returncode, done.stderr) == (0, "")

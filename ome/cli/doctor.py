@@ -1,5 +1,6 @@
 """`ome doctor`: what is installed, what the machine offers, and whether the data is there. Loads no torch."""
 
+import argparse
 import os
 import platform
 import shutil
@@ -46,15 +47,29 @@ class Finding(NamedTuple):
     text: str
 
 
-def main(overrides: Sequence[str]) -> int:
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    description = "Tells what is installed, what this machine offers, and whether the data of a run is there."
+    parser = argparse.ArgumentParser("ome doctor", description=description, allow_abbrev=False)
+    parser.add_argument(
+        "settings",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="the data and the run to look for, such as dataset=potsdam dataset.raw=/data/Potsdam",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str]) -> int:
     """Prints what it finds.
 
     Args:
-        overrides: As on the command line of a run: those that name the dataset and the run.
+        arguments: As on the command line of a run: settings that name the dataset and the run.
 
     Returns:
         0, or 1 where something keeps a run from working.
     """
+    overrides = parser().parse_args(arguments).settings
     findings = [*_installed(), *_machine()]
     try:
         config = _composed(overrides)
