@@ -3,8 +3,8 @@
 `python scripts/docs_hooks.py` writes both into the pages that ask for them by a comment, below it and to the
 end of the page, so that the sources read as the built pages do; a test holds them current.
 
-mkdocs calls `on_page_markdown` for every page (see `mkdocs.yml`). Equations are written as GitHub does: a fenced
-block `math`, or inline between $` and `$.
+mkdocs calls `on_page_markdown` for every page (see `mkdocs.yml`). Equations are written as GitHub does: a
+fenced block `math`, or inline between $` and `$.
 """
 
 import ast
@@ -253,20 +253,23 @@ def _template(node: ast.expr) -> str:
 def _word(node: ast.expr) -> str:
     """What stands for a value in a line: the name that the code has for it."""
     match node:
-        case ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(value=str(name))):
-            return name.strip("_").replace("_", " ").lower()
+        case (
+            ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(value=str(name)))
+        ):
+            word = name.strip("_").replace("_", " ").lower()
         case ast.Subscript(value=value) | ast.Starred(value=value) | ast.GeneratorExp(elt=value):
-            return _word(value)
+            word = _word(value)
         case ast.Call(func=ast.Name(id="len"), args=[value, *_]):
-            return f"number of {_word(value)}"
+            word = f"number of {_word(value)}"
         case ast.Call(func=ast.Attribute(value=ast.Constant(), attr="join"), args=[value, *_]):
-            return f"{_word(value)}, ..."
+            word = f"{_word(value)}, ..."
         case ast.Call(func=ast.Name(id="getattr")):
-            return "value"
+            word = "value"
         case ast.Call(args=[value, *_]) | ast.Call(func=value):
-            return _word(value)
+            word = _word(value)
         case _:
-            return "value"
+            word = "value"
+    return word
 
 
 _TABLES: dict[str, Callable[[], str]] = {
