@@ -12,7 +12,7 @@ from PIL import Image
 from ome.pipeline.manifest import Manifest
 from ome.plots.charts import BOTTOM, LEFT, RIGHT, TOP, duration, heat_cells, line_chart, percent_bars
 from ome.plots.thumbnails import class_picture, encode, error_picture, heat_picture, photo, weight_picture
-from ome.report.contents import uncertainty
+from ome.report.contents import tag_scores, uncertainty
 from ome.report.exhibits import Exhibit
 from ome.report.page import MOST_BYTES, MOST_EXHIBITS, encode_exhibits, legend, write_page
 from ome.report.provenance import commands, recorded, version_rows
@@ -63,6 +63,14 @@ def test_heat_lets_the_image_show_where_the_map_says_nothing() -> None:
     shown = np.asarray(heat_picture("heat", image, values).picture)
     assert shown[3].tolist() == [[140, 140, 141]] * 4  # 70 % of 200, and 30 % of inferno's (0, 0, 4)
     assert shown[0, 0].tolist() == [239, 241, 173]  # a quarter of 200, the rest (252, 255, 164)
+
+
+def test_tags_of_val_are_shares_of_what_was_counted(tmp_path: Path) -> None:
+    assert tag_scores(tmp_path) is None
+    (tmp_path / "tag_scores.csv").write_text("class,shown,given,right\nroad,8,4,3\ncar,0,2,0\n")
+    shown = tag_scores(tmp_path)
+    assert shown is not None
+    assert shown["rows"] == [["road", "75 % (3 of 4)", "38 % (3 of 8)"], ["car", "0 % (0 of 2)", "none"]]
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (2000, 30), (1, 4000), (1500, 1500)])
@@ -126,6 +134,7 @@ def content(**given: Any) -> dict[str, Any]:  # noqa: ANN401
     empty |= {
         "remarks": [],
         "tags": [],
+        "tag_scores": None,
         "legend": [],
         "exhibits": {"tiles": []},
         "areas": [],

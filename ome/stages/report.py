@@ -123,6 +123,7 @@ def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gall
             work.inputs["labels"], stages_done["pseudo"].counts if "pseudo" in stages_done else None
         ),
         "tags": contents.tag_bars(work.inputs["labels"]),
+        "tag_scores": contents.tag_scores(work.inputs["cam"]) if "cam" in work.inputs else None,
         "cooccurrence": contents.cooccurrence_map(work.inputs["labels"]),
         "legend": legend(index.palette.classes),
         "exhibits": encode_exhibits(shown.exhibits),
