@@ -48,11 +48,12 @@ def _translate() -> None:
     from ome.cli.commands import COMMANDS, words_of  # noqa: PLC0415
     from ome.cli.errors import fail  # noqa: PLC0415
 
-    if sys.argv[1] in COMMANDS:
-        try:
-            sys.argv[1:] = words_of(sys.argv[1:])
-        except UserError as error:
-            fail(str(error))
+    if sys.argv[1] not in COMMANDS:
+        fail(f"unknown command '{sys.argv[1]}': choose one of {', '.join(('tags', *COMMANDS, 'doctor'))}")
+    try:
+        sys.argv[1:] = words_of(sys.argv[1:])
+    except UserError as error:
+        fail(str(error))
 
 
 if __name__ == "__main__":
