@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
     export = command("export", "Writes the segmenter of a run as ONNX and torch.export.")
     export.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
+    export.add_argument("--target", metavar="PROGRAM", help="also a model for deepness, the plug-in of QGIS")
     compare = command("compare", "Puts the scores of finished runs into one table, seeds as mean and spread.")
     compare.add_argument("runs", nargs="+", help="folders of runs, or patterns such as 'runs/valley_*'")
     for form in ("markdown", "latex"):
@@ -119,8 +120,13 @@ def _predict(options: argparse.Namespace) -> list[str]:
     return [*_of_run(run), "stage=predict", *_settings(**chosen), *(averaged if others else [])]
 
 
-def _of_finished(options: argparse.Namespace) -> list[str]:
-    return [*_of_run(options.run), f"stage={options.command}"]
+def _report(options: argparse.Namespace) -> list[str]:
+    return [*_of_run(options.run), "stage=report"]
+
+
+def _export(options: argparse.Namespace) -> list[str]:
+    target = {"stage.export.target": options.target} if options.target else {}
+    return [*_of_run(options.run), "stage=export", *_settings(**target)]
 
 
 def _compare(options: argparse.Namespace) -> list[str]:
@@ -132,8 +138,8 @@ def _compare(options: argparse.Namespace) -> list[str]:
 _WORDS: Final = {
     "train": _train,
     "predict": _predict,
-    "report": _of_finished,
-    "export": _of_finished,
+    "report": _report,
+    "export": _export,
     "compare": _compare,
 }
 COMMANDS: Final = tuple(_WORDS)
