@@ -99,7 +99,7 @@ def test_photographs_of_different_sizes_with_tags_alone_reach_the_report(
     run_here(*custom("all"))
     assert capsys.readouterr().out.count("up to date") == 7
     with pytest.raises(
-        UserError, match=r"nothing to train the upper bound on; use stage.seg.targets=\[weak\]"
+        UserError, match=r"nothing to train the upper bound on; use 'stage.seg.targets=\[weak\]'"
     ):
         run_here(*custom("seg", "stage.seg.targets=[full]"))
     check_suggestions(run_here, capsys)
