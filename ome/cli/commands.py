@@ -32,9 +32,9 @@ def parser() -> argparse.ArgumentParser:
 
     train = command("train", "Trains on a folder of images and a table of their tags, up to the report.")
     train.add_argument("images", type=Path, help="folder of GeoTIFF, PNG or JPEG images")
-    train.add_argument("--tags", type=Path, help="their table, .csv or .xlsx (IMAGES/tags.csv)")
+    train.add_argument("--tags", type=Path, help="their table, .csv or .xlsx; without it IMAGES/tags.csv")
     train.add_argument("--masks", type=Path, help="folder of reference masks, where there are any")
-    train.add_argument("--name", help="name of the run (that of the folder of images)")
+    train.add_argument("--name", help="name of the run; without it that of the folder of images")
     predict = command(
         "predict",
         "Maps a scene, or every scene of a folder, a list or a pattern, with the segmenter of a run.",
