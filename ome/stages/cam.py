@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -43,6 +43,9 @@ from ome.training.averaging import averaging
 from ome.training.checkpoints import is_trained, save_network
 from ome.training.quirks import KeepHighestValidationLoss
 from ome.training.seam import SeamClassifier
+
+SCORED: Final = 256
+"""Tiles of `val` whose tags are compared, evenly spaced over those there are."""
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -185,11 +188,11 @@ def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
 
 def _score_tags(work: Work, reader: SceneReader, tagged: TagTable) -> None:
     """Counts for each class the tiles of `val` that show it, that the classifier tags, and that are both."""
-    if not tagged.tiles:
+    if not (tiles := evenly_spaced(tagged.tiles, SCORED)):
         return
     device = hardware(work.config).device()
-    given = tag_probabilities(_trained(work, reader), reader, tagged.tiles, device, "tags of val") > 0.5
-    shown = np.stack([tagged.by_name[tile.name] for tile in tagged.tiles]).astype(bool)
+    given = tag_probabilities(_trained(work, reader), reader, tiles, device, "tags of val") > 0.5
+    shown = np.stack([tagged.by_name[tile.name] for tile in tiles]).astype(bool)
     counts = zip(tagged.names, shown.sum(0), given.sum(0), (shown & given).sum(0), strict=True)
     write_csv(work.folder / TAG_SCORES, ("class", "shown", "given", "right"), counts)
 
