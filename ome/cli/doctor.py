@@ -1,6 +1,5 @@
 """`ome doctor`: what is installed, what the machine offers, and whether the data is there. Loads no torch."""
 
-import argparse
 import os
 import platform
 import shutil
@@ -30,6 +29,11 @@ from ome.progress import console
 SMALL_DISK: Final = 20 << 30
 """Bytes below which a prepared Potsdam and its results may not fit."""
 
+HELP: Final = """usage: ome doctor [KEY=VALUE ...]
+
+Says which versions, extras and devices there are, and whether data and results of a command are there. Type
+the settings of that command, such as dataset=potsdam dataset.raw=/data/Potsdam."""
+
 COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 
@@ -47,29 +51,18 @@ class Finding(NamedTuple):
     text: str
 
 
-def parser() -> argparse.ArgumentParser:
-    """The command line."""
-    description = "Tells what is installed, what this machine offers, and whether the data of a run is there."
-    parser = argparse.ArgumentParser("ome doctor", description=description, allow_abbrev=False)
-    parser.add_argument(
-        "settings",
-        nargs="*",
-        metavar="KEY=VALUE",
-        help="the data and the run to look for, such as dataset=potsdam dataset.raw=/data/Potsdam",
-    )
-    return parser
-
-
-def main(arguments: Sequence[str]) -> int:
+def main(overrides: Sequence[str]) -> int:
     """Prints what it finds.
 
     Args:
-        arguments: As on the command line of a run: settings that name the dataset and the run.
+        overrides: As on the command line of a run: those that name the dataset and the run.
 
     Returns:
         0, or 1 where something keeps a run from working.
     """
-    overrides = parser().parse_args(arguments).settings
+    if {"-h", "--help"} & {*overrides}:
+        console.print(HELP, highlight=False, markup=False)
+        return 0
     findings = [*_installed(), *_machine()]
     try:
         config = _composed(overrides)
