@@ -35,9 +35,10 @@ lint: $(VENV)/.installed-dev  ## Check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-format: $(VENV)/.installed-dev  ## Rewrite the code in the project's style
+format: $(VENV)/.installed-dev  ## Rewrite the code in the project's style, and the tables of docs/ that come from it
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+	$(BIN)/python scripts/docs_hooks.py
 
 docs: $(VENV)/.installed-dev  ## Build the documentation into build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet

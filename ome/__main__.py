@@ -4,11 +4,28 @@ import sys
 
 from ome.errors import UserError
 
+HELP = """ome: from image-level tags to pixel-accurate land-cover maps.
+
+  ome tags IMAGES --classes A,B        a page that fills a table with the tags of the images
+  ome train IMAGES --name NAME         trains on the images and their tags, up to a report in runs/NAME
+  ome predict runs/NAME SCENE          maps a scene of any size; --polygons, --confidence
+  ome report runs/NAME                 writes the report of a run anew
+  ome compare runs/A runs/B            the scores of several runs in one table
+  ome export runs/NAME                 the network as ONNX and torch.export
+  ome doctor                           what is installed, what the machine offers, is the data there
+
+Each of them has a --help of its own. Behind any of them a setting is typed as KEY=VALUE, and plan=true prints
+the stages, tiles, steps and time of what would run, and runs nothing.
+
+  python -m ome.run --help             every stage, choice and setting
+  python -m ome.run stage=all          every stage on a procedural town: no data needed"""
+
 
 def main() -> None:
     """Runs the command line."""
-    if len(sys.argv) == 1:
-        sys.argv.append("--help")
+    if sys.argv[1:] in ([], ["--help"], ["-h"]):
+        print(HELP)  # noqa: T201
+        return
     name = sys.argv[1]
     if name == "doctor":
         from ome.cli.doctor import main as doctor  # noqa: PLC0415 - each loads what it needs
@@ -31,11 +48,12 @@ def _translate() -> None:
     from ome.cli.commands import COMMANDS, words_of  # noqa: PLC0415
     from ome.cli.errors import fail  # noqa: PLC0415
 
-    if sys.argv[1] in COMMANDS:
-        try:
-            sys.argv[1:] = words_of(sys.argv[1:])
-        except UserError as error:
-            fail(str(error))
+    if sys.argv[1] not in COMMANDS:
+        fail(f"unknown command '{sys.argv[1]}': choose one of {', '.join(('tags', *COMMANDS, 'doctor'))}")
+    try:
+        sys.argv[1:] = words_of(sys.argv[1:])
+    except UserError as error:
+        fail(str(error))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,14 @@ EXTRAS: Final[dict[str, tuple[str, ...]]] = {
 
 def missing_modules(extra: str) -> Sequence[str]:
     """The modules of an extra that are not installed."""
-    return [name for name in EXTRAS[extra] if find_spec(name) is None]
+    return [name for name in EXTRAS[extra] if not _is_installed(name)]
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # of the package that a dotted name lies in
+        return False
 
 
 def require(extra: str, what: str, otherwise: str = "") -> None:

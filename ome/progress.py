@@ -30,13 +30,18 @@ SECONDS_BETWEEN_LINES = 20.0
 """Where the output is a log file, one line in this many seconds is enough."""
 
 
+def pace(rate: float) -> str:
+    """Items a second in words; seconds of each where that is more than one."""
+    return f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
+
+
 class RateColumn(ProgressColumn):
     """Items per second, averaged over the last moments of the task."""
 
     def render(self, task: Task) -> Text:
         """Draws the rate, or a dash before the first item is done."""
         speed = task.finished_speed or task.speed
-        return Text(f"{speed:.1f}/s" if speed else "-/s", style="progress.data.speed")
+        return Text(pace(speed) if speed else "-/s", style="progress.data.speed")
 
 
 class Meter:
@@ -82,9 +87,9 @@ class Meter:
             return
         now = time.monotonic()
         if now - self._shown >= SECONDS_BETWEEN_LINES or self._done == self._total:
-            rate = self.rate()
-            left = (self._total - self._done) / max(rate, 1e-9)
-            line = f"{self._description}: {self._done}/{self._total}  {rate:.1f}/s  {left:.0f} s left  {note}"
+            rate = max(self.rate(), 1e-9)
+            left = (self._total - self._done) / rate
+            line = f"{self._description}: {self._done}/{self._total}  {pace(rate)}  {left:.0f} s left  {note}"
             console.print(line.rstrip(), highlight=False)
             self._shown = now
 

@@ -1,7 +1,10 @@
 """What the documentation does not write twice: settings from schema and YAML, error lines from the code.
 
-mkdocs calls `on_page_markdown` for every page (see `mkdocs.yml`). A page asks for a table by a comment, and
-writes equations as GitHub does: a fenced block `math`, or inline between $` and `$.
+`python scripts/docs_hooks.py` writes both into the pages that ask for them by a comment, below it and to the
+end of the page, so that the sources read as the built pages do; a test holds them current.
+
+mkdocs calls `on_page_markdown` for every page (see `mkdocs.yml`). Equations are written as GitHub does: a
+fenced block `math`, or inline between $` and `$.
 """
 
 import ast
@@ -18,6 +21,7 @@ from ome.config.schema import Settings
 from ome.config.schema.hints import addresses, expected
 
 ROOT = Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 NOTEBOOKS = ROOT / "notebooks"
 CONF = ROOT / "ome" / "conf"
 GROUPS = (
@@ -62,15 +66,21 @@ class Setting(NamedTuple):
 
 
 def on_page_markdown(markdown: str, **_others: Any) -> str:  # noqa: ANN401 - fixed by mkdocs
-    """Fills in the tables a page asks for, and turns its equations into MathML."""
-    for mark, made in _TABLES.items():
-        if mark in markdown:
-            markdown = markdown.replace(mark, made())
+    """Turns the equations of a page into MathML."""
     markdown = re.sub(
         r"```math\n(.+?)\n```", lambda found: convert(found[1], display="block"), markdown, flags=re.DOTALL
     )
     # Within a span, because an unknown element at the start of a line would become a paragraph of its own.
     return re.sub(r"\$`(.+?)`\$", lambda found: f"<span>{convert(found[1])}</span>", markdown)
+
+
+def filled(markdown: str) -> str:
+    """A page whose table, where it asks for one, is that of the code as it is now."""
+    for mark, table in _TABLES.items():
+        before, found, _ = markdown.partition(mark)
+        if found:
+            return f"{before}{mark}\n\n{table().strip()}\n"
+    return markdown
 
 
 def on_post_build(config: Any, **_others: Any) -> None:  # noqa: ANN401 - fixed by mkdocs
@@ -214,13 +224,11 @@ def error_lines() -> str:
     parts = []
     for path in sorted((ROOT / "ome").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
-        lines = [line for node in ast.walk(tree) if (line := _raised(node))]
+        raised = [_raised(node).replace("`", "'") for node in ast.walk(tree)]
+        # A line of nothing but what varies is written elsewhere.
+        lines = [f"- `{line}`" for line in dict.fromkeys(raised) if re.sub("<[^>]*>", "", line).strip()]
         if lines:
-            parts += [
-                f"### `{path.relative_to(ROOT)}`",
-                *(f"- `{line.replace('`', chr(39))}`" for line in lines),
-                "",
-            ]
+            parts += [f"### `{path.relative_to(ROOT)}`", "", *lines, ""]
     return "\n".join(parts)
 
 
@@ -237,12 +245,40 @@ def _template(node: ast.expr) -> str:
         case ast.JoinedStr(values=values):
             return "".join(_template(value) for value in values)
         case ast.FormattedValue(value=value):
-            return f"<{ast.unparse(value)}>"
+            return f"<{_word(value)}>"
         case _:
-            return f"<{ast.unparse(node)}>"
+            return f"<{_word(node)}>"
+
+
+def _word(node: ast.expr) -> str:
+    """What stands for a value in a line: the name that the code has for it."""
+    match node:
+        case (
+            ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(value=str(name)))
+        ):
+            word = name.strip("_").replace("_", " ").lower()
+        case ast.Subscript(value=value) | ast.Starred(value=value) | ast.GeneratorExp(elt=value):
+            word = _word(value)
+        case ast.Call(func=ast.Name(id="len"), args=[value, *_]):
+            word = f"number of {_word(value)}"
+        case ast.Call(func=ast.Attribute(value=ast.Constant(), attr="join"), args=[value, *_]):
+            word = f"{_word(value)}, ..."
+        case ast.Call(func=ast.Name(id="getattr")):
+            word = "value"
+        case ast.Call(args=[value, *_]) | ast.Call(func=value):
+            word = _word(value)
+        case _:
+            word = "value"
+    return word
 
 
 _TABLES: dict[str, Callable[[], str]] = {
     "<!-- settings -->": settings_tables,
     "<!-- error lines -->": error_lines,
 }
+
+if __name__ == "__main__":
+    for page in sorted(DOCS.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if (current := filled(text)) != text:
+            page.write_text(current, encoding="utf-8")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from ome.cli.commands import COMMANDS
 from tests.conftest import forked, run_process, run_without_torch, run_words, tiny
 
 
@@ -174,11 +175,20 @@ def test_scenes_and_tags_do_not_wait_for_torch(tmp_path: Path) -> None:
     assert (tmp_path / "runs/synthetic_mobilenet_v2/labels/tags.csv").exists()
 
 
-@pytest.mark.parametrize("words", [[], ["--help"], ["--version"], ["doctor"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "words", [[], ["--help"], ["--version"], ["doctor"], ["doctor", "--help"], ["train", "--help"]]
+)
 def test_what_needs_no_network_does_not_wait_for_torch(tmp_path: Path, words: list[str]) -> None:
     done = run_without_torch(tmp_path, *words)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout
+
+
+def test_help_of_ome_names_every_command_and_fits_a_screen(tmp_path: Path) -> None:
+    page = run_words(tmp_path, [sys.executable, "-m", "ome", "--help"]).stdout
+    assert len(page.splitlines()) < 24
+    for name in (*COMMANDS, "tags", "doctor"):
+        assert f"  ome {name} " in page
 
 
 @pytest.mark.parametrize("settings", [[], ["dataset=potsdam", "seed=3"]])

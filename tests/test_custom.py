@@ -18,7 +18,7 @@ from scipy.special import xlogy
 from ome.data.scene_index import SceneIndex
 from ome.data.suggestions import read_suggestions
 from ome.errors import UserError
-from ome.files import read_json
+from ome.files import read_csv, read_json
 from ome.geo.gdal import plain_pixels
 from ome.geo.raster import read_class_map, read_png
 from ome.geo.reader import Raster
@@ -100,7 +100,7 @@ def test_photographs_of_different_sizes_with_tags_alone_reach_the_report(
     run_here(*custom("all"))
     assert capsys.readouterr().out.count("up to date") == 7
     with pytest.raises(
-        UserError, match=r"nothing to train the upper bound on; use stage.seg.targets=\[weak\]"
+        UserError, match=r"nothing to train the upper bound on; use 'stage.seg.targets=\[weak\]'"
     ):
         run_here(*custom("seg", "stage.seg.targets=[full]"))
     check_suggestions(run_here, capsys)
@@ -116,6 +116,31 @@ def test_photographs_of_different_sizes_with_tags_alone_reach_the_report(
     assert "1 of 4 tagged images are more than 2 x 49 pixels" in capsys.readouterr().out
     run_here(*custom("all", "stage.until=labels", "dataset.tile.size=50"))
     assert "more than 2 x" not in capsys.readouterr().out
+
+
+def test_tags_of_val_are_compared_with_those_of_the_classifier(run_here: Run, tmp_path: Path) -> None:
+    write_photographs(tmp_path)
+    tags = {"photo 2": {"water"}, "photo 3": {"field", "water"}}
+    rows = [
+        "photo 0,train,field",
+        "photo 1,train,field;water",
+        "photo 2,val,water",
+        "photo 3,val,water;field",
+    ]
+    (tmp_path / "tags.csv").write_text("\n".join(["image,split,tags", *rows]) + "\n")
+    run_here(*custom("all", "stage.until=cam"))
+    run_here(*custom("suggest"))
+    told = {
+        tile.scene: one.probabilities
+        for tile, one in read_suggestions(RUN / "suggest/suggestions.csv").items()
+    }
+    given = {image: {name for name, value in told[image].items() if value > 0.5} for image in tags}
+    for row in read_csv(RUN / "cam/tag_scores.csv"):
+        for column, counted in (("shown", tags), ("given", given)):
+            assert int(row[column]) == sum(row["class"] in names for names in counted.values())
+        assert int(row["right"]) == sum(row["class"] in tags[image] & given[image] for image in tags)
+    run_here(*custom("report"))
+    assert "Tags of val, by the classifier" in (RUN / "report/report.html").read_text()
 
 
 def check_suggestions(run_here: Run, capsys: pytest.CaptureFixture[str]) -> None:

@@ -174,7 +174,13 @@ def test_the_examples_of_own_cams_run() -> None:
 def test_error_lines_are_those_of_the_code() -> None:
     with pytest.raises(UserError, match=r"^unknown stage 'paint': choose one of prepare, labels"):
         selected_stages(OmegaConf.create({"stage": {"name": "paint"}}))
-    assert "- `unknown <what> '<name>': choose one of <', '.join(known)><hint>`" in docs_hooks.error_lines()
+    assert "- `unknown <what> '<name>': choose one of <known, ...><hint>`" in docs_hooks.error_lines()
+
+
+def test_pages_hold_the_tables_of_the_code_as_it_is() -> None:
+    for page in docs_hooks.DOCS.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        assert text == docs_hooks.filled(text), f"{page.name}: run python scripts/docs_hooks.py"
 
 
 def test_every_page_is_in_the_navigation() -> None:

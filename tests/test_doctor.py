@@ -7,6 +7,7 @@ import pytest
 import rasterio
 
 from ome.cli import doctor
+from ome.extras import EXTRAS
 from tests.conftest import compose_config
 from tests.test_maps import random_scene, write
 
@@ -55,6 +56,16 @@ def test_images_of_ones_own_need_no_masks(tmp_path: Path, capsys: pytest.Capture
     assert "2 of 2 images in raw" in capsys.readouterr().out
     assert doctor.main(overrides[:2]) == 1
     assert "dataset.tags is not set" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("module", ["no_such_module", "no_such_package.module"])
+def test_extras_that_are_not_installed_are_named(
+    module: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(EXTRAS, "sweep", (module,))
+    assert doctor.main([]) == 0
+    line = f'note  extra      sweep: without {module}: pip install "ome[sweep]"'
+    assert line in lines(capsys.readouterr().out, "note")
 
 
 @pytest.mark.parametrize(

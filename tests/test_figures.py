@@ -70,6 +70,8 @@ def test_bars_add_up_to_the_tiles_of_a_class() -> None:
     assert kept == [1500, 770, 15]
     assert lost == [0, 30, 25]
     assert [text.get_text() for text in axes.texts] == ["1,500", "800 (−30)", "40 (−25)"]  # noqa: RUF001 - a minus
+    assert axes.figure.legends
+    assert not tag_counts_figure(NAMES, TILES, dict.fromkeys(NAMES, 0)).legends
 
 
 @pytest.mark.parametrize("bars", [1, 30])

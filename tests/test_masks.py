@@ -62,7 +62,7 @@ def prepare(folder: Path, **facts: object) -> tuple[SceneIndex, list[str]]:
             (0, 1, 2),
             r"indices=\{field: 1, water: 2, none: 0\}' 'dataset.ignored=\{none: \[0, 0, 0",
         ),
-        ((3, 0, 1, 2), r"the values 0, 1, 2, 3.*give each class its value by dataset.indices="),
+        ((3, 0, 1, 2), r"the values 0, 1, 2, 3.*give each class its value by 'dataset.indices="),
     ],
 )
 def test_values_that_are_not_the_classes_are_named_with_what_to_type(

@@ -91,7 +91,7 @@ def test_what_spreadsheets_add_says_nothing(tmp_path: Path, text: str) -> None:
         ("image,../x\na,1\n", "line 1: the class '../x' has '/' in it"),
         ("image,tags\n../a,field\n", "line 2: the image '../a' has '/' in it"),
         ("image,tags,,\na,field,,5\n", "line 2: not as many values"),
-        ("image,tags\na,water;watr\n", "differ in one letter: correct it, or type dataset.classes="),
+        ("image,tags\na,water;watr\n", "differ in one letter: correct it, or type 'dataset.classes="),
     ],
 )
 def test_what_would_be_read_wrongly_is_named(tmp_path: Path, text: str, message: str) -> None:
@@ -119,7 +119,7 @@ def test_blanks_around_and_lines_within_are_no_name(name: str) -> None:
 def test_one_letter_is_refused_where_a_class_is_rare_and_pointed_out_elsewhere(count: int) -> None:
     counts = {"water": 9, "watar": count}
     if count <= 2:
-        with pytest.raises(UserError, match=r"in one letter: correct it, or type dataset.classes=\[\.\.\.\]"):
+        with pytest.raises(UserError, match=r"one letter: correct it, or type 'dataset.classes=\[\.\.\.\]'"):
             check_classes(counts, "tags.csv", typed=False)
     else:
         check_classes(counts, "tags.csv", typed=False)
@@ -131,7 +131,7 @@ def test_classes_of_few_images_are_pointed_out() -> None:
     counts = {"road": 3, "lake": 2, "bog": 0}
     assert few_images(counts) == ["no more than 2 images to train on: lake (2), bog (0)"]
     assert few_images({"car": 5, "cat": 5}) == []
-    assert "type dataset.classes=" in near_names(["car", "road", "cat"])[0]
+    assert "type 'dataset.classes=" in near_names(["car", "road", "cat"])[0]
 
 
 @pytest.mark.parametrize(

@@ -33,6 +33,12 @@ def labels(folder: Path, tiles: int, counts: dict[str, int], overlap: list[list[
             [[1, 1], [1, 1]],
             ["a and b always come together: tags alone cannot tell them apart"],
         ),
+        (
+            20,
+            {"a": 19, "b": 9},
+            [[1, 0.4], [0.9, 1]],
+            ["a: in 19 of 20 tiles, so the tags hardly say where it is not"],
+        ),
         (99, {"a": 40, "b": 40}, [[1, 0.97], [0.97, 1]], ["a and b nearly always come together"]),
     ],
 )

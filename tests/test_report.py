@@ -12,7 +12,7 @@ from PIL import Image
 from ome.pipeline.manifest import Manifest
 from ome.plots.charts import BOTTOM, LEFT, RIGHT, TOP, duration, heat_cells, line_chart, percent_bars
 from ome.plots.thumbnails import class_picture, encode, error_picture, heat_picture, photo, weight_picture
-from ome.report.contents import uncertainty
+from ome.report.contents import tag_scores, uncertainty
 from ome.report.exhibits import Exhibit
 from ome.report.page import MOST_BYTES, MOST_EXHIBITS, encode_exhibits, legend, write_page
 from ome.report.provenance import commands, recorded, version_rows
@@ -65,6 +65,14 @@ def test_heat_lets_the_image_show_where_the_map_says_nothing() -> None:
     assert shown[0, 0].tolist() == [239, 241, 173]  # a quarter of 200, the rest (252, 255, 164)
 
 
+def test_tags_of_val_are_shares_of_what_was_counted(tmp_path: Path) -> None:
+    assert tag_scores(tmp_path) is None
+    (tmp_path / "tag_scores.csv").write_text("class,shown,given,right\nroad,8,4,3\ncar,0,2,0\n")
+    shown = tag_scores(tmp_path)
+    assert shown is not None
+    assert shown["rows"] == [["road", "75 % (3 of 4)", "38 % (3 of 8)"], ["car", "0 % (0 of 2)", "none"]]
+
+
 @pytest.mark.parametrize("shape", [(3, 5), (2000, 30), (1, 4000), (1500, 1500)])
 def test_pictures_of_any_size_fit_their_bytes(shape: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).integers(0, 3, shape).astype(np.uint8)
@@ -87,9 +95,10 @@ def test_bars_ticks_and_cells_by_hand() -> None:
         ("–", None),  # noqa: RUF001 - a dash for no value
     ]
     chart = line_chart("loss", {"loss": ([0, 10, 20], [4.0, float("nan"), 2.0])})
-    assert [line.points for line in chart.lines] == [[(LEFT, TOP), (RIGHT, BOTTOM)]]
+    # From 0, so that small differences look small.
+    assert [line.points for line in chart.lines] == [[(LEFT, TOP), (RIGHT, (TOP + BOTTOM) / 2)]]
     assert (chart.x_ticks[0].text, chart.x_ticks[-1].text) == ("0", "20")
-    assert (chart.y_ticks[0].text, chart.y_ticks[-1].text) == ("2", "4")
+    assert (chart.y_ticks[0].text, chart.y_ticks[-1].text) == ("0", "4")
     for curves in ({}, {"none": ([], [])}, {"one": ([5], [0.5])}):
         for line in line_chart("few", curves).lines:  # type: ignore[arg-type]
             assert all(LEFT <= x <= RIGHT and TOP <= y <= BOTTOM for x, y in line.points)
@@ -126,6 +135,7 @@ def content(**given: Any) -> dict[str, Any]:  # noqa: ANN401
     empty |= {
         "remarks": [],
         "tags": [],
+        "tag_scores": None,
         "legend": [],
         "exhibits": {"tiles": []},
         "areas": [],

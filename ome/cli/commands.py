@@ -32,9 +32,9 @@ def parser() -> argparse.ArgumentParser:
 
     train = command("train", "Trains on a folder of images and a table of their tags, up to the report.")
     train.add_argument("images", type=Path, help="folder of GeoTIFF, PNG or JPEG images")
-    train.add_argument("--tags", type=Path, help="their table, .csv or .xlsx (IMAGES/tags.csv)")
+    train.add_argument("--tags", type=Path, help="their table, .csv or .xlsx; without it IMAGES/tags.csv")
     train.add_argument("--masks", type=Path, help="folder of reference masks, where there are any")
-    train.add_argument("--name", help="name of the run (that of the folder of images)")
+    train.add_argument("--name", help="name of the run; without it that of the folder of images")
     predict = command(
         "predict",
         "Maps a scene, or every scene of a folder, a list or a pattern, with the segmenter of a run.",
@@ -60,6 +60,7 @@ def parser() -> argparse.ArgumentParser:
     report.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
     export = command("export", "Writes the segmenter of a run as ONNX and torch.export.")
     export.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
+    export.add_argument("--target", metavar="PROGRAM", help="also a model for deepness, the plug-in of QGIS")
     compare = command("compare", "Puts the scores of finished runs into one table, seeds as mean and spread.")
     compare.add_argument("runs", nargs="+", help="folders of runs, or patterns such as 'runs/valley_*'")
     for form in ("markdown", "latex"):
@@ -119,8 +120,13 @@ def _predict(options: argparse.Namespace) -> list[str]:
     return [*_of_run(run), "stage=predict", *_settings(**chosen), *(averaged if others else [])]
 
 
-def _of_finished(options: argparse.Namespace) -> list[str]:
-    return [*_of_run(options.run), f"stage={options.command}"]
+def _report(options: argparse.Namespace) -> list[str]:
+    return [*_of_run(options.run), "stage=report"]
+
+
+def _export(options: argparse.Namespace) -> list[str]:
+    target = {"stage.export.target": options.target} if options.target else {}
+    return [*_of_run(options.run), "stage=export", *_settings(**target)]
 
 
 def _compare(options: argparse.Namespace) -> list[str]:
@@ -132,8 +138,8 @@ def _compare(options: argparse.Namespace) -> list[str]:
 _WORDS: Final = {
     "train": _train,
     "predict": _predict,
-    "report": _of_finished,
-    "export": _of_finished,
+    "report": _report,
+    "export": _export,
     "compare": _compare,
 }
 COMMANDS: Final = tuple(_WORDS)

@@ -29,6 +29,11 @@ from ome.progress import console
 SMALL_DISK: Final = 20 << 30
 """Bytes below which a prepared Potsdam and its results may not fit."""
 
+HELP: Final = """usage: ome doctor [KEY=VALUE ...]
+
+Says which versions, extras and devices there are, and whether data and results of a command are there. Type
+the settings of that command, such as dataset=potsdam dataset.raw=/data/Potsdam."""
+
 COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 
@@ -55,6 +60,9 @@ def main(overrides: Sequence[str]) -> int:
     Returns:
         0, or 1 where something keeps a run from working.
     """
+    if {"-h", "--help"} & {*overrides}:
+        console.print(HELP, highlight=False, markup=False)
+        return 0
     findings = [*_installed(), *_machine()]
     try:
         config = _composed(overrides)

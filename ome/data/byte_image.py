@@ -44,7 +44,7 @@ class ByteImage:
         if not all(1 <= channel <= raster.bands for channel in channels):
             raise UserError(
                 f"{raster} has {raster.bands} bands, and the network takes the bands {list(channels)}: "
-                "choose as many of them in the network's order, e.g. dataset.channels=[1,2,3]"
+                "choose as many of them in the network's order, e.g. 'dataset.channels=[1,2,3]'"
             )
         if (band := raster.image_called_opacity) is not None:
             console.print(

@@ -42,7 +42,7 @@ def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
         raise UserError(
             f"no pixel of {len(unknown)} of {len(masked)} masks ({', '.join(unknown[:LISTED])}) has a "
             f"class's colour, the most frequent are {index.unknown}: correct "
-            "dataset.classes={NAME: [RED, GREEN, BLUE], ...}"
+            "'dataset.classes={NAME: [RED, GREEN, BLUE], ...}'"
         )
     if len(absent) == layout.palette.num_classes:
         key, values = ("indices", layout.indices) if layout.indices else ("classes", layout.palette.classes)
@@ -94,8 +94,8 @@ def _meaning(layout: RawLayout, foreign: list[int], pixels: Mapping[str, int]) -
     order = seen if len(seen) == len(names) else without_zero
     if len(order) != len(names):
         return (
-            f"{message}: give each class its value by dataset.indices={{{names[0]}: VALUE, ...}}, and other "
-            "values a name there and in dataset.ignored={NAME: [VALUE, VALUE, VALUE]}"
+            f"{message}: give each class its value by 'dataset.indices={{{names[0]}: VALUE, ...}}', and "
+            "other values a name there and in 'dataset.ignored={NAME: [VALUE, VALUE, VALUE]}'"
         )
     pairs = ", ".join(f"{name}: {value}" for name, value in zip(names, order, strict=True))
     remedy = f"type 'dataset.indices={{{pairs}}}'"

@@ -87,7 +87,7 @@ def check_classes(counts: Mapping[str, int], where: str, *, typed: bool) -> None
             continue
         rows = f"{first!r} ({counts[first]} rows) and {second!r} ({counts[second]} rows)"
         remedy = (
-            "write one of them" if same else "correct it, or type dataset.classes=[...] if both are meant"
+            "write one of them" if same else "correct it, or type 'dataset.classes=[...]' if both are meant"
         )
         how = "only in how they are written" if same else "in one letter"
         raise UserError(f"{where}: the classes {rows} differ {how}: {remedy}")
@@ -103,7 +103,7 @@ def near_names(names: Sequence[str]) -> list[str]:
     """A line for each pair of classes that `check_classes` accepts and that differ in one letter."""
     return [
         f"the classes {first!r} and {second!r} differ in one letter: correct the table if they are one, or "
-        "type dataset.classes=[...] if both are meant"
+        "type 'dataset.classes=[...]' if both are meant"
         for first, second in combinations(names, 2)
         if _one_letter(first, second)
     ]

@@ -116,7 +116,7 @@ def _shared_bands(jobs: Sequence[SceneJob], chosen: tuple[int, ...]) -> tuple[in
             f"{len(files)} with the bands {list(bands)} (e.g. {files[0]})"
             for bands, files in examples.items()
         )
-        remedy = "convert them, or choose bands that all have, e.g. dataset.channels=[1]"
+        remedy = "convert them, or choose bands that all have, e.g. 'dataset.channels=[1]'"
         raise UserError(f"there are images {kinds}: {remedy}")
     return next(iter(examples))
 

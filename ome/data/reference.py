@@ -52,7 +52,7 @@ def check_reference(scene: str, reference: Raster, image: Grid, image_name: str,
     if indices and reference.bands > 1 and not reference.has_colour_table:
         raise UserError(
             f"{reference} has {reference.bands} bands, and a mask of class indices has one; the colours of "
-            "other masks are given by dataset.classes={NAME: [RED, GREEN, BLUE], ...}"
+            "other masks are given by 'dataset.classes={NAME: [RED, GREEN, BLUE], ...}'"
         )
 
 

@@ -58,7 +58,7 @@ class SceneReader:
         if not self.channels:
             raise UserError(
                 f"the images in {index.folder} differ in their bands: choose some that all have, e.g. "
-                "dataset.channels=[1]"
+                "'dataset.channels=[1]'"
             )
         if named := sorted(set(self.channels) & set(index.opacity)):
             raise UserError(

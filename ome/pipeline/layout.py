@@ -12,6 +12,7 @@ from ome.data.tiles import Tile
 from ome.geo.raster import read_png
 
 TAGS: Final = "tags.csv"
+TAG_SCORES: Final = "tag_scores.csv"
 PAGE: Final = "report.html"
 
 SEGMENTER_TITLES: Final = {"weak": "weak segmentation", "full": "pixel-supervised segmentation"}

@@ -124,7 +124,7 @@ def line_chart(title: str, curves: Mapping[str, Curve], *, percent: bool = False
     Args:
         title: What they show.
         curves: Steps and values by name; values that are not finite are left out.
-        percent: Whether values go from 0 to 100 in any case; else the axis fits them.
+        percent: Whether values go from 0 to 100 in any case; else the axis fits them and 0.
     """
     points = {name: _finite(*curve) for name, curve in curves.items()}
     everything = np.concatenate([*points.values(), np.empty((2, 0))], axis=1)
@@ -171,9 +171,9 @@ def _short(value: float) -> str:
 
 
 def _ticks(values: NDArray[np.float64], *, whole: bool) -> NDArray[np.float64]:
-    """Round numbers, at least two, that enclose the values."""
-    low, high = (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
+    """Round numbers, at least two, that enclose the values and 0: an axis cut off below enlarges noise."""
+    ends = np.append(values, 0.0)
+    low, high = float(ends.min()), float(ends.max())
     if low == high:
-        reach = max(abs(low), 1.0) / 2 if not whole else 1
-        low, high = low - reach, high + reach
+        high = 1.0
     return np.asarray(MaxNLocator(4, integer=whole).tick_values(low, high), dtype=np.float64)

@@ -119,7 +119,8 @@ def tag_counts_figure(names: Sequence[str], tiles: Mapping[str, int], dropped: M
     axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     plain(axes)
     axes.tick_params(axis="y", length=0, labelsize=9)
-    figure.legend(loc="outside upper center", ncols=2, fontsize=8, frameon=False)
+    if lost.any():
+        figure.legend(loc="outside upper center", ncols=2, fontsize=8, frameon=False)
     return figure
 
 

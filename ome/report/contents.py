@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.files import read_csv, read_json
-from ome.pipeline.layout import CAM_TITLES
+from ome.pipeline.layout import CAM_TITLES, TAG_SCORES
 from ome.plots.charts import Bar, LineChart, heat_cells, line_chart, percent_bars
 from ome.plots.figures import Curve
 from ome.report.judging import Judged
@@ -79,6 +79,21 @@ def tag_bars(labels: Path) -> list[Bar]:
         )
         for name, count in counts.items()
     ]
+
+
+def tag_scores(cam: Path) -> Table | None:
+    """How well the classifier tags the tiles of `val`; None where it was not asked."""
+    if not (cam / TAG_SCORES).exists():
+        return None
+
+    def share(part: str, whole: str) -> str:
+        return f"{100 * int(part) / int(whole):.0f} % ({part} of {whole})" if int(whole) else "none"
+
+    rows = [
+        (row["class"], share(row["right"], row["given"]), share(row["right"], row["shown"]))
+        for row in read_csv(cam / TAG_SCORES)
+    ]
+    return table(("class", "of its tags right (precision)", "of its tiles tagged (recall)"), rows)
 
 
 def read_cooccurrence(labels: Path) -> tuple[list[str], NDArray[np.float64]]:

@@ -11,6 +11,9 @@ from ome.files import read_csv, read_json
 TOGETHER: Final = 0.95
 """Share of the tiles of each of two classes that show the other, from which on they count as one."""
 
+COMMON: Final = 0.9
+"""Share of the tiles that show a class from which on it is pointed out."""
+
 DOUBTFUL: Final = 0.5
 """Share of pixels without any weight from which on it is pointed out."""
 
@@ -36,6 +39,8 @@ def _of_classes(counts: Mapping[str, int], tiles: int) -> Iterator[str]:
             yield f"{name}: {count} of {tiles} tiles, too few to learn it from"
         elif count == tiles:
             yield f"{name}: in every tile, so the tags do not say where it is not"
+        elif count >= COMMON * tiles:
+            yield f"{name}: in {count} of {tiles} tiles, so the tags hardly say where it is not"
 
 
 def _of_pairs(counts: Mapping[str, int], overlap: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,11 +21,20 @@ from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import evenly_spaced
 from ome.distributed.collectives import barrier, is_rank_zero, shard
-from ome.inference.classifier import CamPredictor, Member, build_classifier, members, trained_classifier
+from ome.files import write_csv
+from ome.inference.classifier import (
+    CamPredictor,
+    Member,
+    build_classifier,
+    members,
+    trained_classifier,
+)
+from ome.inference.tag_probabilities import tag_probabilities
 from ome.inference.tile_scores import score_cams
+from ome.networks.one_vs_all import OneVsAllNetwork
 from ome.networks.seam import SeamNetwork
 from ome.networks.weights import load_classifier
-from ome.pipeline.layout import CAM_TITLES, read_tag_table
+from ome.pipeline.layout import CAM_TITLES, TAG_SCORES, read_tag_table
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 from ome.progress import meter
@@ -34,6 +43,9 @@ from ome.training.averaging import averaging
 from ome.training.checkpoints import is_trained, save_network
 from ome.training.quirks import KeepHighestValidationLoss
 from ome.training.seam import SeamClassifier
+
+SCORED: Final = 256
+"""Tiles of `val` whose tags are compared, evenly spaced over those there are."""
 
 
 def run(work: Work) -> dict[str, Any]:
@@ -54,16 +66,12 @@ def run(work: Work) -> dict[str, Any]:
             _train(work, member, reader, table)
     tagged = table.select("train", tagged=True)
     if work.settings.export.write:
-        network = trained_classifier(
-            config.backbone, config.classifier, work.folder, names, len(reader.channels)
-        )
-        _export(
-            work,
-            CamPredictor(hardware(config).device(), network, reader, tagged, work.settings.export),
-            tagged,
-        )
+        network, device = _trained(work, reader), hardware(config).device()
+        _export(work, CamPredictor(device, network, reader, tagged, work.settings.export), tagged)
         barrier()
         write_rows(work.folder, score_cams(work.folder, reader, tagged, CAM_TITLES["cam"]))
+    if is_rank_zero():
+        _score_tags(work, reader, table.select("val", tagged=True))
     trained = 0 if work.settings.checkpoint else len(table.select("train", kept=True).tiles)
     return {"training_tiles": trained, "tiles": len(tagged.tiles)}
 
@@ -89,6 +97,12 @@ def _adopt(work: Work, names: Sequence[str], in_channels: int) -> None:
     if is_rank_zero():
         save_network(network, work.folder)
     barrier()
+
+
+def _trained(work: Work, reader: SceneReader) -> SeamNetwork | OneVsAllNetwork:
+    """The classifier of all classes, from the folder of the stage."""
+    names, bands = reader.index.palette.names, len(reader.channels)
+    return trained_classifier(work.config.backbone, work.config.classifier, work.folder, names, bands)
 
 
 def _train(work: Work, member: Member, reader: SceneReader, table: TagTable) -> None:
@@ -170,6 +184,17 @@ def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
         for tile, cams in zip(missing, predictor(missing), strict=True):
             write_cams(cam_path(folder, tile), cams, tagged.by_name[tile.name])
             shown.advance()
+
+
+def _score_tags(work: Work, reader: SceneReader, tagged: TagTable) -> None:
+    """Counts for each class the tiles of `val` that show it, that the classifier tags, and that are both."""
+    if not (tiles := evenly_spaced(tagged.tiles, SCORED)):
+        return
+    device = hardware(work.config).device()
+    given = tag_probabilities(_trained(work, reader), reader, tiles, device, "tags of val") > 0.5
+    shown = np.stack([tagged.by_name[tile.name] for tile in tiles]).astype(bool)
+    counts = zip(tagged.names, shown.sum(0), given.sum(0), (shown & given).sum(0), strict=True)
+    write_csv(work.folder / TAG_SCORES, ("class", "shown", "given", "right"), counts)
 
 
 def _wanted(config: DictConfig) -> bool:

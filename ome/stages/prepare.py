@@ -76,7 +76,7 @@ def _about_masks(config: DictConfig, layout: RawLayout, index: SceneIndex) -> It
         yield line + (f"; no image has the name of the masks {', '.join(lost[:5])}" if lost else "")
     if not config.dataset.indices and not config.dataset.classes:
         meaning = ", ".join(f"{value} is {name}" for name, value in layout.indices.items())
-        yield f"in masks, {meaning}; another order is typed as dataset.classes=[NAME,...]"
+        yield f"in masks, {meaning}; another order is typed as 'dataset.classes=[NAME,...]'"
 
 
 def sources(config: DictConfig) -> list[Any]:

@@ -130,6 +130,7 @@ def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gall
             work.inputs["labels"], stages_done["pseudo"].counts if "pseudo" in stages_done else None
         ),
         "tags": contents.tag_bars(work.inputs["labels"]),
+        "tag_scores": contents.tag_scores(work.inputs["cam"]) if "cam" in work.inputs else None,
         "cooccurrence": contents.cooccurrence_map(work.inputs["labels"]),
         "legend": legend(index.palette.classes),
         "exhibits": encode_exhibits(shown.exhibits),
@@ -165,10 +166,12 @@ def _facts(work: Work, index: SceneIndex, stages_done: Mapping[str, Manifest]) -
         return str(provenance.recorded(stages_done, work.config, key))
 
     dataset = work.config.dataset
+    has_masks = any(scene.mask for scene in index.scenes)
+    reference = f"reference {dataset.reference}" if has_masks else "no reference masks"
     splits = {name: len(index.split(name)) for name in ("train", "val", "test")}
     scenes = ", ".join(f"{number} {name}" for name, number in splits.items() if number)
     return {
-        "dataset": f"{dataset.name}, bands {dataset.bands}, reference {dataset.reference}",
+        "dataset": f"{dataset.name}, bands {dataset.bands}, {reference}",
         "scenes": scenes,
         "classes": ", ".join(index.palette.names),
         "classifier": f"{recorded('classifier.name')} on {recorded('backbone.name')}",

@@ -31,7 +31,7 @@ def run(work: Work) -> dict[str, Any]:
         if not usable:
             line = "the training scenes have no reference masks: nothing to train the upper bound on"
             if targets == [target]:
-                raise UserError(f"{line}; use stage.seg.targets=[weak]")
+                raise UserError(f"{line}; use 'stage.seg.targets=[weak]'")
             console.print(f"[yellow]{line}[/]", highlight=False)
             continue
         train_segmenter(work, work.folder / target, reader, usable, masks[target], SEGMENTER_TITLES[target])

@@ -26,8 +26,7 @@ PORT: Final = 8765
 
 DESCRIPTION: Final = """
 Opens a page on this machine, where the images of a folder get their tags with the keyboard. The table that
-it fills is the one that dataset=custom reads: python -m ome.run dataset=custom dataset.raw=FOLDER
-dataset.tags=TABLE.
+it fills is the one that ome train FOLDER reads.
 """
 
 
@@ -166,7 +165,7 @@ def parser() -> argparse.ArgumentParser:
     """The options, as typed after `ome tags`."""
     parser = argparse.ArgumentParser("ome tags", description=DESCRIPTION)
     parser.add_argument("folder", help="GeoTIFF, PNG or JPEG images, 8 or 16 bits, any number of bands")
-    parser.add_argument("--table", help="the CSV file to make or to continue (FOLDER/tags.csv)")
+    parser.add_argument("--table", help="the CSV file to write or to continue; without it FOLDER/tags.csv")
     parser.add_argument("--classes", type=_names, default=(), help="names to begin with, e.g. road,water")
     parser.add_argument("--tile", type=int, help="tag windows of this many pixels instead of whole images")
     parser.add_argument("--suggestions", help="what stage=suggest left: runs/NAME/suggest/suggestions.csv")

@@ -20,12 +20,12 @@ __all__ = ["Settings", "Trainer"]
 class Settings:
     """The whole configuration."""
 
-    seed: Annotated[Natural, "of all that is drawn: initial weights, order and augmentation of tiles"]
+    seed: Annotated[Natural, "seed of every random choice: initial weights, order and augmentation of tiles"]
     force: Annotated[bool, "run the stage even when its result still holds"]
     verify: Annotated[bool, "compare the hashes of files as well, not their sizes and times alone"]
     plan: Annotated[bool, "print the stages, tiles, steps and times of what would run, and run nothing"]
     output: Annotated[str, "folder in which every run has one"]
-    name: Annotated[str, "of the run; runs never write into each other's folders"]
+    name: Annotated[str, "name of the run; runs never write into each other's folders"]
     run_dir: Annotated[str, "folder of the run"]
     scenes: Annotated[str, "folder of the prepared scenes, which runs share"]
     inherit: Annotated[

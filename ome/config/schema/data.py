@@ -82,7 +82,7 @@ class Dataset:
     reference: Annotated[str | None, "which of dataset.masks trains and scores"]
     classes: Annotated[
         dict[str, Colour] | list[str] | None,
-        "names with colours, e.g. {road: [255, 0, 0]}; custom: or names; null: those of the table of tags",
+        "names with colours, {road: [255, 0, 0]}, or names alone (custom); null: those of the table of tags",
     ]
     ignored: Annotated[dict[str, Colour] | None, "colours in masks that are known, but no class"]
     indices: Annotated[

@@ -29,9 +29,15 @@ class Prediction:
 class Quirks:
     """`quirks`: of the code that was published with OME; `experiment=reference` measures them."""
 
-    unknown_colours_as_first_class: Annotated[bool, "in reference masks, instead of ignoring them"]
-    keep_highest_validation_loss: Annotated[bool, "of the classifier's epochs, instead of the last"]
-    background_read_first: Annotated[bool, "where pseudo masks have a background map, which is the last"]
+    unknown_colours_as_first_class: Annotated[
+        bool, "take unknown colours of reference masks for the first class, instead of ignoring them"
+    ]
+    keep_highest_validation_loss: Annotated[
+        bool, "keep the classifier of the epoch with the highest validation loss, instead of the last"
+    ]
+    background_read_first: Annotated[
+        bool, "read the last map of a pseudo mask, the background, as if it were the first"
+    ]
 
 
 @dataclass
@@ -48,7 +54,8 @@ class Trainer:
         "auto: one process; ddp: one for each device, or those that torchrun or srun started",
     ]
     precision: Annotated[
-        Precision, "of trainings and predictions; auto: bf16-mixed where the device has instructions for it"
+        Precision,
+        "precision of trainings and predictions; auto: bf16-mixed where the device has instructions for it",
     ]
     workers: Annotated[
         Natural | None,

@@ -44,16 +44,20 @@ class Backbone:
     output_stride: Annotated[
         Literal[8, 16, 32], "pixels of the image to a cell of the CAM; 32 where an encoder cannot be dilated"
     ]
-    freeze: Annotated[bool | Literal["auto"], "BatchNorm and the first layers; auto: where weights are given"]
-    encoder: Annotated[str, "of the segmenter"]
-    encoder_weights: Annotated[FileOrName | None, "of the segmenter's encoder, as backbone.weights"]
+    freeze: Annotated[
+        bool | Literal["auto"], "keep BatchNorm and the first layers as loaded; auto: where weights are given"
+    ]
+    encoder: Annotated[str, "encoder of the segmenter"]
+    encoder_weights: Annotated[
+        FileOrName | None, "weights of the segmenter's encoder, given like backbone.weights"
+    ]
 
 
 @dataclass
 class Classifier:
     """`classifier`."""
 
-    name: Annotated[str, "of the choice, as tables call it"]
+    name: Annotated[str, "name of the choice in tables"]
     er_weight: Annotated[
         NotNegative, "weight of the equivariance loss between two views (SEAM, Wang et al., CVPR 2020)"
     ]
@@ -84,7 +88,8 @@ class Crf:
         "pydensecrf: the reference, slow",
     ]
     normalisation: Annotated[
-        Literal["tile", "absolute"], "of the uncertainty: min-max over each tile, or variance / 0.25"
+        Literal["tile", "absolute"],
+        "how the uncertainty is scaled: min-max over each tile, or variance / 0.25",
     ]
     iterations: Annotated[Natural, "iterations of mean-field inference"]
     gaussian_sxy: Annotated[Positive, "deviation of the Gaussian kernel, pixels"]
@@ -157,7 +162,7 @@ class Segmenter:
 
     name: Annotated[str, "the architecture"]
     encoder: Annotated[str, "any segmentation-models-pytorch or timm encoder"]
-    weights: Annotated[FileOrName | None, "of the encoder: imagenet or /path/file.pth; null: random"]
+    weights: Annotated[FileOrName | None, "weights of the encoder: imagenet or /path/file.pth; null: random"]
     freeze_batchnorm: Annotated[
         bool | Literal["auto"], "keep the encoder's statistics as loaded; auto: where weights are given"
     ]

@@ -120,7 +120,9 @@ class _Labelling:
     response_scales: Annotated[
         Positives, "powers of a class's map; 1 is the plain run (OME, Li et al., IEEE TGRS 2023)"
     ]
-    mask: Annotated[Literal["crf", "cam"], "which argmax becomes the pseudo mask"]
+    mask: Annotated[
+        Literal["crf", "cam"], "which argmax becomes the pseudo mask: after the CRF, or of the CAM"
+    ]
     background: Annotated[
         Positive | None,
         "power of a map (1 - largest CAM)^power; the pixels it wins teach nothing; null: none",
@@ -167,7 +169,7 @@ class Seg:
 class Refine(_Labelling):
     """`stage.refine`."""
 
-    rounds: Annotated[Natural, "rounds, at most"]
+    rounds: Annotated[Natural, "most rounds of new pseudo masks and a new segmenter; 0: none"]
     cams: Annotated[
         Literal["cam", "affinity"] | None,
         "whose CAMs are averaged with the prediction; null: none, as published",
@@ -235,7 +237,7 @@ class Compare:
     runs: Annotated[Patterns | None, "folders or patterns, e.g. 'runs/potsdam_*' or [runs/a, runs/b]"]
     settings: Annotated[
         Patterns | None,
-        "that rows are named by, e.g. [classifier, stage.cam.lr]; null: the fewest that differ",
+        "settings that name the rows, e.g. [classifier, stage.cam.lr]; null: the fewest that differ",
     ]
 
 
