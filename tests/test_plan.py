@@ -1,6 +1,7 @@
 """What `plan=true` says of a run before it, half-way and after it, and what the run then does."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -156,11 +157,25 @@ def test_durations(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
 
 
-def test_a_slow_first_time_counts() -> None:
+@pytest.mark.parametrize(
+    ("seconds", "each", "taken"),
+    [([100.0, 1.0, 9.0, 1.0], 1.0, 3), ([100.0, 30.0], 30.0, 1), ([9.0] + [0.01] * 20, 0.01, 20)],
+    ids=["a disturbed one", "slow", "quick"],
+)
+def test_the_cold_time_is_left_out_and_few_warm_ones_are_taken(
+    seconds: list[float], each: float, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch  # noqa: PLC0415
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timings, "SLOW", 0.0)
-        calls: list[int] = []
-        timed = timings._repeated(lambda: calls.append(1), 4, torch.device("cpu"))
-    assert (timed.number, len(calls)) == (4, 1)
+    left = iter(seconds)
+    monkeypatch.setattr(timings, "_seconds", lambda *_: next(left))
+    timed = timings._repeated(lambda: None, 4, torch.device("cpu"))
+    assert timed == (each / 4, 4 * taken)
+    assert not list(left)
+
+    ends = iter([5.0, *(5.0 + sum(seconds[1 : number + 1]) for number in range(1, len(seconds)))])
+    monkeypatch.setattr(timings.time, "perf_counter", lambda: next(ends))
+    clock, trainer = timings._Clock(), SimpleNamespace(should_stop=False)
+    while not trainer.should_stop:
+        clock.on_train_batch_end(trainer, SimpleNamespace(device=torch.device("cpu")))  # type: ignore[arg-type]
+    assert len(clock.warm) == taken
