@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from ome.cli.plan import plan_of
@@ -12,6 +13,7 @@ from ome.distributed.turns import Turns
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.geo.scene_list import listed_scenes, name_of_list
+from ome.inference.predictor import Predictor
 from ome.inference.total_areas import write_total_areas
 from tests.conftest import compose_config, forked_pair
 from tests.test_maps import random_scene, write
@@ -52,10 +54,43 @@ def times_of(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in sorted((folder / "run/predict").glob("*/*.tif"))}
 
 
+@pytest.mark.parametrize(
+    ("overrides", "networks"),
+    [((), 1), (("prediction.stride=0.5",), 1), (("stage.predict.others=[run]",), 2)],
+    ids=["as it is", "stride", "two networks"],
+)
+def test_a_plan_counts_the_windows_and_names_what_will_fail(
+    run_here: Run,
+    scenes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: tuple[str, ...],
+    networks: int,
+) -> None:
+    monkeypatch.chdir(scenes)
+    (scenes / "list.txt").write_text("data/a.tif\ndata/none.tif\ndata/d.tif\n")
+    settings = [*BASE, "dataset.tile.size=999", *overrides]  # the segmenter's own tile is 64 pixels
+    (row,) = plan_of(compose_config([*settings, "stage.predict.scene=list.txt"]), ["predict"])
+    assert list(row.faults) == [str(scenes / "data/none.tif")]
+    seen = []
+    predict = Predictor.__call__
+
+    def counted(self: Predictor, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        seen.append(len(images))
+        return predict(self, images)
+
+    monkeypatch.setattr(Predictor, "__call__", counted)
+    with pytest.raises(UserError, match="1 of 3 failed"):
+        run_here(*settings, "stage.predict.scene=list.txt")
+    assert row.amounts.units == {"segmenter window": sum(seen)}
+    assert sum(seen) % networks == 0
+    (row,) = plan_of(compose_config([*settings, "stage.predict.scene=list.txt"]), ["predict"])
+    assert (row.title, row.prospect.state) == ("predict, 0 of 3", "up to date")
+
+
 def test_a_damaged_scene_is_left_out_and_the_rest_is_mapped_once(run_here: Run, scenes: Path) -> None:
     seen = []
     config = compose_config([*BASE, "stage.predict.scene=all.txt"])
-    assert [row.name for row in plan_of(config, ["predict"])] == ["predict, 5 of 5"]
+    assert [row.title for row in plan_of(config, ["predict"])] == ["predict, 5 of 5"]
     for _ in range(2):  # and nothing is mapped again
         with pytest.raises(UserError) as raised:
             run_here(*BASE, "stage.predict.scene=all.txt")
@@ -63,7 +98,7 @@ def test_a_damaged_scene_is_left_out_and_the_rest_is_mapped_once(run_here: Run, 
         assert first == "1 of 5 failed"
         assert [line.partition(": ")[0] for line in rest] == [str(scenes / "data/broken.tif")]
         seen.append(times_of(scenes))
-        assert [row.name for row in plan_of(config, ["predict"])] == ["predict, 1 of 5"]
+        assert [row.title for row in plan_of(config, ["predict"])] == ["predict, 1 of 5"]
     assert seen[0] == seen[1]
     assert list(maps_of(scenes)) == list(NAMES)
     failures = scenes / "run/predict/all_failed.txt"

@@ -123,7 +123,12 @@ def _segmenter(config: DictConfig, units: Collection[Unit], samples: Samples) ->
     for unit in views.keys() & set(units):
         view, batch = views[unit]
         predict = Predictor(
-            network, machine.device(), view.scales, flip=view.flip, precision=machine.precision
+            network,
+            machine.device(),
+            view.scales,
+            flip=view.flip,
+            tta=prediction.tta,
+            precision=machine.precision,
         )
         images = samples.images(batch, config.dataset.tile.size)
         timed[unit] = _repeated(partial(predict, images), batch, machine.device())
