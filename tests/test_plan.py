@@ -1,5 +1,6 @@
 """What `plan=true` says of a run before it, half-way and after it, and what the run then does."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,8 @@ from ome.cli.plan import Row, duration, plan_of
 from ome.cli.runner import selected_stages
 from ome.files import read_csv
 from ome.inference import pseudo_labels
-from ome.pipeline.manifest import Manifest
+from ome.pipeline.manifest import Manifest, compute_fingerprint
+from ome.pipeline.registry import find_stage
 from tests.conftest import compose_config, forked, tiny
 
 RUN = Path("runs/synthetic_resnet18")
@@ -127,6 +129,43 @@ def test_the_run_does_what_the_plan_says(town: Path) -> None:
     assert "1 of" in printed
     assert "are made again" in printed
     assert states(plan_in(town)) == ["up to date"] * 7
+
+
+def spellings(folder: Path, file: Path) -> dict[str, str]:
+    link = folder / "link"
+    link.symlink_to(file.parent)
+    return {
+        "absolute": str(file),
+        "relative": f"./{file.relative_to(folder)}",
+        "by a link": f"{link}/{file.name}",
+    }
+
+
+def test_a_result_holds_however_the_path_of_a_file_is_spelled(tmp_path: Path) -> None:
+    """And one whose fingerprint is of the path as it was typed holds as long as it is typed so."""
+    file = tmp_path / "data/weights.pth"
+    file.parent.mkdir()
+    file.write_bytes(b"")
+    seen, typed = set(), spellings(tmp_path, file)
+    for spelled in typed.values():
+        plan = plan_in(tmp_path, f"backbone.weights={spelled}")
+        seen.add(plan["cam"].prospect.artefact.manifest.fingerprint)
+    assert len(seen) == 1
+    file.write_bytes(b"others")
+    cam = plan_in(tmp_path, f"backbone.weights={typed['relative']}")["cam"].prospect
+    assert cam.artefact.manifest.fingerprint not in seen
+
+    _, manifest = cam.artefact
+    older = json.loads(json.dumps(manifest.config).replace(str(file), typed["relative"]))
+    fingerprint = compute_fingerprint(
+        "cam", find_stage("cam", compose_config([])).version, older, manifest.inputs
+    )
+    Manifest("cam", fingerprint, older, manifest.inputs).write(tmp_path / RUN / "cam")
+    states = {
+        name: plan_in(tmp_path, f"backbone.weights={one}")["cam"].prospect.state
+        for name, one in typed.items()
+    }
+    assert states == {"absolute": "runs", "relative": "up to date", "by a link": "runs"}
 
 
 def test_a_plan_of_several_runs_is_refused(tmp_path: Path) -> None:

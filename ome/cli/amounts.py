@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from omegaconf import DictConfig
 
@@ -19,11 +19,13 @@ from ome.data.tags import TagTable
 from ome.data.tiles import Length, Tile
 from ome.geo.flat import rows_in
 from ome.geo.sliding import window_starts
-from ome.inference.card import SegmenterCard
 from ome.pipeline.artifacts import listed
 from ome.pipeline.engine import Prospect
 from ome.pipeline.layout import map_path, mask_path, read_tag_table, round_folder
 from ome.pipeline.place import Remains
+
+if TYPE_CHECKING:
+    from ome.inference.card import SegmenterCard
 
 Unit: TypeAlias = Literal[
     "classifier step",
@@ -74,7 +76,7 @@ class Known:
     index: SceneIndex | None = None
     table: TagTable | None = None
     prepared: bool = True
-    card: SegmenterCard | None = None
+    card: "SegmenterCard | None" = None
 
     @classmethod
     def of(cls, inputs: Mapping[str, Path]) -> "Known":

@@ -147,7 +147,8 @@ def _of_run(folder: Path) -> list[str]:
     typed = command_files(folder)
     if not typed:
         raise UserError(f"{folder} is not the folder of a run: give one such as runs/valley")
-    last = max(typed, key=lambda path: path.stat().st_mtime_ns)
+    # What was asked of one map, say, is not asked of the next.
+    last = max(typed, key=lambda path: (not _is_aside(path), path.stat().st_mtime_ns))
     run_dir = folder.absolute()
     runtime: Any = OmegaConf.load(last.with_name("hydra.yaml")).hydra.runtime
     if Path(runtime.cwd).is_dir():
@@ -156,6 +157,12 @@ def _of_run(folder: Path) -> list[str]:
     own = [word for word in words if _is_of_the_run(word.partition("=")[0].lstrip("+~"))]
     sources = [source.path for source in runtime.config_sources if source.provider == "command-line"]
     return [*(f"--config-dir={path}" for path in sources), *own, *_settings(run_dir=run_dir)]
+
+
+def _is_aside(typed: Path) -> bool:
+    """Whether a command made something of the run, and nothing of the run itself."""
+    words = dict(str(word).partition("=")[::2] for word in OmegaConf.load(typed))
+    return words.get("stage") in SIDE_STAGES
 
 
 def _is_of_the_run(key: str) -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median_low
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from omegaconf import DictConfig
 
@@ -18,8 +18,10 @@ from ome.geo.mosaic import Mosaic, rasters_in, scenes_in
 from ome.geo.reader import Raster, UnreadableError
 from ome.geo.stac import raster_of
 from ome.geo.vsi import SceneAddress, scene_at
-from ome.inference.card import CARD, SegmenterCard, network_folder
 from ome.pipeline.artifacts import Artefact
+
+if TYPE_CHECKING:
+    from ome.inference.card import SegmenterCard
 
 MOST: Final = 1000
 """Images whose headers are read; the size of others is taken to be the median of these."""
@@ -66,13 +68,15 @@ def _size(job: SceneJob) -> tuple[int, int] | None:
         return None  # `prepare` names all of them
 
 
-def card_of_maps(config: DictConfig, inputs: Mapping[str, Artefact]) -> SegmenterCard | None:
+def card_of_maps(config: DictConfig, inputs: Mapping[str, Artefact]) -> "SegmenterCard | None":
     """The card of the segmenter that maps scenes; None where it has none.
 
     Args:
         config: Of the stage.
         inputs: What it reads.
     """
+    from ome.inference.card import CARD, SegmenterCard, network_folder  # noqa: PLC0415 - loads torch
+
     (stage,) = inputs
     folder = network_folder(inputs[stage].folder, config.stage.network)
     return SegmenterCard.read(folder) if (folder / CARD).exists() else None

@@ -10,7 +10,6 @@ from rich.markup import escape
 from rich.table import Table
 
 from ome.cli.amounts import Amounts, Known, Unit, amounts, together
-from ome.cli.counted import card_of_maps, tagged_tiles
 from ome.config.selected import settings_of
 from ome.data.tiles import evenly_spaced
 from ome.errors import UserError
@@ -148,6 +147,8 @@ def known_of(config: DictConfig, prospects: Mapping[str, Prospect]) -> Known:
 
     That is what results tell which the command will leave as they are, else headers of images and a table.
     """
+    from ome.cli.counted import card_of_maps, tagged_tiles  # noqa: PLC0415 - loads readers of scenes
+
     folders: dict[str, Path] = {}
     for prospect in prospects.values():
         folders |= {name: artefact.folder for name, artefact in prospect.inputs.items()}

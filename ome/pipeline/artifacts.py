@@ -6,6 +6,7 @@ were made from one another. What lies in another run was made for that one, and 
 
 import difflib
 import json
+import os
 from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,9 @@ TRAINER_KEYS = ("trainer.accelerator", "trainer.precision")
 
 _NOT_COMPARED = {"stage", "sources", "trainer.accelerator", "trainer.precision"}
 """Of an earlier stage: its settings, which a command for a later stage does not know, and where it ran."""
+
+_PATHS = {"weights", "encoder_weights", "checkpoint", "tags", "masks", "cams", "scene", "others"}
+"""Last words of the settings that may be paths."""
 
 INHERITED = "inherited.json"
 """File in a run's logs of a stage: in which other run its result was found."""
@@ -259,6 +263,24 @@ def plain(config: DictConfig, key: str) -> Any:  # noqa: ANN401 - whatever the k
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
+def whole_paths(value: Any, key: str = "") -> Any:  # noqa: ANN401 - a part of a configuration
+    """The same with absolute paths of files that are there: the file counts, not how its path is spelled.
+
+    Args:
+        value: A part of a configuration in plain types.
+        key: Its address.
+    """
+    if isinstance(value, dict):
+        return {name: whole_paths(one, str(name)) for name, one in value.items()}
+    if isinstance(value, list):
+        return [whole_paths(one, key) for one in value]
+    is_path = isinstance(value, str) and key.rpartition(".")[2] in _PATHS
+    # A plain word such as `imagenet` is no path, whatever lies in the working folder.
+    if is_path and set(value) & {"/", "."} and os.path.lexists(value):
+        return str(Path(value).resolve())
+    return value
+
+
 def _flat(key: str, value: object) -> dict[str, Any]:
     """The part of a configuration on one level, as a manifest would give it back."""
-    return dict(flatten({key: json.loads(json.dumps(value, default=str))}))
+    return dict(flatten({key: whole_paths(json.loads(json.dumps(value, default=str)), key)}))
