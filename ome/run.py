@@ -56,7 +56,9 @@ def run(config: DictConfig) -> float | None:
             miou = launch(config)
         if config.plan or is_nonzero_rank():
             return miou
-        OmegaConf.save(config, log / "resolved.yaml", resolve=not OmegaConf.is_missing(config.dataset, "raw"))
+        from ome.pipeline.layout import RESOLVED  # noqa: PLC0415 - loads readers of scenes
+
+        OmegaConf.save(config, log / RESOLVED, resolve=not OmegaConf.is_missing(config.dataset, "raw"))
     except UserError as error:
         fail(str(error))  # here and not in `main`, before Hydra puts lines of its own around it
     return miou

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ome.cli.commands import words_of
-from tests.conftest import forked, run_words
+from tests.conftest import compose_config, forked, run_words
 from tests.test_custom import SMALL, write_photographs
 
 QUICK = [override for override in SMALL if not override.startswith(("stage", "name", "output"))]
@@ -85,6 +85,18 @@ def test_mistakes_are_one_line(tmp_path: Path, typed: list[str], message: str) -
     assert (status, len(printed.strip().splitlines())) == (1, 1), printed
     assert message in printed
     assert not list((tmp_path / "runs").rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "name", ["valley", "nan", "1e5", "007", "true", "null", "a b", "it's", "q\\'", "[x]", "é,=#"]
+)
+def test_folders_may_have_any_name(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "tags.csv").write_text("")
+    config = compose_config([word for word in words_of(["train", name]) if "plan" not in word])
+    assert (config.name, config.dataset.raw, config.run_dir) == (name, name, f"runs/{name}")
+    assert compose_config(words_of(["compare", name, "b"])).stage.compare.runs == [name, "b"]
 
 
 def test_what_can_be_typed_is_said_where_nothing_is(tmp_path: Path) -> None:

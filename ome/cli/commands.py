@@ -108,8 +108,8 @@ def _predict(options: argparse.Namespace) -> list[str]:
     scene = Path(options.scene).absolute() if many else scene_at(options.scene).absolute()
     if isinstance(scene, Path) and not many and not scene.exists():
         raise UserError(f"{options.scene} does not exist: give a raster, or a folder of them")
-    chosen = {
-        f"stage.predict.{key}": "true"
+    chosen: dict[str, object] = {
+        f"stage.predict.{key}": True
         for key in ("confidence", "probabilities", "polygons")
         if getattr(options, key)
     }
@@ -176,8 +176,10 @@ def _settings(**values: object) -> list[str]:
 
 
 def _quoted(value: object) -> str:
-    """A value as Hydra reads it, whatever its characters."""
+    """A value as Hydra reads it, whatever its characters: a folder may be called `1e5`, `nan` or `true`."""
+    if isinstance(value, bool):
+        return str(value).lower()
     text = str(value)
-    if all(letter.isalnum() or letter in "/._-" for letter in text):
+    if "/" in text and all(letter.isalnum() or letter in "/._-" for letter in text):
         return text
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
