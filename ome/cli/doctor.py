@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from ome.cli.errors import explain
 from ome.cli.presets import gpus
+from ome.config.checks import type_faults
 from ome.config.raw_data import is_folder_of_images, raw_folder, raw_layout
 from ome.data.raw import RawLayout, raw_files
 from ome.data.raw_split import resolve_split
@@ -28,6 +29,11 @@ from ome.progress import console
 
 SMALL_DISK: Final = 20 << 30
 """Bytes below which a prepared Potsdam and its results may not fit."""
+
+HELP: Final = """usage: ome doctor [KEY=VALUE ...]
+
+Says which versions, extras and devices there are, and whether data and results of a command are there. Type
+the settings of that command, such as dataset=potsdam dataset.raw=/data/Potsdam. Status 1 if something is wrong."""
 
 COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
 
@@ -55,9 +61,13 @@ def main(overrides: Sequence[str]) -> int:
     Returns:
         0, or 1 where something keeps a run from working.
     """
+    if {"-h", "--help"} & {*overrides}:
+        console.print(HELP, highlight=False, markup=False)
+        return 0
     findings = [*_installed(), *_machine()]
     try:
         config = _composed(overrides)
+        findings += [Finding("wrong", "settings", line) for _, line in type_faults(config)]
         findings += [*_raw_data(config), *_results(config)]
     except (HydraException, OmegaConfBaseException) as error:
         findings.append(Finding("wrong", "settings", explain(error)))
