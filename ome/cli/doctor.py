@@ -33,7 +33,7 @@ SMALL_DISK: Final = 20 << 30
 HELP: Final = """usage: ome doctor [KEY=VALUE ...]
 
 Says which versions, extras and devices there are, and whether data and results of a command are there. Type
-the settings of that command, such as dataset=potsdam dataset.raw=/data/Potsdam. Status 1 if something is wrong."""
+the settings of that command, such as dataset=potsdam dataset.raw=/data/Potsdam."""
 
 COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
 
