@@ -160,6 +160,22 @@ def plain_cell(cell: str) -> str:
     return cell[1:] if quoted else cell
 
 
+def plain_text(content: bytes, name: object) -> str:
+    """The text of a user's file, with or without a byte order mark.
+
+    Args:
+        content: All of its bytes.
+        name: What the error calls it.
+
+    Raises:
+        UserError: It is no UTF-8.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name} is not text in UTF-8 ({error}): save it as UTF-8") from error
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """Reads a CSV table that `write_csv` wrote as one dictionary a row."""
     with path.open(newline="", encoding="utf-8") as stream:

@@ -12,6 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ome.cli.command_log import kept_if_it_worked
 from ome.cli.errors import explain, fail, said_by_hydra, unread_output
 from ome.cli.help import help_text, is_plain_help
 from ome.cli.presets import fitting_preset
@@ -49,12 +50,15 @@ def run(config: DictConfig) -> float | None:
         if "TORCHELASTIC_RUN_ID" in os.environ:
             fail("a sweep starts the processes of each of its jobs itself: type python in place of torchrun")
         as_job(config, Path(hydra_config.sweep.dir), Path(hydra_config.runtime.output_dir))
+    log = Path(hydra_config.runtime.output_dir)
     try:
-        miou = launch(config)
+        with kept_if_it_worked(log, Path(config.run_dir)):
+            miou = launch(config)
         if config.plan or is_nonzero_rank():
             return miou
-        resolved = Path(hydra_config.runtime.output_dir) / "resolved.yaml"
-        OmegaConf.save(config, resolved, resolve=not OmegaConf.is_missing(config.dataset, "raw"))
+        from ome.pipeline.layout import RESOLVED  # noqa: PLC0415 - loads readers of scenes
+
+        OmegaConf.save(config, log / RESOLVED, resolve=not OmegaConf.is_missing(config.dataset, "raw"))
     except UserError as error:
         fail(str(error))  # here and not in `main`, before Hydra puts lines of its own around it
     return miou
@@ -69,7 +73,8 @@ def main() -> None:
     # Hydra's parser refuses settings on both sides of an option, such as --config-dir.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: "=" in word and not word.startswith("-"))
     sys.argv += fitting_preset(sys.argv[1:])
-    if is_nonzero_rank() or "plan=true" in map(str.lower, sys.argv):
+    plans = any(word.lstrip("+").lower() == "plan=true" for word in sys.argv)
+    if is_nonzero_rank() or plans:
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]
     try:
         check_words(sys.argv[1:])

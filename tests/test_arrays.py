@@ -1,5 +1,8 @@
 """Class maps of one's own: the functions on arrays against those of the stages, and what they refuse."""
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +13,7 @@ import ome
 from ome.crf.densecrf import DenseCrf
 from ome.crf.inputs import CrfParameters
 from ome.errors import UserError
+from ome.pseudo.arrays import check_form
 from ome.pseudo.uncertainty import pseudo_label as label_of
 
 RNG = np.random.default_rng(0)
@@ -54,7 +58,12 @@ def test_the_crf_is_that_of_the_stages() -> None:
         (IMAGE / 255, MAPS, None, r"an image is \(H, W, 3\) uint8, not"),
         (IMAGE[..., :2], MAPS, None, r"an image is \(H, W, 3\) uint8, not"),
         (IMAGE, MAPS[0], None, r"class maps are \(C, H, W\) numbers"),
-        (IMAGE, MAPS * np.nan, None, "class maps hold nan or infinite values"),
+        (IMAGE, MAPS * np.nan, None, "class maps hold nan, infinite or huge values"),
+        (IMAGE, MAPS.astype("float64") * 1e300, None, "class maps hold nan, infinite or huge values"),
+        (IMAGE, [[[1], [1, 2]]], None, r"class maps are \(C, H, W\) numbers"),
+        (IMAGE, np.resize(MAPS, (3, 9, 3)), None, "cams are 9 x 3 .* give maps of the image's form"),
+        (IMAGE, MAPS, ["road"], "tags are one 0 or 1 for each of the 3 classes"),
+        (IMAGE, MAPS, [[1], [1, 0]], "tags are one 0 or 1 for each of the 3 classes"),
         (IMAGE, MAPS, [1, 0], "tags are one 0 or 1 for each of the 3 classes"),
         (IMAGE, MAPS, [0, 2, 1], "tags are one 0 or 1 for each of the 3 classes"),
         (IMAGE, MAPS, [0, 0, 0], "no class is tagged"),
@@ -65,6 +74,27 @@ def test_what_does_not_fit_is_one_line(
 ) -> None:
     with pytest.raises(UserError, match=f"^{line}"):
         ome.pseudo_label(image, maps, tags)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
+def test_tensors_of_every_precision_are_taken(dtype: str) -> None:
+    exact = np.round(MAPS * 64) / 64  # as all of them hold it
+    tensor = torch.from_numpy(exact).to(getattr(torch, dtype)).requires_grad_()
+    ours, theirs = (ome.pseudo_label(IMAGE, maps, [1, 0, 1]) for maps in (tensor, exact))
+    assert np.array_equal(ours.mask, theirs.mask)
+
+
+@pytest.mark.parametrize("stride", [1, 4, 7, 8, 16])
+@pytest.mark.parametrize("rounded", [math.floor, round, math.ceil])
+def test_maps_of_every_stride_have_the_form_of_the_image(
+    stride: int, rounded: Callable[[float], int]
+) -> None:
+    for size in ((64, 96), (100, 37), (500, 333), (48, 48)):
+        rows, columns = (max(1, rounded(side / stride)) for side in size)
+        check_form(np.zeros((2, rows, columns), np.float32), size, "maps")
+        if size[0] > 2 * size[1] and columns > 3:
+            with pytest.raises(UserError, match="of the image's form"):
+                check_form(np.zeros((2, columns, rows), np.float32), size, "maps")
 
 
 @pytest.mark.parametrize(

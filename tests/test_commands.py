@@ -5,16 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import forked, run_words
+from ome.cli.commands import words_of
+from tests.conftest import compose_config, forked, run_words
 from tests.test_custom import SMALL, write_photographs
 
 QUICK = [override for override in SMALL if not override.startswith(("stage", "name", "output"))]
 FEW = ["stage.cam.epochs=1", "stage.cam.batch=2", "stage.cam.export.scales=[1.0]", "dataset.tile.size=64"]
 
 
-def test_from_images_to_a_map_and_a_table(tmp_path: Path) -> None:
+def test_from_images_to_a_map_and_a_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a folder with a name that needs quotes, and the map asked for from elsewhere."""
     here, elsewhere = tmp_path / "my (new) folder", tmp_path / "elsewhere"
+    monkeypatch.chdir(tmp_path)  # `words_of` changes to the folder of the run's command
     here.mkdir()
     elsewhere.mkdir()
     write_photographs(here)
@@ -36,6 +38,17 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path) -> None:
     status, printed = forked(elsewhere, "predict", str(run), str(here / "images/photo 2.jpg"))
     assert status == 0, printed
     assert not list((run / "predict").rglob("photo 2_confidence.tif"))  # was asked for the other scene
+
+    before = sorted(run.rglob("*"))
+    status, printed = forked(elsewhere, "predict", str(run), str(scene), "stage.predict.network=best")
+    assert (status, printed.count("stage.predict.network=best")) == (1, 1), printed
+    assert sorted(run.rglob("*")) == before  # not even a log, whose settings would pass for the run's
+    status, printed = forked(
+        elsewhere, "predict", str(run), str(scene), "dataset.channels=[3,2,1]", "force=true"
+    )
+    assert status == 0, printed
+    words = words_of(["predict", str(run), str(scene)])  # what was asked of one map is not asked of the next
+    assert not [word for word in words if "channels" in word]
 
     typo = ["stage=report", "dataset=custom", "dataset.name=val ley", "name=valley"]
     status, printed = forked(here, *typo)
@@ -72,6 +85,19 @@ def test_mistakes_are_one_line(tmp_path: Path, typed: list[str], message: str) -
     status, printed = forked(tmp_path, *typed)
     assert (status, len(printed.strip().splitlines())) == (1, 1), printed
     assert message in printed
+    assert not list((tmp_path / "runs").rglob("*"))
+
+
+@pytest.mark.parametrize(
+    "name", ["valley", "nan", "1e5", "007", "true", "null", "a b", "it's", "q\\'", "[x]", "é,=#"]
+)
+def test_folders_may_have_any_name(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "tags.csv").write_text("")
+    config = compose_config([word for word in words_of(["train", name]) if "plan" not in word])
+    assert (config.name, config.dataset.raw, config.run_dir) == (name, name, f"runs/{name}")
+    assert compose_config(words_of(["compare", name, "b"])).stage.compare.runs == [name, "b"]
 
 
 def test_what_can_be_typed_is_said_where_nothing_is(tmp_path: Path) -> None:

@@ -97,6 +97,35 @@ def _run(folder: Path, seed: int, right: int, **settings: object) -> None:
     Manifest("cam", str(folder), config, {}).write(folder / "cam")
 
 
+def scored(
+    folder: Path, matrix: list[list[int]], names: tuple[str, ...], *, scenes: str, seed: int = 0
+) -> None:
+    write_rows(folder / "seg", [Row("weak", "test scenes", Scores(np.array(matrix), names))])
+    Manifest("seg", str(folder), {"seed": seed}, {"prepare": scenes}).write(folder / "seg")
+
+
+def test_runs_of_other_scenes_or_classes_are_no_repetitions(
+    run_here: Callable[..., object], tmp_path: Path
+) -> None:
+    """Repetitions differ in their seed alone; classes may be in another order."""
+    counts = [[9, 1], [2, 8]]
+    scored(tmp_path / "a", counts, NAMES, scenes="one")
+    scored(tmp_path / "b", [row[::-1] for row in counts[::-1]], NAMES[::-1], scenes="one", seed=1)
+    scored(tmp_path / "c", counts, NAMES, scenes="another")
+    (tmp_path / "c/logs/then").mkdir(parents=True)
+    (tmp_path / "c/logs/then/resolved.yaml").write_text("dataset: {name: elsewhere}\n")
+    run_here("stage=compare", "name=table", "stage.compare.runs=[a,b,c]")
+    rows = read_csv(tmp_path / "runs/table/compare/comparison.csv")
+    assert [(row["settings"], row["runs"]) for row in rows] == [
+        ("dataset.name=-", "2"),
+        ("dataset.name=elsewhere", "1"),
+    ]
+    assert rows[0]["grass"] == "75.00 ± 0.00"  # 9 of 12 in both
+    scored(tmp_path / "d", counts, ("grass", "water"), scenes="one", seed=2)
+    with pytest.raises(UserError, match="classes grass, road, and runs of grass, water: compare them apart"):
+        run_here("stage=compare", "name=table", "stage.compare.runs=[a,d]")
+
+
 def test_differences_are_taken_seed_by_seed() -> None:
     """Against scipy's test of two related samples, and by hand: 2, 4 and 6 points, of which the mean is 4."""
     first, second = {"0": 0.50, "1": 0.40, "2": 0.60, "7": 0.1}, {"2": 0.66, "0": 0.52, "1": 0.44, "9": 0.9}

@@ -15,6 +15,7 @@ from PIL import Image
 from rasterio.transform import Affine
 from scipy.special import xlogy
 
+from ome.cli.plan import plan_of
 from ome.data.scene_index import SceneIndex
 from ome.data.suggestions import read_suggestions
 from ome.errors import UserError
@@ -31,6 +32,7 @@ from tests.conftest import TINY, compose_config, tiny
 
 Run = Callable[..., DictConfig]
 RUN = Path("runs/custom_mobilenet_v2")
+STAGES = ["prepare", "labels", "cam", "pseudo", "seg", "report"]
 SIZES = [(48, 64), (70, 50), (64, 64), (90, 100), (40, 44)]
 UTM = {"crs": "EPSG:32633", "transform": Affine(10, 0, 500_000, 0, -10, 5_800_000)}
 
@@ -167,6 +169,28 @@ def check_suggestions(run_here: Run, capsys: pytest.CaptureFixture[str]) -> None
         assert uncertainty == pytest.approx(bits.mean(), abs=1e-2)
     spread = np.ptp([list(one.probabilities.values()) for one in found.values()], axis=0).max()
     assert ("says the same of every image" in told) == (spread < 0.005)
+
+
+@pytest.mark.parametrize("table", ["images", "windows"])
+def test_the_plan_counts_tagged_tiles_before_anything_is_prepared(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str
+) -> None:
+    write_photographs(tmp_path)
+    if table == "windows":
+        rows = ["0,0,32,32,train,1,0", "8,8,32,40,train,0,1", "0,0,32,32,val,1,1"]
+        names = sorted(path.stem for path in (tmp_path / "images").iterdir())
+        lines = [f"{name},{row}" for name, row in zip(names, rows, strict=False)]
+        (tmp_path / "tags.csv").write_text(
+            "\n".join(["scene,row,column,height,width,split,dark,bright", *lines])
+        )
+    monkeypatch.chdir(tmp_path)
+    plans = []
+    for _ in ("from headers", "from the results"):
+        plan = plan_of(compose_config(custom("all")), STAGES)
+        plans.append([(row.amounts.tiles, row.amounts.steps, row.amounts.units) for row in plan[2:]])
+        run_here(*custom("all", "stage.until=labels"))
+    assert plans[0] == plans[1]
+    assert plan[2].amounts.steps
 
 
 def test_a_classifier_that_tells_nothing_apart_is_noticed() -> None:

@@ -74,6 +74,7 @@ def test_extras_that_are_not_installed_are_named(
         ("dataset=atlantis", "unknown option dataset=atlantis"),
         ("dataset.rraw=x", "unknown setting dataset.rraw: did you mean dataset.raw?"),
         ("dataset=potsdam", "dataset.raw is not set"),
+        ("stage.cam.epochs=-1", "stage.cam.epochs=-1: expected"),
     ],
 )
 def test_mistakes_are_lines_of_the_report(
@@ -81,3 +82,9 @@ def test_mistakes_are_lines_of_the_report(
 ) -> None:
     assert doctor.main([override]) == 1
     assert message in lines(capsys.readouterr().out, "wrong")[0]
+
+
+@pytest.mark.parametrize("word", ["-h", "--help"])
+def test_help_says_what_can_be_typed(word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert doctor.main([word]) == 0
+    assert "usage: ome doctor [KEY=VALUE ...]" in capsys.readouterr().out

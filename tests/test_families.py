@@ -1,6 +1,7 @@
 """Families of timm encoders: as classifier and segmenter, and their weights under the names of downloads."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -8,10 +9,13 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from ome.config.checks import check_settings
 from ome.data.transforms import IMAGE_MEAN, IMAGE_STD
 from ome.errors import UserError
 from ome.networks.backbones import build_backbone
 from ome.networks.segmenters import build_segmenter
+from ome.networks.statistics import check_convertible
+from tests.conftest import compose_config
 
 FAMILIES = {"test_vit": (16, "dpt"), "test_vit4": (16, "dpt"), "test_convnext": (16, "fpn")}
 
@@ -60,11 +64,33 @@ def test_a_patch_of_fourteen_pixels_stands_for_sixteen(monkeypatch: pytest.Monke
         (lambda: build_backbone("test_vit", None, 8), "patches of 16 pixels.*backbone.output_stride=16"),
         (lambda: build_segmenter("fpn", "test_vit", 2), "type segmenter=dpt"),
         (lambda: build_segmenter("dpt", "resnet18", 2), "'dpt' takes plain transformers.*segmenter=upernet"),
+        (lambda: build_segmenter("fpn", "beit_base_patch16_224", 2), "take another, such as resnet50"),
     ],
 )
 def test_what_cannot_work_says_so_and_names_what_can(build: Callable[[], nn.Module], message: str) -> None:
     with pytest.raises(UserError, match=message):
         build()
+
+
+@pytest.mark.parametrize(
+    ("name", "fits"),
+    [("resnetv2_50", False), ("resnetv2_50x1_bit", False), ("naflexvit_base_patch16_gap", False)]
+    + [(name, True) for name in ("test_vit", "mixer_s32_224", "xception41", "tresnet_m", "resnet18")],
+)
+def test_weights_with_other_statistics_are_taken_over_by_the_first_layer_or_refused(
+    name: str, fits: bool
+) -> None:
+    """Of a first layer without bias and BatchNorm, or with standardised weights, the offset would be lost."""
+    with torch.device("meta"):
+        network = timm.create_model(name)
+    with nullcontext() if fits else pytest.raises(UserError, match=r"cannot take over: .* such as resnet50"):
+        check_convertible(network, name, "imagenet")
+
+
+def test_it_is_said_before_the_first_stage_and_before_a_download() -> None:
+    chosen = ["backbone=encoder", "backbone.name=resnetv2_50.a1h_in1k", "backbone.weights=imagenet"]
+    with pytest.raises(UserError, match="cannot take over"):
+        check_settings(compose_config([*chosen, "backbone.output_stride=32"]), ["cam"])
 
 
 def renormalised(image: Tensor) -> Tensor:

@@ -205,7 +205,10 @@ def test_encoder_probe_leaves_statistics_and_gradients_alone() -> None:
         ("vgg11", 8, "cannot be dilated to output stride 8"),
         ("resnet18", 4, "must be 8, 16 or 32"),
         ("vit_tiny_patch16_224", 32, "patches of 16 pixels"),
+        ("test_maxvit", 8, "images of any size.* such as resnet50"),
         ("test_maxvit", 32, "images of any size"),
+        ("beit_base_patch16_224", 8, "no pyramid of feature maps.* such as resnet50"),
+        ("beit_base_patch16_224", 32, "no pyramid of feature maps.* such as resnet50"),
         ("resnet38d", 16, "output_stride=16: resnet38d has 8"),
     ],
 )

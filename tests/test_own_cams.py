@@ -67,7 +67,8 @@ def test_a_window_is_cut_from_the_resized_maps(window: tuple[int, int, int, int]
             r"a.npy holds float32 of the shape \(2, 5, 7\): give numbers of the shape \(3, height, width\)",
         ),
         (MAPS[0], r"of the shape \(5, 7\): give numbers"),
-        (MAPS * np.inf, "a.npy holds nan or infinite values"),
+        (MAPS * np.inf, "a.npy holds nan, infinite or huge values"),
+        (MAPS.astype("float64") * 1e300, "a.npy holds nan, infinite or huge values"),
         (MAPS.astype("U3"), "a.npy holds <U3 of the shape"),
         (np.array([object()]), "a.npy cannot be read as one array of maps"),
     ],
@@ -89,6 +90,12 @@ def test_damaged_doubled_and_missing_files_are_named(tmp_path: Path) -> None:
             read_maps(path, 3)
     with pytest.raises(UserError, match=r"a\.npz are maps of one image: remove one of them"):
         cam_files(tmp_path)
+    (tmp_path / "npy/a.npy").unlink()
+    (tmp_path / "npz/a.npz").rename(tmp_path / "npy/a.npy")
+    np.savez(tmp_path / "npy/a.npz", MAPS)
+    (tmp_path / "npy/a.npz").replace(tmp_path / "npy/a.npy")
+    with pytest.raises(UserError, match="cannot be read as one array of maps"):
+        read_maps(tmp_path / "npy/a.npy", 3)
     np.savez(tmp_path / "two.npz", first=MAPS, second=MAPS)
     with pytest.raises(UserError, match="cannot be read as one array of maps"):
         read_maps(tmp_path / "two.npz", 3)

@@ -1,6 +1,8 @@
 """What `plan=true` says of a run before it, half-way and after it, and what the run then does."""
 
+import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -9,7 +11,8 @@ from ome.cli.plan import Row, duration, plan_of
 from ome.cli.runner import selected_stages
 from ome.files import read_csv
 from ome.inference import pseudo_labels
-from ome.pipeline.manifest import Manifest
+from ome.pipeline.manifest import Manifest, compute_fingerprint
+from ome.pipeline.registry import find_stage
 from tests.conftest import compose_config, forked, tiny
 
 RUN = Path("runs/synthetic_mobilenet_v2")
@@ -128,6 +131,43 @@ def test_the_run_does_what_the_plan_says(town: Path) -> None:
     assert states(plan_in(town)) == ["up to date"] * 7
 
 
+def spellings(folder: Path, file: Path) -> dict[str, str]:
+    link = folder / "link"
+    link.symlink_to(file.parent)
+    return {
+        "absolute": str(file),
+        "relative": f"./{file.relative_to(folder)}",
+        "by a link": f"{link}/{file.name}",
+    }
+
+
+def test_a_result_holds_however_the_path_of_a_file_is_spelled(tmp_path: Path) -> None:
+    """And one whose fingerprint is of the path as it was typed holds as long as it is typed so."""
+    file = tmp_path / "data/weights.pth"
+    file.parent.mkdir()
+    file.write_bytes(b"")
+    seen, typed = set(), spellings(tmp_path, file)
+    for spelled in typed.values():
+        plan = plan_in(tmp_path, f"backbone.weights={spelled}")
+        seen.add(plan["cam"].prospect.artefact.manifest.fingerprint)
+    assert len(seen) == 1
+    file.write_bytes(b"others")
+    cam = plan_in(tmp_path, f"backbone.weights={typed['relative']}")["cam"].prospect
+    assert cam.artefact.manifest.fingerprint not in seen
+
+    _, manifest = cam.artefact
+    older = json.loads(json.dumps(manifest.config).replace(str(file), typed["relative"]))
+    fingerprint = compute_fingerprint(
+        "cam", find_stage("cam", compose_config([])).version, older, manifest.inputs
+    )
+    Manifest("cam", fingerprint, older, manifest.inputs).write(tmp_path / RUN / "cam")
+    states = {
+        name: plan_in(tmp_path, f"backbone.weights={one}")["cam"].prospect.state
+        for name, one in typed.items()
+    }
+    assert states == {"absolute": "runs", "relative": "up to date", "by a link": "runs"}
+
+
 def test_a_plan_of_several_runs_is_refused(tmp_path: Path) -> None:
     status, printed = forked(tmp_path, "-m", *tiny(), "seed=0,1", "plan=true")
     assert status == 1
@@ -156,11 +196,25 @@ def test_durations(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
 
 
-def test_a_slow_first_time_counts() -> None:
+@pytest.mark.parametrize(
+    ("seconds", "each", "taken"),
+    [([100.0, 1.0, 9.0, 1.0], 1.0, 3), ([100.0, 30.0], 30.0, 1), ([9.0] + [0.01] * 20, 0.01, 20)],
+    ids=["a disturbed one", "slow", "quick"],
+)
+def test_the_cold_time_is_left_out_and_few_warm_ones_are_taken(
+    seconds: list[float], each: float, taken: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import torch  # noqa: PLC0415
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(timings, "SLOW", 0.0)
-        calls: list[int] = []
-        timed = timings._repeated(lambda: calls.append(1), 4, torch.device("cpu"))
-    assert (timed.number, len(calls)) == (4, 1)
+    left = iter(seconds)
+    monkeypatch.setattr(timings, "_seconds", lambda *_: next(left))
+    timed = timings._repeated(lambda: None, 4, torch.device("cpu"))
+    assert timed == (each / 4, 4 * taken)
+    assert not list(left)
+
+    ends = iter([5.0, *(5.0 + sum(seconds[1 : number + 1]) for number in range(1, len(seconds)))])
+    monkeypatch.setattr(timings.time, "perf_counter", lambda: next(ends))
+    clock, trainer = timings._Clock(), SimpleNamespace(should_stop=False)
+    while not trainer.should_stop:
+        clock.on_train_batch_end(trainer, SimpleNamespace(device=torch.device("cpu")))  # type: ignore[arg-type]
+    assert len(clock.warm) == taken

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from ome.cli.plan import plan_of
@@ -12,6 +13,7 @@ from ome.distributed.turns import Turns
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.geo.scene_list import listed_scenes, name_of_list
+from ome.inference.predictor import Predictor
 from ome.inference.total_areas import write_total_areas
 from tests.conftest import compose_config, forked_pair
 from tests.test_maps import random_scene, write
@@ -52,10 +54,44 @@ def times_of(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in sorted((folder / "run/predict").glob("*/*.tif"))}
 
 
+@pytest.mark.parametrize(
+    ("overrides", "networks"),
+    [((), 1), (("prediction.stride=0.5",), 1), (("stage.predict.others=[other]",), 2)],
+    ids=["as it is", "stride", "two networks"],
+)
+def test_a_plan_counts_the_windows_and_names_what_will_fail(
+    run_here: Run,
+    scenes: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    overrides: tuple[str, ...],
+    networks: int,
+) -> None:
+    monkeypatch.chdir(scenes)
+    make_run(scenes / "other", seed=1)
+    (scenes / "list.txt").write_text("data/a.tif\ndata/none.tif\ndata/d.tif\n")
+    settings = [*BASE, "dataset.tile.size=999", *overrides]  # the segmenter's own tile is 64 pixels
+    (row,) = plan_of(compose_config([*settings, "stage.predict.scene=list.txt"]), ["predict"])
+    assert list(row.faults) == [str(scenes / "data/none.tif")]
+    seen = []
+    predict = Predictor.__call__
+
+    def counted(self: Predictor, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+        seen.append(len(images))
+        return predict(self, images)
+
+    monkeypatch.setattr(Predictor, "__call__", counted)
+    with pytest.raises(UserError, match="1 of 3 failed"):
+        run_here(*settings, "stage.predict.scene=list.txt")
+    assert row.amounts.units == {"segmenter window": sum(seen)}
+    assert sum(seen) % networks == 0
+    (row,) = plan_of(compose_config([*settings, "stage.predict.scene=list.txt"]), ["predict"])
+    assert (row.title, row.prospect.state) == ("predict, 0 of 3", "up to date")
+
+
 def test_a_damaged_scene_is_left_out_and_the_rest_is_mapped_once(run_here: Run, scenes: Path) -> None:
     seen = []
     config = compose_config([*BASE, "stage.predict.scene=all.txt"])
-    assert [row.name for row in plan_of(config, ["predict"])] == ["predict, 5 of 5"]
+    assert [row.title for row in plan_of(config, ["predict"])] == ["predict, 5 of 5"]
     for _ in range(2):  # and nothing is mapped again
         with pytest.raises(UserError) as raised:
             run_here(*BASE, "stage.predict.scene=all.txt")
@@ -63,7 +99,7 @@ def test_a_damaged_scene_is_left_out_and_the_rest_is_mapped_once(run_here: Run, 
         assert first == "1 of 5 failed"
         assert [line.partition(": ")[0] for line in rest] == [str(scenes / "data/broken.tif")]
         seen.append(times_of(scenes))
-        assert [row.name for row in plan_of(config, ["predict"])] == ["predict, 1 of 5"]
+        assert [row.title for row in plan_of(config, ["predict"])] == ["predict, 1 of 5"]
     assert seen[0] == seen[1]
     assert list(maps_of(scenes)) == list(NAMES)
     failures = scenes / "run/predict/all_failed.txt"
@@ -104,12 +140,13 @@ def test_two_processes_share_a_list_and_a_scene(scenes: Path, run_here: Run) -> 
         (["data/a.tif", "other/a.tif"], "would both lie in a: rename one of them"),
         (["data/a.tif", "other/A.png"], "would both lie in A: rename one of them"),
         (["# nothing"], "all.txt lists no scene"),
+        (["caf\xe9.tif"], "all.txt is not text in UTF-8"),
     ],
 )
 def test_lists_that_cannot_be_mapped_are_refused_before_the_work(
     run_here: Run, scenes: Path, lines: list[str], message: str
 ) -> None:
-    (scenes / "all.txt").write_text("\n".join(lines))
+    (scenes / "all.txt").write_bytes("\n".join(lines).encode("latin-1"))
     with pytest.raises(UserError, match=message):
         run_here(*BASE, "stage.predict.scene=all.txt")
     assert not (scenes / "run/predict").exists()
@@ -125,13 +162,24 @@ def test_a_folder_of_another_scene_is_refused_before_the_work(run_here: Run, sce
     assert list(maps_of(scenes)) == ["d"]
 
 
+@pytest.mark.parametrize("others", ["run", "./run", "other,other", "other,link"])
+def test_a_run_counts_once_in_a_mean(run_here: Run, scenes: Path, others: str) -> None:
+    make_run(scenes / "other", seed=1)
+    (scenes / "link").symlink_to("other")
+    with pytest.raises(UserError, match="is named twice, and would count twice in the mean"):
+        run_here(*BASE, "stage.predict.scene=data/a.tif", f"stage.predict.others=[{others}]")
+    assert not (scenes / "run/predict").exists()
+
+
 def test_what_a_list_and_a_pattern_stand_for(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     for name in ("in/b.tif", "in/a.tif", "[1].tif"):
         (tmp_path / name).touch()
     (tmp_path / "l.txt").write_text(
-        "\ufeffin/a.tif\r\n# no\r\nhttps://x.org/c.tif\r\n/vsis3/x/d.tif\r\nin/a.tif"
+        "\ufeffin/a.tif\r\n# no\r\nhttps://x.org/c.tif\r\n/vsis3/x/d.tif\r\nin/a.tif\nin/../in/a.tif"
     )
+    (tmp_path / "folder.txt").mkdir()
+    assert listed_scenes(str(tmp_path / "folder.txt")) is None, "a folder of images"
     expected = [str(tmp_path / "in/a.tif"), "https://x.org/c.tif", "/vsis3/x/d.tif"]
     assert listed_scenes(str(tmp_path / "l.txt")) == expected
     assert listed_scenes(f"{tmp_path}/**/*.tif") == sorted(str(path) for path in tmp_path.rglob("*.tif"))

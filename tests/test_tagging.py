@@ -366,3 +366,25 @@ def test_help_says_what_to_type(capsys: pytest.CaptureFixture[str]) -> None:
         main(["--help"])
     assert ended.value.code == 0
     assert "usage: ome tags" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("option", "wrong", "line"),
+    [
+        ("--port", "99999", "give a port from 0 to 65535"),
+        ("--port", "abc", "give a port from 0 to 65535"),
+        ("--port", "-1", "give a port"),
+        ("--bands", "x", "give one band or three, e.g. 4,3,2"),
+        ("--bands", "1,2", "give one band or three"),
+        ("--bands", "0", "give one band or three"),
+        ("--range", "5", "give two values from 0 to 65535"),
+        ("--range", "9,3", "give two values from 0 to 65535, the lower first"),
+        ("--range", "0,99999", "give two values"),
+    ],
+)
+def test_wrong_options_say_what_to_give(
+    option: str, wrong: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        parser().parse_args(["images", f"{option}={wrong}"])
+    assert f"argument {option}: '{wrong}': {line}" in capsys.readouterr().err

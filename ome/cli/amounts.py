@@ -4,22 +4,28 @@ Importing it loads no torch: what trains nothing need not wait for it.
 """
 
 import math
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from omegaconf import DictConfig
 
-from ome.config.selected import settings_of
 from ome.data.cams import cam_path
-from ome.data.scene_index import Scene, SceneIndex, SplitName
+from ome.data.scene_index import SceneIndex, SplitName
 from ome.data.splits import mapped_scenes
 from ome.data.tags import TagTable
-from ome.data.tiles import Length, Tile, tile_scene
+from ome.data.tiles import Length, Tile
+from ome.geo.flat import rows_in
+from ome.geo.sliding import window_starts
+from ome.pipeline.artifacts import listed
 from ome.pipeline.engine import Prospect
 from ome.pipeline.layout import map_path, mask_path, read_tag_table, round_folder
 from ome.pipeline.place import Remains
+
+if TYPE_CHECKING:
+    from ome.inference.card import SegmenterCard
 
 Unit: TypeAlias = Literal[
     "classifier step",
@@ -61,12 +67,16 @@ class Known:
     """What finished stages tell of the data.
 
     Attributes:
-        index: The prepared scenes, if they are there and will stay.
-        table: Likewise the tags.
+        index: The scenes.
+        table: The tags.
+        prepared: Whether both are there and will stay; else they are what headers and a table tell.
+        card: Of the segmenter that maps a scene.
     """
 
     index: SceneIndex | None = None
     table: TagTable | None = None
+    prepared: bool = True
+    card: "SegmenterCard | None" = None
 
     @classmethod
     def of(cls, inputs: Mapping[str, Path]) -> "Known":
@@ -83,18 +93,32 @@ class Known:
         return self.table.select("train", kept=kept, tagged=not kept).tiles
 
 
-def amounts(name: str, config: DictConfig, prospect: Prospect, known: Known) -> Amounts:
+def amounts(name: str, config: DictConfig, settings: DictConfig, prospect: Prospect, known: Known) -> Amounts:
     """What a stage has to do.
 
     Args:
         name: Of the stage.
         config: The composed configuration.
+        settings: Those of the stage, or of one of its parts.
         prospect: What will become of it; one that resumes has less to do.
         known: What is known of the data.
     """
     if name not in _AMOUNTS or prospect.state == "up to date":
         return Amounts()
-    return _AMOUNTS[name](config, settings_of(config, name).stage, known, prospect.remains or NOTHING)
+    return _AMOUNTS[name](config, settings, known, prospect.remains or NOTHING)
+
+
+def together(parts: Sequence[Amounts], each: float) -> Amounts:
+    """What several parts of a stage have to do, each of which stands for so many.
+
+    Args:
+        parts: Of a stage that trains nothing; their units are known.
+        each: How many each stands for.
+    """
+    counts = Counter[Unit]()
+    for part in parts:
+        counts.update({unit: count or 0 for unit, count in part.units.items()})
+    return Amounts(units={unit: math.ceil(each * count) for unit, count in counts.items()})
 
 
 def _cam(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
@@ -156,7 +180,8 @@ def _segmenters(config: DictConfig, known: Known, done: Remains, folders: Sequen
     if known.index is not None:
         scenes = mapped_scenes(known.index)
         left = [scene for folder in folders for scene in scenes if not done.has(map_path(folder, scene))]
-        windows = sum(_windows(scene, config) for scene in left)
+        size = config.dataset.tile.size
+        windows = sum(_windows(scene.height, scene.width, size, config) for scene in left)
     units: dict[Unit, int | None] = {
         "segmenter step": steps,
         "segmenter validation tile": looks,
@@ -183,12 +208,29 @@ def _affinity(config: DictConfig, settings: DictConfig, known: Known, done: Rema
     return Amounts(len(tiles), steps, {}, "of the classifier")
 
 
+def _predict(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
+    """Windows of a scene, predicted by each of the networks that are averaged."""
+    from ome.cli.counted import map_sizes  # noqa: PLC0415 - loads readers of scenes, as the stage will
+    from ome.inference.mapping import ROWS  # noqa: PLC0415
+
+    size = known.card.tile if known.card else config.dataset.tile.size
+    sizes = map_sizes(settings)
+    rows = sum(height for height, _ in sizes)
+    left = max(0, rows - rows_in(done.folder / ROWS))
+    windows = math.ceil(sum(_windows(*one, size, config) for one in sizes) * left / rows)
+    units: dict[Unit, int | None] = {"segmenter window": windows * (1 + len(listed(settings.others)))}
+    if settings.crf:
+        units["CRF tile"] = windows
+    return Amounts(0, 0, units)
+
+
 _AMOUNTS: Final[Mapping[str, Callable[[DictConfig, DictConfig, Known, Remains], Amounts]]] = {
     "cam": _cam,
     "affinity": _affinity,
     "pseudo": _pseudo,
     "seg": _seg,
     "refine": _refine,
+    "predict": _predict,
 }
 
 
@@ -228,10 +270,9 @@ def _pseudo_mask(folder: Path, tile: Tile) -> Path:
     return mask_path(folder, "masks", tile)
 
 
-def _windows(scene: Scene, config: DictConfig) -> int:
-    size = config.dataset.tile.size
+def _windows(height: int, width: int, size: int, config: DictConfig) -> int:
     stride = max(1, int(size * config.prediction.stride))
-    return len(tile_scene(scene.name, scene.height, scene.width, size, stride))
+    return math.prod(len(window_starts(length, size, stride)) for length in (height, width))
 
 
 def _name(weights: str | None) -> str:

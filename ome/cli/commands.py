@@ -109,8 +109,8 @@ def _predict(options: argparse.Namespace) -> list[str]:
     scene = Path(options.scene).absolute() if many else scene_at(options.scene).absolute()
     if isinstance(scene, Path) and not many and not scene.exists():
         raise UserError(f"{options.scene} does not exist: give a raster, or a folder of them")
-    chosen = {
-        f"stage.predict.{key}": "true"
+    chosen: dict[str, object] = {
+        f"stage.predict.{key}": True
         for key in ("confidence", "probabilities", "polygons")
         if getattr(options, key)
     }
@@ -153,7 +153,8 @@ def _of_run(folder: Path) -> list[str]:
     typed = command_files(folder)
     if not typed:
         raise UserError(f"{folder} is not the folder of a run: give one such as runs/valley")
-    last = max(typed, key=lambda path: path.stat().st_mtime_ns)
+    # What was asked of one map, say, is not asked of the next.
+    last = max(typed, key=lambda path: (not _is_aside(path), path.stat().st_mtime_ns))
     run_dir = folder.absolute()
     runtime: Any = OmegaConf.load(last.with_name("hydra.yaml")).hydra.runtime
     if Path(runtime.cwd).is_dir():
@@ -162,6 +163,12 @@ def _of_run(folder: Path) -> list[str]:
     own = [word for word in words if _is_of_the_run(word.partition("=")[0].lstrip("+~"))]
     sources = [source.path for source in runtime.config_sources if source.provider == "command-line"]
     return [*(f"--config-dir={path}" for path in sources), *own, *_settings(run_dir=run_dir)]
+
+
+def _is_aside(typed: Path) -> bool:
+    """Whether a command made something of the run, and nothing of the run itself."""
+    words = dict(str(word).partition("=")[::2] for word in OmegaConf.load(typed))
+    return words.get("stage") in SIDE_STAGES
 
 
 def _is_of_the_run(key: str) -> bool:
@@ -175,8 +182,10 @@ def _settings(**values: object) -> list[str]:
 
 
 def _quoted(value: object) -> str:
-    """A value as Hydra reads it, whatever its characters."""
+    """A value as Hydra reads it, whatever its characters: a folder may be called `1e5`, `nan` or `true`."""
+    if isinstance(value, bool):
+        return str(value).lower()
     text = str(value)
-    if all(letter.isalnum() or letter in "/._-" for letter in text):
+    if "/" in text and all(letter.isalnum() or letter in "/._-" for letter in text):
         return text
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

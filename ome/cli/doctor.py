@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from ome.cli.errors import explain
 from ome.cli.presets import gpus
+from ome.config.checks import type_faults
 from ome.config.raw_data import is_folder_of_images, raw_folder, raw_layout
 from ome.data.raw import RawLayout, raw_files
 from ome.data.raw_split import resolve_split
@@ -66,6 +67,7 @@ def main(overrides: Sequence[str]) -> int:
     findings = [*_installed(), *_machine()]
     try:
         config = _composed(overrides)
+        findings += [Finding("wrong", "settings", line) for _, line in type_faults(config)]
         findings += [*_raw_data(config), *_results(config)]
     except (HydraException, OmegaConfBaseException) as error:
         findings.append(Finding("wrong", "settings", explain(error)))

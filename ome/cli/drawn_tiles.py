@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median_low
 from typing import Final
 
 import numpy as np
@@ -77,13 +78,14 @@ class Samples:
     @classmethod
     def of(cls, config: DictConfig, known: Known) -> "Samples":
         """Those of the data set where its tags are known, else drawn ones of the configured size."""
-        if known.index is not None and known.table is not None:
+        if known.prepared and known.index is not None and known.table is not None:
             tagged = known.table.select("train", tagged=True)
             return cls(scene_reader(config, known.index), tagged, drawn=False)
         palette, channels = _facts(config, known)
-        size = config.dataset.tile.size
-        reader = DrawnScene(palette, channels, config.dataset.get("display"), 2 * size)
-        tiles = tuple(Tile("drawn", number, number, size, size) for number in range(min(BATCH, size)))
+        height, width = _usual_size(config, known)
+        reader = DrawnScene(palette, channels, config.dataset.get("display"), 2 * max(height, width))
+        many = range(min(BATCH, height, width))
+        tiles = tuple(Tile("drawn", number, number, height, width) for number in many)
         tags = np.zeros((len(tiles), palette.num_classes), dtype=np.uint8)
         tags[:, :TAGGED] = 1
         kept = np.ones(len(tiles), dtype=bool)
@@ -111,9 +113,20 @@ class Samples:
         return images
 
 
+def _usual_size(config: DictConfig, known: Known) -> tuple[int, int]:
+    """Height and width of a training tile: with tags of whole images, those of an image."""
+    if known.card is not None:
+        return known.card.tile, known.card.tile
+    if known.table is None:
+        return (config.dataset.tile.size,) * 2
+    return median_low((tile.height, tile.width) for tile in known.table.tiles)
+
+
 def _facts(config: DictConfig, known: Known) -> tuple[Palette, tuple[int, ...]]:
     """Classes and bands, from the scenes, or before there are some from the raw data set."""
     typed = tuple(config.dataset.get("channels") or ())
+    if known.card is not None:
+        return Palette(known.card.classes, {}), known.card.channels
     if known.index is not None:
         return known.index.palette, typed or known.index.channels or (1, 2, 3)
     layout = raw_layout(config)

@@ -9,8 +9,10 @@ from omegaconf import DictConfig
 from rich.markup import escape
 from rich.table import Table
 
-from ome.cli.amounts import Amounts, Known, Unit, amounts
+from ome.cli.amounts import Amounts, Known, Unit, amounts, together
 from ome.config.selected import settings_of
+from ome.data.tiles import evenly_spaced
+from ome.errors import UserError
 from ome.pipeline.artifacts import Artefact
 from ome.pipeline.engine import Prospect, foresee
 from ome.pipeline.registry import find_stage
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 COLOURS: Final = {"up to date": "green", "resumes": "yellow", "runs": "bold"}
 UNKNOWN: Final = "unknown"
 
+MOST: Final = 500
+"""Parts of a stage whose amounts are looked at."""
+
+FAULTS: Final = 5
+"""Parts that are named of those that will fail."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -29,13 +37,17 @@ class Row:
 
     Attributes:
         name: Of the stage.
+        title: The same, with the number of its parts where it has several.
         prospect: What will become of it.
         amounts: What it has to do.
+        faults: Why some of its parts will fail, by what messages call them.
     """
 
     name: str
+    title: str
     prospect: Prospect
     amounts: Amounts
+    faults: Mapping[str, str]
 
     @property
     def computes(self) -> bool:
@@ -66,30 +78,87 @@ def plan_of(config: DictConfig, names: Sequence[str], *, verify: bool = False) -
         verify: Compare hashes of files too, where the result of a stage is there.
 
     Raises:
-        UserError: See `foresee`.
+        UserError: See `foresee`; of one of several parts only where none of them can be made.
     """
     planned: dict[str, Artefact] = {}
-    prospects: dict[str, Prospect] = {}
+    parts: dict[str, _Parts] = {}
     for name in names:
+        parts[name] = _Parts.of(config, name, planned, verify=verify)
+        planned[name] = parts[name].prospect.artefact
+    known = known_of(config, {name: one.prospect for name, one in parts.items()})
+    return [one.row(name, config, known) for name, one in parts.items()]
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """A stage that is foreseen, with each of its parts where it has several.
+
+    Attributes:
+        left: Settings and prospects of those to make; of the first where none is.
+        count: How many there are; None for a stage without.
+        faults: Why some of them will fail.
+    """
+
+    left: list[tuple[DictConfig, Prospect]]
+    count: int | None
+    faults: dict[str, str]
+
+    @classmethod
+    def of(cls, config: DictConfig, name: str, planned: Mapping[str, Artefact], *, verify: bool) -> "_Parts":
         stage, stage_config = find_stage(name, config), settings_of(config, name)
-        several = stage.several(stage_config)
-        parts = [stage_config] if several is None else several.values()
-        foreseen = [foresee(stage, part, planned, force=config.force, verify=verify) for part in parts]
-        left = [one for one in foreseen if one.state != "up to date"]
-        title = name if several is None else f"{name}, {len(left)} of {len(foreseen)}"
-        prospects[title] = (left or foreseen)[0]
-        planned[name] = prospects[title].artefact
-    known = known_of(prospects)
-    return [Row(name, one, amounts(name, config, one, known)) for name, one in prospects.items()]
+        several, faults = stage.several(stage_config), dict[str, str]()
+        foreseen: list[tuple[DictConfig, Prospect]] = []
+        parts = {name: stage_config} if several is None else several
+        for title, part in parts.items():
+            try:
+                one = foresee(stage, part, planned, force=config.force, verify=verify)
+            except UserError as error:
+                faults[title] = str(error)
+                if len(faults) == len(parts):
+                    raise
+                continue
+            foreseen.append((part, one))
+        left = [(part, one) for part, one in foreseen if one.state != "up to date"]
+        return cls(left or foreseen[:1], None if several is None else len(parts), faults)
+
+    @property
+    def prospect(self) -> Prospect:
+        """That of the first."""
+        return self.left[0][1]
+
+    def row(self, name: str, config: DictConfig, known: Known) -> Row:
+        """The row of the plan; of many parts those that are looked at stand for the others."""
+        looked_at, found = evenly_spaced(self.left, MOST), list[Amounts]()
+        for part, one in looked_at:
+            try:
+                found.append(amounts(name, config, part.stage, one, known))
+            except UserError as error:
+                if self.count is None:
+                    raise
+                self.faults[str(part.stage.scene)] = str(error)
+        todo = found[0] if self.count is None else together(found, len(self.left) / len(looked_at))
+        left = 0 if self.prospect.state == "up to date" else len(self.left)
+        title = name if self.count is None else f"{name}, {left} of {self.count}"
+        return Row(name, title, self.prospect, todo, self.faults)
 
 
-def known_of(prospects: Mapping[str, Prospect]) -> Known:
-    """What is known of the data before anything runs: the results that the command will leave as they are."""
+def known_of(config: DictConfig, prospects: Mapping[str, Prospect]) -> Known:
+    """What is known of the data before anything runs.
+
+    That is what results tell which the command will leave as they are, else headers of images and a table.
+    """
+    from ome.cli.counted import card_of_maps, tagged_tiles  # noqa: PLC0415 - loads readers of scenes
+
     folders: dict[str, Path] = {}
     for prospect in prospects.values():
         folders |= {name: artefact.folder for name, artefact in prospect.inputs.items()}
     kept = {name: path for name, path in folders.items() if _stays(name, prospects)}
-    return Known.of(kept)
+    if "predict" in prospects:
+        return Known(card=card_of_maps(settings_of(config, "predict"), prospects["predict"].inputs))
+    known = Known.of(kept)
+    if known.table is None and (tagged := tagged_tiles(config, known.index)) is not None:
+        return Known(*tagged, prepared=False)
+    return known
 
 
 def _stays(name: str, prospects: Mapping[str, Prospect]) -> bool:
@@ -110,8 +179,9 @@ def show_timed_plan(config: DictConfig, rows: Sequence[Row]) -> None:
     if units and alone:
         from ome.cli.timings import timings  # noqa: PLC0415 - the training of networks, for this alone
 
+        known = known_of(config, {row.name: row.prospect for row in rows})
         with console.status("timing a few steps and tiles"):
-            timed = timings(config, units, known_of({row.name: row.prospect for row in rows}))
+            timed = timings(config, units, known)
     console.print(_table(config, rows, timed))
     for line in _about(rows, timed, alone=alone):
         console.print(line, highlight=False, markup=False)
@@ -126,7 +196,7 @@ def _table(config: DictConfig, rows: Sequence[Row], timed: "Mapping[Unit, Timed]
         shown.add_column("estimate", justify="right")
     for row in rows:
         state, what = row.prospect.state, row.amounts
-        cells = [row.name, f"[{COLOURS[state]}]{state}[/]", *map(_count, (what.tiles, what.steps))]
+        cells = [row.title, f"[{COLOURS[state]}]{state}[/]", *map(_count, (what.tiles, what.steps))]
         cells += [escape(what.weights), where if row.computes else ""]
         shown.add_row(*cells, *([] if timed is None else [_estimate(row, timed)]))
     return shown
@@ -173,8 +243,15 @@ def _about(rows: Sequence[Row], timed: "Mapping[Unit, Timed]", *, alone: bool) -
         yield f"estimated from what was timed on this machine: {', '.join(parts)}"
     if not alone:
         yield "nothing is timed for several processes: type trainer.strategy=auto for the times of one"
+    for row in rows:
+        for part, fault in list(row.faults.items())[:FAULTS]:
+            yield f"will fail: {fault if part in fault else f'{part}: {fault}'}"
+        if len(row.faults) > FAULTS:
+            yield f"and {len(row.faults) - FAULTS} more"
     if not all(row.is_known for row in rows):
         yield (
-            "unknown: tiles are counted by stage=labels. Type the same command with stage=all "
-            "stage.until=labels in place of plan=true, then this one again"
+            "unknown: which tiles train is known once stage=labels has read the reference masks. Type the "
+            "same command with stage=all stage.until=labels in place of plan=true, then this one again"
         )
+    elif any(row.name == "labels" and row.prospect.state != "up to date" for row in rows):
+        yield "tiles are those of the table of tags; any where nothing was measured will be left out"

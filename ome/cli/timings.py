@@ -1,10 +1,12 @@
 """Seconds of a step and of a tile on this machine, from a few of them with the networks of a run."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
+from statistics import median
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -36,8 +38,11 @@ from ome.training.hardware import autocast
 BUDGET: Final = 1.0
 """Seconds that each unit of work is repeated for, once it is warm."""
 
-SLOW: Final = 30.0
-"""Seconds from which on the first time counts, although it is not warm."""
+SLOW: Final = 20.0
+"""Seconds from which on one warm time is enough."""
+
+FEW: Final = 3
+"""Warm times that are taken where they are quick: one may be disturbed."""
 
 MOST: Final = 20
 """Steps that are timed at most."""
@@ -85,7 +90,7 @@ def _classifier(config: DictConfig, units: Collection[Unit], samples: Samples) -
         augment = augmentation(settings, settings.crop or config.dataset.tile.size)
         tags = {name: tags[: len(trained)] for name, tags in samples.table.by_name.items()}
         data = TagDataset(reader, samples.tiles(settings.batch), tags, augment, config.seed)
-        module = learner(config, network, trained, len(names), MOST)
+        module = learner(config, network, trained, len(names), MOST + 1)
         timed["classifier step"] = _steps(config, module, data, settings.batch)
     if "classifier validation tile" in units:
         timed["classifier validation tile"] = _forward(config, network, samples, settings.batch)
@@ -107,7 +112,7 @@ def _segmenter(config: DictConfig, units: Collection[Unit], samples: Samples) ->
         tiles = samples.tiles(recipe.batch)
         data = MaskDataset(reader, tiles, lambda tile: full_weight(samples.mask(tile)), augment, config.seed)
         settings = recipe_settings(recipe, num_classes, lambda: [1.0] * num_classes)
-        module = segmenter_learner(config, network, num_classes, settings, max(recipe.steps, MOST))
+        module = segmenter_learner(config, network, num_classes, settings, max(recipe.steps, MOST + 1))
         timed["segmenter step"] = _steps(config, module, data, recipe.batch)
     if "segmenter validation tile" in units:
         timed["segmenter validation tile"] = _forward(config, network, samples, recipe.batch)
@@ -118,7 +123,12 @@ def _segmenter(config: DictConfig, units: Collection[Unit], samples: Samples) ->
     for unit in views.keys() & set(units):
         view, batch = views[unit]
         predict = Predictor(
-            network, machine.device(), view.scales, flip=view.flip, precision=machine.precision
+            network,
+            machine.device(),
+            view.scales,
+            flip=view.flip,
+            tta=prediction.tta,
+            precision=machine.precision,
         )
         images = samples.images(batch, config.dataset.tile.size)
         timed[unit] = _repeated(partial(predict, images), batch, machine.device())
@@ -162,14 +172,18 @@ def _forward(config: DictConfig, network: torch.nn.Module, samples: Samples, bat
 
 
 def _repeated(work: Callable[[], object], units: int, device: torch.device) -> Timed:
-    """Seconds of one of the units that a call does, without the first call unless that is slow."""
-    first = _seconds(work, device)
-    if first > SLOW:
-        return Timed(first / units, units)
-    times = [_seconds(work, device)]
-    while sum(times) + times[-1] < BUDGET and len(times) < MOST:
+    """Seconds of one of the units that a call does: the median of warm calls."""
+    _seconds(work, device)
+    times: list[float] = []
+    while not _suffices(times):
         times.append(_seconds(work, device))
-    return Timed(sum(times) / len(times) / units, units * len(times))
+    return Timed(median(times) / units, units * len(times))
+
+
+def _suffices(warm: Sequence[float]) -> bool:
+    """Whether enough warm times were taken."""
+    spent = sum(warm)
+    return len(warm) == MOST or (len(warm) >= FEW and spent > BUDGET) or spent > SLOW
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -189,24 +203,17 @@ class _Clock(pl.Callback):
 
     def __init__(self) -> None:
         self.ends: list[float] = []
-        self.started = 0.0
 
-    def on_train_start(self, *_: object) -> None:
-        """Starts the clock."""
-        self.started = time.perf_counter()
+    @property
+    def warm(self) -> list[float]:
+        """Seconds of each step after the first, which loads and compiles what the others use again."""
+        return [end - before for before, end in pairwise(self.ends)]
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
         """Notes the time."""
         _wait(pl_module.device)
         self.ends.append(time.perf_counter())
-        spent, warm = self.ends[-1] - self.started, self.ends[-1] - self.ends[0]
-        trainer.should_stop = spent > SLOW or warm > BUDGET
-
-    def timed(self) -> Timed:
-        """Seconds of a step: without the first, unless that is the only one."""
-        if len(self.ends) == 1:
-            return Timed(self.ends[0] - self.started, 1)
-        return Timed((self.ends[-1] - self.ends[0]) / (len(self.ends) - 1), len(self.ends) - 1)
+        trainer.should_stop = _suffices(self.warm)
 
 
 def _load(data: Any) -> None:  # noqa: ANN401
@@ -227,8 +234,8 @@ def _steps(config: DictConfig, module: pl.LightningModule, data: Any, batch: int
         batch=batch,
         seed=config.seed,
         workers=machine.loader_processes(),
-        steps=MOST,
-        steps_per_epoch=MOST,
+        steps=MOST + 1,
+        steps_per_epoch=MOST + 1,
     )
     trainer = pl.Trainer(
         accelerator=machine.accelerator,
@@ -245,4 +252,4 @@ def _steps(config: DictConfig, module: pl.LightningModule, data: Any, batch: int
     )
     _load(data)
     trainer.fit(module, tiles)
-    return clock.timed()
+    return Timed(median(clock.warm), len(clock.warm))

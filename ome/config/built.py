@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from omegaconf import DictConfig
 
@@ -36,7 +36,7 @@ def _segmenter(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     if {"seg", "refine"} & {*stages} and "_target_" not in segmenter:
         yield from _published_faults(segmenter.encoder, segmenter.weights)
         kind = (name_of(segmenter), segmenter.encoder)
-        yield from _segmenter_faults(*kind, *_weights_and_bands(segmenter.weights, config))
+        yield from _segmenter_faults(*kind, *_weights_and_bands(segmenter.weights, config), segmenter.weights)
 
 
 def _classifier(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
@@ -64,7 +64,7 @@ def _classifier(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
         weights = None if checkpoint else backbone.weights
         yield from _published_faults(backbone.name, weights)
         kind = (name_of(backbone), backbone.output_stride, classifier.pcm, classifier.attention)
-        yield from _classifier_faults(*kind, *_weights_and_bands(weights, config))
+        yield from _classifier_faults(*kind, *_weights_and_bands(weights, config), weights)
 
 
 def _dataset(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
@@ -91,19 +91,41 @@ BUILT: Final = {
 
 @cache
 def _classifier_faults(
-    name: str, stride: int, pcm: bool, attention: float | None, weights: str | None, bands: int
+    name: str,
+    stride: int,
+    pcm: bool,
+    attention: float | None,
+    weights: str | None,
+    bands: int,
+    typed: str | None,
 ) -> list[str]:
     from ome.inference.classifier import build_classifier  # noqa: PLC0415 - takes its time
+    from ome.networks.statistics import check_convertible  # noqa: PLC0415
 
     backbone, classifier = {"name": name, "output_stride": stride}, {"pcm": pcm, "attention": attention}
-    return _faults(lambda: build_classifier(backbone, classifier, 2, bands, weights))
+
+    def build() -> None:
+        network = build_classifier(backbone, classifier, 2, bands, weights)
+        encoder: Any = getattr(network.backbone, "encoder", None)
+        if typed and encoder is not None:
+            check_convertible(encoder, name, typed)
+
+    return _faults(build)
 
 
 @cache
-def _segmenter_faults(name: str, encoder: str, weights: str | None, bands: int) -> list[str]:
+def _segmenter_faults(
+    name: str, encoder: str, weights: str | None, bands: int, typed: str | None
+) -> list[str]:
     from ome.networks.segmenters import build_segmenter  # noqa: PLC0415
+    from ome.networks.statistics import check_convertible  # noqa: PLC0415
 
-    return _faults(lambda: build_segmenter(name, encoder, 2, weights, bands))
+    def build() -> None:
+        network = build_segmenter(name, encoder, 2, weights, bands)
+        if typed:
+            check_convertible(network.encoder, encoder, typed)
+
+    return _faults(build)
 
 
 def _published_faults(name: str, weights: str | None) -> list[str]:

@@ -10,6 +10,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.data.names import normal_form
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.files import read_arrays, write_arrays
@@ -67,9 +68,10 @@ def cam_files(folder: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
         if path.suffix.lower() in SUFFIXES and path.is_file():
-            if path.stem in files:
-                raise UserError(f"{files[path.stem]} and {path} are maps of one image: remove one of them")
-            files[path.stem] = path
+            name = normal_form(path.stem)
+            if name in files:
+                raise UserError(f"{files[name]} and {path} are maps of one image: remove one of them")
+            files[name] = path
     if not files:
         raise UserError(f"stage.pseudo.cams={folder} holds no maps: give {', '.join(SUFFIXES)} files")
     return files

@@ -41,7 +41,7 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: b
         raise UserError(
             f"the raw folder {raw} does not exist: give the folder of the data by dataset.raw=..."
         )
-    jobs = _plan(layout, raw)
+    jobs = scene_jobs(layout, raw)
     scenes: list[Scene] = []
     unreadable: dict[str, UnreadableError] = {}
     for job in track(jobs, f"prepare {layout.name}: scenes", total=len(jobs)):
@@ -121,8 +121,16 @@ def _shared_bands(jobs: Sequence[SceneJob], chosen: tuple[int, ...]) -> tuple[in
     return next(iter(examples))
 
 
-def _plan(layout: RawLayout, raw: Path) -> list[SceneJob]:
-    """Finds the files of every listed scene before any work begins."""
+def scene_jobs(layout: RawLayout, raw: Path) -> list[SceneJob]:
+    """Finds the files of every listed scene before any work begins.
+
+    Args:
+        layout: The facts of the dataset.
+        raw: The raw folder.
+
+    Raises:
+        UserError: When an archive or a listed scene is missing.
+    """
     images, masks = raw_files(layout, raw)
     listed = resolve_split(layout.split, raw, images)
     file_of = {scene: images.find(scene) for scene, _ in listed}

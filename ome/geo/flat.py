@@ -61,16 +61,13 @@ class FlatRasters:
         """The first of its rows that is not whole in every raster; the end of them where all are."""
         done = self.rows.start
         # Those of an earlier call may have been shared among more processes, or fewer.
-        for start, end in sorted(map(_whole_rows, self._records())):
+        for start, end in sorted(map(_whole_rows, _records(self._folder))):
             if start <= done < end:
                 done = end
         return min(done, self.rows.stop)
 
-    def _records(self) -> list[Path]:
-        return [*self._folder.glob(RECORD.replace(".", "*."))]
-
     def _forget(self) -> None:
-        for record in self._records():
+        for record in _records(self._folder):
             record.unlink(missing_ok=True)
 
     def write(self, row: int, parts: Mapping[str, NDArray[np.uint8]]) -> None:
@@ -101,6 +98,15 @@ class FlatRasters:
 
     def _offset(self, band: int, row: int) -> int:
         return (band * self.height + row) * self.width
+
+
+def rows_in(folder: Path) -> int:
+    """Rows that were written into a folder of rasters so far."""
+    return sum(end - start for start, end in map(_whole_rows, _records(folder)) if end > start)
+
+
+def _records(folder: Path) -> list[Path]:
+    return [*folder.glob(RECORD.replace(".", "*."))]
 
 
 def _whole_rows(record: Path) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from ome.errors import UserError
+from ome.files import plain_text
 from ome.geo.vsi import scene_at
 
 SUFFIX: Final = ".txt"
@@ -13,7 +14,7 @@ SUFFIX: Final = ".txt"
 
 def names_many(text: str) -> bool:
     """Whether a word stands for a list of scenes, which need not be there, or a pattern."""
-    if not isinstance(scene_at(text), Path):  # a URL may have a question mark
+    if not isinstance(scene_at(text), Path) or Path(text).is_dir():  # a URL may have a question mark
         return False
     return Path(text).suffix.lower() == SUFFIX or (has_magic(text) and not Path(text).exists())
 
@@ -43,11 +44,14 @@ def listed_scenes(text: str) -> list[str] | None:
         return scenes
     if not path.is_file():
         raise UserError(f"the list of scenes {path} does not exist: check the path")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    lines = [line.strip() for line in plain_text(path.read_bytes(), f"the list {path}").splitlines()]
     scenes = [_absolute(line, path.parent) for line in lines if line and not line.startswith("#")]
     if not scenes:
         raise UserError(f"{path} lists no scene: write the path of one on each line")
-    return list(dict.fromkeys(scenes))
+    unique: dict[tuple[str, str], str] = {}
+    for scene in scenes:
+        unique.setdefault(_same(scene), scene)
+    return [*unique.values()]
 
 
 def name_of_list(text: str) -> str:
@@ -57,6 +61,12 @@ def name_of_list(text: str) -> str:
         return path.stem
     plain = [part for part in path.parts[:-1] if not has_magic(part) and part != path.anchor]
     return plain[-1] if plain else "scenes"
+
+
+def _same(scene: str) -> tuple[str, str]:
+    """What two lines that mean one map have in common: the file, and the name that its map will have."""
+    path = scene_at(scene)
+    return (str(path.resolve()), path.name) if isinstance(path, Path) else (scene, "")
 
 
 def _absolute(line: str, folder: Path) -> str:

@@ -195,7 +195,8 @@ def fetch(url: str, name: str, most: int, *, by_range: bool = True) -> tuple[Any
                 )
             return answer.headers, answer.read(most)
     except HTTPError as error:
-        raise UserError(f"{name} {_refusal(error.code)} ({error.code} {error.reason})") from error
+        said = " ".join(str(error.reason).split())
+        raise UserError(f"{name} {_refusal(error.code)} ({error.code} {said})") from error
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(f"{name} cannot be reached ({reason}): check the address and the network") from error

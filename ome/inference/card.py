@@ -176,5 +176,6 @@ def network_folder(stage_folder: Path, network: str | None) -> Path:
     trained = [name for name in names if (stage_folder / name / NETWORK).exists()]
     if not trained or network not in {None, *trained}:
         there = f"there are {', '.join(trained)}" if trained else "there is none"
-        raise UserError(f"{stage_folder} has no segmenter {network or ''}: {there}")
+        wanted = f"segmenter {network}" if network else "segmenter"
+        raise UserError(f"{stage_folder} has no {wanted}: {there}")
     return stage_folder / (network or trained[-1])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -18,7 +19,7 @@ from ome.errors import UserError
 from ome.files import read_arrays
 from ome.geo.gdal import plain_pixels
 from ome.geo.sidecars import check_sidecars
-from ome.pseudo.arrays import normalised
+from ome.pseudo.arrays import check_form, normalised
 
 
 class OwnCams:
@@ -58,12 +59,15 @@ class OwnCams:
     def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         """The normalised maps (C, H, W) of each tile."""
         for tile in tiles:
-            path = self._files.get(tile.name) or self._files[tile.scene]
-            maps = read_maps(path, len(self._tagged.names))
-            size = (tile.height, tile.width)
-            if path.stem != tile.name:
+            own, size = self._files.get(tile.name), (tile.height, tile.width)
+            path = own or self._files[tile.scene]
+            maps, whole = read_maps(path, len(self._tagged.names)), size
+            if own is None:
                 grid = self._reader.grid(tile.scene)
-                maps = window_of(maps, tile, (grid.height, grid.width))
+                whole = (grid.height, grid.width)
+            check_form(maps, whole, f"the maps in {path}")
+            if own is None:
+                maps = window_of(maps, tile, whole)
             yield normalised(maps, size, self._tagged.by_name[tile.name])
 
 
@@ -73,10 +77,11 @@ def read_maps(path: Path, num_classes: int) -> NDArray[np.float32]:
     Raises:
         UserError: The file is damaged, or does not hold finite maps of the classes.
     """
+    maps: NDArray[Any]
     try:
-        if path.suffix == ".npy":
-            maps = np.load(path, allow_pickle=False)
-        elif path.suffix == ".npz":
+        if path.suffix.lower() == ".npy":
+            maps = np.lib.format.open_memmap(path, mode="r")  # an .npz of that name is none
+        elif path.suffix.lower() == ".npz":
             (maps,) = read_arrays(path).values()
         else:
             with plain_pixels(), rasterio.open(path, driver="GTiff") as raster:
@@ -89,9 +94,11 @@ def read_maps(path: Path, num_classes: int) -> NDArray[np.float32]:
             f"{path} holds {maps.dtype} of the shape {maps.shape}: give numbers of the shape "
             f"({num_classes}, height, width), a map for each class in the order of dataset.classes"
         )
-    if not np.isfinite(maps).all():
-        raise UserError(f"{path} holds nan or infinite values: replace them, e.g. by np.nan_to_num")
-    return np.ascontiguousarray(maps, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        result = np.ascontiguousarray(maps, dtype=np.float32)
+    if not np.isfinite(result).all():
+        raise UserError(f"{path} holds nan, infinite or huge values: replace them, e.g. by np.nan_to_num")
+    return result
 
 
 def window_of(maps: NDArray[np.float32], tile: Tile, size: tuple[int, int]) -> NDArray[np.float32]:

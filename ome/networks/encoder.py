@@ -16,6 +16,7 @@ from ome.networks.features import Backbone, Features, pad_to_multiple
 TIMM_PREFIX = "tu-"
 DEEPEST_STRIDE = 32
 _PROBE = 64
+OTHERS = "take another, such as resnet50, convnext_tiny or vit_small_patch14_dinov2"
 # The libraries refuse an unsuitable encoder, stride or size with whichever of these their code meets first.
 REFUSALS = (
     ValueError,
@@ -83,16 +84,24 @@ def make_encoder(name: str, in_channels: int, output_stride: int) -> nn.Module:
                 **encoder_options(name),
             )
     except REFUSALS as error:
-        if output_stride == 32:
-            raise UserError(f"encoder {name!r} gives no pyramid of feature maps: {error}") from error
-        raise UserError(_cannot_dilate(name, output_stride)) from error
+        if output_stride == DEEPEST_STRIDE:
+            line = str(error).partition("\n")[0]
+            raise UserError(
+                f"encoder {name!r} gives no pyramid of feature maps ({line}); {OTHERS}"
+            ) from error
+        raise UserError(_cannot_dilate(name, in_channels, output_stride)) from error
     return encoder
 
 
-def _cannot_dilate(name: str, output_stride: int) -> str:
+def _cannot_dilate(name: str, in_channels: int, output_stride: int) -> str:
+    """Says so, and which stride it has, unless it cannot be built at all."""
+    try:
+        EncoderBackbone(name, DEEPEST_STRIDE, in_channels)
+    except UserError as error:
+        return str(error)
     return (
-        f"encoder {name!r} cannot be dilated to output stride {output_stride}; "
-        "set backbone.output_stride=32 or take another encoder"
+        f"encoder {name!r} cannot be dilated to output stride {output_stride}; type "
+        f"backbone.output_stride={DEEPEST_STRIDE}, or take another encoder"
     )
 
 
@@ -120,7 +129,10 @@ class EncoderBackbone(Backbone):
         stages = self._probe(name)
         self.channels = (stages[-2].shape[1], stages[-1].shape[1], stages[-1].shape[1])
         if stages[-1].shape[2] != _PROBE // output_stride:
-            raise UserError(_cannot_dilate(name, output_stride))
+            if output_stride != DEEPEST_STRIDE:
+                raise UserError(_cannot_dilate(name, in_channels, output_stride))
+            own = _PROBE // stages[-1].shape[2]
+            raise UserError(f"encoder {name!r} has a stride of {own} pixels and no pyramid; {OTHERS}")
         # Libraries name stages differently; what the map at stride 4 depends on is stem and first stage.
         early = next(stage for stage in stages if stage.shape[1] and stage.shape[2] == _PROBE // 4)
         names, parameters = zip(*self.named_parameters(), strict=True)
@@ -144,7 +156,7 @@ class EncoderBackbone(Backbone):
         except REFUSALS as error:
             line = str(error).partition("\n")[0]
             raise UserError(
-                f"encoder {name!r} does not take images of any size ({line}); take a convolutional encoder"
+                f"encoder {name!r} does not take images of any size ({line}); {OTHERS}"
             ) from error
         self.encoder.train()
         return stages

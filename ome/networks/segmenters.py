@@ -135,7 +135,10 @@ def build_segmenter(
             network = _of_transformer(network)
     except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
         line = str(error).partition("\n")[0]
-        raise UserError(f"segmenter {name!r} cannot use encoder {encoder!r}: {line}") from error
+        raise UserError(
+            f"segmenter {name!r} cannot use encoder {encoder!r}: {line}; take another, such as resnet50 or "
+            "convnext_tiny"
+        ) from error
     if options:
         check_sizes(network, in_channels, f"segmenter {name!r} cannot use encoder {encoder!r}")
     sizes = {"num_classes": num_classes, "in_channels": in_channels}
@@ -159,8 +162,8 @@ def _fits(name: str, encoder: str) -> bool:
         )
     if name == "dpt" and not plain:
         raise UserError(
-            f"segmenter 'dpt' takes plain transformers, such as vit_small_patch14_dinov2, not {encoder!r}: "
-            "type segmenter=upernet, or another segmenter.encoder=..."
+            f"segmenter 'dpt' takes plain transformers of timm, not {encoder!r}: type "
+            "segmenter.encoder=vit_small_patch14_dinov2, or segmenter=upernet for maps of several strides"
         )
     return plain
 

@@ -8,8 +8,10 @@ from typing import Final, cast
 
 import timm
 import torch
+from timm.layers.std_conv import ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d, StdConv2dSame
 from torch import Tensor, nn
 
+from ome.errors import UserError
 from ome.networks.encoder import TIMM_PREFIX, resolve_encoder
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
@@ -35,19 +37,53 @@ def statistics_of(name: str, weights: str) -> Statistics:
     return IMAGENET if config is None else (tuple(config.mean), tuple(config.std))
 
 
+def check_convertible(network: nn.Module, name: str, weights: str) -> None:
+    """Refuses weights whose statistics a network cannot take over, see `converted`.
+
+    Args:
+        network: The encoder.
+        name: Any name `resolve_encoder` takes.
+        weights: See `statistics_of`.
+
+    Raises:
+        UserError: They are not ImageNet's, and the first convolution has no place for the difference.
+    """
+    trained = statistics_of(name, weights)
+    if trained == IMAGENET:
+        return
+    first, following = _first_layers(network)
+    standardised = isinstance(first, StdConv2d | StdConv2dSame | ScaledStdConv2d | ScaledStdConv2dSame)
+    if first is None or standardised or (first.bias is None and following is None):
+        raise UserError(
+            f"weights={weights} of encoder {name!r} expect images of mean {trained[0]} and deviation "
+            f"{trained[1]}, which its first layer cannot take over: take another encoder, such as resnet50 "
+            "or convnext_tiny"
+        )
+
+
+def _first_layers(network: nn.Module) -> tuple[nn.Conv2d | None, nn.BatchNorm2d | None]:
+    """The first convolution, and the BatchNorm that follows it, where there are such."""
+    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
+    first, following = (*layers, None, None)[:2]
+    is_norm = isinstance(following, nn.BatchNorm2d) and following.running_mean is not None
+    return (
+        first if isinstance(first, nn.Conv2d) else None,
+        cast("nn.BatchNorm2d", following) if is_norm else None,
+    )
+
+
 def converted(network: nn.Module, trained: Statistics) -> None:
     """Makes a network take images normalised with ImageNet's statistics, in place.
 
     Exact but for a frame of half a kernel, where a convolution extends the image by zeros.
 
     Args:
-        network: Its first convolution is one of an image of any number of bands.
+        network: One that `check_convertible` lets pass, for images of any number of bands.
         trained: What its weights expect; band i has those of i mod 3.
     """
-    if trained == IMAGENET:
+    first, following = _first_layers(network)
+    if trained == IMAGENET or first is None:
         return
-    layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.BatchNorm2d)]
-    first, following = cast("nn.Conv2d", layers[0]), layers[1] if len(layers) > 1 else None
     bands = torch.arange(first.in_channels) % 3
     (mean, std), (own_mean, own_std) = (
         [torch.tensor(values)[bands] for values in statistics] for statistics in (IMAGENET, trained)
@@ -57,5 +93,5 @@ def converted(network: nn.Module, trained: Statistics) -> None:
         first.weight.mul_((std / own_std)[:, None, None])
         if first.bias is not None:
             first.bias.add_(offset)
-        elif isinstance(following, nn.BatchNorm2d) and following.running_mean is not None:
+        elif following is not None and following.running_mean is not None:
             following.running_mean.sub_(offset)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ome.errors import UserError
-from ome.networks.encoder import DEEPEST_STRIDE, REFUSALS, TIMM_PREFIX, cut, resolve_encoder
+from ome.networks.encoder import DEEPEST_STRIDE, OTHERS, REFUSALS, TIMM_PREFIX, cut, resolve_encoder
 from ome.networks.features import Backbone, Features, pad_to_multiple
 
 _MODULES: Final = ("vision_transformer", "eva", "deit")
@@ -41,10 +41,7 @@ def make_transformer(name: str, in_channels: int) -> nn.Module:
         )
     except REFUSALS as error:
         line = str(error).partition("\n")[0]
-        raise UserError(
-            f"encoder {name!r} does not take images of any size ({line}); take another, such as "
-            "vit_small_patch14_dinov2 or convnext_tiny"
-        ) from error
+        raise UserError(f"encoder {name!r} does not take images of any size ({line}); {OTHERS}") from error
     return network
 
 
@@ -164,5 +161,5 @@ def check_sizes(network: nn.Module, in_channels: int, message: str) -> None:
             network(torch.zeros(1, in_channels, 64, 64))
     except REFUSALS as error:
         line = str(error).partition("\n")[0]
-        raise UserError(f"{message} ({line}); take another encoder, such as convnext_tiny") from error
+        raise UserError(f"{message} ({line}); {OTHERS}") from error
     network.train()

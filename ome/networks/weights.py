@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ome.errors import UserError
 from ome.networks.hub import download_encoder
 from ome.networks.packaged import PACKAGE, packaged_encoder
-from ome.networks.statistics import converted, statistics_of
+from ome.networks.statistics import check_convertible, converted, statistics_of
 from ome.progress import console
 
 logger = logging.getLogger(__name__)
@@ -119,6 +119,7 @@ def load_encoder(encoder: nn.Module, name: str, weights: str) -> LoadReport:
         UserError: There are no such weights, the hub cannot be reached, or the file does not fit.
     """
     source = weights if looks_like_file(weights) else f"{name} {weights}"
+    check_convertible(encoder, name, weights)
     if looks_like_file(weights):
         tensors = read_checkpoint(Path(weights))
     elif weights == PACKAGE:

@@ -1,5 +1,6 @@
 """Where the finished results of earlier stages lie: in this run, or in one that it inherits from."""
 
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,6 +12,9 @@ from ome.pipeline.manifest import NAME, Manifest
 
 TRAINER_KEYS = ("trainer.accelerator", "trainer.precision")
 """Settings of the hardware that trainings always record."""
+
+_PATHS = {"weights", "encoder_weights", "checkpoint", "tags", "masks", "cams", "scene", "others"}
+"""Last words of the settings that may be paths."""
 
 INHERITED = "inherited.json"
 """File in a run's logs of a stage: in which other run its result was found."""
@@ -81,3 +85,21 @@ def plain(config: DictConfig, key: str) -> Any:  # noqa: ANN401 - whatever the k
     """A part of the configuration in plain types, resolved."""
     value = OmegaConf.select(config, key)
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+
+
+def whole_paths(value: Any, key: str = "") -> Any:  # noqa: ANN401 - a part of a configuration
+    """The same with absolute paths of files that are there: the file counts, not how its path is spelled.
+
+    Args:
+        value: A part of a configuration in plain types.
+        key: Its address.
+    """
+    if isinstance(value, dict):
+        return {name: whole_paths(one, str(name)) for name, one in value.items()}
+    if isinstance(value, list):
+        return [whole_paths(one, key) for one in value]
+    is_path = isinstance(value, str) and key.rpartition(".")[2] in _PATHS
+    # A plain word such as `imagenet` is no path, whatever lies in the working folder.
+    if is_path and set(value) & {"/", "."} and os.path.lexists(value):
+        return str(Path(value).resolve())
+    return value

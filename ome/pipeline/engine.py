@@ -16,14 +16,14 @@ from omegaconf import DictConfig
 from ome.distributed.collectives import barrier, is_rank_zero, rank_zero_value
 from ome.errors import UserError
 from ome.files import disk_fault, memory_fault, write_json
-from ome.pipeline.artifacts import INHERITED, Artefact, find_same, inherited_runs
+from ome.pipeline.artifacts import INHERITED, Artefact, find_same, inherited_runs, whole_paths
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.checksums import damaged, hashes_of
 from ome.pipeline.declared import declared_config
 from ome.pipeline.inputs import find_inputs
 from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest, compute_fingerprint, recorded, versions
-from ome.pipeline.place import Place, Remains, State
+from ome.pipeline.place import Place, Remains, State, read_if_whole
 from ome.pipeline.stage import OnFinish, Stage, Work, used_config
 from ome.progress import console
 
@@ -179,8 +179,14 @@ def _task(stage: Stage, config: DictConfig, artefacts: Mapping[str, Artefact]) -
     inputs = {name: manifest.fingerprint for name, (_, manifest) in artefacts.items()}
     with recorded() as outside:
         used = used_config(stage, config)
+    place = stage.place(config, used)
     fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
-    return _Task(used, inputs, outside, fingerprint, stage.place(config, used))
+    present = read_if_whole(place.folder)
+    # Results that are older than `whole_paths` hold as long as their paths are typed as they were then.
+    if present is None or present.fingerprint != fingerprint:
+        used = {key: whole_paths(value, key) for key, value in used.items()}
+        fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
+    return _Task(used, inputs, outside, fingerprint, place)
 
 
 def _check_inputs(artefacts: Mapping[str, Artefact], *, verify: bool) -> None:

@@ -7,7 +7,15 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ome.pipeline.artifacts import TRAINER_KEYS, Artefact, find_same, inherited_runs, plain, stage_folder
+from ome.pipeline.artifacts import (
+    TRAINER_KEYS,
+    Artefact,
+    find_same,
+    inherited_runs,
+    plain,
+    stage_folder,
+    whole_paths,
+)
 from ome.pipeline.declared import FREE
 from ome.pipeline.manifest import Manifest
 from ome.scoring.spread import flatten
@@ -94,4 +102,4 @@ def _same_scenes(config: DictConfig, fingerprint: str) -> Artefact | None:
 
 def _flat(key: str, value: object) -> dict[str, Any]:
     """The part of a configuration on one level, as a manifest would give it back."""
-    return dict(flatten({key: json.loads(json.dumps(value, default=str))}))
+    return dict(flatten({key: whole_paths(json.loads(json.dumps(value, default=str)), key)}))

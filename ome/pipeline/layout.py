@@ -14,6 +14,8 @@ from ome.geo.raster import read_png
 TAGS: Final = "tags.csv"
 TAG_SCORES: Final = "tag_scores.csv"
 PAGE: Final = "report.html"
+RESOLVED: Final = "resolved.yaml"
+"""The configuration that a finished command leaves beside its logs."""
 
 SEGMENTER_TITLES: Final = {"weak": "weak segmentation", "full": "pixel-supervised segmentation"}
 """Rows of the segmenters, by the target they learn from."""

@@ -66,7 +66,8 @@ def pseudo_label(
         UserError: A shape, type or value does not fit.
     """
     image, maps = _image(image), _maps(cams)
-    given = np.ones(len(maps)) if tags is None else np.asarray(tags, dtype=np.float64)
+    check_form(maps, image.shape[:2], "cams")
+    given = np.ones(len(maps)) if tags is None else _array(tags)
     if given.shape != (len(maps),) or not np.isin(given, (0, 1)).all():
         raise UserError(f"tags are one 0 or 1 for each of the {len(maps)} classes, not {tags}")
     if not given.any():
@@ -88,18 +89,49 @@ def normalised(maps: NDArray[np.float32], size: tuple[int, ...], tags: NDArray[A
     return result
 
 
+def check_form(maps: NDArray[np.float32], size: tuple[int, ...], name: str) -> None:
+    """Refuses maps of another form than their image, such as turned ones, which a resize would distort.
+
+    Args:
+        maps: (C, h, w) of one stride along both axes, to a cell.
+        size: Height and width of the image.
+        name: What the error calls them.
+
+    Raises:
+        UserError: Their sides have another ratio.
+    """
+    (height, width), (rows, columns) = size, maps.shape[1:]
+    if not (rows - 1) * width <= height * (columns + 1) or not (columns - 1) * height <= width * (rows + 1):
+        raise UserError(
+            f"{name} are {rows} x {columns} (height x width), their image {height} x {width}: give maps of "
+            "the image's form, (C, height / stride, width / stride)"
+        )
+
+
+def _array(given: object) -> NDArray[Any]:
+    """An array of whatever was given; of lists of different lengths one that no check lets pass."""
+    if isinstance(given, Tensor):
+        given = given.detach().cpu()
+        given = given.float() if given.dtype == torch.bfloat16 else given
+    try:
+        return np.asarray(given)
+    except ValueError:
+        return np.asarray(None)
+
+
 def _image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    given = np.asarray(image)
+    given = _array(image)
     if given.dtype != np.uint8 or given.ndim != 3 or given.shape[2] != 3:
         raise UserError(f"an image is (H, W, 3) uint8, not {given.shape} {given.dtype}")
     return np.ascontiguousarray(given)
 
 
 def _maps(maps: NDArray[Any] | Tensor) -> NDArray[np.float32]:
-    given = np.asarray(maps.detach().cpu() if isinstance(maps, Tensor) else maps)
+    given = _array(maps)
     if given.ndim != 3 or not given.size or given.dtype.kind not in "fiub":
         raise UserError(f"class maps are (C, H, W) numbers, not {given.shape} {given.dtype}")
-    result = np.ascontiguousarray(given, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        result = np.ascontiguousarray(given, dtype=np.float32)
     if not np.isfinite(result).all():
-        raise UserError("class maps hold nan or infinite values: replace them, e.g. by np.nan_to_num")
+        raise UserError("class maps hold nan, infinite or huge values: replace them, e.g. by np.nan_to_num")
     return result

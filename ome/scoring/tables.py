@@ -13,7 +13,10 @@ from ome.scoring.scores import Scores
 MEANS: Final = ("mIoU", "mF1", "OA")
 """Scores over all classes; the IoU of each class follows them."""
 
-_ESCAPED: Final = str.maketrans({letter: f"\\{letter}" for letter in "&%$#_{}"} | {"\\": r"\textbackslash{}"})
+_ESCAPED: Final = str.maketrans(
+    {letter: f"\\{letter}" for letter in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+)
 
 RatioOf = tuple[str, str]
 """Two row names: the mIoU of the first is given relative to that of the second."""

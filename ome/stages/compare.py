@@ -1,17 +1,19 @@
 """Finished runs -> one table of their scores; repetitions of a run become mean and spread."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from omegaconf import DictConfig
+import numpy as np
+from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import write_csv, write_text
 from ome.pipeline.artifacts import inherited_runs, listed, matching_folders, results_of
+from ome.pipeline.layout import RESOLVED
 from ome.pipeline.manifest import Manifest, identity
 from ome.pipeline.stage import Stage, Work
 from ome.plots.figures import save_spreads
@@ -19,6 +21,7 @@ from ome.progress import console
 from ome.scoring.pairs import paired_difference
 from ome.scoring.rows import NAME as SCORES
 from ome.scoring.rows import Row, read_rows
+from ome.scoring.scores import Scores
 from ome.scoring.spread import Spread, flatten, keys_under, labels, spread
 from ome.scoring.tables import latex_lines, markdown_lines
 
@@ -56,6 +59,7 @@ def run(work: Work) -> dict[str, Any]:
             f"none of the {len(folders)} runs of stage.compare.runs={work.settings.runs} has scores: "
             "stages leave them where there are reference masks (dataset.masks for images of your own)"
         )
+    results = _of_same_classes(results)
     groups = _grouped(results, _named(work.settings.settings, results))
     rows = [_cells(group, same) for group, same in groups.items()]
     header = [*HEADER, *results[0].row.scores.names]
@@ -111,17 +115,17 @@ def _results(runs: Sequence[Path], others: Sequence[Path]) -> Iterable[_Result]:
         runs: The runs to compare.
         others: Runs whose stages these may have read; they lend settings and no scores.
     """
-    compared = [artefact for run in runs for artefact in results_of(run)]
-    known = [*compared, *(artefact for run in others for artefact in results_of(run))]
+    compared = [(run, artefact) for run in runs for artefact in results_of(run)]
+    known = [*(one for _, one in compared), *(artefact for run in others for artefact in results_of(run))]
     by_fingerprint = {manifest.fingerprint: manifest for _, manifest in known}
     seen: set[str] = set()
-    for folder, manifest in compared:
+    for run, (folder, manifest) in compared:
         if manifest.stage in {"report", "compare"}:
             continue
         if manifest.fingerprint in seen:  # the same result in two folders is no repetition
             continue
         seen.add(manifest.fingerprint)
-        settings = _settings(manifest, by_fingerprint)
+        settings = _settings(manifest, by_fingerprint) | _dataset(run)
         seed = _seed(manifest, by_fingerprint)
         yield from (_Result(row, settings, seed) for row in read_rows(folder))
 
@@ -129,13 +133,44 @@ def _results(runs: Sequence[Path], others: Sequence[Path]) -> Iterable[_Result]:
 def _settings(manifest: Manifest, by_fingerprint: Mapping[str, Manifest]) -> dict[str, Hashable]:
     """The settings of a stage, and of all those before it that are known."""
     settings: dict[str, Hashable] = {}
-    for fingerprint in manifest.inputs.values():
+    for name, fingerprint in manifest.inputs.items():
         if (before := by_fingerprint.get(fingerprint)) is not None:
             settings |= _settings(before, by_fingerprint)
+        elif name == "prepare":  # what was scored on other scenes is no repetition
+            settings["scenes"] = fingerprint
     flat = {
         f"stage.{manifest.stage}" if key == "stage" else key: value for key, value in manifest.config.items()
     }
     return settings | flatten({key: value for key, value in flat.items() if key not in _SILENT})
+
+
+def _dataset(run: Path) -> dict[str, Hashable]:
+    """The name of a run's dataset, where a command of the run has come to its end."""
+    for path in run.glob(f"logs/*/{RESOLVED}"):
+        name = OmegaConf.select(OmegaConf.load(path), "dataset.name")
+        if name is not None:
+            return {"dataset.name": str(name)}
+    return {}
+
+
+def _of_same_classes(results: Sequence[_Result]) -> list[_Result]:
+    """The results with their classes in the order of the first.
+
+    Raises:
+        UserError: Their classes differ: no table has a column for them.
+    """
+    names, same = results[0].row.scores.names, list[_Result]()
+    for result in results:
+        scores = result.row.scores
+        if set(scores.names) != set(names):
+            raise UserError(
+                f"stage.compare.runs: there are runs of the classes {', '.join(names)}, and runs of "
+                f"{', '.join(scores.names)}: compare them apart"
+            )
+        order = [scores.names.index(name) for name in names]
+        row = replace(result.row, scores=Scores(scores.matrix[np.ix_(order, order)], names))
+        same.append(replace(result, row=row))
+    return same
 
 
 def _seed(manifest: Manifest, by_fingerprint: Mapping[str, Manifest]) -> Hashable:

@@ -90,8 +90,16 @@ def _predictor(config: DictConfig, folder: Path, card: SegmenterCard) -> Predict
 
 
 def _others(config: DictConfig) -> list[Path]:
-    """The folders of other runs' segmenters."""
-    return [trained_folder(Path(run), config.stage.network) for run in listed(config.stage.others)]
+    """The folders of other runs' segmenters.
+
+    Raises:
+        UserError: A run is not there, has no such segmenter, or is named twice, and would count double.
+    """
+    runs = [Path(config.run_dir), *map(Path, listed(config.stage.others))]
+    for place, run in enumerate(runs):
+        if run.resolve() in [other.resolve() for other in runs[:place]]:
+            raise UserError(f"the run {run} is named twice, and would count twice in the mean: name it once")
+    return [trained_folder(run, config.stage.network) for run in runs[1:]]
 
 
 def scene_of(config: DictConfig) -> SceneAddress:

@@ -15,16 +15,13 @@ from ome.pipeline.artifacts import Artefact, find_same, inherited_runs
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.declared import EVERYTHING
 from ome.pipeline.engine import execute
-from ome.pipeline.layout import PAGE
+from ome.pipeline.layout import PAGE, RESOLVED
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.registry import STAGES
 from ome.pipeline.stage import Stage, Work
 from ome.progress import console
 from ome.tracking.stages import stage_tracker
-
-RESOLVED = "resolved.yaml"
-"""The configuration that a finished command leaves beside its logs."""
 
 NOT_COMPARED = {MANIFEST, LISTING, PAGE}
 """Files that hold times, or list the files in the order of theirs."""

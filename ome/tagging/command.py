@@ -173,7 +173,7 @@ def parser() -> argparse.ArgumentParser:
         "--bands", type=_bands, default=(), help="bands to show, e.g. 4,3,2 (the first three)"
     )
     parser.add_argument("--range", type=_range, help="16-bit values shown black and white, e.g. 0,4095")
-    parser.add_argument("--port", type=int, default=PORT, help=f"0 for any that is free ({PORT})")
+    parser.add_argument("--port", type=_port, default=PORT, help=f"0 for any that is free ({PORT})")
     return parser
 
 
@@ -181,15 +181,34 @@ def _names(text: str) -> list[str]:
     return [name.strip() for name in text.split(",") if name.strip()]
 
 
+def _numbers(text: str, counts: Sequence[int], least: int, most: int, remedy: str) -> tuple[int, ...]:
+    """Whole numbers between commas: so many, in these limits.
+
+    Raises:
+        ArgumentTypeError: With the remedy.
+    """
+    words = [word.strip() for word in text.split(",")]
+    numbers = tuple(int(word) for word in words if word.isascii() and word.isdecimal())
+    if (
+        len(numbers) != len(words)
+        or len(words) not in counts
+        or not least <= min(numbers) <= max(numbers) <= most
+    ):
+        raise argparse.ArgumentTypeError(f"{text!r}: {remedy}")
+    return numbers
+
+
 def _bands(text: str) -> tuple[int, ...]:
-    bands = tuple(int(band) for band in text.split(","))
-    if len(bands) not in {1, 3} or min(bands) < 1:
-        raise argparse.ArgumentTypeError("give one band or three, e.g. 4,3,2")
-    return bands
+    return _numbers(text, (1, 3), 1, 1 << 16, "give one band or three, e.g. 4,3,2")
+
+
+def _port(text: str) -> int:
+    return _numbers(text, (1,), 0, (1 << 16) - 1, "give a port from 0 to 65535; 0 takes any that is free")[0]
 
 
 def _range(text: str) -> Limits:
-    low, high = (int(value) for value in text.split(","))
-    if not 0 <= low < high < 1 << 16:
-        raise argparse.ArgumentTypeError("give two values from 0 to 65535, e.g. 0,4095")
+    remedy = "give two values from 0 to 65535, the lower first, e.g. 0,4095"
+    low, high = _numbers(text, (2,), 0, (1 << 16) - 1, remedy)
+    if low >= high:
+        raise argparse.ArgumentTypeError(f"{text!r}: {remedy}")
     return low, high

@@ -1,0 +1,48 @@
+"""The folder of a command's log: Hydra makes it before anything is checked, and later commands read it."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ome.errors import UserError
+
+
+@contextmanager
+def kept_if_it_worked(log: Path, run: Path) -> Iterator[None]:
+    """Removes the log of a command that a mistake ends before it has changed the run.
+
+    It says nothing, and its settings would pass for those of the run.
+
+    Args:
+        log: The folder of the log.
+        run: The folder of the run.
+    """
+    run = Path(os.path.abspath(run))  # noqa: PTH100 - as Hydra does, without following links
+    before = _state(run)
+    try:
+        yield
+    except UserError:
+        if log.is_relative_to(run) and log != run and _state(run) == before:
+            _remove(log, run)
+        raise
+
+
+def _state(run: Path) -> set[tuple[str, int]]:
+    """What stages leave: their folders, and those of what they are making."""
+    folders = (path for path in run.glob("*") if path.is_dir() and path.name != "logs")
+    return {(path.name, path.stat().st_mtime_ns) for path in folders}
+
+
+def _remove(log: Path, run: Path) -> None:
+    """Removes what Hydra wrote, and the folders in which nothing else is."""
+    for path in (log / "config").glob("*.yaml"):
+        path.unlink()
+    for path in log.glob("*.log"):
+        if not path.stat().st_size:
+            path.unlink()
+    for folder in (log / "config", log, *log.parents):
+        with suppress(OSError):
+            folder.rmdir()
+        if folder == run:
+            break

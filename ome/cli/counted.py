@@ -1,0 +1,103 @@
+"""What headers of images and a table of tags tell of the tiles before any scene is prepared."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from statistics import median_low
+from typing import TYPE_CHECKING, Final
+
+from omegaconf import DictConfig
+
+from ome.config.raw_data import is_folder_of_images, raw_fault, raw_folder, raw_layout
+from ome.data.image_tags import read_tags
+from ome.data.prepare import scene_jobs
+from ome.data.scene_index import Scene, SceneIndex
+from ome.data.scene_writer import SceneJob
+from ome.data.tags import TagTable
+from ome.data.tiles import evenly_spaced
+from ome.geo.mosaic import Mosaic, rasters_in, scenes_in
+from ome.geo.reader import Raster, UnreadableError
+from ome.geo.stac import raster_of
+from ome.geo.vsi import SceneAddress, scene_at
+from ome.pipeline.artifacts import Artefact
+
+if TYPE_CHECKING:
+    from ome.inference.card import SegmenterCard
+
+MOST: Final = 1000
+"""Images whose headers are read; the size of others is taken to be the median of these."""
+
+
+def tagged_tiles(config: DictConfig, index: SceneIndex | None) -> tuple[SceneIndex, TagTable] | None:
+    """The scenes and tags that `prepare` and `labels` will leave, but for tiles where nothing was measured.
+
+    Args:
+        config: The composed configuration.
+        index: The prepared scenes, where they are there.
+
+    Returns:
+        None where the tags come from masks, whose every pixel counts.
+
+    Raises:
+        UserError: The table or the folder is wrong, as `prepare` would say.
+    """
+    table = config.dataset.get("tags")
+    if not table or (index is None and (not is_folder_of_images(config) or raw_fault(config))):
+        return None
+    index = index or _index(config)
+    return index, read_tags(Path(table), index)
+
+
+def _index(config: DictConfig) -> SceneIndex:
+    layout = raw_layout(config)
+    jobs = scene_jobs(layout, Path(raw_folder(config)))
+    sizes = {job.scene: size for job in evenly_spaced(jobs, MOST) if (size := _size(job)) is not None}
+    usual = median_low(sizes.values()) if sizes else (config.dataset.tile.size,) * 2
+    scenes: list[Scene] = []
+    for job in jobs:
+        height, width = sizes.get(job.scene, usual)
+        scenes.append(Scene(job.scene, job.split, height, width, 0, "", str(job.mask) if job.mask else None))
+    channels = layout.default_channels or (1, 2, 3)
+    return SceneIndex(Path(), tuple(scenes), layout.palette, layout.name, channels)
+
+
+def _size(job: SceneJob) -> tuple[int, int] | None:
+    try:
+        with job.image.open() as raster:
+            return raster.grid.height, raster.grid.width
+    except UnreadableError:
+        return None  # `prepare` names all of them
+
+
+def card_of_maps(config: DictConfig, inputs: Mapping[str, Artefact]) -> "SegmenterCard | None":
+    """The card of the segmenter that maps scenes; None where it has none.
+
+    Args:
+        config: Of the stage.
+        inputs: What it reads.
+    """
+    from ome.inference.card import CARD, SegmenterCard, network_folder  # noqa: PLC0415 - loads torch
+
+    (stage,) = inputs
+    folder = network_folder(inputs[stage].folder, config.stage.network)
+    return SegmenterCard.read(folder) if (folder / CARD).exists() else None
+
+
+def map_sizes(settings: DictConfig) -> list[tuple[int, int]]:
+    """Height and width of the images that a stage of maps will predict.
+
+    Args:
+        settings: Of the stage: `scene`, `asset` and `allow_external`.
+
+    Raises:
+        UserError: The scene cannot be opened.
+    """
+    scene = raster_of(scene_at(settings.scene), settings.asset, allow_external=settings.allow_external)
+    return [_opened_size(one) for one in scenes_in(scene)]
+
+
+def _opened_size(scene: SceneAddress) -> tuple[int, int]:
+    if isinstance(scene, Path) and scene.is_dir():
+        with Mosaic(rasters_in(scene), str(scene)) as mosaic:
+            return mosaic.grid.height, mosaic.grid.width
+    with Raster(scene) as raster:
+        return raster.grid.height, raster.grid.width
