@@ -83,6 +83,45 @@ def test_what_was_not_measured_is_known_however_a_file_says_it(
         )
 
 
+@pytest.mark.parametrize("kind", ["JPEG", "GTiff", "GTiff YCbCr"])
+@pytest.mark.parametrize("quality", [60, 75, 95])
+def test_a_collar_that_loss_has_blurred_is_not_measured(tmp_path: Path, kind: str, quality: int) -> None:
+    row, column = np.mgrid[:160, :160]
+    collar = column - 0.4 * row > 91  # along no block of JPEG
+    pixels = np.random.default_rng(0).normal(180, 12, (3, 160, 160)).clip(0, 255).astype(np.uint8)
+    pixels[:, collar] = 0
+    pixels[:, 60:64, 20:30] = 5  # a shadow within the image is measured
+    path = tmp_path / ("scene.jpg" if kind == "JPEG" else "scene.tif")
+    if kind == "JPEG":
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(path, quality=quality)
+    else:
+        colours = kind.partition(" ")[2] or "RGB"
+        write(path, pixels, compress="JPEG", jpeg_quality=quality, photometric=colours)
+    with Raster(path, nodata=0) as raster:
+        valid = raster.valid(0, 0, 160, 160)
+        np.testing.assert_array_equal(raster.valid(70, 50, 60, 85), valid[70:130, 50:135])
+        assert (raster.read(0, 0, 160, 160) > 0).any(axis=0)[collar].mean() > 0.01
+    assert valid[collar].mean() < 0.03
+    assert valid[~collar].mean() > 0.995
+
+
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+@pytest.mark.parametrize("nodata", [-1, 0.5, 1 << 16, float("nan"), float("inf")])
+def test_a_typed_value_that_no_pixel_can_have_is_refused(tmp_path: Path, nodata: float, depth: str) -> None:
+    path = write(tmp_path / "scene.tif", noise(3, depth))
+    with pytest.raises(UserError, match=rf"nodata=\S+ is no {depth} value, as .*scene\.tif"):
+        Raster(path, nodata=nodata)
+
+
+@pytest.mark.parametrize("depth", ["float32", "float64"])
+def test_nan_is_no_measurement(tmp_path: Path, depth: str) -> None:
+    pixels = noise(1, "uint8").astype(depth)
+    pixels[0, :7] = np.nan
+    with Raster(write(tmp_path / "mask.tif", pixels)) as raster:
+        np.testing.assert_array_equal(raster.valid(0, 0, 40, 60), np.isfinite(pixels[0]))
+        assert not raster.all_valid
+
+
 def test_an_infrared_band_that_is_called_opacity_stays_a_band(tmp_path: Path) -> None:
     path = write(tmp_path / "scene.tif", noise(4, "uint8"), photometric="RGB", alpha="YES")
     with Raster(path) as raster:
@@ -194,9 +233,11 @@ def test_files_that_cannot_be_used_are_named_with_a_way_out(tmp_path: Path) -> N
 
 
 def test_pixels_of_size_0_and_rational_polynomials_are_no_grid(tmp_path: Path) -> None:
-    path = write(tmp_path / "flat.tif", noise(1, "uint8"), transform=Affine(0, 0, 500000, 0, 0, 5800000))
-    with pytest.raises(UserError, match=r"flat\.tif has pixels of size 0: correct .* gdal_edit -a_ullr"):
-        Raster(path)
+    for number in (0, float("inf"), float("nan")):
+        place = Affine(number, 0, 500000, 0, 0 if number == 0 else -10, 5800000 + number)
+        path = write(tmp_path / "flat.tif", noise(1, "uint8"), transform=place)
+        with pytest.raises(UserError, match=r"flat\.tif has pixels of size 0, or .* gdal_edit -a_ullr"):
+            Raster(path)
     line = [0.0, 1.0, *[0.0] * 18]
     model = RPC(0, 1, 0, 1, line, line, 0, 1, 0, 1, line, line, 0, 1)
     path = write(tmp_path / "rpc.tif", noise(1, "uint8"), crs=None, transform=Affine.identity(), rpcs=model)
