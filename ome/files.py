@@ -117,6 +117,18 @@ def write_text(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def text_of(content: bytes, path: Path | str) -> str:
+    """The text of a file that a person wrote.
+
+    Raises:
+        UserError: It is not UTF-8.
+    """
+    try:
+        return content.decode("utf-8-sig")  # editors put a byte order mark before the first line
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not a text in UTF-8: save it as one") from error
+
+
 def write_json(path: Path, value: object) -> None:
     """Writes indented JSON atomically; keys keep their order."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")

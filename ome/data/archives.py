@@ -12,6 +12,7 @@ from typing import Final
 from ome.data.names import normal_form
 from ome.data.raw_file import MAX_MEMBER, RawFile, reading_zip
 from ome.errors import UserError
+from ome.files import text_of
 
 MAX_RATIO: Final = 1000
 """Expansion that is refused in a member larger than `SMALL_MEMBER`; one-coloured masks come close to it."""
@@ -198,12 +199,12 @@ class RawFiles:
             if place.is_dir():
                 paths = sorted(path for path in place.rglob(name) if path.is_file())
                 if paths:
-                    return paths[0].read_text(encoding="utf-8")
+                    return text_of(paths[0].read_bytes(), paths[0])
                 continue
             with reading_zip(place), zipfile.ZipFile(place) as archive:
                 for member in archive.namelist():
                     if PurePosixPath(member).name == name and "__MACOSX" not in member:
-                        return archive.read(member).decode("utf-8")
+                        return text_of(archive.read(member), f"{place}/{member}")
         return None
 
     def _locate(self) -> tuple[list[Path], list[RawFile]]:

@@ -10,6 +10,7 @@ from ome.data.archives import RawFiles
 from ome.data.names import check_name
 from ome.data.scene_index import SPLITS, SplitName
 from ome.errors import UserError
+from ome.files import text_of
 from ome.progress import console
 
 Listing: TypeAlias = tuple[str, ...] | Path
@@ -157,7 +158,7 @@ def _names(listing: Listing, raw: Path, split: SplitName, images: RawFiles) -> S
     if isinstance(listing, tuple):
         return listing
     candidates = [listing] if listing.is_absolute() else [listing, raw / listing]
-    texts = (path.read_text(encoding="utf-8") for path in candidates if path.is_file())
+    texts = (text_of(path.read_bytes(), path) for path in candidates if path.is_file())
     if (text := next(texts, None) or images.text(listing.name)) is not None:
         if not text.split():
             raise UserError(f"{listing} is empty: list one scene a line")

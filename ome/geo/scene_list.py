@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 from ome.errors import UserError
+from ome.files import text_of
 from ome.geo.vsi import scene_at
 
 SUFFIX: Final = ".txt"
@@ -43,7 +44,7 @@ def listed_scenes(text: str) -> list[str] | None:
         return scenes
     if not path.is_file():
         raise UserError(f"the list of scenes {path} does not exist: check the path")
-    lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+    lines = [line.strip() for line in text_of(path.read_bytes(), path).splitlines()]
     scenes = [_absolute(line, path.parent) for line in lines if line and not line.startswith("#")]
     if not scenes:
         raise UserError(f"{path} lists no scene: write the path of one on each line")
