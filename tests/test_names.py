@@ -12,7 +12,9 @@ from ome.errors import UserError
 from ome.files import read_csv, write_csv
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "a\nb", "a\0b", "/a", "../a"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", "a/b", "a\\b", "a\nb", "a\0b", "/a", "../a", "\udcff"]
+)
 def test_what_cannot_be_a_file_is_no_name(name: str) -> None:
     with pytest.raises(UserError, match="give it another name"):
         check_name(name, "the image")

@@ -39,7 +39,7 @@ def check_name(name: str, what: str) -> str:
         UserError: It is empty, begins with a dot, has blanks around it, or a separator of folders or lines or
             a control character in it.
     """
-    lines = ("Cc", "Zl", "Zp")
+    lines = ("Cc", "Zl", "Zp", "Cs")  # Cs: bytes that are not UTF-8
     wrong = [letter for letter in name if letter in "/\\" or unicodedata.category(letter) in lines]
     reason = f"has {wrong[0]!r} in it" if wrong else "" if name else "is empty"
     if name.startswith("."):
