@@ -162,6 +162,8 @@ def map_scene(
 
 def _claim(folder: Path, name: str, scene: SceneAddress, made_of: list[Any]) -> None:
     """Marks what a map is made of; what is there without the mark of that scene is not replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: give one, which need not be there")
     mark, rows = folder / f".{name}.json", folder / ROWS
     before = _mark_of_a_map(mark)
     files = (*([] if before else [mark]), rows, *(folder / f"{name}{end}" for end in ENDINGS))

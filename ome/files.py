@@ -22,7 +22,7 @@ NO_ACCESS: Final = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno
 
 
 def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
-    """One line for an error that a full or read-only disk, or a missing permission, has caused.
+    """One line for an error of a full or read-only disk, a missing permission, or a name not in UTF-8.
 
     Args:
         error: Searched with what caused it.
@@ -36,6 +36,12 @@ def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
     here = "the folder of the run"
     seen: BaseException | None = error
     while seen is not None:
+        if isinstance(seen, UnicodeEncodeError) and seen.reason.startswith("surrogates"):
+            line = (
+                seen.object[: seen.start].rpartition("\n")[2] + seen.object[seen.start :].partition("\n")[0]
+            )
+            name = line.encode(errors="surrogateescape")
+            return f"a name is not in UTF-8 ({name!r}): rename the file or folder"
         named = getattr(seen, "filename", None)
         for number in (*numbers, *([errno.ENOENT] if _makes_folder(seen) else [])):
             reason = os.strerror(number)

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pickle
+import re
 import resource
 import signal
 import subprocess
@@ -17,6 +18,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pytest
+import rasterio
 import torch
 from omegaconf import DictConfig
 from PIL import Image
@@ -27,7 +29,7 @@ from ome.data.cams import read_cams
 from ome.data.raw_source import RawSource
 from ome.data.scene_index import SceneIndex
 from ome.errors import UserError
-from ome.files import write_text
+from ome.files import disk_fault, write_text
 from ome.pipeline import checksums as listing
 from ome.pipeline.engine import execute
 from ome.pipeline.manifest import Manifest
@@ -79,6 +81,15 @@ def test_a_lack_of_memory_is_one_line(tmp_path: Path, allocate: Callable[[], obj
     assert "Traceback" not in printed
     assert "error: out of memory" in printed
     assert "lower stage.cam.batch" in printed
+
+
+@pytest.mark.parametrize("write", [lambda path: write_text(path, "a\nof b\udcff.tif\n"), rasterio.open])
+def test_a_name_that_is_not_utf_8_is_one_line(tmp_path: Path, write: Callable[[Path], object]) -> None:
+    with pytest.raises(UnicodeEncodeError) as raised:
+        write(tmp_path / "b\udcff.tif")
+    line = disk_fault(raised.value)
+    assert line is not None
+    assert re.fullmatch(r"a name is not in UTF-8 \(b'[^\n]*b\\xff\.tif'\): rename the file or folder", line)
 
 
 def test_a_full_disk_ends_with_one_line_and_no_half_file(small_disk: Path, tmp_path: Path) -> None:

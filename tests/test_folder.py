@@ -1,5 +1,6 @@
 """A folder of anybody's images, prepared: kinds, depths, bands, masks, and what is wrong with them."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -291,6 +292,19 @@ def test_a_folder_without_images_and_masks_of_other_names_are_refused(images: Pa
         prepare(images, masks=str(empty))
     with pytest.raises(UserError, match=r"dataset.raw: nowhere is not a folder"):
         folder_layout(archives.facts("custom") | {"tags": str(images.parent / "tags.csv")}, Path("nowhere"))
+
+
+@pytest.mark.parametrize("name", [b"a\nb.tif", b"a\\b.tif", b"a\x1b[2J.png", b"a\xff.jpg"])
+@pytest.mark.parametrize("folder", ["images", "masks"])
+def test_names_that_tables_refuse_are_refused_in_folders(images: Path, name: bytes, folder: str) -> None:
+    facts, place = {}, images
+    if folder == "masks":
+        place = images.with_name("masks")
+        place.mkdir()
+        facts["masks"] = str(place)
+    (place / os.fsdecode(name)).write_bytes(archives.raster(archives.image(0)))
+    with pytest.raises(UserError, match=r"the image .* has .* in it: give it another name"):
+        prepare(images, **facts)
 
 
 def test_two_images_of_one_name_are_ambiguous(images: Path) -> None:

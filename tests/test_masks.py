@@ -119,6 +119,36 @@ def test_what_a_message_says_to_type_is_right(folder: Path) -> None:
     assert lines == []
 
 
+@pytest.mark.parametrize("names", ["field;water", "field;road;water"])
+@pytest.mark.parametrize("kind", ["GeoTIFF", "PNG"])
+def test_a_class_whose_value_is_nodata_is_named(folder: Path, kind: str, names: str) -> None:
+    (folder / "tags.csv").write_text(f"image,tags\na,{names}\nb,{names}\n")
+    mask = np.arange(24 * 32).reshape(24, 32).astype(np.uint8) % len(names.split(";"))
+    (folder / "masks").mkdir()
+    for name in ("a", "b"):
+        if kind == "GeoTIFF":
+            write(folder / f"masks/{name}.tif", mask, nodata=0)
+        else:
+            indexed = Image.fromarray(mask)
+            indexed.putpalette([0, 0, 255, 255, 0, 0, 0, 255, 0])
+            indexed.save(folder / f"masks/{name}.png", transparency=0)
+    said = "the masks call its value nodata, or transparent: gdal_edit -unsetnodata"
+    if names.count(";") == 1:
+        with pytest.raises(UserError, match=f"hold the values 1 and .*none of field, which is 0: .*{said}"):
+            prepare(folder)
+    else:
+        assert any(line.startswith("field has no pixel") and said in line for line in prepare(folder)[1])
+
+
+@pytest.mark.parametrize("depth", ["float32", "float64"])
+def test_nan_in_a_mask_is_no_class(folder: Path, depth: str) -> None:
+    values = HALVES.astype(depth)
+    values[:3] = np.nan
+    for name in ("a", "b"):
+        write(folder / f"masks/{name}.tif", values)
+    assert prepare(folder)[0].class_pixels == {"field": 2 * 21 * 20, "water": 2 * 21 * 12}
+
+
 @pytest.mark.parametrize("depth", ["int8", "int16", "uint16", "int32", "uint32", "float32", "float64"])
 def test_whole_values_of_every_depth_are_read_and_nodata_is_no_class(folder: Path, depth: str) -> None:
     values = HALVES.astype(depth)

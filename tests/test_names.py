@@ -12,7 +12,9 @@ from ome.errors import UserError
 from ome.files import read_csv, write_csv
 
 
-@pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a\\b", "a\nb", "a\0b", "/a", "../a"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", ".hidden", "a/b", "a\\b", "a\nb", "a\0b", "/a", "../a", "\udcff"]
+)
 def test_what_cannot_be_a_file_is_no_name(name: str) -> None:
     with pytest.raises(UserError, match="give it another name"):
         check_name(name, "the image")
@@ -32,6 +34,9 @@ def test_other_names_are_used_as_they_are(name: str) -> None:
         ("Field", "field", "only in how they are written"),
         ("low vegetation", "low_vegetation", "only in how they are written"),
         ("forêt", "foret", "only in how they are written"),
+        ("tree", "tr\u0435\u0435", "only in how they are written"),  # Cyrillic letters
+        ("field", "fi\u0435ld", "only in how they are written"),
+        ("wood", "w\u03bfod", "only in how they are written"),  # a Greek one
         ("water", "watr", "in one letter"),
         ("tree", "trees", "in one letter"),
         ("water", "watar", "in one letter"),
@@ -70,6 +75,9 @@ def test_classes_that_are_meant_to_differ(first: str, second: str) -> None:
         "image,split,tags\na,train,field\nb,test,water\n",
         "image,split,tags,,\r\na,train,field,,\r\nb,test,water,,\r\n,,,,\r\n",
         ",image,split,tags\n0,a,train,field\n1,b,test,water\n",
+        "Unnamed: 0,image,split,tags\n0,a,train,field\n1,b,test,water\n",
+        "image,split,tags,Unnamed: 3\na,train,field,\nb,test,water,\n",
+        "Unnamed: 0,image,split,field,water\n0,a,train,1,0\n1,b,test,0,1\n",
         "\ufeffimage , split,tags\na.tif,train, field \nb.TIF,test,water;\n",
         '"image","split","tags"\n"a","train","field"\n\n"b","test","water|water"\n',
     ],

@@ -103,6 +103,8 @@ def test_arrays_as_people_have_them(tmp_path: Path) -> None:
         (torch.zeros(64, 64, 3, requires_grad=True), r"holds float32 values: .* \(tensor \* 255\).byte\(\)"),
         (torch.zeros(64, 64, 3).bfloat16(), r"holds bfloat16 values: .* \(tensor \* 255\).byte\(\)"),
         (pixels[:0], r"shape \(0, 64, 3\), no pixels"),
+        (torch.zeros(9, 9, 3, device="meta"), r"the array holds float32 values"),
+        (torch.zeros(9, 9, 3, dtype=torch.uint8, device="meta"), r"the scene is no array \(.*\): give"),
         ([[1, 2], [3]], r"the scene is no array \(.*\): give \(height, width, bands\) uint8"),
     ):
         with pytest.raises(UserError, match=message):

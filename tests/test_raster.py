@@ -15,6 +15,7 @@ from ome.data.byte_image import open_scene
 from ome.errors import UserError
 from ome.geo.raster import read_class_map, read_png, write_grey_png, write_palette_png
 from ome.geo.reader import Raster
+from ome.geo.scene_files import scene_files
 
 COLOURS = ((255, 255, 255), (0, 0, 255), (0, 255, 255))
 PALETTE = [value for colour in COLOURS for value in colour] + [0] * (768 - 9)
@@ -81,6 +82,45 @@ def test_what_was_not_measured_is_known_however_a_file_says_it(
         np.testing.assert_array_equal(
             raster.read(2, 3, 30, 50, (bands, 1)), pixels[[bands - 1, 0], 2:32, 3:53]
         )
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "GTiff", "GTiff YCbCr"])
+@pytest.mark.parametrize("quality", [60, 75, 95])
+def test_a_collar_that_loss_has_blurred_is_not_measured(tmp_path: Path, kind: str, quality: int) -> None:
+    row, column = np.mgrid[:160, :160]
+    collar: np.ndarray = column - 0.4 * row > 91  # along no block of JPEG
+    pixels = np.random.default_rng(0).normal(180, 12, (3, 160, 160)).clip(0, 255).astype(np.uint8)
+    pixels[:, collar] = 0
+    pixels[:, 60:64, 20:30] = 5  # a shadow within the image is measured
+    path = tmp_path / ("scene.jpg" if kind == "JPEG" else "scene.tif")
+    if kind == "JPEG":
+        Image.fromarray(pixels.transpose(1, 2, 0)).save(path, quality=quality)
+    else:
+        colours = kind.partition(" ")[2] or "RGB"
+        write(path, pixels, compress="JPEG", jpeg_quality=quality, photometric=colours)
+    with Raster(path, nodata=0) as raster:
+        valid = raster.valid(0, 0, 160, 160)
+        np.testing.assert_array_equal(raster.valid(70, 50, 60, 85), valid[70:130, 50:135])
+        assert (raster.read(0, 0, 160, 160).max(axis=0) > 0)[collar].mean() > 0.01
+    assert valid[collar].mean() < 0.03
+    assert valid[~collar].mean() > 0.995
+
+
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+@pytest.mark.parametrize("nodata", [-1, 0.5, 1 << 16, float("nan"), float("inf")])
+def test_a_typed_value_that_no_pixel_can_have_is_refused(tmp_path: Path, nodata: float, depth: str) -> None:
+    path = write(tmp_path / "scene.tif", noise(3, depth))
+    with pytest.raises(UserError, match=rf"nodata=\S+ is no {depth} value, as .*scene\.tif"):
+        Raster(path, nodata=nodata)
+
+
+@pytest.mark.parametrize("depth", ["float32", "float64"])
+def test_nan_is_no_measurement(tmp_path: Path, depth: str) -> None:
+    pixels = noise(1, "uint8").astype(depth)
+    pixels[0, :7] = np.nan
+    with Raster(write(tmp_path / "mask.tif", pixels)) as raster:
+        np.testing.assert_array_equal(raster.valid(0, 0, 40, 60), np.isfinite(pixels[0]))
+        assert not raster.all_valid
 
 
 def test_an_infrared_band_that_is_called_opacity_stays_a_band(tmp_path: Path) -> None:
@@ -194,9 +234,11 @@ def test_files_that_cannot_be_used_are_named_with_a_way_out(tmp_path: Path) -> N
 
 
 def test_pixels_of_size_0_and_rational_polynomials_are_no_grid(tmp_path: Path) -> None:
-    path = write(tmp_path / "flat.tif", noise(1, "uint8"), transform=Affine(0, 0, 500000, 0, 0, 5800000))
-    with pytest.raises(UserError, match=r"flat\.tif has pixels of size 0: correct .* gdal_edit -a_ullr"):
-        Raster(path)
+    for number in (0, float("inf"), float("nan")):
+        place = Affine(number, 0, 500000, 0, 0 if number == 0 else -10, 5800000 + number)
+        path = write(tmp_path / "flat.tif", noise(1, "uint8"), transform=place)
+        with pytest.raises(UserError, match=r"flat\.tif has pixels of size 0, or .* gdal_edit -a_ullr"):
+            Raster(path)
     line = [0.0, 1.0, *[0.0] * 18]
     model = RPC(0, 1, 0, 1, line, line, 0, 1, 0, 1, line, line, 0, 1)
     path = write(tmp_path / "rpc.tif", noise(1, "uint8"), crs=None, transform=Affine.identity(), rpcs=model)
@@ -255,6 +297,17 @@ def test_a_virtual_raster_reads_what_lies_beside_it(tmp_path: Path, source: str,
         pass
     with open_scene(describe("../far.tif"), (1,), allow_external=True):
         pass
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "shift_jis"])
+def test_a_description_in_an_unknown_encoding_is_named(tmp_path: Path, encoding: str) -> None:
+    head = f'<?xml version="1.0" encoding="{encoding}"?>'
+    (tmp_path / "scene.vrt").write_text(f"{head}<VRTDataset/>")
+    with pytest.raises(UserError, match=r"scene\.vrt is not a virtual raster"):
+        open_scene(tmp_path / "scene.vrt", (1,)).__enter__()
+    image = write(tmp_path / "scene.tif", noise(1, "uint8"))
+    image.with_name("scene.tif.aux.xml").write_text(f"{head}<PAMDataset/>")
+    assert image.with_name("scene.tif.aux.xml") in scene_files(image)  # it may mean anything
 
 
 OUTSIDE = "<SourceFilename>{outside}/far.tif</SourceFilename>"

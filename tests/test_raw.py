@@ -239,7 +239,13 @@ def test_list_files_win_over_counts_and_are_found_in_the_raw_folder(
     split = archives.layout(
         "deepglobe", "dataset.split.train=train.txt", f"dataset.split.test={tmp_path}/test.txt"
     ).split
-    assert resolve_split(split, tmp_path, numbered) == [("119", "train"), ("2774", "train"), ("855", "test")]
+    expected = [("119", "train"), ("2774", "train"), ("855", "test")]
+    assert resolve_split(split, tmp_path, numbered) == expected
+    (tmp_path / "train.txt").write_text("119\n2774\n", encoding="utf-8-sig")
+    assert resolve_split(split, tmp_path, numbered) == expected
+    (tmp_path / "train.txt").write_text("119\n2774\n", encoding="utf-16")
+    with pytest.raises(UserError, match=r"train\.txt is not a text in UTF-8"):
+        resolve_split(split, tmp_path, numbered)
 
 
 @pytest.mark.parametrize(

@@ -152,6 +152,16 @@ def test_lists_that_cannot_be_mapped_are_refused_before_the_work(
     assert not (scenes / "run/predict").exists()
 
 
+@pytest.mark.parametrize("encoding", ["utf-16", "latin-1", "utf-8-sig"])
+def test_a_list_in_another_encoding_is_named(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "all.txt").write_text("vallée.tif\n", encoding=encoding)
+    if encoding == "utf-8-sig":
+        assert listed_scenes(str(tmp_path / "all.txt")) == [str(tmp_path / "vallée.tif")]
+        return
+    with pytest.raises(UserError, match=r"all\.txt is not a text in UTF-8"):
+        listed_scenes(str(tmp_path / "all.txt"))
+
+
 def test_a_folder_of_another_scene_is_refused_before_the_work(run_here: Run, scenes: Path) -> None:
     run_here(*BASE, "stage.predict.scene=data/d.tif")
     (scenes / "other").mkdir()

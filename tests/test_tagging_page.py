@@ -65,7 +65,13 @@ def test_only_this_machine_and_this_page_are_answered(server: Server) -> None:
     assert server.ask("GET", "/api/session", Host=f"evil.example:{server.port}").status == 400
     assert server.ask("GET", "/api/session", Host="127.0.0.1.evil.example").status == 400
     change = {"tags": ["road"]}
-    for origin in ("https://evil.example", "null", f"http://127.0.0.1:{server.port + 1}", "http://localhost"):
+    for origin in (
+        "https://evil.example",
+        "null",
+        f"http://127.0.0.1:{server.port + 1}",
+        "http://localhost",
+        "http://[",
+    ):
         assert server.ask("PUT", "/api/tags/0", change, Origin=origin).status == 403
         assert server.ask("GET", "/api/session", Origin=origin).status == 403
     for site in ("cross-site", "same-site"):
@@ -144,6 +150,12 @@ def test_pictures_are_those_of_the_folder(server: Server, folder: Path) -> None:
         ("PUT", "/api/tags/0", {"tags": [1]}, "tags must be a list of names"),
         ("PUT", "/api/tags/0", ["road"], "the request must be a JSON object"),
         ("PUT", "/api/tags/0", {"tags": ["x" * 70_000]}, "the request is larger than 65536 bytes"),
+        (
+            "POST",
+            "/api/classes",
+            b'{"name": "\\ud800"}',
+            "the class '\\ud800' has '\\ud800' in it: give it another name",
+        ),
         ("POST", "/api/classes", {}, "the class '' is empty: give it another name"),
         ("DELETE", "/api/classes", {"name": "moon"}, "unknown class 'moon'"),
     ],

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ome.data.image_tags import Outline, outline
-from ome.data.names import normal_form
+from ome.data.names import check_name, normal_form
 from ome.data.palette import Palette, distinct_colours
 from ome.data.raw import RawLayout
 from ome.data.raw_source import ANY_IMAGE, RawSource
@@ -75,12 +75,13 @@ def image_names(folder: Path, key: str) -> list[str]:
         key: The configuration key that gave the folder, for the error.
 
     Raises:
-        UserError: The folder does not exist, or no GeoTIFF, PNG or JPEG in it.
+        UserError: The folder does not exist, no GeoTIFF, PNG or JPEG is in it, or one has a name that cannot
+            be used everywhere.
     """
     if not folder.is_dir():
         raise UserError(f"{key}: {folder} is not a folder")
     stems = (ANY_IMAGE.scene_of(path.name) for path in folder.iterdir() if path.is_file())
-    names = sorted({name for name in stems if name is not None})
+    names = sorted({check_name(name, f"{key}: the image") for name in stems if name is not None})
     if not names:
         raise UserError(f"{key}: no GeoTIFF, PNG or JPEG in {folder}")
     return names

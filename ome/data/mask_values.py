@@ -1,6 +1,7 @@
 """Whether the values of reference masks fit the classes and the tags; what to type where they do not."""
 
 from collections.abc import Iterator, Mapping
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,11 @@ from ome.ignore import IGNORE
 
 LISTED = 3
 """Examples that a message names."""
+
+NODATA_HINT: Final = (
+    "the masks call its value nodata, or transparent: gdal_edit -unsetnodata MASK, or write them without"
+)
+"""Why a class may have no pixel although its value is in the files."""
 
 
 def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
@@ -58,7 +64,7 @@ def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
     for name in absent:
         yield (
             f"{name} has no pixel in any of {len(masked)} masks: it cannot be scored; check the colours or "
-            "values of the classes"
+            f"values of the classes, and whether {NODATA_HINT}"
         )
 
 
@@ -78,6 +84,13 @@ def _foreign_values(
 
 def _meaning(layout: RawLayout, foreign: list[int], pixels: Mapping[str, int]) -> str:
     names = layout.palette.names
+    seen = sorted(layout.indices[name] for name in names if pixels[name])
+    if foreign == [IGNORE] and len(names) == 2 and 0 in {*layout.indices.values()} - {*seen}:
+        absent = next(name for name in names if not pixels[name])
+        return (
+            f"masks hold the values {_some(seen)} and pixels of no class, and none of {absent}, which is 0: "
+            f"see whether {NODATA_HINT}"
+        )
     seen = sorted({*foreign, *(layout.indices[name] for name in names if pixels[name])})
     message = f"masks hold the values {_some(seen)}, and the classes have {dict(layout.indices)}"
     if len(names) == 1 and len(seen) == 2:

@@ -15,6 +15,13 @@ RARE = 2
 SEPARATORS = ";|"
 """What stands between the tags of a cell."""
 
+_LOOKALIKES = str.maketrans(
+    "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u04bb"  # Cyrillic
+    "\u03b1\u03bf\u03bd\u03b9\u03ba\u03c4\u03c5\u03c7\u03c1",  # Greek
+    "aeopcyxijsdhaoviktuxp",
+)
+"""Letters of other alphabets as the Latin ones that they look like."""
+
 
 def normal_form(text: str) -> str:
     """The text without blanks around it, its accents composed: macOS writes them apart from their letters."""
@@ -32,7 +39,7 @@ def check_name(name: str, what: str) -> str:
         UserError: It is empty, begins with a dot, has blanks around it, or a separator of folders or lines or
             a control character in it.
     """
-    lines = ("Cc", "Zl", "Zp")
+    lines = ("Cc", "Zl", "Zp", "Cs")  # Cs: bytes that are not UTF-8
     wrong = [letter for letter in name if letter in "/\\" or unicodedata.category(letter) in lines]
     reason = f"has {wrong[0]!r} in it" if wrong else "" if name else "is empty"
     if name.startswith("."):
@@ -110,7 +117,7 @@ def near_names(names: Sequence[str]) -> list[str]:
 
 
 def _bare(name: str) -> str:
-    letters = unicodedata.normalize("NFKD", name).casefold()
+    letters = unicodedata.normalize("NFKD", name).casefold().translate(_LOOKALIKES)
     return "".join(letter for letter in letters if letter.isalnum())
 
 

@@ -54,7 +54,7 @@ class RawSource:
         suffixes = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
         ending = f"(?i:{suffixes})" if after == ".*" else re.escape(after)
         # Names that begin with a dot are what systems hide.
-        match = re.fullmatch(f"(?![.]){re.escape(before)}(.+){ending}", file_name)
+        match = re.fullmatch(f"(?![.]){re.escape(before)}(.+){ending}", file_name, re.DOTALL)
         return normal_form(match[1]) if match else None
 
     def lies_right(self, name: str) -> bool:

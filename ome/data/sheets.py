@@ -23,6 +23,10 @@ DELIMITERS: Final = (",", ";", "\t")
 """What separates columns: spreadsheets write semicolons where the decimal sign is a comma."""
 
 
+_UNNAMED: Final = re.compile(r"Unnamed: \d+")
+"""What data frames call a column without a name."""
+
+
 class Sheet(NamedTuple):
     """A table with one header row; names and cells are in their normal form.
 
@@ -71,7 +75,7 @@ def read_sheet(path: Path) -> Sheet:
     book = path.suffix.lower() in SPREADSHEETS
     lines, delimiter = (_workbook(path), ",") if book else _csv(path)
     lines = [(number, [normal_form(plain_cell(cell)) for cell in cells]) for number, cells in lines]
-    header = lines[0][1] if lines else []
+    header = ["" if _UNNAMED.fullmatch(name) else name for name in lines[0][1]] if lines else []
     body = [(number, cells) for number, cells in lines[1:] if any(cells)]
     named = [place for place, name in enumerate(header) if name]
     numbered = header[:1] == [""] and _numbers_rows([cells[0] for _, cells in body])

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Final
+from xml.etree import ElementTree as ET
 
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
@@ -26,6 +27,9 @@ IMAGE_DRIVERS: Final = ("GTiff", "PNG", "JPEG")
 
 SCENE_DRIVERS: Final = (*IMAGE_DRIVERS, "JP2OpenJPEG")
 """Formats of a scene to be mapped; none of which half is read without a word when it is lost, as of HFA."""
+
+XML_FAULTS: Final = (ET.ParseError, LookupError, ValueError)
+"""What a damaged description raises; the latter two of an encoding that is unknown or not read."""
 
 _ORIENTATION: Final = 274  # the tag's number in EXIF
 

@@ -1,5 +1,6 @@
 """Where a raster lies: on a grid, or not."""
 
+from math import inf, isfinite
 from typing import Any
 
 from rasterio.transform import Affine
@@ -29,9 +30,9 @@ def place_of(name: str, dataset: Any, transform: Affine | None) -> Affine:  # no
         )
     if transform is not None and place.is_identity:
         place = transform
-    if not abs(place.determinant) > 0:
+    if not 0 < abs(place.determinant) < inf or not all(map(isfinite, place)):
         raise UserError(
-            f"{name} has pixels of size 0: correct its georeference, e.g. gdal_edit -a_ullr LEFT TOP RIGHT "
-            "BOTTOM, or remove it, gdal_edit -unsetgt"
+            f"{name} has pixels of size 0, or an infinite place: correct its georeference, e.g. gdal_edit "
+            "-a_ullr LEFT TOP RIGHT BOTTOM, or remove it, gdal_edit -unsetgt"
         )
     return place

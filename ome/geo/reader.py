@@ -17,6 +17,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from ome.errors import UserError
+from ome.geo import lossy
 from ome.geo.gdal import IMAGE_DRIVERS, SCENE_DRIVERS, complaints, orientation, plain_pixels
 from ome.geo.grid import Grid
 from ome.geo.jpeg2000 import is_whole
@@ -119,6 +120,11 @@ class Raster:
         self.depth: str = kinds[0]
         self.has_colour_table = self.depth == "uint8" and dataset.colorinterp == (ColorInterp.palette,)
         self.bands: int = 3 if self.has_colour_table else dataset.count
+        if nodata is not None and not fits(nodata, self.depth):
+            raise UserError(
+                f"nodata={nodata:g} is no {self.depth} value, as {self.name} holds them: correct it, or "
+                "leave it out"
+            )
         self.nodata: tuple[float | None, ...] = (
             tuple(dataset.nodatavals) if nodata is None else (nodata,) * dataset.count
         )
@@ -169,9 +175,8 @@ class Raster:
     @cached_property
     def all_valid(self) -> bool:
         """Whether nothing says that a pixel might not have been measured."""
-        return not (self.opacity or self._has_mask or self._nodata_bands or self._transparent) and bool(
-            self._written.all()
-        )
+        doubts = (self.opacity, self._has_mask, self._nodata_bands, self._transparent, self._may_be_nan)
+        return not any(doubts) and bool(self._written.all())
 
     def read(self, row: int, column: int, height: int, width: int, bands: Sequence[int] = ()) -> NDArray[Any]:
         """Reads a window inside the raster; a colour table is looked up.
@@ -223,9 +228,9 @@ class Raster:
         if self._transparent:
             valid &= ~np.isin(self._read(window, indexes=1), self._transparent)
         if self._nodata_bands:
-            pixels = self._read(window, indexes=self._nodata_bands)
-            empty = [self.nodata[band - 1] for band in self._nodata_bands]
-            valid &= ~np.all([_equals(*pair) for pair in zip(pixels, empty, strict=True)], axis=0)
+            valid &= ~self._is_nodata(row, column, height, width)
+        if self._may_be_nan:
+            valid &= ~np.isnan(self._read(window)).all(axis=0)
         return valid
 
     def strips(self) -> Iterator[Strip]:
@@ -282,6 +287,25 @@ class Raster:
         """Bands of the image; empty where one of them has no nodata value."""
         bands = [1] if self.has_colour_table else list(self.shown_bands)
         return [] if any(self.nodata[band - 1] is None for band in bands) else bands
+
+    @property
+    def _may_be_nan(self) -> bool:
+        return np.dtype(self.depth).kind in "fc"
+
+    def _is_nodata(self, row: int, column: int, height: int, width: int) -> NDArray[np.bool_]:
+        """Where all bands of the image hold their nodata value, but for what loss has done to it."""
+        blurred = self.depth == "uint8" and "JPEG" in self.compression
+        margin = lossy.MARGIN if blurred else 0
+        top, left = max(0, row - margin), max(0, column - margin)
+        bottom = min(self.grid.height, row + height + margin)
+        right = min(self.grid.width, column + width + margin)
+        pixels = self._read(Window(left, top, right - left, bottom - top), indexes=self._nodata_bands)
+        values = [self.nodata[band - 1] for band in self._nodata_bands]
+        empty = np.all([_equals(*pair) for pair in zip(pixels, values, strict=True)], axis=0)
+        if blurred and empty.any():
+            away = np.abs(pixels.astype(np.float32) - np.array(values, np.float32)[:, None, None])
+            empty = lossy.with_blurred(empty, (away <= lossy.BLURRED).all(axis=0))
+        return np.asarray(empty[row - top :, column - left :][:height, :width])
 
     @cached_property
     def _colours(self) -> NDArray[np.uint8]:
@@ -359,6 +383,15 @@ def strips_of(grid: Grid, bands: int) -> Iterator[Strip]:
     rows = max(1, min(STRIP, MAX_VALUES // (grid.width * bands)))
     for row in range(0, grid.height, rows):
         yield row, 0, min(rows, grid.height - row), grid.width
+
+
+def fits(value: float, depth: str) -> bool:
+    """Whether pixels of a depth can hold a value."""
+    kind = np.dtype(depth)
+    if kind.kind not in "iu":
+        return True
+    limits = np.iinfo(kind)
+    return limits.min <= value <= limits.max and float(value).is_integer()
 
 
 def _equals(pixels: NDArray[Any], value: float | None) -> NDArray[np.bool_]:

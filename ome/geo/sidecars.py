@@ -9,7 +9,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader
 
 from ome.errors import UserError
-from ome.geo.gdal import plain_pixels
+from ome.geo.gdal import XML_FAULTS, plain_pixels
 
 _RASTERS: Final = (".msk", ".MSK", ".ovr", ".OVR")
 """Endings of the sidecars that GDAL opens with any driver; it writes GeoTIFFs."""
@@ -78,7 +78,7 @@ def _counts(path: Path) -> bool:
         return True
     try:
         root = ET.fromstring(path.read_bytes())  # noqa: S314 - only tags are looked at
-    except ET.ParseError:
+    except XML_FAULTS:
         return True
     bands = {child.tag for node in root for child in node if node.tag == "PAMRasterBand"}
     return any(node.tag != "PAMRasterBand" for node in root) or not bands <= {"Histograms", "Metadata"}

@@ -7,7 +7,7 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 from ome.errors import UserError
-from ome.geo.gdal import SCENE_DRIVERS
+from ome.geo.gdal import SCENE_DRIVERS, XML_FAULTS
 from ome.geo.reader import Raster
 
 DRIVER: Final = "VRT"
@@ -50,7 +50,7 @@ def check_virtual(path: Path, *, allow_external: bool = False) -> None:
     root = path.resolve().parent
     try:
         tree = _tree(path)
-    except ET.ParseError as error:
+    except XML_FAULTS as error:
         raise UserError(f"{path} is not a virtual raster ({error}): check the path") from error
     if unknown := next(_unknown(tree), None):
         raise UserError(
@@ -75,7 +75,7 @@ def sources_of(path: Path) -> list[Path]:
     try:
         named = _named(path, _tree(path))
         return list(dict.fromkeys(source for _, source in named if source.is_file()))
-    except ET.ParseError:
+    except XML_FAULTS:
         return []
 
 

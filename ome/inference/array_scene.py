@@ -50,13 +50,12 @@ def geotiff_of(scene: Any, channels: tuple[int, ...]) -> bytes:  # noqa: ANN401 
 
 
 def _pixels(scene: Any) -> NDArray[Any]:  # noqa: ANN401
-    if isinstance(scene, Tensor):
-        if scene.is_floating_point():
-            raise _wrong_depth(str(scene.dtype).removeprefix("torch."), "(tensor * 255).byte()")
-        scene = scene.detach().cpu()
+    if isinstance(scene, Tensor) and scene.is_floating_point():
+        raise _wrong_depth(str(scene.dtype).removeprefix("torch."), "(tensor * 255).byte()")
     try:
-        return np.asanyarray(scene)
-    except (ValueError, TypeError) as error:
+        return np.asanyarray(scene.detach().cpu() if isinstance(scene, Tensor) else scene)
+    # RuntimeError: tensors that hold no numbers, as on the device `meta`.
+    except (ValueError, TypeError, RuntimeError) as error:
         line = str(error).partition("\n")[0]
         raise UserError(f"the scene is no array ({line}): give (height, width, bands) uint8") from error
 
