@@ -244,7 +244,7 @@ def test_list_files_win_over_counts_and_are_found_in_the_raw_folder(
     (tmp_path / "train.txt").write_text("119\n2774\n", encoding="utf-8-sig")
     assert resolve_split(split, tmp_path, numbered) == expected
     (tmp_path / "train.txt").write_text("119\n2774\n", encoding="utf-16")
-    with pytest.raises(UserError, match=r"train\.txt is not a text in UTF-8"):
+    with pytest.raises(UserError, match=r"train\.txt is not text in UTF-8"):
         resolve_split(split, tmp_path, numbered)
 
 

@@ -158,7 +158,7 @@ def test_a_list_in_another_encoding_is_named(tmp_path: Path, encoding: str) -> N
     if encoding == "utf-8-sig":
         assert listed_scenes(str(tmp_path / "all.txt")) == [str(tmp_path / "vallée.tif")]
         return
-    with pytest.raises(UserError, match=r"all\.txt is not a text in UTF-8"):
+    with pytest.raises(UserError, match=r"all\.txt is not text in UTF-8"):
         listed_scenes(str(tmp_path / "all.txt"))
 
 
