@@ -58,6 +58,7 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path, monkeypatch: pytest.Mo
     status, printed = forked(elsewhere, "report", str(run), "force=true")
     assert status == 0, printed
     assert (run / "report/report.html").stat().st_size > 1000
+    assert "<title>ome: val ley</title>" in (run / "report/report.html").read_text(encoding="utf-8")
     assert not [path for path in elsewhere.iterdir() if not path.name.startswith(".printed")]
 
     status, printed = forked(elsewhere, "compare", str(run))

@@ -75,7 +75,7 @@ def show(config: DictConfig, folder: Path) -> None:
     if not is_rank_zero():
         return
     if rows:
-        console.print(_terminal_table(config.name, rows))
+        console.print(_terminal_table(Path(config.run_dir).name, rows))
     console.print(f"report: {(folder / PAGE).resolve()}", highlight=False)
 
 
@@ -119,7 +119,7 @@ def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gall
     stages_done = {name: record for name, record in manifests.items() if record is not None}
     ratio = _ratio(rows)
     content: dict[str, Any] = {
-        "title": f"ome: {work.config.name}",
+        "title": f"ome: {Path(work.config.run_dir).name}",
         "facts": _facts(work, index, stages_done),
         "scores": contents.table(*csv_table({row.name: row.scores for row in rows})) if rows else None,
         "scored_on": _scored_on(rows),
