@@ -15,7 +15,8 @@ from ome.data.scene_writer import SceneJob
 from ome.data.tags import TagTable
 from ome.data.tiles import evenly_spaced
 from ome.geo.mosaic import Mosaic, rasters_in, scenes_in
-from ome.geo.reader import Raster, UnreadableError
+from ome.geo.opened import UnreadableError
+from ome.geo.reader import Raster
 from ome.geo.stac import raster_of
 from ome.geo.vsi import SceneAddress, scene_at
 from ome.pipeline.artifacts import Artefact

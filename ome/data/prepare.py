@@ -11,7 +11,7 @@ from ome.data.raw_split import resolve_split
 from ome.data.scene_index import Scene, SceneIndex
 from ome.data.scene_writer import SceneJob, named_opacity, opacity_of, write_scene
 from ome.errors import UserError
-from ome.geo.reader import UnreadableError
+from ome.geo.opened import UnreadableError
 from ome.progress import console, track
 
 

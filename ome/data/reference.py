@@ -8,7 +8,8 @@ from numpy.typing import NDArray
 
 from ome.errors import UserError
 from ome.geo.grid import OFF_GRID, Grid
-from ome.geo.reader import Raster, UnreadableError
+from ome.geo.opened import UnreadableError
+from ome.geo.reader import Raster
 
 LOSSY: Final = ("JPEG", "YCBCR JPEG", "WEBP", "LERC", "JPEG2000", "JP2OPENJPEG")
 """Kinds of compression that change values, by GDAL's names."""

@@ -1,0 +1,134 @@
+"""A raster file that is open: of a format that was named, with whatever is damaged in it said in one line."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import rasterio
+from numpy.typing import NDArray
+from rasterio.errors import RasterioError
+from rasterio.io import DatasetReader, MemoryFile
+from rasterio.windows import Window
+
+from ome.errors import UserError
+from ome.geo.gdal import IMAGE_DRIVERS, complaints, orientation, plain_pixels
+from ome.geo.jpeg2000 import is_whole
+from ome.geo.sidecars import check_metadata, check_sidecars
+from ome.geo.vsi import WITHOUT_HEAD, VsiPath, reach, reading_options
+
+
+class UnreadableError(UserError):
+    """A file that is damaged, not a raster, or of another depth: a folder may hold several."""
+
+
+class OpenedFile:
+    """A file, what GDAL fetches by windows, or its bytes.
+
+    Attributes:
+        name: What messages call it.
+        dataset: What rasterio has opened.
+
+    Args:
+        source: What to open.
+        name: What messages call it; None for the path.
+        drivers: Formats that are read, by GDAL's names.
+        remedy: What to do about a damaged file.
+
+    Raises:
+        UnreadableError: The file is damaged, or not a raster of these formats.
+        UserError: It does not exist or cannot be reached, is stored rotated, or reads files that lie
+            elsewhere.
+    """
+
+    def __init__(
+        self, source: Path | VsiPath | bytes, name: str | None, drivers: Sequence[str], remedy: str
+    ) -> None:
+        self.name = str(source) if name is None and not isinstance(source, bytes) else str(name)
+        self._remedy = remedy or "copy or download it again"
+        self._options: dict[str, str] = {}
+        self._stack = ExitStack()
+        if isinstance(source, Path) and not source.exists():
+            raise UserError(f"{self.name} does not exist: {remedy or 'check the path'}")
+        start: Path | bytes = b""
+        if isinstance(source, VsiPath):
+            start = reach(source).start
+            self._options, self._remedy = reading_options(), remedy or "try again, or download it"
+            drivers = [driver for driver in drivers if driver in IMAGE_DRIVERS]
+        else:
+            start = source
+        self.dataset = self._open(source, drivers)
+        if isinstance(source, Path):
+            if self.dataset.driver == "JP2OpenJPEG" and not is_whole(source):
+                raise UnreadableError(f"{self.name} is damaged, its end is missing: {self._remedy}")
+            check_sidecars(source, self.dataset)
+        else:
+            check_metadata(self.name, self.dataset)
+        if "JPEG" in drivers and (turned := orientation(start)) != 1:
+            raise UserError(
+                f"{self.name} is stored rotated (EXIF orientation {turned}): rotate its pixels, e.g. by "
+                "mogrify -auto-orient"
+            )
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._stack.close()
+
+    @cached_property
+    def compression(self) -> str:
+        """How the pixels are packed, such as JPEG; the driver's name where the file does not say."""
+        packed = self.dataset.compression
+        return packed.name.upper() if packed is not None else str(self.dataset.driver)
+
+    def read(self, window: Window, **options: Any) -> NDArray[Any]:  # noqa: ANN401 - rasterio's own
+        """Reads a window, as rasterio does; see `checked`."""
+        return self.checked(window, lambda: self.dataset.read(window=window, **options))
+
+    def checked(self, window: Window, read: Callable[[], Any]) -> NDArray[Any]:
+        """What a call reads of a window.
+
+        Raises:
+            UnreadableError: The file is damaged there.
+        """
+        complaints.forget()
+        try:
+            with self.listening():
+                pixels: NDArray[Any] = read()
+        except (RasterioError, OSError, ValueError) as error:
+            raise self._damaged(window) from error
+        if complaints.heard:
+            raise self._damaged(window)
+        return pixels
+
+    def listening(self) -> AbstractContextManager[object]:
+        """Where GDAL has its options, and its warnings of damaged JPEG data reach `complaints`."""
+        needed = self._options or "JPEG" in self.compression
+        return rasterio.Env(**self._options) if needed else nullcontext()
+
+    def _damaged(self, window: Window) -> UnreadableError:
+        rows = f"rows {window.row_off}..{window.row_off + window.height - 1}"
+        columns = f"columns {window.col_off}..{window.col_off + window.width - 1}"
+        return UnreadableError(f"{self.name} is damaged at {rows}, {columns}: {self._remedy}")
+
+    def _open(self, source: Path | VsiPath | bytes, drivers: Sequence[str]) -> Any:  # noqa: ANN401 - rasterio
+        try:
+            with plain_pixels(), rasterio.Env(**self._options):
+                if isinstance(source, bytes):
+                    source = self._stack.enter_context(MemoryFile(source)).name
+                path = source.path if isinstance(source, VsiPath) else str(source)
+                return self._stack.enter_context(DatasetReader(path, driver=list(drivers)))
+        except (RasterioError, OSError, ValueError) as error:
+            self.close()
+            if "HTTP response code" in str(error) and not self._options.keys() >= WITHOUT_HEAD.keys():
+                self._options |= WITHOUT_HEAD
+                return self._open(source, drivers)
+            formats = ", ".join(drivers)
+            if isinstance(source, VsiPath):
+                raise UnreadableError(
+                    f"{self.name} cannot be opened as {formats} ({error}): check the address, or download it"
+                ) from error
+            raise UnreadableError(
+                f"{self.name} is damaged or not a raster ({formats}): {self._remedy}; gdal_translate IN OUT "
+                "writes other formats to a GeoTIFF"
+            ) from error

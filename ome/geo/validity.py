@@ -1,0 +1,137 @@
+"""Where something was measured, by all that a file says but its opacity."""
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import Interleaving, MaskFlags
+from rasterio.windows import Window
+
+from ome.geo import lossy
+from ome.geo.opened import OpenedFile
+
+
+class Validity:
+    """Nodata values, an internal mask, transparent colours, nan, and blocks that were never written.
+
+    Args:
+        file: The file.
+        nodata: Value of each band where nothing was measured; None for a band without.
+        has_colour_table: Whether the file holds places in a table of colours.
+    """
+
+    def __init__(self, file: OpenedFile, nodata: Sequence[float | None], *, has_colour_table: bool) -> None:
+        self._file = file
+        self._nodata = tuple(nodata)
+        self._has_colour_table = has_colour_table
+        self._kind = np.dtype(file.dataset.dtypes[0])
+
+    def is_everywhere(self, bands: Sequence[int]) -> bool:
+        """Whether nothing says that a pixel might not have been measured; see `valid`."""
+        doubts = (self._has_mask, self._bands_with_nodata(bands), self._transparent, self._may_be_nan)
+        return not any(doubts) and bool(self._written.all())
+
+    def valid(self, window: Window, bands: Sequence[int]) -> NDArray[np.bool_]:
+        """Tells where something was measured.
+
+        Args:
+            window: Inside the raster.
+            bands: Those (1-based) of the image; all of them must hold nodata where there is none.
+
+        Returns:
+            (height, width).
+
+        Raises:
+            UnreadableError: The file is damaged there.
+        """
+        dataset, valid = self._file.dataset, np.ones((window.height, window.width), dtype=bool)
+        if self._has_mask:
+            valid &= self._file.checked(window, lambda: dataset.read_masks(1, window=window)) > 0
+        if not self._written.all():
+            down, across = dataset.block_shapes[0]
+            rows, columns = (
+                np.arange(start, start + length) // size
+                for start, length, size in (
+                    (window.row_off, window.height, down),
+                    (window.col_off, window.width, across),
+                )
+            )
+            valid &= self._written[np.ix_(rows, columns)]
+        if self._transparent:
+            valid &= ~np.isin(self._file.read(window, indexes=1), self._transparent)
+        if with_nodata := self._bands_with_nodata(bands):
+            valid &= ~self._is_nodata(window, with_nodata)
+        if self._may_be_nan:
+            valid &= ~np.isnan(self._file.read(window)).all(axis=0)
+        return valid
+
+    @cached_property
+    def _written(self) -> NDArray[np.bool_]:
+        """Which blocks (rows, columns) a GeoTIFF holds: a sparse one lacks those nobody wrote."""
+        dataset, (down, across) = self._file.dataset, self._file.dataset.block_shapes[0]
+        shape = -(-dataset.height // down), -(-dataset.width // across)
+        if dataset.driver != "GTiff":
+            return np.ones((1, 1), dtype=bool)
+        bands = dataset.indexes if dataset.interleaving == Interleaving.band else (1,)
+        with self._file.listening():
+            there = [
+                any(dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band) for band in bands)
+                for y in range(shape[0])
+                for x in range(shape[1])
+            ]
+        return np.array(there).reshape(shape)
+
+    @cached_property
+    def _transparent(self) -> list[int]:
+        """Values of a PNG whose colours are transparent; GDAL makes a single one its nodata value."""
+        if not self._has_colour_table or self._file.dataset.driver != "PNG":
+            return []
+        table = self._file.dataset.colormap(1)
+        empty = [value for value, colour in table.items() if colour[3] == 0]
+        return empty if len(empty) > 1 else []
+
+    @cached_property
+    def _has_mask(self) -> bool:
+        flags = self._file.dataset.mask_flag_enums[0]
+        return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+
+    @property
+    def _may_be_nan(self) -> bool:
+        return self._kind.kind in "fc"
+
+    def _bands_with_nodata(self, bands: Sequence[int]) -> list[int]:
+        """The bands of the image; empty where one of them has no nodata value."""
+        checked = [1] if self._has_colour_table else list(bands)
+        return [] if any(self._nodata[band - 1] is None for band in checked) else checked
+
+    def _is_nodata(self, window: Window, bands: Sequence[int]) -> NDArray[np.bool_]:
+        """Where all bands of the image hold their nodata value, but for what loss has done to it."""
+        dataset, (row, column) = self._file.dataset, (window.row_off, window.col_off)
+        blurred = self._kind == np.uint8 and "JPEG" in self._file.compression
+        margin = lossy.MARGIN if blurred else 0
+        top, left = max(0, row - margin), max(0, column - margin)
+        bottom = min(dataset.height, row + window.height + margin)
+        right = min(dataset.width, column + window.width + margin)
+        pixels = self._file.read(Window(left, top, right - left, bottom - top), indexes=list(bands))
+        values = [self._nodata[band - 1] for band in bands]
+        empty = np.all([_equals(*pair) for pair in zip(pixels, values, strict=True)], axis=0)
+        if blurred and empty.any():
+            away = np.abs(pixels.astype(np.float32) - np.array(values, np.float32)[:, None, None])
+            empty = lossy.with_blurred(empty, (away <= lossy.BLURRED).all(axis=0))
+        return np.asarray(empty[row - top :, column - left :][: window.height, : window.width])
+
+
+def fits(value: float, depth: str) -> bool:
+    """Whether pixels of a depth can hold a value."""
+    kind = np.dtype(depth)
+    if kind.kind not in "iu":
+        return True
+    limits = np.iinfo(kind)
+    return limits.min <= value <= limits.max and float(value).is_integer()
+
+
+def _equals(pixels: NDArray[Any], value: float | None) -> NDArray[np.bool_]:
+    nan = value is not None and np.isnan(value)
+    return np.asarray(np.isnan(pixels) if nan else pixels == value)
