@@ -231,6 +231,19 @@ def test_images_that_are_missing_beside_their_masks_are_said(
     assert f"reference masks without an image: 1, the first is of {lost}; they are left out" in said
 
 
+def test_a_folder_of_a_split_that_is_not_there_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its images would train in place of choosing between models."""
+    place(flair().files, tmp_path, "zip")
+    layout = archives.layout("flair", "dataset.split.folders.val=[D004_2021,D999_2020]")
+    resolve_split(layout.split, tmp_path, RawFiles(layout.image, tmp_path))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "there is no folder D999_2020: a name of another version" in said
+    with pytest.raises(UserError, match=r"both say the split: type dataset.split.folders=null"):
+        archives.layout("flair", "dataset.split.numeric=[1,1,1]")
+
+
 def test_infrared_of_flair_is_its_fourth_band(tmp_path: Path) -> None:
     place(flair().files, tmp_path, "zip")
     layout = archives.layout("flair", "dataset.bands=irrg")
