@@ -210,6 +210,41 @@ def test_images_of_xbd_can_be_asked_for(tmp_path: Path) -> None:
         prepare_scenes(layout, tmp_path, tmp_path / "scenes")
 
 
+@pytest.mark.parametrize(
+    ("name", "form"), [("loveda", "zip"), ("loveda", "folder"), ("flair", "zip"), ("isaid", "zip")]
+)
+def test_images_that_are_missing_beside_their_masks_are_said(
+    name: str, form: str, run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Images alone say which scenes there are: an image that was not copied would never be missed."""
+    lost = {"loveda": "0", "flair": "000826", "isaid": "P0005"}[name]
+    files = {
+        archive: {
+            member: content
+            for member, content in members.items()
+            if Path(member).stem.removeprefix("IMG_") != lost or "masks" in member
+        }
+        for archive, members in SETS[name]().files.items()
+    }
+    place(files, tmp_path / "raw", form)
+    run_here(f"dataset={name}", "dataset.raw=raw", "stage=prepare")
+    said = " ".join(capsys.readouterr().out.split())
+    assert f"reference masks without an image: 1, the first is of {lost}; they are left out" in said
+
+
+def test_a_folder_of_a_split_that_is_not_there_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its images would train in place of choosing between models."""
+    place(flair().files, tmp_path, "zip")
+    layout = archives.layout("flair", "dataset.split.folders.val=[D004_2021,D999_2020]")
+    resolve_split(layout.split, tmp_path, RawFiles(layout.image, tmp_path))
+    said = " ".join(capsys.readouterr().out.split())
+    assert "there is no folder D999_2020: a name of another version" in said
+    with pytest.raises(UserError, match=r"both say the split: type dataset.split.folders=null"):
+        archives.layout("flair", "dataset.split.numeric=[1,1,1]")
+
+
 def test_infrared_of_flair_is_its_fourth_band(tmp_path: Path) -> None:
     place(flair().files, tmp_path, "zip")
     layout = archives.layout("flair", "dataset.bands=irrg")

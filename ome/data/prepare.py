@@ -67,6 +67,19 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: b
     return index
 
 
+def masks_without_image(layout: RawLayout, raw: Path) -> list[str]:
+    """Scenes that have a reference mask and no image, where the images alone say which scenes there are.
+
+    Args:
+        layout: The facts of the dataset.
+        raw: The raw folder.
+    """
+    if not layout.split.folders and layout.split.numeric is None:
+        return []
+    images, masks = raw_files(layout, raw)
+    return [] if masks is None else [scene for scene in masks.scenes() if images.find(scene) is None]
+
+
 def names_opacity(layout: RawLayout, raw: Path) -> bool:
     """Whether `dataset.channels` names a band that is opacity otherwise, so that scenes depend on it."""
     if layout.image.channels or not layout.channels:

@@ -46,6 +46,11 @@ def split_from_facts(value: Mapping[str, Any]) -> Split:
     numeric, folders = value.get("numeric"), value.get("folders")
     # Lists win: they are what a user types over a dataset whose own facts count.
     lists = train_list or val_list or test_list
+    if folders is not None and numeric is not None and not lists:
+        raise UserError(
+            f"dataset.split.numeric={list(numeric)} and dataset.split.folders={dict(folders)} both say the "
+            "split: type dataset.split.folders=null, or dataset.split.numeric=null"
+        )
     if folders is not None and not lists:
         return Split(folders={name: tuple(map(str, folders.get(name) or ())) for name in SPLITS})
     if numeric is None or lists:
@@ -124,18 +129,34 @@ def _by_folder(folders: Mapping[str, tuple[str, ...]], images: RawFiles) -> dict
     listed: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
     # Thousands of scenes lie in one folder.
     split_of = cache(partial(_split_of, folders))
+    seen: set[PurePosixPath] = set()
     for scene in images.scenes():
         folder = images.folder_of(scene)
-        if folder is not None and (split := split_of(folder)) is not None:
+        if folder is None:
+            continue
+        seen.add(folder)
+        if (split := split_of(folder)) is not None:
             listed[split].append(scene)
     if not any(listed.values()):
         named = ", ".join(folder for split in folders.values() for folder in split)
         raise UserError(f"dataset.split.folders: no scene of {images.where} lies in {named or 'a folder'}")
+    places = {place for folder in seen for place in _above(folder)}
+    empty = [name for names in folders.values() for name in names if not any(p.match(name) for p in places)]
+    if empty:
+        console.print(
+            f"[yellow]dataset.split.folders: there is no folder {', '.join(empty)}[/]: a name of another "
+            "version, or with a slip, or a part that was not fetched",
+            highlight=False,
+        )
     return {**listed}
 
 
+def _above(folder: PurePosixPath) -> tuple[PurePosixPath, ...]:
+    return (folder, *folder.parents)
+
+
 def _split_of(folders: Mapping[str, tuple[str, ...]], folder: PurePosixPath) -> SplitName | None:
-    for outer in (folder, *folder.parents):
+    for outer in _above(folder):
         for split in SPLITS:
             if any(outer.match(name) for name in folders.get(split, ())):
                 return split

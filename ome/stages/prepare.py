@@ -11,7 +11,7 @@ from ome.config.raw_data import is_folder_of_images, nodata_of, raw_fault, raw_f
 from ome.data.folder import image_names
 from ome.data.mask_values import check_mask_values
 from ome.data.names import near_names
-from ome.data.prepare import names_opacity, prepare_scenes
+from ome.data.prepare import masks_without_image, names_opacity, prepare_scenes
 from ome.data.raw import RawLayout
 from ome.data.scene_index import SceneIndex
 from ome.distributed.collectives import is_rank_zero
@@ -65,6 +65,11 @@ def run(work: Work) -> dict[str, Any]:
 def _about_masks(config: DictConfig, layout: RawLayout, index: SceneIndex) -> Iterator[str]:
     """What a user should know of the masks."""
     yield from check_mask_values(layout, index)
+    if lost := masks_without_image(layout, Path(raw_folder(config))):
+        yield (
+            f"reference masks without an image: {len(lost)}, the first is of {lost[0]}; they are left out. "
+            "Complete the data, if they should train or be scored"
+        )
     masks = config.dataset.get("masks")
     if not (is_folder_of_images(config) and masks):
         return
