@@ -34,9 +34,12 @@ class SeedEachStep(Callback):
         batch_idx: int,
     ) -> None:
         """Derives the step's seed from the run's seed, the step and the process."""
-        del pl_module, batch, batch_idx
+        del batch, batch_idx
         state = np.random.SeedSequence([self._seed, trainer.global_step, rank()]).generate_state(1)
-        torch.manual_seed(int(state[0]))
+        # `torch.manual_seed` also writes down, with a stack trace, what devices that are not there are to do.
+        torch.default_generator.manual_seed(int(state[0]))
+        if pl_module.device.type == "cuda":
+            torch.cuda.manual_seed(int(state[0]))
 
 
 class StopAtNan(Callback):
