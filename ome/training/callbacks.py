@@ -158,8 +158,9 @@ class History(Callback):
         """Takes the scalars of every `every`-th step."""
         del outputs, batch
         rates = learning_rates(trainer.optimizers[0])
-        # For the loggers. Plain numbers would be copied to the device, which waits for it at every step.
-        pl_module.log_dict({name: torch.full((), rate) for name, rate in rates.items()})
+        if trainer.global_step % self._every == 0 or trainer.is_last_batch:
+            # For the loggers. Plain numbers would be copied to the device, which waits for it.
+            pl_module.log_dict({name: torch.full((), rate) for name, rate in rates.items()})
         if batch_idx % self._every == 0:
             self._take(trainer, "train/")
             self._rows += [(trainer.global_step, name, rate) for name, rate in rates.items()]
