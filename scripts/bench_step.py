@@ -34,8 +34,9 @@ from ome.inference.classifier import build_classifier
 from ome.networks.segmenters import build_segmenter
 from ome.stages.cam import learner
 from ome.training.averaging import averaging
-from ome.training.fit import LOG_EVERY, fit
+from ome.training.fit import fit
 from ome.training.hardware import Hardware
+from ome.training.scalars import LOG_EVERY
 
 FIRST: Final = 2
 """Step from which on steps are counted, `LOG_EVERY` of them: one of these logs."""

@@ -13,9 +13,10 @@ from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.networks.segmenters import build_segmenter
 from ome.training.averaging import averaging
-from ome.training.fit import LOG_EVERY, fit
+from ome.training.fit import fit
 from ome.training.hardware import Hardware
 from ome.training.pixel_losses import lovasz_softmax
+from ome.training.scalars import LOG_EVERY
 from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 from ome.training.underfitting import PretendedUnderfitting

@@ -60,7 +60,8 @@ class AffinityLearner(ClippedModule):
         losses = affinity_loss(pair_affinity(features, self._radius), labels, pairs)
         # DDP averages gradients over the processes: a pair must weigh the same on each.
         loss = losses.mean(sum_over_processes(losses.pairs) / world_size())
-        self.log("train/loss", sum_over_processes(loss) / world_size())
+        if self.logs:
+            self.log("train/loss", sum_over_processes(loss) / world_size())
         return loss
 
     def configure_optimizers(self) -> OptimizerLRScheduler:

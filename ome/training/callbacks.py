@@ -34,9 +34,12 @@ class SeedEachStep(Callback):
         batch_idx: int,
     ) -> None:
         """Derives the step's seed from the run's seed, the step and the process."""
-        del pl_module, batch, batch_idx
+        del batch, batch_idx
         state = np.random.SeedSequence([self._seed, trainer.global_step, rank()]).generate_state(1)
-        torch.manual_seed(int(state[0]))
+        # `torch.manual_seed` also writes down, with a stack trace, what devices that are not there are to do.
+        torch.default_generator.manual_seed(int(state[0]))
+        if pl_module.device.type == "cuda":
+            torch.cuda.manual_seed(int(state[0]))
 
 
 class StopAtNan(Callback):
@@ -155,8 +158,9 @@ class History(Callback):
         """Takes the scalars of every `every`-th step."""
         del outputs, batch
         rates = learning_rates(trainer.optimizers[0])
-        # For the loggers. Plain numbers would be copied to the device, which waits for it at every step.
-        pl_module.log_dict({name: torch.full((), rate) for name, rate in rates.items()})
+        if trainer.global_step % self._every == 0 or trainer.is_last_batch:
+            # For the loggers. Plain numbers would be copied to the device, which waits for it.
+            pl_module.log_dict({name: torch.full((), rate) for name, rate in rates.items()})
         if batch_idx % self._every == 0:
             self._take(trainer, "train/")
             self._rows += [(trainer.global_step, name, rate) for name, rate in rates.items()]

@@ -6,10 +6,16 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from ome.errors import UserError
+from ome.training.scalars import is_read
 
 
 class ClippedModule(pl.LightningModule):
     """A module whose gradients are clipped as the trainer says, under every precision."""
+
+    @property
+    def logs(self) -> bool:
+        """Whether to log the scalars of this step, see `is_read`; always where there is no trainer."""
+        return self._trainer is None or is_read(self.trainer)
 
     def configure_gradient_clipping(
         self,

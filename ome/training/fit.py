@@ -23,11 +23,9 @@ from ome.training.checkpoints import save_network
 from ome.training.counters import counted_together
 from ome.training.hardware import Hardware, channels_last, decided_precision
 from ome.training.kernels import replace_wrong_kernels
+from ome.training.scalars import LOG_EVERY
 
 CHECKPOINT = "last"
-
-LOG_EVERY = 10
-"""Steps between two readings of a scalar off the device."""
 
 
 def fit(

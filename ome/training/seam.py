@@ -117,8 +117,9 @@ class SeamClassifier(ClippedModule):
             ecr_weight=self._ecr_weight,
             min_pool_weight=self._min_pool_weight,
         )
-        means = sum_over_processes(torch.stack(losses)) / world_size()
-        self.log_dict({f"train/{name}": mean for name, mean in zip(losses._fields, means, strict=True)})
+        if self.logs:
+            means = sum_over_processes(torch.stack(losses)) / world_size()
+            self.log_dict({f"train/{name}": mean for name, mean in zip(losses._fields, means, strict=True)})
         return losses.total
 
     def _rescaled(self, image: Tensor) -> Tensor:
@@ -136,7 +137,7 @@ class SeamClassifier(ClippedModule):
         if self._clip is not None:
             value, algorithm = self._clip, "norm"
         norm = super().clip(value, algorithm)
-        if norm is not None:
+        if norm is not None and self.logs:
             self.log("train/gradient_norm", norm)
         return norm
 

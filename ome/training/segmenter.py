@@ -210,9 +210,11 @@ class UncertaintyWeightedSegmenter(ClippedModule):
             loss = loss + overlap_loss(logits, mask, pixels.factor, dice=self._dice, lovasz=self._lovasz)
         for number, (scale, term) in enumerate(self._losses):
             further = scale * term(logits, mask, pixels.factor)
-            self.log(f"train/loss_{number}", sum_over_processes(further) / world_size())
+            if self.logs:
+                self.log(f"train/loss_{number}", sum_over_processes(further) / world_size())
             loss = loss + further
-        self.log("train/loss", sum_over_processes(loss) / world_size())
+        if self.logs:
+            self.log("train/loss", sum_over_processes(loss) / world_size())
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
