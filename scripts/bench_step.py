@@ -38,8 +38,8 @@ from ome.training.fit import fit
 from ome.training.hardware import Hardware
 from ome.training.scalars import LOG_EVERY
 
-FIRST: Final = 2
-"""Step from which on steps are counted, `LOG_EVERY` of them: one of these logs."""
+FIRST: Final = 12
+"""Step from which on `LOG_EVERY` steps are counted, one of which logs: all has been logged once by then."""
 
 SIDE: Final = 32
 
