@@ -25,7 +25,7 @@ from tests.conftest import forked, run_process, run_without_torch, run_words, ti
             "unknown setting stage.seg.epoch: did you mean stage.cam.epochs",
         ),
         (["foo=1"], "unknown setting foo: known are "),
-        (["prepare"], "error: 'prepare' is not a setting: type KEY=VALUE, e.g. stage=cam"),
+        (["prepare"], "error: unknown command 'prepare': choose one of tags, train, predict"),
         (["dataset=Potsdam"], "unknown option dataset=Potsdam: did you mean dataset=potsdam? there are"),
         (["gpus=2"], "unknown setting gpus: type trainer.devices"),
         (["model=resnet50"], "unknown setting model: type backbone"),

@@ -293,7 +293,7 @@ STATISTICS = "<Metadata><MDI key='STATISTICS_MAXIMUM'>255</MDI></Metadata><Histo
 
 def test_a_map_is_made_of_all_that_gdal_reads(tmp_path: Path) -> None:
     settings = {"scene": "", "asset": None, "allow_external": False, "others": None}
-    config = OmegaConf.create({"stage": settings})
+    config = OmegaConf.create({"stage": settings, "run_dir": "run"})
 
     def made_of(name: str) -> list[Any]:
         config.stage.scene = str(tmp_path / name)

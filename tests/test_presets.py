@@ -36,16 +36,28 @@ def test_a_command_without_preset_takes_the_one_that_fits(
     assert fitting_preset(words) == chosen
 
 
+@pytest.mark.parametrize(("rows", "preset"), [(3, "few"), (100, "few"), (101, "laptop")])
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_few_tagged_images_have_a_preset_of_their_own(
+    rows: int, preset: str, quote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tmp_path / "my tags.csv"
+    table.write_text("image,tags\n" + "a.png,road\n" * rows)
+    monkeypatch.setenv("PATH", "")  # no driver of a GPU
+    assert fitting_preset(["stage=all", f"dataset.tags={quote}{table}{quote}"]) == [f"preset={preset}"]
+    assert fitting_preset([f"dataset.tags={table}", "preset=gpu"]) == []
+
+
 def test_presets_are_short_and_can_train() -> None:
     names = sorted(path.stem for path in (CONF / "preset").glob("*.yaml"))
-    assert names == ["gpu", "laptop", "paper", "quick"]
+    assert names == ["few", "gpu", "laptop", "paper", "quick"]
     steps = {}
     for name in names:
         assert len((CONF / f"preset/{name}.yaml").read_text().splitlines()) <= 20
         config = compose_config([*CUSTOM, f"preset={name}", "backbone.weights=null"])
         check_settings(config, ["cam", "pseudo", "seg"])
         steps[name] = config.segmenter.recipe.steps
-    assert steps["quick"] < steps["laptop"] < steps["gpu"] == steps["paper"] == 20000
+    assert steps["quick"] < steps["few"] < steps["laptop"] < steps["gpu"] == steps["paper"] == 20000
 
 
 def test_the_published_method_is_that_of_the_experiments() -> None:

@@ -3,19 +3,29 @@
 import shutil
 import subprocess
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
 
 _DECIDED = ("preset=", "experiment=")
 _ON_THE_CPU = ("trainer=cpu", "trainer=ddp_cpu", "trainer.accelerator=cpu")
 
+_TABLE = "dataset.tags="
+
+FEW: Final = 100
+"""Tagged images up to which `preset=few` fits."""
+
 
 def fitting_preset(words: Sequence[str]) -> list[str]:
-    """Gives `preset=laptop` for a machine without a GPU, or nothing.
+    """Gives `preset=few` for few tagged images, `preset=laptop` for a machine without a GPU, or nothing.
 
     Args:
         words: The command line. A preset, an experiment and a word that is no setting keep it as it is.
     """
     if any(word.startswith(_DECIDED) for word in words) or not any("=" in word for word in words):
         return []
+    tables = [Path(word.removeprefix(_TABLE).strip("'\"")) for word in words if word.startswith(_TABLE)]
+    if any(table.is_file() and table.read_bytes().count(b"\n") <= FEW + 1 for table in tables):
+        return ["preset=few"]
     return ["preset=laptop"] if any(word in _ON_THE_CPU for word in words) or not gpus() else []
 
 

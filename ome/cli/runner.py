@@ -80,7 +80,7 @@ def _say_preset() -> None:
     """Says which sizes the trainings have, where the machine may have chosen them."""
     if HydraConfig.initialized():
         preset = HydraConfig.get().runtime.choices["preset"]
-        console.print(f"preset={preset}; others are quick, laptop, gpu and paper", highlight=False)
+        console.print(f"preset={preset}; others are quick, few, laptop, gpu and paper", highlight=False)
 
 
 def objective(folder: Path) -> float | None:
