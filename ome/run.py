@@ -52,7 +52,7 @@ def run(config: DictConfig) -> float | None:
         as_job(config, Path(hydra_config.sweep.dir), Path(hydra_config.runtime.output_dir))
     log = Path(hydra_config.runtime.output_dir)
     try:
-        with kept_if_it_worked(log, Path(config.run_dir)):
+        with kept_if_it_worked(log, hydra_config.output_subdir, Path(config.run_dir)):
             miou = launch(config)
         if config.plan or is_nonzero_rank():
             return miou

@@ -112,3 +112,13 @@ def test_the_average_is_torch_s_to_the_bit_and_goes_on_from_a_checkpoint() -> No
         wanted, found = theirs.state_dict(), ours.state_dict()
         assert list(wanted) == list(found)
         assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+
+
+def test_the_average_lies_on_the_device_that_the_module_is_moved_to() -> None:
+    module, (callback,) = Learner(), averaging(0.1, total_steps=10)
+    module._device = torch.device("meta")  # as Lightning has it in `setup`; the tensors follow later
+    trainer: Any = None
+    callback.setup(trainer, module, "fit")
+    average: Any = callback
+    tensors = average._average_model.state_dict().values()
+    assert {tensor.device.type for tensor in tensors} == {"meta"}

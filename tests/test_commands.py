@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from ome.cli.command_log import kept_if_it_worked
 from ome.cli.commands import words_of
+from ome.errors import UserError
 from tests.conftest import compose_config, forked, run_words
 from tests.test_custom import SMALL, write_photographs
 
@@ -108,3 +110,31 @@ def test_what_can_be_typed_is_said_where_nothing_is(tmp_path: Path) -> None:
         assert words in done.stdout
         assert "ome train IMAGES" in done.stdout
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("settings", "left"), [("config", {"own.yaml", "run.log"}), (None, None)])
+def test_a_log_goes_with_what_hydra_wrote_and_nothing_else(
+    tmp_path: Path, settings: str | None, left: set[str] | None
+) -> None:
+    """Hydra writes nothing for a plan, whose log is the working folder, which may lie in that of the run."""
+    log = tmp_path / "run/logs/today"
+    (log / "config").mkdir(parents=True)
+    for name in ("config.yaml", "hydra.yaml", "overrides.yaml", "own.yaml"):
+        (log / "config" / name).touch()
+    (log / "run.log").write_text("said")
+    before = {path.name for path in log.rglob("*.*")}
+    with pytest.raises(UserError), kept_if_it_worked(log, settings, tmp_path / "run"):
+        raise UserError("a mistake")
+    assert {path.name for path in log.rglob("*.*")} == (left or before)
+
+
+def test_settings_of_a_run_may_refer_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for day, words in (
+        ("1", "[seed=3, 'dataset.name=town_${seed}']"),
+        ("2", "[stage=predict, 'seed=${oc.env:GONE_}']"),
+    ):
+        (folder := tmp_path / f"run/logs/{day}/config").mkdir(parents=True)
+        (folder / "hydra.yaml").write_text(f"hydra: {{runtime: {{cwd: {tmp_path}, config_sources: []}}}}")
+        (folder / "overrides.yaml").write_text(words)
+    assert {"seed=3", "dataset.name=town_${seed}"} <= {*words_of(["report", "run"])}

@@ -121,6 +121,15 @@ def test_runs_of_other_scenes_or_classes_are_no_repetitions(
         ("dataset.name=elsewhere", "1"),
     ]
     assert rows[0]["grass"] == "75.00 ± 0.00"  # 9 of 12 in both
+
+    (tmp_path / "a/logs/then").mkdir(parents=True)  # b was interrupted before it could tell its data set
+    (tmp_path / "a/logs/then/resolved.yaml").write_text("dataset: {name: here}\n")
+    run_here("stage=compare", "name=told", "stage.compare.runs=[a,b,c]")
+    rows = read_csv(tmp_path / "runs/told/compare/comparison.csv")
+    assert [(row["settings"], row["runs"]) for row in rows] == [
+        ("dataset.name=here", "2"),
+        ("dataset.name=elsewhere", "1"),
+    ]
     scored(tmp_path / "d", counts, ("grass", "water"), scenes="one", seed=2)
     with pytest.raises(UserError, match="classes grass, road, and runs of grass, water: compare them apart"):
         run_here("stage=compare", "name=table", "stage.compare.runs=[a,d]")

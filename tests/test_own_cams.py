@@ -47,6 +47,7 @@ def test_maps_are_read_in_every_format(tmp_path: Path, suffix: str, dtype: str) 
     maps = (MAPS * 200).astype(dtype)
     save(tmp_path / f"a{suffix}", maps)
     read = read_maps(tmp_path / f"a{suffix}", 3)
+    assert read.flags.writeable  # torch warns of others
     assert read.dtype == np.float32
     assert np.allclose(read, maps)
 

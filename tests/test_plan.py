@@ -142,7 +142,7 @@ def spellings(folder: Path, file: Path) -> dict[str, str]:
 
 
 def test_a_result_holds_however_the_path_of_a_file_is_spelled(tmp_path: Path) -> None:
-    """And one whose fingerprint is of the path as it was typed holds as long as it is typed so."""
+    """Also one whose fingerprint is of the path as it was typed."""
     file = tmp_path / "data/weights.pth"
     file.parent.mkdir()
     file.write_bytes(b"")
@@ -165,7 +165,24 @@ def test_a_result_holds_however_the_path_of_a_file_is_spelled(tmp_path: Path) ->
         name: plan_in(tmp_path, f"backbone.weights={one}")["cam"].prospect.state
         for name, one in typed.items()
     }
-    assert states == {"absolute": "runs", "relative": "up to date", "by a link": "runs"}
+    assert set(states.values()) == {"up to date"}
+
+
+def test_a_result_holds_where_the_project_moves(tmp_path: Path) -> None:
+    before, after = tmp_path / "before", tmp_path / "after"
+    (file := before / "data/weights.pth").parent.mkdir(parents=True)
+    file.write_bytes(b"")
+    cam = plan_in(before, "backbone.weights=data/weights.pth")["cam"].prospect.artefact
+    cam.manifest.write(before / RUN / "cam")
+    before.rename(after)
+    for typed in ("data/weights.pth", str(after / "data/weights.pth")):
+        assert plan_in(after, f"backbone.weights={typed}")["cam"].prospect.state == "up to date"
+    (after / "data/weights.pth").rename(after / "data/others.pth")
+    assert plan_in(after, "backbone.weights=data/others.pth")["cam"].prospect.state == "runs"
+    (before / "data").mkdir(parents=True)
+    (before / "data/weights.pth").write_bytes(b"")  # both are there: they are two files
+    (after / "data/others.pth").rename(after / "data/weights.pth")
+    assert plan_in(after, "backbone.weights=data/weights.pth")["cam"].prospect.state == "runs"
 
 
 def test_a_plan_of_several_runs_is_refused(tmp_path: Path) -> None:

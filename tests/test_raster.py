@@ -13,6 +13,7 @@ from rasterio.transform import Affine, from_origin
 
 from ome.data.byte_image import open_scene
 from ome.errors import UserError
+from ome.geo import lossy
 from ome.geo.raster import read_class_map, read_png, write_grey_png, write_palette_png
 from ome.geo.reader import Raster
 from ome.geo.scene_files import scene_files
@@ -104,6 +105,14 @@ def test_a_collar_that_loss_has_blurred_is_not_measured(tmp_path: Path, kind: st
         assert (raster.read(0, 0, 160, 160).max(axis=0) > 0)[collar].mean() > 0.01
     assert valid[collar].mean() < 0.03
     assert valid[~collar].mean() > 0.995
+
+
+@pytest.mark.parametrize("nodata", [(0, 0, 0), (255, 254, 10), (-9999.0, 0, 0), (np.nan, 0, 0)])
+def test_pixels_near_nodata_by_arithmetic(nodata: tuple[float, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 60, (3, 40, 30), dtype=np.uint8)
+    pixels[:, :20] += 190
+    away = np.abs(pixels - np.array(nodata)[:, None, None])
+    np.testing.assert_array_equal(lossy.near(pixels, nodata), (away <= lossy.BLURRED).all(axis=0))
 
 
 @pytest.mark.parametrize("depth", ["uint8", "uint16"])

@@ -159,16 +159,20 @@ def _of_run(folder: Path) -> list[str]:
     runtime: Any = OmegaConf.load(last.with_name("hydra.yaml")).hydra.runtime
     if Path(runtime.cwd).is_dir():
         os.chdir(runtime.cwd)  # relative paths among the settings start there
-    words = [str(word) for word in OmegaConf.load(last)]
-    own = [word for word in words if _is_of_the_run(word.partition("=")[0].lstrip("+~"))]
+    own = [word for word in _words(last) if _is_of_the_run(word.partition("=")[0].lstrip("+~"))]
     sources = [source.path for source in runtime.config_sources if source.provider == "command-line"]
     return [*(f"--config-dir={path}" for path in sources), *own, *_settings(run_dir=run_dir)]
 
 
 def _is_aside(typed: Path) -> bool:
     """Whether a command made something of the run, and nothing of the run itself."""
-    words = dict(str(word).partition("=")[::2] for word in OmegaConf.load(typed))
-    return words.get("stage") in SIDE_STAGES
+    return dict(word.partition("=")[::2] for word in _words(typed)).get("stage") in SIDE_STAGES
+
+
+def _words(typed: Path) -> list[str]:
+    """The settings of a command as they were typed: what `${...}` stands for is not known here."""
+    words: Any = OmegaConf.to_container(OmegaConf.load(typed))
+    return [str(word) for word in words]
 
 
 def _is_of_the_run(key: str) -> bool:

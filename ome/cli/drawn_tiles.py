@@ -83,8 +83,10 @@ class Samples:
             return cls(scene_reader(config, known.index), tagged, drawn=False)
         palette, channels = _facts(config, known)
         height, width = _usual_size(config, known)
-        reader = DrawnScene(palette, channels, config.dataset.get("display"), 2 * max(height, width))
         many = range(min(BATCH, height, width))
+        # Just as large as the tiles need: with tags of whole images they may be whole scenes.
+        side = max(height, width) + len(many)
+        reader = DrawnScene(palette, channels, config.dataset.get("display"), side)
         tiles = tuple(Tile("drawn", number, number, height, width) for number in many)
         tags = np.zeros((len(tiles), palette.num_classes), dtype=np.uint8)
         tags[:, :TAGGED] = 1
@@ -97,8 +99,8 @@ class Samples:
 
     def mask(self, tile: Tile) -> NDArray[np.uint8]:
         """A mask (H, W) of random classes."""
-        classes = np.random.default_rng(0).integers(0, len(self.table.names), (tile.height, tile.width))
-        return classes.astype(np.uint8)
+        size = (tile.height, tile.width)
+        return np.random.default_rng(0).integers(0, len(self.table.names), size, dtype=np.uint8)
 
     def images(self, count: int, size: int) -> NDArray[np.uint8]:
         """Images (B, S, S, bands) of the first tile, repeated to fill them."""

@@ -76,7 +76,7 @@ class StreamSampler(Sampler[Key]):
 
 
 KEPT_BYTES: Final = 1 << 29
-"""Decoded tiles that one training process keeps at most, its loader processes together."""
+"""Decoded tiles that one dataset keeps at most, in all its loader processes; a training has two datasets."""
 
 
 class TileDataset(Dataset[Batch]):

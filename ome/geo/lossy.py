@@ -1,5 +1,6 @@
 """Where nothing was measured in an image compressed with loss, which blurs the borders of collars."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import cv2
@@ -17,6 +18,22 @@ REACH: Final = 16
 
 MARGIN: Final = REACH + SOLID
 """Pixels around a window that decide about its pixels."""
+
+
+def near(pixels: NDArray[np.uint8], nodata: Sequence[float | None]) -> NDArray[np.bool_]:
+    """Pixels within `BLURRED` of nodata, by a table: whole strips of wide images are looked at.
+
+    Args:
+        pixels: (bands, H, W).
+        nodata: Value of each band where nothing was measured.
+
+    Returns:
+        (H, W): where all bands are.
+    """
+    result = np.ones(pixels.shape[1:], dtype=bool)
+    for band, value in zip(pixels, np.array(nodata, np.float64), strict=True):
+        result &= (np.abs(np.arange(256) - value) <= BLURRED)[band]
+    return result
 
 
 def with_blurred(empty: NDArray[np.bool_], near: NDArray[np.bool_]) -> NDArray[np.bool_]:

@@ -118,8 +118,7 @@ class Validity:
         values = [self._nodata[band - 1] for band in bands]
         empty = np.all([_equals(*pair) for pair in zip(pixels, values, strict=True)], axis=0)
         if blurred and empty.any():
-            away = np.abs(pixels.astype(np.float32) - np.array(values, np.float32)[:, None, None])
-            empty = lossy.with_blurred(empty, (away <= lossy.BLURRED).all(axis=0))
+            empty = lossy.with_blurred(empty, lossy.near(pixels, values))
         return np.asarray(empty[row - top :, column - left :][: window.height, : window.width])
 
 

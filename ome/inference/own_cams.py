@@ -95,7 +95,7 @@ def read_maps(path: Path, num_classes: int) -> NDArray[np.float32]:
             f"({num_classes}, height, width), a map for each class in the order of dataset.classes"
         )
     with np.errstate(over="ignore"):
-        result = np.ascontiguousarray(maps, dtype=np.float32)
+        result = np.array(maps, dtype=np.float32, order="C")  # torch takes no file that is mapped read-only
     if not np.isfinite(result).all():
         raise UserError(f"{path} holds nan, infinite or huge values: replace them, e.g. by np.nan_to_num")
     return result

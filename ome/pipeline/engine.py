@@ -180,12 +180,13 @@ def _task(stage: Stage, config: DictConfig, artefacts: Mapping[str, Artefact]) -
     with recorded() as outside:
         used = used_config(stage, config)
     place = stage.place(config, used)
-    fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
     present = read_if_whole(place.folder)
-    # Results that are older than `whole_paths` hold as long as their paths are typed as they were then.
-    if present is None or present.fingerprint != fingerprint:
-        used = {key: whole_paths(value, key) for key, value in used.items()}
-        fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
+    if present is not None:
+        held = {key: whole_paths(value, key, present.config.get(key)) for key, value in used.items()}
+        if present.fingerprint == compute_fingerprint(stage.name, stage.version, held, inputs):
+            return _Task(held, inputs, outside, present.fingerprint, place)
+    used = {key: whole_paths(value, key) for key, value in used.items()}
+    fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
     return _Task(used, inputs, outside, fingerprint, place)
 
 

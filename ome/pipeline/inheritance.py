@@ -71,7 +71,8 @@ def _other_config(config: DictConfig, manifest: Manifest) -> str | None:
     for key, value in manifest.config.items():
         if key in _NOT_COMPARED:
             continue
-        then, now = _flat(key, value), _flat(key, plain(config, key))
+        before = whole_paths(value, key)
+        then, now = _flat(key, before), _flat(key, plain(config, key), before)
         for name in (*then, *now):
             if then.get(name) != now.get(name):
                 return f"{name}={then.get(name)}, not {now.get(name)}"
@@ -100,6 +101,6 @@ def _same_scenes(config: DictConfig, fingerprint: str) -> Artefact | None:
     return Artefact(folder, manifest)
 
 
-def _flat(key: str, value: object) -> dict[str, Any]:
-    """The part of a configuration on one level, as a manifest would give it back."""
-    return dict(flatten({key: whole_paths(json.loads(json.dumps(value, default=str)), key)}))
+def _flat(key: str, value: object, recorded: object = None) -> dict[str, Any]:
+    """The part of a configuration on one level, as a manifest would give it back; see `whole_paths`."""
+    return dict(flatten({key: whole_paths(json.loads(json.dumps(value, default=str)), key, recorded)}))

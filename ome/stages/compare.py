@@ -119,6 +119,7 @@ def _results(runs: Sequence[Path], others: Sequence[Path]) -> Iterable[_Result]:
     known = [*(one for _, one in compared), *(artefact for run in others for artefact in results_of(run))]
     by_fingerprint = {manifest.fingerprint: manifest for _, manifest in known}
     seen: set[str] = set()
+    scored: list[tuple[Path, dict[str, Hashable], Hashable]] = []
     for run, (folder, manifest) in compared:
         if manifest.stage in {"report", "compare"}:
             continue
@@ -126,7 +127,14 @@ def _results(runs: Sequence[Path], others: Sequence[Path]) -> Iterable[_Result]:
             continue
         seen.add(manifest.fingerprint)
         settings = _settings(manifest, by_fingerprint) | _dataset(run)
-        seed = _seed(manifest, by_fingerprint)
+        scored.append((folder, settings, _seed(manifest, by_fingerprint)))
+    # A run that was interrupted after its last score does not say the name; one of the same scenes does.
+    names = {
+        one["scenes"]: one["dataset.name"] for _, one, _ in scored if {"scenes", "dataset.name"} <= {*one}
+    }
+    for folder, settings, seed in scored:
+        if (scenes := settings.get("scenes")) in names:
+            settings.setdefault("dataset.name", names[scenes])
         yield from (_Result(row, settings, seed) for row in read_rows(folder))
 
 
@@ -146,7 +154,7 @@ def _settings(manifest: Manifest, by_fingerprint: Mapping[str, Manifest]) -> dic
 
 def _dataset(run: Path) -> dict[str, Hashable]:
     """The name of a run's dataset, where a command of the run has come to its end."""
-    for path in run.glob(f"logs/*/{RESOLVED}"):
+    for path in sorted(run.glob(f"logs/*/{RESOLVED}")):
         name = OmegaConf.select(OmegaConf.load(path), "dataset.name")
         if name is not None:
             return {"dataset.name": str(name)}

@@ -19,8 +19,8 @@ class _Average(AveragedModel):
     its batches in them) one by one, in four kernels each.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        super().__init__(model, use_buffers=True)
+    def __init__(self, model: nn.Module, decay: float, device: torch.device | None = None) -> None:
+        super().__init__(model, device, use_buffers=True)
         self._decay = decay
         self._first: bool | None = None
         self._tensors: tuple[_Tensors, _Tensors] = {}, {}
@@ -70,7 +70,8 @@ class _Averaging(WeightAveraging):
         """Makes the average when a fit begins."""
         del trainer
         if stage == "fit":
-            self._average_model = _Average(pl_module, self._decay)
+            # The module itself is moved later; Lightning tells it by now where to.
+            self._average_model = _Average(pl_module, self._decay, pl_module.device)
 
 
 def averaging(memory: float, total_steps: int) -> list[Callback]:

@@ -41,7 +41,7 @@ def normalise_maps(maps: Tensor) -> Tensor:
     # Clipped after they are reduced, as the ReLU below clips the maps: fewer passes over the maps.
     low = F.relu(maps.amin(dim=(2, 3), keepdim=True))
     high = F.relu(maps.amax(dim=(2, 3), keepdim=True))
-    return F.relu(maps - (low + EPSILON)) * (high - low + EPSILON).reciprocal()
+    return F.relu(maps - (low + EPSILON)) / (high - low + EPSILON)
 
 
 def strongest_class(maps: Tensor) -> Tensor:
