@@ -25,7 +25,7 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path, monkeypatch: pytest.Mo
     status, printed = forked(here, "train", "images", "--tags", "tags.csv", "--name", "val ley", *QUICK, *FEW)
     assert status == 0, printed
     assert printed.strip().endswith("map a scene: ome predict runs/val ley SCENE")
-    assert "preset=laptop; others are quick, laptop, gpu and paper" in printed
+    assert "preset=few; others are quick, few, laptop, gpu and paper" in printed
     for network in ("classifier", "segmenter (weak segmentation)"):
         assert printed.count(f"the {network} starts from random weights") == 1
     assert (here / "scenes/val ley_all_full/index.json").is_file()
