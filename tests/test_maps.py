@@ -251,7 +251,7 @@ def test_tiles_in_a_folder_are_one_scene_with_gaps(tmp_path: Path, how: str) -> 
         ({"transform": from_origin(500035, 5800000, 0.6, 0.6)}, "pixel size"),
         ({"transform": from_origin(500035.2, 5800000, 0.5, 0.5)}, "grid"),
         ({"pixels": random_scene(70, 70, 4)}, "number of bands"),
-        ({"pixels": random_scene(70, 70, kind="uint16")}, "kind of values"),
+        ({"pixels": random_scene(70, 70, kind="uint16")}, "data type"),
     ],
 )
 def test_tiles_that_do_not_fit_are_named(tmp_path: Path, change: dict[str, Any], difference: str) -> None:

@@ -114,7 +114,7 @@ def _predict(options: argparse.Namespace) -> list[str]:
         for key in ("confidence", "probabilities", "polygons")
         if getattr(options, key)
     }
-    chosen["stage.predict.scene"] = str(scene) if isinstance(scene, Path) else scene.typed
+    chosen["stage.predict.scene"] = str(scene) if isinstance(scene, Path) else scene.address
     run, *others = options.run
     averaged = [f"stage.predict.others=[{','.join(_quoted(other.absolute()) for other in others)}]"]
     return [*_of_run(run), "stage=predict", *_settings(**chosen), *(averaged if others else [])]
