@@ -152,7 +152,7 @@ def test_a_stage_cannot_read_what_it_does_not_declare() -> None:
         lambda: "iterations" in own.crf,
         lambda: OmegaConf.to_container(own.crf, resolve=True),
     ):
-        with pytest.raises(UndeclaredError, match="does not declare it: name it in"):
+        with pytest.raises(UndeclaredError, match="without declaring it: add it to"):
             read()
 
 

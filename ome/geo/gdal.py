@@ -1,4 +1,4 @@
-"""GDAL's settings for users' files: allowed formats, no silent padding of truncated files, caught warnings."""
+"""GDAL's settings for users' files: allowed formats, no silent padding of truncated files."""
 
 import logging
 import os
@@ -26,7 +26,7 @@ IMAGE_DRIVERS: Final = ("GTiff", "PNG", "JPEG")
 """Formats of users' images; none of them refers to other files for its pixels."""
 
 SCENE_DRIVERS: Final = (*IMAGE_DRIVERS, "JP2OpenJPEG")
-"""Formats of a scene to be mapped. HFA, for example, is missing: GDAL reads truncated files of it silently."""
+"""Formats of a scene to be mapped; not HFA, for example: GDAL reads truncated files of it silently."""
 
 XML_FAULTS: Final = (ET.ParseError, LookupError, ValueError)
 """Exceptions of damaged XML; the latter two come from an unknown or unsupported encoding."""
