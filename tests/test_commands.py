@@ -102,7 +102,7 @@ def test_folders_may_have_any_name(tmp_path: Path, name: str, monkeypatch: pytes
 
 
 def test_what_can_be_typed_is_said_where_nothing_is(tmp_path: Path) -> None:
-    for module, words in (("ome.run", "Nothing was typed, so nothing runs"), ("ome", "ome tags IMAGES")):
+    for module, words in (("ome.run", "No arguments, so nothing runs"), ("ome", "ome tags IMAGES")):
         done = run_words(tmp_path, [sys.executable, "-m", module])
         assert (done.returncode, done.stderr) == (0, "")
         assert words in done.stdout

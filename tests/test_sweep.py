@@ -226,7 +226,8 @@ def test_a_swept_value_that_another_overrules_is_refused(tmp_path: Path) -> None
     status, printed = forked(tmp_path, "sweep=tile_size", *tiny())
     assert status == 1
     line = " ".join(printed.split())
-    assert line.startswith("error: dataset.tile.size=128,256,512 is swept, and dataset.tile={size: 64")
+    assert line.startswith("error: dataset.tile={size: 64")
+    assert "overrides the swept dataset.tile.size=128,256,512" in line
     assert not (tmp_path / "runs").exists()
 
 
