@@ -126,7 +126,7 @@ def test_nan_is_no_measurement(tmp_path: Path, depth: str) -> None:
 def test_an_infrared_band_that_is_called_opacity_stays_a_band(tmp_path: Path) -> None:
     path = write(tmp_path / "scene.tif", noise(4, "uint8"), photometric="RGB", alpha="YES")
     with Raster(path) as raster:
-        assert (raster.opacity, raster.image_called_opacity) == (None, 4)
+        assert (raster.opacity, raster.mislabelled_opacity) == (None, 4)
         assert raster.shown_bands == (1, 2, 3, 4)
         assert raster.all_valid
 
@@ -164,7 +164,7 @@ def test_opacity_may_have_soft_edges(tmp_path: Path, kind: str, depth: str, is_o
     path = write(tmp_path / "scene.tif", np.concatenate([image, band[None]]), photometric="RGB", alpha="YES")
     with Raster(path) as raster:
         assert raster.opacity == (4 if is_opacity else None)
-        assert raster.image_called_opacity == (None if is_opacity else 4)
+        assert raster.mislabelled_opacity == (None if is_opacity else 4)
         np.testing.assert_array_equal(raster.valid(0, 0, 64, 64), (band > 0) | (not is_opacity))
 
 
@@ -183,7 +183,7 @@ def test_infrared_and_opacity_that_are_both_called_opacity(tmp_path: Path) -> No
     with rasterio.open(path, "r+") as dataset:
         dataset.colorinterp = [*dataset.colorinterp[:3], ColorInterp.alpha, ColorInterp.alpha]
     with Raster(path) as raster:
-        assert (raster.opacity, raster.image_called_opacity, raster.shown_bands) == (5, 4, (1, 2, 3, 4))
+        assert (raster.opacity, raster.mislabelled_opacity, raster.shown_bands) == (5, 4, (1, 2, 3, 4))
 
 
 @pytest.mark.parametrize("opacities", [(0, 255, 255), (0, 0, 255), (0, 128, 255), (255, 255, 255)])

@@ -128,9 +128,9 @@ class Mosaic:
         return valid
 
     @property
-    def image_called_opacity(self) -> int | None:
-        """See `Raster.image_called_opacity`; of the first raster."""
-        return self._raster(0).image_called_opacity
+    def mislabelled_opacity(self) -> int | None:
+        """See `Raster.mislabelled_opacity`; of the first raster."""
+        return self._raster(0).mislabelled_opacity
 
     def strips(self) -> Iterator[Strip]:
         """See `Raster.strips`."""

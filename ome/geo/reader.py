@@ -133,7 +133,7 @@ class Raster:
         return next(filter(self._is_opacity, called), None)
 
     @property
-    def image_called_opacity(self) -> int | None:
+    def mislabelled_opacity(self) -> int | None:
         """The band that the file labels opacity although it holds an image; None without."""
         return next((band for band in self._called_opacity if band != self.opacity), None)
 
