@@ -138,7 +138,7 @@ def test_faults_of_every_kind_are_said_at_once(tmp_path: Path) -> None:
 def test_the_line_about_quotes_can_be_typed(tmp_path: Path, value: str) -> None:
     status, printed = forked(tmp_path, "stage=prepare", "dataset=custom", f"dataset.raw={value}")
     line, _, typed = printed.strip().partition(": put its value in quotes, as in ")
-    assert (status, line) == (1, f"error: cannot read dataset.raw={value}")
+    assert (status, line) == (1, f"error: cannot parse dataset.raw={value}")
     status, printed = forked(tmp_path, "stage=prepare", "dataset=custom", *shlex.split(typed))
     assert status == 1
     assert f"{value} does not exist" in printed

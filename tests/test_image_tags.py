@@ -175,7 +175,7 @@ def test_formulas_without_values_and_other_spreadsheets_are_named(tmp_path: Path
     with pytest.raises(UserError, match=r"tags.xlsx, line 3: a formula without a value: save the file in"):
         outline(path)
     path.rename(tmp_path / "tags.xls")
-    with pytest.raises(UserError, match=r"tags.xls: .*not read: save it as .xlsx or CSV"):
+    with pytest.raises(UserError, match=r"tags.xls: .*not supported: save it as .xlsx or CSV"):
         outline(tmp_path / "tags.xls")
 
 

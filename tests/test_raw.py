@@ -205,7 +205,7 @@ def test_indices_that_do_not_fit_are_refused(indices: dict[str, int], message: s
 def test_a_missing_fact_is_named() -> None:
     facts = archives.facts("potsdam")
     del facts["images"]
-    with pytest.raises(UserError, match="lack the key 'images'"):
+    with pytest.raises(UserError, match="lacks the key 'images'"):
         layout_from_facts(facts)
 
 
