@@ -1,4 +1,4 @@
-"""Processes of this machine, started by the one that a person started."""
+"""Starts the processes of a distributed run on this machine."""
 
 import logging
 import signal

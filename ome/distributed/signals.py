@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: whoever works stops at the next moment at which nothing is lost."""
+"""SIGTERM and SIGINT: processes stop at the next moment at which no work is lost."""
 
 import signal
 import threading

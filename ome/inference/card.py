@@ -1,4 +1,4 @@
-"""Which segmenter a run has come to, and what one must know to use it without the run's configuration."""
+"""The card of a segmenter: everything needed to use it without the run's configuration."""
 
 import re
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""A scene of any size -> its class map and what belongs to it, in plain arguments."""
+"""Writes the class map of a scene of any size, with areas and polygons, from plain arguments."""
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor

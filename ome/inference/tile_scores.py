@@ -1,4 +1,4 @@
-"""Tiles scored against their references, as rows of the results table."""
+"""Scores of tiles against their references, as rows of the results table."""
 
 from pathlib import Path
 from typing import Self

@@ -1,4 +1,4 @@
-"""Layers applied to an image strip by strip, so that their widest maps are never whole."""
+"""Applies layers to an image strip by strip, so that their widest maps never exist as a whole."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Scores as artefacts: every stage that can be scored leaves `scores.json` for the report."""
+"""Scores as artefacts: `scores.json` of each scored stage, for the report."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass

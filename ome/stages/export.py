@@ -1,4 +1,4 @@
-"""The run's segmenter -> ONNX and torch.export, each compared with what it was made of."""
+"""The run's segmenter -> ONNX and torch.export, each compared with the torch network."""
 
 from collections.abc import Callable
 from functools import cache, partial

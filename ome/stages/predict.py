@@ -1,4 +1,4 @@
-"""A scene of any size -> its class map, by the segmenter that the run has come to."""
+"""A scene of any size -> its class map, by the last segmenter of the run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

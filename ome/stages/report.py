@@ -1,4 +1,4 @@
-"""Everything that is there -> one table on the terminal, and one page with charts and pictures."""
+"""All results of a run -> a table on the terminal, and a page with charts and pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

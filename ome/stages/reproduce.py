@@ -1,4 +1,4 @@
-"""A finished run -> the same run once more, and whether each stage's artefacts are equal to the byte."""
+"""A finished run -> a repetition, and whether each stage's artefacts are identical byte by byte."""
 
 import filecmp
 from collections.abc import Mapping
