@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Strip(NamedTuple):
-    """Rows `top` to `bottom` (exclusive), and how many rows `above` and `below` are there to be looked at."""
+    """Rows `top` to `bottom` (exclusive), and the numbers of context rows `above` and `below`."""
 
     top: int
     bottom: int

@@ -38,7 +38,7 @@ class Row:
 
 
 def write_rows(folder: Path, rows: Iterable[Row]) -> None:
-    """Writes the rows of a stage; the leader does."""
+    """Writes the rows of a stage, on rank 0 only."""
     if not is_rank_zero():
         return
     content = [
