@@ -285,7 +285,7 @@ def test_a_map_from_python_replaces_no_file(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"\.city\.json exists and is not a map of"):
             ome.map_scene(scene, run, foreign, **settings)
         assert (foreign / ".city.json").read_text() == text
-    with pytest.raises(UserError, match=r"city\.tif is not a folder: give one"):
+    with pytest.raises(UserError, match=r"city\.tif is not a folder: give an existing"):
         ome.map_scene(scene, run, scene, **settings)
     for _ in range(2):
         ome.map_scene(scene, run, tmp_path / "here", **settings)

@@ -399,7 +399,7 @@ def test_the_latest_network_is_taken(tmp_path: Path) -> None:
         (["stage.predict.scene=city.tif", "dataset.channels=[1]"], "the network was trained on 3 bands"),
         (
             ["stage.predict.scene=city.tif", "dataset.channels=[1,2,5]"],
-            "city.tif has 3 bands, and the network takes",
+            "city.tif has 3 bands, and the network expects",
         ),
         (
             ["stage.predict.scene=city.tif", "prediction.stride=0"],

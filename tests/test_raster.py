@@ -110,7 +110,8 @@ def test_a_collar_that_loss_has_blurred_is_not_measured(tmp_path: Path, kind: st
 @pytest.mark.parametrize("nodata", [-1, 0.5, 1 << 16, float("nan"), float("inf")])
 def test_a_typed_value_that_no_pixel_can_have_is_refused(tmp_path: Path, nodata: float, depth: str) -> None:
     path = write(tmp_path / "scene.tif", noise(3, depth))
-    with pytest.raises(UserError, match=rf"nodata=\S+ is no {depth} value, as .*scene\.tif"):
+    match = rf"nodata=\S+ cannot be a pixel of .*scene\.tif, which holds {depth} values"
+    with pytest.raises(UserError, match=match):
         Raster(path, nodata=nodata)
 
 
@@ -223,7 +224,7 @@ def test_files_that_cannot_be_used_are_named_with_a_way_out(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"text\.tif is damaged or not a raster \(GTiff, PNG, JPEG"):
         Raster(tmp_path / "text.tif")
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.tif")
-    with pytest.raises(UserError, match=r"deep\.tif holds uint16 values, only uint8 are read"):
+    with pytest.raises(UserError, match=r"deep\.tif holds uint16 values, only uint8 are supported"):
         read_class_map(tmp_path / "deep.tif")
     write(tmp_path / "points.tif", noise(1, "uint8"), transform=Affine.identity())
     with rasterio.open(tmp_path / "points.tif", "r+") as dataset:
@@ -381,7 +382,7 @@ def test_sidecars_make_gdal_read_no_other_file(tmp_path: Path, kind: str) -> Non
             f'<VRTDataset rasterXSize="256" rasterYSize="256">{band}</VRTRasterBand></VRTDataset>'
         )
     with pytest.raises(
-        UserError, match=r"scene\.tif.* (is damaged or no GeoTIFF: delete|takes its overviews from)"
+        UserError, match=r"scene\.tif.* (is damaged or not a GeoTIFF: delete|takes its overviews from)"
     ):
         Raster(path)
 
