@@ -557,7 +557,7 @@ def test_a_damaged_scene_names_file_and_window(index: SceneIndex) -> None:
     path = index.folder / "images/5_15.tif"
     path.write_bytes(path.read_bytes()[:-150_000])
     with pytest.raises(
-        UserError, match=r"images/5_15.tif is damaged.*delete the scene and run the stage prepare again"
+        UserError, match=r"images/5_15.tif is damaged.*delete the scene and run stage=prepare again"
     ):
         SceneReader(index).image(whole("5_15"))
     path.unlink()
