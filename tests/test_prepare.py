@@ -562,7 +562,7 @@ def test_a_damaged_scene_names_file_and_window(index: SceneIndex) -> None:
         SceneReader(index).image(whole("5_15"))
     path.unlink()
     with pytest.raises(
-        UserError, match=r"images/5_15.tif does not exist: delete the scene and run the stage prepare"
+        UserError, match=r"images/5_15.tif does not exist: delete the scene and run stage=prepare"
     ):
         SceneReader(index).image(whole("5_15"))
 
