@@ -1,4 +1,4 @@
-"""The command `ome`: `ome train IMAGES` and its like, or what `python -m ome.run` takes."""
+"""The command `ome`: its commands such as `ome train IMAGES`, or settings as for `python -m ome.run`."""
 
 import sys
 
@@ -9,13 +9,13 @@ HELP = """ome: from image-level tags to pixel-accurate land-cover maps.
   ome tags IMAGES --classes A,B        a page that fills a table with the tags of the images
   ome train IMAGES --name NAME         trains on the images and their tags, up to a report in runs/NAME
   ome predict runs/NAME SCENE          maps a scene of any size; --polygons, --confidence
-  ome report runs/NAME                 writes the report of a run anew
+  ome report runs/NAME                 rewrites the report of a run
   ome compare runs/A runs/B            the scores of several runs in one table
   ome export runs/NAME                 the network as ONNX and torch.export
-  ome doctor                           what is installed, what the machine offers, is the data there
+  ome doctor                           checks the installation, the machine and the data
 
-Each of them has a --help of its own. Behind any of them a setting is typed as KEY=VALUE, and plan=true prints
-the stages, tiles, steps and time of what would run, and runs nothing.
+Each command has its own --help. Any setting may follow a command as KEY=VALUE; plan=true only prints the
+stages, tiles, steps and time of what would run.
 
   python -m ome.run --help             every stage, choice and setting
   python -m ome.run stage=all          every stage on a procedural town: no data needed"""
@@ -43,8 +43,8 @@ def main() -> None:
 
 
 def _translate() -> None:
-    """Turns a command such as `ome train IMAGES` into what `python -m ome.run` takes."""
-    # Loads readers of scenes, for which --help and --version would wait.
+    """Translates a command such as `ome train IMAGES` to settings of `python -m ome.run`."""
+    # Imported here to keep --help and --version fast.
     from ome.cli.commands import COMMANDS, words_of  # noqa: PLC0415
     from ome.cli.errors import fail  # noqa: PLC0415
 

@@ -1,4 +1,4 @@
-"""Maps from Python: what `stage=predict` does, without a configuration."""
+"""The Python interface to maps: `stage=predict` without a configuration."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -40,11 +40,11 @@ class Prediction:
     """The class map of a scene, in memory.
 
     Attributes:
-        classes: (H, W) uint8 class indices, 255 where nothing was measured.
-        confidence: (H, W) float32 in [0, 1], the probability of that class; nan where nothing was measured.
+        classes: (H, W) uint8 class indices, 255 for nodata.
+        confidence: (H, W) float32 in [0, 1], the probability of that class; nan for nodata.
         names: Class names in order of index.
         colours: RGB of each class, 0..255.
-        grid: Size and place of the map.
+        grid: Size and georeference of the map.
     """
 
     classes: NDArray[np.uint8]
@@ -72,31 +72,31 @@ def predict(
 
     Args:
         scene: A raster, a folder of GeoTIFFs on one grid, a URL, a STAC item, or an array (H, W, bands) uint8
-            or uint16; where a numpy masked array masks all bands, nothing was measured.
-        run: Folder of the run, e.g. `runs/potsdam_resnet50`; of several, their probabilities are averaged.
-        asset: Of a STAC item; None for its only raster, or the only one with the role `data` or `visual`.
-        network: `weak`, `full`, `round_1`, ...; None for the last that the run has trained.
-        scales: Factors at which each window is predicted.
+            or uint16; in a numpy masked array, pixels with all bands masked are nodata.
+        run: Folder of the run, e.g. `runs/potsdam_resnet50`; with several, their probabilities are averaged.
+        asset: Asset of a STAC item; None for its only raster, or the only one with role `data` or `visual`.
+        network: `weak`, `full`, `round_1`, ...; None for the last one that the run has trained.
+        scales: Scale factors at which each window is predicted.
         flip: Also predict the mirror image of each window.
         tta: `d4` predicts all eight rotations and mirror images of each window, whatever `flip` says.
-        stride: Pixels from one window to the next, as a part of a window's side.
+        stride: Pixels from one window to the next, as a fraction of a window's side.
         batch: Windows predicted together.
-        device: As torch names it; None for the GPU where there is one.
+        device: A torch device; None for the GPU if there is one, else the CPU.
         precision: `auto` for bfloat16 where the device has instructions for it; `32-true` for float32.
 
     Raises:
         UserError: The run has no such segmenter, the scene cannot be read or has other bands, runs differ in
-            classes, bands or scaling, or an argument is out of the limits that the setting of its name has.
+            classes, bands or scaling, or an argument is out of the range of the setting of the same name.
     """
     views = {"scales": scales, "flip": flip, "tta": tta, "precision": precision}
     options = _checked(MapOptions(stride=stride, batch=batch), views)
-    card, predictor = _segmenter(_trained(run, network), device, views)
+    card, predictor = _segmenter(_network_folders(run, network), device, views)
     with _opened(scene_at(scene) if isinstance(scene, str | Path) else scene, card, asset) as opened:
         blocks = list(predict_rows(opened, card, predictor, options, all_classes=False))
         confidence = np.concatenate([block.confidence for block in blocks])
         classes = np.concatenate([block.classes for block in blocks])
-        shares = np.where(confidence <= SURE, confidence / np.float32(SURE), np.float32(np.nan))
-        return Prediction(classes, shares, card.names, card.colours, opened.grid)
+        scaled = np.where(confidence <= SURE, confidence / np.float32(SURE), np.float32(np.nan))
+        return Prediction(classes, scaled, card.names, card.colours, opened.grid)
 
 
 def map_scene(
@@ -122,7 +122,7 @@ def map_scene(
     Args:
         scene: A raster, a folder of GeoTIFFs on one grid, a URL, or a STAC item.
         run: See `predict`.
-        folder: Where the files go; one folder for each scene and set of arguments.
+        folder: Output folder; use one for each scene and set of arguments.
         asset: See `predict`.
         network: See `predict`.
         confidence: Also write the probability of the class on the map.
@@ -137,41 +137,41 @@ def map_scene(
         precision: See `predict`.
 
     Returns:
-        Pixels and areas of each class, and megapixels a second.
+        Pixels and areas of each class, and megapixels per second.
 
     Raises:
-        UserError: See `predict`; or the folder holds files of these names that are no map of this scene.
+        UserError: See `predict`; or the folder holds files of these names that are not a map of this scene.
     """
-    typed, folder = scene_at(scene), Path(folder)
-    found, name = raster_of(typed, asset, allow_external=True), map_name(typed)
+    address, folder = scene_at(scene), Path(folder)
+    raster, name = raster_of(address, asset, allow_external=True), map_name(address)
     options = MapOptions(confidence, probabilities, polygons, stride=stride, batch=batch)
     views = {"scales": scales, "flip": flip, "tta": tta, "precision": precision}
     _checked(options, views)
-    trained = _trained(run, network)
+    networks = _network_folders(run, network)
     made_of = [
-        *map(identity, (*scene_files(found), *(one / NETWORK for one in trained))),
-        *remote_state(found),
+        *map(identity, (*scene_files(raster), *(network_folder / NETWORK for network_folder in networks))),
+        *remote_state(raster),
         asdict(options),
         views,
     ]
-    _claim(folder, name, typed, json.loads(json.dumps(made_of)))
-    card, predictor = _segmenter(trained, device, views)
-    with alone(), _opened(found, card) as opened:  # whoever calls this in several processes shares by scenes
+    _claim(folder, name, address, json.loads(json.dumps(made_of)))
+    card, predictor = _segmenter(networks, device, views)
+    with alone(), _opened(raster, card) as opened:  # with several processes, each call maps its own scene
         return write_maps(opened, name, card, predictor, folder, options)
 
 
 def _claim(folder: Path, name: str, scene: SceneAddress, made_of: list[Any]) -> None:
-    """Marks what a map is made of; what is there without the mark of that scene is not replaced."""
+    """Writes a mark with everything a map depends on; refuses to replace files without the scene's mark."""
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: give one, which need not be there")
+        raise UserError(f"{folder} is not a folder: give an existing or a new folder")
     mark, rows = folder / f".{name}.json", folder / ROWS
-    before = _mark_of_a_map(mark)
+    before = _read_mark(mark)
     files = (*([] if before else [mark]), rows, *(folder / f"{name}{end}" for end in ENDINGS))
-    there = [path for path in files if path.exists()]
-    # A scene called NAME_confidence has its map where NAME has its confidence.
-    others = [path for path in there if path.stem != name and _mark_of_a_map(folder / f".{path.stem}.json")]
-    if there and (before is None or before["scene"] != full_address(scene)):
-        others = others or there
+    existing = [path for path in files if path.exists()]
+    # The map of a scene named NAME_confidence has the same path as the confidence of NAME.
+    others = [path for path in existing if path.stem != name and _read_mark(folder / f".{path.stem}.json")]
+    if existing and (before is None or before["scene"] != full_address(scene)):
+        others = others or existing
     if others:
         raise UserError(
             f"{others[0]} exists and is not a map of {scene}: choose another folder, or move it away"
@@ -181,8 +181,8 @@ def _claim(folder: Path, name: str, scene: SceneAddress, made_of: list[Any]) -> 
     write_json(mark, {"scene": full_address(scene), "made_of": made_of})
 
 
-def _mark_of_a_map(path: Path) -> dict[str, Any] | None:
-    """What `_claim` wrote there; None where nothing is, or a file that somebody else wrote."""
+def _read_mark(path: Path) -> dict[str, Any] | None:
+    """Reads a mark of `_claim`; None if the file does not exist or is something else."""
     try:
         mark = read_json(path)
     except (OSError, ValueError):
@@ -191,31 +191,31 @@ def _mark_of_a_map(path: Path) -> dict[str, Any] | None:
 
 
 def _checked(options: MapOptions, views: dict[str, Any]) -> MapOptions:
-    """Holds arguments to the limits of the settings of the same names."""
+    """Checks arguments against the ranges of the settings of the same names."""
     hints = hints_of(general.Prediction) | {"precision": hints_of(general.Trainer)["precision"]}
     scales = views["scales"]
-    given = views | {
+    arguments = views | {
         "scales": [*map(_plain, scales)] if isinstance(scales, tuple) else _plain(scales),
         "stride": _plain(options.stride),
         "batch": _plain(options.batch),
     }
-    for name, value in given.items():
+    for name, value in arguments.items():
         if not fits(value, hints[name]):
             raise UserError(f"{name}={value}: expected {expected(hints[name])}")
     options.check()
     return options
 
 
-def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever was given
-    """Numbers of numpy as those of Python."""
+def _plain(value: Any) -> Any:  # noqa: ANN401 - an argument of any type
+    """Converts numpy numbers to Python's."""
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
 
 
-def _trained(run: str | Path | Sequence[str | Path], network: str | None) -> list[Path]:
+def _network_folders(run: str | Path | Sequence[str | Path], network: str | None) -> list[Path]:
     runs = [run] if isinstance(run, str | Path) else run
     if not runs:
-        raise UserError("no run is given: give the folder of one, e.g. runs/potsdam_resnet50")
-    return [trained_folder(Path(one), network) for one in runs]
+        raise UserError("no run is given: give the folder of a run, e.g. runs/potsdam_resnet50")
+    return [trained_folder(Path(folder), network) for folder in runs]
 
 
 def _segmenter(
@@ -226,14 +226,16 @@ def _segmenter(
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         probe = torch.zeros(1, device=name)
-        probe.cpu()  # which a device without memory, `meta`, cannot
+        probe.cpu()  # fails on `meta`, a device without memory
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
         line = str(error).partition("\n")[0]
         raise UserError(
             f"device={name} cannot be used ({line}): give cpu or cuda, or leave it out"
         ) from error
-    loaded = {folder: Predictor(card.load(folder), probe.device, **views) for folder, card in cards.items()}
-    return cards[folders[0]], Ensemble([loaded[folder] for folder in folders])
+    by_folder = {
+        folder: Predictor(card.load(folder), probe.device, **views) for folder, card in cards.items()
+    }
+    return cards[folders[0]], Ensemble([by_folder[folder] for folder in folders])
 
 
 @contextmanager
@@ -244,6 +246,6 @@ def _opened(
         with Raster(geotiff_of(scene, card.channels), name="the array", channels=card.channels) as raster:
             yield ByteImage(raster, card.channels, card.limits)
     else:
-        found = raster_of(scene, asset, allow_external=True)
-        with open_scene(found, card.channels, card.limits, allow_external=True) as opened:
+        path = raster_of(scene, asset, allow_external=True)
+        with open_scene(path, card.channels, card.limits, allow_external=True) as opened:
             yield opened

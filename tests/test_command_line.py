@@ -35,7 +35,7 @@ from tests.conftest import forked, run_process, run_without_torch, run_words, ti
             "setting dataset.indices in this configuration: add it by +dataset.indices=",
         ),
         (["callbacks=null"], "such as callbacks= or experiment= takes a name: leave it out for none"),
-        (["stage=all", "stage.until=predict"], "this stage runs only when it is named: type stage=predict"),
+        (["stage=all", "stage.until=predict"], "stage=all never runs this stage: type stage=predict"),
         (["stage=all", "output=/dev/null/x"], "cannot read or write"),
         (["stage=all", "backbone.weights=/etc/hosts"], "a checkpoint"),
         (["-m", "stage=cam", "stage.cam.lr=0.1,-1"], "stage.cam.lr=-1: expected a number above 0"),
@@ -137,8 +137,8 @@ def test_faults_of_every_kind_are_said_at_once(tmp_path: Path) -> None:
 )
 def test_the_line_about_quotes_can_be_typed(tmp_path: Path, value: str) -> None:
     status, printed = forked(tmp_path, "stage=prepare", "dataset=custom", f"dataset.raw={value}")
-    line, _, typed = printed.strip().partition(": its value needs quotes of its own, as in ")
-    assert (status, line) == (1, f"error: cannot read dataset.raw={value}")
+    line, _, typed = printed.strip().partition(": put its value in quotes, as in ")
+    assert (status, line) == (1, f"error: cannot parse dataset.raw={value}")
     status, printed = forked(tmp_path, "stage=prepare", "dataset=custom", *shlex.split(typed))
     assert status == 1
     assert f"{value} does not exist" in printed

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ome.cli.command_log import kept_if_it_worked
+from ome.cli.command_log import removed_if_refused
 from ome.cli.commands import words_of
 from ome.errors import UserError
 from tests.conftest import compose_config, forked, run_words
@@ -104,7 +104,7 @@ def test_folders_may_have_any_name(tmp_path: Path, name: str, monkeypatch: pytes
 
 
 def test_what_can_be_typed_is_said_where_nothing_is(tmp_path: Path) -> None:
-    for module, words in (("ome.run", "Nothing was typed, so nothing runs"), ("ome", "ome tags IMAGES")):
+    for module, words in (("ome.run", "No arguments, so nothing runs"), ("ome", "ome tags IMAGES")):
         done = run_words(tmp_path, [sys.executable, "-m", module])
         assert (done.returncode, done.stderr) == (0, "")
         assert words in done.stdout
@@ -123,7 +123,7 @@ def test_a_log_goes_with_what_hydra_wrote_and_nothing_else(
         (log / "config" / name).touch()
     (log / "run.log").write_text("said")
     before = {path.name for path in log.rglob("*.*")}
-    with pytest.raises(UserError), kept_if_it_worked(log, settings, tmp_path / "run"):
+    with pytest.raises(UserError), removed_if_refused(log, settings, tmp_path / "run"):
         raise UserError("a mistake")
     assert {path.name for path in log.rglob("*.*")} == (left or before)
 

@@ -61,7 +61,7 @@ def composed(*overrides: str) -> DictConfig:
         (["segmenter.weights=imagnet"], "'mobilenet_v2' has no published weights 'imagnet'"),
         (["backbone=resnet38d", "backbone.output_stride=8", "backbone.weights=imagenet"], "no published"),
         (["backbone.weights=3", "backbone.encoder_weights=null"], "backbone.weights=3: expected text"),
-        (["dataset.display=[1,2,9]"], r"dataset.display=\[1, 2, 9\]: give three places"),
+        (["dataset.display=[1,2,9]"], r"dataset.display=\[1, 2, 9\]: give three positions"),
         (["dataset.bands=xyz"], "dataset.bands=xyz: synthetic has"),
         (["dataset.tile.size=8"], "dataset.tile.size=8 is less than a cell of the CAM"),
         (["name=a/../b"], "name=a/../b is not the name of a folder"),
@@ -152,7 +152,7 @@ def test_a_stage_cannot_read_what_it_does_not_declare() -> None:
         lambda: "iterations" in own.crf,
         lambda: OmegaConf.to_container(own.crf, resolve=True),
     ):
-        with pytest.raises(UndeclaredError, match="does not declare it: name it in"):
+        with pytest.raises(UndeclaredError, match="without declaring it: add it to"):
             read()
 
 

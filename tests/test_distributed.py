@@ -291,5 +291,5 @@ def test_a_killed_process_is_one_line_though_the_other_loses_its_connection(tmp_
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:
     data = TileDataModule(Pictures(), batch=3, seed=0, epochs=1)  # type: ignore[arg-type]
     data.trainer = type("Two", (), {"world_size": 2, "global_rank": 0, "global_step": 0})()  # type: ignore[assignment]
-    with pytest.raises(UserError, match=r"a batch of 3 tiles cannot be shared by 2 processes"):
+    with pytest.raises(UserError, match=r"a batch of 3 tiles cannot be split evenly among 2 processes"):
         data.train_dataloader()

@@ -64,9 +64,12 @@ def test_paths_stay_paths(typed: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("ftp://h.org/x.tif", "ftp://h.org/x.tif is not read: give https, http, s3, gs, az:// or a file"),
-        ("/vsistdin/x.tif", "/vsistdin/ is not read, only /vsicurl/"),
-        ("/vsizip//vsimem/x.zip/y.tif", "/vsimem/ is not read"),
+        (
+            "ftp://h.org/x.tif",
+            "ftp://h.org/x.tif is not supported: give https, http, s3, gs, az:// or a file",
+        ),
+        ("/vsistdin/x.tif", "/vsistdin/ is not supported, only /vsicurl/"),
+        ("/vsizip//vsimem/x.zip/y.tif", "/vsimem/ is not supported"),
         ("/vsicurl/file:///etc/passwd", "give /vsicurl/https://"),
         ("/vsicurl?url=file:///etc/passwd", "give /vsicurl/https://"),
     ],
@@ -292,7 +295,7 @@ def test_items_that_leave_a_choice_list_it(tmp_path: Path) -> None:
     assert refusal(str(two)) == f"{two} has 2 raster assets: {listed}"
     with pytest.raises(UserError, match="has no asset green: type stage"):
         raster_of(two, "green")
-    with pytest.raises(UserError, match="asset=red is one of a STAC item"):
+    with pytest.raises(UserError, match="asset=red needs a STAC item"):
         raster_of(tmp_path / "city.tif", "red")
     for content in ("", "[]", '{"type": "Feature"}', '{"type": "Catalog", "links": []}', "[" * 100_000):
         two.write_text(content)
@@ -306,7 +309,7 @@ def test_items_lead_nowhere_unasked(tmp_path: Path, web: Web) -> None:
         assert "outside its folder: type stage.predict.allow_external=true" in refusal(str(local))
         assert raster_of(local, allow_external=True)
     item(web.folder / "item.json", data={"href": "file:///etc/passwd"})
-    assert "a file of this disk" in refusal(f"{web.address}/item.json")
+    assert "a local file" in refusal(f"{web.address}/item.json")
     for path in ("/etc/passwd", "/vsizip/a.zip/x.tif"):
         item(web.folder / "item.json", data={"href": path})  # of the server
         assert raster_of(scene_at(f"{web.address}/item.json")) == scene_at(f"{web.address}{path}")

@@ -186,7 +186,7 @@ def test_scenes_and_new_images_agree_on_what_was_measured(
     assert np.array_equal(reader.valid(whole(index, "a")), expected)
     if named := 4 in reader.channels:
         assert expected.all()
-    assert ("of 2 images is opacity, but dataset.channels names it" in said) == (named and opacity)
+    assert ("of 2 images is opacity, but dataset.channels includes it" in said) == (named and opacity)
     if not named and opacity:
         with pytest.raises(
             UserError, match=r"channels=\[4\]: band 4 was opacity when the scenes in .*stage=pre"
@@ -220,7 +220,7 @@ def test_images_of_different_bands_need_a_choice(images: Path) -> None:
         prepare(images)
     index = prepare(images, channels=[1])
     assert SceneReader(index, [1]).channels == (1,)
-    with pytest.raises(UserError, match=r"differ in their bands: choose some that all have, e\.g\. 'data"):
+    with pytest.raises(UserError, match=r"differ in their bands: choose bands that all have, e\.g\. 'data"):
         SceneReader(index)
     with pytest.raises(UserError, match=r"dataset.channels=\[1, 2\]: .*d.png has only 1 bands"):
         prepare(images, channels=[1, 2])

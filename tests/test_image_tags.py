@@ -175,7 +175,7 @@ def test_formulas_without_values_and_other_spreadsheets_are_named(tmp_path: Path
     with pytest.raises(UserError, match=r"tags.xlsx, line 3: a formula without a value: save the file in"):
         outline(path)
     path.rename(tmp_path / "tags.xls")
-    with pytest.raises(UserError, match=r"tags.xls: .*not read: save it as .xlsx or CSV"):
+    with pytest.raises(UserError, match=r"tags.xls: .*not supported: save it as .xlsx or CSV"):
         outline(tmp_path / "tags.xls")
 
 
@@ -185,7 +185,7 @@ def test_formulas_without_values_and_other_spreadsheets_are_named(tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "line 1: no column image; needed are image,tags, or image and"),
+        ("", "line 1: no column image; give image,tags, or image and"),
         ("name,tags\na,tree\n", "line 1: no column image"),
         ("image:tags\na:tree\n", "line 1: no column image.*separated by commas, semicolons or tabs"),
         ("Image,image,tags\na,b,tree\n", "line 1: the column image occurs twice"),
@@ -220,7 +220,7 @@ def test_mistakes_name_file_and_line(tmp_path: Path, text: str, message: str) ->
         ("image,road\na,1\n", "line 1: no column tree"),
         (
             "image,tags\nb,tree\n",
-            "line 2: among the prepared scenes b is not there; .*the same command with stage=prepare",
+            "line 2: among the prepared scenes b does not exist; .*the same command with stage=prepare",
         ),
         ("image,split,tags\na,test,tree\n", "line 2: among the prepared scenes a is in the split train"),
     ],

@@ -182,7 +182,7 @@ def test_bands_come_in_the_order_of_the_network(tmp_path: Path) -> None:
     with opened(tmp_path / "map/city.tif") as dataset:
         np.testing.assert_array_equal(dataset.read(1), pixels[[3, 0, 2]].argmax(axis=0))
     few = write(tmp_path / "few.tif", pixels[:2])
-    message = r"few\.tif has 2 bands, and the network takes the bands \[4, 1, 3\]: choose as many of them"
+    message = r"few\.tif has 2 bands, and the network expects the bands \[4, 1, 3\]: choose as many of them"
     with pytest.raises(UserError, match=message):
         make_map(few, tmp_path / "none", card)
     with pytest.raises(UserError, match=r"deep\.tif holds float32 values, only uint8 and uint16"):
@@ -251,7 +251,7 @@ def test_tiles_in_a_folder_are_one_scene_with_gaps(tmp_path: Path, how: str) -> 
         ({"transform": from_origin(500035, 5800000, 0.6, 0.6)}, "pixel size"),
         ({"transform": from_origin(500035.2, 5800000, 0.5, 0.5)}, "grid"),
         ({"pixels": random_scene(70, 70, 4)}, "number of bands"),
-        ({"pixels": random_scene(70, 70, kind="uint16")}, "kind of values"),
+        ({"pixels": random_scene(70, 70, kind="uint16")}, "data type"),
     ],
 )
 def test_tiles_that_do_not_fit_are_named(tmp_path: Path, change: dict[str, Any], difference: str) -> None:

@@ -132,7 +132,7 @@ def test_a_class_whose_value_is_nodata_is_named(folder: Path, kind: str, names: 
             indexed = Image.fromarray(mask)
             indexed.putpalette([0, 0, 255, 255, 0, 0, 0, 255, 0])
             indexed.save(folder / f"masks/{name}.png", transparency=0)
-    said = "the masks call its value nodata, or transparent: gdal_edit -unsetnodata"
+    said = "the masks declare its value as nodata or transparent: gdal_edit -unsetnodata"
     if names.count(";") == 1:
         with pytest.raises(UserError, match=f"hold the values 1 and .*none of field, which is 0: .*{said}"):
             prepare(folder)
@@ -166,15 +166,18 @@ def test_whole_values_of_every_depth_are_read_and_nodata_is_no_class(folder: Pat
     ("profile", "message"),
     [
         ({"crs": "EPSG:4326"}, "scene a: the mask .*a.tif is in EPSG:4326, not in EPSG:32633"),
-        ({"transform": from_origin(500_030, 5_800_000, 10, 10)}, "lies 3.0 pixels beside its image"),
-        ({"transform": from_origin(500_000, 5_800_000, 20, 20)}, "lies 32.0 pixels beside"),
-        ({"transform": from_origin(500_000, 5_800_000, 10, -10)}, "lies 48.0 pixels beside"),
-        ({"compress": "JPEG"}, r"compressed with loss \(JPEG\)"),
-        ({"compress": "WEBP", "WEBP_LOSSLESS": "NO"}, "packed as WEBP, with or without loss, which cannot"),
-        ({"compress": "WEBP", "WEBP_LOSSLESS": "YES"}, "packed as WEBP, with or without loss, which cannot"),
+        (
+            {"transform": from_origin(500_030, 5_800_000, 10, 10)},
+            "is shifted by 3.0 pixels against its image",
+        ),
+        ({"transform": from_origin(500_000, 5_800_000, 20, 20)}, "shifted by 32.0 pixels against"),
+        ({"transform": from_origin(500_000, 5_800_000, 10, -10)}, "shifted by 48.0 pixels against"),
+        ({"compress": "JPEG"}, r"has lossy compression \(JPEG\)"),
+        ({"compress": "WEBP", "WEBP_LOSSLESS": "NO"}, "compressed as WEBP, which may be lossy"),
+        ({"compress": "WEBP", "WEBP_LOSSLESS": "YES"}, "compressed as WEBP, which may be lossy"),
         (
             {"compress": "LERC"},
-            "packed as LERC, with or without loss, which cannot be told: give the mask as",
+            "compressed as LERC, which may be lossy: give the mask as",
         ),
     ],
 )

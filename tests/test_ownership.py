@@ -81,7 +81,7 @@ def test_what_is_not_the_engines_is_refused_by_name_and_stays(
     thing(tmp_path / name)
     before, there = contents(tmp_path), sorted(tmp_path.rglob("*"))
     stage, ran = counting()
-    with pytest.raises(UserError, match=r"(made|made\.partial|elsewhere) (holds labels|was not made by ome)"):
+    with pytest.raises(UserError, match=r"(made|made\.partial|elsewhere) (holds labels|was not written)"):
         execute(stage, config(tmp_path), force=force)
     assert not ran
     assert contents(tmp_path) == before
@@ -159,7 +159,7 @@ def test_some_names_are_no_artefacts(tmp_path: Path, name: str) -> None:
     stage, ran = counting()
     own = config(tmp_path)
     own.scenes = str(tmp_path / name)
-    with pytest.raises(UserError, match=r"cannot be the folder of prepare|was not made by ome"):
+    with pytest.raises(UserError, match=r"cannot be the folder of prepare|was not written by ome"):
         execute(replace(stage, name="prepare"), own)
     assert not ran
 
@@ -176,8 +176,8 @@ def test_some_names_are_no_artefacts(tmp_path: Path, name: str) -> None:
         ("images/..", "lie in one another"),
         ("linked", "lie in one another"),
         ("runs/x/labels", "runs/x/labels holds labels, and prepare of custom would replace it"),
-        ("mine", "mine was not made by ome and is not empty, and prepare of custom would replace it"),
-        ("tags.csv", r"tags\.csv was not made by ome"),
+        ("mine", "mine was not written by ome and is not empty, and prepare of custom would replace it"),
+        ("tags.csv", r"tags\.csv was not written by ome"),
     ],
 )
 def test_scenes_replace_nothing_of_the_users(
@@ -198,7 +198,7 @@ def test_a_run_among_the_users_folders_is_refused_before_the_first_stage(
     run_here: Run, tmp_path: Path, stage: str
 ) -> None:
     notes(tmp_path / stage)
-    with pytest.raises(UserError, match=f"{stage} was not made by ome and is not empty"):
+    with pytest.raises(UserError, match=f"{stage} was not written by ome and is not empty"):
         run_here(*tiny(), "run_dir=.", f"stage.until={stage}")
     assert (tmp_path / stage / "notes.txt").read_text() == "of its user"
     assert not (tmp_path / "scenes").exists()
@@ -285,7 +285,7 @@ def test_a_map_from_python_replaces_no_file(tmp_path: Path) -> None:
         with pytest.raises(UserError, match=r"\.city\.json exists and is not a map of"):
             ome.map_scene(scene, run, foreign, **settings)
         assert (foreign / ".city.json").read_text() == text
-    with pytest.raises(UserError, match=r"city\.tif is not a folder: give one"):
+    with pytest.raises(UserError, match=r"city\.tif is not a folder: give an existing"):
         ome.map_scene(scene, run, scene, **settings)
     for _ in range(2):
         ome.map_scene(scene, run, tmp_path / "here", **settings)

@@ -127,7 +127,7 @@ def test_the_run_does_what_the_plan_says(town: Path) -> None:
     assert (damaged["cam"].amounts.steps, damaged["cam"].amounts.units["CAM tile"]) == (0, 3)
     status, printed = forked(town, *tiny(), "stage.until=cam")
     assert "1 of" in printed
-    assert "are made again" in printed
+    assert "are computed again" in printed
     assert states(plan_in(town)) == ["up to date"] * 7
 
 

@@ -99,7 +99,7 @@ def test_arrays_as_people_have_them(tmp_path: Path) -> None:
         (pixels.transpose(2, 0, 1), r"shape \(3, 64, 64\), and bands come last: give array.transpose"),
         (pixels / 255, r"holds float64 values: give uint8 or uint16, such as \(array \* 255\)"),
         (pixels[None], r"shape \(1, 64, 64, 3\): give \(height, width, bands\)"),
-        (pixels[..., 0], "has 1 bands, and the network takes the bands"),
+        (pixels[..., 0], "has 1 bands, and the network expects the bands"),
         (torch.zeros(64, 64, 3, requires_grad=True), r"holds float32 values: .* \(tensor \* 255\).byte\(\)"),
         (torch.zeros(64, 64, 3).bfloat16(), r"holds bfloat16 values: .* \(tensor \* 255\).byte\(\)"),
         (pixels[:0], r"shape \(0, 64, 3\), no pixels"),
@@ -399,7 +399,7 @@ def test_the_latest_network_is_taken(tmp_path: Path) -> None:
         (["stage.predict.scene=city.tif", "dataset.channels=[1]"], "the network was trained on 3 bands"),
         (
             ["stage.predict.scene=city.tif", "dataset.channels=[1,2,5]"],
-            "city.tif has 3 bands, and the network takes",
+            "city.tif has 3 bands, and the network expects",
         ),
         (
             ["stage.predict.scene=city.tif", "prediction.stride=0"],

@@ -359,7 +359,7 @@ def test_files_of_another_kind_are_named_with_what_to_type(tmp_path: Path, form:
             {},
             r"found none of .*3_Ortho_IRRG.zip, .*; .*raw holds .*RGB.*: type dataset.bands=rgb to use what",
         ),
-        ({"bands": "rgb"}, r"5_Labels_all.zip, .*: type dataset.reference=eroded to use what is there"),
+        ({"bands": "rgb"}, r"5_Labels_all.zip, .*: type dataset.reference=eroded to use the existing files"),
     ]:
         layout = archives.layout("potsdam", *(f"dataset.{key}={value}" for key, value in given.items()))
         with pytest.raises(UserError, match=message):
@@ -502,7 +502,7 @@ def test_a_picture_has_the_three_channels_chosen(
 def test_pictures_of_channels_that_are_not_there_are_refused(
     index: SceneIndex, display: tuple[int, ...]
 ) -> None:
-    with pytest.raises(UserError, match=r"dataset.display=\[.*\]: give three places, or one, from 1 to 3"):
+    with pytest.raises(UserError, match=r"dataset.display=\[.*\]: give three positions, or one, from 1 to 3"):
         SceneReader(index, None, display)
 
 
@@ -557,12 +557,12 @@ def test_a_damaged_scene_names_file_and_window(index: SceneIndex) -> None:
     path = index.folder / "images/5_15.tif"
     path.write_bytes(path.read_bytes()[:-150_000])
     with pytest.raises(
-        UserError, match=r"images/5_15.tif is damaged.*delete the scene and run the stage prepare again"
+        UserError, match=r"images/5_15.tif is damaged.*delete the scene and run stage=prepare again"
     ):
         SceneReader(index).image(whole("5_15"))
     path.unlink()
     with pytest.raises(
-        UserError, match=r"images/5_15.tif does not exist: delete the scene and run the stage prepare"
+        UserError, match=r"images/5_15.tif does not exist: delete the scene and run stage=prepare"
     ):
         SceneReader(index).image(whole("5_15"))
 

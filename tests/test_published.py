@@ -240,8 +240,8 @@ def test_a_folder_of_a_split_that_is_not_there_is_said(
     layout = archives.layout("flair", "dataset.split.folders.val=[D004_2021,D999_2020]")
     resolve_split(layout.split, tmp_path, RawFiles(layout.image, tmp_path))
     said = " ".join(capsys.readouterr().out.split())
-    assert "there is no folder D999_2020: a name of another version" in said
-    with pytest.raises(UserError, match=r"both say the split: type dataset.split.folders=null"):
+    assert "there is no folder D999_2020: check for another version" in said
+    with pytest.raises(UserError, match=r"both define the split: type dataset.split.folders=null"):
         archives.layout("flair", "dataset.split.numeric=[1,1,1]")
 
 
@@ -287,5 +287,5 @@ def test_the_innermost_folder_named_says_the_split(
 
 
 def test_folders_that_are_not_there_are_named(towns: RawFiles, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"no scene of .*all.zip lies in C, D"):
+    with pytest.raises(UserError, match=r"no scene of .*all.zip is in C, D"):
         resolve_split(Split(folders={"train": ("C",), "test": ("D",)}), tmp_path, towns)

@@ -119,7 +119,8 @@ def test_pixels_near_nodata_by_arithmetic(nodata: tuple[float, ...]) -> None:
 @pytest.mark.parametrize("nodata", [-1, 0.5, 1 << 16, float("nan"), float("inf")])
 def test_a_typed_value_that_no_pixel_can_have_is_refused(tmp_path: Path, nodata: float, depth: str) -> None:
     path = write(tmp_path / "scene.tif", noise(3, depth))
-    with pytest.raises(UserError, match=rf"nodata=\S+ is no {depth} value, as .*scene\.tif"):
+    match = rf"nodata=\S+ cannot be a pixel of .*scene\.tif, which holds {depth} values"
+    with pytest.raises(UserError, match=match):
         Raster(path, nodata=nodata)
 
 
@@ -135,7 +136,7 @@ def test_nan_is_no_measurement(tmp_path: Path, depth: str) -> None:
 def test_an_infrared_band_that_is_called_opacity_stays_a_band(tmp_path: Path) -> None:
     path = write(tmp_path / "scene.tif", noise(4, "uint8"), photometric="RGB", alpha="YES")
     with Raster(path) as raster:
-        assert (raster.opacity, raster.image_called_opacity) == (None, 4)
+        assert (raster.opacity, raster.mislabelled_opacity) == (None, 4)
         assert raster.shown_bands == (1, 2, 3, 4)
         assert raster.all_valid
 
@@ -173,7 +174,7 @@ def test_opacity_may_have_soft_edges(tmp_path: Path, kind: str, depth: str, is_o
     path = write(tmp_path / "scene.tif", np.concatenate([image, band[None]]), photometric="RGB", alpha="YES")
     with Raster(path) as raster:
         assert raster.opacity == (4 if is_opacity else None)
-        assert raster.image_called_opacity == (None if is_opacity else 4)
+        assert raster.mislabelled_opacity == (None if is_opacity else 4)
         np.testing.assert_array_equal(raster.valid(0, 0, 64, 64), (band > 0) | (not is_opacity))
 
 
@@ -192,7 +193,7 @@ def test_infrared_and_opacity_that_are_both_called_opacity(tmp_path: Path) -> No
     with rasterio.open(path, "r+") as dataset:
         dataset.colorinterp = [*dataset.colorinterp[:3], ColorInterp.alpha, ColorInterp.alpha]
     with Raster(path) as raster:
-        assert (raster.opacity, raster.image_called_opacity, raster.shown_bands) == (5, 4, (1, 2, 3, 4))
+        assert (raster.opacity, raster.mislabelled_opacity, raster.shown_bands) == (5, 4, (1, 2, 3, 4))
 
 
 @pytest.mark.parametrize("opacities", [(0, 255, 255), (0, 0, 255), (0, 128, 255), (255, 255, 255)])
@@ -232,7 +233,7 @@ def test_files_that_cannot_be_used_are_named_with_a_way_out(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"text\.tif is damaged or not a raster \(GTiff, PNG, JPEG"):
         Raster(tmp_path / "text.tif")
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.tif")
-    with pytest.raises(UserError, match=r"deep\.tif holds uint16 values, only uint8 are read"):
+    with pytest.raises(UserError, match=r"deep\.tif holds uint16 values, only uint8 are supported"):
         read_class_map(tmp_path / "deep.tif")
     write(tmp_path / "points.tif", noise(1, "uint8"), transform=Affine.identity())
     with rasterio.open(tmp_path / "points.tif", "r+") as dataset:
@@ -390,7 +391,7 @@ def test_sidecars_make_gdal_read_no_other_file(tmp_path: Path, kind: str) -> Non
             f'<VRTDataset rasterXSize="256" rasterYSize="256">{band}</VRTRasterBand></VRTDataset>'
         )
     with pytest.raises(
-        UserError, match=r"scene\.tif.* (is damaged or no GeoTIFF: delete|takes its overviews from)"
+        UserError, match=r"scene\.tif.* (is damaged or not a GeoTIFF: delete|takes its overviews from)"
     ):
         Raster(path)
 

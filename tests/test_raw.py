@@ -84,7 +84,7 @@ def test_a_truncated_archive_is_one_clear_line(tmp_path: Path, keep: float) -> N
     path = tmp_path / "ortho.zip"
     whole = path.read_bytes()
     path.write_bytes(whole[: int(keep * len(whole))])
-    with pytest.raises(UserError, match=r"ortho.zip is damaged .*fetch it again"):
+    with pytest.raises(UserError, match=r"ortho.zip is damaged .*download it again"):
         RawFiles(SOURCE, tmp_path)
 
 
@@ -180,7 +180,7 @@ def test_published_colours(
         ("dataset.reference=half", "dataset.reference=half: potsdam has full, eroded"),
         ("dataset.classes.car=[1,2]", "malformed"),
         ("dataset.classes.car=[0,0,255]", "car and building have the same colour"),
-        ("dataset.images.irrg.pattern=scene.tif", "must have {scene} once"),
+        ("dataset.images.irrg.pattern=scene.tif", "must contain {scene} exactly once"),
     ],
 )
 def test_wrong_facts_are_named(override: str, message: str) -> None:
@@ -193,8 +193,8 @@ def test_wrong_facts_are_named(override: str, message: str) -> None:
     [
         ({"bus": 9}, "bus is neither in dataset.classes nor in dataset.ignored"),
         ({"building": 1, "woodland": 2, "road": 4}, "dataset.indices lacks water"),
-        ({"building": 1, "woodland": 2, "road": 4, "water": 4}, "a value of its own from 0 to 255"),
-        ({"building": 1, "woodland": 2, "road": 4, "water": 256}, "a value of its own from 0 to 255"),
+        ({"building": 1, "woodland": 2, "road": 4, "water": 4}, "a different value from 0 to 255"),
+        ({"building": 1, "woodland": 2, "road": 4, "water": 256}, "a different value from 0 to 255"),
     ],
 )
 def test_indices_that_do_not_fit_are_refused(indices: dict[str, int], message: str) -> None:
@@ -205,7 +205,7 @@ def test_indices_that_do_not_fit_are_refused(indices: dict[str, int], message: s
 def test_a_missing_fact_is_named() -> None:
     facts = archives.facts("potsdam")
     del facts["images"]
-    with pytest.raises(UserError, match="lack the key 'images'"):
+    with pytest.raises(UserError, match="lacks the key 'images'"):
         layout_from_facts(facts)
 
 
@@ -227,7 +227,7 @@ def test_scenes_sorted_as_numbers_are_split_first_next_last(numbered: RawFiles, 
 
 def test_deepglobe_asks_for_all_803_scenes(numbered: RawFiles, tmp_path: Path) -> None:
     assert archives.layout("deepglobe").split == Split(numeric=(563, 120, 120))
-    with pytest.raises(UserError, match=r"asks for 803 scenes and .* has 5"):
+    with pytest.raises(UserError, match=r"needs 803 scenes and .* has 5"):
         resolve_split(archives.layout("deepglobe").split, tmp_path, numbered)
 
 

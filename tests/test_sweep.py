@@ -93,7 +93,7 @@ def test_what_a_result_was_made_from_must_fit_too(tmp_path: Path) -> None:
     assert given == [{"pseudo": good / "pseudo"}]
     with pytest.raises(UserError, match="bad/pseudo was made with backbone=large, not small"):
         execute(stage, _config(tmp_path / "other", bad))
-    with pytest.raises(UserError, match="made with a result of stage=cam that is gone"):
+    with pytest.raises(UserError, match="made with a result of stage=cam that does not exist any more"):
         execute(stage, _config(tmp_path / "other", gone))
 
 
@@ -130,7 +130,7 @@ def test_a_job_waits_for_the_one_that_makes_the_same(
     assert not waiting.is_alive()
     assert len(given) == 1
     assert not (second / "seg").exists()
-    assert "waiting for another run that makes the same seg" in capsys.readouterr().out
+    assert "waiting for another run that is computing the same seg" in capsys.readouterr().out
 
 
 def test_scenes_in_the_making_are_waited_for(tmp_path: Path) -> None:
@@ -226,7 +226,8 @@ def test_a_swept_value_that_another_overrules_is_refused(tmp_path: Path) -> None
     status, printed = forked(tmp_path, "sweep=tile_size", *tiny())
     assert status == 1
     line = " ".join(printed.split())
-    assert line.startswith("error: dataset.tile.size=128,256,512 is swept, and dataset.tile={size: 64")
+    assert line.startswith("error: dataset.tile={size: 64")
+    assert "overrides the swept dataset.tile.size=128,256,512" in line
     assert not (tmp_path / "runs").exists()
 
 

@@ -134,7 +134,7 @@ def test_pictures_are_those_of_the_folder(server: Server, folder: Path) -> None:
     assert np.abs(difference).mean() < 8  # noise, as JPEG
     damaged = server.ask("GET", f"/api/pictures/{DAMAGED}")
     assert damaged.status == 422
-    assert "field_5.jpg is damaged or not a raster (GTiff, PNG, JPEG): fetch it again" in damaged.text
+    assert "field_5.jpg is damaged or not a raster (GTiff, PNG, JPEG): download it again" in damaged.text
     assert server.ask("GET", f"/api/pictures/{COUNT}").text == f"unknown item {COUNT}"
 
 

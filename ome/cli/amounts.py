@@ -1,6 +1,6 @@
-"""How much a stage has to do before it runs: tiles, steps, and units of work that can be timed.
+"""How much work a stage has: tiles, steps, and units of work that can be timed.
 
-Importing it loads no torch: what trains nothing need not wait for it.
+Importing this module does not load torch, so that commands without training start quickly.
 """
 
 import math
@@ -37,23 +37,23 @@ Unit: TypeAlias = Literal[
     "segmenter tile",
     "segmenter window",
 ]
-"""Work that is timed once and then multiplied."""
+"""Units of work that are timed once; the time is multiplied by their number."""
 
 RANDOM: Final = "random"
 
 NOTHING: Final = Remains(Path("/dev/null"))
-"""Of a result that is made from the start."""
+"""The remains of a result that is computed from the start."""
 
 
 @dataclass(frozen=True)
 class Amounts:
-    """What is left to do in a stage; None stands for a number that only an earlier stage will tell.
+    """Remaining work of a stage; None stands for a number that is only known after an earlier stage.
 
     Attributes:
         tiles: Tiles that the stage works on.
         steps: Optimiser steps.
-        units: Number of each unit of work. A stage without any has nothing that is timed.
-        weights: Where its networks start from.
+        units: Number of each unit of work; empty for a stage of which nothing is timed.
+        weights: Initial weights of its networks.
     """
 
     tiles: int | None = 0
@@ -64,13 +64,13 @@ class Amounts:
 
 @dataclass(frozen=True)
 class Known:
-    """What finished stages tell of the data.
+    """What is known about the data before a command runs.
 
     Attributes:
         index: The scenes.
         table: The tags.
-        prepared: Whether both are there and will stay; else they are what headers and a table tell.
-        card: Of the segmenter that maps a scene.
+        prepared: Whether both were read from finished stages; else from image headers and the table of tags.
+        card: Card of the segmenter that maps a scene.
     """
 
     index: SceneIndex | None = None
@@ -80,7 +80,7 @@ class Known:
 
     @classmethod
     def of(cls, inputs: Mapping[str, Path]) -> "Known":
-        """Reads the results of `prepare` and `labels` among the folders that hold and will stay."""
+        """Reads the results of `prepare` and `labels`, if they are among the folders."""
         if "prepare" not in inputs:
             return cls()
         index = SceneIndex.read(inputs["prepare"])
@@ -94,14 +94,14 @@ class Known:
 
 
 def amounts(name: str, config: DictConfig, settings: DictConfig, prospect: Prospect, known: Known) -> Amounts:
-    """What a stage has to do.
+    """The remaining work of a stage.
 
     Args:
-        name: Of the stage.
+        name: Name of the stage.
         config: The composed configuration.
-        settings: Those of the stage, or of one of its parts.
-        prospect: What will become of it; one that resumes has less to do.
-        known: What is known of the data.
+        settings: Settings of the stage, or of one of its parts.
+        prospect: What will happen to it; a stage that resumes has less to do.
+        known: What is known about the data.
     """
     if name not in _AMOUNTS or prospect.state == "up to date":
         return Amounts()
@@ -109,11 +109,11 @@ def amounts(name: str, config: DictConfig, settings: DictConfig, prospect: Prosp
 
 
 def together(parts: Sequence[Amounts], each: float) -> Amounts:
-    """What several parts of a stage have to do, each of which stands for so many.
+    """The work of all parts of a stage, extrapolated from a sample of them.
 
     Args:
-        parts: Of a stage that trains nothing; their units are known.
-        each: How many each stands for.
+        parts: The sample; the stage trains nothing and all units are known.
+        each: How many parts each of the sample represents.
     """
     counts = Counter[Unit]()
     for part in parts:
@@ -128,17 +128,17 @@ def _cam(config: DictConfig, settings: DictConfig, known: Known, done: Remains) 
     names = list(known.table.names if known.table else config.dataset.classes or [])
     weights = settings.checkpoint or config.backbone.weights
     steps: int | None = 0
-    looks: int | None = 0
+    validated: int | None = 0
     if settings.checkpoint is None:
         if kept is None or (config.classifier.one_vs_all and not names):
-            steps = looks = None
+            steps = validated = None
         else:
             length = Length.of_epochs(settings.epochs, len(kept), settings.batch)
             folders = [member.folder for member in members(config.classifier, Path(), names)]
-            looked_at = known.table.select("val", tagged=True).tiles if known.table else ()
-            validation = min(settings.validation_tiles, len(looked_at or tagged or ()))
-            steps, looks = _left(length, done, folders, validation)
-    units: dict[Unit, int | None] = {"classifier step": steps, "classifier validation tile": looks}
+            candidates = known.table.select("val", tagged=True).tiles if known.table else ()
+            validation = min(settings.validation_tiles, len(candidates or tagged or ()))
+            steps, validated = _left(length, done, folders, validation)
+    units: dict[Unit, int | None] = {"classifier step": steps, "classifier validation tile": validated}
     if settings.export.write:
         units["CAM tile"] = _missing(tagged, done, Path("cams"), cam_path)
     return Amounts(None if tagged is None else len(tagged), steps, units, _name(weights))
@@ -163,19 +163,19 @@ def _seg(config: DictConfig, settings: DictConfig, known: Known, done: Remains) 
 def _refine(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
     tiles = known.tiles()
     folders = [round_folder(Path(), number) for number in range(1, settings.rounds + 1)]
-    trained = _segmenters(config, known, done, folders)
+    segmenters = _segmenters(config, known, done, folders)
     missing = [_missing(tiles, done, folder, _pseudo_mask) or 0 for folder in folders]
     labelled = None if tiles is None else sum(missing)
     units: dict[Unit, int | None] = {"CRF tile": labelled, "segmenter tile": labelled}
-    return Amounts(trained.tiles, trained.steps, {**trained.units, **units}, trained.weights)
+    return Amounts(segmenters.tiles, segmenters.steps, {**segmenters.units, **units}, segmenters.weights)
 
 
 def _segmenters(config: DictConfig, known: Known, done: Remains, folders: Sequence[Path]) -> Amounts:
-    """A training with the same recipe in each folder, and the maps that it leaves."""
+    """The work of a training with the same recipe in each folder, and of its maps."""
     recipe, tiles = config.segmenter.recipe, known.tiles()
     length = Length.of_steps(recipe.steps, recipe.steps_per_epoch)
     validation = recipe.validation_tiles if _has_masks(config, known, "val", "train") else 0
-    steps, looks = _left(length, done, folders, validation)
+    steps, validated = _left(length, done, folders, validation)
     windows = None
     if known.index is not None:
         scenes = mapped_scenes(known.index)
@@ -184,7 +184,7 @@ def _segmenters(config: DictConfig, known: Known, done: Remains, folders: Sequen
         windows = sum(_windows(scene.height, scene.width, size, config) for scene in left)
     units: dict[Unit, int | None] = {
         "segmenter step": steps,
-        "segmenter validation tile": looks,
+        "segmenter validation tile": validated,
         "segmenter window": windows,
     }
     weights = _name(config.segmenter.weights)
@@ -192,7 +192,7 @@ def _segmenters(config: DictConfig, known: Known, done: Remains, folders: Sequen
 
 
 def _has_masks(config: DictConfig, known: Known, *splits: SplitName) -> bool:
-    """Whether a scene of the splits has a reference mask; before there are scenes, whether some are named."""
+    """Whether a scene of the splits has a reference mask; before scenes exist, whether masks are set."""
     if known.index is None:
         return bool(config.dataset.get("masks"))
     return any(scene.mask for split in splits for scene in known.index.split(split))
@@ -210,14 +210,14 @@ def _affinity(config: DictConfig, settings: DictConfig, known: Known, done: Rema
 
 def _predict(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
     """Windows of a scene, predicted by each of the networks that are averaged."""
-    from ome.cli.counted import map_sizes  # noqa: PLC0415 - loads readers of scenes, as the stage will
+    from ome.cli.tile_counts import map_sizes  # noqa: PLC0415 - loads readers of scenes, as the stage will
     from ome.inference.mapping import ROWS  # noqa: PLC0415
 
     size = known.card.tile if known.card else config.dataset.tile.size
     sizes = map_sizes(settings)
     rows = sum(height for height, _ in sizes)
     left = max(0, rows - rows_in(done.folder / ROWS))
-    windows = math.ceil(sum(_windows(*one, size, config) for one in sizes) * left / rows)
+    windows = math.ceil(sum(_windows(*shape, size, config) for shape in sizes) * left / rows)
     units: dict[Unit, int | None] = {"segmenter window": windows * (1 + len(listed(settings.others)))}
     if settings.crf:
         units["CRF tile"] = windows
@@ -235,7 +235,7 @@ _AMOUNTS: Final[Mapping[str, Callable[[DictConfig, DictConfig, Known, Remains], 
 
 
 def _left(length: Length, done: Remains, folders: Sequence[Path], validation: int) -> tuple[int, int]:
-    """Steps that a training in each folder has left, and tiles that they will validate on."""
+    """Remaining steps of the trainings in the folders, and tiles that they will still validate."""
     steps = [length.total_steps - _steps_done(done, folder, length) for folder in folders]
     epochs = sum(math.ceil(left / length.steps_per_epoch) for left in steps)
     return sum(steps), epochs * validation
@@ -255,14 +255,14 @@ def _steps_done(done: Remains, folder: Path, length: Length) -> int:
     try:
         state = torch.load(done.folder / checkpoint, map_location="cpu", weights_only=True, mmap=True)
         return min(int(state["global_step"]), length.total_steps)
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, the training starts over
+    except Exception:  # noqa: BLE001 - with a damaged checkpoint the training starts over
         return 0
 
 
 def _missing(
     tiles: Sequence[Tile] | None, done: Remains, folder: Path, path_of: Callable[[Path, Tile], Path]
 ) -> int | None:
-    """Tiles whose file is not there yet."""
+    """Number of tiles whose file does not exist yet."""
     return None if tiles is None else sum(not done.has(path_of(folder, tile)) for tile in tiles)
 
 

@@ -1,4 +1,4 @@
-"""The folder of a command's log: Hydra makes it before anything is checked, and later commands read it."""
+"""The log folder of a command, which Hydra creates before anything is checked, and later commands read."""
 
 import os
 from collections.abc import Iterator
@@ -13,10 +13,10 @@ _HYDRAS: Final = ("config.yaml", "hydra.yaml", "overrides.yaml")
 
 
 @contextmanager
-def kept_if_it_worked(log: Path, settings: str | None, run: Path) -> Iterator[None]:
+def removed_if_refused(log: Path, settings: str | None, run: Path) -> Iterator[None]:
     """Removes the log of a command that a mistake ends before it has changed the run.
 
-    It says nothing, and its settings would pass for those of the run.
+    Otherwise later commands would take its settings for those of the run.
 
     Args:
         log: The folder of the log.
@@ -35,7 +35,7 @@ def kept_if_it_worked(log: Path, settings: str | None, run: Path) -> Iterator[No
 
 
 def _state(run: Path) -> set[tuple[str, int]]:
-    """What stages leave: their folders, and those of what they are making."""
+    """The folders of stages, finished and partial, with their modification times."""
     folders = (path for path in run.glob("*") if path.is_dir() and path.name != "logs")
     return {(path.name, path.stat().st_mtime_ns) for path in folders}
 

@@ -1,4 +1,4 @@
-"""`ome train IMAGES`, `ome predict RUN SCENE` and their like: the stages in the words of a command line."""
+"""The commands `ome train IMAGES`, `ome predict RUN SCENE` and so on, translated to settings of `ome.run`."""
 
 import argparse
 import os
@@ -15,26 +15,26 @@ from ome.pipeline.layout import command_files
 from ome.pipeline.registry import SIDE_STAGES
 
 _NOT_REPEATED: Final = {"stage", "stage.until", "force", "verify", "name", "output", "run_dir", "sweep"}
-"""Settings of an earlier command that say which stages it ran, and where."""
+"""Settings of an earlier command that select its stages and folders, and are not repeated."""
 
 
 def parser() -> argparse.ArgumentParser:
-    """The arguments of every command."""
+    """The argument parser of all commands."""
     top = argparse.ArgumentParser(prog="ome", allow_abbrev=False)
     commands = top.add_subparsers(dest="command", required=True)
 
     def command(name: str, summary: str) -> argparse.ArgumentParser:
         epilog = (
             "Any setting may follow as KEY=VALUE; python -m ome.run --help lists them. With "
-            "plan=true nothing runs: it prints the stages, what each has to do, and how long that takes here."
+            "plan=true it only prints the stages, the work of each, and an estimate of the time it takes."
         )
         return commands.add_parser(name, help=summary, description=summary, epilog=epilog, allow_abbrev=False)
 
     train = command("train", "Trains on a folder of images and a table of their tags, up to the report.")
     train.add_argument("images", type=Path, help="folder of GeoTIFF, PNG or JPEG images")
-    train.add_argument("--tags", type=Path, help="their table, .csv or .xlsx; without it IMAGES/tags.csv")
-    train.add_argument("--masks", type=Path, help="folder of reference masks, where there are any")
-    train.add_argument("--name", help="name of the run; without it that of the folder of images")
+    train.add_argument("--tags", type=Path, help="table of tags, .csv or .xlsx; default: IMAGES/tags.csv")
+    train.add_argument("--masks", type=Path, help="folder of reference masks, if there are any")
+    train.add_argument("--name", help="name of the run; default: name of the folder of images")
     predict = command(
         "predict",
         "Maps a scene, or every scene of a folder, a list or a pattern, with the segmenter of a run.",
@@ -43,7 +43,7 @@ def parser() -> argparse.ArgumentParser:
         "run",
         nargs="+",
         type=Path,
-        help="folder of the run, such as runs/valley; of several the mean is mapped",
+        help="folder of the run, such as runs/valley; with several runs their probabilities are averaged",
     )
     predict.add_argument(
         "scene",
@@ -56,11 +56,11 @@ def parser() -> argparse.ArgumentParser:
         ("polygons", "also write a GeoPackage of areas of one class"),
     ):
         predict.add_argument(f"--{option}", action="store_true", help=meaning)
-    report = command("report", "Writes the report of a run anew.")
+    report = command("report", "Rewrites the report of a run.")
     report.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
     export = command("export", "Writes the segmenter of a run as ONNX and torch.export.")
     export.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
-    export.add_argument("--target", metavar="PROGRAM", help="also a model for deepness, the plug-in of QGIS")
+    export.add_argument("--target", metavar="PROGRAM", help="deepness: also a model for that QGIS plug-in")
     compare = command("compare", "Puts the scores of finished runs into one table, seeds as mean and spread.")
     compare.add_argument("runs", nargs="+", help="folders of runs, or patterns such as 'runs/valley_*'")
     for form in ("markdown", "latex"):
@@ -71,13 +71,13 @@ def parser() -> argparse.ArgumentParser:
 
 
 def words_of(arguments: Sequence[str]) -> list[str]:
-    """What `python -m ome.run` is given for a command; the working folder becomes that of the run's command.
+    """The arguments of `python -m ome.run` for a command; changes to the working folder of the run's command.
 
     Args:
         arguments: As typed after `ome`.
 
     Raises:
-        UserError: A folder is not there, or is not that of a run.
+        UserError: A folder does not exist, or is not the folder of a run.
     """
     settings = [word for word in arguments if _is_setting(word)]
     options = parser().parse_args([word for word in arguments if word not in settings])
@@ -85,7 +85,7 @@ def words_of(arguments: Sequence[str]) -> list[str]:
 
 
 def _is_setting(word: str) -> bool:
-    """Whether a word is KEY=VALUE: addresses of scenes hold such characters, too."""
+    """Whether a word is KEY=VALUE, not the address of a scene, which may contain `=` too."""
     key = word.partition("=")[0]
     return key != word and word[0] not in "-/" and ":" not in key and not Path(word).exists()
 
@@ -96,12 +96,12 @@ def _train(options: argparse.Namespace) -> list[str]:
         raise UserError(f"{images} is not a folder: give the folder of the images")
     tags = options.tags or images / "tags.csv"
     if not tags.is_file():
-        way = f"fill one with ome tags {images} --classes NAME,NAME, or give it by --tags"
-        raise UserError(f"the table of tags {tags} does not exist: {way}")
+        remedy = f"fill one with ome tags {images} --classes NAME,NAME, or give it by --tags"
+        raise UserError(f"the table of tags {tags} does not exist: {remedy}")
     name = options.name or images.resolve().name
-    places = {"dataset.raw": images, "dataset.tags": tags, "dataset.masks": options.masks}
-    given = {key: value for key, value in places.items() if value is not None}
-    return ["stage=all", "dataset=custom", *_settings(**{"dataset.name": name, "name": name}, **given)]
+    paths = {"dataset.raw": images, "dataset.tags": tags, "dataset.masks": options.masks}
+    paths = {key: path for key, path in paths.items() if path is not None}
+    return ["stage=all", "dataset=custom", *_settings(**{"dataset.name": name, "name": name}, **paths)]
 
 
 def _predict(options: argparse.Namespace) -> list[str]:
@@ -114,7 +114,7 @@ def _predict(options: argparse.Namespace) -> list[str]:
         for key in ("confidence", "probabilities", "polygons")
         if getattr(options, key)
     }
-    chosen["stage.predict.scene"] = str(scene) if isinstance(scene, Path) else scene.typed
+    chosen["stage.predict.scene"] = str(scene) if isinstance(scene, Path) else scene.address
     run, *others = options.run
     averaged = [f"stage.predict.others=[{','.join(_quoted(other.absolute()) for other in others)}]"]
     return [*_of_run(run), "stage=predict", *_settings(**chosen), *(averaged if others else [])]
@@ -147,24 +147,24 @@ COMMANDS: Final = tuple(_WORDS)
 
 
 def _of_run(folder: Path) -> list[str]:
-    """The settings with which a run was made, and its folder."""
+    """The settings of a run's last command, and `run_dir` for its folder."""
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: give the folder of a run, such as runs/valley")
-    typed = command_files(folder)
-    if not typed:
+    commands = command_files(folder)
+    if not commands:
         raise UserError(f"{folder} is not the folder of a run: give one such as runs/valley")
-    # What was asked of one map, say, is not asked of the next.
-    last = max(typed, key=lambda path: (not _is_aside(path), path.stat().st_mtime_ns))
+    # Commands that only used the run, e.g. for a map, come last.
+    last = max(commands, key=lambda path: (not _is_side_command(path), path.stat().st_mtime_ns))
     run_dir = folder.absolute()
     runtime: Any = OmegaConf.load(last.with_name("hydra.yaml")).hydra.runtime
     if Path(runtime.cwd).is_dir():
         os.chdir(runtime.cwd)  # relative paths among the settings start there
-    own = [word for word in _words(last) if _is_of_the_run(word.partition("=")[0].lstrip("+~"))]
+    repeated = [word for word in _words(last) if _is_repeated(word.partition("=")[0].lstrip("+~"))]
     sources = [source.path for source in runtime.config_sources if source.provider == "command-line"]
-    return [*(f"--config-dir={path}" for path in sources), *own, *_settings(run_dir=run_dir)]
+    return [*(f"--config-dir={path}" for path in sources), *repeated, *_settings(run_dir=run_dir)]
 
 
-def _is_aside(typed: Path) -> bool:
+def _is_side_command(typed: Path) -> bool:
     """Whether a command made something of the run, and nothing of the run itself."""
     return dict(word.partition("=")[::2] for word in _words(typed)).get("stage") in SIDE_STAGES
 
@@ -175,8 +175,8 @@ def _words(typed: Path) -> list[str]:
     return [str(word) for word in words]
 
 
-def _is_of_the_run(key: str) -> bool:
-    """Whether a setting of an earlier command says how the run was made, not what else was asked for."""
+def _is_repeated(key: str) -> bool:
+    """Whether a setting of an earlier command describes the run and must be repeated."""
     stage = key.removeprefix("stage.").partition(".")[0]
     return key not in _NOT_REPEATED and not (key.startswith("stage.") and stage in SIDE_STAGES)
 
@@ -186,7 +186,7 @@ def _settings(**values: object) -> list[str]:
 
 
 def _quoted(value: object) -> str:
-    """A value as Hydra reads it, whatever its characters: a folder may be called `1e5`, `nan` or `true`."""
+    """A value quoted for Hydra's grammar: a folder may be named `1e5`, `nan` or `true`."""
     if isinstance(value, bool):
         return str(value).lower()
     text = str(value)

@@ -1,4 +1,4 @@
-"""`ome doctor`: what is installed, what the machine offers, and whether the data is there. Loads no torch."""
+"""`ome doctor` checks the installation, the machine and the data. It does not load torch."""
 
 import os
 import platform
@@ -28,7 +28,7 @@ from ome.pipeline.manifest import versions
 from ome.progress import console
 
 SMALL_DISK: Final = 20 << 30
-"""Bytes below which a prepared Potsdam and its results may not fit."""
+"""Bytes that the prepared Potsdam dataset and its results may need."""
 
 HELP: Final = """usage: ome doctor [KEY=VALUE ...]
 
@@ -42,9 +42,9 @@ class Finding(NamedTuple):
     """One line of the report.
 
     Attributes:
-        kind: `wrong` for what keeps a run from working, `note` for what may be missed.
-        subject: What it is about.
-        text: What was found.
+        kind: `wrong` for what makes a run fail, `note` for what is optional, else `ok`.
+        subject: Topic in one word.
+        text: Description of the finding.
     """
 
     kind: Literal["ok", "note", "wrong"]
@@ -53,13 +53,13 @@ class Finding(NamedTuple):
 
 
 def main(overrides: Sequence[str]) -> int:
-    """Prints what it finds.
+    """Prints the findings.
 
     Args:
-        overrides: As on the command line of a run: those that name the dataset and the run.
+        overrides: Settings as on the command line of a run, for the dataset and the run to check.
 
     Returns:
-        0, or 1 where something keeps a run from working.
+        1 if something would make a run fail, else 0.
     """
     if {"-h", "--help"} & {*overrides}:
         console.print(HELP, highlight=False, markup=False)

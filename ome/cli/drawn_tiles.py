@@ -1,4 +1,4 @@
-"""Tiles to time work on: some of the prepared scenes, or drawn ones where there are none yet."""
+"""Tiles for timing: those of the prepared scenes, or synthetic ones before there are scenes."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,23 +24,22 @@ from ome.data.transforms import to_tensor
 from ome.synthetic.scene import draw_scene
 
 SIDE: Final = 256
-"""Side of the drawn scene in pixels; it is repeated to the size of a tile."""
-
+"""Side of the synthetic scene in pixels; it is repeated to the size of a tile."""
 TAGGED: Final = 3
-"""Classes that a drawn tile has tags of."""
+"""Number of tags of a synthetic tile."""
 
 BATCH: Final = 64
-"""Drawn tiles; a larger batch has some twice."""
+"""Number of synthetic tiles; a larger batch repeats some."""
 
 
 class DrawnScene(SceneReader):
-    """A reader of one scene that lies on no disk: a procedural town.
+    """A reader of one scene that exists only in memory: a procedural town.
 
     Args:
         palette: The classes of the data set.
         channels: Bands of an image, 1-based.
         display: See `SceneReader`.
-        side: Of the scene, in pixels.
+        side: Side of the scene in pixels.
     """
 
     def __init__(
@@ -68,7 +67,7 @@ class Samples:
     Attributes:
         reader: Reads them.
         table: The tags of the training tiles.
-        drawn: Whether they are of no real scene.
+        drawn: Whether they are synthetic.
     """
 
     reader: SceneReader
@@ -77,7 +76,7 @@ class Samples:
 
     @classmethod
     def of(cls, config: DictConfig, known: Known) -> "Samples":
-        """Those of the data set where its tags are known, else drawn ones of the configured size."""
+        """Tiles of the dataset if its tags are known, else synthetic ones of the configured size."""
         if known.prepared and known.index is not None and known.table is not None:
             tagged = known.table.select("train", tagged=True)
             return cls(scene_reader(config, known.index), tagged, drawn=False)
@@ -94,7 +93,7 @@ class Samples:
         return cls(reader, TagTable(palette.names, tiles, tags, ("train",) * len(tiles), kept), drawn=True)
 
     def tiles(self, count: int) -> list[Tile]:
-        """Some of them, at most `count`."""
+        """At most `count` of the tiles, evenly spaced."""
         return evenly_spaced(self.table.tiles, count)
 
     def mask(self, tile: Tile) -> NDArray[np.uint8]:
@@ -125,11 +124,11 @@ def _usual_size(config: DictConfig, known: Known) -> tuple[int, int]:
 
 
 def _facts(config: DictConfig, known: Known) -> tuple[Palette, tuple[int, ...]]:
-    """Classes and bands, from the scenes, or before there are some from the raw data set."""
-    typed = tuple(config.dataset.get("channels") or ())
+    """Classes and bands, from the prepared scenes if they exist, else from the raw dataset."""
+    configured = tuple(config.dataset.get("channels") or ())
     if known.card is not None:
         return Palette(known.card.classes, {}), known.card.channels
     if known.index is not None:
-        return known.index.palette, typed or known.index.channels or (1, 2, 3)
+        return known.index.palette, configured or known.index.channels or (1, 2, 3)
     layout = raw_layout(config)
-    return layout.palette, typed or layout.default_channels or (1, 2, 3)
+    return layout.palette, configured or layout.default_channels or (1, 2, 3)

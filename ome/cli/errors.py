@@ -1,4 +1,4 @@
-"""Mistakes of the user on the command line, each told in one line."""
+"""Turns user errors on the command line into one line each."""
 
 import difflib
 import os
@@ -37,7 +37,7 @@ FIRST_GUESSES: Final = {
     "steps": "segmenter.recipe.steps",
     "seeds": "seed",
 }
-"""Addresses of what other tools call otherwise."""
+"""Our addresses of settings that have other names in other tools."""
 
 
 def fail(line: str, status: int = 1) -> NoReturn:
@@ -50,13 +50,13 @@ def fail(line: str, status: int = 1) -> NoReturn:
     Raises:
         SystemExit: Always.
     """
-    console.quiet = False  # where this is not the first process, which alone speaks otherwise
+    console.quiet = False  # a rank other than 0 is quiet otherwise
     console.print(f"[bold red]error:[/] {escape(line)}", highlight=False)
     sys.exit(status)
 
 
 def _unknown_key(key: str, parent: Node) -> str:
-    """Names the addresses that a mistyped or shortened key may stand for, else the keys beside it."""
+    """Suggests addresses for a mistyped or shortened key, else lists the keys beside it."""
     root: Any = parent._get_root()  # noqa: SLF001 - the one way from a node to its configuration
     siblings = [str(name) for name in parent]  # type: ignore[attr-defined]  # a container
     above, _, last = key.rpartition(".")
@@ -76,7 +76,7 @@ def _unknown_key(key: str, parent: Node) -> str:
 
 
 def _addresses(root: object, above: str, last: str = "") -> list[str]:
-    """The addresses such as `stage.cam.lr` that end in a name; the selected stage's, if it has some."""
+    """The addresses such as `stage.cam.lr` that end in a name, preferably those of the selected stage."""
     plain: Any = OmegaConf.to_container(root, resolve=False)
     matches = [
         key
@@ -88,10 +88,10 @@ def _addresses(root: object, above: str, last: str = "") -> list[str]:
 
 
 def explain(error: Exception) -> str:
-    """Puts what Hydra and OmegaConf say about a wrong override into one line."""
+    """Turns an error of Hydra or OmegaConf about a wrong override into one line."""
     cause = error.__cause__
-    if isinstance(told := _first_cause(error), UserError):
-        return str(told)
+    if isinstance(root_cause := _first_cause(error), UserError):
+        return str(root_cause)
     if ambiguous := re.match(r"Ambiguous value for argument '(.*)'\n", str(error)):
         return _several(ambiguous[1])
     if isinstance(error, OverrideParseException):
@@ -116,22 +116,22 @@ def _first_cause(error: BaseException) -> BaseException:
 
 
 def _unquoted(override: str) -> str:
-    """How to type a setting that Hydra's grammar cannot read."""
+    """Explains how to quote a setting that Hydra's grammar cannot parse."""
     key, equals, value = override.partition("=")
     if not equals:
         return f"{override!r} is not a setting: type KEY=VALUE, e.g. stage=cam"
-    return f"cannot read {override}: its value needs quotes of its own, as in {_quoted(key, value)}"
+    return f"cannot parse {override}: put its value in quotes, as in {_quoted(key, value)}"
 
 
 def _quoted(key: str, value: str) -> str:
-    """A setting as it is typed in a shell so that Hydra takes its value for a text."""
+    """A setting quoted for the shell and for Hydra, which then reads its value as a string."""
     quote = '"' if "'" in value else "'"
-    typed = f"{key}={quote}{value.strip(quote)}{quote}"
-    return shlex.quote(typed) if set(typed) & set('"$`!\\') else f'"{typed}"'
+    setting = f"{key}={quote}{value.strip(quote)}{quote}"
+    return shlex.quote(setting) if set(setting) & set('"$`!\\') else f'"{setting}"'
 
 
 def _several(override: str) -> str:
-    """What commas may stand for in a setting that is not swept."""
+    """Explains the ways to type a setting whose value has a comma, without a sweep."""
     key, _, value = override.partition("=")
     number = re.fullmatch(r"([+-]?\d+),(\d+)", value)
     ways = [f"for a decimal type {key}={number[1]}.{number[2]}"] if number else []
@@ -147,17 +147,17 @@ _OF_HYDRA: Final = {
     "Only one of --run, --multirun, --cfg": "--cfg and --info show the settings of one job: leave out -m",
     "The --resolve flag can only be used": "--resolve shows the values of settings: type --cfg job --resolve",
 }
-"""What Hydra answers with a ValueError, by how it begins."""
+"""Our messages for ValueErrors of Hydra, by the start of Hydra's message."""
 
 
-def said_by_hydra(error: Exception) -> str | None:
-    """One line for a mistake on the command line that Hydra answers with a ValueError."""
+def hydra_message(error: Exception) -> str | None:
+    """Our message for a user error that Hydra reports as a ValueError; None for other errors."""
     return next((line for start, line in _OF_HYDRA.items() if str(error).startswith(start)), None)
 
 
 @contextmanager
 def unread_output() -> Iterator[None]:
-    """Ends the process quietly where its output is no longer read, as by `| head`."""
+    """Ends the process quietly when its output pipe is closed, as by `| head`."""
     try:
         try:
             yield

@@ -1,4 +1,4 @@
-"""What `--help` prints, as Hydra does, which takes a second longer: it copies all it knows for each group."""
+"""The text of `--help`, composed a second faster than Hydra does, which copies its state for each group."""
 
 from collections.abc import Iterator, Sequence
 from importlib.resources import files
@@ -10,16 +10,16 @@ from omegaconf import OmegaConf
 
 
 def is_plain_help(words: Sequence[str]) -> bool:
-    """Whether help is asked for with nothing beside it but settings."""
+    """Whether the command line has no options but `--help`."""
     options = {word for word in words if word.startswith("-")}
     return bool(options) and options <= {"--help", "-h"}
 
 
 def help_text(words: Sequence[str]) -> str:
-    """The page of a command line.
+    """The help page for a command line.
 
     Args:
-        words: As typed; its settings show in the page.
+        words: The command line; its settings are shown in the page.
     """
     settings = [word for word in words if not word.startswith("-")]
     with initialize_config_module("ome.conf", version_base="1.3"):

@@ -1,4 +1,4 @@
-"""Starts the stages in as many processes as the trainer says, or joins those that a launcher started."""
+"""Runs the stages in as many processes as `trainer` sets, or in those that a launcher has started."""
 
 from dataclasses import dataclass
 
@@ -15,7 +15,7 @@ from ome.progress import console
 
 @dataclass(frozen=True)
 class _Stages:
-    """What every process does."""
+    """The work of each process, as a picklable callable."""
 
     config: DictConfig
 
@@ -26,8 +26,8 @@ class _Stages:
 def launch(config: DictConfig) -> float | None:
     """Runs the selected stages, distributed or not.
 
-    With `trainer.strategy=ddp` there is a process for each device. Where torchrun, srun or the like started
-    them, each of them calls this; else they are started here, on this machine.
+    With `trainer.strategy=ddp` there is a process for each device. torchrun, srun or the like may have
+    started them, and each calls this function; otherwise it starts them on this machine.
 
     Args:
         config: The composed configuration.
@@ -37,7 +37,7 @@ def launch(config: DictConfig) -> float | None:
 
     Raises:
         UserError: See `run_stages`; or the processes, an argument or a callback do not fit the trainer.
-        Stopped: SIGTERM or SIGINT came.
+        Stopped: The process received SIGTERM or SIGINT.
     """
     with console.status("checking the settings"):  # a terminal shows it while torch loads
         _check(config)
@@ -54,7 +54,7 @@ def launch(config: DictConfig) -> float | None:
 
 
 def _check(config: DictConfig) -> None:
-    """Checks all that can be known before the first stage, and says it all at once."""
+    """Checks everything that can be checked before the first stage, and reports all errors at once."""
     lines: list[str] = []
     stages: list[str] = []
 
@@ -71,7 +71,7 @@ def _check(config: DictConfig) -> None:
 
 
 def _launch_several(config: DictConfig, place: Place | None, started: int, work: _Stages) -> float | None:
-    # Loads torch, which not every stage of a single process needs.
+    # Loads torch, which some stages do not need in a single process.
     from ome.config.objects import hardware  # noqa: PLC0415
     from ome.distributed.local import run_in_processes  # noqa: PLC0415
     from ome.distributed.processes import joined  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""What a command would do: its stages, how much each has to do, and how long that takes."""
+"""The plan of a command: its stages, the work of each, and an estimate of the time."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,10 +25,9 @@ COLOURS: Final = {"up to date": "green", "resumes": "yellow", "runs": "bold"}
 UNKNOWN: Final = "unknown"
 
 MOST: Final = 500
-"""Parts of a stage whose amounts are looked at."""
-
+"""Largest number of parts of a stage whose work is counted; the others are extrapolated."""
 FAULTS: Final = 5
-"""Parts that are named of those that will fail."""
+"""Largest number of failing parts that are listed."""
 
 
 @dataclass(frozen=True)
@@ -36,11 +35,11 @@ class Row:
     """One stage of a plan.
 
     Attributes:
-        name: Of the stage.
-        title: The same, with the number of its parts where it has several.
-        prospect: What will become of it.
-        amounts: What it has to do.
-        faults: Why some of its parts will fail, by what messages call them.
+        name: Name of the stage.
+        title: The name, with the number of parts if there are several.
+        prospect: What will happen to it.
+        amounts: Its remaining work.
+        faults: Why some of its parts will fail, by the names of the parts.
     """
 
     name: str
@@ -51,16 +50,16 @@ class Row:
 
     @property
     def computes(self) -> bool:
-        """Whether it does what is counted."""
+        """Whether it runs networks or the CRF, so that device and precision matter."""
         return bool(self.amounts.units) or self.amounts.steps != 0
 
     @property
     def is_known(self) -> bool:
-        """Whether all that it has to do is known."""
+        """Whether all of its work is known."""
         return None not in self.amounts.units.values() and self.amounts.tiles is not None
 
     def seconds(self, timed: "Mapping[Unit, Timed]") -> float | None:
-        """Seconds that it takes at least: without what is not known. None where nothing of it was timed."""
+        """A lower bound of its seconds, from the known and timed work; None where nothing was timed."""
         if self.prospect.state == "up to date":
             return 0.0
         counts = {unit: count for unit, count in self.amounts.units.items() if count and unit in timed}
@@ -85,18 +84,18 @@ def plan_of(config: DictConfig, names: Sequence[str], *, verify: bool = False) -
     for name in names:
         parts[name] = _Parts.of(config, name, planned, verify=verify)
         planned[name] = parts[name].prospect.artefact
-    known = known_of(config, {name: one.prospect for name, one in parts.items()})
-    return [one.row(name, config, known) for name, one in parts.items()]
+    known = known_of(config, {name: stage_parts.prospect for name, stage_parts in parts.items()})
+    return [stage_parts.row(name, config, known) for name, stage_parts in parts.items()]
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """A stage that is foreseen, with each of its parts where it has several.
+    """The prospects of a stage's parts; a stage without parts counts as one.
 
     Attributes:
-        left: Settings and prospects of those to make; of the first where none is.
-        count: How many there are; None for a stage without.
-        faults: Why some of them will fail.
+        left: Settings and prospects of the parts that will run; of the first part if none will.
+        count: Number of parts; None for a stage without parts.
+        faults: Why some parts will fail.
     """
 
     left: list[tuple[DictConfig, Prospect]]
@@ -111,48 +110,48 @@ class _Parts:
         parts = {name: stage_config} if several is None else several
         for title, part in parts.items():
             try:
-                one = foresee(stage, part, planned, force=config.force, verify=verify)
+                prospect = foresee(stage, part, planned, force=config.force, verify=verify)
             except UserError as error:
                 faults[title] = str(error)
                 if len(faults) == len(parts):
                     raise
                 continue
-            foreseen.append((part, one))
-        left = [(part, one) for part, one in foreseen if one.state != "up to date"]
+            foreseen.append((part, prospect))
+        left = [(part, prospect) for part, prospect in foreseen if prospect.state != "up to date"]
         return cls(left or foreseen[:1], None if several is None else len(parts), faults)
 
     @property
     def prospect(self) -> Prospect:
-        """That of the first."""
+        """The prospect of the first part."""
         return self.left[0][1]
 
     def row(self, name: str, config: DictConfig, known: Known) -> Row:
-        """The row of the plan; of many parts those that are looked at stand for the others."""
-        looked_at, found = evenly_spaced(self.left, MOST), list[Amounts]()
-        for part, one in looked_at:
+        """The row of the plan; the work of many parts is extrapolated from `MOST` of them."""
+        sample, work = evenly_spaced(self.left, MOST), list[Amounts]()
+        for part, prospect in sample:
             try:
-                found.append(amounts(name, config, part.stage, one, known))
+                work.append(amounts(name, config, part.stage, prospect, known))
             except UserError as error:
                 if self.count is None:
                     raise
                 self.faults[str(part.stage.scene)] = str(error)
-        todo = found[0] if self.count is None else together(found, len(self.left) / len(looked_at))
+        total = work[0] if self.count is None else together(work, len(self.left) / len(sample))
         left = 0 if self.prospect.state == "up to date" else len(self.left)
         title = name if self.count is None else f"{name}, {left} of {self.count}"
-        return Row(name, title, self.prospect, todo, self.faults)
+        return Row(name, title, self.prospect, total, self.faults)
 
 
 def known_of(config: DictConfig, prospects: Mapping[str, Prospect]) -> Known:
-    """What is known of the data before anything runs.
+    """What is known about the data before anything runs.
 
-    That is what results tell which the command will leave as they are, else headers of images and a table.
+    It comes from results that the command will not replace, else from image headers and the table of tags.
     """
-    from ome.cli.counted import card_of_maps, tagged_tiles  # noqa: PLC0415 - loads readers of scenes
+    from ome.cli.tile_counts import card_of_maps, tagged_tiles  # noqa: PLC0415 - loads readers of scenes
 
     folders: dict[str, Path] = {}
     for prospect in prospects.values():
         folders |= {name: artefact.folder for name, artefact in prospect.inputs.items()}
-    kept = {name: path for name, path in folders.items() if _stays(name, prospects)}
+    kept = {name: path for name, path in folders.items() if _is_kept(name, prospects)}
     if "predict" in prospects:
         return Known(card=card_of_maps(settings_of(config, "predict"), prospects["predict"].inputs))
     known = Known.of(kept)
@@ -161,23 +160,23 @@ def known_of(config: DictConfig, prospects: Mapping[str, Prospect]) -> Known:
     return known
 
 
-def _stays(name: str, prospects: Mapping[str, Prospect]) -> bool:
+def _is_kept(name: str, prospects: Mapping[str, Prospect]) -> bool:
     return name not in prospects or prospects[name].state == "up to date"
 
 
 def show_plan(config: DictConfig, rows: Sequence[Row]) -> None:
-    """Prints what a run is going to do, before its first stage: nothing is timed for it."""
+    """Prints the plan of a run before its first stage, without times."""
     if any(row.prospect.state != "up to date" for row in rows):
         console.print(_table(config, rows, None))
 
 
 def show_timed_plan(config: DictConfig, rows: Sequence[Row]) -> None:
-    """Prints the same with times, which are estimated from a few steps on this machine."""
+    """Prints the plan with times, which are estimated from a few steps on this machine."""
     units = {unit for row in rows for unit, count in row.amounts.units.items() if count != 0}
     timed: Mapping[Unit, Timed] = {}
     alone = config.trainer.strategy == "auto"
     if units and alone:
-        from ome.cli.timings import timings  # noqa: PLC0415 - the training of networks, for this alone
+        from ome.cli.timings import timings  # noqa: PLC0415 - loads the training code
 
         known = known_of(config, {row.name: row.prospect for row in rows})
         with console.status("timing a few steps and tiles"):
@@ -223,7 +222,7 @@ def _estimate(row: Row, timed: "Mapping[Unit, Timed]") -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds in the unit that suits them."""
+    """Seconds as text, in seconds, minutes or hours."""
     for length, unit in ((3600, "h"), (60, "min")):
         if seconds >= 1.5 * length:
             return f"{seconds / length:.1f} {unit}"
@@ -231,18 +230,18 @@ def duration(seconds: float) -> str:
 
 
 def _about(rows: Sequence[Row], timed: "Mapping[Unit, Timed]", *, alone: bool) -> Iterator[str]:
-    """The sum, what it was estimated from, and what it lacks."""
+    """Lines under the table: the total, what it was estimated from, and what is unknown."""
     estimates = {row.name: row.seconds(timed) for row in rows}
     lacking = [row.name for row in rows if estimates[row.name] is None or not row.is_known]
-    seconds = sum(one or 0 for one in estimates.values())
+    seconds = sum(estimate or 0 for estimate in estimates.values())
     total = duration(seconds) if seconds or not lacking else UNKNOWN
-    rest = f", and what is not timed or not known of {', '.join(lacking)}"
+    rest = f", plus the work of {', '.join(lacking)} that is not timed or unknown"
     yield f"in all: {total}" + (rest if lacking and seconds else "")
     if timed:
-        parts = [f"{unit} {one.seconds:.2g} s (of {one.number})" for unit, one in timed.items()]
-        yield f"estimated from what was timed on this machine: {', '.join(parts)}"
+        parts = [f"{unit} {time.seconds:.2g} s (of {time.number})" for unit, time in timed.items()]
+        yield f"estimated from times on this machine: {', '.join(parts)}"
     if not alone:
-        yield "nothing is timed for several processes: type trainer.strategy=auto for the times of one"
+        yield "several processes are not timed: type trainer.strategy=auto for the times of a single one"
     for row in rows:
         for part, fault in list(row.faults.items())[:FAULTS]:
             yield f"will fail: {fault if part in fault else f'{part}: {fault}'}"
@@ -254,4 +253,4 @@ def _about(rows: Sequence[Row], timed: "Mapping[Unit, Timed]", *, alone: bool) -
             "same command with stage=all stage.until=labels in place of plan=true, then this one again"
         )
     elif any(row.name == "labels" and row.prospect.state != "up to date" for row in rows):
-        yield "tiles are those of the table of tags; any where nothing was measured will be left out"
+        yield "tiles are counted from the table of tags; those without valid pixels will be left out"

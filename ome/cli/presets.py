@@ -1,4 +1,4 @@
-"""The preset that a command takes where none is typed."""
+"""The default preset of a command line without one."""
 
 import shutil
 import subprocess
@@ -19,7 +19,7 @@ def fitting_preset(words: Sequence[str]) -> list[str]:
     """Gives `preset=few` for few tagged images, `preset=laptop` for a machine without a GPU, or nothing.
 
     Args:
-        words: The command line. A preset, an experiment and a word that is no setting keep it as it is.
+        words: The command line; nothing is added where it has a preset or an experiment, or no setting.
     """
     if any(word.startswith(_DECIDED) for word in words) or not any("=" in word for word in words):
         return []
@@ -30,7 +30,7 @@ def fitting_preset(words: Sequence[str]) -> list[str]:
 
 
 def gpus() -> str:
-    """Names and memory of the NVIDIA GPUs, from the driver: torch would take seconds to say the same."""
+    """Names and memory of the NVIDIA GPUs, from the driver: importing torch would take seconds."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return ""

@@ -1,4 +1,4 @@
-"""The story from raw archives to the report: whatever is missing or stale, in order."""
+"""Runs the selected stages in order, or prints their plan."""
 
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,7 @@ def run_stages(config: DictConfig) -> float | None:
             f"{config.run_dir} is a sweep, not a run: type stage=compare stage.compare.runs="
             f"'{config.run_dir}/*' for the table of its runs, or run_dir={config.run_dir}/0_... for one"
         )
-    for name in names[1:]:  # before the first works for hours; its own is looked at when it starts
+    for name in names[1:]:  # before the first stage works for hours; its own folder is checked when it starts
         find_stage(name, config).place(settings_of(config, name)).check_finished()
     if len(names) > 1 and is_rank_zero():
         _say_preset()
@@ -49,15 +49,15 @@ def run_stages(config: DictConfig) -> float | None:
     folders: dict[str, Path] = {}
     for name in names:
         stage, stage_config = find_stage(name, config), settings_of(config, name)
-        how: dict[str, Any] = {"force": config.force, "verify": config.verify}
-        how["on_finish"] = stage_tracker(config)
+        options: dict[str, Any] = {"force": config.force, "verify": config.verify}
+        options["on_finish"] = stage_tracker(config)
         if parts := stage.several(stage_config):
-            execute_parts(stage, stage_config, parts, **how)
-            return None  # several parts have no one score
-        execute(stage, stage_config, folders=folders, **how)
+            execute_parts(stage, stage_config, parts, **options)
+            return None  # several parts have no single score
+        execute(stage, stage_config, folders=folders, **options)
     last = names[-1]
     if last == "report":
-        from ome.stages.report import show  # noqa: PLC0415 - it was imported for this stage alone
+        from ome.stages.report import show  # noqa: PLC0415 - imported only with this stage
 
         show(config, folders[last])
         if not is_nonzero_rank():
@@ -77,16 +77,16 @@ def print_plan(config: DictConfig) -> None:
 
 
 def _say_preset() -> None:
-    """Says which sizes the trainings have, where the machine may have chosen them."""
+    """Prints the preset, which may have been chosen by the machine."""
     if HydraConfig.initialized():
         preset = HydraConfig.get().runtime.choices["preset"]
         console.print(f"preset={preset}; others are quick, few, laptop, gpu and paper", highlight=False)
 
 
 def objective(folder: Path) -> float | None:
-    """What a search for the best settings makes large: a stage's last mIoU that tags alone have reached.
+    """The mIoU that a search for the best settings maximises: the last one of a stage with tags alone.
 
-    That is, the mIoU of the CAMs, the pseudo masks or the segmenter of the last round, never that of the
+    This is the mIoU of the CAMs, the pseudo masks or the segmenter of the last round, never that of the
     pixel-supervised upper bound.
     """
     weak = [row for row in read_rows(folder) if row.name != SEGMENTER_TITLES["full"]]
@@ -94,14 +94,14 @@ def objective(folder: Path) -> float | None:
 
 
 def last_objective(config: DictConfig) -> float | None:
-    """The `objective` of the last selected stage, where it lies in the run's own folder."""
+    """The `objective` of the last selected stage, read from the run's own folder."""
     name = selected_stages(config)[-1]
     stage, stage_config = find_stage(name, config), settings_of(config, name)
     return None if stage.several(stage_config) else objective(stage.folder(stage_config))
 
 
 def selected_stages(config: DictConfig) -> list[str]:
-    """Names the stages to run: the selected one, or with `stage=all` every wanted one up to `stage.until`.
+    """Names of the stages to run: the selected one, or with `stage=all` each enabled one to `stage.until`.
 
     Raises:
         UserError: The stage does not exist.
@@ -110,14 +110,14 @@ def selected_stages(config: DictConfig) -> list[str]:
     if selected == "all":
         last = config.stage.until
         if last in SIDE_STAGES:
-            raise UserError(f"stage.until={last}: this stage runs only when it is named: type stage={last}")
+            raise UserError(f"stage.until={last}: stage=all never runs this stage: type stage={last}")
         if last not in STAGES:
             raise UserError(f"stage.until={last}: unknown stage '{last}': choose one of {', '.join(STAGES)}")
         before = list(STAGES)[: list(STAGES).index(last)]
-        return [*(name for name in before if _is_wanted(STAGES[name], config)), last]
+        return [*(name for name in before if _is_enabled(STAGES[name], config)), last]
     find_stage(selected, config)
     return [selected]
 
 
-def _is_wanted(stage: Stage, config: DictConfig) -> bool:
+def _is_enabled(stage: Stage, config: DictConfig) -> bool:
     return stage.enabled is None or stage.enabled(config)

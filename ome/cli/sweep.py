@@ -1,4 +1,4 @@
-"""A sweep: many jobs that share what is the same, and one table at the end."""
+"""Sweeps: jobs that share results of the same fingerprint, and a comparison at the end."""
 
 import glob
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +18,9 @@ from ome.errors import UserError
 
 
 def as_job(config: DictConfig, sweep: Path, folder: Path) -> None:
-    """Makes of a configuration that of a job: a folder of its own, and everybody's finished stages to read.
+    """Turns a configuration into that of a job, with its own folder and access to other finished stages.
 
-    Finished stages are looked for in the run of that name outside the sweep, then in the other jobs' folders.
+    Finished stages are searched in the run of that name outside the sweep, then in the other jobs' folders.
 
     Args:
         config: The job's configuration, changed in place.
@@ -37,22 +37,22 @@ def as_job(config: DictConfig, sweep: Path, folder: Path) -> None:
 
 
 class Sweep(Callback):
-    """Names the jobs' folders after what is swept, and compares the jobs when the last has ended."""
+    """Names the jobs' folders after the swept values, and compares the jobs at the end."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 - fixed by Hydra
-        """Leaves what is the same in every job out of the folders' names; refuses a sweep of equal jobs."""
+        """Removes constant settings from the folders' names; refuses a sweep of equal jobs."""
         del kwargs
         if config.plan:
             fail("plan=true shows what one run would do: leave out -m, and type one value of each setting")
-        typed = _given(config)
-        if overruled := _overruled(typed):
-            swept, by = overruled
+        overrides = _overrides(config)
+        if pair := _overridden(overrides):
+            swept, later = pair
             fail(
-                f"{swept.input_line} is swept, and {by.input_line} overrules it, so that all jobs would be "
-                f"the same: give the other keys of {by.key_or_group} one by one"
+                f"{later.input_line} overrides the swept {swept.input_line}, so that all jobs would be the "
+                f"same: give the other keys of {later.key_or_group} one by one"
             )
-        _check_jobs(typed)
-        same = [override.key_or_group for override in typed if not override.is_sweep_override()]
+        _check_jobs(overrides)
+        same = [override.key_or_group for override in overrides if not override.is_sweep_override()]
         names = "hydra.job.config.override_dirname.exclude_keys"
         with flag_override(config.hydra, "readonly", False):
             config.hydra.overrides.hydra.append(f"{names}=[{','.join(map(repr, same))}]")
@@ -73,7 +73,7 @@ class Sweep(Callback):
                 "name": STAGE.name,
                 "format": "table",
                 "runs": f"{glob.escape(str(sweep))}/*",
-                "settings": _named(config),
+                "settings": _swept_keys(config),
             }
             recorded.inherit = listed(config.inherit) or [config.run_dir]
             recorded.run_dir = str(sweep)
@@ -84,14 +84,14 @@ class Sweep(Callback):
             console.print(f"[yellow]no comparison[/]: {error}", highlight=False)
 
 
-def _check_jobs(typed: Sequence[Override]) -> None:
-    """Composes a job for each value of each swept key, and checks it before the first job works."""
+def _check_jobs(overrides: Sequence[Override]) -> None:
+    """Composes a job for each value of each swept key, and checks it before the first job runs."""
     from ome.cli.runner import selected_stages  # noqa: PLC0415
     from ome.config.checks import check_settings  # noqa: PLC0415
 
-    swept = [override for override in typed if override.is_discrete_sweep()]
+    swept = [override for override in overrides if override.is_discrete_sweep()]
     first = {override.key_or_group: next(_values(override)) for override in swept}
-    plain = [str(override.input_line) for override in typed if not override.is_sweep_override()]
+    plain = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
     lines = []
     for override in swept:
         for value in _values(override):
@@ -108,25 +108,25 @@ def _check_jobs(typed: Sequence[Override]) -> None:
 
 
 def _values(override: Override) -> Iterator[str]:
-    """The overrides that a sweep over a key stands for."""
+    """The overrides of the single values of a sweep over a key."""
     return (f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator())
 
 
-def _given(config: DictConfig) -> list[Override]:
-    """What the ready sweep and the command line give; of a key given twice the last, at its first place."""
+def _overrides(config: DictConfig) -> list[Override]:
+    """Overrides of the predefined sweep and the command line; the last one of each key wins."""
     params = [f"{key}={value}" for key, value in (config.hydra.sweeper.get("params") or {}).items()]
-    typed = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
-    return list({override.key_or_group: override for override in typed}.values())
+    parsed = OverridesParser.create().parse_overrides([*params, *config.hydra.overrides.task])
+    return list({override.key_or_group: override for override in parsed}.values())
 
 
-def _named(config: DictConfig) -> list[str]:
+def _swept_keys(config: DictConfig) -> list[str]:
     """The swept keys as `stage=compare` spells them."""
-    keys = [override.key_or_group for override in _given(config) if override.is_sweep_override()]
+    keys = [override.key_or_group for override in _overrides(config) if override.is_sweep_override()]
     return [key.replace("/", ".") for key in keys if key != "seed"]
 
 
-def _overruled(overrides: Sequence[Override]) -> tuple[Override, Override] | None:
-    """Finds a swept key for which a later override has one value, as `tile={size: 64}` for `tile.size`."""
+def _overridden(overrides: Sequence[Override]) -> tuple[Override, Override] | None:
+    """Finds a swept key that a later override sets too, as `tile={size: 64}` does for `tile.size`."""
     for place, swept in enumerate(overrides):
         if not swept.is_sweep_override():
             continue

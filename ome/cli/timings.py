@@ -1,4 +1,4 @@
-"""Seconds of a step and of a tile on this machine, from a few of them with the networks of a run."""
+"""Measures the seconds of a step and of a tile on this machine, with the networks of a run."""
 
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -36,27 +36,23 @@ from ome.training.fit import fitted_precision, quieten
 from ome.training.hardware import autocast
 
 BUDGET: Final = 1.0
-"""Seconds that each unit of work is repeated for, once it is warm."""
-
+"""Seconds for which each unit of work is repeated after the warm-up."""
 SLOW: Final = 20.0
-"""Seconds from which on one warm time is enough."""
-
+"""Seconds after which a single repetition is enough."""
 FEW: Final = 3
-"""Warm times that are taken where they are quick: one may be disturbed."""
-
+"""Least number of repetitions of quick work: one may be disturbed."""
 MOST: Final = 20
-"""Steps that are timed at most."""
-
+"""Largest number of repetitions."""
 EXPORTED: Final = 4
-"""Tiles whose CAMs are timed together."""
+"""Number of tiles whose CAMs are timed together."""
 
 
 class Timed(NamedTuple):
     """How long a unit of work takes.
 
     Attributes:
-        seconds: Of one.
-        number: How many were timed.
+        seconds: Seconds of one unit.
+        number: Number of units that were timed.
     """
 
     seconds: float
@@ -64,12 +60,12 @@ class Timed(NamedTuple):
 
 
 def timings(config: DictConfig, units: Collection[Unit], known: Known) -> dict[Unit, Timed]:
-    """Times units of work on tiles of the prepared scenes, or on drawn ones where there are none yet.
+    """Times units of work on tiles of the prepared scenes, or on synthetic ones before there are scenes.
 
     Args:
-        config: The composed configuration, of one process.
-        units: What to time; a network that none of them needs is not built.
-        known: What finished stages tell of the data.
+        config: The composed configuration, of a single process.
+        units: What to time; only the networks that they need are built.
+        known: What is known about the data.
     """
     samples, timed = Samples.of(config, known), dict[Unit, Timed]()
     if any(unit.startswith(("classifier", "CAM")) for unit in units):
@@ -136,7 +132,7 @@ def _segmenter(config: DictConfig, units: Collection[Unit], samples: Samples) ->
 
 
 def _crf(config: DictConfig, samples: Samples) -> Timed:
-    """As many tiles side by side as the stage works on."""
+    """Times the CRF on as many tiles in parallel as the stage processes."""
     threads, crf_for, labelling = crf_threads(config), crf_of(config), labelling_of(config)
     tiles = samples.tiles(threads)
     tiles = [tiles[number % len(tiles)] for number in range(threads)]
@@ -164,15 +160,15 @@ def _forward(config: DictConfig, network: torch.nn.Module, samples: Samples, bat
     images = samples.tensor(batch, config.dataset.tile.size).to(device)
     network.to(device).eval()
 
-    def look() -> None:
+    def forward() -> None:
         with torch.inference_mode(), autocast(device, machine.precision):
             network(images)
 
-    return _repeated(look, batch, device)
+    return _repeated(forward, batch, device)
 
 
 def _repeated(work: Callable[[], object], units: int, device: torch.device) -> Timed:
-    """Seconds of one of the units that a call does: the median of warm calls."""
+    """Seconds per unit of a call that does several: the median of the calls after a warm-up."""
     _seconds(work, device)
     times: list[float] = []
     while not _suffices(times):
@@ -181,7 +177,7 @@ def _repeated(work: Callable[[], object], units: int, device: torch.device) -> T
 
 
 def _suffices(warm: Sequence[float]) -> bool:
-    """Whether enough warm times were taken."""
+    """Whether enough repetitions were timed."""
     spent = sum(warm)
     return len(warm) == MOST or (len(warm) >= FEW and spent > BUDGET) or spent > SLOW
 
@@ -199,25 +195,25 @@ def _wait(device: torch.device) -> None:
 
 
 class _Clock(pl.Callback):
-    """Notes when steps end, and ends the training when they suffice."""
+    """Records when steps end, and stops the training when enough were timed."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
     @property
     def warm(self) -> list[float]:
-        """Seconds of each step after the first, which loads and compiles what the others use again."""
+        """Seconds of each step but the first, which loads and compiles code for the others."""
         return [end - before for before, end in pairwise(self.ends)]
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
-        """Notes the time."""
+        """Records the time."""
         _wait(pl_module.device)
         self.ends.append(time.perf_counter())
         trainer.should_stop = _suffices(self.warm)
 
 
 def _load(data: Any) -> None:  # noqa: ANN401
-    """Loads what augments, and what torch imports at its first optimiser step: no step should pay for it."""
+    """Loads the augmentation, and what torch imports at its first optimiser step, before steps are timed."""
     data[0]
     weight = torch.nn.Parameter(torch.zeros(1))
     weight.grad = torch.zeros(1)

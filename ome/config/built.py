@@ -1,4 +1,4 @@
-"""Builds what stages will build, which is how its parts tell what does not fit, before the first stage."""
+"""Builds the objects that stages will build, to find settings that do not fit before the first stage."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence

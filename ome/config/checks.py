@@ -1,4 +1,4 @@
-"""What can be known of the settings before the first stage starts."""
+"""Checks of the settings before the first stage starts."""
 
 import difflib
 from collections.abc import Iterator, Sequence

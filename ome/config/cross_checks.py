@@ -1,4 +1,4 @@
-"""What settings say together, and what machine and disk say to them, before the first stage starts."""
+"""Checks of settings against each other and against machine and disk, before the first stage."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What every training of every stage has in common: seed, hardware, logger, folder."""
+"""Arguments that all trainings share: seed, hardware, logger, folder."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the folders of a run may be called."""
+"""Checks the names of a run's folders."""
 
 from collections.abc import Iterator
 

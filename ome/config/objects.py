@@ -1,4 +1,4 @@
-"""From the configuration to the plain, typed arguments that everything below the stages takes."""
+"""Converts the configuration to the plain, typed arguments of everything below the stages."""
 
 from collections.abc import Callable
 from functools import partial

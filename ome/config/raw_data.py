@@ -1,4 +1,4 @@
-"""From the configuration to the facts about a raw dataset; apart from `settings`, as it needs no torch."""
+"""Reads the layout of a raw dataset from the configuration, without loading torch."""
 
 from pathlib import Path
 from typing import Any

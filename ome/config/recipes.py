@@ -1,4 +1,4 @@
-"""From a segmenter's recipe to plain, checked arguments."""
+"""Converts a segmenter's recipe to plain, checked arguments."""
 
 import math
 from collections.abc import Callable, Sequence

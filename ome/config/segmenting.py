@@ -1,4 +1,4 @@
-"""What `seg` and `refine` share: train one segmenter, predict with it, score it."""
+"""Code that `seg` and `refine` share: train a segmenter, predict with it, score it."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the configuration selects: the settings of one stage, and the bands of its scenes."""
+"""Selections of the configuration: the settings of one stage, and the bands of its scenes."""
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 

@@ -1,4 +1,4 @@
-"""Files of a raw dataset, whether they lie in a zip archive, in its unpacked folder or loose."""
+"""Finds the files of a raw dataset, in a zip archive, in its unpacked folder or loose."""
 
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,20 +12,20 @@ from ome.errors import UserError
 from ome.files import plain_text
 
 MAX_RATIO: Final = 1000
-"""Expansion that is refused in a member larger than `SMALL_MEMBER`; one-coloured masks come close to it."""
+"""Largest compression ratio of a member above `SMALL_MEMBER` bytes; one-coloured masks come close to it."""
 
 SMALL_MEMBER: Final = 256 << 20
-"""Bytes up to which a member may expand at any ratio."""
+"""Unpacked bytes up to which any compression ratio is accepted."""
 
 LISTED: Final = 5
-"""Names that an error lists of many."""
+"""Largest number of names in an error message."""
 
 WORLD_FILES: Final = {".tif": (".tfw", ".wld"), ".jpg": (".jgw", ".wld"), ".png": (".pgw", ".wld")}
 """Suffixes of the files that may hold the georeference of an image."""
 
 
 def check_expansion(path: Path, member: zipfile.ZipInfo) -> None:
-    """Refuses a member that would fill the memory.
+    """Refuses a zip bomb, a member that would fill the memory.
 
     Raises:
         UserError: When it unpacks to more than `MAX_MEMBER` bytes, or to over `MAX_RATIO` times its size.
@@ -38,20 +38,20 @@ def check_expansion(path: Path, member: zipfile.ZipInfo) -> None:
 
 
 class NotFoundError(UserError):
-    """None of the places where files may lie exists."""
+    """None of the possible archives and folders exists."""
 
 
 def find_files(sources: Mapping[str, RawSource], kind: str, raw: Path, key: str) -> "RawFiles":
     """The files of one of a dataset's sources.
 
     Args:
-        sources: Where the files are, by kind.
+        sources: The sources by kind.
         kind: The kind to look for.
         raw: The raw folder.
-        key: The setting that chooses the kind, for the error.
+        key: The setting that selects the kind, for the error message.
 
     Raises:
-        UserError: See `RawFiles`; where files of another kind are there, the line says how to choose them.
+        UserError: See `RawFiles`; if files of another kind exist, the message says how to select them.
     """
     try:
         return RawFiles(sources[kind], raw)
@@ -60,16 +60,16 @@ def find_files(sources: Mapping[str, RawSource], kind: str, raw: Path, key: str)
         for other, source in sources.items():
             with suppress(UserError):
                 if RawFiles(source, raw).scenes():
-                    remedy = f"type {key}={other} to use what is there, or add these files"
+                    remedy = f"type {key}={other} to use the existing files, or add these"
         raise UserError(f"{error}: {remedy}") from error
 
 
 class RawFiles:
     """The files of one source, found in the raw folder.
 
-    They are looked for in the archive `<raw>/<archive>`, then in the unpacked folder of the same name, then
-    loose in `<raw>`; the first place that exists is the only one used. Of several archives, each is read as
-    it is there, packed or unpacked.
+    They are searched in the archive `<raw>/<archive>`, then in the unpacked folder of the same name, then
+    loose in `<raw>`; only the first existing place is used. Each of several archives may be packed or
+    unpacked.
 
     Args:
         source: What to look for.
@@ -88,12 +88,12 @@ class RawFiles:
         anywhere = "*" not in str(source.folder)
         for file in files:
             scene = self.source.scene_of(PurePosixPath(file.name).name)
-            if scene is not None and (anywhere or self.source.lies_right(file.name)):
+            if scene is not None and (anywhere or self.source.matches_path(file.name)):
                 self._files.setdefault(scene, []).append(file)
 
     @property
     def where(self) -> Path:
-        """The archive or the folder that holds the files; the raw folder where several do."""
+        """The archive or folder that holds the files; the raw folder if there are several."""
         return self._places[0] if len(self._places) == 1 else self._raw
 
     def scenes(self) -> list[str]:
@@ -108,14 +108,14 @@ class RawFiles:
         """
         matches = self._files.get(scene, [])
         if len(matches) > 1:
-            matches = [file for file in matches if self.source.lies_right(file.name)] or matches
+            matches = [file for file in matches if self.source.matches_path(file.name)] or matches
         if len(matches) > 1:
             places = " and ".join(file.name for file in matches[:2])
             raise UserError(f"{self.where} holds {len(matches)} files for scene {scene}: {places}; keep one")
         return matches[0] if matches else None
 
     def folder_of(self, scene: str) -> PurePosixPath | None:
-        """The folders that the file of a scene lies in, below the raw folder, an archive's name among them.
+        """The folder of a scene's file, relative to the raw folder; an archive counts as a folder.
 
         Raises:
             UserError: See `find`.
@@ -127,7 +127,7 @@ class RawFiles:
         return PurePosixPath((container / file.name).relative_to(self._raw).as_posix()).parent
 
     def text(self, name: str) -> str | None:
-        """The content of a text file of that name that lies among the images; None where there is none."""
+        """The content of a text file of that name beside the images; None if there is none."""
         for place in self._places:
             if place.is_dir():
                 paths = sorted(path for path in place.rglob(name) if path.is_file())
@@ -144,7 +144,7 @@ class RawFiles:
         raw, source = self._raw, self.source
         places: list[Path] = []
         files: list[RawFile] = []
-        looked: list[str] = []
+        missing: list[str] = []
         for name in source.archives:
             archive = raw / name
             folder = archive.with_suffix("")
@@ -155,17 +155,17 @@ class RawFiles:
                 places.append(folder)
                 files += _plain_files(folder, source, folder.rglob("*"))
             else:
-                looked += [str(archive), f"{folder}/"]
-        if places and looked:
+                missing += [str(archive), f"{folder}/"]
+        if places and missing:
             raise UserError(
-                f"{raw} holds {places[0].name}, and lacks {' or '.join(looked[:2])}: add it, or list the "
+                f"{raw} holds {places[0].name}, and lacks {' or '.join(missing[:2])}: add it, or list the "
                 "archives that you have by dataset.images.KIND.archive=[...] (dataset.masks.KIND.archive)"
             )
         if places:
             return places, files
         file_name = PurePosixPath(source.pattern).name
         for place in dict.fromkeys([raw / source.folder, raw]):
-            looked.append(str(place / file_name))
+            missing.append(str(place / file_name))
             if files := list(_plain_files(place, source, place.glob("*"))):
                 return [place], files
         if str(source.folder) != ".":
@@ -175,14 +175,14 @@ class RawFiles:
         names = sorted(path.name for path in raw.iterdir()) if raw.is_dir() else []
         more = ", ..." if len(names) > LISTED else ""
         holds = f"{raw} holds {', '.join(names[:LISTED])}{more}" if names else f"{raw} is empty"
-        raise NotFoundError(f"found none of {', '.join(looked)}; {holds}")
+        raise NotFoundError(f"found none of {', '.join(missing)}; {holds}")
 
 
 def _zip_files(path: Path, source: RawSource) -> Iterator[RawFile]:
     """The members that match the source's pattern, in any folder of the archive.
 
     Raises:
-        UserError: The archive is damaged, or is made to do harm: nothing of it is read.
+        UserError: The archive is damaged or malicious; nothing of it is read.
     """
     with reading_zip(path), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -191,7 +191,7 @@ def _zip_files(path: Path, source: RawSource) -> Iterator[RawFile]:
         name = PurePosixPath(member.filename)
         if name.is_absolute() or ".." in name.parts:
             raise UserError(f"{path} holds {member.filename!r}, whose path leaves the archive: refused")
-        # The second set of files that some packers add for every real one.
+        # macOS adds a metadata file for each real one.
         if source.scene_of(name.name) is None or "__MACOSX" in name.parts:
             continue
         check_expansion(path, member)

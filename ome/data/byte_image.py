@@ -1,4 +1,4 @@
-"""A raster as a network takes it: chosen bands, 8 bits."""
+"""A raster as input of a network: selected bands, scaled to 8 bits."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -18,17 +18,16 @@ from ome.progress import console
 
 
 class ByteImage:
-    """The bands of an open raster that a network takes, in its order, scaled to 8 bits.
+    """The input bands of a network from an open raster, in the network's order, scaled to 8 bits.
 
     Attributes:
-        name: What messages call it.
-        grid: Size and place.
+        name: Its name in error messages.
+        grid: Size and georeference.
 
     Args:
         raster: The open raster, of 8 or 16 bits.
-        channels: Bands to read, 1-based, in the order in which the network knows them.
-        limits: Values of 16 bits that become 0 and 255; None for percentiles of each band, as scenes are
-            prepared.
+        channels: Bands to read, 1-based, in the network's order.
+        limits: 16-bit values that become 0 and 255; None for percentiles of each band, as in `prepare`.
 
     Raises:
         UserError: The raster has another depth, or lacks a band.
@@ -43,16 +42,16 @@ class ByteImage:
         self.grid: Grid = raster.grid
         if not all(1 <= channel <= raster.bands for channel in channels):
             raise UserError(
-                f"{raster} has {raster.bands} bands, and the network takes the bands {list(channels)}: "
+                f"{raster} has {raster.bands} bands, and the network expects the bands {list(channels)}: "
                 "choose as many of them in the network's order, e.g. 'dataset.channels=[1,2,3]'"
             )
-        if (band := raster.image_called_opacity) is not None:
+        if (band := raster.mislabelled_opacity) is not None:
             console.print(
-                f"[yellow]{raster.name} calls band {band} opacity[/], but it "
+                f"[yellow]{raster.name} labels band {band} opacity[/], but it "
                 + (
-                    "is one of the network's bands: it is taken for image"
+                    "is one of the network's bands: it is read as an image band"
                     if band in self._channels
-                    else "holds an image: it is kept as a band"
+                    else "holds an image: it is kept as an image band"
                 ),
                 highlight=False,
             )
@@ -72,17 +71,17 @@ class ByteImage:
         return channels_last(pixels)
 
     def valid(self, row: int, column: int, height: int, width: int) -> NDArray[np.bool_]:
-        """Tells where something was measured, (height, width)."""
+        """Reads which pixels of a window are valid, (height, width)."""
         return self._raster.valid(row, column, height, width)
 
     def is_empty(self, row: int, column: int, height: int, width: int) -> bool:
-        """Whether nothing was measured in a window."""
+        """Whether a window has no valid pixel."""
         return not (self._raster.all_valid or self.valid(row, column, height, width).any())
 
 
 def channels_last(bands: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Turns (B, H, W) into (H, W, B), contiguous."""
-    # Five times as fast as a transposed copy, which took longer than reading the file.
+    # Five times as fast as a transposed copy, which takes longer than reading the file.
     merged: NDArray[np.uint8] = cv2.merge(list(bands)).reshape(*bands.shape[1:], len(bands))
     return merged
 
@@ -99,11 +98,11 @@ def open_scene(
     """Opens a scene that was not prepared.
 
     Args:
-        path: A raster of one of `SCENE_DRIVERS`, a VRT, or a folder of rasters on one grid; what is not on
-            this disk is a raster of one of `IMAGE_DRIVERS`.
+        path: A raster of one of `SCENE_DRIVERS`, a VRT, or a folder of rasters on one grid; a remote or
+            archived scene is a raster of one of `IMAGE_DRIVERS`.
         channels: Bands to read, see `ByteImage`.
         limits: See `ByteImage`.
-        nodata: Value of pixels where nothing was measured; None for what the files say.
+        nodata: Nodata value; None for the values in the files.
         allow_external: Let a VRT read files outside its folder.
 
     Yields:

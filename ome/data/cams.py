@@ -1,6 +1,6 @@
-"""CAMs on disk: half precision, the tagged classes only, differences between pixels, one file a tile.
+"""CAMs on disk: one file per tile with the tagged classes in half precision, stored as pixel differences.
 
-CAMs that were made elsewhere are files of other forms, which `cam_files` lists.
+CAMs of other programs come in other file formats, which `cam_files` lists.
 """
 
 from pathlib import Path
@@ -16,11 +16,11 @@ from ome.errors import UserError
 from ome.files import read_arrays, write_arrays
 
 SUFFIXES: Final = (".npy", ".npz", ".tif", ".tiff")
-"""Of files of CAMs that were made elsewhere."""
+"""Suffixes of CAM files of other programs."""
 
 
 def cam_path(folder: Path, tile: Tile) -> Path:
-    """Where the CAMs of a tile lie."""
+    """Path of the CAMs of a tile."""
     return folder / tile.scene / f"{tile.name}.npz"
 
 
@@ -58,10 +58,10 @@ def read_cams(path: Path, num_classes: int) -> NDArray[np.float32]:
 
 
 def cam_files(folder: Path) -> dict[str, Path]:
-    """The files of CAMs that were made elsewhere, below a folder, by their names without suffix.
+    """The CAM files of another program in a folder and its subfolders, by name without suffix.
 
     Raises:
-        UserError: There is no folder or no file in it, or two have one name.
+        UserError: The folder is missing or holds no such file, or two files have the same name.
     """
     if not folder.is_dir():
         raise UserError(f"stage.pseudo.cams={folder} is neither cam, affinity nor a folder: check the path")
@@ -78,10 +78,10 @@ def cam_files(folder: Path) -> dict[str, Path]:
 
 
 def differences(maps: NDArray[np.float16]) -> NDArray[np.uint16]:
-    """Replaces each value of (K, H, W) maps by how its bits differ from its left and upper neighbours'.
+    """Replaces the bits of each value of (K, H, W) maps by their difference to the left and upper neighbours.
 
-    The bits of numbers that are not negative are in the order of the numbers, so that smooth maps leave small
-    differences, which compress to a third. Nothing is lost: the arithmetic is modulo 2^16.
+    The bit patterns of non-negative floats have the order of the numbers, so smooth maps give small
+    differences, which compress to a third. It is lossless, since the arithmetic is modulo 2^16.
     """
     bits = maps.view(np.uint16)
     for axis in (1, 2):

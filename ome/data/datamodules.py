@@ -1,4 +1,4 @@
-"""One LightningDataModule for every dataset: what differs between datasets is facts, and facts are YAML."""
+"""The LightningDataModule of all datasets; what differs between datasets is in their YAML files."""
 
 from typing import Any
 
@@ -19,12 +19,12 @@ class TileDataModule(LightningDataModule):
     Args:
         train: Training samples.
         validation: Fixed, unaugmented samples, or None.
-        batch: Samples in a step over all processes together; their number must divide it.
-        seed: Decides the order of the tiles.
+        batch: Samples in a step over all processes; a multiple of the number of processes.
+        seed: Determines the order of the tiles.
         workers: Loader processes for each training process.
-        steps: Training steps in all; an epoch then is as long as `steps_per_epoch` says. None with `epochs`.
-        epochs: Passes over the tiles. None with `steps`.
-        steps_per_epoch: Longest distance between two checkpoints when counting by steps.
+        steps: Total training steps, in epochs of at most `steps_per_epoch`; None if `epochs` is given.
+        epochs: Passes over the tiles; None if `steps` is given.
+        steps_per_epoch: Largest number of steps between two checkpoints if `steps` is given.
     """
 
     def __init__(
@@ -55,11 +55,11 @@ class TileDataModule(LightningDataModule):
         self.epochs, self.steps_per_epoch = length
 
     def state_dict(self) -> dict[str, Any]:
-        """How far the stream was read, for a checkpoint."""
+        """The position in the stream of samples, for a checkpoint."""
         return {"steps": self.trainer.global_step if self.trainer is not None else self._steps_done}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on after the samples of the checkpoint, which may lie within an epoch."""
+        """Resumes after the samples of the checkpoint, possibly within an epoch."""
         self._steps_done = int(state_dict["steps"])
 
     @property
@@ -71,14 +71,14 @@ class TileDataModule(LightningDataModule):
         """Shuffled, augmented training samples of this process.
 
         Raises:
-            UserError: A batch cannot be shared fairly.
+            UserError: The batch is not a multiple of the number of processes.
         """
         world_size = self.trainer.world_size if self.trainer is not None else 1
         rank = self.trainer.global_rank if self.trainer is not None else 0
         if self._batch % world_size:
             raise UserError(
-                f"a batch of {self._batch} tiles cannot be shared by {world_size} processes: give a multiple "
-                f"of {world_size} (stage.cam.batch, or segmenter.recipe.batch)"
+                f"a batch of {self._batch} tiles cannot be split evenly among {world_size} processes: give a "
+                f"multiple of {world_size} (stage.cam.batch, or segmenter.recipe.batch)"
             )
         samples = self.steps_per_epoch * self._batch
         sampler = StreamSampler(
@@ -99,11 +99,11 @@ class TileDataModule(LightningDataModule):
         if self._validation is None:
             return []
         batches = batches_of_one_size(self._validation.tiles, lambda _: self._batch)
-        # A loader draws a seed when it starts; of its own, so that training draws the same without it.
+        # A loader draws a seed when it starts; its own generator keeps training independent of validation.
         return DataLoader(
             self._validation,
             batch_sampler=batches,
             num_workers=self._workers,
-            persistent_workers=self._workers > 0,  # started anew they would take longer than they work
+            persistent_workers=self._workers > 0,  # starting them takes longer than their work
             generator=torch.Generator().manual_seed(self._seed),
         )

@@ -1,4 +1,4 @@
-"""Tiles as training samples: windows into scenes, read when asked for."""
+"""Datasets of tiles, read from the scenes on access."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Final
@@ -15,7 +15,7 @@ from ome.data.transforms import Augment, Augmentation, to_tensor
 from ome.ignore import IGNORE
 
 Key = tuple[int, int]
-"""Index of a tile, and the position of its draw in the endless stream (it seeds the augmentation)."""
+"""Index of a tile, and its position in the endless stream of samples, which seeds the augmentation."""
 
 Batch = dict[str, Tensor]
 """A sample, or a batch of them: tensors by name (`image`, `tags`, `mask`, `weight`)."""
@@ -24,7 +24,7 @@ Decoded = tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]
 """Image (H, W, bands) and masks (H, W) of a tile."""
 
 MaskOf = Callable[[Tile], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
-"""Gives the class mask and the weight of a tile, both (H, W) uint8."""
+"""Returns the class mask and the weight of a tile, both (H, W) uint8."""
 
 
 class StreamSampler(Sampler[Key]):
@@ -37,11 +37,10 @@ class StreamSampler(Sampler[Key]):
     Args:
         tiles: Number of tiles, n.
         samples: Samples in an epoch over all processes, L.
-        seed: Decides the order.
-        rank: This process.
+        seed: Determines the order.
+        rank: Rank of this process.
         world_size: Number of processes; divides `samples`.
-        first: Positions before this one are left out, so that an epoch can resume in its middle; `world_size`
-            divides it.
+        first: First position to yield, a multiple of `world_size`, so that an epoch can resume in its middle.
     """
 
     def __init__(
@@ -80,9 +79,9 @@ KEPT_BYTES: Final = 1 << 29
 
 
 class TileDataset(Dataset[Batch]):
-    """Common part: reads a tile, varies it by the draw's seed, and normalises the image.
+    """Base class: reads a tile, augments it with the sample's seed, and normalises the image.
 
-    Where all tiles fit into `KEPT_BYTES`, each is decoded once and kept; loader processes keep their own.
+    If all tiles fit into `KEPT_BYTES`, each is decoded once and cached; each loader process has its cache.
     """
 
     def __init__(
@@ -114,7 +113,7 @@ class TileDataset(Dataset[Batch]):
         return tile, to_tensor(image), masks
 
     def _decoded(self, index: int, masks_of: Callable[[Tile], Sequence[NDArray[np.uint8]]]) -> Decoded:
-        """Reads image and masks of a tile, or takes what was kept of it; nobody writes into them."""
+        """Image and masks of a tile, possibly from the cache, so they must not be changed."""
         if index in self._kept:
             return self._kept[index]
         tile = self.tiles[index]
@@ -122,7 +121,7 @@ class TileDataset(Dataset[Batch]):
         if self._fits is None:
             image, masks = decoded
             of_pixel = (image.nbytes + sum(mask.nbytes for mask in masks)) / (tile.height * tile.width)
-            pixels, worker = sum(one.height * one.width for one in self.tiles), get_worker_info()
+            pixels, worker = sum(each.height * each.width for each in self.tiles), get_worker_info()
             self._fits = of_pixel * pixels * (worker.num_workers if worker else 1) <= KEPT_BYTES
         if self._fits:
             self._kept[index] = decoded
@@ -136,9 +135,9 @@ class TagDataset(TileDataset):
         reader: Reads the windows.
         tiles: The tiles.
         tags: (C,) array of 0 and 1 for each tile name.
-        augmentation: How tiles are varied; None leaves them as they are.
-        seed: Decides the augmentation.
-        with_mask: Adds the reference `mask` (H, W) int64, 255 everywhere where there is none.
+        augmentation: Augmentation of the tiles, if any.
+        seed: Determines the augmentation.
+        with_mask: Add the reference `mask` (H, W) int64; it is 255 everywhere for a scene without one.
     """
 
     def __init__(
@@ -176,14 +175,14 @@ def full_weight(mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.
 class MaskDataset(TileDataset):
     """Samples of the segmenter: `image` (bands, H, W) float32, `mask` (H, W) int64, `weight` (H, W) uint8.
 
-    A mask is 255 where there is nothing to learn.
+    A mask is 255 where a pixel has no label.
 
     Args:
         reader: Reads the images.
         tiles: The tiles.
-        mask_of: Gives a tile's mask and weight: pseudo masks, or the reference with full weight.
-        augmentation: How tiles are varied; None leaves them as they are.
-        seed: Decides the augmentation.
+        mask_of: Returns a tile's mask and weight: pseudo masks, or the reference with full weight.
+        augmentation: Augmentation of the tiles, if any.
+        seed: Determines the augmentation.
     """
 
     def __init__(

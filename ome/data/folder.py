@@ -1,4 +1,4 @@
-"""A folder of anybody's images and a table of tags, seen as a raw dataset."""
+"""A folder of a user's images with a table of tags, as a raw dataset."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,13 +14,13 @@ from ome.data.scaling import Limits
 from ome.errors import UserError
 
 LISTED: Final = 5
-"""Names that an error lists of many."""
+"""Largest number of names in an error message."""
 
 
 def folder_layout(facts: Mapping[str, Any], raw: Path) -> RawLayout:
-    """Builds the layout of a folder of images: what other datasets write down, the table of tags says here.
+    """Builds the layout of a folder of images, with classes and splits from the table of tags.
 
-    An image without a row in the table does not train; it is part of the test split, to be mapped.
+    An image without a row in the table is not trained on; it belongs to the test split and is mapped.
 
     Args:
         facts: `name`; `bands` and `reference` (any words); `tags`: the table, see `outline`; `classes`:
@@ -29,11 +29,11 @@ def folder_layout(facts: Mapping[str, Any], raw: Path) -> RawLayout:
             limits of 16-bit images, or nothing; `unknown_as_first`, see `Palette`. Masks have the names of
             their images. Without `indices` they are painted in the colours given with the classes; without
             such colours they hold 0 for the first class, 1 for the second and so on, 255 for none.
-        raw: The folder of images of every kind.
+        raw: The folder of images.
 
     Raises:
-        UserError: A folder is missing or has no image, the table is missing or wrong, a row has no image, no
-            image is there to train on, or no mask has the name of an image.
+        UserError: A folder is missing or has no image, the table is missing or wrong, a row has no image,
+            there is no image to train on, or no mask has the name of an image.
     """
     if not facts.get("tags"):
         raise UserError("dataset.tags is not set: type dataset.tags=/path/to/tags.csv (or .xlsx)")
@@ -71,8 +71,8 @@ def image_names(folder: Path, key: str) -> list[str]:
     """Names of the images in a folder, sorted, without suffixes.
 
     Args:
-        folder: Where they lie; folders in it are not searched.
-        key: The configuration key that gave the folder, for the error.
+        folder: The folder; its subfolders are not searched.
+        key: The setting with the folder, for the error message.
 
     Raises:
         UserError: The folder does not exist, no GeoTIFF, PNG or JPEG is in it, or one has a name that cannot

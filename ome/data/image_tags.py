@@ -1,9 +1,9 @@
-"""Tags of whole images, as a mapping team writes them: one row an image.
+"""Tables of tags with one row per image.
 
 Two forms are read: `image,split,road,roof,...` with 0 and 1 for each class, and `image,split,tags` with the
-names of the classes separated by `;` or `|`. The column `split` may be left out; every image then trains. So
-may `kept`, which says what became of an image without tags: 0 for one that shows none of the classes, nothing
-for one that nobody has looked at.
+names of the classes separated by `;` or `|`. The column `split` is optional; without it every image trains.
+So is `kept`, which distinguishes images without tags: 0 for one that shows none of the classes, empty for one
+that was not tagged yet.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from ome.errors import UserError
 
 
 class Outline(NamedTuple):
-    """What a table of tags, of either kind, says before any image is looked at.
+    """Classes, images and splits of a table of tags, read without opening any image.
 
     Attributes:
         names: Class names: the columns of the classes in their order, or the tags sorted by name.
@@ -38,7 +38,7 @@ def outline(path: Path, names: Sequence[str] = ()) -> Outline:
 
     Args:
         path: A table of images, or one of tiles as `TagTable.read` takes it; CSV or `.xlsx`.
-        names: Class names where they are known already; empty to take them from the table.
+        names: Class names if known; empty to take them from the table.
 
     Raises:
         UserError: The table is missing, damaged or of neither kind, or a row is wrong.
@@ -55,7 +55,7 @@ def outline(path: Path, names: Sequence[str] = ()) -> Outline:
 def read_tags(path: Path, index: SceneIndex) -> TagTable:
     """Reads a table of tags of either kind.
 
-    A tag given to an image belongs to the whole image, so its tile is the whole image, whatever its size.
+    A tag of an image applies to the whole image, so its tile is the whole image, whatever its size.
 
     Args:
         path: A table of images, or one of tiles as `TagTable.read` takes it; CSV or `.xlsx`.
@@ -66,17 +66,17 @@ def read_tags(path: Path, index: SceneIndex) -> TagTable:
     """
     names = index.palette.names
     table = read_tag_rows(path, names)
-    # Scenes that `prepare` left out as broken are left out here; it has said so.
+    # Scenes that `prepare` skipped as broken are skipped here too; it has printed a warning.
     rows = [row for row in _checked(path, table) if row.image not in index.broken]
     if table.form == "windows":
         return TagTable.from_rows(path, table).without_scenes(index.broken)
     scenes = {scene.name: scene for scene in index.scenes}
     for row in rows:
-        said = "split" in table.header
-        if row.image not in scenes or (said and scenes[row.image].split != _split_of(row)):
-            known = f"is in the split {scenes[row.image].split}" if row.image in scenes else "is not there"
+        has_split = "split" in table.header
+        if row.image not in scenes or (has_split and scenes[row.image].split != _split_of(row)):
+            state = f"is in the split {scenes[row.image].split}" if row.image in scenes else "does not exist"
             raise UserError(
-                f"{path}, line {row.line}: among the prepared scenes {row.image} {known}; correct the row, "
+                f"{path}, line {row.line}: among the prepared scenes {row.image} {state}; correct the row, "
                 "or run the same command with stage=prepare"
             )
     chosen = [scenes[row.image] for row in rows]
@@ -91,9 +91,9 @@ def read_tags(path: Path, index: SceneIndex) -> TagTable:
 
 
 def _checked(path: Path, table: TagRows) -> list[TagRow]:
-    """The rows, each of which can be trained on or says that it cannot.
+    """The rows, after a check that each has a tag or is excluded from training.
 
-    An image without tags is left for later where the column `kept` is there and its cell empty.
+    With a column `kept`, an image without tags and with an empty cell there counts as not tagged yet.
     """
     if table.form == "windows":
         TagTable.from_rows(path, table)

@@ -1,4 +1,4 @@
-"""Whether the values of reference masks fit the classes and the tags; what to type where they do not."""
+"""Checks the values of reference masks against the classes and the tags, and suggests corrected settings."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
@@ -14,19 +14,19 @@ from ome.errors import UserError
 from ome.ignore import IGNORE
 
 LISTED = 3
-"""Examples that a message names."""
+"""Largest number of examples in a message."""
 
 NODATA_HINT: Final = (
-    "the masks call its value nodata, or transparent: gdal_edit -unsetnodata MASK, or write them without"
+    "the masks declare its value as nodata or transparent: gdal_edit -unsetnodata MASK, or rewrite them"
 )
-"""Why a class may have no pixel although its value is in the files."""
+"""Why a class may have no pixel although its value occurs in the files."""
 
 
 def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
     """Compares the values of prepared masks with the classes.
 
     Args:
-        layout: The facts of the dataset.
+        layout: The layout of the dataset.
         index: Its prepared scenes.
 
     Yields:
@@ -71,13 +71,13 @@ def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
 def _foreign_values(
     layout: RawLayout, index: SceneIndex, masked: list[Scene], absent: list[str]
 ) -> list[int]:
-    """Values of index masks that stand for no class; 255 counts where it must be a class."""
+    """Values of index masks that belong to no class; also 255 where it must be a class."""
     foreign = sorted({red for (red, _, _), _ in index.unknown.counts})
     if foreign:
         return foreign
     classes = sum(index.class_pixels.values())
     ignored = sum(scene.height * scene.width for scene in masked) - classes - index.unknown.pixels
-    # 0 and 255 are how most programs write no and yes: 0 would be the first class and 255 none.
+    # Most programs write 0 and 255 for no and yes: here 0 would be the first class and 255 none.
     alone = len(absent) == len(layout.palette.names) - 1 and len(layout.indices) <= 2
     return [IGNORE] if alone and ignored and IGNORE not in layout.indices.values() else []
 
@@ -126,10 +126,10 @@ def contradictions(table: TagTable, reader: SceneReader) -> Iterator[str]:
 
     Args:
         table: Tags of tiles.
-        reader: Reads their masks.
+        reader: Reads the masks.
 
     Yields:
-        A line for each class whose tags contradict masks.
+        A line for each class whose tags contradict the masks.
     """
     compared = [row for row, tile in enumerate(table.tiles) if reader.has_mask(tile.scene)]
     if not compared:

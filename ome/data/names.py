@@ -1,4 +1,4 @@
-"""Names of images, scenes, runs and classes: one form, one rule, and what nearly is the same name."""
+"""Names of images, scenes, runs and classes: normal form, validity, and detection of near duplicates."""
 
 import unicodedata
 from collections.abc import Mapping, Sequence
@@ -7,37 +7,35 @@ from itertools import combinations
 from ome.errors import UserError
 
 LONGEST = 60
-"""Characters of a class's name."""
-
+"""Largest number of characters in a class name."""
 RARE = 2
-"""Images of a class up to which its name may be a slip of the pen."""
-
+"""Largest number of images for which a class name may be a typing error."""
 SEPARATORS = ";|"
-"""What stands between the tags of a cell."""
+"""Separators of the tags in a cell."""
 
 _LOOKALIKES = str.maketrans(
     "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u04bb"  # Cyrillic
     "\u03b1\u03bf\u03bd\u03b9\u03ba\u03c4\u03c5\u03c7\u03c1",  # Greek
     "aeopcyxijsdhaoviktuxp",
 )
-"""Letters of other alphabets as the Latin ones that they look like."""
+"""Maps letters of other alphabets to the Latin letters that they look like."""
 
 
 def normal_form(text: str) -> str:
-    """The text without blanks around it, its accents composed: macOS writes them apart from their letters."""
+    """The text without surrounding blanks, in Unicode form NFC: macOS stores accents decomposed."""
     return unicodedata.normalize("NFC", text).strip()
 
 
 def check_name(name: str, what: str) -> str:
-    """Refuses what cannot be the name of a file everywhere.
+    """Refuses a name that is not a valid file name on every system.
 
     Args:
-        name: In its normal form.
-        what: What has the name, for the error, e.g. `tags.csv, line 3: the image`.
+        name: The name in normal form.
+        what: Owner of the name, for the error message, e.g. `tags.csv, line 3: the image`.
 
     Raises:
-        UserError: It is empty, begins with a dot, has blanks around it, or a separator of folders or lines or
-            a control character in it.
+        UserError: It is empty, begins with a dot, has surrounding blanks, or contains a path separator, a
+            line separator or a control character.
     """
     lines = ("Cc", "Zl", "Zp", "Cs")  # Cs: bytes that are not UTF-8
     wrong = [letter for letter in name if letter in "/\\" or unicodedata.category(letter) in lines]
@@ -52,15 +50,15 @@ def check_name(name: str, what: str) -> str:
 
 
 def check_class(name: str, what: str, reserved: Sequence[str] = ()) -> str:
-    """Refuses what cannot be the name of a class; see `check_name`.
+    """Refuses an invalid class name; see `check_name`.
 
     Args:
-        name: In its normal form.
-        what: What has the name, for the error.
+        name: The name in normal form.
+        what: Owner of the name, for the error message.
         reserved: Columns of the table of tags.
 
     Raises:
-        UserError: It is too long, holds what separates tags, or is called like another column.
+        UserError: It is too long, contains a separator of tags, or equals the name of another column.
     """
     check_name(name, what)
     if len(name) > LONGEST:
@@ -75,13 +73,13 @@ def check_class(name: str, what: str, reserved: Sequence[str] = ()) -> str:
 
 
 def check_classes(counts: Mapping[str, int], where: str, *, typed: bool) -> None:
-    """Refuses names of classes that are nearly the same, which would train against one another.
+    """Refuses class names that are nearly equal, which probably mean the same class.
 
     Args:
-        counts: Rows with each class.
-        where: The table, for the error.
-        typed: Whether somebody wrote the names down, as columns or by `dataset.classes`: then a letter may be
-            all that they differ in.
+        counts: Number of rows with each class.
+        where: The table, for the error message.
+        typed: Whether the names were listed deliberately, as columns or by `dataset.classes`: then names that
+            differ in one letter are accepted.
 
     Raises:
         UserError: Two differ only in case, accents, blanks, `-` and `_`, or in one letter where one of them
@@ -89,8 +87,8 @@ def check_classes(counts: Mapping[str, int], where: str, *, typed: bool) -> None
     """
     for first, second in combinations(counts, 2):
         same = _bare(first) == _bare(second)
-        slip = not typed and min(counts[first], counts[second]) <= RARE and max(len(first), len(second)) > 3
-        if not same and not (slip and _one_letter(first, second)):
+        typo = not typed and min(counts[first], counts[second]) <= RARE and max(len(first), len(second)) > 3
+        if not same and not (typo and _one_letter(first, second)):
             continue
         rows = f"{first!r} ({counts[first]} rows) and {second!r} ({counts[second]} rows)"
         remedy = (
@@ -122,9 +120,9 @@ def _bare(name: str) -> str:
 
 
 def _one_letter(first: str, second: str) -> bool:
-    """Whether one letter put in, left out or changed, or two neighbours swapped, makes one name the other.
+    """Whether two names differ by one inserted, deleted or changed letter, or by two swapped neighbours.
 
-    Numbers mean something.
+    Digits do not count: names such as class1 and class2 are different.
     """
     short, long = sorted((first.casefold(), second.casefold()), key=len)
     if len(long) - len(short) > 1:

@@ -1,4 +1,4 @@
-"""Class colours: from coloured reference images to class-index masks and back."""
+"""Class colours: converts coloured reference images to class-index masks and back."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ome.geo.grid import RGB
 from ome.ignore import IGNORE
 
 MAX_LISTED: Final = 20
-"""Unknown colours that are listed one by one; the others are only counted."""
+"""Largest number of unknown colours that are listed; the others are only counted."""
 
 DISTINCT: Final[tuple[RGB, ...]] = (
     *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
@@ -22,11 +22,11 @@ DISTINCT: Final[tuple[RGB, ...]] = (
     *((51, 34, 136), (136, 204, 238), (68, 170, 153), (17, 119, 51), (153, 153, 51)),
     *((221, 204, 119), (204, 102, 119), (136, 34, 85), (170, 68, 153)),
 )
-"""Colours for classes that come without: Okabe and Ito's seven (black means no class), which stay apart with
-any kind of colour blindness, then Paul Tol's scheme "muted"."""
+"""Default colours of classes: Okabe and Ito's seven (without black, which means no class), which are
+distinguishable with any kind of colour blindness, then Paul Tol's scheme "muted"."""
 
 SHADES: Final = (1.0, 0.7, 0.45)
-"""Brightness of `DISTINCT` each time it is used up."""
+"""Brightness factors at which `DISTINCT` is repeated for further classes."""
 
 _UNKNOWN: Final = 254
 
@@ -63,13 +63,13 @@ class UnknownColours:
 
     @classmethod
     def from_counts(cls, counts: Mapping[RGB, int], rest: int = 0) -> "UnknownColours":
-        """Keeps the most frequent colours and sums up the others; equal counts are ordered by colour."""
+        """Keeps the most frequent colours and sums the others; equal counts are ordered by colour."""
         ordered = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         return cls(tuple(ordered[:MAX_LISTED]), rest + sum(count for _, count in ordered[MAX_LISTED:]))
 
     @classmethod
     def merge(cls, parts: Iterable["UnknownColours"]) -> "UnknownColours":
-        """Adds up several lists; a colour that one of them only counted in its rest stays in the rest."""
+        """Sums several lists; colours in the rest of one list stay in the rest."""
         counts: dict[RGB, int] = {}
         rest = 0
         for part in parts:
@@ -141,9 +141,9 @@ class Palette:
             packed <<= 8
             packed |= rgb[..., channel]
         mask = _lookup(tuple(self.classes.values()), tuple(self.ignored.values()))[packed]
-        odd = mask == _UNKNOWN
-        codes, counts = np.unique(packed[odd], return_counts=True)
-        mask[odd] = 0 if self.unknown_as_first else IGNORE
+        is_unknown = mask == _UNKNOWN
+        codes, counts = np.unique(packed[is_unknown], return_counts=True)
+        mask[is_unknown] = 0 if self.unknown_as_first else IGNORE
         unknown = {
             (code >> 16, code >> 8 & 255, code & 255): count
             for code, count in zip(codes.tolist(), counts.tolist(), strict=True)
@@ -154,7 +154,7 @@ class Palette:
         """Paints class indices in the palette's colours.
 
         Args:
-            mask: (H, W) uint8 class indices; everything that is no class index becomes black.
+            mask: (H, W) uint8 class indices; all other values become black.
 
         Returns:
             (H, W, 3) uint8.

@@ -1,4 +1,4 @@
-"""Preparation: from the files of a raw dataset to plain tiled GeoTIFF scenes and their index."""
+"""Preparation: converts the files of a raw dataset to tiled GeoTIFF scenes and writes their index."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -18,20 +18,21 @@ from ome.progress import console, track
 def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: bool = False) -> SceneIndex:
     """Turns a raw dataset into `images/<scene>.tif`, `masks/<scene>.tif` and `index.json`.
 
-    Images keep all their bands and their georeference, uncompressed and in blocks of 256, so that a window
-    costs the same wherever it lies; values of 16 bits are scaled to 8 (see `ome.data.scaling`). Masks hold
-    the class index, or 255 for ignored and unknown colours.
-    Scenes that the folder already has, made from the same files, are left as they are.
+    Images keep all bands and the georeference. They are uncompressed, in blocks of 256 pixels, so that every
+    window is read equally fast; 16-bit values are scaled to 8 bits (see `ome.data.scaling`). Masks hold the
+    class index, or 255 for ignored and unknown colours.
+
+    Existing scenes that were made from the same files are kept.
 
     Args:
-        layout: The facts of the dataset.
+        layout: The layout of the dataset.
         raw: The raw folder.
-        folder: Where the scenes go.
-        skip_broken: Leave out scenes whose image or mask cannot be read, as long as others can.
+        folder: Output folder.
+        skip_broken: Skip scenes whose image or mask cannot be read, unless no scene can.
 
     Returns:
-        The index, also written to the folder. Its `unknown` lists the colours that the palette does not name,
-        its `broken` the scenes that were left out.
+        The index, also written to the folder. Its `unknown` lists the colours that are not in the palette,
+        its `broken` the skipped scenes.
 
     Raises:
         UserError: When an archive or a listed scene is missing, files are damaged, or a mask does not have
@@ -52,7 +53,7 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: b
     if unreadable and not (skip_broken and scenes):
         raise _together(list(unreadable.values()), len(jobs))
     whole = [job for job in jobs if job.scene not in unreadable]
-    # Not `layout.channels`: another command may choose otherwise, and reads these scenes as they are.
+    # Not `layout.channels`: another command may select other channels from these scenes.
     channels = layout.image.channels or _shared_bands(whole, layout.channels)
     index = SceneIndex(
         folder,
@@ -68,7 +69,7 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: b
 
 
 def masks_without_image(layout: RawLayout, raw: Path) -> list[str]:
-    """Scenes that have a reference mask and no image, where the images alone say which scenes there are.
+    """Scenes with a reference mask but no image, if the list of scenes comes from the images.
 
     Args:
         layout: The facts of the dataset.
@@ -81,7 +82,7 @@ def masks_without_image(layout: RawLayout, raw: Path) -> list[str]:
 
 
 def names_opacity(layout: RawLayout, raw: Path) -> bool:
-    """Whether `dataset.channels` names a band that is opacity otherwise, so that scenes depend on it."""
+    """Whether `dataset.channels` includes a band that would otherwise be opacity: scenes then differ."""
     if layout.image.channels or not layout.channels:
         return False
     images = RawFiles(layout.image, raw)
@@ -101,25 +102,25 @@ def _together(unreadable: Sequence[UnreadableError], total: int) -> UserError:
 
 
 def _shared_bands(jobs: Sequence[SceneJob], chosen: tuple[int, ...]) -> tuple[int, ...]:
-    """The bands that show something; where images differ in them, none, as long as some were chosen."""
+    """The image bands of all images; empty if images differ and `chosen` bands are given."""
     examples: dict[tuple[int, ...], list[RawFile]] = {}
     misnamed: Counter[int] = Counter()
     named: Counter[int] = Counter()
     for job in jobs:
         with job.image.open() as raster:
             examples.setdefault(raster.shown_bands, []).append(job.image)
-            misnamed.update([raster.image_called_opacity] if raster.image_called_opacity else [])
+            misnamed.update([raster.mislabelled_opacity] if raster.mislabelled_opacity else [])
             named.update([raster.opacity] if raster.opacity in chosen else [])
     for band, count in named.items():
         console.print(
-            f"[yellow]band {band} of {count} images is opacity[/], but dataset.channels names it: it is "
-            "taken for image, and says nothing of where an image was measured",
+            f"[yellow]band {band} of {count} images is opacity[/], but dataset.channels includes it: it is "
+            "read as an image band and does not mark nodata",
             highlight=False,
         )
     for band, count in misnamed.items():
         console.print(
-            f"[yellow]band {band} of {count} images is called opacity by its file[/], but holds an image: it "
-            "is kept as a band",
+            f"[yellow]band {band} of {count} images is labelled opacity[/], but holds an image: it is kept "
+            "as an image band",
             highlight=False,
         )
     if len(examples) > 1 and chosen:
@@ -130,7 +131,7 @@ def _shared_bands(jobs: Sequence[SceneJob], chosen: tuple[int, ...]) -> tuple[in
             for bands, files in examples.items()
         )
         remedy = "convert them, or choose bands that all have, e.g. 'dataset.channels=[1]'"
-        raise UserError(f"there are images {kinds}: {remedy}")
+        raise UserError(f"the images differ in their bands, {kinds}: {remedy}")
     return next(iter(examples))
 
 
@@ -138,7 +139,7 @@ def scene_jobs(layout: RawLayout, raw: Path) -> list[SceneJob]:
     """Finds the files of every listed scene before any work begins.
 
     Args:
-        layout: The facts of the dataset.
+        layout: The layout of the dataset.
         raw: The raw folder.
 
     Raises:
@@ -148,17 +149,15 @@ def scene_jobs(layout: RawLayout, raw: Path) -> list[SceneJob]:
     listed = resolve_split(layout.split, raw, images)
     file_of = {scene: images.find(scene) for scene, _ in listed}
     _require_all("image", file_of, images)
-    found_masks = {scene: masks.find(scene) if masks else None for scene, _ in listed}
+    mask_of = {scene: masks.find(scene) if masks else None for scene, _ in listed}
     if masks and not layout.partial:
-        _require_all("reference mask", found_masks, masks)
+        _require_all("reference mask", mask_of, masks)
     jobs = [
-        SceneJob(scene, split, image, found_masks[scene])
-        for scene, split in listed
-        if (image := file_of[scene])
+        SceneJob(scene, split, image, mask_of[scene]) for scene, split in listed if (image := file_of[scene])
     ]
     for job in jobs:
         if job.image == job.mask:
-            raise UserError(f"scene {job.scene}: {job.image} is found both as image and as reference mask")
+            raise UserError(f"scene {job.scene}: {job.image} matches both the image and the mask pattern")
     return jobs
 
 

@@ -1,4 +1,4 @@
-"""What is known of a raw dataset: archives, file names, bands, colours and splits, in plain types."""
+"""The layout of a raw dataset: archives, file names, bands, colours and splits, in plain types."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,22 +16,22 @@ from ome.ignore import IGNORE
 
 @dataclass(frozen=True)
 class RawLayout:
-    """The facts of a raw dataset.
+    """The layout of a raw dataset.
 
     Attributes:
         name: Name of the dataset.
         palette: Colours of its reference images.
-        split: How its scenes are divided.
-        images: Where the images are, by the bands that they offer (e.g. `irrg`, `rgb`).
-        masks: Where the reference images are, by kind (e.g. `full`, `eroded`); empty where there are none.
-        bands: The images to use.
-        reference: The reference images to use; None without.
-        channels: Bands (1-based) that make up the image; empty for those of the images in use.
-        indices: Value of each class, and of what is ignored, in masks of one band; empty where masks are
-            painted in the palette's colours.
-        limits: Values of 16-bit images that become 0 and 255; None for two percentiles of each band.
+        split: The split of its scenes.
+        images: Sources of images, by their bands (e.g. `irrg`, `rgb`).
+        masks: Sources of reference images, by kind (e.g. `full`, `eroded`); empty without reference images.
+        bands: The key of `images` in use.
+        reference: The key of `masks` in use, if any.
+        channels: Bands (1-based) that make up the image; empty for those of the source in use.
+        indices: Value of each class, and of ignored areas, in single-band masks; empty where masks are in the
+            palette's colours.
+        limits: 16-bit values that become 0 and 255; None for two percentiles of each band.
         partial: Whether scenes may lack the mask.
-        nodata: Value of image pixels where nothing was measured; None for what the files say.
+        nodata: Nodata value of images; None for the values in the files.
     """
 
     name: str
@@ -56,17 +56,17 @@ class RawLayout:
 
     @property
     def image(self) -> RawSource:
-        """Where the images in use are."""
+        """The source of the images in use."""
         return self.images[self.bands]
 
     @property
     def mask(self) -> RawSource | None:
-        """Where the reference images in use are; None for a dataset without."""
+        """The source of the reference images in use, if any."""
         return self.masks[self.reference] if self.masks and self.reference is not None else None
 
     @property
     def mask_palette(self) -> Palette:
-        """The colours that the reference images are painted in; an index v is the grey (v, v, v)."""
+        """The colours of the reference images; an index v is the grey (v, v, v)."""
         if not self.indices:
             return self.palette
         greys = {name: (value, value, value) for name, value in self.indices.items()}
@@ -83,8 +83,8 @@ class RawLayout:
 
     @property
     def named_bands(self) -> tuple[int, ...]:
-        """Bands (1-based) that are image, although a file may call them opacity."""
-        # Scenes of a published data set are shared by commands with other channels: its facts name them.
+        """Bands (1-based) that count as image even if a file labels them opacity."""
+        # Commands with other channels share the scenes of a published dataset, so its YAML lists them.
         return self.image.channels or self.channels
 
 
@@ -101,11 +101,11 @@ def _check_indices(indices: Mapping[str, int], palette: Palette) -> None:
         raise UserError(f"dataset.indices lacks {', '.join(missing)}")
     values = list(indices.values())
     if len(set(values)) < len(values) or not all(0 <= value <= 255 for value in values):
-        raise UserError(f"dataset.indices={dict(indices)}: give each a value of its own from 0 to 255")
+        raise UserError(f"dataset.indices={dict(indices)}: give each class a different value from 0 to 255")
 
 
 def raw_files(layout: RawLayout, raw: Path) -> tuple[RawFiles, RawFiles | None]:
-    """The images in use, and the reference images, where there are any; errors as for `find_files`."""
+    """The files of the images in use, and of the reference images, if any; errors as for `find_files`."""
     images = find_files(layout.images, layout.bands, raw, "dataset.bands")
     if layout.mask is None or layout.reference is None:
         return images, None
@@ -113,17 +113,17 @@ def raw_files(layout: RawLayout, raw: Path) -> tuple[RawFiles, RawFiles | None]:
 
 
 def layout_from_facts(facts: Mapping[str, Any]) -> RawLayout:
-    """Builds a layout from the plain values of a dataset's facts.
+    """Builds a layout from a dataset's configuration in plain types.
 
     Args:
         facts: `name`, `bands`, `reference`, `classes` and `ignored` (name to three values), `images` and
             `masks` (kind to `{archive, pattern, channels, except}`), `split` (`train`, `val`, `test`: a list
             of names or the path of a list file; or `numeric`: three counts; or `folders`: lists by split;
-            `absent`: refuse or skip), `channels`, `unknown_as_first` (see `Palette`). Other keys are left
-            alone.
+            `absent`: refuse or skip), `channels`, `unknown_as_first` (see `Palette`). Other keys are
+            ignored.
 
     Raises:
-        UserError: When a fact is missing or of the wrong kind; the message names it.
+        UserError: When a key is missing or its value has the wrong type; the message names it.
     """
     try:
         palette = Palette(
@@ -144,9 +144,9 @@ def layout_from_facts(facts: Mapping[str, Any]) -> RawLayout:
             nodata=facts.get("nodata"),
         )
     except KeyError as error:
-        raise UserError(f"the dataset's facts lack the key {error}") from error
+        raise UserError(f"the dataset's configuration lacks the key {error}") from error
     except (TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"the dataset's facts are malformed: {error}") from error
+        raise UserError(f"the dataset's configuration is malformed: {error}") from error
 
 
 def _colours(value: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int, int]]:
@@ -156,7 +156,7 @@ def _colours(value: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int, in
 def _source(value: Mapping[str, Any]) -> RawSource:
     pattern = str(value["pattern"])
     if Path(pattern).name.count("{scene}") != 1:
-        raise UserError(f"the pattern {pattern!r} must have {{scene}} once, in the file's name")
+        raise UserError(f"the pattern {pattern!r} must contain {{scene}} exactly once, in the file's name")
     archive = value.get("archive")
     return RawSource(
         pattern,

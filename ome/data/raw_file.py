@@ -1,6 +1,6 @@
-"""One file of a raw dataset, also from inside a zip archive.
+"""One file of a raw dataset, plain or in a zip archive.
 
-Nothing is ever unpacked to disk: a member is read into memory, so its name cannot lead outside a folder.
+Members are read into memory and never unpacked to disk, so a malicious name cannot write outside a folder.
 """
 
 import zipfile
@@ -19,7 +19,7 @@ from ome.geo.gdal import IMAGE_DRIVERS
 from ome.geo.reader import Raster
 
 MAX_MEMBER: Final = 4 << 30
-"""Bytes that a file may have when unpacked; the largest real one has 144 MB."""
+"""Largest unpacked size of a file in bytes; the largest file of the published datasets has 144 MB."""
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,8 @@ class RawFile:
     Attributes:
         container: The archive or the folder.
         name: Path within the container.
-        size: Bytes, unpacked.
-        stamp: Checksum of an archive's member, or time of the last change of a plain file.
+        size: Unpacked size in bytes.
+        stamp: Checksum of an archive's member, or modification time of a plain file.
         siblings: Names in the container that may hold its georeference.
     """
 
@@ -50,15 +50,15 @@ class RawFile:
 
     @property
     def fingerprint(self) -> str:
-        """Tells whether this is still the same file, without reading it."""
+        """Identity of the file's content, without reading it."""
         return f"{self.container.name}:{self.name}:{self.size}:{self.stamp}"
 
     def open(self, nodata: float | None = None, channels: Sequence[int] = ()) -> Raster:
         """Opens the file as a raster, to be used as a context manager.
 
         Args:
-            nodata: Value of pixels where nothing was measured; None for what the file says.
-            channels: Bands (1-based) that are image, and never opacity.
+            nodata: Nodata value; None for the values in the file.
+            channels: Bands (1-based) that count as image, never as opacity.
 
         Raises:
             UnreadableError: The file is damaged, or not a GeoTIFF, PNG or JPEG.
@@ -68,7 +68,7 @@ class RawFile:
             self.read_bytes() if self.zipped else self.container / self.name,
             name=str(self),
             drivers=IMAGE_DRIVERS,
-            remedy="fetch it again",
+            remedy="download it again",
             nodata=nodata,
             channels=channels,
             transform=self.transform(),
@@ -98,24 +98,24 @@ class RawFile:
                 a, d, b, e, c, f = (float(value) for value in sibling.read_bytes().decode("ascii").split())
             except ValueError as error:
                 raise UserError(f"{sibling} is not a world file: it must hold six numbers") from error
-            # A world file gives the centre of the first pixel, a transform its corner.
+            # A world file contains the centre of the first pixel, a transform its corner.
             return Affine(a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)
         return None
 
 
 @lru_cache(maxsize=8)
 def _opened(path: Path, _changed: int) -> zipfile.ZipFile:
-    """An open archive; its table of contents takes a second to read where it lists 60,000 files."""
+    """An open archive, cached: reading the directory of 60,000 files takes a second."""
     return zipfile.ZipFile(path)
 
 
 @contextmanager
 def reading_zip(path: Path) -> Iterator[None]:
-    """Reports every way in which reading a zip archive fails as one line about that archive."""
+    """Turns every error of reading a zip archive into one line about that archive."""
     try:
         yield
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise UserError(f"{path} is damaged ({error}): a download cut short? fetch it again") from error
+        raise UserError(f"{path} is damaged or truncated ({error}): download it again") from error
     except (RuntimeError, NotImplementedError) as error:
         folder = path.with_suffix("")
         raise UserError(f"{path} cannot be read ({error}): unpack it by hand to {folder}/") from error

@@ -1,4 +1,4 @@
-"""Where a dataset keeps its files, and what they are called."""
+"""Sources of a raw dataset's files: archives and name patterns."""
 
 import re
 from dataclasses import dataclass
@@ -9,22 +9,21 @@ from typing import Final
 from ome.data.names import normal_form
 
 IMAGE_SUFFIXES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
-"""What `.*` at the end of a pattern stands for, in small or capital letters."""
+"""Suffixes that `.*` at the end of a pattern matches, in any case."""
 
 
 @dataclass(frozen=True)
 class RawSource:
-    """Where a dataset keeps one kind of files.
+    """The source of one kind of files of a dataset.
 
     Attributes:
         pattern: Name of a scene's file with `{scene}` in it, e.g. `top_potsdam_{scene}_IRRG.tif`, or
-            `{scene}.*` for images of every kind. Folders before it count for loose files, and in an archive
-            where a file of that name lies in several: there it is found in whatever folder it lies. A `*`
-            among them is a folder of any name, and then they always count.
-        archive: Name of the zip archive, or of several, which are all needed; None for files that are
-            distributed loose.
-        channels: Bands (1-based) to read as the image by default; empty for all that show something.
-        excluded: Pattern of names of other files, which `pattern` matches too, e.g. `*_label.png`.
+            `{scene}.*` for images of any format. It may begin with folders, which must match for loose files.
+            In an archive they only decide between several files of the same name, unless one of them is `*`,
+            which matches any folder: then they must always match.
+        archive: Name of the zip archive, or of several, all of which are needed; None for loose files.
+        channels: Default bands (1-based) of the image; empty for all but opacity.
+        excluded: Pattern of names to exclude from the matches of `pattern`, e.g. `*_label.png`.
     """
 
     pattern: str
@@ -53,20 +52,20 @@ class RawSource:
         before, _, after = PurePosixPath(self.pattern).name.partition("{scene}")
         suffixes = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
         ending = f"(?i:{suffixes})" if after == ".*" else re.escape(after)
-        # Names that begin with a dot are what systems hide.
+        # Names that begin with a dot are hidden files.
         match = re.fullmatch(f"(?![.]){re.escape(before)}(.+){ending}", file_name, re.DOTALL)
         return normal_form(match[1]) if match else None
 
-    def lies_right(self, name: str) -> bool:
-        """Whether a path ends in the pattern, folders included."""
+    def matches_path(self, name: str) -> bool:
+        """Whether the end of a path matches the pattern, folders included."""
         return PurePosixPath(name).match(self.pattern.replace("{scene}", "*"))
 
 
 ANY_IMAGE: Final = RawSource("{scene}.*", channels=())
-"""Images of every kind in one folder."""
+"""Images of any format in one folder."""
 
 
 def image_name(value: str) -> str:
-    """Name of an image in its normal form, without the suffix that it may be written with."""
+    """Name of an image in normal form, without a suffix."""
     value = normal_form(value)
     return ANY_IMAGE.scene_of(value) or value

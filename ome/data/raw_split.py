@@ -1,4 +1,4 @@
-"""How the scenes of a raw dataset are divided into training, validation and test."""
+"""The split of a raw dataset's scenes into training, validation and test."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,17 +19,17 @@ Listing: TypeAlias = tuple[str, ...] | Path
 
 @dataclass(frozen=True)
 class Split:
-    """How the scenes are divided.
+    """The definition of a split.
 
     Attributes:
-        train: Scenes that train.
-        val: Scenes that choose between models; may be empty.
-        test: Scenes that score; may be empty.
-        numeric: Instead of the lists: how many scenes train, validate and test, as the first, the next and
-            the last of all scenes found, sorted as numbers.
-        folders: Instead of the lists: folders by split, as names or ends of paths. The innermost folder of a
-            scene that is named counts; scenes in none of them are left out.
-        skip_absent: Leave out scenes that are listed and have no image.
+        train: Training scenes.
+        val: Validation scenes; may be empty.
+        test: Test scenes; may be empty.
+        numeric: Instead of the lists: the numbers of training, validation and test scenes, taken as the
+            first, the next and the last of all scenes, sorted as numbers.
+        folders: Instead of the lists: folders by split, as names or ends of paths. The innermost listed
+            folder of a scene decides; scenes in none of them are skipped.
+        skip_absent: Skip listed scenes without an image.
     """
 
     train: Listing = ()
@@ -44,12 +44,12 @@ def split_from_facts(value: Mapping[str, Any]) -> Split:
     """Builds a split from `dataset.split`; see `ome.data.raw.layout_from_facts`."""
     train_list, val_list, test_list = (_listing(value.get(name)) for name in SPLITS)
     numeric, folders = value.get("numeric"), value.get("folders")
-    # Lists win: they are what a user types over a dataset whose own facts count.
+    # Lists win: a user types them to override the dataset's own split.
     lists = train_list or val_list or test_list
     if folders is not None and numeric is not None and not lists:
         raise UserError(
-            f"dataset.split.numeric={list(numeric)} and dataset.split.folders={dict(folders)} both say the "
-            "split: type dataset.split.folders=null, or dataset.split.numeric=null"
+            f"dataset.split.numeric={list(numeric)} and dataset.split.folders={dict(folders)} both define "
+            "the split: type dataset.split.folders=null, or dataset.split.numeric=null"
         )
     if folders is not None and not lists:
         return Split(folders={name: tuple(map(str, folders.get(name) or ())) for name in SPLITS})
@@ -70,8 +70,8 @@ def resolve_split(split: Split, raw: Path, images: RawFiles) -> list[tuple[str, 
 
     Args:
         split: Lists, list files, counts or folders.
-        raw: The raw folder; list files may be given relative to it, or by name where they lie among the
-            images. A line may be a scene, or the name of its image.
+        raw: The raw folder. A list file may be given relative to it, or by name if it is beside the images.
+            Each line is the name of a scene or of its image.
         images: The images.
 
     Returns:
@@ -108,13 +108,13 @@ def _numeric(counts: tuple[int, int, int], images: RawFiles) -> dict[SplitName, 
         raise UserError(
             f"dataset.split.numeric: {words[0]} in {images.where} is not a number; list the scenes"
         )
-    asked = f"dataset.split.numeric={list(counts)}"
+    setting = f"dataset.split.numeric={list(counts)}"
     if min(counts) < 0:
-        raise UserError(f"{asked}: counts cannot be negative")
+        raise UserError(f"{setting}: counts cannot be negative")
     if sum(counts) > len(names):
         raise UserError(
-            f"{asked} asks for {sum(counts)} scenes and {images.where} has {len(names)}: give smaller counts,"
-            " or lists by dataset.split.train=... and dataset.split.test=..."
+            f"{setting} needs {sum(counts)} scenes and {images.where} has {len(names)}: give smaller counts, "
+            "or lists by dataset.split.train=... and dataset.split.test=..."
         )
     train, val, test = counts
     ordered = sorted(names, key=int)
@@ -127,7 +127,7 @@ def _numeric(counts: tuple[int, int, int], images: RawFiles) -> dict[SplitName, 
 
 def _by_folder(folders: Mapping[str, tuple[str, ...]], images: RawFiles) -> dict[SplitName, Sequence[str]]:
     listed: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
-    # Thousands of scenes lie in one folder.
+    # Cached, since thousands of scenes may be in one folder.
     split_of = cache(partial(_split_of, folders))
     seen: set[PurePosixPath] = set()
     for scene in images.scenes():
@@ -138,14 +138,14 @@ def _by_folder(folders: Mapping[str, tuple[str, ...]], images: RawFiles) -> dict
         if (split := split_of(folder)) is not None:
             listed[split].append(scene)
     if not any(listed.values()):
-        named = ", ".join(folder for split in folders.values() for folder in split)
-        raise UserError(f"dataset.split.folders: no scene of {images.where} lies in {named or 'a folder'}")
+        listing = ", ".join(folder for split in folders.values() for folder in split)
+        raise UserError(f"dataset.split.folders: no scene of {images.where} is in {listing or 'a folder'}")
     places = {place for folder in seen for place in _above(folder)}
     empty = [name for names in folders.values() for name in names if not any(p.match(name) for p in places)]
     if empty:
         console.print(
-            f"[yellow]dataset.split.folders: there is no folder {', '.join(empty)}[/]: a name of another "
-            "version, or with a slip, or a part that was not fetched",
+            f"[yellow]dataset.split.folders: there is no folder {', '.join(empty)}[/]: check for another "
+            "version of the dataset, a typing error, or a part that was not downloaded",
             highlight=False,
         )
     return {**listed}
@@ -164,15 +164,15 @@ def _split_of(folders: Mapping[str, tuple[str, ...]], folder: PurePosixPath) -> 
 
 
 def _present(listed: Mapping[SplitName, Sequence[str]], images: RawFiles) -> dict[SplitName, Sequence[str]]:
-    found = {split: [name for name in names if images.find(name)] for split, names in listed.items()}
-    total, left = (sum(map(len, lists.values())) for lists in (listed, found))
+    present = {split: [name for name in names if images.find(name)] for split, names in listed.items()}
+    total, left = (sum(map(len, lists.values())) for lists in (listed, present))
     if left < total:
         console.print(
-            f"[yellow]{total - left} of {total} scenes of the lists have no image and are left out[/] "
+            f"[yellow]{total - left} of {total} listed scenes have no image and are skipped[/] "
             "(dataset.split.absent=refuse makes that an error)",
             highlight=False,
         )
-    return {**found}
+    return {**present}
 
 
 def _names(listing: Listing, raw: Path, split: SplitName, images: RawFiles) -> Sequence[str]:

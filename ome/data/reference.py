@@ -1,4 +1,4 @@
-"""Raw reference images: their values as colours, and whether they fit their image."""
+"""Reads raw reference images as colours, and checks that they match their image."""
 
 from collections.abc import Iterator
 from typing import Any, Final
@@ -12,31 +12,31 @@ from ome.geo.opened import UnreadableError
 from ome.geo.reader import Raster
 
 LOSSY: Final = ("JPEG", "YCBCR JPEG", "WEBP", "LERC", "JPEG2000", "JP2OPENJPEG")
-"""Kinds of compression that change values, by GDAL's names."""
+"""Compressions that may change values, by GDAL's names."""
 
 PERHAPS_LOSSY: Final = ("WEBP", "LERC", "JPEG2000", "JP2OPENJPEG")
-"""Those of them that also know a way without loss; the file does not say which it was."""
+"""Those that also have a lossless mode; the file does not tell which mode was used."""
 
 
 def check_reference(scene: str, reference: Raster, image: Grid, image_name: str, *, indices: bool) -> None:
-    """Refuses a reference that does not fit its image, or whose values cannot be trusted.
+    """Refuses a reference that does not match its image, or whose compression may have changed values.
 
     Args:
-        scene: What messages call the scene.
+        scene: Name of the scene in error messages.
         reference: The open reference.
-        image: Size and place of its image.
-        image_name: What messages call the image.
+        image: Size and georeference of its image.
+        image_name: Name of the image in error messages.
         indices: Whether its values are class indices.
 
     Raises:
-        UnreadableError: It is compressed with loss, or may be.
-        UserError: Its size, reference system or place differs, or it has neither one band nor three.
+        UnreadableError: Its compression is lossy, or may be.
+        UserError: Its size, CRS or position differs, or it has neither one band nor three.
     """
     grid = reference.grid
     if reference.compression in LOSSY:
-        lossy = f"is compressed with loss ({reference.compression}), which changes classes"
+        lossy = f"has lossy compression ({reference.compression}), which changes classes"
         if reference.compression in PERHAPS_LOSSY:
-            lossy = f"is packed as {reference.compression}, with or without loss, which cannot be told"
+            lossy = f"is compressed as {reference.compression}, which may be lossy"
         raise UnreadableError(f"{reference} {lossy}: give the mask as PNG, or as GeoTIFF with DEFLATE or LZW")
     if (grid.height, grid.width) != (image.height, image.width):
         raise UserError(
@@ -58,15 +58,15 @@ def check_reference(scene: str, reference: Raster, image: Grid, image_name: str,
 
 
 def _misplaced(grid: Grid, image: Grid) -> str:
-    """How the place of a reference differs from its image's, in words; nothing where one has no place."""
+    """How the georeference differs from the image's, in words; empty if it does not, or one has none."""
     if grid.transform.is_identity or image.transform.is_identity:
         return ""
     if grid.crs and image.crs and grid.crs != image.crs:
         return f"is in {grid.crs.to_string()}, not in {image.crs.to_string()} as"
     corners = [(0, 0), (0, image.height), (image.width, 0), (image.width, image.height)]
-    moved = ~image.transform * grid.transform
-    shift = max(max(abs(a - b) for a, b in zip(moved @ corner, corner, strict=True)) for corner in corners)
-    return f"lies {shift:.1f} pixels beside" if shift > OFF_GRID else ""
+    to_image = ~image.transform * grid.transform
+    shift = max(max(abs(a - b) for a, b in zip(to_image @ corner, corner, strict=True)) for corner in corners)
+    return f"is shifted by {shift:.1f} pixels against" if shift > OFF_GRID else ""
 
 
 def reference_colours(
@@ -74,17 +74,17 @@ def reference_colours(
 ) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.bool_]]]:
     """Reads a reference from top to bottom.
 
-    A single band is looked up in the file's colour table; without one, value v stands for (v, v, v).
+    A single band is looked up in the file's colour table; without one, value v becomes (v, v, v).
 
     Args:
         reference: The open reference; see `check_reference`.
-        indices: The values mean something themselves: a colour table is for the eye only.
+        indices: Whether values are class indices, so that a colour table is ignored.
 
     Yields:
-        First row, colours (rows, W, 3) uint8, and where the reference says anything, (rows, W).
+        First row, colours (rows, W, 3) uint8, and validity (rows, W).
 
     Raises:
-        UnreadableError: The file is damaged, or has values that a byte cannot hold.
+        UnreadableError: The file is damaged, or has values that do not fit into a byte.
     """
     for window in reference.strips():
         valid = reference.valid(*window)
@@ -98,7 +98,7 @@ def reference_colours(
 
 
 def _bytes(reference: Raster, values: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.uint8]:
-    """Turns whole values from 0 to 255 of any depth into bytes."""
+    """Converts integers from 0 to 255 of any data type to bytes."""
     if values.dtype == np.uint8:
         return values
     measured = values[..., valid]

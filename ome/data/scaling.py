@@ -1,4 +1,4 @@
-"""From 16 bits to 8: a scene's values are spread between two limits of each band."""
+"""Scales 16-bit images to 8 bits, linearly between two limits per band."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from ome.geo.reader import Raster
 from ome.progress import track
 
 PERCENTILES = (2, 98)
-"""Share of a band's valid pixels, in percent, at or below the lower and the upper limit."""
+"""Percentiles of a band's valid pixels that are the lower and the upper limit."""
 
 Limits = tuple[int, int]
 """The values that become 0 and 255."""
@@ -23,14 +23,14 @@ def scaling_tables(
     *,
     progress: bool = False,
 ) -> NDArray[np.uint8]:
-    """Tables that turn the 16-bit values of a raster into bytes, one for each band.
+    """Lookup tables from the 16-bit values of a raster to bytes, one per band.
 
     Args:
-        raster: The open raster; not read when there are limits.
+        raster: The open raster; not read if limits are given.
         bands: The bands, 1-based.
-        limits: The same for every band; None for the `PERCENTILES` of each band's valid pixels that are not
-            its nodata (nearest rank).
-        progress: Show how far reading is.
+        limits: Limits of every band; None for the `PERCENTILES` (nearest rank) of each band's valid pixels
+            without its nodata value.
+        progress: Show the progress of reading.
 
     Returns:
         (B, 65536) uint8: 0 up to the lower limit and for nodata, 255 from the upper limit on, linear and
@@ -54,7 +54,7 @@ def scaling_tables(
 def byte_tables(
     counts: NDArray[np.int64], nodata: Sequence[float | None], limits: Limits | None = None
 ) -> NDArray[np.uint8]:
-    """Tables as `scaling_tables` gives them, from the (B, 65536) pixels of each value."""
+    """Tables as `scaling_tables` returns them, from the (B, 65536) counts of the values."""
     tables = np.empty(counts.shape, dtype=np.uint8)
     for table, count, value in zip(tables, counts, nodata, strict=True):
         empty = int(value) if value is not None and 0 <= value < 1 << 16 else None
@@ -71,7 +71,7 @@ def percentile_limits(counts: NDArray[np.int64]) -> Limits:
     """Finds the `PERCENTILES` of a band.
 
     Args:
-        counts: Pixels of each value.
+        counts: Number of pixels of each value.
 
     Returns:
         The smallest values that at least 2 % and 98 % of the pixels do not exceed; 0 and 0 without a pixel.

@@ -1,4 +1,4 @@
-"""The index of prepared scenes: what `prepare` has made, with its classes and counts."""
+"""The index of the prepared scenes, with classes and pixel counts, which `prepare` writes."""
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,14 +21,14 @@ class Scene:
 
     Attributes:
         name: Name within the dataset.
-        split: The part of the dataset that it belongs to.
+        split: Its split.
         height: Rows.
         width: Columns.
         bands: Bands of the image file.
         image: Path of the image, relative to the index's folder.
-        mask: Path of the class-index mask, relative to the index's folder; None where there is none.
-        unknown_pixels: Reference pixels whose colour the palette does not name.
-        class_pixels: Reference pixels of each class, in index order; empty where there is no mask.
+        mask: Path of the class-index mask, relative to the index's folder; None without a mask.
+        unknown_pixels: Number of reference pixels whose colour is not in the palette.
+        class_pixels: Number of reference pixels of each class, in index order; empty without a mask.
         unknown: The colours behind `unknown_pixels`.
     """
 
@@ -49,14 +49,14 @@ class SceneIndex:
     """The scenes of a prepared dataset.
 
     Attributes:
-        folder: Where the index and the scenes lie.
+        folder: Folder of the index and the scenes.
         scenes: The scenes, in the order of the splits' lists.
         palette: Classes and their colours.
         dataset: Name of the dataset.
         channels: Bands (1-based) that make up the image by default, e.g. (4, 1, 2) for infrared, red, green;
-            empty where the images differ in theirs.
-        broken: Names of scenes that were left out because they could not be read.
-        opacity: Bands (1-based) that said where the scenes were measured, and are no image.
+            empty if the images differ in their bands.
+        broken: Names of scenes that were skipped because they could not be read.
+        opacity: Bands (1-based) that were read as opacity, and do not belong to the image.
     """
 
     folder: Path
@@ -116,7 +116,7 @@ class SceneIndex:
         """Reads the index of a folder of prepared scenes, which `prepare` wrote.
 
         Raises:
-            UserError: When there is no index, or it is not one of ours.
+            UserError: When there is no index, or it was not written by ome.
         """
         path = folder / INDEX
         remedy = "run python -m ome.run stage=prepare with the settings of your data set"

@@ -32,7 +32,7 @@ _OPACITY: Final = "OME_OPACITY"
 
 
 class SceneJob(NamedTuple):
-    """What is to be made of one scene."""
+    """The files of a scene to prepare."""
 
     scene: str
     split: SplitName
@@ -41,18 +41,18 @@ class SceneJob(NamedTuple):
 
 
 def named_opacity(file: RawFile, layout: RawLayout) -> int | None:
-    """The band that is opacity, but for `dataset.channels`, which names it."""
+    """The band that would be opacity, but is in `dataset.channels`; None without."""
     if layout.image.channels or not layout.channels:
         return None
     try:
         with file.open() as raster:
             return raster.opacity if raster.opacity in layout.channels else None
-    except UserError:  # said where the scene is prepared
+    except UserError:  # raised again when the scene is prepared
         return None
 
 
 def opacity_of(folder: Path, scenes: Sequence[Scene]) -> tuple[int, ...]:
-    """The bands that scenes were prepared with as opacity."""
+    """The bands that were opacity when the scenes were prepared."""
     bands: set[int] = set()
     for scene in scenes:
         with Raster(folder / scene.image, drivers=("GTiff",)) as raster:
@@ -61,7 +61,7 @@ def opacity_of(folder: Path, scenes: Sequence[Scene]) -> tuple[int, ...]:
 
 
 def write_scene(job: SceneJob, layout: RawLayout, folder: Path) -> Scene:
-    """Writes what is missing of one scene and describes it."""
+    """Writes the missing files of a scene and returns its description."""
     image_path, mask_path = f"images/{job.scene}.tif", f"masks/{job.scene}.tif"
     image_source = f"{job.image.fingerprint} {layout.limits}"
     if layout.nodata is not None:
@@ -100,7 +100,7 @@ def write_scene(job: SceneJob, layout: RawLayout, folder: Path) -> Scene:
 def _write_image(path: Path, raster: Raster, limits: Limits | None, source: str) -> None:
     """Copies all bands; uncompressed, since training reads small windows in random order."""
     raster.require()
-    # GDAL would take the fourth band of an RGB image for opacity.
+    # With photometric RGB, GDAL would label the fourth band alpha.
     shown = {"interleave": "pixel", "photometric": "RGB" if raster.bands == 3 else "MINISBLACK"}
     tables = None
     if raster.depth == "uint16":
@@ -133,7 +133,7 @@ def _write_mask(
             target.write_colormap(1, {index: (*rgb, 255) for index, rgb in shown})
             for row, colours, valid in reference_colours(raster, indices=indices):
                 measured = valid & image.valid(row, 0, len(valid), width)
-                colours[~measured] = known  # counts for nothing below
+                colours[~measured] = known  # any known colour; the mask is IGNORE there
                 encoded = palette.encode(colours)
                 unknown.update(encoded.unknown)
                 mask = np.where(measured, encoded.mask, IGNORE)
@@ -153,7 +153,7 @@ def _new_raster(path: Path, grid: Grid, bands: int, **options: object) -> Iterat
 
 
 def _is_whole(path: Path, source: str) -> bool:
-    """Whether a scene file exists, was made from that source and can be read to its end."""
+    """Whether a scene file exists, is complete, and was made from that source."""
     try:
         with Raster(path, drivers=("GTiff",)) as raster:
             for strip in raster.strips():

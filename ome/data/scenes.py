@@ -1,4 +1,4 @@
-"""Windows of prepared scenes."""
+"""Reads windows of prepared scenes."""
 
 import os
 from collections import OrderedDict
@@ -16,16 +16,16 @@ from ome.geo.grid import Grid
 from ome.geo.reader import Raster
 
 MAX_OPEN: Final = 16
-"""Files that one reader keeps open; Potsdam's training split has 46 (images and masks)."""
+"""Largest number of files that a reader keeps open; Potsdam's training split has 46 (images and masks)."""
 
 
 def picture_places(channels: tuple[int, ...], display: Sequence[int] | None) -> tuple[int, ...]:
-    """Which three of the channels make up a picture, by place from 0; see `SceneReader`."""
+    """Indices (from 0) of the three channels that make up a picture; see `SceneReader`."""
     places = list(display) if display else [min(place, len(channels)) for place in (1, 2, 3)]
     if len(places) not in {1, 3} or not all(1 <= place <= len(channels) for place in places):
         raise UserError(
-            f"dataset.display={places}: give three places, or one, from 1 to {len(channels)} (there are the "
-            f"channels {list(channels)})"
+            f"dataset.display={places}: give three positions, or one, from 1 to {len(channels)} (the "
+            f"channels are {list(channels)})"
         )
     return tuple(place - 1 for place in (places * 3)[:3])
 
@@ -34,17 +34,17 @@ class SceneReader:
     """Reads windows of prepared scenes, in any order.
 
     Files are opened when first read and at most `MAX_OPEN` stay open. A copy in another process, forked or
-    spawned, opens its own: a file position shared between processes would mix up their reads.
+    spawned, opens its own files: processes that share a file position would disturb each other's reads.
 
     Args:
         index: The scenes.
-        channels: Bands of an image, 1-based, in the order wanted, e.g. (4, 1, 2); None for the index's own.
-        display: Places (1-based) in the channels that make up a picture for the eye and for the CRF: three,
-            or one for a grey picture; None for the first three, the last repeated where there are fewer.
+        channels: Bands of an image, 1-based, in order, e.g. (4, 1, 2); None for the index's default.
+        display: Positions (1-based) in the channels of the picture for display and for the CRF: three, or one
+            for a grey picture; None for the first three, where the last is repeated if there are fewer.
 
     Raises:
-        UserError: When a scene has fewer bands than a channel asks for, or one that was opacity when it was
-            prepared, no such channel to show, or the images differ in their bands and none are chosen.
+        UserError: When a scene lacks a channel, a channel was opacity when the scene was prepared, `display`
+            is out of range, or the images differ in their bands and no channels are given.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class SceneReader:
         self.channels = tuple(channels or index.channels)
         if not self.channels:
             raise UserError(
-                f"the images in {index.folder} differ in their bands: choose some that all have, e.g. "
+                f"the images in {index.folder} differ in their bands: choose bands that all have, e.g. "
                 "'dataset.channels=[1]'"
             )
         if named := sorted(set(self.channels) & set(index.opacity)):
@@ -93,16 +93,16 @@ class SceneReader:
         return self._pixels(tile, self._shown)
 
     def valid(self, tile: Tile) -> NDArray[np.bool_]:
-        """Tells where something was measured in a tile, (H, W); errors as for `image`."""
+        """Reads which pixels of a tile are valid, (H, W); errors as for `image`."""
         raster, window = self._open_inside(self._scene(tile.scene).image, tile)
         return raster.valid(*window)
 
     def whole(self, scene: str) -> ByteImage:
-        """A scene as it is mapped; errors as for `image`."""
+        """A whole scene as input of the network; errors as for `image`."""
         return ByteImage(self._raster(self._scene(scene).image), self.channels)
 
     def grid(self, scene: str) -> Grid:
-        """Size and place of a scene; errors as for `image`."""
+        """Size and georeference of a scene; errors as for `image`."""
         return self._raster(self._scene(scene).image).grid
 
     def _pixels(self, tile: Tile, channels: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -131,13 +131,13 @@ class SceneReader:
             self._open.popitem()[1].close()
 
     def _scene(self, name: str) -> Scene:
-        # Not `SceneIndex.scene`, which looks through all of them: this is asked for every tile.
+        # Not `SceneIndex.scene`, which searches linearly: this is called for every tile.
         if name not in self._scenes:
             raise UserError(f"{self.index.folder / INDEX} has no scene {name!r}")
         return self._scenes[name]
 
     def _open_inside(self, name: str, tile: Tile) -> tuple[Raster, tuple[int, int, int, int]]:
-        """The raster of that name, and the tile's window, which lies within it."""
+        """The raster of that name, and the tile's window, checked to be inside."""
         raster = self._raster(name)
         height, width = raster.grid.height, raster.grid.width
         inside = tile.row + tile.height <= height and tile.column + tile.width <= width
@@ -157,7 +157,7 @@ class SceneReader:
                 self._open.popitem(last=False)[1].close()
             path = self.index.folder / name
             self._open[name] = Raster(
-                path, drivers=("GTiff",), remedy="delete the scene and run the stage prepare again"
+                path, drivers=("GTiff",), remedy="delete the scene and run stage=prepare again"
             )
         self._open.move_to_end(name)
         return self._open[name]

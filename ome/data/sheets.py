@@ -1,4 +1,4 @@
-"""Tables written by people: CSV files and spreadsheets, read as rows of text."""
+"""Users' tables: CSV files and spreadsheets, read as rows of text."""
 
 import codecs
 import csv
@@ -14,28 +14,27 @@ from ome.extras import require
 from ome.files import plain_cell
 
 SPREADSHEETS: Final = (".xlsx", ".xlsm")
-"""Suffixes of what openpyxl reads; everything else but `OTHERS` is taken for CSV."""
-
+"""Suffixes of files that openpyxl reads; all other files except `OTHERS` are read as CSV."""
 OTHERS: Final = (".xls", ".xlsb", ".ods", ".numbers")
-"""Suffixes of spreadsheets that are not read."""
+"""Suffixes of unsupported spreadsheets."""
 
 DELIMITERS: Final = (",", ";", "\t")
-"""What separates columns: spreadsheets write semicolons where the decimal sign is a comma."""
+"""Column separators: spreadsheets write semicolons where the decimal sign is a comma."""
 
 
 _UNNAMED: Final = re.compile(r"Unnamed: \d+")
-"""What data frames call a column without a name."""
+"""Name that pandas gives a column without one."""
 
 
 class Sheet(NamedTuple):
-    """A table with one header row; names and cells are in their normal form.
+    """A table with one header row; names and cells are in normal form.
 
     Attributes:
         path: The file.
         header: Names of the columns.
         rows: Line number and cells by column of each row that is not blank.
         uneven: Lines that are shorter or longer than the header.
-        delimiter: What separates the columns.
+        delimiter: Separator of the columns.
     """
 
     path: Path
@@ -45,10 +44,10 @@ class Sheet(NamedTuple):
     delimiter: str = ","
 
     def check_lengths(self) -> None:
-        """Refuses rows that are not as long as the header, once its columns are known to be right.
+        """Refuses rows whose length differs from the header's; call it after the header was checked.
 
         Raises:
-            UserError: There is one.
+            UserError: A row is too short or too long.
         """
         if self.uneven:
             remedy = "; a cell with several tags needs quotes, or | between them, as in road|tree"
@@ -61,8 +60,8 @@ class Sheet(NamedTuple):
 def read_sheet(path: Path) -> Sheet:
     """Reads a CSV file in UTF-8, or the first sheet of an `.xlsx` workbook.
 
-    The columns of a CSV file are separated by what its first line has most of, see `DELIMITERS`. Left out are
-    columns that spreadsheets leave empty, and one without a name that numbers the rows.
+    The separator of a CSV file is the most frequent one of `DELIMITERS` in its first line. Empty columns, and
+    an unnamed column that numbers the rows, are skipped.
 
     Raises:
         UserError: The file is missing, damaged or in another encoding, has formulas without values, names a
@@ -71,7 +70,7 @@ def read_sheet(path: Path) -> Sheet:
     if not path.is_file():
         raise UserError(f"the table {path} does not exist: check the path")
     if path.suffix.lower() in OTHERS:
-        raise UserError(f"{path}: spreadsheets of this kind are not read: save it as .xlsx or CSV")
+        raise UserError(f"{path}: this spreadsheet format is not supported: save it as .xlsx or CSV")
     book = path.suffix.lower() in SPREADSHEETS
     lines, delimiter = (_workbook(path), ",") if book else _csv(path)
     lines = [(number, [normal_form(plain_cell(cell)) for cell in cells]) for number, cells in lines]
@@ -99,12 +98,12 @@ def read_sheet(path: Path) -> Sheet:
 
 
 def _numbers_rows(column: list[str]) -> bool:
-    """Whether a column counts the rows from 0 or 1, as data frames write it."""
+    """Whether a column counts the rows from 0 or 1, as pandas writes it."""
     return any(column == [str(number + first) for number in range(len(column))] for first in (0, 1))
 
 
 def _csv(path: Path) -> tuple[list[tuple[int, list[str]]], str]:
-    """Number of the first line and cells of each row, and what separates them."""
+    """Line number and cells of each row, and the separator."""
     content = path.read_bytes()
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         raise UserError(f"{path} is in UTF-16: save it as CSV UTF-8")
@@ -141,10 +140,10 @@ def _workbook(path: Path) -> list[tuple[int, list[str]]]:
         formulas = openpyxl.load_workbook(path, read_only=True)
         written = [list(row) for row in formulas.worksheets[0].iter_rows(values_only=True)]
         formulas.close()
-    # Whatever the parts of a damaged workbook make the library trip over.
+    # A damaged workbook may raise any of these.
     except (BadZipFile, OSError, KeyError, ValueError, IndexError, TypeError, SyntaxError) as error:
         raise UserError(f"{path} is not a spreadsheet: {error}; save it as .xlsx or CSV") from error
-    # A formula has a value only where a spreadsheet program has saved the file.
+    # A formula has a value only if a spreadsheet program has saved the file.
     for number, (row, cells) in enumerate(zip(written, lines, strict=False), start=1):
         if any(str(cell).startswith("=") and not text for cell, text in zip(row, cells, strict=False)):
             raise UserError(
@@ -156,7 +155,7 @@ def _workbook(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _text(cell: object) -> str:
-    """A cell as CSV would have it: 1 for 1.0 and for true, nothing for an empty one."""
+    """A cell as CSV would write it: 1 for 1.0 and for true, an empty text for an empty cell."""
     if cell is None:
         return ""
     if isinstance(cell, bool | float) and cell == int(cell):

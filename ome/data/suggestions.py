@@ -1,4 +1,4 @@
-"""What a classifier would tag: the table that `stage=suggest` writes and the tagging page reads."""
+"""Suggested tags of a classifier: the table that `stage=suggest` writes and the tagging page reads."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ COLUMNS = ("scene", "row", "column", "height", "width", "uncertainty")
 
 
 class Suggestion(NamedTuple):
-    """What a classifier thinks of one tile.
+    """A classifier's prediction for one tile.
 
     Attributes:
-        uncertainty: In [0, 1]; 1 where it knows nothing.
-        probabilities: In [0, 1], of each class in the tile, by name.
+        uncertainty: In [0, 1], 1 for most uncertain.
+        probabilities: Probability of each class in the tile, in [0, 1], by name.
     """
 
     uncertainty: float
@@ -47,7 +47,7 @@ def read_suggestions(path: Path) -> dict[Tile, Suggestion]:
     """Reads the table.
 
     Raises:
-        UserError: It is missing, or not one of ours.
+        UserError: It is missing, or was not written by ome.
     """
     if not path.is_file():
         raise UserError(f"{path} does not exist: run python -m ome.run stage=suggest")

@@ -1,7 +1,7 @@
-"""The rows of a table of tags, whatever its form: the one parser of such tables.
+"""The parser of tables of tags, in all their forms.
 
-A row is about an image, with a column of 0 and 1 for each class or with the names of its tags in one cell, or
-about a window of an image, with a column for each class.
+A row describes an image, with a column of 0 and 1 for each class or with the names of its tags in one cell,
+or a window of an image, with a column for each class.
 """
 
 import re
@@ -22,16 +22,14 @@ from ome.errors import UserError
 from ome.progress import console
 
 Form = Literal["columns", "listed", "windows"]
-"""A row an image with a column for each class, or with the names of its tags; a row a window."""
+"""`columns`: row per image, column per class. `listed`: tag names in one cell. `windows`: row per window."""
 
 IMAGE_COLUMNS: Final = ("image", "split", "kept", "tags")
 """Columns of a table of images before those of the classes."""
 
 WINDOW_COLUMNS: Final = ("tile", "scene", "row", "column", "height", "width", "split", "kept")
-"""Columns of a table of windows before those of the classes; `tile` and `kept` may be left out."""
-
-
-# What people and data frames write for 0 and 1.
+"""Columns of a table of windows before those of the classes; `tile` and `kept` are optional."""
+# What people and pandas write for 0 and 1.
 _MEANING: Final = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "x": 1}
 
 
@@ -41,12 +39,12 @@ class TagRow(NamedTuple):
     Attributes:
         line: Its line in the file.
         image: Name of the image without its suffix.
-        written: The same as the file has it.
+        written: The name as it is written in the file.
         tile: The window; None for the whole image.
-        split: `train`, `val` or `test`; empty where the table does not say.
-        kept: Whether the classifier trains on it; None where the table does not say.
+        split: `train`, `val` or `test`; empty if the table does not say.
+        kept: Whether the classifier trains on it; None if the table does not say.
         tags: Names of the classes in it.
-        rest: Cells by name of columns that say nothing to this project.
+        rest: Cells of columns that ome does not use, by name.
     """
 
     line: int
@@ -63,9 +61,9 @@ class TagRows(NamedTuple):
     """A table of tags.
 
     Attributes:
-        form: What its rows are about.
+        form: Form of its rows.
         header: Its columns.
-        names: Class names: as given, the columns in their order, or the tags sorted by name.
+        names: Class names: as given, else the class columns in order, or the tags sorted by name.
         rows: Its rows.
     """
 
@@ -80,9 +78,10 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
 
     Args:
         path: A CSV file or an `.xlsx` workbook.
-        names: Class names where they are known already; empty to take them from the table.
-        finished: Whether columns beside `tags` and names that differ in one letter are mistakes, and an empty
-            cell of a class means 0; in a table that is being filled they are not, and it means nothing yet.
+        names: Class names if known; empty to take them from the table.
+        finished: Whether tagging is finished: then columns beside `tags` and names that differ in one letter
+            are errors, and an empty cell of a class means 0. In an unfinished table they are allowed, and an
+            empty cell is undecided.
 
     Raises:
         UserError: The file is missing, damaged or not a table of tags, or a row is wrong; the message names
@@ -94,7 +93,7 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
         form = "windows"
     elif "image" not in sheet.header:
         raise UserError(
-            f"{path}, line 1: no column image; needed are image,tags, or image and a column of 0 and 1 for "
+            f"{path}, line 1: no column image; give image,tags, or image and a column of 0 and 1 for "
             "each class (columns are separated by commas, semicolons or tabs)"
         )
     elif "tags" in sheet.header:
@@ -116,7 +115,7 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
 
 
 def _with_known_columns(sheet: Sheet) -> Sheet:
-    """The table with the names of the columns that are known in small letters; classes keep theirs."""
+    """The table with the names of its fixed columns in lower case; class names are kept."""
     small = {name: name.casefold() for name in sheet.header}
     known = WINDOW_COLUMNS if "scene" in small.values() else IMAGE_COLUMNS
     names = {name: lower if lower in known else name for name, lower in small.items()}
@@ -128,7 +127,7 @@ def _with_known_columns(sheet: Sheet) -> Sheet:
 
 
 def _say_readings(sheet: Sheet, classes: Sequence[str], *, finished: bool) -> None:
-    """Says what was read for 0 and 1 in the columns of classes."""
+    """Prints how empty cells and crosses in class columns are read."""
     columns = [name for name in classes if name in sheet.header]
     cells = [row[name] for _, row in sheet.rows for name in columns]
     if finished and (empty := cells.count("")):
@@ -139,7 +138,7 @@ def _say_readings(sheet: Sheet, classes: Sequence[str], *, finished: bool) -> No
 
 @cache
 def _say_once(line: str) -> None:
-    """Every stage reads the table, some several times."""
+    """Prints a line once, although every stage reads the table, some several times."""
     console.print(f"[yellow]{escape(line)}[/]", highlight=False)
 
 
@@ -153,7 +152,7 @@ def _classes(sheet: Sheet, form: Form, names: Sequence[str], *, finished: bool) 
             raise UserError(
                 f"{where}: unknown column {columns[0]!r}; a table has tags, or a column for each class"
             )
-        first_line: dict[str, int] = {}  # in order of the lines: the first fault is the one that is named
+        first_line: dict[str, int] = {}  # in order of the lines, so that the first error is reported
         for line, cells in sheet.rows:
             for tag in listed_tags(cells["tags"]):
                 first_line.setdefault(tag, line)
@@ -186,7 +185,7 @@ def _image(line: int, cells: dict[str, str], where: str, names: Sequence[str], f
 
 
 def _window(line: int, cells: dict[str, str], where: str, names: Sequence[str], form: Form) -> TagRow:
-    # The project's own tables name the tile as well, and scenes without suffixes.
+    # Tables written by ome have a column `tile`, and scenes without suffixes.
     scene = cells["scene"] if "tile" in cells else image_name(cells["scene"])
     check_name(scene, f"{where}: the scene")
     tile = Tile(scene, *(_pixels(cells, name, where) for name in ("row", "column", "height", "width")))

@@ -1,4 +1,4 @@
-"""Image-level tags: which classes a tile shows, and which tiles are clear enough to train the classifier."""
+"""Image-level tags of tiles, and the filter for tiles that are clear enough to train the classifier."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
@@ -17,15 +17,15 @@ from ome.files import write_csv
 
 
 def coverage(mask: NDArray[np.uint8], num_classes: int) -> NDArray[np.float64]:
-    """Share of a tile that each class covers.
+    """Fraction of a tile that each class covers.
 
     Args:
-        mask: (H, W) uint8, class index or an index >= C (255) for what does not count.
+        mask: (H, W) uint8, class index, or an index >= C (255) for ignored pixels.
         num_classes: Number of classes C.
 
     Returns:
-        (C,) float64 in [0, 1]. The denominator is all H W pixels, ignored ones included: a class must be
-        visible in the tile, and a sliver beside clutter is not made visible by leaving the clutter out.
+        (C,) float64 in [0, 1]. The denominator is all H W pixels, including ignored ones: otherwise a sliver
+        of a class in a tile full of clutter would count as clearly visible.
     """
     counts = np.bincount(mask.ravel(), minlength=256)[:num_classes]
     return counts.astype(np.float64) / mask.size
@@ -43,8 +43,8 @@ def minimum_coverage(
 
     Args:
         names: Class names, in index order.
-        minimum: For every class without one of its own, e.g. 0.1.
-        overrides: By class name, e.g. 0.025 for cars.
+        minimum: Default for classes without an override, e.g. 0.1.
+        overrides: Values by class name, e.g. 0.025 for cars.
 
     Returns:
         (C,) float64 in [0, 1].
@@ -121,7 +121,7 @@ class TagTable:
         Args:
             split: `train`, `val` or `test`.
             kept: Only tiles that train the classifier.
-            tagged: Only tiles with at least one tag: nothing can be learnt or mapped in the others.
+            tagged: Only tiles with at least one tag; the others can be neither learnt nor mapped.
         """
         chosen = np.array([name == split for name in self.splits], dtype=bool)
         if kept:
@@ -131,7 +131,7 @@ class TagTable:
         return self.take(chosen)
 
     def without_scenes(self, scenes: Collection[str]) -> "TagTable":
-        """The part of the table that is about other scenes."""
+        """The table without the tiles of some scenes."""
         return self.take(np.array([tile.scene not in scenes for tile in self.tiles], dtype=bool))
 
     def take(self, chosen: NDArray[np.bool_]) -> "TagTable":
@@ -146,7 +146,7 @@ class TagTable:
         )
 
     def shared_pixels(self) -> list[tuple[Tile, Tile]]:
-        """Pairs of a training tile and one of another split that overlap in their scene."""
+        """Pairs of a training tile and an overlapping tile of another split."""
         scenes: dict[str, list[int]] = {}
         for row, tile in enumerate(self.tiles):
             scenes.setdefault(tile.scene, []).append(row)
@@ -174,11 +174,11 @@ class TagTable:
 
     @classmethod
     def read(cls, path: Path, names: Sequence[str]) -> "TagTable":
-        """Reads a table, ours or one written by hand.
+        """Reads a table, written by ome or by hand.
 
         Args:
             path: A CSV file or `.xlsx` workbook with the columns scene, row, column, height, width, split and
-                one for each class; `tile` and `kept` may be left out (every tile is then kept).
+                one for each class; `tile` and `kept` are optional (every tile is then kept).
             names: Class names, in index order.
 
         Raises:
@@ -194,7 +194,7 @@ class TagTable:
 
     @classmethod
     def from_rows(cls, path: Path, table: TagRows) -> "TagTable":
-        """The table of rows about windows; errors as for `read`."""
+        """Builds the table from parsed rows of windows; errors as for `read`."""
         for row in table.rows:
             where = f"{path}, line {row.line}"
             if not row.split:

@@ -1,4 +1,4 @@
-"""What other tile sizes and filters would leave: the choice that the paper calls decisive, as a table."""
+"""Compares tile sizes and filters by the tiles they would keep; the paper calls that choice decisive."""
 
 from collections.abc import Mapping, Sequence
 from typing import Final, NamedTuple
@@ -11,10 +11,9 @@ from ome.data.tiles import tile_scene
 from ome.scoring.cooccurrence import cooccurrence, mean_cooccurrence
 
 FACTORS: Final = (0.5, 1.0, 2.0)
-"""Sizes and filters in the table, as factors of those that are set."""
-
+"""Sizes and filters in the table, as factors of the configured ones."""
 ENOUGH: Final = 20
-"""Kept tiles from which on a class counts as one that can be learnt."""
+"""Least number of kept tiles for a class to count as learnable."""
 
 
 class Layout(NamedTuple):
@@ -25,14 +24,14 @@ class Layout(NamedTuple):
 
 
 class TileChoice(NamedTuple):
-    """What a tile size and a filter leave of the training scenes.
+    """Statistics of the training tiles for a tile size and a filter.
 
     Attributes:
         size: Side of a tile, pixels.
-        filter: The least coverage of the classes without one of their own, in [0, 1].
-        tiles: All tiles.
-        kept: Those that the filter keeps.
-        classes: Classes in at least 20 kept tiles.
+        filter: Least coverage of classes without an override, in [0, 1].
+        tiles: Number of all tiles.
+        kept: Number of tiles that the filter keeps.
+        classes: Number of classes in at least 20 kept tiles.
         cooccurrence: Mean over the kept tiles, see `mean_cooccurrence`; nan where there is no pair.
     """
 
@@ -44,10 +43,11 @@ class TileChoice(NamedTuple):
     cooccurrence: float
 
 
-def layouts(own: Layout, largest: int) -> list[Layout]:
-    """The sizes to compare; none beyond the largest side of a scene but the one that is set."""
-    scaled = [Layout(round(own.size * factor), max(1, round(own.stride * factor))) for factor in FACTORS]
-    return [layout for layout in scaled if layout == own or 0 < layout.size <= largest]
+def layouts(configured: Layout, largest: int) -> list[Layout]:
+    """The sizes to compare: the configured one, and others up to the largest side of a scene."""
+    size, stride = configured
+    scaled = [Layout(round(size * factor), max(1, round(stride * factor))) for factor in FACTORS]
+    return [layout for layout in scaled if layout == configured or 0 < layout.size <= largest]
 
 
 def coverage_of_tiles(
@@ -67,15 +67,15 @@ def tile_choices(
 
     Args:
         covered: Coverage (N, C) in the tiles of each scene, by layout.
-        minimum: (C,) least coverage of each class, as it is set; scaled with the filter.
-        shown: That of the classes without one of their own.
+        minimum: (C,) configured least coverage of each class; it is scaled with the filter.
+        shown: Configured least coverage of classes without an override.
     """
     rows = []
     for layout, scenes in covered.items():
-        shares = np.concatenate([np.zeros((0, len(minimum))), *scenes])
+        fractions = np.concatenate([np.zeros((0, len(minimum))), *scenes])
         for factor in (0.0, *FACTORS):
-            kept = shares[filter_tiles(shares, np.minimum(factor * minimum, 1.0)).kept] > 0
+            kept = fractions[filter_tiles(fractions, np.minimum(factor * minimum, 1.0)).kept] > 0
             classes = int((kept.sum(axis=0) >= ENOUGH).sum())
             overlap = mean_cooccurrence(cooccurrence(kept.astype(np.uint8)))
-            rows.append(TileChoice(layout.size, factor * shown, len(shares), len(kept), classes, overlap))
+            rows.append(TileChoice(layout.size, factor * shown, len(fractions), len(kept), classes, overlap))
     return list(dict.fromkeys(rows))

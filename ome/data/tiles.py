@@ -1,4 +1,4 @@
-"""Tiles: windows into scenes. A tile is a row of numbers, never a clipped copy."""
+"""Tiles, the windows into scenes: five values each, never a clipped copy."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -44,8 +44,8 @@ def tile_scene(
         scene: Name of the scene.
         height: Rows of the scene.
         width: Columns of the scene.
-        size: Side of a tile in pixels. A scene smaller than that gives a tile of the scene's own extent.
-        stride: Pixels between two neighbours; smaller than `size` for overlap, larger to leave gaps.
+        size: Side of a tile in pixels. A tile of a smaller scene has the scene's size.
+        stride: Pixels from one tile to the next; smaller than `size` for overlap, larger for gaps.
         cover: Whether the last row and column of tiles are shifted inwards to end at the scene's edge.
             Without it the rest at the lower and right edges is dropped, as is a scene smaller than a tile.
 
@@ -70,11 +70,11 @@ def _offsets(length: int, size: int, stride: int, *, cover: bool) -> list[int]:
 
 
 class Length(NamedTuple):
-    """How long a training is.
+    """Length of a training.
 
     Attributes:
-        epochs: Parts, with a checkpoint after each.
-        steps_per_epoch: Optimiser steps in each.
+        epochs: Number of epochs, with a checkpoint after each.
+        steps_per_epoch: Optimiser steps per epoch.
     """
 
     epochs: int
@@ -82,12 +82,12 @@ class Length(NamedTuple):
 
     @property
     def total_steps(self) -> int:
-        """Optimiser steps in all."""
+        """Total number of optimiser steps."""
         return self.epochs * self.steps_per_epoch
 
     @classmethod
     def of_epochs(cls, epochs: int, tiles: int, batch: int) -> "Length":
-        """Passes over a number of tiles."""
+        """Epochs that are passes over a number of tiles."""
         return cls(epochs, max(1, tiles // batch))
 
     @classmethod
@@ -102,7 +102,7 @@ def batches_of_one_size(tiles: Sequence[Tile], most: Callable[[Tile], int]) -> l
 
     Args:
         tiles: The tiles.
-        most: Tells of a tile how many of its size may stand in one batch; a batch has at least one.
+        most: Returns the largest batch for a tile of that size; a batch has at least one tile.
 
     Returns:
         Indices of the tiles of each batch.
@@ -119,6 +119,6 @@ def batches_of_one_size(tiles: Sequence[Tile], most: Callable[[Tile], int]) -> l
 
 
 def evenly_spaced(items: Sequence[T], count: int) -> list[T]:
-    """Chooses `count` items, all where there are fewer: first, last, and evenly between them."""
+    """Chooses `count` evenly spaced items, first and last included; all if there are fewer."""
     number = min(count, len(items))
     return [items[round(place * (len(items) - 1) / max(number - 1, 1))] for place in range(number)]

@@ -1,4 +1,4 @@
-"""Augmentation of tiles: pure functions of a tile and a seed, so that a resumed training repeats itself."""
+"""Augmentation of tiles, as pure functions of tile and seed, so that a resumed training is reproducible."""
 
 import math
 import os
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # asked before the import; looks a version up online
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # before the import, which would query PyPI
 
 import albumentations as A
 import cv2
@@ -22,7 +22,7 @@ IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 """ImageNet statistics of RGB in [0, 1]; used for every band order, as the pretrained weights expect them.
 
-Band i of any number of bands has those of i mod 3, as weights for three bands are spread over other numbers.
+Band i uses the values of i mod 3, in the same way as pretrained weights are extended to other band counts.
 """
 
 cv2.setNumThreads(0)  # data loading is parallel over workers already
@@ -48,14 +48,14 @@ def to_tensor(image: NDArray[np.uint8]) -> Tensor:
 
 @cache
 def _normalised(bands: int) -> NDArray[np.float32]:
-    """What each of 256 values becomes in each band, (bands, 256): looked up, not computed for every pixel."""
+    """Lookup table of the normalised values, (bands, 256), which is faster than computing every pixel."""
     mean, std = (torch.tensor(values)[:, None] for values in band_statistics(bands))
     values = torch.arange(256).float().div_(255)
     return np.asarray(((values - mean) / std).numpy(), np.float32)
 
 
 def band_statistics(bands: int) -> tuple[list[float], list[float]]:
-    """Mean and standard deviation of each band, in [0, 1], that images are normalised with."""
+    """Mean and standard deviation of each band, in [0, 1], for normalisation."""
     return _cycled(IMAGE_MEAN, bands), _cycled(IMAGE_STD, bands)
 
 
@@ -65,13 +65,13 @@ def _cycled(values: tuple[float, ...], bands: int) -> list[float]:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How a training tile is varied.
+    """Settings of the augmentation of training tiles.
 
     Attributes:
         crop: Height and width of the result, pixels.
         scale: Smallest and largest factor of the random resize before the crop.
-        jitter: Strength of brightness, contrast, saturation (factors) and hue (turns); 0 is off. Without the
-            three bands of a colour only brightness (relative to the tile's mean) and contrast are varied.
+        jitter: Strength of brightness, contrast, saturation (factors) and hue (turns); 0 is off. With other
+            than three bands only brightness (relative to the tile's mean) and contrast are varied.
         dihedral: Use all eight rotations and reflections (imagery seen from above has no upright);
             otherwise the horizontal flip alone.
     """
@@ -82,7 +82,7 @@ class Augmentation:
     dihedral: bool = False
 
     def build(self, bands: int = 3) -> "Augment":
-        """Builds the callable for images of so many bands; done once in each worker."""
+        """Builds the callable for images of `bands` bands; called once in each worker."""
         return Augment(self, bands)
 
 
@@ -123,14 +123,14 @@ class Augment:
         """Varies one tile.
 
         Args:
-            seed: Decides every random choice.
+            seed: Determines all random choices.
             image: (H, W, bands) uint8.
             masks: (H, W) uint8 each, resized by nearest neighbour and padded with 255.
 
         Returns:
             The image (crop, crop, bands) and the masks (crop, crop), in the order given.
         """
-        # The smallest factor must leave a pixel of an image that is one pixel high or wide.
+        # An image that is one pixel high or wide must keep a pixel at the smallest scale factor.
         repeats = [-(-self._least // side) for side in image.shape[:2]]
         if max(repeats) > 1:
             image, *masks = (_repeated(part, *repeats) for part in (image, *masks))

@@ -1,4 +1,4 @@
-"""BatchNorm whose statistics are those of the whole batch, over all processes."""
+"""BatchNorm with the statistics of the whole batch, over all processes."""
 
 from typing import Any
 

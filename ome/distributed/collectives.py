@@ -101,7 +101,7 @@ def any_rank(condition: bool) -> bool:
 
 
 def rank_zero_value(condition: bool) -> bool:
-    """The leader's answer, on every process: two may see a shared folder differently for a moment."""
+    """The value of rank 0, on every process: two may briefly see a shared folder differently."""
     return any_rank(condition and is_rank_zero())
 
 

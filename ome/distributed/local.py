@@ -1,4 +1,4 @@
-"""Processes of this machine, started by the one that a person started."""
+"""Starts the processes of a distributed run on this machine."""
 
 import logging
 import signal
@@ -55,7 +55,7 @@ def run_in_processes(count: int, work: Callable[[], object], *, gpu: bool) -> No
 
 
 def why_ended(exits: Sequence[int], said: BaseException | None) -> BaseException | None:
-    """What to raise after processes have failed.
+    """The error to raise after processes have failed.
 
     Args:
         exits: Their exit codes, minus the signal's number where one ended it.

@@ -26,7 +26,7 @@ from ome.distributed.signals import Stopped
 from ome.errors import UserError
 from ome.progress import console
 
-# The leader may prepare scenes for hours while the others wait. That a process has died is noticed by whoever
+# Rank 0 may prepare scenes for hours while the others wait. That a process has died is noticed by whoever
 # started it.
 _PATIENCE = timedelta(days=1)
 
@@ -57,7 +57,7 @@ def own_cores() -> int:
 
 
 class RunningProcesses(ClusterEnvironment):
-    """Tells Lightning that the processes are there; each is to it a machine with one device."""
+    """Makes Lightning use the existing processes, each as a node with one device."""
 
     creates_processes_externally = True
     main_address = ""

@@ -15,7 +15,7 @@ SRUN = ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_JOB_ID")
 
 
 class Place(NamedTuple):
-    """Where a process stands.
+    """Ranks of a process and sizes of its group.
 
     Attributes:
         rank: Among all processes.

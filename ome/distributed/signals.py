@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: whoever works stops at the next moment at which nothing is lost."""
+"""SIGTERM and SIGINT: processes stop at the next moment at which no work is lost."""
 
 import signal
 import threading
@@ -19,7 +19,7 @@ class Stopped(BaseException):
 
 
 class _Stop:
-    """What was asked of this process so far."""
+    """The stop signal that this process has received, if any."""
 
     asked: int | None = None
     deferred = False
@@ -49,7 +49,7 @@ def stopping_on_signals() -> Iterator[None]:
 
 
 def install_handlers() -> None:
-    """Takes the signals back from a library that handles them in its own way."""
+    """Reinstalls our signal handlers after a library has replaced them."""
     if _Stop.listening:
         for number in SIGNALS:
             signal.signal(number, _handle)

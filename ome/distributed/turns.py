@@ -1,4 +1,4 @@
-"""Work that processes take one piece after the other, so that none waits for a slower one."""
+"""Work items that processes take one after the other, so that none waits for a slower one."""
 
 import sys
 from collections import Counter

@@ -16,10 +16,10 @@ from ome.geo.grid import Grid
 Floats = NDArray[np.float64]
 
 CELL: Final = 32
-"""Side in pixels of the squares whose pixels are taken to be of one size."""
+"""Side in pixels of the cells within which all pixels count as equally large."""
 
 STRIP: Final = 256
-"""Rows whose areas are added up at a time."""
+"""Rows whose areas are summed at a time."""
 
 LONGITUDE_LATITUDE: Final = CRS.from_epsg(4326)
 
@@ -29,14 +29,14 @@ class PixelAreas:
 
     Corners of cells of `CELL` pixels are projected to an equal-area plane around the raster's centre
     (Lambert's azimuthal projection on the WGS 84 ellipsoid), where the area of a cell is that of a
-    quadrangle. So degrees and Web Mercator come out right, and UTM without its error of up to a thousandth.
+    quadrangle. Areas are thus right in degrees and Web Mercator, and free of UTM's scale error (up to 0.1 %).
 
     Args:
         grid: Size and place of the raster.
-        name: What messages call it.
+        name: Name of the raster in error messages.
 
     Raises:
-        UserError: It lies nowhere on Earth.
+        UserError: The raster's centre is not a place on Earth.
 
     Attributes:
         unit: `m2`, or `pixels` where the raster has no coordinate reference system: each pixel then counts 1.
@@ -50,7 +50,7 @@ class PixelAreas:
         if crs is None:
             return
         if not (crs.is_geographic or crs.is_projected):
-            return  # a system of its own, tied to no place on Earth: a plane already
+            return  # a local (engineering) system: already a plane
         x, y = _world(transform, np.array(width / 2), np.array(height / 2))
         (longitude,), (latitude,) = reproject(crs, LONGITUDE_LATITUDE, [float(x)], [float(y)])
         if crs.is_geographic and not (abs(longitude) <= 360 and abs(latitude) <= 90):
@@ -75,7 +75,7 @@ class PixelAreas:
         return np.repeat(columns, np.diff(ys), axis=0)[row - first * CELL :][:height]
 
     def by_class(self, read: Callable[[int, int], NDArray[np.uint8]]) -> tuple[NDArray[np.int64], Floats]:
-        """Adds up what each class of a map covers.
+        """Sums the pixels and the area of each class of a map.
 
         Args:
             read: `read(row, height)` -> (height, W) uint8 class indices, or 255.
@@ -92,7 +92,7 @@ class PixelAreas:
         return pixels, covered
 
     def pixel_size(self) -> float | None:
-        """Side in metres of a square as large as the pixel at the raster's centre; None without a system."""
+        """Side in metres of a square as large as the pixel at the raster's centre; None without a CRS."""
         if self._crs is None:
             return None
         return math.sqrt(float(self.rows(self._height // 2, 1)[0, self._width // 2]))
@@ -104,8 +104,8 @@ class PixelAreas:
         if self._plane is None:
             factor = self._crs.units_factor[1] if self._crs is not None else 1.0
             return east * factor, north * factor
-        moved = reproject(self._crs, self._plane, east.ravel(), north.ravel())
-        east, north = (np.asarray(values).reshape(columns.shape) for values in moved)
+        projected = reproject(self._crs, self._plane, east.ravel(), north.ravel())
+        east, north = (np.asarray(values).reshape(columns.shape) for values in projected)
         return east, north
 
 

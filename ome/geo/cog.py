@@ -14,23 +14,23 @@ from ome.geo.styles import raster_style
 from ome.ignore import IGNORE
 
 BLOCK: Final = 512
-"""Side of a block in pixels, and the size down to which overviews are made."""
+"""Side of a block in pixels; overviews are made until one fits into a block."""
 
 THREADS = "ALL_CPUS"
-"""Of GDAL, for compression and overviews."""
+"""GDAL's NUM_THREADS, for compression and overviews."""
 
 
 def write_class_cog(path: Path, flat: Path, grid: Grid, names: Sequence[str], colours: Sequence[RGB]) -> None:
     """Writes a class map that a viewer shows in the classes' colours and with their names.
 
-    Colours are the band's colour table, 255 is nodata. The names stand in the file as the band's tags
-    `CLASS_0`, `CLASS_1`, ..., and beside it, in `<path>.aux.xml`, as GDAL's category names, for which GeoTIFF
-    has no place. QGIS takes its legend from a style beside the file, see `raster_style`.
+    Colours are in the band's colour table, 255 is nodata. Class names are written twice: into the file as the
+    band's tags `CLASS_0`, `CLASS_1`, ..., and into `<path>.aux.xml` as GDAL's category names, which GeoTIFF
+    cannot hold. QGIS takes its legend from a style file beside the raster, see `raster_style`.
 
     Args:
-        path: The file to make.
+        path: The file to write.
         flat: (H, W) bytes, class indices or 255; see `FlatRasters`.
-        grid: Its size and place.
+        grid: Size and georeference of the map.
         names: Class names in order of index.
         colours: RGB of each class, 0..255.
     """
@@ -53,14 +53,14 @@ def write_class_cog(path: Path, flat: Path, grid: Grid, names: Sequence[str], co
     _copy(path, flat, root, "MODE")
 
 
-def write_share_cog(path: Path, flat: Path, grid: Grid, descriptions: Sequence[str]) -> None:
-    """Writes bands of probabilities: 0..254 for 0 to 1 (the bands' scale says so), 255 for nodata.
+def write_probability_cog(path: Path, flat: Path, grid: Grid, descriptions: Sequence[str]) -> None:
+    """Writes bands of probabilities: 0..254 for 0 to 1 (stored as the bands' scale), 255 for nodata.
 
     Args:
-        path: The file to make.
+        path: The file to write.
         flat: Bands of (H, W) bytes, one after the other.
-        grid: Its size and place.
-        descriptions: What each band is.
+        grid: Size and georeference of the bands.
+        descriptions: Description of each band.
     """
     root = _dataset(grid)
     for number, description in enumerate(descriptions, start=1):
@@ -92,9 +92,9 @@ def _band(root: ET.Element, number: int, flat: Path, grid: Grid, description: st
 
 
 def _copy(path: Path, flat: Path, root: ET.Element, overviews: Literal["MODE", "AVERAGE"]) -> None:
-    """Turns the description of plain bytes into a file of its own."""
-    described = flat.with_suffix(".vrt")
-    described.write_bytes(ET.tostring(root))
+    """Converts plain bytes, described by a VRT, to a COG."""
+    vrt = flat.with_suffix(".vrt")
+    vrt.write_bytes(ET.tostring(root))
     options = {
         "COMPRESS": "DEFLATE",
         "BLOCKSIZE": BLOCK,
@@ -102,6 +102,6 @@ def _copy(path: Path, flat: Path, root: ET.Element, overviews: Literal["MODE", "
         "BIGTIFF": "IF_SAFER",
         "NUM_THREADS": THREADS,
     }
-    # A side file would be named after the temporary file.
+    # GDAL would name an .aux.xml after the temporary file.
     with atomic_path(path) as temporary, rasterio.Env(GDAL_PAM_ENABLED=False):
-        rasterio.shutil.copy(described, temporary, driver="COG", **options)
+        rasterio.shutil.copy(vrt, temporary, driver="COG", **options)

@@ -1,4 +1,4 @@
-"""Rasters in the making: bands of plain bytes that are written row by row and outlive a killed process."""
+"""Rasters as bands of plain bytes, written row by row, so that a killed process can resume."""
 
 import os
 from collections.abc import Mapping
@@ -12,22 +12,22 @@ from numpy.typing import NDArray
 from ome.files import read_json, write_json
 
 RECORD: Final = "rows.json"
-"""The file that says up to which row all are whole; of a process that starts at row 512, `rows_512.json`."""
+"""File with the number of complete rows; a process that starts at row 512 writes `rows_512.json`."""
 
 
 class FlatRasters:
     """Rasters of one size, each a file of bytes: band after band, row after row.
 
-    How many rows are whole is recorded after they have reached the disk, so that a process that takes the
-    folder over resumes there. Plain bytes need no repair after a kill, as a GeoTIFF would.
+    The number of complete rows is recorded after they have reached the disk, so that a later process can
+    resume there. Plain bytes need no repair after a kill; a GeoTIFF would.
 
     Args:
-        folder: Where the files `<name>.raw` and the record `rows.json` lie, or will.
-        bands: Number of bands of each raster, by its name.
+        folder: Folder of the files `<name>.raw` and the record `rows.json`; created if missing.
+        bands: Number of bands of each raster, by name.
         height: Rows.
         width: Columns.
-        rows: Those that this process writes, of several that share the folder; None for all. One process
-            opens the folder before the others do.
+        rows: Rows that this process writes where several share the folder; None for all. One process must
+            open the folder before the others do.
     """
 
     def __init__(
@@ -41,10 +41,10 @@ class FlatRasters:
         self.paths = {name: folder / f"{name}.raw" for name in bands}
         sizes = {path: bands[name] * height * width for name, path in self.paths.items()}
         if any(not path.exists() or path.stat().st_size != sizes[path] for path in sizes):
-            self._forget()  # a power cut took some of it
+            self._forget()  # a power cut lost some of the data
         for path, size in sizes.items():
             path.touch()
-            os.truncate(path, size)  # keeps what is there, takes no space ahead
+            os.truncate(path, size)  # keeps existing bytes, allocates no space
         self._files = {name: os.open(path, os.O_RDWR) for name, path in self.paths.items()}
 
     def __enter__(self) -> "FlatRasters":
@@ -58,9 +58,9 @@ class FlatRasters:
 
     @property
     def rows_done(self) -> int:
-        """The first of its rows that is not whole in every raster; the end of them where all are."""
+        """This process's first row that is not complete in every raster; `rows.stop` where all are."""
         done = self.rows.start
-        # Those of an earlier call may have been shared among more processes, or fewer.
+        # An earlier call may have split the rows among another number of processes.
         for start, end in sorted(map(_whole_rows, _records(self._folder))):
             if start <= done < end:
                 done = end
@@ -89,7 +89,7 @@ class FlatRasters:
         return np.frombuffer(b"".join(parts), np.uint8).reshape(len(parts), height, self.width)
 
     def discard(self) -> None:
-        """Removes its files, the records first: what is left of the others then counts for nothing."""
+        """Removes its files, the records first: without them a partly removed folder counts as empty."""
         self._forget()
         for path in self.paths.values():
             path.unlink(missing_ok=True)
@@ -101,7 +101,7 @@ class FlatRasters:
 
 
 def rows_in(folder: Path) -> int:
-    """Rows that were written into a folder of rasters so far."""
+    """Number of rows written into a folder of rasters so far."""
     return sum(end - start for start, end in map(_whole_rows, _records(folder)) if end > start)
 
 
@@ -110,7 +110,7 @@ def _records(folder: Path) -> list[Path]:
 
 
 def _whole_rows(record: Path) -> tuple[int, int]:
-    """From and up to which row a record says that all are whole; none where it is damaged."""
+    """The start and end of the complete rows of a record; (0, 0) where it is damaged."""
     start = record.stem.partition("_")[2]
     try:
         return int(start or 0), int(read_json(record))

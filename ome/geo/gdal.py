@@ -1,4 +1,4 @@
-"""How GDAL reads files from outside: formats by name, nothing filled up, damage heard."""
+"""GDAL's settings for users' files: allowed formats, no silent padding of truncated files."""
 
 import logging
 import os
@@ -16,72 +16,72 @@ from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
 os.environ.setdefault("GDAL_CACHEMAX", "64")  # MB; by default each loader worker takes 5 % of the memory
-# Sidecars have the names that GDAL tries, in no other mix of capitals: `ome.geo.sidecars` checks those.
+# GDAL then tries fixed sidecar names instead of listing the folder: `ome.geo.sidecars` checks those names.
 os.environ["GDAL_DISABLE_READDIR_ON_OPEN"] = "TRUE"
-# Without these, PNG and JPEG files that were cut short are filled up without a word.
+# Without these, GDAL silently pads truncated PNG and JPEG files.
 os.environ["GDAL_PNG_WHOLE_IMAGE_OPTIM"] = "NO"
 os.environ["GDAL_ERROR_ON_LIBJPEG_WARNING"] = "YES"
 
 IMAGE_DRIVERS: Final = ("GTiff", "PNG", "JPEG")
-"""Formats of files that come from outside; all of them hold their own pixels."""
+"""Formats of users' images; none of them refers to other files for its pixels."""
 
 SCENE_DRIVERS: Final = (*IMAGE_DRIVERS, "JP2OpenJPEG")
-"""Formats of a scene to be mapped; none of which half is read without a word when it is lost, as of HFA."""
+"""Formats of a scene to be mapped; not HFA, for example: GDAL reads truncated files of it silently."""
 
 XML_FAULTS: Final = (ET.ParseError, LookupError, ValueError)
-"""What a damaged description raises; the latter two of an encoding that is unknown or not read."""
+"""Exceptions of damaged XML; the latter two come from an unknown or unsupported encoding."""
 
 _ORIENTATION: Final = 274  # the tag's number in EXIF
 
 
-class Complaints(logging.Handler):
-    """Hears GDAL's warnings about damaged JPEG data within a GeoTIFF, which it reads all the same."""
+class JpegWarnings(logging.Handler):
+    """Catches GDAL's warnings about damaged JPEG data in a GeoTIFF, which GDAL reads all the same."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._thread = threading.local()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Takes down what this thread is told of JPEG data."""
+        """Notes a warning about JPEG data in this thread."""
         if "JPEGLib" in record.getMessage():
-            self._thread.heard = True
+            self._thread.damaged = True
 
-    def forget(self) -> None:
-        """Starts anew, in this thread."""
-        self._thread.heard = False
+    def reset(self) -> None:
+        """Forgets the warnings of this thread."""
+        self._thread.damaged = False
 
     @property
-    def heard(self) -> bool:
-        """Whether this thread was told of damage since."""
-        return bool(self._thread.heard)
+    def damaged(self) -> bool:
+        """Whether this thread got a warning since `reset`."""
+        return bool(self._thread.damaged)
 
 
-complaints: Final = Complaints()
-logging.getLogger("rasterio._err").addHandler(complaints)
+jpeg_warnings: Final = JpegWarnings()
+logging.getLogger("rasterio._err").addHandler(jpeg_warnings)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    """Whether a warning says more than the error that follows it; those of lost requests do not."""
+def _adds_information(record: logging.LogRecord) -> bool:
+    """Whether a warning says more than the error that follows it; warnings of failed requests do not."""
     return re.search(r"HTTP response code|failed with response_code", record.getMessage()) is None
 
 
 for _name in ("rasterio._err", "rasterio._env"):
-    logging.getLogger(_name).addFilter(_is_news)
+    logging.getLogger(_name).addFilter(_adds_information)
 
 
 def orientation(source: Path | bytes) -> int:
-    """How a photograph is to be turned, as its EXIF data say; 1 for not at all."""
+    """The EXIF orientation of a photograph; 1 for upright, or without EXIF data."""
     try:
         opened = BytesIO(source) if isinstance(source, bytes) else source
         with warnings.catch_warnings(action="ignore"), Image.open(opened) as image:
             return int(image.getexif().get(_ORIENTATION, 1))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return 1  # a raster that is no photograph
+        return 1  # not a photograph
 
 
 @contextmanager
 def plain_pixels() -> Iterator[None]:
-    """Silences the warning about images without a georeference: most public benchmarks come without one."""
+    """Silences the warning about images without a georeference: most public benchmarks have none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
         yield

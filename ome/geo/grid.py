@@ -1,4 +1,4 @@
-"""Where the pixels of a raster lie."""
+"""Size and georeference of a raster."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -11,18 +11,18 @@ RGB = tuple[int, int, int]
 
 
 OFF_GRID: Final = 0.05
-"""Part of a pixel by which rasters of one grid may lie beside one another, for rounded coordinates."""
+"""Fraction of a pixel by which rasters of one grid may be misaligned, because coordinates are rounded."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Size and place of a raster.
+    """Size and georeference of a raster.
 
     Attributes:
         height: Rows.
         width: Columns.
-        crs: Coordinate reference system; None for none.
-        transform: Pixel to world coordinates; the identity for none.
+        crs: Coordinate reference system, if any.
+        transform: Pixel to world coordinates; the identity without a georeference.
     """
 
     height: int
@@ -32,6 +32,6 @@ class Grid:
 
     @property
     def profile(self) -> dict[str, object]:
-        """Size and place as keyword arguments for a new raster; no place without a transform."""
+        """Keyword arguments of rasterio for a new raster; without CRS where there is no transform."""
         place = {} if self.transform.is_identity else {"crs": self.crs, "transform": self.transform}
         return {"height": self.height, "width": self.width, **place}

@@ -1,4 +1,4 @@
-"""JPEG 2000 files that end too early, which GDAL reads as if nothing were amiss."""
+"""Detects truncated JPEG 2000 files, which GDAL reads without an error."""
 
 import os
 from pathlib import Path
@@ -9,7 +9,7 @@ _END: Final = b"\xff\xd9"
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a JPEG 2000 file has the end mark that the standard asks for; its middle is not looked at."""
+    """Whether a JPEG 2000 file has its end-of-codestream marker; the data before it is not checked."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start, end = 0, size

@@ -1,4 +1,4 @@
-"""Where nothing was measured in an image compressed with loss, which blurs the borders of collars."""
+"""Nodata in lossily compressed images: compression blurs the border between nodata collar and image."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -8,16 +8,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLURRED: Final = 24
-"""How far JPEG, at usual qualities, moves most values of a collar where it meets the image."""
+"""Largest change of most nodata values next to the image by JPEG at usual qualities."""
 
 SOLID: Final = 7
-"""Pixels along a side of a patch that is nodata throughout, as collars have them and shadows seldom."""
+"""Side in pixels of a patch of pure nodata; collars contain such patches, shadows rarely."""
 
 REACH: Final = 16
-"""Pixels that a blur reaches: a block of JPEG with colours at half the resolution."""
+"""How many pixels the blur reaches: one JPEG block with chroma at half resolution."""
 
 MARGIN: Final = REACH + SOLID
-"""Pixels around a window that decide about its pixels."""
+"""Pixels around a window that must be read to decide about the pixels in it."""
 
 
 def near(pixels: NDArray[np.uint8], nodata: Sequence[float | None]) -> NDArray[np.bool_]:
@@ -37,14 +37,14 @@ def near(pixels: NDArray[np.uint8], nodata: Sequence[float | None]) -> NDArray[n
 
 
 def with_blurred(empty: NDArray[np.bool_], near: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Adds to pixels without a measurement those that loss has moved away from nodata.
+    """Adds to the nodata pixels those that compression has changed.
 
     Args:
-        empty: Pixels that are nodata, (H, W).
-        near: Pixels within `BLURRED` of it, (H, W).
+        empty: Pixels that hold the nodata value, (H, W).
+        near: Pixels within `BLURRED` of the nodata value, (H, W).
 
     Returns:
-        (H, W): pixels that are nodata, and those near it within `REACH` of a `SOLID` patch.
+        (H, W): `empty`, and the pixels of `near` within `REACH` pixels of a `SOLID` patch.
     """
     patch, reach = (np.ones((side, side), np.uint8) for side in (SOLID, SOLID + 2 * REACH))
     around = cv2.dilate(cv2.erode(empty.astype(np.uint8), patch), reach)

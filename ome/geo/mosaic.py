@@ -19,14 +19,14 @@ from ome.geo.vsi import SceneAddress, VsiPath
 SUFFIXES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 
 MAX_OPEN: Final = 64
-"""Files that stay open."""
+"""Largest number of files kept open."""
 
 
 def rasters_in(folder: Path) -> list[Path]:
-    """The GeoTIFFs, PNGs and JPEGs in a folder, sorted; hidden files and folders in it are left out.
+    """The GeoTIFFs, PNGs and JPEGs in a folder, sorted; without hidden files and subfolders.
 
     Raises:
-        UserError: There is none.
+        UserError: The folder holds none.
     """
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and path.is_file())
     if paths := [path for path in paths if not path.name.startswith(".")]:
@@ -35,9 +35,9 @@ def rasters_in(folder: Path) -> list[Path]:
 
 
 def scenes_in(path: SceneAddress) -> list[SceneAddress]:
-    """The scenes that a raster or a folder stands for: itself, or each raster of a folder of photographs.
+    """The scenes at a path: a raster or folder is one scene, except a folder of images without georeference.
 
-    Photographs have no georeference, so they have no place beside one another.
+    Such images cannot be placed next to one another, so each is a scene.
 
     Raises:
         UserError: A raster cannot be opened.
@@ -55,22 +55,22 @@ def scenes_in(path: SceneAddress) -> list[SceneAddress]:
 class Mosaic:
     """Rasters on one grid as a single one, with the interface of `Raster`.
 
-    A pixel is valid where one of them has measured something. Where they overlap, the later one is seen.
+    A pixel is valid where it is valid in one of the rasters. Where they overlap, the last one wins.
 
     Attributes:
-        name: What messages call it.
-        grid: Size and place.
-        depth: Kind of the values, as numpy calls it.
+        name: Its name in error messages.
+        grid: Size and georeference.
+        depth: Data type of the values, by numpy's name.
         bands: Number of bands.
         nodata: Nodata value of each band.
-        all_valid: Whether every pixel was measured: never taken for granted.
+        all_valid: False: validity must always be read.
 
     Args:
         rasters: Files of one coordinate reference system (or all without one), pixel size, depth and number
             of bands.
-        name: What messages call the mosaic.
-        channels: Bands that are looked at, see `Raster`.
-        nodata: Value where nothing was measured, see `Raster`.
+        name: Name of the mosaic in error messages.
+        channels: Bands in use, see `Raster`.
+        nodata: Nodata value, see `Raster`.
 
     Raises:
         UserError: A raster cannot be read, has no georeference, or does not fit the first one.
@@ -113,7 +113,7 @@ class Mosaic:
         self._raster(0).require(depths)
 
     def read(self, row: int, column: int, height: int, width: int, bands: Sequence[int] = ()) -> NDArray[Any]:
-        """See `Raster.read`; 0 where nothing was measured."""
+        """See `Raster.read`; 0 where no raster is valid."""
         pixels = np.zeros((len(bands) or self.bands, height, width), dtype=self.depth)
         for raster, window, place in self._parts(row, column, height, width):
             part, valid = raster.read(*window, bands), raster.valid(*window)
@@ -128,9 +128,9 @@ class Mosaic:
         return valid
 
     @property
-    def image_called_opacity(self) -> int | None:
-        """See `Raster.image_called_opacity`; of the first raster."""
-        return self._raster(0).image_called_opacity
+    def mislabelled_opacity(self) -> int | None:
+        """See `Raster.mislabelled_opacity`; of the first raster."""
+        return self._raster(0).mislabelled_opacity
 
     def strips(self) -> Iterator[Strip]:
         """See `Raster.strips`."""
@@ -139,7 +139,7 @@ class Mosaic:
     def _parts(
         self, row: int, column: int, height: int, width: int
     ) -> Iterator[tuple[Raster, tuple[int, int, int, int], tuple[slice, slice]]]:
-        """The rasters that reach into a window: the part of each that does, and its place in the window."""
+        """The rasters that overlap a window, each with the overlap in its own pixels and in the window's."""
         inside = (self._top < row + height) & (self._bottom > row)
         inside &= (self._left < column + width) & (self._right > column)
         for number in np.flatnonzero(inside).tolist():
@@ -161,30 +161,30 @@ class Mosaic:
         raster = self._raster(number)
         if raster.grid.transform.is_identity:
             raise UserError(
-                f"{raster} has no georeference, so it has no place among others: predict it alone"
+                f"{raster} has no georeference, so it cannot be placed next to the others: predict it alone"
             )
         if difference := _difference(first, raster):
             raise UserError(
-                f"{raster} and {first} differ in {difference}: make them one grid, e.g. with gdalwarp"
+                f"{raster} and {first} differ in {difference}: bring them to one grid, e.g. with gdalwarp"
             )
         return raster
 
 
 def _difference(first: Raster, other: Raster) -> str:
-    """What keeps two rasters from being parts of one, in words; nothing where they fit."""
+    """Why two rasters cannot be parts of one mosaic, in words; empty where they can."""
     if first.grid.crs != other.grid.crs:
         return "coordinate reference system"
     if first.bands != other.bands:
         return "number of bands"
     if first.depth != other.depth:
-        return "kind of values"
-    ours, theirs = first.grid.transform, other.grid.transform
-    sides = zip((ours.a, ours.b, ours.d, ours.e), (theirs.a, theirs.b, theirs.d, theirs.e), strict=True)
-    size = max(abs(ours.a), abs(ours.b), abs(ours.d), abs(ours.e))
-    if any(abs(one - two) > 1e-6 * size for one, two in sides):
+        return "data type"
+    a, b = first.grid.transform, other.grid.transform
+    pairs = zip((a.a, a.b, a.d, a.e), (b.a, b.b, b.d, b.e), strict=True)
+    size = max(abs(a.a), abs(a.b), abs(a.d), abs(a.e))
+    if any(abs(x - y) > 1e-6 * size for x, y in pairs):
         return "pixel size or direction"
-    if any(abs(value - round(value)) > OFF_GRID for value in _offset(ours, theirs)):
-        return "grid (they are shifted by a part of a pixel)"
+    if any(abs(value - round(value)) > OFF_GRID for value in _offset(a, b)):
+        return "grid (they are shifted by a fraction of a pixel)"
     return ""
 
 

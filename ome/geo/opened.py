@@ -1,4 +1,4 @@
-"""A raster file that is open: of a format that was named, with whatever is damaged in it said in one line."""
+"""An open raster file of an allowed format; damage is reported in one line."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -13,10 +13,10 @@ from rasterio.io import DatasetReader, MemoryFile
 from rasterio.windows import Window
 
 from ome.errors import UserError
-from ome.geo.gdal import IMAGE_DRIVERS, complaints, orientation, plain_pixels
+from ome.geo.gdal import IMAGE_DRIVERS, jpeg_warnings, orientation, plain_pixels
 from ome.geo.jpeg2000 import is_whole
 from ome.geo.sidecars import check_metadata, check_sidecars
-from ome.geo.vsi import WITHOUT_HEAD, VsiPath, reach, reading_options
+from ome.geo.vsi import WITHOUT_HEAD, VsiPath, probe, reading_options
 
 
 class UnreadableError(UserError):
@@ -24,22 +24,21 @@ class UnreadableError(UserError):
 
 
 class OpenedFile:
-    """A file, what GDAL fetches by windows, or its bytes.
+    """An open raster: a local file, a remote or archived one that GDAL reads by windows, or bytes.
 
     Attributes:
-        name: What messages call it.
-        dataset: What rasterio has opened.
+        name: Its name in error messages.
+        dataset: The rasterio dataset.
 
     Args:
         source: What to open.
-        name: What messages call it; None for the path.
-        drivers: Formats that are read, by GDAL's names.
-        remedy: What to do about a damaged file.
+        name: Its name in error messages; None for the path.
+        drivers: Allowed formats, by GDAL's driver names.
+        remedy: Advice for error messages about a damaged file.
 
     Raises:
         UnreadableError: The file is damaged, or not a raster of these formats.
-        UserError: It does not exist or cannot be reached, is stored rotated, or reads files that lie
-            elsewhere.
+        UserError: It does not exist or cannot be reached, is stored rotated, or refers to other files.
     """
 
     def __init__(
@@ -53,7 +52,7 @@ class OpenedFile:
             raise UserError(f"{self.name} does not exist: {remedy or 'check the path'}")
         start: Path | bytes = b""
         if isinstance(source, VsiPath):
-            start = reach(source).start
+            start = probe(source).start
             self._options, self._remedy = reading_options(), remedy or "try again, or download it"
             drivers = [driver for driver in drivers if driver in IMAGE_DRIVERS]
         else:
@@ -65,9 +64,9 @@ class OpenedFile:
             check_sidecars(source, self.dataset)
         else:
             check_metadata(self.name, self.dataset)
-        if "JPEG" in drivers and (turned := orientation(start)) != 1:
+        if "JPEG" in drivers and (exif := orientation(start)) != 1:
             raise UserError(
-                f"{self.name} is stored rotated (EXIF orientation {turned}): rotate its pixels, e.g. by "
+                f"{self.name} is stored rotated (EXIF orientation {exif}): rotate its pixels, e.g. by "
                 "mogrify -auto-orient"
             )
 
@@ -77,32 +76,32 @@ class OpenedFile:
 
     @cached_property
     def compression(self) -> str:
-        """How the pixels are packed, such as JPEG; the driver's name where the file does not say."""
-        packed = self.dataset.compression
-        return packed.name.upper() if packed is not None else str(self.dataset.driver)
+        """The compression, such as JPEG; the driver's name where the file does not say."""
+        compression = self.dataset.compression
+        return compression.name.upper() if compression is not None else str(self.dataset.driver)
 
     def read(self, window: Window, **options: Any) -> NDArray[Any]:  # noqa: ANN401 - rasterio's own
         """Reads a window, as rasterio does; see `checked`."""
         return self.checked(window, lambda: self.dataset.read(window=window, **options))
 
     def checked(self, window: Window, read: Callable[[], Any]) -> NDArray[Any]:
-        """What a call reads of a window.
+        """Calls a function that reads a window, and turns damage into an error.
 
         Raises:
             UnreadableError: The file is damaged there.
         """
-        complaints.forget()
+        jpeg_warnings.reset()
         try:
-            with self.listening():
+            with self.environment():
                 pixels: NDArray[Any] = read()
         except (RasterioError, OSError, ValueError) as error:
             raise self._damaged(window) from error
-        if complaints.heard:
+        if jpeg_warnings.damaged:
             raise self._damaged(window)
         return pixels
 
-    def listening(self) -> AbstractContextManager[object]:
-        """Where GDAL has its options, and its warnings of damaged JPEG data reach `complaints`."""
+    def environment(self) -> AbstractContextManager[object]:
+        """A context with GDAL's options, in which warnings about damaged JPEG data reach `jpeg_warnings`."""
         needed = self._options or "JPEG" in self.compression
         return rasterio.Env(**self._options) if needed else nullcontext()
 

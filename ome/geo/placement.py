@@ -1,4 +1,4 @@
-"""Where a raster lies: on a grid, or not."""
+"""Checks the georeference of a raster."""
 
 from math import inf, isfinite
 from typing import Any
@@ -9,15 +9,15 @@ from ome.errors import UserError
 
 
 def place_of(name: str, dataset: Any, transform: Affine | None) -> Affine:  # noqa: ANN401 - rasterio's own
-    """The transform from pixels to places of an open raster.
+    """The transform from pixel to world coordinates of an open raster.
 
     Args:
-        name: What the raster is called in errors.
+        name: Name of the raster in error messages.
         dataset: The raster.
-        transform: That of a file that does not have one itself, from a file beside it.
+        transform: Used where the file has none; it comes from a sidecar file.
 
     Raises:
-        UserError: The raster is placed by something else than a grid, or its pixels have no size.
+        UserError: The raster is placed by control points or polynomials, or its pixels have size 0.
     """
     place: Affine = dataset.transform
     if place.is_identity and dataset.gcps[0]:

@@ -1,4 +1,4 @@
-"""A class map of any size as polygons: strip by strip, joined where a strip cuts through them."""
+"""Polygons of a class map of any size, computed strip by strip and joined across strips."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from shapely import Geometry
 
 STRIP: Final = 512
-"""Rows that are turned into polygons at a time."""
+"""Rows that are polygonized at a time."""
 
 ReadRows = Callable[[int, int], NDArray[Any]]
 """`read(row, height)` -> (height, W)."""
@@ -24,14 +24,14 @@ ReadRows = Callable[[int, int], NDArray[Any]]
 
 @dataclass
 class Region:
-    """Pixels of one class that hang together by their sides.
+    """A connected component (4-connectivity) of pixels of one class.
 
     Attributes:
-        class_index: Their class.
-        pixels: How many there are.
-        area: The sum of their areas.
-        confidence: The sum of their confidences.
-        parts: What it consists of so far, in pixels from the raster's upper left corner.
+        class_index: Index of the class.
+        pixels: Number of pixels.
+        area: Sum of the pixels' areas.
+        confidence: Sum of the pixels' confidences.
+        parts: Polygons found so far, in pixels from the raster's upper left corner.
     """
 
     class_index: int
@@ -41,7 +41,7 @@ class Region:
     parts: list["Geometry"] = field(default_factory=list)
 
     def add(self, other: "Region") -> None:
-        """Takes over what belongs to another."""
+        """Merges another region into this one."""
         self.pixels += other.pixels
         self.area += other.area
         self.confidence += other.confidence
@@ -52,8 +52,8 @@ class Region:
 
         Args:
             transform: Pixel to world coordinates.
-            tolerance: Pixels by which the outline may move to become simpler (Douglas and Peucker); 0 takes
-                away nothing but points on straight lines.
+            tolerance: Tolerance of the simplification (Douglas and Peucker) in pixels; 0 removes only points
+                on straight lines.
         """
         import shapely  # noqa: PLC0415 - part of an extra
 
@@ -74,8 +74,8 @@ def class_regions(
 ) -> Iterator[list[Region]]:
     """Finds the regions of a class map from top to bottom.
 
-    In memory are the polygons of one strip, and those that reach its lower edge with all their parts above:
-    only a region that winds through the whole map has to be there as a whole.
+    Memory holds the polygons of one strip, and all parts of the regions that reach its lower edge: only a
+    region that extends over the whole map is ever in memory as a whole.
 
     Args:
         classes: Reads uint8 class indices, or 255.
@@ -83,7 +83,7 @@ def class_regions(
         areas: Reads the area of each pixel.
         height: Rows of the map.
         num_classes: C.
-        strip: Rows worked on at a time; the regions do not depend on it.
+        strip: Rows processed at a time; the regions do not depend on it.
 
     Yields:
         The regions that end in each strip.
@@ -92,13 +92,13 @@ def class_regions(
     edge: NDArray[np.int64] | None = None
     for row in range(0, height, strip):
         rows = min(strip, height - row)
-        labels, found = _strip_regions(classes(row, rows), num_classes, row)
-        _measure(found, labels, confidence(row, rows), areas(row, rows))
-        groups = _joined(open_regions, found, edge, labels[0])
+        labels, regions = _strip_regions(classes(row, rows), num_classes, row)
+        _measure(regions, labels, confidence(row, rows), areas(row, rows))
+        groups = _joined(open_regions, regions, edge, labels[0])
         edge = _at_edge(groups, labels[-1], len(open_regions))
         reached = set(np.unique(edge[edge >= 0]).tolist()) if row + rows < height else set()
-        merged = _merge([*open_regions, *found], groups)
-        # The regions that go on are counted anew.
+        merged = _merge([*open_regions, *regions], groups)
+        # The regions that continue below get new numbers.
         number = {group: place for place, group in enumerate(sorted(reached))}
         edge = np.array([number.get(int(group), -1) for group in edge])
         open_regions = [merged[group] for group in sorted(reached)]
@@ -114,8 +114,8 @@ def _strip_regions(
     labels = np.zeros(classes.shape, dtype=np.int32)
     regions: list[Region] = []
     for index in range(num_classes):
-        here = (classes == index).astype(np.uint8)
-        count, numbered = cv2.connectedComponents(here, connectivity=4, ltype=cv2.CV_32S)
+        mask = (classes == index).astype(np.uint8)
+        count, numbered = cv2.connectedComponents(mask, connectivity=4, ltype=cv2.CV_32S)
         labels += np.where(numbered > 0, numbered + len(regions), 0)
         regions += [Region(index) for _ in range(count - 1)]
     below = Affine.translation(0, row)
@@ -138,7 +138,7 @@ def _measure(
 def _joined(
     above: list[Region], below: list[Region], edge: NDArray[np.int64] | None, first: NDArray[np.int32]
 ) -> NDArray[np.int32]:
-    """The group of each region, those above before those below: of one group are those that hang together."""
+    """The group of each region, those above before those below; connected regions have the same group."""
     count = len(above) + len(below)
     links = np.empty((2, 0), dtype=np.int64)
     if edge is not None:

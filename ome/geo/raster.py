@@ -1,4 +1,4 @@
-"""Class maps read whole; pseudo masks and weights as PNG."""
+"""Reading whole class maps; pseudo masks and weights as PNG."""
 
 import errno
 import os
@@ -16,10 +16,10 @@ from ome.geo.reader import Raster
 
 
 def check_written(path: Path) -> None:
-    """Reads a raster that was just written to its end: GDAL says nothing when the last of it found no room.
+    """Reads back a raster that was just written: GDAL reports no error where the disk is full at the end.
 
     Raises:
-        OSError: It is not whole.
+        OSError: The raster is incomplete.
     """
     try:
         with Raster(path) as raster:
@@ -45,7 +45,7 @@ def write_palette_png(path: Path, mask: NDArray[np.uint8], palette: Sequence[int
     """Writes class indices as an indexed PNG: viewers show colours, readers get the indices.
 
     Args:
-        path: The file to make.
+        path: The file to write.
         mask: (H, W) uint8 class indices or 255.
         palette: 768 values, red, green and blue of each index in 0..255.
     """

@@ -1,4 +1,4 @@
-"""The reader of every raster: its pixels, and where something was measured."""
+"""The reader of every raster: its pixels, and which of them are valid."""
 
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -22,45 +22,44 @@ from ome.geo.validity import Validity, fits
 from ome.geo.vsi import VsiPath
 
 IMAGE_DEPTHS: Final = ("uint8", "uint16")
-"""Kinds of values of images; 16 bits are scaled to 8, see `ome.data.scaling`."""
+"""Data types of images; 16 bits are scaled to 8, see `ome.data.scaling`."""
 
 STRIP: Final = 1024
-"""Rows that are read at once: whole blocks of every tiling in use, and 18 MB of a scene 6000 pixels wide."""
+"""Rows per strip: a multiple of all common block heights; 18 MB of a scene 6000 pixels wide."""
 
 Strip = tuple[int, int, int, int]
 """Row, column, height and width of a window."""
 
 MAX_VALUES: Final = 1 << 28
-"""Values that are read at once at most."""
+"""Largest number of values per strip."""
 
 
 class Raster:
     """An open raster that is read by windows.
 
-    A pixel is valid unless the file says otherwise: by the nodata values of its bands (all of them), an
-    internal mask, an opacity band, wherever it stands, transparent colours, or blocks that were never
-    written. A single band with a colour table reads as three.
+    A pixel is invalid where all its bands hold their nodata value, and where an internal mask, an opacity
+    band (of any position), a transparent colour or a block that was never written says so. A single band
+    with a colour table is read as three bands.
 
     Attributes:
-        name: What messages call it.
-        grid: Size and place.
-        depth: Kind of the values, as numpy calls it.
-        bands: Number of bands as `read` gives them.
-        has_colour_table: Whether the file holds places in a table of colours instead of brightness.
+        name: Its name in error messages.
+        grid: Size and georeference.
+        depth: Data type of the values, by numpy's name.
+        bands: Number of bands that `read` returns.
+        has_colour_table: Whether the file holds indices into a colour table.
 
     Args:
-        source: A file, what GDAL fetches by windows, or its bytes.
-        name: What messages call it; None for the path.
-        drivers: Formats that are read, by GDAL's names.
-        remedy: What to do about a damaged file.
-        channels: Bands (1-based) that are looked at: none of them is opacity, whatever the file says.
-        nodata: Value of every band where nothing was measured; None for what the file says.
-        transform: Place of a file that does not have one itself.
+        source: A local file, a remote or archived one that GDAL reads by windows, or bytes.
+        name: Its name in error messages; None for the path.
+        drivers: Allowed formats, by GDAL's driver names.
+        remedy: Advice for error messages about a damaged file.
+        channels: Bands (1-based) in use: none of them counts as opacity, whatever the file says.
+        nodata: Nodata value of every band; None for the values in the file.
+        transform: Pixel to world coordinates where the file has none.
 
     Raises:
         UnreadableError: The file is damaged, not a raster of these formats, or its bands differ in depth.
-        UserError: It does not exist or cannot be reached, is not placed on a grid, or reads files that lie
-            elsewhere.
+        UserError: It does not exist or cannot be reached, is not placed on a grid, or refers to other files.
     """
 
     def __init__(
@@ -82,15 +81,15 @@ class Raster:
         kinds = sorted(set(dataset.dtypes))
         if len(kinds) > 1:
             raise UnreadableError(
-                f"{self.name} holds {' and '.join(kinds)} values: bands of one kind are read"
+                f"{self.name} holds {' and '.join(kinds)} values: give a raster whose bands share a data type"
             )
         self.depth: str = kinds[0]
         self.has_colour_table = self.depth == "uint8" and dataset.colorinterp == (ColorInterp.palette,)
         self.bands: int = 3 if self.has_colour_table else dataset.count
         if nodata is not None and not fits(nodata, self.depth):
             raise UserError(
-                f"nodata={nodata:g} is no {self.depth} value, as {self.name} holds them: correct it, or "
-                "leave it out"
+                f"nodata={nodata:g} cannot be a pixel of {self.name}, which holds {self.depth} values: "
+                "correct it, or leave it out"
             )
         self.nodata: tuple[float | None, ...] = (
             tuple(dataset.nodatavals) if nodata is None else (nodata,) * dataset.count
@@ -113,46 +112,49 @@ class Raster:
         self._file.close()
 
     def require(self, depths: Sequence[str] = IMAGE_DEPTHS) -> None:
-        """Refuses other kinds of values than these, by numpy's names.
+        """Checks the data type of the values.
+
+        Args:
+            depths: Allowed data types, by numpy's names.
 
         Raises:
-            UnreadableError: The raster holds others.
+            UnreadableError: The raster has another one.
         """
         if self.depth not in depths:
             raise UnreadableError(
-                f"{self.name} holds {self.depth} values, only {' and '.join(depths)} are read: convert it, "
-                "e.g. gdal_translate -ot UInt16 -scale IN OUT"
+                f"{self.name} holds {self.depth} values, only {' and '.join(depths)} are supported: convert "
+                "it, e.g. gdal_translate -ot UInt16 -scale IN OUT"
             )
 
     @cached_property
     def opacity(self) -> int | None:
-        """The band (1-based) that says where something was measured; None without."""
+        """The opacity band (1-based), which tells where pixels are valid; None without."""
         called = (band for band in self._called_opacity if band not in self._channels)
         return next(filter(self._is_opacity, called), None)
 
     @property
-    def image_called_opacity(self) -> int | None:
-        """The band that the file calls opacity, although it holds an image; None without."""
+    def mislabelled_opacity(self) -> int | None:
+        """The band that the file labels opacity although it holds an image; None without."""
         return next((band for band in self._called_opacity if band != self.opacity), None)
 
     @property
     def shown_bands(self) -> tuple[int, ...]:
-        """Bands (1-based) of the image as `read` gives it, but for opacity."""
+        """Bands (1-based) of the image as `read` returns it, without opacity."""
         return tuple(band for band in range(1, self.bands + 1) if band != self.opacity)
 
     @cached_property
     def all_valid(self) -> bool:
-        """Whether nothing says that a pixel might not have been measured."""
+        """Whether every pixel is valid for certain, without reading any."""
         return self.opacity is None and self._validity.is_everywhere(self.shown_bands)
 
     def read(self, row: int, column: int, height: int, width: int, bands: Sequence[int] = ()) -> NDArray[Any]:
-        """Reads a window inside the raster; a colour table is looked up.
+        """Reads a window inside the raster; a colour table is applied.
 
         Args:
-            row: Of the window's upper left pixel.
-            column: Likewise.
-            height: Of the window.
-            width: Of the window.
+            row: Row of the window's upper left pixel.
+            column: Column of that pixel.
+            height: Height of the window.
+            width: Width of the window.
             bands: Bands (1-based) in the order of the result; empty for all.
 
         Returns:
@@ -172,16 +174,16 @@ class Raster:
         return self._file.read(Window(column, row, width, height), indexes=1)
 
     def reduced(self, row: int, column: int, height: int, width: int, shape: tuple[int, int]) -> NDArray[Any]:
-        """Reads a window as `read` does, averaged to fewer rows and columns, for the eye."""
+        """Reads a window as `read` does, averaged to fewer rows and columns, for display."""
         window = Window(column, row, width, height)
-        if self.has_colour_table:  # the mean of places in a table means nothing
-            places = self._file.read(window, indexes=1, out_shape=shape, resampling=Resampling.nearest)
-            colours: NDArray[Any] = self._colours[places].transpose(2, 0, 1)
+        if self.has_colour_table:  # a mean of indices is meaningless
+            indices = self._file.read(window, indexes=1, out_shape=shape, resampling=Resampling.nearest)
+            colours: NDArray[Any] = self._colours[indices].transpose(2, 0, 1)
             return colours
         return self._file.read(window, out_shape=(self.bands, *shape), resampling=Resampling.average)
 
     def valid(self, row: int, column: int, height: int, width: int) -> NDArray[np.bool_]:
-        """Tells where something was measured, (height, width); see the class."""
+        """Reads which pixels of a window are valid, (height, width); see the class."""
         window = Window(column, row, width, height)
         valid = self._validity.valid(window, self.shown_bands)
         if self.opacity is not None:
@@ -194,7 +196,7 @@ class Raster:
 
     @property
     def compression(self) -> str:
-        """How the pixels are packed, such as JPEG; the driver's name where the file does not say."""
+        """The compression, such as JPEG; the driver's name where the file does not say."""
         return self._file.compression
 
     def tags(self) -> dict[str, str]:
@@ -208,14 +210,14 @@ class Raster:
 
     @cached_property
     def _colours(self) -> NDArray[np.uint8]:
-        """The colour (256, 3) of each value; a value without one stands for its grey."""
+        """The colour (256, 3) of each value; a value without one gets that grey level."""
         table = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
         for value, colour in self._file.dataset.colormap(1).items():
             table[value] = colour[:3]
         return table
 
     def _is_opacity(self, band: int) -> bool:
-        """Whether a band is what GDAL calls it, in nine windows spread over the raster; a PNG knows."""
+        """Whether a band labelled alpha is opacity, judged by nine windows; that of a PNG always is."""
         if self._file.dataset.driver == "PNG":
             return True
         height, width = (min(256, side) for side in (self.grid.height, self.grid.width))
@@ -232,7 +234,7 @@ class Raster:
 
 
 def strips_of(grid: Grid, bands: int) -> Iterator[Strip]:
-    """Windows of `STRIP` rows, fewer of a wide raster."""
+    """Windows of `STRIP` rows, or fewer where the raster is wide."""
     rows = max(1, min(STRIP, MAX_VALUES // (grid.width * bands)))
     for row in range(0, grid.height, rows):
         yield row, 0, min(rows, grid.height - row), grid.width

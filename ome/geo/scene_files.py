@@ -1,4 +1,4 @@
-"""Every file that the map of a scene is made from."""
+"""All files that a scene's map depends on."""
 
 from functools import cache
 from pathlib import Path
@@ -13,14 +13,14 @@ from ome.geo.gdal import IMAGE_DRIVERS, plain_pixels
 from ome.geo.mosaic import rasters_in
 from ome.geo.sidecars import sidecars_of
 from ome.geo.virtual import sources_of
-from ome.geo.vsi import SceneAddress, VsiPath, full_address, reach, reading_options
+from ome.geo.vsi import SceneAddress, VsiPath, full_address, probe, reading_options
 
 
 def scene_files(path: SceneAddress) -> list[Path]:
-    """The rasters of a scene, what a virtual raster reads, and the sidecars of each; all on this disk.
+    """The local files of a scene: its rasters, the sources of a VRT, and the sidecars of each.
 
     Args:
-        path: A raster, a VRT, or a folder of rasters; of a scene in an archive, the archive.
+        path: A raster, a VRT, or a folder of rasters; for a scene in an archive, the archive is returned.
 
     Raises:
         UserError: The path does not exist, or the folder holds no raster.
@@ -42,22 +42,22 @@ def scene_files(path: SceneAddress) -> list[Path]:
 
 
 def remote_state(scene: SceneAddress) -> list[Any]:
-    """What changes when a scene that the network is asked for is replaced; empty for what lies on this disk.
+    """Values that change when a remote scene is replaced; empty for a local one.
 
-    That is its address with ETag, date and size of a URL. A bucket tells GDAL none of these, so it is the
-    shape, and where the last block begins and how long it is, which a change of any block before it moves
-    where blocks are compressed.
+    For a URL these are the address, ETag, date and size. A bucket does not tell GDAL the last three; instead
+    the shape and the offset and size of the last block are used: in a compressed file a change of an earlier
+    block moves the last one.
 
     Raises:
-        UserError: It cannot be reached or opened.
+        UserError: The scene cannot be reached or opened.
     """
     if not isinstance(scene, VsiPath) or not scene.is_remote:
         return []
-    return [full_address(scene), *(reach(scene).state or _layout(scene))]
+    return [full_address(scene), *(probe(scene).state or _layout(scene))]
 
 
 def _layout(scene: VsiPath) -> list[Any]:
-    """Shape and kinds of a raster, and where its last block lies."""
+    """Shape and data types of a raster, and the offset and size of its last block."""
     try:
         with (
             plain_pixels(),

@@ -1,4 +1,4 @@
-"""Many scenes in one word: a text file with a scene per line, or a pattern."""
+"""Lists of scenes: a text file with a scene per line, or a glob pattern."""
 
 from glob import glob, has_magic
 from pathlib import Path
@@ -9,18 +9,18 @@ from ome.files import plain_text
 from ome.geo.vsi import scene_at
 
 SUFFIX: Final = ".txt"
-"""Of a list of scenes."""
+"""Suffix of a list of scenes."""
 
 
 def names_many(text: str) -> bool:
-    """Whether a word stands for a list of scenes, which need not be there, or a pattern."""
+    """Whether a text is the path of a list of scenes, existing or not, or a pattern."""
     if not isinstance(scene_at(text), Path) or Path(text).is_dir():  # a URL may have a question mark
         return False
     return Path(text).suffix.lower() == SUFFIX or (has_magic(text) and not Path(text).exists())
 
 
 def listed_scenes(text: str) -> list[str] | None:
-    """The scenes that a list or a pattern stands for, each once.
+    """The scenes of a list or a pattern, without duplicates.
 
     Args:
         text: A text file with a scene per line: a path (a relative one starts at the file's folder) or a
@@ -28,10 +28,10 @@ def listed_scenes(text: str) -> list[str] | None:
             folders of any depth.
 
     Returns:
-        The scenes in the order of the file, or sorted; None where the word is neither.
+        The scenes in the order of the file, or sorted; None where the text is neither.
 
     Raises:
-        UserError: There is no such file, or no scene in it, or nothing matches the pattern.
+        UserError: The file does not exist or lists no scene, or nothing matches the pattern.
     """
     if not names_many(text):
         return None
@@ -55,7 +55,7 @@ def listed_scenes(text: str) -> list[str] | None:
 
 
 def name_of_list(text: str) -> str:
-    """What the table of a list's areas is called: after the file, or the folder that a pattern looks in."""
+    """Name of a list's table of areas: that of the file, or of the folder that a pattern searches."""
     path = Path(text)
     if path.suffix.lower() == SUFFIX:
         return path.stem
@@ -64,7 +64,7 @@ def name_of_list(text: str) -> str:
 
 
 def _same(scene: str) -> tuple[str, str]:
-    """What two lines that mean one map have in common: the file, and the name that its map will have."""
+    """The key by which duplicates are found: the file, and the name of its map."""
     path = scene_at(scene)
     return (str(path.resolve()), path.name) if isinstance(path, Path) else (scene, "")
 

@@ -18,7 +18,7 @@ _ERDAS: Final = b"EHFA_HEADER_TAG"
 
 
 def sidecars_of(raster: Path, siblings: Mapping[str, Path]) -> list[Path]:
-    """The files beside a raster that say what its pixels are, or where they lie; not its overviews.
+    """The files beside a raster that change its pixels, validity or georeference; not its overviews.
 
     Args:
         raster: The raster.
@@ -28,22 +28,22 @@ def sidecars_of(raster: Path, siblings: Mapping[str, Path]) -> list[Path]:
     world = {f"{kind[:1]}{kind[-1:]}w", f"{kind}w", "wld"}
     names = [raster.name + end for end in (".aux.xml", ".msk", ".aux")]
     names += [f"{raster.stem}.{end}" for end in sorted({*world, "tab", "aux"})]
-    found = [siblings[name.lower()] for name in names if name.lower() in siblings]
-    return [path for path in found if _counts(path)]
+    paths = [siblings[name.lower()] for name in names if name.lower() in siblings]
+    return [path for path in paths if _is_relevant(path)]
 
 
 def check_sidecars(raster: Path, dataset: Any) -> None:  # noqa: ANN401 - rasterio's own
     """Refuses a raster whose sidecars or metadata make GDAL read other files.
 
     Args:
-        raster: The raster, of which no pixels, mask or overview were asked for: GDAL opens sidecars then.
-        dataset: The same, opened.
+        raster: The raster.
+        dataset: The same, opened, but no pixels, mask or overview read yet: GDAL opens sidecars then.
 
     Raises:
-        UserError: A mask or overviews are of another format than GDAL writes, or lie elsewhere.
+        UserError: A mask or overviews are not a GeoTIFF, or refer to other files.
     """
     check_metadata(str(raster), dataset)
-    # GDAL does not list the folder (see ome.geo.gdal), so it tries these names only.
+    # GDAL does not list the folder (see ome.geo.gdal), so it tries only these names.
     for path in (raster.with_name(raster.name + ending) for ending in _RASTERS):
         if not path.is_file():
             continue
@@ -52,25 +52,25 @@ def check_sidecars(raster: Path, dataset: Any) -> None:  # noqa: ANN401 - raster
                 check_sidecars(path, sidecar)
         except (RasterioError, OSError) as error:
             raise UserError(
-                f"{path}, which belongs to {raster.name}, is damaged or no GeoTIFF: delete or rename it"
+                f"{path}, a sidecar of {raster.name}, is damaged or not a GeoTIFF: delete or rename it"
             ) from error
 
 
 def check_metadata(name: str, dataset: Any) -> None:  # noqa: ANN401 - rasterio's own
-    """Refuses an open raster whose metadata, in it or beside it, name a file of overviews.
+    """Refuses an open raster whose metadata, in the file or in its .aux.xml, name a file of overviews.
 
     Raises:
-        UserError: They do.
+        UserError: They name one.
     """
-    if named := dataset.tags(ns="OVERVIEWS"):
+    if overviews := dataset.tags(ns="OVERVIEWS"):
         raise UserError(
-            f"{name} or its .aux.xml takes its overviews from {next(iter(named.values()))!r}: delete the "
-            ".aux.xml, or write the raster anew, gdal_translate IN OUT"
+            f"{name} or its .aux.xml takes its overviews from {next(iter(overviews.values()))!r}: delete the "
+            ".aux.xml, or rewrite the raster, gdal_translate IN OUT"
         )
 
 
-def _counts(path: Path) -> bool:
-    """Whether GDAL takes more from a sidecar than what viewers count when somebody looks at a scene."""
+def _is_relevant(path: Path) -> bool:
+    """Whether a sidecar changes what GDAL reads; the statistics that viewers write do not."""
     if path.suffix.lower() == ".aux":  # TeX has such files too
         with path.open("rb") as file:
             return file.read(len(_ERDAS)) == _ERDAS

@@ -1,4 +1,4 @@
-"""Overlapping windows over a scene of any size, blended without seams in memory for one band of rows."""
+"""Sliding-window prediction of a scene of any size, blended without seams; memory holds one band of rows."""
 
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.geo.ahead import ahead
+from ome.geo.prefetch import prefetch
 
 ReadWindow = Callable[[int, int, int, int], NDArray[np.uint8]]
 """`read(row, column, height, width)` -> (height, width, bands) uint8, all inside the scene."""
@@ -18,7 +18,7 @@ PredictBatch = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 ROWS: Final = 64
-"""Rows that are given out at a time: with a float for each class, a strip of a wide scene is large."""
+"""Rows per yielded block: with a float for each class, the rows of a wide scene take much memory."""
 
 IsEmpty = Callable[[int, int, int, int], bool]
 """`is_empty(row, column, height, width)` -> whether nothing was measured in that window."""
@@ -60,14 +60,14 @@ def window_starts(length: int, size: int, stride: int) -> list[int]:
 
 
 def rows_of_part(height: int, size: int, stride: int, part: int, parts: int) -> range:
-    """The rows of a scene that one of several processes predicts; together they have each row once.
+    """The rows of a scene that one of several processes predicts; together they cover each row once.
 
     Args:
         height: Rows of the scene.
         size: Side of a window in pixels.
         stride: Pixels from one window to the next.
-        part: Which of them.
-        parts: How many there are; of more than there are rows of windows, some have no rows.
+        part: Index of the process, from 0.
+        parts: Number of processes; where it exceeds the rows of windows, some get no rows.
     """
     starts = window_starts(height, size, stride)
     bounds = [*(starts[len(starts) * number // parts] for number in range(parts)), height]
@@ -105,11 +105,11 @@ def predict_windows(
     """Predicts a scene window by window, top to bottom.
 
     Where windows overlap, the result is the mean of their probabilities weighted by `blending_window`.
-    Rows are given out as soon as no later window reaches them, so that `size` rows of the scene are held
-    at most. A scene smaller than a window is extended by reflection and cut back.
+    Rows are yielded as soon as no later window reaches them, so that at most `size` rows of the scene are
+    in memory. A scene smaller than a window is padded by reflection and cropped.
 
     Args:
-        read: Reads a window of the scene. It and `is_empty` are called in a thread, ahead of `predict`.
+        read: Reads a window of the scene. A thread calls it and `is_empty` ahead of `predict`.
         height: Rows of the scene.
         width: Columns of the scene.
         predict: Probabilities of a batch of windows; its last batch in each row of windows may be smaller.
@@ -117,9 +117,9 @@ def predict_windows(
         size: Side of the square windows in pixels.
         stride: Pixels from one window to the next, in 1..size.
         batch: Windows predicted together.
-        first_row: Where an earlier call stopped: rows above are neither predicted nor given out again. The
-            others are the same to the last bit, as every window that reaches them is predicted.
-        stop_row: Rows from here on likewise; where a window starts, or None for all.
+        first_row: Where an earlier call stopped: rows above it are not yielded. The other rows are the same
+            to the last bit, since every window that reaches them is predicted.
+        stop_row: The first row that is not yielded, where a window starts; None for the scene's end.
         is_empty: Windows for which it is true are not predicted.
 
     Yields:
@@ -127,7 +127,7 @@ def predict_windows(
         window was empty.
 
     Raises:
-        ValueError: Height, width or stride is out of range, or `predict` gives another shape than promised.
+        ValueError: Height, width or stride is out of range, or `predict` returns a wrong shape.
     """
     if stride > size:
         raise ValueError(f"stride is {stride}, must be within 1..{size} (the window size)")
@@ -141,27 +141,27 @@ def predict_windows(
 
     def batches() -> Iterator[_Batch | None]:
         for row, _ in spans:
-            here = [
+            nonempty = [
                 column
                 for column in columns
                 if is_empty is None or not is_empty(row, column, min(size, height), min(size, width))
             ]
-            for first in range(0, len(here), batch):
-                chunk = here[first : first + batch]
+            for first in range(0, len(nonempty), batch):
+                chunk = nonempty[first : first + batch]
                 windows = [_read_padded(read, row, column, (height, width), size) for column in chunk]
                 yield _Batch(chunk, np.stack(windows))
-            yield None  # the row of windows is whole
+            yield None  # end of a row of windows
 
-    with closing(ahead(batches())) as read_ahead:
+    with closing(prefetch(batches())) as prefetched:
         for row, following in spans:
-            while (part := next(read_ahead)) is not None:
+            while (part := next(prefetched)) is not None:
                 shape = (len(part.columns), num_classes, size, size)
                 for column, values in zip(part.columns, _checked(predict(part.windows), shape), strict=True):
                     band[:, :, column : column + size] += values * weight
                     weights[:, column : column + size] += weight
             for first in range(max(row, first_row), following, ROWS):
                 block = slice(first - row, min(first + ROWS, following) - row)
-                # An empty window leaves 0 of 0.
+                # Avoids 0 / 0 where every window was empty.
                 total = np.maximum(weights[block, :width], np.finfo(np.float32).tiny)
                 yield RowBlock(first, np.divide(band[:, block, :width], total, dtype=np.float32))
             for plane in (*band, weights):
@@ -169,7 +169,7 @@ def predict_windows(
 
 
 class _Batch(NamedTuple):
-    """Windows of one row of them that are predicted together: their columns, and (B, H, W, bands) uint8."""
+    """Windows at the same row that are predicted together: their columns, and (B, H, W, bands) uint8."""
 
     columns: list[int]
     windows: NDArray[np.uint8]
@@ -192,7 +192,7 @@ def _read_padded(
 
 
 def _shift_up(band: NDArray[np.float32], rows: int) -> None:
-    """Moves the rows of a plane up in place and clears what they leave."""
+    """Moves the rows of a plane up in place and zeroes the rows below."""
     kept = len(band) - rows
     if kept > 0:
         band[:kept] = band[rows:]  # numpy copies first where the two overlap

@@ -16,14 +16,14 @@ _LARGEST: Final = 1 << 24
 
 
 def is_item(scene: SceneAddress) -> bool:
-    """Whether an address looks like that of a STAC item: JSON, or an item of a STAC API."""
+    """Whether an address looks like a STAC item: a JSON file, or an item of a STAC API."""
     ending = Path(scene.name).suffix.lower()
     of_api = isinstance(scene, VsiPath) and re.search(r"/items/[^/]+$", str(scene)) is not None
     return ending in {".json", ".geojson"} or (of_api and ending not in SUFFIXES)
 
 
 def raster_of(scene: SceneAddress, asset: str | None = None, *, allow_external: bool = False) -> SceneAddress:
-    """Where the pixels of a scene are: an asset of a STAC item; any other scene itself.
+    """The raster of a scene: an asset of a STAC item; any other scene is returned as it is.
 
     Args:
         scene: The scene.
@@ -31,11 +31,11 @@ def raster_of(scene: SceneAddress, asset: str | None = None, *, allow_external: 
         allow_external: Let an item on this disk name an asset outside its folder.
 
     Raises:
-        UserError: It is not an item, or has no such asset, or several; or the asset lies where it may not.
+        UserError: It is not an item, the asset is missing, ambiguous or outside the allowed folder.
     """
     if not is_item(scene):
         if asset is not None:
-            raise UserError(f"asset={asset} is one of a STAC item, and {scene} is none: leave it out")
+            raise UserError(f"asset={asset} needs a STAC item, and {scene} is not one: leave it out")
         return scene
     assets = _assets(scene)
     name = _only(scene, assets) if asset is None else asset
@@ -43,19 +43,19 @@ def raster_of(scene: SceneAddress, asset: str | None = None, *, allow_external: 
         raise UserError(f"{scene} has no asset {name}: {_choose(assets)}")
     href = str(assets[name].get("href"))
     if isinstance(scene, VsiPath):
-        found = scene_at(urljoin(scene.url or "", href))
-        if isinstance(found, Path):
-            raise UserError(f"{scene} names {href}, a file of this disk: download the item to map that")
-        return found
-    found = scene_at(href)
-    found = scene.parent / found if isinstance(found, Path) else found
-    inside = isinstance(found, Path) and scene.resolve().parent in found.resolve().parents
+        raster = scene_at(urljoin(scene.url or "", href))
+        if isinstance(raster, Path):
+            raise UserError(f"{scene} names {href}, a local file: download the item to map that")
+        return raster
+    raster = scene_at(href)
+    raster = scene.parent / raster if isinstance(raster, Path) else raster
+    inside = isinstance(raster, Path) and scene.resolve().parent in raster.resolve().parents
     if not inside and not allow_external:
         raise UserError(
             f"{scene} names {href}, outside its folder: type stage.predict.allow_external=true if that is "
             "meant"
         )
-    return found
+    return raster
 
 
 def _assets(scene: SceneAddress) -> dict[str, Mapping[str, Any]]:
@@ -95,6 +95,6 @@ def _roles(asset: Mapping[str, Any]) -> set[str]:
 
 
 def _choose(assets: Mapping[str, Mapping[str, Any]]) -> str:
-    """What can be typed."""
+    """Advice that lists the assets."""
     listed = [f"{name} ({asset.get('type') or 'no type'})" for name, asset in assets.items()]
     return f"type stage.predict.asset=NAME of {', '.join(listed)}"

@@ -1,4 +1,4 @@
-"""How QGIS draws maps: its own style files, which it looks for beside a raster and inside a GeoPackage."""
+"""QGIS styles, which QGIS looks for beside a raster and inside a GeoPackage."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -7,13 +7,13 @@ from xml.etree import ElementTree as ET
 from ome.geo.grid import RGB
 
 VERSION: Final = "3.22"
-"""The QGIS whose form the styles have; later ones read them as well."""
+"""QGIS version of the styles' format; later versions read it as well."""
 
 
 def raster_style(names: Sequence[str], colours: Sequence[RGB]) -> str:
-    """The style of a class map: a legend of the classes and of nothing else.
+    """The style of a class map, whose legend lists the classes only.
 
-    Without one QGIS makes an entry of each of the 256 colours that the colour table of a GeoTIFF always has.
+    Without it QGIS lists all 256 colours that the colour table of a GeoTIFF always has.
 
     Args:
         names: Class names in order of index.
@@ -41,7 +41,7 @@ def region_style(names: Sequence[str], colours: Sequence[RGB], column: str) -> s
     Args:
         names: Class names, as in the column.
         colours: RGB of each class, 0..255.
-        column: Holds the class names.
+        column: Column with the class names.
 
     Returns:
         The text of a style. QGIS takes it from the table `layer_styles` of a GeoPackage.
@@ -63,7 +63,7 @@ def region_style(names: Sequence[str], colours: Sequence[RGB], column: str) -> s
             "outline_width_unit": "MM",
         }
         for key, value in values.items():
-            # 3.22 reads `prop`, from 3.26 on it is an `Option`, and `prop` is still read.
+            # QGIS 3.22 reads `prop`; versions from 3.26 on write `Option`, but still read `prop`.
             ET.SubElement(layer, "prop", {"k": key, "v": value})
     return _text(root)
 

@@ -1,4 +1,4 @@
-"""Where something was measured, by all that a file says but its opacity."""
+"""Where pixels are valid by everything in a file but its opacity band."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -18,8 +18,8 @@ class Validity:
 
     Args:
         file: The file.
-        nodata: Value of each band where nothing was measured; None for a band without.
-        has_colour_table: Whether the file holds places in a table of colours.
+        nodata: Nodata value of each band; None for a band without.
+        has_colour_table: Whether the file holds indices into a colour table.
     """
 
     def __init__(self, file: OpenedFile, nodata: Sequence[float | None], *, has_colour_table: bool) -> None:
@@ -29,19 +29,19 @@ class Validity:
         self._kind = np.dtype(file.dataset.dtypes[0])
 
     def is_everywhere(self, bands: Sequence[int]) -> bool:
-        """Whether nothing says that a pixel might not have been measured; see `valid`."""
-        doubts = (self._has_mask, self._bands_with_nodata(bands), self._transparent, self._may_be_nan)
-        return not any(doubts) and bool(self._written.all())
+        """Whether every pixel is valid for certain, without reading any; see `valid`."""
+        sources = (self._has_mask, self._bands_with_nodata(bands), self._transparent, self._may_be_nan)
+        return not any(sources) and bool(self._written.all())
 
     def valid(self, window: Window, bands: Sequence[int]) -> NDArray[np.bool_]:
-        """Tells where something was measured.
+        """Reads the validity of a window.
 
         Args:
             window: Inside the raster.
-            bands: Those (1-based) of the image; all of them must hold nodata where there is none.
+            bands: Bands (1-based) of the image; a pixel is nodata where all of them are.
 
         Returns:
-            (height, width).
+            (height, width), True where valid.
 
         Raises:
             UnreadableError: The file is damaged there.
@@ -69,19 +69,19 @@ class Validity:
 
     @cached_property
     def _written(self) -> NDArray[np.bool_]:
-        """Which blocks (rows, columns) a GeoTIFF holds: a sparse one lacks those nobody wrote."""
+        """Which blocks (rows, columns) a GeoTIFF holds: a sparse file omits unwritten blocks."""
         dataset, (down, across) = self._file.dataset, self._file.dataset.block_shapes[0]
         shape = -(-dataset.height // down), -(-dataset.width // across)
         if dataset.driver != "GTiff":
             return np.ones((1, 1), dtype=bool)
         bands = dataset.indexes if dataset.interleaving == Interleaving.band else (1,)
-        with self._file.listening():
-            there = [
+        with self._file.environment():
+            written = [
                 any(dataset.get_tag_item(f"BLOCK_OFFSET_{x}_{y}", "TIFF", bidx=band) for band in bands)
                 for y in range(shape[0])
                 for x in range(shape[1])
             ]
-        return np.array(there).reshape(shape)
+        return np.array(written).reshape(shape)
 
     @cached_property
     def _transparent(self) -> list[int]:
@@ -107,7 +107,7 @@ class Validity:
         return [] if any(self._nodata[band - 1] is None for band in checked) else checked
 
     def _is_nodata(self, window: Window, bands: Sequence[int]) -> NDArray[np.bool_]:
-        """Where all bands of the image hold their nodata value, but for what loss has done to it."""
+        """Where all bands of the image hold their nodata value, allowing for lossy compression."""
         dataset, (row, column) = self._file.dataset, (window.row_off, window.col_off)
         blurred = self._kind == np.uint8 and "JPEG" in self._file.compression
         margin = lossy.MARGIN if blurred else 0

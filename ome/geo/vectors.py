@@ -1,4 +1,4 @@
-"""Regions of a class map as a GeoPackage."""
+"""Writes the regions of a class map as a GeoPackage."""
 
 import datetime as dt
 import warnings
@@ -16,7 +16,7 @@ from ome.geo.polygons import Region
 from ome.geo.styles import region_style
 
 VERSION: Final = {"VERSION": "1.2"}
-"""Of the GeoPackage: newer ones say nothing more of polygons, and older GDALs warn of them."""
+"""Version of the GeoPackage format: newer ones add nothing for polygons, and older GDAL warns of them."""
 
 
 def write_regions(
@@ -29,17 +29,17 @@ def write_regions(
     tolerance: float,
     unit: str,
 ) -> int:
-    """Writes a polygon for each region, with its class, its area before it was simplified and its confidence.
+    """Writes a polygon for each region, with class, area before simplification, and mean confidence.
 
     Args:
-        path: The GeoPackage to make; its layer is called like it.
+        path: The GeoPackage to write; its layer has the file's stem as name.
         batches: The regions; each batch is written before the next is taken.
         names: Class names in order of index.
-        colours: RGB of each class, 0..255: how QGIS shows them.
-        crs: Coordinate reference system; None for none.
+        colours: RGB of each class, 0..255, for the style of QGIS.
+        crs: Coordinate reference system, if any.
         transform: Pixel to world coordinates.
         tolerance: See `Region.outline`.
-        unit: Of the areas; names the column `area_<unit>`.
+        unit: Unit of the areas; their column is `area_<unit>`.
 
     Returns:
         The number of polygons.
@@ -49,7 +49,7 @@ def write_regions(
 
     count = 0
     with atomic_path(path) as temporary, warnings.catch_warnings():
-        # A plain picture has no reference system.
+        # An image without georeference has no CRS.
         warnings.filterwarnings("ignore", message="'crs' was not provided")
         for number, batch in enumerate(batches):
             outlines = [region.outline(transform, tolerance) for region in batch]
@@ -77,7 +77,7 @@ def write_regions(
 
 
 def _write_style(path: Path, layer: str, style: str) -> None:
-    """Adds the table in which QGIS looks for the style of a GeoPackage's layer."""
+    """Adds the table from which QGIS reads the style of a GeoPackage's layer."""
     import pyogrio.raw  # noqa: PLC0415 - part of an extra
 
     today = dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")

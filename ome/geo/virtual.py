@@ -1,4 +1,4 @@
-"""GDAL's virtual rasters (VRT), which name other files: only ones that stay where the raster lies."""
+"""Checks GDAL's virtual rasters (VRT): they may only refer to files in their own folder."""
 
 import re
 from collections.abc import Iterator
@@ -30,22 +30,22 @@ _VALUES: Final = {
     "relativetovrt": {"0", "1"},
     "domain": {"", "image_structure", "rpc", "color_profile", "exif", "imd"},
 }
-"""Tags and attributes that are known to name no file but for the source's, in lower case.
+"""Allowed tags and attributes, in lower case; none of them names a file but `sourcefilename`.
 
-GDAL takes any case, and an attribute where it looks for a tag.
+GDAL ignores case, and accepts an attribute in place of a tag.
 """
 
 
 def check_virtual(path: Path, *, allow_external: bool = False) -> None:
-    """Refuses a virtual raster that reads what does not belong to it.
+    """Refuses a virtual raster that reads files outside its folder, or anything but local rasters.
 
     Args:
         path: The VRT.
-        allow_external: Let it read local files outside its folder.
+        allow_external: Allow local files outside its folder.
 
     Raises:
         UserError: It is not XML, holds code, or names a file outside its folder, a network source, or a file
-            of a format that is not read.
+            of an unsupported format.
     """
     root = path.resolve().parent
     try:
@@ -57,24 +57,24 @@ def check_virtual(path: Path, *, allow_external: bool = False) -> None:
             f"{path} holds more than references to files ({unknown}): write it to a GeoTIFF first, "
             "gdal_translate IN OUT"
         )
-    for named, source in _named(path, tree):
-        if not source.is_file() or re.match(r"[A-Za-z]\w+:", named):  # as in NETCDF:FILE:NAME
-            raise UserError(f"{path} reads {named!r}, which is not a file: give a VRT of local files")
+    for filename, source in _sources(path, tree):
+        if not source.is_file() or re.match(r"[A-Za-z]\w+:", filename):  # as in NETCDF:FILE:NAME
+            raise UserError(f"{path} reads {filename!r}, which is not a file: give a VRT of local files")
         if not allow_external and root not in source.resolve().parents:
             raise UserError(
-                f"{path} reads {named}, outside its folder: type stage.predict.allow_external=true if that "
-                "is meant"
+                f"{path} reads {filename}, outside its folder: type stage.predict.allow_external=true if "
+                "that is meant"
             )
         if source.suffix.lower() == ".vrt":
-            raise UserError(f"{path} reads another virtual raster, {named}: name the rasters themselves")
+            raise UserError(f"{path} reads another virtual raster, {filename}: name the rasters themselves")
         Raster(source, drivers=SCENE_DRIVERS).close()
 
 
 def sources_of(path: Path) -> list[Path]:
-    """The local files that a virtual raster names, each once; none of a file that `check_virtual` refuses."""
+    """The local files that a virtual raster reads, without duplicates; empty where it is not XML."""
     try:
-        named = _named(path, _tree(path))
-        return list(dict.fromkeys(source for _, source in named if source.is_file()))
+        sources = _sources(path, _tree(path))
+        return list(dict.fromkeys(source for _, source in sources if source.is_file()))
     except XML_FAULTS:
         return []
 
@@ -87,7 +87,7 @@ def _tree(path: Path) -> ET.Element:
 
 
 def _unknown(tree: ET.Element) -> Iterator[str]:
-    """What might name a file: tags, attributes and their values that are not known."""
+    """Tags, attributes and values that are not allowed, since they might name a file."""
     tags, attributes = _TAGS.split(), _ATTRIBUTES.split()
     for node in tree.iter():
         if node.tag.lower() not in tags:
@@ -98,10 +98,10 @@ def _unknown(tree: ET.Element) -> Iterator[str]:
                 yield f'{node.tag} {key}="{value}"'
 
 
-def _named(path: Path, tree: ET.Element) -> Iterator[tuple[str, Path]]:
-    """The sources as they are written, and where they lie."""
+def _sources(path: Path, tree: ET.Element) -> Iterator[tuple[str, Path]]:
+    """The sources as they are written, and their paths."""
     for node in tree.iter():
         if node.tag.lower() == _SOURCE:
-            named = node.text or ""
+            filename = node.text or ""
             relative = any(key.lower() == "relativetovrt" and value == "1" for key, value in node.items())
-            yield named, path.resolve().parent / named if relative else Path(named)
+            yield filename, path.resolve().parent / filename if relative else Path(filename)

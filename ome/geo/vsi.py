@@ -22,46 +22,46 @@ _SYSTEMS: Final = {
     "gs": "/vsigs/",
     "az": "/vsiaz/",
 }
-"""What GDAL calls the schemes of addresses that are read."""
+"""GDAL's prefix of each supported URL scheme."""
 
 _ZIP: Final = "/vsizip/"
-_READ: Final = ("vsicurl", "vsis3", "vsigs", "vsiaz", "vsizip")
+_SUPPORTED: Final = ("vsicurl", "vsis3", "vsigs", "vsiaz", "vsizip")
 _START: Final = 1 << 16
 _FORCED: Final = {
-    # Files beside a scene are of any format and name others; asking for each takes time, too.
+    # Sidecars may have any format and refer to other files, and each probe is a request.
     "GDAL_DISABLE_READDIR_ON_OPEN": "EMPTY_DIR",
-    # A scene that is replaced is read anew by the next call of a long session.
-    "CPL_VSIL_CURL_NON_CACHED": ":".join(f"/{system}/" for system in _READ if system != "vsizip"),
+    # Without a cache, a long session notices that a scene was replaced.
+    "CPL_VSIL_CURL_NON_CACHED": ":".join(f"/{system}/" for system in _SUPPORTED if system != "vsizip"),
 }
 _DEFAULTS: Final = {
-    # The table of blocks of most GeoTIFFs at once: rasterio stops all threads while it asks for more.
+    # Reads the block table of most GeoTIFFs in one request: rasterio blocks all threads during further ones.
     "GDAL_INGESTED_BYTES_AT_OPEN": str(_START),
     "GDAL_HTTP_CONNECTTIMEOUT": "15",
     "GDAL_HTTP_TIMEOUT": "60",
     "GDAL_HTTP_MAX_RETRY": "3",
     "GDAL_HTTP_RETRY_DELAY": "1",
 }
-"""Of GDAL's options that a user may set as variables of the environment."""
+"""Defaults of GDAL's options that a user may override by environment variables."""
 
 WITHOUT_HEAD: Final = {"CPL_VSIL_CURL_USE_HEAD": "NO"}
-"""For servers, and signatures, that allow GET alone: GDAL then breaks off an answer of the whole file."""
+"""For servers and signed URLs that allow only GET: GDAL sends GET and aborts a response of the whole file."""
 
 
 @dataclass(frozen=True)
 class VsiPath:
-    """A raster in one of GDAL's virtual file systems; it has the part of `Path` that names need.
+    """A raster in one of GDAL's virtual file systems, with `name` and `stem` as `pathlib.Path` has them.
 
     Attributes:
-        typed: As the user wrote it.
+        address: As the user wrote it.
         path: As GDAL opens it, `/vsi...`.
     """
 
-    typed: str
+    address: str
     path: str
 
     def __str__(self) -> str:
-        """What messages call it: without the query, which may be a signature."""
-        return self.typed.partition("?")[0]
+        """The address for messages: without the query, which may contain a signature."""
+        return self.address.partition("?")[0]
 
     @property
     def name(self) -> str:
@@ -76,17 +76,17 @@ class VsiPath:
 
     @property
     def url(self) -> str | None:
-        """Its http address; None for buckets and archives."""
+        """Its HTTP address; None for buckets and archives."""
         return self.path.removeprefix("/vsicurl/") if self.path.startswith("/vsicurl/") else None
 
     @property
     def is_remote(self) -> bool:
-        """Whether the network is asked for it."""
+        """Whether it is read over the network."""
         return re.match(r"(/vsizip/\{?/?)?/?vsi(?!zip)", self.path) is not None
 
     @cached_property
     def member(self) -> tuple[Path, str] | None:
-        """The archive on this disk that holds it, and its name there; None where the network is asked.
+        """The local archive that holds it, and its name in there; None for a remote raster.
 
         Raises:
             UserError: There is no such archive.
@@ -100,39 +100,39 @@ class VsiPath:
         return archive, "" if archive == inner else str(inner.relative_to(archive))
 
     def absolute(self) -> "VsiPath":
-        """The same, wherever the working folder moves to."""
+        """The same address, independent of the working folder."""
         if self.is_remote or "{" in self.path or self.path.startswith(f"{_ZIP}/"):
             return self
         full = f"{_ZIP}{Path(self.path.removeprefix(_ZIP)).absolute()}"
-        return replace(self, typed=full, path=full)
+        return replace(self, address=full, path=full)
 
 
 SceneAddress: TypeAlias = Path | VsiPath
-"""Where a scene lies."""
+"""Address of a scene: a local path, or one that GDAL fetches."""
 
 
-class Answer(NamedTuple):
+class Probe(NamedTuple):
     """What is known of a scene before GDAL opens it.
 
     Attributes:
-        state: What changes when it is replaced: ETag, date and size of a URL; empty for an archive or bucket.
-        start: Its first bytes; empty in a bucket.
+        state: ETag, date and size of a URL, which change when it is replaced; empty for an archive or bucket.
+        start: Its first bytes; empty for a bucket.
     """
 
     state: list[Any]
     start: bytes
 
 
-def scene_at(typed: str | Path) -> SceneAddress:
-    """Tells a file or folder of this disk from what GDAL has to fetch.
+def scene_at(address: str | Path) -> SceneAddress:
+    """Parses an address: a local file or folder becomes a `Path`, anything else a `VsiPath`.
 
     Args:
-        typed: A path, `https://`, `s3://`, `gs://`, `az://`, `file://`, or GDAL's `/vsi...`.
+        address: A path, `https://`, `s3://`, `gs://`, `az://`, `file://`, or GDAL's `/vsi...`.
 
     Raises:
-        UserError: No such address is read.
+        UserError: The scheme or file system is not supported.
     """
-    text = str(typed)
+    text = str(address)
     if text.startswith("file://"):
         return Path(url2pathname(urlsplit(text).path))
     if match := re.match(r"(\w+):/{1,2}(?=[^/])", text):  # Path() leaves one slash
@@ -140,11 +140,13 @@ def scene_at(typed: str | Path) -> SceneAddress:
         if scheme in _SYSTEMS:
             return VsiPath(text, _gdal_path(_SYSTEMS[scheme] + text[match.end() :]))
         if "://" in text:
-            raise UserError(f"{text.partition('?')[0]} is not read: give {', '.join(_SYSTEMS)}:// or a file")
+            schemes = ", ".join(_SYSTEMS)
+            raise UserError(f"{text.partition('?')[0]} is not supported: give {schemes}:// or a file")
     if not text.startswith("/vsi"):
-        return Path(typed)
-    if unread := [system for system in re.findall(r"/(vsi\w+)", text) if system not in _READ]:
-        raise UserError(f"{text}: /{unread[0]}/ is not read, only {', '.join(f'/{name}/' for name in _READ)}")
+        return Path(address)
+    if unknown := [system for system in re.findall(r"/(vsi\w+)", text) if system not in _SUPPORTED]:
+        supported = ", ".join(f"/{name}/" for name in _SUPPORTED)
+        raise UserError(f"{text}: /{unknown[0]}/ is not supported, only {supported}")
     if text.startswith("/vsicurl") and not re.match(r"/vsicurl/https?://", text):
         raise UserError(f"{text}: give /vsicurl/https://..., or the address alone")
     return VsiPath(text, _gdal_path(text))
@@ -152,16 +154,16 @@ def scene_at(typed: str | Path) -> SceneAddress:
 
 def full_address(scene: SceneAddress) -> str:
     """An address that does not depend on the working folder."""
-    return scene.absolute().typed if isinstance(scene, VsiPath) else str(scene.resolve())
+    return scene.absolute().address if isinstance(scene, VsiPath) else str(scene.resolve())
 
 
 def reading_options() -> dict[str, str]:
-    """GDAL's options for reading what is no file of this disk."""
+    """GDAL's options for remote and archived scenes."""
     return {key: value for key, value in _DEFAULTS.items() if key not in os.environ} | _FORCED
 
 
-def reach(scene: VsiPath) -> Answer:
-    """Asks for a scene before GDAL does, which does not tell why it cannot be read.
+def probe(scene: VsiPath) -> Probe:
+    """Requests the start of a scene before GDAL does, for an error message that says why it cannot be read.
 
     Raises:
         UserError: It does not exist, cannot be reached or read by windows, or is damaged in its archive.
@@ -169,8 +171,8 @@ def reach(scene: VsiPath) -> Answer:
     if scene.url:
         headers, start = fetch(scene.url, str(scene), _START)
         size = headers["Content-Range"].rpartition("/")[2]
-        return Answer([headers["ETag"], headers["Last-Modified"], size], start)
-    return Answer([], b"" if scene.member is None else _start_of_member(scene, *scene.member))
+        return Probe([headers["ETag"], headers["Last-Modified"], size], start)
+    return Probe([], b"" if scene.member is None else _start_of_member(scene, *scene.member))
 
 
 def fetch(url: str, name: str, most: int, *, by_range: bool = True) -> tuple[Any, bytes]:
@@ -178,12 +180,12 @@ def fetch(url: str, name: str, most: int, *, by_range: bool = True) -> tuple[Any
 
     Args:
         url: Its address.
-        name: What messages call it.
-        most: Bytes that are read at most.
-        by_range: Ask for these bytes alone, and refuse a server that cannot.
+        name: Its name in error messages.
+        most: Largest number of bytes to read.
+        by_range: Send a range request, and refuse a server that does not support it.
 
     Raises:
-        UserError: It cannot be had; the line says why.
+        UserError: The request failed; the message says why.
     """
     request = Request(url, headers={"Range": f"bytes=0-{most - 1}"} if by_range else {})  # noqa: S310 - http
     try:
@@ -195,8 +197,8 @@ def fetch(url: str, name: str, most: int, *, by_range: bool = True) -> tuple[Any
                 )
             return answer.headers, answer.read(most)
     except HTTPError as error:
-        said = " ".join(str(error.reason).split())
-        raise UserError(f"{name} {_refusal(error.code)} ({error.code} {said})") from error
+        phrase = " ".join(str(error.reason).split())
+        raise UserError(f"{name} {_refusal(error.code)} ({error.code} {phrase})") from error
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         raise UserError(f"{name} cannot be reached ({reason}): check the address and the network") from error
@@ -207,25 +209,25 @@ def _refusal(code: int) -> str:
         return "does not exist: check the address"
     if code in {401, 403}:
         return "is not public: give its signed address"
-    return "is empty" if code == 416 else "cannot be had: try again later"
+    return "is empty" if code == 416 else "cannot be downloaded: try again later"
 
 
 def _gdal_path(path: str) -> str:
-    """A path with what addresses may not hold, such as blanks, written as addresses do."""
+    """A path whose characters that URLs do not allow, such as spaces, are percent-encoded."""
     if not path.startswith("/vsicurl/"):
         return path
     return quote(urldefrag(path).url, safe="%/:=&?~+!$,;'@()*[]")
 
 
-def _start_of_member(scene: VsiPath, archive: Path, wanted: str) -> bytes:
-    """Reads a member to its end, since GDAL checks no sums of archives."""
+def _start_of_member(scene: VsiPath, archive: Path, name: str) -> bytes:
+    """The first bytes of a member; reads it to its end, since GDAL does not verify archives' checksums."""
     try:
         with zipfile.ZipFile(archive) as opened:
             members = [name for name in opened.namelist() if not name.endswith("/")]
-            if wanted not in members and (wanted or len(members) != 1):
-                held = ", ".join(members[:5]) + (", ..." if len(members) > 5 else "")
-                raise UserError(f"{scene} does not exist: {archive.name} holds {held or 'nothing'}")
-            with opened.open(wanted or members[0]) as member:
+            if name not in members and (name or len(members) != 1):
+                content = ", ".join(members[:5]) + (", ..." if len(members) > 5 else "")
+                raise UserError(f"{scene} does not exist: {archive.name} holds {content or 'nothing'}")
+            with opened.open(name or members[0]) as member:
                 start = member.read(_START)
                 while member.read(1 << 20):
                     pass

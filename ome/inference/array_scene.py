@@ -1,4 +1,4 @@
-"""Arrays and tensors as scenes: what is commonly confused is refused by one line."""
+"""Arrays and tensors as scenes, with checks for common mistakes such as bands first."""
 
 from typing import Any
 

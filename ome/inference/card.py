@@ -1,4 +1,4 @@
-"""Which segmenter a run has come to, and what one must know to use it without the run's configuration."""
+"""The card of a segmenter: everything needed to use it without the run's configuration."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ CARD: Final = "segmenter.json"
 
 @dataclass(frozen=True)
 class SegmenterCard:
-    """What a trained segmenter takes and gives.
+    """Inputs and outputs of a trained segmenter.
 
     Attributes:
         segmenter: Its architecture, see `build_segmenter`.
@@ -54,7 +54,7 @@ class SegmenterCard:
         return tuple(self.classes.values())
 
     def difference(self, other: "SegmenterCard") -> str | None:
-        """What keeps the probabilities of two segmenters from being averaged; None where nothing does."""
+        """Why the probabilities of two segmenters cannot be averaged; None if they can."""
         compared = {
             "classes": (self.names, other.names),
             "colours": (self.colours, other.colours),
@@ -172,7 +172,7 @@ def network_folder(stage_folder: Path, network: str | None) -> Path:
     """
     rounds = round_folders(stage_folder)
     names = ["full", "weak", *(path.name for path in rounds)]
-    # Not `is_trained`, which every process must ask: the stage is finished, and the leader may ask alone.
+    # Not `is_trained`, a collective call: the stage is finished, and only rank 0 may call this.
     trained = [name for name in names if (stage_folder / name / NETWORK).exists()]
     if not trained or network not in {None, *trained}:
         there = f"there are {', '.join(trained)}" if trained else "there is none"

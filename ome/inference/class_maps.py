@@ -1,4 +1,4 @@
-"""Class maps of tiles, wherever they come from, and work on them tile by tile."""
+"""Class maps of tiles from any source, and tile-by-tile processing of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""What `cam` and `pseudo` share: the classifier, and its multi-scale CAMs of tiles."""
+"""Code that `cam` and `pseudo` share: the classifier, and its multi-scale CAMs of tiles."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path

@@ -16,7 +16,7 @@ ENDINGS: Final = (
 
 
 def map_name(scene: SceneAddress) -> str:
-    """What the files of a scene's map are called, and their folder.
+    """The name of a scene's map, for its files and folder.
 
     Raises:
         UserError: The scene is the root of the disk.

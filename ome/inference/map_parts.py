@@ -1,4 +1,4 @@
-"""What lies beside a class map: the table of areas, and polygons."""
+"""Files beside a class map: the table of areas, and polygons."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

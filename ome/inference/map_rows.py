@@ -22,7 +22,7 @@ SURE: Final = 254
 
 @dataclass(frozen=True)
 class MapOptions:
-    """What is made of a scene beside its class map, and how its windows lie.
+    """Outputs beside the class map of a scene, and the layout of its windows.
 
     Attributes:
         confidence: The probability of the class on the map.

@@ -1,4 +1,4 @@
-"""A scene of any size -> its class map and what belongs to it, in plain arguments."""
+"""Writes the class map of a scene of any size, with areas and polygons, from plain arguments."""
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -9,7 +9,7 @@ from typing import Any, Final
 from ome.data.byte_image import ByteImage
 from ome.distributed.collectives import barrier, is_rank_zero, rank, world_size
 from ome.geo.areas import PixelAreas
-from ome.geo.cog import write_class_cog, write_share_cog
+from ome.geo.cog import write_class_cog, write_probability_cog
 from ome.geo.flat import FlatRasters
 from ome.geo.sliding import PredictBatch, rows_of_part
 from ome.inference.card import SegmenterCard
@@ -73,10 +73,10 @@ def map_scene(
         write_class_cog(folder / f"{name}.tif", flat.paths["classes"], grid, card.names, card.colours)
         if options.confidence:
             path = folder / f"{name}_confidence.tif"
-            write_share_cog(path, flat.paths["confidence"], grid, ["confidence, not calibrated"])
+            write_probability_cog(path, flat.paths["confidence"], grid, ["confidence, not calibrated"])
         if options.probabilities:
             path = folder / f"{name}_probabilities.tif"
-            write_share_cog(path, flat.paths["probabilities"], grid, card.names)
+            write_probability_cog(path, flat.paths["probabilities"], grid, card.names)
         areas = PixelAreas(grid, scene.name)
         counts = write_areas(folder / f"{name}_areas.csv", flat, card.names, areas)
         if options.polygons:

@@ -1,4 +1,4 @@
-"""Class activation maps that were made elsewhere, as class maps of tiles."""
+"""Class activation maps of other programs, as class maps of tiles."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Trained segmenters at work: image batches to probabilities, in plain arguments."""
+"""Prediction with trained segmenters: image batches to probabilities."""
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor

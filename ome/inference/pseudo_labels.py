@@ -1,4 +1,4 @@
-"""Pseudo masks and weights of tiles: written, scored and summed up."""
+"""Writes, scores and summarises pseudo masks and weights of tiles."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a classifier says of whole tiles."""
+"""A classifier's class probabilities of whole tiles."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Tiles scored against their references, as rows of the results table."""
+"""Scores of tiles against their references, as rows of the results table."""
 
 from pathlib import Path
 from typing import Self
@@ -50,7 +50,7 @@ class TileScorer:
         return [Row(name, scored_on, Scores(self._matrix, self._names), share)] if self._tiles else []
 
     def gather(self) -> Self:
-        """Takes in what the other processes added; every process must call this, once."""
+        """Adds the counts of the other processes; a collective call, once per process."""
         self._matrix = all_reduce_sum(self._matrix)
         self._tiles, self._pixels = all_reduce_sum(np.array([self._tiles, self._pixels])).tolist()
         return self

@@ -1,4 +1,4 @@
-"""What each class covers in many scenes together."""
+"""Total area of each class over many scenes."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping

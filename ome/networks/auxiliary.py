@@ -1,4 +1,4 @@
-"""A second, shallow head that helps a segmenter's encoder to learn and is dropped afterwards."""
+"""A second, shallow head that helps to train a segmenter's encoder and is dropped afterwards."""
 
 from torch import nn
 

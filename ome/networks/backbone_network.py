@@ -1,4 +1,4 @@
-"""What the classifier and AffinityNet share: heads of their own above a backbone."""
+"""Base class of the classifier and AffinityNet: a backbone with further layers on top."""
 
 from typing import Any, Self
 

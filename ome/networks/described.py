@@ -1,4 +1,4 @@
-"""Networks as plain values, so that a checkpoint says what it is a checkpoint of."""
+"""Descriptions of networks as plain values, from which a checkpoint rebuilds its network."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Any segmentation-models-pytorch or timm encoder in the place of the classifier's backbone."""
+"""Any segmentation-models-pytorch or timm encoder as the classifier's backbone."""
 
 import difflib
 import warnings

@@ -1,4 +1,4 @@
-"""Segmenters in formats that others can run without this package: ONNX and torch.export."""
+"""Exports segmenters to formats that run without this package: ONNX and torch.export."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""What every backbone gives to the heads above it."""
+"""The interface of backbones."""
 
 from collections.abc import Iterable
 from typing import NamedTuple

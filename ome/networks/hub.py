@@ -1,4 +1,4 @@
-"""Published encoder weights: from their hub, or from its cache on this machine."""
+"""Published encoder weights, from their hub or from its local cache."""
 
 import logging
 import socket

@@ -1,4 +1,4 @@
-"""Several networks of one class each in the place of one network of all classes."""
+"""Several single-class networks with the interface of one network of all classes."""
 
 from collections.abc import Sequence
 

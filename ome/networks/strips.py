@@ -1,4 +1,4 @@
-"""Layers applied to an image strip by strip, so that their widest maps are never whole."""
+"""Applies layers to an image strip by strip, so that their widest maps never exist as a whole."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Strip(NamedTuple):
-    """Rows `top` to `bottom` (exclusive), and how many rows `above` and `below` are there to be looked at."""
+    """Rows `top` to `bottom` (exclusive), and the numbers of context rows `above` and `below`."""
 
     top: int
     bottom: int

@@ -1,4 +1,4 @@
-"""Plain vision transformers of timm (ViT, DINOv2, DINOv3, MAE) in the place of the classifier's backbone."""
+"""Plain vision transformers of timm (ViT, DINOv2, DINOv3, MAE) as the classifier's backbone."""
 
 from typing import Final
 

@@ -1,4 +1,4 @@
-"""Prediction of images at several sizes, mirrored and turned."""
+"""Prediction of images at several scales, flipped and rotated."""
 
 from collections.abc import Callable, Sequence
 from typing import Final, Literal, TypeAlias

@@ -1,4 +1,4 @@
-"""Where the finished results of earlier stages lie: in this run, or in one that it inherits from."""
+"""Finds the finished results of earlier stages, in this run or in the runs that it inherits from."""
 
 import os
 from collections.abc import Iterable
@@ -11,13 +11,13 @@ from ome.files import read_json
 from ome.pipeline.manifest import NAME, Manifest
 
 TRAINER_KEYS = ("trainer.accelerator", "trainer.precision")
-"""Settings of the hardware that trainings always record."""
+"""Hardware settings that every training records."""
 
 _PATHS = {"weights", "encoder_weights", "checkpoint", "tags", "masks", "cams", "scene", "others"}
-"""Last words of the settings that may be paths."""
+"""Last parts of the keys of settings that may be paths."""
 
 INHERITED = "inherited.json"
-"""File in a run's logs of a stage: in which other run its result was found."""
+"""File in a run's logs of a stage that names the other run from which its result was taken."""
 
 
 class Artefact(NamedTuple):
@@ -28,12 +28,12 @@ class Artefact(NamedTuple):
 
 
 def stage_folder(config: DictConfig, name: str) -> Path:
-    """The folder of a stage: prepared scenes are shared between runs, all else belongs to one run."""
+    """The folder of a stage: runs share the prepared scenes, other stages write into the run's folder."""
     return Path(config.scenes) if name == "prepare" else Path(config.run_dir) / name
 
 
 def matching_folders(pattern: str) -> list[Path]:
-    """The folder of that name, or those that match it as a pattern, in order of their names."""
+    """The folder of that name, or the folders that match it as a pattern, sorted."""
     if Path(pattern).is_dir():  # a sweep's folders have brackets in their names
         return [Path(pattern)]
     # An absolute pattern is looked up from the root; Path.glob takes relative ones only.
@@ -42,21 +42,21 @@ def matching_folders(pattern: str) -> list[Path]:
 
 
 def listed(patterns: str | Iterable[str] | None) -> list[str]:
-    """One pattern, several or none, as a list."""
+    """A list of patterns from one pattern, several or none."""
     if not patterns:
         return []
     return [patterns] if isinstance(patterns, str) else list(patterns)
 
 
 def inherited_runs(config: DictConfig) -> list[Path]:
-    """The other runs whose finished stages this one may read, as they are at this moment."""
+    """The other runs whose finished stages this run may read; the patterns are expanded anew at each call."""
     this_run = Path(config.run_dir).resolve()
     folders = [folder for pattern in listed(config.inherit) for folder in matching_folders(pattern)]
     return [folder for folder in folders if folder.resolve() != this_run]
 
 
 def results_of(run: Path) -> list[Artefact]:
-    """The finished stages of a run: those in its folder, and those that it found in other runs."""
+    """The finished stages of a run: those in its folder, and those that it inherited from other runs."""
     folders = [path.parent for path in sorted(run.glob(f"*/{NAME}"))]
     results = [Artefact(path, manifest) for path in folders if (manifest := Manifest.read(path)) is not None]
     stages = {manifest.stage for _, manifest in results}
@@ -73,7 +73,7 @@ def results_of(run: Path) -> list[Artefact]:
 
 
 def find_same(runs: Iterable[Path], name: str, fingerprint: str) -> Artefact | None:
-    """The finished stage of that fingerprint in one of some runs."""
+    """The first finished stage of that name and fingerprint among the runs."""
     for run in runs:
         manifest = Manifest.read(run / name)
         if manifest is not None and manifest.fingerprint == fingerprint:

@@ -1,4 +1,4 @@
-"""The list of a finished stage's files: what tells later that one is missing, cut short or changed."""
+"""The file list of a finished stage: sizes and hashes reveal missing, truncated and changed files."""
 
 import hashlib
 import os
@@ -11,19 +11,20 @@ from ome.files import read_csv, sync, write_csv
 
 NAME = "files.csv"
 
-# What is no artefact: the list itself, the manifest, which is written after it, and names with a dot.
-_OTHERS = (NAME, "manifest.json")
+# Not listed: the list itself, the manifest, which is written after it, and names that start with a dot.
+_UNLISTED = (NAME, "manifest.json")
 
-# Into these QGIS and GDAL write what they find out or are told, statistics and styles: to be there is enough.
+
+# QGIS and GDAL write statistics and styles into these, so they are only checked to exist.
 _OF_VIEWERS = (".aux.xml", ".qml", ".qmd", ".ovr", ".gpkg-wal", ".gpkg-shm")
 
 
 class Listed(NamedTuple):
-    """One file.
+    """One file of a stage.
 
     Attributes:
-        name: Path in the stage's folder.
-        size: Bytes.
+        name: Path relative to the stage's folder.
+        size: Size in bytes.
         sha256: First 16 digits of its hash.
     """
 
@@ -33,10 +34,10 @@ class Listed(NamedTuple):
 
 
 def write_listing(folder: Path) -> int:
-    """Lists the files of a stage's folder in the order in which they were written, once they are on the disk.
+    """Writes the list of a stage's files, in the order in which they were written, and syncs them to disk.
 
     Returns:
-        Their number.
+        The number of files.
     """
     entries = sorted(_files(folder), key=lambda entry: (entry.stat().st_mtime_ns, entry.path))
     paths = [Path(entry.path) for entry in entries]
@@ -63,13 +64,13 @@ def damaged(folder: Path, files: int, *, verify: bool) -> list[str] | None:
     Names and sizes cost a second for 100,000 files; hashes read every byte.
 
     Args:
-        folder: Of the stage.
-        files: How many the list holds, as its manifest says.
+        folder: Folder of the stage.
+        files: Number of files in the list, from the manifest.
         verify: Compare hashes as well.
 
     Returns:
-        Names of the files that are missing or not as they were, in the order in which they were written; None
-        where the list itself is damaged.
+        Names of the files that are missing or changed, in the order in which they were written; None where
+        the list itself is damaged.
     """
     listed = _read(folder)
     if len(listed) != files:
@@ -86,7 +87,7 @@ def damaged(folder: Path, files: int, *, verify: bool) -> list[str] | None:
 
 
 def unlisted(folder: Path, files: int) -> list[str]:
-    """Names of files that are neither listed nor a viewer's; none where the list of `files` is damaged."""
+    """Names of files that are neither listed nor written by a viewer; empty where the list is damaged."""
     listed = {line.name for line in _read(folder)}
     entries = sorted(os.path.relpath(entry.path, folder) for entry in _files(folder))
     others = [name for name in entries if name not in listed and not name.endswith(_OF_VIEWERS)]
@@ -94,10 +95,10 @@ def unlisted(folder: Path, files: int) -> list[str]:
 
 
 def remove_from(folder: Path, name: str) -> int:
-    """Removes a listed file and all that were written after it, which may have been made from it.
+    """Removes a listed file and all files written after it, which may depend on it.
 
     Returns:
-        How many files are left.
+        The number of remaining files.
     """
     kept, lost = split_at(folder, name)
     for later in lost:
@@ -106,7 +107,7 @@ def remove_from(folder: Path, name: str) -> int:
 
 
 def split_at(folder: Path, name: str) -> tuple[list[str], list[str]]:
-    """The listed files that were written before one of them, and that one with those after it."""
+    """Splits the listed files at one of them: those written before it, and the file with those after it."""
     names = [line.name for line in _read(folder)]
     place = names.index(name)
     return names[:place], names[place:]
@@ -116,7 +117,7 @@ def _read(folder: Path) -> list[Listed]:
     try:
         rows = read_csv(folder / NAME)
         listed = [Listed(row["name"], int(row["size"]), row["sha256"]) for row in rows]
-        # What is listed may be removed: a name that leads out of the folder is nothing that was written here.
+        # Listed files may be removed, so a list with a path outside the folder is rejected.
         return [] if any({"..", "/"} & set(Path(line.name).parts) for line in listed) else listed
     except (OSError, KeyError, ValueError, TypeError):
         return []
@@ -127,7 +128,7 @@ def _files(folder: Path | str) -> Iterator[os.DirEntry[str]]:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
                 yield from _files(entry.path)
-            elif entry.name not in _OTHERS and not entry.name.startswith("."):
+            elif entry.name not in _UNLISTED and not entry.name.startswith("."):
                 yield entry
 
 

@@ -1,7 +1,7 @@
-"""The configuration that a stage is handed: what it has declared, and a trap at every other key.
+"""The configuration that a stage receives: reading a key that it has not declared raises an error.
 
-A stage whose result depends on a setting that it does not declare would be taken for up to date when that
-setting changes.
+Otherwise a stage could depend on a setting that is not in its fingerprint, and would wrongly count as up to
+date when that setting changes.
 """
 
 from collections.abc import Iterable
@@ -15,18 +15,18 @@ FREE: Final = (
     *("dataset.name", "dataset.raw", "logger"),
     *("trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.workers"),
 )
-"""Keys that every stage may read: where things lie and how the work is done, which change no result."""
+"""Keys that every stage may read: paths and how the work is done, which do not change results."""
 
 EVERYTHING: Final = "*"
-"""For a stage that hands the configuration on to others."""
+"""Declared by a stage that passes the whole configuration on."""
 
 _RESOLVER: Final = "ome_undeclared"
 
 
 class UndeclaredError(BaseException):
-    """A stage reads a setting that is not among its `config_keys`, or asks whether it is there.
+    """A stage reads a setting that is not among its `config_keys`, or tests whether it exists.
 
-    Not an `Exception`, which OmegaConf takes in `key in config` for a value that is there.
+    Not an `Exception`: OmegaConf swallows those in `key in config` and returns True.
     """
 
 
@@ -52,9 +52,9 @@ def _close(node: DictConfig, source: DictConfig, above: str, allowed: set[str]) 
     for name in list(node):
         key = f"{above}{name}"
         if key in allowed:
-            # What it refers to may not be declared itself.
+            # Resolved now, since the keys that it refers to may not be declared.
             node[name] = _resolved(source, str(name))
-        elif any(one.startswith(f"{key}.") for one in allowed) and OmegaConf.is_dict(node[name]):
+        elif any(name.startswith(f"{key}.") for name in allowed) and OmegaConf.is_dict(node[name]):
             _close(node[name], source[name], f"{key}.", allowed)
         else:
             node[name] = f"${{{_RESOLVER}:{key}}}"
@@ -66,9 +66,9 @@ def _resolved(source: DictConfig, name: str) -> Any:  # noqa: ANN401 - whatever 
     try:
         value = source[name]
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
-    except OmegaConfBaseException:  # it refers to something that is not set: whoever reads it is told
+    except OmegaConfBaseException:  # it refers to a missing value: the error comes when it is read
         return OmegaConf.to_container(source, resolve=False)[name]  # type: ignore[index, call-overload]
 
 
 def _refuse(key: str) -> None:
-    raise UndeclaredError(f"this stage reads {key} and does not declare it: name it in its config_keys")
+    raise UndeclaredError(f"this stage reads {key} without declaring it: add it to the stage's config_keys")

@@ -1,8 +1,8 @@
-"""Runs a stage, or foresees what that would do.
+"""Runs a stage, or tells what running it would do.
 
-The engine looks the inputs up, decides whether the result on disk still holds, lets the stage work in
-`<folder>.partial`, and makes the result visible in one rename when it is whole. A stage that was killed
-finds its own partial folder again, as long as it would be made from the same things.
+The engine finds the inputs, decides whether the result on disk is up to date, lets the stage write into
+`<folder>.partial`, and renames that folder when the stage is done. A killed stage resumes in its partial
+folder if its fingerprint is still the same.
 """
 
 import time
@@ -37,23 +37,23 @@ def execute(
     folders: dict[str, Path] | None = None,
     on_finish: OnFinish | None = None,
 ) -> bool:
-    """Runs a stage unless its result is there and still holds.
+    """Runs a stage unless its result is up to date.
 
     Args:
         stage: What to run.
         config: The configuration with this stage's settings under `stage`.
-        force: Run even when the result holds.
-        verify: Compare the hash of every file of a result, and of every file outside the run that it was made
-            from, not the size (and time) alone.
-        folders: Folders of the stages that this command has run so far, by name; this one's is added.
+        force: Run even when the result is up to date.
+        verify: Compare the hash of every file of a result, and of every external file that it was made from,
+            instead of size and time only.
+        folders: Folders of the stages that this command has run so far, by name; this stage's is added.
         on_finish: Called by rank 0 when the stage has run, with its artefact and those of its inputs.
 
     Returns:
-        True when the stage ran, False when there was nothing to do.
+        True when the stage ran, False when it was up to date.
 
     Raises:
-        UserError: An input is missing, or changed; another run works in the same folder, the disk is full,
-            or the stage says so.
+        UserError: An input is missing or has changed, another run is using the folder, the disk is full, or
+            the stage raised it.
     """
     folders = {} if folders is None else folders
     artefacts = find_inputs(stage.name, stage.needed(config), stage.optional_inputs, config, folders)
@@ -63,7 +63,7 @@ def execute(
         if is_rank_zero():
             place.check()
             _check_inputs(
-                {name: one for name, one in artefacts.items() if name not in folders}, verify=verify
+                {name: artefact for name, artefact in artefacts.items() if name not in folders}, verify=verify
             )
             place.recover()
             if not force:
@@ -83,10 +83,10 @@ def execute(
             place.open(fingerprint, fresh=force)
         barrier()
         started = time.monotonic()
-        with place.tidied():
-            read = {name: path for name, (path, _) in artefacts.items()}
-            own_config = declared_config(config, (*used, *stage.free_keys))
-            counts = stage.run(Work(own_config, place.partial, read, logs, config))
+        with place.removed_if_empty():
+            input_folders = {name: path for name, (path, _) in artefacts.items()}
+            stage_config = declared_config(config, (*used, *stage.free_keys))
+            counts = stage.run(Work(stage_config, place.partial, input_folders, logs, config))
         barrier()
         if is_rank_zero():
             seconds = round(time.monotonic() - started, 2)
@@ -114,10 +114,10 @@ class Prospect(NamedTuple):
     """What `execute` would do with a stage.
 
     Attributes:
-        state: `up to date` costs nothing; `resumes` goes on in the partial folder; `runs` starts anew.
-        artefact: Where the result lies or will, and the part of its manifest that is known before.
-        remains: What is there of a result that resumes.
-        inputs: What the stage reads.
+        state: `up to date`, `resumes` (in the partial folder) or `runs` (from the start).
+        artefact: Folder of the result, and the part of its manifest that is known beforehand.
+        remains: Existing files of a result that resumes.
+        inputs: Artefacts that the stage reads.
     """
 
     state: State
@@ -136,12 +136,12 @@ def foresee(
 ) -> Prospect:
     """Tells what `execute` would do with the same arguments; writes and prints nothing.
 
-    A fingerprint depends on settings and other fingerprints, so that it is known before the inputs are made.
+    A fingerprint depends only on settings and other fingerprints, so it is known before the inputs exist.
 
     Args:
         stage: The stage.
         config: The configuration with this stage's settings under `stage`.
-        planned: The artefacts of the prospects of the stages before it in the same command, by name.
+        planned: Future artefacts of the stages before it in the same command, by name.
         force: See `execute`.
         verify: See `execute`.
 
@@ -152,7 +152,8 @@ def foresee(
     task = _task(stage, config, artefacts)
     folder = task.place.folder
     task.place.check_finished()
-    _check_inputs({name: one for name, one in artefacts.items() if name not in planned}, verify=verify)
+    given = {name: artefact for name, artefact in artefacts.items() if name not in planned}
+    _check_inputs(given, verify=verify)
     state: State = "runs"
     remains = inherited = None
     if not force:
@@ -166,7 +167,7 @@ def foresee(
 
 
 class _Task(NamedTuple):
-    """What a stage's result depends on, and where it goes; the fields are those of its manifest."""
+    """What a stage's result depends on, with the field names of its manifest, and where it is written."""
 
     used: dict[str, Any]
     inputs: dict[str, str]
@@ -191,7 +192,7 @@ def _task(stage: Stage, config: DictConfig, artefacts: Mapping[str, Artefact]) -
 
 
 def _check_inputs(artefacts: Mapping[str, Artefact], *, verify: bool) -> None:
-    """Refuses what was changed since the stage that wrote it was done."""
+    """Refuses artefacts that have changed since their stage wrote them."""
     for name, (folder, manifest) in artefacts.items():
         wrong = [] if manifest.files is None else damaged(folder, manifest.files, verify=verify)
         if wrong != []:
@@ -202,24 +203,24 @@ def _check_inputs(artefacts: Mapping[str, Artefact], *, verify: bool) -> None:
 
 
 def _check_outside(name: str, folder: Path, outside: Sequence[Path]) -> None:
-    """Refuses a file outside the run whose content was changed while its size and time stayed."""
+    """Refuses an external file whose content has changed although its size and time have not."""
     manifest = Manifest.read(folder)
     before = [] if manifest is None else manifest.hashes
-    if len(before) != len(outside):  # the raw files are gone, or an earlier version recorded none
-        _say(f"[yellow]{name}: the files outside the run cannot be verified[/], they have no recorded hashes")
+    if len(before) != len(outside):  # the raw files were deleted, or an earlier version recorded no hashes
+        _say(f"[yellow]{name}: the files outside the run cannot be verified[/], no hashes are recorded")
         return
     for path, then, now in zip(outside, before, hashes_of(outside), strict=True):
         if then != now:
             raise UserError(
-                f"{path} has changed since stage={name} read it, though its size and time have not: restore "
-                f"it, or type touch '{path}', and the same command makes what depends on it again"
+                f"{path} has changed since stage={name} read it, although its size and time have not: "
+                f"restore it, or type touch '{path}', and the same command recomputes what depends on it"
             )
 
 
 def _finished(
     stage: Stage, config: DictConfig, fingerprint: str, folder: Path, *, verify: bool
 ) -> Path | None:
-    """The folder that holds the result of that fingerprint: this run's, or that of a run it inherits from."""
+    """The folder with the result of that fingerprint, in this run or in one that it inherits from."""
     present = Manifest.read(folder)
     if present is not None and present.fingerprint == fingerprint:
         return folder
@@ -238,24 +239,26 @@ def _inherited(stage: Stage, config: DictConfig, fingerprint: str, *, verify: bo
 
 @contextmanager
 def _locks(stage: Stage, config: DictConfig, fingerprint: str, folder: Path) -> Iterator[None]:
-    """Lets one run at a time work on a folder, and one job of a sweep at a time make the same result.
+    """Lets only one run work on a folder, and only one job of a sweep compute the same result.
 
-    What runs share is waited for. A run's own folder is not: two commands there may want different things.
+    Waits for a lock on shared results. Does not wait for a run's own folder, where two commands may have
+    different settings.
     """
-    own_config = locked(folder.with_name(f".{folder.name}.lock"), str(folder), wait=stage.name == "prepare")
+    lock_file = folder.with_name(f".{folder.name}.lock")
+    folder_lock = locked(lock_file, str(folder), wait=stage.name == "prepare")
     if not config.inherit or not stage.requires:
-        with own_config:
+        with folder_lock:
             yield
         return
-    # Beside the run's folder, where the jobs of a sweep lie.
+    # Beside the run's folder, in the folder of the sweep.
     shared = Path(config.run_dir).parent / ".locks" / f"{stage.name}_{fingerprint}"
-    with locked(shared, f"the same {stage.name}", wait=True), own_config:
+    with locked(shared, f"the same {stage.name}", wait=True), folder_lock:
         yield
 
 
 @contextmanager
 def _machine_faults(folder: Path) -> Iterator[None]:
-    """Says in one line that a file could not be written, or that memory did not suffice."""
+    """Turns errors of the disk and of memory into one line."""
     try:
         yield
     except Exception as error:

@@ -1,4 +1,4 @@
-"""Which results of other runs fit a configuration."""
+"""Finds results of other runs that match a configuration."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -21,13 +21,13 @@ from ome.pipeline.manifest import Manifest
 from ome.scoring.spread import flatten
 
 _NOT_COMPARED = {"stage", "sources", "trainer.accelerator", "trainer.precision"}
-"""Of an earlier stage: its settings, which a command for a later stage does not know, and where it ran."""
+"""Keys of an earlier stage: its settings, unknown in a command for a later stage, and its hardware."""
 
 
 def inherited_result(
     config: DictConfig, name: str, inputs: Mapping[str, Artefact]
 ) -> tuple[Artefact | None, list[str]]:
-    """The first result in other runs that fits, and why those before it do not."""
+    """The first matching result in other runs, and why the results before it do not match."""
     misfits: list[str] = []
     runs = inherited_runs(config) if name != "prepare" else []
     for run in runs:
@@ -44,10 +44,10 @@ def inherited_result(
 def _misfit(
     config: DictConfig, manifest: Manifest, inputs: Mapping[str, Artefact], runs: Iterable[Path]
 ) -> str | None:
-    """What tells a result of another run from what this configuration would make; None where nothing does.
+    """Why a result of another run differs from what this configuration would compute; None if it does not.
 
-    The configuration that the result was made with must be this one, and so down to the scenes. The files
-    that it was made from are not looked at again.
+    Its configuration must equal this one, and so must those of its inputs, down to the scenes. External files
+    are not checked again.
     """
     if (other := _other_config(config, manifest)) is not None:
         return other
@@ -60,7 +60,7 @@ def _misfit(
             _same_scenes(config, fingerprint) if name == "prepare" else find_same(runs, name, fingerprint)
         )
         if before is None:
-            return f"a result of stage={name} that is gone"
+            return f"a result of stage={name} that does not exist any more"
         misfit = _misfit(config, before.manifest, inputs, runs)
         if misfit is not None:
             return misfit
@@ -83,7 +83,7 @@ def _other_config(config: DictConfig, manifest: Manifest) -> str | None:
 
 
 def _extras(config: DictConfig, manifest: Manifest) -> dict[str, Any]:
-    """What is given to every training beyond the defaults, and so recorded only where there is some."""
+    """Trainer arguments and callbacks beyond the defaults; a manifest records them only if there are any."""
     if "trainer.precision" not in manifest.config:
         return {}  # not a training
     trainer = {f"trainer.{key}": value for key, value in (plain(config, "trainer") or {}).items()}
@@ -93,7 +93,7 @@ def _extras(config: DictConfig, manifest: Manifest) -> dict[str, Any]:
 
 
 def _same_scenes(config: DictConfig, fingerprint: str) -> Artefact | None:
-    """The prepared scenes, which belong to no run, where they are of that fingerprint."""
+    """The prepared scenes, which runs share, if they have that fingerprint."""
     folder = stage_folder(config, "prepare")
     manifest = Manifest.read(folder)
     if manifest is None or manifest.fingerprint != fingerprint:

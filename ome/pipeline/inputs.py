@@ -1,7 +1,7 @@
-"""What a stage reads: the finished results of stages before it, made from one another.
+"""Finds the inputs of a stage: finished results of earlier stages that are consistent with one another.
 
-What lies in a run's own folder was put there by its user, stage by stage, and is read as long as its parts
-were made from one another. What lies in another run was made for that one, and is read only where it fits.
+Results in the run's own folder are used as they are, as long as each was made from the others. Results of
+another run are used only if they match the configuration.
 """
 
 import difflib
@@ -30,15 +30,15 @@ def find_inputs(
 
     Args:
         stage: The stage that reads them.
-        needed: Names of those it cannot do without.
-        used: Names of those it reads where they are there.
+        needed: Names of the required stages.
+        used: Names of the optional stages, which are read if their results exist.
         config: The configuration with the reading stage's settings under `stage`.
-        folders: Folders that this command has found or made already, by stage.
-        planned: What the stages before will have left, where nothing is made yet; then nothing is printed.
+        folders: Folders that this command has already found or written, by stage.
+        planned: Future artefacts of earlier stages, for a plan; nothing is printed then.
 
     Raises:
-        UserError: A needed one is nowhere, or was made from other things than the rest, or the one of another
-            run does not fit; the line names the command that makes it.
+        UserError: A required result is missing, was made from other versions of the other inputs, or that of
+            another run does not match; the message names the command that computes it.
     """
     inputs: dict[str, Artefact] = {}
     for name in (*needed, *used):
@@ -50,7 +50,7 @@ def find_inputs(
             inputs[name] = Artefact(folder, manifest)
             continue
         if (folders or planned) and name not in needed:
-            continue  # `stage=all` has made what belongs to its story
+            continue  # `stage=all` has already run the optional stages that are enabled
         inherited, misfits = inherited_result(config, name, inputs)
         if inherited is not None:
             inputs[name] = inherited
@@ -65,13 +65,13 @@ def find_inputs(
             )
     if "prepare" in inputs:
         check_raw(config, inputs["prepare"])
-    return _of_one_origin(stage, needed, inputs, quiet=planned is not None)
+    return _consistent(stage, needed, inputs, quiet=planned is not None)
 
 
-def _of_one_origin(
+def _consistent(
     stage: str, needed: Collection[str], inputs: Mapping[str, Artefact], *, quiet: bool
 ) -> dict[str, Artefact]:
-    """The inputs without those, of the optional ones, that were made from other versions of the rest."""
+    """The inputs without the optional ones that were made from other versions of the others."""
     stale: set[str] = set()
     for name, (folder, manifest) in inputs.items():
         for before, fingerprint in manifest.inputs.items():
@@ -87,14 +87,14 @@ def _of_one_origin(
 
 
 def check_raw(config: DictConfig, scenes: Artefact) -> None:
-    """Tells two datasets of one name apart.
+    """Detects two datasets of the same name.
 
     Raises:
-        UserError: The scenes are of another raw folder than the configuration's, and both folders are there.
+        UserError: The scenes were prepared from another raw folder than the configured one, and both exist.
     """
     recorded = Path(scenes.manifest.counts.get("raw", ""))
     raw = "" if OmegaConf.is_missing(config.dataset, "raw") else config.dataset.get("raw", "")
-    # A town is the same in every folder.
+    # The procedural town does not depend on the folder.
     if not recorded.name or not raw or config.dataset.get("town") is not None:
         return
     if recorded.is_dir() and Path(raw).is_dir() and not recorded.samefile(raw):

@@ -1,4 +1,4 @@
-"""Every path, file name and title of a run's folder that more than one module must know."""
+"""Paths, file names and titles of a run's folder that several modules share."""
 
 from pathlib import Path
 from typing import Final
@@ -15,45 +15,45 @@ TAGS: Final = "tags.csv"
 TAG_SCORES: Final = "tag_scores.csv"
 PAGE: Final = "report.html"
 RESOLVED: Final = "resolved.yaml"
-"""The configuration that a finished command leaves beside its logs."""
+"""The resolved configuration that a finished command writes beside its logs."""
 
 SEGMENTER_TITLES: Final = {"weak": "weak segmentation", "full": "pixel-supervised segmentation"}
-"""Rows of the segmenters, by the target they learn from."""
+"""Titles of the segmenters in tables, by training target."""
 
 CAM_TITLES: Final = {"cam": "CAM", "affinity": "CAM + random walk"}
-"""Rows of the CAMs, by the stage that leaves them."""
+"""Titles of the CAMs in tables, by the stage that writes them."""
 
 PSEUDO_MASK: Final = "pseudo mask"
 TRAIN_TILES: Final = "train tiles"
 
 
 def round_folder(refine: Path, number: int) -> Path:
-    """The folder of a round, from 1, within that of the stage refine."""
+    """The folder of a round, counted from 1, in the folder of stage refine."""
     return refine / f"round_{number}"
 
 
 def round_number(folder: Path) -> int:
-    """The number of the round whose folder this is."""
+    """The number of a round, from its folder's name."""
     return int(folder.name.removeprefix("round_"))
 
 
 def round_folders(refine: Path) -> list[Path]:
-    """The folders of the rounds that are there, in the order of the rounds."""
+    """The existing folders of rounds, in the order of the rounds."""
     return sorted(refine.glob("round_*"), key=round_number)
 
 
 def in_round(title: str, number: int) -> str:
-    """The title of a row in a round."""
+    """The title of a table row for a round."""
     return f"{title} (round {number})"
 
 
 def mask_path(folder: Path, kind: str, tile: Tile) -> Path:
-    """Where a tile's `masks`, `weights` or `cam_argmax` image lies in the folder of pseudo or a round."""
+    """Path of a tile's `masks`, `weights` or `cam_argmax` image in the folder of stage pseudo or a round."""
     return folder / kind / tile.scene / f"{tile.name}.png"
 
 
 def map_path(folder: Path, scene: Scene) -> Path:
-    """Where the class map of a scene lies in the folder of a segmenter."""
+    """Path of a scene's class map in the folder of a segmenter."""
     return folder / "predictions" / f"{scene.name}.tif"
 
 
@@ -67,13 +67,13 @@ def read_pseudo_label(folder: Path, tile: Tile) -> tuple[NDArray[np.uint8], NDAr
 
 
 def command_files(run: Path) -> list[Path]:
-    """The settings of every command that was run in a run's folder, as Hydra left them, in order."""
+    """Hydra's `overrides.yaml` of every command that was run in a run's folder, sorted."""
     places = ("logs/*/config/overrides.yaml", "config/overrides.yaml")
     return sorted(path for place in places for path in run.glob(place))
 
 
 def read_tag_table(folder: Path, index: SceneIndex) -> TagTable:
-    """Reads the tags that the stage labels wrote into its folder.
+    """Reads the tags from the folder of stage labels.
 
     Raises:
         UserError: The table is missing or damaged.

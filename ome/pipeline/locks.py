@@ -1,4 +1,4 @@
-"""One run at a time makes a thing; who needs the same thing waits for it."""
+"""File locks, so that two runs never compute the same result at the same time."""
 
 import fcntl
 from collections.abc import Iterator
@@ -11,17 +11,17 @@ from ome.progress import console
 
 
 class InUseError(UserError):
-    """Another process is making the same thing."""
+    """Another process holds the lock."""
 
 
 @contextmanager
 def locked(path: Path, what: str, *, wait: bool) -> Iterator[None]:
-    """Holds a lock while the block runs; it goes when the process does, however that ends.
+    """Holds a lock while the block runs; the system releases it when the process ends in any way.
 
     Args:
-        path: The lock file; it is made, and stays behind empty.
-        what: What the lock stands for, for the line that the user reads.
-        wait: Wait where another process holds it, after one line that says so.
+        path: The lock file; it is created, and an empty file remains.
+        what: What the lock protects, for messages.
+        wait: Print a line and wait if another process holds it.
 
     Raises:
         InUseError: Another process holds it, and `wait` is false.
@@ -43,6 +43,6 @@ def locked(path: Path, what: str, *, wait: bool) -> Iterator[None]:
                 raise InUseError(
                     f"another run is working on {what}: wait for it, or give this one its own name=..."
                 ) from error
-            console.print(f"waiting for another run that makes {what}", highlight=False)
+            console.print(f"waiting for another run that is computing {what}", highlight=False)
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""What a stage's folder was made from, and whether that still holds."""
+"""Manifests: what a stage's result was made from, and the fingerprint of that."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from ome.files import read_json, write_json
 
 NAME = "manifest.json"
 
-_asked: ContextVar[list[Path] | None] = ContextVar("_asked", default=None)
+_recorder: ContextVar[list[Path] | None] = ContextVar("_recorder", default=None)
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,10 @@ class Manifest:
         fingerprint: Hash of everything the result depends on; see `compute_fingerprint`.
         config: The part of the configuration that the result depends on, resolved.
         inputs: Fingerprint of each earlier stage that was read, by name.
-        counts: What was made: tiles, pixels, dropped tiles and the like.
+        counts: Numbers that the stage reports: tiles, pixels, dropped tiles and the like.
         files: Number of files in its list, see `ome.pipeline.checksums`; None where there is no list.
-        hashes: SHA-256 (first 16 digits) of each file outside the run that was read, in the order in which
-            `identity` was asked for them.
+        hashes: SHA-256 (first 16 digits) of each external file that was read, in the order of the calls of
+            `identity`.
         seconds: Wall-clock time of the run that finished the folder.
         versions: Versions of ome and of the libraries that change numbers, and the git revision.
     """
@@ -49,7 +49,7 @@ class Manifest:
     versions: dict[str, str] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
-        """Writes the manifest into `folder`: the last act of a stage."""
+        """Writes the manifest into `folder`, which marks the stage as finished."""
         write_json(folder / NAME, asdict(self))
 
     @classmethod
@@ -57,7 +57,7 @@ class Manifest:
         """Reads the manifest of `folder`; None where there is no finished artefact.
 
         Raises:
-            UserError: The file is there and cannot be read as a manifest.
+            UserError: The file exists but is not a manifest.
         """
         path = folder / NAME
         if not path.is_file():
@@ -66,28 +66,28 @@ class Manifest:
             return cls(**read_json(path))
         except (ValueError, TypeError) as error:
             raise UserError(
-                f"{path} is damaged, or not of ome ({error}): if ome made {folder}, delete it and run the "
-                "stage again; if not, choose another run_dir=... or scenes=..."
+                f"{path} is damaged, or not written by ome ({error}): if ome wrote {folder}, delete it and "
+                "run the stage again; if not, choose another run_dir=... or scenes=..."
             ) from error
 
 
 def compute_fingerprint(
     stage: str, stage_version: int, config: dict[str, Any], inputs: dict[str, str]
 ) -> str:
-    """Hashes all that a stage's result depends on: its code's version, configuration and inputs."""
+    """Hashes everything that a stage's result depends on: code version, configuration and inputs."""
     content = json.dumps([stage, stage_version, config, inputs], sort_keys=True, default=str)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def identity(path: Path | str | None) -> list[Any]:
-    """Name, size and modification time of a file outside the run, or just the name where there is none.
+    """Name, size and modification time of an external file, or just the name if it does not exist.
 
-    Archives and weights are too large to be hashed at every start; a file that is replaced changes these.
-    Their hashes are recorded when the stage is done, see `recorded`, and compared where a user asks for it.
+    Archives and weights are too large to be hashed at every start, and replacing a file changes these values.
+    Hashes are recorded when the stage is done, see `recorded`, and compared with `verify=true`.
     """
     if path is None or not Path(path).is_file():
         return [path]
-    if (paths := _asked.get()) is not None:
+    if (paths := _recorder.get()) is not None:
         paths.append(Path(path))
     state = Path(path).stat()
     return [Path(path).name, state.st_size, state.st_mtime_ns]
@@ -95,18 +95,18 @@ def identity(path: Path | str | None) -> list[Any]:
 
 @contextmanager
 def recorded() -> Iterator[list[Path]]:
-    """Gives a list to which `identity` adds each file that it is asked for within the block."""
+    """Yields a list to which `identity` adds each of its files while the block runs."""
     paths: list[Path] = []
-    token = _asked.set(paths)
+    token = _recorder.set(paths)
     try:
         yield paths
     finally:
-        _asked.reset(token)
+        _recorder.reset(token)
 
 
 @cache
 def versions() -> dict[str, str]:
-    """Versions of what computes the numbers, for the record."""
+    """Versions of Python, ome and the libraries that compute results."""
     releases = {"python": platform.python_version(), "git": _git_revision()}
     for package in ("ome", "torch", "numpy", "numba", "pytorch-lightning", "segmentation-models-pytorch"):
         try:

@@ -1,4 +1,4 @@
-"""Several parts of a stage's folder in one command: each is made once; one that fails is left out."""
+"""Runs a stage for several parts (e.g. scenes) in one command; a failed part does not stop the others."""
 
 import time
 from collections.abc import Mapping
@@ -21,15 +21,15 @@ from ome.pipeline.stage import OnFinish, Stage
 from ome.progress import console
 
 _SHOWN: Final = 20
-"""Failures that the last lines name; the rest stand in the stage's file."""
+"""Number of failures in the final message; the stage's file lists all of them."""
 
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What became of a part.
+    """The outcome of a part.
 
     Attributes:
-        kind: `done` (now or before), `busy` (another command is making it) or `failed`.
+        kind: `done` (now or before), `busy` (another command is computing it) or `failed`.
         text: Why it failed.
     """
 
@@ -46,58 +46,58 @@ def execute_parts(
     verify: bool = False,
     on_finish: OnFinish | None = None,
 ) -> None:
-    """Runs a stage for each of several parts, which processes and other commands take in turn.
+    """Runs a stage for each of several parts, which are shared out among processes and commands.
 
     Args:
         stage: What to run.
-        config: The configuration that asks for all of them.
-        parts: The configuration of each part, by what messages call it.
+        config: The configuration that selects all parts.
+        parts: The configuration of each part, by its name in messages.
         force: See `execute`.
         verify: See `execute`.
-        on_finish: See `execute`; called by the process that made the part.
+        on_finish: See `execute`; called by the process that ran the part.
 
     Raises:
-        UserError: A folder holds something else, an input is missing, or the disk is full: before, or instead
-            of, the rest of the work. Or parts have failed: after the others are done.
+        UserError: At once if a folder holds something else, an input is missing, or the disk is full. After
+            the other parts are done if some have failed.
     """
     _check(stage, parts)
     names, turns, started = list(parts), Turns(len(parts)), time.monotonic()
-    own: dict[str, _Outcome] = {}
+    local: dict[str, _Outcome] = {}
     for index in turns:
         name = names[index]
         outcome, ran = _outcome(stage, parts[name], force=force, verify=verify, on_finish=on_finish)
-        own[name] = outcome
+        local[name] = outcome
         if outcome.kind == "failed":
             console.print(
                 f"[red]failed[/] {stage.name} {name}: ", outcome.text, markup=False, highlight=False
             )
         _say_progress(stage.name, turns, started, len(parts), ran=ran)
-    outcomes = {name: outcome for one in gather(own) for name, outcome in one.items()}
+    outcomes = {name: outcome for of_rank in gather(local) for name, outcome in of_rank.items()}
     _conclude(stage, config, parts, {name: outcomes[name] for name in names})
 
 
 def _check(stage: Stage, parts: Mapping[str, DictConfig]) -> None:
-    """Refuses what would end every part, or replace somebody's files, before the first is made."""
+    """Checks, before the first part runs, what would fail in every part or replace a user's files."""
     first = next(iter(parts.values()))
     find_inputs(stage.name, stage.needed(first), stage.optional_inputs, first, {})
     for config in parts.values():
         try:
             place = stage.place(config)
         except UserError:
-            continue  # it is not there, say: it fails alone, when its turn comes
+            continue  # for example, its scene is missing: only this part will fail
         place.check_finished()
 
 
 def _outcome(
     stage: Stage, config: DictConfig, *, force: bool, verify: bool, on_finish: OnFinish | None
 ) -> tuple[_Outcome, bool]:
-    """Makes one part; also tells whether that took work."""
+    """Runs one part; also returns whether it did any work."""
     try:
         with alone():
             ran = execute(stage, config, force=force, verify=verify, on_finish=on_finish)
     except InUseError:
         return _Outcome("busy"), False
-    except Exception as error:  # whatever one part has met, the others may not
+    except Exception as error:  # the other parts may still succeed
         if isinstance(error, UserError) and disk_fault(error) is not None:
             raise
         text = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
@@ -131,8 +131,8 @@ def _conclude(
             stage.conclude(config, _finished(stage, parts, outcomes), failed)
         if busy:
             console.print(
-                f"[yellow]another command is making {len(busy)} of them[/], the first is {busy[0]}: when it "
-                "is done, the same command takes them into account",
+                f"[yellow]another command is computing {len(busy)} of them[/], the first is {busy[0]}: when "
+                "it is done, the same command includes them",
                 highlight=False,
             )
     barrier()
@@ -148,5 +148,5 @@ def _finished(
     folders: dict[str, Path] = {
         name: stage.folder(config) for name, config in parts.items() if outcomes[name].kind == "done"
     }
-    read = {name: (folder, Manifest.read(folder)) for name, folder in folders.items()}
-    return {name: Artefact(folder, manifest) for name, (folder, manifest) in read.items() if manifest}
+    manifests = {name: Manifest.read(folder) for name, folder in folders.items()}
+    return {name: Artefact(folders[name], manifest) for name, manifest in manifests.items() if manifest}

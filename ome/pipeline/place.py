@@ -1,7 +1,7 @@
-"""Where an artefact lies: the one module that deletes and replaces, and only what the engine made itself.
+"""The folder of an artefact. Only this module deletes and replaces, and only what the engine has written.
 
-A finished folder carries a manifest, one in the making a mark. What carries neither, or that of another
-artefact, belongs to somebody else: it is refused by name before any work begins.
+A finished folder holds a manifest, a partial one a mark file. A folder without either, or with that of
+another artefact, is never replaced: an error names it before any work begins.
 """
 
 import shutil
@@ -19,44 +19,44 @@ from ome.pipeline.remains import remove_broken
 from ome.progress import console
 
 MARK = ".fingerprint"
-"""Name of the file that says of a partial folder what it is going to be: its fingerprint and artefact."""
+"""File in a partial folder with the fingerprint and the name of the artefact that it will become."""
 
 PARTIAL = ".partial"
 
 State = Literal["up to date", "resumes", "runs"]
-"""What a command would do with an artefact: nothing, finish its partial folder, or make it from the start."""
+"""What a command would do with an artefact: nothing, resume its partial folder, or start from scratch."""
 
 
 class Remains(NamedTuple):
-    """What an interrupted or damaged artefact keeps.
+    """Usable files of an interrupted or damaged artefact.
 
     Attributes:
-        folder: Where it lies.
-        lost: Names of the files in it that will be made again.
+        folder: Its folder.
+        lost: Names of the files in it that will be written again.
     """
 
     folder: Path
     lost: frozenset[str] = frozenset()
 
     def has(self, name: Path | str) -> bool:
-        """Whether a file, named by its path in the folder, is there and stays."""
+        """Whether a file, given by its path in the folder, exists and will be kept."""
         return str(name) not in self.lost and (self.folder / name).exists()
 
 
 class Place:
-    """The folder of one artefact, and the partial folder in which it is made.
+    """The folder of one artefact, and the partial folder in which it is written.
 
     Args:
-        folder: Where the finished artefact lies, or will.
-        artefact: What it is, e.g. `predict of /data/city.tif`.
-        artefact_of: Tells the same from a manifest.
+        folder: Folder of the finished artefact.
+        artefact: Name of the artefact, e.g. `predict of /data/city.tif`.
+        artefact_of: Gives the same name from a manifest.
 
     Raises:
-        UserError: The folder is the root of the disk, or called like a partial folder.
+        UserError: The folder is the root of the disk, or named like a partial folder.
     """
 
     def __init__(self, folder: Path, artefact: str, artefact_of: Callable[[Manifest], str]) -> None:
-        # Of a link the folder that it leads to; `.` and `..` have no name to put `.partial` after.
+        # Follows a link; `.` and `..` have no name to which `.partial` could be appended.
         if folder.is_symlink() or folder.name in {"", ".."}:
             folder = folder.resolve()
         if not folder.name or folder.name.lower().endswith(PARTIAL):
@@ -66,20 +66,20 @@ class Place:
         self._artefact_of = artefact_of
 
     def check(self) -> None:
-        """Looks at what would be replaced.
+        """Checks the folders that would be replaced.
 
         Raises:
-            UserError: Something is there that is not this artefact.
+            UserError: One of them holds something else than this artefact.
         """
         self.check_finished()
         self._check(self.partial)
 
     def check_finished(self) -> None:
-        """As `check`, but for the partial folder, which another process may be working in."""
+        """Like `check`, without the partial folder, which another process may be using."""
         self._check(self.folder)
 
     def _check(self, path: Path) -> None:
-        # A kill between the making of the folder and that of its mark may leave the mark's temporary file.
+        # A kill after the folder was created and before its mark may leave the mark's temporary file.
         if not path.exists() or (
             path.is_dir() and all(entry.name.startswith(f".{MARK}.") for entry in path.iterdir())
         ):
@@ -87,25 +87,25 @@ class Place:
         held = self._held(path)
         if held == self.artefact:
             return
-        what = f"holds {held}" if held else "was not made by ome and is not empty"
+        what = f"holds {held}" if held else "was not written by ome and is not empty"
         key = "scenes" if self.artefact.startswith("prepare") else "run_dir"
         raise UserError(
             f"{path} {what}, and {self.artefact} would replace it: move it away, or choose another {key}=..."
         )
 
     def _held(self, path: Path) -> str | None:
-        """The artefact that a folder holds, or is going to; None where it is none of the engine's."""
+        """The artefact that a finished or partial folder holds; None if the engine did not write it."""
         if (manifest := read_if_whole(path)) is not None:
             return self._artefact_of(manifest)
         try:
             lines = _read_mark(path)
         except OSError:
             return None
-        # A mark without its second line is that of an earlier version, or cut short.
+        # A mark without a second line was truncated, or written by an earlier version.
         return lines[1] if len(lines) > 2 else self.artefact
 
     def _check_files(self) -> None:
-        """Refuses to replace what a person has put among the files of an artefact."""
+        """Refuses to replace a folder to which a user has added files."""
         present = read_if_whole(self.folder)
         if present is None or present.files is None:
             return
@@ -117,10 +117,10 @@ class Place:
             )
 
     def recover(self) -> None:
-        """Puts a partial folder that is whole in its place; safe to repeat after a kill at any point.
+        """Moves a complete partial folder to its final place; can be repeated after a kill at any point.
 
-        One that lost files to a power cut, or was found to be damaged, is partial again, without them and
-        what was written after them.
+        A folder with missing or damaged files becomes partial again, without those files and the ones
+        written after them.
         """
         if not (self.partial / NAME).exists():
             return
@@ -134,21 +134,21 @@ class Place:
         if manifest is None or wrong is None:
             self._write_mark("")
             console.print(
-                f"[yellow]{self.folder}: its list of files is damaged, everything in it is made again[/]",
+                f"[yellow]{self.folder}: its list of files is damaged, everything in it is computed again[/]",
                 highlight=False,
             )
         else:
             kept = remove_from(self.partial, wrong[0])
             self._write_mark(manifest.fingerprint)
             console.print(
-                f"[yellow]{self.folder}: {len(wrong)} of {manifest.files} files are missing or not as they "
-                f"were written, the first is {wrong[0]}; {(manifest.files or 0) - kept} are made again[/]",
+                f"[yellow]{self.folder}: {len(wrong)} of {manifest.files} files are missing or have changed, "
+                f"the first is {wrong[0]}; {(manifest.files or 0) - kept} are computed again[/]",
                 highlight=False,
             )
-        (self.partial / NAME).unlink()  # last: until then it is looked at again
+        (self.partial / NAME).unlink()  # last, so that a kill before it repeats the recovery
 
     def set_damaged_aside(self, fingerprint: str, *, verify: bool) -> None:
-        """Makes a result with damaged files a partial one again."""
+        """Turns a result with damaged files into a partial one."""
         present = Manifest.read(self.folder)
         if present is None or present.fingerprint != fingerprint or present.files is None:
             return
@@ -159,7 +159,7 @@ class Place:
             self.recover()
 
     def foresee(self, fingerprint: str, *, verify: bool) -> tuple[State, Remains | None]:
-        """What `recover`, `set_damaged_aside` and `open` would leave, told without touching it."""
+        """The state after `recover`, `set_damaged_aside` and `open`, without changing anything."""
         for folder, hashed in ((self.partial, True), (self.folder, verify)):
             manifest = read_if_whole(folder)
             of_this = manifest is not None and manifest.fingerprint == fingerprint
@@ -178,7 +178,7 @@ class Place:
         return "runs", None
 
     def open(self, fingerprint: str, *, fresh: bool) -> None:
-        """Keeps the whole files of a partial folder of the same work; removes one that belongs to other work.
+        """Prepares the partial folder: keeps complete files of the same fingerprint, removes all others.
 
         Raises:
             UserError: The finished folder, which will be replaced, holds files that the engine did not write.
@@ -191,8 +191,8 @@ class Place:
         remove_temporaries(self.partial)
         if broken := remove_broken(self.partial):
             console.print(
-                f"[yellow]{self.partial}: {broken} was cut short; it and what was written after it are made "
-                "again[/]",
+                f"[yellow]{self.partial}: {broken} is truncated; it and the files written after it are "
+                "computed again[/]",
                 highlight=False,
             )
 
@@ -205,8 +205,8 @@ class Place:
         return manifest
 
     @contextmanager
-    def tidied(self) -> Iterator[None]:
-        """Leaves no empty folder behind where a stage failed before it wrote anything."""
+    def removed_if_empty(self) -> Iterator[None]:
+        """Removes the partial folder if the block fails before it wrote anything."""
         try:
             yield
         except BaseException:
@@ -224,7 +224,7 @@ class Place:
         sync(self.folder.parent)
 
     def _clear(self, path: Path) -> None:
-        """Removes a folder, last of all what says whose it is: the rest can be removed after a kill."""
+        """Removes a folder, its mark and manifest last, so that a killed removal can be repeated."""
         self._check(path)
         if not path.exists():
             return
@@ -244,7 +244,7 @@ def _read_mark(folder: Path) -> list[str]:
 
 
 def read_if_whole(folder: Path) -> Manifest | None:
-    """The manifest of a folder; None as well where the file is damaged, or another program's."""
+    """The manifest of a folder; None where there is none, or it is damaged or of another program."""
     try:
         return Manifest.read(folder)
     except (UserError, OSError):

@@ -12,12 +12,12 @@ from ome.plugins import find, imported
 
 
 class Stages(Mapping[str, Stage]):
-    """Stages by name, each of them the `STAGE` of the module of that name, which is imported when asked for.
+    """Stages by name: the `STAGE` of the module of that name, imported on access.
 
-    Some import networks and Lightning, which takes seconds that the others need not wait.
+    Some modules import networks and Lightning, which takes seconds.
 
     Args:
-        names: In order.
+        names: Names of the stages, in order.
     """
 
     def __init__(self, *names: str) -> None:
@@ -44,10 +44,10 @@ class Stages(Mapping[str, Stage]):
 
 
 STAGES = Stages("prepare", "labels", "cam", "affinity", "pseudo", "ablation", "seg", "refine", "report")
-"""Every stage, in the order of the story."""
+"""The stages of `stage=all`, in order."""
 
 SIDE_STAGES = Stages("predict", "export", "suggest", "compare", "reproduce")
-"""Stages that run only when they are named."""
+"""Stages that run only when selected by name."""
 
 
 def find_stage(name: str, config: DictConfig) -> Stage:

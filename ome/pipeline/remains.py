@@ -1,4 +1,4 @@
-"""What an interrupted stage left: files that a power cut emptied or cut short are no files."""
+"""Removes files that a power cut has emptied or truncated from an interrupted stage's folder."""
 
 import json
 import zipfile
@@ -12,31 +12,31 @@ from ome.geo.raster import check_written
 
 
 def remove_broken(folder: Path) -> str | None:
-    """Removes from a partial folder what is not whole, and what may have been made from it.
+    """Removes incomplete files from a partial folder, and files that may have been made from them.
 
-    That is what was written after it, what lies in or below its folder, and, as a tile has files in several
-    folders, what lies in folders of the same name.
+    The latter are those written after them, those in or below the same folder, and those in folders of the
+    same name, since a tile has files in several folders.
 
     Returns:
-        Name of the first file that was not whole; None where all are.
+        Name of the first incomplete file; None if all are complete.
     """
     inside = (path for path in folder.rglob("*") if "logs" not in path.relative_to(folder).parts)
     files = [path for path in inside if path.is_file() and not path.name.startswith(".")]
     written = {path: path.stat().st_mtime_ns for path in files}
     broken = sorted((path for path in files if not is_whole(path)), key=lambda path: written[path])
     for path in files if broken else ():
-        beside = (path.is_relative_to(one.parent) or path.parent.name == one.parent.name for one in broken)
-        if written[path] >= written[broken[0]] or any(beside):
+        related = (path.is_relative_to(bad.parent) or path.parent.name == bad.parent.name for bad in broken)
+        if written[path] >= written[broken[0]] or any(related):
             path.unlink()
     return str(broken[0].relative_to(folder)) if broken else None
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a file can be read to its end, as far as its kind tells; an empty one is never whole."""
+    """Whether a file is complete, checked by its format; an empty file never is."""
     try:
         if check := _CHECKS.get(path.suffix.lower()):
             check(path)
-    except Exception:  # noqa: BLE001 - readers trip over damaged files in many ways
+    except Exception:  # noqa: BLE001 - damaged files raise all kinds of errors
         return False
     return path.stat().st_size > 0
 

@@ -1,6 +1,6 @@
-"""A stage is a function from artefacts to artefacts: what it is made of, and what it is given.
+"""The definition of a stage, a function from artefacts to artefacts, and the work that it receives.
 
-`ome.pipeline.engine` runs one.
+`ome.pipeline.engine` runs it.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,26 +15,27 @@ from ome.pipeline.manifest import Manifest
 from ome.pipeline.place import Place
 
 OnFinish: TypeAlias = Callable[[DictConfig, Artefact, Mapping[str, Artefact]], None]
-"""What is told of a stage that has run: its configuration, its artefact, and those of its inputs by name."""
+"""Called with a finished stage's configuration, its artefact, and the artefacts of its inputs by name."""
 
 Conclude: TypeAlias = Callable[[DictConfig, Mapping[str, Artefact], Mapping[str, str]], None]
-"""What is told of several parts: the configuration, the parts that hold, and why the others failed."""
+"""Called with the configuration, the artefacts of the finished parts, and the errors of the failed ones."""
 
 
 _LATER: Final = ("stage.asset", "stage.others", "prediction.tta")
-"""Settings that are younger than results that still hold: where they say nothing, they do not count."""
+"""Settings added later: they enter the fingerprint only when set, so that older results stay up to date."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a stage is given.
+    """The arguments of a stage's `run`.
 
     Attributes:
-        config: The configuration that it declares, see `declared_config`; `config.stage` has its settings.
-        folder: Where the stage writes; it may hold the remains of an interrupted run of the same work.
-        inputs: The finished folder of each stage it needs, and of those `optional_inputs` that exist.
-        logs: Where loggers write; kept apart because logs differ between identical runs.
-        logged: The whole configuration, which loggers take down; a result must not depend on it.
+        config: The declared part of the configuration, see `declared_config`; the settings of the stage are
+            in `config.stage`.
+        folder: Folder to write to; it may hold files of an interrupted run with the same fingerprint.
+        inputs: The finished folder of each required stage, and of each of `optional_inputs` that exists.
+        logs: Folder for loggers; separate, because logs differ between identical runs.
+        logged: The whole configuration for loggers to record; a result must not depend on it.
     """
 
     config: DictConfig
@@ -52,27 +53,26 @@ class Work:
 
 @dataclass(frozen=True)
 class Stage:
-    """One step of the story.
+    """One step of the pipeline.
 
     Attributes:
         name: As in `stage=NAME`.
         run: Does the work and returns the counts for the manifest.
-        requires: Earlier stages whose folders it reads, or a function that tells them from the configuration.
-        optional_inputs: Earlier stages whose folders it reads where they are there.
+        requires: Earlier stages whose folders it reads, or a function of the configuration that returns them.
+        optional_inputs: Earlier stages whose folders it reads if they exist.
         config_keys: Dotted configuration keys, beyond the stage's own settings, that change its result.
-        free_keys: Keys that it reads beside them: a check, or a file whose identity `external_files` gives.
-        external_files: Identity of files outside the run that it reads (names, sizes, times), if any.
-        optional_config: More of the configuration that changes its result, where it is given, by key.
-        version: Raised when a change of the code makes earlier results stale.
-        enabled: Tells from the configuration whether `stage=all` runs it on the way to a later stage; None
-            where it always does.
-        part: Names the part of its folder that the configuration asks for, e.g. a scene: parts are made, kept
-            and replaced each on its own. None for a stage that makes its folder as a whole.
-        parts: The configuration of each part, by what messages call it, where the configuration asks for
-            several; None where it asks for one. See `ome.pipeline.parts`.
-        conclude: Called by rank 0 when the last of several parts is done.
-        subject: Tells, from the configuration as the manifest records it, what the result is of (a dataset, a
-            scene), where commands may mean one folder for several.
+        free_keys: Other keys that it reads: for a check, or a file whose identity `external_files` returns.
+        external_files: Returns the identities (name, size, time) of files outside the run that it reads.
+        optional_config: Returns further configuration that changes its result only where it is set, by key.
+        version: Incremented when a change of the code makes earlier results stale.
+        enabled: Returns whether `stage=all` runs it before a later stage; None for always.
+        part: Returns the name of the part of its folder that the configuration selects, e.g. a scene; each
+            part is an artefact. None for a stage whose folder is one artefact.
+        parts: Returns the configuration of each part by its name in messages, or None if the configuration
+            selects a single one. See `ome.pipeline.parts`.
+        conclude: Called by rank 0 when all of several parts are done.
+        subject: Returns what the result is of (a dataset, a scene) from the recorded configuration, where
+            commands may use one folder for several.
     """
 
     name: str
@@ -91,20 +91,20 @@ class Stage:
     subject: Callable[[Mapping[str, Any]], str] | None = None
 
     def needed(self, config: DictConfig) -> tuple[str, ...]:
-        """Names of the stages it needs, given the configuration with its settings under `stage`."""
+        """Names of the required stages, given the configuration with its settings under `stage`."""
         return self.requires(config) if callable(self.requires) else self.requires
 
     def several(self, config: DictConfig) -> Mapping[str, DictConfig] | None:
-        """The configuration of each part where several are asked for; None where one is."""
+        """The configuration of each part if several are selected, else None."""
         return None if self.parts is None else self.parts(config)
 
     def folder(self, config: DictConfig) -> Path:
-        """Where its result lies, or the part of it that the configuration asks for."""
+        """The folder of its result, or of the part that the configuration selects."""
         whole = stage_folder(config, self.name)
         return whole if self.part is None else whole / self.part(config)
 
     def place(self, config: DictConfig, used: Mapping[str, Any] | None = None) -> Place:
-        """The place of that folder; `used` is the configuration as the manifest will record it, if known."""
+        """The `Place` of that folder; `used` is the configuration that the manifest will record, if known."""
         artefact = self._artefact(used_config(self, config) if used is None else used)
         return Place(self.folder(config), artefact, self._artefact_in)
 

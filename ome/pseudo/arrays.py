@@ -1,4 +1,4 @@
-"""The CRF and the pseudo labels for class maps of one's own, without a configuration."""
+"""The CRF and the pseudo labels for a user's class maps, without a configuration."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""Everything that can become the pseudo mask of a tile, side by side, to be compared with a reference."""
+"""All variants of a tile's pseudo mask, to be compared with a reference."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple

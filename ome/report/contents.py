@@ -1,4 +1,4 @@
-"""What stands on the report's page: the finished stages' tables and histories as charts."""
+"""Contents of the report's page: tables and training histories of the finished stages as charts."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

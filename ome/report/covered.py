@@ -1,4 +1,4 @@
-"""What each class covers on the ground: in the maps of the test scenes, and in those of stage=predict."""
+"""Ground area of each class, in the maps of the test scenes and of stage=predict."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

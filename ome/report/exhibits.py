@@ -1,4 +1,4 @@
-"""What the report shows of a tile or scene: the layers that the finished stages made of it."""
+"""Picture layers of a tile or scene for the report, from the results of the finished stages."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

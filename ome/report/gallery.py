@@ -1,4 +1,4 @@
-"""The tiles and scenes that the report shows: some of all, and the worst."""
+"""Selects the tiles and scenes that the report shows: some of all, and the worst."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

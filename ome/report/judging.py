@@ -1,4 +1,4 @@
-"""How single tiles score, and whether their weights know it."""
+"""Scores of single tiles, and how well their weights predict the errors."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The report's page: one HTML file that needs nothing else and asks nothing of the network."""
+"""The report's page: one self-contained HTML file that makes no requests."""
 
 import base64
 import hashlib

@@ -1,4 +1,4 @@
-"""Panels as files, for papers and for W&B: what the page shows to be moved and compared, side by side."""
+"""Panels as image files, for papers and for W&B: the page's interactive pictures side by side."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path

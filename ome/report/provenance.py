@@ -1,4 +1,4 @@
-"""What a run was made with: files from outside, commands, versions, and what each stage recorded."""
+"""Provenance of a run: external files, commands, versions, and the records of each stage."""
 
 import hashlib
 import shlex

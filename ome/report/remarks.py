@@ -1,4 +1,4 @@
-"""What the counts of a run imply, in sentences: what cannot be learnt, told apart or trusted."""
+"""Remarks on a run's counts: classes that cannot be learnt, distinguished or trusted."""
 
 from collections.abc import Iterator, Mapping
 from itertools import combinations

@@ -1,1 +1,1 @@
-"""The confusion matrix and all that derives from it, co-occurrence, tables and figures."""
+"""The confusion matrix and scores derived from it, co-occurrence, and tables."""

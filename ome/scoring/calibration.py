@@ -1,4 +1,4 @@
-"""Whether a low weight means a wrong pixel: the error rate of a mask at each level of its weight."""
+"""Calibration of weights: the error rate of a mask at each level of its weight."""
 
 from collections.abc import Mapping
 

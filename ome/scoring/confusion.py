@@ -1,4 +1,4 @@
-"""One confusion matrix over all pixels. Arrays are counted without torch, for which a report would wait."""
+"""One confusion matrix over all pixels. Arrays are counted without importing torch."""
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 

@@ -1,4 +1,4 @@
-"""How often classes share a tile: what a classifier trained on tags cannot tell apart."""
+"""Co-occurrence of classes in tiles: classes that always co-occur cannot be learnt from tags."""
 
 from typing import Any
 

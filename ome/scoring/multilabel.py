@@ -1,4 +1,4 @@
-"""How well a classifier's logits predict the tags of a tile."""
+"""Scores of a classifier's logits as predictions of the tags."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Whether two settings differ by more than their seeds do: scores compared seed by seed."""
+"""Whether two settings differ by more than seeds do: scores compared seed by seed."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Scores as artefacts: every stage that can be scored leaves `scores.json` for the report."""
+"""Scores as artefacts: `scores.json` of each scored stage, for the report."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -38,7 +38,7 @@ class Row:
 
 
 def write_rows(folder: Path, rows: Iterable[Row]) -> None:
-    """Writes the rows of a stage; the leader does."""
+    """Writes the rows of a stage, on rank 0 only."""
     if not is_rank_zero():
         return
     content = [

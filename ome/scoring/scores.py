@@ -1,4 +1,4 @@
-"""Every segmentation score that derives from one confusion matrix."""
+"""Segmentation scores, derived from one confusion matrix."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

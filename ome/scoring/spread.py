@@ -1,4 +1,4 @@
-"""Scores of repeated runs: what tells runs apart, and the mean and spread of those that repeat each other."""
+"""Scores of repeated runs: settings that differ between runs, and mean and spread of repetitions."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""The story in order, one module a stage; the only code below `ome.run` that sees the configuration."""
+"""The stages, one module each; besides `ome.run`, `cli` and `config` only they see the configuration."""

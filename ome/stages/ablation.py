@@ -75,7 +75,7 @@ def _write_results(folder: Path, rows: Sequence[Row], best: Sequence[Sequence[st
 
 
 class Sums:
-    """What is counted over tiles for the maps of one stage.
+    """Counts over tiles for the maps of one stage.
 
     Args:
         reader: Reads the references.
@@ -99,7 +99,7 @@ class Sums:
             self.errors[name] += error_counts(levels, variants.crf, reference)
 
     def gather(self) -> None:
-        """Takes in what the other processes counted; every process must call this, once."""
+        """Adds the counts of the other processes; a collective call, once per process."""
         self._reached = all_reduce_sum(self._reached)
         self._scorers = {name: scorer.gather() for name, scorer in self._scorers.items()}
         self.errors = {name: all_reduce_sum(counts) for name, counts in self.errors.items()}

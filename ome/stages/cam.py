@@ -91,7 +91,7 @@ def untrained(config: DictConfig, num_classes: int, in_channels: int, weights: s
 
 
 def _adopt(work: Work, names: Sequence[str], in_channels: int) -> None:
-    """Takes a classifier that was trained elsewhere."""
+    """Loads a classifier from a given checkpoint."""
     network = untrained(work.config, len(names), in_channels, work.config.backbone.weights)
     load_classifier(network, work.settings.checkpoint, names)
     if is_rank_zero():

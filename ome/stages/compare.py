@@ -32,7 +32,7 @@ _SILENT = ("seed", "sources")
 
 
 class _Group(NamedTuple):
-    """What rows must have in common to be repetitions of each other."""
+    """The key that repetitions of a row share."""
 
     name: str
     scored_on: str

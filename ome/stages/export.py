@@ -1,4 +1,4 @@
-"""The run's segmenter -> ONNX and torch.export, each compared with what it was made of."""
+"""The run's segmenter -> ONNX and torch.export, each compared with the torch network."""
 
 from collections.abc import Callable
 from functools import cache, partial
@@ -111,7 +111,7 @@ def write_format(
 
 
 def describe(card: SegmenterCard) -> dict[str, Any]:
-    """What one must know to use the exported network; every value can be written as JSON."""
+    """Everything needed to use the exported network, as values for JSON."""
     mean, std = band_statistics(len(card.channels))
     return {
         "classes": list(card.names),

@@ -129,7 +129,7 @@ def _tiles_of(scene: Scene, config: DictConfig) -> list[Tile]:
 
 
 def _measured(table: TagTable, reader: SceneReader) -> TagTable:
-    """Leaves out tiles where nothing was measured."""
+    """Drops tiles without a valid pixel."""
     measured = np.array([reader.valid(tile).any() for tile in table.tiles], dtype=bool)
     if not measured.all():
         first = table.tiles[int(measured.argmin())]

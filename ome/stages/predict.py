@@ -1,4 +1,4 @@
-"""A scene of any size -> its class map, by the segmenter that the run has come to."""
+"""A scene of any size -> its class map, by the last segmenter of the run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -120,7 +120,7 @@ def scene_of(config: DictConfig) -> SceneAddress:
 
 
 def _pixels_of(config: DictConfig) -> SceneAddress:
-    """Where the scene's pixels are, which differs from what was typed for a STAC item."""
+    """The raster of the scene, which for a STAC item is one of its assets."""
     settings = config.stage
     return raster_of(scene_of(config), settings.asset, allow_external=settings.allow_external)
 
@@ -173,7 +173,7 @@ def _scenes_of_list(config: DictConfig) -> _Scenes | None:
 
 
 def _sum_up(config: DictConfig, mapped: Mapping[str, Artefact], failed: Mapping[str, str]) -> None:
-    """Leaves the table of all areas, and a list of the scenes that failed, which can be mapped in turn."""
+    """Writes the table of all areas, and a list of the failed scenes, which can be given to predict again."""
     folder, name = stage_folder(config, STAGE.name), name_of_list(config.stage.scene)
     counts = {scene: artefact.manifest.counts for scene, artefact in mapped.items()}
     write_total_areas(folder / f"{name}_areas.csv", counts)

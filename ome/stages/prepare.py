@@ -63,7 +63,7 @@ def run(work: Work) -> dict[str, Any]:
 
 
 def _about_masks(config: DictConfig, layout: RawLayout, index: SceneIndex) -> Iterator[str]:
-    """What a user should know of the masks."""
+    """Warnings about the masks."""
     yield from check_mask_values(layout, index)
     if lost := masks_without_image(layout, Path(raw_folder(config))):
         yield (
@@ -111,7 +111,7 @@ def sources(config: DictConfig) -> list[Any]:
 
 
 def _given(config: DictConfig) -> dict[str, Any]:
-    """What scenes depend on where it is given: the value of nodata, and channels where they name opacity."""
+    """Optional settings that change scenes: the nodata value, and channels that include an opacity band."""
     channels = plain(config, "dataset.channels")
     if not channels or not is_folder_of_images(config):
         return nodata_of(config)

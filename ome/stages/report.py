@@ -1,4 +1,4 @@
-"""Everything that is there -> one table on the terminal, and one page with charts and pictures."""
+"""All results of a run -> a table on the terminal, and a page with charts and pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -106,7 +106,7 @@ def _compared(rows: Sequence[Row]) -> list[Row]:
 
 
 def _scored_on(rows: list[Row]) -> str:
-    """Says where each row was scored: pseudo masks exist for training tiles only."""
+    """Names the data on which each row was scored: pseudo masks exist only for training tiles."""
     places: dict[str, list[str]] = {}
     for row in rows:
         places.setdefault(row.where, []).append(row.name)
@@ -114,7 +114,7 @@ def _scored_on(rows: list[Row]) -> str:
 
 
 def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gallery) -> dict[str, Any]:
-    """What the page's template names."""
+    """The variables of the page's template."""
     manifests = {name: Manifest.read(path) for name, path in work.inputs.items()}
     stages_done = {name: record for name, record in manifests.items() if record is not None}
     ratio = _ratio(rows)
@@ -160,7 +160,7 @@ def _sections(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _facts(work: Work, index: SceneIndex, stages_done: Mapping[str, Manifest]) -> dict[str, str]:
-    """What was run, as the stages recorded it."""
+    """The commands and settings of the run, as the stages recorded them."""
 
     def recorded(key: str) -> str:
         return str(provenance.recorded(stages_done, work.config, key))

@@ -1,4 +1,4 @@
-"""A finished run -> the same run once more, and whether each stage's artefacts are equal to the byte."""
+"""A finished run -> a repetition, and whether each stage's artefacts are identical byte by byte."""
 
 import filecmp
 from collections.abc import Mapping
@@ -100,7 +100,7 @@ def _source(config: DictConfig) -> Path:
 
 
 def _configuration(folder: Path) -> DictConfig:
-    """What the run's last command with raw data was configured with; manifests say the rest of each stage."""
+    """Configuration of the run's last command with raw data; the rest of each stage is in its manifest."""
     saved = [*folder.glob(f"logs/*/{RESOLVED}"), *folder.glob(RESOLVED)]
     if not saved:
         raise UserError(f"{folder} holds no {RESOLVED}: no command of that run has come to its end")
@@ -115,7 +115,7 @@ def _configuration(folder: Path) -> DictConfig:
 
 
 def _story(config: DictConfig, folder: Path, order: list[str]) -> dict[str, Artefact]:
-    """The finished stages of the run and those they were made from, in the order of the story."""
+    """The finished stages of the run and those they were made from, in the order of the stages."""
     runs = [folder, *inherited_runs(config)]
     own = {name: manifest for name in order if (manifest := Manifest.read(folder / name)) is not None}
     if not own:

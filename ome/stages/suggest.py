@@ -1,4 +1,4 @@
-"""The trained classifier -> what it would tag, and how unsure it is, for the page where a person tags."""
+"""The trained classifier -> suggested tags with their uncertainty, for the tagging page."""
 
 from typing import Any, Final
 

@@ -19,7 +19,7 @@ from ome.files import write_csv
 from ome.tagging.items import Key
 
 Status = Literal["open", "tagged", "none"]
-"""Nobody has decided yet; at least one class; looked at, and it shows none of the classes."""
+"""Not tagged yet; at least one class; none of the classes."""
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Training of AffinityNet: uncertain class labels in, a network that tells like cells from unlike out."""
+"""Training of AffinityNet, which learns from uncertain labels whether neighbouring cells share a class."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -20,11 +20,11 @@ class AffinityLearner(ClippedModule):
     """Trains AffinityNet on pairs of neighbouring cells (Ahn & Kwak, CVPR 2018, section 3.2).
 
     Args:
-        network: The network to train, or its description (see `ome.networks.described`), as checkpoints have.
+        network: The network to train, or its description from a checkpoint (see `ome.networks.described`).
         num_classes: Number of classes C.
         total_steps: Optimiser steps of the whole training, for the schedule.
-        radius: Cells within which pairs are compared.
-        optimizer: Its rates and their decay, or these as a dict.
+        radius: Largest distance of a pair, in cells.
+        optimizer: Settings of the optimiser, possibly as a dict.
     """
 
     def __init__(
@@ -54,11 +54,11 @@ class AffinityLearner(ClippedModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The affinity loss of one batch: `image` (B, bands, H, W) and `mask` (B, H, W) int64."""
         del batch_idx
-        features = self.network(batch["image"]).float()  # differences of them are finer than bfloat16
+        features = self.network(batch["image"]).float()  # bfloat16 is too coarse for their differences
         pairs = pair_indices(features.shape[2:], self._radius).to(features.device)
         labels = grid_labels(batch["mask"], self._num_classes, GRID_STRIDE)
         losses = affinity_loss(pair_affinity(features, self._radius), labels, pairs)
-        # DDP averages gradients over the processes: a pair must weigh the same on each.
+        # DDP averages gradients over the processes: a pair must have the same weight on each.
         loss = losses.mean(sum_over_processes(losses.pairs) / world_size())
         if self.logs:
             self.log("train/loss", sum_over_processes(loss) / world_size())

@@ -1,4 +1,4 @@
-"""A running average of the weights while training: what is validated, and what is left in the end.
+"""A running average of the weights, which is validated and is the result of the training.
 
 Polyak & Juditsky, SIAM Journal on Control and Optimization 1992; Tarvainen & Valpola, NeurIPS 2017.
 """
@@ -13,10 +13,10 @@ _Tensors = dict[torch.dtype, list[Tensor]]
 
 
 class _Average(AveragedModel):
-    """torch's average of all parameters and buffers, without a wait for the device at every step.
+    """torch's average of all parameters and buffers, without a device synchronisation at every step.
 
-    torch asks the device at each step whether it is the first, and averages whole numbers (BatchNorm counts
-    its batches in them) one by one, in four kernels each.
+    torch reads from the device at each step whether it is the first, and averages integers (BatchNorm's
+    counters of batches) one by one, in four kernels each.
     """
 
     def __init__(self, model: nn.Module, decay: float, device: torch.device | None = None) -> None:
@@ -27,9 +27,9 @@ class _Average(AveragedModel):
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
-        """Moves the average towards the weights and buffers of the model, the same one at every call."""
+        """Moves the average towards the weights and buffers of the model; pass the same model each time."""
         if self._first is None:
-            self._first = not int(self.n_averaged)  # waits, once: a checkpoint may have been loaded
+            self._first = not int(self.n_averaged)  # one synchronisation: a checkpoint may have been loaded
             self._tensors = _by_dtype(self.module), _by_dtype(model)
         for dtype, averages in self._tensors[0].items():
             current = self._tensors[1][dtype]
@@ -44,7 +44,7 @@ class _Average(AveragedModel):
 
 
 def _by_dtype(module: nn.Module) -> _Tensors:
-    """All parameters and buffers."""
+    """All parameters and buffers by data type."""
     tensors: _Tensors = {}
     for tensor in (*module.parameters(), *module.buffers()):
         tensors.setdefault(tensor.dtype, []).append(tensor)
@@ -52,7 +52,7 @@ def _by_dtype(module: nn.Module) -> _Tensors:
 
 
 def _average_counts(averages: list[Tensor], current: list[Tensor], decay: float) -> None:
-    """Averages whole numbers, all in one tensor; as torch does, what follows the point is cut off."""
+    """Averages integers, concatenated to one tensor; truncates the result, as torch does."""
     old, new = (torch.cat([tensor.flatten() for tensor in tensors]) for tensors in (averages, current))
     mean = (old * decay + new * (1 - decay)).to(old.dtype)
     parts = torch.split(mean, [average.numel() for average in averages])
@@ -60,14 +60,14 @@ def _average_counts(averages: list[Tensor], current: list[Tensor], decay: float)
 
 
 class _Averaging(WeightAveraging):
-    """Lightning's callback with that average."""
+    """Lightning's callback with `_Average`."""
 
     def __init__(self, decay: float) -> None:
         super().__init__()
         self._decay = decay
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Makes the average when a fit begins."""
+        """Creates the average when a fit begins."""
         del trainer
         if stage == "fit":
             # The module itself is moved later; Lightning tells it by now where to.
@@ -75,15 +75,15 @@ class _Averaging(WeightAveraging):
 
 
 def averaging(memory: float, total_steps: int) -> list[Callback]:
-    """Makes what keeps an exponential moving average of the weights and of BatchNorm's statistics.
+    """Callbacks that keep an exponential moving average of the weights and of BatchNorm's statistics.
 
     Args:
-        memory: Fraction of all steps that the average looks back on: its decay is
+        memory: Time constant of the average as a fraction of all steps: its decay is
             1 - 1 / (memory * total_steps). With 0 nothing is averaged.
         total_steps: Optimiser steps of the whole training.
 
     Returns:
-        The callback, or none.
+        One callback, or an empty list.
     """
     if not memory:
         return []

@@ -1,4 +1,4 @@
-"""What happens around the training steps: progress, history, reproducible randomness, and when to stop."""
+"""Callbacks of every training: progress, history, seeding of each step, and stopping."""
 
 import math
 from pathlib import Path
@@ -17,10 +17,10 @@ from ome.progress import Meter
 
 
 class SeedEachStep(Callback):
-    """Seeds torch at every step, so that a step is the same whether or not the run was interrupted.
+    """Seeds torch at every step, so that a step does not depend on an interruption before it.
 
-    Once an epoch would not do: data loaders draw from the same generator when they start, and after an
-    interruption they start at another moment.
+    Seeding once per epoch would not suffice: data loaders draw from the same generator when they start, and
+    after an interruption they start at another step.
     """
 
     def __init__(self, seed: int) -> None:
@@ -36,16 +36,16 @@ class SeedEachStep(Callback):
         """Derives the step's seed from the run's seed, the step and the process."""
         del batch, batch_idx
         state = np.random.SeedSequence([self._seed, trainer.global_step, rank()]).generate_state(1)
-        # `torch.manual_seed` also writes down, with a stack trace, what devices that are not there are to do.
+        # `torch.manual_seed` would also queue a call with a stack trace for devices that do not exist.
         torch.default_generator.manual_seed(int(state[0]))
         if pl_module.device.type == "cuda":
             torch.cuda.manual_seed(int(state[0]))
 
 
 class StopAtNan(Callback):
-    """Ends the training with one line when the loss is no number, before a checkpoint can keep the damage.
+    """Ends the training with one line when the loss is nan, before a checkpoint is written.
 
-    On every process at the same step: the gradients of one are those of all.
+    All processes stop at the same step, since they share gradients.
     """
 
     def __init__(self, title: str, every: int) -> None:
@@ -61,17 +61,17 @@ class StopAtNan(Callback):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """Remembers on the device whether the loss was finite; asks the device only now and then."""
+        """Accumulates on the device whether the loss was finite; reads it only at every `every`-th step."""
         del pl_module, batch
         loss = outputs["loss"].detach()
         if self._total is None:
             self._total = torch.zeros_like(loss)
-        self._total.add_(loss, alpha=0)  # 0 times a finite number is 0, and nan otherwise: a single kernel
+        self._total.add_(loss, alpha=0)  # 0 * loss is 0 if finite, else nan, in a single kernel
         if (batch_idx + 1) % self._every == 0:
             self._check(trainer)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Checks before anything is scored."""
+        """Checks before validation."""
         del pl_module
         self._check(trainer)
 
@@ -91,11 +91,11 @@ class StopAtNan(Callback):
 
 
 class StopWhenAsked(Callback):
-    """On SIGTERM or SIGINT keeps a checkpoint of the step and ends the training, on every process at once.
+    """On SIGTERM or SIGINT writes a checkpoint and ends the training, in all processes at the same step.
 
     Args:
-        path: Of the checkpoint.
-        every: Steps between two questions to the other processes.
+        path: Path of the checkpoint.
+        every: Steps between two checks of whether another process got a signal.
     """
 
     def __init__(self, path: Path, every: int) -> None:
@@ -103,12 +103,12 @@ class StopWhenAsked(Callback):
         self._every = every
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the signals back: Lightning would talk to the other processes from inside its handler."""
+        """Replaces Lightning's signal handlers, which would communicate with other processes."""
         del trainer, pl_module
         install_handlers()
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Stops if asked to: the epoch before has left its checkpoint."""
+        """Stops after a signal; the previous epoch has written its checkpoint."""
         del trainer, pl_module
         if any_rank(stop_asked()):
             stop()
@@ -121,7 +121,7 @@ class StopWhenAsked(Callback):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """Stops if asked to, but not before the checkpoint that follows an epoch's last step."""
+        """Stops after a signal, except at an epoch's last step, which is followed by a checkpoint."""
         del pl_module, outputs, batch
         together = trainer.world_size > 1
         if (together and (batch_idx + 1) % self._every) or batch_idx + 1 == trainer.num_training_batches:
@@ -132,7 +132,7 @@ class StopWhenAsked(Callback):
 
 
 class History(Callback):
-    """Keeps every logged scalar with its step; travels in checkpoints, is written when training ends."""
+    """Records logged scalars with their steps, in checkpoints too, and writes them when training ends."""
 
     def __init__(self, path: Path, every: int) -> None:
         self._path = path
@@ -144,7 +144,7 @@ class History(Callback):
         return {"rows": [list(row) for row in self._rows]}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on after the rows of the checkpoint."""
+        """Resumes after the rows of the checkpoint."""
         self._rows = [(int(step), str(name), float(value)) for step, name, value in state_dict["rows"]]
 
     def on_train_batch_end(
@@ -155,20 +155,20 @@ class History(Callback):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """Takes the scalars of every `every`-th step."""
+        """Records the scalars of every `every`-th step."""
         del outputs, batch
         rates = learning_rates(trainer.optimizers[0])
         if trainer.global_step % self._every == 0 or trainer.is_last_batch:
-            # For the loggers. Plain numbers would be copied to the device, which waits for it.
+            # For the loggers. Plain numbers would be copied to the device, with a synchronisation.
             pl_module.log_dict({name: torch.full((), rate) for name, rate in rates.items()})
         if batch_idx % self._every == 0:
-            self._take(trainer, "train/")
+            self._record(trainer, "train/")
             self._rows += [(trainer.global_step, name, rate) for name, rate in rates.items()]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Takes the validation scores of the epoch; validation has run by now."""
+        """Records the validation scores of the epoch; validation runs before this."""
         del pl_module
-        self._take(trainer, "validation/")
+        self._record(trainer, "validation/")
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Writes the history as CSV with the columns step, name and value."""
@@ -176,14 +176,14 @@ class History(Callback):
         if is_rank_zero():
             write_csv(self._path, ("step", "name", "value"), self._rows)
 
-    def _take(self, trainer: pl.Trainer, prefix: str) -> None:
+    def _record(self, trainer: pl.Trainer, prefix: str) -> None:
         for name, value in trainer.callback_metrics.items():
             if name.startswith(prefix):
                 self._rows.append((trainer.global_step, name, float(value)))
 
 
 def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
-    """An optimiser's rates by name: `learning_rate`, and `learning_rate_2`, ... of groups with others."""
+    """An optimiser's distinct learning rates: `learning_rate`, `learning_rate_2` and so on."""
     now = {group.get("initial_lr", group["lr"]): float(group["lr"]) for group in optimizer.param_groups}
     names = ["learning_rate", *(f"learning_rate_{number}" for number in range(2, len(now) + 1))]
     return dict(zip(names, now.values(), strict=True))
@@ -200,7 +200,7 @@ class TrainingMeter(Callback):
         self._meter: Meter | None = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Opens the display where an interrupted run left off."""
+        """Opens the display at the step at which training starts or resumes."""
         del pl_module
         if is_rank_zero():
             self._meter = Meter(self._title, self._total, trainer.global_step)
@@ -213,7 +213,7 @@ class TrainingMeter(Callback):
         batch: Any,  # noqa: ANN401
         batch_idx: int,
     ) -> None:
-        """Counts the step; reads the loss off the device only now and then."""
+        """Counts the step; reads the loss from the device only at every `every`-th step."""
         del trainer, pl_module, batch
         if self._meter is None:
             return
@@ -222,7 +222,7 @@ class TrainingMeter(Callback):
         self._meter.advance(1, self._note)
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Gives the terminal back, whatever ended the training."""
+        """Closes the display, also after an error."""
         del trainer, pl_module, stage
         if self._meter is not None:
             self._meter.close()

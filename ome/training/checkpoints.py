@@ -1,4 +1,4 @@
-"""Trained networks in the folders of their trainings."""
+"""Saves and loads trained networks."""
 
 from pathlib import Path
 
@@ -15,27 +15,27 @@ NETWORK = "network.pt"
 
 
 def save_network(network: nn.Module, folder: Path) -> None:
-    """Leaves a network's weights in a folder, where `load_network` finds them."""
+    """Writes a network's weights into a folder, for `load_network`."""
     state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
     with atomic_path(folder / NETWORK) as temporary, temporary.open("wb") as stream:
-        torch.save(state, stream)  # given a path, torch would write its name into the file
+        torch.save(state, stream)  # with a path instead, torch would write its name into the file
 
 
 def is_trained(folder: Path) -> bool:
-    """Whether a training in this folder has come to its end; every process must ask."""
+    """Whether the training in this folder is finished; a collective call of all processes."""
     return rank_zero_value((folder / NETWORK).exists())
 
 
 def load_network(network: nn.Module, folder: Path) -> None:
-    """Gives a network the weights that a training left in a folder.
+    """Loads the weights that a training has written into a folder.
 
     Raises:
-        UserError: They are of a network for other bands or classes, or of another network, or damaged.
+        UserError: They are damaged, or of another network, or for other bands or classes.
     """
     path = folder / NETWORK
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    # A damaged file makes the library trip over anything; one that would run code is refused by it.
+    # A damaged file may raise any error; torch refuses a file that would run code.
     except Exception as error:
         raise UserError(
             f"{path} holds no weights ({type(error).__name__}): delete it and run its stage again"

@@ -1,4 +1,4 @@
-"""Gradient clipping that fused optimisers allow under mixed precision; Lightning's own refuses them."""
+"""Gradient clipping that works with fused optimisers under mixed precision, unlike Lightning's."""
 
 import pytorch_lightning as pl
 import torch
@@ -10,7 +10,7 @@ from ome.training.scalars import is_read
 
 
 class ClippedModule(pl.LightningModule):
-    """A module whose gradients are clipped as the trainer says, under every precision."""
+    """A module whose gradients are clipped by the trainer's settings, under every precision."""
 
     @property
     def logs(self) -> bool:
@@ -31,11 +31,11 @@ class ClippedModule(pl.LightningModule):
         """Clips the gradients in place.
 
         Args:
-            value: Largest norm of all of them together, or largest size of each; None or 0 changes nothing.
+            value: Largest total norm, or largest absolute value of each; None or 0 disables clipping.
             algorithm: `norm` (also for None) or `value`.
 
         Returns:
-            Their norm before, a scalar; None where nothing was clipped by norm.
+            The norm before clipping, a scalar; None unless clipped by norm.
 
         Raises:
             UserError: The algorithm does not exist.
@@ -44,7 +44,7 @@ class ClippedModule(pl.LightningModule):
             raise UserError(f"trainer.gradient_clip_algorithm={algorithm}: choose norm or value")
         if not value:
             return None
-        # 16-mixed scales the gradient, and a fused optimiser takes the scale off within its step.
+        # 16-mixed scales the gradient, and a fused optimiser unscales it within its step.
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
         scale = 1.0 if scaler is None else float(scaler.get_scale())
         if algorithm == "value":

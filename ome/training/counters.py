@@ -1,4 +1,4 @@
-"""BatchNorm counts its batches, which checkpoints alone read: in one operator, not in one a layer."""
+"""Updates the batch counters of all BatchNorm layers in one operator instead of one per layer."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,29 +10,30 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def counted_together(network: nn.Module) -> Iterator[None]:
-    """Within it, a call of a network moves the counters of all its BatchNorms at once, when it returns.
+    """While the block runs, each call of the network updates all its BatchNorm counters at once, at the end.
 
-    A layer that a call meets more than once is counted once. Layers of other kinds than torch's own, and
-    those whose mean depends on the count, count by themselves.
+    A layer that is called several times in one call counts once. Subclasses with another forward, and layers
+    whose statistics depend on the counter, keep their own counting.
     """
     layers = [layer for layer in network.modules() if type(layer).forward is _BatchNorm.forward]
-    taken: list[tuple[_BatchNorm, Tensor]] = []
+    detached: list[tuple[_BatchNorm, Tensor]] = []
 
-    def take(*_: object) -> None:
+    def detach(*_: object) -> None:
         for layer in layers:
             assert isinstance(layer, _BatchNorm)  # noqa: S101 - it has its forward
             if layer.training and layer.momentum is not None and layer.num_batches_tracked is not None:
-                taken.append((layer, layer.num_batches_tracked))
+                detached.append((layer, layer.num_batches_tracked))
                 layer.num_batches_tracked = None
 
-    def give(*_: object) -> None:
-        for layer, counter in taken:
+    def restore(*_: object) -> None:
+        for layer, counter in detached:
             layer.num_batches_tracked = counter
-        if taken:
-            torch._foreach_add_([counter for _, counter in taken], 1)
-        taken.clear()
+        if detached:
+            torch._foreach_add_([counter for _, counter in detached], 1)
+        detached.clear()
 
-    hooks = network.register_forward_pre_hook(take), network.register_forward_hook(give, always_call=True)
+    after = network.register_forward_hook(restore, always_call=True)
+    hooks = network.register_forward_pre_hook(detach), after
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Runs a training to its end, from its last whole epoch if it was interrupted."""
+"""Runs a training, and resumes it from its last checkpoint if it was interrupted."""
 
 import logging
 import warnings
@@ -42,37 +42,37 @@ def fit(
     callbacks: Sequence[Callback] = (),
     arguments: Mapping[str, Any] | None = None,
 ) -> None:
-    """Trains a module and leaves its submodule `network` as `network.pt`, where `load_network` finds it.
+    """Trains a module and writes its submodule `network` as `network.pt`, for `load_network`.
 
-    While it trains, a checkpoint of the last whole epoch lies beside that, or of the step at which it was
-    told to stop; a training that was interrupted resumes from there. Several processes train together, with
-    the statistics of BatchNorm shared.
+    During training the folder holds a checkpoint of the last complete epoch, or of the step at which a signal
+    stopped the training; an interrupted training resumes from it. Several processes train together and share
+    the statistics of BatchNorm.
 
     Args:
         module: The module to train; it holds the trained weights afterwards.
-        data: Feeds it.
+        data: Its data module.
         epochs: Number of epochs.
         total_steps: Optimiser steps of the whole training, for the progress display.
-        folder: Receives `network.pt` and `history.csv`.
-        title: Name of the training for the progress display and for errors.
-        seed: Decides all randomness outside the data.
-        hardware: Where to compute.
-        logger: Where scalars go beside the history.
-        callbacks: More of them.
-        arguments: More arguments of `pl.Trainer`, none of those that are set here.
+        folder: Output folder of `network.pt` and `history.csv`.
+        title: Name of the training for the progress display and error messages.
+        seed: Determines all randomness outside the data.
+        hardware: Devices and precision.
+        logger: Logger for scalars, in addition to the history.
+        callbacks: Further callbacks.
+        arguments: Further arguments of `pl.Trainer`, except those that are set here.
 
     Raises:
-        UserError: The loss became nan, or the requested hardware is not there.
-        Stopped: The process was told to stop.
+        UserError: The loss became nan, or the requested hardware does not exist.
+        Stopped: The process received SIGTERM or SIGINT.
     """
     quieten()
-    own_callbacks: Sequence[Callback] = (
+    all_callbacks: Sequence[Callback] = (
         SeedEachStep(seed),
         StopAtNan(title, LOG_EVERY),
         TrainingMeter(title, total_steps, LOG_EVERY),
         History(folder / "history.csv", LOG_EVERY),
         *callbacks,
-        # After those whose state it keeps.
+        # After the callbacks whose state it saves.
         StopWhenAsked(folder / f"{CHECKPOINT}.ckpt", LOG_EVERY),
         ModelCheckpoint(folder, CHECKPOINT, save_top_k=1, every_n_epochs=1, enable_version_counter=False),
     )
@@ -94,7 +94,7 @@ def fit(
             plugins=[RunningProcesses()] if together else None,
             precision=precision,  # type: ignore[arg-type]  # a string from the configuration
             max_epochs=epochs,
-            callbacks=list(own_callbacks),
+            callbacks=list(all_callbacks),
             logger=logger or False,
             log_every_n_steps=LOG_EVERY,
             enable_progress_bar=False,
@@ -116,17 +116,17 @@ def fit(
         if is_rank_zero():
             save_network(module.get_submodule("network"), folder)
             (folder / f"{CHECKPOINT}.ckpt").unlink(missing_ok=True)
-        if any_rank(stop_asked()):  # a barrier as well
+        if any_rank(stop_asked()):  # also a barrier
             stop()
 
 
 def _checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to resume from, if it is there and whole; the leader looks."""
+    """The checkpoint to resume from, if it exists and is readable; decided by rank 0."""
     path, step = folder / f"{CHECKPOINT}.ckpt", 0
     if is_rank_zero() and path.exists():
         try:
             step = torch.load(path, map_location="cpu", weights_only=True)["global_step"]
-        except Exception as error:  # noqa: BLE001 - whatever is wrong with it, the training can start again
+        except Exception as error:  # noqa: BLE001 - with any damage the training starts over
             console.print(f"[yellow]{path}: checkpoint is corrupt ({type(error).__name__}); starting over[/]")
             path.unlink(missing_ok=True)
         else:
@@ -135,7 +135,7 @@ def _checkpoint(folder: Path) -> Path | None:
 
 
 def fitted_precision(module: pl.LightningModule, hardware: Hardware) -> tuple[str, int]:
-    """Fits a module to the device that will train it.
+    """Prepares a module for the device that will train it.
 
     Returns:
         The name of the precision, and the number of convolutions that keep float32.
@@ -147,7 +147,7 @@ def fitted_precision(module: pl.LightningModule, hardware: Hardware) -> tuple[st
 
 
 def quieten() -> None:
-    """Silences what Lightning says about itself; errors still come through."""
+    """Silences Lightning's messages and warnings, except errors."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning.pytorch"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"pytorch_lightning|lightning_fabric|torchmetrics")

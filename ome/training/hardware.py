@@ -1,4 +1,4 @@
-"""Where and how precisely to compute."""
+"""Devices, processes and precision."""
 
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -21,15 +21,15 @@ Network = TypeVar("Network", bound=nn.Module)
 
 @dataclass(frozen=True)
 class Hardware:
-    """Where and how precisely to compute.
+    """Devices, processes and precision of the computations.
 
     Attributes:
         accelerator: `auto`, `cpu` or `gpu`.
-        devices: Number of devices of this machine, each with a process of its own; -1 for every GPU.
-        strategy: `auto` for one process, `ddp` for one for each device.
+        devices: Number of devices of this machine, with one process each; -1 for every GPU.
+        strategy: `auto` for a single process, `ddp` for one per device.
         num_nodes: Number of machines.
-        precision: Lightning's precision name, e.g. `bf16-mixed`; `auto` for that where the device has
-            instructions for it, else `32-true`.
+        precision: Lightning's precision name, e.g. `bf16-mixed`; `auto` for `bf16-mixed` where the device
+            has instructions for it, else `32-true`.
         workers: Loader processes for each training process; None lets `loader_processes` choose.
     """
 
@@ -62,7 +62,7 @@ class Hardware:
         """The number of processes to start on this machine.
 
         Raises:
-            UserError: It cannot be told, or there is no GPU.
+            UserError: The number is not set, or there is no GPU.
         """
         if isinstance(self.devices, int) and self.devices > 0:
             return self.devices
@@ -75,7 +75,7 @@ class Hardware:
         """The device of this process for work outside the trainer.
 
         Raises:
-            UserError: A GPU is asked for and not there.
+            UserError: A GPU is requested and torch finds none.
         """
         if not self.uses_gpu:
             return torch.device("cpu")
@@ -86,21 +86,21 @@ class Hardware:
         return torch.device("cuda", torch.cuda.current_device())
 
     def loader_processes(self) -> int:
-        """Loader processes for each training process: where the CPU trains, they would take its cores."""
+        """Loader processes per training process; 0 on a CPU, whose cores the training needs."""
         if self.workers is not None:
             return self.workers
         return min(8, own_cores()) if self.uses_gpu else 0
 
 
 def decided_precision(precision: str, device: torch.device) -> str:
-    """Lightning's name of a precision on a device: `auto` is `bf16-mixed` where that pays, else `32-true`."""
+    """Lightning's name of a precision: `auto` becomes `bf16-mixed` where it is faster, else `32-true`."""
     if precision != "auto":
         return precision
     return "bf16-mixed" if has_bf16(device) else "32-true"
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether a device multiplies bfloat16 faster than float32, and does not only imitate it."""
+    """Whether a device has instructions for bfloat16, instead of emulating it."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= _AMPERE
     return _cpu_has_bf16()
@@ -113,10 +113,10 @@ def _cpu_has_bf16() -> bool:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """Lightning's mixed precisions outside of its trainer; any other name computes as it is.
+    """A context for Lightning's mixed precisions outside of its trainer; no effect for other precisions.
 
     Args:
-        device: Where the work is done.
+        device: The device of the computation.
         precision: `auto`, `bf16-mixed`, `16-mixed`, or a precision without autocast such as `32-true`.
     """
     dtype = _MIXED.get(decided_precision(precision, device))
@@ -124,8 +124,8 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
 
 
 def channels_last(network: Network) -> Network:
-    """Lays out a network's convolutions for images whose bands lie side by side.
+    """Converts a network to the channels-last memory format.
 
-    That is how tensor cores and CPUs read them; otherwise each layer turns its input around.
+    Tensor cores and CPUs compute in that format; otherwise each layer would convert its input.
     """
     return network.to(memory_format=torch.channels_last)

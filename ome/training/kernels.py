@@ -1,4 +1,4 @@
-"""Convolutions that torch computes wrongly in bfloat16 are computed in float32 instead."""
+"""Replaces convolutions that torch computes wrongly in bfloat16 by float32 ones."""
 
 from functools import cache
 from typing import Final
@@ -11,7 +11,7 @@ TOLERANCE: Final = 0.02
 """Relative error of a weight gradient that rounding to bfloat16 explains; it is about 0.002."""
 
 SIDES: Final = (32, 48)
-"""Sides in pixels of the maps that are tried: which kernel runs depends on them."""
+"""Sides in pixels of the tested maps: the kernel that torch selects depends on them."""
 
 GROUPS, BATCH, CHANNELS = 16, 2, 16
 
@@ -30,11 +30,11 @@ def replace_wrong_kernels(network: nn.Module) -> int:
 
     With torch 2.15 the weight gradient of a dilated convolution in groups in the channels-last layout is
     wrong by more than 100 %, or infinite, and where the dilation is large (12 on maps of 32) it reads outside
-    its memory, which may kill the process. So these are replaced untried; each other kind of convolution is
-    tried once, in some milliseconds.
+    its memory, which may kill the process. These are therefore replaced without a test; every other kind of
+    convolution is tested once, in a few milliseconds.
 
     Args:
-        network: Its parameters stay the same objects.
+        network: The network, changed in place; its parameters stay the same objects.
 
     Returns:
         Number of convolutions that were changed.

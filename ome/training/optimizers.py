@@ -17,22 +17,22 @@ from ome.training.schedule import ScheduleName, rate_factor
 OptimizerName = Literal["sgd", "adamw"]
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
-_SIDE = 64  # pixels of the image that shows in which order layers come
+_SIDE = 64  # pixels of the image with which the order of the layers is determined
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """How the classifier and AffinityNet are optimised; by default as the lineage does it.
+    """Optimiser settings of the classifier and AffinityNet; the defaults are those of the published code.
 
     Attributes:
-        lr: Base learning rate of the backbone; new layers have ten times as much, biases twice.
-        momentum: Of SGD.
-        weight_decay: Of everything but biases.
-        power: Of the polynomial decay, see `poly_lr`.
+        lr: Base learning rate of the backbone; times ten for new layers, doubled for biases.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of everything but biases.
+        power: Exponent of the polynomial decay, see `poly_lr`.
         name: SGD, or AdamW, which transformers need.
-        schedule: How the rate falls from step to step.
-        warmup: Fraction of all steps in which it first rises, see `linear_warmup`.
-        norm_decay: Whether the weight decay works on normalisation layers too.
+        schedule: Learning-rate schedule.
+        warmup: Fraction of all steps for the warm-up, see `linear_warmup`.
+        norm_decay: Whether the weight decay applies to normalisation layers too.
         layer_decay: Factor on the rate from each layer of the backbone to the one below; 1 for none.
     """
 
@@ -47,10 +47,10 @@ class Optimization:
     layer_decay: float = 1.0
 
     def configure(self, network: BackboneNetwork, total_steps: int) -> OptimizerLRScheduler:
-        """Makes what `LightningModule.configure_optimizers` returns.
+        """Builds the return value of `LightningModule.configure_optimizers`.
 
         Args:
-            network: Names its parameter groups; empty ones are left out.
+            network: Defines the parameter groups; empty ones are skipped.
             total_steps: Optimiser steps of the whole training.
         """
         scales = layer_scales(network.backbone, self.layer_decay) if self.layer_decay != 1 else {}
@@ -69,14 +69,14 @@ class Optimization:
 def build_optimizer(
     name: OptimizerName, groups: list[dict[str, Any]], lr: float, momentum: float
 ) -> torch.optim.Optimizer:
-    """SGD or AdamW over groups that have rates and decays of their own."""
+    """SGD or AdamW over parameter groups with their own learning rates and weight decays."""
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, fused=True)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
 
 
 def scheduled(optimizer: torch.optim.Optimizer, factors: list[Any]) -> OptimizerLRScheduler:
-    """An optimiser whose groups' rates are multiplied by a factor of the step, for Lightning."""
+    """An optimiser with a schedule for Lightning; each group's factor is a function of the step."""
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -91,10 +91,10 @@ def layer_scales(encoder: nn.Module, decay: float) -> dict[int, float]:
     """Factors on the rates of an encoder's parameters: decay^(layers above, its own included).
 
     A layer is a block such as `layer1.0` or `block2.3`, or a module outside of blocks; layers are counted in
-    the order in which an image meets them (Bao et al., BEiT, ICLR 2022).
+    the order of the forward pass (Bao et al., BEiT, ICLR 2022).
 
     Args:
-        encoder: Maps an image (B, bands, H, W); its first convolution tells the bands.
+        encoder: Takes an image (B, bands, H, W); the bands are read from its first convolution.
         decay: In (0, 1].
 
     Returns:
@@ -103,15 +103,17 @@ def layer_scales(encoder: nn.Module, decay: float) -> dict[int, float]:
     order: dict[str, None] = {}
     owners = {name: module for name, module in encoder.named_modules() if [*module.parameters(recurse=False)]}
 
-    def meet(layer: str, _module: nn.Module, _given: object) -> None:
+    def visit(layer: str, _module: nn.Module, _arguments: object) -> None:
         order.setdefault(layer)
 
-    hooks = [module.register_forward_pre_hook(partial(meet, _layer(name))) for name, module in owners.items()]
+    hooks = [
+        module.register_forward_pre_hook(partial(visit, _layer(name))) for name, module in owners.items()
+    ]
     training = {module: module.training for module in encoder.modules()}
     bands = next(module.in_channels for module in encoder.modules() if isinstance(module, nn.Conv2d))
-    some = next(encoder.parameters())
+    device = next(encoder.parameters()).device
     with torch.no_grad():
-        encoder.eval()(torch.zeros(1, bands, _SIDE, _SIDE, device=some.device))
+        encoder.eval()(torch.zeros(1, bands, _SIDE, _SIDE, device=device))
     for hook in hooks:
         hook.remove()
     for module, mode in training.items():
@@ -133,14 +135,14 @@ def _layer(name: str) -> str:
 def _divided(
     group: dict[str, Any], scales: Mapping[int, float], norms: Iterable[int]
 ) -> list[dict[str, Any]]:
-    """A group of parameters by the rate and decay that each is to have; empty ones are left out."""
+    """Splits a group of parameters by learning rate and weight decay; empty groups are skipped."""
     parts: dict[tuple[float, float], list[nn.Parameter]] = {}
     for parameter in group["params"]:
         decay = 0.0 if id(parameter) in norms else group["weight_decay"]
         parts.setdefault((group["lr"] * scales.get(id(parameter), 1.0), decay), []).append(parameter)
     if len(parts) < 2:
         return [group | {"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in parts.items()]
-    return [  # monitors of rates want a name for each
+    return [  # learning-rate monitors need a name for each
         group | {"name": f"{group['name']}_{number}", "params": p, "lr": lr, "weight_decay": decay}
         for number, ((lr, decay), p) in enumerate(parts.items())
     ]

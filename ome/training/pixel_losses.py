@@ -1,4 +1,4 @@
-"""The segmenter's losses as pure functions: pixel cross-entropy with weights, and what can be added to it.
+"""The segmenter's losses as pure functions: weighted pixel cross-entropy and optional further terms.
 
 Weights: Li et al. (URN), AAAI 2022. Hardest pixels: Shrivastava et al. (OHEM), CVPR 2016. Dice: Milletari et
 al., 3DV 2016. Lovasz-Softmax: Berman et al., CVPR 2018.
@@ -25,14 +25,14 @@ URN_THRESHOLD = 0.05
 
 
 class PixelWeights(NamedTuple):
-    """What each pixel counts for, both (B, H, W) float32 and 0 where the target is ignored.
+    """Weights of the pixels, both (B, H, W) float32 and 0 where the target is ignored.
 
     The loss is sum(factor * entropy) / sum(normaliser). With several processes the divisor is the sum over
-    all of them, or a pixel would count more where its neighbours on the same process are uncertain.
+    all of them; otherwise a pixel would count more if the other pixels of its process are uncertain.
 
     Attributes:
-        factor: What the pixel's cross-entropy is multiplied by.
-        normaliser: What the pixel adds to the divisor.
+        factor: Factor on the pixel's cross-entropy.
+        normaliser: Contribution of the pixel to the divisor.
     """
 
     factor: Tensor
@@ -69,12 +69,12 @@ def weigh_pixels(
     """Combines the certainty of a pixel with the weight of its class.
 
     Args:
-        target: Class indices (B, H, W), integers; 255 takes no part.
+        target: Class indices (B, H, W), integers; 255 is ignored.
         weight: Stored weights (B, H, W), 0..255.
-        mode: See `pixel_weights`. URN's "threshold" goes with the mean over all pixels, the others with the
-            weighted mean.
-        class_weights: (C,) float, each pixel's factor and normaliser are multiplied by that of its class, as
-            in torch's weighted mean; None for 1.
+        mode: See `pixel_weights`. URN's "threshold" uses the mean over all pixels, the others the weighted
+            mean.
+        class_weights: (C,) float factors on factor and normaliser by the pixel's class, as in torch's
+            weighted mean; None for 1.
     """
     valid = target != IGNORE
     factor = torch.where(valid, pixel_weights(weight, mode), 0.0)
@@ -91,7 +91,7 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float =
     Args:
         logits: Class scores (B, C, H, W), any float type.
         target: Class indices (B, H, W), integers; 255 takes no part.
-        label_smoothing: Part of the target that is spread evenly over all C classes, in [0, 1).
+        label_smoothing: Fraction of the target that is spread evenly over all C classes, in [0, 1).
 
     Returns:
         (B, H, W) float32, 0 where the target is ignored.
@@ -106,22 +106,22 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float =
 
 
 def hardest_pixels(loss: Tensor, eligible: Tensor, fraction: float) -> Tensor:
-    """Online hard example mining: chooses the pixels with the largest losses.
+    """Online hard example mining: selects the pixels with the largest losses.
 
-    The choice is made among the pixels of one process, the batch it works on. Give the loss times the pixel's
-    weight: a doubtful pseudo label has a large loss too, and should not push certain pixels out.
+    The selection is per process, over its part of the batch. Pass the loss times the pixel's weight: an
+    uncertain pseudo label has a large loss too, and should not displace certain pixels.
 
     Args:
         loss: Loss of each pixel (B, H, W).
-        eligible: (B, H, W) bool, the pixels to choose among.
-        fraction: Of the eligible pixels to keep, in (0, 1]. Their number is rounded up; pixels as hard as the
-            last one kept are kept as well.
+        eligible: (B, H, W) bool, the candidates.
+        fraction: Fraction of the candidates to keep, in (0, 1]. Their number is rounded up; ties with the
+            last one are kept as well.
 
     Returns:
-        (B, H, W) bool, a part of `eligible`.
+        (B, H, W) bool, a subset of `eligible`.
     """
     ranked = loss.detach().masked_fill(~eligible, -torch.inf).flatten().sort(descending=True).values
-    # Not `ranked[count - 1]`, for which torch waits: the number of pixels stays on the device.
+    # Not `ranked[count - 1]`, which synchronises: the number of pixels stays on the device.
     count = (fraction * eligible.sum().double()).ceil().long().clamp_min(1)
     return (loss >= ranked.gather(0, count[None] - 1)) & eligible
 
@@ -138,11 +138,11 @@ def overlap_loss(logits: Tensor, target: Tensor, factor: Tensor, *, dice: float,
         logits: Class scores (B, C, H, W).
         target: Class indices (B, H, W), integers.
         factor: Weights (B, H, W), see `PixelWeights`.
-        dice: What the Dice loss is multiplied by; 0 leaves it out.
-        lovasz: What the Lovasz loss is multiplied by; 0 leaves it out.
+        dice: Weight of the Dice loss; 0 disables it.
+        lovasz: Weight of the Lovasz loss; 0 disables it.
 
     Returns:
-        The weighted sum, a scalar; 0 when no pixel takes part.
+        The weighted sum, a scalar; 0 when all pixels are ignored.
     """
     chosen = torch.where(factor > 0, target.long(), IGNORE)
     total = logits.new_zeros((), dtype=torch.float32)
@@ -150,7 +150,7 @@ def overlap_loss(logits: Tensor, target: Tensor, factor: Tensor, *, dice: float,
         total = total + dice * DiceLoss(MULTICLASS_MODE, ignore_index=IGNORE)(logits.float(), chosen)
     if lovasz:
         probabilities, chosen = logits.float().softmax(dim=1).transpose(0, 1).flatten(1), chosen.flatten()
-        if chosen.device.type == "cpu":  # sorts fewer; a GPU would be waited for to know how many
+        if chosen.device.type == "cpu":  # fewer to sort; on a GPU their number would need a synchronisation
             probabilities, chosen = probabilities[:, chosen != IGNORE], chosen[chosen != IGNORE]
         total = total + lovasz * lovasz_softmax(probabilities, chosen)
     return total
@@ -159,8 +159,8 @@ def overlap_loss(logits: Tensor, target: Tensor, factor: Tensor, *, dice: float,
 def lovasz_softmax(probabilities: Tensor, target: Tensor) -> Tensor:
     """Lovasz-Softmax loss of P pixels, the mean over the classes that have target pixels.
 
-    All classes at once, and ignored pixels as errors of 0, which change nothing: libraries choose pixels and
-    classes on the host, which waits for the device at each class.
+    All classes are computed at once, and ignored pixels have an error of 0, which adds nothing: libraries
+    select pixels and classes on the host, which synchronises with the device for each class.
 
     Args:
         probabilities: (C, P) float32, their sum over C is 1.
@@ -175,16 +175,16 @@ def lovasz_softmax(probabilities: Tensor, target: Tensor) -> Tensor:
     truth = (target == classes[:, None]).to(probabilities.dtype)
     errors = (truth - probabilities).abs() * (target != IGNORE)
     errors, order = errors.sort(dim=1, descending=True)
-    found = truth.gather(1, order).cumsum(dim=1)
-    pixels = found[:, -1:]
-    jaccard = 1 - (pixels - found) / (pixels + (places + 1 - found))
+    true_so_far = truth.gather(1, order).cumsum(dim=1)
+    pixels = true_so_far[:, -1:]
+    jaccard = 1 - (pixels - true_so_far) / (pixels + (places + 1 - true_so_far))
     losses = (errors * jaccard.diff(dim=1, prepend=torch.zeros_like(pixels))).sum(dim=1)
     present = (pixels > 0).to(losses.dtype).flatten()
     return (losses * present).sum() / present.sum().clamp_min(1)
 
 
 def balanced_class_weights(pixels: Sequence[float], power: float = 1.0) -> list[float]:
-    """Weights that let rare classes count more, in proportion to n_c^-power; their mean over the pixels is 1.
+    """Weights in proportion to n_c^-power, so that rare classes count more; their mean over the pixels is 1.
 
     Args:
         pixels: Pixels n_c of each of the C classes in the training masks, or the sum of their weights.

@@ -1,4 +1,4 @@
-"""What the published code does by mistake, for measuring what it costs; nothing here is on by default."""
+"""Errors of the published code, reproduced to measure their effect; all are off by default."""
 
 from pathlib import Path
 from typing import Any, Final
@@ -35,7 +35,7 @@ class KeepHighestValidationLoss(Callback):
     """Ends a classifier's training with the weights of the epoch whose validation loss was the highest.
 
     Args:
-        folder: Keeps those weights until the training ends.
+        folder: Folder for those weights until the training ends.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -48,7 +48,7 @@ class KeepHighestValidationLoss(Callback):
         return {"highest": self._highest}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Goes on after the epoch of the checkpoint."""
+        """Resumes after the epoch of the checkpoint."""
         self._highest = state_dict["highest"]
 
     def on_validation_batch_end(
@@ -60,7 +60,7 @@ class KeepHighestValidationLoss(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        """Scores a batch of images and tags once more."""
+        """Computes the broadcast loss of a validation batch."""
         del trainer, outputs, batch_idx, dataloader_idx
         cam = pl_module.get_submodule("network")(batch["image"])[0]
         self._losses.append(broadcast_loss(cam.mean(dim=(2, 3)), batch["tags"]))
@@ -77,7 +77,7 @@ class KeepHighestValidationLoss(Callback):
                 save_atomically(self._path, lambda path: torch.save(state, path))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Puts the kept weights back; without validation the last ones stay."""
+        """Restores the saved weights; without validation the last ones stay."""
         del trainer
         barrier()
         if self._path.exists():

@@ -1,18 +1,18 @@
-"""At which steps anybody reads what a training logs; logging a number takes Lightning half a millisecond."""
+"""The steps at which scalars are logged: Lightning needs half a millisecond for each."""
 
 from typing import Final
 
 import pytorch_lightning as pl
 
 LOG_EVERY: Final = 10
-"""Steps between two readings of a scalar off the device."""
+"""Steps between two reads of a scalar from the device."""
 
 
 def is_read(trainer: pl.Trainer) -> bool:
-    """Whether the scalars of the step that is being taken are read.
+    """Whether the scalars of the current step are read.
 
-    By `History` at every tenth step of an epoch, by loggers at every tenth of the training, and by callbacks
-    at the end of an epoch.
+    `History` reads them at every tenth step of an epoch, loggers at every tenth step of the training, and
+    callbacks at the end of an epoch.
     """
     return (
         trainer.fit_loop.batch_idx % LOG_EVERY == 0

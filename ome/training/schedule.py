@@ -4,21 +4,21 @@ import math
 from typing import Literal
 
 WARMUP_START = 1e-6
-"""Where the factor of the warm-up begins, as in SegFormer's published recipe."""
+"""First factor of the warm-up, as in SegFormer's published recipe."""
 
 
 def poly_lr(base_lr: float, step: int, max_step: int, power: float, minimum: float = 0.0) -> float:
     """Polynomial decay, minimum + (base_lr - minimum) (1 - step / max_step)^power.
 
-    From the last step (max_step - 1) on the rate stays as it is there. It never reaches the minimum, so a run
-    that takes a little longer than planned still learns.
+    The rate stays constant from step max_step - 1 on. It never reaches the minimum, so a run that takes a
+    little longer than planned still learns.
 
     Args:
         base_lr: The rate at step 0.
         step: Optimiser steps done so far, from 0.
         max_step: Optimiser steps planned, at least 1.
-        power: The exponent; the lineage uses 0.9.
-        minimum: The rate the decay heads for.
+        power: The exponent; the published code uses 0.9.
+        minimum: Limit of the decay.
 
     Returns:
         The learning rate at `step`.
@@ -28,7 +28,7 @@ def poly_lr(base_lr: float, step: int, max_step: int, power: float, minimum: flo
 
 
 def linear_warmup(step: int, steps: int) -> float:
-    """Factor that lets a schedule begin gently: rises linearly from 1e-6 at step 0 to 1 at step `steps`.
+    """Warm-up factor: rises linearly from 1e-6 at step 0 to 1 at step `steps`.
 
     Args:
         step: Optimiser steps done so far, from 0.
@@ -55,8 +55,8 @@ def rate_factor(
         schedule: `poly` as in `poly_lr`; `cosine` falls from 1 to the floor along half a cosine; `constant`.
         step: Optimiser steps done so far, from 0.
         total_steps: Optimiser steps planned, at least 1.
-        power: Of `poly`.
-        floor: What the factor heads for.
+        power: Exponent of `poly`.
+        floor: Limit of the factor.
         warmup: Steps of `linear_warmup`.
     """
     if schedule == "poly":

@@ -1,4 +1,4 @@
-"""Training of the SEAM classifier: image-level tags in, a network that gives CAMs out."""
+"""Training of the SEAM classifier on image-level tags."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -22,7 +22,7 @@ from ome.training.optimizers import Optimization
 from ome.training.seam_losses import seam_loss
 
 GRID: Final = 16
-"""Pixels that the sides of resized tiles are multiples of."""
+"""Sides of resized tiles are multiples of this many pixels."""
 
 UNTRAINED_PCM: Final = (
     "nothing trains the pixel correlation module with classifier.ecr_weight=0 and "
@@ -33,26 +33,25 @@ UNTRAINED_PCM: Final = (
 class SeamClassifier(ClippedModule):
     """Two views of a tile, one network, and the loss that makes their CAMs agree (SEAM, CVPR 2020).
 
-    Every term of the loss is a switch. Without those that compare two views, only one is computed. Min-pool
-    and ECR train the pixel correlation module and nothing else, so they are off where the network has none.
+    Every term of the loss can be switched off. The second view is computed only for the terms that compare
+    two. Min-pool and ECR train only the pixel correlation module, so they are off where the network has none.
 
     Validation is on a few fixed, unaugmented tiles, all of them on every process: multilabel average
     precision and F1 of the pooled CAM and, where batches have reference masks, the mIoU of the refined CAM
     among the tags.
 
     Args:
-        network: The network to train, or its description (see `ome.networks.described`), as checkpoints have.
+        network: The network to train, or its description from a checkpoint (see `ome.networks.described`).
         names: The C class names.
         total_steps: Optimiser steps of the whole training, for the schedule.
-        optimizer: Its rates and their decay, or these as a dict.
+        optimizer: Settings of the optimiser, possibly as a dict.
         er_weight: Weight of the equivariant regularisation; 0 switches it off.
         ecr_weight: Weight of the equivariant cross regularisation; 0 switches it off.
         min_pool_weight: Weight of min-pooling; 0 switches it off.
-        clip: Largest norm of the gradient; None leaves it as it is. The terms that compare two views divide
-            the map of a tagged class by its maximum: where that is hardly above 0, one step may ruin the
-            network.
-        rescale: Smallest and largest factor by which the tiles of a batch are resized together. Unlike a
-            resize before a crop it shows every tile whole, so that its tags hold.
+        clip: Largest norm of the gradient, if any. The terms that compare two views divide the map of a
+            tagged class by its maximum: where that is close to 0, a single step may ruin the network.
+        rescale: Smallest and largest factor by which all tiles of a batch are resized. Unlike a resize before
+            a crop it shows every tile as a whole, so that its tags stay correct.
 
     Raises:
         UserError: The network has a pixel correlation module that no term trains.
@@ -97,7 +96,7 @@ class SeamClassifier(ClippedModule):
         self._clip = clip
         self._rescale = tuple(rescale)
         self._names = tuple(names)
-        # Every process sees every tile, so their matrices must not be added up.
+        # Every process validates every tile, so the matrices must not be summed over processes.
         self._confusion: Tensor | None = None
         self._predicted: list[tuple[Tensor, Tensor]] = []
 
@@ -127,13 +126,13 @@ class SeamClassifier(ClippedModule):
         low, high = self._rescale
         if low == high == 1:
             return image
-        factor = low * (high / low) ** float(torch.rand(()).numpy())  # of the host: no device is asked
-        # Few sizes, because kernels are chosen anew for each.
+        factor = low * (high / low) ** float(torch.rand(()).numpy())  # on the host: no synchronisation
+        # Few different sizes, because kernels are selected for each.
         size = [GRID * max(1, round(factor * length / GRID)) for length in image.shape[2:]]
         return F.interpolate(image, size, mode="bilinear", align_corners=False)
 
     def clip(self, value: float | None, algorithm: str | None) -> Tensor | None:
-        """Clips to the largest norm, or as the trainer says where there is none, and logs the norm before."""
+        """Clips to the module's largest norm, else by the trainer's settings, and logs the norm before."""
         if self._clip is not None:
             value, algorithm = self._clip, "norm"
         norm = super().clip(value, algorithm)

@@ -38,7 +38,7 @@ def normalise_maps(maps: Tensor) -> Tensor:
     Returns:
         Maps (B, C, H, W) in [0, 1].
     """
-    # Clipped after they are reduced, as the ReLU below clips the maps: fewer passes over the maps.
+    # Clipping after the reduction is equivalent, because the ReLU below clips the maps, and faster.
     low = F.relu(maps.amin(dim=(2, 3), keepdim=True))
     high = F.relu(maps.amax(dim=(2, 3), keepdim=True))
     return F.relu(maps - (low + EPSILON)) / (high - low + EPSILON)
@@ -63,7 +63,7 @@ def multilabel_loss(cam: Tensor, tags: Tensor) -> Tensor:
 
 
 def min_pool_loss(refined: Tensor, tags: Tensor) -> Tensor:
-    """Pushes down the weakest quarter of the pixels, so that refined maps do not cover everything.
+    """Penalises the weakest quarter of the pixels, so that refined maps do not cover everything.
 
     Args:
         refined: Refined maps (B, C, H, W).
@@ -106,9 +106,9 @@ def seam_loss(
     ecr_weight: float = 1.0,
     min_pool_weight: float = 1.0,
 ) -> SeamLosses:
-    """SEAM's whole loss for two views of the same images, or what is left of it for one.
+    """SEAM's loss for two views of the same images, or its terms for a single view.
 
-    A term whose weight is 0 is not computed; with all weights 0 the multilabel loss is left, plain CAM's.
+    A term whose weight is 0 is not computed; with all weights 0 it is plain CAM's multilabel loss.
 
     Args:
         view1: Raw and refined CAM (B, C, H, W).
@@ -133,7 +133,7 @@ def seam_loss(
     if er_weight or ecr_weight:
         if view2 is None:
             raise ValueError("the terms ER and ECR compare two views, and there is one")
-        # On a GPU these maps cost nothing and each operator a launch, so all are normalised together.
+        # On a GPU these small maps cost little but each operator needs a launch, so they are concatenated.
         maps = [torch.cat(view, dim=1) if ecr_weight else view[0] for view in (view1, view2)]
         first, second = (_present(of_view, tags, view2[0].shape[2:]) for of_view in maps)
         if er_weight:
@@ -156,7 +156,7 @@ def _joined(parts: list[Tensor]) -> Tensor:
 
 
 def _present(maps: Tensor, tags: Tensor, size: torch.Size) -> Tensor:
-    """Normalises the maps of the tagged classes, 0 for the others, at another size; one or more of each."""
+    """Normalises and resizes the maps of the tagged classes; other classes become 0."""
     repeated = tags.repeat(1, maps.shape[1] // tags.shape[1])
     return _resize(normalise_maps(maps), size) * _as_maps(repeated, maps)
 

@@ -1,4 +1,4 @@
-"""Training of the segmenter on masks that are more certain in some pixels than in others."""
+"""Training of the segmenter on masks with a weight per pixel."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -59,7 +59,7 @@ _PLAIN = (
     "auxiliary_weight",
     "freeze_batchnorm",
 )
-"""Arguments of the segmenter's training that are plain values."""
+"""Arguments of the module that are plain values, saved as hyperparameters."""
 
 
 class UncertaintyWeightedSegmenter(ClippedModule):
@@ -69,34 +69,34 @@ class UncertaintyWeightedSegmenter(ClippedModule):
     cross-entropy of their labelled pixels without weights.
 
     Args:
-        network: Image (B, bands, H, W) to logits (B, C, H, W), with an `encoder`; or the description of one
-            (see `ome.networks.described`), as checkpoints have it.
+        network: Image (B, bands, H, W) to logits (B, C, H, W), with an `encoder`; or its description from a
+            checkpoint (see `ome.networks.described`).
         total_steps: Optimiser steps of the whole training, for the schedule.
         lr: Base learning rate, of the encoder.
-        momentum: Of SGD.
-        weight_decay: Of the optimiser.
-        power: Of the polynomial decay.
-        minimum_lr: Where the decay ends.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of the optimiser.
+        power: Exponent of the polynomial decay.
+        minimum_lr: Limit of the decay.
         optimizer: `sgd` or `adamw`.
-        schedule: How the rate falls, see `rate_factor`.
+        schedule: Learning-rate schedule, see `rate_factor`.
         layer_decay: Factor on the rate from each layer of the encoder to the one below, see `layer_scales`.
-        warmup_steps: Steps in which the rate rises linearly to the schedule's; see `linear_warmup`.
+        warmup_steps: Steps of the warm-up, see `linear_warmup`.
         head_lr: Factor on the rate of everything but the encoder.
-        norm_decay: Let the weight decay work on normalisation layers too.
-        weighting: How a pixel's weight of 0..255 enters the loss; see `pixel_weights`.
-        underfit: What becomes of the losses once their mean over all processes is low; by default nothing.
-            Also as a dict.
+        norm_decay: Whether the weight decay applies to normalisation layers too.
+        weighting: Conversion of a pixel's weight of 0..255 to a loss weight, see `pixel_weights`.
+        underfit: Change of the losses once their mean over all processes is low, possibly as a dict; by
+            default none.
         class_weights: C factors, see `weigh_pixels`; None for 1.
         label_smoothing: See `pixel_cross_entropy`.
-        ohem: Share of the pixels with positive weight that is kept, see `hardest_pixels`; None for all. The
-            divisor then sums over the pixels kept.
-        dice: Weight of the Dice loss, see `overlap_loss`; added to the mean cross-entropy. With several
-            processes it is the mean of theirs.
-        lovasz: Likewise of the Lovasz-Softmax loss.
-        losses: Weight and function of further terms, added likewise; checkpoints do not have them.
-        auxiliary: A head on the encoder's third stage, trained along and not part of `network`; True
-            for a new `AuxiliaryHead`. Its cross-entropy has the same pixels, weights and divisor.
-        auxiliary_weight: What that loss is multiplied by.
+        ohem: Fraction of the pixels with positive weight that is kept, see `hardest_pixels`; None for all.
+            The divisor then sums over the kept pixels.
+        dice: Weight of the Dice loss, see `overlap_loss`, which is added to the mean cross-entropy. With
+            several processes it is averaged over them.
+        lovasz: Weight of the Lovasz-Softmax loss, added in the same way.
+        losses: Weights and functions of further terms, added in the same way; not saved in checkpoints.
+        auxiliary: A head on the encoder's third stage for training only, not part of `network`; True for a
+            new `AuxiliaryHead`. Its cross-entropy has the same pixels, weights and divisor.
+        auxiliary_weight: Weight of that loss.
         freeze_batchnorm: Keep the statistics of the pretrained encoder's BatchNorm.
     """
 
@@ -144,7 +144,7 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         self.network = network
         self.auxiliary = auxiliary or None
         if description is not None and isinstance(self.auxiliary, AuxiliaryHead | None):
-            # Plain values alone, which loading takes with weights_only.
+            # Only plain values, which can be loaded with weights_only.
             plain |= {"network": description, "auxiliary": self.auxiliary is not None}
             plain |= {"underfit": asdict(underfit)}
             self.save_hyperparameters(plain, logger=False)
@@ -175,12 +175,12 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         self._entropy: Tensor | float = 0.0
 
     def on_train_start(self) -> None:
-        """Fixes the encoder's BatchNorm where it is to stay as pretrained."""
+        """Freezes the encoder's BatchNorm if configured."""
         if self._freeze_batchnorm:
             freeze_batchnorm(self.network.encoder)  # type: ignore[arg-type]  # every segmenter has one
 
     def on_train_epoch_start(self) -> None:
-        """Repeats what `train()` undid after a validation."""
+        """Freezes it again, since `train()` undoes that after a validation."""
         self.on_train_start()
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
@@ -204,7 +204,7 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         if auxiliary is not None:
             entropy = pixel_cross_entropy(auxiliary, mask, self._label_smoothing)
             loss_sum = loss_sum + self._auxiliary_weight * (entropy * pixels.factor).sum()
-        # DDP averages gradients over the processes; the factor turns that mean into the sum it has to be.
+        # DDP averages gradients over the processes; the factor world_size turns that mean into a sum.
         loss: Tensor = loss_sum * world_size() / divisor
         if self._dice or self._lovasz:
             loss = loss + overlap_loss(logits, mask, pixels.factor, dice=self._dice, lovasz=self._lovasz)
@@ -225,7 +225,7 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         self._entropy = self._entropy + pixel_cross_entropy(logits, mask).sum(dtype=torch.float64)
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the scores of the whole validation set, if a pixel of it has a label."""
+        """Logs the scores of the whole validation set, if any pixel has a label."""
         matrix = np.asarray(torch.as_tensor(self._confusion).cpu())
         if pixels := int(matrix.sum()):
             names = tuple(str(number) for number in range(len(matrix)))
@@ -234,7 +234,7 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         self._confusion, self._entropy = 0, 0.0
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
-        """The chosen optimiser and schedule; the rate heads for the minimum at every step."""
+        """The configured optimiser and schedule; the rate changes at every step."""
         groups = self._parameter_groups()
         optimizer = build_optimizer(self._optimizer, groups, self._lr, self._momentum)
         factor = partial(
@@ -249,7 +249,7 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         )
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        """The trainable parameters by learning rate and weight decay; one group where all are alike."""
+        """The trainable parameters, grouped by learning rate and weight decay."""
         encoder: nn.Module = self.network.encoder  # type: ignore[assignment]  # every segmenter has one
         scales = dict.fromkeys(map(id, encoder.parameters()), 1.0)
         if self._layer_decay != 1:

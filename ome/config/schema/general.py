@@ -1,4 +1,4 @@
-"""Types of the settings that belong to no dataset, network or stage: machine, logger, prediction, quirks."""
+"""Types of the general settings: machine, logger, prediction, quirks."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal

@@ -1,4 +1,4 @@
-"""What the type of a setting allows, says and means."""
+"""Checks and descriptions of values from the type hints of settings."""
 
 import math
 import types

@@ -1,4 +1,4 @@
-"""What headers of images and a table of tags tell of the tiles before any scene is prepared."""
+"""Counts tiles before any scene is prepared, from image headers and the table of tags."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,21 +25,21 @@ if TYPE_CHECKING:
     from ome.inference.card import SegmenterCard
 
 MOST: Final = 1000
-"""Images whose headers are read; the size of others is taken to be the median of these."""
+"""Largest number of image headers to read; the other images are assumed to have the median size."""
 
 
 def tagged_tiles(config: DictConfig, index: SceneIndex | None) -> tuple[SceneIndex, TagTable] | None:
-    """The scenes and tags that `prepare` and `labels` will leave, but for tiles where nothing was measured.
+    """The scenes and tags that `prepare` and `labels` will write, including tiles that are all nodata.
 
     Args:
         config: The composed configuration.
-        index: The prepared scenes, where they are there.
+        index: The prepared scenes, if they exist.
 
     Returns:
-        None where the tags come from masks, whose every pixel counts.
+        None where the tags are derived from masks, which would have to be read.
 
     Raises:
-        UserError: The table or the folder is wrong, as `prepare` would say.
+        UserError: The table or the folder is wrong, with the message of `prepare`.
     """
     table = config.dataset.get("tags")
     if not table or (index is None and (not is_folder_of_images(config) or raw_fault(config))):
@@ -73,8 +73,8 @@ def card_of_maps(config: DictConfig, inputs: Mapping[str, Artefact]) -> "Segment
     """The card of the segmenter that maps scenes; None where it has none.
 
     Args:
-        config: Of the stage.
-        inputs: What it reads.
+        config: Configuration of the stage.
+        inputs: Its inputs.
     """
     from ome.inference.card import CARD, SegmenterCard, network_folder  # noqa: PLC0415 - loads torch
 
@@ -84,16 +84,16 @@ def card_of_maps(config: DictConfig, inputs: Mapping[str, Artefact]) -> "Segment
 
 
 def map_sizes(settings: DictConfig) -> list[tuple[int, int]]:
-    """Height and width of the images that a stage of maps will predict.
+    """Height and width of the images that stage predict will map.
 
     Args:
-        settings: Of the stage: `scene`, `asset` and `allow_external`.
+        settings: Settings of the stage: `scene`, `asset` and `allow_external`.
 
     Raises:
         UserError: The scene cannot be opened.
     """
     scene = raster_of(scene_at(settings.scene), settings.asset, allow_external=settings.allow_external)
-    return [_opened_size(one) for one in scenes_in(scene)]
+    return [_opened_size(path) for path in scenes_in(scene)]
 
 
 def _opened_size(scene: SceneAddress) -> tuple[int, int]:

@@ -1,4 +1,4 @@
-"""What can be said of a command line before Hydra reads it."""
+"""Checks of a command line before Hydra parses it."""
 
 import re
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ from ome.errors import UserError
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Refuses options that Hydra does not know, which it answers with a page.
+    """Refuses options that Hydra does not know, for which it would print its usage page.
 
     Raises:
-        UserError: There is one.
+        UserError: An option is unknown.
     """
     known = [name for action in get_args_parser()._actions for name in action.option_strings]  # noqa: SLF001
     for word, following in zip(words, [*words[1:], ""], strict=True):

@@ -1,4 +1,4 @@
-"""Reading ahead: what comes next is made in a thread while what is there is worked on."""
+"""Prefetching: a thread computes the next items while the caller works on the current one."""
 
 from collections import deque
 from collections.abc import Generator, Iterator
@@ -10,17 +10,17 @@ T = TypeVar("T")
 _END: Final = object()
 
 
-def ahead(items: Iterator[T], depth: int = 2) -> Generator[T]:
-    """Gives the items of an iteration that runs in a thread of its own.
+def prefetch(items: Iterator[T], depth: int = 2) -> Generator[T]:
+    """Runs an iterator in a thread and yields its items.
 
     Args:
-        items: What it raises is raised where its items are taken.
-        depth: Items that are made before they are taken.
+        items: The iterator; its exceptions are raised in the caller's thread.
+        depth: Items that are computed before they are needed.
 
     Yields:
         The items, in order.
     """
-    with ThreadPoolExecutor(1, "reading-ahead") as reader:
+    with ThreadPoolExecutor(1, "prefetch") as reader:
         waiting = deque(reader.submit(next, items, _END) for _ in range(depth))
         while (item := waiting.popleft().result()) is not _END:
             waiting.append(reader.submit(next, items, _END))
