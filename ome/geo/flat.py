@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.files import read_json, write_json
+from ome.files import read_json, remove_temporaries, write_json
 
 RECORD: Final = "rows.json"
 """File with the number of complete rows; a process that starts at row 512 writes `rows_512.json`."""
@@ -94,6 +94,7 @@ class FlatRasters:
         for path in self.paths.values():
             path.unlink(missing_ok=True)
             path.with_suffix(".vrt").unlink(missing_ok=True)  # see `ome.geo.cog`
+        remove_temporaries(self._folder)  # a process may have been killed while it wrote its record
         self._folder.rmdir()
 
     def _offset(self, band: int, row: int) -> int:
