@@ -357,7 +357,7 @@ def test_files_of_another_kind_are_named_with_what_to_type(tmp_path: Path, form:
     for given, message in [
         (
             {},
-            r"found none of .*3_Ortho_IRRG.zip, .*; .*raw holds .*RGB.*: type dataset.bands=rgb to use what",
+            r"found none of .*3_Ortho_IRRG.zip, .*; .*raw holds .*RGB.*: type dataset.bands=rgb to use the existing files",
         ),
         ({"bands": "rgb"}, r"5_Labels_all.zip, .*: type dataset.reference=eroded to use the existing files"),
     ]:
@@ -397,7 +397,7 @@ def test_a_mask_of_another_size_names_both(tmp_path: Path) -> None:
 def test_loose_vaihingen_files_of_one_name_are_not_taken_for_image_and_mask(tmp_path: Path) -> None:
     archives.pack({"top_mosaic_09cm_area1.tif": archives.raster(archives.image(0))}, tmp_path, None, "loose")
     layout = archives.layout("vaihingen", "dataset.split.train=[1]", "dataset.split.test=[]")
-    with pytest.raises(UserError, match="both as image and as reference mask"):
+    with pytest.raises(UserError, match="matches both the image and the mask pattern"):
         prepare_scenes(layout, tmp_path, tmp_path / "scenes")
 
 
@@ -427,7 +427,7 @@ def test_a_truncated_raster_is_named_and_leaves_nothing_behind(
 @pytest.mark.parametrize(
     ("kind", "dtype", "message"),
     [
-        ("RGB", np.float32, "RGB.tif holds float32 values, only uint8 and uint16 are read"),
+        ("RGB", np.float32, "RGB.tif holds float32 values, only uint8 and uint16 are supported"),
         ("label", np.float32, r"label.tif holds the float32 value [\d.]+: a mask has whole values from 0 to"),
     ],
 )
