@@ -357,7 +357,7 @@ def test_files_of_another_kind_are_named_with_what_to_type(tmp_path: Path, form:
     for given, message in [
         (
             {},
-            r"found none of .*3_Ortho_IRRG.zip, .*; .*raw holds .*RGB.*: type dataset.bands=rgb to use the existing files",
+            r"found none of .*3_Ortho_IRRG.zip, .*; .*RGB.*: type dataset.bands=rgb to use the existing",
         ),
         ({"bands": "rgb"}, r"5_Labels_all.zip, .*: type dataset.reference=eroded to use the existing files"),
     ]:
