@@ -79,13 +79,19 @@ def plan_of(config: DictConfig, names: Sequence[str], *, verify: bool = False) -
     Raises:
         UserError: See `foresee`; of one of several parts only where none of them can be made.
     """
+    rows, _ = _counted(config, names, verify=verify)
+    return rows
+
+
+def _counted(config: DictConfig, names: Sequence[str], *, verify: bool) -> tuple[list[Row], Known]:
+    """The rows of a plan, and what is known about the data that they count."""
     planned: dict[str, Artefact] = {}
     parts: dict[str, _Parts] = {}
     for name in names:
         parts[name] = _Parts.of(config, name, planned, verify=verify)
         planned[name] = parts[name].prospect.artefact
     known = known_of(config, {name: stage_parts.prospect for name, stage_parts in parts.items()})
-    return [stage_parts.row(name, config, known) for name, stage_parts in parts.items()]
+    return [stage_parts.row(name, config, known) for name, stage_parts in parts.items()], known
 
 
 @dataclass(frozen=True)
@@ -170,15 +176,15 @@ def show_plan(config: DictConfig, rows: Sequence[Row]) -> None:
         console.print(_table(config, rows, None))
 
 
-def show_timed_plan(config: DictConfig, rows: Sequence[Row]) -> None:
-    """Prints the plan with times, which are estimated from a few steps on this machine."""
+def show_timed_plan(config: DictConfig, names: Sequence[str], *, verify: bool) -> None:
+    """Prints the plan with times, which are estimated from a few steps on this machine; see `plan_of`."""
+    rows, known = _counted(config, names, verify=verify)
     units = {unit for row in rows for unit, count in row.amounts.units.items() if count != 0}
     timed: Mapping[Unit, Timed] = {}
     alone = config.trainer.strategy == "auto"
     if units and alone:
         from ome.cli.timings import timings  # noqa: PLC0415 - loads the training code
 
-        known = known_of(config, {row.name: row.prospect for row in rows})
         with console.status("timing a few steps and tiles"):
             timed = timings(config, units, known)
     console.print(_table(config, rows, timed))

@@ -72,8 +72,7 @@ def print_plan(config: DictConfig) -> None:
         UserError: See `run_stages`.
     """
     import_targets(config)
-    names = selected_stages(config)
-    show_timed_plan(config, plan_of(config, names, verify=config.verify))
+    show_timed_plan(config, selected_stages(config), verify=config.verify)
 
 
 def _say_preset() -> None:
