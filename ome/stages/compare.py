@@ -118,6 +118,7 @@ def _results(runs: Sequence[Path], others: Sequence[Path]) -> Iterable[_Result]:
     compared = [(run, artefact) for run in runs for artefact in results_of(run)]
     known = [*(one for _, one in compared), *(artefact for run in others for artefact in results_of(run))]
     by_fingerprint = {manifest.fingerprint: manifest for _, manifest in known}
+    datasets = {run: _dataset(run) for run in runs}
     seen: set[str] = set()
     scored: list[tuple[Path, dict[str, Hashable], Hashable]] = []
     for run, (folder, manifest) in compared:
@@ -126,7 +127,7 @@ def _results(runs: Sequence[Path], others: Sequence[Path]) -> Iterable[_Result]:
         if manifest.fingerprint in seen:  # the same result in two folders is no repetition
             continue
         seen.add(manifest.fingerprint)
-        settings = _settings(manifest, by_fingerprint) | _dataset(run)
+        settings = _settings(manifest, by_fingerprint) | datasets[run]
         scored.append((folder, settings, _seed(manifest, by_fingerprint)))
     # A run that was interrupted after its last score does not say the name; one of the same scenes does.
     names = {
