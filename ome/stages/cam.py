@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -65,13 +66,16 @@ def run(work: Work) -> dict[str, Any]:
         else:
             _train(work, member, reader, table)
     tagged = table.select("train", tagged=True)
-    if work.settings.export.write:
-        network, device = _trained(work, reader), hardware(config).device()
-        _export(work, CamPredictor(device, network, reader, tagged, work.settings.export), tagged)
-        barrier()
-        write_rows(work.folder, score_cams(work.folder, reader, tagged, CAM_TITLES["cam"]))
-    if is_rank_zero():
-        _score_tags(work, reader, table.select("val", tagged=True))
+    val, export = table.select("val", tagged=True), work.settings.export
+    if export.write or val.tiles:
+        device, bands = hardware(config).device(), len(reader.channels)
+        network = trained_classifier(config.backbone, config.classifier, work.folder, names, bands)
+        if export.write:
+            _export(work, CamPredictor(device, network, reader, tagged, export), tagged)
+            barrier()
+            write_rows(work.folder, score_cams(work.folder, reader, tagged, CAM_TITLES["cam"]))
+        if val.tiles and is_rank_zero():
+            _score_tags(work.folder, network, reader, val, device)
     trained = 0 if work.settings.checkpoint else len(table.select("train", kept=True).tiles)
     return {"training_tiles": trained, "tiles": len(tagged.tiles)}
 
@@ -97,12 +101,6 @@ def _adopt(work: Work, names: Sequence[str], in_channels: int) -> None:
     if is_rank_zero():
         save_network(network, work.folder)
     barrier()
-
-
-def _trained(work: Work, reader: SceneReader) -> SeamNetwork | OneVsAllNetwork:
-    """The classifier of all classes, from the folder of the stage."""
-    names, bands = reader.index.palette.names, len(reader.channels)
-    return trained_classifier(work.config.backbone, work.config.classifier, work.folder, names, bands)
 
 
 def _train(work: Work, member: Member, reader: SceneReader, table: TagTable) -> None:
@@ -186,15 +184,19 @@ def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
             shown.advance()
 
 
-def _score_tags(work: Work, reader: SceneReader, tagged: TagTable) -> None:
+def _score_tags(
+    folder: Path,
+    network: SeamNetwork | OneVsAllNetwork,
+    reader: SceneReader,
+    tagged: TagTable,
+    device: torch.device,
+) -> None:
     """Counts for each class the tiles of `val` that show it, that the classifier tags, and that are both."""
-    if not (tiles := evenly_spaced(tagged.tiles, SCORED)):
-        return
-    device = hardware(work.config).device()
-    given = tag_probabilities(_trained(work, reader), reader, tiles, device, "tags of val") > 0.5
+    tiles = evenly_spaced(tagged.tiles, SCORED)
+    given = tag_probabilities(network, reader, tiles, device, "tags of val") > 0.5
     shown = np.stack([tagged.by_name[tile.name] for tile in tiles]).astype(bool)
     counts = zip(tagged.names, shown.sum(0), given.sum(0), (shown & given).sum(0), strict=True)
-    write_csv(work.folder / TAG_SCORES, ("class", "shown", "given", "right"), counts)
+    write_csv(folder / TAG_SCORES, ("class", "shown", "given", "right"), counts)
 
 
 def _wanted(config: DictConfig) -> bool:
