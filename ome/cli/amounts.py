@@ -18,7 +18,7 @@ from ome.data.splits import mapped_scenes
 from ome.data.tags import TagTable
 from ome.data.tiles import Length, Tile
 from ome.geo.flat import rows_in
-from ome.geo.sliding import window_starts
+from ome.geo.sliding import window_starts, window_stride
 from ome.pipeline.artifacts import listed
 from ome.pipeline.engine import Prospect
 from ome.pipeline.layout import map_path, mask_path, read_tag_table, round_folder
@@ -271,7 +271,7 @@ def _pseudo_mask(folder: Path, tile: Tile) -> Path:
 
 
 def _windows(height: int, width: int, size: int, config: DictConfig) -> int:
-    stride = max(1, int(size * config.prediction.stride))
+    stride = window_stride(size, config.prediction.stride)
     return math.prod(len(window_starts(length, size, stride)) for length in (height, width))
 
 

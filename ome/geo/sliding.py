@@ -59,6 +59,11 @@ def window_starts(length: int, size: int, stride: int) -> list[int]:
     return [*range(0, last, stride), last]
 
 
+def window_stride(size: int, fraction: float) -> int:
+    """Pixels from one window to the next, at least 1, from a fraction of the window's side."""
+    return max(1, int(size * fraction))
+
+
 def rows_of_part(height: int, size: int, stride: int, part: int, parts: int) -> range:
     """The rows of a scene that one of several processes predicts; together they cover each row once.
 

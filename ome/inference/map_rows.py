@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ome.data.byte_image import ByteImage
 from ome.errors import UserError
 from ome.extras import require
-from ome.geo.sliding import PredictBatch, predict_windows
+from ome.geo.sliding import PredictBatch, predict_windows, window_stride
 from ome.ignore import IGNORE
 from ome.inference.card import SegmenterCard
 
@@ -42,7 +42,7 @@ class MapOptions:
 
     def pixels(self, tile: int) -> int:
         """Pixels from one window of that side to the next."""
-        return max(1, int(tile * self.stride))
+        return window_stride(tile, self.stride)
 
     def check(self) -> None:
         """Refuses what cannot work before long work begins.

@@ -19,7 +19,7 @@ from ome.errors import UserError
 from ome.files import read_arrays
 from ome.geo.gdal import plain_pixels
 from ome.geo.sidecars import check_sidecars
-from ome.pseudo.arrays import check_form, normalised
+from ome.pseudo.arrays import check_form, finite_maps, normalised
 
 
 class OwnCams:
@@ -94,9 +94,7 @@ def read_maps(path: Path, num_classes: int) -> NDArray[np.float32]:
             f"{path} holds {maps.dtype} of the shape {maps.shape}: give numbers of the shape "
             f"({num_classes}, height, width), a map for each class in the order of dataset.classes"
         )
-    with np.errstate(over="ignore"):
-        result = np.array(maps, dtype=np.float32, order="C")  # torch takes no file that is mapped read-only
-    if not np.isfinite(result).all():
+    if (result := finite_maps(maps)) is None:
         raise UserError(f"{path} holds nan, infinite or huge values: replace them, e.g. by np.nan_to_num")
     return result
 

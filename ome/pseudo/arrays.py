@@ -130,8 +130,13 @@ def _maps(maps: NDArray[Any] | Tensor) -> NDArray[np.float32]:
     given = _array(maps)
     if given.ndim != 3 or not given.size or given.dtype.kind not in "fiub":
         raise UserError(f"class maps are (C, H, W) numbers, not {given.shape} {given.dtype}")
-    with np.errstate(over="ignore"):
-        result = np.ascontiguousarray(given, dtype=np.float32)
-    if not np.isfinite(result).all():
+    if (result := finite_maps(given)) is None:
         raise UserError("class maps hold nan, infinite or huge values: replace them, e.g. by np.nan_to_num")
     return result
+
+
+def finite_maps(maps: NDArray[Any]) -> NDArray[np.float32] | None:
+    """A float32 copy of numbers, which torch may write to; None where one is nan, infinite or too large."""
+    with np.errstate(over="ignore"):
+        result = np.array(maps, dtype=np.float32, order="C")
+    return result if np.isfinite(result).all() else None
