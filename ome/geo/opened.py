@@ -50,7 +50,7 @@ class OpenedFile:
         self._stack = ExitStack()
         if isinstance(source, Path) and not source.exists():
             raise UserError(f"{self.name} does not exist: {remedy or 'check the path'}")
-        start: Path | bytes = b""
+        start: Path | bytes
         if isinstance(source, VsiPath):
             start = probe(source).start
             self._options, self._remedy = reading_options(), remedy or "try again, or download it"
