@@ -32,10 +32,11 @@ from measuring import (
 from ome.crf.densecrf import DenseCrf
 from ome.crf.reference import ReferenceDenseCrf
 from ome.crf.torch_crf import BatchCrf, Engine, TorchCrf
-from ome.pseudo.uncertainty import RESPONSE_SCALES, PseudoLabel, certainty_weight, pseudo_label
+from ome.pseudo.labellers import MOST_TILES, BatchLabeller
+from ome.pseudo.response import certainty_weight
+from ome.pseudo.uncertainty import RESPONSE_SCALES, Labelling, PseudoLabel, pseudo_label
 
 ENGINES: tuple[Engine, ...] = ("torch", "triton")
-TILES = 16  # in a launch on a GPU
 
 
 def plain_pseudo_label(image: Bytes, cam: Float) -> tuple[Bytes, Bytes]:
@@ -99,21 +100,16 @@ def bench_gpu(image: Bytes, cam: Float, plain: float, expected: tuple[Bytes, Byt
         compare(f"{title}, {engine}", plain, seconds(partial(on_gpu, image, cam, engine), 5))
         peak = torch.cuda.max_memory_allocated() / (1 << 20)
         print(f"    {agreement(label, *expected)}; peak memory of the GPU {peak:.0f} MB", flush=True)
-        took = seconds(partial(batch_on_gpu, image, cam[np.unique(expected[0])], engine), 3) / TILES
-        compare(f"{title}, {engine}, {TILES} tiles a launch, CRF alone", plain, took)
+        took = seconds(partial(batch_on_gpu, image, cam, engine), 3) / MOST_TILES
+        compare(f"{title}, {engine}, {MOST_TILES} tiles a launch", plain, took)
 
 
-def batch_on_gpu(image: Bytes, maps: Float, engine: Engine) -> None:
-    """Makes all runs of `TILES` different tiles of one picture, and waits until the GPU is idle."""
-    tiles = torch.from_numpy(np.stack([np.roll(image, 7 * tile, 1) for tile in range(TILES)])).cuda()
-    stacks = torch.from_numpy(maps).cuda().expand(TILES, -1, -1, -1)
-    powers = np.ones((len(maps), len(RESPONSE_SCALES), len(maps)), np.float32)
-    for label in range(len(maps)):
-        powers[label, :, label] = RESPONSE_SCALES
-    crf = BatchCrf(tiles.permute(0, 3, 1, 2), engine=engine)
-    crf.infer(stacks)
-    crf.winners(stacks, powers.reshape(-1, len(maps)))
-    torch.cuda.synchronize()
+def batch_on_gpu(image: Bytes, cam: Float, engine: Engine) -> None:
+    """Makes the pseudo labels of `MOST_TILES` different tiles of one picture."""
+    crf_of = partial(BatchCrf, engine=engine)
+    labeller = BatchLabeller(crf_of, Labelling(), torch.device("cuda"))
+    for _ in labeller([np.roll(image, 7 * tile, 1) for tile in range(MOST_TILES)], [cam] * MOST_TILES):
+        pass
 
 
 def on_gpu(image: Bytes, cam: Float, engine: Engine) -> PseudoLabel:

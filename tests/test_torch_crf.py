@@ -1,6 +1,7 @@
 """The CRF in torch: on the CPU against the one in numba and slow twins, on a GPU against the CPU."""
 
 import importlib.util
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ from ome.crf.inputs import CrfParameters, blockwise_order, kernel_features
 from ome.crf.torch_crf import BatchCrf, Engine, TorchCrf
 from ome.crf.torch_lattice import TorchLattice, build_lattice, splat_blur_slice, symmetric_kernel
 from ome.errors import UserError
-from ome.pseudo.uncertainty import pseudo_label
+from ome.pseudo.labellers import BatchLabeller
+from ome.pseudo.uncertainty import Labelling, pseudo_label
 from ome.training.hardware import Hardware
 from tests.conftest import compose_config
 from tests.test_crf import SlowLattice, random_stack, textured_image
@@ -282,3 +284,37 @@ def test_a_gpu_works_on_without_the_host(engine: Engine) -> None:
         crf._mean_field(energy, powers, True)
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def shapes_of_tiles() -> list[tuple[Array, Array]]:
+    """Images and CAMs of tiles with one, two and four classes that win, and with a class without a tag."""
+    tiles = []
+    for seed, classes in enumerate([(0, 1, 2, 3), (2,), (1, 3), (0, 1, 2, 3), (0, 2)]):
+        cam = np.zeros((5, 24, 20), np.float32)
+        cam[list(classes)] = random_stack(len(classes), (24, 20), seed=seed)
+        tiles.append((textured_image(24, 20, seed=seed), cam))
+    return tiles
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("labelling", [Labelling(), Labelling(background=2.0, agreement=0.5, mask="cam")])
+def test_labels_of_a_batch_are_those_of_each_tile(labelling: Labelling, engine: Engine) -> None:
+    images, cams = zip(*shapes_of_tiles(), strict=True)
+    parameters = CrfParameters(iterations=3, bilateral_sxy=5.0, bilateral_srgb=20.0)
+    labeller = BatchLabeller(
+        partial(BatchCrf, parameters=parameters, engine=engine), labelling, torch.device("cpu")
+    )
+    for image, cam, label in zip(images, cams, labeller(images, cams), strict=True):
+        single = pseudo_label(DenseCrf(image, parameters), cam, labelling)
+        np.testing.assert_allclose(label.probabilities, single.probabilities, atol=1e-4)
+        for part in ("mask", "weight", "cam_argmax"):
+            np.testing.assert_array_equal(getattr(label, part), getattr(single, part), part)
+
+
+def test_labels_of_a_tile_do_not_depend_on_the_others_in_its_pass() -> None:
+    images, cams = zip(*shapes_of_tiles(), strict=True)
+    labeller = BatchLabeller(BatchCrf, Labelling(), torch.device("cpu"))
+    for image, cam, label in zip(images, cams, labeller(images, cams), strict=True):
+        (single,) = labeller([image], [cam])
+        np.testing.assert_array_equal(label.probabilities, single.probabilities)
+        np.testing.assert_array_equal(label.weight, single.weight)

@@ -9,14 +9,8 @@ from numpy.typing import NDArray
 
 from ome.crf.densecrf import DenseCrf
 from ome.errors import UserError
-from ome.pseudo.uncertainty import (
-    RESPONSE_SCALES,
-    Labelling,
-    certainty_weight,
-    pseudo_label,
-    response_variance,
-    strongest,
-)
+from ome.pseudo.response import certainty_weight, response_variance
+from ome.pseudo.uncertainty import RESPONSE_SCALES, Labelling, pseudo_label, strongest
 
 GOLDEN = Path(__file__).parent / "golden"
 Array = NDArray[Any]

@@ -18,19 +18,19 @@ from torch.nn import functional as F
 
 from ome.cli.amounts import Known, Unit
 from ome.cli.drawn_tiles import Samples
-from ome.config.objects import augmentation, crf_of, crf_threads, hardware, labelling_of
+from ome.config.objects import augmentation, hardware, labeller_of
 from ome.config.recipes import recipe_settings
 from ome.config.segmenting import segmenter_learner
 from ome.config.selected import settings_of
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import MaskDataset, TagDataset, full_weight
 from ome.data.tiles import Tile
+from ome.distributed.processes import own_cores
 from ome.inference.classifier import CamPredictor
 from ome.inference.predictor import Predictor
 from ome.networks.one_vs_all import OneVsAllNetwork
 from ome.networks.segmenters import build_segmenter
 from ome.plugins import name_of
-from ome.pseudo.uncertainty import pseudo_label
 from ome.stages.cam import learner, untrained
 from ome.training.fit import fitted_precision, quieten
 from ome.training.hardware import autocast
@@ -132,18 +132,21 @@ def _segmenter(config: DictConfig, units: Collection[Unit], samples: Samples) ->
 
 
 def _crf(config: DictConfig, samples: Samples) -> Timed:
-    """Times the CRF on as many tiles in parallel as the stage processes."""
-    threads, crf_for, labelling = crf_threads(config), crf_of(config), labelling_of(config)
+    """Times the pseudo labels of as many tiles in parallel as the stage processes."""
+    threads, labeller = config.stage.threads or own_cores(), labeller_of(config)
     tiles = samples.tiles(threads)
     tiles = [tiles[number % len(tiles)] for number in range(threads)]
 
-    def label(tile: Tile) -> None:
-        tags = samples.table.by_name[tile.name]
-        pseudo_label(crf_for(samples.reader.display(tile)), _maps(tile, tags), labelling)
+    def label(group: Sequence[Tile]) -> None:
+        images = [samples.reader.display(tile) for tile in group]
+        stacks = [_maps(tile, samples.table.by_name[tile.name]) for tile in group]
+        list(labeller(images, stacks))
 
-    label(replace(tiles[0], height=min(tiles[0].height, 32)))  # compiles its loops
+    label([replace(tiles[0], height=min(tiles[0].height, 32))])  # compiles its loops
+    size = labeller.tiles_at_a_time((len(samples.table.names), tiles[0].height, tiles[0].width))
+    groups = [[tile] * size for tile in tiles]
     with ThreadPoolExecutor(threads) as pool:
-        return _repeated(lambda: list(pool.map(label, tiles)), threads, hardware(config).device())
+        return _repeated(lambda: list(pool.map(label, groups)), threads * size, hardware(config).device())
 
 
 def _maps(tile: Tile, tags: NDArray[np.uint8]) -> NDArray[np.float32]:

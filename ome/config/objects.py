@@ -12,11 +12,12 @@ from ome.config.trainer import HARDWARE
 from ome.crf.densecrf import DenseCrf
 from ome.crf.inputs import Crf, CrfParameters
 from ome.crf.reference import ReferenceDenseCrf
-from ome.crf.torch_crf import TorchCrf
+from ome.crf.torch_crf import BatchCrf, TorchCrf
 from ome.data.transforms import Augmentation
 from ome.distributed.processes import own_cores
 from ome.errors import UserError
 from ome.progress import console
+from ome.pseudo.labellers import BatchLabeller, Labeller, TileLabeller
 from ome.pseudo.uncertainty import Labelling
 from ome.training.hardware import Hardware
 from ome.training.optimizers import Optimization
@@ -77,16 +78,31 @@ def crf_of(config: DictConfig) -> Callable[[NDArray[np.uint8]], Crf]:
     Raises:
         UserError: The back end is unknown, or a GPU is configured and not there.
     """
-    plain: dict[str, Any] = OmegaConf.to_container(config.crf, resolve=True)  # type: ignore[assignment]
-    plain.pop("backend")
-    plain.pop("normalisation")
-    backend = crf_backend(config)
+    backend, parameters = crf_backend(config), _crf_parameters(config)
     kinds: dict[str, Callable[..., Crf]]
     kinds = {"lattice": DenseCrf, "torch": TorchCrf, "pydensecrf": ReferenceDenseCrf}
     if backend not in kinds:
         raise UserError(f"crf.backend={backend} is unknown: choose one of auto, {', '.join(kinds)}")
     options = {"device": hardware(config).device()} if backend == "torch" else {}
-    return partial(kinds[backend], parameters=CrfParameters(**plain), **options)
+    return partial(kinds[backend], parameters=parameters, **options)
+
+
+def _crf_parameters(config: DictConfig) -> CrfParameters:
+    plain: dict[str, Any] = OmegaConf.to_container(config.crf, resolve=True)  # type: ignore[assignment]
+    return CrfParameters(**{key: plain[key] for key in plain if key not in {"backend", "normalisation"}})
+
+
+def labeller_of(config: DictConfig) -> Labeller:
+    """Makes pseudo labels with the configured CRF: in torch several tiles in a pass, else each by itself.
+
+    Raises:
+        UserError: See `crf_of` and `labelling_of`.
+    """
+    labelling = labelling_of(config)
+    if crf_backend(config) != "torch":
+        return TileLabeller(crf_of(config), labelling)
+    crf = partial(BatchCrf, parameters=_crf_parameters(config))
+    return BatchLabeller(crf, labelling, hardware(config).device())
 
 
 def labelling_of(config: DictConfig) -> Labelling:

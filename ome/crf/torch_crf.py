@@ -11,7 +11,7 @@ import importlib.util
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
 import torch
@@ -23,6 +23,8 @@ from ome.crf.simplices import Float
 from ome.crf.torch_lattice import pixel_features, splat_blur_slice, symmetric_kernel
 
 Engine = Literal["triton", "torch"]
+BUNDLE: Final = 16
+"""Runs at a time, by which a GPU is busy."""
 
 
 class BatchCrf:
@@ -45,7 +47,7 @@ class BatchCrf:
         self,
         images: Tensor,
         parameters: CrfParameters | None = None,
-        bundle: int = 16,
+        bundle: int = BUNDLE,
         engine: Engine | None = None,
     ) -> None:
         if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.uint8 or images.numel() == 0:
@@ -175,7 +177,7 @@ class TorchCrf:
         image: NDArray[np.uint8],
         parameters: CrfParameters | None = None,
         device: torch.device | str = "cpu",
-        bundle: int = 16,
+        bundle: int = BUNDLE,
         engine: Engine | None = None,
     ) -> None:
         check_image(image)

@@ -1,22 +1,20 @@
 """Writes, scores and summarises pseudo masks and weights of tiles."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ome.crf.inputs import Crf
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, shard
 from ome.geo.raster import read_png, write_grey_png, write_palette_png
 from ome.ignore import IGNORE
-from ome.inference.class_maps import StacksOf, work_on_tiles
+from ome.inference.class_maps import LoadedTile, StacksOf, work_on_tiles
 from ome.inference.tile_scores import TileScorer
 from ome.pipeline.layout import TRAIN_TILES, mask_path
-from ome.pseudo.uncertainty import Labelling, pseudo_label
+from ome.pseudo.labellers import Labeller
 from ome.scoring.rows import Row
 
 
@@ -25,8 +23,7 @@ def write_pseudo_labels(
     reader: SceneReader,
     tiles: Sequence[Tile],
     stacks_of: StacksOf,
-    crf_for: Callable[[NDArray[np.uint8]], Crf],
-    labelling: Labelling,
+    labeller: Labeller,
     *,
     threads: int,
 ) -> None:
@@ -40,21 +37,19 @@ def write_pseudo_labels(
         reader: Reads the images.
         tiles: All tiles, of every process.
         stacks_of: Gives their class maps.
-        crf_for: The CRF of a picture (H, W, 3) uint8.
-        labelling: How class maps become masks and weights.
-        threads: Tiles worked on at a time.
+        labeller: Turns class maps into masks and weights.
+        threads: Threads that call it.
     """
     colours = reader.index.palette.flat()
 
-    def label(
-        tile: Tile, image: NDArray[np.uint8], valid: NDArray[np.bool_], stack: NDArray[np.float32]
-    ) -> None:
-        labels = pseudo_label(crf_for(image), stack, labelling)
-        cam_argmax, mask = (np.where(valid, part, IGNORE) for part in (labels.cam_argmax, labels.mask))
-        write_grey_png(mask_path(folder, "weights", tile), np.where(valid, labels.weight, 0))
-        write_palette_png(mask_path(folder, "cam_argmax", tile), cam_argmax, colours)
-        # The mask comes last: where it is, the tile is done.
-        write_palette_png(mask_path(folder, "masks", tile), mask, colours)
+    def label(group: Sequence[LoadedTile]) -> None:
+        images, stacks = [one.image for one in group], [one.stack for one in group]
+        for (tile, _, valid, _), labels in zip(group, labeller(images, stacks), strict=True):
+            cam_argmax, mask = (np.where(valid, part, IGNORE) for part in (labels.cam_argmax, labels.mask))
+            write_grey_png(mask_path(folder, "weights", tile), np.where(valid, labels.weight, 0))
+            write_palette_png(mask_path(folder, "cam_argmax", tile), cam_argmax, colours)
+            # The mask comes last: where it is, the tile is done.
+            write_palette_png(mask_path(folder, "masks", tile), mask, colours)
 
     work_on_tiles(
         "CRF and uncertainty, tiles",
@@ -64,6 +59,7 @@ def write_pseudo_labels(
         stacks_of,
         label,
         threads=threads,
+        tiles_at_a_time=labeller.tiles_at_a_time,
     )
 
 

@@ -4,10 +4,9 @@ Li, Zhang, Xiao, "One Model Is Enough: Toward Multiclass Weakly Supervised Remot
 Segmentation", IEEE TGRS 61, 2023: a pixel whose class changes when the CAM of one class is raised to a power
 is uncertain.
 
-Names of dimensions: C classes of the data set, K classes present in the CRF's mask, S response scales.
+Names of dimensions: C classes of the data set.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
@@ -18,11 +17,9 @@ from ome.crf.inputs import Crf
 from ome.crf.simplices import Float
 from ome.errors import UserError
 from ome.ignore import IGNORE
+from ome.pseudo.response import NORMALISATIONS, Normalisation, certainty_weight, response_variance
 
 RESPONSE_SCALES: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
-LARGEST_VARIANCE: Final = 0.25  # of a boolean
-Normalisation = Literal["tile", "absolute"]
-NORMALISATIONS: Final[tuple[Normalisation, ...]] = get_args(Normalisation)
 MaskSource = Literal["crf", "cam"]
 
 
@@ -97,21 +94,51 @@ def pseudo_label(crf: Crf, cam: NDArray[np.floating], labelling: Labelling | Non
         ValueError: If the CAM is not (C, H, W) in [0, 1] or has, with a background map, more than 255 maps.
     """
     labelling = labelling or Labelling()
+    maps = checked_maps(cam, labelling)
+    probabilities = crf.infer(maps)
+    present = np.unique(strongest(probabilities))
+    variance = response_variance(crf, maps[present], labelling.response_scales)
+    return label_of(maps, probabilities, variance, labelling)
+
+
+def checked_maps(cam: NDArray[np.floating], labelling: Labelling) -> Float:
+    """The maps that the CRF refines: those of a CAM, and the background map where there is one.
+
+    Args:
+        cam: (C, H, W) normalised CAM in [0, 1].
+        labelling: Settings.
+
+    Raises:
+        ValueError: See `pseudo_label`.
+    """
     cam = np.asarray(cam, np.float32)
     if cam.ndim != 3 or not 0 < len(cam) <= IGNORE - (labelling.background is not None):
         raise ValueError(f"a CAM is (C, H, W) with 1 to 255 classes (254 and a background), not {cam.shape}")
     if not (cam.min() >= 0.0 and cam.max() <= 1.0 + 1e-4):
         raise ValueError(f"a normalised CAM lies in 0..1, not {cam.min()}..{cam.max()}")
-    maps = with_background(cam, labelling.background)
-    probabilities = crf.infer(maps)
+    return with_background(cam, labelling.background)
+
+
+def label_of(
+    maps: Float, probabilities: Float, variance: NDArray[np.float64], labelling: Labelling
+) -> PseudoLabel:
+    """The pseudo labels of a tile from what the CRF gave for it.
+
+    Args:
+        maps: (M, H, W) float32, see `checked_maps`; M is C, or C + 1 with a background map.
+        probabilities: (M, H, W) float32, the CRF's.
+        variance: (H, W) float64, see `response_variance`.
+        labelling: Settings.
+    """
     crf_argmax, cam_argmax = strongest(probabilities), strongest(maps)
-    variance = response_variance(crf, maps[np.unique(crf_argmax)], labelling.response_scales)
     weight = certainty_weight(variance, labelling.normalisation)
     factor = np.where(crf_argmax == cam_argmax, 1.0, labelling.agreement)
-    if labelling.background_read_first and labelling.background is not None:
+    if labelling.background is None:
+        cam_mask, crf_mask = cam_argmax, crf_argmax
+    elif labelling.background_read_first:
         cam_mask, crf_mask = read_first(cam_argmax), read_first(crf_argmax)
     else:
-        cam_mask, crf_mask = (ignore_background(argmax, len(cam)) for argmax in (cam_argmax, crf_argmax))
+        cam_mask, crf_mask = (ignore_background(argmax, len(maps) - 1) for argmax in (cam_argmax, crf_argmax))
     return PseudoLabel(
         mask=cam_mask if labelling.mask == "cam" else crf_mask,
         weight=np.floor(weight * factor).astype(np.uint8),
@@ -171,58 +198,3 @@ def read_first(argmax: NDArray[np.uint8]) -> NDArray[np.uint8]:
         (H, W) uint8: 255 where class 0 wins, any other class the one before it, the background as the last.
     """
     return np.where(argmax == 0, np.uint8(IGNORE), argmax - np.uint8(1))
-
-
-def response_variance(crf: Crf, maps: Float, scales: Sequence[float]) -> NDArray[np.float64]:
-    """Measures how often a pixel joins or leaves a class while that class's response is scaled.
-
-    Args:
-        crf: The CRF of the tile's image.
-        maps: (K, H, W) float32 CAMs of the present classes.
-        scales: Powers, (S,).
-
-    Returns:
-        (H, W) float64 in [0, 0.25]: the variance over scales of [argmax = c], maximum over classes c.
-    """
-    variance = np.zeros(maps.shape[1:])
-    if len(maps) == 1:
-        return variance
-    # Scale 1 changes nothing and is the same run for every class.
-    powers = [np.ones(len(maps), np.float32)] if 1.0 in scales else []
-    runs_of_class: list[list[int]] = []
-    for label in range(len(maps)):
-        runs: list[int] = []
-        for scale in scales:
-            runs.append(0 if scale == 1.0 else len(powers))
-            if scale != 1.0:
-                powers.append(np.where(np.arange(len(maps)) == label, scale, 1.0).astype(np.float32))
-        runs_of_class.append(runs)
-    winners = crf.winners(maps, np.stack(powers))
-    for label, runs in enumerate(runs_of_class):
-        share = np.mean(winners[runs] == label, axis=0)
-        np.maximum(variance, share * (1.0 - share), out=variance)
-    return variance
-
-
-def certainty_weight(variance: NDArray[np.float64], normalisation: Normalisation) -> NDArray[np.uint8]:
-    """Turns variances into weights floor(255 (1 - u)).
-
-    Args:
-        variance: (H, W) in [0, 0.25].
-        normalisation: "tile": u is the variance stretched to 0..1 over the tile, 0 where it is the same
-            everywhere. "absolute": u is the variance / 0.25.
-
-    Returns:
-        (H, W) uint8.
-
-    Raises:
-        ValueError: If the normalisation is neither.
-    """
-    if normalisation == "absolute":
-        uncertainty = variance / LARGEST_VARIANCE
-    elif normalisation == "tile":
-        least, span = variance.min(), np.ptp(variance)
-        uncertainty = (variance - least) / span if span > 0 else np.zeros_like(variance)
-    else:
-        raise ValueError(f'normalisation is "tile" or "absolute", not "{normalisation}"')
-    return np.floor(255.0 * (1.0 - uncertainty)).astype(np.uint8)

@@ -9,14 +9,8 @@ from numpy.typing import NDArray
 from ome.crf.inputs import Crf
 from ome.crf.simplices import Float
 from ome.ignore import IGNORE
-from ome.pseudo.uncertainty import (
-    Normalisation,
-    certainty_weight,
-    ignore_background,
-    response_variance,
-    strongest,
-    with_background,
-)
+from ome.pseudo.response import Normalisation, certainty_weight, response_variance
+from ome.pseudo.uncertainty import ignore_background, strongest, with_background
 
 Mask = NDArray[np.uint8]
 WEIGHTS: Final[dict[str, Normalisation]] = {"weight": "tile", "absolute weight": "absolute"}

@@ -18,7 +18,7 @@ from ome.data.tiles import Tile, evenly_spaced
 from ome.distributed.collectives import all_reduce_sum, is_rank_zero, shard
 from ome.errors import UserError
 from ome.files import write_csv
-from ome.inference.class_maps import CHUNK, StacksOf, stacks_from
+from ome.inference.class_maps import IN_MEMORY, StacksOf, stacks_from
 from ome.inference.tile_scores import TileScorer
 from ome.pipeline.layout import CAM_TITLES, read_tag_table
 from ome.pipeline.stage import Stage, Work
@@ -129,8 +129,8 @@ def _variants(
         meter(f"variants of the {title} masks, tiles", len(tiles)) as shown,
         ThreadPoolExecutor(crf_threads(config)) as pool,
     ):
-        for start in range(0, len(tiles), CHUNK):
-            chunk = tiles[start : start + CHUNK]
+        for start in range(0, len(tiles), IN_MEMORY):
+            chunk = tiles[start : start + IN_MEMORY]
             stacks = list(stacks_of(chunk))
             images = [reader.display(tile) for tile in chunk]
             for tile, maps, variants in zip(chunk, stacks, pool.map(result, images, stacks), strict=True):

@@ -1,5 +1,6 @@
 """CAMs -> AffinityNet, and the CAMs after a random walk along its affinities (optional)."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ome.data.transforms import to_tensor
 from ome.distributed.collectives import barrier, shard
 from ome.geo.raster import read_png, write_palette_png
 from ome.ignore import IGNORE
-from ome.inference.class_maps import StacksOf, stacks_from, work_on_tiles
+from ome.inference.class_maps import LoadedTile, StacksOf, stacks_from, work_on_tiles
 from ome.inference.tile_scores import score_cams
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
 from ome.networks.backbones import build_backbone
@@ -77,11 +78,10 @@ def _label(work: Work, reader: SceneReader, tagged: TagTable, stacks_of: StacksO
     crf_for, colours = crf_of(work.config), reader.index.palette.flat()
     alphas = [float(alpha) for alpha in work.settings.alphas]
 
-    def label(
-        tile: Tile, image: NDArray[np.uint8], valid: NDArray[np.bool_], stack: NDArray[np.float32]
-    ) -> None:
-        labels = affinity_label(crf_for(image), stack, tagged.by_name[tile.name], alphas)
-        write_palette_png(_label_path(work, tile), np.where(valid, labels, IGNORE), colours)
+    def label(group: Sequence[LoadedTile]) -> None:
+        for tile, image, valid, stack in group:
+            labels = affinity_label(crf_for(image), stack, tagged.by_name[tile.name], alphas)
+            write_palette_png(_label_path(work, tile), np.where(valid, labels, IGNORE), colours)
 
     work_on_tiles(
         "affinity labels, tiles",

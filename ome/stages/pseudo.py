@@ -5,13 +5,14 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ome.config.objects import crf_of, crf_threads, hardware, labelling_of
+from ome.config.objects import hardware, labeller_of
 from ome.config.selected import scene_reader
 from ome.data.cams import cam_files
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.distributed.collectives import barrier
+from ome.distributed.processes import own_cores
 from ome.inference.class_maps import StacksOf, stacks_from
 from ome.inference.own_cams import OwnCams
 from ome.inference.pseudo_labels import score_masks, weight_levels, write_pseudo_labels
@@ -32,9 +33,8 @@ def run(work: Work) -> dict[str, Any]:
         reader,
         tiles,
         stacks_of,
-        crf_of(work.config),
-        labelling_of(work.config),
-        threads=crf_threads(work.config),
+        labeller_of(work.config),
+        threads=work.settings.threads or own_cores(),
     )
     barrier()
     scored = work.settings.cams in CAM_TITLES and (work.inputs[work.settings.cams] / "cams").is_dir()

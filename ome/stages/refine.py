@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from ome.config.objects import crf_of, crf_threads, hardware, labelling_of
+from ome.config.objects import hardware, labeller_of
 from ome.config.segmenting import (
     SEGMENTER_FREE_KEYS,
     SEGMENTER_KEYS,
@@ -24,6 +24,7 @@ from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, barrier, shard
+from ome.distributed.processes import own_cores
 from ome.geo.raster import read_png
 from ome.inference.class_maps import StacksOf, stacks_from
 from ome.inference.pseudo_labels import score_masks, weight_levels, write_pseudo_labels
@@ -91,9 +92,8 @@ def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: 
         reader,
         table.tiles,
         stacks_of,
-        crf_of(work.config),
-        labelling_of(work.config),
-        threads=crf_threads(work.config),
+        labeller_of(work.config),
+        threads=work.settings.threads or own_cores(),
     )
     barrier()
 

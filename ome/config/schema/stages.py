@@ -128,7 +128,9 @@ class _Labelling:
         "power of a map (1 - largest CAM)^power; the pixels it wins teach nothing; null: none",
     ]
     agreement: Annotated[Fraction, "factor on the weight where the argmaxes of CAM and CRF differ; 1: none"]
-    threads: Threads
+    threads: Annotated[
+        Count | None, "threads; null: one for each core; crf.backend=torch on a GPU: up to 16 tiles a pass"
+    ]
 
 
 @dataclass

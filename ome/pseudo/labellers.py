@@ -1,0 +1,143 @@
+"""Pseudo labels of several tiles: one after the other, or in one pass of the CRF on a GPU."""
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ome.crf.inputs import Crf
+from ome.crf.torch_crf import BUNDLE, BatchCrf
+from ome.pseudo.response import count_votes, response_runs, variance_of_votes
+from ome.pseudo.uncertainty import Labelling, PseudoLabel, checked_maps, label_of, pseudo_label
+
+MOST_TILES: Final = 16
+"""Tiles in a pass of a GPU."""
+
+BYTES: Final = 64
+"""Of a GPU's memory for each pixel, class and run, with as many lattice vertices as fine texture has."""
+
+
+class Labeller(Protocol):
+    """Makes pseudo labels; several threads may call it."""
+
+    def tiles_at_a_time(self, shape: tuple[int, ...]) -> int:
+        """The number of tiles with class maps of shape (C, H, W) to be given together."""
+
+    def __call__(
+        self, images: Sequence[NDArray[np.uint8]], cams: Sequence[NDArray[np.float32]]
+    ) -> Iterator[PseudoLabel]:
+        """Makes the labels of tiles of one size, see `pseudo_label`.
+
+        Args:
+            images: (H, W, 3) uint8 of each tile.
+            cams: (C, H, W) normalised CAM in [0, 1] of each tile.
+
+        Yields:
+            The labels, in order.
+
+        Raises:
+            ValueError: See `pseudo_label`.
+        """
+
+
+class TileLabeller:
+    """Makes the labels of one tile after the other.
+
+    Args:
+        crf_of: Makes the CRF of an image (H, W, 3) uint8.
+        labelling: How class maps become masks and weights.
+    """
+
+    def __init__(self, crf_of: Callable[[NDArray[np.uint8]], Crf], labelling: Labelling) -> None:
+        self._crf_of = crf_of
+        self._labelling = labelling
+
+    def tiles_at_a_time(self, shape: tuple[int, ...]) -> int:
+        """One: threads work on several tiles."""
+        del shape
+        return 1
+
+    def __call__(
+        self, images: Sequence[NDArray[np.uint8]], cams: Sequence[NDArray[np.float32]]
+    ) -> Iterator[PseudoLabel]:
+        """See `Labeller`."""
+        for image, cam in zip(images, cams, strict=True):
+            yield pseudo_label(self._crf_of(image), cam, self._labelling)
+
+
+class BatchLabeller:
+    """Makes the labels of several tiles in one pass of the CRF; one pass at a time is on the device.
+
+    Args:
+        crf_of: Makes the CRFs of (B, 3, H, W) uint8 images on their device.
+        labelling: How class maps become masks and weights.
+        device: Where the CRFs compute.
+    """
+
+    def __init__(
+        self, crf_of: Callable[[Tensor], BatchCrf], labelling: Labelling, device: torch.device
+    ) -> None:
+        self._crf_of = crf_of
+        self._labelling = labelling
+        self._device = device
+        self._lock = threading.Lock()
+        self._most: dict[tuple[int, ...], int] = {}
+
+    def tiles_at_a_time(self, shape: tuple[int, ...]) -> int:
+        """As many as half of the free memory of a GPU holds, 1 to `MOST_TILES`; on a CPU 4."""
+        if self._device.type != "cuda":
+            return 4
+        if shape not in self._most:
+            # Asked once for each shape: what torch has reserved since then does not count as free.
+            free, _ = torch.cuda.mem_get_info(self._device)
+            self._most[shape] = int(np.clip(free // (2 * BYTES * BUNDLE * np.prod(shape)), 1, MOST_TILES))
+        return self._most[shape]
+
+    def __call__(
+        self, images: Sequence[NDArray[np.uint8]], cams: Sequence[NDArray[np.float32]]
+    ) -> Iterator[PseudoLabel]:
+        """See `Labeller`."""
+        maps = [checked_maps(cam, self._labelling) for cam in cams]
+        with self._lock:
+            refined, variances = self._refine(images, maps)
+        for parts in zip(maps, refined, variances, strict=True):
+            yield label_of(*parts, self._labelling)
+
+    def _refine(
+        self, images: Sequence[NDArray[np.uint8]], maps: Sequence[NDArray[np.float32]]
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.float64]]]:
+        """Gives the CRF's (B, C, H, W) probabilities, and the variance (H, W) of each tile."""
+        pictures = torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2)
+        stacks = torch.from_numpy(np.stack(maps)).to(self._device)
+        crf, scales = self._crf_of(pictures), self._labelling.response_scales
+        refined = crf.infer(stacks)
+        present = _present_classes(refined)
+        variances = [np.zeros(stack.shape[1:]) for stack in maps]
+        for tiles in _tiles_by_count(present):
+            if len(tiles) < len(maps):
+                crf = self._crf_of(pictures[tiles])
+            classes = torch.stack([stacks[tile, present[tile]] for tile in tiles])
+            powers, runs = response_runs(classes.shape[1], scales)
+            winners = crf.winners(classes, powers).transpose(0, 1)
+            votes = torch.stack(count_votes(winners, runs)).to(torch.int32).cpu().numpy()
+            for place, tile in enumerate(tiles):
+                variances[tile] = variance_of_votes(list(votes[:, place]), len(scales))
+        return refined.cpu().numpy(), variances
+
+
+def _present_classes(probabilities: Tensor) -> list[list[int]]:
+    """The classes that win a pixel of (B, C, H, W) probabilities, for each tile in ascending order."""
+    winners, classes = probabilities.argmax(1).flatten(1), range(probabilities.shape[1])
+    wins = torch.stack([(winners == label).any(1) for label in classes], 1).cpu().numpy()
+    return [np.flatnonzero(row).tolist() for row in wins]
+
+
+def _tiles_by_count(present: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """The tiles with two classes, with three, and so on: with one nothing is uncertain."""
+    counts = np.array([len(classes) for classes in present])
+    for count in np.unique(counts[counts > 1]):
+        yield np.flatnonzero(counts == count).tolist()

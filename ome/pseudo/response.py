@@ -1,0 +1,103 @@
+"""Response scaling: how often a pixel changes its class while the CAM of one class is raised to a power.
+
+OME (Li, Zhang, Xiao, TGRS 2023), see `ome.pseudo.uncertainty`.
+
+Names of dimensions: K classes present in the CRF's mask, S response scales, R runs of the CRF.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.crf.inputs import Crf
+from ome.crf.simplices import Float
+
+LARGEST_VARIANCE: Final = 0.25  # of a boolean
+Normalisation = Literal["tile", "absolute"]
+NORMALISATIONS: Final[tuple[Normalisation, ...]] = get_args(Normalisation)
+
+
+def response_variance(crf: Crf, maps: Float, scales: Sequence[float]) -> NDArray[np.float64]:
+    """Measures how often a pixel joins or leaves a class while that class's response is scaled.
+
+    Args:
+        crf: The CRF of the tile's image.
+        maps: (K, H, W) float32 CAMs of the present classes.
+        scales: Powers, (S,).
+
+    Returns:
+        (H, W) float64 in [0, 0.25]: the variance over scales of [argmax = c], maximum over classes c.
+    """
+    if len(maps) == 1:
+        return np.zeros(maps.shape[1:])
+    powers, runs = response_runs(len(maps), scales)
+    return variance_of_votes(count_votes(crf.winners(maps, powers), runs), len(scales))
+
+
+def response_runs(classes: int, scales: Sequence[float]) -> tuple[Float, list[list[int]]]:
+    """The runs of the CRF that response scaling needs.
+
+    Args:
+        classes: Number of present classes K.
+        scales: Powers, (S,).
+
+    Returns:
+        (R, K) float32 powers of each run, and for each class the S runs in which its response is scaled.
+    """
+    # Scale 1 changes nothing and is the same run for every class.
+    powers = [np.ones(classes, np.float32)] if 1.0 in scales else []
+    runs_of_class: list[list[int]] = []
+    for label in range(classes):
+        runs: list[int] = []
+        for scale in scales:
+            runs.append(0 if scale == 1.0 else len(powers))
+            if scale != 1.0:
+                powers.append(np.where(np.arange(classes) == label, scale, 1.0).astype(np.float32))
+        runs_of_class.append(runs)
+    return np.stack(powers), runs_of_class
+
+
+def count_votes(winners: Any, runs_of_class: Sequence[Sequence[int]]) -> list[Any]:  # noqa: ANN401
+    """Counts for each class the runs of its own that it wins.
+
+    Args:
+        winners: (R, ...) integer class that wins each run, an array or a tensor on any device.
+        runs_of_class: See `response_runs`.
+
+    Returns:
+        K arrays (...) of integers in 0..S.
+    """
+    return [(winners[list(runs)] == label).sum(0) for label, runs in enumerate(runs_of_class)]
+
+
+def variance_of_votes(votes: Iterable[NDArray[np.integer]], scales: int) -> NDArray[np.float64]:
+    """The variance of [the class wins] over S runs, the largest over classes: float64 in [0, 0.25]."""
+    fractions = (count / scales for count in votes)
+    variance: NDArray[np.float64] = np.max([fraction * (1.0 - fraction) for fraction in fractions], axis=0)
+    return variance
+
+
+def certainty_weight(variance: NDArray[np.float64], normalisation: Normalisation) -> NDArray[np.uint8]:
+    """Turns variances into weights floor(255 (1 - u)).
+
+    Args:
+        variance: (H, W) in [0, 0.25].
+        normalisation: "tile": u is the variance stretched to 0..1 over the tile, 0 where it is the same
+            everywhere. "absolute": u is the variance / 0.25.
+
+    Returns:
+        (H, W) uint8.
+
+    Raises:
+        ValueError: If the normalisation is neither.
+    """
+    if normalisation == "absolute":
+        uncertainty = variance / LARGEST_VARIANCE
+    elif normalisation == "tile":
+        least, span = variance.min(), np.ptp(variance)
+        uncertainty = (variance - least) / span if span > 0 else np.zeros_like(variance)
+    else:
+        raise ValueError(f'normalisation is "tile" or "absolute", not "{normalisation}"')
+    return np.floor(255.0 * (1.0 - uncertainty)).astype(np.uint8)
