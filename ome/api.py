@@ -235,7 +235,8 @@ def _segmenter(
     by_folder = {
         folder: Predictor(card.load(folder), probe.device, **views) for folder, card in cards.items()
     }
-    return cards[folders[0]], Ensemble([by_folder[folder] for folder in folders])
+    card = cards[folders[0]] if len(folders) == 1 else cards[folders[0]].uncalibrated()
+    return card, Ensemble([by_folder[folder] for folder in folders])
 
 
 @contextmanager

@@ -123,13 +123,17 @@ def validation_set(
     Returns:
         Their images and references with full weight; None where there are none, or `count` is 0.
     """
+    tiles = val_tiles(reader, size) or [tile for tile in training if reader.has_mask(tile.scene)]
+    chosen = evenly_spaced(tiles, count)
+    return MaskDataset(reader, chosen, lambda tile: full_weight(reader.mask(tile))) if chosen else None
+
+
+def val_tiles(reader: SceneReader, size: int) -> list[Tile]:
+    """The tiles of the scenes of `val` that have a reference, side by side."""
     scenes = [scene for scene in reader.index.split("val") if scene.mask]
-    tiles = [
+    return [
         tile for scene in scenes for tile in tile_scene(scene.name, scene.height, scene.width, size, size)
     ]
-    chosen = evenly_spaced(tiles or [tile for tile in training if reader.has_mask(tile.scene)], count)
-
-    return MaskDataset(reader, chosen, lambda tile: full_weight(reader.mask(tile))) if chosen else None
 
 
 def card_of(config: DictConfig, reader: SceneReader) -> SegmenterCard:

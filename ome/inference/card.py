@@ -2,9 +2,9 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from ome.data.scaling import Limits
 from ome.errors import UserError
@@ -32,6 +32,7 @@ class SegmenterCard:
         tile: Side in pixels of the crops it was trained on.
         limits: Values of 16-bit scenes that became 0 and 255; None for percentiles of each band of a scene.
         pixel_size: Of its training scenes, in metres; None where that is not known.
+        temperature: What calibrates its probabilities, see `fit_temperature`; None: no reference in `val`.
     """
 
     segmenter: str
@@ -42,6 +43,7 @@ class SegmenterCard:
     tile: int
     limits: Limits | None = None
     pixel_size: float | None = None
+    temperature: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -52,6 +54,17 @@ class SegmenterCard:
     def colours(self) -> tuple[RGB, ...]:
         """Class colours in order of index."""
         return tuple(self.classes.values())
+
+    @property
+    def calibration(self) -> str:
+        """What maps say of their confidence."""
+        if self.temperature is None:
+            return "not calibrated"
+        return f"calibrated on val by temperature {self.temperature:.2f}"
+
+    def uncalibrated(self) -> Self:
+        """The card for probabilities that are not the network's alone."""
+        return replace(self, temperature=None)
 
     def difference(self, other: "SegmenterCard") -> str | None:
         """Why the probabilities of two segmenters cannot be averaged; None if they can."""

@@ -15,6 +15,7 @@ from ome.extras import require
 from ome.geo.sliding import PredictBatch, predict_windows, window_stride
 from ome.ignore import IGNORE
 from ome.inference.card import SegmenterCard
+from ome.scoring.temperature import with_temperature
 
 SURE: Final = 254
 """The byte of a probability of 1; 255 is nodata."""
@@ -127,6 +128,10 @@ def predict_rows(
     for block in blocks:
         values = torch.from_numpy(block.probabilities)
         best, index = values.max(dim=0)
+        if card.temperature is not None:
+            # The class is that of the network: calibrated values may tie by rounding.
+            values = with_temperature(values, card.temperature)
+            best = values.gather(0, index[None])[0]
         with in_turn:
             empty = ~scene.valid(block.row, 0, values.shape[1], width)
         classes = index.to(torch.uint8).numpy()

@@ -73,7 +73,7 @@ def map_scene(
         write_class_cog(folder / f"{name}.tif", flat.paths["classes"], grid, card.names, card.colours)
         if options.confidence:
             path = folder / f"{name}_confidence.tif"
-            write_probability_cog(path, flat.paths["confidence"], grid, ["confidence, not calibrated"])
+            write_probability_cog(path, flat.paths["confidence"], grid, [f"confidence, {card.calibration}"])
         if options.probabilities:
             path = folder / f"{name}_probabilities.tif"
             write_probability_cog(path, flat.paths["probabilities"], grid, card.names)

@@ -46,6 +46,8 @@ def run(work: Work) -> dict[str, Any]:
     predict: Any = Ensemble([_predictor(config, one, cards[one]) for one in (folder, *others)])
     if settings.crf:
         predict = CrfPredictor(predict, crf_of(config), card.picture, crf_threads(config))
+    if others or settings.crf:
+        card = card.uncalibrated()
     counts: dict[str, Any] = read_json(record) if record.exists() else {}
     for name, path in named.items():
         if rank_zero_value(name in counts):

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
+from ome.config.calibrating import calibrate
 from ome.config.objects import hardware, labeller_of
 from ome.config.segmenting import (
     SEGMENTER_FREE_KEYS,
@@ -59,6 +60,7 @@ def run(work: Work) -> dict[str, Any]:
         title = in_round(SEGMENTER_TITLES["weak"], number)
         train_segmenter(work, folder, reader, table.tiles, _masks_of(folder), title)
         rows += score_masks(folder, "masks", reader, table.tiles, in_round(PSEUDO_MASK, number))
+        calibrate(work.config, folder, reader, title)
         rows += score_segmenter(work.config, folder, reader, title)
         counts[folder.name] = {"unchanged_pixels": kept, **weight_levels(folder, table.tiles)}
         network, masks = folder, folder

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from ome.config.calibrating import calibrate
 from ome.config.segmenting import SEGMENTER_FREE_KEYS, SEGMENTER_KEYS, score_segmenter, train_segmenter
 from ome.config.selected import scene_reader
 from ome.config.trainer import training_extras
@@ -35,6 +36,7 @@ def run(work: Work) -> dict[str, Any]:
             console.print(f"[yellow]{line}[/]", highlight=False)
             continue
         train_segmenter(work, work.folder / target, reader, usable, masks[target], SEGMENTER_TITLES[target])
+        calibrate(work.config, work.folder / target, reader, SEGMENTER_TITLES[target])
         rows += score_segmenter(work.config, work.folder / target, reader, SEGMENTER_TITLES[target])
     write_rows(work.folder, rows)
     return {"tiles": len(tiles), "miou": {row.name: row.scores.miou for row in rows}}

@@ -1,0 +1,67 @@
+"""Calibrates a trained segmenter on `val`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from omegaconf import DictConfig
+
+from ome.config.segmenting import predictor_of, val_tiles
+from ome.data.scenes import SceneReader
+from ome.data.tiles import Tile, evenly_spaced
+from ome.distributed.collectives import barrier, is_rank_zero
+from ome.ignore import IGNORE
+from ome.inference.card import SegmenterCard
+from ome.inference.predictor import Predictor
+from ome.progress import console
+from ome.scoring.temperature import calibration_error, fit_temperature, with_temperature
+
+TILES: Final = 32
+"""Tiles of `val` at most."""
+PIXELS: Final = 10_000
+"""Pixels of a tile at most; neighbours tell little more."""
+
+
+def calibrate(config: DictConfig, folder: Path, reader: SceneReader, title: str) -> None:
+    """Writes on a segmenter's card the temperature of its probabilities, if scenes of `val` have a reference.
+
+    Where there are several processes, every one must call this.
+
+    Args:
+        config: The composed configuration.
+        folder: Of the trained segmenter.
+        reader: Reads images and references.
+        title: Of the segmenter, for the message.
+    """
+    tiles = evenly_spaced(val_tiles(reader, config.dataset.tile.size), TILES)
+    if tiles and is_rank_zero():
+        settings = config.prediction
+        predict = predictor_of(config, folder, reader, list(settings.scales), flip=settings.flip)
+        pairs = [_pixels(predict, reader, tile) for tile in tiles]
+        probabilities, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
+        if len(labels):
+            temperature = fit_temperature(probabilities, labels)
+            replace(SegmenterCard.read(folder), temperature=temperature).write(folder)
+            before = calibration_error(probabilities, labels)
+            calibrated = with_temperature(torch.from_numpy(probabilities.T), temperature)
+            after = calibration_error(calibrated.numpy().T, labels)
+            console.print(
+                f"{title}: confidence calibrated on {len(tiles)} tiles of val by temperature "
+                f"{temperature:.2f}: expected calibration error {before:.1%} -> {after:.1%}",
+                highlight=False,
+            )
+    barrier()
+
+
+def _pixels(
+    predict: Predictor, reader: SceneReader, tile: Tile
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Evenly spaced labelled pixels of a tile: (N, C) probabilities and (N,) class indices."""
+    reference = reader.mask(tile).ravel()
+    labelled = np.flatnonzero(reference != IGNORE)
+    chosen = labelled[:: -(-len(labelled) // PIXELS) or 1]
+    probabilities = predict(reader.image(tile)[None])[0]
+    return probabilities.reshape(len(probabilities), -1)[:, chosen].T, reference[chosen]
