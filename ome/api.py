@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from ome.geo.vsi import SceneAddress, VsiPath, full_address, scene_at
 from ome.inference.array_scene import geotiff_of
 from ome.inference.card import SegmenterCard, check_alike, trained_folder
 from ome.inference.map_names import ENDINGS, map_name
-from ome.inference.map_rows import SURE, MapOptions, predict_rows
+from ome.inference.map_rows import SURE, MapOptions, predict_rows, windows_at_a_time
 from ome.inference.mapping import ROWS
 from ome.inference.mapping import map_scene as write_maps
 from ome.inference.predictor import Ensemble, Predictor
@@ -64,7 +64,7 @@ def predict(
     flip: bool = True,
     tta: Tta | None = None,
     stride: float = 0.625,
-    batch: int = 8,
+    batch: int | None = None,
     device: str | None = None,
     precision: str = "auto",
 ) -> Prediction:
@@ -80,7 +80,7 @@ def predict(
         flip: Also predict the mirror image of each window.
         tta: `d4` predicts all eight rotations and mirror images of each window, whatever `flip` says.
         stride: Pixels from one window to the next, as a fraction of a window's side.
-        batch: Windows predicted together.
+        batch: Windows predicted together; None for what suits the device.
         device: A torch device; None for the GPU if there is one, else the CPU.
         precision: `auto` for bfloat16 where the device has instructions for it; `32-true` for float32.
 
@@ -89,8 +89,9 @@ def predict(
             classes, bands or scaling, or an argument is out of the range of the setting of the same name.
     """
     views = {"scales": scales, "flip": flip, "tta": tta, "precision": precision}
-    options = _checked(MapOptions(stride=stride, batch=batch), views)
-    card, predictor = _segmenter(_network_folders(run, network), device, views)
+    _check(stride, batch, views)
+    card, predictor, windows = _segmenter(_network_folders(run, network), device, batch, views)
+    options = MapOptions(stride=stride, batch=windows)
     with _opened(scene_at(scene) if isinstance(scene, str | Path) else scene, card, asset) as opened:
         blocks = list(predict_rows(opened, card, predictor, options, all_classes=False))
         confidence = np.concatenate([block.confidence for block in blocks])
@@ -113,7 +114,7 @@ def map_scene(
     flip: bool = True,
     tta: Tta | None = None,
     stride: float = 0.625,
-    batch: int = 8,
+    batch: int | None = None,
     device: str | None = None,
     precision: str = "auto",
 ) -> dict[str, Any]:
@@ -144,9 +145,10 @@ def map_scene(
     """
     address, folder = scene_at(scene), Path(folder)
     raster, name = raster_of(address, asset, allow_external=True), map_name(address)
-    options = MapOptions(confidence, probabilities, polygons, stride=stride, batch=batch)
     views = {"scales": scales, "flip": flip, "tta": tta, "precision": precision}
-    _checked(options, views)
+    _check(stride, batch, views)
+    options = MapOptions(confidence, probabilities, polygons, stride=stride)
+    options.check()
     networks = _network_folders(run, network)
     made_of = [
         *map(identity, (*scene_files(raster), *(network_folder / NETWORK for network_folder in networks))),
@@ -155,7 +157,8 @@ def map_scene(
         views,
     ]
     _claim(folder, name, address, json.loads(json.dumps(made_of)))
-    card, predictor = _segmenter(networks, device, views)
+    card, predictor, windows = _segmenter(networks, device, batch, views)
+    options = replace(options, batch=windows)
     with alone(), _opened(raster, card) as opened:  # with several processes, each call maps its own scene
         return write_maps(opened, name, card, predictor, folder, options)
 
@@ -190,20 +193,18 @@ def _read_mark(path: Path) -> dict[str, Any] | None:
     return mark if isinstance(mark, dict) and mark.keys() >= {"scene", "made_of"} else None
 
 
-def _checked(options: MapOptions, views: dict[str, Any]) -> MapOptions:
+def _check(stride: float, batch: int | None, views: dict[str, Any]) -> None:
     """Checks arguments against the ranges of the settings of the same names."""
     hints = hints_of(general.Prediction) | {"precision": hints_of(general.Trainer)["precision"]}
     scales = views["scales"]
     arguments = views | {
         "scales": [*map(_plain, scales)] if isinstance(scales, tuple) else _plain(scales),
-        "stride": _plain(options.stride),
-        "batch": _plain(options.batch),
+        "stride": _plain(stride),
+        "batch": _plain(batch),
     }
     for name, value in arguments.items():
         if not fits(value, hints[name]):
             raise UserError(f"{name}={value}: expected {expected(hints[name])}")
-    options.check()
-    return options
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - an argument of any type
@@ -219,8 +220,9 @@ def _network_folders(run: str | Path | Sequence[str | Path], network: str | None
 
 
 def _segmenter(
-    folders: Sequence[Path], device: str | None, views: dict[str, Any]
-) -> tuple[SegmenterCard, Ensemble]:
+    folders: Sequence[Path], device: str | None, batch: int | None, views: dict[str, Any]
+) -> tuple[SegmenterCard, Ensemble, int]:
+    """The card, the predictor, and how many windows it takes together."""
     cards = {folder: SegmenterCard.read(folder) for folder in folders}
     check_alike(cards)
     name = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -236,7 +238,8 @@ def _segmenter(
         folder: Predictor(card.load(folder), probe.device, **views) for folder, card in cards.items()
     }
     card = cards[folders[0]] if len(folders) == 1 else cards[folders[0]].uncalibrated()
-    return card, Ensemble([by_folder[folder] for folder in folders])
+    windows = windows_at_a_time(batch, card.tile, probe.device)
+    return card, Ensemble([by_folder[folder] for folder in folders]), windows
 
 
 @contextmanager

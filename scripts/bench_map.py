@@ -62,14 +62,14 @@ def predicted(pixels: Bytes, predict: Predictor, classes: int, size: int, stride
 
     height, width = pixels.shape[:2]
     blocks = predict_windows(read, height, width, predict, classes, size=size, stride=stride, batch=batch)
-    return np.concatenate([block.probabilities for block in blocks], axis=1)
+    return torch.cat([block.probabilities for block in blocks], 1).cpu().numpy()
 
 
 def whole(pixels: Bytes, predict: Predictor) -> Float:
     """Returns the probabilities of a scene as one window, reflected to a multiple of 32 pixels."""
     height, width = pixels.shape[:2]
     padded = np.pad(pixels, ((0, -height % 32), (0, -width % 32), (0, 0)), mode="reflect")
-    return predict(padded[None])[0, :, :height, :width]
+    return predict(padded[None])[0, :, :height, :width].cpu().numpy()
 
 
 def bench(

@@ -30,9 +30,10 @@ from rasterio.transform import from_origin
 from rasterio.windows import Window
 
 from ome.data.byte_image import open_scene
-from ome.geo.sliding import blending_window, window_starts
+from ome.geo.blending import blending_window
+from ome.geo.sliding import window_starts
 from ome.inference.card import SegmenterCard
-from ome.inference.map_rows import MapOptions
+from ome.inference.map_rows import MapOptions, windows_at_a_time
 from ome.inference.mapping import map_scene
 from ome.inference.predictor import Predictor
 
@@ -70,7 +71,7 @@ def loop(path: Path, card: SegmenterCard, predict: Predictor) -> Bytes:
             for column in window_starts(dataset.width, size, size // 2):
                 pixels = dataset.read(window=Window(column, row, size, size))
                 here = slice(row, row + size), slice(column, column + size)
-                total[:, *here] += predict(pixels.transpose(1, 2, 0)[None])[0] * weight
+                total[:, *here] += predict(pixels.transpose(1, 2, 0)[None])[0].cpu().numpy() * weight
                 weights[here] += weight
         classes: Bytes = (total / weights).argmax(axis=0).astype(np.uint8)
         return classes
@@ -84,12 +85,13 @@ def bench_speed(options: argparse.Namespace, folder: Path) -> None:
     predict = Predictor(card.build(), device, precision=options.precision)
     torch.manual_seed(0)
     predict_plainly = Predictor(card.build(), device)
+    windows = windows_at_a_time(options.batch, options.tile, device)
     path = folder / "scene.tif"
     write_scene(path, options.size, options.size)
 
     def ours() -> None:
         with open_scene(path, card.channels, None) as scene:
-            map_scene(scene, "map", card, predict, folder / "map", MapOptions(batch=options.batch))
+            map_scene(scene, "map", card, predict, folder / "map", MapOptions(batch=windows))
 
     plain = loop(path, card, predict_plainly)
     megapixels = options.size**2 / 1e6
@@ -129,7 +131,7 @@ def main() -> None:
     parser.add_argument("--encoder", default="resnet18")
     parser.add_argument("--size", type=int, default=1024)
     parser.add_argument("--tile", type=int, default=256)
-    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--batch", type=int, help="windows together; default: what suits the device")
     parser.add_argument("--rows", type=int, default=2048)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="auto")

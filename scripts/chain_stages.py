@@ -16,6 +16,7 @@ from ome.config.selected import settings_of
 from ome.data.transforms import to_tensor
 from ome.geo.sliding import predict_windows
 from ome.inference.classifier import DEFAULT_MEGAPIXELS, build_classifier
+from ome.inference.map_rows import windows_at_a_time
 from ome.inference.predictor import Predictor
 from ome.networks.auxiliary import AuxiliaryHead
 from ome.networks.seam import SeamNetwork
@@ -214,7 +215,7 @@ class Chain:
                     self._classes,
                     size=side,
                     stride=stride,
-                    batch=settings.batch,
+                    batch=windows_at_a_time(settings.batch, side, self._device),
                 ):
                     pass
 

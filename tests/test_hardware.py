@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import nn
 
+from ome.data.transforms import look_up, to_device, to_tensor
 from ome.distributed.batchnorm import synchronise_batchnorm
 from ome.inference.predictor import Predictor
 from ome.training.hardware import autocast, channels_last, decided_precision, has_bf16
@@ -47,10 +48,17 @@ def test_predictions_in_bf16_are_averaged_in_float32() -> None:
     images = np.random.default_rng(0).integers(0, 256, (2, 8, 8, 3), dtype=np.uint8)
     full = Predictor(network, CPU, (1.0, 1.5), flip=True)(images)
     mixed = Predictor(network, CPU, (1.0, 1.5), flip=True, precision="bf16-mixed")(images)
-    assert mixed.dtype == np.float32
-    assert not np.array_equal(mixed, full)
+    assert mixed.dtype == torch.float32
+    assert not torch.equal(mixed, full)
     np.testing.assert_allclose(mixed, full, atol=0.02)
-    np.testing.assert_allclose(mixed.sum(axis=1), 1, atol=1e-6)  # bf16 would be off by 4e-3
+    np.testing.assert_allclose(mixed.sum(dim=1), 1, atol=1e-6)  # bf16 would be off by 4e-3
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 3), (2, 5, 7, 4)])
+def test_values_looked_up_on_a_device_are_those_of_the_processor(shape: tuple[int, ...]) -> None:
+    image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    assert torch.equal(look_up(torch.from_numpy(image)), to_tensor(image))
+    assert torch.equal(to_device(image, CPU), to_tensor(image))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

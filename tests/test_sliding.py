@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from ome.errors import UserError
-from ome.geo import sliding
-from ome.geo.sliding import blending_window, predict_windows, rows_of_part, window_starts
+from ome.geo import blending, sliding
+from ome.geo.blending import blending_window
+from ome.geo.sliding import predict_windows, rows_of_part, window_starts
 from ome.networks.views import flip_and_scale
 
 SCENE = np.random.default_rng(0).integers(0, 256, (53, 71, 3)).astype(np.uint8)
@@ -153,10 +154,14 @@ def test_d4_is_the_mean_of_eight_orientations(flip: bool) -> None:
     assert np.abs(flip_and_scale(network, images, (0.5, 1.0), flip).numpy() - expected).max() > 0.01
 
 
-def test_memory_is_a_band_of_rows_whatever_the_height() -> None:
+def test_memory_is_a_band_of_rows_whatever_the_height(monkeypatch: pytest.MonkeyPatch) -> None:
     def blank(_row: int, _column: int, height: int, width: int) -> np.ndarray:
         return np.zeros((height, width, 3), dtype=np.uint8)
 
+    def zeros(*shape: int) -> torch.Tensor:
+        return torch.from_numpy(np.zeros(shape, np.float32))  # which tracemalloc sees
+
+    monkeypatch.setattr(blending.torch, "zeros", zeros)
     tracemalloc.start()
     for _ in predict_windows(blank, 3200, 512, per_pixel, 3, size=32, stride=16, batch=2):
         pass
@@ -251,3 +256,31 @@ def test_damage_met_while_reading_ahead_is_raised_where_the_rows_are_taken() -> 
     assert next(blocks).row == 0
     with pytest.raises(UserError, match="the scene is damaged"):
         list(blocks)
+
+
+def test_windows_without_valid_pixels_are_neither_read_nor_predicted() -> None:
+    measured = np.zeros((53, 71), dtype=bool)
+    measured[20:30, 25:45] = True
+    asked: list[tuple[int, ...]] = []
+    sizes: list[int] = []
+
+    def counted(*window: int) -> np.ndarray:
+        asked.append(window)
+        return read(*window)
+
+    def predict(batch: np.ndarray) -> np.ndarray:
+        sizes.append(len(batch))
+        return per_pixel(batch)
+
+    def valid(row: int, column: int, height: int, width: int) -> np.ndarray:
+        return measured[row : row + height, column : column + width]
+
+    blocks = list(predict_windows(counted, 53, 71, predict, 3, size=16, stride=16, batch=8, valid=valid))
+    np.testing.assert_array_equal(np.concatenate([block.valid for block in blocks]), measured)
+    result = np.concatenate([block.probabilities for block in blocks], axis=1)
+    # Valid pixels lie in the windows at row 16 and at columns 16 and 32 alone.
+    predicted = np.zeros((53, 71), dtype=bool)
+    predicted[16:32, 16:48] = True
+    np.testing.assert_allclose(result, np.where(predicted, np.moveaxis(SCENE / 255, -1, 0), 0), atol=1e-6)
+    assert asked == [(16, 16, 16, 32)]
+    assert sizes == [2]

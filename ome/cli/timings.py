@@ -27,6 +27,7 @@ from ome.data.datasets import MaskDataset, TagDataset, full_weight
 from ome.data.tiles import Tile
 from ome.distributed.processes import own_cores
 from ome.inference.classifier import CamPredictor
+from ome.inference.map_rows import windows_at_a_time
 from ome.inference.predictor import Predictor
 from ome.networks.one_vs_all import OneVsAllNetwork
 from ome.networks.segmenters import build_segmenter
@@ -113,7 +114,10 @@ def _segmenter(config: DictConfig, units: Collection[Unit], samples: Samples) ->
     if "segmenter validation tile" in units:
         timed["segmenter validation tile"] = _forward(config, network, samples, recipe.batch)
     views: dict[Unit, tuple[Any, int]] = {
-        "segmenter window": (prediction, prediction.batch),
+        "segmenter window": (
+            prediction,
+            windows_at_a_time(prediction.batch, config.dataset.tile.size, machine.device()),
+        ),
         "segmenter tile": (config.stage.refine, 1),
     }
     for unit in views.keys() & set(units):

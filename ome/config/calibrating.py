@@ -63,5 +63,5 @@ def _pixels(
     reference = reader.mask(tile).ravel()
     labelled = np.flatnonzero(reference != IGNORE)
     chosen = labelled[:: -(-len(labelled) // PIXELS) or 1]
-    probabilities = predict(reader.image(tile)[None])[0]
+    probabilities = predict(reader.image(tile)[None])[0].cpu().numpy()
     return probabilities.reshape(len(probabilities), -1)[:, chosen].T, reference[chosen]

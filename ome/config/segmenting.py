@@ -22,7 +22,7 @@ from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, s
 from ome.geo.areas import PixelAreas
 from ome.geo.raster import read_class_map
 from ome.inference.card import CARD, SegmenterCard, stage_of_network
-from ome.inference.map_rows import MapOptions
+from ome.inference.map_rows import MapOptions, windows_at_a_time
 from ome.inference.mapping import write_class_map
 from ome.inference.predictor import Predictor
 from ome.networks.auxiliary import AuxiliaryHead
@@ -175,7 +175,8 @@ def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title
     if mine:
         settings, card = config.prediction, card_of(config, reader)
         predict = predictor_of(config, folder, reader, list(settings.scales), flip=settings.flip)
-        options = MapOptions(stride=settings.stride, batch=settings.batch)
+        windows = windows_at_a_time(settings.batch, card.tile, hardware(config).device())
+        options = MapOptions(stride=settings.stride, batch=windows)
         with meter(f"{title}: rows", sum(scene.height for scene in mine)) as shown:
             for scene in mine:
                 image = reader.whole(scene.name)

@@ -74,9 +74,10 @@ class ByteImage:
         """Reads which pixels of a window are valid, (height, width)."""
         return self._raster.valid(row, column, height, width)
 
-    def is_empty(self, row: int, column: int, height: int, width: int) -> bool:
-        """Whether a window has no valid pixel."""
-        return not (self._raster.all_valid or self.valid(row, column, height, width).any())
+    @property
+    def all_valid(self) -> bool:
+        """Whether every pixel is valid for certain, without reading any."""
+        return self._raster.all_valid
 
 
 def channels_last(bands: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -46,6 +46,29 @@ def to_tensor(image: NDArray[np.uint8]) -> Tensor:
     return torch.from_numpy(result)
 
 
+def to_device(image: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Normalises an image as `to_tensor` does, on a device; a GPU gets the bytes and is not waited for."""
+    if device.type == "cpu":
+        return to_tensor(image)
+    pixels = torch.from_numpy(image)
+    if device.type == "cuda":
+        pixels = pixels.pin_memory()
+    return look_up(pixels.to(device, non_blocking=True))
+
+
+def look_up(image: Tensor) -> Tensor:
+    """Normalises an image (..., H, W, bands) uint8 on its device, to the bits of `to_tensor`."""
+    bands = image.shape[-1]
+    tables = _tables_on(bands, image.device)
+    place = torch.arange(bands, device=image.device)[:, None, None]
+    return tables[place, image.movedim(-1, -3).int()]
+
+
+@cache
+def _tables_on(bands: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(_normalised(bands)).to(device)
+
+
 @cache
 def _normalised(bands: int) -> NDArray[np.float32]:
     """Lookup table of the normalised values, (bands, 256), which is faster than computing every pixel."""

@@ -6,22 +6,25 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from ome.geo.blending import BlendedRows
 from ome.geo.prefetch import prefetch
 
 ReadWindow = Callable[[int, int, int, int], NDArray[np.uint8]]
 """`read(row, column, height, width)` -> (height, width, bands) uint8, all inside the scene."""
 
-PredictBatch = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""`predict((B, H, W, bands) uint8)` -> (B, C, H, W) float32 probabilities."""
+PredictBatch = Callable[[NDArray[np.uint8]], Tensor | NDArray[np.float32]]
+"""`predict((B, H, W, bands) uint8)` -> (B, C, H, W) float32 probabilities, on any device."""
 
 
 ROWS: Final = 64
 """Rows per yielded block: with a float for each class, the rows of a wide scene take much memory."""
 
-IsEmpty = Callable[[int, int, int, int], bool]
-"""`is_empty(row, column, height, width)` -> whether nothing was measured in that window."""
+ReadValid = Callable[[int, int, int, int], NDArray[np.bool_]]
+"""`valid(row, column, height, width)` -> (height, width), the valid pixels of a window inside the scene."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,11 +33,13 @@ class RowBlock:
 
     Attributes:
         row: The block's first row in the scene.
-        probabilities: (C, h, W) float32, W the scene's width.
+        probabilities: (C, h, W) float32, W the scene's width, on the device of the predictions.
+        valid: (h, W), the valid pixels; None where all are.
     """
 
     row: int
-    probabilities: NDArray[np.float32]
+    probabilities: Tensor
+    valid: NDArray[np.bool_] | None
 
 
 def window_starts(length: int, size: int, stride: int) -> list[int]:
@@ -79,20 +84,6 @@ def rows_of_part(height: int, size: int, stride: int, part: int, parts: int) -> 
     return range(bounds[part], bounds[part + 1])
 
 
-def blending_window(size: int) -> NDArray[np.float32]:
-    """Raised cosine in two dimensions: a pixel counts most where its window sees context on all sides.
-
-    Args:
-        size: Window size in pixels.
-
-    Returns:
-        (size, size) float32 in (0, 1]; positive at the border, where a scene's edge has no other window.
-    """
-    floor = 1e-3
-    profile = np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2 * (1 - floor) + floor
-    return np.outer(profile, profile).astype(np.float32)
-
-
 def predict_windows(
     read: ReadWindow,
     height: int,
@@ -105,16 +96,17 @@ def predict_windows(
     batch: int,
     first_row: int = 0,
     stop_row: int | None = None,
-    is_empty: IsEmpty | None = None,
+    valid: ReadValid | None = None,
 ) -> Iterator[RowBlock]:
     """Predicts a scene window by window, top to bottom.
 
     Where windows overlap, the result is the mean of their probabilities weighted by `blending_window`.
     Rows are yielded as soon as no later window reaches them, so that at most `size` rows of the scene are
-    in memory. A scene smaller than a window is padded by reflection and cropped.
+    in memory, on the device of the predictions. A scene smaller than a window is padded by reflection and
+    cropped.
 
     Args:
-        read: Reads a window of the scene. A thread calls it and `is_empty` ahead of `predict`.
+        read: Reads a window of the scene. A thread calls it and `valid` ahead of `predict`.
         height: Rows of the scene.
         width: Columns of the scene.
         predict: Probabilities of a batch of windows; its last batch in each row of windows may be smaller.
@@ -125,11 +117,11 @@ def predict_windows(
         first_row: Where an earlier call stopped: rows above it are not yielded. The other rows are the same
             to the last bit, since every window that reaches them is predicted.
         stop_row: The first row that is not yielded, where a window starts; None for the scene's end.
-        is_empty: Windows for which it is true are not predicted.
+        valid: Reads which pixels are valid; windows without any are not predicted. None: all are valid.
 
     Yields:
-        Blocks of at most `ROWS` rows, in order and without gaps or overlaps; probabilities are 0 where every
-        window was empty.
+        Blocks of at most `ROWS` rows, in order and without gaps or overlaps; probabilities are 0 where no
+        window had a valid pixel.
 
     Raises:
         ValueError: Height, width or stride is out of range, or `predict` returns a wrong shape.
@@ -137,40 +129,20 @@ def predict_windows(
     if stride > size:
         raise ValueError(f"stride is {stride}, must be within 1..{size} (the window size)")
     rows, columns = window_starts(height, size, stride), window_starts(width, size, stride)
-    weight = blending_window(size)
-    band = np.zeros((num_classes, size, max(width, size)), dtype=np.float32)
-    weights = np.zeros(band.shape[1:], dtype=np.float32)
     last = height if stop_row is None else stop_row
     spans = [(row, end) for row, end in zip(rows, [*rows[1:], height], strict=True) if row < last]
     spans = [(row, end) for row, end in spans if row + size > first_row]
-
-    def batches() -> Iterator[_Batch | None]:
-        for row, _ in spans:
-            nonempty = [
-                column
-                for column in columns
-                if is_empty is None or not is_empty(row, column, min(size, height), min(size, width))
-            ]
-            for first in range(0, len(nonempty), batch):
-                chunk = nonempty[first : first + batch]
-                windows = [_read_padded(read, row, column, (height, width), size) for column in chunk]
-                yield _Batch(chunk, np.stack(windows))
-            yield None  # end of a row of windows
-
-    with closing(prefetch(batches())) as prefetched:
+    strips = (_read_strip(read, valid, row, columns, (height, width), size) for row, _ in spans)
+    blended = BlendedRows(num_classes, size, max(width, size))
+    with closing(prefetch(part for strip in strips for part in strip.batches(batch))) as prefetched:
         for row, following in spans:
-            while (part := next(prefetched)) is not None:
+            while isinstance(part := next(prefetched), _Batch):
                 shape = (len(part.columns), num_classes, size, size)
-                for column, values in zip(part.columns, _checked(predict(part.windows), shape), strict=True):
-                    band[:, :, column : column + size] += values * weight
-                    weights[:, column : column + size] += weight
+                blended.add(part.columns, _checked(torch.as_tensor(predict(part.windows)), shape))
             for first in range(max(row, first_row), following, ROWS):
                 block = slice(first - row, min(first + ROWS, following) - row)
-                # Avoids 0 / 0 where every window was empty.
-                total = np.maximum(weights[block, :width], np.finfo(np.float32).tiny)
-                yield RowBlock(first, np.divide(band[:, block, :width], total, dtype=np.float32))
-            for plane in (*band, weights):
-                _shift_up(plane, following - row)
+                yield RowBlock(first, blended.mean(block, width), None if part is None else part[block])
+            blended.shift_up(following - row)
 
 
 class _Batch(NamedTuple):
@@ -180,25 +152,52 @@ class _Batch(NamedTuple):
     windows: NDArray[np.uint8]
 
 
-def _checked(probabilities: NDArray[np.float32], expected: tuple[int, ...]) -> NDArray[np.float32]:
+class _Strip(NamedTuple):
+    """A row of windows.
+
+    Attributes:
+        columns: Where the windows start that have a valid pixel.
+        first: First column that was read.
+        size: Side of a window.
+        pixels: (size, w, bands) uint8, padded; without a column where no window has a valid pixel.
+        valid: (h, W) the valid pixels of the scene's rows; None where all are.
+    """
+
+    columns: list[int]
+    first: int
+    size: int
+    pixels: NDArray[np.uint8]
+    valid: NDArray[np.bool_] | None
+
+    def batches(self, most: int) -> Iterator["_Batch | NDArray[np.bool_] | None"]:
+        """Gives the windows, then the valid pixels as a sign that all were given."""
+        for start in range(0, len(self.columns), most):
+            chunk = self.columns[start : start + most]
+            places = [column - self.first for column in chunk]
+            yield _Batch(chunk, np.stack([self.pixels[:, place : place + self.size] for place in places]))
+        yield self.valid
+
+
+def _read_strip(
+    read: ReadWindow,
+    valid: ReadValid | None,
+    row: int,
+    columns: list[int],
+    scene: tuple[int, int],
+    size: int,
+) -> _Strip:
+    height, width = min(size, scene[0]), scene[1]
+    measured = None if valid is None else valid(row, 0, height, width)
+    nonempty = [c for c in columns if measured is None or measured[:, c : c + size].any()]
+    first, last = (nonempty[0], min(nonempty[-1] + size, width)) if nonempty else (0, 0)
+    pixels = read(row, first, height, last - first) if nonempty else np.zeros((height, 0, 1), np.uint8)
+    missing = size - height, max(size - width, 0)
+    if nonempty and any(missing):
+        pixels = np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect")
+    return _Strip(nonempty, first, size, pixels, measured)
+
+
+def _checked(probabilities: Tensor, expected: tuple[int, ...]) -> Tensor:
     if probabilities.shape != expected:
-        raise ValueError(f"predict gave shape {probabilities.shape}, expected {expected}")
+        raise ValueError(f"predict gave shape {tuple(probabilities.shape)}, expected {expected}")
     return probabilities
-
-
-def _read_padded(
-    read: ReadWindow, row: int, column: int, scene: tuple[int, int], size: int
-) -> NDArray[np.uint8]:
-    pixels = read(row, column, min(size, scene[0]), min(size, scene[1]))
-    missing = size - pixels.shape[0], size - pixels.shape[1]
-    return (
-        np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="reflect") if any(missing) else pixels
-    )
-
-
-def _shift_up(band: NDArray[np.float32], rows: int) -> None:
-    """Moves the rows of a plane up in place and zeroes the rows below."""
-    kept = len(band) - rows
-    if kept > 0:
-        band[:kept] = band[rows:]  # numpy copies first where the two overlap
-    band[max(kept, 0) :] = 0

@@ -3,22 +3,41 @@
 from collections.abc import Generator
 from dataclasses import dataclass
 from threading import Lock
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from ome.data.byte_image import ByteImage
 from ome.errors import UserError
 from ome.extras import require
-from ome.geo.sliding import PredictBatch, predict_windows, window_stride
+from ome.geo.sliding import PredictBatch, RowBlock, predict_windows, window_stride
 from ome.ignore import IGNORE
 from ome.inference.card import SegmenterCard
 from ome.scoring.temperature import with_temperature
 
 SURE: Final = 254
 """The byte of a probability of 1; 255 is nodata."""
+
+
+WINDOWS: Final = 8
+"""Windows that a CPU predicts together."""
+
+GPU_PIXELS: Final = 1 << 22
+"""Pixels of the windows that a GPU predicts together: 64 windows of 256, which keep it busy."""
+
+
+def windows_at_a_time(batch: int | None, tile: int, device: torch.device) -> int:
+    """The number of windows in one forward pass.
+
+    Args:
+        batch: `prediction.batch`; None for what suits the device.
+        tile: Side of a window in pixels.
+        device: Where they are predicted.
+    """
+    return batch or (WINDOWS if device.type == "cpu" else max(1, GPU_PIXELS // tile**2))
 
 
 @dataclass(frozen=True)
@@ -31,7 +50,7 @@ class MapOptions:
         polygons: A GeoPackage of the map's regions.
         simplify: Pixels by which outlines may move to become simpler.
         stride: Pixels from one window to the next, as a part of a window's side.
-        batch: Windows predicted together.
+        batch: Windows predicted together, see `windows_at_a_time`.
     """
 
     confidence: bool = False
@@ -39,7 +58,7 @@ class MapOptions:
     polygons: bool = False
     simplify: float = 1.0
     stride: float = 0.625
-    batch: int = 8
+    batch: int = WINDOWS
 
     def pixels(self, tile: int) -> int:
         """Pixels from one window of that side to the next."""
@@ -101,21 +120,20 @@ def predict_rows(
     Yields:
         Blocks of rows, in order.
     """
-    height, width = scene.grid.height, scene.grid.width
     in_turn = Lock()  # GDAL's files are for one thread at a time
 
     def read(*window: int) -> NDArray[np.uint8]:
         with in_turn:
             return scene.read(*window)
 
-    def is_empty(*window: int) -> bool:
+    def valid(*window: int) -> NDArray[np.bool_]:
         with in_turn:
-            return scene.is_empty(*window)
+            return scene.valid(*window)
 
     blocks = predict_windows(
         read,
-        height,
-        width,
+        scene.grid.height,
+        scene.grid.width,
         predict,
         len(card.classes),
         size=card.tile,
@@ -123,24 +141,63 @@ def predict_rows(
         batch=options.batch,
         first_row=first_row,
         stop_row=stop_row,
-        is_empty=is_empty,
+        valid=None if scene.all_valid else valid,
     )
+    waiting: _Waiting | None = None
     for block in blocks:
-        values = torch.from_numpy(block.probabilities)
+        # What a GPU computes is fetched when it has the next rows to work on.
+        following = _Waiting.of(block, card.temperature, all_classes=all_classes)
+        if waiting is not None:
+            yield waiting.fetched()
+        waiting = following
+    if waiting is not None:
+        yield waiting.fetched()
+
+
+class _Waiting(NamedTuple):
+    """Rows that a GPU still works on.
+
+    Attributes:
+        block: The rows.
+        parts: Classes, confidence and probabilities as `PredictedRows` has them, but for invalid pixels.
+        done: Recorded by the GPU when they are on the host; None on a CPU.
+    """
+
+    block: RowBlock
+    parts: tuple[Tensor, Tensor, Tensor]
+    done: torch.cuda.Event | None
+
+    @classmethod
+    def of(cls, block: RowBlock, temperature: float | None, *, all_classes: bool) -> Self:
+        """Starts the last steps of a block of rows."""
+        values = block.probabilities
         best, index = values.max(dim=0)
-        if card.temperature is not None:
+        if temperature is not None:
             # The class is that of the network: calibrated values may tie by rounding.
-            values = with_temperature(values, card.temperature)
+            values = with_temperature(values, temperature)
             best = values.gather(0, index[None])[0]
-        with in_turn:
-            empty = ~scene.valid(block.row, 0, values.shape[1], width)
-        classes = index.to(torch.uint8).numpy()
-        parts = [classes, _bytes(best), _bytes(values if all_classes else values[:0])]
-        for part in parts:
-            part[..., empty] = IGNORE
-        yield PredictedRows(block.row, *parts)
+        parts = index.to(torch.uint8), _bytes(best), _bytes(values if all_classes else values[:0])
+        if not values.is_cuda:
+            return cls(block, parts, None)
+        classes, confidence, probabilities = map(_to_host, parts)
+        done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+        done.record(torch.cuda.current_stream(values.device))
+        return cls(block, (classes, confidence, probabilities), done)
+
+    def fetched(self) -> PredictedRows:
+        """The rows, once they are on the host."""
+        if self.done is not None:
+            self.done.synchronize()
+        parts = [part.numpy() for part in self.parts]
+        if self.block.valid is not None:
+            for part in parts:
+                part[..., ~self.block.valid] = IGNORE
+        return PredictedRows(self.block.row, *parts)
 
 
-def _bytes(probabilities: torch.Tensor) -> NDArray[np.uint8]:
-    result: NDArray[np.uint8] = (probabilities * SURE).round_().to(torch.uint8).numpy()
-    return result
+def _to_host(part: Tensor) -> Tensor:
+    return torch.empty(part.shape, dtype=part.dtype, pin_memory=True).copy_(part, non_blocking=True)
+
+
+def _bytes(probabilities: Tensor) -> Tensor:
+    return (probabilities * SURE).round_().to(torch.uint8)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ome.crf.inputs import Crf
-from ome.data.transforms import to_tensor
+from ome.data.transforms import to_device
 from ome.geo.sliding import PredictBatch
 from ome.networks.views import Tta, flip_and_scale
 from ome.training.hardware import autocast, channels_last
@@ -21,7 +21,7 @@ class Predictor:
 
     Args:
         network: Images to logits.
-        device: Where to compute.
+        device: Where to compute; the probabilities stay there.
         scales: Factors at which each image is predicted; the probabilities are averaged.
         flip: Also predict the horizontal mirror image of each.
         tta: `d4` predicts all eight orientations of each, whatever `flip` says.
@@ -45,12 +45,11 @@ class Predictor:
         self._orientations: Any = {"flip": flip, "tta": tta}
 
     @torch.inference_mode()
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Predicts one batch."""
-        tensor: Tensor = to_tensor(images).to(self._device)
-        probabilities = flip_and_scale(self._logits, tensor, self._scales, **self._orientations)
-        result: NDArray[np.float32] = probabilities.cpu().numpy()
-        return result
+    def __call__(self, images: NDArray[np.uint8]) -> Tensor:
+        """Predicts one batch; a GPU is not waited for."""
+        return flip_and_scale(
+            self._logits, to_device(images, self._device), self._scales, **self._orientations
+        )
 
     def _logits(self, images: Tensor) -> Tensor:
         with autocast(self._device, self._precision):
@@ -61,15 +60,13 @@ class Predictor:
 class Ensemble:
     """Predictors whose probabilities are averaged."""
 
-    def __init__(self, predictors: Sequence[PredictBatch]) -> None:
+    def __init__(self, predictors: Sequence[Predictor]) -> None:
         self._predictors = tuple(predictors)
 
-    def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, images: NDArray[np.uint8]) -> Tensor:
         """Predicts one batch."""
-        total = self._predictors[0](images)
-        for predict in self._predictors[1:]:
-            total = total + predict(images)
-        return total / np.float32(len(self._predictors))
+        first, *others = (predict(images) for predict in self._predictors)
+        return sum(others, start=first) / len(self._predictors)
 
 
 class CrfPredictor:
@@ -96,7 +93,8 @@ class CrfPredictor:
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Predicts one batch."""
-        return np.stack(list(self._pool.map(self._refine, images, self._predict(images))))
+        probabilities = torch.as_tensor(self._predict(images)).cpu().numpy()
+        return np.stack(list(self._pool.map(self._refine, images, probabilities)))
 
     def _refine(self, image: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._crf_of(np.ascontiguousarray(image[..., self._places])).infer(probabilities)

@@ -1,6 +1,7 @@
 """A scene of any size -> its class map, by the last segmenter of the run."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ome.geo.stac import raster_of
 from ome.geo.vsi import SceneAddress, full_address, scene_at
 from ome.inference.card import CARD, SegmenterCard, check_alike, network_folder, trained_folder
 from ome.inference.map_names import check_folders, check_names, map_name
-from ome.inference.map_rows import MapOptions
+from ome.inference.map_rows import MapOptions, windows_at_a_time
 from ome.inference.mapping import map_scene
 from ome.inference.predictor import CrfPredictor, Ensemble, Predictor
 from ome.inference.total_areas import write_total_areas
@@ -40,6 +41,8 @@ def run(work: Work) -> dict[str, Any]:
     (stage,) = work.inputs
     folder = network_folder(work.inputs[stage], settings.network)
     card = read_card(config, folder)
+    windows = windows_at_a_time(config.prediction.batch, card.tile, hardware(config).device())
+    options = replace(options, batch=windows)
     others = _others(config)
     cards = {folder: card} | {other: SegmenterCard.read(other) for other in others}
     check_alike(cards)
@@ -75,7 +78,6 @@ def _options(config: DictConfig) -> MapOptions:
     return MapOptions(
         **{key: config.stage[key] for key in also},
         stride=config.prediction.stride,
-        batch=config.prediction.batch,
     )
 
 

@@ -82,7 +82,8 @@ def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: 
 
     def predicted(tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         for tile in tiles:
-            yield among_tags(predict(reader.image(tile)[None])[0], table.by_name[tile.name])
+            probabilities = predict(reader.image(tile)[None])[0].cpu().numpy()
+            yield among_tags(probabilities, table.by_name[tile.name])
 
     stacks_of: StacksOf = predicted
     if settings.cams is not None:

@@ -22,7 +22,9 @@ class Prediction:
         Literal["d4"] | None,
         "d4: all eight rotations and mirror images, of refine's tiles too, whatever flip says; null: none",
     ]
-    batch: Annotated[Count, "windows in one forward pass"]
+    batch: Annotated[
+        Count | None, "windows in one forward pass; null: 8 on a CPU, 4 megapixels of them on a GPU"
+    ]
 
 
 @dataclass
