@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
-from ome.geo.sliding import predict_windows, window_starts
+from ome.geo.sliding import predict_windows
+from ome.geo.windows import window_starts
 from ome.inference.card import SegmenterCard, network_folder
 from ome.inference.predictor import Predictor
 from ome.scoring.confusion import confusion_matrix

@@ -31,7 +31,7 @@ from rasterio.windows import Window
 
 from ome.data.byte_image import open_scene
 from ome.geo.blending import blending_window
-from ome.geo.sliding import window_starts
+from ome.geo.windows import window_starts
 from ome.inference.card import SegmenterCard
 from ome.inference.map_rows import MapOptions, windows_at_a_time
 from ome.inference.mapping import map_scene

@@ -8,7 +8,8 @@ import torch
 from ome.errors import UserError
 from ome.geo import blending, sliding
 from ome.geo.blending import blending_window
-from ome.geo.sliding import predict_windows, rows_of_part, window_starts
+from ome.geo.sliding import predict_windows
+from ome.geo.windows import rows_of_part, window_starts
 from ome.networks.views import flip_and_scale
 
 SCENE = np.random.default_rng(0).integers(0, 256, (53, 71, 3)).astype(np.uint8)

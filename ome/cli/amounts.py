@@ -18,7 +18,7 @@ from ome.data.splits import mapped_scenes
 from ome.data.tags import TagTable
 from ome.data.tiles import Length, Tile
 from ome.geo.flat import rows_in
-from ome.geo.sliding import window_starts, window_stride
+from ome.geo.windows import window_starts, window_stride
 from ome.pipeline.artifacts import listed
 from ome.pipeline.engine import Prospect
 from ome.pipeline.layout import map_path, mask_path, read_tag_table, round_folder

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from ome.errors import UserError
-from ome.geo.sliding import window_starts
+from ome.geo.windows import window_starts
 
 T = TypeVar("T")
 

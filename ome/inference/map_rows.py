@@ -13,7 +13,8 @@ from torch import Tensor
 from ome.data.byte_image import ByteImage
 from ome.errors import UserError
 from ome.extras import require
-from ome.geo.sliding import PredictBatch, RowBlock, predict_windows, window_stride
+from ome.geo.sliding import PredictBatch, RowBlock, predict_windows
+from ome.geo.windows import window_stride
 from ome.ignore import IGNORE
 from ome.inference.card import SegmenterCard
 from ome.scoring.temperature import with_temperature

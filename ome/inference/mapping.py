@@ -11,7 +11,8 @@ from ome.distributed.collectives import barrier, is_rank_zero, rank, world_size
 from ome.geo.areas import PixelAreas
 from ome.geo.cog import write_class_cog, write_probability_cog
 from ome.geo.flat import FlatRasters
-from ome.geo.sliding import PredictBatch, rows_of_part
+from ome.geo.sliding import PredictBatch
+from ome.geo.windows import rows_of_part
 from ome.inference.card import SegmenterCard
 from ome.inference.map_parts import write_areas, write_polygons
 from ome.inference.map_rows import MapOptions, PredictedRows, predict_rows
