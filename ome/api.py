@@ -26,8 +26,8 @@ from ome.geo.vsi import SceneAddress, VsiPath, full_address, scene_at
 from ome.inference.array_scene import geotiff_of
 from ome.inference.card import SegmenterCard, check_alike, trained_folder
 from ome.inference.map_names import ENDINGS, map_name
-from ome.inference.map_rows import SURE, MapOptions, predict_rows, windows_at_a_time
-from ome.inference.mapping import ROWS
+from ome.inference.map_rows import PROBABILITY_ONE, MapOptions, predict_rows, windows_at_a_time
+from ome.inference.mapping import ROWS_FOLDER
 from ome.inference.mapping import map_scene as write_maps
 from ome.inference.predictor import Ensemble, Predictor
 from ome.networks.views import Tta
@@ -96,7 +96,9 @@ def predict(
         blocks = list(predict_rows(opened, card, predictor, options, all_classes=False))
         confidence = np.concatenate([block.confidence for block in blocks])
         classes = np.concatenate([block.classes for block in blocks])
-        scaled = np.where(confidence <= SURE, confidence / np.float32(SURE), np.float32(np.nan))
+        scaled = np.where(
+            confidence <= PROBABILITY_ONE, confidence / np.float32(PROBABILITY_ONE), np.float32(np.nan)
+        )
         return Prediction(classes, scaled, card.names, card.colours, opened.grid)
 
 
@@ -167,7 +169,7 @@ def _claim(folder: Path, name: str, scene: SceneAddress, made_of: list[Any]) -> 
     """Writes a mark with everything a map depends on; refuses to replace files without the scene's mark."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give an existing or a new folder")
-    mark, rows = folder / f".{name}.json", folder / ROWS
+    mark, rows = folder / f".{name}.json", folder / ROWS_FOLDER
     before = _read_mark(mark)
     files = (*([] if before else [mark]), rows, *(folder / f"{name}{end}" for end in ENDINGS))
     existing = [path for path in files if path.exists()]

@@ -1,7 +1,7 @@
-"""Progress of long work: a bar with rate and time left on a terminal, sparse lines elsewhere."""
+"""Terminal output: tables, and progress of long work as a bar on a terminal or as sparse lines elsewhere."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.table import Table
 from rich.text import Text
 
 T = TypeVar("T")
@@ -28,6 +29,31 @@ if not console.is_terminal:
 
 SECONDS_BETWEEN_LINES = 20.0
 """Seconds between two progress lines in a log file."""
+
+
+def print_table(
+    title: str | None,
+    header: Sequence[str],
+    rows: Iterable[Sequence[str]],
+    *,
+    texts: int = 1,
+    bold: Collection[int] = (),
+) -> None:
+    """Prints a table.
+
+    Args:
+        title: Title above the table.
+        header: Titles of the columns.
+        rows: One text per column.
+        texts: Number of columns, from the left, that hold texts; the others, numbers, are aligned right.
+        bold: Indices of the rows to emphasise.
+    """
+    table = Table(title=title)
+    for place, name in enumerate(header):
+        table.add_column(name, justify="left" if place < texts else "right")
+    for index, row in enumerate(rows):
+        table.add_row(*row, style="bold" if index in bold else None)
+    console.print(table)
 
 
 def pace(rate: float) -> str:

@@ -26,13 +26,13 @@ from omegaconf import DictConfig
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch.utils.data import DataLoader
 
+from ome.config.classifying import classifier_learner
 from ome.config.objects import frozen
 from ome.config.recipes import recipe_settings
 from ome.config.segmenting import segmenter_learner
 from ome.config.selected import settings_of
 from ome.inference.classifier import build_classifier
 from ome.networks.segmenters import build_segmenter
-from ome.stages.cam import learner
 from ome.training.averaging import averaging
 from ome.training.fit import fit
 from ome.training.hardware import Hardware
@@ -111,7 +111,7 @@ def modules(changes: Sequence[str], classes: int) -> Iterator[tuple[str, Any]]:
         network = build_classifier(changed.backbone, changed.classifier, classes, 3, None)
         if frozen(changed.backbone.freeze, "published"):
             network.freeze()
-        yield name, learner(settings, network, names, classes, 10**6)
+        yield name, classifier_learner(settings, network, names, classes, 10**6)
     config = composed(changes)
     torch.manual_seed(0)
     recipe = recipe_settings(config.segmenter.recipe, classes, lambda: [1.0] * classes)

@@ -151,7 +151,7 @@ def _above(lines: list[str], row: int) -> str:
 
 def settings_tables() -> str:
     """All settings: the front page, then every group's options."""
-    parts = ["## The front page", _table(settings(CONF / "config.yaml"), "")]
+    parts = ["## The main configuration", _table(settings(CONF / "config.yaml"), "")]
     found = {str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir()}
     for group in (*GROUPS, *sorted(found - {*GROUPS, *_WITHOUT_OPTIONS})):
         paths = sorted((CONF / group).glob("*.yaml"))

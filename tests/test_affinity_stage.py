@@ -184,7 +184,7 @@ def test_unknown_cams_are_refused_before_anything_runs(run_here: Run) -> None:
 
 def test_a_walk_of_several_networks_is_refused_before_they_are_trained() -> None:
     config = compose_config([*tiny(), "experiment=ablation", "classifier=one_vs_all"])
-    with pytest.raises(UserError, match=r"leaves several: .*stage\.ablation\.random_walk=false"):
+    with pytest.raises(UserError, match=r"trains one per class: .*stage\.ablation\.random_walk=false"):
         check_settings(config, selected_stages(config))
     assert "affinity" not in selected_stages(compose_config([*tiny(), "classifier=one_vs_all"]))
 

@@ -73,7 +73,7 @@ def test_mistakes_are_one_line(tmp_path: Path, overrides: list[str], message: st
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["output="], "output= is empty, where a folder is needed: type output=FOLDER, or leave it out"),
+        (["output="], "output= is empty, but must be a folder: type output=FOLDER, or omit it"),
         (["run_dir="], "run_dir= is empty"),
         (["scenes="], "scenes= is empty"),
         (["name="], "name= is not the name of a folder"),

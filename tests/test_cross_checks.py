@@ -50,8 +50,8 @@ def composed(*overrides: str) -> DictConfig:
         (["segmenter.recipe.class_weights=[1,2]"], r"class_weights=\[1.0, 2.0\]: give 5 numbers, not all 0"),
         (["segmenter.recipe.losses=[{weight:1}]"], r"losses\[0\]: give _target_"),
         (["segmenter.recipe.losses=[{_target_:no.such.Loss}]"], "no.such.Loss cannot be imported"),
-        (["segmenter.recipe.losses=[{_target_:os.getcwd}]"], r"losses\[0\]: os.getcwd is no loss of"),
-        (["segmenter.recipe.losses=[{_target_:torch.Size}]"], r"losses\[0\]: torch.Size is no loss of"),
+        (["segmenter.recipe.losses=[{_target_:os.getcwd}]"], r"losses\[0\]: os.getcwd is not a loss of"),
+        (["segmenter.recipe.losses=[{_target_:torch.Size}]"], r"losses\[0\]: torch.Size is not a loss of"),
         (
             ["segmenter.recipe.losses=[{_target_:torch.nn.CrossEntropyLoss,weight:x}]"],
             r"losses\[0\].weight=x: expected a number of at least 0",
@@ -203,7 +203,7 @@ def weighed(
 def test_a_loss_is_tried_with_the_classes_of_the_dataset(classes: int, fits: bool) -> None:
     term = f"segmenter.recipe.losses=[{{_target_:{__name__}.weighed,of_class:{[1.0] * classes}}}]"
     config = compose_config(["dataset=synthetic", term])
-    with nullcontext() if fits else pytest.raises(UserError, match="weighed is no loss of"):
+    with nullcontext() if fits else pytest.raises(UserError, match="weighed is not a loss of"):
         check_settings(config, ["seg"])
 
 

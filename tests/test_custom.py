@@ -27,7 +27,7 @@ from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.pipeline.manifest import Manifest
 from ome.scoring.rows import read_rows
-from ome.stages.suggest import says_the_same
+from ome.stages.suggest import is_constant
 from tests.conftest import TINY, compose_config, tiny
 
 Run = Callable[..., DictConfig]
@@ -142,7 +142,7 @@ def test_tags_of_val_are_compared_with_those_of_the_classifier(run_here: Run, tm
             assert int(row[column]) == sum(row["class"] in names for names in counted.values())
         assert int(row["right"]) == sum(row["class"] in tags[image] & given[image] for image in tags)
     run_here(*custom("report"))
-    assert "Tags of val, by the classifier" in (RUN / "report/report.html").read_text()
+    assert "Tags predicted by the classifier" in (RUN / "report/report.html").read_text()
 
 
 def check_suggestions(run_here: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -168,7 +168,7 @@ def check_suggestions(run_here: Run, capsys: pytest.CaptureFixture[str]) -> None
         # Near 0 and 1 a thousandth more, from another reader of JPEG, is a hundredth of a bit.
         assert uncertainty == pytest.approx(bits.mean(), abs=1e-2)
     spread = np.ptp([list(one.probabilities.values()) for one in found.values()], axis=0).max()
-    assert ("says the same of every image" in told) == (spread < 0.005)
+    assert ("predicts the same tags for every image" in told) == (spread < 0.005)
 
 
 @pytest.mark.parametrize("table", ["images", "windows"])
@@ -195,9 +195,9 @@ def test_the_plan_counts_tagged_tiles_before_anything_is_prepared(
 
 def test_a_classifier_that_tells_nothing_apart_is_noticed() -> None:
     one = np.array([0.4, 0.3999, 0.01])
-    assert says_the_same(np.stack([one, one + 1e-4, one - 1e-3]))
-    assert not says_the_same(np.stack([one, one, one + np.array([0, 0.01, 0])]))
-    assert not says_the_same(one[None])
+    assert is_constant(np.stack([one, one + 1e-4, one - 1e-3]))
+    assert not is_constant(np.stack([one, one, one + np.array([0, 0.01, 0])]))
+    assert not is_constant(one[None])
 
 
 @pytest.mark.slow

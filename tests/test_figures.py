@@ -11,9 +11,8 @@ from ome.plots.figures import (
     confusion_figure,
     cooccurrence_figure,
     curves_figure,
-    save_cooccurrence,
     save_figure,
-    save_tag_counts,
+    save_png,
     spreads_figure,
     tag_counts_figure,
 )
@@ -154,9 +153,9 @@ def test_cams_are_shown_for_present_classes_only() -> None:
 
 
 def write_all(folder: Path) -> None:
-    save_cooccurrence(folder / "cooccurrence.png", MATRIX, NAMES)
+    save_png(folder / "cooccurrence.png", cooccurrence_figure(MATRIX, NAMES))
     save_figure(folder / "confusion.png", confusion_figure(np.eye(3, dtype=np.int64), NAMES))
-    save_tag_counts(folder / "tags.png", NAMES, TILES, DROPPED)
+    save_png(folder / "tags.png", tag_counts_figure(NAMES, TILES, DROPPED))
     save_figure(folder / "curves.png", curves_figure(CURVES))
     layers = [class_picture("mask", halves(), COLOURS), weight_picture("weight", tile()[..., 0])]
     save_panel(folder / "panel.png", [("a", layers)], class_legend(dict(zip(NAMES, COLOURS, strict=True))))

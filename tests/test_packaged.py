@@ -8,7 +8,7 @@ import pytest
 import timm
 import torch
 
-from ome.config import built
+from ome.config import trial_builds
 from ome.config.checks import check_settings
 from ome.data.transforms import IMAGE_MEAN, IMAGE_STD
 from ome.errors import UserError
@@ -87,6 +87,6 @@ def test_what_is_missing_is_said_before_the_first_stage(
     monkeypatch: pytest.MonkeyPatch, backbone: str, line: str
 ) -> None:
     monkeypatch.setattr("ome.extras.find_spec", lambda _: None)
-    built._classifier_faults.cache_clear()
+    trial_builds._classifier_faults.cache_clear()
     with pytest.raises(UserError, match=line):
         check_settings(compose_config([f"backbone={backbone}", "backbone.weights=package"]), ["cam"])

@@ -308,7 +308,7 @@ def test_a_run_can_be_reproduced_to_the_byte(
         assert int(lines[stage]["files"]) == len(names) > 0
         for name in names:
             assert (first / name).read_bytes() == (folder / name).read_bytes(), name
-    assert "once more" in capsys.readouterr().out
+    assert "repetition of" in capsys.readouterr().out
 
 
 def test_inputs_are_told_by_content_or_by_time(tmp_path: Path) -> None:

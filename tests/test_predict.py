@@ -96,16 +96,16 @@ def test_arrays_as_people_have_them(tmp_path: Path) -> None:
     numbers = {"batch": np.int64(2), "stride": np.float32(0.5), "scales": (np.float32(1),)}
     np.testing.assert_array_equal(ome.predict(pixels, run, **options, **numbers).classes, expected)
     for wrong, message in (
-        (pixels.transpose(2, 0, 1), r"shape \(3, 64, 64\), and bands come last: give array.transpose"),
-        (pixels / 255, r"holds float64 values: give uint8 or uint16, such as \(array \* 255\)"),
+        (pixels.transpose(2, 0, 1), r"shape \(3, 64, 64\), but bands must be last: give array.transpose"),
+        (pixels / 255, r"has float64 values: give uint8 or uint16, such as \(array \* 255\)"),
         (pixels[None], r"shape \(1, 64, 64, 3\): give \(height, width, bands\)"),
         (pixels[..., 0], "has 1 bands, and the network expects the bands"),
-        (torch.zeros(64, 64, 3, requires_grad=True), r"holds float32 values: .* \(tensor \* 255\).byte\(\)"),
-        (torch.zeros(64, 64, 3).bfloat16(), r"holds bfloat16 values: .* \(tensor \* 255\).byte\(\)"),
-        (pixels[:0], r"shape \(0, 64, 3\), no pixels"),
-        (torch.zeros(9, 9, 3, device="meta"), r"the array holds float32 values"),
-        (torch.zeros(9, 9, 3, dtype=torch.uint8, device="meta"), r"the scene is no array \(.*\): give"),
-        ([[1, 2], [3]], r"the scene is no array \(.*\): give \(height, width, bands\) uint8"),
+        (torch.zeros(64, 64, 3, requires_grad=True), r"has float32 values: .* \(tensor \* 255\).byte\(\)"),
+        (torch.zeros(64, 64, 3).bfloat16(), r"has bfloat16 values: .* \(tensor \* 255\).byte\(\)"),
+        (pixels[:0], r"no pixels, its shape is \(0, 64, 3\)"),
+        (torch.zeros(9, 9, 3, device="meta"), r"the array has float32 values"),
+        (torch.zeros(9, 9, 3, dtype=torch.uint8, device="meta"), r"the scene is not an array \(.*\): give"),
+        ([[1, 2], [3]], r"the scene is not an array \(.*\): give \(height, width, bands\) uint8"),
     ):
         with pytest.raises(UserError, match=message):
             ome.predict(wrong, run, **options)
@@ -380,7 +380,7 @@ def test_the_latest_network_is_taken(tmp_path: Path) -> None:
     assert network_folder(run / "refine", None).name == "round_10"
     assert stage_of_network("weak", [run]) == "seg"
     assert network_folder(run / "refine", "round_2").name == "round_2"
-    with pytest.raises(UserError, match="no segmenter round_3: there are round_2, round_10"):
+    with pytest.raises(UserError, match="no segmenter round_3: choose one of round_2, round_10"):
         network_folder(run / "refine", "round_3")
     with pytest.raises(UserError, match=r"stage\.predict\.network=best: choose weak, full, round_1"):
         stage_of_network("best", [run])

@@ -229,7 +229,7 @@ def test_images_that_are_missing_beside_their_masks_are_said(
     place(files, tmp_path / "raw", form)
     run_here(f"dataset={name}", "dataset.raw=raw", "stage=prepare")
     said = " ".join(capsys.readouterr().out.split())
-    assert f"reference masks without an image: 1, the first is of {lost}; they are left out" in said
+    assert f"reference masks without an image: 1, the first is of {lost}; they are skipped" in said
 
 
 def test_a_folder_of_a_split_that_is_not_there_is_said(

@@ -19,27 +19,27 @@ def labels(folder: Path, tiles: int, counts: dict[str, int], overlap: list[list[
     ("tiles", "counts", "overlap", "said"),
     [
         (9, {"a": 5, "b": 4}, [[1, 0.2], [0.25, 1]], []),
-        (9, {"a": 5, "b": 0}, [[1, 0], [0, 0]], ["b: no tile trains it, so it is never predicted"]),
+        (9, {"a": 5, "b": 0}, [[1, 0], [0, 0]], ["b: not in any training tile, so it is never predicted"]),
         (9, {"a": 5, "b": 1}, [[1, 0.2], [1, 1]], ["b: 1 of 9 tiles, too few to learn it from"]),
         (
             5,
             {"a": 5, "b": 3},
             [[1, 0.6], [1, 1]],
-            ["a: in every tile, so the tags do not say where it is not"],
+            ["a: in every tile, so the tags do not show where it is absent"],
         ),
         (
             9,
             {"a": 5, "b": 5},
             [[1, 1], [1, 1]],
-            ["a and b always come together: tags alone cannot tell them apart"],
+            ["a and b always occur together: tags alone cannot distinguish them"],
         ),
         (
             20,
             {"a": 19, "b": 9},
             [[1, 0.4], [0.9, 1]],
-            ["a: in 19 of 20 tiles, so the tags hardly say where it is not"],
+            ["a: in 19 of 20 tiles, so the tags hardly show where it is absent"],
         ),
-        (99, {"a": 40, "b": 40}, [[1, 0.97], [0.97, 1]], ["a and b nearly always come together"]),
+        (99, {"a": 40, "b": 40}, [[1, 0.97], [0.97, 1]], ["a and b nearly always occur together"]),
     ],
 )
 def test_what_tags_imply(
@@ -54,5 +54,5 @@ def test_what_weights_imply(tmp_path: Path) -> None:
     folder = labels(tmp_path, 9, {"a": 5, "b": 4}, [[1, 0.2], [0.25, 1]])
     assert remarks(folder, None) == []
     assert remarks(folder, {"zero_weight": 0.62}) == [
-        "62 % of the pixels of the pseudo masks have weight 0: the CAMs are unsure"
+        "62 % of the pixels of the pseudo masks have weight 0: the CAMs are uncertain"
     ]

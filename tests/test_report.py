@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ome.config.schema.stages import MOST_EXHIBITS
 from ome.pipeline.manifest import Manifest
 from ome.plots.charts import BOTTOM, LEFT, RIGHT, TOP, duration, heat_cells, line_chart, percent_bars
 from ome.plots.thumbnails import class_picture, encode, error_picture, heat_picture, photo, weight_picture
-from ome.report.contents import tag_scores, uncertainty
+from ome.report.contents import tag_scores
 from ome.report.exhibits import Exhibit
-from ome.report.page import MOST_BYTES, MOST_EXHIBITS, encode_exhibits, legend, write_page
+from ome.report.mask_quality import uncertainty
+from ome.report.page import MOST_BYTES, encode_exhibits, legend, write_page
 from ome.report.provenance import commands, recorded, version_rows
 from ome.scoring.calibration import merged_levels
 from ome.stages.report import SECTIONS
@@ -88,7 +90,7 @@ def test_pictures_of_any_size_fit_their_bytes(shape: tuple[int, int]) -> None:
 
 def test_bars_ticks_and_cells_by_hand() -> None:
     empty, quarter = percent_bars({"a": float("nan"), "b": 0.25})
-    assert (empty.text, empty.share, quarter.text, quarter.share) == ("–", 0, "25.0 %", 0.25)  # noqa: RUF001
+    assert (empty.text, empty.length, quarter.text, quarter.length) == ("–", 0, "25.0 %", 0.25)  # noqa: RUF001
     assert [duration(seconds) for seconds in (7.25, 455, 7500)] == ["7.2 s", "7 min 35 s", "2 h 5 min"]
     assert [(cell.text, cell.level) for cell in heat_cells(np.array([[0.5, np.nan]]), decimals=2)[0]] == [
         ("0.50", 5),
@@ -115,7 +117,7 @@ def test_errors_by_weight_are_told_in_words() -> None:
         "Of the pixels with full weight (83.33 % of all) 10.00 % are wrong, of the others 85.00 %: "
         "here a low weight means an error more often."
     )
-    assert [(bar.label, bar.share) for bar in told["charts"]["weight"]] == [
+    assert [(bar.label, bar.length) for bar in told["charts"]["weight"]] == [
         ("level 0", 1),
         ("level 28", 0.7),
         ("level 255", 0.1),

@@ -13,8 +13,8 @@ from ome.distributed.turns import Turns
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.geo.scene_list import listed_scenes, name_of_list
+from ome.inference.area_tables import write_total_areas
 from ome.inference.predictor import Predictor
-from ome.inference.total_areas import write_total_areas
 from tests.conftest import compose_config, forked_pair
 from tests.test_maps import random_scene, write
 from tests.test_predict import BASE

@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from ome.crf.densecrf import DenseCrf
 from ome.errors import UserError
+from ome.pseudo.argmax import strongest
 from ome.pseudo.response import certainty_weight, response_variance
-from ome.pseudo.uncertainty import RESPONSE_SCALES, Labelling, pseudo_label, strongest
+from ome.pseudo.uncertainty import RESPONSE_SCALES, Labelling, pseudo_label
 
 GOLDEN = Path(__file__).parent / "golden"
 Array = NDArray[Any]

@@ -211,12 +211,12 @@ def _affinity(config: DictConfig, settings: DictConfig, known: Known, done: Rema
 def _predict(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
     """Windows of a scene, predicted by each of the networks that are averaged."""
     from ome.cli.tile_counts import map_sizes  # noqa: PLC0415 - loads readers of scenes, as the stage will
-    from ome.inference.mapping import ROWS  # noqa: PLC0415
+    from ome.inference.mapping import ROWS_FOLDER  # noqa: PLC0415
 
     size = known.card.tile if known.card else config.dataset.tile.size
     sizes = map_sizes(settings)
     rows = sum(height for height, _ in sizes)
-    left = max(0, rows - rows_in(done.folder / ROWS))
+    left = max(0, rows - rows_in(done.folder / ROWS_FOLDER))
     windows = math.ceil(sum(_windows(*shape, size, config) for shape in sizes) * left / rows)
     units: dict[Unit, int | None] = {"segmenter window": windows * (1 + len(listed(settings.others)))}
     if settings.crf:

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from ome.cli.amounts import Known, Unit
 from ome.cli.drawn_tiles import Samples
+from ome.config.classifying import classifier_learner, initial_classifier
 from ome.config.objects import augmentation, hardware, labeller_of
 from ome.config.recipes import recipe_settings
 from ome.config.segmenting import segmenter_learner
@@ -32,7 +33,6 @@ from ome.inference.predictor import Predictor
 from ome.networks.one_vs_all import OneVsAllNetwork
 from ome.networks.segmenters import build_segmenter
 from ome.plugins import name_of
-from ome.stages.cam import learner, untrained
 from ome.training.fit import fitted_precision, quieten
 from ome.training.hardware import autocast
 
@@ -82,12 +82,12 @@ def _classifier(config: DictConfig, units: Collection[Unit], samples: Samples) -
     settings, reader, names = config.stage, samples.reader, samples.table.names
     device, timed = hardware(config).device(), dict[Unit, Timed]()
     trained = names[:1] if config.classifier.one_vs_all else names
-    network = untrained(config, len(trained), len(reader.channels), None)
+    network = initial_classifier(config, len(trained), len(reader.channels), None)
     if "classifier step" in units:
         augment = augmentation(settings, settings.crop or config.dataset.tile.size)
         tags = {name: tags[: len(trained)] for name, tags in samples.table.by_name.items()}
         data = TagDataset(reader, samples.tiles(settings.batch), tags, augment, config.seed)
-        module = learner(config, network, trained, len(names), MOST + 1)
+        module = classifier_learner(config, network, trained, len(names), MOST + 1)
         timed["classifier step"] = _steps(config, module, data, settings.batch)
     if "classifier validation tile" in units:
         timed["classifier validation tile"] = _forward(config, network, samples, settings.batch)

@@ -1,4 +1,4 @@
-"""Calibrates a trained segmenter on `val`."""
+"""Calibrates the probabilities of a trained segmenter on `val`."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,31 +20,31 @@ from ome.progress import console
 from ome.scoring.temperature import calibration_error, fit_temperature, with_temperature
 
 TILES: Final = 32
-"""Tiles of `val` at most."""
+"""Largest number of tiles of `val`."""
 PIXELS: Final = 10_000
-"""Pixels of a tile at most; neighbours tell little more."""
+"""Largest number of pixels of a tile; neighbouring pixels add little information."""
 
 
 def calibrate(config: DictConfig, folder: Path, reader: SceneReader, title: str) -> None:
-    """Writes on a segmenter's card the temperature of its probabilities, if scenes of `val` have a reference.
+    """Fits the temperature of a segmenter, if `val` has reference masks, and writes it to the card.
 
-    Where there are several processes, every one must call this.
+    A collective call.
 
     Args:
-        config: The composed configuration.
-        folder: Of the trained segmenter.
-        reader: Reads images and references.
-        title: Of the segmenter, for the message.
+        config: The configuration of the stage.
+        folder: Folder of the trained segmenter.
+        reader: Reads images and reference masks.
+        title: Name of the segmenter in the message.
     """
     tiles = evenly_spaced(val_tiles(reader, config.dataset.tile.size), TILES)
     if tiles and is_rank_zero():
-        settings = config.prediction
-        predict = predictor_of(config, folder, reader, list(settings.scales), flip=settings.flip)
+        settings, card = config.prediction, SegmenterCard.read(folder)
+        predict = predictor_of(config, folder, card, settings.scales, flip=settings.flip)
         pairs = [_pixels(predict, reader, tile) for tile in tiles]
         probabilities, labels = (np.concatenate(parts) for parts in zip(*pairs, strict=True))
         if len(labels):
             temperature = fit_temperature(probabilities, labels)
-            replace(SegmenterCard.read(folder), temperature=temperature).write(folder)
+            replace(card, temperature=temperature).write(folder)
             before = calibration_error(probabilities, labels)
             calibrated = with_temperature(torch.from_numpy(probabilities.T), temperature)
             after = calibration_error(calibrated.numpy().T, labels)

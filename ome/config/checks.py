@@ -14,32 +14,32 @@ from ome.errors import UserError
 from ome.pipeline.artifacts import plain
 
 OPEN: Final = ("", "trainer.", "stage.")
-"""Groups with more than settings: groups of Hydra, arguments of Lightning's Trainer, stages of plug-ins."""
+"""Groups that may have other keys too: Hydra's groups, arguments of `pl.Trainer`, stages of plug-ins."""
 
 
 def check_settings(config: DictConfig, stages: Sequence[str] = ()) -> None:
-    """Checks all settings at once: types and ranges, and what stages need together.
+    """Checks all settings at once: types and ranges, and whether they fit each other, machine and disk.
 
     Args:
         config: The composed configuration.
         stages: The stages that will run.
 
     Raises:
-        UserError: Some are wrong; a line for each says what is expected.
+        UserError: Some settings are wrong; the message has one line for each.
     """
     faults = dict(type_faults(config))
     lines = list(faults.values())
     try:
         lines += cross_faults(config, stages, tuple(faults))
     except (TypeError, ValueError, AttributeError, OmegaConfBaseException):
-        if not lines:  # else a value of a wrong type, which has its line already
+        if not lines:  # otherwise it was caused by a value of a wrong type, which has a line
             raise
     if lines:
         raise UserError("\n".join(dict.fromkeys(lines)))
 
 
 def type_faults(config: DictConfig) -> Iterator[tuple[str, str]]:
-    """Addresses of settings of a wrong type or out of range, each with a line that says what is expected."""
+    """Yields the addresses of settings of a wrong type or range, each with an error line."""
     yield from _faults(config, Settings, "")
 
 
@@ -49,15 +49,15 @@ def _faults(config: DictConfig, group: type, above: str) -> Iterator[tuple[str, 
     if above not in OPEN and "_target_" not in node:
         for name in (str(name) for name in node if name not in hints and not str(name).startswith("_")):
             near = difflib.get_close_matches(name, hints, n=1)
-            way = f"did you mean {above}{near[0]}?" if near else f"known are {', '.join(hints)}"
-            yield f"{above}{name}", f"unknown setting {above}{name}: {way}"
-    for name, hint in hints.items():
+            hint = f"did you mean {above}{near[0]}?" if near else f"known are {', '.join(hints)}"
+            yield f"{above}{name}", f"unknown setting {above}{name}: {hint}"
+    for name, expectation in hints.items():
         key = f"{above}{name}"
         if "_target_" in node and name not in node:
-            continue  # the user's own object
-        if name in node and hint.group is not None and OmegaConf.is_dict(node[name]):
-            yield from _faults(config, hint.group, f"{key}.")
-        elif (line := _fault(config, key, hint)) is not None:
+            continue  # an object of the user's
+        if name in node and expectation.group is not None and OmegaConf.is_dict(node[name]):
+            yield from _faults(config, expectation.group, f"{key}.")
+        elif (line := _fault(config, key, expectation)) is not None:
             yield key, line
 
 
@@ -65,7 +65,7 @@ def _fault(config: DictConfig, key: str, hint: Hint) -> str | None:
     try:
         value = plain(config, key)
     except InterpolationToMissingValueError:
-        return None  # such as ${dataset.raw}: the stage that needs it says so
+        return None  # e.g. ${dataset.raw}; the stage that needs it reports it
     except OmegaConfBaseException as error:
         return f"{key}: {str(error).splitlines()[0]}"
     if fits(value, hint) or (isinstance(value, dict) and "_target_" in value):

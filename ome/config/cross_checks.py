@@ -1,4 +1,4 @@
-"""Checks of settings against each other and against machine and disk, before the first stage."""
+"""Checks whether settings fit each other, the machine and the disk, before the first stage starts."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Final
 
 from omegaconf import DictConfig, OmegaConf
 
-from ome.config.built import BUILT
 from ome.config.folders import folder_faults
 from ome.config.raw_data import raw_fault, split_fault
+from ome.config.trial_builds import TRIAL_BUILDS
 from ome.data.cams import cam_files
 from ome.data.sheets import SPREADSHEETS
 from ome.errors import UserError
@@ -19,26 +19,26 @@ from ome.pipeline.layout import CAM_TITLES
 from ome.pipeline.manifest import NAME as MANIFEST
 
 POOLED: Final = ("deeplabv3plus", "upernet")
-"""Segmenters with BatchNorm over maps that are pooled to a single pixel."""
+"""Segmenters with BatchNorm over feature maps that are pooled to a single pixel."""
 
 CRF_STAGES: Final = frozenset({"affinity", "pseudo", "ablation", "refine"})
 NETWORK_STAGES: Final = CRF_STAGES | {"cam", "seg", "predict", "export", "suggest"}
 
 
 def cross_faults(config: DictConfig, stages: Sequence[str], wrong: Sequence[str] = ()) -> Iterator[str]:
-    """Compares settings with each other, with the machine and with the disk, as far as stages need them.
+    """Checks the settings of some stages against each other, the machine and the disk.
 
     Args:
         config: The composed configuration.
         stages: The stages that will run.
-        wrong: Addresses of settings that have the wrong type: nothing is built of these.
+        wrong: Addresses of settings of a wrong type, with which nothing can be built.
 
     Yields:
-        A line for each fault that says what to type instead.
+        One error line for each fault.
     """
     for section in (_training, _hardware, _extras, _files):
         yield from section(config, stages)
-    for groups, build in BUILT.items():
+    for groups, build in TRIAL_BUILDS.items():
         if not any(key.startswith(groups) for key in wrong):
             yield from build(config, stages)
 
@@ -47,8 +47,8 @@ def _training(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     recipe = config.segmenter.recipe
     if {"seg", "refine"} & {*stages} and recipe.batch == 1 and config.segmenter.name in POOLED:
         yield (
-            f"segmenter.recipe.batch=1: {config.segmenter.name} normalises maps of a single pixel, which "
-            "takes two tiles; type segmenter.recipe.batch=2, or segmenter=fpn"
+            f"segmenter.recipe.batch=1: {config.segmenter.name} normalises maps of a single pixel over the "
+            "batch, which needs two tiles; type segmenter.recipe.batch=2, or segmenter=fpn"
         )
     if "prepare" in stages and (fault := split_fault(config)) is not None:
         yield fault
@@ -61,7 +61,7 @@ def _hardware(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
         yield f"trainer.devices={devices}: more than one needs trainer=ddp or trainer=ddp_cpu"
     if accelerator not in {"gpu", "cuda"} or not NETWORK_STAGES & {*stages}:
         return
-    import torch  # noqa: PLC0415 - takes its time
+    import torch  # noqa: PLC0415 - slow to import
 
     count = torch.cuda.device_count()
     if not torch.cuda.is_available():
@@ -74,23 +74,23 @@ def _extras(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     table = str(config.dataset.get("tags"))
     crf, predict = config.crf.backend, config.stage.predict
     sheet = table.lower().endswith(SPREADSHEETS) and bool({"prepare", "labels"} & {*stages})
-    asked = {
+    required = {
         "reference": ("crf.backend=pydensecrf", crf == "pydensecrf" and bool(CRF_STAGES & {*stages})),
         "tensorboard": ("logger=tensorboard", config.logger.kind == "tensorboard"),
         "vector": ("stage.predict.polygons=true", "predict" in stages and predict.polygons),
         "export": ("stage=export", "export" in stages),
         "spreadsheet": (f"dataset.tags={table}", sheet),
     }
-    for extra, (what, needed) in asked.items():
+    for extra, (setting, needed) in required.items():
         if needed and (missing := missing_modules(extra)):
-            yield f'{what} needs {" and ".join(missing)}: pip install "ome[{extra}]"'
+            yield f'{setting} needs {" and ".join(missing)}: pip install "ome[{extra}]"'
 
 
 def _files(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     """Files and folders that stages will read."""
-    # Scenes that are prepared need the raw folder no more.
-    if "prepare" in stages and not (Path(config.scenes) / MANIFEST).exists():
-        yield from [fault for fault in [raw_fault(config)] if fault is not None]
+    # Prepared scenes do not need the raw folder.
+    if "prepare" in stages and not (Path(config.scenes) / MANIFEST).exists() and (fault := raw_fault(config)):
+        yield fault
     if path := config.dataset.get("tags") if {"prepare", "labels"} & {*stages} else None:
         yield from _missing("dataset.tags", path)
     scene = config.stage.predict.scene if "predict" in stages else None
@@ -111,7 +111,7 @@ def _files(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     }
     for key, needed in weights.items():
         if needed and (path := OmegaConf.select(config, key)):
-            from ome.networks.weights import looks_like_file  # noqa: PLC0415 - takes its time
+            from ome.networks.weights import looks_like_file  # noqa: PLC0415 - slow to import
 
             if looks_like_file(path):
                 yield from _missing(key, path)

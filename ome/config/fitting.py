@@ -1,4 +1,4 @@
-"""Arguments that all trainings share: seed, hardware, logger, folder."""
+"""Runs a training with the configured seed, hardware, logger, callbacks and arguments of the trainer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,12 +25,12 @@ def train(
     """Trains a module of a stage; see `fit`.
 
     Args:
-        work: Names seed, hardware, logger, callbacks and arguments of the trainer.
-        module: The module to train; its `network` is left in the folder.
-        data: Feeds it.
-        folder: The stage's folder, or one in it for each of several trainings.
+        work: The work of the stage.
+        module: The module to train; its `network` is saved in the folder.
+        data: The training data.
+        folder: The stage's folder, or a subfolder for each of several trainings.
         title: Name of the training.
-        callbacks: What this training needs beside what every training has.
+        callbacks: Callbacks of this training, beside those of every training.
     """
     with open_logger(work.logged, work.logs / folder.relative_to(work.folder), title) as logger:
         fit(

@@ -8,17 +8,17 @@ from ome.errors import UserError
 
 
 def folder_faults(config: DictConfig) -> Iterator[str]:
-    """Gives a line for each folder that is empty, as a shell leaves unset variables, or leads elsewhere."""
+    """Yields an error line for each empty folder, e.g. from an unset shell variable, and for a wrong name."""
     for key in ("output", "run_dir", "scenes"):
         folder = OmegaConf.select(config, key)
         if folder is None or not str(folder).strip():
-            yield f"{key}= is empty, where a folder is needed: type {key}=FOLDER, or leave it out"
+            yield f"{key}= is empty, but must be a folder: type {key}=FOLDER, or omit it"
     if {"", ".", ".."} & {part.strip() for part in str(config.name).split("/")}:
         yield f"name={config.name} is not the name of a folder: type another, or choose run_dir="
 
 
 def checked_folder(key: str, *, _root_: DictConfig) -> str:
-    """A folder of the configuration, for Hydra, which makes it before any stage starts.
+    """A resolver that returns a folder of the configuration to Hydra, which creates it.
 
     Raises:
         UserError: See `folder_faults`.

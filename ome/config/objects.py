@@ -1,4 +1,4 @@
-"""Converts the configuration to the plain, typed arguments of everything below the stages."""
+"""Converts parts of the configuration to the typed arguments of the packages below."""
 
 from collections.abc import Callable
 from functools import partial
@@ -15,7 +15,6 @@ from ome.crf.reference import ReferenceDenseCrf
 from ome.crf.torch_crf import BatchCrf, TorchCrf
 from ome.data.transforms import Augmentation
 from ome.distributed.processes import own_cores
-from ome.errors import UserError
 from ome.progress import console
 from ome.pseudo.labellers import BatchLabeller, Labeller, TileLabeller
 from ome.pseudo.uncertainty import Labelling
@@ -24,7 +23,7 @@ from ome.training.optimizers import Optimization
 
 
 def augmentation(settings: DictConfig, crop: int) -> Augmentation:
-    """How training tiles are varied."""
+    """The augmentation of training tiles, with random crops of `crop` pixels."""
     low, high = settings.scale
     brightness, contrast, saturation, hue = settings.jitter
     jitter = (float(brightness), float(contrast), float(saturation), float(hue))
@@ -32,12 +31,12 @@ def augmentation(settings: DictConfig, crop: int) -> Augmentation:
 
 
 def frozen(choice: bool | Literal["auto"], weights: str | None) -> bool:
-    """Whether what pretrained weights brought stays as it is; `auto`: where there are some."""
+    """Whether pretrained layers are frozen; `auto`: if there are pretrained weights."""
     return weights is not None if choice == "auto" else choice
 
 
 def warn_if_random(weights: str | None, what: str, key: str) -> None:
-    """Says in red that a network starts from random weights, and what to type instead."""
+    """Warns that a network starts from random weights."""
     if weights is None:
         remedy = "type backbone=efficientnet_lite0, whose ImageNet weights come with ome[weights], or"
         line = f"the {what} starts from random weights, which makes poor maps: {remedy} {key}=FILE"
@@ -45,27 +44,25 @@ def warn_if_random(weights: str | None, what: str, key: str) -> None:
 
 
 def optimization(settings: DictConfig) -> Optimization:
-    """How a stage's settings optimise its network."""
-    more = {
-        key: settings[key] for key in ("schedule", "warmup", "norm_decay", "layer_decay") if key in settings
-    }
+    """Optimiser and schedule of a stage."""
+    optional = ("schedule", "warmup", "norm_decay", "layer_decay")
     return Optimization(
         settings.lr,
         settings.momentum,
         settings.weight_decay,
         settings.power,
         settings.get("optimizer", "sgd"),
-        **more,
+        **{key: settings[key] for key in optional if key in settings},
     )
 
 
 def hardware(config: DictConfig) -> Hardware:
-    """Where and how precisely to compute."""
+    """Devices, precision and loader processes."""
     return Hardware(**{key: config.trainer[key] for key in HARDWARE})
 
 
 def crf_backend(config: DictConfig) -> str:
-    """The configured back end; `auto`: torch where this process computes on a GPU, else numba."""
+    """The configured back end; `auto` is torch if this process uses a GPU, else lattice."""
     backend: str = config.crf.backend
     if backend != "auto":
         return backend
@@ -73,16 +70,14 @@ def crf_backend(config: DictConfig) -> str:
 
 
 def crf_of(config: DictConfig) -> Callable[[NDArray[np.uint8]], Crf]:
-    """Makes the CRF of an image (H, W, 3) uint8 with the configured back end and constants.
+    """Returns a function that builds the CRF of an image (H, W, 3) uint8.
 
     Raises:
-        UserError: The back end is unknown, or a GPU is configured and not there.
+        UserError: A GPU is configured and there is none.
     """
     backend, parameters = crf_backend(config), _crf_parameters(config)
     kinds: dict[str, Callable[..., Crf]]
     kinds = {"lattice": DenseCrf, "torch": TorchCrf, "pydensecrf": ReferenceDenseCrf}
-    if backend not in kinds:
-        raise UserError(f"crf.backend={backend} is unknown: choose one of auto, {', '.join(kinds)}")
     options = {"device": hardware(config).device()} if backend == "torch" else {}
     return partial(kinds[backend], parameters=parameters, **options)
 
@@ -93,7 +88,7 @@ def _crf_parameters(config: DictConfig) -> CrfParameters:
 
 
 def labeller_of(config: DictConfig) -> Labeller:
-    """Makes pseudo labels with the configured CRF: in torch several tiles in a pass, else each by itself.
+    """Computes pseudo masks with the configured CRF: in torch several tiles per pass, otherwise one by one.
 
     Raises:
         UserError: See `crf_of` and `labelling_of`.
@@ -106,7 +101,7 @@ def labeller_of(config: DictConfig) -> Labeller:
 
 
 def labelling_of(config: DictConfig) -> Labelling:
-    """How class maps become pseudo labels: as the stage says, and the CRF's normalisation.
+    """How class maps become pseudo masks and weights, from the settings of the stage and of the CRF.
 
     Raises:
         UserError: A value is out of its range.
@@ -123,9 +118,9 @@ def labelling_of(config: DictConfig) -> Labelling:
 
 
 def crf_threads(config: DictConfig) -> int:
-    """The number of tiles whose CRF runs at a time: as configured, or one for each core of this process.
+    """The number of tiles whose CRF runs at the same time: as configured, or one for each core.
 
-    A GPU has one tile at a time: it is busy with that, and its memory is bounded for one.
+    On a GPU it is one: a tile keeps the GPU busy, and the memory limit is that of one tile.
     """
     if crf_backend(config) == "torch" and hardware(config).uses_gpu:
         return 1

@@ -1,4 +1,4 @@
-"""Reads the layout of a raw dataset from the configuration, without loading torch."""
+"""Reads the layout of a raw dataset from the configuration, without importing torch."""
 
 from pathlib import Path
 from typing import Any
@@ -14,19 +14,19 @@ FACTS = (
     *("name", "bands", "reference", "classes", "ignored", "indices", "range", "nodata"),
     *("images", "masks", "split", "channels", "tags"),
 )
-"""Keys of `dataset` that are facts about the raw data."""
+"""Keys of `dataset` that describe the raw data."""
 
 
 def is_folder_of_images(config: DictConfig) -> bool:
-    """Whether the table of tags says of the dataset what is written down of others."""
+    """Whether the dataset is a folder of images with a table of tags that has classes and split."""
     return bool(config.dataset.split == "tags")
 
 
 def raw_layout(config: DictConfig) -> RawLayout:
-    """The facts about the raw dataset.
+    """The layout of the raw dataset.
 
     Raises:
-        UserError: A fact is missing, of the wrong kind, or does not fit the dataset.
+        UserError: A setting is missing, of the wrong kind, or does not fit the dataset.
     """
     facts: dict[str, Any] = {key: plain(config, f"dataset.{key}") for key in FACTS if key in config.dataset}
     facts["unknown_as_first"] = config.quirks.unknown_colours_as_first_class
@@ -38,18 +38,18 @@ def raw_layout(config: DictConfig) -> RawLayout:
 
 
 def split_fault(config: DictConfig) -> str | None:
-    """What is wrong where the split of one dataset meets the facts of another; None where nothing is."""
+    """An error line if the split is that of another dataset, else None."""
     dataset = config.dataset
     if is_folder_of_images(config) or "images" in dataset:
         return None
     return (
-        f"dataset.split={dataset.split} does not fit the dataset {dataset.name}, whose table of tags says "
+        f"dataset.split={dataset.split} does not fit the dataset {dataset.name}, whose table of tags has "
         "the split: leave out the experiment=... of another dataset, or type dataset.split=tags"
     )
 
 
 def nodata_of(config: DictConfig) -> dict[str, Any]:
-    """The value that means "nothing was measured here" in images, where `dataset.nodata` gives one."""
+    """The setting `dataset.nodata` by its key; empty if it is not set."""
     nodata = config.dataset.get("nodata")
     return {} if nodata is None else {"dataset.nodata": nodata}
 
@@ -66,15 +66,11 @@ def raw_folder(config: DictConfig) -> str:
 
 
 def raw_fault(config: DictConfig) -> str | None:
-    """What is wrong with the raw folder; None where it is there, or is made."""
+    """An error line if the raw folder is not set or does not exist, else None; a town is written later."""
+    kind = "folder/of/images" if is_folder_of_images(config) else f"archives/of/{config.dataset.name}"
+    remedy = f"type dataset.raw=/path/to/the/{kind}"
     if OmegaConf.is_missing(config.dataset, "raw"):
-        return f"dataset.raw is not set: {_type_raw(config)}"
+        return f"dataset.raw is not set: {remedy}"
     if config.dataset.get("town") is not None or Path(config.dataset.raw).is_dir():
         return None
-    return f"{config.dataset.raw} does not exist: {_type_raw(config)}"
-
-
-def _type_raw(config: DictConfig) -> str:
-    if is_folder_of_images(config):
-        return "type dataset.raw=/path/to/the/folder/of/images"
-    return f"type dataset.raw=/path/to/the/archives/of/{config.dataset.name}"
+    return f"{config.dataset.raw} does not exist: {remedy}"

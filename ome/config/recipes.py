@@ -38,9 +38,9 @@ PLAIN = (
     "dice",
     "lovasz",
 )
-"""Keys of a recipe that `UncertaintyWeightedSegmenter` takes as they are."""
+"""Keys of a recipe that are passed to `UncertaintyWeightedSegmenter` unchanged."""
 CLASS_BALANCE = {"balanced": 1.0, "sqrt": 0.5}
-"""What `balanced_class_weights` is given for each name of class weights."""
+"""The power for `balanced_class_weights` by the name of the class weights."""
 
 
 def recipe_settings(
@@ -49,9 +49,9 @@ def recipe_settings(
     """Optimiser, schedule and loss of a recipe.
 
     Args:
-        recipe: The recipe, as configured.
+        recipe: The configured recipe.
         num_classes: Number of classes C.
-        count: Gives the pixels of each class in the training masks; called for weights by name only.
+        count: Returns the pixels of each class in the training masks; only called for named class weights.
 
     Returns:
         Named arguments of `UncertaintyWeightedSegmenter`.
@@ -74,7 +74,7 @@ def recipe_settings(
 
 
 def _loss_term(term: DictConfig, number: int, num_classes: int) -> tuple[float, LossTerm]:
-    """A term of `segmenter.recipe.losses` and its weight; it is tried on random numbers."""
+    """Weight and loss of an entry of `segmenter.recipe.losses`, after a trial on random numbers."""
     key, weight = f"{RECIPE}.losses[{number}]", term.get("weight", 1.0)
     if "_target_" not in term:
         raise UserError(f"{key}: give _target_, the dotted path of a class or function")
@@ -84,17 +84,19 @@ def _loss_term(term: DictConfig, number: int, num_classes: int) -> tuple[float, 
     kind = imported(term._target_, f"{key}._target_")
     try:
         loss = kind(**arguments) if isinstance(kind, type) else partial(kind, **arguments)
-        value = _tried(loss, num_classes)
+        value = _trial(loss, num_classes)
     except Exception as error:
         reason = " ".join(str(error).split())
-        raise UserError(f"{key}: {term._target_} is no loss of (logits, mask, factor): {reason}") from error
+        raise UserError(
+            f"{key}: {term._target_} is not a loss of (logits, mask, factor): {reason}"
+        ) from error
     if not isinstance(value, torch.Tensor) or value.ndim:
-        raise UserError(f"{key}: {term._target_} gives {type(value).__name__} and not a scalar tensor")
+        raise UserError(f"{key}: {term._target_} returns {type(value).__name__}, not a scalar tensor")
     return float(weight), loss
 
 
-def _tried(loss: LossTerm, num_classes: int) -> Tensor:
-    """The loss of two images; 0 where the number of classes, which it may depend on, is not known."""
+def _trial(loss: LossTerm, num_classes: int) -> Tensor:
+    """The loss of two random images; 0 if the number of classes is unknown."""
     if not num_classes:
         return torch.zeros(())
     random, side = torch.Generator().manual_seed(0), 64
@@ -121,14 +123,11 @@ def _class_weights(
 def count_classes(
     tiles: Sequence[Tile], mask_of: MaskOf, num_classes: int, weighting: Weighting
 ) -> list[float]:
-    """Adds up the pixels of each class in the masks of tiles, all processes together.
-
-    A pixel counts as much as in the loss: a class whose pixels are uncertain has fewer.
-    """
-    counts, mine = np.zeros(256 * 256, dtype=np.int64), shard(tiles)
-    for tile in track(mine, "pixels of each class, tiles", len(mine)):
+    """Sums the pixels of each class in the masks of tiles, weighted as in the loss; a collective call."""
+    counts, tiles = np.zeros(256 * 256, dtype=np.int64), shard(tiles)
+    for tile in track(tiles, "pixels of each class, tiles", len(tiles)):
         mask, weight = mask_of(tile)
         counts += np.bincount(mask.ravel() * np.int64(256) + weight.ravel(), minlength=len(counts))
-    of_weight = pixel_weights(torch.arange(256), weighting).double().numpy()
-    totals: list[float] = (all_reduce_sum(counts).reshape(256, 256)[:num_classes] @ of_weight).tolist()
+    factors = pixel_weights(torch.arange(256), weighting).double().numpy()
+    totals: list[float] = (all_reduce_sum(counts).reshape(256, 256)[:num_classes] @ factors).tolist()
     return totals

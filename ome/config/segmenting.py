@@ -1,4 +1,4 @@
-"""Code that `seg` and `refine` share: train a segmenter, predict with it, score it."""
+"""Trains segmenters, predicts with them and scores them, for stages seg, refine, predict and export."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,7 +17,7 @@ from ome.data.datasets import MaskDataset, MaskOf, full_weight
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.splits import evaluation_split, mapped_scenes
-from ome.data.tiles import Tile, evenly_spaced, tile_scene
+from ome.data.tiles import Tile, evenly_spaced
 from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, shard
 from ome.geo.areas import PixelAreas
 from ome.geo.raster import read_class_map
@@ -49,16 +49,25 @@ SEGMENTER_KEYS = (
     "trainer.accelerator",
     "trainer.precision",
 )
-"""Configuration that changes what a segmenter learns or predicts."""
+"""Configuration keys that change the weights or the predictions of a segmenter."""
 
 SEGMENTER_FREE_KEYS = ("callbacks", "dataset.display", "dataset.range")
-"""Configuration that its card takes down for later maps; callbacks count where there are some."""
+"""Other configuration keys that stages with segmenters read: for the card, and callbacks if there are any."""
 
 
 def train_segmenter(
     work: Work, folder: Path, reader: SceneReader, tiles: Sequence[Tile], mask_of: MaskOf, title: str
 ) -> None:
-    """Trains one segmenter; does nothing when that is done already."""
+    """Writes the card of a segmenter and trains it, unless it is trained already.
+
+    Args:
+        work: The work of stage seg or refine.
+        folder: Folder of the training.
+        reader: Reads the images.
+        tiles: The training tiles.
+        mask_of: Returns mask and weight of a tile.
+        title: Name of the training.
+    """
     config, recipe = work.config, work.config.segmenter.recipe
     card = card_of(config, reader)
     if is_rank_zero():
@@ -89,10 +98,10 @@ def train_segmenter(
 def segmenter_learner(
     config: DictConfig, network: Segmenter, num_classes: int, settings: Mapping[str, Any], total_steps: int
 ) -> UncertaintyWeightedSegmenter:
-    """The module that is trained.
+    """The LightningModule that trains a segmenter.
 
     Args:
-        config: Names weights and the auxiliary head.
+        config: Has the group `segmenter`, with the weights and the auxiliary head.
         network: The segmenter.
         num_classes: Number of classes C.
         settings: See `recipe_settings`.
@@ -112,16 +121,16 @@ def segmenter_learner(
 def validation_set(
     reader: SceneReader, training: Sequence[Tile], size: int, count: int
 ) -> MaskDataset | None:
-    """Fixed tiles with a reference, evenly spaced over `val`, else over the training tiles.
+    """Fixed tiles with a reference mask, evenly spaced over `val`, else over the training tiles.
 
     Args:
-        reader: Reads images and references.
+        reader: Reads images and reference masks.
         training: The training tiles.
         size: Side of a tile of `val` in pixels.
-        count: Number of tiles at most.
+        count: Largest number of tiles.
 
     Returns:
-        Their images and references with full weight; None where there are none, or `count` is 0.
+        Their images and reference masks with full weight; None if there are no such tiles, or `count` is 0.
     """
     tiles = val_tiles(reader, size) or [tile for tile in training if reader.has_mask(tile.scene)]
     chosen = evenly_spaced(tiles, count)
@@ -131,13 +140,11 @@ def validation_set(
 def val_tiles(reader: SceneReader, size: int) -> list[Tile]:
     """The tiles of the scenes of `val` that have a reference, side by side."""
     scenes = [scene for scene in reader.index.split("val") if scene.mask]
-    return [
-        tile for scene in scenes for tile in tile_scene(scene.name, scene.height, scene.width, size, size)
-    ]
+    return [tile for scene in scenes for tile in scene.tiles(size, size)]
 
 
 def card_of(config: DictConfig, reader: SceneReader) -> SegmenterCard:
-    """What the configured segmenter takes and gives."""
+    """The card of the configured segmenter."""
     index = reader.index
     limits = config.dataset.get("range")
     return SegmenterCard(
@@ -148,37 +155,44 @@ def card_of(config: DictConfig, reader: SceneReader) -> SegmenterCard:
         picture=reader.picture,
         tile=config.dataset.tile.size,
         limits=(int(limits[0]), int(limits[1])) if limits else None,
-        pixel_size=_pixel_size(reader),
+        pixel_size=PixelAreas(reader.grid(index.split("train")[0].name)).pixel_size(),
     )
 
 
-def _pixel_size(reader: SceneReader) -> float | None:
-    """Side of a pixel of the first training scene in metres."""
-    return PixelAreas(reader.grid(reader.index.split("train")[0].name)).pixel_size()
-
-
 def predictor_of(
-    config: DictConfig, folder: Path, reader: SceneReader, scales: list[float], *, flip: bool
+    config: DictConfig, folder: Path, card: SegmenterCard, scales: Sequence[float], *, flip: bool
 ) -> Predictor:
-    """The segmenter that a training left in a folder; see `Predictor`."""
-    network, tta = card_of(config, reader).load(folder), config.prediction.tta
-    machine = hardware(config)
-    return Predictor(network, machine.device(), scales, flip=flip, tta=tta, precision=machine.precision)
+    """The predictor of the segmenter that was trained in a folder; see `Predictor`."""
+    machine, tta = hardware(config), config.prediction.tta
+    network, precision = card.load(folder), machine.precision
+    return Predictor(network, machine.device(), scales, flip=flip, tta=tta, precision=precision)
 
 
 def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title: str) -> list[Row]:
-    """Predicts scenes by sliding window, writes the maps, and scores those with masks as one matrix."""
+    """Writes the missing maps of the scenes, and scores the maps of the evaluation split.
+
+    A collective call: each process maps and reads its shard of the scenes.
+
+    Args:
+        config: The configuration of the stage.
+        folder: Folder of the segmenter.
+        reader: Reads images and reference masks.
+        title: Name of the row of scores.
+
+    Returns:
+        One row; none if no scene of the split has a reference mask.
+    """
     index = reader.index
     split = evaluation_split(index)
-    # Shared before looking what is there: the other processes may be writing already.
-    mine = [scene for scene in shard(mapped_scenes(index)) if not map_path(folder, scene).exists()]
-    if mine:
+    # Sharded before the check for existing maps, which other processes may be writing.
+    missing = [scene for scene in shard(mapped_scenes(index)) if not map_path(folder, scene).exists()]
+    if missing:
         settings, card = config.prediction, card_of(config, reader)
-        predict = predictor_of(config, folder, reader, list(settings.scales), flip=settings.flip)
+        predict = predictor_of(config, folder, card, settings.scales, flip=settings.flip)
         windows = windows_at_a_time(settings.batch, card.tile, hardware(config).device())
         options = MapOptions(stride=settings.stride, batch=windows)
-        with meter(f"{title}: rows", sum(scene.height for scene in mine)) as shown:
-            for scene in mine:
+        with meter(f"{title}: rows", sum(scene.height for scene in missing)) as shown:
+            for scene in missing:
                 image = reader.whole(scene.name)
                 write_class_map(map_path(folder, scene), image, card, predict, options, shown)
     barrier()
@@ -186,13 +200,13 @@ def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title
     names = index.palette.names
     matrix = np.zeros((len(names), len(names)), dtype=np.int64)
     for scene in shard(scenes):
-        reference = reader.mask(Tile(scene.name, 0, 0, scene.height, scene.width))
+        reference = reader.mask(scene.whole)
         matrix += confusion_matrix(read_class_map(map_path(folder, scene)), reference, len(names))
     return [Row(title, f"{split} scenes", Scores(all_reduce_sum(matrix), names))] if scenes else []
 
 
 def read_card(config: DictConfig, folder: Path) -> SegmenterCard:
-    """The card of a segmenter; made of the configuration for one that was trained before there were cards."""
+    """The card of a segmenter; for old segmenters without a card, one built from the configuration."""
     scenes = stage_folder(config, "prepare")
     if (folder / CARD).exists() or Manifest.read(scenes) is None:
         return SegmenterCard.read(folder)
@@ -200,5 +214,5 @@ def read_card(config: DictConfig, folder: Path) -> SegmenterCard:
 
 
 def stage_of_configured_network(config: DictConfig) -> tuple[str, ...]:
-    """The stage that holds the segmenter."""
+    """The stage that trained the segmenter `stage.*.network`, as the requirement of a stage."""
     return (stage_of_network(config.stage.network, [Path(config.run_dir), *inherited_runs(config)]),)

@@ -1,4 +1,4 @@
-"""Selections of the configuration: the settings of one stage, and the bands of its scenes."""
+"""Parts of the configuration: the settings of one stage, and the bands of its scenes."""
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -7,14 +7,14 @@ from ome.data.scenes import SceneReader
 
 
 def settings_of(config: DictConfig, name: str) -> DictConfig:
-    """Makes the configuration that one stage is handed.
+    """The configuration for one stage.
 
     Args:
         config: The composed configuration, with the settings of every stage under `stage.<name>`.
         name: The stage.
 
     Returns:
-        A copy of `config` with the settings of that stage alone under `stage`.
+        A copy of `config` that has only the settings of that stage, under `stage`.
     """
     stage_config = config.copy()
     with open_dict(stage_config):
@@ -23,5 +23,5 @@ def settings_of(config: DictConfig, name: str) -> DictConfig:
 
 
 def scene_reader(config: DictConfig, index: SceneIndex) -> SceneReader:
-    """A reader of the bands that the dataset chooses."""
+    """A reader of the configured bands of prepared scenes."""
     return SceneReader(index, config.dataset.get("channels"), config.dataset.get("display"))

@@ -1,6 +1,6 @@
-"""What a training takes from the configuration beside the hardware: callbacks, and arguments of `pl.Trainer`.
+"""Callbacks and arguments of `pl.Trainer` from the configuration.
 
-Importing it loads neither torch nor Lightning: the command line is checked before they are needed.
+Importing this module imports neither torch nor Lightning, so that the command line is checked quickly.
 """
 
 import difflib
@@ -46,11 +46,11 @@ RESERVED: Final = {
     "sync_batchnorm": "several processes always share the statistics of BatchNorm",
     "use_distributed_sampler": "the order of the tiles is drawn by ome",
 }
-"""Arguments of `pl.Trainer` that ome sets itself, and what to do in their place."""
+"""Arguments of `pl.Trainer` that ome sets itself, and what to do instead."""
 
 
 def trainer_arguments(config: DictConfig) -> dict[str, Any]:
-    """The keys of `trainer` that are no hardware, with what their `_target_`s make, if there are any."""
+    """The configured arguments of `pl.Trainer`, with the objects of `_target_`s instantiated."""
     from hydra.utils import instantiate  # noqa: PLC0415
 
     objects: dict[str, Any] = instantiate(_arguments(config), _convert_="all")
@@ -58,14 +58,14 @@ def trainer_arguments(config: DictConfig) -> dict[str, Any]:
 
 
 def callbacks_of(config: DictConfig) -> "list[Callback]":
-    """New callbacks of the group `callbacks`, for one training.
+    """Instantiates the group `callbacks` for one training.
 
     Raises:
-        UserError: An entry has no `_target_`, or cannot be made.
+        UserError: An entry has no `_target_`, or cannot be instantiated.
     """
     from hydra.errors import InstantiationException  # noqa: PLC0415
     from hydra.utils import instantiate  # noqa: PLC0415
-    from pytorch_lightning.callbacks import Callback  # noqa: PLC0415 - takes its time
+    from pytorch_lightning.callbacks import Callback  # noqa: PLC0415 - slow to import
 
     objects = []
     for name, entry in (config.get("callbacks") or {}).items():
@@ -75,7 +75,7 @@ def callbacks_of(config: DictConfig) -> "list[Callback]":
             callback = instantiate(entry, _convert_="all")
         except InstantiationException as error:
             reason = " ".join(str(error.__cause__ or error).split())
-            raise UserError(f"callbacks.{name}: cannot make {entry['_target_']}: {reason}") from error
+            raise UserError(f"callbacks.{name}: cannot create {entry['_target_']}: {reason}") from error
         if not isinstance(callback, Callback):
             raise UserError(f"callbacks.{name}: {entry['_target_']} is not a Lightning callback")
         objects.append(callback)
@@ -83,7 +83,7 @@ def callbacks_of(config: DictConfig) -> "list[Callback]":
 
 
 def training_extras(config: DictConfig) -> dict[str, Any]:
-    """Given callbacks and arguments, which change what a training gives; for the fingerprint."""
+    """Configured callbacks and arguments of the trainer, by key, for the fingerprint of a training."""
     extras = {f"trainer.{key}": value for key, value in _arguments(config).items()}
     if callbacks := config.get("callbacks"):
         extras["callbacks"] = OmegaConf.to_container(callbacks, resolve=True)
@@ -91,13 +91,13 @@ def training_extras(config: DictConfig) -> dict[str, Any]:
 
 
 def check_training(config: DictConfig) -> None:
-    """Checks arguments of the trainer, and callbacks, before the first stage.
+    """Checks arguments of the trainer, and callbacks, before the first stage starts.
 
     Raises:
-        UserError: An argument does not exist or is not to be set; a callback cannot be made.
+        UserError: An argument does not exist, is reserved or wrong, or a callback cannot be created.
     """
     if arguments := _arguments(config):
-        import pytorch_lightning as pl  # noqa: PLC0415 - takes its time
+        import pytorch_lightning as pl  # noqa: PLC0415 - slow to import
 
         known = set(inspect.signature(pl.Trainer).parameters)
         for key in arguments:
@@ -115,7 +115,7 @@ def check_training(config: DictConfig) -> None:
 
 
 def _check_values(arguments: Mapping[str, Any]) -> None:
-    """Lets Lightning look at plain values; what a `_target_` makes is made for the training alone."""
+    """Lets Lightning check plain values; objects of `_target_`s are only created for the training."""
     import pytorch_lightning as pl  # noqa: PLC0415
     import torch  # noqa: PLC0415
     from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: PLC0415

@@ -15,7 +15,6 @@ import numpy as np
 from ome.data.scene_index import SPLITS, SceneIndex, SplitName
 from ome.data.tag_rows import TagRow, TagRows, read_tag_rows
 from ome.data.tags import TagTable
-from ome.data.tiles import Tile
 from ome.errors import UserError
 
 
@@ -83,7 +82,7 @@ def read_tags(path: Path, index: SceneIndex) -> TagTable:
     tags = np.array([[name in row.tags for name in names] for row in rows], dtype=np.uint8)
     return TagTable(
         names,
-        tuple(Tile(scene.name, 0, 0, scene.height, scene.width) for scene in chosen),
+        tuple(scene.whole for scene in chosen),
         tags.reshape(len(rows), len(names)),
         tuple(scene.split for scene in chosen),
         np.asarray([bool(row.tags) if row.kept is None else row.kept for row in rows], dtype=bool),

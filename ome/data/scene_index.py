@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from ome.data.palette import Palette, UnknownColours
+from ome.data.tiles import Tile, tile_scene
 from ome.errors import UserError
 from ome.files import read_json, write_json
 
@@ -42,6 +43,15 @@ class Scene:
     unknown_pixels: int = 0
     class_pixels: tuple[int, ...] = ()
     unknown: UnknownColours = field(default_factory=UnknownColours)
+
+    @property
+    def whole(self) -> Tile:
+        """The tile that covers the whole scene."""
+        return Tile(self.name, 0, 0, self.height, self.width)
+
+    def tiles(self, size: int, stride: int, *, cover: bool = True) -> list[Tile]:
+        """Square tiles over the scene, see `tile_scene`."""
+        return tile_scene(self.name, self.height, self.width, size, stride, cover=cover)
 
 
 @dataclass(frozen=True)

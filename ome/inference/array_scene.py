@@ -13,16 +13,16 @@ from ome.geo.gdal import plain_pixels
 from ome.geo.reader import IMAGE_DEPTHS
 
 
-def geotiff_of(scene: Any, channels: tuple[int, ...]) -> bytes:  # noqa: ANN401 - whatever becomes an array
-    """An array (height, width, bands) as a GeoTIFF in memory.
+def geotiff_of(scene: Any, channels: tuple[int, ...]) -> bytes:  # noqa: ANN401 - anything that numpy converts to an array
+    """Converts an array (height, width, bands) to a GeoTIFF in memory.
 
     Args:
-        scene: A numpy array or a torch tensor, uint8 or uint16. Where a masked array masks all bands of the
-            network, as where all bands of a file are nodata, nothing was measured.
-        channels: The bands that the network takes, from 1.
+        scene: A numpy array or a torch tensor, uint8 or uint16. Pixels of a masked array that are masked in
+            all bands of the network become pixels without data.
+        channels: The bands that the network takes, counted from 1.
 
     Raises:
-        UserError: It is no such array.
+        UserError: The shape or the type of the array is wrong.
     """
     array = _pixels(scene)
     if array.ndim == 2:
@@ -30,10 +30,10 @@ def geotiff_of(scene: Any, channels: tuple[int, ...]) -> bytes:  # noqa: ANN401 
     if array.ndim != 3:
         raise UserError(f"the array has the shape {array.shape}: give (height, width, bands)")
     if not array.size:
-        raise UserError(f"the array has the shape {array.shape}, no pixels: give (height, width, bands)")
+        raise UserError(f"the array has no pixels, its shape is {array.shape}: give (height, width, bands)")
     if max(channels) <= array.shape[0] < min(array.shape[1:]) and array.shape[0] < 32:
         raise UserError(
-            f"the array has the shape {array.shape}, and bands come last: give array.transpose(1, 2, 0)"
+            f"the array has the shape {array.shape}, but bands must be last: give array.transpose(1, 2, 0)"
         )
     if array.dtype.name not in IMAGE_DEPTHS:
         raise _wrong_depth(array.dtype.name, "(array * 255).astype('uint8')")
@@ -42,7 +42,7 @@ def geotiff_of(scene: Any, channels: tuple[int, ...]) -> bytes:  # noqa: ANN401 
     with plain_pixels(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as memory:
         with memory.open(driver="GTiff", photometric="MINISBLACK", **size) as written:
             written.write(np.ma.getdata(array).transpose(2, 0, 1))
-            # Too few bands are refused by what reads the file.
+            # If there are too few bands, the reader of the file reports it.
             if np.ma.is_masked(array) and max(channels) <= count:
                 masked = np.ma.getmaskarray(array)[..., [channel - 1 for channel in channels]]
                 written.write_mask(~masked.all(axis=-1))
@@ -54,13 +54,13 @@ def _pixels(scene: Any) -> NDArray[Any]:  # noqa: ANN401
         raise _wrong_depth(str(scene.dtype).removeprefix("torch."), "(tensor * 255).byte()")
     try:
         return np.asanyarray(scene.detach().cpu() if isinstance(scene, Tensor) else scene)
-    # RuntimeError: tensors that hold no numbers, as on the device `meta`.
+    # RuntimeError: tensors without data, as on the device `meta`.
     except (ValueError, TypeError, RuntimeError) as error:
         line = str(error).partition("\n")[0]
-        raise UserError(f"the scene is no array ({line}): give (height, width, bands) uint8") from error
+        raise UserError(f"the scene is not an array ({line}): give (height, width, bands) uint8") from error
 
 
 def _wrong_depth(depth: str, remedy: str) -> UserError:
     return UserError(
-        f"the array holds {depth} values: give uint8 or uint16, such as {remedy} where they are from 0 to 1"
+        f"the array has {depth} values: give uint8 or uint16, e.g. {remedy} for values from 0 to 1"
     )

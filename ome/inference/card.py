@@ -28,11 +28,12 @@ class SegmenterCard:
         encoder: Its encoder.
         classes: Names and colours of the classes, in order of index.
         channels: Bands (1-based) of the scenes that make up its images.
-        picture: Three of these, by place from 0, that make up a picture for the eye and for the CRF.
+        picture: Positions in `channels`, from 0, of the three bands for RGB pictures and for the CRF.
         tile: Side in pixels of the crops it was trained on.
         limits: Values of 16-bit scenes that became 0 and 255; None for percentiles of each band of a scene.
-        pixel_size: Of its training scenes, in metres; None where that is not known.
-        temperature: What calibrates its probabilities, see `fit_temperature`; None: no reference in `val`.
+        pixel_size: Pixel size of its training scenes in metres; None if unknown.
+        temperature: Temperature that calibrates its probabilities, see `fit_temperature`; None if `val` has
+            no reference masks.
     """
 
     segmenter: str
@@ -57,26 +58,26 @@ class SegmenterCard:
 
     @property
     def calibration(self) -> str:
-        """What maps say of their confidence."""
+        """Description of the confidence in maps."""
         if self.temperature is None:
             return "not calibrated"
         return f"calibrated on val by temperature {self.temperature:.2f}"
 
     def uncalibrated(self) -> Self:
-        """The card for probabilities that are not the network's alone."""
+        """The card for an ensemble or for refined probabilities, to which the temperature does not apply."""
         return replace(self, temperature=None)
 
     def difference(self, other: "SegmenterCard") -> str | None:
-        """Why the probabilities of two segmenters cannot be averaged; None if they can."""
+        """The first property that prevents averaging the probabilities of two segmenters, or None."""
         compared = {
             "classes": (self.names, other.names),
             "colours": (self.colours, other.colours),
             "bands": (self.channels, other.channels),
             "scaling of 16 bits (dataset.range)": (self.limits, other.limits),
         }
-        for what, (ours, theirs) in compared.items():
+        for name, (ours, theirs) in compared.items():
             if ours != theirs:
-                return f"{what}, {_listed(ours)} and {_listed(theirs)}"
+                return f"{name}, {_listed(ours)} and {_listed(theirs)}"
         return None
 
     def build(self, weights: str | None = None) -> Segmenter:
@@ -84,7 +85,7 @@ class SegmenterCard:
         return build_segmenter(self.segmenter, self.encoder, len(self.classes), weights, len(self.channels))
 
     def load(self, folder: Path) -> Segmenter:
-        """Builds the network and gives it the weights that its training left in a folder."""
+        """Builds the network and loads the weights that its training saved in a folder."""
         network = self.build()
         load_network(network, folder)
         return network
@@ -98,7 +99,7 @@ class SegmenterCard:
         """Reads the card beside the weights.
 
         Raises:
-            UserError: There is none, or it is damaged.
+            UserError: The card does not exist or is damaged.
         """
         path = folder / CARD
         if not path.exists():
@@ -123,7 +124,7 @@ def _listed(values: Sequence[object] | None) -> str:
 
 
 def check_alike(segmenters: Mapping[Path, SegmenterCard]) -> None:
-    """Refuses segmenters whose probabilities cannot be averaged.
+    """Checks that the probabilities of segmenters can be averaged.
 
     Args:
         segmenters: Their cards by the folders that messages name.
@@ -132,8 +133,8 @@ def check_alike(segmenters: Mapping[Path, SegmenterCard]) -> None:
         UserError: Their classes, colours, bands or scaling differ.
     """
     (first, card), *others = segmenters.items()
-    for other, its in others:
-        if difference := card.difference(its):
+    for other, other_card in others:
+        if difference := card.difference(other_card):
             raise UserError(f"{first} and {other} differ in {difference}: average runs that have the same")
 
 
@@ -141,7 +142,7 @@ def trained_folder(run: Path, network: str | None = None) -> Path:
     """The folder of a segmenter's training within a run; see `stage_of_network`.
 
     Raises:
-        UserError: There is no such run, or the run did not train it.
+        UserError: The run does not exist or did not train the segmenter.
     """
     if not run.is_dir():
         raise UserError(f"{run} does not exist: give the folder of a run, e.g. runs/potsdam_resnet50")
@@ -152,8 +153,8 @@ def stage_of_network(network: str | None, runs: Sequence[Path]) -> str:
     """The stage that holds a segmenter.
 
     Args:
-        network: `weak`, `full` or `round_1`, `round_2`, ...; None for the last that was trained.
-        runs: Folders of the run and of the one it inherits from.
+        network: `weak`, `full` or `round_1`, `round_2`, ...; None for the last one that was trained.
+        runs: Folders of the run and of the runs that it inherits from.
 
     Raises:
         UserError: The segmenter does not exist.
@@ -171,7 +172,7 @@ def stage_of_network(network: str | None, runs: Sequence[Path]) -> str:
         for run in runs
         for stage in ("refine", "seg")
         if Manifest.read(run / stage) is not None
-        # Without a round, refine has trained nothing.
+        # Without a round, refine did not train a segmenter.
         and (stage == "seg" or round_folders(run / stage))
     )
     return next(finished, "seg")
@@ -185,10 +186,10 @@ def network_folder(stage_folder: Path, network: str | None) -> Path:
     """
     rounds = round_folders(stage_folder)
     names = ["full", "weak", *(path.name for path in rounds)]
-    # Not `is_trained`, a collective call: the stage is finished, and only rank 0 may call this.
+    # `is_trained` is a collective call, and rank 0 may call this function alone.
     trained = [name for name in names if (stage_folder / name / NETWORK).exists()]
     if not trained or network not in {None, *trained}:
-        there = f"there are {', '.join(trained)}" if trained else "there is none"
-        wanted = f"segmenter {network}" if network else "segmenter"
-        raise UserError(f"{stage_folder} has no {wanted}: {there}")
+        choices = f"choose one of {', '.join(trained)}" if trained else "run stage=seg first"
+        missing = f"segmenter {network}" if network else "segmenter"
+        raise UserError(f"{stage_folder} has no {missing}: {choices}")
     return stage_folder / (network or trained[-1])

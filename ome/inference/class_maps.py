@@ -1,4 +1,4 @@
-"""Class maps of tiles from any source, and tile-by-tile processing of them."""
+"""Class maps of tiles, from files or from a classifier, and their processing in threads."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,10 +18,10 @@ from ome.inference.classifier import CamPredictor
 from ome.progress import meter
 
 IN_MEMORY: Final = 64
-"""Tiles that are loaded, and not yet done, at most."""
+"""Largest number of tiles that are loaded and not yet processed."""
 
-StacksOf = Callable[[Sequence[Tile]], Iterable[NDArray[np.float32]]]
-"""Gives the normalised class maps (C, H, W) of each of some tiles."""
+ClassMapsOf = Callable[[Sequence[Tile]], Iterable[NDArray[np.float32]]]
+"""Returns the normalised class maps of each tile, (C, H, W) float32 in [0, 1]."""
 
 
 class LoadedTile(NamedTuple):
@@ -30,27 +30,22 @@ class LoadedTile(NamedTuple):
     Attributes:
         tile: The tile.
         image: (H, W, 3) uint8 picture.
-        valid: (H, W) bool, where it was measured.
-        stack: (C, H, W) float32 normalised class maps.
+        valid: (H, W) bool, false for pixels without data.
+        maps: (C, H, W) float32 normalised class maps.
     """
 
     tile: Tile
     image: NDArray[np.uint8]
     valid: NDArray[np.bool_]
-    stack: NDArray[np.float32]
+    maps: NDArray[np.float32]
 
 
-def _one(shape: tuple[int, ...]) -> int:
-    del shape
-    return 1
-
-
-def stacks_from(device: torch.device, folder: Path, reader: SceneReader, tagged: TagTable) -> StacksOf:
-    """The CAMs of a finished stage: its files, or where it wrote none, its classifier.
+def class_maps_from(device: torch.device, folder: Path, reader: SceneReader, tagged: TagTable) -> ClassMapsOf:
+    """The CAMs of a finished stage: from its files or, if it wrote none, from its classifier.
 
     Args:
-        device: Where a classifier computes.
-        folder: Of `stage=cam` or `stage=affinity`.
+        device: Device of the classifier.
+        folder: Folder of `stage=cam` or `stage=affinity`.
         reader: Reads the images.
         tagged: The tags of the tiles.
     """
@@ -63,28 +58,28 @@ def stacks_from(device: torch.device, folder: Path, reader: SceneReader, tagged:
     return read if cams.is_dir() else CamPredictor.trained(device, folder, reader, tagged)
 
 
-def work_on_tiles(
+def process_tiles(
     title: str,
     tiles: Sequence[Tile],
     path_of: Callable[[Tile], Path],
     reader: SceneReader,
-    stacks_of: StacksOf,
+    maps_of: ClassMapsOf,
     job: Callable[[Sequence[LoadedTile]], None],
     *,
     threads: int,
-    tiles_at_a_time: Callable[[tuple[int, ...]], int] = _one,
+    tiles_at_a_time: Callable[[tuple[int, ...]], int] = lambda _shape: 1,
 ) -> None:
-    """Does a job for the tiles whose files are not there yet, in several threads.
+    """Runs jobs for the tiles whose files do not exist yet, in several threads.
 
     Args:
-        title: Of the work, for the progress display.
-        tiles: This process's tiles.
-        path_of: The file that says of a tile that it is done; the job writes it last.
+        title: Title of the progress display.
+        tiles: The tiles of this process.
+        path_of: Returns the path of the last file that the job writes for a tile.
         reader: Reads the images.
-        stacks_of: Gives the class maps.
-        job: Works on tiles of one size, in a thread.
-        threads: Jobs at a time.
-        tiles_at_a_time: The most tiles of a job, from the shape (C, H, W) of their class maps.
+        maps_of: Returns the class maps.
+        job: Processes tiles of one size; called in a thread.
+        threads: Number of threads.
+        tiles_at_a_time: Returns the largest number of tiles of a job for class maps of a shape (C, H, W).
     """
     missing = [tile for tile in tiles if not path_of(tile).exists()]
     with (
@@ -98,14 +93,14 @@ def work_on_tiles(
 
         running: deque[Future[None]] = deque()
         try:
-            for group in _groups(missing, reader, stacks_of, tiles_at_a_time):
+            for group in _groups(missing, reader, maps_of, tiles_at_a_time):
                 running.append(pool.submit(work, group))
                 if len(running) * len(group) >= IN_MEMORY:
                     running.popleft().result()
             for done in running:
                 done.result()
         except BaseException:
-            # Whoever wants to stop waits for the tiles that are being worked on, not for all that are loaded.
+            # A signal waits only for the tiles that are being processed, not for all that are loaded.
             pool.shutdown(wait=False, cancel_futures=True)
             raise
 
@@ -113,16 +108,15 @@ def work_on_tiles(
 def _groups(
     tiles: Sequence[Tile],
     reader: SceneReader,
-    stacks_of: StacksOf,
+    maps_of: ClassMapsOf,
     tiles_at_a_time: Callable[[tuple[int, ...]], int],
 ) -> Iterator[list[LoadedTile]]:
-    """Loads tiles and gives neighbours with class maps of one shape together."""
+    """Loads tiles and groups consecutive tiles whose class maps have the same shape."""
     group: list[LoadedTile] = []
-    for tile, stack in zip(tiles, stacks_of(tiles), strict=True):
-        shape = stack.shape
-        if group and (shape != group[0].stack.shape or len(group) >= tiles_at_a_time(shape)):
+    for tile, maps in zip(tiles, maps_of(tiles), strict=True):
+        if group and (maps.shape != group[0].maps.shape or len(group) >= tiles_at_a_time(maps.shape)):
             yield group
             group = []
-        group.append(LoadedTile(tile, reader.display(tile), reader.valid(tile), stack))
+        group.append(LoadedTile(tile, reader.display(tile), reader.valid(tile), maps))
     if group:
         yield group

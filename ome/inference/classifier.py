@@ -1,4 +1,4 @@
-"""Code that `cam` and `pseudo` share: the classifier, and its multi-scale CAMs of tiles."""
+"""The classifier and its multi-scale CAMs of tiles, which several stages compute."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -24,16 +24,16 @@ from ome.training.checkpoints import load_network
 from ome.training.hardware import autocast, channels_last
 
 DEFAULT_MEGAPIXELS = {"cpu": 0.3, "cuda": 16.0}
-"""Input of one forward pass: what pays on each kind of device, see docs/benchmarks.md."""
+"""Input of one forward pass in megapixels by device type, from the measurements in docs/benchmarks.md."""
 
 
 class Member(NamedTuple):
-    """One trained network of the classifier: the only one, or that of one class.
+    """One network of the classifier: the only one, or the network of one class.
 
     Attributes:
-        folder: Of its training.
-        title: Of its training.
-        classes: What it tells apart, as a slice of all classes.
+        folder: Folder of its training.
+        title: Title of its training.
+        classes: Its classes, as a slice of all classes.
     """
 
     folder: Path
@@ -46,7 +46,7 @@ def members(classifier: Mapping[str, Any], folder: Path, names: Sequence[str]) -
 
     Args:
         classifier: The configuration group `classifier`.
-        folder: Of the stage.
+        folder: Folder of the stage.
         names: The C class names.
     """
     if not classifier["one_vs_all"]:
@@ -64,7 +64,15 @@ def build_classifier(
     in_channels: int,
     weights: str | None,
 ) -> SeamNetwork:
-    """The network that two configuration groups describe, with the given weights in its backbone."""
+    """Builds one network of the classifier.
+
+    Args:
+        backbone: The configuration group `backbone`.
+        classifier: The configuration group `classifier`.
+        num_classes: Number of its classes.
+        in_channels: Bands of an image.
+        weights: Weights of the backbone, see `classifier_from`; None for random weights.
+    """
     description = {
         "backbone": name_of(backbone),
         "output_stride": backbone["output_stride"],
@@ -72,7 +80,7 @@ def build_classifier(
         "num_classes": num_classes,
         "pcm": classifier["pcm"],
         "attention": classifier["attention"],
-        "zoom": classifier.get("zoom", 1.0),  # older runs have none
+        "zoom": classifier.get("zoom", 1.0),  # manifests of older runs have no zoom
         "frozen": False,
     }
     return classifier_from(description, weights)
@@ -85,7 +93,7 @@ def trained_classifier(
     names: Sequence[str],
     in_channels: int,
 ) -> SeamNetwork | OneVsAllNetwork:
-    """The classifier of all classes that `stage=cam` trained in a folder."""
+    """Loads the classifier of all classes that `stage=cam` trained in a folder."""
     networks = []
     for member in members(classifier, folder, names):
         network = build_classifier(backbone, classifier, len(names[member.classes]), in_channels, None)
@@ -95,28 +103,28 @@ def trained_classifier(
 
 
 def classifier_in(folder: Path, reader: SceneReader) -> tuple[SeamNetwork | OneVsAllNetwork, dict[str, Any]]:
-    """The classifier that `stage=cam` left in a folder, and the settings of that stage.
+    """Loads the classifier of a finished `stage=cam`, and the settings of that stage.
 
     Raises:
-        UserError: The folder does not say how the network is built, or it is one for other images or classes.
+        UserError: The manifest does not describe the network, or the network has other classes or bands.
     """
     manifest = Manifest.read(folder)
     if manifest is None or "classifier" not in manifest.config:
         raise UserError(f"{folder} has no description of its network: run stage=cam again")
-    recipe = manifest.config
+    config = manifest.config
     names, bands = reader.index.palette.names, len(reader.channels)
-    return trained_classifier(recipe["backbone"], recipe["classifier"], folder, names, bands), recipe["stage"]
+    return trained_classifier(config["backbone"], config["classifier"], folder, names, bands), config["stage"]
 
 
 class CamPredictor:
-    """Multi-scale CAMs of tiles by a trained classifier.
+    """Computes multi-scale CAMs of tiles with a trained classifier.
 
     Args:
-        device: Where to compute.
+        device: Device of the network.
         network: The classifier.
         reader: Reads the images.
         tagged: The tags of the tiles.
-        settings: `scales`, `flip`, `precision`, and `megapixels` of one forward pass.
+        settings: The settings `stage.cam.export`: `scales`, `flip`, `precision`, `megapixels`.
     """
 
     def __init__(
@@ -135,7 +143,7 @@ class CamPredictor:
 
     @classmethod
     def trained(cls, device: torch.device, folder: Path, reader: SceneReader, tagged: TagTable) -> Self:
-        """The classifier that `stage=cam` left in a folder, with the export settings of that stage."""
+        """Loads the classifier of a finished `stage=cam`, with the export settings of that stage."""
         network, settings = classifier_in(folder, reader)
         return cls(device, network, reader, tagged, settings["export"])
 

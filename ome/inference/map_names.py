@@ -12,39 +12,36 @@ ENDINGS: Final = (
     *(".tif", ".tif.aux.xml", ".qml", ".gpkg", "_areas.csv"),
     *("_confidence.tif", "_probabilities.tif"),
 )
-"""What the names of a map's files end with, after the name of the map."""
+"""Endings of the names of a map's files, after the name of the map."""
 
 
 def map_name(scene: SceneAddress) -> str:
     """The name of a scene's map, for its files and folder.
 
     Raises:
-        UserError: The scene is the root of the disk.
+        UserError: The scene is the root of the file system, which has no name.
     """
     if isinstance(scene, Path) and scene.name in {"", ".."}:
         scene = scene.resolve()
     name = scene.stem
     if not name:
-        raise UserError(f"no map can be named after {scene}: give a scene, or a folder of scenes")
-    # The engine's own names begin with a dot, or end like this.
+        raise UserError(f"{scene} has no name for its map: give a scene, or a folder of scenes")
+    # Names that begin with a dot or end in .partial are reserved for the engine.
     return f"_{name}_" if name.startswith(".") or name.lower().endswith(".partial") else name
 
 
 def check_names(scenes: Sequence[SceneAddress], options: MapOptions) -> None:
-    """Refuses scenes whose maps would overwrite one another's files.
+    """Checks that the maps of scenes in one folder do not overwrite each other's files.
 
     Args:
-        scenes: Those that are mapped into one folder.
-        options: What is made beside the class maps.
+        scenes: The scenes that are mapped into one folder.
+        options: Outputs beside the class maps.
 
     Raises:
-        UserError: Two of them would write one file, on a disk that ignores case too.
+        UserError: Two maps would write the same file, or names that differ only in case.
     """
-    left_out = {
-        "_confidence.tif": not options.confidence,
-        "_probabilities.tif": not options.probabilities,
-    }
-    endings = [ending for ending in ENDINGS if not left_out.get(ending)]
+    optional = {"_confidence.tif": options.confidence, "_probabilities.tif": options.probabilities}
+    endings = [ending for ending in ENDINGS if optional.get(ending, True)]
     writers: dict[str, SceneAddress] = {}
     for scene in scenes:
         for file in (f"{map_name(scene)}{ending}" for ending in endings):
@@ -55,15 +52,15 @@ def check_names(scenes: Sequence[SceneAddress], options: MapOptions) -> None:
 
 
 def check_folders(scenes: Sequence[SceneAddress]) -> None:
-    """Refuses scenes that would share a folder, which each is mapped into on its own.
+    """Checks that each scene of a list is mapped into its own folder.
 
     Raises:
-        UserError: Two have one name, on a disk that ignores case too.
+        UserError: Two scenes have the same name, or names that differ only in case.
     """
-    owners: dict[str, SceneAddress] = {}
+    by_folder: dict[str, SceneAddress] = {}
     for scene in scenes:
         name = map_name(scene)
-        if (other := owners.setdefault(name.casefold(), scene)) != scene:
+        if (other := by_folder.setdefault(name.casefold(), scene)) != scene:
             raise UserError(
                 f"the maps of {other} and {scene} would both lie in {name}: rename one of them, or map one "
                 "into another run_dir"

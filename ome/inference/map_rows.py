@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ome.data.byte_image import ByteImage
-from ome.errors import UserError
 from ome.extras import require
 from ome.geo.sliding import PredictBatch, RowBlock, predict_windows
 from ome.geo.windows import window_stride
@@ -19,24 +18,24 @@ from ome.ignore import IGNORE
 from ome.inference.card import SegmenterCard
 from ome.scoring.temperature import with_temperature
 
-SURE: Final = 254
-"""The byte of a probability of 1; 255 is nodata."""
+PROBABILITY_ONE: Final = 254
+"""Byte that stands for a probability of 1; 255 is nodata."""
 
 
 WINDOWS: Final = 8
-"""Windows that a CPU predicts together."""
+"""Number of windows in one forward pass on a CPU."""
 
 GPU_PIXELS: Final = 1 << 22
-"""Pixels of the windows that a GPU predicts together: 64 windows of 256, which keep it busy."""
+"""Number of pixels in one forward pass on a GPU: 64 windows of 256 x 256 keep it busy."""
 
 
 def windows_at_a_time(batch: int | None, tile: int, device: torch.device) -> int:
     """The number of windows in one forward pass.
 
     Args:
-        batch: `prediction.batch`; None for what suits the device.
+        batch: `prediction.batch`; None for the default of the device.
         tile: Side of a window in pixels.
-        device: Where they are predicted.
+        device: Device of the network.
     """
     return batch or (WINDOWS if device.type == "cpu" else max(1, GPU_PIXELS // tile**2))
 
@@ -50,8 +49,8 @@ class MapOptions:
         probabilities: The probability of every class.
         polygons: A GeoPackage of the map's regions.
         simplify: Pixels by which outlines may move to become simpler.
-        stride: Pixels from one window to the next, as a part of a window's side.
-        batch: Windows predicted together, see `windows_at_a_time`.
+        stride: Distance of neighbouring windows, as a fraction of a window's side.
+        batch: Windows in one forward pass, see `windows_at_a_time`.
     """
 
     confidence: bool = False
@@ -62,21 +61,15 @@ class MapOptions:
     batch: int = WINDOWS
 
     def pixels(self, tile: int) -> int:
-        """Pixels from one window of that side to the next."""
+        """Distance in pixels of neighbouring windows with the side `tile`."""
         return window_stride(tile, self.stride)
 
     def check(self) -> None:
-        """Refuses what cannot work before long work begins.
+        """Checks that the packages for polygons are installed, if they are needed.
 
         Raises:
-            UserError: A value is out of its range, or what polygons need is not installed.
+            UserError: One is missing.
         """
-        if not 0 < self.stride <= 1:
-            raise UserError(f"prediction.stride={self.stride}: give a part of a tile's side, such as 0.5")
-        if self.simplify < 0:
-            raise UserError(
-                f"stage.predict.simplify={self.simplify}: give pixels, such as 1.0; 0 keeps every corner"
-            )
         if self.polygons:
             require("vector", "stage.predict.polygons=true")
 
@@ -85,10 +78,10 @@ class PredictedRows(NamedTuple):
     """Rows of a map.
 
     Attributes:
-        row: The first.
-        classes: (h, W) uint8 class indices, 255 where nothing was measured.
-        confidence: (h, W) uint8, 0..254 for 0 to 1, 255 likewise.
-        probabilities: (C, h, W) uint8, likewise.
+        row: Index of the first row.
+        classes: (h, W) uint8 class indices, 255 for pixels without data.
+        confidence: (h, W) uint8, 0..254 for probabilities from 0 to 1, 255 for pixels without data.
+        probabilities: (C, h, W) uint8, encoded like `confidence`.
     """
 
     row: int
@@ -111,17 +104,17 @@ def predict_rows(
 
     Args:
         scene: The scene.
-        card: Of the segmenter.
+        card: The card of the segmenter.
         predict: The segmenter.
-        options: How windows lie.
-        first_row: Where an earlier call stopped.
-        stop_row: Where another process takes over, see `rows_of_part`; None: the end.
-        all_classes: Also give the probabilities of all classes; without, they have no row.
+        options: Stride and batch of the windows.
+        first_row: First row to predict.
+        stop_row: Row after the last one to predict, see `rows_of_part`; None for all rows.
+        all_classes: Whether to return `probabilities`; otherwise they have C = 0.
 
     Yields:
         Blocks of rows, in order.
     """
-    in_turn = Lock()  # GDAL's files are for one thread at a time
+    in_turn = Lock()  # a GDAL dataset may be used by one thread at a time
 
     def read(*window: int) -> NDArray[np.uint8]:
         with in_turn:
@@ -146,7 +139,7 @@ def predict_rows(
     )
     waiting: _Waiting | None = None
     for block in blocks:
-        # What a GPU computes is fetched when it has the next rows to work on.
+        # The rows are fetched from a GPU while it computes the next ones.
         following = _Waiting.of(block, card.temperature, all_classes=all_classes)
         if waiting is not None:
             yield waiting.fetched()
@@ -156,12 +149,12 @@ def predict_rows(
 
 
 class _Waiting(NamedTuple):
-    """Rows that a GPU still works on.
+    """Rows that a GPU may still be computing.
 
     Attributes:
         block: The rows.
-        parts: Classes, confidence and probabilities as `PredictedRows` has them, but for invalid pixels.
-        done: Recorded by the GPU when they are on the host; None on a CPU.
+        parts: Classes, confidence and probabilities as in `PredictedRows`, with values in invalid pixels.
+        done: Event after the copy to the host; None on a CPU.
     """
 
     block: RowBlock
@@ -174,7 +167,7 @@ class _Waiting(NamedTuple):
         values = block.probabilities
         best, index = values.max(dim=0)
         if temperature is not None:
-            # The class is that of the network: calibrated values may tie by rounding.
+            # The class is computed before the calibration, which may round two values to the same.
             values = with_temperature(values, temperature)
             best = values.gather(0, index[None])[0]
         parts = index.to(torch.uint8), _bytes(best), _bytes(values if all_classes else values[:0])
@@ -201,4 +194,4 @@ def _to_host(part: Tensor) -> Tensor:
 
 
 def _bytes(probabilities: Tensor) -> Tensor:
-    return (probabilities * SURE).round_().to(torch.uint8)
+    return (probabilities * PROBABILITY_ONE).round_().to(torch.uint8)

@@ -1,4 +1,4 @@
-"""Writes the class map of a scene of any size, with areas and polygons, from plain arguments."""
+"""Writes the class map of a scene of any size, with areas and polygons."""
 
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -13,16 +13,17 @@ from ome.geo.cog import write_class_cog, write_probability_cog
 from ome.geo.flat import FlatRasters
 from ome.geo.sliding import PredictBatch
 from ome.geo.windows import rows_of_part
+from ome.inference.area_tables import write_areas
 from ome.inference.card import SegmenterCard
-from ome.inference.map_parts import write_areas, write_polygons
+from ome.inference.map_polygons import write_polygons
 from ome.inference.map_rows import MapOptions, PredictedRows, predict_rows
 from ome.progress import Meter, console, meter
 
-ROWS: Final = "rows"
-"""The folder of the rows that are predicted so far, beside the map."""
+ROWS_FOLDER: Final = "rows"
+"""Folder beside the map with the rows that have been predicted so far."""
 
-DIFFERENT_PIXELS: Final = 1.5
-"""Ratio of pixel sizes from which on objects look unlike those of the training scenes."""
+MAX_PIXEL_RATIO: Final = 1.5
+"""Largest ratio of pixel sizes of a scene and the training scenes that gives no warning."""
 
 
 def map_scene(
@@ -33,25 +34,24 @@ def map_scene(
     folder: Path,
     options: MapOptions,
 ) -> dict[str, Any]:
-    """Writes `<name>.tif`, `<name>_areas.csv` and what else is asked for.
+    """Writes `<name>.tif`, `<name>_areas.csv` and the optional outputs.
 
-    Where there are several processes, every one must call this, on a folder that all see: each predicts a
-    part of the rows. A run that was interrupted resumes after the last rows that reached the disk, with the
-    same result.
+    A collective call: each process predicts a part of the rows, and all must see the same folder. An
+    interrupted run resumes after the last rows that were written, with the same result.
 
     Args:
         scene: The scene.
-        name: What the files are called.
-        card: Of the segmenter.
+        name: Beginning of the file names.
+        card: The card of the segmenter.
         predict: The segmenter.
-        folder: Where the files go; it may hold the remains of an interrupted run.
-        options: What is made, and how.
+        folder: Folder of the files; it may have those of an interrupted run.
+        options: Optional outputs, and the layout of the windows.
 
     Returns:
-        Pixels and areas of each class, and megapixels a second; nothing but for the first process.
+        Size in pixels, pixels and areas of each class, and megapixels per second; empty except on rank 0.
 
     Raises:
-        UserError: The scene is damaged, or an option cannot be had.
+        UserError: The scene is damaged, or an option is wrong.
     """
     options.check()
     _compare_pixels(scene, card)
@@ -61,12 +61,12 @@ def map_scene(
         bands["confidence"] = 1
     if options.probabilities:
         bands["probabilities"] = len(card.classes)
-    with _shared_rasters(folder / ROWS, bands, scene, options.pixels(card.tile), card.tile) as flat:
-        own, done = flat.rows, flat.rows_done
-        if done > own.start:
-            console.print(f"{name}: resuming at row {done} of {own.stop}", highlight=False)
-        with meter(f"map {name}: rows", len(own), done - own.start) as shown:
-            speed = _fill(flat, scene, card, predict, options, shown)
+    with _shared_rasters(folder / ROWS_FOLDER, bands, scene, options.pixels(card.tile), card.tile) as flat:
+        rows, done = flat.rows, flat.rows_done
+        if done > rows.start:
+            console.print(f"{name}: resuming at row {done} of {rows.stop}", highlight=False)
+        with meter(f"map {name}: rows", len(rows), done - rows.start) as shown:
+            speed = _predict_missing(flat, scene, card, predict, options, shown)
         barrier()
         if not is_rank_zero():
             return {}
@@ -89,12 +89,12 @@ def map_scene(
 def _shared_rasters(
     folder: Path, bands: Mapping[str, int], scene: ByteImage, stride: int, size: int
 ) -> FlatRasters:
-    """The rasters of a map, of whose rows each process writes its part."""
+    """The rasters of a map, to which each process writes its part of the rows; rank 0 creates the files."""
     height, width = scene.grid.height, scene.grid.width
-    own = rows_of_part(height, size, stride, rank(), world_size())
+    rows = rows_of_part(height, size, stride, rank(), world_size())
     if not is_rank_zero():
         barrier()
-    flat = FlatRasters(folder, bands, height, width, own)
+    flat = FlatRasters(folder, bands, height, width, rows)
     if is_rank_zero():
         barrier()
     return flat
@@ -108,25 +108,25 @@ def write_class_map(
     options: MapOptions,
     shown: Meter,
 ) -> None:
-    """Writes the class map of a scene alone; one that was interrupted is resumed, with the same result.
+    """Writes only the class map of a scene, in one process; resumes an interrupted map with the same result.
 
     Args:
         path: The GeoTIFF to write; see `write_class_cog`.
         scene: The scene.
-        card: Of the segmenter.
+        card: The card of the segmenter.
         predict: The segmenter.
-        options: How windows lie.
+        options: Stride and batch of the windows.
         shown: Counts the rows.
     """
     grid = scene.grid
     with FlatRasters(path.with_suffix(".rows"), {"classes": 1}, grid.height, grid.width) as flat:
         shown.advance(flat.rows_done)
-        _fill(flat, scene, card, predict, options, shown)
+        _predict_missing(flat, scene, card, predict, options, shown)
         write_class_cog(path, flat.paths["classes"], grid, card.names, card.colours)
         flat.discard()
 
 
-def _fill(
+def _predict_missing(
     flat: FlatRasters,
     scene: ByteImage,
     card: SegmenterCard,
@@ -134,7 +134,7 @@ def _fill(
     options: MapOptions,
     shown: Meter,
 ) -> float | None:
-    """Predicts the rows that are missing; gives the megapixels a second, None where there were none."""
+    """Predicts and writes the missing rows; returns megapixels per second, or None if no row was missing."""
     done, stop, speed = flat.rows_done, flat.rows.stop, None
     rows = predict_rows(scene, card, predict, options, done, stop, all_classes=options.probabilities)
 
@@ -143,7 +143,7 @@ def _fill(
         parts["probabilities"] = block.probabilities
         flat.write(block.row, {name: parts[name] for name in flat.paths})
 
-    # The disk is waited for in a thread, while the next rows are predicted.
+    # A thread writes to disk while the next rows are predicted.
     with closing(rows), ThreadPoolExecutor(1) as writer:
         written: Future[None] | None = None
         for block in rows if done < stop else ():
@@ -159,13 +159,13 @@ def _fill(
 
 
 def _compare_pixels(scene: ByteImage, card: SegmenterCard) -> None:
-    """Warns of objects that look larger or smaller than those the segmenter was trained on."""
+    """Warns if objects appear larger or smaller than in the training scenes."""
     grid = scene.grid
     size = PixelAreas(grid, scene.name).pixel_size()
     if size is None or card.pixel_size is None:
         return
     ratio = size / card.pixel_size
-    if max(ratio, 1 / ratio) > DIFFERENT_PIXELS:
+    if max(ratio, 1 / ratio) > MAX_PIXEL_RATIO:
         console.print(
             f"[yellow]a pixel of {Path(scene.name).name} is {size:.3g} m wide, of the training scenes "
             f"{card.pixel_size:.3g} m[/]: prediction.scales={[round(ratio, 2)]} predicts at their size",

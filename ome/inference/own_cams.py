@@ -1,4 +1,4 @@
-"""Class activation maps of other programs, as class maps of tiles."""
+"""Class maps of tiles from the user's files, which other programs wrote."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,20 +23,20 @@ from ome.pseudo.arrays import check_form, finite_maps, normalised
 
 
 class OwnCams:
-    """Reads the maps of tiles from a folder: a file for each tile, or for each scene.
+    """Reads the maps of tiles from a folder with one file per tile or per scene.
 
-    A file holds C maps (C, h, w) in the order of the classes, raw or normalised and of any stride: `.npy`, an
-    `.npz` with one array, or a GeoTIFF with C bands. It is called like the tile, e.g.
-    `north_00000_00256.npy`, or like the scene (an image of `dataset=custom`); of the maps of a scene a tile
-    gets its window. Each tagged class is stretched to 0..1 in each tile.
+    A file has C maps (C, h, w) in the order of the classes, raw or normalised and of any stride: `.npy`, an
+    `.npz` with one array, or a GeoTIFF with C bands. Its name is that of the tile, e.g.
+    `north_00000_00256.npy`, or that of the scene (an image of `dataset=custom`), from which the window of
+    the tile is taken. Each tagged class is stretched to 0..1 in each tile.
 
     Args:
-        folder: Where the files lie; folders in it are searched too.
-        reader: Knows the classes and the sizes of scenes.
+        folder: Folder of the files; its subfolders are searched too.
+        reader: Has the sizes of the scenes.
         tagged: The tags of the tiles.
 
     Raises:
-        UserError: There is no folder or no file in it, or two have one name.
+        UserError: The folder is missing or has no maps, or two files have the same name.
     """
 
     def __init__(self, folder: Path, reader: SceneReader, tagged: TagTable) -> None:
@@ -44,10 +44,10 @@ class OwnCams:
         self._folder, self._reader, self._tagged = folder, reader, tagged
 
     def check(self, tiles: Sequence[Tile]) -> None:
-        """Refuses tiles without maps, before the first CRF.
+        """Checks that all tiles have maps, before the first CRF runs.
 
         Raises:
-            UserError: Some have none.
+            UserError: Some tiles have no maps.
         """
         without = [tile for tile in tiles if not {tile.name, tile.scene} & self._files.keys()]
         if without:
@@ -57,30 +57,34 @@ class OwnCams:
             )
 
     def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
-        """The normalised maps (C, H, W) of each tile."""
+        """Yields the normalised maps of each tile, (C, H, W) float32 in [0, 1]."""
         for tile in tiles:
-            own, size = self._files.get(tile.name), (tile.height, tile.width)
-            path = own or self._files[tile.scene]
-            maps, whole = read_maps(path, len(self._tagged.names)), size
-            if own is None:
+            size = (tile.height, tile.width)
+            if tile.name in self._files:
+                maps = self._read(self._files[tile.name], size)
+            else:
                 grid = self._reader.grid(tile.scene)
                 whole = (grid.height, grid.width)
-            check_form(maps, whole, f"the maps in {path}")
-            if own is None:
-                maps = window_of(maps, tile, whole)
+                maps = window_of(self._read(self._files[tile.scene], whole), tile, whole)
             yield normalised(maps, size, self._tagged.by_name[tile.name])
+
+    def _read(self, path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
+        """The maps (C, h, w) in a file, after a check that they have the aspect ratio of their image."""
+        maps = read_maps(path, len(self._tagged.names))
+        check_form(maps, size, f"the maps in {path}")
+        return maps
 
 
 def read_maps(path: Path, num_classes: int) -> NDArray[np.float32]:
-    """Reads the maps (C, h, w) of one file; never unpickles.
+    """Reads the maps (C, h, w) of one file, without unpickling.
 
     Raises:
-        UserError: The file is damaged, or does not hold finite maps of the classes.
+        UserError: The file is damaged, or does not contain C finite maps.
     """
     maps: NDArray[Any]
     try:
         if path.suffix.lower() == ".npy":
-            maps = np.lib.format.open_memmap(path, mode="r")  # an .npz of that name is none
+            maps = np.lib.format.open_memmap(path, mode="r")  # np.load would accept a renamed .npz
         elif path.suffix.lower() == ".npz":
             (maps,) = read_arrays(path).values()
         else:
@@ -100,13 +104,13 @@ def read_maps(path: Path, num_classes: int) -> NDArray[np.float32]:
 
 
 def window_of(maps: NDArray[np.float32], tile: Tile, size: tuple[int, int]) -> NDArray[np.float32]:
-    """The window of a tile, from maps of a whole scene at any stride.
+    """The maps (C, H, W) of a tile, from the maps of its scene at any stride.
 
-    Equal to a bilinear resize of the maps to the scene's size, of which the window is cut, without the
-    memory that this takes.
+    The result equals that of resizing the maps bilinearly to the scene's size and cutting out the window, but
+    takes less memory.
 
     Args:
-        maps: (C, h, w) of the scene.
+        maps: (C, h, w) float32, maps of the scene.
         tile: The window.
         size: Height and width of the scene in pixels.
     """

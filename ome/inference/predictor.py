@@ -20,12 +20,12 @@ class Predictor:
     """A trained segmenter: image batches (B, H, W, bands) uint8 to probabilities (B, C, H, W) float32.
 
     Args:
-        network: Images to logits.
-        device: Where to compute; the probabilities stay there.
-        scales: Factors at which each image is predicted; the probabilities are averaged.
-        flip: Also predict the horizontal mirror image of each.
-        tta: `d4` predicts all eight orientations of each, whatever `flip` says.
-        precision: Of the network, see `autocast`; probabilities are averaged in float32.
+        network: Returns the logits of images.
+        device: Device of the network and of the probabilities.
+        scales: Factors by which each image is resized; the probabilities are averaged.
+        flip: Whether to predict also the horizontal mirror image.
+        tta: `d4` predicts all eight orientations instead, whatever `flip` is.
+        precision: Precision of the network, see `autocast`; probabilities are averaged in float32.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Predictor:
 
     @torch.inference_mode()
     def __call__(self, images: NDArray[np.uint8]) -> Tensor:
-        """Predicts one batch; a GPU is not waited for."""
+        """Predicts one batch, without waiting for a GPU."""
         return flip_and_scale(
             self._logits, to_device(images, self._device), self._scales, **self._orientations
         )
@@ -73,10 +73,10 @@ class CrfPredictor:
     """A predictor whose probabilities are refined by the CRF, window by window.
 
     Args:
-        predict: Gives the probabilities.
-        crf_of: The CRF of a picture (H, W, 3) uint8.
-        places: The three of an image's bands, from 0, that make up the picture.
-        threads: Windows worked on at a time.
+        predict: Returns the probabilities.
+        crf_of: Returns the CRF of a picture (H, W, 3) uint8.
+        places: Indices of the three bands of an image that make up the picture.
+        threads: Number of windows that are refined at the same time.
     """
 
     def __init__(

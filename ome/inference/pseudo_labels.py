@@ -1,4 +1,4 @@
-"""Writes, scores and summarises pseudo masks and weights of tiles."""
+"""Writes and scores the pseudo masks of tiles, and summarises their weights."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, shard
 from ome.geo.raster import read_png, write_grey_png, write_palette_png
 from ome.ignore import IGNORE
-from ome.inference.class_maps import LoadedTile, StacksOf, work_on_tiles
+from ome.inference.class_maps import ClassMapsOf, LoadedTile, process_tiles
 from ome.inference.tile_scores import TileScorer
 from ome.pipeline.layout import TRAIN_TILES, mask_path
 from ome.pseudo.labellers import Labeller
@@ -22,41 +22,41 @@ def write_pseudo_labels(
     folder: Path,
     reader: SceneReader,
     tiles: Sequence[Tile],
-    stacks_of: StacksOf,
+    maps_of: ClassMapsOf,
     labeller: Labeller,
     *,
     threads: int,
 ) -> None:
-    """Writes `masks`, `weights` and `cam_argmax` of this process's part of the tiles; keeps what is there.
+    """Writes the missing `masks`, `weights` and `cam_argmax` of this process's shard of the tiles.
 
-    Pixels that were not measured have no class and weight 0. The CRF of a tile depends on that tile alone, so
-    the result is the same for any number of threads.
+    Pixels without data have no class and weight 0. The CRF of a tile depends only on that tile, so the result
+    is the same for any number of threads.
 
     Args:
-        folder: Where the three folders are made.
+        folder: Folder of the three folders.
         reader: Reads the images.
         tiles: All tiles, of every process.
-        stacks_of: Gives their class maps.
-        labeller: Turns class maps into masks and weights.
-        threads: Threads that call it.
+        maps_of: Returns their class maps.
+        labeller: Computes masks and weights from class maps.
+        threads: Number of threads that call it.
     """
     colours = reader.index.palette.flat()
 
     def label(group: Sequence[LoadedTile]) -> None:
-        images, stacks = [one.image for one in group], [one.stack for one in group]
-        for (tile, _, valid, _), labels in zip(group, labeller(images, stacks), strict=True):
+        images, maps = [one.image for one in group], [one.maps for one in group]
+        for (tile, _, valid, _), labels in zip(group, labeller(images, maps), strict=True):
             cam_argmax, mask = (np.where(valid, part, IGNORE) for part in (labels.cam_argmax, labels.mask))
             write_grey_png(mask_path(folder, "weights", tile), np.where(valid, labels.weight, 0))
             write_palette_png(mask_path(folder, "cam_argmax", tile), cam_argmax, colours)
-            # The mask comes last: where it is, the tile is done.
+            # The mask is written last: if it exists, the tile is finished.
             write_palette_png(mask_path(folder, "masks", tile), mask, colours)
 
-    work_on_tiles(
+    process_tiles(
         "CRF and uncertainty, tiles",
         shard(tiles),
         lambda tile: mask_path(folder, "masks", tile),
         reader,
-        stacks_of,
+        maps_of,
         label,
         threads=threads,
         tiles_at_a_time=labeller.tiles_at_a_time,
@@ -64,20 +64,23 @@ def write_pseudo_labels(
 
 
 def score_masks(folder: Path, kind: str, reader: SceneReader, tiles: Sequence[Tile], name: str) -> list[Row]:
-    """Scores the `masks` or `cam_argmax` images where there is a reference, each process its part."""
+    """Scores the `masks` or `cam_argmax` images of tiles with a reference mask.
+
+    Each process reads its shard of the tiles; a collective call.
+    """
     scorer = TileScorer(reader)
     for tile in shard(tiles):
         scorer.add(tile, read_png(mask_path(folder, kind, tile)))
     return scorer.gather().rows(name, TRAIN_TILES)
 
 
-def weight_levels(folder: Path, tiles: Sequence[Tile]) -> dict[str, Any]:
-    """The mean weight, and the share of pixels without any; all processes count together."""
+def weight_statistics(folder: Path, tiles: Sequence[Tile]) -> dict[str, Any]:
+    """The mean weight (0..255), and the fraction of pixels with weight 0; a collective call."""
     if not tiles:
         return {}
     counts = np.zeros(256, dtype=np.int64)
     for tile in shard(tiles):
         counts += np.bincount(read_png(mask_path(folder, "weights", tile)).ravel(), minlength=256)
     counts = all_reduce_sum(counts)
-    shares = counts / counts.sum()
-    return {"mean_weight": float(shares @ np.arange(256)), "zero_weight": float(shares[0])}
+    fractions = counts / counts.sum()
+    return {"mean_weight": float(fractions @ np.arange(256)), "zero_weight": float(fractions[0])}

@@ -1,4 +1,4 @@
-"""A classifier's class probabilities of whole tiles."""
+"""Probabilities of the tags of tiles, from a classifier."""
 
 from collections.abc import Sequence
 
@@ -22,22 +22,22 @@ def tag_probabilities(
 
     Args:
         network: A classifier.
-        reader: Of the scenes.
-        tiles: N of them, of any sizes.
-        device: Where to compute.
-        what: The work, for the meter.
+        reader: Reads the images.
+        tiles: N tiles of any sizes.
+        device: Device of the classifier.
+        what: Title of the progress display.
 
     Returns:
-        (N, C), in [0, 1].
+        (N, C) float64 in [0, 1].
     """
     network = channels_last(network.to(device)).eval()
     pixels = int(1e6 * DEFAULT_MEGAPIXELS[device.type])
-    found = []
+    batches = []
     with meter(f"{what}, tiles", len(tiles)) as shown, torch.inference_mode():
         for indices in batches_of_one_size(tiles, lambda tile: pixels // (tile.height * tile.width)):
             images = to_tensor(np.stack([reader.image(tiles[index]) for index in indices])).to(device)
-            # As the classifier's loss pools it.
+            # The same pooling as in the classifier's loss.
             logits = network(images).cam.mean(dim=(2, 3))
-            found.append(logits.double().sigmoid().cpu().numpy())
+            batches.append(logits.double().sigmoid().cpu().numpy())
             shown.advance(len(indices))
-    return np.concatenate(found)
+    return np.concatenate(batches)

@@ -13,16 +13,16 @@ from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, shard
 from ome.ignore import IGNORE
 from ome.pipeline.layout import TRAIN_TILES
-from ome.pseudo.uncertainty import strongest
-from ome.scoring.confusion import confusion_matrix
+from ome.pseudo.argmax import strongest
+from ome.scoring.confusion import confusion_matrix, where_decided
 from ome.scoring.rows import Row
 from ome.scoring.scores import Scores
 
 
 class TileScorer:
-    """Adds up one confusion matrix over tiles.
+    """Sums one confusion matrix over tiles.
 
-    Left out are tiles of scenes without a reference, and pixels that the mask decides nothing about (255).
+    Tiles of scenes without a reference mask, and pixels for which the mask has no class (255), do not count.
     """
 
     def __init__(self, reader: SceneReader) -> None:
@@ -38,16 +38,15 @@ class TileScorer:
             self.compare(mask, self._reader.mask(tile))
 
     def compare(self, mask: NDArray[np.uint8], reference: NDArray[np.uint8]) -> None:
-        """Compares the mask of a tile with a reference (H, W) that was read already."""
-        decided = np.where(mask == IGNORE, mask, reference)
-        self._matrix += confusion_matrix(mask, decided, len(self._names))
+        """Compares the mask of a tile with its reference, both (H, W) uint8."""
+        self._matrix += confusion_matrix(mask, where_decided(mask, reference), len(self._names))
         self._tiles += 1
         self._pixels += int((reference != IGNORE).sum())
 
     def rows(self, name: str, scored_on: str) -> list[Row]:
-        """One row, or none where there was no reference at all."""
-        share = float(self._matrix.sum() / self._pixels) if self._pixels else 1.0
-        return [Row(name, scored_on, Scores(self._matrix, self._names), share)] if self._tiles else []
+        """One row, or none if no tile had a reference mask."""
+        fraction = float(self._matrix.sum() / self._pixels) if self._pixels else 1.0
+        return [Row(name, scored_on, Scores(self._matrix, self._names), fraction)] if self._tiles else []
 
     def gather(self) -> Self:
         """Adds the counts of the other processes; a collective call, once per process."""
@@ -57,7 +56,10 @@ class TileScorer:
 
 
 def score_cams(folder: Path, reader: SceneReader, tagged: TagTable, name: str) -> list[Row]:
-    """Scores the strongest class at each pixel of a stage's CAMs in `folder`, each process its part."""
+    """Scores the strongest class at each pixel of the CAMs in a stage's folder.
+
+    Each process reads its shard of the tiles; a collective call.
+    """
     scorer = TileScorer(reader)
     for tile in shard(tagged.tiles):
         scorer.add(tile, strongest(read_cams(cam_path(folder / "cams", tile), len(tagged.names))))

@@ -20,7 +20,7 @@ def bars_figure(values: Mapping[str, float], partial: Collection[str] = ()) -> F
 
     Args:
         values: mIoU in [0, 1] by name, from top to bottom; nan leaves a gap.
-        partial: Names of the variants that are scored on a part of the pixels, shown hatched.
+        partial: Names of the variants that are scored on a part of the pixels and drawn hatched.
     """
     figure = Figure(figsize=(9, 1.2 + 0.32 * len(values)), layout="constrained")
     axes = figure.add_subplot()
@@ -48,7 +48,7 @@ def bars_figure(values: Mapping[str, float], partial: Collection[str] = ()) -> F
 
 
 def thresholds_figure(curves: ThresholdCurves) -> Figure:
-    """One small chart a class: IoU, precision and recall over the threshold, the best IoU marked."""
+    """One small chart per class: IoU, precision and recall by threshold, with the highest IoU marked."""
     columns = min(3, len(curves.names))
     rows = math.ceil(len(curves.names) / columns)
     figure = Figure(figsize=(3.4 * columns, 0.5 + 2.4 * rows), layout="constrained")
@@ -61,19 +61,14 @@ def thresholds_figure(curves: ThresholdCurves) -> Figure:
     for label, name in enumerate(curves.names):
         axes = figure.add_subplot(rows, columns, label + 1)
         for title, scores, colour in lines:
-            axes.plot(
-                THRESHOLDS,
-                100 * scores[label],
-                color=colour,
-                linewidth=1.2,
-                label=title if not label else None,
-            )
-        shown = name
+            shown = None if label else title
+            axes.plot(THRESHOLDS, 100 * scores[label], color=colour, linewidth=1.2, label=shown)
+        heading = name
         if name in best:
             threshold, iou = best[name]
             axes.plot([threshold], [100 * iou], color=BLUE, marker="o", markersize=4)
-            shown = f"{name}: {100 * iou:.1f} at {threshold:.2f}"
-        axes.set_title(shown, fontsize=9)
+            heading = f"{name}: {100 * iou:.1f} at {threshold:.2f}"
+        axes.set_title(heading, fontsize=9)
         axes.set_ylim(0, 100)
         axes.grid(visible=True, linewidth=0.4, alpha=0.6)
         if label >= len(curves.names) - columns:
@@ -86,10 +81,10 @@ def thresholds_figure(curves: ThresholdCurves) -> Figure:
 
 
 def calibration_figure(criteria: Mapping[str, NDArray[np.int64]]) -> Figure:
-    """One chart a criterion: the error rate at each of its levels, and which share of the pixels has it.
+    """One chart per criterion: the error rate at each level, and the fraction of pixels at that level.
 
     Args:
-        criteria: Sums of `error_counts` by what the levels are; a criterion without pixels stays empty.
+        criteria: Sums of `error_counts` by criterion; the chart of a criterion without pixels is empty.
     """
     figure = Figure(figsize=(3.6 * max(1, len(criteria)), 3), layout="constrained")
     for place, (name, counts) in enumerate(criteria.items(), start=1):
@@ -102,8 +97,8 @@ def calibration_figure(criteria: Mapping[str, NDArray[np.int64]]) -> Figure:
             overall = 100 * counts[:, 1].sum() / pixels.sum()
             shown = "all pixels" if place == 1 else None
             axes.axhline(overall, color=ORANGE, linewidth=1.2, linestyle="--", label=shown, zorder=0)
-        shares = [f"{level}\n{100 * pixels[level] / pixels.sum():.1f} %" for level in levels]
-        axes.set_xticks(range(len(levels)), shares)
+        ticks = [f"{level}\n{100 * pixels[level] / pixels.sum():.1f} %" for level in levels]
+        axes.set_xticks(range(len(levels)), ticks)
         axes.set_ylim(0, 110)  # room for the numbers
         axes.set_title(name, fontsize=9)
         axes.set_xlabel("level, and share of the pixels", fontsize=8)

@@ -1,4 +1,4 @@
-"""Charts of a page: the places of bars, lines, ticks and cells, which its template draws."""
+"""Charts of the report: positions of bars, lines, ticks and cells, which the page's template draws."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from ome.plots.figures import Curve
 
 WIDTH, HEIGHT = 320, 180
-"""Of a line chart in its own units, which are pixels where there is room."""
+"""Size of a line chart in SVG units, which are pixels if the page is wide enough."""
 
 LEFT, RIGHT, TOP, BOTTOM = 50, 310, 10, 156
-"""Edges of the field in which lines are drawn."""
+"""Edges of the area in which lines are drawn."""
 
 MOST_POINTS: Final = 120
-"""Points of a line; of longer ones that many are shown, evenly spaced."""
+"""Largest number of points of a line; longer curves are thinned evenly."""
 
 FEW_POINTS: Final = 20
-"""Lines with fewer points show each of them."""
+"""The points of lines with fewer points are marked."""
 
 HEAT_LEVELS: Final = 10
 
@@ -32,21 +32,21 @@ class Bar:
     """A horizontal bar.
 
     Attributes:
-        label: What it stands for.
-        text: Its value, as it is to be read.
-        share: Its length, in [0, 1] of the longest possible.
-        rest: Length of a hatched part that follows.
+        label: Name of the value.
+        text: The value as text.
+        length: Length in [0, 1], as a fraction of the longest possible bar.
+        hatched: Length of a hatched part that follows.
     """
 
     label: str
     text: str
-    share: float
-    rest: float = 0.0
+    length: float
+    hatched: float = 0.0
 
 
 @dataclass(frozen=True)
 class Tick:
-    """A place on an axis and its number."""
+    """A position on an axis and its number."""
 
     at: float
     text: str
@@ -54,19 +54,19 @@ class Tick:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart: its name, and its points as (x, y)."""
+    """A line of a chart: its name, and its points as (x, y)."""
 
     name: str
     points: list[tuple[float, float]]
 
     @property
     def path(self) -> str:
-        """The points as SVG writes them."""
+        """The points in SVG syntax."""
         return " ".join(f"{x:.1f},{y:.1f}" for x, y in self.points)
 
     @property
     def dots(self) -> list[tuple[float, float]]:
-        """The points that are marked: all where there are few."""
+        """The marked points: all points, if there are few."""
         return self.points if len(self.points) < FEW_POINTS else []
 
 
@@ -75,10 +75,10 @@ class LineChart:
     """A chart of one or more lines over a common axis.
 
     Attributes:
-        title: What it shows.
+        title: Title of the chart.
         lines: The lines, in units of `WIDTH` and `HEIGHT`.
-        x_ticks: Numbers below.
-        y_ticks: Numbers to the left.
+        x_ticks: Ticks below the chart.
+        y_ticks: Ticks to the left of the chart.
     """
 
     title: str
@@ -89,14 +89,14 @@ class LineChart:
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a heat map: its number, and its shade from 0 to `HEAT_LEVELS`, None where it is undefined."""
+    """A cell of a heat map: its number, and its shade from 0 to `HEAT_LEVELS`, None if it is undefined."""
 
     text: str
     level: int | None
 
 
 def percent_bars(values: Mapping[str, float]) -> list[Bar]:
-    """Bars of shares in [0, 1], as percent; nan is a dash without a bar."""
+    """Bars of fractions in [0, 1], as percent; nan becomes a dash without a bar."""
     return [
         Bar(name, _DASH if np.isnan(value) else f"{100 * value:.1f} %", float(np.nan_to_num(value)))
         for name, value in values.items()
@@ -104,13 +104,13 @@ def percent_bars(values: Mapping[str, float]) -> list[Bar]:
 
 
 def duration_bars(seconds: Mapping[str, float]) -> list[Bar]:
-    """Bars of durations, the longest as long as can be."""
+    """Bars of durations in seconds, of which the longest has length 1."""
     longest = max([*seconds.values(), 1e-9])
     return [Bar(name, duration(value), value / longest) for name, value in seconds.items()]
 
 
 def duration(seconds: float) -> str:
-    """A duration in its two largest units, e.g. `7 min 35 s`."""
+    """A duration as text in its two largest units, e.g. `7 min 35 s`."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -119,17 +119,17 @@ def duration(seconds: float) -> str:
 
 
 def line_chart(title: str, curves: Mapping[str, Curve], *, percent: bool = False) -> LineChart:
-    """Scales curves to the field of a chart.
+    """Scales curves to the area of a chart.
 
     Args:
-        title: What they show.
+        title: Title of the chart.
         curves: Steps and values by name; values that are not finite are left out.
-        percent: Whether values go from 0 to 100 in any case; else the axis fits them and 0.
+        percent: Whether the axis of the values is 0 to 100; otherwise it covers 0 and all values.
     """
     points = {name: _finite(*curve) for name, curve in curves.items()}
-    everything = np.concatenate([*points.values(), np.empty((2, 0))], axis=1)
-    xs = _ticks(everything[0], whole=bool((everything[0] % 1 == 0).all()))
-    ys = np.linspace(0, 100, 6) if percent else _ticks(everything[1], whole=False)
+    steps, values = np.concatenate([*points.values(), np.empty((2, 0))], axis=1)
+    xs = _ticks(steps, whole=bool((steps % 1 == 0).all()))
+    ys = np.linspace(0, 100, 6) if percent else _ticks(values, whole=False)
 
     def place(values: NDArray[np.float64], ticks: NDArray[np.float64], low: int, high: int) -> Any:  # noqa: ANN401
         return low + (values - ticks[0]) / (ticks[-1] - ticks[0]) * (high - low)
@@ -144,7 +144,7 @@ def line_chart(title: str, curves: Mapping[str, Curve], *, percent: bool = False
 
 
 def heat_cells(matrix: NDArray[Any], *, decimals: int, maximum: float = 1) -> list[list[Cell]]:
-    """The cells of a heat map from 0 to `maximum`, row by row; nan is a dash without a shade."""
+    """The cells of a heat map from 0 to `maximum`, row by row; nan becomes a dash without a shade."""
     return [
         [
             Cell(_DASH, None)
@@ -165,15 +165,15 @@ def _finite(steps: Sequence[float], values: Sequence[float]) -> NDArray[np.float
 
 
 def _short(value: float) -> str:
-    """A number in few characters, e.g. `1.5e-4`."""
+    """A number in at most six characters or scientific notation, e.g. `1.5e-4`."""
     text = f"{value:.3g}"
     return text if len(text) <= 6 else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
 
 
 def _ticks(values: NDArray[np.float64], *, whole: bool) -> NDArray[np.float64]:
-    """Round numbers, at least two, that enclose the values and 0: an axis cut off below enlarges noise."""
-    ends = np.append(values, 0.0)
-    low, high = float(ends.min()), float(ends.max())
+    """At least two round numbers whose range has the values and 0: an axis without 0 exaggerates noise."""
+    with_zero = np.append(values, 0.0)
+    low, high = float(with_zero.min()), float(with_zero.max())
     if low == high:
         high = 1.0
     return np.asarray(MaxNLocator(4, integer=whole).tick_values(low, high), dtype=np.float64)

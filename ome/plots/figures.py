@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
 from ome.files import save_atomically
+from ome.scoring.scores import ratio
 from ome.scoring.spread import Spread
 
 DPI: Final = 150
@@ -21,19 +22,14 @@ BLUE, ORANGE = "#4477aa", "#ee8866"
 """Two colours that remain distinct with any kind of colour blindness (Paul Tol's schemes)."""
 
 LETTERS: Final = 50
-"""In a line of a bar's name; a longer name goes on in the next."""
+"""Number of letters per line in the name of a bar."""
 
 Curve = tuple[Sequence[float], Sequence[float]]
-"""Steps and the values at them."""
+"""Steps, and the values at these steps."""
 
 
 def save_figure(path: Path, figure: Figure) -> None:
-    """Writes a figure as PNG and, for papers, as PDF beside it; see `save_png` and `save_pdf`.
-
-    Args:
-        path: Of the PNG.
-        figure: What is written.
-    """
+    """Writes a figure as PNG to `path`, and as PDF beside it; see `save_png` and `save_pdf`."""
     save_png(path, figure)
     save_pdf(path.with_suffix(".pdf"), figure)
 
@@ -44,7 +40,7 @@ def save_png(path: Path, figure: Figure) -> None:
 
 
 def save_pdf(path: Path, figure: Figure) -> None:
-    """Writes a figure as PDF, whose text stays text in an editor; the same figure gives the same bytes."""
+    """Writes a figure as PDF with text that can be edited; the same figure gives the same bytes."""
     undated = dict.fromkeys(("CreationDate", "Creator", "Producer"))
     with rc_context({"pdf.fonttype": 42}):
         save_atomically(path, lambda to: figure.savefig(to, format="pdf", metadata=undated))
@@ -74,9 +70,8 @@ def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
         matrix: (C, C) pixel counts; rows are the reference. A class without reference pixels is left blank.
         names: Class names in order of index.
     """
-    totals = matrix.sum(axis=1, keepdims=True)
-    shares = np.divide(matrix, totals, out=np.full(matrix.shape, np.nan), where=totals > 0)
-    figure = _heat_map(100 * shares, names, decimals=1, maximum=100)
+    percent = 100 * ratio(matrix, matrix.sum(axis=1, keepdims=True))
+    figure = _heat_map(percent, names, decimals=1, maximum=100)
     axes = figure.axes[0]
     axes.set_title("Confusion: % of the reference class", fontsize=10)
     axes.set_ylabel("reference", fontsize=9)
@@ -85,12 +80,12 @@ def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
 
 
 def tag_counts_figure(names: Sequence[str], tiles: Mapping[str, int], dropped: Mapping[str, int]) -> Figure:
-    """Bars of how many tiles have each class, and how many of these the filter drops because of it.
+    """Bars of the tiles with each class, and of those that the filter drops because of that class.
 
     Args:
         names: Class names, from top to bottom.
-        tiles: Tiles with the class, by class name.
-        dropped: Those of them dropped because this class covers too little, by class name.
+        tiles: Number of tiles with the class, by class name.
+        dropped: Number of them that are dropped because the class covers too little, by class name.
     """
     figure = Figure(figsize=(7, 1.1 + 0.42 * len(names)), layout="constrained")
     axes = figure.add_subplot()
@@ -98,16 +93,8 @@ def tag_counts_figure(names: Sequence[str], tiles: Mapping[str, int], dropped: M
     lost = np.array([dropped[name] for name in names])
     kept = np.array([tiles[name] for name in names]) - lost
     axes.barh(rows, kept, height=0.65, color=BLUE, label="covers enough")
-    axes.barh(
-        rows,
-        lost,
-        0.65,
-        left=kept,
-        color=ORANGE,
-        hatch="////",
-        edgecolor="white",
-        label="too small: tile dropped",
-    )
+    dropping = "too small: tile dropped"
+    axes.barh(rows, lost, 0.65, left=kept, color=ORANGE, hatch="////", edgecolor="white", label=dropping)
     for row, name in enumerate(names):
         text = f"{tiles[name]:,}" + (f" (−{dropped[name]:,})" if dropped[name] else "")  # noqa: RUF001 - a minus
         axes.annotate(text, (tiles[name], row), (4, 0), textcoords="offset points", va="center", fontsize=8)
@@ -125,7 +112,7 @@ def tag_counts_figure(names: Sequence[str], tiles: Mapping[str, int], dropped: M
 
 
 def curves_figure(curves: Mapping[str, Curve]) -> Figure:
-    """One small chart a quantity over training steps, each with its own scale.
+    """One small chart per quantity over the training steps, each with its own scale.
 
     Args:
         curves: Steps and values by the quantity's name; values that are not finite are left out.
@@ -152,11 +139,11 @@ def curves_figure(curves: Mapping[str, Curve]) -> Figure:
 
 
 def spreads_figure(bars: Mapping[str, Spread], label: str) -> Figure:
-    """Bars of a score with a whisker of one standard deviation to either side.
+    """Bars of mean scores with error bars of one standard deviation.
 
     Args:
-        bars: The score by the bar's name, from top to bottom; one that is undefined has no bar.
-        label: What the bars show.
+        bars: The score by the bar's name, from top to bottom; an undefined score has no bar.
+        label: Label of the axis.
     """
     names = [textwrap.fill(name, LETTERS, subsequent_indent="  ") for name in bars]
     lines = max(name.count("\n") + 1 for name in names)
@@ -181,25 +168,8 @@ def spreads_figure(bars: Mapping[str, Spread], label: str) -> Figure:
     return figure
 
 
-def save_cooccurrence(path: Path, matrix: NDArray[np.float64], names: Sequence[str]) -> None:
-    """Writes `cooccurrence_figure` as PNG."""
-    save_png(path, cooccurrence_figure(matrix, names))
-
-
-def save_tag_counts(
-    path: Path, names: Sequence[str], tiles: Mapping[str, int], dropped: Mapping[str, int]
-) -> None:
-    """Writes `tag_counts_figure` as PNG."""
-    save_png(path, tag_counts_figure(names, tiles, dropped))
-
-
-def save_spreads(path: Path, bars: Mapping[str, Spread], label: str) -> None:
-    """Writes `spreads_figure` as PNG and PDF."""
-    save_figure(path, spreads_figure(bars, label))
-
-
 def _heat_map(values: NDArray[Any], names: Sequence[str], *, decimals: int, maximum: float = 1) -> Figure:
-    """Square heat map from 0 to `maximum` with a number in each cell and a dash where there is none."""
+    """Square heat map from 0 to `maximum` with a number in each cell, and a dash for nan."""
     side = max(2.2 + 0.72 * len(names), 4.4)  # not narrower than the title
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.add_subplot()
@@ -220,6 +190,6 @@ def _heat_map(values: NDArray[Any], names: Sequence[str], *, decimals: int, maxi
 
 
 def plain(axes: Axes) -> None:
-    """Takes away two of a chart's four borders, and makes its numbers small."""
+    """Removes the upper and right borders of a chart, and makes its numbers small."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8)

@@ -1,4 +1,4 @@
-"""Letters of classes in masks, for readers who cannot tell colours apart."""
+"""Letters of classes in masks, for readers who cannot distinguish the colours."""
 
 import string
 from typing import Final
@@ -7,26 +7,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 SMALLEST_LETTERED: Final = 0.01
-"""Share of a tile that a class must cover to be lettered in it."""
+"""Least fraction of a tile that a class must cover to get a letter."""
 
 
 def letter_of(index: int) -> str:
-    """What a class is called in a mask: A, B, ..., Z, then its index."""
+    """The letter of a class: A, B, ..., Z, and its index for further classes."""
     letters = string.ascii_uppercase
     return letters[index] if index < len(letters) else str(index)
 
 
 def letter_spots(region: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Pixels well inside the parts of a region, far enough apart for a letter each.
+    """Positions of letters inside a region, far enough apart.
 
-    The first is where the surrounding square, a quarter of the tile wide, holds most of the region; others
-    follow as long as more than half of their square is region.
+    The first is the pixel whose surrounding square, a quarter of the tile wide, has most pixels of the
+    region; others follow as long as at least half of their square belongs to the region.
 
     Args:
-        region: (H, W), true somewhere.
+        region: (H, W) bool with at least one true pixel.
 
     Returns:
-        Rows and columns of at least one pixel of the region.
+        Row and column of each position, at least one.
     """
     size = max(region.shape)
     reach = max(size // 8, 1)
@@ -42,7 +42,7 @@ def letter_spots(region: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 
 def _box_sum(region: NDArray[np.bool_], reach: int) -> NDArray[np.int64]:
-    """Pixels of the region within `reach` rows and columns of each pixel."""
+    """Number of pixels of the region within `reach` rows and columns of each pixel, (H, W)."""
     sums = (
         np.pad(region, ((reach + 1, reach), (reach + 1, reach)))
         .astype(np.int64)

@@ -1,4 +1,4 @@
-"""Pictures of tiles side by side, for papers, notebooks and W&B; `thumbnails` draws each of them."""
+"""Pictures of tiles side by side, for papers, notebooks and W&B; `thumbnails` draws the pictures."""
 
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -14,22 +14,22 @@ from ome.plots.letters import letter_of
 from ome.plots.thumbnails import RGB, Layer, drawn, heat
 
 CELL: Final = 288
-"""Pixels of the longer side of each picture; smaller tiles are enlarged as often as they fit."""
+"""Longer side of each picture in pixels; smaller tiles are enlarged by a whole factor."""
 
 GAP: Final = 8
 GREY: Final = "#888888"
 LINE: Final = 20
 
 Swatch = tuple[Image.Image, str]
-"""A patch of a legend and what it stands for."""
+"""A patch of a legend and its text."""
 
 
 def panel(rows: Sequence[tuple[str, Sequence[Layer]]], legend: Sequence[Swatch] = ()) -> Image.Image:
-    """Tiles with their pictures, one row each; pictures of one name stand below one another.
+    """Draws tiles in rows and their pictures in columns, one per name.
 
     Args:
         rows: Title and pictures of each tile.
-        legend: Stands below, see `class_legend` and `heat_legend`.
+        legend: Legend below the rows, see `class_legend` and `heat_legend`.
 
     Returns:
         Mode `RGB`.
@@ -60,7 +60,7 @@ def save_panel(path: Path, rows: Sequence[tuple[str, Sequence[Layer]]], legend: 
 
 
 def class_legend(classes: Mapping[str, RGB]) -> list[Swatch]:
-    """The classes by letter and colour, and black, which is none."""
+    """The classes by letter and colour, and black for pixels without a class."""
     named = [(f"{letter_of(index)} {name}", rgb) for index, (name, rgb) in enumerate(classes.items())]
     return [
         (Image.new("RGB", (LINE, LINE // 2), rgb), text) for text, rgb in [*named, ("no class", (0, 0, 0))]
@@ -68,13 +68,13 @@ def class_legend(classes: Mapping[str, RGB]) -> list[Swatch]:
 
 
 def heat_legend() -> list[Swatch]:
-    """The colours of heat from 0 to 1."""
+    """The colours of a heat map from 0 to 1."""
     values = np.tile(np.linspace(0, 1, 4 * LINE, dtype=np.float32), (LINE // 2, 1))
     return [(Image.fromarray(heat(values).round().astype(np.uint8)), "from 0 to 1")]
 
 
 def _framed(layer: Layer) -> Image.Image:
-    """The picture with a frame: a class, or a weight, may be as white as the sheet."""
+    """The picture with a frame, since parts of it may be as white as the sheet."""
     return ImageOps.expand(drawn(layer.picture, CELL, CELL).convert("RGB"), 1, GREY)
 
 
@@ -91,7 +91,7 @@ def _side_by_side(
 
 
 def _legend(legend: Sequence[Swatch], width: int) -> Image.Image:
-    """The patches with their texts, in as many lines as they need."""
+    """The patches with their texts, wrapped into lines."""
     strip = Image.new("RGB", (width, LINE * (len(legend) + 1)), "white")
     left, top = GAP, GAP
     for patch, text in legend:
@@ -109,7 +109,7 @@ def _legend(legend: Sequence[Swatch], width: int) -> Image.Image:
 
 
 def _text(text: str, width: int) -> Image.Image:
-    """A text, broken between words where it is wider than `width`, and cut off where one word is."""
+    """A text in lines of at most `width` pixels; a word that is wider is cut off."""
     lines = [""]
     for word in text.split(" "):
         longer = f"{lines[-1]} {word}".strip()
@@ -125,5 +125,5 @@ def _text(text: str, width: int) -> Image.Image:
 
 @cache
 def _font() -> ImageFont.FreeTypeFont:
-    """The font of the figures: Pillow's own has Latin letters only."""
+    """The font of the figures; Pillow's default font has only Latin letters."""
     return ImageFont.truetype(str(Path(mpl.get_data_path(), "fonts/ttf/DejaVuSans.ttf")), 14)

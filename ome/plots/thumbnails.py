@@ -1,6 +1,6 @@
-"""The pictures of a tile: photographs, masks with letters, weights, heat and errors.
+"""The pictures of a tile: photographs, masks with letters, weights, heat maps and errors.
 
-The page of a report embeds them within a number of bytes, `ome.plots.panels` puts them side by side.
+The report embeds them with a limited number of bytes; `ome.plots.panels` arranges them side by side.
 """
 
 import base64
@@ -20,28 +20,28 @@ from ome.plots.letters import SMALLEST_LETTERED, letter_of, letter_spots
 RGB = tuple[int, int, int]
 
 SIDES: Final = 384, 32
-"""Most and least pixels of a picture's longer side."""
+"""Largest and smallest length of a picture's longer side in pixels."""
 
 LEGIBLE: Final = 256
-"""Masks smaller than this are enlarged before they are lettered."""
+"""Masks with a shorter longer side, in pixels, are enlarged before letters are drawn."""
 
 RIGHT, WRONG, UNCOUNTED = 255, 0, 128
-"""Grey values of `error_picture`: as in a weight, white is good."""
+"""Grey values of `error_picture`; as for weights, white is good."""
 
 _OPACITY: Final = 0.3, 0.75
-"""Least and greatest opacity of heat over a picture."""
+"""Smallest and largest opacity of a heat map over a picture."""
 
 _BLACK, _WHITE = 255, 254
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A picture that can be laid over others of the same tile.
+    """A picture of a tile, of the same extent as the tile's other pictures.
 
     Attributes:
-        name: What it shows.
-        picture: Mode `RGB`, `L`, or `P` for class indices, whose classes are lettered when it is encoded;
-            its longer side is at most the first of `SIDES`.
+        name: Title of the picture.
+        picture: Mode `RGB`, `L`, or `P` for class indices, which get letters when the picture is encoded; its
+            longer side is at most the first of `SIDES`.
     """
 
     name: str
@@ -54,7 +54,7 @@ def photo(name: str, image: NDArray[np.uint8]) -> Layer:
 
 
 def class_picture(name: str, mask: NDArray[np.uint8], colours: Sequence[RGB]) -> Layer:
-    """A mask (H, W) of class indices, each in its colour; black elsewhere."""
+    """A mask (H, W) of class indices in their colours, and black for other values."""
     picture = Image.fromarray(mask)
     flat = [value for colour in colours for value in colour]
     picture.putpalette([*flat, *[0] * (3 * _WHITE - len(flat)), *[255] * 3, *[0] * 3])
@@ -62,19 +62,19 @@ def class_picture(name: str, mask: NDArray[np.uint8], colours: Sequence[RGB]) ->
 
 
 def weight_picture(name: str, weight: NDArray[np.uint8]) -> Layer:
-    """Grey values (H, W) uint8, white where the pseudo mask is certain."""
+    """Weights (H, W) uint8 as grey values, white for 255."""
     return Layer(name, _thinned(Image.fromarray(weight), SIDES[0], Image.Resampling.NEAREST))
 
 
 def error_picture(name: str, mask: NDArray[np.uint8], reference: NDArray[np.uint8]) -> Layer:
-    """White where a mask (H, W) is right, black where it is wrong, grey where either of the two is 255."""
+    """White pixels where a mask (H, W) is right, black where it is wrong, grey where one of both is 255."""
     values = np.where(mask == reference, np.uint8(RIGHT), np.uint8(WRONG))
     values[(mask == IGNORE) | (reference == IGNORE)] = UNCOUNTED
     return weight_picture(name, values)
 
 
 def heat_picture(name: str, image: NDArray[np.uint8], values: NDArray[np.float32]) -> Layer:
-    """Values (H, W) in [0, 1] as heat over the grey image, which shows through where they say nothing."""
+    """Values (H, W) in [0, 1] as a heat map over the grey image, more transparent for low values."""
     grey = np.repeat(image.mean(axis=-1, keepdims=True), 3, axis=-1)
     opacity = np.clip(_OPACITY[0] + values, 0, _OPACITY[1])[..., None]
     return photo(name, (grey * (1 - opacity) + heat(values) * opacity).round().astype(np.uint8))
@@ -83,7 +83,7 @@ def heat_picture(name: str, image: NDArray[np.uint8], values: NDArray[np.float32
 def heat_pictures(
     image: NDArray[np.uint8], maps: NDArray[np.float32], tags: NDArray[np.uint8], names: Sequence[str]
 ) -> list[Layer]:
-    """An image (H, W, 3) under the activation map of each class present.
+    """Heat maps of the activation maps of the tagged classes over an image.
 
     Args:
         image: (H, W, 3) uint8.
@@ -104,16 +104,16 @@ def encode(layer: Layer, most: int) -> str:
     """The layer as a `data:` address: WebP for photographs, PNG for masks and grey values.
 
     Args:
-        layer: What to encode.
-        most: Bytes that the address may have; the picture is made smaller until it has no more, or until
-            its longer side is the least of `SIDES`.
+        layer: The layer to encode.
+        most: Largest number of bytes of the address; the picture is downsized until the address fits, or
+            until its longer side is the last of `SIDES`.
     """
     address, side = "", SIDES[0]
     while side >= SIDES[1]:
         address = _encoded(layer.picture, side)
         if len(address) <= most:
             break
-        # Bytes go with the area, or with less.
+        # The number of bytes grows at most with the area.
         side = min(side - 1, int(side * (most / len(address)) ** 0.5))
     return address
 
@@ -122,9 +122,9 @@ def drawn(picture: Image.Image, side: int, legible: int) -> Image.Image:
     """The picture of a layer as it is shown, masks with letters.
 
     Args:
-        picture: Of a layer.
-        side: Pixels that no side may exceed.
-        legible: Smaller pictures are enlarged as often as they fit into so many pixels.
+        picture: The picture of a layer.
+        side: Largest length of a side in pixels.
+        legible: Pictures with shorter sides, in pixels, are enlarged by the largest whole factor that fits.
     """
     thumbnail = _thinned(
         picture, side, Image.Resampling.BOX if picture.mode == "RGB" else Image.Resampling.NEAREST
@@ -153,7 +153,7 @@ def _thinned(picture: Image.Image, side: int, how: Image.Resampling) -> Image.Im
 
 
 def _lettered(picture: Image.Image, factor: int) -> Image.Image:
-    """Enlarges a mask, and puts each class's letter inside its larger parts."""
+    """Enlarges a mask, and draws the letter of each class inside its larger parts."""
     mask = np.asarray(picture)
     large = np.repeat(np.repeat(mask, factor, axis=0), factor, axis=1)
     font = ImageFont.load_default(max(9, max(large.shape) // 15))
@@ -165,7 +165,7 @@ def _lettered(picture: Image.Image, factor: int) -> Image.Image:
                 at, text = (factor * (column + 0.5), factor * (row + 0.5)), letter_of(index)
                 ImageDraw.Draw(outlines).text(at, text, 255, font, anchor="mm", stroke_width=2)
                 ImageDraw.Draw(letters).text(at, text, 255, font, anchor="mm")
-    # Drawn apart: the soft edge of a letter would be an index between two classes.
+    # Drawn separately: on the mask the anti-aliased edge of a letter would become another class index.
     large[np.asarray(outlines) > 127] = _WHITE
     large[np.asarray(letters) > 127] = _BLACK
     thumbnail = Image.fromarray(large)

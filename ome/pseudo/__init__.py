@@ -1,1 +1,1 @@
-"""From CAMs to pseudo masks: fusion, DenseCRF on a shared lattice, response-scaling uncertainty."""
+"""From CAMs to pseudo masks: fusion, random walk, uncertainty by response scaling."""

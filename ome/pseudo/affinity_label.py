@@ -15,20 +15,20 @@ from ome.ignore import IGNORE
 def affinity_label(
     crf: Crf, cam: NDArray[np.floating], tags: NDArray[np.uint8], alphas: Sequence[float] = (4.0, 24.0)
 ) -> NDArray[np.uint8]:
-    """Labels the pixels of a tile whose class is clear against a strong and a weak background.
+    """Labels the pixels of a tile whose class is the same with a strong and with a weak background.
 
-    The background channel is (1 - max over classes of the CAM)^alpha; a small alpha makes it strong. It tells
-    where no class is sure. There is no background class to be learnt, so what it wins is ignored, and so is a
-    pixel that the CRFs give to different classes.
+    The background channel is (1 - max over classes of the CAM)^alpha, which is high where no class responds
+    strongly; a smaller alpha makes it higher. Pixels of the background are ignored, because the dataset has
+    no background class, and so are pixels to which the CRFs assign different classes.
 
     Args:
         crf: The CRF of the tile's image.
         cam: (C, H, W) normalised CAM in [0, 1].
         tags: (C,) of 0 and 1, at least one 1.
-        alphas: Powers of the background, one CRF run each, above 0.
+        alphas: Powers of the background, above 0, with one CRF run each.
 
     Returns:
-        (H, W) uint8: class index where all runs agree on a class, else 255.
+        (H, W) uint8: class index if all runs agree on a class, else 255.
     """
     classes = np.flatnonzero(tags)
     maps = np.asarray(cam, np.float32)[classes]
@@ -36,7 +36,7 @@ def affinity_label(
     powers = np.ones((len(alphas), len(stack)), np.float32)
     powers[:, 0] = alphas
     winners = crf.winners(stack, powers)
-    clear = (winners == winners[0]).all(axis=0) & (winners[0] > 0)
-    meaning = np.concatenate([[IGNORE], classes]).astype(np.uint8)
-    label: NDArray[np.uint8] = np.where(clear, meaning[winners[0]], np.uint8(IGNORE))
+    agree = (winners == winners[0]).all(axis=0)
+    class_of = np.concatenate([[IGNORE], classes]).astype(np.uint8)
+    label: NDArray[np.uint8] = np.where(agree, class_of[winners[0]], np.uint8(IGNORE))
     return label

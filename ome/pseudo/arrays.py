@@ -1,4 +1,4 @@
-"""The CRF and the pseudo labels for a user's class maps, without a configuration."""
+"""The CRF and the pseudo masks for class maps of the user's, as functions of arrays."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ome.crf.densecrf import DenseCrf
 from ome.crf.inputs import CrfParameters
 from ome.errors import UserError
-from ome.pseudo.fusion import normalise_cam, undecided_where_silent
+from ome.pseudo.fusion import normalise_cam, replace_zero_cams
 from ome.pseudo.uncertainty import Labelling, PseudoLabel
 from ome.pseudo.uncertainty import pseudo_label as label_of
 
@@ -20,12 +20,12 @@ from ome.pseudo.uncertainty import pseudo_label as label_of
 def dense_crf(
     image: NDArray[np.uint8], probabilities: NDArray[Any] | Tensor, parameters: CrfParameters | None = None
 ) -> NDArray[np.float32]:
-    """Refines the class probabilities of an image by the fully connected CRF.
+    """Refines the class probabilities of an image with the fully connected CRF.
 
     Args:
         image: (H, W, 3) uint8.
         probabilities: (C, H, W) in [0, 1].
-        parameters: Constants of the CRF; None for the paper's.
+        parameters: Constants of the CRF; None for those of the paper.
 
     Returns:
         (C, H, W) float32, the probabilities after mean-field inference.
@@ -50,55 +50,52 @@ def pseudo_label(
     labelling: Labelling | None = None,
     parameters: CrfParameters | None = None,
 ) -> PseudoLabel:
-    """Makes the pseudo mask of an image and its weights from class activation maps of any origin.
+    """Computes the pseudo mask of an image and its weights from class activation maps of any origin.
 
-    Maps of another size are resized bilinearly. Each tagged class is clipped at 0 and stretched to 0..1 on
-    its own, as the stage `cam` does; maps that are normalised already stay as they are, to 1e-5.
+    Maps of another size are resized bilinearly. The map of each tagged class is clipped at 0 and stretched to
+    0..1, as in stage `cam`; this changes maps that are already normalised by at most 1e-5.
 
     Args:
         image: (H, W, 3) uint8.
         cams: (C, h, w), raw or normalised, of any stride.
-        tags: (C,) of 0 and 1; None where a class without a tag has an empty map.
-        labelling: How maps become masks and weights; None for the paper's way.
-        parameters: Constants of the CRF; None for the paper's.
+        tags: (C,) of 0 and 1; None if the maps of classes without a tag are 0.
+        labelling: How maps become masks and weights; None for the settings of the paper.
+        parameters: Constants of the CRF; None for those of the paper.
 
     Raises:
         UserError: A shape, type or value does not fit.
     """
     image, maps = _image(image), _maps(cams)
     check_form(maps, image.shape[:2], "cams")
-    given = np.ones(len(maps)) if tags is None else _array(tags)
-    if given.shape != (len(maps),) or not np.isin(given, (0, 1)).all():
+    tagged = np.ones(len(maps)) if tags is None else _array(tags)
+    if tagged.shape != (len(maps),) or not np.isin(tagged, (0, 1)).all():
         raise UserError(f"tags are one 0 or 1 for each of the {len(maps)} classes, not {tags}")
-    if not given.any():
+    if not tagged.any():
         raise UserError("no class is tagged: leave the image out")
-    return label_of(
-        DenseCrf(image, parameters or CrfParameters()),
-        normalised(maps, image.shape[:2], given),
-        labelling,
-    )
+    crf = DenseCrf(image, parameters or CrfParameters())
+    return label_of(crf, normalised(maps, image.shape[:2], tagged), labelling)
 
 
 def normalised(maps: NDArray[np.float32], size: tuple[int, ...], tags: NDArray[Any]) -> NDArray[np.float32]:
-    """Maps (C, h, w) at a size (H, W), those of tagged classes stretched to 0..1, the others 0."""
+    """Resizes maps (C, h, w) to (H, W), and stretches those of tagged classes to 0..1; others become 0."""
     resized = torch.from_numpy(maps)[None]
     if maps.shape[1:] != size:
         resized = F.interpolate(resized, size=size, mode="bilinear", align_corners=False)
     present = torch.as_tensor(np.asarray(tags))
-    result: NDArray[np.float32] = undecided_where_silent(normalise_cam(resized[0], present), present).numpy()
+    result: NDArray[np.float32] = replace_zero_cams(normalise_cam(resized[0], present), present).numpy()
     return result
 
 
 def check_form(maps: NDArray[np.float32], size: tuple[int, ...], name: str) -> None:
-    """Refuses maps of another form than their image, such as turned ones, which a resize would distort.
+    """Checks that maps have the aspect ratio of their image, to one cell; rotated maps, for example, do not.
 
     Args:
-        maps: (C, h, w) of one stride along both axes, to a cell.
+        maps: (C, h, w), of the same stride along both axes.
         size: Height and width of the image.
-        name: What the error calls them.
+        name: Name of the maps in the error.
 
     Raises:
-        UserError: Their sides have another ratio.
+        UserError: The aspect ratio differs.
     """
     (height, width), (rows, columns) = size, maps.shape[1:]
     if not (rows - 1) * width <= height * (columns + 1) or not (columns - 1) * height <= width * (rows + 1):
@@ -108,35 +105,35 @@ def check_form(maps: NDArray[np.float32], size: tuple[int, ...], name: str) -> N
         )
 
 
-def _array(given: object) -> NDArray[Any]:
-    """An array of whatever was given; of lists of different lengths one that no check lets pass."""
-    if isinstance(given, Tensor):
-        given = given.detach().cpu()
-        given = given.float() if given.dtype == torch.bfloat16 else given
+def _array(values: object) -> NDArray[Any]:
+    """Converts to an array; lists of different lengths become one of shape (), which every check refuses."""
+    if isinstance(values, Tensor):
+        values = values.detach().cpu()
+        values = values.float() if values.dtype == torch.bfloat16 else values
     try:
-        return np.asarray(given)
+        return np.asarray(values)
     except ValueError:
         return np.asarray(None)
 
 
 def _image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    given = _array(image)
-    if given.dtype != np.uint8 or given.ndim != 3 or given.shape[2] != 3:
-        raise UserError(f"an image is (H, W, 3) uint8, not {given.shape} {given.dtype}")
-    return np.ascontiguousarray(given)
+    array = _array(image)
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        raise UserError(f"an image is (H, W, 3) uint8, not {array.shape} {array.dtype}")
+    return np.ascontiguousarray(array)
 
 
 def _maps(maps: NDArray[Any] | Tensor) -> NDArray[np.float32]:
-    given = _array(maps)
-    if given.ndim != 3 or not given.size or given.dtype.kind not in "fiub":
-        raise UserError(f"class maps are (C, H, W) numbers, not {given.shape} {given.dtype}")
-    if (result := finite_maps(given)) is None:
-        raise UserError("class maps hold nan, infinite or huge values: replace them, e.g. by np.nan_to_num")
+    array = _array(maps)
+    if array.ndim != 3 or not array.size or array.dtype.kind not in "fiub":
+        raise UserError(f"class maps are (C, H, W) numbers, not {array.shape} {array.dtype}")
+    if (result := finite_maps(array)) is None:
+        raise UserError("class maps have nan, infinite or huge values: replace them, e.g. by np.nan_to_num")
     return result
 
 
 def finite_maps(maps: NDArray[Any]) -> NDArray[np.float32] | None:
-    """A float32 copy of numbers, which torch may write to; None where one is nan, infinite or too large."""
+    """A writable float32 copy of numbers; None if one of them is nan, infinite or too large for float32."""
     with np.errstate(over="ignore"):
         result = np.array(maps, dtype=np.float32, order="C")
     return result if np.isfinite(result).all() else None

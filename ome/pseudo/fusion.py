@@ -24,7 +24,7 @@ def fuse_cams(maps: Tensor, tags: Tensor) -> Tensor:
         0 for classes that are not tagged.
 
     Raises:
-        ValueError: If the tags do not fit the maps.
+        ValueError: The tags do not fit the maps.
     """
     return normalise_cam(maps.sum(0), tags)
 
@@ -38,20 +38,20 @@ def normalise_cam(total: Tensor, tags: Tensor) -> Tensor:
     return (kept - least) / (largest - least + EPSILON)
 
 
-def undecided_where_silent(cams: Tensor, tags: Tensor) -> Tensor:
-    """Leaves a tile none of whose tagged classes responds undecided between these.
+def replace_zero_cams(cams: Tensor, tags: Tensor) -> Tensor:
+    """Gives all tagged classes of a tile the same CAM if no class of the tile responds.
 
-    With nothing but zeros, CRF and argmax would make it the first class of the data set, tagged or not.
+    If all CAMs were 0, CRF and argmax would choose the first class of the dataset, even if it is not tagged.
 
     Args:
         cams: (..., C, H, W) in [0, 1], see `fuse_cams`.
         tags: (..., C), 1 for classes in the tile, 0 for others.
 
     Returns:
-        The CAMs; where all of a tile's are 0, those of its tagged classes are 1 instead.
+        The CAMs; for tiles whose CAMs are all 0, those of the tagged classes are 1 instead.
     """
-    silent = ~cams.flatten(-3).any(-1)[..., None, None, None]
-    return torch.where(silent, tags.to(cams)[..., None, None].expand_as(cams), cams)
+    is_zero = ~cams.flatten(-3).any(-1)[..., None, None, None]
+    return torch.where(is_zero, tags.to(cams)[..., None, None].expand_as(cams), cams)
 
 
 def multi_scale_cams(
@@ -65,19 +65,19 @@ def multi_scale_cams(
     """Computes the fused, normalised CAMs of tiles.
 
     Args:
-        cam_of: Maps (B, bands, h, w) images to the (B, C, h, w) refined CAM at the same size.
+        cam_of: Returns the refined CAM (B, C, h, w) of images (B, bands, h, w), at the same size.
         images: (B, bands, H, W), normalised as the network expects.
         tags: (B, C), 1 for classes in the tile, 0 for others.
         scales: Factors by which the images are resized, bilinearly.
         flip: Whether to add the CAM of the horizontally flipped images.
-        pixels: Input pixels of one forward pass (at least one image); None takes all images of a scale at
-            once. What is a batch at one quarter of the area may be a single image at four times.
+        pixels: Largest number of input pixels of one forward pass, which has at least one image; None for all
+            images of a scale in one pass.
 
     Returns:
-        (B, C, H, W) in [0, 1], one row per tile as if each had been computed alone.
+        (B, C, H, W) in [0, 1]; the CAMs of a tile do not depend on the other tiles.
 
     Raises:
-        ValueError: If `scales` is empty or the tags do not fit.
+        ValueError: `scales` is empty, or the tags do not fit.
     """
     if len(scales) == 0:
         raise ValueError("multi-scale CAMs need at least one scale")
@@ -95,4 +95,4 @@ def multi_scale_cams(
         upsampled = F.interpolate(cams, (height, width), mode="bilinear", align_corners=False)
         total = upsampled if total is None else total + upsampled
     assert total is not None  # noqa: S101 - there is a scale
-    return undecided_where_silent(normalise_cam(total, tags), tags)
+    return replace_zero_cams(normalise_cam(total, tags), tags)

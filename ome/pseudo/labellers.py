@@ -1,4 +1,4 @@
-"""Pseudo labels of several tiles: one after the other, or in one pass of the CRF on a GPU."""
+"""Pseudo masks of several tiles: one after the other, or in one pass of the CRF on a GPU."""
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,22 +15,22 @@ from ome.pseudo.response import count_votes, response_runs, variance_of_votes
 from ome.pseudo.uncertainty import Labelling, PseudoLabel, checked_maps, label_of, pseudo_label
 
 MOST_TILES: Final = 16
-"""Tiles in a pass of a GPU."""
+"""Largest number of tiles in a pass on a GPU."""
 
 BYTES: Final = 64
-"""Of a GPU's memory for each pixel, class and run, with as many lattice vertices as fine texture has."""
+"""GPU memory per pixel, class and run in bytes, for the number of lattice vertices of fine texture."""
 
 
 class Labeller(Protocol):
-    """Makes pseudo labels; several threads may call it."""
+    """Computes pseudo masks and weights; several threads may call it."""
 
     def tiles_at_a_time(self, shape: tuple[int, ...]) -> int:
-        """The number of tiles with class maps of shape (C, H, W) to be given together."""
+        """The largest number of tiles of a call, for class maps of shape (C, H, W)."""
 
     def __call__(
         self, images: Sequence[NDArray[np.uint8]], cams: Sequence[NDArray[np.float32]]
     ) -> Iterator[PseudoLabel]:
-        """Makes the labels of tiles of one size, see `pseudo_label`.
+        """Computes the pseudo labels of tiles of one size, see `pseudo_label`.
 
         Args:
             images: (H, W, 3) uint8 of each tile.
@@ -45,10 +45,10 @@ class Labeller(Protocol):
 
 
 class TileLabeller:
-    """Makes the labels of one tile after the other.
+    """Computes the pseudo labels of one tile after the other.
 
     Args:
-        crf_of: Makes the CRF of an image (H, W, 3) uint8.
+        crf_of: Returns the CRF of an image (H, W, 3) uint8.
         labelling: How class maps become masks and weights.
     """
 
@@ -57,7 +57,7 @@ class TileLabeller:
         self._labelling = labelling
 
     def tiles_at_a_time(self, shape: tuple[int, ...]) -> int:
-        """One: threads work on several tiles."""
+        """One: several threads process different tiles."""
         del shape
         return 1
 
@@ -70,12 +70,12 @@ class TileLabeller:
 
 
 class BatchLabeller:
-    """Makes the labels of several tiles in one pass of the CRF; one pass at a time is on the device.
+    """Computes the pseudo labels of several tiles in one pass of the CRF; threads wait for each other.
 
     Args:
-        crf_of: Makes the CRFs of (B, 3, H, W) uint8 images on their device.
+        crf_of: Returns the CRFs of (B, 3, H, W) uint8 images on their device.
         labelling: How class maps become masks and weights.
-        device: Where the CRFs compute.
+        device: Device of the CRFs.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class BatchLabeller:
         self._most: dict[tuple[int, ...], int] = {}
 
     def tiles_at_a_time(self, shape: tuple[int, ...]) -> int:
-        """As many as half of the free memory of a GPU holds, 1 to `MOST_TILES`; on a CPU 4."""
+        """The number, from 1 to `MOST_TILES`, that fits into half of a GPU's free memory; on a CPU 4."""
         if self._device.type != "cuda":
             return 4
         if shape not in self._most:
-            # Asked once for each shape: what torch has reserved since then does not count as free.
+            # Measured once per shape, because memory that torch has reserved since does not count as free.
             free, _ = torch.cuda.mem_get_info(self._device)
             self._most[shape] = int(np.clip(free // (2 * BYTES * BUNDLE * np.prod(shape)), 1, MOST_TILES))
         return self._most[shape]
@@ -110,7 +110,7 @@ class BatchLabeller:
     def _refine(
         self, images: Sequence[NDArray[np.uint8]], maps: Sequence[NDArray[np.float32]]
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float64]]]:
-        """Gives the CRF's (B, C, H, W) probabilities, and the variance (H, W) of each tile."""
+        """The output of the CRF (B, C, H, W), and the variance (H, W) of each tile."""
         pictures = torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2)
         stacks = torch.from_numpy(np.stack(maps)).to(self._device)
         crf, scales = self._crf_of(pictures), self._labelling.response_scales
@@ -130,14 +130,14 @@ class BatchLabeller:
 
 
 def _present_classes(probabilities: Tensor) -> list[list[int]]:
-    """The classes that win a pixel of (B, C, H, W) probabilities, for each tile in ascending order."""
+    """The classes that win a pixel of each tile, in ascending order, from (B, C, H, W) probabilities."""
     winners, classes = probabilities.argmax(1).flatten(1), range(probabilities.shape[1])
     wins = torch.stack([(winners == label).any(1) for label in classes], 1).cpu().numpy()
     return [np.flatnonzero(row).tolist() for row in wins]
 
 
 def _tiles_by_count(present: Sequence[Sequence[int]]) -> Iterator[list[int]]:
-    """The tiles with two classes, with three, and so on: with one nothing is uncertain."""
+    """Groups tiles by their number of classes, without those of one class, which have no uncertainty."""
     counts = np.array([len(classes) for classes in present])
     for count in np.unique(counts[counts > 1]):
         yield np.flatnonzero(counts == count).tolist()

@@ -1,8 +1,8 @@
 """Random walk of CAMs along pixel affinities.
 
 Ahn & Kwak, *Learning Pixel-level Semantic Affinity with Image-level Supervision*, CVPR 2018, section 3.3. The
-public code squares a dense transition matrix T six times. Here T is sparse, and the maps take the 64 steps
-one by one: memory goes with the pairs of neighbours instead of with the square of all cells.
+public code squares a dense transition matrix T six times. Here T is sparse and is multiplied with the maps 64
+times, so that memory grows with the pairs of neighbours and not with the square of the number of cells.
 
 Names of dimensions: C classes, h x w cells of the grid, P pairs of cells.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_array
 from torch.nn import functional as F
 
-from ome.pseudo.fusion import normalise_cam, undecided_where_silent
+from ome.pseudo.fusion import normalise_cam, replace_zero_cams
 
 
 def transition_matrix(
@@ -22,10 +22,10 @@ def transition_matrix(
     """Builds the transition matrix of the walk.
 
     Args:
-        affinity: (P,) in (0, 1], of each pair.
-        pairs: (2, P) indices of both cells of each pair, no pair twice. A pair leads both ways.
+        affinity: (P,) in (0, 1], the affinity of each pair.
+        pairs: (2, P) indices of the cells of each pair, without repetitions. Pairs have no direction.
         cells: Number of cells h w.
-        beta: Power to which the affinity is raised; more makes the walk keep to alike cells.
+        beta: Power of the affinity; a higher power restricts the walk to more similar cells.
 
     Returns:
         T, (h w, h w): affinity^beta between neighbours and 1 from each cell to itself, each column divided by
@@ -40,7 +40,7 @@ def transition_matrix(
 
 
 def random_walk(maps: NDArray[np.floating], transition: csr_array, steps: int) -> NDArray[np.floating]:
-    """Lets class maps take steps of the walk.
+    """Applies steps of the walk to class maps.
 
     Args:
         maps: (C, h, w).
@@ -48,13 +48,13 @@ def random_walk(maps: NDArray[np.floating], transition: csr_array, steps: int) -
         steps: Number of steps n.
 
     Returns:
-        maps T^n, (C, h, w): no value leaves the range of its class map.
+        maps T^n, (C, h, w), within the range of values of each map.
     """
-    # Kept as columns, so that each step is one product with a sparse matrix of rows.
-    backwards = csr_array(transition.T)
+    # Maps are stored as columns, so that each step is a product of a CSR matrix and a dense matrix.
+    transposed = csr_array(transition.T)
     vectors = maps.reshape(len(maps), -1).T
     for _ in range(steps):
-        vectors = backwards @ vectors
+        vectors = transposed @ vectors
     walked: NDArray[np.floating] = np.ascontiguousarray(vectors.T).reshape(maps.shape)
     return walked
 
@@ -74,14 +74,14 @@ def walk_cams(
     Args:
         cams: (C, H, W) float32 in [0, 1].
         tags: (C,) of 0 and 1.
-        affinity: (P,) float32 in (0, 1], of pairs of cells of the grid.
-        pairs: (2, P) row-major indices of both cells of each pair.
-        stride: Pixels a cell spans along one axis; the grid has ceil(H / stride) x ceil(W / stride) cells.
+        affinity: (P,) float32 in (0, 1], the affinity of pairs of cells of the grid.
+        pairs: (2, P) row-major indices of the cells of each pair.
+        stride: Side of a cell in pixels; the grid has ceil(H / stride) x ceil(W / stride) cells.
         beta: See `transition_matrix`.
-        steps: Steps of the walk; the original's 6 squarings are 2^6.
+        steps: Steps of the walk; the original squares T 6 times, which are 2^6 steps.
 
     Returns:
-        (C, H, W) float32 in [0, 1], stretched per class as `normalise_cam` does; 0 for classes without a tag.
+        (C, H, W) float32 in [0, 1], stretched per class as by `normalise_cam`; 0 for classes without a tag.
     """
     height, width = cams.shape[1:]
     coarse = F.avg_pool2d(torch.from_numpy(cams), stride, ceil_mode=True).numpy()
@@ -91,5 +91,5 @@ def walk_cams(
     upsampled = F.interpolate(torch.from_numpy(walked)[None], size, mode="bilinear", align_corners=False)[0]
     present = torch.from_numpy(tags)
     normalised = normalise_cam(upsampled[:, :height, :width], present)
-    refined: NDArray[np.float32] = undecided_where_silent(normalised, present).numpy()
+    refined: NDArray[np.float32] = replace_zero_cams(normalised, present).numpy()
     return refined

@@ -1,4 +1,4 @@
-"""Response scaling: how often a pixel changes its class while the CAM of one class is raised to a power.
+"""Response scaling: how much the class of a pixel varies when the map of one class is raised to powers.
 
 OME (Li, Zhang, Xiao, TGRS 2023), see `ome.pseudo.uncertainty`.
 
@@ -6,7 +6,7 @@ Names of dimensions: K classes present in the CRF's mask, S response scales, R r
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Literal, get_args
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,19 +16,19 @@ from ome.crf.simplices import Float
 
 LARGEST_VARIANCE: Final = 0.25  # of a boolean
 Normalisation = Literal["tile", "absolute"]
-NORMALISATIONS: Final[tuple[Normalisation, ...]] = get_args(Normalisation)
 
 
 def response_variance(crf: Crf, maps: Float, scales: Sequence[float]) -> NDArray[np.float64]:
-    """Measures how often a pixel joins or leaves a class while that class's response is scaled.
+    """Measures how much the class of a pixel varies when the maps of single classes are raised to powers.
 
     Args:
         crf: The CRF of the tile's image.
         maps: (K, H, W) float32 CAMs of the present classes.
-        scales: Powers, (S,).
+        scales: The S powers.
 
     Returns:
-        (H, W) float64 in [0, 0.25]: the variance over scales of [argmax = c], maximum over classes c.
+        (H, W) float64 in [0, 0.25]: the variance over the powers of [argmax = c] when the map of class c is
+        raised to them, maximum over classes c.
     """
     if len(maps) == 1:
         return np.zeros(maps.shape[1:])
@@ -37,16 +37,16 @@ def response_variance(crf: Crf, maps: Float, scales: Sequence[float]) -> NDArray
 
 
 def response_runs(classes: int, scales: Sequence[float]) -> tuple[Float, list[list[int]]]:
-    """The runs of the CRF that response scaling needs.
+    """The runs of the CRF for response scaling.
 
     Args:
         classes: Number of present classes K.
-        scales: Powers, (S,).
+        scales: The S powers.
 
     Returns:
-        (R, K) float32 powers of each run, and for each class the S runs in which its response is scaled.
+        (R, K) float32 powers of the maps in each run, and for each class the S runs that scale its map.
     """
-    # Scale 1 changes nothing and is the same run for every class.
+    # With power 1 the CRF's result is the same for every class, so it is computed once.
     powers = [np.ones(classes, np.float32)] if 1.0 in scales else []
     runs_of_class: list[list[int]] = []
     for label in range(classes):
@@ -60,10 +60,10 @@ def response_runs(classes: int, scales: Sequence[float]) -> tuple[Float, list[li
 
 
 def count_votes(winners: Any, runs_of_class: Sequence[Sequence[int]]) -> list[Any]:  # noqa: ANN401
-    """Counts for each class the runs of its own that it wins.
+    """Counts for each class the runs that scale its map and in which it wins.
 
     Args:
-        winners: (R, ...) integer class that wins each run, an array or a tensor on any device.
+        winners: (R, ...) integer class that wins in each run, an array or a tensor on any device.
         runs_of_class: See `response_runs`.
 
     Returns:
@@ -73,25 +73,25 @@ def count_votes(winners: Any, runs_of_class: Sequence[Sequence[int]]) -> list[An
 
 
 def variance_of_votes(votes: Iterable[NDArray[np.integer]], scales: int) -> NDArray[np.float64]:
-    """The variance of [the class wins] over S runs, the largest over classes: float64 in [0, 0.25]."""
+    """The variance of [the class wins] over S runs, maximum over classes: float64 in [0, 0.25]."""
     fractions = (count / scales for count in votes)
     variance: NDArray[np.float64] = np.max([fraction * (1.0 - fraction) for fraction in fractions], axis=0)
     return variance
 
 
 def certainty_weight(variance: NDArray[np.float64], normalisation: Normalisation) -> NDArray[np.uint8]:
-    """Turns variances into weights floor(255 (1 - u)).
+    """Converts variances to weights floor(255 (1 - u)).
 
     Args:
         variance: (H, W) in [0, 0.25].
-        normalisation: "tile": u is the variance stretched to 0..1 over the tile, 0 where it is the same
-            everywhere. "absolute": u is the variance / 0.25.
+        normalisation: "tile": u is the variance stretched to 0..1 over the tile, or 0 if it is constant.
+            "absolute": u is the variance / 0.25.
 
     Returns:
         (H, W) uint8.
 
     Raises:
-        ValueError: If the normalisation is neither.
+        ValueError: The normalisation is unknown.
     """
     if normalisation == "absolute":
         uncertainty = variance / LARGEST_VARIANCE

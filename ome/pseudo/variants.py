@@ -1,4 +1,4 @@
-"""All variants of a tile's pseudo mask, to be compared with a reference."""
+"""Variants of a tile's pseudo mask, to compare them with a reference mask."""
 
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -9,25 +9,25 @@ from numpy.typing import NDArray
 from ome.crf.inputs import Crf
 from ome.crf.simplices import Float
 from ome.ignore import IGNORE
+from ome.pseudo.argmax import ignore_background, strongest, with_background
 from ome.pseudo.response import Normalisation, certainty_weight, response_variance
-from ome.pseudo.uncertainty import ignore_background, strongest, with_background
 
 Mask = NDArray[np.uint8]
 WEIGHTS: Final[dict[str, Normalisation]] = {"weight": "tile", "absolute weight": "absolute"}
-"""What the weights of each normalisation are called."""
+"""Normalisations by the name of their weights."""
 AGREEMENT: Final = "both argmaxes agree"
 CRITERIA: Final = (*WEIGHTS, AGREEMENT)
-"""What `Variants.levels` has levels of."""
+"""The keys of `Variants.levels`."""
 
 
 class Variants(NamedTuple):
-    """What can be made of the class maps of one tile.
+    """Pseudo masks from the class maps of one tile.
 
     Attributes:
-        masks: (H, W) uint8 class indices by name of the variant; 255 where it decides nothing.
-        crf: The one of them that is the CRF's, (H, W) uint8.
-        levels: By criterion, (H, W) uint8 levels that may tell where the CRF is right: the weights of both
-            normalisations, and 1 where the argmax of the maps is that of the CRF, else 0.
+        masks: (H, W) uint8 class indices by name of the variant; 255 for pixels without a class.
+        crf: The mask of the CRF, (H, W) uint8.
+        levels: (H, W) uint8 levels by criterion, which may predict whether the mask of the CRF is right: the
+            weights of both normalisations, and whether the argmaxes of the maps and of the CRF agree, 0 or 1.
     """
 
     masks: dict[str, Mask]
@@ -43,15 +43,15 @@ def mask_variants(
     backgrounds: Sequence[float] = (),
     weights: Sequence[int] = (),
 ) -> Variants:
-    """Makes the variants of a tile.
+    """Computes the variants of a tile.
 
     Args:
         crf: The CRF of the tile's image.
         maps: (C, H, W) float32 in [0, 1]; 0 for classes that the tags exclude.
-        title: What the maps are called, the first word of every name.
+        title: Name of the maps, with which the name of every variant begins.
         scales: Response scales, see `response_variance`.
-        backgrounds: Powers of background maps, see `with_background`; each makes two variants.
-        weights: Least weights in 0..255; each makes a variant for each normalisation.
+        backgrounds: Powers of background maps, see `with_background`, with two variants each.
+        weights: Least weights in 0..255, with a variant each for both normalisations.
     """
     argmax, crf_argmax = strongest(maps), strongest(crf.infer(maps))
     stacks = [with_background(maps, power) for power in backgrounds]
@@ -67,13 +67,13 @@ def mask_variants(
 
 
 def variant_names(title: str, backgrounds: Sequence[float] = (), weights: Sequence[int] = ()) -> list[str]:
-    """The names of the masks that `mask_variants` makes with these arguments, in its order."""
-    over = ["", *(f", background alpha {power:g}" for power in backgrounds)]
-    certain = [*(f"{name} >= {least}" for name in WEIGHTS for least in weights), AGREEMENT]
+    """The names of the variants that `mask_variants` returns for the same arguments, in the same order."""
+    suffixes = ["", *(f", background alpha {power:g}" for power in backgrounds)]
+    conditions = [*(f"{name} >= {least}" for name in WEIGHTS for least in weights), AGREEMENT]
     return [
-        *(f"{title} argmax{background}" for background in over),
-        *(f"{title} + CRF{background}" for background in over),
-        *(f"{title} + CRF, {kept}" for kept in certain),
+        *(f"{title} argmax{suffix}" for suffix in suffixes),
+        *(f"{title} + CRF{suffix}" for suffix in suffixes),
+        *(f"{title} + CRF, {condition}" for condition in conditions),
     ]
 
 

@@ -1,1 +1,1 @@
-"""The page of a run."""
+"""The page of a run, and the scores of several runs."""

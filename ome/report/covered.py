@@ -1,4 +1,4 @@
-"""Ground area of each class, in the maps of the test scenes and of stage=predict."""
+"""Ground area of each class in the maps of the test scenes and of stage=predict."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,7 +9,6 @@ from numpy.typing import NDArray
 
 from ome.data.scenes import SceneReader
 from ome.data.splits import mapped_scenes
-from ome.data.tiles import Tile
 from ome.files import read_csv
 from ome.geo.areas import Floats, PixelAreas
 from ome.geo.raster import read_class_map
@@ -21,25 +20,25 @@ REFERENCE = "reference"
 
 
 def mapped_areas(folders: Mapping[str, Path], reader: SceneReader) -> dict[str, Any] | None:
-    """The areas of all mapped scenes together, by segmenter and in the reference.
+    """The total areas of all mapped scenes, by segmenter and in the reference.
 
     Args:
-        folders: Of the segmenters, by the title of their column.
-        reader: Reads the references.
+        folders: Folders of the segmenters, by the title of their column.
+        reader: Reads the reference masks.
 
     Returns:
-        Title, note and table; None where no scene with a reference system is mapped.
+        Title, note and table; None if no scene with a coordinate reference system is mapped.
     """
     names = list(reader.index.palette.names)
-    every = mapped_scenes(reader.index)
+    all_scenes = mapped_scenes(reader.index)
     folders = {
         title: folder
         for title, folder in folders.items()
-        if any(map_path(folder, scene).exists() for scene in every)
+        if any(map_path(folder, scene).exists() for scene in all_scenes)
     }
     scenes = [
         scene
-        for scene in every
+        for scene in all_scenes
         if all(map_path(folder, scene).exists() for folder in folders.values())
         and PixelAreas(reader.grid(scene.name)).unit == "m2"
     ]
@@ -52,14 +51,14 @@ def mapped_areas(folders: Mapping[str, Path], reader: SceneReader) -> dict[str, 
         areas = PixelAreas(reader.grid(scene.name))
         for title in sums:
             if title == REFERENCE:
-                classes = reader.mask(Tile(scene.name, 0, 0, scene.height, scene.width))
+                classes = reader.mask(scene.whole)
             else:
                 classes = read_class_map(map_path(folders[title], scene))
-            sums[title] += _covered(areas, classes)
+            sums[title] += _areas_by_class(areas, classes)
     rows = [[name, *(_metres(total[index]) for total in sums.values())] for index, name in enumerate(names)]
     return {
         "title": "Areas in the mapped scenes",
-        "note": f"Square metres on the ground, of {len(scenes)} scene{'s' if len(scenes) > 1 else ''}.",
+        "note": f"Square metres on the ground in {len(scenes)} scene{'s' if len(scenes) > 1 else ''}.",
         "table": table(["class", *sums], rows),
     }
 
@@ -67,35 +66,40 @@ def mapped_areas(folders: Mapping[str, Path], reader: SceneReader) -> dict[str, 
 def predicted_areas(run: Path) -> list[dict[str, Any]]:
     """The areas of each scene that stage=predict has mapped in a run: title, note and table."""
     return [
-        {"title": f"Areas in {folder.name}", "note": _network(record), "table": _as_written(rows)}
-        for folder, record in predicted_scenes(run).items()
-        if (rows := read_csv(_areas_of(folder)))
+        {
+            "title": f"Areas in {folder.name}",
+            "note": f"Mapped by {manifest.counts['network']}.",
+            "table": _area_table(rows),
+        }
+        for folder, manifest in predicted_scenes(run).items()
+        if (rows := read_csv(_areas_path(folder)))
     ]
 
 
 def predicted_scenes(run: Path) -> dict[Path, Manifest]:
     """The folders of the scenes that stage=predict has mapped in a run, with their manifests."""
     folders = sorted(path.parent for path in (run / "predict").glob("*/manifest.json"))
-    read = {folder: Manifest.read(folder) for folder in folders}
-    return {folder: record for folder, record in read.items() if record and _areas_of(folder).exists()}
+    manifests = {folder: Manifest.read(folder) for folder in folders}
+    return {
+        folder: manifest
+        for folder, manifest in manifests.items()
+        if manifest and _areas_path(folder).exists()
+    }
 
 
-def _areas_of(folder: Path) -> Path:
+def _areas_path(folder: Path) -> Path:
     return folder / f"{folder.name}_areas.csv"
 
 
-def _network(record: Manifest) -> str:
-    return f"Mapped by {record.counts['network']}."
+def _area_table(rows: Sequence[Mapping[str, str]]) -> Table:
+    """The rows of an `_areas.csv` file as a table, without square metres if the file has none."""
+    titles = {"class": "class", "pixels": "pixels", "percent": "percent", "area_m2": "m²"}
+    keys = [key for key in titles if key in rows[0]]
+    body = [[_metres(float(row[key])) if key == "area_m2" else row[key] for key in keys] for row in rows]
+    return table([titles[key] for key in keys], body)
 
 
-def _as_written(rows: Sequence[Mapping[str, str]]) -> Table:
-    header = {"class": "class", "pixels": "pixels", "percent": "percent", "area_m2": "m²"}
-    kept = [key for key in header if key in rows[0]]
-    body = [[_metres(float(row[key])) if key == "area_m2" else row[key] for key in kept] for row in rows]
-    return table([header[key] for key in kept], body)
-
-
-def _covered(areas: PixelAreas, classes: NDArray[np.uint8]) -> Floats:
+def _areas_by_class(areas: PixelAreas, classes: NDArray[np.uint8]) -> Floats:
     return areas.by_class(lambda row, height: classes[row : row + height])[1]
 
 

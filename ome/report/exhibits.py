@@ -37,11 +37,11 @@ from ome.plots.thumbnails import (
 IMAGE, REFERENCE, ARGMAX, WEIGHT = "image", "reference", "CAM argmax", "weight"
 
 HEAT: Final = {"cam": "", "affinity": " after the random walk"}
-"""What follows the name of a CAM, by the stage that leaves it."""
+"""Suffix of the title of a CAM's picture, by the stage that writes the CAM."""
 
 
 def heat_name(name: str, stage: str) -> str:
-    """What the picture of a class's CAM is called."""
+    """The title of the picture of a class's CAM."""
     return f"CAM of {name}{HEAT[stage]}"
 
 
@@ -50,11 +50,11 @@ class Exhibit:
     """A tile or scene with its layers.
 
     Attributes:
-        title: Its name.
-        note: A line below the name.
+        title: Name of the tile or scene.
+        note: A line below the title.
         layers: The pictures, all of the same extent.
-        left: Name of the layer shown first on the left of the divider.
-        right: Name of the layer shown first on its right.
+        left: Name of the layer that is initially shown left of the divider.
+        right: Name of the layer that is initially shown right of the divider.
     """
 
     title: str
@@ -65,11 +65,11 @@ class Exhibit:
 
 
 class Exhibitor:
-    """Makes exhibits from the finished stages of a run.
+    """Draws exhibits from the results of the finished stages of a run.
 
     Args:
-        work: Its inputs are the finished stages.
-        reader: Reads images and references.
+        work: The work of stage report, whose inputs are the finished stages.
+        reader: Reads images and reference masks.
         table: The tags of the training tiles.
     """
 
@@ -80,7 +80,7 @@ class Exhibitor:
         self._colours = list(reader.index.palette.classes.values())
 
     def segmenters(self) -> dict[str, Path]:
-        """Folders of the trained segmenters by title: the weak ones of all rounds, then the upper bound."""
+        """Folders of the trained segmenters by title: those of weak supervision, then the upper bound."""
         if "seg" not in self._inputs:
             return {}
         weak = {SEGMENTER_TITLES["weak"]: self._inputs["seg"] / "weak"}
@@ -110,12 +110,10 @@ class Exhibitor:
         return self._compared(exhibit, masks, reference)
 
     def mapped(self, tile: Tile, note: str = "") -> Exhibit:
-        """A window of a mapped scene, or the whole of it: image, and the map of each segmenter."""
+        """A window of a mapped scene, or the whole scene: image, and the map of each segmenter."""
         scene = self._reader.index.scene(tile.scene)
-        whole = (tile.height, tile.width) == (scene.height, scene.width)
-        exhibit = Exhibit(
-            scene.name if whole else tile.name, note, [photo(IMAGE, self._reader.display(tile))]
-        )
+        title = scene.name if tile == scene.whole else tile.name
+        exhibit = Exhibit(title, note, [photo(IMAGE, self._reader.display(tile))])
         maps: dict[str, NDArray[np.uint8]] = {}
         for title, folder in self.segmenters().items():
             if map_path(folder, scene).exists():
@@ -137,7 +135,7 @@ class Exhibitor:
     def _compared(
         self, exhibit: Exhibit, masks: dict[str, NDArray[np.uint8]], reference: NDArray[np.uint8] | None
     ) -> Exhibit:
-        """Adds the reference and the errors of the last mask, and chooses what is compared at first."""
+        """Adds the reference and the errors of the last mask, and chooses the layers that are shown first."""
         last = next(reversed(masks), IMAGE)
         exhibit.left, exhibit.right = (IMAGE, last) if reference is None else (last, REFERENCE)
         if reference is not None:
@@ -156,6 +154,5 @@ class Exhibitor:
 
 
 def mixed_tiles(table: TagTable) -> Sequence[Tile]:
-    """The tiles with more than one tag, or all where there are none."""
-    # Tiles of a single class have nothing to tell apart.
+    """The tiles with more than one tag, where classes must be distinguished; all tiles if there are none."""
     return [tile for tile in table.tiles if table.by_name[tile.name].sum() > 1] or table.tiles

@@ -1,6 +1,6 @@
-"""Selects the tiles and scenes that the report shows: some of all, and the worst."""
+"""Selects the tiles and scenes that the report shows: evenly spaced ones, and the worst."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from ome.data.scenes import SceneReader
 from ome.data.splits import mapped_scenes
-from ome.data.tags import TagTable
 from ome.data.tiles import Tile, evenly_spaced
 from ome.pipeline.layout import SEGMENTER_TITLES, read_tag_table
 from ome.pipeline.stage import Work
@@ -21,19 +20,19 @@ from ome.report.judging import Judged, judge_maps, judge_pseudo_masks, weight_er
 from ome.scoring.tables import percent
 
 WORST = 3
-"""Tiles shown of the worst."""
+"""Number of worst tiles that are shown."""
 
 
 @dataclass
 class Gallery:
-    """What `collect` found.
+    """Pictures and tables of tiles and scenes.
 
     Attributes:
         exhibits: `tiles` and `maps`, and the worst of both as `worst_tiles` and `worst_maps`.
-        worst: For each of the two, its title, a note, a table of scores, and the name of its exhibits.
-        errors: Sums of `error_counts` by criterion, the weight first; empty where nothing is known.
-        judged_on: Which tiles those are of.
-        areas: What the classes cover in maps: titles, notes and tables.
+        worst: Title, note, table of scores and name of the exhibits of `worst_tiles` and `worst_maps`.
+        errors: Sums of `error_counts` by criterion, the weight first; empty without pseudo masks.
+        judged_on: Description of the tiles that `errors` counts.
+        areas: Titles, notes and tables of the areas of classes in maps.
         segmenters: Folders of the trained segmenters by title.
     """
 
@@ -44,6 +43,24 @@ class Gallery:
     areas: list[dict[str, Any]] = field(default_factory=list)
     segmenters: dict[str, Path] = field(default_factory=dict)
 
+    def add_worst(
+        self,
+        name: str,
+        title: str,
+        judged_on: str,
+        judged: Sequence[Judged],
+        draw: Callable[[Tile, str], Exhibit],
+    ) -> None:
+        """Adds pictures and table of the worst of some tiles, `draw` being called with tile and note."""
+        lowest = worst(judged, WORST)
+        self.exhibits[name] = [
+            draw(one.tile, f"mIoU {percent(one.scores.miou)} %, OA {percent(one.scores.oa)} %")
+            for one in lowest
+        ]
+        if lowest:
+            note = f"The lowest mIoU among {judged_on}."
+            self.worst.append({"title": title, "note": note, "table": worst_table(lowest), "exhibits": name})
+
 
 def collect(work: Work, reader: SceneReader) -> Gallery:
     """Chooses tiles and scenes, evenly spaced and the worst, and reads their layers."""
@@ -53,11 +70,13 @@ def collect(work: Work, reader: SceneReader) -> Gallery:
     scenes = evenly_spaced(mapped_scenes(reader.index), work.settings.tiles) if "seg" in work.inputs else []
     gallery = Gallery()
     gallery.exhibits["tiles"] = [exhibitor.training_tile(tile) for tile in tiles]
-    gallery.exhibits["maps"] = [
-        exhibitor.mapped(Tile(scene.name, 0, 0, scene.height, scene.width)) for scene in scenes
-    ]
+    gallery.exhibits["maps"] = [exhibitor.mapped(scene.whole) for scene in scenes]
     if "pseudo" in work.inputs:
-        _judge_pseudo_masks(gallery, work, reader, table, exhibitor)
+        judged = judge_pseudo_masks(work.inputs["pseudo"], reader, table.tiles)
+        gallery.errors, gallery.judged_on = {"weight": judged.errors}, f"{len(judged.tiles)} training tiles"
+        gallery.add_worst(
+            "worst_tiles", "Pseudo masks", gallery.judged_on, judged.tiles, exhibitor.training_tile
+        )
     if "ablation" in work.inputs:
         gallery.errors = weight_errors(work.inputs["ablation"], "cam")
         gallery.judged_on = "the tiles of stage=ablation"
@@ -71,35 +90,7 @@ def collect(work: Work, reader: SceneReader) -> Gallery:
     gallery.areas = [areas for areas in (mapped_areas(compared, reader),) if areas]
     gallery.areas += predicted_areas(Path(work.config.run_dir))
     if weak:
-        _judge_maps(gallery, work, reader, weak[-1], exhibitor)
+        windows = judge_maps(segmenters[weak[-1]], reader, work.config.dataset.tile.size)
+        judged_on = f"{len(windows)} windows of the mapped scenes"
+        gallery.add_worst("worst_maps", weak[-1].capitalize(), judged_on, windows, exhibitor.mapped)
     return gallery
-
-
-def _judge_pseudo_masks(
-    gallery: Gallery, work: Work, reader: SceneReader, table: TagTable, exhibitor: Exhibitor
-) -> None:
-    judged = judge_pseudo_masks(work.inputs["pseudo"], reader, table.tiles)
-    gallery.errors, gallery.judged_on = {"weight": judged.errors}, f"{len(judged.tiles)} training tiles"
-    lowest = worst(judged.tiles, WORST)
-    gallery.exhibits["worst_tiles"] = [exhibitor.training_tile(one.tile, _scores(one)) for one in lowest]
-    _add_worst(gallery, "worst_tiles", "Pseudo masks", gallery.judged_on, lowest)
-
-
-def _judge_maps(gallery: Gallery, work: Work, reader: SceneReader, title: str, exhibitor: Exhibitor) -> None:
-    folder: Path = exhibitor.segmenters()[title]
-    judged = judge_maps(folder, reader, work.config.dataset.tile.size)
-    lowest = worst(judged, WORST)
-    gallery.exhibits["worst_maps"] = [exhibitor.mapped(one.tile, _scores(one)) for one in lowest]
-    _add_worst(
-        gallery, "worst_maps", title.capitalize(), f"{len(judged)} windows of the mapped scenes", lowest
-    )
-
-
-def _add_worst(gallery: Gallery, name: str, title: str, judged_on: str, lowest: Sequence[Judged]) -> None:
-    if lowest:
-        note = f"The lowest mIoU among {judged_on}."
-        gallery.worst.append({"title": title, "note": note, "table": worst_table(lowest), "exhibits": name})
-
-
-def _scores(one: Judged) -> str:
-    return f"mIoU {percent(one.scores.miou)} %, OA {percent(one.scores.oa)} %"

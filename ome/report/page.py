@@ -19,13 +19,10 @@ from ome.progress import track
 from ome.report.exhibits import Exhibit
 
 MOST_BYTES: Final = 5_000_000
-"""Size of the page, whatever is shown."""
+"""Largest size of the page."""
 
 MOST_PICTURE_BYTES: Final = 4_000_000
-"""All pictures together; each may take an equal part, and is made smaller where it needs more."""
-
-MOST_EXHIBITS: Final = 24
-"""Tiles, and scenes, that `stage.report.tiles` may ask for."""
+"""Largest size of all pictures together; each may have an equal part, and larger ones are downsized."""
 
 _TEMPLATES = "templates"
 
@@ -40,7 +37,7 @@ class LegendEntry:
 
 
 def legend(classes: Mapping[str, RGB]) -> list[LegendEntry]:
-    """The classes as the masks show them, and black, which is none."""
+    """The classes as they are shown in masks, and black for pixels without a class."""
     entries = [
         LegendEntry(letter_of(index), name, "#{:02x}{:02x}{:02x}".format(*colour))
         for index, (name, colour) in enumerate(classes.items())
@@ -49,7 +46,7 @@ def legend(classes: Mapping[str, RGB]) -> list[LegendEntry]:
 
 
 def encode_exhibits(groups: Mapping[str, Sequence[Exhibit]]) -> dict[str, list[dict[str, Any]]]:
-    """Turns exhibits into what the template shows, with pictures of at most `MOST_PICTURE_BYTES` in all."""
+    """Encodes exhibits for the template, with pictures of at most `MOST_PICTURE_BYTES` in total."""
     exhibits = [exhibit for group in groups.values() for exhibit in group]
     number = sum(len(exhibit.layers) for exhibit in exhibits)
     most = MOST_PICTURE_BYTES // max(number, 1)
@@ -58,14 +55,14 @@ def encode_exhibits(groups: Mapping[str, Sequence[Exhibit]]) -> dict[str, list[d
 
 
 def write_page(path: Path, content: Mapping[str, Any]) -> None:
-    """Fills the template in and writes the page.
+    """Renders the template and writes the page.
 
-    Everything in `content` is escaped. A policy in the page forbids it to load anything and to run or apply
-    anything but the script and the style written here.
+    Everything in `content` is escaped. The page's content security policy allows only its own script and
+    style, and no requests.
 
     Args:
-        path: The file to make.
-        content: What the template names.
+        path: The HTML file to write.
+        content: The variables of the template.
     """
     environment = Environment(
         loader=PackageLoader("ome.report", _TEMPLATES),
@@ -90,7 +87,7 @@ def write_page(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def _breakable(name: str) -> Markup:
-    """A name that may be broken after each underscore."""
+    """A name with possible line breaks after the underscores."""
     return Markup("_<wbr>").join(name.split("_"))
 
 
@@ -110,12 +107,5 @@ def _digest(text: str) -> str:
 def _encoded(exhibit: Exhibit, most: int) -> dict[str, Any]:
     layers = [{"name": layer.name, "address": encode(layer, most)} for layer in exhibit.layers]
     width, height = exhibit.layers[0].picture.size
-    return {
-        "title": exhibit.title,
-        "note": exhibit.note,
-        "left": exhibit.left,
-        "right": exhibit.right,
-        "width": width,
-        "height": height,
-        "layers": layers,
-    }
+    texts = {key: getattr(exhibit, key) for key in ("title", "note", "left", "right")}
+    return {**texts, "width": width, "height": height, "layers": layers}

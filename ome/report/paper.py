@@ -16,7 +16,8 @@ from ome.plots.figures import (
     save_pdf,
     tag_counts_figure,
 )
-from ome.report.contents import histories, read_cooccurrence
+from ome.report.contents import read_cooccurrence
+from ome.report.histories import training_curves
 from ome.scoring.rows import Row
 
 
@@ -27,13 +28,13 @@ def write_figures(
     compared: Sequence[Row],
     errors: Mapping[str, NDArray[np.int64]],
 ) -> None:
-    """Writes a PDF for each chart that has something to show.
+    """Writes a PDF for each chart that has data.
 
     Args:
-        folder: Where they go.
-        inputs: Folders of the finished stages by name; `labels` is there.
+        folder: Folder of the PDF files.
+        inputs: Folders of the finished stages by name, `labels` among them.
         rows: All scores.
-        compared: Those whose confusion matrix is drawn.
+        compared: The rows whose confusion matrices are drawn.
         errors: Sums of `error_counts` by criterion.
     """
     names, matrix = read_cooccurrence(inputs["labels"])
@@ -49,7 +50,7 @@ def write_figures(
     figures |= {
         f"confusion {row.name}": confusion_figure(row.scores.matrix, row.scores.names) for row in compared
     }
-    figures |= {f"training {name}": curves_figure(curves) for name, curves in histories(inputs).items()}
+    figures |= {f"training {name}": curves_figure(curves) for name, curves in training_curves(inputs).items()}
     for name, figure in figures.items():
-        words = re.findall(r"[\w-]+", name)  # LaTeX takes neither spaces nor brackets
+        words = re.findall(r"[\w-]+", name)  # LaTeX accepts neither spaces nor brackets
         save_pdf(folder / f"{'_'.join(words)}.pdf", figure)

@@ -1,4 +1,4 @@
-"""Panels as image files, for papers and for W&B: the page's interactive pictures side by side."""
+"""The page's pictures side by side in image files, for papers and for Weights & Biases."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -14,7 +14,7 @@ def draw_panels(folder: Path, shown: Gallery, classes: Mapping[str, RGB]) -> Non
     """Writes a panel of each tile's CAMs, one of the pseudo masks, and one of each segmenter's maps.
 
     Args:
-        folder: Where they go.
+        folder: Folder of the image files.
         shown: The exhibits of the page.
         classes: Colour of each class by name.
     """
@@ -32,7 +32,7 @@ def draw_panels(folder: Path, shown: Gallery, classes: Mapping[str, RGB]) -> Non
 def _rows(
     exhibits: Sequence[Exhibit], names: Collection[str], beside: Collection[str] = (IMAGE,)
 ) -> list[tuple[str, list[Layer]]]:
-    """The exhibits that have layers of those names: these layers, and those that stand beside them."""
+    """Title and layers of the exhibits that have any layer in `names`: these layers and those in `beside`."""
     return [
         (exhibit.title, [layer for layer in exhibit.layers if layer.name in {*names, *beside}])
         for exhibit in exhibits

@@ -13,30 +13,32 @@ from ome.pipeline.layout import command_files
 from ome.pipeline.manifest import NAME, Manifest
 
 LISTED = 20
-"""Files that are named one by one; of more, the digest of the whole list is given."""
+"""Largest number of listed raw files; for longer lists the digest of the whole list is added."""
 
 MOST_COMMANDS = 50
-"""Command lines shown, the last ones."""
+"""Number of shown command lines, the last ones."""
 
 HASHED = ("backbone.weights", "segmenter.weights", "dataset.tags")
+"""Settings that name files of which the SHA-256 is shown."""
 
 
 def describe_inputs(config: DictConfig, manifests: Mapping[str, Manifest]) -> list[str]:
-    """Names the files from outside that the stages read.
+    """Describes the external files that the stages read.
 
-    Raw files are told by name, size and time of change, as they were when the scenes were prepared; weights
-    and the table of tags by their content, as it is now.
+    Raw files are described by name, size and modification time when the scenes were prepared; weights and the
+    table of tags by the SHA-256 of their current content.
 
     Args:
         config: The configuration of the run.
-        manifests: Of the finished stages, by name.
+        manifests: Manifests of the finished stages, by name.
 
     Returns:
-        One line a file.
+        One line per file.
     """
     raw = list(_files(manifests["prepare"].config.get("sources", []))) if "prepare" in manifests else []
     lines = [
-        f"{name}  {size} bytes  changed {_time(nanoseconds)}" for name, size, nanoseconds in raw[:LISTED]
+        f"{name}  {size} bytes  changed {datetime.fromtimestamp(time / 1e9, UTC):%Y-%m-%d %H:%M:%S UTC}"
+        for name, size, time in raw[:LISTED]
     ]
     if len(raw) > LISTED:
         digest = hashlib.sha256(repr(raw).encode()).hexdigest()
@@ -52,20 +54,16 @@ def describe_inputs(config: DictConfig, manifests: Mapping[str, Manifest]) -> li
 
 
 def _files(sources: list[Any]) -> Iterator[tuple[str, int, int]]:
-    """The entries of `identity` among the sources of stage=prepare."""
+    """Name, size and modification time (ns) of the files among the sources of stage=prepare."""
     for entry in sources:
         if isinstance(entry, list) and len(entry) == 3 and isinstance(entry[1], int):
             yield entry[0], entry[1], entry[2]
 
 
-def _time(nanoseconds: int) -> str:
-    return datetime.fromtimestamp(nanoseconds / 1e9, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-
-
 def recorded(manifests: Mapping[str, Manifest], config: DictConfig, key: str) -> Any:  # noqa: ANN401 - any setting
-    """A setting as the stages recorded it, the earliest first; as configured where none did.
+    """The value of a setting that the earliest stage recorded; the configured value if no stage recorded it.
 
-    What is configured now may not be what a finished stage was run with.
+    The current configuration may differ from that of a finished stage.
     """
     group, _, rest = key.partition(".")
     for manifest in manifests.values():
@@ -77,10 +75,10 @@ def recorded(manifests: Mapping[str, Manifest], config: DictConfig, key: str) ->
 
 
 def commands(*runs: Path) -> list[str]:
-    """The command lines that were run in the folders of some runs, each once: where it was last.
+    """The last `MOST_COMMANDS` different command lines, each in the place of its last use.
 
     Args:
-        runs: Folders of runs, in which Hydra left the overrides of each command.
+        runs: Folders of runs, in which Hydra saved the overrides of each command.
     """
     typed = [OmegaConf.to_container(OmegaConf.load(path)) for run in runs for path in command_files(run)]
     lines = [shlex.join(["python", "-m", "ome.run", *map(str, overrides or [])]) for overrides in typed]
@@ -89,13 +87,13 @@ def commands(*runs: Path) -> list[str]:
 
 
 def finished(folders: Mapping[str, Path]) -> datetime:
-    """When the last of some finished stages was, by the time of its manifest."""
+    """When the last of the stages in these folders was finished, by the times of the manifests."""
     latest = max((folder / NAME).stat().st_mtime for folder in folders.values())
     return datetime.fromtimestamp(latest, UTC)
 
 
 def version_rows(manifests: Mapping[str, Manifest]) -> dict[str, str]:
-    """Versions by name; where stages were run with different ones, each with its stages."""
+    """Versions by package; with the names of the stages if these were run with different versions."""
     lines_of: dict[str, dict[str, list[str]]] = {}
     for stage, manifest in manifests.items():
         for name, value in manifest.versions.items():

@@ -1,4 +1,4 @@
-"""Remarks on a run's counts: classes that cannot be learnt, distinguished or trusted."""
+"""Remarks on a run's tags and pseudo masks: classes that can hardly be learnt, and unreliable masks."""
 
 from collections.abc import Iterator, Mapping
 from itertools import combinations
@@ -9,48 +9,49 @@ from ome.data.names import RARE
 from ome.files import read_csv, read_json
 
 TOGETHER: Final = 0.95
-"""Share of the tiles of each of two classes that show the other, from which on they count as one."""
+"""Two classes cannot be distinguished if at least this fraction of the tiles of each also has the other."""
 
 COMMON: Final = 0.9
-"""Share of the tiles that show a class from which on it is pointed out."""
+"""A class is reported as common if at least this fraction of the tiles has it."""
 
 DOUBTFUL: Final = 0.5
-"""Share of pixels without any weight from which on it is pointed out."""
+"""Pseudo masks are reported as unreliable if more than this fraction of their pixels has weight 0."""
 
 
 def remarks(labels: Path, pseudo: Mapping[str, Any] | None) -> list[str]:
-    """Sentences about the tags and the pseudo masks of a run; none where nothing stands out.
+    """Sentences about problems with the tags and the pseudo masks of a run.
 
     Args:
-        labels: Folder of the stage.
-        pseudo: Counts in the manifest of the stage, where it is there.
+        labels: Folder of stage labels.
+        pseudo: Counts in the manifest of stage pseudo; None if it did not run.
     """
     summary = read_json(labels / "labels.json")
-    overlap = {row["class"]: row for row in read_csv(labels / "cooccurrence.csv")}
+    cooccurrence = {row["class"]: row for row in read_csv(labels / "cooccurrence.csv")}
     counts, tiles = summary["kept_tiles_with_class"], summary["kept_train_tiles"]
-    return [*_of_classes(counts, tiles), *_of_pairs(counts, overlap), *_of_weights(pseudo or {})]
+    return [*_of_classes(counts, tiles), *_of_pairs(counts, cooccurrence), *_of_weights(pseudo or {})]
 
 
 def _of_classes(counts: Mapping[str, int], tiles: int) -> Iterator[str]:
     for name, count in counts.items():
         if count == 0:
-            yield f"{name}: no tile trains it, so it is never predicted"
+            yield f"{name}: not in any training tile, so it is never predicted"
         elif count <= RARE:
             yield f"{name}: {count} of {tiles} tiles, too few to learn it from"
         elif count == tiles:
-            yield f"{name}: in every tile, so the tags do not say where it is not"
+            yield f"{name}: in every tile, so the tags do not show where it is absent"
         elif count >= COMMON * tiles:
-            yield f"{name}: in {count} of {tiles} tiles, so the tags hardly say where it is not"
+            yield f"{name}: in {count} of {tiles} tiles, so the tags hardly show where it is absent"
 
 
-def _of_pairs(counts: Mapping[str, int], overlap: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
+def _of_pairs(counts: Mapping[str, int], cooccurrence: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
     for first, second in combinations([name for name, count in counts.items() if count > RARE], 2):
-        shares = float(overlap[first][second]), float(overlap[second][first])
-        if min(shares) >= TOGETHER:
-            always = "always" if min(shares) == 1 else "nearly always"
-            yield f"{first} and {second} {always} come together: tags alone cannot tell them apart"
+        fraction = min(float(cooccurrence[first][second]), float(cooccurrence[second][first]))
+        if fraction >= TOGETHER:
+            always = "always" if fraction == 1 else "nearly always"
+            yield f"{first} and {second} {always} occur together: tags alone cannot distinguish them"
 
 
 def _of_weights(pseudo: Mapping[str, Any]) -> Iterator[str]:
-    if (share := pseudo.get("zero_weight", 0.0)) > DOUBTFUL:
-        yield f"{100 * share:.0f} % of the pixels of the pseudo masks have weight 0: the CAMs are unsure"
+    if (fraction := pseudo.get("zero_weight", 0.0)) > DOUBTFUL:
+        percent = f"{100 * fraction:.0f} %"
+        yield f"{percent} of the pixels of the pseudo masks have weight 0: the CAMs are uncertain"

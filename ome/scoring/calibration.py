@@ -1,4 +1,4 @@
-"""Calibration of weights: the error rate of a mask at each level of its weight."""
+"""Calibration of weights: the error rate of a mask at each weight."""
 
 from collections.abc import Mapping
 
@@ -15,7 +15,7 @@ LEVELS = 256
 def error_counts(
     levels: NDArray[np.uint8], mask: NDArray[np.uint8], reference: NDArray[np.uint8]
 ) -> NDArray[np.int64]:
-    """Counts right and wrong pixels of a tile by level; counts of tiles simply add.
+    """Counts right and wrong pixels of a tile by level; counts of several tiles can be summed.
 
     Args:
         levels: (H, W) uint8, e.g. the weights of the mask.
@@ -23,7 +23,7 @@ def error_counts(
         reference: (H, W) class indices or 255.
 
     Returns:
-        (256, 2) int64: right and wrong pixels at each level, without those that are 255 in mask or reference.
+        (256, 2) int64: right and wrong pixels at each level, without pixels of 255 in mask or reference.
     """
     counted = (mask != IGNORE) & (reference != IGNORE)
     wrong = (mask != reference)[counted].astype(np.int64)
@@ -31,16 +31,16 @@ def error_counts(
 
 
 def error_rates(counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Share of wrong pixels at each level, (256,); nan where there is no pixel."""
+    """Fraction of wrong pixels at each level, (256,); nan for levels without pixels."""
     return ratio(counts[:, 1], counts.sum(axis=1))
 
 
 def merged_levels(counts: NDArray[np.int64], most: int = 12) -> dict[str, tuple[int, int]]:
-    """Right and wrong pixels of each level that occurs, or where these are many, of ranges of levels.
+    """Right and wrong pixels of each level that occurs; if there are too many levels, of ranges of levels.
 
     Args:
         counts: A sum of `error_counts`.
-        most: Levels, or equal ranges of them, wanted at most.
+        most: Largest number of levels, or of equal ranges of levels.
 
     Returns:
         Right and wrong pixels by level (`255`) or range (`213-233`), the lowest first.
@@ -60,22 +60,15 @@ def calibration_table(criteria: Mapping[str, NDArray[np.int64]]) -> tuple[list[s
     """Header and one row for each criterion and level that occurs, for `ome.files.write_csv`.
 
     Args:
-        criteria: Sums of `error_counts` by what the levels are.
+        criteria: Sums of `error_counts` by criterion.
 
     Returns:
-        Criterion, level, pixels, their share of all pixels and the error rate, both in percent.
+        Criterion, level, pixels, their fraction of all pixels and the error rate, both in percent.
     """
     rows = []
     for name, counts in criteria.items():
         pixels, rates = counts.sum(axis=1), error_rates(counts)
-        rows += [
-            [
-                name,
-                str(level),
-                str(pixels[level]),
-                percent(pixels[level] / pixels.sum()),
-                percent(rates[level]),
-            ]
-            for level in np.flatnonzero(pixels)
-        ]
+        for level in np.flatnonzero(pixels):
+            fractions = map(percent, (pixels[level] / pixels.sum(), rates[level]))
+            rows.append([name, str(level), str(pixels[level]), *fractions])
     return ["criterion", "level", "pixels", "share", "error rate"], rows

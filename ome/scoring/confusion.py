@@ -1,4 +1,4 @@
-"""One confusion matrix over all pixels. Arrays are counted without importing torch."""
+"""Confusion matrices. Counting arrays does not import torch."""
 
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,7 +17,7 @@ Labels: TypeAlias = "NDArray[Any] | Tensor"
 def validate_labels(prediction: Labels, reference: Labels, num_classes: int) -> None:
     """Checks that two label maps can be counted.
 
-    Predictions are checked only where the reference counts: a map may hold 255 outside the reference.
+    Predictions are checked only where the reference has a class: elsewhere a map may be 255.
 
     Args:
         prediction: Class indices, any shape.
@@ -45,12 +45,12 @@ def validate_labels(prediction: Labels, reference: Labels, num_classes: int) -> 
 def count_pixels(prediction: "Tensor", reference: "Tensor", num_classes: int) -> "Tensor":
     """Counts pixels by (reference class, predicted class) on the tensors' device.
 
-    Takes the same arguments as `validate_labels`, and raises what that raises.
+    Arguments and errors are those of `validate_labels`.
 
     Returns:
-        (C, C) int64; rows are the reference (255 left out), columns the prediction.
+        (C, C) int64; rows are the reference (without 255), columns the prediction.
     """
-    import torch  # noqa: PLC0415 - whoever has tensors has loaded it
+    import torch  # noqa: PLC0415 - callers with tensors have imported it
 
     validate_labels(prediction, reference, num_classes)
     counted = reference != IGNORE
@@ -60,15 +60,20 @@ def count_pixels(prediction: "Tensor", reference: "Tensor", num_classes: int) ->
 
 
 def confusion_matrix(prediction: Labels, reference: Labels, num_classes: int) -> NDArray[np.int64]:
-    """Counts pixels by (reference class, predicted class); matrices of several maps simply add.
+    """Counts pixels by (reference class, predicted class); matrices of several maps can be summed.
 
-    The same as `count_pixels`, for arrays as well and on the CPU.
+    The same as `count_pixels`, but on the CPU and also for arrays.
     """
     predicted, true = _array(prediction), _array(reference)
     validate_labels(predicted, true, num_classes)
     counted = true != IGNORE
     pairs = true[counted].astype(np.int64) * num_classes + predicted[counted].astype(np.int64)
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def where_decided(mask: NDArray[np.uint8], reference: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The reference (H, W) with 255 also where a mask has no class, so that these pixels are not counted."""
+    return np.where(mask == IGNORE, mask, reference)
 
 
 def _array(labels: Labels) -> NDArray[Any]:

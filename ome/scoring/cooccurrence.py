@@ -10,7 +10,7 @@ def cooccurrence(tags: NDArray[Any]) -> NDArray[np.float64]:
     """Conditional probability of one class in a tile given another.
 
     Args:
-        tags: (N, C) of 0 and 1 (any dtype): which classes each of N tiles contains.
+        tags: (N, C) of 0 and 1 (any dtype), the classes of N tiles.
 
     Returns:
         (C, C) float64, entry [i, j] = P(class j present | class i present), in [0, 1]; the diagonal is 1.
@@ -30,16 +30,16 @@ def cooccurrence(tags: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def mean_cooccurrence(matrix: NDArray[np.float64]) -> float:
-    """One number for a tile size or filter: mean P(j | i) over the ordered pairs of classes that occur.
+    """Mean P(j | i) over the ordered pairs of classes that occur.
 
-    Less is better for the classifier: at 0 each tile has a single class and its tag says what every pixel
-    is; at 1 all classes are in every tile and tags distinguish nothing.
+    A low value is better for the classifier: with 0 each tile has a single class, and its tag labels every
+    pixel; with 1 every tile has all classes, and the tags do not distinguish them.
 
     Args:
         matrix: (C, C) from `cooccurrence`.
 
     Returns:
-        A value in [0, 1]; nan when fewer than two classes occur, as there is no pair to speak of.
+        A value in [0, 1]; nan if fewer than two classes occur.
     """
     occurs = ~np.isnan(np.diag(matrix))
     num_occurring = int(occurs.sum())

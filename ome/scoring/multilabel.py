@@ -13,7 +13,7 @@ from ome.scoring.scores import mean_of_defined
 
 @dataclass(frozen=True, eq=False)
 class MultilabelScores:
-    """Tag scores in [0, 1]; a class that no tile contains is nan and left out of the means.
+    """Tag scores in [0, 1]; classes that occur in no tile are nan and are left out of the means.
 
     Attributes:
         average_precision: (C,) float64, area under the precision-recall curve (step-wise, not interpolated).
@@ -25,20 +25,20 @@ class MultilabelScores:
 
     @property
     def mean_average_precision(self) -> float:
-        """Mean of `average_precision` over the classes that occur (mAP); nan when none does."""
+        """Mean of `average_precision` over the classes that occur (mAP); nan if none does."""
         return mean_of_defined(self.average_precision)
 
     @property
     def mean_f1(self) -> float:
-        """Mean of `f1` over the classes that occur; nan when none does."""
+        """Mean of `f1` over the classes that occur; nan if none does."""
         return mean_of_defined(self.f1)
 
 
 def multilabel_scores(logits: Tensor, tags: Tensor) -> MultilabelScores:
-    """Scores image-level predictions of all tiles at once.
+    """Scores the predicted tags of all tiles at once.
 
     Args:
-        logits: (N, C) float, finite; a class is predicted where its logit is positive.
+        logits: (N, C) float, finite; a class is predicted if its logit is positive.
         tags: (N, C) of 0 and 1 (any dtype).
 
     Returns:
@@ -63,23 +63,22 @@ def multilabel_scores(logits: Tensor, tags: Tensor) -> MultilabelScores:
 
 
 def tag_uncertainty(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How little a classifier knows about the tags of tiles.
+    """Uncertainty of a classifier about the tags of tiles.
 
     Args:
         probabilities: (N, C) in [0, 1], of each class in each tile.
 
     Returns:
-        (N,) in [0, 1]: the entropy of present or absent in bits, mean over the classes; 1 where every class
-        is as likely as not.
+        (N,) in [0, 1]: mean over the classes of the binary entropy in bits; 1 if all probabilities are 0.5.
     """
-    # 0 log 0 is 0.
+    # Avoids 0 log 0.
     inside = np.clip(probabilities, 1e-12, 1 - 1e-12)
     entropy = -(inside * np.log2(inside) + (1 - inside) * np.log2(1 - inside))
     return np.asarray(entropy.mean(axis=1))
 
 
 def _ranks(logits: Tensor) -> Tensor:
-    """Equal order and ties within [0, 1]: a float32 sigmoid would tie all logits above about 17."""
+    """Values in [0, 1] with the order and ties of the logits; a float32 sigmoid is 1 for logits above 17."""
     values, ranks = torch.unique(logits, return_inverse=True)
     scaled: Tensor = ranks.double() / max(len(values) - 1, 1)
     return scaled

@@ -1,4 +1,4 @@
-"""Whether two settings differ by more than seeds do: scores compared seed by seed."""
+"""Paired comparison of the scores of two settings over the same seeds."""
 
 from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How much higher one setting scores than another over seeds that both were run with.
+    """Difference of the scores of two settings over the seeds that both have.
 
     Attributes:
         mean: Mean of the differences.
@@ -40,11 +40,11 @@ def paired_difference(
     """Compares the scores of two settings by a paired t-test.
 
     Args:
-        first: Scores in [0, 1] by seed, of the setting that is compared with.
-        second: Likewise of the other.
+        first: Scores in [0, 1] of the baseline by seed.
+        second: Scores in [0, 1] of the other setting by seed.
 
     Returns:
-        What the second has more; None where fewer than two seeds have a defined score of both.
+        Second minus first; None if fewer than two seeds have a defined score for both.
     """
     pairs = np.array([(first[seed], second[seed]) for seed in first if seed in second]).reshape(-1, 2)
     differences = np.diff(pairs[~np.isnan(pairs).any(axis=1)], axis=1)[:, 0]

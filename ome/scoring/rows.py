@@ -1,12 +1,13 @@
-"""Scores as artefacts: `scores.json` of each scored stage, for the report."""
+"""Rows of the results table: `scores.json` of each scored stage, for the report."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ome.distributed.collectives import is_rank_zero
 from ome.files import read_json, write_json
 from ome.scoring.scores import Scores
+from ome.scoring.tables import csv_table, percent
 
 NAME = "scores.json"
 
@@ -16,10 +17,11 @@ class Row:
     """One row of the results table.
 
     Attributes:
-        name: What was scored, e.g. `pseudo mask`.
-        scored_on: Where: the split and the unit, e.g. `train tiles` or `test scenes`.
+        name: Name of the result that was scored, e.g. `pseudo mask`.
+        scored_on: Split and unit, e.g. `train tiles` or `test scenes`.
         scores: The scores.
-        fraction: Part of the reference's pixels that was scored; below 1 where a mask leaves some undecided.
+        fraction: Fraction of the reference pixels that was scored; below 1 if a mask has pixels without a
+            class.
     """
 
     name: str
@@ -29,12 +31,9 @@ class Row:
 
     @property
     def where(self) -> str:
-        """What was scored of what, e.g. `train tiles, 83.1 % of the pixels`."""
-        return (
-            self.scored_on
-            if self.fraction == 1
-            else f"{self.scored_on}, {100 * self.fraction:.1f} % of the pixels"
-        )
+        """The scored data with its fraction, e.g. `train tiles, 83.1 % of the pixels`."""
+        part = "" if self.fraction == 1 else f", {100 * self.fraction:.1f} % of the pixels"
+        return f"{self.scored_on}{part}"
 
 
 def write_rows(folder: Path, rows: Iterable[Row]) -> None:
@@ -49,7 +48,7 @@ def write_rows(folder: Path, rows: Iterable[Row]) -> None:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Reads the rows of a stage; none where the stage could not score (no reference masks)."""
+    """Reads the rows of a stage; an empty list if there were no reference masks."""
     path = folder / NAME
     if not path.exists():
         return []
@@ -57,3 +56,9 @@ def read_rows(folder: Path) -> list[Row]:
         Row(row["name"], row["scored_on"], Scores.from_dict(row["scores"]), row.get("share", 1.0))
         for row in read_json(path)
     ]
+
+
+def variant_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of `csv_table` with a last column, the scored pixels in percent."""
+    header, body = csv_table({row.name: row.scores for row in rows})
+    return [*header, "pixels"], [[*line, percent(row.fraction)] for line, row in zip(body, rows, strict=True)]

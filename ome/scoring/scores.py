@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 
 def mean_of_defined(values: NDArray[np.float64]) -> float:
-    """Mean of the values that are not nan; nan when all are."""
+    """Mean of the values that are not nan; nan if all are."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else float("nan")
 
@@ -18,9 +18,9 @@ def mean_of_defined(values: NDArray[np.float64]) -> float:
 class Scores:
     """Scores of one confusion matrix, all in [0, 1] (kappa in [-1, 1]).
 
-    A score whose denominator is empty is nan, never 0, and is left out of the means. Precision divides by
-    what was predicted (column sums) and recall by what is there (row sums), also for a single class; some
-    published code has the two the wrong way round there.
+    A score with a denominator of 0 is nan, never 0, and is left out of the means. Precision divides by the
+    predicted pixels (column sums) and recall by the reference pixels (row sums), also for a single class,
+    where some published code has them swapped.
 
     Attributes:
         matrix: (C, C) int64 pixel counts; rows are the reference, columns the prediction.
@@ -36,53 +36,53 @@ class Scores:
 
     @property
     def iou(self) -> NDArray[np.float64]:
-        """Intersection over union, (C,); nan where a class is in neither reference nor prediction."""
+        """Intersection over union, (C,); nan for classes in neither reference nor prediction."""
         return ratio(self._correct, self._reference + self._predicted - self._correct)
 
     @property
     def precision(self) -> NDArray[np.float64]:
-        """Share of the pixels predicted as a class that are of it, (C,); nan where none is predicted."""
+        """Fraction of the predicted pixels of a class that are right, (C,); nan for unpredicted classes."""
         return ratio(self._correct, self._predicted)
 
     @property
     def recall(self) -> NDArray[np.float64]:
-        """Share of the pixels of a class that are predicted as it, (C,); nan where the reference has none."""
+        """Fraction of the reference pixels of a class that are predicted, (C,); nan for absent classes."""
         return ratio(self._correct, self._reference)
 
     @property
     def f1(self) -> NDArray[np.float64]:
-        """Harmonic mean of precision and recall (Dice), (C,); nan where `iou` is."""
+        """Harmonic mean of precision and recall (Dice), (C,); nan if `iou` is."""
         return ratio(2 * self._correct, self._reference + self._predicted)
 
     @property
     def miou(self) -> float:
-        """Mean of `iou` over the classes where it is defined."""
+        """Mean of `iou` over the classes for which it is defined."""
         return mean_of_defined(self.iou)
 
     @property
     def mf1(self) -> float:
-        """Mean of `f1` over the classes where it is defined."""
+        """Mean of `f1` over the classes for which it is defined."""
         return mean_of_defined(self.f1)
 
     @property
     def oa(self) -> float:
-        """Overall accuracy: the share of counted pixels that are right."""
+        """Overall accuracy: the fraction of counted pixels that are right."""
         return float(ratio(self._correct.sum(), self._total))
 
     @property
     def kappa(self) -> float:
-        """Cohen's kappa: accuracy beyond chance; nan where chance alone is always right."""
+        """Cohen's kappa: accuracy beyond chance; nan if the accuracy by chance is 1."""
         chance = ratio((self._reference * self._predicted).sum(), self._total**2)
         return float(ratio(self.oa - chance, 1 - chance))
 
     @property
     def fwiou(self) -> float:
-        """IoU weighted by each class's share of the reference."""
+        """Mean of `iou` weighted by the pixels of each class in the reference."""
         present = self._reference > 0
         return float(ratio((self._reference[present] * self.iou[present]).sum(), self._total))
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON-ready: names and matrix, and for readers without this package the scores (nan as null)."""
+        """Values for JSON: names and matrix, and for other programs the scores, with null for nan."""
         per_class = {"iou": self.iou, "precision": self.precision, "recall": self.recall, "f1": self.f1}
         means = {"miou": self.miou, "mf1": self.mf1, "oa": self.oa, "kappa": self.kappa, "fwiou": self.fwiou}
         return {
@@ -94,7 +94,7 @@ class Scores:
 
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> "Scores":
-        """Reads `to_dict`'s names and matrix; the scores follow from them."""
+        """Builds the scores from the names and the matrix of `to_dict`."""
         return cls(np.array(value["matrix"], dtype=np.int64), tuple(value["names"]))
 
     @property
@@ -115,7 +115,7 @@ class Scores:
 
 
 def ratio(numerator: Any, denominator: Any) -> NDArray[np.float64]:  # noqa: ANN401 - scalars and arrays alike
-    """Quotient of arrays or scalars, float64; nan where the denominator is 0."""
+    """Quotient of arrays or scalars, float64; nan if the denominator is 0."""
     with np.errstate(invalid="ignore", divide="ignore"):
         quotient = np.asarray(numerator, dtype=np.float64) / np.asarray(denominator, dtype=np.float64)
     return np.where(np.asarray(denominator) == 0, np.nan, quotient)

@@ -1,4 +1,4 @@
-"""Scores of repeated runs: settings that differ between runs, and mean and spread of repetitions."""
+"""Repeated runs: mean and standard deviation of scores, and settings that distinguish runs."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,9 +12,9 @@ class Spread:
     """A score over several runs.
 
     Attributes:
-        mean: Their mean.
-        deviation: Their sample standard deviation (divisor n - 1); nan for a single run.
-        runs: Their number, n.
+        mean: Mean of the scores.
+        deviation: Sample standard deviation (divisor n - 1); nan for a single run.
+        runs: Number of runs, n.
     """
 
     mean: float
@@ -22,7 +22,7 @@ class Spread:
     runs: int
 
     def __str__(self) -> str:
-        """In percent, e.g. `43.10 ± 0.75`; the mean alone for a single run, `-` where it is undefined."""
+        """In percent, e.g. `43.10 ± 0.75`; only the mean for a single run, `-` if it is undefined."""
         if np.isnan(self.mean):
             return "-"
         mean = f"{100 * self.mean:.2f}"
@@ -30,10 +30,10 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """The mean and the spread of a score.
+    """Mean and standard deviation of a score.
 
     Args:
-        values: The score of each run, in [0, 1]; nan where it is undefined makes the mean nan.
+        values: The score of each run, in [0, 1]; the mean is nan if one of them is nan.
 
     Raises:
         ValueError: There is no value.
@@ -62,15 +62,16 @@ def keys_under(name: str, keys: Iterable[str]) -> list[str]:
 
 
 def distinguishing_keys(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:
-    """Keys by whose values alone all different settings can be told apart, few and telling ones.
+    """A few keys whose values distinguish all different settings.
 
-    Each time the key that tells most settings apart is taken; among equals a `name`, then the least nested.
+    Chosen greedily: the key that separates most settings comes first; among equal ones a `name`, then the
+    least nested.
 
     Args:
-        settings: Flat settings of each run; a key that a run lacks counts as a value of its own.
+        settings: Flat settings of each run; a missing key counts as a value.
 
     Returns:
-        The keys, empty where all settings are the same.
+        The keys, empty if all settings are the same.
     """
     varying, chosen = _varying(settings), list[str]()
 
@@ -84,45 +85,43 @@ def distinguishing_keys(settings: Sequence[Mapping[str, Hashable]]) -> list[str]
 
 
 def labels(settings: Sequence[Mapping[str, Hashable]], named: Sequence[str] = ()) -> list[str]:
-    """Names settings by what was varied on purpose, or by the fewest values that tell them from all others.
+    """Labels the settings of runs with the fewest values that distinguish them from all others.
 
-    The fewest is one value that no other has, `classifier.pcm=False`, where there is one; else those of
-    `distinguishing_keys`.
+    That is one value that no other settings have, e.g. `classifier.pcm=False`, if there is one, else the
+    values of `distinguishing_keys`.
 
     Args:
-        settings: Flat settings of each run; a key that a run lacks shows as `-`.
-        named: Keys, or what keys begin with (`classifier`), whose values come first; the fewest others
-            follow where these do not tell settings apart.
+        settings: Flat settings of each run; a missing key is shown as `-`.
+        named: Keys, or groups such as `classifier`, whose values come first; further values follow if these
+            do not distinguish all settings.
 
     Returns:
-        A label for each, the same for equal settings; empty where all are the same.
+        A label for each run, the same for equal settings; empty if all settings are the same.
     """
     varying, first = _varying(settings), list[str]()
     for name in named:
-        inside = keys_under(name, varying)
-        first += distinguishing_keys([{key: one.get(key) for key in inside} for one in settings])
-    alike: dict[str, list[int]] = {}
+        keys = keys_under(name, varying)
+        first += distinguishing_keys([{key: one.get(key) for key in keys} for one in settings])
+    groups: dict[str, list[int]] = {}
     for place, one in enumerate(settings):
-        alike.setdefault(_values(one, first), []).append(place)
-    titles = [""] * len(settings)
-    for start, places in alike.items():
-        rest = _fewest([settings[place] for place in places])
+        groups.setdefault(_values(one, first), []).append(place)
+    result = [""] * len(settings)
+    for start, places in groups.items():
+        rest = _shortest_labels([settings[place] for place in places])
         for place, label in zip(places, rest, strict=True):
-            titles[place] = ", ".join(filter(None, (start, label)))
-    return titles
+            result[place] = ", ".join(filter(None, (start, label)))
+    return result
 
 
-def _fewest(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:
+def _shortest_labels(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:
     keys, varying = distinguishing_keys(settings), _varying(settings)
-    kinds = {tuple(one.get(key) for key in varying): one for one in settings}
-    titles: dict[tuple[Hashable, ...], str] = {}
-    for kind, one in kinds.items():
-        others = [other for groups_of, other in kinds.items() if groups_of != kind]
-        different = [
-            key for key in (*keys, *varying) if all(other.get(key) != one.get(key) for other in others)
-        ]
-        titles[kind] = _values(one, (different[:1] or keys) if others else ())
-    return [titles[tuple(one.get(key) for key in varying)] for one in settings]
+    different = {tuple(one.get(key) for key in varying): one for one in settings}
+    label_of: dict[tuple[Hashable, ...], str] = {}
+    for values, one in different.items():
+        others = [other for other_values, other in different.items() if other_values != values]
+        unique = [key for key in (*keys, *varying) if all(other.get(key) != one.get(key) for other in others)]
+        label_of[values] = _values(one, (unique[:1] or keys) if others else ())
+    return [label_of[tuple(one.get(key) for key in varying)] for one in settings]
 
 
 def _values(one: Mapping[str, Hashable], keys: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from ome.errors import UserError
 from ome.scoring.scores import Scores
 
 MEANS: Final = ("mIoU", "mF1", "OA")
-"""Scores over all classes; the IoU of each class follows them."""
+"""Columns of the scores over all classes, before those of the IoU of each class."""
 
 _ESCAPED: Final = str.maketrans(
     {letter: f"\\{letter}" for letter in "&%$#_{}"}
@@ -19,22 +19,22 @@ _ESCAPED: Final = str.maketrans(
 )
 
 RatioOf = tuple[str, str]
-"""Two row names: the mIoU of the first is given relative to that of the second."""
+"""Names of two rows whose ratio of mIoU, first / second, is shown."""
 
 
 def miou_ratio(rows: Mapping[str, Scores], name: str, full: str) -> float:
-    """Share of one row's mIoU that another reaches, e.g. of pixel supervision by weak supervision.
+    """Ratio of the mIoU of two rows, e.g. of weak supervision and pixel supervision.
 
     Args:
         rows: Scores by row name.
-        name: The row in question.
-        full: The row it is measured against.
+        name: The row of the numerator.
+        full: The row of the denominator.
 
     Returns:
-        mIoU of `name` / mIoU of `full`, not negative; nan where either is nan or the second is 0.
+        mIoU of `name` / mIoU of `full`, not negative; nan if either is nan or the second is 0.
 
     Raises:
-        UserError: The row does not exist.
+        UserError: A row does not exist.
     """
     for row_name in (name, full):
         if row_name not in rows:
@@ -46,20 +46,20 @@ def miou_ratio(rows: Mapping[str, Scores], name: str, full: str) -> float:
 def score_table(rows: Mapping[str, Scores], *, title: str = "", ratio_of: RatioOf | None = None) -> Table:
     """The scores in percent for a terminal.
 
-    Methods are its columns and scores its rows, the other way round than in the files: so that a dataset
-    with many or long class names still fits 80 columns.
+    Unlike in the files, methods are columns and scores are rows, so that tables with many or long class names
+    fit into 80 characters.
 
     Args:
         rows: Scores by row name, all of the same classes.
-        title: Stands above the table.
-        ratio_of: Adds a line below with the ratio of these two rows' mIoU.
+        title: Title above the table.
+        ratio_of: If set, a line with the ratio of the mIoU of these rows is added.
 
     Returns:
-        mIoU, mF1, OA and the IoU of each class; `-` where undefined.
+        mIoU, mF1, OA and the IoU of each class; `-` for undefined scores.
 
     Raises:
-        UserError: `ratio_of` names a row that is not there.
-        ValueError: There is no row, or rows are of different classes.
+        UserError: `ratio_of` names a row that does not exist.
+        ValueError: There is no row, or the rows have different classes.
     """
     caption = _ratio_line(rows, ratio_of) if ratio_of else None
     table = Table(title=title or None, caption=caption, caption_justify="left", box=SIMPLE_HEAD)
@@ -79,7 +79,7 @@ def score_table(rows: Mapping[str, Scores], *, title: str = "", ratio_of: RatioO
 
 
 def markdown_table(rows: Mapping[str, Scores], *, ratio_of: RatioOf | None = None) -> str:
-    """The same as markdown; arguments and errors as for `score_table`."""
+    """The scores as markdown; arguments and errors as for `score_table`."""
     header, *body = _cells(rows)
     ratio = f"\n{_ratio_line(rows, ratio_of)}\n" if ratio_of else ""
     return markdown_lines(header, body, texts=1) + ratio
@@ -88,7 +88,7 @@ def markdown_table(rows: Mapping[str, Scores], *, ratio_of: RatioOf | None = Non
 def csv_table(
     rows: Mapping[str, Scores], *, ratio_of: RatioOf | None = None
 ) -> tuple[list[str], list[list[str]]]:
-    """The same as header and rows for `ome.files.write_csv`; arguments and errors as for `score_table`.
+    """The scores as header and rows for `ome.files.write_csv`; arguments and errors as for `score_table`.
 
     The ratio is a last row, named `first / second`, with only mIoU filled in.
     """
@@ -100,12 +100,12 @@ def csv_table(
 
 
 def percent(value: float) -> str:
-    """A share as percent with two decimals, without the sign; `-` for nan."""
+    """A fraction in percent with two decimals, without the sign `%`; `-` for nan."""
     return "-" if np.isnan(value) else f"{100 * value:.2f}"
 
 
 def _cells(rows: Mapping[str, Scores]) -> list[list[str]]:
-    """Header and one list of texts a row."""
+    """Header and rows as texts."""
     classes = {scores.names for scores in rows.values()}
     if len(classes) != 1:
         raise ValueError(f"rows must be of one set of classes, not {len(classes)}: {sorted(classes)}")
@@ -121,14 +121,14 @@ def _ratio_line(rows: Mapping[str, Scores], ratio_of: RatioOf) -> str:
 
 
 def markdown_lines(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 3) -> str:
-    """A table in markdown, its first columns texts and the others numbers."""
+    """A table in markdown, whose first `texts` columns are texts and whose other columns are numbers."""
     first, *others = ([cell.replace("|", r"\|") for cell in cells] for cells in (header, *rows))
     lines = [first, ["---"] * texts + ["---:"] * (len(header) - texts), *others]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def latex_lines(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 3) -> str:
-    """The same as a LaTeX tabular with the rules of the package booktabs."""
+    """The table as a LaTeX tabular with the rules of the package booktabs."""
     body = [[cell.translate(_ESCAPED).replace("±", r"$\pm$") for cell in line] for line in (header, *rows)]
     head, *others = (f"{' & '.join(line)} \\\\" for line in body)
     columns = "l" * texts + "r" * (len(header) - texts)

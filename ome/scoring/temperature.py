@@ -1,4 +1,4 @@
-"""Calibration of class probabilities by one temperature.
+"""Calibration of class probabilities with a temperature.
 
 Guo et al., "On Calibration of Modern Neural Networks", ICML 2017.
 
@@ -14,22 +14,22 @@ from scipy.special import logsumexp
 from torch import Tensor
 
 RANGE: Final = (0.05, 20.0)
-"""Temperatures that are tried."""
+"""Smallest and largest temperature."""
 LEAST: Final = 1e-30
-"""Probability that stands for 0."""
+"""Replaces probabilities of 0."""
 
 
 def fit_temperature(probabilities: NDArray[np.float32], labels: NDArray[np.integer]) -> float:
-    """The temperature T for which the probabilities p^(1/T), scaled to sum to 1, explain the labels best.
+    """The temperature T for which the probabilities p^(1/T), scaled to sum to 1, have the lowest log loss.
 
-    Their mean of -log of the label's probability is smallest; it is convex in 1/T and has one minimum.
+    The loss is convex in 1/T, so there is one minimum.
 
     Args:
         probabilities: (N, C) float32, summing to 1 over the classes.
         labels: (N,) class indices, N >= 1.
 
     Returns:
-        T within `RANGE`; above 1 where the probabilities are too sure.
+        T within `RANGE`; above 1 if the probabilities are overconfident.
     """
     logits = np.log(np.maximum(probabilities.astype(np.float64), LEAST))
     of_label = logits[np.arange(len(labels)), labels]
@@ -38,15 +38,17 @@ def fit_temperature(probabilities: NDArray[np.float32], labels: NDArray[np.integ
         return float((logsumexp(sharpness * logits, axis=1) - sharpness * of_label).mean())
 
     lowest, highest = RANGE
-    found = minimize_scalar(loss, bounds=(1 / highest, 1 / lowest), method="bounded", options={"xatol": 1e-5})
-    return round(1 / float(found.x), 4)
+    minimum = minimize_scalar(
+        loss, bounds=(1 / highest, 1 / lowest), method="bounded", options={"xatol": 1e-5}
+    )
+    return round(1 / float(minimum.x), 4)
 
 
 def with_temperature(probabilities: Tensor, temperature: float) -> Tensor:
     """The calibrated probabilities: p^(1/T), scaled to sum to 1.
 
     Args:
-        probabilities: (C, ...) float32, the classes first; all 0 where nothing was predicted, which stays.
+        probabilities: (C, ...) float32; pixels without a prediction are 0 for all classes and stay so.
         temperature: T, above 0.
 
     Returns:
@@ -58,15 +60,15 @@ def with_temperature(probabilities: Tensor, temperature: float) -> Tensor:
 def calibration_error(
     probabilities: NDArray[np.float32], labels: NDArray[np.integer], bins: int = 15
 ) -> float:
-    """The expected calibration error: how far confidence is from accuracy in equal ranges of confidence.
+    """The expected calibration error: the mean difference of confidence and accuracy.
 
     Args:
         probabilities: (N, C) float32.
         labels: (N,) class indices, N >= 1.
-        bins: Number of ranges.
+        bins: Number of equal ranges of confidence.
 
     Returns:
-        The mean of |accuracy - confidence| over ranges, weighted by their pixels, in 0..1.
+        The mean of |accuracy - confidence| over the ranges, weighted by their pixels, in [0, 1].
     """
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     ranges = np.minimum((confidence * bins).astype(np.int64), bins - 1)

@@ -1,4 +1,4 @@
-"""How well each class's map separates its pixels from the others, at every threshold.
+"""Scores of each class's map, thresholded at every threshold.
 
 Names of dimensions: C classes, T = 101 thresholds.
 """
@@ -19,14 +19,16 @@ THRESHOLDS: Final = np.linspace(0, 1, 101, dtype=np.float32)
 
 
 def threshold_counts(maps: NDArray[np.float32], reference: NDArray[np.uint8]) -> NDArray[np.int64]:
-    """Counts the pixels of a tile by how many thresholds their value reaches; counts of tiles simply add.
+    """Counts the pixels of a tile by the number of thresholds that their value reaches.
+
+    Counts of several tiles can be summed.
 
     Args:
         maps: (C, H, W) float32.
         reference: (H, W) class indices or 255.
 
     Returns:
-        (C, 2, T + 1) int64: for each class the pixels of other classes and those of its own (255 left out),
+        (C, 2, T + 1) int64: for each class the pixels of other classes (0) and of the class (1), without 255,
         by the number of thresholds t with value >= t.
     """
     counted = reference != IGNORE
@@ -42,7 +44,7 @@ def threshold_counts(maps: NDArray[np.float32], reference: NDArray[np.uint8]) ->
 
 @dataclass(frozen=True, eq=False)
 class ThresholdCurves:
-    """Scores of each class against all others, where a pixel is of the class iff its value is >= t.
+    """Scores of each class if its pixels are those with a value of at least the threshold.
 
     Attributes:
         counts: (C, 2, T + 1) int64, sum of `threshold_counts`.
@@ -54,30 +56,29 @@ class ThresholdCurves:
 
     @property
     def iou(self) -> NDArray[np.float64]:
-        """Intersection over union, (C, T); nan for a class that is neither there nor found."""
-        return ratio(self._correct, self._own + self._found - self._correct)
+        """Intersection over union, (C, T); nan for classes in neither reference nor prediction."""
+        return ratio(self._correct, self._reference + self._predicted - self._correct)
 
     @property
     def precision(self) -> NDArray[np.float64]:
-        """Share of the found pixels that are of the class, (C, T); nan where none is found."""
-        return ratio(self._correct, self._found)
+        """Fraction of the predicted pixels that are of the class, (C, T); nan if none is predicted."""
+        return ratio(self._correct, self._predicted)
 
     @property
     def recall(self) -> NDArray[np.float64]:
-        """Share of the pixels of the class that are found, (C, T); nan for a class that is not there."""
-        return ratio(self._correct, np.broadcast_to(self._own, self._correct.shape))
+        """Fraction of the pixels of the class that are predicted, (C, T); nan if the reference has none."""
+        return ratio(self._correct, np.broadcast_to(self._reference, self._correct.shape))
 
     def best(self) -> dict[str, tuple[float, float]]:
-        """The threshold with the highest IoU, the lower one of two, and that IoU, by class name.
+        """The lowest threshold with the highest IoU, and that IoU, by class name.
 
-        Classes without pixels in the reference have none and are left out.
+        Classes without pixels in the reference are left out.
         """
-        there = self._own[:, 0] > 0
-        places = np.nan_to_num(self.iou, nan=-1.0).argmax(axis=1)
+        iou = self.iou
+        places = np.nan_to_num(iou, nan=-1.0).argmax(axis=1)
         return {
-            name: (float(THRESHOLDS[place]), float(self.iou[label, place]))
-            for label, (name, place) in enumerate(zip(self.names, places, strict=True))
-            if there[label]
+            self.names[label]: (float(THRESHOLDS[places[label]]), float(iou[label, places[label]]))
+            for label in np.flatnonzero(self._reference[:, 0]).tolist()
         }
 
     @property
@@ -91,12 +92,12 @@ class ThresholdCurves:
         return self._reached[:, 1]
 
     @property
-    def _found(self) -> NDArray[np.int64]:
-        hits: NDArray[np.int64] = self._reached.sum(axis=1)
-        return hits
+    def _predicted(self) -> NDArray[np.int64]:
+        predicted: NDArray[np.int64] = self._reached.sum(axis=1)
+        return predicted
 
     @property
-    def _own(self) -> NDArray[np.int64]:
+    def _reference(self) -> NDArray[np.int64]:
         of_label: NDArray[np.int64] = self.counts[:, 1].sum(axis=1, keepdims=True)
         return of_label
 

@@ -1,4 +1,4 @@
-"""CAMs -> one table of pseudo-mask variants: argmax, background, CRF, and the certain part of its mask."""
+"""CAMs -> a table of pseudo-mask variants: argmax, background, CRF, and the certain pixels of its mask."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from omegaconf import DictConfig
-from rich.table import Table
 
 from ome.config.objects import crf_of, crf_threads, hardware
 from ome.config.selected import scene_reader
@@ -18,24 +17,22 @@ from ome.data.tiles import Tile, evenly_spaced
 from ome.distributed.collectives import all_reduce_sum, is_rank_zero, shard
 from ome.errors import UserError
 from ome.files import write_csv
-from ome.inference.class_maps import IN_MEMORY, StacksOf, stacks_from
+from ome.inference.class_maps import IN_MEMORY, ClassMapsOf, class_maps_from
 from ome.inference.tile_scores import TileScorer
 from ome.pipeline.layout import CAM_TITLES, read_tag_table
 from ome.pipeline.stage import Stage, Work
 from ome.plots.ablation_figures import bars_figure, calibration_figure, thresholds_figure
 from ome.plots.figures import save_figure
-from ome.progress import console, meter
+from ome.progress import console, meter, print_table
 from ome.pseudo.variants import CRITERIA, Variants, mask_variants, variant_names
 from ome.scoring.calibration import LEVELS, calibration_table, error_counts
-from ome.scoring.rows import Row, write_rows
-from ome.scoring.tables import MEANS, csv_table, percent
+from ome.scoring.rows import Row, variant_table, write_rows
+from ome.scoring.tables import MEANS, percent
 from ome.scoring.thresholds import THRESHOLDS, ThresholdCurves, threshold_counts, threshold_table
-
-"""What the maps of each stage are called in the table."""
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Scores every variant on the same tiles, and the maps of each stage by threshold and by weight."""
+    """Scores every variant on the same tiles, the CAMs at each threshold, and the masks at each weight."""
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     table = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
@@ -43,18 +40,16 @@ def run(work: Work) -> dict[str, Any]:
     if not tiles:
         raise UserError(
             "stage=ablation scores training tiles with a reference mask, and there are none: prepare "
-            "scenes with masks"
+            "scenes with reference masks"
         )
     rows: list[Row] = []
     best: list[list[str]] = []
-    for stage in (stage for stage in CAM_TITLES if stage in work.inputs):
-        stacks_of = stacks_from(hardware(work.config).device(), work.inputs[stage], reader, table)
-        sums = Sums(
-            reader, variant_names(CAM_TITLES[stage], work.settings.backgrounds, work.settings.weights)
-        )
-        for tile, maps, variants in _variants(
-            work.config, reader, shard(tiles), stacks_of, CAM_TITLES[stage]
-        ):
+    for stage, title in CAM_TITLES.items():
+        if stage not in work.inputs:
+            continue
+        maps_of = class_maps_from(hardware(work.config).device(), work.inputs[stage], reader, table)
+        sums = Sums(reader, variant_names(title, work.settings.backgrounds, work.settings.weights))
+        for tile, maps, variants in _variants(work.config, reader, shard(tiles), maps_of, title):
             sums.add(tile, maps, variants)
         sums.gather()
         rows += sums.rows(f"{len(tiles)} train tiles")
@@ -63,23 +58,18 @@ def run(work: Work) -> dict[str, Any]:
         if is_rank_zero():
             _write_details(work.folder, stage, curves, sums.errors)
     if is_rank_zero():
-        _write_results(work.folder, rows, best)
+        write_csv(work.folder / "best_thresholds.csv", ["stage", "class", "threshold", "IoU"], best)
+        write_rows(work.folder, rows)
+        _write_table(work.folder, rows, best)
     return {"tiles": len(tiles), "rows": len(rows)}
-
-
-def _write_results(folder: Path, rows: Sequence[Row], best: Sequence[Sequence[str]]) -> None:
-    write_csv(folder / "best_thresholds.csv", ["stage", "class", "threshold", "IoU"], best)
-    write_rows(folder, rows)
-    _write_table(folder, rows)
-    _show(rows, best)
 
 
 class Sums:
     """Counts over tiles for the maps of one stage.
 
     Args:
-        reader: Reads the references.
-        names: Of the variants; every process must be given the same, in the same order.
+        reader: Reads the reference masks.
+        names: Names of the variants, the same in every process and in the same order.
     """
 
     def __init__(self, reader: SceneReader, names: Sequence[str]) -> None:
@@ -90,7 +80,7 @@ class Sums:
         """Sums of `error_counts` by criterion."""
 
     def add(self, tile: Tile, maps: NDArray[np.float32], variants: Variants) -> None:
-        """Adds a tile that has a reference: its class maps (C, H, W) and what was made of them."""
+        """Counts a tile that has a reference mask: its class maps (C, H, W) and their variants."""
         reference = self._reader.mask(tile)
         self._reached += threshold_counts(maps, reference)
         for name, mask in variants.masks.items():
@@ -109,20 +99,20 @@ class Sums:
         return ThresholdCurves(self._reached, self._reader.index.palette.names)
 
     def rows(self, scored_on: str) -> list[Row]:
-        """One row a variant."""
+        """One row per variant."""
         return [row for name, scorer in self._scorers.items() for row in scorer.rows(name, scored_on)]
 
 
 def _variants(
-    config: DictConfig, reader: SceneReader, tiles: Sequence[Tile], stacks_of: StacksOf, title: str
+    config: DictConfig, reader: SceneReader, tiles: Sequence[Tile], maps_of: ClassMapsOf, title: str
 ) -> Iterator[tuple[Tile, NDArray[np.float32], Variants]]:
-    """Yields the tiles with their maps and variants; several are worked on at a time."""
+    """Yields the tiles with their maps and variants; several threads compute the variants."""
     settings, crf_for = config.stage, crf_of(config)
     scales, backgrounds, weights = (
         list(settings[key]) for key in ("response_scales", "backgrounds", "weights")
     )
 
-    def result(image: NDArray[np.uint8], maps: NDArray[np.float32]) -> Variants:
+    def variants_of(image: NDArray[np.uint8], maps: NDArray[np.float32]) -> Variants:
         return mask_variants(crf_for(image), maps, title, scales, backgrounds, weights)
 
     with (
@@ -131,9 +121,11 @@ def _variants(
     ):
         for start in range(0, len(tiles), IN_MEMORY):
             chunk = tiles[start : start + IN_MEMORY]
-            stacks = list(stacks_of(chunk))
+            stacks = list(maps_of(chunk))
             images = [reader.display(tile) for tile in chunk]
-            for tile, maps, variants in zip(chunk, stacks, pool.map(result, images, stacks), strict=True):
+            for tile, maps, variants in zip(
+                chunk, stacks, pool.map(variants_of, images, stacks), strict=True
+            ):
                 yield tile, maps, variants
                 shown.advance()
 
@@ -147,36 +139,26 @@ def _write_details(
     save_figure(folder / f"calibration_{stage}.png", calibration_figure(errors))
 
 
-def _write_table(folder: Path, rows: Sequence[Row]) -> None:
-    header, body = csv_table({row.name: row.scores for row in rows})
-    shares = [percent(row.fraction) for row in rows]
-    lines = [[*cells, share] for cells, share in zip(body, shares, strict=True)]
-    write_csv(folder / "ablation.csv", [*header, "pixels"], lines)
+def _write_table(folder: Path, rows: Sequence[Row], best: Sequence[Sequence[str]]) -> None:
+    """Writes the table of the variants and its chart; prints the means and the best thresholds."""
+    header, body = variant_table(rows)
+    write_csv(folder / "ablation.csv", header, body)
     partial = [row.name for row in rows if row.fraction < 1]
     save_figure(folder / "ablation.png", bars_figure({row.name: row.scores.miou for row in rows}, partial))
-
-
-def _show(rows: Sequence[Row], best: Sequence[Sequence[str]]) -> None:
-    header, body = csv_table({row.name: row.scores for row in rows})
-    shown = Table(title=f"Pseudo-mask variants on {rows[0].scored_on}, percent")
-    shown.add_column("")
-    for name in (*header[1 : len(MEANS) + 1], "pixels"):
-        shown.add_column(name, justify="right")
-    for cells, row in zip(body, rows, strict=True):
-        shown.add_row(*cells[: len(MEANS) + 1], percent(row.fraction))
-    console.print(shown)
+    shown, *lines = ([*cells[: len(MEANS) + 1], cells[-1]] for cells in (header, *body))
+    print_table(f"Pseudo-mask variants on {rows[0].scored_on}, percent", shown, lines)
     for stage, name, threshold, iou in best:
         console.print(f"{stage}: best threshold of {name} {threshold}, IoU {iou} %", highlight=False)
 
 
-def _needs(config: DictConfig) -> tuple[str, ...]:
+def _requires(config: DictConfig) -> tuple[str, ...]:
     return "prepare", "labels", "cam", *(["affinity"] if config.stage.random_walk else [])
 
 
 STAGE = Stage(
     "ablation",
     run,
-    requires=_needs,
+    requires=_requires,
     optional_inputs=("affinity",),
     config_keys=("crf", "dataset.channels", "dataset.display", "trainer.accelerator"),
     free_keys=("trainer.precision",),

@@ -1,4 +1,4 @@
-"""CAMs -> AffinityNet, and the CAMs after a random walk along its affinities (optional)."""
+"""CAMs -> AffinityNet, and CAMs refined by a random walk along its affinities (optional)."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,7 @@ from ome.data.transforms import to_tensor
 from ome.distributed.collectives import barrier, shard
 from ome.geo.raster import read_png, write_palette_png
 from ome.ignore import IGNORE
-from ome.inference.class_maps import LoadedTile, StacksOf, stacks_from, work_on_tiles
+from ome.inference.class_maps import ClassMapsOf, LoadedTile, class_maps_from, process_tiles
 from ome.inference.tile_scores import score_cams
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
 from ome.networks.backbones import build_backbone
@@ -42,27 +42,27 @@ from ome.training.hardware import channels_last
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Labels the tagged training tiles, trains AffinityNet on them, and walks their CAMs."""
+    """Labels the tagged training tiles, trains AffinityNet on them, and refines their CAMs."""
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     tagged = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
-    stacks_of = stacks_from(hardware(work.config).device(), work.inputs["cam"], reader, tagged)
+    maps_of = class_maps_from(hardware(work.config).device(), work.inputs["cam"], reader, tagged)
     network = _build(work.config, len(reader.channels))
-    _label(work, reader, tagged, stacks_of)
+    _label(work, reader, tagged, maps_of)
     barrier()
     if not is_trained(work.folder):
-        # Ahn & Kwak and SEAM start from ImageNet weights; the classifier has learnt these scenes since.
+        # Ahn & Kwak and SEAM start from ImageNet weights; the classifier is already trained on these scenes.
         load_weights(network.backbone, work.inputs["cam"] / NETWORK)
         _train(work, network, reader, tagged)
     load_network(network, work.folder)
-    _export(work, network, reader, tagged, stacks_of)
+    _export(work, network, reader, tagged, maps_of)
     barrier()
     write_rows(work.folder, score_cams(work.folder, reader, tagged, CAM_TITLES["affinity"]))
     return {"tiles": len(tagged.tiles)}
 
 
 def _build(config: DictConfig, in_channels: int) -> AffinityNetwork:
-    """The network; its backbone is always pretrained, and frozen in parts unless `backbone.freeze=false`."""
+    """The network before training; its backbone is partly frozen unless `backbone.freeze=false`."""
     torch.manual_seed(config.seed)
     backbone = build_backbone(name_of(config.backbone), None, config.backbone.output_stride, in_channels)
     network = AffinityNetwork(backbone)
@@ -73,8 +73,8 @@ def _label_path(work: Work, tile: Tile) -> Path:
     return work.folder / "labels" / tile.scene / f"{tile.name}.png"
 
 
-def _label(work: Work, reader: SceneReader, tagged: TagTable, stacks_of: StacksOf) -> None:
-    """Writes the labels that are missing among this process's part of the tiles."""
+def _label(work: Work, reader: SceneReader, tagged: TagTable, maps_of: ClassMapsOf) -> None:
+    """Writes the missing labels among this process's shard of the tiles."""
     crf_for, colours = crf_of(work.config), reader.index.palette.flat()
     alphas = [float(alpha) for alpha in work.settings.alphas]
 
@@ -83,12 +83,12 @@ def _label(work: Work, reader: SceneReader, tagged: TagTable, stacks_of: StacksO
             labels = affinity_label(crf_for(image), stack, tagged.by_name[tile.name], alphas)
             write_palette_png(_label_path(work, tile), np.where(valid, labels, IGNORE), colours)
 
-    work_on_tiles(
+    process_tiles(
         "affinity labels, tiles",
         shard(tagged.tiles),
         lambda tile: _label_path(work, tile),
         reader,
-        stacks_of,
+        maps_of,
         label,
         threads=crf_threads(work.config),
     )
@@ -120,17 +120,15 @@ def _train(work: Work, network: AffinityNetwork, reader: SceneReader, tagged: Ta
 
 
 def _export(
-    work: Work, network: AffinityNetwork, reader: SceneReader, tagged: TagTable, stacks_of: StacksOf
+    work: Work, network: AffinityNetwork, reader: SceneReader, tagged: TagTable, maps_of: ClassMapsOf
 ) -> None:
-    """Writes the walked CAMs of this process's part of the tiles that have none yet."""
+    """Writes the missing refined CAMs among this process's shard of the tiles."""
     folder, settings = work.folder / "cams", work.settings
     device = hardware(work.config).device()
-    # In the layout of the training, or a run that reads its network would differ in the last digits.
+    # With the memory layout of the training; with another a resumed run differs in the last digits.
     channels_last(network.to(device)).eval()
     missing = [tile for tile in shard(tagged.tiles) if not cam_path(folder, tile).exists()]
-    for tile, cams in track(
-        zip(missing, stacks_of(missing), strict=True), "random walk, tiles", len(missing)
-    ):
+    for tile, cams in track(zip(missing, maps_of(missing), strict=True), "random walk, tiles", len(missing)):
         with torch.inference_mode():
             features = network(to_tensor(reader.image(tile))[None].to(device))
             affinity = pair_affinity(features, settings.radius)[0].cpu().numpy()
@@ -142,11 +140,13 @@ def _export(
         write_cams(cam_path(folder, tile), walked, tags)
 
 
-def _wanted(config: DictConfig) -> bool:
-    compared = config.stage.until == "ablation" and config.stage.ablation.random_walk
-    refine = config.stage.refine
-    refined = refine.rounds > 0 and refine.cams == "affinity"
-    return config.stage.pseudo.cams == "affinity" or refined or bool(compared)
+def _is_needed(config: DictConfig) -> bool:
+    """Whether a later stage reads the refined CAMs."""
+    stages, refine = config.stage, config.stage.refine
+    by_ablation = stages.until == "ablation" and bool(stages.ablation.random_walk)
+    return (
+        stages.pseudo.cams == "affinity" or by_ablation or (refine.rounds > 0 and refine.cams == "affinity")
+    )
 
 
 STAGE = Stage(
@@ -165,5 +165,5 @@ STAGE = Stage(
     ),
     free_keys=("callbacks",),
     optional_config=training_extras,
-    enabled=_wanted,
+    enabled=_is_needed,
 )

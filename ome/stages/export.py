@@ -31,19 +31,19 @@ from ome.pipeline.stage import Stage, Work
 from ome.progress import console
 
 Save = Callable[..., None]
-Read = Callable[[Path], Callable[[Tensor], Tensor]]
+Load = Callable[[Path], Callable[[Tensor], Tensor]]
 
-FORMATS: Final[dict[str, tuple[Save, Read]]] = {
+FORMATS: Final[dict[str, tuple[Save, Load]]] = {
     "segmenter.pt2": (save_program, load_program),
     "segmenter.onnx": (save_onnx, load_onnx),
 }
 
 TOLERANCE: Final = 1e-3
-"""Difference of a logit beyond which a format does not say the same as torch."""
+"""Largest accepted difference between a logit of an exported network and of the torch network."""
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Writes `segmenter.onnx` and `segmenter.pt2`; other processes only wait."""
+    """Writes `segmenter.onnx` and `segmenter.pt2`, on rank 0 only."""
     if not is_rank_zero():
         return {}
     require("export", "stage=export")
@@ -70,24 +70,24 @@ def write_format(
     *,
     any_size: bool = True,
 ) -> float:
-    """Writes a format for images of any size, or of one where the format has no other.
+    """Exports a segmenter for images of any size or, if the format cannot, for images of one tile.
 
-    Pooling to a fixed number of cells, as in pspnet, has no ONNX for images of any size.
+    ONNX has no pooling to a fixed number of cells, as in pspnet, for images of any size.
 
     Args:
-        path: With the ending of one of `FORMATS`.
-        segmenter: What the format is compared with.
-        traced: Gives its program for images of a side, or of any.
-        description: See `describe`.
-        any_size: Try that first.
+        path: File with the ending of one of `FORMATS`.
+        segmenter: The torch network that the exported one is compared with.
+        traced: Returns its program for images of the given side in pixels, None for any side.
+        description: Metadata, see `describe`.
+        any_size: Whether to try images of any size first.
 
     Returns:
-        The largest difference from torch.
+        The largest difference of a logit from torch.
 
     Raises:
-        UserError: The format cannot say what the network computes, whichever the size.
+        UserError: The format cannot represent the network for either size.
     """
-    save, read = FORMATS[f"segmenter{path.suffix}"]
+    save, load = FORMATS[f"segmenter{path.suffix}"]
     bands, side = len(description["channels"]), description["tile"] + -description["tile"] % MULTIPLE
     reason = ""
     for fixed in (None, side) if any_size else (side,):
@@ -95,8 +95,8 @@ def write_format(
         try:
             described = description | {"side": fixed}
             save_atomically(path, partial(save, program=traced(fixed), description=described))
-            difference = largest_difference(segmenter, read(path), bands, sizes)
-        except Exception as error:  # noqa: BLE001 - exporters fail with whatever their code meets first
+            difference = largest_difference(segmenter, load(path), bands, sizes)
+        except Exception as error:  # noqa: BLE001 - exporters raise errors of many types
             reason = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
             continue
         if difference <= TOLERANCE:
@@ -111,7 +111,7 @@ def write_format(
 
 
 def describe(card: SegmenterCard) -> dict[str, Any]:
-    """Everything needed to use the exported network, as values for JSON."""
+    """Metadata needed to use the exported network, as values for JSON."""
     mean, std = band_statistics(len(card.channels))
     return {
         "classes": list(card.names),
@@ -130,10 +130,10 @@ def describe(card: SegmenterCard) -> dict[str, Any]:
 
 
 def write_deepness(path: Path, segmenter: Segmenter, card: SegmenterCard) -> None:
-    """Writes an ONNX of probabilities with the metadata that QGIS' plug-in Deepness reads.
+    """Writes an ONNX file that returns probabilities, with the metadata of the QGIS plug-in Deepness.
 
     Raises:
-        UserError: The plug-in reads other images than the network takes, or ONNX cannot hold the network.
+        UserError: The network takes 16-bit images, which the plug-in cannot scale, or ONNX cannot hold it.
     """
     if card.limits:
         raise UserError(
@@ -148,7 +148,7 @@ def write_deepness(path: Path, segmenter: Segmenter, card: SegmenterCard) -> Non
         "tiles_overlap": 50,
         "standardization_mean": description["mean"],
         "standardization_std": description["std"],
-        "seg_thresh": 0.0,  # the plug-in gives what is below to the first class
+        "seg_thresh": 0.0,  # the plug-in assigns pixels below the threshold to the first class
     }
     if card.pixel_size:
         metadata["resolution"] = 100 * card.pixel_size  # centimetres

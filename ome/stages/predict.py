@@ -1,4 +1,4 @@
-"""A scene of any size -> its class map, by the last segmenter of the run."""
+"""A scene of any size -> its class map, by a segmenter of the run."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 
 from ome.config.objects import crf_of, crf_threads, hardware
 from ome.config.raw_data import nodata_of
-from ome.config.segmenting import read_card, stage_of_configured_network
+from ome.config.segmenting import predictor_of, read_card, stage_of_configured_network
 from ome.data.byte_image import open_scene
 from ome.distributed.collectives import is_rank_zero, rank_zero_value
 from ome.errors import UserError
@@ -19,12 +19,12 @@ from ome.geo.scene_files import remote_state, scene_files
 from ome.geo.scene_list import listed_scenes, name_of_list
 from ome.geo.stac import raster_of
 from ome.geo.vsi import SceneAddress, full_address, scene_at
+from ome.inference.area_tables import write_total_areas
 from ome.inference.card import CARD, SegmenterCard, check_alike, network_folder, trained_folder
 from ome.inference.map_names import check_folders, check_names, map_name
 from ome.inference.map_rows import MapOptions, windows_at_a_time
 from ome.inference.mapping import map_scene
-from ome.inference.predictor import CrfPredictor, Ensemble, Predictor
-from ome.inference.total_areas import write_total_areas
+from ome.inference.predictor import CrfPredictor, Ensemble
 from ome.pipeline.artifacts import Artefact, listed, stage_folder
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
@@ -33,26 +33,28 @@ from ome.training.checkpoints import NETWORK
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Maps one scene, of whose rows each process predicts a part."""
+    """Maps one scene or a folder of photographs; each process predicts a part of the rows."""
     config, settings = work.config, work.settings
     options = _options(config)
     options.check()
-    named, record = _named_scenes(config, options), work.folder / "maps.json"
+    scenes, record = _scenes_by_name(config, options), work.folder / "maps.json"
     (stage,) = work.inputs
     folder = network_folder(work.inputs[stage], settings.network)
     card = read_card(config, folder)
     windows = windows_at_a_time(config.prediction.batch, card.tile, hardware(config).device())
     options = replace(options, batch=windows)
-    others = _others(config)
+    others = _other_segmenters(config)
     cards = {folder: card} | {other: SegmenterCard.read(other) for other in others}
     check_alike(cards)
-    predict: Any = Ensemble([_predictor(config, one, cards[one]) for one in (folder, *others)])
+    scales, flip = config.prediction.scales, config.prediction.flip
+    predictors = [predictor_of(config, one, cards[one], scales, flip=flip) for one in (folder, *others)]
+    predict: Any = Ensemble(predictors)
     if settings.crf:
         predict = CrfPredictor(predict, crf_of(config), card.picture, crf_threads(config))
     if others or settings.crf:
         card = card.uncalibrated()
     counts: dict[str, Any] = read_json(record) if record.exists() else {}
-    for name, path in named.items():
+    for name, path in scenes.items():
         if rank_zero_value(name in counts):
             continue
         with open_scene(
@@ -69,35 +71,23 @@ def run(work: Work) -> dict[str, Any]:
         record.unlink()
     return {
         "network": ", ".join([f"{stage}/{folder.name}", *map(str, others)]),
-        **({"maps": counts} if len(named) > 1 else counts[next(iter(named))]),
+        **({"maps": counts} if len(scenes) > 1 else counts[next(iter(scenes))]),
     }
 
 
 def _options(config: DictConfig) -> MapOptions:
-    also = ("confidence", "probabilities", "polygons", "simplify")
+    outputs = ("confidence", "probabilities", "polygons", "simplify")
     return MapOptions(
-        **{key: config.stage[key] for key in also},
+        **{key: config.stage[key] for key in outputs},
         stride=config.prediction.stride,
     )
 
 
-def _predictor(config: DictConfig, folder: Path, card: SegmenterCard) -> Predictor:
-    machine, prediction = hardware(config), config.prediction
-    return Predictor(
-        card.load(folder),
-        machine.device(),
-        prediction.scales,
-        flip=prediction.flip,
-        tta=prediction.tta,
-        precision=machine.precision,
-    )
-
-
-def _others(config: DictConfig) -> list[Path]:
-    """The folders of other runs' segmenters.
+def _other_segmenters(config: DictConfig) -> list[Path]:
+    """The folders of the other runs' segmenters, whose probabilities are averaged with this run's.
 
     Raises:
-        UserError: A run is not there, has no such segmenter, or is named twice, and would count double.
+        UserError: A run does not exist, has no such segmenter, or is named twice.
     """
     runs = [Path(config.run_dir), *map(Path, listed(config.stage.others))]
     for place, run in enumerate(runs):
@@ -107,10 +97,10 @@ def _others(config: DictConfig) -> list[Path]:
 
 
 def scene_of(config: DictConfig) -> SceneAddress:
-    """The scene that is to be mapped, as it was typed.
+    """The scene to map, as the user typed it.
 
     Raises:
-        UserError: It is not set, or not there.
+        UserError: It is not set or does not exist.
     """
     if not config.stage.scene:
         raise UserError(
@@ -123,22 +113,22 @@ def scene_of(config: DictConfig) -> SceneAddress:
     return scene
 
 
-def _pixels_of(config: DictConfig) -> SceneAddress:
-    """The raster of the scene, which for a STAC item is one of its assets."""
+def _raster(config: DictConfig) -> SceneAddress:
+    """The raster of the scene; for a STAC item, one of its assets."""
     settings = config.stage
     return raster_of(scene_of(config), settings.asset, allow_external=settings.allow_external)
 
 
-def _named_scenes(config: DictConfig, options: MapOptions) -> dict[str, SceneAddress]:
-    """The scenes by the names of their maps."""
-    typed, found = scene_of(config), _pixels_of(config)
-    scenes = scenes_in(found)
+def _scenes_by_name(config: DictConfig, options: MapOptions) -> dict[str, SceneAddress]:
+    """The scenes to map, by the names of their maps."""
+    typed, raster = scene_of(config), _raster(config)
+    scenes = scenes_in(raster)
     check_names(scenes, options)
-    return {map_name(path if found == typed else typed): path for path in scenes}
+    return {map_name(path if raster == typed else typed): path for path in scenes}
 
 
 def _channels(config: DictConfig, card: SegmenterCard) -> tuple[int, ...]:
-    """The scene's bands that the network sees: as typed, or those it was trained on."""
+    """The bands of the scene that the network takes: those of the setting, or those it was trained on."""
     typed = config.dataset.get("channels")
     if typed and len(typed) != len(card.channels):
         raise UserError(
@@ -149,7 +139,7 @@ def _channels(config: DictConfig, card: SegmenterCard) -> tuple[int, ...]:
 
 
 class _Scenes(Mapping[str, DictConfig]):
-    """The configuration of each scene of a list, made when it is asked for: a list may be long."""
+    """The configuration of each scene of a list, created on access, because a list may be long."""
 
     def __init__(self, config: DictConfig, scenes: Sequence[str]) -> None:
         self._config, self._scenes = config, scenes
@@ -167,7 +157,7 @@ class _Scenes(Mapping[str, DictConfig]):
 
 
 def _scenes_of_list(config: DictConfig) -> _Scenes | None:
-    """The configuration of each scene of a list, by its path."""
+    """The configuration of each scene of a list by its path; None if the setting is not a list."""
     scenes = listed_scenes(config.stage.scene or "")
     if scenes is None:
         return None
@@ -176,8 +166,8 @@ def _scenes_of_list(config: DictConfig) -> _Scenes | None:
     return _Scenes(config, scenes)
 
 
-def _sum_up(config: DictConfig, mapped: Mapping[str, Artefact], failed: Mapping[str, str]) -> None:
-    """Writes the table of all areas, and a list of the failed scenes, which can be given to predict again."""
+def _conclude(config: DictConfig, mapped: Mapping[str, Artefact], failed: Mapping[str, str]) -> None:
+    """Writes the areas of all scenes, and a list of the failed scenes that `predict` can read again."""
     folder, name = stage_folder(config, STAGE.name), name_of_list(config.stage.scene)
     counts = {scene: artefact.manifest.counts for scene, artefact in mapped.items()}
     write_total_areas(folder / f"{name}_areas.csv", counts)
@@ -190,9 +180,11 @@ def _sum_up(config: DictConfig, mapped: Mapping[str, Artefact], failed: Mapping[
 
 
 def _sources(config: DictConfig) -> list[Any]:
-    found = _pixels_of(config)
-    files = [*scene_files(found), *(folder / name for folder in _others(config) for name in (NETWORK, CARD))]
-    return [full_address(scene_of(config)), *map(identity, files), *remote_state(found)]
+    """The address of the scene, and the identities of its files and of the other runs' segmenters."""
+    raster = _raster(config)
+    segmenters = [folder / name for folder in _other_segmenters(config) for name in (NETWORK, CARD)]
+    files = map(identity, [*scene_files(raster), *segmenters])
+    return [full_address(scene_of(config)), *files, *remote_state(raster)]
 
 
 STAGE = Stage(
@@ -212,6 +204,6 @@ STAGE = Stage(
     optional_config=nodata_of,
     part=lambda config: map_name(scene_of(config)),
     parts=_scenes_of_list,
-    conclude=_sum_up,
+    conclude=_conclude,
     subject=lambda used: used["sources"][0],
 )

@@ -26,7 +26,7 @@ from ome.synthetic.town import write_town
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Reads every scene of the splits once and writes it as GeoTIFF; other processes only wait."""
+    """Reads every scene of the splits once and writes it as GeoTIFF, on rank 0 only."""
     if not is_rank_zero():
         return {}
     raw = Path(raw_folder(work.config))
@@ -37,12 +37,12 @@ def run(work: Work) -> dict[str, Any]:
     index = prepare_scenes(layout, raw, work.folder, skip_broken=work.settings.broken == "skip")
     if index.broken:
         console.print(
-            f"[yellow]{len(index.broken)} scenes cannot be read and are left out[/]:",
+            f"[yellow]{len(index.broken)} scenes cannot be read and are skipped[/]:",
             escape(", ".join(index.broken[:5]) + (", ..." if len(index.broken) > 5 else "")),
         )
-    typed = not is_folder_of_images(work.config) or work.config.dataset.get("classes")
-    near = [] if typed else near_names(layout.palette.names)
-    for line in [*near, *_about_masks(work.config, layout, index)]:
+    classes_are_typed = not is_folder_of_images(work.config) or work.config.dataset.get("classes")
+    similar = [] if classes_are_typed else near_names(layout.palette.names)
+    for line in [*similar, *_mask_warnings(work.config, layout, index)]:
         console.print(f"[yellow]{escape(line)}[/]", highlight=False)
     unknown = index.unknown
     if unknown.pixels:
@@ -62,13 +62,13 @@ def run(work: Work) -> dict[str, Any]:
     }
 
 
-def _about_masks(config: DictConfig, layout: RawLayout, index: SceneIndex) -> Iterator[str]:
-    """Warnings about the masks."""
+def _mask_warnings(config: DictConfig, layout: RawLayout, index: SceneIndex) -> Iterator[str]:
+    """Warnings about the values of the masks, and about masks and images without a counterpart."""
     yield from check_mask_values(layout, index)
-    if lost := masks_without_image(layout, Path(raw_folder(config))):
+    if unmatched := masks_without_image(layout, Path(raw_folder(config))):
         yield (
-            f"reference masks without an image: {len(lost)}, the first is of {lost[0]}; they are left out. "
-            "Complete the data, if they should train or be scored"
+            f"reference masks without an image: {len(unmatched)}, the first is of {unmatched[0]}; they are "
+            "skipped. Add the images to use these masks"
         )
     masks = config.dataset.get("masks")
     if not (is_folder_of_images(config) and masks):
@@ -76,24 +76,27 @@ def _about_masks(config: DictConfig, layout: RawLayout, index: SceneIndex) -> It
     masked = sum(scene.mask is not None for scene in index.scenes)
     if masked < len(index.scenes):
         images = set(image_names(Path(raw_folder(config)), "dataset.raw"))
-        lost = [name for name in image_names(Path(masks), "dataset.masks") if name not in images]
+        unmatched = [name for name in image_names(Path(masks), "dataset.masks") if name not in images]
         line = f"{masked} of {len(index.scenes)} images {'has' if masked == 1 else 'have'} a mask"
-        yield line + (f"; no image has the name of the masks {', '.join(lost[:5])}" if lost else "")
+        yield line + (f"; no image has the name of the masks {', '.join(unmatched[:5])}" if unmatched else "")
     if not config.dataset.indices and not config.dataset.classes:
         meaning = ", ".join(f"{value} is {name}" for name, value in layout.indices.items())
-        yield f"in masks, {meaning}; another order is typed as 'dataset.classes=[NAME,...]'"
+        yield f"in masks, {meaning}; for another order type 'dataset.classes=[NAME,...]'"
 
 
 def sources(config: DictConfig) -> list[Any]:
-    """The classes in order, and every raw file; what was recorded where the raw folder is not given, or gone.
+    """The order of the classes and the identities of the raw files.
+
+    If the raw folder is not set or does not exist, the identities are those in the manifest of the scenes.
 
     Raises:
-        UserError: There is no raw folder, it lies in the scenes or they in it, or they are of another.
+        UserError: There is neither a raw folder nor a manifest, the raw folder and the folder of the scenes
+            overlap, or the scenes were prepared from another raw folder.
     """
     scenes, order = Path(config.scenes), {"classes": list(config.dataset.classes or [])}
     manifest = read_if_whole(scenes)
     if manifest is not None and manifest.stage != "prepare":
-        manifest = None  # refused by the engine, with a better line
+        manifest = None  # the engine refuses this folder with a clearer message
     raw_is_set = not OmegaConf.is_missing(config.dataset, "raw")
     if config.dataset.get("town") is not None:
         identities: list[Any] = [order]
@@ -110,18 +113,18 @@ def sources(config: DictConfig) -> list[Any]:
     return identities
 
 
-def _given(config: DictConfig) -> dict[str, Any]:
+def _optional_settings(config: DictConfig) -> dict[str, Any]:
     """Optional settings that change scenes: the nodata value, and channels that include an opacity band."""
     channels = plain(config, "dataset.channels")
     if not channels or not is_folder_of_images(config):
         return nodata_of(config)
     raw = None if OmegaConf.is_missing(config.dataset, "raw") else Path(config.dataset.raw)
     if raw is not None and raw.is_dir():
-        named = names_opacity(raw_layout(config), raw)
+        with_opacity = names_opacity(raw_layout(config), raw)
     else:
         manifest = read_if_whole(Path(config.scenes))
-        named = manifest is not None and "dataset.channels" in manifest.config
-    return nodata_of(config) | ({"dataset.channels": channels} if named else {})
+        with_opacity = manifest is not None and "dataset.channels" in manifest.config
+    return nodata_of(config) | ({"dataset.channels": channels} if with_opacity else {})
 
 
 def _raw_files(config: DictConfig, raw: Path) -> list[Any]:
@@ -133,25 +136,29 @@ def _raw_files(config: DictConfig, raw: Path) -> list[Any]:
 
 
 def _check_apart(scenes: Path, raw: Path) -> None:
-    """Refuses scenes inside, equal to or above the raw folder: they would replace it, or be read as raw."""
+    """Checks that neither folder contains the other: scenes could replace raw data, or be read as raw data.
+
+    Raises:
+        UserError: One contains the other, or they are the same.
+    """
     for inner, outer in ((scenes.resolve(), raw.resolve()), (raw.resolve(), scenes.resolve())):
         for path in (inner, *inner.parents):
-            # A disk may take names in capitals for the same.
+            # samefile: the file system may ignore case.
             if path == outer or (path.exists() and outer.exists() and path.samefile(outer)):
                 raise UserError(
-                    f"scenes={scenes} and the raw folder {raw} lie in one another: choose a scenes=... apart "
-                    "from it"
+                    f"scenes={scenes} and the raw folder {raw} lie in one another: choose scenes=... outside "
+                    "the raw folder"
                 )
 
 
 def _folder_sources(config: DictConfig, raw: Path) -> list[Any]:
-    """The files in the folders, and of the table what the scenes depend on: everything but the tags."""
+    """Class names, split, and the identities of images and masks: scenes do not depend on the tags."""
     layout = raw_layout(config)
     split = (layout.split.train, layout.split.val, layout.split.test, layout.split.numeric)
     folders = [raw, Path(config.dataset.masks)] if config.dataset.masks else [raw]
     table = Path(config.dataset.tags).resolve()
     files = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
-    # Hidden files are no images: the lock of the tagging page is one of them.
+    # Hidden files, such as the lock of the tagging page, are not images.
     files = [path for path in files if path.resolve() != table and not path.name.startswith(".")]
     return [layout.palette.names, split, *(identity(path) for path in files)]
 
@@ -167,6 +174,6 @@ STAGE = Stage(
     config_keys=(*(f"dataset.{key}" for key in FACTS), "quirks.unknown_colours_as_first_class"),
     free_keys=("dataset.channels", "dataset.nodata", "dataset.tags"),
     external_files=sources,
-    optional_config=_given,
+    optional_config=_optional_settings,
     subject=lambda used: str(used["dataset.name"]),
 )

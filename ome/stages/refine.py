@@ -1,6 +1,7 @@
-"""Rounds: the segmenter's predictions become the next pseudo masks, and the segmenter is trained again."""
+"""Rounds of new pseudo masks from the segmenter's predictions, and of a segmenter trained on them."""
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from ome.config.objects import hardware, labeller_of
 from ome.config.segmenting import (
     SEGMENTER_FREE_KEYS,
     SEGMENTER_KEYS,
+    card_of,
     predictor_of,
     score_segmenter,
     train_segmenter,
@@ -27,8 +29,8 @@ from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, barrier, shard
 from ome.distributed.processes import own_cores
 from ome.geo.raster import read_png
-from ome.inference.class_maps import StacksOf, stacks_from
-from ome.inference.pseudo_labels import score_masks, weight_levels, write_pseudo_labels
+from ome.inference.class_maps import ClassMapsOf, class_maps_from
+from ome.inference.pseudo_labels import score_masks, weight_statistics, write_pseudo_labels
 from ome.pipeline.layout import (
     PSEUDO_MASK,
     SEGMENTER_TITLES,
@@ -46,7 +48,7 @@ from ome.scoring.rows import Row, write_rows
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Runs the rounds until their number is reached or the pseudo masks settle."""
+    """Runs the rounds until their number is reached or the pseudo masks hardly change any more."""
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     table = read_tag_table(work.inputs["labels"], index).select("train", tagged=True)
@@ -56,55 +58,54 @@ def run(work: Work) -> dict[str, Any]:
     for number in range(1, work.settings.rounds + 1):
         folder = round_folder(work.folder, number)
         _label(work, folder, network, reader, table)
-        kept = agreement(masks, folder, table.tiles)
+        unchanged = agreement(masks, folder, table.tiles)
         title = in_round(SEGMENTER_TITLES["weak"], number)
-        train_segmenter(work, folder, reader, table.tiles, _masks_of(folder), title)
+        train_segmenter(work, folder, reader, table.tiles, partial(read_pseudo_label, folder), title)
         rows += score_masks(folder, "masks", reader, table.tiles, in_round(PSEUDO_MASK, number))
         calibrate(work.config, folder, reader, title)
         rows += score_segmenter(work.config, folder, reader, title)
-        counts[folder.name] = {"unchanged_pixels": kept, **weight_levels(folder, table.tiles)}
+        counts[folder.name] = {"unchanged_pixels": unchanged, **weight_statistics(folder, table.tiles)}
         network, masks = folder, folder
-        if kept >= work.settings.settled:
-            console.print(f"the pseudo masks have settled: {kept:.1%} of pixels unchanged in round {number}")
+        if unchanged >= work.settings.settled:
+            console.print(
+                f"stopping after round {number}: {unchanged:.1%} of the pseudo masks' pixels unchanged"
+            )
             break
     write_rows(work.folder, rows)
     return counts
 
 
-def _masks_of(folder: Path) -> Any:  # noqa: ANN401 - see MaskOf
-    return lambda tile: read_pseudo_label(folder, tile)
-
-
 def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: TagTable) -> None:
-    """Predicts the training tiles among their tagged classes, and makes pseudo masks of that and the CAMs."""
+    """Writes pseudo masks from the prediction of the training tiles, averaged with the CAMs if configured."""
     settings = work.settings
-    predict = predictor_of(work.config, network, reader, list(settings.scales), flip=settings.flip)
+    card = card_of(work.config, reader)
+    predict = predictor_of(work.config, network, card, settings.scales, flip=settings.flip)
 
     def predicted(tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         for tile in tiles:
             probabilities = predict(reader.image(tile)[None])[0].cpu().numpy()
             yield among_tags(probabilities, table.by_name[tile.name])
 
-    stacks_of: StacksOf = predicted
+    maps_of: ClassMapsOf = predicted
     if settings.cams is not None:
-        cams_of = stacks_from(hardware(work.config).device(), work.inputs[settings.cams], reader, table)
-        stacks_of = _averaged(predicted, cams_of, table)
+        cams_of = class_maps_from(hardware(work.config).device(), work.inputs[settings.cams], reader, table)
+        maps_of = _averaged(predicted, cams_of, table)
 
     write_pseudo_labels(
         folder,
         reader,
         table.tiles,
-        stacks_of,
+        maps_of,
         labeller_of(work.config),
         threads=work.settings.threads or own_cores(),
     )
     barrier()
 
 
-def _averaged(predicted: StacksOf, cams_of: StacksOf, table: TagTable) -> StacksOf:
+def _averaged(predicted: ClassMapsOf, cams_of: ClassMapsOf, table: TagTable) -> ClassMapsOf:
     """The mean of CAMs and predictions, each class of a tile stretched to 0..1 in both.
 
-    A prediction alone loses the classes that its network hardly knows.
+    Pseudo masks from predictions alone lose the classes that the network rarely predicts.
     """
 
     def averaged(tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
@@ -117,7 +118,7 @@ def _averaged(predicted: StacksOf, cams_of: StacksOf, table: TagTable) -> Stacks
 
 
 def among_tags(probabilities: NDArray[np.float32], tags: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Class probabilities given that only tagged classes are there.
+    """Class probabilities on condition that a pixel is of a tagged class.
 
     Args:
         probabilities: (C, H, W) float32, summing to 1 over the classes.
@@ -126,14 +127,14 @@ def among_tags(probabilities: NDArray[np.float32], tags: NDArray[np.uint8]) -> N
     Returns:
         (C, H, W) float32: 0 for classes without a tag, the others scaled to sum to 1.
     """
-    # A softmax can round to 0 for every tagged class; such a pixel is left undecided between them.
-    kept = np.maximum(probabilities, np.finfo(np.float32).tiny) * tags[:, None, None].astype(np.float32)
-    among: NDArray[np.float32] = kept / kept.sum(axis=0, keepdims=True)
-    return among
+    # If a softmax rounds to 0 for every tagged class, these get equal probabilities.
+    tagged = np.maximum(probabilities, np.finfo(np.float32).tiny) * tags[:, None, None].astype(np.float32)
+    conditional: NDArray[np.float32] = tagged / tagged.sum(axis=0, keepdims=True)
+    return conditional
 
 
 def agreement(before: Path, after: Path, tiles: Sequence[Tile]) -> float:
-    """Share of pixels whose pseudo mask is the same in two folders; all processes count together."""
+    """Fraction of pixels whose pseudo mask is the same in two folders, over the tiles of all processes."""
     counts = np.zeros(2, dtype=np.int64)
     for tile in shard(tiles):
         first, second = (read_png(mask_path(folder, "masks", tile)) for folder in (before, after))

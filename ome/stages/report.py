@@ -1,16 +1,14 @@
-"""All results of a run -> a table on the terminal, and a page with charts and pictures."""
+"""All results of a run -> a table on the terminal, and an HTML page with charts and pictures."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.table import Table
 
 from ome.config.selected import scene_reader
 from ome.data.scene_index import SceneIndex
 from ome.distributed.collectives import is_rank_zero
-from ome.errors import UserError
 from ome.files import write_csv, write_json, write_text
 from ome.pipeline.artifacts import inherited_runs
 from ome.pipeline.layout import CAM_TITLES, PAGE, PSEUDO_MASK, SEGMENTER_TITLES
@@ -18,9 +16,9 @@ from ome.pipeline.manifest import Manifest
 from ome.pipeline.stage import Stage, Work
 from ome.plots.charts import duration_bars
 from ome.progress import console
-from ome.report import contents, gallery, provenance
+from ome.report import contents, gallery, histories, mask_quality, provenance
 from ome.report.covered import predicted_scenes
-from ome.report.page import MOST_EXHIBITS, encode_exhibits, legend, write_page
+from ome.report.page import encode_exhibits, legend, write_page
 from ome.report.paper import write_figures
 from ome.report.pictures import draw_panels
 from ome.report.remarks import remarks
@@ -40,7 +38,7 @@ SECTIONS = {
     "ablation": "Variants of the pseudo masks",
     "training": "Training",
     "time": "Time of each stage",
-    "again": "How it was made",
+    "again": "Commands, inputs and versions",
 }
 """Titles of the page's sections by their anchors, in order."""
 
@@ -49,18 +47,14 @@ def run(work: Work) -> dict[str, Any]:
     """Collects the rows of all stages in one table, and writes the page."""
     if not is_rank_zero():
         return {}
-    if not 0 <= work.settings.tiles <= MOST_EXHIBITS:
-        raise UserError(
-            f"stage.report.tiles={work.settings.tiles}: the report shows 0 to {MOST_EXHIBITS} tiles"
-        )
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     rows = _rows(work)
-    write_json(work.folder / "results.json", {row.name: row.scores.to_dict() for row in rows})
+    scores = {row.name: row.scores for row in rows}
+    write_json(work.folder / "results.json", {name: one.to_dict() for name, one in scores.items()})
     if rows:
-        scores = {row.name: row.scores for row in rows}
-        write_csv(work.folder / "results.csv", *csv_table(scores, ratio_of=_ratio(rows)))
-        write_text(work.folder / "results.md", markdown_table(scores, ratio_of=_ratio(rows)))
+        write_csv(work.folder / "results.csv", *csv_table(scores, ratio_of=_ratio_of(rows)))
+        write_text(work.folder / "results.md", markdown_table(scores, ratio_of=_ratio_of(rows)))
     shown = gallery.collect(work, reader)
     write_page(work.folder / PAGE, _content(work, index, rows, shown))
     draw_panels(work.folder, shown, index.palette.classes)
@@ -71,21 +65,17 @@ def run(work: Work) -> dict[str, Any]:
 
 def show(config: DictConfig, folder: Path) -> None:
     """Prints the results table of a finished report and the path of its page."""
-    rows = read_rows(folder)
     if not is_rank_zero():
         return
-    if rows:
-        console.print(_terminal_table(Path(config.run_dir).name, rows))
+    if rows := read_rows(folder):
+        title = f"{Path(config.run_dir).name}, percent. {_scored_on(rows)}"
+        scores = {row.name: row.scores for row in rows}
+        console.print(score_table(scores, title=title, ratio_of=_ratio_of(rows)))
     console.print(f"report: {(folder / PAGE).resolve()}", highlight=False)
 
 
-def _terminal_table(name: str, rows: list[Row]) -> Table:
-    scores = {row.name: row.scores for row in rows}
-    return score_table(scores, title=f"{name}, percent. {_scored_on(rows)}", ratio_of=_ratio(rows))
-
-
 def _rows(work: Work) -> list[Row]:
-    """The rows of all stages, from the CAM to the upper bound, which comes last."""
+    """Writes and returns the rows of all stages, in the order of the stages; the upper bound is the last."""
     rows = [row for name in SCORED if name in work.inputs for row in read_rows(work.inputs[name])]
     order = (CAM_TITLES["cam"], PSEUDO_MASK, *SEGMENTER_TITLES.values())
     rows.sort(key=lambda row: next(place for place, name in enumerate(order) if row.name.startswith(name)))
@@ -93,20 +83,20 @@ def _rows(work: Work) -> list[Row]:
     return rows
 
 
-def _ratio(rows: Sequence[Row]) -> RatioOf | None:
-    """The last weak segmenter against the upper bound, where both are there."""
+def _ratio_of(rows: Sequence[Row]) -> RatioOf | None:
+    """The names of the last weak segmenter and of the upper bound; None if one of them is missing."""
     weak = [row.name for row in rows if row.name.startswith(SEGMENTER_TITLES["weak"])]
     full = [row.name for row in rows if row.name == SEGMENTER_TITLES["full"]]
     return (weak[-1], full[0]) if weak and full else None
 
 
 def _compared(rows: Sequence[Row]) -> list[Row]:
-    """The rows whose confusion is shown: the pair of `_ratio`, or the last."""
-    return [row for row in rows if row.name in (_ratio(rows) or (rows[-1].name,))]
+    """The rows whose confusion matrices are shown: those of `_ratio_of`, or the last."""
+    return [row for row in rows if row.name in (_ratio_of(rows) or (rows[-1].name,))]
 
 
 def _scored_on(rows: list[Row]) -> str:
-    """Names the data on which each row was scored: pseudo masks exist only for training tiles."""
+    """The names of the rows, by the data that they are scored on."""
     places: dict[str, list[str]] = {}
     for row in rows:
         places.setdefault(row.where, []).append(row.name)
@@ -117,28 +107,26 @@ def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gall
     """The variables of the page's template."""
     manifests = {name: Manifest.read(path) for name, path in work.inputs.items()}
     stages_done = {name: record for name, record in manifests.items() if record is not None}
-    ratio = _ratio(rows)
+    labels = work.inputs["labels"]
     content: dict[str, Any] = {
         "title": f"ome: {Path(work.config.run_dir).name}",
         "facts": _facts(work, index, stages_done),
         "scores": contents.table(*csv_table({row.name: row.scores for row in rows})) if rows else None,
         "scored_on": _scored_on(rows),
-        "cards": contents.score_cards(rows, ratio) if rows else {},
+        "cards": contents.score_cards(rows, _ratio_of(rows)) if rows else {},
         "class_bars": contents.class_bars(rows) if rows else {},
         "confusions": contents.confusions(_compared(rows)),
-        "remarks": remarks(
-            work.inputs["labels"], stages_done["pseudo"].counts if "pseudo" in stages_done else None
-        ),
-        "tags": contents.tag_bars(work.inputs["labels"]),
+        "remarks": remarks(labels, stages_done["pseudo"].counts if "pseudo" in stages_done else None),
+        "tags": contents.tag_bars(labels),
         "tag_scores": contents.tag_scores(work.inputs["cam"]) if "cam" in work.inputs else None,
-        "cooccurrence": contents.cooccurrence_map(work.inputs["labels"]),
+        "cooccurrence": contents.cooccurrence_map(labels),
         "legend": legend(index.palette.classes),
         "exhibits": encode_exhibits(shown.exhibits),
         "areas": shown.areas,
-        "uncertainty": contents.uncertainty(shown.errors, shown.judged_on),
+        "uncertainty": mask_quality.uncertainty(shown.errors, shown.judged_on),
         "worst": shown.worst,
-        "ablation": contents.ablation(work.inputs["ablation"]) if "ablation" in work.inputs else None,
-        "trainings": contents.trainings(work.inputs),
+        "ablation": mask_quality.ablation(work.inputs["ablation"]) if "ablation" in work.inputs else None,
+        "trainings": histories.charts(work.inputs),
         "times": duration_bars({name: record.seconds for name, record in stages_done.items()}),
         "commands": provenance.commands(*inherited_runs(work.config), Path(work.config.run_dir)),
         "inputs": provenance.describe_inputs(work.config, stages_done),
@@ -149,7 +137,7 @@ def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gall
 
 
 def _sections(content: Mapping[str, Any]) -> dict[str, str]:
-    """Titles of the sections that have something to show."""
+    """Titles of the sections that are not empty."""
     empty = {
         "tiles": not content["exhibits"]["tiles"],
         "maps": not content["exhibits"]["maps"],
@@ -160,7 +148,7 @@ def _sections(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _facts(work: Work, index: SceneIndex, stages_done: Mapping[str, Manifest]) -> dict[str, str]:
-    """The commands and settings of the run, as the stages recorded them."""
+    """Dataset, networks, seed and stages of the run, as the stages recorded them."""
 
     def recorded(key: str) -> str:
         return str(provenance.recorded(stages_done, work.config, key))
@@ -183,9 +171,9 @@ def _facts(work: Work, index: SceneIndex, stages_done: Mapping[str, Manifest]) -
 
 
 def _sources(config: DictConfig) -> list[Any]:
-    """The maps of stage=predict, which are nobody's input."""
-    stages_done = predicted_scenes(Path(config.run_dir))
-    return [[folder.name, record.fingerprint] for folder, record in stages_done.items()]
+    """The maps of stage=predict, which the report reads without requiring that stage."""
+    scenes = predicted_scenes(Path(config.run_dir))
+    return [[folder.name, manifest.fingerprint] for folder, manifest in scenes.items()]
 
 
 STAGE = Stage(
@@ -194,7 +182,7 @@ STAGE = Stage(
     requires=("prepare", "labels"),
     optional_inputs=(*SCORED, "ablation"),
     config_keys=("name", "dataset.channels", "dataset.display", "dataset.tile.size"),
-    free_keys=("backbone", "classifier", "dataset", "seed", "segmenter"),  # of stages that are missing
+    free_keys=("backbone", "classifier", "dataset", "seed", "segmenter"),  # shown for stages that did not run
     external_files=_sources,
     version=3,
 )

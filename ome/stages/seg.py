@@ -1,5 +1,6 @@
-"""Pseudo masks -> the weighted segmenter, and beside it the pixel-supervised upper bound."""
+"""Pseudo masks -> the segmenter trained on them, and the pixel-supervised upper bound."""
 
+from functools import partial
 from typing import Any
 
 from ome.config.calibrating import calibrate
@@ -23,7 +24,7 @@ def run(work: Work) -> dict[str, Any]:
     reader = scene_reader(work.config, index)
     tiles = read_tag_table(work.inputs["labels"], index).select("train", tagged=True).tiles
     masks: dict[str, MaskOf] = {
-        "weak": lambda tile: read_pseudo_label(work.inputs["pseudo"], tile),
+        "weak": partial(read_pseudo_label, work.inputs["pseudo"]),
         "full": lambda tile: full_weight(reader.mask(tile)),
     }
     rows: list[Row] = []

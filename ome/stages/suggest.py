@@ -10,7 +10,7 @@ from ome.config.selected import scene_reader
 from ome.data.scene_index import SceneIndex
 from ome.data.suggestions import write_suggestions
 from ome.data.tags import TagTable
-from ome.data.tiles import Tile, tile_scene
+from ome.data.tiles import Tile
 from ome.distributed.collectives import is_rank_zero
 from ome.inference.classifier import classifier_in
 from ome.inference.tag_probabilities import tag_probabilities
@@ -22,11 +22,11 @@ from ome.scoring.multilabel import tag_uncertainty
 SUGGESTIONS = "suggestions.csv"
 
 SAME: Final = 0.005
-"""Probabilities that nowhere differ by more say nothing of any image."""
+"""If the probabilities of no class differ by more between images, the classifier is useless."""
 
 
 def run(work: Work) -> dict[str, Any]:
-    """Writes the probability of every class in every image, tagged or not; other processes only wait."""
+    """Writes the probability of every class in every image, tagged or not, on rank 0 only."""
     if not is_rank_zero():
         return {}
     index = SceneIndex.read(work.inputs["prepare"])
@@ -39,31 +39,27 @@ def run(work: Work) -> dict[str, Any]:
     uncertainty = tag_uncertainty(probabilities)
     rows = zip(tiles, uncertainty.tolist(), probabilities.tolist(), strict=True)
     write_suggestions(work.folder / SUGGESTIONS, index.palette.names, rows)
-    if says_the_same(probabilities):
+    if is_constant(probabilities):
         console.print(
-            "[yellow]the classifier says the same of every image[/]: it has learnt nothing; train it with a "
-            "smaller stage.cam.lr, or longer",
+            "[yellow]the classifier predicts the same tags for every image[/]: it has learnt nothing; train "
+            "it longer, or with a smaller stage.cam.lr",
             highlight=False,
         )
     console.print(f"{len(tiles)} tiles, mean uncertainty {uncertainty.mean():.2f}", highlight=False)
     return {"tiles": len(tiles), "mean_uncertainty": float(uncertainty.mean())}
 
 
-def says_the_same(probabilities: NDArray[np.float64]) -> bool:
-    """Whether (N, C) probabilities tell none of several images from the others."""
+def is_constant(probabilities: NDArray[np.float64]) -> bool:
+    """Whether the (N, C) probabilities of N > 1 images are the same for all of them."""
     return len(probabilities) > 1 and float(np.ptp(probabilities, axis=0).max()) < SAME
 
 
 def _tiles(index: SceneIndex, table: TagTable, size: int, stride: int, *, cover: bool) -> list[Tile]:
-    """Every image where tags are given to whole images, else tiles laid over all of them."""
-    whole = {scene.name: Tile(scene.name, 0, 0, scene.height, scene.width) for scene in index.scenes}
+    """Whole images if the tags are those of whole images, else tiles over all images."""
+    whole = {scene.name: scene.whole for scene in index.scenes}
     if all(tile == whole[tile.scene] for tile in table.tiles):
         return list(whole.values())
-    return [
-        tile
-        for scene in index.scenes
-        for tile in tile_scene(scene.name, scene.height, scene.width, size, stride, cover=cover)
-    ]
+    return [tile for scene in index.scenes for tile in scene.tiles(size, stride, cover=cover)]
 
 
 STAGE = Stage(

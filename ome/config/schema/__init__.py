@@ -1,7 +1,7 @@
 """The type, range and meaning of every setting: a field of a dataclass at the setting's address.
 
-A field's annotation says what it takes, within which limits, and what it does, with its unit and source.
-Values stand in `conf/`. A group with a `_target_` is the user's own object and may lack keys.
+A field's annotation has its type, its limits and its meaning, with unit and source; `conf/` has the values. A
+group with a `_target_` is an object of the user's and may lack keys.
 """
 
 from dataclasses import dataclass
@@ -21,15 +21,16 @@ class Settings:
     """The whole configuration."""
 
     seed: Annotated[Natural, "seed of every random choice: initial weights, order and augmentation of tiles"]
-    force: Annotated[bool, "run the stage even when its result still holds"]
-    verify: Annotated[bool, "compare the hashes of files as well, not their sizes and times alone"]
+    force: Annotated[bool, "run the stage even if its result is up to date"]
+    verify: Annotated[bool, "check files by their hashes, not only by size and time"]
     plan: Annotated[bool, "print the stages, tiles, steps and times of what would run, and run nothing"]
-    output: Annotated[str, "folder in which every run has one"]
-    name: Annotated[str, "name of the run; runs never write into each other's folders"]
+    output: Annotated[str, "folder of the runs' folders"]
+    name: Annotated[str, "name of the run and of its folder"]
     run_dir: Annotated[str, "folder of the run"]
     scenes: Annotated[str, "folder of the prepared scenes, which runs share"]
     inherit: Annotated[
-        Patterns | None, "other runs whose finished stages are read where they fit: folders or patterns"
+        Patterns | None,
+        "other runs whose finished stages are reused if the settings are the same: folders or patterns",
     ]
     dataset: Dataset
     backbone: Backbone

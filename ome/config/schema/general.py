@@ -11,42 +11,43 @@ Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf1
 
 @dataclass
 class Prediction:
-    """`prediction`: of whole scenes, by a sliding window of one tile."""
+    """`prediction`: of whole scenes, with a sliding window of one tile."""
 
     stride: Annotated[
-        FractionAboveZero, "distance of two windows in sides of a tile; they are blended where they overlap"
+        FractionAboveZero,
+        "distance of neighbouring windows as a fraction of a tile's side; overlapping windows are blended",
     ]
-    scales: Annotated[Positives, "factors by which a window is resized; their predictions are averaged"]
+    scales: Annotated[Positives, "factors by which a window is resized; the predictions are averaged"]
     flip: Annotated[bool, "also predict the mirror image"]
     tta: Annotated[
         Literal["d4"] | None,
-        "d4: all eight rotations and mirror images, of refine's tiles too, whatever flip says; null: none",
+        "d4: all eight rotations and mirror images, in stage refine too, whatever flip is; null: off",
     ]
     batch: Annotated[
-        Count | None, "windows in one forward pass; null: 8 on a CPU, 4 megapixels of them on a GPU"
+        Count | None, "windows in one forward pass; null: 8 on a CPU, 4 megapixels of windows on a GPU"
     ]
 
 
 @dataclass
 class Quirks:
-    """`quirks`: of the code that was published with OME; `experiment=reference` measures them."""
+    """`quirks`: errors of the code that was published with OME; `experiment=reference` measures them."""
 
     unknown_colours_as_first_class: Annotated[
-        bool, "take unknown colours of reference masks for the first class, instead of ignoring them"
+        bool, "read unknown colours of reference masks as the first class instead of ignoring them"
     ]
     keep_highest_validation_loss: Annotated[
-        bool, "keep the classifier of the epoch with the highest validation loss, instead of the last"
+        bool, "keep the classifier of the epoch with the highest validation loss instead of the last epoch"
     ]
     background_read_first: Annotated[
-        bool, "read the last map of a pseudo mask, the background, as if it were the first"
+        bool, "read the background map, the last one, as if it were the first map"
     ]
 
 
 @dataclass
 class Trainer:
-    """`trainer`, but for arguments of `pl.Trainer`."""
+    """`trainer`, except for the arguments of `pl.Trainer`."""
 
-    accelerator: Annotated[Accelerator, "auto: a GPU where there is one, else the CPU"]
+    accelerator: Annotated[Accelerator, "auto: a GPU if there is one, else the CPU"]
     devices: Annotated[
         Literal[-1] | Count, "devices of this machine, with a process for each (strategy=ddp); -1: every GPU"
     ]
@@ -57,11 +58,11 @@ class Trainer:
     ]
     precision: Annotated[
         Precision,
-        "precision of trainings and predictions; auto: bf16-mixed where the device has instructions for it",
+        "precision of trainings and predictions; auto: bf16-mixed if the device has instructions for it",
     ]
     workers: Annotated[
         Natural | None,
-        "loader processes; null: none where the CPU trains, else one for each core, up to 8",
+        "loader processes; null: none for training on the CPU, else one for each core, up to 8",
     ]
 
 
@@ -69,7 +70,7 @@ class Trainer:
 class Logger:
     """`logger`."""
 
-    kind: Annotated[Literal["csv", "tensorboard", "wandb", "none"], "where scalars of trainings go"]
+    kind: Annotated[Literal["csv", "tensorboard", "wandb", "none"], "logger of the scalars of trainings"]
     project: Annotated[str | None, "Weights & Biases: name of the project"]
     entity: Annotated[str | None, "Weights & Biases: user or team; null: your default"]
     group: Annotated[str | None, "Weights & Biases: null: the run's name, or the sweep's folder"]
@@ -78,5 +79,5 @@ class Logger:
         "Weights & Biases: null: online when logged in, else offline",
     ]
     upload: Annotated[
-        bool | None, "Weights & Biases: false: artefacts are named with their place on disk; true: uploaded"
+        bool | None, "Weights & Biases: true: artefacts are uploaded; false: only their paths are recorded"
     ]

@@ -1,12 +1,13 @@
 """Checks and descriptions of values from the type hints of settings."""
 
 import math
+import re
 import types
 from collections.abc import Iterator
 from dataclasses import is_dataclass
 from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
-from ome.config.schema.limits import EvenNan, Limit
+from ome.config.schema.limits import NAN_ALLOWED, Limit
 
 _WORDS: Final = {
     int: "a whole number",
@@ -21,9 +22,9 @@ class Hint(NamedTuple):
     """The parts of an annotation.
 
     Attributes:
-        options: The type, or those of a union.
-        limits: What a value has to fulfil beyond its type.
-        meaning: What the setting does.
+        options: The type, or the types of a union.
+        limits: Conditions on values of the right type.
+        meaning: Meaning of the setting.
     """
 
     options: tuple[Any, ...]
@@ -32,14 +33,14 @@ class Hint(NamedTuple):
 
     @property
     def group(self) -> type | None:
-        """The dataclass among the options, for a part of the configuration that holds settings itself."""
+        """The dataclass among the options, if the setting is a group of settings."""
         return next(
             (option for option in self.options if isinstance(option, type) and is_dataclass(option)), None
         )
 
 
 def parse(annotation: Any) -> Hint:  # noqa: ANN401 - as get_type_hints gives them
-    """Takes an annotation apart."""
+    """Splits an annotation into its parts."""
     inner, *extras = get_args(annotation) if get_origin(annotation) is Annotated else (annotation,)
     union = get_origin(inner) in {Union, types.UnionType}
     return Hint(
@@ -55,7 +56,7 @@ def hints_of(group: type) -> dict[str, Hint]:
 
 
 def addresses(group: type, above: str = "") -> Iterator[tuple[str, Hint]]:
-    """Every setting below a dataclass by its dotted address, and each group that may be a value as well."""
+    """Yields dotted address and hint of every setting below a dataclass, and of groups that may be values."""
     for name, hint in hints_of(group).items():
         if hint.meaning:
             yield f"{above}{name}", hint
@@ -65,7 +66,7 @@ def addresses(group: type, above: str = "") -> Iterator[tuple[str, Hint]]:
 
 def fits(value: Any, hint: Hint) -> bool:  # noqa: ANN401 - whatever was typed
     """Whether a value is of the type and within the limits."""
-    if isinstance(value, float) and any(isinstance(limit, EvenNan) for limit in hint.limits):
+    if isinstance(value, float) and NAN_ALLOWED in hint.limits:
         return True
     return any(_fits(value, option) for option in hint.options) and all(
         limit.allows(value) for limit in hint.limits
@@ -77,7 +78,7 @@ def _fits(value: Any, option: Any) -> bool:  # noqa: ANN401
     if origin is Annotated:
         return fits(value, parse(option))
     if origin is Literal:
-        # Python takes true for 1.
+        # In Python True == 1.
         return any(value == choice and type(value) is type(choice) for choice in inner)
     if origin in {list, dict}:
         items = value.values() if isinstance(value, dict) else value
@@ -90,7 +91,7 @@ def _fits(value: Any, option: Any) -> bool:  # noqa: ANN401
 
 
 def expected(hint: Hint) -> str:
-    """Says in words what a setting takes."""
+    """Describes the values of a setting in words."""
     choices = [str(choice) for option in hint.options for choice in _choices(option)]
     nouns = [_noun(option) for option in hint.options if not _choices(option) and option is not type(None)]
     *others, last = [*choices, *nouns]
@@ -122,12 +123,4 @@ def _noun(option: Any) -> str:  # noqa: ANN401
 
 
 def _plural(noun: str) -> str:
-    for one, many in (
-        ("a whole number", "whole numbers"),
-        ("a number", "numbers"),
-        ("a list", "lists"),
-        ("a mapping", "mappings"),
-    ):
-        if noun.startswith(one):
-            return many + noun.removeprefix(one)
-    return noun
+    return re.sub(r"^a (whole number|number|list|mapping)\b", r"\1s", noun)

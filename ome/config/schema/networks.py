@@ -8,29 +8,35 @@ from ome.config.schema.limits import (
     FileOrName,
     FractionAboveZero,
     FractionBelowOne,
-    LastAtMost,
-    Length,
     Natural,
     NotNegative,
     Positive,
     ScaleRange,
+    last_at_most,
+    length,
 )
 
 Jitter = Annotated[
     list[NotNegative],
-    Length(4),
-    LastAtMost(0.5),
+    length(4),
+    last_at_most(0.5),
     "largest random changes of brightness, contrast, saturation and hue",
 ]
 
 
 @dataclass
 class Augmented:
-    """How training tiles are varied."""
+    """Augmentation of training tiles."""
 
-    scale: Annotated[ScaleRange, "random resize before the crop: the smallest and the largest factor"]
+    scale: Annotated[ScaleRange, "random resize before the crop: smallest and largest factor"]
     jitter: Jitter
-    dihedral: Annotated[bool, "all eight rotations and reflections instead of the horizontal flip"]
+    dihedral: Annotated[bool, "all eight rotations and mirror images instead of only the horizontal flip"]
+
+
+Average = Annotated[
+    FractionBelowOne,
+    "length of the running average of the weights, which is kept, as a fraction of all steps; 0: none",
+]
 
 
 @dataclass
@@ -42,14 +48,14 @@ class Backbone:
     ]
     weights: Annotated[FileOrName | None, "/path/file.pth, imagenet, package, or a timm tag; null: random"]
     output_stride: Annotated[
-        Literal[8, 16, 32], "pixels of the image to a cell of the CAM; 32 where an encoder cannot be dilated"
+        Literal[8, 16, 32], "pixels per cell of the CAM; 32 for encoders that cannot be dilated"
     ]
     freeze: Annotated[
-        bool | Literal["auto"], "keep BatchNorm and the first layers as loaded; auto: where weights are given"
+        bool | Literal["auto"], "freeze BatchNorm and the first layers; auto: if there are weights"
     ]
     encoder: Annotated[str, "encoder of the segmenter"]
     encoder_weights: Annotated[
-        FileOrName | None, "weights of the segmenter's encoder, given like backbone.weights"
+        FileOrName | None, "weights of the segmenter's encoder, with the values of backbone.weights"
     ]
 
 
@@ -57,25 +63,29 @@ class Backbone:
 class Classifier:
     """`classifier`."""
 
-    name: Annotated[str, "name of the choice in tables"]
+    name: Annotated[str, "name in tables"]
     er_weight: Annotated[
         NotNegative, "weight of the equivariance loss between two views (SEAM, Wang et al., CVPR 2020)"
     ]
     ecr_weight: Annotated[
-        NotNegative, "weight of equivariant cross regularisation (SEAM); 0 here and above: one view is enough"
+        NotNegative,
+        "weight of equivariant cross regularisation (SEAM); if both are 0, one view is computed",
     ]
-    min_pool_weight: Annotated[NotNegative, "weight of the loss that keeps refined maps from covering a tile"]
+    min_pool_weight: Annotated[
+        NotNegative, "weight of the loss that keeps refined CAMs from covering a whole tile"
+    ]
     pcm: Annotated[
-        bool, "pixel correlation refines the CAM (SEAM); without it there is neither ECR nor min-pool"
+        bool, "refine the CAM with the pixel correlation module (SEAM), which ECR and min-pool need"
     ]
     attention: Annotated[
-        Positive | None, "temperature of the encoder's attention, which spreads the CAM; null: none"
+        Positive | None,
+        "temperature of the encoder's self-attention that refines the CAM at prediction; null: off",
     ]
     zoom: Annotated[
         Positive,
-        "factor by which tiles are enlarged before the network; its square multiplies the work",
+        "factor by which tiles are enlarged before the network; the work grows with its square",
     ]
-    one_vs_all: Annotated[bool, "a network for each class, one after the other, instead of one for all"]
+    one_vs_all: Annotated[bool, "train one network per class, one after the other, instead of one for all"]
 
 
 @dataclass
@@ -84,19 +94,19 @@ class Crf:
 
     backend: Annotated[
         Literal["lattice", "torch", "auto", "pydensecrf"],
-        "lattice: ours; torch: the same on the trainer's device; auto: torch on a GPU, else lattice; "
-        "pydensecrf: the reference, slow",
+        "lattice: ours, on the CPU; torch: ours, on the trainer's device; auto: torch on a GPU, or lattice; "
+        "pydensecrf: the reference implementation, slow",
     ]
     normalisation: Annotated[
         Literal["tile", "absolute"],
-        "how the uncertainty is scaled: min-max over each tile, or variance / 0.25",
+        "scaling of the uncertainty: tile: min-max over each tile; absolute: variance / 0.25",
     ]
     iterations: Annotated[Natural, "iterations of mean-field inference"]
-    gaussian_sxy: Annotated[Positive, "deviation of the Gaussian kernel, pixels"]
+    gaussian_sxy: Annotated[Positive, "standard deviation of the Gaussian kernel, pixels"]
     gaussian_weight: Annotated[NotNegative, "weight of the Gaussian kernel"]
-    bilateral_sxy: Annotated[Positive, "deviation of the bilateral kernel in space, pixels"]
+    bilateral_sxy: Annotated[Positive, "standard deviation of the bilateral kernel in space, pixels"]
     bilateral_srgb: Annotated[
-        Positive, "deviation of the bilateral kernel in colour, grey values of 0 to 255"
+        Positive, "standard deviation of the bilateral kernel in colour, grey values of 0 to 255"
     ]
     bilateral_weight: Annotated[NotNegative, "weight of the bilateral kernel"]
 
@@ -108,52 +118,55 @@ class Recipe(Augmented):
     steps: Annotated[Count, "optimiser steps of the training"]
     steps_per_epoch: Annotated[Count, "steps between two checkpoints"]
     validation_tiles: Annotated[
-        Natural, "scored at each checkpoint: of val, else training tiles with a reference; 0: none"
+        Natural,
+        "tiles scored at each checkpoint: of val, else training tiles with a reference mask; 0: none",
     ]
-    batch: Annotated[Count, "tiles in a step, over all processes"]
+    batch: Annotated[Count, "tiles per step, over all processes"]
     optimizer: Annotated[
         Literal["sgd", "adamw"],
-        "adamw: weight decay apart from the gradient (Loshchilov & Hutter, ICLR 2019)",
+        "adamw: weight decay independent of the gradient (Loshchilov & Hutter, ICLR 2019)",
     ]
     lr: Annotated[Positive, "learning rate of the encoder"]
-    head_lr: Annotated[Positive, "factor on the rate of everything but the encoder"]
+    head_lr: Annotated[Positive, "factor on the rate of everything except the encoder"]
     momentum: Annotated[FractionBelowOne, "momentum of SGD"]
-    weight_decay: Annotated[NotNegative, "decay of the weights, per step and unit of the rate"]
-    norm_decay: Annotated[bool, "decay normalisation layers too"]
-    schedule: Annotated[Literal["poly", "cosine", "constant"], "how the rate falls from step to step"]
+    weight_decay: Annotated[NotNegative, "weight decay, as a factor on the rate"]
+    norm_decay: Annotated[bool, "whether weight decay applies to normalisation layers too"]
+    schedule: Annotated[Literal["poly", "cosine", "constant"], "decay of the rate over the steps"]
     layer_decay: Annotated[
         FractionAboveZero, "factor on the rate from each layer of the encoder to the one below"
     ]
     power: Annotated[NotNegative, "power of the polynomial decay of the rate"]
-    minimum_lr: Annotated[NotNegative, "where the decay of the rate ends"]
-    warmup_steps: Annotated[Natural | None, "steps of a linear rise to the rate; null: a twentieth of all"]
-    average: Annotated[
-        FractionBelowOne,
-        "fraction of all steps that the average of the weights, which is kept, looks back on; 0: none",
+    minimum_lr: Annotated[NotNegative, "rate at the end of the decay"]
+    warmup_steps: Annotated[
+        Natural | None, "steps in which the rate rises linearly; null: a twentieth of all steps"
     ]
+    average: Average
     weighting: Annotated[
         Literal["none", "threshold", "continuous"],
-        "how uncertainty weighs pixels; threshold: URN (Li et al., AAAI 2022); continuous: weight / 255",
+        "pixel weights from uncertainty; threshold: URN (Li et al., AAAI 2022); continuous: weight / 255",
     ]
     underfit: Annotated[
         Literal["none", "pow", "clamp", "ignore"],
-        "how losses are lowered once their mean is below underfit_beta (URN)",
+        "how pixel losses are reduced once their mean is below underfit_beta (URN)",
     ]
-    underfit_beta: Annotated[NotNegative, "mean loss from which on losses are lowered"]
-    underfit_k: Annotated[Positive, "the power, or the loss from which on a pixel is taken for noise"]
+    underfit_beta: Annotated[NotNegative, "mean loss below which pixel losses are reduced"]
+    underfit_k: Annotated[
+        Positive, "pow: the power; clamp, ignore: the loss above which a pixel counts as noise"
+    ]
     class_weights: Annotated[
         Literal["balanced", "sqrt"] | list[NotNegative] | None,
-        "balanced: all classes count the same in sum; sqrt: its square root; a list: one for each class",
+        "balanced: inverse pixel counts of the classes; sqrt: their square roots; a list: one per class",
     ]
     label_smoothing: Annotated[FractionBelowOne, "part of the target that is spread over all classes"]
     ohem: Annotated[
-        FractionAboveZero | None, "share of the pixels to keep, the hardest of each process; null: all"
+        FractionAboveZero | None,
+        "fraction of each process's pixels with the highest losses to keep; null: all",
     ]
-    dice: Annotated[NotNegative, "weight of the Dice loss, added"]
+    dice: Annotated[NotNegative, "weight of an additional Dice loss"]
     losses: Annotated[
-        list[dict[str, Any]], "terms of your own, added: {_target_: module.Class, weight: 1.0, ...}"
+        list[dict[str, Any]], "additional loss terms: {_target_: module.Class, weight: 1.0, ...}"
     ]
-    lovasz: Annotated[NotNegative, "weight of the Lovasz-Softmax loss (Berman et al., CVPR 2018), added"]
+    lovasz: Annotated[NotNegative, "weight of an additional Lovasz-Softmax loss (Berman et al., CVPR 2018)"]
 
 
 @dataclass
@@ -164,9 +177,9 @@ class Segmenter:
     encoder: Annotated[str, "any segmentation-models-pytorch or timm encoder"]
     weights: Annotated[FileOrName | None, "weights of the encoder: imagenet or /path/file.pth; null: random"]
     freeze_batchnorm: Annotated[
-        bool | Literal["auto"], "keep the encoder's statistics as loaded; auto: where weights are given"
+        bool | Literal["auto"], "freeze the encoder's BatchNorm statistics; auto: if there are weights"
     ]
     auxiliary_weight: Annotated[
-        NotNegative, "weight of an FCN head on the third stage while training; 0: no such head"
+        NotNegative, "weight of an auxiliary FCN head on the encoder's third stage in training; 0: none"
     ]
     recipe: Recipe

@@ -1,4 +1,4 @@
-"""Builds the objects that stages will build, to find settings that do not fit before the first stage."""
+"""Builds the objects that stages will build, to find wrong settings before the first stage starts."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -13,9 +13,9 @@ from ome.data.raw import RawLayout
 from ome.errors import UserError
 from ome.plugins import name_of
 
-SEVERAL: Final = (
-    "AffinityNet starts from the classifier's backbone, and a network for each class leaves several: "
-    "leave the walk out by stage.pseudo.cams=cam stage.ablation.random_walk=false, or use "
+SEVERAL_BACKBONES: Final = (
+    "AffinityNet starts from the classifier's backbone, but classifier.one_vs_all=true trains one per class: "
+    "type stage.pseudo.cams=cam stage.ablation.random_walk=false to skip AffinityNet, or "
     "classifier.one_vs_all=false"
 )
 
@@ -23,10 +23,10 @@ SEVERAL: Final = (
 def _recipe(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     if not {"seg", "refine"} & {*stages}:
         return
-    from ome.config.recipes import recipe_settings  # noqa: PLC0415 - takes its time
+    from ome.config.recipes import recipe_settings  # noqa: PLC0415 - slow to import
 
     recipe, weights = config.segmenter.recipe, config.segmenter.recipe.class_weights
-    # The number of classes is 0 where the table of tags will tell it.
+    # The number of classes is 0 if it is only known from the table of tags.
     number = len(config.dataset.get("classes") or (() if isinstance(weights, str) else weights or ()))
     yield from _faults(lambda: recipe_settings(recipe, number, lambda: [1] * number))
 
@@ -42,23 +42,23 @@ def _segmenter(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
 def _classifier(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     backbone, classifier, checkpoint = config.backbone, config.classifier, config.stage.cam.checkpoint
     if classifier.one_vs_all and "affinity" in stages:
-        yield SEVERAL
+        yield SEVERAL_BACKBONES
     if "cam" not in stages:
         return
     if classifier.one_vs_all and checkpoint:
         yield (
-            "stage.cam.checkpoint is one network of all classes, and classifier.one_vs_all=true trains "
-            "one for each: change one of the two"
+            "stage.cam.checkpoint is one network of all classes, but classifier.one_vs_all=true has one "
+            "network per class: change one of the two"
         )
     if classifier.pcm and not classifier.ecr_weight and not classifier.min_pool_weight:
-        from ome.training.seam import UNTRAINED_PCM  # noqa: PLC0415 - takes its time
+        from ome.training.seam import UNTRAINED_PCM  # noqa: PLC0415 - slow to import
 
         yield UNTRAINED_PCM
     side = round(config.dataset.tile.size * classifier.zoom)
     if side < backbone.output_stride:
         yield (
             f"dataset.tile.size={config.dataset.tile.size} is less than a cell of the CAM, "
-            f"backbone.output_stride={backbone.output_stride}: raise it"
+            f"backbone.output_stride={backbone.output_stride}: use larger tiles"
         )
     if "_target_" not in backbone:
         weights = None if checkpoint else backbone.weights
@@ -68,7 +68,7 @@ def _classifier(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
 
 
 def _dataset(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
-    from ome.data.scenes import picture_places  # noqa: PLC0415 - takes its time
+    from ome.data.scenes import picture_places  # noqa: PLC0415 - slow to import
 
     dataset = config.dataset
     if not {"prepare", "labels"} & {*stages} or is_folder_of_images(config) or split_fault(config):
@@ -76,17 +76,17 @@ def _dataset(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     layout: list[RawLayout] = []
     yield from _faults(lambda: layout.append(raw_layout(config)))
     if layout:
-        given = dataset.get("channels") or layout[0].default_channels
-        yield from _faults(lambda: picture_places(tuple(given), dataset.get("display")))
+        channels = dataset.get("channels") or layout[0].default_channels
+        yield from _faults(lambda: picture_places(tuple(channels), dataset.get("display")))
 
 
-BUILT: Final = {
+TRIAL_BUILDS: Final = {
     ("dataset.",): _dataset,
     ("segmenter.recipe", "dataset.classes"): _recipe,
     ("segmenter.", "dataset.channels"): _segmenter,
     ("backbone.", "classifier.", "dataset.channels"): _classifier,
 }
-"""What is built as it will be trained, so that its parts tell what does not fit, by the settings it takes."""
+"""Functions that build objects as for a training and yield the errors, by the settings that they read."""
 
 
 @cache
@@ -99,7 +99,7 @@ def _classifier_faults(
     bands: int,
     typed: str | None,
 ) -> list[str]:
-    from ome.inference.classifier import build_classifier  # noqa: PLC0415 - takes its time
+    from ome.inference.classifier import build_classifier  # noqa: PLC0415 - slow to import
     from ome.networks.statistics import check_convertible  # noqa: PLC0415
 
     backbone, classifier = {"name": name, "output_stride": stride}, {"pcm": pcm, "attention": attention}
@@ -129,7 +129,7 @@ def _segmenter_faults(
 
 
 def _published_faults(name: str, weights: str | None) -> list[str]:
-    from ome.networks.hub import check_published  # noqa: PLC0415 - takes its time
+    from ome.networks.hub import check_published  # noqa: PLC0415 - slow to import
     from ome.networks.packaged import PACKAGE  # noqa: PLC0415
     from ome.networks.weights import looks_like_file  # noqa: PLC0415
 
@@ -139,23 +139,23 @@ def _published_faults(name: str, weights: str | None) -> list[str]:
 
 
 def _weights_and_bands(weights: str | None, config: DictConfig) -> tuple[str | None, int]:
-    """Weights that lie on this disk, and the bands of the images that they have to fit.
+    """Weights on this disk, and the number of bands of the images for which they must fit.
 
-    Published weights are not asked for before they are needed. Where only the images know their bands, files
-    are left out: they may be for another number of bands than three.
+    Published weights are not downloaded for a check. If the number of bands is only known from the images,
+    weight files are not checked: they may be for more or fewer than three bands.
     """
-    from ome.networks.packaged import PACKAGE  # noqa: PLC0415 - takes its time
+    from ome.networks.packaged import PACKAGE  # noqa: PLC0415 - slow to import
 
     channels = config.dataset.get("channels")
     if channels is None and (source := (config.dataset.get("images") or {}).get(config.dataset.bands)):
         channels = source.channels
-    is_here = weights == PACKAGE or bool(weights and channels and Path(weights).is_file())
-    return weights if is_here else None, len(channels or (1, 2, 3))
+    exists = weights == PACKAGE or bool(weights and channels and Path(weights).is_file())
+    return weights if exists else None, len(channels or (1, 2, 3))
 
 
 def _faults(build: Callable[[], object]) -> list[str]:
     logger = logging.getLogger("ome.networks.weights")
-    logger.disabled = True  # what was loaded is said when it is trained
+    logger.disabled = True  # loaded weights are reported when the training starts
     try:
         build()
     except UserError as error:

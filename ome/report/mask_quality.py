@@ -1,0 +1,101 @@
+"""Sections of the report about the quality of the pseudo masks: errors by weight, and the ablation."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ome.files import read_csv
+from ome.pipeline.layout import CAM_TITLES
+from ome.plots.charts import Bar, LineChart, line_chart, percent_bars
+from ome.report.contents import table
+from ome.scoring.calibration import merged_levels
+from ome.scoring.rows import read_rows, variant_table
+from ome.scoring.tables import percent
+
+
+def uncertainty(criteria: Mapping[str, NDArray[np.int64]], judged_on: str) -> dict[str, Any] | None:
+    """Whether pixels with a low weight are wrong more often.
+
+    Args:
+        criteria: Sums of `error_counts` by criterion; the first criterion is the weight.
+        judged_on: Description of the counted tiles.
+
+    Returns:
+        Charts of the error rate by level, and a sentence that compares full weight with lower weights; None
+        if no pixel was counted.
+    """
+    weight = next(iter(criteria.values()), np.zeros((1, 2), dtype=np.int64))
+    if not weight.sum():
+        return None
+    return {
+        "verdict": _verdict(weight),
+        "note": f"Wrong pixels at each level, and in brackets the fraction of pixels there; on {judged_on}.",
+        "charts": {name: _level_bars(counts) for name, counts in criteria.items() if counts.sum()},
+    }
+
+
+def _verdict(counts: NDArray[np.int64]) -> str:
+    full, lower = counts[-1], counts[:-1].sum(axis=0)
+    if not full.sum() or not lower.sum():
+        return (
+            f"All pixels have the same confidence; {percent(counts[:, 1].sum() / counts.sum())} % are wrong."
+        )
+    certain, uncertain = float(full[1] / full.sum()), float(lower[1] / lower.sum())
+    means = "means" if uncertain > certain else "does not mean"
+    return (
+        f"Of the pixels with full weight ({percent(full.sum() / counts.sum())} % of all) "
+        f"{percent(certain)} % are wrong, of the others {percent(uncertain)} %: "
+        f"here a low weight {means} an error more often."
+    )
+
+
+def _level_bars(counts: NDArray[np.int64]) -> list[Bar]:
+    pixels = counts.sum()
+    return [
+        Bar(
+            f"level {level}",
+            f"{100 * wrong / (right + wrong):.1f} % ({100 * (right + wrong) / pixels:.1f} %)",
+            wrong / (right + wrong),
+        )
+        for level, (right, wrong) in merged_levels(counts).items()
+    ]
+
+
+def ablation(folder: Path) -> dict[str, Any]:
+    """Scores of the variants of the pseudo masks, and of the CAMs by threshold.
+
+    Args:
+        folder: The folder of stage ablation.
+    """
+    rows = read_rows(folder)
+    charts = [
+        chart
+        for stage, title in CAM_TITLES.items()
+        if (folder / f"thresholds_{stage}.csv").exists()
+        for chart in _threshold_charts(folder / f"thresholds_{stage}.csv", title)
+    ]
+    return {
+        "note": f"Pseudo masks that can be made from the same CAMs, in percent, on {rows[0].scored_on}. Only "
+        "the pixels for which a variant has a class are scored; the last column gives their fraction.",
+        "table": table(*variant_table(rows)),
+        "bars": percent_bars({row.name: row.scores.miou for row in rows}),
+        "thresholds": charts,
+    }
+
+
+def _threshold_charts(path: Path, title: str) -> list[LineChart]:
+    """IoU, precision and recall by threshold, one chart per class."""
+    rows = read_csv(path)
+    charts = []
+    for name in dict.fromkeys(row["class"] for row in rows):
+        of_class = [row for row in rows if row["class"] == name]
+        steps = [float(row["threshold"]) for row in of_class]
+        curves = {
+            score: (steps, [float("nan") if row[score] == "-" else float(row[score]) for row in of_class])
+            for score in ("IoU", "precision", "recall")
+        }
+        charts.append(line_chart(f"{title}: {name}", curves, percent=True))
+    return charts
