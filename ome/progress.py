@@ -1,4 +1,4 @@
-"""Progress of long work: a bar with rate and time left on a terminal, sparse lines elsewhere."""
+"""Progress of long work: a bar with rate and remaining time on a terminal, a few lines elsewhere."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -21,7 +21,7 @@ from rich.text import Text
 T = TypeVar("T")
 
 console = Console(soft_wrap=True)
-"""The terminal that every part of the program writes to."""
+"""The console for all output of the program."""
 
 if not console.is_terminal:
     console.width = 120  # a log file: avoids wrapped tables
@@ -36,7 +36,7 @@ def pace(rate: float) -> str:
 
 
 class RateColumn(ProgressColumn):
-    """Items per second, averaged over the last moments of the task."""
+    """Items per second, averaged over the last 30 seconds."""
 
     def render(self, task: Task) -> Text:
         """Draws the rate, or a dash before the first item is done."""
