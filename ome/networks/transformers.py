@@ -144,11 +144,6 @@ class AnyPatch(nn.Module):
         self.network = network
         self._patch = patch_of(network.get_submodule("encoder.model"))
 
-    @property
-    def encoder(self) -> nn.Module:
-        """The part that can have pretrained weights."""
-        return self.network.get_submodule("encoder")
-
     def get_submodule(self, target: str) -> nn.Module:
         """As in `nn.Module`; a target that starts with `encoder` is looked up in the network."""
         return super().get_submodule(f"network.{target}" if target.startswith("encoder") else target)
