@@ -1,6 +1,5 @@
-"""The Python interface to maps: `stage=predict` without a configuration."""
+"""Maps from Python: `stage=predict` without a configuration."""
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -15,19 +14,17 @@ from ome.config.schema import general
 from ome.config.schema.hints import expected, fits, hints_of
 from ome.data.byte_image import ByteImage, open_scene
 from ome.distributed.collectives import alone
-from ome.errors import UserError
-from ome.files import read_json, write_json
-from ome.geo.flat import RECORD
+from ome.errors import UserError, first_line
 from ome.geo.grid import Grid
 from ome.geo.reader import Raster
 from ome.geo.scene_files import remote_state, scene_files
 from ome.geo.stac import raster_of
-from ome.geo.vsi import SceneAddress, VsiPath, full_address, scene_at
+from ome.geo.vsi import SceneAddress, VsiPath, scene_at
 from ome.inference.array_scene import geotiff_of
 from ome.inference.card import SegmenterCard, check_alike, trained_folder
-from ome.inference.map_names import ENDINGS, map_name
+from ome.inference.map_mark import mark_map
+from ome.inference.map_names import map_name
 from ome.inference.map_rows import PROBABILITY_ONE, MapOptions, predict_rows, windows_at_a_time
-from ome.inference.mapping import ROWS_FOLDER
 from ome.inference.mapping import map_scene as write_maps
 from ome.inference.predictor import Ensemble, Predictor
 from ome.networks.views import Tta
@@ -152,47 +149,17 @@ def map_scene(
     options = MapOptions(confidence, probabilities, polygons, stride=stride)
     options.check()
     networks = _network_folders(run, network)
-    made_of = [
+    dependencies = [
         *map(identity, (*scene_files(raster), *(network_folder / NETWORK for network_folder in networks))),
         *remote_state(raster),
         asdict(options),
         views,
     ]
-    _claim(folder, name, address, json.loads(json.dumps(made_of)))
+    mark_map(folder, name, address, dependencies)
     card, predictor, windows = _segmenter(networks, device, batch, views)
     options = replace(options, batch=windows)
     with alone(), _opened(raster, card) as opened:  # with several processes, each call maps its own scene
         return write_maps(opened, name, card, predictor, folder, options)
-
-
-def _claim(folder: Path, name: str, scene: SceneAddress, made_of: list[Any]) -> None:
-    """Writes a mark with everything a map depends on; refuses to replace files without the scene's mark."""
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: give an existing or a new folder")
-    mark, rows = folder / f".{name}.json", folder / ROWS_FOLDER
-    before = _read_mark(mark)
-    files = (*([] if before else [mark]), rows, *(folder / f"{name}{end}" for end in ENDINGS))
-    existing = [path for path in files if path.exists()]
-    # The map of a scene named NAME_confidence has the same path as the confidence of NAME.
-    others = [path for path in existing if path.stem != name and _read_mark(folder / f".{path.stem}.json")]
-    if existing and (before is None or before["scene"] != full_address(scene)):
-        others = others or existing
-    if others:
-        raise UserError(
-            f"{others[0]} exists and is not a map of {scene}: choose another folder, or move it away"
-        )
-    if before is not None and before["made_of"] != made_of and rows.exists():
-        (rows / RECORD).unlink(missing_ok=True)  # rows of an interrupted call with other arguments
-    write_json(mark, {"scene": full_address(scene), "made_of": made_of})
-
-
-def _read_mark(path: Path) -> dict[str, Any] | None:
-    """Reads a mark of `_claim`; None if the file does not exist or is something else."""
-    try:
-        mark = read_json(path)
-    except (OSError, ValueError):
-        return None
-    return mark if isinstance(mark, dict) and mark.keys() >= {"scene", "made_of"} else None
 
 
 def _check(stride: float, batch: int | None, views: dict[str, Any]) -> None:
@@ -232,9 +199,8 @@ def _segmenter(
         probe = torch.zeros(1, device=name)
         probe.cpu()  # fails on `meta`, a device without memory
     except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        line = str(error).partition("\n")[0]
         raise UserError(
-            f"device={name} cannot be used ({line}): give cpu or cuda, or leave it out"
+            f"device={name} cannot be used ({first_line(error)}): give cpu or cuda, or omit device"
         ) from error
     by_folder = {
         folder: Predictor(card.load(folder), probe.device, **views) for folder, card in cards.items()

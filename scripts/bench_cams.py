@@ -2,16 +2,17 @@
 
     python scripts/bench_cams.py [--backbone resnet50] [--stride 8] [--size 256] [--tiles 2] [--device cpu]
 
-Both sides run the same network on the same tiles and device; without `--weights` it is untrained. The loop is
-that of the lineage: every scale and flip of every tile alone, the affinity of all pixels built whole. Ours is
-`multi_scale_cams` on a batch, the affinity in blocks, the layout channels-last, in every precision of
-`--precisions`: fp32 is the default of `stage.cam.export.precision`.
+Both sides run the same network on the same tiles and device; without `--weights` it is untrained. The
+baseline is the loop of the published codes: one forward pass for every scale and flip of every tile, and the
+affinity matrix of all pixels as a whole. Ours is `multi_scale_cams` on a batch, with the affinity in blocks
+and the layout channels-last, in every precision of `--precisions`; `stage.cam.export.precision` is fp32 by
+default.
 """
 
 import argparse
 
 import torch
-from measuring import compare, heading, image_argument, peak_megabytes, picture, seconds
+from measuring import compare, heading, image_argument, peak_megabytes, picture, seconds, shifted
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -43,7 +44,7 @@ def one_by_one(network: SeamNetwork, images: Tensor, tags: Tensor) -> Tensor:
 
 
 def bench(network: SeamNetwork, images: Tensor, tags: Tensor, precisions: list[str]) -> None:
-    """Prints the time of a tile on both sides, and how far the maps differ."""
+    """Prints the time per tile on both sides, and the differences of the maps."""
     entries, pixels = network.entries, int(1e6 * DEFAULT_MEGAPIXELS[images.device.type])
     count = len(images)
 
@@ -69,7 +70,7 @@ def bench(network: SeamNetwork, images: Tensor, tags: Tensor, precisions: list[s
             compare(f"a tile of {images.shape[2]}, {count} at a time, {precision}", before, after)
             difference = (maps - ours).abs()
             print(
-                f"    maps differ by {difference.max():.1e} at most, {difference.mean():.1e} in the mean; "
+                f"    maps differ by {difference.max():.1e} at most, {difference.mean():.1e} on average; "
                 f"{(maps.argmax(1) == ours.argmax(1)).float().mean():.3%} of the pixels have the same class"
             )
     print(f"    peak memory of ours {peak:.0f} MB", flush=True)
@@ -91,7 +92,7 @@ def main() -> None:
     network = SeamNetwork(build_backbone(options.backbone, options.weights, options.stride), CLASSES)
     network.to(options.device).eval()
     image = to_tensor(picture(options.image, options.size))
-    images = torch.stack([image.roll(17 * number, -1) for number in range(options.tiles)]).to(options.device)
+    images = shifted(image, options.tiles).to(options.device)
     tags = torch.ones(options.tiles, CLASSES, device=options.device)
     heading(f"Multi-scale CAMs of {options.backbone}, stride {options.stride}, on {options.device}")
     bench(network, images, tags, options.precisions)

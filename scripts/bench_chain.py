@@ -1,17 +1,17 @@
-"""Times every stage at the published settings on made-up tiles, and projects the three data sets from it.
+"""Times every stage at the published settings on synthetic tiles, and projects the time of three data sets.
 
     python scripts/bench_chain.py [--steps 2] [--experiments ome_potsdam ome_vaihingen ome_deepglobe]
                                   [--images 2] [--device cuda] [KEY=VALUE ...]
 
-Networks are those of the experiments, from random weights; tiles are made up and in memory: reading and
-varying them, which loader processes do meanwhile, is left out. A step is that of the module which `stage=cam`
-or `stage=seg` trains, with its optimiser, in the precision that the trainer takes. On a GPU a step has the
-published batch and the time is that of the clock. On a CPU it has `--images` tiles, the time is that of the
-process on all its cores (work beside it counts little), and is taken in proportion. Settings that follow
-change the experiments: `crf.backend=torch` has the CRF on the GPU.
+Networks are those of the experiments, with random weights. Tiles are synthetic and in memory: the time to
+read and augment them is not included, since loader processes do that in parallel. A training step is that of
+the module of `stage=cam` or `stage=seg` with its optimiser, in the precision of the trainer. On a GPU a step
+has the published batch, and wall-clock time is measured. On a CPU a step has `--images` tiles, the CPU time
+of the process is measured (so that other work on the machine matters little), and scaled to the published
+batch. Further settings change the experiments, e.g. `crf.backend=torch` computes the CRF on the GPU.
 
-What is projected is arithmetic: tiles and steps of the published chain times the seconds measured, divided by
-cores or GPUs as the last lines say.
+The projection multiplies the measured seconds by the tiles and steps of the published chain, and divides them
+by cores or GPUs as printed below the table.
 """
 
 import argparse
@@ -22,17 +22,16 @@ from typing import Final, NamedTuple
 import numpy as np
 import torch
 from chain_stages import PRESENT, Chain, Clock
-from hydra import compose, initialize_config_module
-from measuring import cores, heading
+from measuring import composed, cores, heading
 from omegaconf import DictConfig
 
-SHARED: Final = 0.9
-"""Part of the time that training steps keep when eight GPUs share their batches: assumed, not measured."""
+EFFICIENCY: Final = 0.9
+"""Efficiency of training steps whose batches are divided among eight GPUs: assumed, not measured."""
 
 
 @dataclass(frozen=True)
 class DataSet:
-    """Training tiles (all pass the filter, an upper bound), and megapixels of the scenes that are mapped."""
+    """Number of training tiles (an upper bound: all pass the filter), and megapixels of the mapped scenes."""
 
     tiles: int
     megapixels: float
@@ -45,16 +44,17 @@ DATASETS: Final = {
 }
 
 
-def composed(experiment: str, changes: list[str], device: torch.device) -> DictConfig:
-    """Composes an experiment without its data and weights."""
-    trainer = ["trainer.accelerator=gpu" if device.type == "cuda" else "trainer.accelerator=cpu"]
-    without = ["dataset.raw=none", "backbone.weights=null", "backbone.encoder_weights=null"]
-    with initialize_config_module("ome.conf", version_base="1.3"):
-        return compose("config", overrides=[f"experiment={experiment}", *without, *trainer, *changes])
-
-
 class Line(NamedTuple):
-    """A stage: seconds of a unit, how many units, by what, and whether they are steps of a training."""
+    """A row of the table.
+
+    Attributes:
+        title: Name of the stage.
+        unit: What is counted: steps, tiles or megapixels.
+        seconds: Seconds per unit.
+        units: Number of units.
+        by_cores: Whether cores do the work, not GPUs.
+        training: Whether the units are steps of a training.
+    """
 
     title: str
     unit: str
@@ -64,16 +64,16 @@ class Line(NamedTuple):
     training: bool
 
     def hours(self, count: int, *, gpu: bool) -> float:
-        """Returns the hours on some cores, or some GPUs with as many cores each as this machine has."""
+        """Returns the hours on `count` cores, or `count` GPUs with as many cores each as this machine has."""
         if self.by_cores:
             workers: float = count * cores() if gpu else count
         else:
-            workers = count * SHARED if self.training and count > 1 else count
+            workers = count * EFFICIENCY if self.training and count > 1 else count
         return self.seconds * self.units / workers / 3600
 
 
 def lines(chain: Chain, config: DictConfig, data: DataSet, *, gpu: bool) -> Iterator[Line]:
-    """Measures the stages in their order."""
+    """Measures the stages in order."""
     settings, recipe, rounds = config.stage.cam, config.segmenter.recipe, config.stage.refine.rounds
     steps, cpu = settings.epochs * -(-data.tiles // settings.batch), not gpu
     crf = cpu or config.crf.backend != "torch"
@@ -87,7 +87,7 @@ def lines(chain: Chain, config: DictConfig, data: DataSet, *, gpu: bool) -> Iter
 
 
 def bench(name: str, config: DictConfig, clock: Clock, images: int) -> None:
-    """Prints the rates of an experiment's stages and what its data set takes."""
+    """Prints the times of an experiment's stages and the projection for its data set."""
     gpu = clock.device.type == "cuda"
     counts = [1, 8] if gpu else sorted({2, 16, cores()})
     heads = " | ".join(f"{count} {'GPU' if gpu else 'cores'}, h" for count in counts)
@@ -117,11 +117,13 @@ def main() -> None:
     clock = Clock(torch.device(options.device), options.steps)
     heading(f"The published chains, {options.steps} times each, on {options.device}")
     for name in options.experiments:
-        bench(name, composed(name, changes, clock.device), clock, options.images)
+        accelerator = "gpu" if clock.device.type == "cuda" else "cpu"
+        config = composed(f"experiment={name}", f"trainer.accelerator={accelerator}", *changes)
+        bench(name, config, clock, options.images)
     print(
-        f"\nA tile has {PRESENT} classes; every tile passes the filter. Tiles and scenes are shared without"
-        f"\nloss; of training steps, eight GPUs keep {SHARED:.0%}. Where cores do the CRF beside GPUs,"
-        f"\neach GPU has as many as this machine ({cores()})."
+        f"\nA tile has {PRESENT} classes, and every tile passes the filter. Assumed efficiency of eight GPUs:"
+        f"\n100% for tiles and scenes, {EFFICIENCY:.0%} for training steps. If cores compute the CRF, each"
+        f"\nGPU has as many cores as this machine ({cores()})."
     )
 
 

@@ -1,9 +1,9 @@
-"""Tells the disk that CAMs take: float64 maps of all classes, against the files of `stage=cam`.
+"""Compares the size of CAMs on disk: float64 maps of all classes, against the files of `stage=cam`.
 
     python scripts/bench_disk.py [--size 256] [--tiles 4] [--image RASTER]
 
-The maps are multi-scale CAMs of an untrained network on real or made-up pixels; three of five classes are
-tagged. Pseudo masks made of the maps before they were written and after they were read back are compared.
+The maps are multi-scale CAMs of an untrained network on real or synthetic pixels, with tags of three of five
+classes. Pseudo masks of the maps before writing and after reading them are compared.
 """
 
 import argparse

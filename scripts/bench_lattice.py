@@ -1,9 +1,10 @@
-"""Times one filtering on the bilateral lattice in three ways: the choice behind `ome.crf.lattice`.
+"""Times filtering on the bilateral lattice in three ways, for the choice of `ome.crf.lattice`.
 
     python scripts/bench_lattice.py [--image RASTER] [--size 256] [--values 24]
 
-Sparse matrices of torch, gathering and `index_add_` of torch, and our kernel in numba, all on one thread and
-with the lattice that `symmetric_kernel` builds. Mean field goes further: it never stores what it filters.
+The ways are sparse matrices in torch, indexing and `index_add_` in torch, and our numba kernel, all with one
+thread and the lattice of `symmetric_kernel`. Mean field itself saves more: it never stores the filtered
+values.
 """
 
 import argparse
@@ -19,15 +20,15 @@ from ome.crf.lattice import Lattice, splat_blur_slice, symmetric_kernel
 
 
 def neighbours(lattice: Lattice) -> list[tuple[Tensor, Tensor]]:
-    """Returns each direction's (V,) previous and next vertex, V where there is none."""
+    """Returns previous and next vertices of each direction, both (V,); V where there is none."""
     directions: list[tuple[Tensor, Tensor]] = []
     seen = np.ones(lattice.num_vertices, bool)
     ends = np.flatnonzero(lattice.chains < 0) + 1
     for codes in np.split(lattice.chains, ends[:-1]):
         chain = np.where(codes < 0, ~codes, codes).astype(np.int64)
         if seen[chain].any():  # a vertex is in one chain of a direction
-            nobody = torch.full((lattice.num_vertices,), lattice.num_vertices)
-            directions.append((nobody, nobody.clone()))
+            none = torch.full((lattice.num_vertices,), lattice.num_vertices)
+            directions.append((none, none.clone()))
             seen[:] = False
         seen[chain] = True
         previous, following = directions[-1]
@@ -53,15 +54,15 @@ def matrices(lattice: Lattice, around: list[tuple[Tensor, Tensor]]) -> list[Tens
     rows = torch.arange(points).repeat_interleave(corners)
     weights = torch.from_numpy(lattice.weights).ravel()
     count = lattice.num_vertices
-    made = [torch.sparse_coo_tensor(torch.stack([vertices, rows]), weights, (count, points))]
-    own = torch.arange(count)
+    products = [torch.sparse_coo_tensor(torch.stack([vertices, rows]), weights, (count, points))]
+    every = torch.arange(count)
     for previous, following in around:
-        sides = [(own, own, 1.0), *((own[n < count], n[n < count], 0.5) for n in (previous, following))]
+        sides = [(every, every, 1.0), *((every[n < count], n[n < count], 0.5) for n in (previous, following))]
         indices = torch.cat([torch.stack([a, b]) for a, b, _ in sides], 1)
         factors = torch.cat([torch.full((len(a),), factor) for a, _, factor in sides])
-        made.append(torch.sparse_coo_tensor(indices, factors, (count, count)))
-    made.append(torch.sparse_coo_tensor(torch.stack([rows, vertices]), weights, (points, count)))
-    return [matrix.coalesce().to_sparse_csr() for matrix in made]
+        products.append(torch.sparse_coo_tensor(indices, factors, (count, count)))
+    products.append(torch.sparse_coo_tensor(torch.stack([rows, vertices]), weights, (points, count)))
+    return [matrix.coalesce().to_sparse_csr() for matrix in products]
 
 
 def by_matrices(steps: list[Tensor], values: Tensor) -> Tensor:
@@ -85,17 +86,17 @@ def main() -> None:
     around = neighbours(lattice)
     steps = matrices(lattice, around)
     values = np.random.default_rng(0).random((options.size**2, options.values), np.float32)
-    given = torch.from_numpy(values)
+    tensor = torch.from_numpy(values)
     heading(f"One filtering of {options.values} values, {options.size} x {options.size}: others, ours, ratio")
     ours = splat_blur_slice(lattice, values)
-    own = seconds(lambda: splat_blur_slice(lattice, values)) * 1e3
+    our_time = seconds(lambda: splat_blur_slice(lattice, values)) * 1e3
     ways: dict[str, Callable[[], Tensor]] = {
-        "torch, sparse matrices (CSR)": lambda: by_matrices(steps, given),
-        "torch, gather and index_add_": lambda: by_gathering(lattice, around, given),
+        "torch, sparse matrices (CSR)": lambda: by_matrices(steps, tensor),
+        "torch, gather and index_add_": lambda: by_gathering(lattice, around, tensor),
     }
     for name, others in ways.items():
         difference = np.abs(others().numpy() - ours).max()
-        compare(name, seconds(others) * 1e3, own, "ms")
+        compare(name, seconds(others) * 1e3, our_time, "ms")
         print(f"    largest difference {difference:.1e}", flush=True)
 
 

@@ -1,10 +1,10 @@
-"""Times a dataset of many tiles: preparation, tags, and training samples, with the memory they take.
+"""Times a dataset of many tiles: preparation, tags and training samples; and measures their memory.
 
     python scripts/bench_load.py [--tiles 12500 25000 50000]
 
-Scenes are small and of few colours, so that what is measured is the number of tiles and not their pixels.
-Each size runs in a process of its own. Linear time shows as the same microseconds a tile in every column;
-they are of a core, and not of the clock, so that other work on the machine tells less.
+Scenes are small and have few colours, so that times depend on the number of tiles rather than on their
+pixels. Each size runs in a new process. Where time is linear, all columns have the same microseconds per
+tile. CPU time is measured, so that other work on the machine matters little.
 """
 
 import argparse
@@ -31,14 +31,14 @@ from ome.pipeline.checksums import damaged, write_listing
 
 TILE = 32
 ROWS, COLUMNS = 5, 10
-"""Tiles of a scene."""
+"""Rows and columns of tiles in a scene."""
 
 SAMPLES = 1000
-"""Training samples that are read in one timing."""
+"""Training samples per timing."""
 
 
 def write_raw(folder: Path, scenes: int) -> RawLayout:
-    """Writes scenes whose left half is of one class and whose right half is of another."""
+    """Writes scenes with one class in the left half and another in the right half."""
     folder.mkdir(parents=True)
     colours = np.array([[255, 255, 255], [0, 0, 255], [0, 255, 0]], np.uint8)
     names = [f"scene_{number:05d}" for number in range(scenes)]
@@ -60,17 +60,17 @@ def write_raw(folder: Path, scenes: int) -> RawLayout:
 
 
 def tag(index: SceneIndex, reader: SceneReader, path: Path) -> TagTable:
-    """What `labels` does: tags and filter of every tile, written and read again."""
+    """Does the work of `stage=labels`: tags and filter of every tile, written and read again."""
     names = index.palette.names
     tiles: list[Tile] = []
-    shares = []
+    fractions = []
     for scene in index.scenes:
         mask = reader.mask(Tile(scene.name, 0, 0, scene.height, scene.width))
         for tile in tile_scene(scene.name, scene.height, scene.width, TILE, TILE):
             tiles.append(tile)
             window = mask[tile.row : tile.row + TILE, tile.column : tile.column + TILE]
-            shares.append(coverage(window, len(names)))
-    covered = np.array(shares)
+            fractions.append(coverage(window, len(names)))
+    covered = np.array(fractions)
     kept = filter_tiles(covered, minimum_coverage(names, 0.02, {})).kept
     splits = ("train",) * len(tiles)
     TagTable(names, tuple(tiles), (covered > 0).astype(np.uint8), splits, kept).write(path)
@@ -78,7 +78,7 @@ def tag(index: SceneIndex, reader: SceneReader, path: Path) -> TagTable:
 
 
 def read_samples(reader: SceneReader, table: TagTable) -> None:
-    """Reads training samples in random order, as a loader does, and looks what there is of every tile."""
+    """Reads training samples in random order, as a loader does."""
     kept = table.select("train", kept=True)
     dataset = TagDataset(reader, kept.tiles, kept.by_name, Augmentation(TILE))
     data = TileDataModule(dataset, batch=8, seed=0, steps=SAMPLES // 8)
@@ -87,20 +87,20 @@ def read_samples(reader: SceneReader, table: TagTable) -> None:
 
 
 def look_up(reader: SceneReader, table: TagTable) -> None:
-    """Asks of every tile what stages ask before they work on it."""
+    """Checks whether each tile has a mask, as stages do."""
     for tile in table.tiles:
         reader.has_mask(tile.scene)
 
 
 def measure(count: int) -> dict[str, float]:
-    """Times the work on `count` tiles: core microseconds a tile (or a sample), and megabytes."""
-    found: dict[str, float] = {}
+    """Times the work on `count` tiles: CPU microseconds per tile (or per sample), and megabytes."""
+    results: dict[str, float] = {}
 
     def timed(name: str, work: Callable[[], object], per: int = count) -> object:
         start = time.process_time()
-        made = work()
-        found[name] = 1e6 * (time.process_time() - start) / per
-        return made
+        result = work()
+        results[name] = 1e6 * (time.process_time() - start) / per
+        return result
 
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -112,27 +112,27 @@ def measure(count: int) -> dict[str, float]:
         timed("labels", lambda: tag(index, reader, folder / "tags.csv"))
         timed("looking up every tile", lambda: look_up(reader, table))
         timed("training samples, each", lambda: read_samples(reader, table), SAMPLES)
-        for tile in table.tiles:  # what `pseudo` leaves, one file of three
+        for tile in table.tiles:  # one of the three files that `pseudo` writes
             (folder / "masks" / tile.scene).mkdir(parents=True, exist_ok=True)
             (folder / "masks" / tile.scene / f"{tile.name}.png").write_bytes(bytes(1000))
         timed("list of its files", lambda: write_listing(folder / "masks"))
-        timed("are they whole, by size", lambda: damaged(folder / "masks", count, verify=False))
-        timed("are they whole, by hash", lambda: damaged(folder / "masks", count, verify=True))
-    found["peak memory, MB"] = peak_megabytes()
-    return found
+        timed("check of the files by size", lambda: damaged(folder / "masks", count, verify=False))
+        timed("check of the files by hash", lambda: damaged(folder / "masks", count, verify=True))
+    results["peak memory, MB"] = peak_megabytes()
+    return results
 
 
 def main() -> None:
-    """Prints one column a size."""
+    """Prints one column per size."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--tiles", type=int, nargs="+", default=[12500, 25000, 50000])
     counts = parser.parse_args().tiles
-    heading(f"Many tiles of {TILE} x {TILE}, {ROWS * COLUMNS} to a scene: core microseconds a tile")
+    heading(f"Many tiles of {TILE} x {TILE}, {ROWS * COLUMNS} in a scene: CPU microseconds per tile")
     columns = []
     for count in counts:
-        with get_context("spawn").Pool(1) as pool:  # peak memory is of a process
+        with get_context("spawn").Pool(1) as pool:  # for separate peak memories
             columns.append(pool.apply(measure, (count,)))
     print(f"  {'':<26}" + "".join(f"{count:>12}" for count in counts))
     for name in columns[0]:

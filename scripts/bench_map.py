@@ -1,13 +1,13 @@
-"""What overlapping windows cost, and what they are worth: seams, scores and speed at several strides.
+"""Measures costs and benefits of overlapping windows: seams, scores and speed at several strides.
 
     python scripts/bench_map.py runs/town scenes/synthetic_rgb_full [--network full] [--tile 128]
 
 A trained segmenter predicts the test scenes of the folder at each stride, with and without the mirror image.
-The truth about seams is the prediction of a whole scene as one window, whose scores stand in the last line of
-each half; the scenes must fit into memory. Told are, for each setting: how often a pixel is predicted;
-megapixels a second of a core (time of the process, so that other work beside it counts little); the mean
-absolute difference of probabilities from that prediction within four pixels of where a window begins or ends,
-and everywhere else; the share of pixels of another class; and the mIoU with the reference masks.
+The results are compared with the prediction of each whole scene as one window (the last line of each half),
+for which the scenes must fit into memory. For each setting, the script prints how often a pixel is predicted;
+megapixels per second and core (CPU time, so that other work on the machine matters little); the mean absolute
+difference of probabilities from the whole scene's, within four pixels of the border of a window and
+everywhere else; the fraction of pixels with another class; and the mIoU with the reference masks.
 """
 
 import argparse
@@ -36,8 +36,8 @@ NEAR = 4
 """Pixels on each side of a window's border that count as the seam."""
 
 
-class Pictured(NamedTuple):
-    """A test scene: pixels (H, W, bands), reference (H, W), probabilities (C, H, W) of a single window."""
+class TestScene(NamedTuple):
+    """A scene: pixels (H, W, bands), reference (H, W), probabilities (C, H, W) of one window."""
 
     pixels: Bytes
     reference: Bytes
@@ -45,7 +45,7 @@ class Pictured(NamedTuple):
 
 
 def seams(height: int, width: int, size: int, stride: int) -> NDArray[np.bool_]:
-    """Returns where windows begin or end inside a scene, (H, W)."""
+    """Marks the pixels near the border of a window inside a scene, (H, W)."""
     near = np.zeros((height, width), bool)
     for axis, length in enumerate((height, width)):
         starts = window_starts(length, size, stride)
@@ -56,7 +56,7 @@ def seams(height: int, width: int, size: int, stride: int) -> NDArray[np.bool_]:
 
 
 def predicted(pixels: Bytes, predict: Predictor, classes: int, size: int, stride: int, batch: int) -> Float:
-    """Returns the probabilities (C, H, W) of a scene, by windows."""
+    """Returns the probabilities (C, H, W) of a scene, predicted in windows."""
 
     def read(row: int, column: int, height: int, width: int) -> Bytes:
         return pixels[row : row + height, column : column + width]
@@ -67,28 +67,28 @@ def predicted(pixels: Bytes, predict: Predictor, classes: int, size: int, stride
 
 
 def whole(pixels: Bytes, predict: Predictor) -> Float:
-    """Returns the probabilities of a scene as one window, reflected to a multiple of 32 pixels."""
+    """Returns the probabilities (C, H, W) of a scene, predicted as one window."""
     height, width = pixels.shape[:2]
     padded = np.pad(pixels, ((0, -height % 32), (0, -width % 32), (0, 0)), mode="reflect")
     return predict(padded[None])[0, :, :height, :width].cpu().numpy()
 
 
 def bench(
-    scenes: Sequence[Pictured], predict: Predictor, names: tuple[str, ...], size: int, part: float
+    scenes: Sequence[TestScene], predict: Predictor, names: tuple[str, ...], size: int, part: float
 ) -> str:
-    """Returns the figures of a stride."""
+    """Returns the cells of the table for one stride, a fraction of `size`."""
     stride, count = max(1, int(size * part)), len(names)
     difference, pixels, seconds = np.zeros(2), np.zeros(2), 0.0
     matrix, others, windows, total = np.zeros((count, count), np.int64), 0, 0, 0
     for scene in scenes:
         height, width = scene.reference.shape
         started = time.process_time()
-        found = predicted(scene.pixels, predict, count, size, stride, 8)
+        probabilities = predicted(scene.pixels, predict, count, size, stride, 8)
         seconds += time.process_time() - started
-        apart, near = np.abs(found - scene.whole).mean(axis=0), seams(height, width, size, stride)
+        apart, near = np.abs(probabilities - scene.whole).mean(axis=0), seams(height, width, size, stride)
         difference += [apart[near].sum(), apart[~near].sum()]
         pixels += [near.sum(), (~near).sum()]
-        classes = found.argmax(axis=0).astype(np.uint8)
+        classes = probabilities.argmax(axis=0).astype(np.uint8)
         others += int((classes != scene.whole.argmax(axis=0)).sum())
         matrix += confusion_matrix(classes, scene.reference, count)
         windows += len(window_starts(height, size, stride)) * len(window_starts(width, size, stride))
@@ -106,11 +106,11 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("scenes", type=Path)
     parser.add_argument("--network", default="weak")
-    parser.add_argument("--tile", type=int, help="side of a window; default: that of the training")
+    parser.add_argument("--tile", type=int, help="side of a window; default: as in training")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--precision", default="32-true")
     parser.add_argument("--strides", type=float, nargs="*", default=STRIDES)
-    parser.add_argument("--scenes", dest="count", type=int, help="of the test scenes, the first so many")
+    parser.add_argument("--scenes", dest="count", type=int, help="number of test scenes")
     parser.add_argument("--no-mirror", dest="mirror", action="store_false")
     options = parser.parse_args()
     folder = network_folder(options.run / "seg", options.network)
@@ -127,7 +127,7 @@ def main() -> None:
     for flip in (False, True) if options.mirror else (False,):
         predict = Predictor(network, device, flip=flip, precision=options.precision)
         images = [(reader.image(tile), reader.mask(tile)) for tile in tiles]
-        scenes = [Pictured(image, mask, whole(image, predict)) for image, mask in images]
+        scenes = [TestScene(image, mask, whole(image, predict)) for image, mask in images]
         mirrored = "yes" if flip else "no"
         for part in options.strides:
             row = bench(scenes, predict, tuple(card.names), size, part)

@@ -1,12 +1,12 @@
-"""Maps a scene: one window at a time, against strips; and the memory of a scene 20,000 pixels wide.
+"""Maps a scene: one window at a time, against strips; and the memory for a scene 20,000 pixels wide.
 
     python scripts/bench_predict.py [--encoder resnet18] [--size 1024] [--tile 256] [--rows 2048]
 
-Both sides read the same windows (half of each overlapping the next), run the same untrained FPN and blend
-with the same weights. The loop reads a window, predicts it alone in fp32 and keeps the sums of the whole
-scene. Ours is `map_scene`, in bf16 where the device has instructions for it (`--precision 32-true`: without);
-it also writes the Cloud-Optimized GeoTIFF, the areas and what a killed run needs to go on. Memory is measured
-first, with a network that costs nothing; `--rows 20000` maps the whole square.
+Both sides read the same windows (half of each overlaps the next), run the same untrained FPN and blend with
+the same weights. The baseline is a loop that reads one window at a time, predicts it in fp32, and has the
+sums of the whole scene in memory. Ours is `map_scene`, in bf16 where the device has instructions for it (use
+`--precision 32-true` for fp32); it also writes the Cloud-Optimized GeoTIFF, the areas, and the files from
+which a killed run resumes. Memory is measured first, without a network; `--rows 20000` maps the whole square.
 """
 
 import argparse
@@ -54,15 +54,15 @@ def write_scene(path: Path, height: int, width: int) -> None:
 
 
 def cheap(images: Bytes) -> Float:
-    """Six classes of no meaning, at next to no cost."""
+    """Meaningless probabilities of six classes, computed in almost no time."""
     values = images.transpose(0, 3, 1, 2).astype(np.float32)
-    shares: Float = np.concatenate([values, 255 - values], axis=1)
-    shares /= 765
-    return shares
+    probabilities: Float = np.concatenate([values, 255 - values], axis=1)
+    probabilities /= 765
+    return probabilities
 
 
 def loop(path: Path, card: SegmenterCard, predict: Predictor) -> Bytes:
-    """Maps a scene the plain way."""
+    """Maps a scene one window at a time."""
     size, weight = card.tile, blending_window(card.tile)
     with rasterio.open(path) as dataset:
         total = np.zeros((len(CLASSES), dataset.height, dataset.width), np.float32)
@@ -78,13 +78,13 @@ def loop(path: Path, card: SegmenterCard, predict: Predictor) -> Bytes:
 
 
 def bench_speed(options: argparse.Namespace, folder: Path) -> None:
-    """Prints the megapixels a second of both sides."""
+    """Prints the megapixels per second of both sides."""
     card = SegmenterCard("fpn", options.encoder, CLASSES, (1, 2, 3), (0, 1, 2), options.tile)
     torch.manual_seed(0)
     device = torch.device(options.device)
     predict = Predictor(card.build(), device, precision=options.precision)
     torch.manual_seed(0)
-    predict_plainly = Predictor(card.build(), device)
+    predict_fp32 = Predictor(card.build(), device)
     windows = windows_at_a_time(options.batch, options.tile, device)
     path = folder / "scene.tif"
     write_scene(path, options.size, options.size)
@@ -93,18 +93,18 @@ def bench_speed(options: argparse.Namespace, folder: Path) -> None:
         with open_scene(path, card.channels, None) as scene:
             map_scene(scene, "map", card, predict, folder / "map", MapOptions(batch=windows))
 
-    plain = loop(path, card, predict_plainly)
+    plain = loop(path, card, predict_fp32)
     megapixels = options.size**2 / 1e6
-    before = seconds(lambda: loop(path, card, predict_plainly), 2)
+    before = seconds(lambda: loop(path, card, predict_fp32), 2)
     after = seconds(ours, 2)
     compare(f"{options.size} x {options.size}, windows of {options.tile}", before, after)
     with rasterio.open(folder / "map/map.tif") as dataset:
         same = (dataset.read(1) == plain).mean()
-    print(f"    {megapixels / before:.2f} and {megapixels / after:.2f} Mpx/s; {same:.4%} of pixels the same")
+    print(f"    {megapixels / before:.2f} and {megapixels / after:.2f} Mpx/s; {same:.4%} of pixels are equal")
 
 
 def bench_memory(options: argparse.Namespace, folder: Path) -> None:
-    """Prints what a scene 20,000 pixels wide takes."""
+    """Prints the time and the memory for a scene 20,000 pixels wide."""
     card = SegmenterCard("fpn", "resnet18", CLASSES, (1, 2, 3), (0, 1, 2), options.tile)
     path = folder / "wide.tif"
     write_scene(path, options.rows, WIDTH)

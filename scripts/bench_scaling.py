@@ -1,10 +1,9 @@
-"""Measures pseudo masks and CAMs in one and in several processes, and projects both to the whole datasets.
+"""Times pseudo masks and CAMs in one and in several processes, and projects both to whole datasets.
 
     python scripts/bench_scaling.py [--image RASTER] [--tiles 4] [--backbone resnet50]
 
-Every process has one thread and tiles of its own, as ranks have. The projection takes the seconds of a tile
-as measured with all cores busy, in proportion to the tile's pixels, and divides by the cores; nothing else is
-assumed. Devices that this machine lacks are left out.
+Every process has one thread and its own tiles, like a rank. The projection scales the seconds per tile,
+measured with all cores busy, to the pixels of a dataset's tiles, and divides them by the number of cores.
 """
 
 import argparse
@@ -30,13 +29,13 @@ DATASETS = {
     "Vaihingen, 16 scenes of about 2500 x 2000, 128 / 128": (16 * 19 * 15, 128),
     "DeepGlobe, 563 scenes, 306": (563 * 64, 306),
 }
-"""Training tiles and their side."""
+"""Number of training tiles, and their side in pixels."""
 
 Kind = Literal["pseudo", "cam"]
 
 
-def work(kind: Kind, image: Bytes, tiles: int, backbone: str, started: list[float]) -> None:
-    """Makes the pseudo labels or the CAMs of some tiles, and notes the seconds of one."""
+def work(kind: Kind, image: Bytes, tiles: int, backbone: str, times: list[float]) -> None:
+    """Computes pseudo labels or CAMs of some tiles, and appends the seconds per tile to `times`."""
     torch.set_num_threads(1)
     cam = smooth_noise(np.random.default_rng(1), CLASSES, SIZE, 6)
     if kind == "pseudo":
@@ -51,11 +50,11 @@ def work(kind: Kind, image: Bytes, tiles: int, backbone: str, started: list[floa
         with torch.inference_mode():
             for _ in range(tiles):
                 multi_scale_cams(lambda batch: network(batch).refined, to_tensor(image)[None], tags)
-    started.append((time.perf_counter() - start) / tiles)
+    times.append((time.perf_counter() - start) / tiles)
 
 
 def seconds_of_a_tile(kind: Kind, image: Bytes, tiles: int, backbone: str, processes: int) -> float:
-    """Returns the mean seconds of a tile in each of several processes at a time."""
+    """Returns the mean seconds per tile in each of several simultaneous processes."""
     with multiprocessing.get_context("spawn").Manager() as manager:
         times = manager.list()
         started = [
@@ -74,7 +73,7 @@ def seconds_of_a_tile(kind: Kind, image: Bytes, tiles: int, backbone: str, proce
 def main() -> None:
     """Parses the command line, measures and projects."""
     parser = argparse.ArgumentParser(
-        description="Throughput for each process, and what the datasets would take."
+        description="Throughput per process, and projected hours for the datasets."
     )
     image_argument(parser)
     parser.add_argument("--tiles", type=int, default=4, help="pseudo labels in each process; CAMs: one")

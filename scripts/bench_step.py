@@ -3,12 +3,12 @@
     python scripts/bench_step.py [--backbone resnet50] [--precision bf16-mixed] [--classes 5] [--names]
                                  [KEY=VALUE ...]
 
-Steps are those of `fit`, with the settings of the front page and the callbacks of a training; the average of
-the weights is on. What is counted are torch's operators below autograd, on the CPU: about one kernel of a GPU
-each (see `launches.py`), whatever the size of the tiles, which are therefore small here. `waits` are the
-operators for which a GPU's program stands still until all that was launched before is done.
+Steps are those of `fit`, with the default settings, the callbacks of a training, and averaging of the
+weights. torch's operators below autograd are counted, on the CPU. Each corresponds to about one GPU kernel
+(see `launches.py`), independently of the size of the tiles, which are therefore small here. `waits` are the
+operators that would make the host wait until the GPU has finished all earlier kernels.
 
-On a GPU: `python scripts/bench_training.py` times the steps there; nothing here runs on one.
+Nothing here runs on a GPU; `python scripts/bench_training.py` times the steps there.
 """
 
 import argparse
@@ -19,10 +19,8 @@ from typing import Any, Final
 
 import pytorch_lightning as pl
 import torch
-from hydra import compose, initialize_config_module
 from launches import Launches
-from measuring import heading
-from omegaconf import DictConfig
+from measuring import composed, heading
 from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch.utils.data import DataLoader
 
@@ -39,7 +37,7 @@ from ome.training.hardware import Hardware
 from ome.training.scalars import LOG_EVERY
 
 FIRST: Final = 12
-"""Step from which on `LOG_EVERY` steps are counted, one of which logs: all has been logged once by then."""
+"""First of the `LOG_EVERY` steps that are counted; one of them logs, but not for the first time."""
 
 SIDE: Final = 32
 
@@ -64,19 +62,19 @@ class Samples(pl.LightningDataModule):
         self._batch, self._steps = batch, steps
 
     def train_dataloader(self) -> DataLoader[Any]:
-        """Batches that nobody has to assemble."""
+        """Returns the same batch for each step."""
         batches: Any = [self._batch] * self._steps
         return DataLoader(batches, batch_size=None)
 
 
 class Counting(Callback):
-    """Counts `LOG_EVERY` whole steps."""
+    """Counts the operators of `LOG_EVERY` whole steps."""
 
     def __init__(self, launches: Launches) -> None:
         self._launches = launches
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Tells the parts apart."""
+        """Assigns functions to the parts of a step."""
         launches = self._launches
         launches.wrap(pl_module.network, "forward", "forward")
         launches.wrap(pl_module, "training_step", "losses")
@@ -92,7 +90,7 @@ class Counting(Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: object, batch_idx: int
     ) -> None:
-        """Begins and ends."""
+        """Begins and ends counting."""
         del pl_module, batch
         if batch_idx == FIRST:
             self._launches.__enter__()  # type: ignore[no-untyped-call]
@@ -102,32 +100,25 @@ class Counting(Callback):
 
 
 def modules(changes: Sequence[str], classes: int) -> Iterator[tuple[str, Any]]:
-    """Makes the three modules."""
+    """Yields names and modules: two classifiers and a segmenter."""
     names = [str(number) for number in range(classes)]
     for name in ("seam", "cam"):
-        changed = composed([*changes, f"classifier={name}"])
+        changed = composed("dataset=potsdam", *changes, f"classifier={name}")
         settings = settings_of(changed, "cam")
         torch.manual_seed(0)
         network = build_classifier(changed.backbone, changed.classifier, classes, 3, None)
         if frozen(changed.backbone.freeze, "published"):
             network.freeze()
         yield name, classifier_learner(settings, network, names, classes, 10**6)
-    config = composed(changes)
+    config = composed("dataset=potsdam", *changes)
     torch.manual_seed(0)
     recipe = recipe_settings(config.segmenter.recipe, classes, lambda: [1.0] * classes)
     segmenter = build_segmenter(config.segmenter.name, config.segmenter.encoder, classes)
     yield config.segmenter.name, segmenter_learner(config, segmenter, classes, recipe, 10**6)
 
 
-def composed(changes: Sequence[str]) -> DictConfig:
-    """Composes the front page without data and weights."""
-    without = ["dataset.raw=none", "backbone.weights=null", "backbone.encoder_weights=null"]
-    with initialize_config_module("ome.conf", version_base="1.3"):
-        return compose("config", overrides=["dataset=potsdam", *without, *changes])
-
-
-def ran(module: pl.LightningModule, classes: int, precision: str, launches: Launches) -> None:
-    """Trains some steps."""
+def train(module: pl.LightningModule, classes: int, precision: str, launches: Launches) -> None:
+    """Trains until the steps are counted."""
     generator = torch.Generator().manual_seed(0)
     mask = torch.randint(0, classes, (2, SIDE, SIDE), generator=generator)
     batch = {
@@ -162,7 +153,7 @@ def main() -> None:
     counts: dict[str, Launches] = {}
     for name, module in modules(changes, options.classes):
         counts[name] = Launches()
-        ran(module, options.classes, options.precision, counts[name])
+        train(module, options.classes, options.precision, counts[name])
     print(f"| | {' | '.join(counts)} |\n|---|{'---:|' * len(counts)}")
     for part in PARTS:
         print(f"| {part} | {row(count.kernels[part] for count in counts.values())} |")
@@ -179,7 +170,7 @@ def main() -> None:
 
 
 def row(numbers: Iterable[int]) -> str:
-    """The cells of numbers that were counted in `LOG_EVERY` steps."""
+    """The cells of a row: numbers per step, of those counted in `LOG_EVERY` steps."""
     return " | ".join(f"{number / LOG_EVERY:.1f}" for number in numbers)
 
 

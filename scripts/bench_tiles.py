@@ -2,9 +2,9 @@
 
     python scripts/bench_tiles.py [--size 256] [--scenes 4] [--side 2048] [--image RASTER]
 
-The clips are what single-paper repositories cut: every tile, with its overlap, as a PNG file of its own. Each
-side runs in one process, as one loader worker does. Told as well: the disk that both take, and how the memory
-of a worker grows with the number of scenes.
+Clips are the usual format of research code: every tile, with its overlap, is a separate PNG file. Each side
+runs in one process, like a loader worker. The size of both on disk, and the growth of a worker's memory with
+the number of scenes, are printed as well.
 """
 
 import argparse
@@ -41,11 +41,11 @@ from ome.geo.raster import read_png
 from ome.progress import track
 
 READS = 400
-"""Tiles that are read in one timing."""
+"""Tiles per timing."""
 
 
 def write_scenes(folder: Path, pixels: Bytes, count: int) -> SceneIndex:
-    """Prepares `count` scenes, each turned a little."""
+    """Prepares `count` scenes, shifted copies of one image."""
     names = [f"scene_{number}" for number in range(count)]
     raw = folder / "raw"
     raw.mkdir(parents=True)
@@ -65,12 +65,12 @@ def write_clips(folder: Path, reader: SceneReader, tiles: Sequence[Tile]) -> Non
 
 
 def disk(folder: Path) -> int:
-    """Returns the bytes of all files in a folder."""
+    """Returns the size of all files in a folder in bytes."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
 def read_all(folder: Path, tiles: Sequence[Tile]) -> None:
-    """Reads tiles in a process of their own, and prints what memory that took."""
+    """Reads tiles in a new process, and prints by how much its memory has grown."""
     reader = SceneReader(SceneIndex.read(folder))
     reader.image(tiles[0])
     before = resident_megabytes()
@@ -123,7 +123,7 @@ def bench(size: int, scenes: int, pixels: Bytes, folder: Path) -> None:
 
 
 def bench_samples(reader: SceneReader, tiles: Sequence[Tile], size: int, folder: Path) -> None:
-    """Prints the time of a segmenter's sample that is read at each draw or kept, and of its normalisation."""
+    """Prints the time for a segmenter's sample from disk or from the cache, and for its normalisation."""
     folder.mkdir()
     mask = smooth_noise(np.random.default_rng(0), 6, size, 6)
     cv2.imwrite(str(folder / "mask.png"), mask.argmax(0).astype(np.uint8))
@@ -137,12 +137,12 @@ def bench_samples(reader: SceneReader, tiles: Sequence[Tile], size: int, folder:
             dataset[number, number]
 
     varied = Augmentation(size, (0.75, 1.25), dihedral=True)
-    again, kept = (MaskDataset(reader, tiles, masks, varied) for _ in range(2))
+    uncached, cached = (MaskDataset(reader, tiles, masks, varied) for _ in range(2))
     with patch("ome.data.datasets.KEPT_BYTES", 0):
-        again[0]  # finds that there is no room
-    drawn(kept)
-    read, held = [seconds(partial(drawn, dataset)) / len(tiles) * 1e3 for dataset in (again, kept)]
-    compare("a sample of image, mask and weight: read, kept", read, held, "ms")
+        uncached[0]  # decides not to cache
+    drawn(cached)
+    read, held = [seconds(partial(drawn, dataset)) / len(tiles) * 1e3 for dataset in (uncached, cached)]
+    compare("a sample of image, mask and weight: read, cached", read, held, "ms")
     image = reader.image(tiles[0])
     mean, std = (torch.tensor(values) for values in band_statistics(3))
 

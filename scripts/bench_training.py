@@ -1,17 +1,17 @@
-"""Times a training step: the plain fp32 step, against the step as the trainer makes it.
+"""Times a training step: a plain fp32 step, against a step of the trainer.
 
     python scripts/bench_training.py [--backbone resnet18] [--size 256] [--batch 4] [--device cpu]
                                      [--compile inductor] [--profile]
 
-Both sides step the same networks on the same samples, which are in memory. The plain step differentiates
-everything, in fp32, in the usual memory layout, and reads its loss at each step. Ours is what `stage=cam` and
-`stage=seg` do on that device: frozen layers are not differentiated, the loss is not read at each step, the
-layout is channels-last, the optimiser fused, and the precision bf16 where the device has instructions for it
-(`--precision 32-true`: without).
+Both sides train the same networks on the same samples, which are in memory. The plain step computes all
+gradients, in fp32 and the usual memory layout, and reads the loss at each step. Ours is the step of
+`stage=cam` and `stage=seg` on that device: frozen layers have no gradients, the loss is not read at each
+step, the layout is channels-last, the optimiser is fused, and the precision is bf16 where the device has
+instructions for it (use `--precision 32-true` for fp32).
 
-`--compile` also times ours with the network compiled by `torch.compile`, which the trainer does not do, and
-tells the seconds until the first step is done. `--profile` prints where the time of ours goes, and on a GPU
-the share of it that the GPU computes.
+`--compile` also times ours with `torch.compile`, which the trainer does not use, and prints the seconds until
+the first step is finished. `--profile` prints which operators take the time of ours, and on a GPU the
+fraction of the time in which it computes.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from measuring import compare, heading, image_argument, picture, seconds
+from measuring import compare, heading, image_argument, picture, seconds, shifted
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -40,7 +40,7 @@ Loss = Callable[[], Tensor]
 
 @dataclass(frozen=True)
 class Side:
-    """One side of the comparison: plain or ours, perhaps compiled, perhaps profiled."""
+    """One side of the comparison: plain or ours, optionally compiled or profiled."""
 
     precision: str
     plain: bool = False
@@ -81,7 +81,7 @@ def step_time(network: nn.Module, loss: Loss, device: torch.device, side: Side) 
 
 
 def profile(step: Callable[[], None], device: torch.device) -> None:
-    """Prints what takes most of the time, and the share of it that the device computes."""
+    """Prints the slowest operators, and the fraction of the time in which the device computes."""
     kinds = [torch.profiler.ProfilerActivity.CPU]
     kinds += [torch.profiler.ProfilerActivity.CUDA] if device.type == "cuda" else []
     started = time.perf_counter()
@@ -91,7 +91,7 @@ def profile(step: Callable[[], None], device: torch.device) -> None:
     attribute = "self_device_time_total" if device.type == "cuda" else "self_cpu_time_total"
     events = profiler.key_averages()
     busy = sum(getattr(event, attribute) for event in events) / 1e6
-    print(f"    {device.type} computes {busy / elapsed:.0%} of the time, the profiler's own with it")
+    print(f"    {device.type} computes {busy / elapsed:.0%} of the time, which includes the profiler's")
     for event in sorted(events, key=lambda event: -getattr(event, attribute))[:8]:
         share = getattr(event, attribute) / 1e6 / busy
         print(f"      {event.key[:60]:<60} {event.count / STEPS:7.0f} a step {share:7.1%}", flush=True)
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true")
     options = parser.parse_args()
     image = to_tensor(picture(options.image, options.size))
-    images = torch.stack([image.roll(17 * number, -1) for number in range(options.batch)]).to(options.device)
+    images = shifted(image, options.batch).to(options.device)
     tags = torch.ones(options.batch, CLASSES, device=options.device)
     mask = torch.randint(0, CLASSES, (options.batch, options.size, options.size), device=options.device)
     name, precision = options.backbone, decided_precision(options.precision, images.device)

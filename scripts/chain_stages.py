@@ -1,4 +1,4 @@
-"""The stages of a published chain on made-up tiles, as `bench_chain.py` times them."""
+"""The stages of a published chain on synthetic tiles, which `bench_chain.py` times."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from measuring import Bytes, smooth_noise, synthetic_image
+from measuring import Bytes, shifted, smooth_noise, synthetic_image
 from omegaconf import DictConfig
 
 from ome.config.objects import crf_of, frozen, hardware, labelling_of, optimization
@@ -29,12 +29,12 @@ from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 
 PRESENT: Final = 3
-"""Classes in a tile, to which the CRF's runs are in proportion."""
+"""Classes in a tile; the number of the CRF's runs is proportional to it."""
 
 
 @dataclass
 class Clock:
-    """Seconds of some work: of the clock on a GPU, of one core on a CPU."""
+    """Measures the seconds of some work: wall-clock time on a GPU, time of one core on a CPU."""
 
     device: torch.device
     steps: int
@@ -43,7 +43,7 @@ class Clock:
     def seconds(
         self, key: tuple[object, ...], work: Callable[[], object], *, on_cores: bool = False
     ) -> float:
-        """Returns the mean of some calls; what was measured under that key before is not measured again."""
+        """Returns the mean of `steps` calls; measures each key only once."""
         if key not in self.known:
             gpu = self.device.type == "cuda" and not on_cores
             clock = time.perf_counter if gpu else time.process_time
@@ -60,7 +60,7 @@ class Clock:
 
 
 def stepper(module: ClippedModule, batch: dict[str, torch.Tensor], precision: str) -> Callable[[], None]:
-    """Makes one training step of a module, without its logger."""
+    """Returns a function that runs one training step of a module, without its logger."""
     device = batch["image"].device
     channels_last(module.to(device)).train()
     module.log = lambda *_args, **_options: None  # type: ignore[method-assign]
@@ -79,12 +79,12 @@ def stepper(module: ClippedModule, batch: dict[str, torch.Tensor], precision: st
 
 
 class Chain:
-    """The stages of one experiment on made-up tiles.
+    """The stages of one experiment on synthetic tiles.
 
     Args:
         config: The composed experiment.
-        clock: Measures.
-        images: Tiles in a step on a CPU.
+        clock: The clock.
+        images: Tiles per step on a CPU.
     """
 
     def __init__(self, config: DictConfig, clock: Clock, images: int) -> None:
@@ -98,7 +98,7 @@ class Chain:
         image = to_tensor(synthetic_image(side))
         mask = torch.randint(0, self._classes, (count, side, side))
         parts = {
-            "image": torch.stack([image.roll(17 * number, -1) for number in range(count)]),
+            "image": shifted(image, count),
             "tags": torch.ones(count, self._classes),
             "mask": mask,
             "weight": torch.full_like(mask, 255, dtype=torch.uint8),
@@ -106,7 +106,7 @@ class Chain:
         return {name: part.to(self._device) for name, part in parts.items()}
 
     def cam_step(self) -> float:
-        """Returns the seconds of a step of the classifier with the published batch."""
+        """Returns the seconds per step of the classifier with the published batch."""
         settings = self._config.stage.cam
         side, count = settings.crop or self._side, self._images or settings.batch
 
@@ -123,7 +123,7 @@ class Chain:
         return self._measured(("cam", side, count), work) * int(settings.batch) / count
 
     def seg_step(self) -> float:
-        """Returns the seconds of a step of the segmenter with the published batch."""
+        """Returns the seconds per step of the segmenter with the published batch."""
         settings, recipe = self._config.segmenter, self._config.segmenter.recipe
         count = self._images or recipe.batch
 
@@ -143,7 +143,7 @@ class Chain:
         return self._measured(("seg", self._side, count), work) * int(recipe.batch) / count
 
     def cam_tile(self) -> float:
-        """Returns the seconds of a tile's multi-scale CAMs."""
+        """Returns the seconds per tile for multi-scale CAMs."""
         settings, count = self._config.stage.cam.export, 1 if self._images else 16
         pixels = int(1e6 * (settings.megapixels or DEFAULT_MEGAPIXELS[self._device.type]))
 
@@ -169,7 +169,7 @@ class Chain:
         return self._measured(("cams", self._side, count), work) / count
 
     def pseudo_tile(self) -> float:
-        """Returns the seconds of a tile's pseudo mask, on one core or the GPU."""
+        """Returns the seconds per pseudo mask, on one core or the GPU."""
         config, image = settings_of(self._config, "pseudo"), synthetic_image(self._side)
         on_cores = config.crf.backend != "torch"
         crf_for, labelling = crf_of(config), labelling_of(config)
@@ -183,7 +183,7 @@ class Chain:
         return self._clock.seconds(("pseudo", self._side), label, on_cores=on_cores)
 
     def refine_tile(self) -> float:
-        """Returns the seconds of the prediction of a training tile, from which a round starts."""
+        """Returns the seconds per prediction of a training tile at the start of a round."""
         settings = self._config.stage.refine
 
         def work() -> Callable[[], object]:
@@ -194,7 +194,7 @@ class Chain:
         return self._measured(("refine", self._side), work)
 
     def megapixel(self) -> float:
-        """Returns the seconds of a megapixel of a map."""
+        """Returns the seconds per megapixel of a map."""
         settings, side = self._config.prediction, self._side
         rows = columns = side * (2 if self._images else 16)
         pixels = np.tile(synthetic_image(side), (rows // side, columns // side, 1))
@@ -221,7 +221,7 @@ class Chain:
 
             return mapped
 
-        # In a large scene a pixel lies in 1 / stride² windows, in this corner of one in fewer.
+        # In a large scene, a pixel is in 1 / stride² windows; in this small one it is in fewer.
         windows = len(range(0, rows - side + 1, max(1, int(side * settings.stride)))) ** 2
         seconds = self._measured(("map", side), work) / (windows * side**2)
         return seconds * 1e6 / float(settings.stride) ** 2

@@ -1,9 +1,9 @@
-"""Checks a folder of golden vectors: inputs and outputs of the original implementation against this one.
+"""Checks golden vectors: compares outputs of the original implementation with those of this one.
 
     python scripts/check_golden.py tests/golden
 
-Prints one line a quantity: file, quantity, worst error, tolerance, ok or FAIL. The exit status is 0 only when
-every kind of file is there, every array of every file took part in a check, and all checks passed.
+Prints one line per quantity: file, quantity, largest error, tolerance, ok or FAIL. The exit status is 0 only
+if every kind of file exists, every array of every file was used in a check, and all checks passed.
 """
 
 import argparse
@@ -42,7 +42,7 @@ ISPRS_IGNORE = 255
 
 
 class Check(NamedTuple):
-    """One compared quantity: its worst error against the tolerance."""
+    """A compared quantity with its largest error and the tolerance."""
 
     quantity: str
     error: float
@@ -50,21 +50,21 @@ class Check(NamedTuple):
 
     @property
     def passed(self) -> bool:
-        """Whether the error is a number within the tolerance."""
+        """Whether the error is within the tolerance, and not nan."""
         return bool(self.error <= self.tolerance)
 
 
 class Arrays:
-    """The arrays of one file, which remembers those that were read."""
+    """The arrays of one file; `unread` has the names of those that no check has read."""
 
     def __init__(self, arrays: dict[str, Array]) -> None:
         self.arrays = arrays
         self.unread = set(arrays)
 
     def __getitem__(self, name: str) -> Array:
-        """Returns an array; a missing one raises KeyError."""
+        """Returns an array; raises KeyError if it does not exist."""
         if name not in self.arrays:
-            raise KeyError(f"it has no array {name!r}")
+            raise KeyError(f"the file has no array {name!r}")
         self.unread.discard(name)
         return self.arrays[name]
 
@@ -75,7 +75,7 @@ class Arrays:
 
 def _same_shape(computed: Array, golden: Array) -> None:
     if computed.shape != golden.shape:
-        raise ValueError(f"shape {golden.shape} where {computed.shape} is computed")
+        raise ValueError(f"the file has shape {golden.shape}, computed is {computed.shape}")
 
 
 def worst(quantity: str, computed: Any, golden: Array, tolerance: float) -> Check:  # noqa: ANN401 - numbers or arrays
@@ -88,14 +88,14 @@ def worst(quantity: str, computed: Any, golden: Array, tolerance: float) -> Chec
 
 
 def disagreement(quantity: str, computed: Array, golden: Array, tolerance: float) -> Check:
-    """Compares by the share of elements that differ."""
+    """Compares by the fraction of elements that differ."""
     _same_shape(computed, golden)
     return Check(quantity, float((computed != golden).mean()), tolerance)
 
 
 @lru_cache(maxsize=256)  # networks of other class counts share all but one tensor
 def rule_weights(name: str, shape: torch.Size, seed: int) -> Tensor:
-    """The deterministic tensor that stands for a trained one: a sine whose phase depends on the name."""
+    """A deterministic tensor in place of trained weights: a sine whose phase depends on the name."""
     if name.endswith("num_batches_tracked"):
         return torch.tensor(0)
     count = shape.numel()
@@ -134,13 +134,13 @@ def check_state_dict(path: Path) -> Iterator[Check]:
     golden: dict[str, list[int]] = json.loads(path.read_text(encoding="utf-8"))
     with torch.device("meta"):
         network = SeamNetwork(ResNet38d(), golden["fc8.weight"][0])
-    own = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-    differing = sum(own.get(name) != golden.get(name) for name in own.keys() | golden.keys())
+    shapes = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    differing = sum(shapes.get(name) != golden.get(name) for name in shapes.keys() | golden.keys())
     yield Check("names and shapes that differ", differing, 0)
 
 
 def check_pcm(file: Arrays) -> Iterator[Check]:
-    """The pixel correlation module, its affinity built whole and in blocks of columns."""
+    """The pixel correlation module, with the affinity as a whole and in blocks of columns."""
     cam, refined = file.tensor("cam"), file["refined"]
     embedding = F.conv2d(file.tensor("features"), file.tensor("f9_weight"))
     block = max(1, cam.shape[2] * cam.shape[3] // 3)
@@ -163,7 +163,7 @@ def check_losses(file: Arrays) -> Iterator[Check]:
 
 
 def check_fusion(file: Arrays) -> Iterator[Check]:
-    """Fused multi-scale CAM and its argmax; every second map is of the flipped image."""
+    """Fused multi-scale CAM and its argmax; every second map is that of the flipped image."""
     maps = file.tensor("upsampled").clone()
     maps[1::2] = maps[1::2].flip(-1)
     fused = fuse_cams(maps, file.tensor("label")).numpy()
@@ -173,11 +173,11 @@ def check_fusion(file: Arrays) -> Iterator[Check]:
 
 def check_uncertainty(file: Arrays) -> Iterator[Check]:
     """CRF, pseudo mask and uncertainty weight of one tile."""
-    given = file["cam"]
-    cam = np.zeros((int(file["num_classes"]), *given.shape[1:]), np.float32)
-    if len(set(file["classes"].tolist())) != len(given):
-        raise ValueError(f"{len(given)} maps for classes {file['classes'].tolist()}")
-    cam[file["classes"]] = given
+    maps = file["cam"]
+    cam = np.zeros((int(file["num_classes"]), *maps.shape[1:]), np.float32)
+    if len(set(file["classes"].tolist())) != len(maps):
+        raise ValueError(f"{len(maps)} maps for classes {file['classes'].tolist()}")
+    cam[file["classes"]] = maps
     label = pseudo_label(DenseCrf(file["image"], CrfParameters()), cam)
     yield worst("crf_prob", label.probabilities, file["crf_prob"], 5e-3)
     yield disagreement("argmax (share of pixels)", label.cam_argmax, file["argmax"], 1e-3)
@@ -207,7 +207,7 @@ def check_metrics(file: Arrays) -> Iterator[Check]:
 
 
 def check_poly_lr(file: Arrays) -> Iterator[Check]:
-    """The learning rate at every step, past the last too."""
+    """The learning rate at every step, including steps after the last."""
     base, last, power = float(file["base_lr"]), int(file["max_step"]), float(file["power"])
     rates = [poly_lr(base, step, last, power) for step in range(len(file["lr"]))]
     yield worst("lr", rates, file["lr"], 1e-9)
@@ -228,25 +228,25 @@ KINDS = (STATE_DICT, *ARRAY_KINDS)
 
 
 def run_checks(path: Path, kind: str) -> Iterator[Check]:
-    """Runs the checks of one file; an array that took part in none is a failed check."""
+    """Runs the checks of one file; an array that none of them reads is a failed check."""
     if kind == STATE_DICT:
         yield from check_state_dict(path)
         return
     file = Arrays(read_arrays(path))
     yield from ARRAY_KINDS[kind](file)
     for name in sorted(file.unread):
-        yield Check(f"{name} takes part in no check", float("inf"), 0)
+        yield Check(f"{name} is in no check", float("inf"), 0)
 
 
 def check_file(path: Path, kind: str) -> bool:
-    """Prints a line for each check of one file and tells whether all passed."""
+    """Prints a line for each check of one file; returns whether all passed."""
     passed = True
     try:
         for check in run_checks(path, kind):
             measured = f"{check.error:9.2e}  tolerance {check.tolerance:.0e}"
             print(f"{path.name:24} {check.quantity:30} {measured}  {'ok' if check.passed else 'FAIL'}")
             passed &= check.passed
-    except Exception as error:  # noqa: BLE001 - a tampered file can break a check any_rank
+    except Exception as error:  # noqa: BLE001 - a changed file can break a check anywhere
         reason = " ".join(str(error).split())[:160]
         print(f"{path.name:24} {type(error).__name__}: {reason}  FAIL")
         return False
@@ -259,7 +259,7 @@ def check_folder(folder: Path) -> bool:
     for kind in KINDS:
         paths = sorted(folder.glob(kind))
         if not paths:
-            print(f"{kind:24} there is none in {folder}  FAIL")
+            print(f"{kind:24} no such file in {folder}  FAIL")
             passed = False
         for path in paths:
             passed &= check_file(path, kind)

@@ -1,4 +1,4 @@
-"""Converts an MXNet `.params` file, the form in which the ImageNet weights of ResNet38d were published.
+"""Converts an MXNet `.params` file, the format of the published ImageNet weights of ResNet38d.
 
 python scripts/convert_mxnet.py ilsvrc-cls_rna-a1_cls1000_ep-0001.params resnet38d.pth
 """
@@ -71,7 +71,7 @@ def read_params(path: Path) -> dict[str, Tensor]:
     reader = _Reader(path.read_bytes())
     try:
         if reader.integers("Q", 2)[0] != _LIST_MAGIC:
-            raise ValueError("another format")  # noqa: TRY301 - one message for every way to be unreadable
+            raise ValueError("another format")  # noqa: TRY301 - one message for all kinds of invalid files
         arrays = [reader.array() for _ in range(reader.integers("Q")[0])]
         names = [reader.take(reader.integers("Q")[0]).decode() for _ in range(reader.integers("Q")[0])]
         return dict(zip(names, arrays, strict=True))
@@ -80,13 +80,13 @@ def read_params(path: Path) -> dict[str, Tensor]:
 
 
 def resnet38d_name(name: str) -> str | None:
-    """Translates an array name of the published A1 model to ours; None for the classifier.
+    """Translates the name of an array of the published A1 model to ours; None for its classifier.
 
     Args:
-        name: Such as "arg:res4b2_branch2a_weight" or "aux:bn7_moving_var".
+        name: A name such as "arg:res4b2_branch2a_weight" or "aux:bn7_moving_var".
 
     Returns:
-        Such as "b4_2.conv_branch2a.weight" or "bn7.running_var".
+        A name such as "b4_2.conv_branch2a.weight" or "bn7.running_var".
     """
     plain = name.partition(":")[2] or name
     if plain == "conv1a_weight":
@@ -105,7 +105,7 @@ def resnet38d_name(name: str) -> str | None:
 
 
 def read_resnet38d(path: Path) -> dict[str, Tensor]:
-    """Reads the ImageNet weights of ResNet38d under our names; the classifier keeps its own.
+    """Reads the ImageNet weights of ResNet38d by our names; those of its classifier are not translated.
 
     Raises:
         UserError: The file is truncated or of another format.
@@ -114,7 +114,7 @@ def read_resnet38d(path: Path) -> dict[str, Tensor]:
 
 
 def main(arguments: list[str]) -> int:
-    """Converts the first file to the second; the status is 0 where that worked."""
+    """Converts the first file to the second; returns the exit status, 0 for success."""
     if len(arguments) != 2:
         print(__doc__)
         return 2

@@ -1,10 +1,10 @@
-"""What the documentation does not write twice: settings from schema and YAML, error lines from the code.
+"""Generates parts of the documentation: settings from schema and YAML, error messages from the code.
 
-`python scripts/docs_hooks.py` writes both into the pages that ask for them by a comment, below it and to the
-end of the page, so that the sources read as the built pages do; a test holds them current.
+`python scripts/docs_hooks.py` writes each into the page with the comment `<!-- settings -->` or
+`<!-- error lines -->`, from there to the end of the page. A test checks that the pages are up to date.
 
-mkdocs calls `on_page_markdown` for every page (see `mkdocs.yml`). Equations are written as GitHub does: a
-fenced block `math`, or inline between $` and `$.
+mkdocs calls the functions `on_...` (see `mkdocs.yml`). Equations are written as on GitHub: a fenced block
+`math`, or inline between $` and `$.
 """
 
 import ast
@@ -36,17 +36,17 @@ GROUPS = (
     "trainer",
     "logger",
 )
-"""Configuration groups in the order of the page; others follow."""
+"""Configuration groups in the order of the page; all others follow."""
 
 TYPED = dict(addresses(Settings))
-"""What each typed setting takes and means, by its address."""
+"""Type and meaning of each setting, by its address."""
 
 _WITHOUT_OPTIONS = {"stage", "__pycache__"}
 
 _ELSEWHERE = re.compile(
     r"""<(?:script|img|iframe|source)\b[^>]*\bsrc=["']?(?:https?:)?//[^>]*>"""
     r"""|<link\b(?=[^>]*stylesheet)[^>]*\bhref=["']?(?:https?:)?//[^>]*>"""
-    # The theme fetches the script that draws these.
+    # The theme would download a script for these.
     r"""|<pre class=["']?mermaid[^>]*>"""
 )
 
@@ -56,8 +56,8 @@ class Setting(NamedTuple):
 
     Attributes:
         key: Dotted, as in the file.
-        default: Its value, as written.
-        meaning: The comment beside it, or the one above it.
+        default: Its value as in the file.
+        meaning: The comment beside or above it.
     """
 
     key: str
@@ -68,40 +68,40 @@ class Setting(NamedTuple):
 def on_page_markdown(markdown: str, **_others: Any) -> str:  # noqa: ANN401 - fixed by mkdocs
     """Turns the equations of a page into MathML."""
     markdown = re.sub(
-        r"```math\n(.+?)\n```", lambda found: convert(found[1], display="block"), markdown, flags=re.DOTALL
+        r"```math\n(.+?)\n```", lambda match: convert(match[1], display="block"), markdown, flags=re.DOTALL
     )
-    # Within a span, because an unknown element at the start of a line would become a paragraph of its own.
-    return re.sub(r"\$`(.+?)`\$", lambda found: f"<span>{convert(found[1])}</span>", markdown)
+    # In a span, since an unknown element at the start of a line would become a separate paragraph.
+    return re.sub(r"\$`(.+?)`\$", lambda match: f"<span>{convert(match[1])}</span>", markdown)
 
 
 def filled(markdown: str) -> str:
-    """A page whose table, where it asks for one, is that of the code as it is now."""
+    """A page with its generated part, if it has one, up to date."""
     for mark, table in _TABLES.items():
-        before, found, _ = markdown.partition(mark)
-        if found:
+        before, separator, _ = markdown.partition(mark)
+        if separator:
             return f"{before}{mark}\n\n{table().strip()}\n"
     return markdown
 
 
 def on_post_build(config: Any, **_others: Any) -> None:  # noqa: ANN401 - fixed by mkdocs
-    """Puts the notebooks where the page about them links to."""
+    """Copies the notebooks into the site, where the page about them links to."""
     for notebook in NOTEBOOKS.glob("*.ipynb"):
         shutil.copy(notebook, Path(config["site_dir"]) / "notebooks" / notebook.name)
 
 
 def on_post_page(output: str, **_others: Any) -> str:  # noqa: ANN401 - fixed by mkdocs
-    """Refuses a page that would load anything from another host.
+    """Checks that a page loads nothing from other hosts.
 
     Raises:
-        ValueError: It would.
+        ValueError: It does.
     """
     if found := _ELSEWHERE.search(output):
-        raise ValueError(f"a page of the documentation loads from elsewhere: {found[0]}")
+        raise ValueError(f"a page of the documentation loads from another host: {found[0]}")
     return output
 
 
 def file_header(path: Path) -> str:
-    """The comment that a YAML file opens with, as one paragraph; its commands keep their lines."""
+    """The comment at the start of a YAML file as one paragraph; commands in it keep their lines."""
     lines = []
     for line in path.read_text(encoding="utf-8").splitlines():
         if line.startswith("# @package"):
@@ -115,7 +115,7 @@ def file_header(path: Path) -> str:
 
 
 def settings(path: Path) -> list[Setting]:
-    """The keys of a YAML file with their comments; what is merely taken from other files is left out."""
+    """The keys of a YAML file with their comments, without those of its defaults list."""
     text = path.read_text(encoding="utf-8")
     root = yaml.compose(text)
     if not isinstance(root, yaml.MappingNode):
@@ -141,7 +141,7 @@ def _keys(node: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator[Set
 
 
 def _above(lines: list[str], row: int) -> str:
-    """The comment lines right above a key, but for the one that the file opens with."""
+    """The comment directly above a key, unless it is that at the start of the file."""
     comment: list[str] = []
     while row > 0 and lines[row - 1].lstrip().startswith("#"):
         row -= 1
@@ -150,7 +150,7 @@ def _above(lines: list[str], row: int) -> str:
 
 
 def settings_tables() -> str:
-    """All settings: the front page, then every group's options."""
+    """All settings: config.yaml, then the options of every group."""
     parts = ["## The main configuration", _table(settings(CONF / "config.yaml"), "")]
     found = {str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir()}
     for group in (*GROUPS, *sorted(found - {*GROUPS, *_WITHOUT_OPTIONS})):
@@ -160,7 +160,7 @@ def settings_tables() -> str:
         if option == "stage":
             paths.insert(0, CONF / "stage/all.yaml")
         files = {path: settings(path) for path in paths}
-        # A file that says otherwise than the one it starts from need not explain the key again.
+        # A key without a comment has the comment of the same key in another file of the group.
         meanings = {key: meaning for keys in files.values() for key, _, meaning in keys if meaning}
         for path, keys in files.items():
             parts += [f"### `{option}={path.stem}`", file_header(path)]
@@ -173,7 +173,7 @@ def settings_tables() -> str:
 
 
 def _prefix(path: Path) -> str:
-    """What stands before the keys of a file in their addresses."""
+    """The prefix of the keys of a file in their addresses."""
     text = path.read_text(encoding="utf-8")
     if package := re.match(r"# @package ([a-z]\S*)", text):
         return f"{package[1]}."
@@ -190,7 +190,7 @@ def _table(keys: list[Setting], prefix: str) -> str:
             if key == "name" and prefix and default != "???":
                 continue
             address = f"{prefix}{key}"
-            # An entry of a mapping such as dataset.classes.road means what the mapping does.
+            # An entry of a mapping, such as dataset.classes.road, has the meaning of the mapping.
             owner = TYPED.get(max((one for one in TYPED if f"{address}.".startswith(f"{one}.")), default=""))
             takes = expected(TYPED[address]) if address in TYPED else ""
             meaning = owner.meaning if owner and (takes or not comment) else comment
@@ -220,12 +220,12 @@ def _cell(text: str) -> str:
 
 
 def error_lines() -> str:
-    """Every line that a mistake of the user can end with, by module; what varies is in angle brackets."""
+    """All messages of user errors by module, with variable parts in angle brackets."""
     parts = []
     for path in sorted((ROOT / "ome").rglob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
         raised = [_raised(node).replace("`", "'") for node in ast.walk(tree)]
-        # A line of nothing but what varies is written elsewhere.
+        # Messages that consist of variable parts only are defined elsewhere.
         lines = [f"- `{line}`" for line in dict.fromkeys(raised) if re.sub("<[^>]*>", "", line).strip()]
         if lines:
             parts += [f"### `{path.relative_to(ROOT)}`", "", *lines, ""]
@@ -251,7 +251,7 @@ def _template(node: ast.expr) -> str:
 
 
 def _word(node: ast.expr) -> str:
-    """What stands for a value in a line: the name that the code has for it."""
+    """The placeholder of a value in a message: its name in the code."""
     match node:
         case (
             ast.Name(id=name) | ast.Attribute(attr=name) | ast.Subscript(slice=ast.Constant(value=str(name)))

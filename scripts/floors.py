@@ -1,6 +1,6 @@
-"""Prints the least version of everything that pyproject.toml names, as constraints for pip.
+"""Prints the minimum versions of all dependencies in pyproject.toml, as constraints for pip.
 
-`make test-minimum` installs these and runs a part of the tests, so that no floor stands there untried.
+`make test-minimum` installs these versions and runs some of the tests with them.
 """
 
 import sys
@@ -15,13 +15,13 @@ PROJECT = Path(__file__).parents[1] / "pyproject.toml"
 
 
 def floors(requirements: Iterable[str]) -> Iterator[str]:
-    """Yields `name==version` for each requirement that has a least version, and applies here.
+    """Yields `name==version` for each requirement with a minimum version that applies to this machine.
 
     Args:
         requirements: As in pyproject.toml, e.g. `numpy>=2.0`.
 
     Raises:
-        ValueError: One is not written as PEP 508 says.
+        ValueError: A requirement does not follow PEP 508.
     """
     for requirement in map(Requirement, requirements):
         least = [limit.version for limit in requirement.specifier if limit.operator in {">=", "=="}]
@@ -30,7 +30,7 @@ def floors(requirements: Iterable[str]) -> Iterator[str]:
 
 
 def main() -> None:
-    """Prints one line for each package, those of all extras among them."""
+    """Prints one line per package, including those of all extras."""
     project = tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]
     named = chain(project["dependencies"], *project["optional-dependencies"].values())
     sys.stdout.writelines(f"{line}\n" for line in sorted(set(floors(named))))

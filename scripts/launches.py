@@ -1,4 +1,4 @@
-"""Counts what a training step gives a device to do, and when it waits for it, on any device."""
+"""Counts the operators of a training step, and those that make the host wait for a GPU, on any device."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -15,21 +15,22 @@ _NO_KERNEL: Final = frozenset(
         *("promote_types", "_record_function_enter_new", "_record_function_exit"),
     }
 )
-"""Operators that compute nothing, beside views."""
+"""Operators that compute nothing, in addition to views."""
 
 _WAITING: Final = frozenset({"_local_scalar_dense", "nonzero", "masked_select", "lift_fresh", "equal"})
-"""Operators that wait for a GPU: what reads a number off it, or (`lift_fresh`) copies one to it."""
+"""Operators that make the host wait for a GPU: they read numbers from or (`lift_fresh`) copy them to it."""
 
 
 class Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within it, operators are counted by the part of the step that calls them, the innermost one.
+    """A context in which operators are counted by the innermost part of the step that calls them.
 
-    An operator is about one kernel of a GPU; the backward pass of a convolution is two or three, a `foreach`
-    or fused operator one for some dozens of tensors. The backward pass must run in the same thread (CPU).
+    An operator corresponds to about one GPU kernel; the backward pass of a convolution has two or three, a
+    `foreach` or fused operator has one for dozens of tensors. The backward pass must run in the same thread,
+    as it does on a CPU.
 
     Attributes:
         kernels: Operators that compute something, by part.
-        waits: Those for which a program on a GPU would wait, by part and name.
+        waits: Operators that would make the host wait for a GPU, by part and name.
         names: Operators that compute something, by part and name.
     """
 
@@ -59,7 +60,7 @@ class Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     @contextmanager
     def part(self, name: str) -> Iterator[None]:
-        """Counts what is called within as one part."""
+        """Counts operators within the block as one part."""
         self._parts.append(name)
         try:
             yield
@@ -67,13 +68,13 @@ class Launches(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._parts.pop()
 
     def wrap(self, owner: object, method: str, part: str) -> None:
-        """Counts what a method of an object calls as one part."""
-        plain: Callable[..., Any] = getattr(owner, method)
+        """Counts operators that a method of an object calls as one part."""
+        original: Callable[..., Any] = getattr(owner, method)
 
-        @wraps(plain)
+        @wraps(original)
         def counted(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401
             with self.part(part):
-                return plain(*args, **kwargs)
+                return original(*args, **kwargs)
 
         object.__setattr__(owner, method, counted)
 

@@ -1,12 +1,11 @@
-"""Maps a made-up scene of 20,000 x 20,000 pixels by `ome.map_scene`, killed half-way and resumed.
+"""Maps a synthetic scene of 20,000 x 20,000 pixels by `ome.map_scene`, killed half-way and resumed.
 
     python scripts/map_square.py [--side 20000] [--encoder mobilenet_v2] [--scale 0.5] [--polygons]
 
-The segmenter is an FPN of random weights; its map means nothing, its cost and its memory are those of a
-trained one. One window in a row of windows overlaps no other (stride 1) and none is mirrored: the memory is
-that of the usual settings, the time is not. The mapping is a process of its own; the memory told is the
-largest that the kernel saw resident, in the first process up to SIGKILL, in the second to the end. Linux
-only. Takes minutes to an hour and 3 GB of disk, and is therefore no part of `make bench`.
+The segmenter is an FPN with random weights; time and memory are those of a trained one. Windows do not
+overlap (stride 1) and are not mirrored: memory is that of the usual settings, but time is not. The script
+starts the mapping in new processes and prints their peak resident memory: of the first up to SIGKILL, of the
+second up to its end. It needs Linux, minutes to an hour, and 3 GB of disk, so `make bench` does not run it.
 """
 
 import argparse
@@ -29,7 +28,7 @@ from ome.training.checkpoints import save_network
 
 
 def make_run(folder: Path, encoder: str, tile: int) -> None:
-    """Leaves an untrained segmenter where `stage=seg` would leave a trained one."""
+    """Writes an untrained segmenter to the place of that of `stage=seg`."""
     card = SegmenterCard("fpn", encoder, CLASSES, (1, 2, 3), (0, 1, 2), tile, None, 0.5)
     torch.manual_seed(0)
     save_network(card.build(), folder / "seg" / "weak")
@@ -38,13 +37,13 @@ def make_run(folder: Path, encoder: str, tile: int) -> None:
 
 
 def rows_done(folder: Path) -> int:
-    """Rows of an unfinished map that are on disk."""
+    """Number of rows of an unfinished map that are on disk."""
     record = folder / "rows" / "rows.json"
     return int(json.loads(record.read_text())) if record.exists() else 0
 
 
 def peak(process: int) -> int:
-    """The largest resident set of a running process so far, in MB; 0 where it has ended."""
+    """Peak resident set size of a running process in MB; 0 if it has ended."""
     try:
         status = Path(f"/proc/{process}/status").read_text()
     except OSError:
@@ -54,10 +53,10 @@ def peak(process: int) -> int:
 
 
 def watch(command: list[str], maps: Path, side: int, stop_at: int | None) -> None:
-    """Runs one process to its end, or kills it, and prints what it took."""
+    """Runs a process to its end or kills it at row `stop_at`; prints its time and memory."""
     started, first = time.monotonic(), rows_done(maps)
     highest, predicted, before = 0, None, 0
-    with subprocess.Popen(command) as process:  # noqa: S603 - ourselves
+    with subprocess.Popen(command) as process:  # noqa: S603 - this script
         while process.poll() is None:
             highest = max(highest, peak(process.pid))
             done = rows_done(maps)
@@ -90,21 +89,23 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--polygons", action="store_true")
     parser.add_argument(
-        "--folder", type=Path, help="where scene and maps go and stay; default: a passing one"
+        "--folder",
+        type=Path,
+        help="folder for scene and maps, which is not deleted; default: a temporary one",
     )
     parser.add_argument("--mapping", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.mapping:
         torch.set_num_threads(options.threads)
         scene, run, maps = (options.folder / name for name in ("square.tif", "run", "maps"))
-        wanted = {"confidence": True, "polygons": options.polygons}
+        files = {"confidence": True, "polygons": options.polygons}
         ome.map_scene(
-            scene, run, maps, **wanted, scales=(options.scale,), flip=False, stride=1.0, batch=4, device="cpu"
+            scene, run, maps, **files, scales=(options.scale,), flip=False, stride=1.0, batch=4, device="cpu"
         )
         return
     heading(f"{options.side} x {options.side}, FPN on {options.encoder} at scale {options.scale}")
-    with tempfile.TemporaryDirectory() as passing:
-        folder = options.folder or Path(passing)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
         make_run(folder / "run", options.encoder, options.tile)
         write_scene(folder / "square.tif", options.side, options.side)

@@ -1,4 +1,4 @@
-"""What the benchmarks share: a clock, a scale, pictures to work on, and the name of the machine."""
+"""Functions that the benchmarks share: time, memory, test images, configurations, and the machine."""
 
 import argparse
 import os
@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import rasterio
 import torch
+from hydra import compose, initialize_config_module
 from numpy.typing import NDArray
+from omegaconf import DictConfig
 from rasterio.windows import Window
 
 from ome.geo.gdal import plain_pixels
@@ -22,7 +24,7 @@ Float = NDArray[np.float32]
 
 
 def seconds(work: Callable[[], object], repeats: int = 3) -> float:
-    """Returns the least wall-clock time of `repeats` calls."""
+    """Returns the shortest wall-clock time of `repeats` calls."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -32,13 +34,13 @@ def seconds(work: Callable[[], object], repeats: int = 3) -> float:
 
 
 def peak_megabytes() -> float:
-    """Returns the largest resident set of this process so far."""
+    """Returns the peak resident set size of this process."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
 def resident_megabytes() -> float:
-    """Returns the resident set of this process at this moment (Linux), or its peak elsewhere."""
+    """Returns the current resident set size of this process on Linux, elsewhere the peak."""
     status = Path("/proc/self/statm")
     if not status.exists():
         return peak_megabytes()
@@ -51,7 +53,7 @@ def cores() -> int:
 
 
 def machine() -> str:
-    """Names the machine and what matters of its software, in one line."""
+    """Describes the machine and versions of its software in one line."""
     model = platform.processor() or platform.machine()
     information = Path("/proc/cpuinfo")
     if information.exists():
@@ -67,12 +69,12 @@ def heading(title: str) -> None:
 
 
 def compare(name: str, baseline: float, ours: float, unit: str = "s") -> None:
-    """Prints a baseline, our own figure and their ratio in one line."""
+    """Prints a baseline, our figure and their ratio in one line."""
     print(f"  {name:<44} {baseline:9.3f} {unit} {ours:9.3f} {unit}   {baseline / ours:6.2f} x", flush=True)
 
 
 def smooth_noise(generator: np.random.Generator, channels: int, size: int, cells: int) -> Float:
-    """Returns (channels, size, size) random fields with about `cells` x `cells` bumps, in 0..1."""
+    """Returns random fields (channels, size, size) in 0..1 with about `cells` x `cells` maxima and minima."""
     coarse = torch.from_numpy(generator.random((1, channels, cells, cells), np.float32))
     fine = torch.nn.functional.interpolate(coarse, (size, size), mode="bicubic", align_corners=True)[0]
     least, largest = fine.amin((1, 2), keepdim=True), fine.amax((1, 2), keepdim=True)
@@ -91,10 +93,10 @@ def synthetic_image(size: int, seed: int = 0) -> Bytes:
 
 
 def image_argument(parser: argparse.ArgumentParser) -> None:
-    """Adds `--image`: real pixels to work on."""
+    """Adds `--image`, a raster with real pixels."""
     parser.add_argument(
         "--image",
-        help="raster to take the central window of, e.g. /vsizip/2_Ortho_RGB.zip/2_10.tif; default: made up",
+        help="raster whose central window is used, e.g. /vsizip/2_Ortho_RGB.zip/2_10.tif; default: synthetic",
     )
 
 
@@ -107,3 +109,15 @@ def picture(path: str | None, size: int) -> Bytes:
             sys.exit(f"{path} is {raster.width} x {raster.height}, smaller than {size}")
         window = Window((raster.width - size) // 2, (raster.height - size) // 2, size, size)
         return np.ascontiguousarray(raster.read((1, 2, 3), window=window).transpose(1, 2, 0))
+
+
+def shifted(image: torch.Tensor, count: int) -> torch.Tensor:
+    """Returns a batch (count, C, H, W) of one image (C, H, W), shifted differently in each copy."""
+    return torch.stack([image.roll(17 * number, -1) for number in range(count)])
+
+
+def composed(*overrides: str) -> DictConfig:
+    """Composes a configuration that needs neither data nor pretrained weights."""
+    without = ["dataset.raw=none", "backbone.weights=null", "backbone.encoder_weights=null"]
+    with initialize_config_module("ome.conf", version_base="1.3"):
+        return compose("config", overrides=[*without, *overrides])

@@ -39,7 +39,7 @@ def composed(*overrides: str) -> DictConfig:
         (["backbone=resnet38d", "backbone.output_stride=16"], "output_stride=16: resnet38d has 8"),
         (["backbone.output_stride=12"], "backbone.output_stride=12"),
         (["backbone=encoder", "backbone.name=resnet19"], "'resnet19'; did you mean"),
-        (["segmenter.encoder=resnet38d"], "resnet38d serves the classifier only"),
+        (["segmenter.encoder=resnet38d"], "resnet38d is for the classifier only"),
         (
             ["backbone.weights=/nowhere/w.pth", "segmenter.weights=null"],
             "backbone.weights=/nowhere/w.pth does not exist",
@@ -162,8 +162,8 @@ def test_a_stage_cannot_read_what_it_does_not_declare() -> None:
     [
         (None, "is truncated or not a checkpoint"),
         ({"other.weight": torch.zeros(2, 2)}, "these are another network's weights"),
-        ({"conv1.weight": torch.zeros(64, 5, 7, 7)}, "is for images of 5 bands, and the dataset's have 3"),
-        ({}, "holds no named tensors"),
+        ({"conv1.weight": torch.zeros(64, 5, 7, 7)}, "is for images of 5 bands, but the dataset has 3"),
+        ({}, "contains no named tensors"),
     ],
 )
 def test_weights_that_do_not_fit_are_known_before_the_first_stage(
@@ -187,7 +187,7 @@ def test_weights_for_the_bands_that_only_the_images_know_are_left_alone(tmp_path
     images = ["dataset=custom", f"dataset.raw={tmp_path}", f"dataset.tags={tmp_path}/tags.csv"]
     weights = ["backbone=resnet18", f"backbone.weights={tmp_path}/five.pth", "backbone.encoder_weights=null"]
     check_settings(compose_config([*images, *weights]), ["cam"])
-    with pytest.raises(UserError, match="is for images of 5 bands, and the dataset's have 3"):
+    with pytest.raises(UserError, match="is for images of 5 bands, but the dataset has 3"):
         check_settings(compose_config([*images, *weights, "dataset.channels=[1,2,3]"]), ["cam"])
 
 

@@ -64,7 +64,7 @@ def test_a_patch_of_fourteen_pixels_stands_for_sixteen(monkeypatch: pytest.Monke
         (lambda: build_backbone("test_vit", None, 8), "patches of 16 pixels.*backbone.output_stride=16"),
         (lambda: build_segmenter("fpn", "test_vit", 2), "type segmenter=dpt"),
         (lambda: build_segmenter("dpt", "resnet18", 2), "'dpt' takes plain transformers.*segmenter=upernet"),
-        (lambda: build_segmenter("fpn", "beit_base_patch16_224", 2), "take another, such as resnet50"),
+        (lambda: build_segmenter("fpn", "beit_base_patch16_224", 2), "use another, such as resnet50"),
     ],
 )
 def test_what_cannot_work_says_so_and_names_what_can(build: Callable[[], nn.Module], message: str) -> None:
@@ -83,13 +83,13 @@ def test_weights_with_other_statistics_are_taken_over_by_the_first_layer_or_refu
     """Of a first layer without bias and BatchNorm, or with standardised weights, the offset would be lost."""
     with torch.device("meta"):
         network = timm.create_model(name)
-    with nullcontext() if fits else pytest.raises(UserError, match=r"cannot take over: .* such as resnet50"):
+    with nullcontext() if fits else pytest.raises(UserError, match=r"cannot be adapted: .* such as resnet50"):
         check_convertible(network, name, "imagenet")
 
 
 def test_it_is_said_before_the_first_stage_and_before_a_download() -> None:
     chosen = ["backbone=encoder", "backbone.name=resnetv2_50.a1h_in1k", "backbone.weights=imagenet"]
-    with pytest.raises(UserError, match="cannot take over"):
+    with pytest.raises(UserError, match="cannot be adapted"):
         check_settings(compose_config([*chosen, "backbone.output_stride=32"]), ["cam"])
 
 
@@ -128,9 +128,7 @@ def test_downloaded_files_give_equal_features(
             renormalised(image), intermediates_only=True, norm=name == "test_vit"
         )[-1]
         torch.testing.assert_close(backbone(image).final, expected, rtol=1e-3, atol=1e-3)
-    assert ("teacher is taken, not student" in " ".join(capsys.readouterr().out.split())) == (
-        wrapping == "dino"
-    )
+    assert ("using teacher, not student" in " ".join(capsys.readouterr().out.split())) == (wrapping == "dino")
 
 
 def test_features_only_files_load_too(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.tagging import main
 from ome.tagging.command import open_session, parser
-from ome.tagging.items import cut, find_images
+from ome.tagging.items import find_images, windows_of
 from ome.tagging.pictures import LONGEST, Pictures
 from ome.tagging.session import Session
 from ome.tagging.table import Table
@@ -183,7 +183,7 @@ def test_nothing_changes_where_nothing_can_be_written(images: Path) -> None:
         ("a;b", "cannot have ; in it"),
         ("a/b", "has '/' in it"),
         ("Split", "'Split' is a column of the table"),
-        ("ROAD", "there is a class road already"),
+        ("ROAD", "class road already exists"),
     ],
 )
 def test_names_that_would_break_the_table_are_refused(images: Path, name: str, message: str) -> None:
@@ -230,13 +230,13 @@ def test_windows_cover_each_image_and_become_a_table_of_tiles(images: Path) -> N
     number = next(n for n, item in enumerate(work.items) if item.tile == Tile("field_1", 3, 5, 20, 20))
     assert work.row(number).tags == {"road"}
     assert work.row(number - 1).split == "val"
-    with pytest.raises(UserError, match=r"is a table of windows: say the size of their grid, e.g. --tile"):
+    with pytest.raises(UserError, match=r"is a table of windows: give the size of their grid, e.g. --tile"):
         session(images)
 
 
 def test_a_window_outside_its_image_is_named(images: Path) -> None:
     with pytest.raises(UserError, match=r"window field_0_00030_00000 of 20 x 20 pixels.*has only 40 x 56"):
-        cut(find_images(images), 32, [Tile("field_0", 30, 0, 20, 20)])
+        windows_of(find_images(images), 32, [Tile("field_0", 30, 0, 20, 20)])
 
 
 # Pictures
@@ -257,7 +257,7 @@ def test_pictures_are_what_the_project_would_prepare(tmp_path: Path) -> None:
     shown = SceneReader(index, display=[4, 2, 1]).display(whole)
     pictures = Pictures((4, 2, 1))
     assert np.array_equal(pictures.pixels(image), shown)
-    for item in cut([image], 24):
+    for item in windows_of([image], 24):
         assert item.tile is not None
         window = SceneReader(index, display=[4, 2, 1]).display(item.tile)
         assert np.array_equal(pictures.pixels(item), window)
@@ -296,10 +296,10 @@ def test_the_most_uncertain_comes_first(images: Path) -> None:
     assert [item.image for item in work.items] == ["field_3", "field_1", "field_0", "field_2"]
     assert work.names == ("road", "tree")
     assert work.suggestions["field_3"] == (0.9, {"road": 0.25, "tree": 0.75})
-    with pytest.raises(UserError, match="has nothing about these images"):
+    with pytest.raises(UserError, match="has no suggestion for these images"):
         session(images, "--suggestions", str(path), "--tile", "32")
     write_suggestions(path, ["road"], [(Tile("field_1", 0, c, 32, 32), 0.5, (0.5,)) for c in (0, 24)])
-    with pytest.raises(UserError, match=r"is about windows: say the size of their grid, e\.g\. --tile 32"):
+    with pytest.raises(UserError, match=r"is about windows: give the size of their grid, e\.g\. --tile 32"):
         session(images, "--suggestions", str(path))
     assert session(images, "--suggestions", str(path), "--tile", "32").items[0].tile is not None
 
@@ -312,14 +312,14 @@ def test_the_most_uncertain_comes_first(images: Path) -> None:
     [
         (["nowhere"], "ome tags: nowhere is not a folder"),
         (["empty"], "ome tags: no GeoTIFF, PNG or JPEG in empty"),
-        (["images", "--table", "tags.xlsx"], "tags.xlsx is a spreadsheet, and the page writes CSV"),
+        (["images", "--table", "tags.xlsx"], "tags.xlsx is a spreadsheet, but the page writes CSV"),
         (["images", "--table", "wrong.csv"], "wrong.csv, line 1: no column image"),
         (["images", "--table", "twice.csv"], "twice.csv, line 3: image field_0 is already in line 2"),
         (["images", "--table", "yes.csv"], "yes.csv, line 2: road is 'yes'; give 0 or 1"),
         (["images", "--table", "split.csv"], "split.csv, line 2: split is 'training'"),
         (
             ["images", "--tile", "32", "--table", "good.csv"],
-            "good.csv is a table of images: leave out --tile",
+            "good.csv is a table of images: omit --tile",
         ),
         (["images", "--tile", "0"], "size 0 and stride 0 must both be at least 1"),
         (["images", "--suggestions", "no.csv"], "no.csv does not exist: run python -m ome.run"),

@@ -15,7 +15,7 @@ from PIL import Image
 from ome.data.suggestions import write_suggestions
 from ome.data.tiles import Tile
 from ome.tagging import main
-from ome.tagging.command import only_one
+from ome.tagging.command import locked
 from ome.tagging.items import find_images
 from ome.tagging.pictures import Pictures
 from tests.browser import complaints, show_as
@@ -175,10 +175,10 @@ def test_a_second_server_on_the_same_table_is_refused(
     assert main([str(folder), "--port", "0"]) == 1
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1
-    assert "error: another ome tags has" in said[0]
+    assert "error: another ome tags uses" in said[0]
     other = ["--table", str(folder.parent / "other.csv"), "--port", str(server.port)]
     assert main([str(folder), *other]) == 1
-    assert f"port {server.port} is taken" in capsys.readouterr().out
+    assert f"cannot use port {server.port}" in capsys.readouterr().out
 
 
 # In a browser
@@ -300,7 +300,7 @@ def test_a_class_is_added_and_removed_by_name(page: Page, folder: Path) -> None:
     assert rows_of(folder)["field_1.png"]["car"] == "1"
     page.press("c", "CAR", "\ue007")
     page.wait("!document.getElementById('refused').hidden")
-    assert page.element("refused").text == "there is a class car already"
+    assert page.element("refused").text == "class car already exists"
     assert page.texts("#unused button") == ["Remove road", "Remove tree", "Remove lake"]
     page.element("unused").find_element("tag name", "button").click()
     page.wait("document.querySelectorAll('#classes button').length === 3")
@@ -466,7 +466,7 @@ def test_what_was_answered_survives_a_kill_at_any_moment(tmp_path: Path) -> None
     for number, tags in answered.items():
         possible = [tags, sent[1]] if number == sent[0] else [tags]
         assert [name for name in ("road", "tree") if found[number][name] == "1"] in possible
-    with only_one(images / "tags.csv"):
+    with locked(images / "tags.csv"):
         pass  # the lock went with the process
 
 

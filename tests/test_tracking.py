@@ -231,7 +231,7 @@ def test_the_jobs_of_a_sweep_are_a_group_with_lineages_of_their_own(
     varied = ["dataset.split.train=['2_10']", "dataset.filter.minimum=0.02,0.05"]
     status, printed = forked(tmp_path, "-m", *tiny(), *varied, "stage.until=labels", "logger=wandb")
     assert status == 0, printed
-    assert "is not shown" not in printed
+    assert "cannot show stage" not in printed
     (sweep,) = (tmp_path / "runs/sweeps").iterdir()
     jobs = sorted(path for path in sweep.iterdir() if path.name[0].isdigit())
     for job, minimum in zip(jobs, ("0.02", "0.05"), strict=True):
@@ -252,7 +252,7 @@ def test_without_network_the_run_is_kept_offline(
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setattr(tracking, "SECONDS_TO_OPEN", 1.0)
     monkeypatch.setattr(tracking, "_unreachable", [])
-    tracking._say.cache_clear()
+    tracking._print_once.cache_clear()
     wandb.teardown()  # which reads the environment once
     opened: list[str] = []
     init = wandb.init

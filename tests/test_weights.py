@@ -75,7 +75,7 @@ def test_counter_of_old_checkpoints_may_lack(tmp_path: Path, donor: dict[str, Te
 @pytest.mark.parametrize(("given", "wanted"), [(4, 3), (4, 6), (1, 4)])
 def test_weights_for_another_number_of_bands_are_refused(tmp_path: Path, given: int, wanted: int) -> None:
     torch.save(_network(given).state_dict(), tmp_path / "weights.pth")
-    message = f"is for images of {given} bands, and the dataset's have {wanted} .dataset.channels."
+    message = f"is for images of {given} bands, but the dataset has {wanted} .dataset.channels.:"
     with pytest.raises(UserError, match=message):
         load_weights(_network(wanted), tmp_path / "weights.pth")
 
@@ -119,7 +119,7 @@ def test_unfit_files_are_refused_in_one_line(tmp_path: Path, donor: dict[str, Te
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
     torch.save({f"layer9.{name}": value for name, value in donor.items()}, path)
-    refused(r"8 of the network's 8 tensors .*0\.weight, .*layer9\.0\.weight.*another network")
+    refused(r"lacks 8 of the network's 8 tensors .*0\.weight, .*layer9\.0\.weight.*another network")
     torch.save(_network(width=5).state_dict(), path)
     refused(r"7 tensors have another shape .*0\.weight \[5, 3, 3, 3\] instead of \[4, 3, 3, 3\]")
     path.write_bytes(b"<html>404</html>")
@@ -197,9 +197,7 @@ def test_a_classifier_that_does_not_fit_is_one_line(tmp_path: Path, published: d
         "missing keys f9.weight, unexpected keys none", {n: v for n, v in own.items() if n != "f9.weight"}
     )
     four = own | {"encoder.conv1.weight": torch.zeros(64, 4, 7, 7)}
-    refused(
-        r"is for images of 4 bands, and the dataset's have 3 \(dataset.channels\): a whole classifier", four
-    )
+    refused(r"is for images of 4 bands, but the dataset has 3 \(dataset.channels\): a whole classifier", four)
     refused("missing keys none, unexpected keys extra.weight", own | {"extra.weight": torch.zeros(1)})
     with pytest.raises(UserError, match=r"weights file does not exist:.*stage\.cam\.checkpoint="):
         load_classifier(network, tmp_path / "absent.pth", CLASSES)

@@ -74,7 +74,7 @@ def _launch_several(config: DictConfig, place: Place | None, started: int, work:
     # Loads torch, which some stages do not need in a single process.
     from ome.config.objects import hardware  # noqa: PLC0415
     from ome.distributed.local import run_in_processes  # noqa: PLC0415
-    from ome.distributed.processes import joined  # noqa: PLC0415
+    from ome.distributed.processes import joined_group  # noqa: PLC0415
 
     machine = hardware(config)
     if not machine.is_distributed:
@@ -83,7 +83,7 @@ def _launch_several(config: DictConfig, place: Place | None, started: int, work:
             "type trainer=ddp or trainer=ddp_cpu, or start one"
         )
     if place is not None and started > 1:
-        with joined(place, gpu=machine.uses_gpu):
+        with joined_group(place, gpu=machine.uses_gpu):
             return work()
     if machine.num_nodes > 1:
         raise UserError(

@@ -1,1 +1,1 @@
-"""The fully connected CRF on a shared permutohedral lattice, for cores and for a GPU."""
+"""The fully connected CRF on a shared permutohedral lattice, on a CPU or a GPU."""

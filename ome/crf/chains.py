@@ -1,10 +1,11 @@
-# Numba reads the number of an intrinsic's arguments from parameters that its body has no use for.
+# The parameters of an intrinsic tell numba the number of its arguments, even where its body does not use
+# them.
 # ruff: noqa: ARG001
-"""The blur of lattice vertices along chains, as straight code.
+"""The blur of lattice vertices along chains, as straight-line code.
 
-A chain is a maximal sequence of existing vertices that follow one another in one blur direction. All chains
-lie one after another in one array, and the last vertex v of each is written as ~v: neither the end of a chain
-nor the width of a row needs a branch that the processor could guess wrong. Two rows stay in registers.
+A chain is a maximal sequence of existing vertices that follow one another in one blur direction. One array
+contains all chains, one after another; the last vertex v of each is stored as ~v. Neither the end of a chain
+nor the width of a row needs a branch, which the processor could predict wrongly. Two rows are in registers.
 """
 
 from collections.abc import Sequence
@@ -16,15 +17,15 @@ from numba.core import cgutils
 from ome.crf.rows import FLOATS, INT64, LINE, VERTICES, integer, part, pointers_of, prefetch_line
 from ome.crf.vectors import CONTRACT, LANES, Handle, Typed, broadcast, constant, vector_intrinsic
 
-AHEAD = 16  # chain places by which the blur prefetches
-WIDEST = 16  # vectors of a row that are blurred at a time
+AHEAD = 16  # elements of the chains by which the blur prefetches
+WIDEST = 16  # maximum number of vectors of a row that are blurred at a time
 
 
 @vector_intrinsic
 def blur_chains(
     _: Handle, chains: Handle, count: Handle, sums: Handle, width: Handle, start: Handle, vectors: Handle
 ) -> Typed:
-    """Blurs up to `WIDEST` vectors of every row from `start` on along `count` > 0 chain places, in place."""
+    """Blurs `vectors` <= `WIDEST` vectors of every row from `start` on, in place; chains have `count` > 0."""
 
     def codegen(context: Handle, builder: Handle, signature: Handle, arguments: Handle) -> Handle:
         _, count, _, width, start, vectors = arguments
@@ -38,14 +39,14 @@ def blur_chains(
 
 
 def variable(builder: Handle, value: Handle) -> Handle:
-    """Returns the address of a local variable, which LLVM keeps in a register."""
+    """Returns the address of a local variable, which LLVM stores in a register."""
     return cgutils.alloca_once_value(builder, value)  # type: ignore[no-untyped-call]
 
 
 def walk(
     builder: Handle, pointers: Sequence[Handle], count: Handle, columns: tuple[Handle, Handle], vectors: int
 ) -> None:
-    """Builds the loop over chain places for rows of so many vectors; `columns` are width and start."""
+    """Builds the loop over the chains for `vectors` vectors of a row; `columns` are width and start."""
     chains, sums = pointers
     last = builder.sub(count, integer(1))
 
@@ -62,22 +63,22 @@ def walk(
     values = [
         variable(builder, builder.load(part(builder, first, vector), align=4)) for vector in range(vectors)
     ]
-    halves = [variable(builder, constant(0.0)) for _ in values]  # of the rows before
+    halves = [variable(builder, constant(0.0)) for _ in values]  # half of the row before
     with cgutils.for_range(builder, count, intp=INT64) as loop:
         ahead = row_of(code_at(builder.add(loop.index, integer(AHEAD))))
         for place in range(0, LANES * vectors, LINE):
             prefetch_line(builder, builder.gep(ahead, [integer(place)]))
         now = builder.load(code)
-        goes_on = builder.icmp_signed(">=", now, integer(0))
-        tap = broadcast(builder, builder.select(goes_on, ir.FloatType()(0.5), ir.FloatType()(0.0)))
+        continues = builder.icmp_signed(">=", now, integer(0))
+        tap = broadcast(builder, builder.select(continues, ir.FloatType()(0.5), ir.FloatType()(0.0)))
         builder.store(code_at(builder.add(loop.index, integer(1))), code)
         here, following = row_of(now), row_of(builder.load(code))
-        for vector, (kept, half) in enumerate(zip(values, halves, strict=True)):
-            value, source = builder.load(kept), part(builder, following, vector)
-            behind = builder.fmul(tap, builder.load(source, align=4), flags=CONTRACT)
-            around = builder.fadd(builder.load(half), behind, flags=CONTRACT)
+        for vector, (current, half) in enumerate(zip(values, halves, strict=True)):
+            value, source = builder.load(current), part(builder, following, vector)
+            after = builder.fmul(tap, builder.load(source, align=4), flags=CONTRACT)
+            around = builder.fadd(builder.load(half), after, flags=CONTRACT)
             total = builder.fadd(value, around, flags=CONTRACT)
             builder.store(total, part(builder, here, vector), align=4)
             builder.store(builder.fmul(tap, value), half)
-            # Read after the write: a chain may begin where the one before, of another direction, ended.
-            builder.store(builder.load(source, align=4), kept)
+            # Read after the write: the next chain may begin with the vertex that was just written.
+            builder.store(builder.load(source, align=4), current)

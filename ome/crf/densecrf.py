@@ -2,8 +2,8 @@
 
 The model is that of Krähenbühl and Koltun, "Efficient Inference in Fully Connected CRFs with Gaussian Edge
 Potentials", NIPS 2011: unary -log p, Potts compatibility, a Gaussian kernel on positions and a bilateral
-kernel on positions and colours, both symmetrically normalised. The kernels depend on the image alone, so
-their lattices are built once and runs go through them eight at a time.
+kernel on positions and colours, both symmetrically normalised. The kernels depend on the image only, so that
+their lattices are built once and filter eight runs at a time.
 
 Names of dimensions: R runs, K classes, N = H * W pixels.
 """
@@ -36,11 +36,11 @@ class DenseCrf:
     Args:
         image: (H, W, 3) uint8.
         parameters: Constants of the CRF.
-        threads: Threads for building and for bundles of runs. The kernels hold no lock, so that a caller with
-            many tiles does better with 1 here and a thread for each tile. The result is the same.
+        threads: Threads for building the lattices and for bundles of runs; the result is the same. The
+            kernels release the GIL: for many tiles, 1 thread here and a thread per tile is faster.
 
     Raises:
-        ValueError: If the image has another shape or type.
+        ValueError: The image has another shape or dtype.
     """
 
     def __init__(
@@ -56,9 +56,9 @@ class DenseCrf:
         with ThreadPoolExecutor(threads) as pool:
             gaussian, bilateral = pool.map(symmetric_kernel, features, weights)
         lattice = join(gaussian, bilateral)
-        # A message is largest where all pixels agree.
-        heard = splat_blur_slice(lattice, np.ones((len(self._order), LANES), np.float32))
-        self._agreement = np.ascontiguousarray(heard[:, 0])
+        # The largest possible message to each pixel: that of a class with probability 1 at all pixels.
+        messages = splat_blur_slice(lattice, np.ones((len(self._order), LANES), np.float32))
+        self._agreement = np.ascontiguousarray(messages[:, 0])
         self._stabilise = bool(self._agreement.max() > EXP_RANGE)
         self._lattice = lattice._replace(vertices=lattice.vertices.ravel(), weights=lattice.weights.ravel())
 
@@ -72,7 +72,7 @@ class DenseCrf:
             (K, H, W) float32 class probabilities.
 
         Raises:
-            ValueError: If the stack is empty, not finite or of another size than the image.
+            ValueError: The stack is empty, not finite or of another size than the image.
         """
         energy = log_probabilities(probabilities, (self.height, self.width))
         powers = np.ones((1, len(energy)), np.float32)
@@ -82,7 +82,7 @@ class DenseCrf:
         return refined.reshape(-1, self.height, self.width)
 
     def winners(self, probabilities: NDArray[np.floating], powers: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """Refines variants of one stack, eight at a time, and tells which class wins in each.
+        """Refines variants of one stack, eight at a time, and returns the most probable classes.
 
         Args:
             probabilities: (K, H, W) in [0, 1], K up to 255.
@@ -92,7 +92,7 @@ class DenseCrf:
             (R, H, W) uint8 class of the largest probability.
 
         Raises:
-            ValueError: As for `infer`, or the powers do not fit.
+            ValueError: As for `infer`, or the powers have another shape or are not above 0.
         """
         energy = log_probabilities(probabilities, (self.height, self.width))
         powers = np.asarray(powers, np.float32)
@@ -101,10 +101,10 @@ class DenseCrf:
         width = max(row_width(1, len(energy)), row_width(LANES, len(energy)) - LANES)
         firsts = range(0, len(powers), LANES)
 
-        def run(mine: Sequence[int]) -> None:
-            # One workspace for all bundles of a thread: fresh memory costs as much as an update.
+        def run(firsts: Sequence[int]) -> None:
+            # One workspace for all bundles of a thread: allocating memory takes as long as an update.
             workspace = self._workspace(width)
-            for first in mine:
+            for first in firsts:
                 values = self._run(energy, powers[first : first + LANES], workspace)
                 unpack_winners(values, self._order, winners[first : first + LANES])
 
@@ -114,11 +114,11 @@ class DenseCrf:
         return winners.reshape(-1, self.height, self.width)
 
     def _workspace(self, width: int) -> Float:
-        """Memory for the sums of two iterations, with `width` values a vertex."""
+        """Memory for the sums of two iterations, with `width` values per vertex."""
         return np.empty((2, self._lattice.num_vertices * width), np.float32)
 
     def _run(self, energy: Float, powers: Float, workspace: Float) -> Float:
-        """Refines a bundle of up to eight runs; returns rows as `mean_field` leaves them."""
+        """Refines a bundle of up to eight runs; returns the rows of `mean_field`, (N, W) float32."""
         runs, classes = powers.shape
         values = np.empty((energy.shape[1], row_width(runs, classes)), np.float32)
         pack(energy, powers, np.log(np.float32(LEAST_PROBABILITY)), self._order, values)

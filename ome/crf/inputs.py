@@ -1,4 +1,4 @@
-"""What the fully connected CRF takes: its constants, checked arrays, and the features of its kernels.
+"""Inputs of the fully connected CRF: its constants, checks of arrays, and the features of its kernels.
 
 Names of dimensions: R runs, K classes, N = H * W pixels.
 """
@@ -13,7 +13,7 @@ from ome.crf.simplices import Float
 from ome.errors import UserError
 
 LEAST_PROBABILITY = 1e-5
-BLOCK = 16  # pixels are visited in blocks of this side, so that lattice vertices stay in the cache
+BLOCK = 16  # side of the blocks in which pixels are ordered, so that lattice vertices stay in the cache
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,14 @@ class CrfParameters:
 
     Args:
         iterations: Mean-field updates, at least 0.
-        gaussian_sxy: Standard deviation of the Gaussian kernel, pixels.
+        gaussian_sxy: Standard deviation of the Gaussian kernel in pixels.
         gaussian_weight: Its weight, at least 0.
-        bilateral_sxy: Standard deviation of the bilateral kernel in space, pixels.
-        bilateral_srgb: Its standard deviation in colour, grey levels of 0..255.
+        bilateral_sxy: Standard deviation of the bilateral kernel in space, in pixels.
+        bilateral_srgb: Its standard deviation in colour, in grey levels of 0..255.
         bilateral_weight: Its weight, at least 0.
 
     Raises:
-        UserError: If a value is out of its range.
+        UserError: A value is out of its range.
     """
 
     iterations: int = 10
@@ -49,13 +49,13 @@ class CrfParameters:
 
 
 class Crf(Protocol):
-    """What all back ends offer."""
+    """The interface of all back ends; see `ome.crf.densecrf.DenseCrf`."""
 
     def infer(self, probabilities: NDArray[np.floating]) -> Float:
-        """Refines one (K, H, W) stack."""
+        """Refines one stack of class probabilities (K, H, W)."""
 
     def winners(self, probabilities: NDArray[np.floating], powers: NDArray[np.floating]) -> NDArray[np.uint8]:
-        """The (R, H, W) masks of runs in which the maps are raised to (R, K) powers."""
+        """Returns the (R, H, W) class maps of runs that refine the stack raised to (R, K) powers."""
 
 
 def check_image(image: NDArray[np.uint8]) -> None:
@@ -98,8 +98,8 @@ def kernel_features(
 
     Args:
         image: (H, W, 3) uint8.
-        parameters: Gives the standard deviations.
-        order: (N,) the row-major index of the pixel in each row of the result.
+        parameters: Constants of the CRF, of which the standard deviations are used.
+        order: (N,) row-major index of the pixel of each row of the result.
 
     Returns:
         (N, 2) float32: x and y; (N, 5) float32: x, y and the colours.
@@ -118,7 +118,7 @@ def kernel_features(
 
 
 def blockwise_order(height: int, width: int) -> NDArray[np.int64]:
-    """Returns (N,) the row-major indices of pixels, block after block, row-major inside a block."""
+    """Returns the (N,) row-major indices of the pixels, block by block, row-major within each block."""
     rows, columns = np.divmod(np.arange(height * width), width)
     blocks = rows // BLOCK * (-(-width // BLOCK)) + columns // BLOCK
     return np.argsort(blocks, kind="stable")

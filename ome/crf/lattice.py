@@ -1,11 +1,12 @@
 """The permutohedral lattice: Gaussian filtering of scattered points in time linear in their number.
 
-A point is lifted onto the hyperplane of d + 1 coordinates that sum to 0, spread over the d + 1 vertices of
-the simplex that holds it, blurred along the d + 1 lattice directions, and read back with the same weights
-(Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the Permutohedral Lattice", Eurographics 2010).
+A point is lifted to the hyperplane of d + 1 coordinates that sum to 0. Its values are distributed to the d +
+1 vertices of the simplex around it (splat), blurred along the d + 1 lattice directions (blur), and read back
+with the same weights (slice). Source: Adams, Baek, Davis, "Fast High-Dimensional Filtering Using the
+Permutohedral Lattice", Eurographics 2010.
 
-Names of dimensions: N points, d feature dimensions, V lattice vertices, W values carried by a point. Inside
-kernels the values of vertices are flat, (V * W,), and W is a multiple of 8.
+Names of dimensions: N points, d feature dimensions, V lattice vertices, W values of a point. Inside kernels
+the values of vertices are flat, (V * W,), and W is a multiple of 8.
 """
 
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from ome.crf.chains import WIDEST, blur_chains
 from ome.crf.simplices import Float, Index, Key, lift_scale, lifted_bounds, link, locate
 from ome.crf.vectors import LANES, add8, fill8, load8, multiply8, store8
 
-# Sums gain from fused multiply-adds and do not depend on the sign of a zero.
+# Fused multiply-adds make sums faster, and no sum depends on the sign of a zero.
 kernel = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
 
 
@@ -25,12 +26,13 @@ class Lattice(NamedTuple):
     """The lattice of one set of points, without any values.
 
     Attributes:
-        vertices: (N, corners) int32, the vertices of each point, numbered in the order of first use: those of
-            its simplex, d + 1.
-        weights: (N, corners) float32, of a point's vertices: barycentric coordinates, when just built.
+        vertices: (N, corners) int32, the vertices of each point, numbered in the order of first use; a
+            simplex has d + 1 corners, two joined lattices have the sum of both.
+        weights: (N, corners) float32, their weights: barycentric coordinates, which `symmetric_kernel`
+            scales.
         num_vertices: V.
         chains: int32, vertices in the order of the blur, direction by direction, see `ome.crf.chains`.
-            Chains of one vertex are left out: the blur does not change them.
+            Chains of one vertex are omitted, since the blur does not change them.
     """
 
     vertices: Index
@@ -49,7 +51,7 @@ def build_lattice(features: Float) -> Lattice:
         The lattice. Time and memory are linear in N.
 
     Raises:
-        ValueError: If the features span more lattice cells than a 63-bit key can number.
+        ValueError: The features span more lattice cells than a 63-bit key can number.
     """
     scale = lift_scale(features.shape[1])
     origin, strides, _ = number_cells(*lifted_bounds(features, scale))
@@ -58,23 +60,22 @@ def build_lattice(features: Float) -> Lattice:
 
 
 def number_cells(lower: Float, upper: Float, tiles: int = 1) -> tuple[Key, Key, int]:
-    """Chooses how vertices are numbered: a vertex's key is the sum of (coordinate - origin) * stride.
+    """Defines the keys of vertices: the sum of (coordinate - origin) * stride over the first d coordinates.
 
-    Only the first d coordinates count, the last follows from the sum 0.
+    The last coordinate follows from the sum 0. All vertices and their neighbours have different keys.
 
     Args:
-        lower: (d,) least lifted coordinates of the points.
-        upper: (d,) greatest.
-        tiles: Sets of points that share no vertex: the keys of each set lie behind those of the one before.
+        lower: (d,) minimum of the lifted coordinates of the points.
+        upper: (d,) maximum.
+        tiles: Number of tiles, which share no vertex; the keys of a tile are larger than those of the last.
 
     Returns:
-        (d,) int64 origin and (d,) int64 strides: keys of all vertices and their neighbours differ; the keys
-        that each set takes.
+        (d,) int64 origin, (d,) int64 strides, and the number of keys of a tile.
 
     Raises:
-        ValueError: If the points span more lattice cells than a 63-bit key can number.
+        ValueError: The points span more lattice cells than a 63-bit key can number.
     """
-    margin = 3 * (len(lower) + 1)  # rounding, the simplex and the neighbours each add at most d + 1
+    margin = 3 * (len(lower) + 1)  # rounding, the simplex and the neighbours add at most d + 1 each
     origin = np.floor(lower).astype(np.int64) - margin
     extents = np.ceil(upper).astype(np.int64) + margin + 1 - origin
     if tiles * float(np.prod(extents.astype(np.float64))) >= 2.0**62:
@@ -90,11 +91,11 @@ def filter_values(lattice: Lattice, values: Float) -> Float:
     """Sums the values of all points weighted by exp(-|f_i - f_j|^2 / 2), approximately.
 
     Args:
-        lattice: The lattice of the points, as built.
+        lattice: The lattice of the points, from `build_lattice`.
         values: (N, W) float32.
 
     Returns:
-        (N, W) float32; a point's own value is part of its sum.
+        (N, W) float32; the sum for a point includes its own value.
     """
     width = values.shape[1]
     padded = np.zeros((len(values), -(-width // LANES) * LANES), np.float32)
@@ -106,7 +107,7 @@ def filter_values(lattice: Lattice, values: Float) -> Float:
 
 
 def gain(dimensions: int) -> float:
-    """Returns the factor that turns splat, blur and slice into a sum with a Gaussian of height 1."""
+    """Returns the factor after which splat, blur and slice are a sum with a Gaussian of height 1."""
     return float(1.0 / (1.0 + 2.0**-dimensions))
 
 
@@ -115,15 +116,15 @@ def symmetric_kernel(features: Float, weight: float) -> Lattice:
 
     K_ij = exp(-|f_i - f_j|^2 / 2) and s_i = 1 / sqrt(sum over j of K_ij).
 
-    All factors are folded into the weights, half into splatting and half into slicing, so that
-    `splat_blur_slice` alone applies them.
+    The weights of the lattice are multiplied by s_i * sqrt(gain * weight). Since splatting and slicing both
+    use them, `splat_blur_slice` applies the whole kernel.
 
     Args:
         features: (N, d) float32, in units of the Gaussian's standard deviation.
         weight: At least 0.
 
     Returns:
-        The lattice, its weights scaled.
+        The lattice with scaled weights.
     """
     lattice = build_lattice(features)
     sums = filter_values(lattice, np.ones((len(features), 1), np.float32))
@@ -132,7 +133,7 @@ def symmetric_kernel(features: Float, weight: float) -> Lattice:
 
 
 def join(first: Lattice, second: Lattice) -> Lattice:
-    """Lays two lattices of the same points side by side: applying the result adds what the two give."""
+    """Joins two lattices of the same points; applying the result gives the sum of both."""
     offset = np.int32(first.num_vertices)
     moved = np.where(second.chains < 0, second.chains - offset, second.chains + offset)
     return Lattice(
@@ -171,8 +172,8 @@ def splat_blur_slice(lattice: Lattice, values: Float) -> Float:
             here = lattice.vertices[point, corner] * width
             weight = fill8(lattice.weights[point, corner])
             for start in range(0, width, LANES):
-                share = multiply8(weight, load8(rows, point * width + start))
-                store8(sums, here + start, add8(load8(sums, here + start), share))
+                product = multiply8(weight, load8(rows, point * width + start))
+                store8(sums, here + start, add8(load8(sums, here + start), product))
     blur(lattice, sums, width)
     filtered = np.zeros_like(rows)
     for point in range(num_points):

@@ -1,14 +1,14 @@
 """Mean-field inference of a fully connected CRF for a bundle of runs.
 
-A bundle's values are rows of W float32, W a multiple of 8, one row a pixel. With several runs, class k of
-run r is at 8 k + r: a bundle holds up to eight, and each vector is one class of all of them. A single run
-has class k at k instead. Either way one pass over the lattice serves all values of a row.
+A bundle has up to eight runs. Its values are rows of W float32, W a multiple of 8, one row per pixel. With
+several runs, class k of run r is at 8 k + r, so that each vector of eight is one class of all runs; in a
+single run, class k is at k. One pass over the lattice filters all values of a row.
 
-Probabilities sum to 1, so the messages of all classes sum to what a pixel hears where every class is certain
-(its agreement, known beforehand). In a bundle of several runs the last class therefore never goes through the
-lattice: its message is what the others leave.
+Since probabilities sum to 1, the messages of all classes sum to the agreement of a pixel: the message of a
+class with probability 1 at all pixels, which is computed once. With several runs, the last class is therefore
+not filtered: its message is the agreement less the messages of the others.
 
-Names of dimensions: N pixels, K classes, V lattice vertices, U values a vertex carries.
+Names of dimensions: N pixels, K classes, V lattice vertices, U values of a vertex.
 """
 
 from typing import NamedTuple
@@ -32,17 +32,17 @@ from ome.crf.vectors import (
     sum8,
 )
 
-EXP_RANGE = 80.0  # exp of this, summed over classes, is still a float32
+EXP_RANGE = 80.0  # the sum of its exp over classes is still a finite float32
 AHEAD = 4  # pixels by which updates prefetch
 
 
 class Flags(NamedTuple):
-    """How an update differs.
+    """Variants of an update.
 
     Attributes:
-        single: The rows hold a single run.
+        single: The bundle is a single run.
         stabilise: Energies may exceed `EXP_RANGE`.
-        first: Nothing has been heard yet.
+        first: There are no messages yet.
         last: The probabilities are the result.
     """
 
@@ -54,7 +54,7 @@ class Flags(NamedTuple):
 
 @kernel
 def subtract_maximum(energy: Float, lanes: int) -> None:
-    """Shifts every run's (K * lanes,) energies to a maximum of 0, and cuts them where exp is 0 anyway."""
+    """Shifts the (K * lanes,) energies of every run to a maximum of 0 and a minimum of -`EXP_RANGE`."""
     for run in range(lanes):
         largest = energy[run]
         for place in range(run, len(energy), lanes):
@@ -75,13 +75,13 @@ def advance_rows(
     width: int,
     carried: int,
 ) -> None:
-    """Does what `advance` says, for rows of `width` values of which the lattice carries the first ones."""
-    # Taken out here, not in the loop, where numba would count references at every pixel.
+    """Implements `advance` for rows of `width` values, of which the lattice filters the first `carried`."""
+    # Outside the loop, in which numba would count references at every pixel.
     vertices, weights = lattice.vertices, lattice.weights
     rows = values.reshape(values.size)
     messages, energy = np.zeros(width, np.float32), np.empty(width, np.float32)
     for pixel in range(len(values)):
-        if carried > LANES:  # asking for narrow rows ahead takes longer than waiting for them
+        if carried > LANES:  # prefetching narrow rows takes longer than loading them
             ahead = min(pixel + AHEAD, len(values) - 1)
             prefetch_rows(vertices, weights, ahead, old, carried)
             prefetch_rows(vertices, weights, ahead, new, carried)
@@ -100,7 +100,7 @@ def advance_rows(
             powers = exp8(load8(energy, start))
             store8(energy, start, powers)
             total = add8(total, powers)
-        # A single run's classes are the places of one row, those of a bundle its vectors.
+        # The classes of a single run are the elements of a row, those of several runs its vectors.
         factors = reciprocal8(fill8(sum8(total)) if single else total)
         for start in range(0, width, LANES):
             store8(energy, start, multiply8(load8(energy, start), factors))
@@ -113,13 +113,13 @@ def advance_rows(
 
 @kernel
 def advance(lattice: Lattice, old: Float, new: Float, values: Float, agreement: Float, flags: Flags) -> None:
-    """Makes one update: reads messages from the `old` sums and splats probabilities on the `new` ones.
+    """Makes one update: reads messages from the `old` sums and splats probabilities to the `new` sums.
 
-    With `flags.last` the probabilities replace the log-probabilities in `values` instead.
+    With `flags.last`, the probabilities replace the log-probabilities in `values` instead.
     """
     width = values.shape[1]
-    # Where widths are constants, loops over vectors become straight code, 1.5 to 2 times as fast: for one run
-    # of up to eight classes, and for bundles of two to five.
+    # With constant widths, loops over vectors are unrolled, which is 1.5 to 2 times as fast: for a single run
+    # of up to eight classes, and for several runs of two to five classes.
     if flags.single and width == LANES:
         advance_rows(lattice, old, new, values, agreement, flags, True, LANES, LANES)
     elif flags.single:
@@ -142,16 +142,16 @@ def mean_field(
 ) -> None:
     """Runs mean field on one bundle: log-probabilities in, probabilities out, in place.
 
-    A pixel's new probabilities go straight to the lattice of the next iteration and are never stored.
+    The new probabilities of a pixel are splatted at once and not stored.
 
     Args:
-        lattice: The kernel on positions (d = 2) joined with the one on positions and colours (d = 5), as
-            `symmetric_kernel` builds them and `join` joins them; vertices and weights flat.
+        lattice: The lattices of positions (d = 2) and of positions and colours (d = 5), built by
+            `symmetric_kernel` and joined by `join`, with flat vertices and weights.
         values: (N, W) float32, see `ome.crf.packing`.
-        agreement: (N,) float32, the message where all pixels agree.
+        agreement: (N,) float32, see above.
         workspace: (2, at least V * U) float32.
-        iterations: Updates after the first softmax, which hears no messages yet.
-        flags: `single` and `stabilise`; the others are set here.
+        iterations: Updates after the first softmax, which has no messages.
+        flags: `single` and `stabilise`; `first` and `last` are ignored.
     """
     width = values.shape[1] if flags.single else values.shape[1] - LANES
     size = lattice.num_vertices * width

@@ -1,4 +1,4 @@
-"""From stacks of maps to the rows of a bundle of runs, laid out as in `ome.crf.mean_field`, and back."""
+"""Conversion of stacks of maps to the rows of a bundle of runs, see `ome.crf.mean_field`, and back."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -7,25 +7,25 @@ from ome.crf.lattice import kernel
 from ome.crf.simplices import Float
 from ome.crf.vectors import LANES
 
-ABSENT = -60.0  # log-probability of the places of a row that hold no class
-PATCH = 256  # pixels transposed at a time, few enough for the cache
+ABSENT = -60.0  # log-probability of the elements of a row that belong to no class
+PATCH = 256  # pixels transposed at a time, so that they fit into the cache
 
 
 def row_width(runs: int, classes: int) -> int:
-    """Returns W for a bundle of `runs` runs."""
+    """Returns the width W of the rows of a bundle."""
     return -(-classes // LANES) * LANES if runs == 1 else classes * LANES
 
 
 @kernel
 def pack(energy: Float, powers: Float, floor: float, order: NDArray[np.int64], values: Float) -> None:
-    """Lays the log-probabilities of runs out in rows.
+    """Writes the log-probabilities of runs to rows.
 
     Args:
         energy: (K, N) log-probabilities.
         powers: (R, K) factors on them, R from 1 to 8.
-        floor: Least log-probability of any run.
+        floor: Lower limit of the log-probability in all runs.
         order: (N,) the pixel of each row.
-        values: (N, W), see `row_width`; filled.
+        values: (N, W), see `row_width`; written.
     """
     runs, classes = powers.shape
     num_pixels = len(order)
@@ -41,7 +41,7 @@ def pack(energy: Float, powers: Float, floor: float, order: NDArray[np.int64], v
 
 @kernel
 def unpack(values: Float, order: NDArray[np.int64], stack: Float) -> None:
-    """Writes the (N, W) rows of a single run, pixels in `order`, to a (K, N) stack."""
+    """Writes the (N, W) rows of a single run, whose pixels are in `order`, to a (K, N) stack."""
     classes, num_pixels = stack.shape
     for start in range(0, num_pixels, PATCH):
         for label in range(classes):
@@ -51,12 +51,12 @@ def unpack(values: Float, order: NDArray[np.int64], stack: Float) -> None:
 
 @kernel
 def unpack_winners(values: Float, order: NDArray[np.int64], winners: NDArray[np.uint8]) -> None:
-    """Writes the class of the largest value of each of (R, N) runs, the first where several are."""
+    """Writes the class of the largest value of each pixel in each run, (R, N); the first of equal values."""
     runs, num_pixels = winners.shape
     stride = 1 if runs == 1 else LANES
     classes = values.shape[1] // stride
     best = np.empty(runs, np.float32)
-    first = np.empty(runs, np.uint8)
+    winner = np.empty(runs, np.uint8)
     for place in range(num_pixels):
         best[:] = -1.0
         for label in range(classes):
@@ -64,6 +64,6 @@ def unpack_winners(values: Float, order: NDArray[np.int64], winners: NDArray[np.
                 value = values[place, label * stride + run]
                 if value > best[run]:
                     best[run] = value
-                    first[run] = label
+                    winner[run] = label
         for run in range(runs):
-            winners[run, order[place]] = first[run]
+            winners[run, order[place]] = winner[run]

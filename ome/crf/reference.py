@@ -1,4 +1,4 @@
-"""The fully connected CRF by pydensecrf, for comparison."""
+"""The fully connected CRF of pydensecrf, for comparison."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,19 +9,19 @@ from ome.extras import require
 
 
 class ReferenceDenseCrf:
-    """The same CRF by pydensecrf, one run after another: for comparison.
+    """The same CRF as `DenseCrf`, computed by pydensecrf, one run after another.
 
     Args:
         image: (H, W, 3) uint8.
         parameters: Constants of the CRF.
 
     Raises:
-        UserError: If pydensecrf is not installed.
-        ValueError: If the image has another shape or type.
+        UserError: pydensecrf is not installed.
+        ValueError: The image has another shape or dtype.
     """
 
     def __init__(self, image: NDArray[np.uint8], parameters: CrfParameters | None = None) -> None:
-        require("reference", "crf.backend=pydensecrf", "take ours: crf.backend=lattice")
+        require("reference", "crf.backend=pydensecrf", "type crf.backend=lattice")
         import pydensecrf.densecrf  # noqa: PLC0415 - part of an extra
 
         check_image(image)
@@ -30,7 +30,7 @@ class ReferenceDenseCrf:
         self.parameters = parameters or CrfParameters()
 
     def infer(self, probabilities: NDArray[np.floating]) -> Float:
-        """Refines one (K, H, W) stack, see `DenseCrf.infer`."""
+        """Refines one stack (K, H, W), see `DenseCrf.infer`."""
         probabilities = np.asarray(probabilities, np.float32)
         height, width = self._image.shape[:2]
         check_stack(probabilities, (height, width))
@@ -46,7 +46,7 @@ class ReferenceDenseCrf:
 
     def winners(self, probabilities: NDArray[np.floating], powers: NDArray[np.floating]) -> NDArray[np.uint8]:
         """Refines variants of one stack, see `DenseCrf.winners`."""
-        stack, exponents = np.asarray(probabilities, np.float32), np.asarray(powers, np.float32)
-        check_powers(exponents, len(stack))
-        variants = [self.infer(stack ** run[:, None, None]) for run in exponents]
+        stack, powers = np.asarray(probabilities, np.float32), np.asarray(powers, np.float32)
+        check_powers(powers, len(stack))
+        variants = [self.infer(stack ** run[:, None, None]) for run in powers]
         return np.stack([variant.argmax(0).astype(np.uint8) for variant in variants])

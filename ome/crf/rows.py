@@ -1,11 +1,11 @@
-# Numba reads the number of an intrinsic's arguments from parameters that its body has no use for.
+# Parameters of an intrinsic tell numba the number of its arguments, even if its body does not use them.
 # ruff: noqa: ARG001
-"""What a pixel does with its lattice vertices, as straight code.
+"""Reading and updating the rows of a pixel's lattice vertices, as straight-line code.
 
-A pixel has nine vertices: three of the Gaussian lattice and six of the bilateral one. Reading their rows and
-adding to them is where mean field spends its time, and most of that would go into counting loops and
-computing addresses. These intrinsics are unrolled over the nine vertices and over up to four vectors of
-eight. The row of vertex v is `sums[v * width : (v + 1) * width]`.
+A pixel has nine vertices: three of the Gaussian lattice and six of the bilateral one. Mean field spends most
+of its time on their rows, and with loops most of that would be counting and computing addresses. These
+intrinsics are unrolled over the nine vertices and over up to four vectors of eight values. The row of vertex
+v is `sums[v * width : (v + 1) * width]`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ from ome.crf.vectors import (
 
 CORNERS = 9
 LINE = 16  # float32 in a cache line
-UNROLLED = 4  # vectors of a row that are in registers at a time
+UNROLLED = 4  # vectors of a row in registers at a time
 INT64 = ir.IntType(64)
 BYTES = ir.IntType(8).as_pointer()
 PREFETCH = ir.FunctionType(ir.VoidType(), [BYTES] + [ir.IntType(32)] * 3)
@@ -40,7 +40,7 @@ def integer(value: int) -> ir.Constant:
 
 
 def part(builder: Handle, row: Handle, vector: int) -> Handle:
-    """Returns the address of the eight floats number `vector` from `row` on."""
+    """Returns the address of the vector (eight floats) number `vector` of `row`."""
     return builder.bitcast(builder.gep(row, [integer(LANES * vector)]), VECTOR.as_pointer())
 
 
@@ -48,10 +48,10 @@ def weighted_rows(builder: Handle, pointers: Sequence[Handle], point: Handle, wi
     """Returns the weight and the row of each of a point's vertices.
 
     Args:
-        builder: LLVM's.
-        pointers: To (N * 9,) int32 vertices, (N * 9,) float32 weights and the float32 sums.
-        point: Whose vertices.
-        width: Of a row.
+        builder: LLVM's builder.
+        pointers: Pointers to (N * 9,) int32 vertices, (N * 9,) float32 weights and the float32 sums.
+        point: Index of the point.
+        width: Width of a row.
     """
     vertices, weights, sums = pointers
     first = builder.mul(point, integer(CORNERS))
@@ -65,7 +65,7 @@ def weighted_rows(builder: Handle, pointers: Sequence[Handle], point: Handle, wi
 
 
 def unrolled(builder: Handle, width: Handle) -> Iterator[tuple[Handle, int]]:
-    """Yields, while building, the start of each chunk of a row and the number of its vectors."""
+    """Builds a loop over chunks of a row; for its body, yields the start of a chunk and its vectors."""
     chunk = integer(LANES * UNROLLED)
     rest = builder.urem(width, chunk)
     whole = builder.sub(width, rest)
@@ -86,12 +86,12 @@ def pointers_of(context: Handle, builder: Handle, signature: Handle, arguments: 
 
 
 def prefetch_line(builder: Handle, address: Handle) -> None:
-    """Begins to bring the cache line of an address closer; any address will do."""
+    """Prefetches the cache line of an address, which may be invalid."""
     name = "llvm.prefetch.p0i8"
     function = cgutils.get_or_insert_function(builder.module, PREFETCH, name)  # type: ignore[no-untyped-call]
-    # For reading, keep in all caches, data rather than instructions.
-    how = [cgutils.int32_t(0), cgutils.int32_t(3), cgutils.int32_t(1)]
-    builder.call(function, [builder.bitcast(address, BYTES), *how])
+    # For reading; keep in all caches; data, not instructions.
+    hints = [cgutils.int32_t(0), cgutils.int32_t(3), cgutils.int32_t(1)]
+    builder.call(function, [builder.bitcast(address, BYTES), *hints])
 
 
 @vector_intrinsic
@@ -123,7 +123,7 @@ def gather(
 def scatter(
     _: Handle, vertices: Handle, weights: Handle, point: Handle, sums: Handle, width: Handle, values: Handle
 ) -> Typed:
-    """Adds (width,) `values`, weighted, to the rows of a point's vertices."""
+    """Adds (width,) `values`, times the vertices' weights, to the rows of a point's vertices."""
 
     def codegen(context: Handle, builder: Handle, signature: Handle, arguments: Handle) -> Handle:
         *lattice, values = pointers_of(context, builder, signature, arguments)
@@ -131,11 +131,11 @@ def scatter(
         factors = [broadcast(builder, weight) for weight, _ in rows]
         for start, vectors in unrolled(builder, arguments[4]):
             source = builder.gep(values, [start])
-            given = [builder.load(part(builder, source, vector), align=4) for vector in range(vectors)]
+            loaded = [builder.load(part(builder, source, vector), align=4) for vector in range(vectors)]
             for factor, (_, row) in zip(factors, rows, strict=True):
                 here = builder.gep(row, [start])
                 for vector in range(vectors):
-                    product = builder.fmul(factor, given[vector], flags=CONTRACT)
+                    product = builder.fmul(factor, loaded[vector], flags=CONTRACT)
                     place = part(builder, here, vector)
                     total = builder.fadd(builder.load(place, align=4), product, flags=CONTRACT)
                     builder.store(total, place, align=4)
@@ -148,7 +148,7 @@ def scatter(
 def prefetch_rows(
     _: Handle, vertices: Handle, weights: Handle, point: Handle, sums: Handle, width: Handle
 ) -> Typed:
-    """Begins to bring the rows of a point's vertices into the cache."""
+    """Prefetches the rows of a point's vertices."""
 
     def codegen(context: Handle, builder: Handle, signature: Handle, arguments: Handle) -> Handle:
         lattice = pointers_of(context, builder, signature, arguments)

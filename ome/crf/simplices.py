@@ -1,7 +1,7 @@
-"""Simplices of the permutohedral lattice: which vertices surround a point, and which vertices are neighbours.
+"""Simplices of the permutohedral lattice: the vertices around a point, and the neighbours of a vertex.
 
-The lattice points are the integer vectors of sum 0 whose d + 1 coordinates agree modulo d + 1; that common
-remainder, 0..d, numbers the vertices of a simplex. Names of dimensions as in `ome.crf.lattice`.
+The lattice vertices are the integer vectors with d + 1 coordinates of sum 0 that are equal modulo d + 1; this
+remainder, 0..d, numbers the vertices of a simplex. Names of dimensions are those of `ome.crf.lattice`.
 """
 
 import numba
@@ -20,7 +20,7 @@ HASH_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacc
 
 
 def lift_scale(dimensions: int) -> Float:
-    """Returns (d,) float32 factors that scale features so that the blur has unit standard deviation."""
+    """Returns (d,) float32 factors of the features, with which the blur has standard deviation 1."""
     index = np.arange(dimensions)
     deviation = np.sqrt(2.0 / 3.0) * (dimensions + 1)
     scale: Float = (deviation / np.sqrt((index + 1.0) * (index + 2.0))).astype(np.float32)
@@ -29,7 +29,7 @@ def lift_scale(dimensions: int) -> Float:
 
 @kernel
 def lift(feature: Float, scale: Float, lifted: Float) -> None:
-    """Writes the d + 1 coordinates of one point on the hyperplane of sum 0."""
+    """Maps a feature (d,) to the hyperplane of sum 0; writes its coordinates to `lifted` (d + 1,)."""
     total = np.float32(0.0)
     for axis in range(len(feature), 0, -1):
         coordinate = feature[axis - 1] * scale[axis - 1]
@@ -40,7 +40,7 @@ def lift(feature: Float, scale: Float, lifted: Float) -> None:
 
 @kernel
 def lifted_bounds(features: Float, scale: Float) -> tuple[Float, Float]:
-    """Returns the least and greatest of the first d lifted coordinates over all points, both (d,) float32."""
+    """Returns the minima and maxima of the first d lifted coordinates over all points, each (d,) float32."""
     dimensions = features.shape[1]
     lower = np.full(dimensions, np.inf, np.float32)
     upper = np.full(dimensions, -np.inf, np.float32)
@@ -59,9 +59,11 @@ def enclose(lifted: Float, corner: Index, rank: Index, barycentric: Float) -> No
 
     Args:
         lifted: (d + 1,) coordinates of the point.
-        corner: (d + 1,) receives the simplex's vertex of remainder 0, all multiples of d + 1.
-        rank: (d + 1,) receives the place of each axis when offsets from `corner` are sorted downwards.
-        barycentric: (d + 2,) receives the weight of the vertex of remainder k at place k, and scratch behind.
+        corner: (d + 1,), written: the simplex's vertex of remainder 0, all coordinates multiples of d + 1.
+        rank: (d + 1,), written: the rank of each axis when the offsets from `corner` are sorted in descending
+            order.
+        barycentric: (d + 2,), written: the weight of the vertex of remainder k at index k; the last element
+            is scratch space.
     """
     size = len(lifted)
     inverse = np.float32(1.0) / np.float32(size)
@@ -78,7 +80,9 @@ def enclose(lifted: Float, corner: Index, rank: Index, barycentric: Float) -> No
                 rank[axis] += 1
             else:
                 rank[other] += 1
-    for axis in range(size):  # rounding may leave the hyperplane: step back where it erred most
+    for axis in range(
+        size
+    ):  # rounding may leave the hyperplane: change the axes with the largest rounding errors
         rank[axis] += surplus
         if rank[axis] < 0:
             rank[axis] += size
@@ -96,7 +100,7 @@ def enclose(lifted: Float, corner: Index, rank: Index, barycentric: Float) -> No
 
 @kernel
 def find(key: int, keys: Key, slots: Index) -> int:
-    """Returns the slot that holds `key`, or the empty slot where it belongs (open addressing)."""
+    """Returns the slot of `key`, or the empty slot in which to insert it (open addressing)."""
     mask = len(slots) - 1
     slot = int((np.uint64(key) * HASH_MULTIPLIER) >> np.uint64(32)) & mask
     while slots[slot] != EMPTY and keys[slots[slot]] != key:
@@ -106,7 +110,7 @@ def find(key: int, keys: Key, slots: Index) -> int:
 
 @kernel
 def rehash(keys: Key, slots: Index) -> Index:
-    """Returns a table of twice the slots with the same keys."""
+    """Returns a hash table of the same keys with twice as many slots."""
     larger = np.full(2 * len(slots), EMPTY, np.int32)
     for vertex in range(len(keys)):
         larger[find(keys[vertex], keys, larger)] = vertex
@@ -117,8 +121,8 @@ def rehash(keys: Key, slots: Index) -> Index:
 def locate(features: Float, scale: Float, origin: Key, strides: Key) -> tuple[Index, Float, Key, Index]:
     """Finds and numbers the vertices of every point's simplex.
 
-    A vertex is known by the mixed-radix number of its first d coordinates (the last follows from the sum 0),
-    so that the neighbour in a direction is a constant away.
+    The key of a vertex is the mixed-radix number of its first d coordinates (the last follows from the sum
+    0), so that the keys of two neighbours in a direction always have the same difference.
 
     Returns:
         `vertices` and `weights` as in `ome.crf.lattice.Lattice`, the (V,) keys and the hash table's slots.
@@ -158,7 +162,7 @@ def locate(features: Float, scale: Float, origin: Key, strides: Key) -> tuple[In
 
 @kernel
 def link(keys: Key, slots: Index, strides: Key) -> Index:
-    """Strings the vertices of each blur direction into chains (see `ome.crf.lattice.Lattice`)."""
+    """Links the vertices of each blur direction to chains (see `ome.crf.lattice.Lattice`)."""
     num_vertices, dimensions = len(keys), len(strides)
     chains = np.empty(num_vertices * (dimensions + 1), np.int32)
     following = np.empty(num_vertices, np.int32)

@@ -1,8 +1,8 @@
-"""The fully connected CRF of `ome.crf.densecrf` in torch, on any device, many tiles at a time.
+"""The fully connected CRF of `ome.crf.densecrf` in torch, on any device, for many tiles at a time.
 
-Meant for a GPU, where a pass over the lattice serves many tiles and runs. Its conventions are those of
-`DenseCrf`. On a GPU with Triton, mean field is done by the kernels of `ome.crf.triton_kernels`; elsewhere by
-torch's `embedding_bag`. Nothing in the mean-field loop waits for the device.
+It is meant for a GPU: one pass over the lattice serves many tiles and runs. Its conventions are those of
+`DenseCrf`. Mean-field updates use the kernels of `ome.crf.triton_kernels` on a GPU with Triton, and torch's
+`embedding_bag` elsewhere. The mean-field loop never synchronises with the device.
 
 Names of dimensions: B tiles, R runs, K classes, N = B * H * W pixels.
 """
@@ -28,19 +28,20 @@ BUNDLE: Final = 16
 
 
 class BatchCrf:
-    """The CRFs of several tiles of one size, each by itself, on the device of their images.
+    """Independent CRFs of several tiles of one size, on the device of their images.
 
-    A device gives the same bytes for the same input; another one, or `DenseCrf`, differs by rounding.
+    Results are reproducible bit by bit on one device; another device or `DenseCrf` differs by rounding.
 
     Args:
         images: (B, 3, H, W) uint8.
         parameters: Constants of the CRF.
-        bundle: Most runs at a time. It bounds the memory, of which each pixel, class and run takes about
-            16 + 8 V / N bytes; the lattice of colours has up to five vertices V a pixel in fine texture.
-        engine: What does mean field; None: Triton on a GPU where it is installed, else torch.
+        bundle: Maximum number of runs at a time. It limits the memory: each pixel, class and run needs about
+            16 + 8 V / N bytes, and the lattice of colours has up to five vertices V per pixel in fine
+            texture.
+        engine: Implementation of mean field; None for Triton on a GPU if it is installed, else torch.
 
     Raises:
-        ValueError: If the images have another shape or type.
+        ValueError: The images have another shape or dtype.
     """
 
     def __init__(
@@ -67,11 +68,11 @@ class BatchCrf:
                 strict=True,
             )
         ]
-        everywhere = torch.ones(self._tiles * self._height * self._width, 1, device=images.device)
-        self._agreement = self._messages(everywhere)[:, 0]
+        ones = torch.ones(self._tiles * self._height * self._width, 1, device=images.device)
+        self._agreement = self._messages(ones)[:, 0]
         self._mean_field: Callable[[Tensor, Tensor, bool], Tensor] = self._mean_field_by_torch
         if self.engine == "triton":
-            from ome.crf import triton_field  # noqa: PLC0415 - imports Triton, which not every machine has
+            from ome.crf import triton_field  # noqa: PLC0415 - imports Triton, which may not be installed
 
             joined = triton_field.join(*self._lattices)
             self._mean_field = partial(
@@ -79,7 +80,7 @@ class BatchCrf:
             )
 
     def infer(self, probabilities: Tensor) -> Tensor:
-        """Refines a stack for each tile.
+        """Refines the stack of each tile.
 
         Args:
             probabilities: (B, K, H, W) in [0, 1], clipped to at least 1e-5; need not sum to 1 over classes.
@@ -88,24 +89,24 @@ class BatchCrf:
             (B, K, H, W) float32 class probabilities.
 
         Raises:
-            ValueError: If the stacks are empty, not finite or of another size than the images.
+            ValueError: The stacks are empty, not finite or of another size than the images.
         """
         energy = self._energy(probabilities)
         refined = self._mean_field(energy, torch.ones_like(energy[:1]), False)
         return refined.view(self._tiles, self._height, self._width, -1).permute(0, 3, 1, 2).contiguous()
 
     def winners(self, probabilities: Tensor, powers: NDArray[np.floating]) -> Tensor:
-        """Refines variants of each tile's stack, `bundle` at a time, and tells which class wins in each.
+        """Refines variants of each tile's stack, `bundle` at a time, and returns the most probable classes.
 
         Args:
             probabilities: (B, K, H, W) in [0, 1], K up to 255.
-            powers: (R, K), all above 0, for all tiles: run r refines `probabilities ** powers[r]`.
+            powers: (R, K), all above 0: run r refines `probabilities ** powers[r]` of every tile.
 
         Returns:
             (B, R, H, W) uint8 class of the largest probability.
 
         Raises:
-            ValueError: As for `infer`, or the powers do not fit.
+            ValueError: As for `infer`, or the powers have another shape or are not above 0.
         """
         energy, exponents = self._energy(probabilities), np.asarray(powers, np.float32)
         check_powers(exponents, energy.shape[1])
@@ -137,19 +138,19 @@ class BatchCrf:
         Args:
             energy: (N, K) log-probabilities.
             powers: (R, K) factors on them.
-            winners: Whether the class of the largest probability is asked for.
+            winners: Whether to return the class of the largest probability.
 
         Returns:
             (N, R) uint8 classes, or (N, R, K) class probabilities.
         """
         unary = (energy[:, None] * powers).clamp(min=math.log(LEAST_PROBABILITY))
         probabilities = unary.softmax(2)
-        # A single class is certain everywhere, and would leave nothing to carry.
+        # A single class has probability 1 everywhere, and there would be no message to compute.
         for _ in range(self.parameters.iterations if unary.shape[2] > 1 else 0):
-            # Messages of all classes sum to the agreement: the last class need not go through the lattice.
-            heard = self._messages(probabilities[..., :-1].flatten(1)).view(*unary.shape[:2], -1)
-            rest = self._agreement[:, None] - heard.sum(2)
-            probabilities = (unary + torch.cat([heard, rest[..., None]], 2)).softmax(2)
+            # Messages of all classes sum to the agreement, so that of the last class needs no filtering.
+            messages = self._messages(probabilities[..., :-1].flatten(1)).view(*unary.shape[:2], -1)
+            rest = self._agreement[:, None] - messages.sum(2)
+            probabilities = (unary + torch.cat([messages, rest[..., None]], 2)).softmax(2)
         return probabilities.argmax(2).byte() if winners else probabilities
 
     def _messages(self, values: Tensor) -> Tensor:
@@ -159,17 +160,17 @@ class BatchCrf:
 
 
 class TorchCrf:
-    """The CRF of one image on one device, from and to NumPy, see `BatchCrf`.
+    """A `BatchCrf` of one image with NumPy arrays as input and output.
 
     Args:
         image: (H, W, 3) uint8.
         parameters: Constants of the CRF.
-        device: Where to compute.
-        bundle: Most runs at a time.
-        engine: What does mean field.
+        device: Device for all computations.
+        bundle: See `BatchCrf`.
+        engine: See `BatchCrf`.
 
     Raises:
-        ValueError: If the image has another shape or type.
+        ValueError: The image has another shape or dtype.
     """
 
     def __init__(
@@ -186,7 +187,7 @@ class TorchCrf:
         self._batch = BatchCrf(tile, parameters, bundle, engine)
 
     def infer(self, probabilities: NDArray[np.floating]) -> Float:
-        """Refines one stack, see `DenseCrf.infer`."""
+        """Refines one stack (K, H, W), see `DenseCrf.infer`."""
         refined: Float = self._batch.infer(self._stack(probabilities))[0].cpu().numpy()
         return refined
 

@@ -1,11 +1,11 @@
-"""The permutohedral lattice in torch, on any device: `ome.crf.lattice` for a GPU.
+"""The permutohedral lattice in torch, on any device; like `ome.crf.lattice`, but for a GPU.
 
-Simplices and keys are those of `ome.crf.simplices`, operation for operation, so that both lattices have
-the same vertices. Splatting, blurring and slicing are three times the same: each row of the result is a
-weighted sum of some rows of the input, which `embedding_bag` computes in one pass; `index_add_` and
-`segment_reduce` want the products written first, a row for each corner of each point. On a GPU
-`embedding_bag` leaves each sum to one thread, in the order of its indices, so that the same input gives the
-same bytes; `index_add_` adds in varying order there, and so may the matrix products of cuSPARSE.
+Simplices and keys are computed with the same operations as in `ome.crf.simplices`, so that both lattices have
+the same vertices. Splatting, blurring and slicing are one kind of operation: each row of the result is a
+weighted sum of some rows of the input. `embedding_bag` computes it in one pass, whereas `index_add_` and
+`segment_reduce` need the products in memory, a row for each corner of each point. On a GPU, `embedding_bag`
+computes each sum in one thread in the order of its indices, so that results are reproducible; `index_add_`
+adds in varying order, and the matrix products of cuSPARSE may do so.
 
 Names of dimensions: N points, d feature dimensions, V lattice vertices, W values carried by a point.
 """
@@ -27,13 +27,13 @@ class TorchLattice(NamedTuple):
 
     Attributes:
         vertices: (N, d + 1), the vertices of each point, numbered in the order of their keys.
-        weights: (N, d + 1) of a point's vertices: barycentric coordinates, when just built.
+        weights: (N, d + 1), their weights: barycentric coordinates, which `symmetric_kernel` scales.
         members: (N * (d + 1),), the points of each vertex, vertex after vertex.
-        member_weights: (N * (d + 1),), `weights` in that order.
-        starts: (V,) offsets of the vertices in `members`.
-        neighbours: (d + 1, V, 3), each vertex, the one before and the one behind it in each blur direction;
-            the vertex itself where there is none.
-        taps: (d + 1, V, 3), their weights in the blur: 1, 1/2 and 1/2; 0 where there is none.
+        member_weights: (N * (d + 1),), `weights` in the order of `members`.
+        starts: (V,), offset of each vertex in `members`.
+        neighbours: (d + 1, V, 3), each vertex, its predecessor and its successor in each blur direction; the
+            vertex itself where a neighbour does not exist.
+        taps: (d + 1, V, 3), their weights in the blur: 1, 1/2 and 1/2; 0 where a neighbour does not exist.
     """
 
     vertices: Tensor
@@ -46,17 +46,17 @@ class TorchLattice(NamedTuple):
 
 
 def build_lattice(features: Tensor, tiles: int = 1) -> TorchLattice:
-    """Builds the lattices of sets of points on their device, side by side.
+    """Builds one lattice for the points of several tiles, on their device.
 
     Args:
         features: (N, d) float32, in units of the Gaussian's standard deviation; N >= 1.
-        tiles: Sets of as many points each, one after another, that share no vertex.
+        tiles: Number of tiles. Their points follow one another, N / tiles each; tiles share no vertex.
 
     Returns:
-        The lattice. Memory is linear in N, time but for a sort of the N * (d + 1) keys.
+        The lattice. Memory is linear in N, and so is time except for a sort of the N * (d + 1) keys.
 
     Raises:
-        ValueError: If the features span more lattice cells than a 63-bit key can number.
+        ValueError: The features span more lattice cells than a 63-bit key can number.
     """
     lifted = lift(features)
     lower, upper = (bound[:-1].cpu().numpy() for bound in lifted.aminmax(dim=0))
@@ -64,7 +64,7 @@ def build_lattice(features: Tensor, tiles: int = 1) -> TorchLattice:
     corner_keys, weights = locate(lifted, origin, strides)
     tile = torch.arange(tiles, device=features.device).repeat_interleave(len(features) // tiles)
     corner_keys += cells * tile[:, None]
-    # The sort is stable: a vertex adds its points up in their own order.
+    # A stable sort keeps the order of the points within each vertex.
     ordered, order = corner_keys.flatten().sort(stable=True)
     keys, numbers, counts = torch.unique_consecutive(ordered, return_inverse=True, return_counts=True)
     vertices = torch.empty_like(numbers)
@@ -82,7 +82,7 @@ def build_lattice(features: Tensor, tiles: int = 1) -> TorchLattice:
 
 
 def pixel_features(images: Tensor, parameters: CrfParameters) -> tuple[Tensor, Tensor]:
-    """Returns what `ome.crf.inputs.kernel_features` does, (N, 2) and (N, 5), of tile after tile."""
+    """Returns the features of `ome.crf.inputs.kernel_features`, (N, 2) and (N, 5), tile after tile."""
     tiles, _, height, width = images.shape
     rows, columns = torch.meshgrid(
         torch.arange(height, device=images.device), torch.arange(width, device=images.device), indexing="ij"
@@ -91,7 +91,7 @@ def pixel_features(images: Tensor, parameters: CrfParameters) -> tuple[Tensor, T
     colours = images.permute(0, 2, 3, 1).reshape(-1, 3).float()
 
     def units(values: Tensor, deviation: float) -> Tensor:
-        # By a tensor: a GPU multiplies by the reciprocal of a number, which rounds differently.
+        # Divided by a tensor: for a number, a GPU would multiply by its reciprocal, with another rounding.
         return values / torch.full_like(values[:1], deviation)
 
     bilateral = [units(positions, parameters.bilateral_sxy), units(colours, parameters.bilateral_srgb)]
@@ -99,10 +99,10 @@ def pixel_features(images: Tensor, parameters: CrfParameters) -> tuple[Tensor, T
 
 
 def lift(features: Tensor) -> Tensor:
-    """Returns the (N, d + 1) coordinates of (N, d) points on the hyperplane of sum 0."""
+    """Maps features (N, d) to the hyperplane of sum 0; returns their coordinates (N, d + 1)."""
     total = torch.zeros_like(features[:, 0])
     lifted = []
-    # Products and sums stay apart: a fused multiply-add can put a point into another simplex.
+    # Separate products and sums: the rounding of a fused multiply-add can put a point into another simplex.
     for axis, factor in reversed(list(enumerate(lift_scale(features.shape[1]).tolist(), 1))):
         coordinate = features[:, axis - 1] * factor
         lifted.append(total - axis * coordinate)
@@ -117,20 +117,19 @@ def enclose(lifted: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         lifted: (N, d + 1) float32.
 
     Returns:
-        (N, d + 1) int64, the simplex's vertex of remainder 0, all multiples of d + 1; (N, d + 1) int64, the
-        place of each axis when offsets from that vertex are sorted downwards; (N, d + 1) float32, the weight
-        of the vertex of remainder k at place k.
+        `corner` and `rank` of `ome.crf.simplices.enclose`, both (N, d + 1) int64, and the weights (N, d + 1)
+        float32, that of the vertex of remainder k at index k.
     """
     size = lifted.shape[1]
     nearest = (lifted * (1 / size)).round().long()
-    downwards = (lifted - size * nearest).argsort(dim=1, descending=True, stable=True)
-    rank = downwards.argsort(dim=1) + nearest.sum(1, keepdim=True)
-    # Rounding may leave the hyperplane: step back where it erred most.
+    descending = (lifted - size * nearest).argsort(dim=1, descending=True, stable=True)
+    rank = descending.argsort(dim=1) + nearest.sum(1, keepdim=True)
+    # Rounding may leave the hyperplane: change the axes with the largest rounding errors.
     turns = rank.div(size, rounding_mode="floor")
     corner, rank = size * (nearest - turns), rank - size * turns
     offset = (lifted - corner) * (1 / size)
-    upwards = offset.gather(1, rank.argsort(dim=1, descending=True))
-    weights = upwards - torch.cat([upwards[:, -1:] - 1, upwards[:, :-1]], 1)
+    ascending = offset.gather(1, rank.argsort(dim=1, descending=True))
+    weights = ascending - torch.cat([ascending[:, -1:] - 1, ascending[:, :-1]], 1)
     return corner, rank, weights
 
 
@@ -148,26 +147,26 @@ def locate(lifted: Tensor, origin: Key, strides: Key) -> tuple[Tensor, Tensor]:
 
 
 def find_neighbours(keys: Tensor, strides: Key) -> tuple[Tensor, Tensor]:
-    """Returns `neighbours` and `taps` of the vertices with these (V,) ascending keys."""
-    itself = torch.arange(len(keys), device=keys.device)
-    nobody = torch.zeros(len(keys), device=keys.device)
+    """Returns `TorchLattice.neighbours` and `.taps` of the vertices with (V,) ascending `keys`."""
+    vertices = torch.arange(len(keys), device=keys.device)
+    zeros = torch.zeros(len(keys), device=keys.device)
     size = len(strides) + 1
     neighbours, taps = [], []
     for stride in (*strides, np.int64(0)):  # the last coordinate is not part of a key
         step = int(strides.sum() - size * stride)
-        indices, weights = [itself], [nobody + 1.0]
+        indices, weights = [vertices], [zeros + 1.0]
         for neighbour in (keys - step, keys + step):
             place = torch.searchsorted(keys, neighbour).clamp(max=len(keys) - 1)
             present = keys[place] == neighbour
-            indices.append(torch.where(present, place, itself))
-            weights.append(torch.where(present, 0.5, nobody))
+            indices.append(torch.where(present, place, vertices))
+            weights.append(torch.where(present, 0.5, zeros))
         neighbours.append(torch.stack(indices, 1))
         taps.append(torch.stack(weights, 1))
     return torch.stack(neighbours).int(), torch.stack(taps)
 
 
 def splat_blur_slice(lattice: TorchLattice, values: Tensor) -> Tensor:
-    """Applies the lattice, without the gain, to the (N, W) float32 values of its points, without waiting."""
+    """Applies the lattice, without the gain, to the (N, W) float32 values of its points, asynchronously."""
     sums = embedding_bag(
         lattice.members, values, lattice.starts, mode="sum", per_sample_weights=lattice.member_weights
     )
@@ -182,10 +181,10 @@ def symmetric_kernel(features: Tensor, weight: float, tiles: int = 1) -> TorchLa
     Args:
         features: (N, d) float32, in units of the Gaussian's standard deviation.
         weight: At least 0.
-        tiles: As for `build_lattice`.
+        tiles: See `build_lattice`.
 
     Returns:
-        The lattice, its weights scaled.
+        The lattice with scaled weights.
     """
     lattice = build_lattice(features, tiles)
     height = gain(features.shape[1])

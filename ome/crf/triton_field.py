@@ -1,7 +1,4 @@
-"""Mean field of many tiles by the kernels of `ome.crf.triton_kernels`.
-
-Names of dimensions as there.
-"""
+"""Mean field of many tiles with the kernels of `ome.crf.triton_kernels`; names of dimensions are theirs."""
 
 import math
 from collections.abc import Sequence
@@ -15,21 +12,21 @@ from ome.crf.inputs import LEAST_PROBABILITY
 from ome.crf.torch_lattice import TorchLattice
 from ome.crf.triton_kernels import blur, splat, update_pixels
 
-ELEMENTS = 1024  # of a block on a GPU
-INTERPRETED = 1 << 16  # the interpreter takes as long for a large block
+ELEMENTS = 1024  # elements of a block on a GPU
+INTERPRETED = 1 << 16  # elements of a block in the interpreter, where large blocks take no longer
 
 
 class JoinedLattice(NamedTuple):
-    """The Gaussian and the bilateral lattice of the same pixels, as the kernels read them.
+    """The Gaussian and the bilateral lattice of the same pixels; attributes are those of `TorchLattice`.
 
     Attributes:
-        vertices: (N, 9) int32; those of the bilateral lattice come behind those of the Gaussian one.
+        vertices: (N, 9) int32; numbers of the bilateral lattice begin after those of the Gaussian one.
         weights: (N, 9) float32.
-        members: (N * 9,) int32, the pixels of each vertex, vertex after vertex.
+        members: (N * 9,) int32.
         member_weights: (N * 9,) float32.
-        starts: (V + 1,) int32 offsets in `members`.
-        neighbours: Of each blur direction, (V, 3) int32, see `TorchLattice`; directions that only the
-            bilateral lattice has hold its vertices alone.
+        starts: (V + 1,) int32.
+        neighbours: For each blur direction (V, 3) int32, or only the vertices of the bilateral lattice if the
+            Gaussian one does not have this direction.
     """
 
     vertices: Tensor
@@ -41,7 +38,7 @@ class JoinedLattice(NamedTuple):
 
 
 def join(gaussian: TorchLattice, bilateral: TorchLattice) -> JoinedLattice:
-    """Lays the two lattices of the same pixels side by side."""
+    """Joins the two lattices of the same pixels."""
     first, both = len(gaussian.starts), (gaussian, bilateral)
     end = gaussian.starts.new_tensor([len(gaussian.members) + len(bilateral.members)])
     neighbours = list((bilateral.neighbours + first).unbind())
@@ -65,22 +62,22 @@ def mean_field(
     powers: Tensor,
     winners: bool,
 ) -> Tensor:
-    """Runs mean field on one bundle of runs over all tiles, without waiting for the device.
+    """Runs mean field on one bundle of runs for all tiles, asynchronously.
 
     Args:
-        lattice: Of all pixels.
-        agreement: (N,) float32, the message where all pixels agree.
+        lattice: The lattices of all pixels.
+        agreement: (N,) float32, the message of a class with probability 1 at all pixels.
         iterations: Updates after the first softmax.
         energy: (N, K) float32 log-probabilities.
         powers: (R, K) float32 factors on them.
-        winners: Whether the class of the largest probability is asked for.
+        winners: Whether to return the class of the largest probability.
 
     Returns:
         (N, R) uint8 classes, or (N, R, K) float32 probabilities.
     """
     (pixels, classes), runs = energy.shape, len(powers)
     count, width = len(lattice.starts) - 1, runs * (classes - 1)
-    iterations = iterations if classes > 1 else 0  # a single class is certain everywhere
+    iterations = iterations if classes > 1 else 0  # a single class has probability 1 everywhere
     values, old, new = (energy.new_empty(rows, width) for rows in (pixels, count, count))
     result = (
         energy.new_empty(pixels, runs, dtype=torch.uint8)
@@ -88,7 +85,7 @@ def mean_field(
         else energy.new_empty(pixels, runs, classes)
     )
     padded = {"RUNS": triton.next_power_of_2(runs), "CLASSES": triton.next_power_of_2(classes)}
-    block = min(pixels_at_a_time(padded["RUNS"] * padded["CLASSES"], energy), triton.next_power_of_2(pixels))
+    block = min(rows_per_block(padded["RUNS"] * padded["CLASSES"], energy), triton.next_power_of_2(pixels))
     for iteration in range(iterations + 1):
         update_pixels[(triton.cdiv(pixels, block),)](
             new,
@@ -119,14 +116,15 @@ def filter_rows(lattice: JoinedLattice, values: Tensor, old: Tensor, new: Tensor
     """Splats and blurs the (N, W) rows of pixels.
 
     Args:
-        lattice: Of all pixels.
+        lattice: The lattices of all pixels.
         values: (N, W) float32.
-        old: (V, W) float32, receives the sums of the bilateral lattice, whose directions are even in number.
-        new: (V, W) float32, receives those of the Gaussian lattice, whose directions are odd in number.
+        old: (V, W) float32, written: the sums of the bilateral lattice, which has an even number of
+            directions.
+        new: (V, W) float32, written: the sums of the Gaussian lattice, which has an odd number of directions.
     """
     count, width = old.shape
     columns = triton.next_power_of_2(width)
-    block = min(pixels_at_a_time(columns, values), triton.next_power_of_2(count))
+    block = min(rows_per_block(columns, values), triton.next_power_of_2(count))
     sizes = {"VERTICES": block, "WIDTH": columns}
     rows = values, lattice.members, lattice.member_weights, lattice.starts
     splat[(triton.cdiv(count, block),)](*rows, old, count, width, **sizes)
@@ -136,6 +134,6 @@ def filter_rows(lattice: JoinedLattice, values: Tensor, old: Tensor, new: Tensor
         blur[(triton.cdiv(count - first, block),)](source, target, neighbours, first, count, width, **sizes)
 
 
-def pixels_at_a_time(width: int, like: Tensor) -> int:
-    """Returns how many rows of so many values, a power of 2, a block holds on the device of a tensor."""
-    return max(1, (ELEMENTS if like.is_cuda else INTERPRETED) // width)
+def rows_per_block(width: int, values: Tensor) -> int:
+    """Returns the number of rows of `width` values, a power of 2, in a block on the device of `values`."""
+    return max(1, (ELEMENTS if values.is_cuda else INTERPRETED) // width)

@@ -1,11 +1,12 @@
-"""Mean field on permutohedral lattices as three kernels for a GPU, in Triton.
+"""Mean field on permutohedral lattices as three GPU kernels in Triton.
 
-An update is one `splat`, a `blur` for each direction and one `update_pixels`; each serves all pixels of all
-tiles, all runs and all classes. Nothing is added atomically, so that the same input gives the same bytes.
-`TRITON_INTERPRET=1`, set before Triton is imported, runs the kernels on a CPU.
+An update is one `splat`, one `blur` per direction and one `update_pixels`, each for all pixels of all tiles,
+all runs and all classes. No addition is atomic, so that results are reproducible. `TRITON_INTERPRET=1`, set
+before Triton is imported, runs the kernels on a CPU.
 
 Names of dimensions: N pixels of all tiles, R runs, K classes, V vertices. A row has W = R * (K - 1) values,
-that of run r and class k at r * (K - 1) + k: the message of the last class is what the others leave.
+that of run r and class k at r * (K - 1) + k. The message of the last class is not in it: it is the agreement
+less the messages of the others, see `ome.crf.mean_field`.
 """
 
 # mypy: disable-error-code="no-untyped-call, untyped-decorator, no-untyped-def, type-arg"
@@ -19,7 +20,7 @@ import triton.language as tl
 def splat(
     values,  # (N, W) float32
     members,  # int32, the pixels of each vertex, vertex after vertex
-    weights,  # float32, theirs
+    weights,  # float32, the weights of these pixels
     starts,  # (V + 1,) int32 offsets in `members`
     sums,  # (V, W) float32, written
     num_vertices,
@@ -27,7 +28,7 @@ def splat(
     VERTICES: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
-    """Adds up the weighted rows of each vertex's pixels, in their order."""
+    """Computes the weighted sum of the rows of each vertex's pixels, in the order of the pixels."""
     vertex = tl.program_id(0) * VERTICES + tl.arange(0, VERTICES)
     column = tl.arange(0, WIDTH)[None, :]
     exists = vertex < num_vertices
@@ -49,8 +50,8 @@ def splat(
 def blur(
     old,  # (V, W) float32
     new,  # (V, W) float32, written
-    neighbours,  # (V - first, 3) int32: a vertex, the one before, the one behind; itself where there is none
-    first,  # the vertices before this one are left out
+    neighbours,  # (V - first, 3) int32: vertex, predecessor, successor; the vertex itself if there is none
+    first,  # the vertices before this one are not blurred
     num_vertices,
     width,
     VERTICES: tl.constexpr,
@@ -61,7 +62,7 @@ def blur(
     column = tl.arange(0, WIDTH)[None, :]
     exists = vertex < num_vertices
     before = tl.load(neighbours + 3 * (vertex - first) + 1, mask=exists, other=0)
-    behind = tl.load(neighbours + 3 * (vertex - first) + 2, mask=exists, other=0)
+    after = tl.load(neighbours + 3 * (vertex - first) + 2, mask=exists, other=0)
     inside = exists[:, None] & (column < width)
     row = vertex.to(tl.int64)[:, None] * width + column
     around = tl.load(
@@ -70,8 +71,8 @@ def blur(
         other=0.0,
     )
     around += tl.load(
-        old + behind.to(tl.int64)[:, None] * width + column,
-        mask=inside & (behind != vertex)[:, None],
+        old + after.to(tl.int64)[:, None] * width + column,
+        mask=inside & (after != vertex)[:, None],
         other=0.0,
     )
     tl.store(new + row, tl.load(old + row, mask=inside, other=0.0) + 0.5 * around, mask=inside)
@@ -79,11 +80,11 @@ def blur(
 
 @triton.jit
 def update_pixels(
-    gaussian,  # (V, W) float32, blurred sums of the first 3 vertices of a pixel
-    bilateral,  # (V, W) float32, of the other 6
+    gaussian,  # (V, W) float32, blurred sums for the first 3 vertices of a pixel
+    bilateral,  # (V, W) float32, blurred sums for the other 6
     vertices,  # (N, 9) int32
     weights,  # (N, 9) float32
-    agreement,  # (N,) float32, the message where all pixels agree
+    agreement,  # (N,) float32, the message of a class with probability 1 at all pixels
     energy,  # (N, K) float32 log-probabilities
     powers,  # (R, K) float32 factors on them
     values,  # (N, W) float32, written unless LAST
@@ -91,15 +92,15 @@ def update_pixels(
     num_pixels,
     runs,
     classes,
-    floor,  # least log-probability
-    FIRST: tl.constexpr,  # nothing has been heard yet
+    floor,  # lower limit of log-probabilities
+    FIRST: tl.constexpr,  # there are no messages yet
     LAST: tl.constexpr,
     WINNERS: tl.constexpr,
     PIXELS: tl.constexpr,
     RUNS: tl.constexpr,
     CLASSES: tl.constexpr,
 ) -> None:
-    """Reads the messages of each pixel from its vertices and turns them into probabilities."""
+    """Reads the messages of each pixel from its vertices and computes its class probabilities."""
     pixel = tl.program_id(0) * PIXELS + tl.arange(0, PIXELS)
     run = tl.arange(0, RUNS)[None, :, None]
     label = tl.arange(0, CLASSES)[None, None, :]
@@ -114,15 +115,15 @@ def update_pixels(
     factor = tl.load(powers + run * classes + label, mask=(run < runs) & (label < classes), other=1.0)
     total = tl.maximum(unary * factor, floor)
     if not FIRST:
-        heard = tl.zeros((PIXELS, RUNS, CLASSES), tl.float32)
+        messages = tl.zeros((PIXELS, RUNS, CLASSES), tl.float32)
         for corner in tl.static_range(9):
             vertex = tl.load(vertices + pixel * 9 + corner, mask=exists, other=0)
             weight = tl.load(weights + pixel * 9 + corner, mask=exists, other=0.0)
             row = vertex.to(tl.int64)[:, None, None] * width + column
             sums = gaussian if corner < 3 else bilateral
-            heard += weight[:, None, None] * tl.load(sums + row, mask=carried, other=0.0)
-        rest = tl.load(agreement + pixel, mask=exists, other=0.0)[:, None] - tl.sum(heard, 2)
-        total += tl.where(label == classes - 1, rest[:, :, None], heard)
+            messages += weight[:, None, None] * tl.load(sums + row, mask=carried, other=0.0)
+        rest = tl.load(agreement + pixel, mask=exists, other=0.0)[:, None] - tl.sum(messages, 2)
+        total += tl.where(label == classes - 1, rest[:, :, None], messages)
     total = tl.where(label < classes, total, -float("inf"))
     total = tl.exp(total - tl.max(total, 2)[:, :, None])
     probability = total / tl.sum(total, 2)[:, :, None]

@@ -1,10 +1,11 @@
-# Numba reads the number of an intrinsic's arguments from parameters that its body has no use for.
+# The parameters of an intrinsic tell numba the number of its arguments, even where its body does not use
+# them.
 # ruff: noqa: ARG001
-"""Eight float32 at once inside numba kernels.
+"""Vectors of eight float32 inside numba kernels.
 
-Numba vectorises loops by itself, but for short ones it spends more time on asking whether it may than on the
-arithmetic. These intrinsics say it outright; LLVM maps them to the registers that the machine has. In a
-kernel, `load8` reads from a flat float32 array, the arithmetic works on what it returns, `store8` writes.
+Numba vectorises loops itself, but in short loops its run-time checks take longer than the arithmetic. These
+intrinsics need no checks; LLVM maps them to the registers of the machine. In a kernel, `load8` reads a vector
+from a flat float32 array, the arithmetic works on vectors, and `store8` writes one.
 """
 
 from collections.abc import Callable
@@ -51,18 +52,18 @@ def vector_intrinsic(define: Callable[..., Typed]) -> Callable[..., Handle]:
 def element_pointer(
     context: Handle, builder: Handle, array_type: Handle, array: Handle, start: Handle
 ) -> Handle:
-    """Returns the address of eight floats from `start` on; there is no bounds check."""
+    """Returns the address of the eight floats from `start` on, without a bounds check."""
     data = context.make_array(array_type)(context, builder, array).data
     return builder.bitcast(builder.gep(data, [start]), VECTOR.as_pointer())
 
 
 def constant(value: float) -> ir.Constant:
-    """Returns eight times `value`."""
+    """Returns a vector with eight times the same value."""
     return ir.Constant(VECTOR, [value] * LANES)
 
 
 def broadcast(builder: Handle, scalar: Handle) -> Handle:
-    """Returns eight times a float32 that is known at run time."""
+    """Returns a vector with eight times a float32 that is known at run time."""
     single = builder.insert_element(ir.Constant(VECTOR, ir.Undefined), scalar, cgutils.int32_t(0))
     return builder.shuffle_vector(single, single, ir.Constant(INTEGERS, [0] * LANES))
 
@@ -93,7 +94,7 @@ def store8(_: Handle, array: Handle, start: Handle, vector: Handle) -> Typed:
 
 @vector_intrinsic
 def fill8(_: Handle, scalar: Handle) -> Typed:
-    """Returns eight times a float32."""
+    """Returns a vector with eight times the same float32."""
 
     def codegen(_context: Handle, builder: Handle, _signature: Handle, arguments: Handle) -> Handle:
         return broadcast(builder, arguments[0])
@@ -143,7 +144,7 @@ def reciprocal8(_: Handle, vector: Handle) -> Typed:
 
 @vector_intrinsic
 def sum8(_: Handle, vector: Handle) -> Typed:
-    """Returns the float32 sum of the eight, from first to last."""
+    """Returns the float32 sum of the eight elements, added from first to last."""
 
     def codegen(_context: Handle, builder: Handle, _signature: Handle, arguments: Handle) -> Handle:
         elements = [builder.extract_element(arguments[0], cgutils.int32_t(lane)) for lane in range(LANES)]
@@ -157,9 +158,9 @@ def sum8(_: Handle, vector: Handle) -> Typed:
 
 @vector_intrinsic
 def exp8(_: Handle, exponents: Handle) -> Typed:
-    """Returns e to the power of exponents with |.| <= 87, to a relative 5e-6.
+    """Returns e to the power of exponents in [-87, 87], with a relative error of at most 5e-6.
 
-    2^n comes from writing n into the exponent bits, 2^f for |f| <= 1/2 from its Taylor polynomial.
+    It is 2^n * 2^f: n is written into the exponent bits, and 2^f, |f| <= 1/2, is a Taylor polynomial.
     """
     rounding = 12582912.0  # 1.5 * 2^23: adding it moves the nearest integer into the lowest bits
     taylor = (1.540353e-4, 1.3333558e-3, 9.618129e-3, 5.5504109e-2, 2.4022651e-1, 6.9314718e-1, 1.0)

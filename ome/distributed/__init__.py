@@ -1,1 +1,1 @@
-"""Processes, ranks, collectives, signals and BatchNorm across processes."""
+"""Several processes that share the work: ranks, collectives, signals, synchronised BatchNorm."""

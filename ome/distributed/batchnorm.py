@@ -1,4 +1,4 @@
-"""BatchNorm with the statistics of the whole batch, over all processes."""
+"""BatchNorm with the statistics of the whole batch of all processes."""
 
 from typing import Any
 
@@ -9,11 +9,11 @@ from ome.distributed.collectives import sum_over_processes, world_size
 
 
 def synchronise_batchnorm(module: nn.Module, device: torch.device) -> None:
-    """Replaces every BatchNorm below `module`; names and tensors of its state stay as they are.
+    """Replaces every BatchNorm in `module` by a synchronised one; its state dict does not change.
 
     Args:
         module: Changed in place.
-        device: Where it will train. torch's own layers take batches on a GPU alone.
+        device: The device on which it will be trained. torch's synchronised layer works on a GPU only.
     """
     if device.type != "cpu":
         nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
@@ -24,33 +24,31 @@ def synchronise_batchnorm(module: nn.Module, device: torch.device) -> None:
 
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):
-    """`nn.SyncBatchNorm` on the CPU: sums over all processes in place of a GPU's kernels.
-
-    Batches are equally large on every process.
-    """
+    """Like `nn.SyncBatchNorm`, but on the CPU; batches must have the same size in every process."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
-        """Normalises (B, C, H, W) by the batch of all processes; in eval mode by the running statistics."""
+        """Normalises (B, C, H, W) by the batch of all processes, in eval mode by the running statistics."""
         if not self.training:
             return super().forward(input)
         count = input.numel() // input.shape[1] * world_size()
-        # Statistics keep their precision where autocast lowers that of the input, as torch's own layers do.
+        # As in torch's layers, statistics are at least float32 even if autocast has lowered the input's
+        # precision.
         values = input.to(torch.promote_types(input.dtype, torch.float32))
-        # Two passes: the mean of the squares less the square of the mean loses digits.
+        # Two passes, because the mean of squares minus the square of the mean loses digits.
         mean = _sum(values) / count
         centred = values - mean.view(1, -1, 1, 1)
         variance = _sum(centred.square()) / count
-        self._keep(mean, variance * (count / max(count - 1, 1)))
+        self._update_running(mean, variance * (count / max(count - 1, 1)))
         normalised = centred * torch.rsqrt(variance + self.eps).view(1, -1, 1, 1)
         if self.affine:
             normalised = normalised * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
         return normalised.to(input.dtype)
 
     @torch.no_grad()
-    def _keep(self, mean: Tensor, variance: Tensor) -> None:
+    def _update_running(self, mean: Tensor, variance: Tensor) -> None:
         if not self.track_running_stats or self.running_mean is None or self.running_var is None:
             return
-        assert self.num_batches_tracked is not None  # noqa: S101 - torch's own invariant
+        assert self.num_batches_tracked is not None  # noqa: S101 - torch ensures it
         self.num_batches_tracked += 1
         momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean, momentum)
@@ -58,7 +56,7 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """A sum over processes that gradients pass through: each value is part of what every process computes."""
+    """A sum over processes with a gradient: the sum over processes of the gradients of the result."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:  # noqa: ANN401 - torch's

@@ -1,7 +1,7 @@
-"""Which process this is among those that share the work, and what they tell each other.
+"""The rank of this process, and the exchange of values between processes.
 
-Without a process group (see `ome.distributed.processes`) there is one process, and nothing here does a thing:
-torch is not even loaded, which some stages do without.
+Without a process group (see `ome.distributed.processes`), all functions return the result for one process
+without loading torch, which some stages do not need.
 """
 
 import sys
@@ -22,8 +22,8 @@ _alone = False
 
 @contextmanager
 def alone() -> Iterator[None]:
-    """Within the block this process works as if there were no other: nothing waits, nothing is shared."""
-    global _alone  # noqa: PLW0603 - of the process, as the group is
+    """Within the block, the functions of this module behave as if this process were the only one."""
+    global _alone  # noqa: PLW0603 - the process group is global, too
     before, _alone = _alone, True
     try:
         yield
@@ -32,7 +32,7 @@ def alone() -> Iterator[None]:
 
 
 def rank() -> int:
-    """Rank of this process among all; 0 where there is only one."""
+    """Rank of this process; 0 if it is the only one."""
     group = _group()
     return int(group.get_rank()) if group else 0
 
@@ -44,31 +44,29 @@ def world_size() -> int:
 
 
 def is_rank_zero() -> bool:
-    """Whether this process is the one that writes what must be written once."""
+    """Whether this process has rank 0: it writes files that must be written once."""
     return rank() == 0
 
 
 def barrier() -> None:
-    """Waits until every process is here; returns at once where there is only one."""
-    # On the CPU also where GPUs compute: nothing spins, and no device has to be chosen.
+    """Waits until every process has called this."""
+    # On the CPU even if processes use GPUs: waiting costs nothing, and no device has to be selected.
     all_reduce_sum(np.zeros(1, dtype=np.int64))
 
 
 def shard(items: Sequence[T]) -> list[T]:
-    """This process's part of the items: every item belongs to exactly one process."""
+    """The items of this process; each item belongs to exactly one process."""
     return list(items[rank() :: world_size()])
 
 
 def sum_over_processes(values: "Tensor") -> "Tensor":
-    """Adds up a tensor of the same shape over all processes.
-
-    Every process must call this, in the same order as its other calls.
+    """Sums a tensor of the same shape over all processes, which must all call this in the same order.
 
     Args:
-        values: Any shape and dtype, on the device that this process computes on or on the CPU.
+        values: Any shape and dtype, on the device of this process or on the CPU.
 
     Returns:
-        The sum, the same on every process, without gradient; a copy of `values` where there is only one.
+        The sum, a new tensor without gradient, the same in every process.
     """
     total = values.detach().clone()
     if (group := _group()) is not None:
@@ -80,14 +78,14 @@ def all_reduce_sum(counts: NDArray[np.int64]) -> NDArray[np.int64]:
     """`sum_over_processes` of an array of counts, such as a confusion matrix."""
     if world_size() == 1:
         return counts.copy()
-    import torch  # noqa: PLC0415 - several processes have loaded it
+    import torch  # noqa: PLC0415 - loaded already if there are several processes
 
     total: NDArray[np.int64] = sum_over_processes(torch.from_numpy(np.asarray(counts))).numpy()
     return total
 
 
 def gather(value: T) -> list[T]:
-    """The value of every process in order of rank, on every process; every process must call this."""
+    """Returns the values of all processes in order of rank; every process must call this."""
     if (group := _group()) is None:
         return [value]
     values: list[Any] = [None] * world_size()
@@ -101,12 +99,12 @@ def any_rank(condition: bool) -> bool:
 
 
 def rank_zero_value(condition: bool) -> bool:
-    """The value of rank 0, on every process: two may briefly see a shared folder differently."""
+    """The value of rank 0 in every process, since processes may briefly see a shared folder differently."""
     return any_rank(condition and is_rank_zero())
 
 
 def _group() -> Any:  # noqa: ANN401 - a module
-    """`torch.distributed` where a process group is up, which cannot be before somebody has imported it."""
+    """`torch.distributed` if there is a process group, which requires that it is imported; else None."""
     if _alone:
         return None
     loaded: Any = sys.modules.get("torch.distributed")

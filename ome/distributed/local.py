@@ -11,30 +11,37 @@ from typing import Any
 from torch._C._distributed_c10d import TCPStore
 from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, start_processes
 
-from ome.distributed.processes import LAST_WORDS, LostProcessError, group, is_broken_group, is_first, leave
+from ome.distributed.processes import (
+    SECONDS_TO_REPORT,
+    LostProcessError,
+    exit_at_once,
+    group,
+    is_broken_group,
+    is_first_failure,
+)
 from ome.distributed.rank import Place
 from ome.distributed.signals import SIGNALS, Stopped, stopping_on_signals
 from ome.errors import UserError
 
-_GRACE = 300.0
-"""Seconds in which processes that were told to stop may write a checkpoint."""
+_SECONDS_TO_STOP = 300.0
+"""Time in which processes that were told to stop may write a checkpoint."""
 
 
 def run_in_processes(count: int, work: Callable[[], object], *, gpu: bool) -> None:
-    """Does the work in processes of this machine; when one fails, the others end too.
+    """Does the work in new processes on this machine; when one of them fails, the others are ended.
 
     Args:
         count: Number of processes.
-        work: To be done by each of them, within the group; it must be picklable.
-        gpu: Compute on a GPU each.
+        work: The function that each process calls within their group; it must be picklable.
+        gpu: Whether each process uses a GPU.
 
     Raises:
-        UserError: One raised it, or was killed.
-        Stopped: This process was told to stop; so were they.
+        UserError: A process raised it, or was killed.
+        Stopped: This process was told to stop, and has stopped the others.
     """
-    # It says that it terminates the others, which is no news.
+    # Otherwise it would log that it terminates the other processes.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
-    # Here and not in the first of them, so that it outlives whichever fails.
+    # In this process, so that the store still exists after any of the others has failed.
     store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     failures = get_context("spawn").SimpleQueue()
     started: ProcessContext = start_processes(  # type: ignore[no-untyped-call]
@@ -44,7 +51,7 @@ def run_in_processes(count: int, work: Callable[[], object], *, gpu: bool) -> No
         while not started.join():
             pass
     except (KeyboardInterrupt, Stopped):
-        _end(started)
+        _terminate(started)
         raise
     except ProcessExitedException:
         exits = [process.exitcode or 0 for process in started.processes]
@@ -54,52 +61,52 @@ def run_in_processes(count: int, work: Callable[[], object], *, gpu: bool) -> No
         raise reason from None
 
 
-def why_ended(exits: Sequence[int], said: BaseException | None) -> BaseException | None:
+def why_ended(exits: Sequence[int], reported: BaseException | None) -> BaseException | None:
     """The error to raise after processes have failed.
 
     Args:
-        exits: Their exit codes, minus the signal's number where one ended it.
-        said: What the first that could say anything did. A process that is ended from outside cannot; that
-            the others are told to stop then, or lose their connection to it, is no news.
+        exits: Exit codes of the processes; the negative number of the signal that ended a process.
+        reported: The first error that a process reported. A process that was killed reports none; then the
+            others may report that they were stopped, or lost the connection to it.
 
     Returns:
-        An error that says what went wrong; None where nothing is known.
+        The error of the process that failed first; None if it is unknown.
     """
-    ended = [-status for status in exits if status < 0 and -status not in SIGNALS]
-    if not ended or not (said is None or isinstance(said, Stopped | LostProcessError)):
-        return said
-    index, name = exits.index(-ended[0]), signal.Signals(ended[0]).name
-    why = ", probably out of memory" if ended[0] == signal.SIGKILL else ""
+    killers = [-status for status in exits if status < 0 and -status not in SIGNALS]
+    if not killers or not (reported is None or isinstance(reported, Stopped | LostProcessError)):
+        return reported
+    index, name = exits.index(-killers[0]), signal.Signals(killers[0]).name
+    why = ", probably out of memory" if killers[0] == signal.SIGKILL else ""
     return UserError(
         f"process {index} of {len(exits)} was killed ({name}){why}; the same command resumes where it stopped"
     )
 
 
 def _run(index: int, count: int, port: int, gpu: bool, work: Callable[[], object], failures: Any) -> None:  # noqa: ANN401
-    """One of the processes that `run_in_processes` starts; it says what went wrong to the one that did."""
+    """Runs in each process that `run_in_processes` starts, and reports an error to that function."""
     store = TCPStore("127.0.0.1", port, is_master=False)
     error: BaseException
     try:
         with stopping_on_signals(), group(Place(index, count, index, count), store, gpu=gpu):
             work()
-    except (UserError, Stopped) as mistake:
-        error = mistake
-    except Exception as problem:  # noqa: BLE001 - raised on the other side
+    except (UserError, Stopped) as raised:
+        error = raised
+    except Exception as raised:  # noqa: BLE001 - raised by `run_in_processes`
         trace = f"in process {index} of {count}:\n{traceback.format_exc()}"
-        error = LostProcessError.here() if is_broken_group(problem) else RuntimeError(trace)
+        error = LostProcessError.here() if is_broken_group(raised) else RuntimeError(trace)
     else:
         return
-    first = is_first(store)
+    first = is_first_failure(store)
     if first:
         failures.put(error)
-    leave(getattr(error, "status", 1), 0.0 if first else LAST_WORDS)
+    exit_at_once(getattr(error, "status", 1), 0.0 if first else SECONDS_TO_REPORT)
 
 
-def _end(started: ProcessContext) -> None:
-    """Lets the processes stop in their own time, unless that takes too long."""
+def _terminate(started: ProcessContext) -> None:
+    """Tells the processes to stop, and kills those that take longer than `_SECONDS_TO_STOP`."""
     for process in started.processes:
         process.terminate()
-    deadline = time.monotonic() + _GRACE
+    deadline = time.monotonic() + _SECONDS_TO_STOP
     for process in started.processes:
         process.join(max(0.0, deadline - time.monotonic()))
         process.kill()

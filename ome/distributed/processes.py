@@ -1,7 +1,7 @@
-"""Several processes that share the work: the group they form, and joining it where a launcher started them.
+"""The process group, which processes form themselves or join after a launcher has started them.
 
-They meet before the first stage, so that every stage finds the process group up and Lightning finds its
-processes running: it never starts any itself.
+It is formed before the first stage, so that all stages can use it, and Lightning uses the existing processes
+instead of starting any.
 """
 
 import atexit
@@ -26,33 +26,32 @@ from ome.distributed.signals import Stopped
 from ome.errors import UserError
 from ome.progress import console
 
-# Rank 0 may prepare scenes for hours while the others wait. That a process has died is noticed by whoever
-# started it.
-_PATIENCE = timedelta(days=1)
+# Rank 0 may prepare scenes for hours while the others wait. The launcher notices the end of a process.
+_TIMEOUT = timedelta(days=1)
 
-LAST_WORDS = 5.0
-"""Seconds that the process that failed first has to say why: whoever started them ends all when one ends."""
+SECONDS_TO_REPORT = 5.0
+"""Other processes end this much later than the first that failed, as a launcher ends all when one ends."""
 
 _BROKEN_GROUP = ("gloo", "nccl", "connection closed by peer", "connection reset by peer", "broken pipe")
-"""Words in what torch.distributed raises in the processes that are left when one has died."""
+"""Words in the errors of torch.distributed after another process has ended."""
 
 _place = Place(0, 1, 0, 1)
 
 
 class LostProcessError(UserError):
-    """Another process of the group has ended, and took with it what this one waited for."""
+    """Another process of the group has ended while this one waited for it."""
 
     @classmethod
     def here(cls) -> "LostProcessError":
-        """In this process."""
+        """The error for this process."""
         return cls(
-            f"process {rank()} of {world_size()} lost the connection to another, which ended: see what that "
-            "one says; the same command resumes where it stopped"
+            f"process {rank()} of {world_size()} lost the connection to another process, which ended: see "
+            "its error; the same command resumes where it stopped"
         )
 
 
 def own_cores() -> int:
-    """Cores that this process may use, its neighbours' left to them."""
+    """Number of cores for this process, if all processes that share cores get the same number."""
     return max(1, len(os.sched_getaffinity(0)) // _place.neighbours)
 
 
@@ -65,7 +64,7 @@ class RunningProcesses(ClusterEnvironment):
 
     @staticmethod
     def detect() -> bool:
-        """Never by itself: it is given to the trainer."""
+        """Is always false, since the trainer gets the environment as an argument."""
         return False
 
     def world_size(self) -> int:
@@ -77,29 +76,29 @@ class RunningProcesses(ClusterEnvironment):
         return rank()
 
     def local_rank(self) -> int:
-        """The first of one device."""
+        """Rank within the node, which has one device."""
         return 0
 
     def node_rank(self) -> int:
-        """One process a machine."""
+        """Rank of this process, since each process is a node."""
         return rank()
 
     def set_world_size(self, size: int) -> None:
-        """Is known already."""
+        """Does nothing: the process group determines it."""
 
     def set_global_rank(self, rank: int) -> None:
-        """Is known already."""
+        """Does nothing: the process group determines it."""
 
 
 @contextmanager
-def joined(place: Place, *, gpu: bool) -> Iterator[None]:
-    """Joins the processes that a launcher started, for the length of the block.
+def joined_group(place: Place, *, gpu: bool) -> Iterator[None]:
+    """Joins the group of the processes that a launcher started, for the duration of the block.
 
-    Of the processes that fail, the first alone raises what it has to say; the others end without a word.
+    Only the first process that fails raises its error; the others exit without a message.
 
     Args:
         place: See `started_place`.
-        gpu: Compute on a GPU each.
+        gpu: Whether each process uses a GPU.
 
     Raises:
         UserError: The processes do not find each other.
@@ -113,7 +112,7 @@ def joined(place: Place, *, gpu: bool) -> Iterator[None]:
     except (RuntimeError, ValueError) as error:
         where = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         raise UserError(
-            f"process {place.rank} of {place.world_size} did not find the others at {where}: see "
+            f"process {place.rank} of {place.world_size} cannot connect to the others at {where}: see "
             "docs/cluster.md"
         ) from error
     try:
@@ -121,10 +120,10 @@ def joined(place: Place, *, gpu: bool) -> Iterator[None]:
             yield
     except (Exception, Stopped) as error:
         status = getattr(error, "status", 1)
-        if not is_first(store):
-            leave(status, LAST_WORDS)
-        # A broken group would hold up the end of the interpreter.
-        atexit.register(leave, status)
+        if not is_first_failure(store):
+            exit_at_once(status, SECONDS_TO_REPORT)
+        # The interpreter would wait for the broken group.
+        atexit.register(exit_at_once, status)
         if is_broken_group(error):
             raise LostProcessError.here() from error
         raise
@@ -132,17 +131,17 @@ def joined(place: Place, *, gpu: bool) -> Iterator[None]:
 
 @contextmanager
 def group(place: Place, store: Store, *, gpu: bool) -> Iterator[None]:
-    """Puts this process in its place for the length of the block.
+    """Creates the process group for the duration of the block.
 
     Args:
-        place: Where it stands among the others.
-        store: What they meet by.
-        gpu: Compute on a GPU each.
+        place: Rank of this process and size of the group.
+        store: Store that all processes of the group share.
+        gpu: Whether each process uses a GPU.
 
     Raises:
         UserError: There are fewer GPUs than processes.
     """
-    global _place  # noqa: PLW0603 - a process stands in one place
+    global _place  # noqa: PLW0603 - there is one process group
     if gpu:
         _choose_gpu(place)
     else:
@@ -152,11 +151,11 @@ def group(place: Place, store: Store, *, gpu: bool) -> Iterator[None]:
         store=store,
         rank=place.rank,
         world_size=place.world_size,
-        timeout=_PATIENCE,
+        timeout=_TIMEOUT,
     )
     _place = place
     console.quiet = place.rank > 0
-    # Left only when all went well: leaving waits for the others, which may wait for this one.
+    # Only without an error: destroying the group waits for the others, which may wait for this process.
     yield
     barrier()
     dist.destroy_process_group()
@@ -165,30 +164,30 @@ def group(place: Place, store: Store, *, gpu: bool) -> Iterator[None]:
 
 def _choose_gpu(place: Place) -> None:
     count = torch.cuda.device_count()
-    # SLURM can show each task its own GPU alone.
+    # SLURM can make a different GPU visible to each task, always as number 0.
     index = 0 if count == 1 and place.neighbours == 1 else place.local_rank
     if index >= count:
         raise UserError(
-            f"process {place.local_rank} of this machine finds {count} GPUs: start one process for each GPU"
+            f"process {place.local_rank} of this machine finds {count} GPUs: start one process per GPU"
         )
     torch.cuda.set_device(index)
 
 
 def is_broken_group(error: BaseException) -> bool:
-    """Whether another process has gone, by what torch.distributed raises in those that are left."""
+    """Whether torch.distributed raised an error because another process has ended."""
     return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in _BROKEN_GROUP)
 
 
-def is_first(store: Store) -> bool:
-    """Whether no other process has failed before; also false where the store has gone with its host."""
+def is_first_failure(store: Store) -> bool:
+    """Whether no process has failed before; false if the process with the store has ended."""
     try:
         return store.add("failures", 1) == 1
     except RuntimeError:
         return False
 
 
-def leave(status: int = 1, pause: float = 0.0) -> NoReturn:
-    """Ends this process without waiting for a group that is broken."""
+def exit_at_once(status: int = 1, pause: float = 0.0) -> NoReturn:
+    """Ends this process after `pause` seconds, without waiting for a broken process group."""
     sys.stdout.flush()
     time.sleep(pause)
     os._exit(status)

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT: processes stop at the next moment at which no work is lost."""
+"""SIGTERM and SIGINT stop a process as soon as no work is lost."""
 
 import signal
 import threading
@@ -11,7 +11,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopped(BaseException):
-    """The process was asked to stop; `status` is the exit status that says so."""
+    """The process was told to stop by a signal; `status` is its exit status, 128 + the signal's number."""
 
     def __init__(self, signal_number: int) -> None:
         super().__init__(signal_number)
@@ -19,26 +19,32 @@ class Stopped(BaseException):
 
 
 class _Stop:
-    """The stop signal that this process has received, if any."""
+    """State of this process.
 
-    asked: int | None = None
+    Attributes:
+        signal_number: The stop signal that the process has received, if any.
+        deferred: Whether the process is in a `deferred_stop` block.
+        listening: Whether the process is in a `stopping_on_signals` block.
+    """
+
+    signal_number: int | None = None
     deferred = False
     listening = False
 
 
-def stop_asked() -> bool:
-    """Whether a signal waits for the end of a `deferred_stop` block."""
-    return _Stop.asked is not None
+def stop_requested() -> bool:
+    """Whether the process has received a stop signal."""
+    return _Stop.signal_number is not None
 
 
 @contextmanager
 def stopping_on_signals() -> Iterator[None]:
-    """Turns SIGTERM and SIGINT within the block into `Stopped`, raised in the main thread."""
+    """Makes SIGTERM and SIGINT raise `Stopped` in the main thread, within the block."""
     if threading.current_thread() is not threading.main_thread():
-        yield  # signals are none of this thread's business
+        yield  # only the main thread may set signal handlers
         return
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    _Stop.asked, _Stop.listening = None, True
+    _Stop.signal_number, _Stop.listening = None, True
     install_handlers()
     try:
         yield
@@ -57,27 +63,27 @@ def install_handlers() -> None:
 
 @contextmanager
 def deferred_stop() -> Iterator[None]:
-    """Lets the block choose its moment: it asks `stop_asked` and calls `stop`; its end does at the latest."""
+    """Defers a stop until the block calls `stop` (see `stop_requested`), or to its end at the latest."""
     _Stop.deferred = True
     try:
         yield
     finally:
         _Stop.deferred = False
-    if stop_asked():
+    if stop_requested():
         stop()
 
 
 def stop() -> NoReturn:
-    """Raises `Stopped` for the signal that came; for SIGTERM where it came to another process."""
+    """Raises `Stopped` for the received signal; for SIGTERM if another process has received it."""
     if _Stop.listening:
-        for number in SIGNALS:  # once is enough: a second one would interrupt the cleaning up
+        for number in SIGNALS:  # a second signal would interrupt the clean-up
             signal.signal(number, signal.SIG_IGN)
-    raise Stopped(_Stop.asked or signal.SIGTERM)
+    raise Stopped(_Stop.signal_number or signal.SIGTERM)
 
 
 def _handle(number: int, frame: FrameType | None) -> None:
     del frame
-    impatient = number == signal.SIGINT and stop_asked()
-    _Stop.asked = _Stop.asked or number
-    if impatient or not _Stop.deferred:
+    repeated = number == signal.SIGINT and stop_requested()
+    _Stop.signal_number = _Stop.signal_number or number
+    if repeated or not _Stop.deferred:
         stop()

@@ -1,4 +1,4 @@
-"""Work items that processes take one after the other, so that none waits for a slower one."""
+"""A queue of work items from which processes take one after the other, so that none is idle."""
 
 import sys
 from collections import Counter
@@ -12,35 +12,35 @@ _numbers: Final = count()
 
 
 class Turns:
-    """Indices 0, 1, ... of pieces of work, each given to one process.
+    """Iterates over the indices 0 .. count - 1, each of which is returned in one process only.
 
-    Every process must make the same turns in the same order.
+    Every process must create its `Turns` in the same order and with the same counts.
 
     Args:
-        count: Number of pieces.
+        count: Number of work items.
     """
 
     def __init__(self, count: int) -> None:
         self._count, self._name = count, f"turns_{next(_numbers)}"
-        self._own: Counter[str] = Counter()
+        self._counts: Counter[str] = Counter()  # if there is only one process
 
     def __iter__(self) -> Iterator[int]:
         while (index := self.add("taken") - 1) < self._count:
             yield index
 
     def add(self, what: str, number: int = 1) -> int:
-        """Counts over all processes.
+        """Adds to a counter that all processes share.
 
         Args:
-            what: What is counted.
-            number: How many more.
+            what: Name of the counter.
+            number: The number to add.
 
         Returns:
-            The number so far.
+            The new value of the counter.
         """
         if world_size() == 1:
-            self._own[what] += number
-            return self._own[what]
+            self._counts[what] += number
+            return self._counts[what]
         group: Any = sys.modules["torch.distributed"]
-        store = group.distributed_c10d._get_default_store()  # noqa: SLF001 - the one that every process has
+        store = group.distributed_c10d._get_default_store()  # noqa: SLF001 - shared by all processes
         return int(store.add(f"{self._name}_{what}", number))

@@ -1,1 +1,1 @@
-"""Plain networks: backbones, the SEAM classifier with its pixel correlation module, segmenters."""
+"""Networks as plain `nn.Module`s: backbones, the SEAM classifier, AffinityNet, segmenters; their weights."""

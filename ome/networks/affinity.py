@@ -1,7 +1,7 @@
-"""AffinityNet: features whose distance tells whether two nearby cells show the same class.
+"""AffinityNet: features whose distance predicts whether two nearby cells show the same class.
 
 Ahn & Kwak, *Learning Pixel-level Semantic Affinity with Image-level Supervision*, CVPR 2018, section 3.2.
-Layers and tensor names follow the published network on ResNet38d, which SEAM (CVPR 2020) uses as it is.
+Layers and tensor names follow the published network on ResNet38d, which SEAM (CVPR 2020) uses unchanged.
 
 Names of dimensions: B images, D feature channels, h x w cells of the grid, P pairs of cells.
 """
@@ -16,14 +16,14 @@ from ome.networks.backbone_network import BackboneNetwork
 from ome.networks.features import Backbone, resize_maps
 
 GRID_STRIDE = 8
-"""Input pixels that a cell of the affinity grid spans, along one axis."""
+"""Side of a cell of the affinity grid in input pixels."""
 
 
 class AffinityNetwork(BackboneNetwork):
-    """A backbone with the layers that make affinity features of three of its stages.
+    """A backbone with layers that compute affinity features from three of its stages.
 
     Args:
-        backbone: Gives the features. One of a coarser stride than 8 has them brought to the stride-8 grid.
+        backbone: Computes the features; those of another stride than 8 are resized to the stride-8 grid.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -57,13 +57,14 @@ class AffinityNetwork(BackboneNetwork):
 
 
 def neighbour_offsets(radius: int) -> list[tuple[int, int]]:
-    """Steps from a cell to its neighbours, one of each two that are opposite.
+    """Offsets from a cell to its neighbours, one of each pair of opposite offsets.
 
     Args:
-        radius: In cells; a neighbour lies nearer than this.
+        radius: Distance in cells; neighbours are nearer than this.
 
     Returns:
-        (rows, columns) with rows^2 + columns^2 < radius^2, downwards or to the right; 34 for radius 5.
+        (rows, columns) with rows^2 + columns^2 < radius^2 and rows > 0, or rows = 0 and columns > 0; 34
+        offsets for radius 5.
     """
     reach = range(1 - radius, radius)
     return [
@@ -75,17 +76,17 @@ def neighbour_offsets(radius: int) -> list[tuple[int, int]]:
 
 
 def pair_indices(size: Sequence[int], radius: int) -> Tensor:
-    """Numbers the pairs of neighbouring cells of a grid.
+    """Lists all pairs of neighbouring cells of a grid.
 
-    Every pair inside the grid counts. (The public code leaves out pairs whose upper cell lies within
-    radius - 1 cells of the left, right or lower edge; on the grid of a small tile these are many.)
+    (The published code omits pairs whose upper cell is within radius - 1 cells of the left, right or lower
+    edge; on the grid of a small tile these are many.)
 
     Args:
         size: Rows h and columns w of the grid.
         radius: See `neighbour_offsets`.
 
     Returns:
-        (2, P) int64: row-major index of the first and of the second cell of each pair; no pair twice.
+        (2, P) int64: row-major index of the first and of the second cell of each pair, each pair once.
     """
     height, width = size
     cells = torch.arange(height * width).view(height, width)
@@ -103,7 +104,7 @@ def pair_affinity(features: Tensor, radius: int) -> Tensor:
     Returns:
         (B, P) in (0, 1], in the order of `pair_indices`, float32 (float64 for float64 features).
     """
-    # Half precision would be too coarse for log(1 - affinity) in the loss.
+    # Half precision is too coarse for log(1 - affinity) in the loss.
     features = features.to(torch.promote_types(features.dtype, torch.float32))
     distances = []
     for offset in neighbour_offsets(radius):
@@ -113,7 +114,7 @@ def pair_affinity(features: Tensor, radius: int) -> Tensor:
 
 
 def _ends(grid: Tensor, offset: tuple[int, int]) -> tuple[Tensor, Tensor]:
-    """Views (..., h', w') of a grid (..., h, w): first and second ends of the pairs with this offset."""
+    """Views (..., h', w') of a grid (..., h, w): first and second cells of all pairs with an offset."""
     dy, dx = offset
     rows, columns = max(grid.shape[-2] - dy, 0), max(grid.shape[-1] - abs(dx), 0)
     left, right = max(-dx, 0), max(dx, 0)

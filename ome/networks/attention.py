@@ -1,11 +1,11 @@
 """Self-attention of a transformer encoder, applied to class maps instead of features.
 
-The encoder's queries say which places look alike, and class maps are averaged over these. To carry class maps
-by the mean attention of heads and blocks follows MCTformer (Xu et al., CVPR 2022). Here queries attend to
-queries, as in SCLIP (Wang, Mei & Yuille, ECCV 2024), and each is divided by its norm, as in GEM (Bousselham
-et al., CVPR 2024): the weight is then largest between like places even in an encoder that has seen few
-images, whose attention to keys is close to uniform, and it is as fine as the queries where the keys are of a
-coarser grid.
+Class maps are averaged over cells that are similar according to the encoder. Averaging them by the mean
+attention of heads and blocks follows MCTformer (Xu et al., CVPR 2022). Here, attention is between queries, as
+in SCLIP (Wang, Mei & Yuille, ECCV 2024), and each query is divided by its norm, as in GEM (Bousselham et al.,
+CVPR 2024). Thus the weight is largest between similar cells even in an encoder that was trained on few
+images, whose attention to keys is close to uniform, and it is on the grid of the queries where the keys' is
+coarser.
 """
 
 from collections.abc import Sequence
@@ -20,17 +20,17 @@ from ome.networks.pcm import ENTRIES
 def attend(
     maps: Tensor, queries: Sequence[Tensor], temperature: float, entries: int | None = ENTRIES
 ) -> Tensor:
-    """Averages class maps over places whose queries are alike.
+    """Averages class maps over cells with similar queries.
 
-    With q_i the query of place i in one head of one block, divided by its norm, the weight of place j at
-    place i is the softmax over j of q_i . q_j / temperature; the result is the mean over heads and blocks.
+    With q_i the query of cell i in one head of one block, divided by its norm, the weight of cell j for cell
+    i is the softmax over j of q_i . q_j / temperature; the result is the mean over heads and blocks.
 
     Args:
         maps: Class maps (B, C, h, w), any real values.
         queries: Queries of each block, (B, heads, d, h, w).
-        temperature: The lower, the more alike places must be; positive.
-        entries: Weights of one block, over all B images and heads, built at once (at least one row); None
-            builds all.
+        temperature: Positive; with a lower temperature, cells must be more similar to have a weight.
+        entries: Weights of one block, over all B images and heads, computed at a time (at least one row);
+            None for all.
 
     Returns:
         The averaged maps (B, C, h, w), float32 (float64 for float64 inputs).
@@ -43,10 +43,10 @@ def attend(
 
 
 def _attend(values: Tensor, queries: Tensor, temperature: float, entries: int | None) -> Tensor:
-    """Attends with one block: (B, h w, C) values, (B, heads, d, h w) queries."""
+    """Averages (B, h w, C) values by the (B, heads, d, h w) queries of one block."""
     unit = F.normalize(queries, dim=2).transpose(2, 3)
-    images, heads, places, _ = unit.shape
-    rows = places if entries is None else max(1, entries // (images * heads * places))
+    images, heads, cells, _ = unit.shape
+    rows = cells if entries is None else max(1, entries // (images * heads * cells))
     # Every head averages the same values.
     shared = values[:, None].expand(-1, heads, -1, -1)
     parts = [

@@ -1,4 +1,4 @@
-"""A second, shallow head that helps to train a segmenter's encoder and is dropped afterwards."""
+"""A second, shallow head for training a segmenter's encoder; prediction does not need it."""
 
 from torch import nn
 
@@ -6,10 +6,10 @@ from torch import nn
 class AuxiliaryHead(nn.Sequential):
     """FCN head on an encoder's third stage, as in mmsegmentation's PSPNet: 3x3 convolution, dropout, 1x1.
 
-    Takes features (B, channels, h, w), gives logits (B, num_classes, h, w).
+    It computes logits (B, num_classes, h, w) of features (B, channels, h, w).
 
     Args:
-        channels: Width of the features; the head works on a quarter of it.
+        channels: Channels of the features; inside, the head has a quarter of them.
         num_classes: Number of classes C.
     """
 

@@ -1,4 +1,4 @@
-"""Base class of the classifier and AffinityNet: a backbone with further layers on top."""
+"""Base class of the classifier and AffinityNet: a backbone with new layers on top."""
 
 from typing import Any, Self
 
@@ -10,12 +10,12 @@ _PREFIX = "backbone."
 
 
 class BackboneNetwork(nn.Module):
-    """A backbone below heads that are new.
+    """A backbone with new layers on top.
 
-    The state dict holds the backbone's tensors without a prefix, as published checkpoints do.
+    The state dict names the backbone's tensors without a prefix, as published checkpoints do.
 
     Args:
-        backbone: Gives the features.
+        backbone: Computes the features.
     """
 
     def __init__(self, backbone: Backbone) -> None:
@@ -31,10 +31,10 @@ class BackboneNetwork(nn.Module):
         return self._frozen
 
     def freeze(self) -> Self:
-        """Freezes what a pretrained backbone keeps: all BatchNorm and the backbone's `frozen` parameters.
+        """Freezes every BatchNorm and the backbone's `frozen` parameters, for a pretrained backbone.
 
-        BatchNorm stays in eval mode through later calls of `train()`. A network trained from scratch is not
-        frozen: its BatchNorm statistics have yet to be learnt.
+        BatchNorm stays in eval mode after later calls of `train()`. A network that is trained from scratch
+        must learn its BatchNorm statistics and is not frozen.
         """
         self._frozen = True
         for name, parameter in self.backbone.named_parameters():
@@ -44,22 +44,22 @@ class BackboneNetwork(nn.Module):
         return self
 
     def train(self, mode: bool = True) -> Self:
-        """Switches the mode as torch does; frozen BatchNorm stays in eval mode."""
+        """Sets the mode as `nn.Module.train` does; frozen BatchNorm stays in eval mode."""
         super().train(mode)
         if self._frozen:
             freeze_batchnorm(self)
         return self
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
-        """Splits the trainable parameters into the lineage's four groups.
+        """Splits the trainable parameters into four groups, as AffinityNet and SEAM do.
 
         Args:
             lr: Base learning rate.
-            weight_decay: Weight decay of everything but biases.
+            weight_decay: Weight decay of all parameters except biases.
 
         Returns:
-            Groups for a torch optimizer: backbone weights at `lr`, backbone biases at 2 lr without decay, new
-            layers at 10 lr, their biases at 20 lr without decay. A group may be empty.
+            Groups for a torch optimizer: backbone weights at `lr`, backbone biases at 2 lr without decay,
+            weights of new layers at 10 lr, their biases at 20 lr without decay. A group may be empty.
         """
         trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         groups = []
@@ -87,7 +87,7 @@ def _strip_prefix(
 ) -> None:
     start = prefix + _PREFIX
     for key in [key for key in state if key.startswith(prefix)]:
-        # Taking each key out and putting it back keeps the order of the tensors.
+        # Every key is removed and added again, which keeps the order of the tensors.
         tensor = state.pop(key)
         state[prefix + key.removeprefix(start) if key.startswith(start) else key] = tensor
 

@@ -1,4 +1,4 @@
-"""One entry to every backbone: ResNet38d or any encoder of segmentation-models-pytorch and timm."""
+"""Builds any backbone: ResNet38d, or an encoder of segmentation-models-pytorch or timm."""
 
 from ome import plugins
 from ome.errors import UserError
@@ -19,21 +19,21 @@ def build_backbone(
     """Builds a backbone for the classifier.
 
     Args:
-        name: "resnet38d", a segmentation-models-pytorch encoder ("resnet50", "mobilenet_v2"), or a timm model
-            ("resnet50d", "tu-resnet50d"), or a plug-in's (see `ome.plugins`): a `Backbone` that takes
+        name: "resnet38d", a segmentation-models-pytorch encoder ("resnet50", "mobilenet_v2"), a timm model
+            ("resnet50d", "tu-resnet50d"), or a plug-in (see `ome.plugins`): a `Backbone` that takes
             `in_channels` and `output_stride`.
         weights: None for random weights, a local file, or the name of published weights ("imagenet").
-        output_stride: Input pixels to a cell of the last feature map: 8, 16 or 32. ResNet38d has 8.
-        in_channels: Bands of the input image. Weights for three bands are spread over any other number.
+        output_stride: Side of a cell of the last feature map in input pixels: 8, 16 or 32; for ResNet38d 8.
+        in_channels: Bands of the input image. Weights for three bands are adapted to any other number.
 
     Raises:
-        UserError: The name, the stride or the weights do not exist or do not fit together.
+        UserError: Name, stride or weights do not exist, or do not fit together.
     """
     if is_plugin(name, plugins.BACKBONES):
         plugin: Backbone = find(name, {}, plugins.BACKBONES, "backbone")(
             in_channels=in_channels, output_stride=output_stride
         )
-        plugin.name = name  # so that checkpoints say what to build
+        plugin.name = name  # for the description in checkpoints
         if weights is not None:
             load_weights(plugin, weights)
         return plugin

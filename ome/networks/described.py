@@ -1,4 +1,4 @@
-"""Descriptions of networks as plain values, from which a checkpoint rebuilds its network."""
+"""Descriptions of networks as plain values, so that a checkpoint can rebuild its network."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,10 +14,10 @@ from ome.networks.segmenters import Segmenter, build_segmenter
 
 
 def describe_classifier(network: nn.Module) -> dict[str, Any] | None:
-    """What `classifier_from` builds the same network of, without its weights; None where it cannot."""
-    if not isinstance(network, SeamNetwork) or (below := _describe_below(network)) is None:
+    """The description from which `classifier_from` builds the same network; None if it cannot."""
+    if not isinstance(network, SeamNetwork) or (backbone := _describe_backbone(network)) is None:
         return None
-    return below | {
+    return backbone | {
         "num_classes": network.fc8.out_channels,
         "pcm": network.pcm,
         "attention": network.attention,
@@ -26,30 +26,30 @@ def describe_classifier(network: nn.Module) -> dict[str, Any] | None:
 
 
 def classifier_from(description: Mapping[str, Any], weights: str | None = None) -> SeamNetwork:
-    """Builds a described classifier, with random weights or those of a pretrained backbone."""
+    """Builds a classifier from its description, with random weights or those of a pretrained backbone."""
     network = SeamNetwork(
         _backbone_from(description, weights),
         description["num_classes"],
         pcm=description["pcm"],
         attention=description["attention"],
-        zoom=description.get("zoom", 1.0),  # older checkpoints have none
+        zoom=description.get("zoom", 1.0),  # older checkpoints do not have it
     )
     return network.freeze() if description["frozen"] else network
 
 
 def describe_affinity(network: nn.Module) -> dict[str, Any] | None:
-    """What `affinity_from` builds the same network of, without its weights; None where it cannot."""
-    return _describe_below(network) if isinstance(network, AffinityNetwork) else None
+    """The description from which `affinity_from` builds the same network; None if it cannot."""
+    return _describe_backbone(network) if isinstance(network, AffinityNetwork) else None
 
 
 def affinity_from(description: Mapping[str, Any]) -> AffinityNetwork:
-    """Builds a described AffinityNet with random weights."""
+    """Builds an AffinityNet from its description, with random weights."""
     network = AffinityNetwork(_backbone_from(description))
     return network.freeze() if description["frozen"] else network
 
 
-def _describe_below(network: BackboneNetwork) -> dict[str, Any] | None:
-    """The backbone, and whether it is frozen; None where `build_backbone` did not build it."""
+def _describe_backbone(network: BackboneNetwork) -> dict[str, Any] | None:
+    """The backbone and whether it is frozen; None if `build_backbone` did not build it."""
     backbone = network.backbone
     if backbone.name is None:
         return None
@@ -68,10 +68,10 @@ def _backbone_from(description: Mapping[str, Any], weights: str | None = None) -
 
 
 def describe_segmenter(network: nn.Module) -> dict[str, Any] | None:
-    """The arguments with which `build_segmenter` builds the same network; None where it did not build it."""
+    """The arguments with which `build_segmenter` builds the same network; None if it did not build it."""
     return network.description if isinstance(network, Segmenter) else None
 
 
 def segmenter_from(description: Mapping[str, Any]) -> Segmenter:
-    """Builds a described segmenter with random weights."""
+    """Builds a segmenter from its description, with random weights."""
     return build_segmenter(**description)

@@ -10,33 +10,25 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ome.errors import UserError
+from ome.errors import UserError, first_line
 from ome.networks.features import Backbone, Features, pad_to_multiple
 
 TIMM_PREFIX = "tu-"
 DEEPEST_STRIDE = 32
 _PROBE = 64
-OTHERS = "take another, such as resnet50, convnext_tiny or vit_small_patch14_dinov2"
-# The libraries refuse an unsuitable encoder, stride or size with whichever of these their code meets first.
-REFUSALS = (
-    ValueError,
-    TypeError,
-    KeyError,
-    AttributeError,
-    NotImplementedError,
-    AssertionError,
-    RuntimeError,
-)
+ALTERNATIVES = "use another, such as resnet50, convnext_tiny or vit_small_patch14_dinov2"
+UNSUPPORTED_ERRORS = (ValueError, TypeError, KeyError, AttributeError, AssertionError, RuntimeError)
+"""What the libraries raise for an encoder, an output stride or an image size that they do not support."""
 
 
 def resolve_encoder(name: str) -> str:
-    """Finds the name segmentation-models-pytorch knows an encoder by.
+    """Finds the name of an encoder in segmentation-models-pytorch.
 
     Args:
-        name: A segmentation-models-pytorch encoder, a timm model, or a timm model behind `tu-`.
+        name: A segmentation-models-pytorch encoder, or a timm model with or without the prefix `tu-`.
 
     Returns:
-        The name itself, or `tu-` and the name for a plain timm model.
+        The name; that of a timm model has the prefix `tu-`.
 
     Raises:
         UserError: Neither library has such an encoder.
@@ -53,17 +45,17 @@ def resolve_encoder(name: str) -> str:
 
 
 def encoder_options(name: str) -> dict[str, bool]:
-    """What an encoder needs to take images of any size: Swin, not to be bound to one."""
+    """The arguments with which an encoder takes images of any size; only Swin needs any."""
     model = resolve_encoder(name).removeprefix(TIMM_PREFIX).split(".")[0]
     windows = timm.models.is_model_in_modules(model, ("swin_transformer", "swin_transformer_v2"))
     return {"strict_img_size": False} if windows else {}
 
 
 def make_encoder(name: str, in_channels: int, output_stride: int) -> nn.Module:
-    """Builds an untrained encoder, dilated to the stride asked for.
+    """Builds an encoder with random weights, dilated to an output stride.
 
     Args:
-        name: Any name `resolve_encoder` takes.
+        name: Any name `resolve_encoder` accepts.
         in_channels: Bands of the input image.
         output_stride: 8, 16 or 32.
 
@@ -83,36 +75,35 @@ def make_encoder(name: str, in_channels: int, output_stride: int) -> nn.Module:
                 output_stride=output_stride,
                 **encoder_options(name),
             )
-    except REFUSALS as error:
+    except UNSUPPORTED_ERRORS as error:
         if output_stride == DEEPEST_STRIDE:
-            line = str(error).partition("\n")[0]
             raise UserError(
-                f"encoder {name!r} gives no pyramid of feature maps ({line}); {OTHERS}"
+                f"encoder {name!r} has no pyramid of feature maps ({first_line(error)}); {ALTERNATIVES}"
             ) from error
         raise UserError(_cannot_dilate(name, in_channels, output_stride)) from error
     return encoder
 
 
 def _cannot_dilate(name: str, in_channels: int, output_stride: int) -> str:
-    """Says so, and which stride it has, unless it cannot be built at all."""
+    """The message for an encoder that cannot be dilated, or that cannot be built at all."""
     try:
         EncoderBackbone(name, DEEPEST_STRIDE, in_channels)
     except UserError as error:
         return str(error)
     return (
         f"encoder {name!r} cannot be dilated to output stride {output_stride}; type "
-        f"backbone.output_stride={DEEPEST_STRIDE}, or take another encoder"
+        f"backbone.output_stride={DEEPEST_STRIDE}, or use another encoder"
     )
 
 
 class EncoderBackbone(Backbone):
-    """An encoder whose last two stages feed the heads.
+    """An encoder of segmentation-models-pytorch or timm as a backbone.
 
-    `Features.low` is the penultimate stage; `.middle` and `.final` are the last one. The stem and every
-    stage up to stride 4 count as `frozen` when pretrained.
+    `Features.low` is the last but one stage; `.middle` and `.final` are the last one. The stem and every
+    stage up to stride 4 are `frozen` when pretrained.
 
     Args:
-        name: Any name `resolve_encoder` takes.
+        name: Any name `resolve_encoder` accepts.
         output_stride: 8, 16 or 32.
         in_channels: Bands of the input image.
 
@@ -131,14 +122,16 @@ class EncoderBackbone(Backbone):
         if stages[-1].shape[2] != _PROBE // output_stride:
             if output_stride != DEEPEST_STRIDE:
                 raise UserError(_cannot_dilate(name, in_channels, output_stride))
-            own = _PROBE // stages[-1].shape[2]
-            raise UserError(f"encoder {name!r} has a stride of {own} pixels and no pyramid; {OTHERS}")
-        # Libraries name stages differently; what the map at stride 4 depends on is stem and first stage.
+            stride = _PROBE // stages[-1].shape[2]
+            raise UserError(
+                f"encoder {name!r} has a stride of {stride} pixels and no pyramid; {ALTERNATIVES}"
+            )
+        # Libraries name stages differently: stem and first stage are the layers before the map at stride 4.
         early = next(stage for stage in stages if stage.shape[1] and stage.shape[2] == _PROBE // 4)
         names, parameters = zip(*self.named_parameters(), strict=True)
         gradients = torch.autograd.grad(early.sum(), parameters, allow_unused=True)
         self.frozen = tuple(n for n, gradient in zip(names, gradients, strict=True) if gradient is not None)
-        # PVT and MiT project queries apart from keys, because the keys are of a coarser grid.
+        # PVT and MiT have a separate projection of queries, because their keys are on a coarser grid.
         self._queries = [
             (query, int(getattr(module, "num_heads", 1)))
             for module in self.encoder.modules()
@@ -148,15 +141,14 @@ class EncoderBackbone(Backbone):
         self.attends = bool(self._queries)
 
     def _probe(self, name: str) -> list[Tensor]:
-        """Runs a small blank image through, in eval mode so that no statistic changes."""
+        """Computes the maps of a small blank image, in eval mode to leave BatchNorm statistics unchanged."""
         self.encoder.eval()
         try:
             with torch.enable_grad():
                 stages: list[Tensor] = self.encoder(torch.zeros(1, self.in_channels, _PROBE, _PROBE))
-        except REFUSALS as error:
-            line = str(error).partition("\n")[0]
+        except UNSUPPORTED_ERRORS as error:
             raise UserError(
-                f"encoder {name!r} does not take images of any size ({line}); {OTHERS}"
+                f"encoder {name!r} does not take images of any size ({first_line(error)}); {ALTERNATIVES}"
             ) from error
         self.encoder.train()
         return stages
@@ -164,11 +156,11 @@ class EncoderBackbone(Backbone):
     def forward(self, image: Tensor) -> Features:
         """Computes the features; see `Backbone.forward`.
 
-        Several encoders take sizes divisible by their deepest stride only, so the image is extended to that
-        and each map is cut back.
+        Several encoders only take sizes divisible by their deepest stride, so the image is padded to such a
+        size and each map is cropped.
         """
         padded = pad_to_multiple(image, DEEPEST_STRIDE)
-        low, final = (cut(stage, image, padded) for stage in self.encoder(padded)[-2:])
+        low, final = (crop_padding(stage, image, padded) for stage in self.encoder(padded)[-2:])
         return Features(low, final, final)
 
     def features_and_queries(self, image: Tensor) -> tuple[Features, list[Tensor]]:
@@ -179,15 +171,15 @@ class EncoderBackbone(Backbone):
         grid = stages[0].shape[2:]
         queries = []
         for (_, heads), flat in zip(self._queries, projected, strict=True):
-            # (B, h w, heads d) on the grid of the extended image.
-            maps = cut(flat.transpose(1, 2).reshape(len(image), -1, *grid), image, padded)
+            # (B, h w, heads d) on the grid of the padded image.
+            maps = crop_padding(flat.transpose(1, 2).reshape(len(image), -1, *grid), image, padded)
             queries.append(maps.reshape(len(image), heads, -1, *maps.shape[2:]))
-        low, final = (cut(stage, image, padded) for stage in stages)
+        low, final = (crop_padding(stage, image, padded) for stage in stages)
         return Features(low, final, final), queries
 
 
-def cut(stage: Tensor, image: Tensor, padded: Tensor) -> Tensor:
-    """Takes off a feature map (B, channels, h, w) what an image was extended by."""
+def crop_padding(stage: Tensor, image: Tensor, padded: Tensor) -> Tensor:
+    """Crops a feature map (B, channels, h, w) of a padded image to the part that shows the image."""
     stride = padded.shape[2] // stage.shape[2]
     height, width = (-(-size // stride) for size in image.shape[2:])
     return stage[:, :, :height, :width]
@@ -195,7 +187,7 @@ def cut(stage: Tensor, image: Tensor, padded: Tensor) -> Tensor:
 
 @contextmanager
 def _outputs_of(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
-    """Collects what the modules put out while the block runs, in the order in which they run."""
+    """Collects the outputs of modules within the block, in the order in which the modules run."""
     collected: list[Tensor] = []
     handles = [
         module.register_forward_hook(lambda _module, _inputs, output: collected.append(output))

@@ -1,4 +1,4 @@
-"""Exports segmenters to formats that run without this package: ONNX and torch.export."""
+"""Exports segmenters to formats that do not need this package: ONNX and torch.export."""
 
 import json
 import logging
@@ -20,22 +20,23 @@ from ome.networks.segmenters import MULTIPLE, Segmenter
 INPUT, OUTPUT = "image", "logits"
 
 CHECKED_SIZES: Final = ((1, 2 * MULTIPLE, 4 * MULTIPLE), (2, 5 * MULTIPLE, 3 * MULTIPLE))
-"""Batch, height and width of the random images on which formats are compared; the example has others."""
+"""Batch, height and width of the random images for comparisons; other than those of the traced example."""
 
 
 def trace(segmenter: Segmenter, bands: int, side: int | None = None) -> ExportedProgram:
-    """Records what a segmenter computes, for any number of images.
+    """Exports a segmenter as a torch program for any number of images.
 
-    The padding to a multiple stays behind: it branches on the size, which a recorded program cannot.
+    The program does not pad images to a multiple: the padding depends on the size, and an exported program
+    has no branches.
 
     Args:
         segmenter: In eval mode, on the CPU.
-        bands: Of its images.
-        side: Of square images, if only these are to be taken; a multiple of `MULTIPLE`.
+        bands: Bands of its images.
+        side: Side of square images, a multiple of `MULTIPLE`; None for images of any size.
 
     Returns:
-        Images (B, bands, H, W) to logits (B, C, H, W); H and W any multiples of `MULTIPLE` but
-        `MULTIPLE` itself, unless there is a side.
+        A program that computes logits (B, C, H, W) of images (B, bands, H, W). Without `side`, H and W are
+        any multiples of `MULTIPLE` larger than `MULTIPLE` itself.
     """
     dynamic: dict[int, Any] = {0: Dim("batch", min=1, max=4096)}
     if side is None:
@@ -48,14 +49,14 @@ def trace(segmenter: Segmenter, bands: int, side: int | None = None) -> Exported
 
 
 def save_program(path: Path, program: ExportedProgram, description: Mapping[str, Any]) -> None:
-    """Writes a `.pt2`, with the description as `description.json` among its extra files."""
-    stream = BytesIO()  # given a path, torch writes that file's name into it
+    """Writes a `.pt2` with the description in its extra file `description.json`."""
+    stream = BytesIO()  # torch would write the name of a file into it
     torch.export.save(program, stream, extra_files={"description.json": json.dumps(description)})
     path.write_bytes(stream.getbuffer())
 
 
 def load_program(path: Path) -> Callable[[Tensor], Tensor]:
-    """Reads a `.pt2` as a function of images."""
+    """Reads a `.pt2` as a function from images (B, bands, H, W) to logits (B, C, H, W)."""
     module: Callable[[Tensor], Tensor] = torch.export.load(path).module()
     return module
 
@@ -67,7 +68,7 @@ def save_onnx(path: Path, program: ExportedProgram, description: Mapping[str, An
     with _quiet():
         converted = torch.onnx.export(program, input_names=[INPUT], output_names=[OUTPUT], verbose=False)
     if converted is None:
-        raise RuntimeError("torch.onnx.export gave nothing")
+        raise RuntimeError("torch.onnx.export returned nothing")
     model = converted.model_proto
     onnx.helper.set_model_props(model, {key: json.dumps(value) for key, value in description.items()})
     onnx.checker.check_model(model, full_check=True)
@@ -75,39 +76,39 @@ def save_onnx(path: Path, program: ExportedProgram, description: Mapping[str, An
 
 
 def load_onnx(path: Path) -> Callable[[Tensor], Tensor]:
-    """Reads an ONNX file as a function of images, run by onnxruntime on the CPU; needs `ome[export]`."""
+    """Reads an ONNX file like `load_program`; onnxruntime runs it on the CPU; needs `ome[export]`."""
     import onnxruntime  # noqa: PLC0415 - part of an extra
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 4  # what goes wrong is raised
+    options.log_severity_level = 4  # no log lines: errors are raised
     session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     return lambda images: torch.from_numpy(session.run([OUTPUT], {INPUT: images.numpy()})[0])
 
 
 def largest_difference(
     segmenter: Segmenter,
-    other: Callable[[Tensor], Tensor],
+    copy: Callable[[Tensor], Tensor],
     bands: int,
     sizes: Sequence[tuple[int, int, int]] = CHECKED_SIZES,
 ) -> float:
-    """The largest difference of any logit between a segmenter and its copy on random images.
+    """The largest absolute difference of any logit of a segmenter and its copy on random images.
 
     Args:
         segmenter: In eval mode, on the CPU.
-        other: The copy.
-        bands: Of the images.
+        copy: The copy, as `load_program` or `load_onnx` returns it.
+        bands: Bands of the images.
         sizes: Batch, height and width of each set of images.
 
     Returns:
-        The difference; infinity where the copy cannot take images of these sizes.
+        The difference; infinity if the copy fails on images of these sizes.
     """
     generator = torch.Generator().manual_seed(0)
     largest = 0.0
     for batch, height, width in sizes:
         images = torch.randn(batch, bands, height, width, generator=generator)
         try:
-            copied = other(images)
-        except Exception:  # noqa: BLE001 - onnxruntime has a dozen kinds of its own for this
+            copied = copy(images)
+        except Exception:  # noqa: BLE001 - onnxruntime raises a dozen kinds of errors
             return math.inf
         with torch.no_grad():
             largest = max(largest, float((segmenter(images) - copied).abs().max()))
@@ -116,10 +117,11 @@ def largest_difference(
 
 @contextmanager
 def _constant_same_padding() -> Iterator[None]:
-    """Lets timm's layers with TensorFlow's padding pad by numbers that no longer depend on the image's size.
+    """Makes the padding of timm's TensorFlow-like layers independent of the image's size.
 
-    Their `math.ceil` of a size can be neither saved nor converted. The stride of a layer divides each size
-    that it is given, because `MULTIPLE` divides the image's: so the padding is the same for every image.
+    They compute the padding by `math.ceil` of the size, which cannot be exported. Since `MULTIPLE` divides
+    the size of the image, a layer's stride divides the size of its input, so that the padding is always the
+    same.
     """
     original = timm.layers.padding.get_same_padding
 
@@ -136,12 +138,12 @@ def _constant_same_padding() -> Iterator[None]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silences what the exporters say about their own insides."""
-    loud = logging.root.manager.disable
+    """Silences the exporters' log lines and warnings."""
+    disabled = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(loud)
+        logging.disable(disabled)

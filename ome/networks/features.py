@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 
 class Features(NamedTuple):
-    """Feature maps of one image batch, each (B, channels, h, w) of its own width and grid.
+    """Three feature maps of a batch of images, each (B, channels, h, w) with different channels, h and w.
 
     `low` and `middle` feed the pixel correlation module, `final` feeds the CAM head.
     """
@@ -19,14 +19,14 @@ class Features(NamedTuple):
 
 
 class Backbone(nn.Module):
-    """A network that turns images into `Features`; the parent of every backbone.
+    """Base class of backbones: networks that compute `Features` of images.
 
     Attributes:
-        name: What `build_backbone` calls it; None where that does not build it.
-        channels: Widths of `Features.low`, `.middle` and `.final`.
+        name: Its name in `build_backbone`; None if that function cannot build it.
+        channels: Channels of `Features.low`, `.middle` and `.final`.
         in_channels: Bands of the input image.
-        output_stride: Input pixels a cell of `Features.final` spans, along one axis.
-        frozen: Parameter-name prefixes that stay fixed when the backbone is pretrained.
+        output_stride: Side of a cell of `Features.final` in input pixels.
+        frozen: Name prefixes of the parameters that are not trained when the backbone is pretrained.
         attends: Whether the stage of `Features.low` has self-attention over the whole image.
     """
 
@@ -49,7 +49,7 @@ class Backbone(nn.Module):
         raise NotImplementedError
 
     def features_and_queries(self, image: Tensor) -> tuple[Features, list[Tensor]]:
-        """Computes the features, and what the stage of `Features.low` attends with; only where it `attends`.
+        """Computes the features and the attention queries of the stage of `Features.low`, if it `attends`.
 
         Args:
             image: Normalised images (B, in_channels, H, W), float.
@@ -63,7 +63,7 @@ class Backbone(nn.Module):
 def freeze_batchnorm(module: nn.Module) -> None:
     """Puts every BatchNorm below `module` in eval mode and stops its gradients.
 
-    `module.train()` undoes the eval mode (not the gradients), so call this again after it.
+    Call it again after `module.train()`, which ends the eval mode.
     """
     for child in module.modules():
         if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm):
@@ -72,21 +72,21 @@ def freeze_batchnorm(module: nn.Module) -> None:
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Extends images at the right and the bottom, repeating the edge, to a multiple in height and width.
+    """Pads images at the right and the bottom by repeating the edge.
 
     Args:
         image: Images (B, bands, H, W).
-        multiple: What the new height and width are divisible by, in pixels.
+        multiple: Pixels; the new height and width are the next multiples of it.
 
     Returns:
-        Images (B, bands, H', W'); the same object when nothing is to be added.
+        Images (B, bands, H', W'); `image` itself if it needs no padding.
     """
     bottom, right = (-size % multiple for size in image.shape[2:])
     return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image
 
 
 def resize_maps(maps: Tensor, size: Iterable[int]) -> Tensor:
-    """Brings maps (B, channels, h, w) to a (height, width), bilinearly with align_corners as SEAM does."""
+    """Resizes maps (B, channels, h, w) to (height, width), bilinearly with align_corners as SEAM does."""
     target = list(size)
     if list(maps.shape[2:]) == target:
         return maps

@@ -1,4 +1,4 @@
-"""Published encoder weights, from their hub or from its local cache."""
+"""Published encoder weights, downloaded from a hub or read from its local cache."""
 
 import logging
 import socket
@@ -22,10 +22,10 @@ def published_weights(name: str) -> list[str]:
     """Lists the names of an encoder's published weights.
 
     Args:
-        name: Any name `resolve_encoder` takes.
+        name: Any name `resolve_encoder` accepts.
 
     Returns:
-        Names to give as `weights`: "imagenet" first where it exists; for timm also tags such as "a1_in1k".
+        Values of `weights`: "imagenet" first if it exists; for timm also tags such as "a1_in1k".
     """
     resolved = resolve_encoder(name)
     if not resolved.startswith(TIMM_PREFIX):
@@ -35,38 +35,38 @@ def published_weights(name: str) -> list[str]:
 
 
 def check_published(name: str, weights: str) -> None:
-    """Makes sure that there are such weights, without a look at the network.
+    """Checks that published weights exist, without using the internet.
 
     Raises:
-        UserError: There are none.
+        UserError: They do not.
     """
     available = [] if name == "resnet38d" else published_weights(name)
     if weights not in available:
         raise UserError(
             f"encoder {name!r} has no published weights {weights!r} (there are: "
-            f"{', '.join(available) or 'none'}); give a file by its path, such as /path/file.pth"
+            f"{', '.join(available) or 'none'}); give the path of a file, such as /path/file.pth"
         )
 
 
 def download_encoder(name: str, weights: str) -> dict[str, Tensor]:
-    """Gets published weights of an encoder for three bands.
+    """Reads published weights of an encoder for three bands from the local cache or downloads them.
 
     Args:
-        name: Any name `resolve_encoder` takes.
+        name: Any name `resolve_encoder` accepts.
         weights: One of `published_weights(name)`.
 
     Returns:
         The encoder's state dict.
 
     Raises:
-        UserError: There are no such weights, or they can be neither found in the cache nor downloaded.
+        UserError: The weights do not exist, or are not in the cache and cannot be downloaded.
     """
     resolved = resolve_encoder(name)
     check_published(name, weights)
     if resolved.startswith(TIMM_PREFIX) and weights != "imagenet":
         resolved = f"{TIMM_PREFIX}{_timm_model(resolved)}.{weights}"
     try:
-        with _no_vain_retries():
+        with _offline_if_unreachable():
             if is_plain_transformer(name):
                 model = resolved.removeprefix(TIMM_PREFIX)
                 return dict(timm.create_model(model, pretrained=True, num_classes=0).state_dict())
@@ -74,7 +74,7 @@ def download_encoder(name: str, weights: str) -> dict[str, Tensor]:
                 resolved, weights=True if resolved.startswith(TIMM_PREFIX) else weights
             )
     except Exception as error:
-        # Each client library under the hub raises a family of its own.
+        # The client libraries raise many kinds of errors.
         raise UserError(
             f"cannot download weights {weights!r} of encoder {name!r} ({type(error).__name__}); "
             "download them elsewhere and give the file: backbone.weights=/path/file.pth"
@@ -87,10 +87,10 @@ def _timm_model(resolved: str) -> str:
 
 
 @contextmanager
-def _no_vain_retries() -> Iterator[None]:
-    """Lets the hub client look in its cache only where the hub's host name does not resolve.
+def _offline_if_unreachable() -> Iterator[None]:
+    """Lets the hub client use its cache only, if the hub's host name does not resolve.
 
-    Left alone it retries each file for half a minute and logs every attempt.
+    Otherwise it would retry each file for half a minute and log every attempt.
     """
     offline, verbosity = constants.HF_HUB_OFFLINE, huggingface_hub.logging.get_verbosity()
     host = urlsplit(constants.ENDPOINT).hostname or ""

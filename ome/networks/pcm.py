@@ -8,15 +8,15 @@ from torch.utils.checkpoint import checkpoint
 EPSILON = 1e-5
 
 ENTRIES = 1 << 26
-"""Entries of the affinity built at once: 256 MB in float32."""
+"""Entries of the affinity matrix computed at a time: 256 MB in float32."""
 
 
 @torch.no_grad()
 def clean_cam(cam: Tensor) -> Tensor:
-    """Normalises a CAM and keeps, at each pixel, the strongest class only.
+    """Normalises a CAM and keeps only the strongest class of each pixel.
 
     Each class map is clipped at 0 and divided by its maximum over the pixels; then every value below the
-    pixel's maximum over the classes becomes 0. There is no background class. No gradient passes.
+    pixel's maximum over the classes is set to 0. There is no background class.
 
     Args:
         cam: Class activation maps (B, C, h, w), any real values.
@@ -39,14 +39,14 @@ def pixel_correlation(cam: Tensor, embedding: Tensor, entries: int | None = ENTR
     """Refines a CAM by the similarity of pixel embeddings.
 
     With g the embedding divided by its norm + 1e-5, the affinity is A = ReLU(g^T g) with each column divided
-    by its sum + 1e-5, and the result is CAM @ A. Columns of A are independent, so they are built a block at a
-    time, and once more in the backward pass: the memory does not grow with (hw)^2. The arithmetic is done in
-    float32 under autocast too, since a column sums hw products.
+    by its sum + 1e-5, and the result is CAM @ A. Columns of A are independent, so they are computed in
+    blocks, and again in the backward pass: memory does not grow with (hw)^2. All is computed in float32 also
+    under autocast, since the sum of a column has hw terms.
 
     Args:
         cam: Maps to refine (B, C, h, w).
         embedding: Pixel embeddings (B, D, h, w).
-        entries: Entries of A, over all B images, built at once (at least one column); None builds it whole.
+        entries: Entries of A, over all B images, computed at a time (at least one column); None for all.
 
     Returns:
         The refined maps (B, C, h, w), float32 (float64 for float64 inputs).

@@ -14,12 +14,12 @@ from ome.networks.features import Backbone, Features
 from ome.networks.strips import empty_like_part, in_strips, strips
 
 STRIP_PIXELS = 1 << 19
-"""Pixels of the images of which the widest maps are computed at a time, where nothing is differentiated."""
+"""Pixels of the images whose largest maps are computed at a time in inference."""
 
 _EARLY = ("b2", "b2_1", "b2_2", "b3")
 _LATER = ("b3_1", "b3_2", "b4", "b4_1", "b4_2", "b4_3", "b4_4", "b4_5")
 _EARLY_HALO = 18
-"""Rows of the image that 3x3 convolutions reach: conv1a 1, b2 1 + 2, b2_1 and b2_2 2 + 2 each, b3 2 + 4."""
+"""Reach of the 3x3 convolutions in rows of the image: conv1a 1, b2 1 + 2, b2_1, b2_2 2 + 2 each, b3 2 + 4."""
 
 
 def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> nn.Conv2d:
@@ -44,7 +44,7 @@ class ResidualBlock(nn.Module):
             self.conv_branch1 = None
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the block's output and the activated (BatchNorm, ReLU) input it starts from."""
+        """Returns the block's output and its activated (BatchNorm, ReLU) input."""
         activated = F.relu(self.bn_branch2a(x), inplace=True)
         branch = F.relu(self.bn_branch2b1(self.conv_branch2a(activated)), inplace=True)
         total = self.conv_branch2b1(branch)
@@ -71,12 +71,12 @@ class BottleneckBlock(nn.Module):
 
         Args:
             x: (B, inputs, h, w).
-            above: First rows of `x` that are only context for others and have no output, at most
-                the dilation; fewer mean that the image begins there.
-            below: Last rows, likewise.
+            above: Number of first rows of `x` that are only context and have no output, at most the
+                dilation; fewer mean that the image begins there.
+            below: The same for the last rows.
 
         Returns:
-            The output and the activated (BatchNorm, ReLU) input, both of the other rows.
+            The output and the activated (BatchNorm, ReLU) input, both without the context rows.
         """
         activated = F.relu(self.bn_branch2a(x), inplace=True)
         branch = self.dropout(F.relu(self.bn_branch2b1(self.conv_branch2a(activated)), inplace=True))
@@ -99,9 +99,9 @@ class ResNet38d(Backbone):
     `Features.low` (512 channels) and `.middle` (1024) are the activated inputs of b5 and b6; `.final` (4096)
     is the activated output of b7. All three lie on the stride-8 grid.
 
-    In eval mode without gradients some images at a time are computed, and of a large one the maps before b3,
-    which are many pixels, and those of b7, which are many channels, strip by strip: whole, and several at a
-    time, they would take most of the memory.
+    In eval mode without gradients, memory is saved in two ways: a large batch is computed a few images at a
+    time, and in large images the maps up to b3 (many pixels) and from b6 on (many channels) are computed
+    strip by strip.
 
     Args:
         in_channels: Bands of the input image.
@@ -140,35 +140,35 @@ class ResNet38d(Backbone):
             x, middle = self.b6(x)
             x, _ = self.b7(x)
             return Features(low, middle, self._activated(x))
-        together = max(1, self.strip_pixels // (image.shape[2] * image.shape[3]))
-        if len(image) > together:
-            return self._in_parts(image, together)
+        batch = max(1, self.strip_pixels // (image.shape[2] * image.shape[3]))
+        if len(image) > batch:
+            return self._in_batches(image, batch)
         rows = max(8, self.strip_pixels // (len(image) * image.shape[3]))
         x, low = self._inner(in_strips(self._early, image, rows=rows, halo=_EARLY_HALO, stride=4))
         middle = F.relu(self.b6.bn_branch2a(x), inplace=True)
-        # A strip is context for its neighbours in a single layer, so that narrow strips cost little.
+        # Only one layer of these blocks needs context rows, so narrow strips cost little.
         rows = max(1, rows // 32)
         x = _bottleneck_in_strips(self.b6, nn.Identity(), x, rows)
         return Features(low, middle, _bottleneck_in_strips(self.b7, self._activated, x, rows))
 
-    def _in_parts(self, image: Tensor, together: int) -> Features:
-        """Computes some whole images at a time; strips of all of them would be narrow and mostly halo."""
+    def _in_batches(self, image: Tensor, batch: int) -> Features:
+        """Computes a few images at a time; strips of all of them would be narrow and mostly halo."""
         whole: Features | None = None
-        for first in range(0, len(image), together):
-            features = self(image[first : first + together])
+        for first in range(0, len(image), batch):
+            features = self(image[first : first + batch])
             whole = whole or Features(*(empty_like_part(maps, 0, len(image)) for maps in features))
-            for room, maps in zip(whole, features, strict=True):
-                room[first : first + together] = maps
+            for target, maps in zip(whole, features, strict=True):
+                target[first : first + batch] = maps
         assert whole is not None  # noqa: S101 - there is an image
         return whole
 
     def _early(self, image: Tensor) -> Tensor:
-        """From the image to the output of b3, on the stride-4 grid."""
+        """Computes the output of b3 on the stride-4 grid from the image."""
         x: Tensor = self.conv1a(image)
         return self._through(x, _EARLY)
 
     def _inner(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """From there to the output of b5_2, with the activated input of b5, both on the stride-8 grid."""
+        """Computes the output of b5_2 and the activated input of b5, both on the stride-8 grid, from b3's."""
         x, low = self.b5(self._through(x, _LATER))
         return self._through(x, ("b5_1", "b5_2")), low
 
@@ -184,7 +184,7 @@ class ResNet38d(Backbone):
 def _bottleneck_in_strips(
     block: BottleneckBlock, after: Callable[[Tensor], Tensor], x: Tensor, rows: int
 ) -> Tensor:
-    """Computes `after(block(x)[0])`, where `after` works pixel by pixel."""
+    """Computes `after(block(x)[0])` strip by strip; `after` is a pixelwise layer."""
     (reach, _), height = block.conv_branch2b1.dilation, x.shape[2]
     if rows >= height:
         return after(block(x)[0])

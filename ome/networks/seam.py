@@ -18,9 +18,9 @@ from ome.networks.pcm import ENTRIES, clean_cam, pixel_correlation
 
 
 class CamPair(NamedTuple):
-    """Class activation maps (B, C, H, W) at the input's size: the raw ones and the refined ones.
+    """Raw and refined class activation maps, each (B, C, H, W) at the input's size.
 
-    Where nothing refines, both are the raw ones.
+    Without any refinement, both are the raw maps.
     """
 
     cam: Tensor
@@ -28,22 +28,22 @@ class CamPair(NamedTuple):
 
 
 class SeamNetwork(BackboneNetwork):
-    """A backbone with the CAM head, and what refines its CAM: SEAM's pixel correlation module, or attention.
+    """A backbone with a CAM head and refinement of the CAM: SEAM's pixel correlation module, or attention.
 
     Without either it is the plain CAM network (Zhou et al., CVPR 2016).
 
     Args:
-        backbone: Gives the features.
+        backbone: Computes the features.
         num_classes: Number of classes C; there is no background class.
-        entries: Affinity entries built at once in the refinements; None builds the affinity whole.
-        pcm: Whether there is a pixel correlation module; without it its three layers do not exist.
-        attention: Temperature of the encoder's attention among queries, which spreads the refined map in eval
-            mode; see `attend`. None: no attention.
-        zoom: Factor by which images are enlarged, bilinearly, before the backbone sees them; its square
-            multiplies time and memory.
+        entries: Entries of the affinity matrices computed at a time; None computes them as a whole.
+        pcm: Whether to use the pixel correlation module; without it, its three layers do not exist.
+        attention: Temperature of the attention between the encoder's queries, by which maps are averaged in
+            eval mode; see `attend`. None for no attention.
+        zoom: Factor by which images are enlarged bilinearly before the backbone; time and memory grow with
+            its square.
 
     Raises:
-        UserError: Attention is asked of a backbone that has none.
+        UserError: `attention` is given, but the backbone has none.
     """
 
     def __init__(
@@ -73,27 +73,26 @@ class SeamNetwork(BackboneNetwork):
             self.f8_3 = nn.Conv2d(low, 64, 1, bias=False)
             self.f8_4 = nn.Conv2d(middle, 128, 1, bias=False)
             self.f9 = nn.Conv2d(backbone.in_channels + 64 + 128, 192, 1, bias=False)
-        if pcm:
             nn.init.xavier_uniform_(self.fc8.weight)
             nn.init.kaiming_normal_(self.f8_3.weight)
             nn.init.kaiming_normal_(self.f8_4.weight)
             nn.init.xavier_uniform_(self.f9.weight, gain=4)
         else:
-            # What a large start leaves in directions that no tag teaches would lie over the maps as noise.
+            # Large initial weights would remain as noise in directions that the tags do not train.
             nn.init.normal_(self.fc8.weight, std=0.01)
 
     def forward(self, image: Tensor) -> CamPair:
         """Computes raw and refined CAMs.
 
-        Gradients of a map that pixel correlation has refined reach f8_3, f8_4 and f9 only: its CAM and its
-        features are detached. Attention refines in eval mode only; no loss is meant to see it.
+        Gradients of the map refined by pixel correlation reach f8_3, f8_4 and f9 only: the CAM and the
+        features are detached. Attention refines in eval mode only; it is not part of any loss.
 
         Args:
             image: Normalised images (B, bands, H, W), float.
 
         Returns:
-            Both maps (B, C, H, W), upsampled bilinearly (align_corners) to the input's size. The raw map may
-            be negative.
+            Both maps (B, C, H, W), at least float32, upsampled bilinearly (align_corners) to the input's
+            size. The raw map may be negative.
         """
         size = image.shape[2:]
         if self.zoom != 1:
@@ -105,7 +104,7 @@ class SeamNetwork(BackboneNetwork):
         else:
             features, queries = self.backbone.features_and_queries(image)
         cam = self.fc8(self.dropout(features.final))
-        # Under autocast the maps would be half precision, too coarse for the 1e-5 terms of what follows.
+        # Under autocast the maps would be half precision, too coarse for the 1e-5 terms of the refinement.
         cam = cam.to(torch.promote_types(cam.dtype, torch.float32))
         refined = self._correlate(image, features, cam) if self.pcm else cam
         if self.attention is not None and queries:

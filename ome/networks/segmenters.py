@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ome import plugins
-from ome.errors import UserError
-from ome.networks.encoder import encoder_options, resolve_encoder
+from ome.errors import UserError, first_line
+from ome.networks.encoder import UNSUPPORTED_ERRORS, encoder_options, resolve_encoder
 from ome.networks.features import pad_to_multiple
 from ome.networks.transformers import AnyPatch, check_sizes, is_plain_transformer, patch_of, stride_of
 from ome.networks.weights import load_encoder
@@ -21,23 +21,23 @@ SEGMENTERS: Final[dict[str, Callable[..., nn.Module]]] = {
     "deeplabv3plus": smp.DeepLabV3Plus,
     "dpt": smp.DPT,
     "fpn": smp.FPN,
-    # As published: the whole encoder, dilated to stride 8. The library's default cuts it after three stages
-    # and keeps the others as parameters without gradients, which distributed training refuses.
+    # As published: the whole encoder, dilated to stride 8. By default, the library uses only three stages and
+    # keeps the others as parameters without gradients, with which distributed training fails.
     "pspnet": partial(smp.PSPNet, encoder_depth=5, output_stride=8),
     "segformer": smp.Segformer,
     "unet": smp.Unet,
     "upernet": smp.UPerNet,
 }
 MULTIPLE: Final = 32
-"""The deepest stride of any encoder; maps of all stages line up in images whose sides it divides."""
+"""The deepest stride of any encoder; it must divide height and width for the maps of all stages to align."""
 
 
 class Segmenter(nn.Module):
     """A segmentation network for images of any size.
 
     Args:
-        network: Takes images with height and width divisible by 32, gives logits of the same size.
-        description: The arguments of `build_segmenter` but for the weights, where that built it.
+        network: Takes images with height and width divisible by 32 and returns logits of the same size.
+        description: The arguments of `build_segmenter` except the weights; None if it did not build it.
     """
 
     def __init__(self, network: nn.Module, description: dict[str, Any] | None = None) -> None:
@@ -47,7 +47,7 @@ class Segmenter(nn.Module):
 
     @property
     def encoder(self) -> nn.Module:
-        """The part that pretrained weights belong to."""
+        """The part that can have pretrained weights."""
         return self.network.get_submodule("encoder")
 
     def forward(self, image: Tensor) -> Tensor:
@@ -65,26 +65,26 @@ class Segmenter(nn.Module):
 
     @property
     def third_stage_channels(self) -> int:
-        """Width of the last but one of the encoder's feature maps: the third stage of four."""
+        """Channels of the encoder's last but one feature map: the third stage of four."""
         channels: int = self.encoder.out_channels[-2]  # type: ignore[index, assignment]
         return channels
 
     def with_auxiliary(self, image: Tensor, head: nn.Module) -> tuple[Tensor, Tensor]:
-        """Computes class logits, and those of a second head on the encoder's third stage.
+        """Computes class logits, and those of an auxiliary head on the encoder's third stage.
 
         Args:
             image: Normalised images (B, bands, H, W), float.
-            head: Features (B, `third_stage_channels`, h, w) to logits (B, C, h, w).
+            head: Computes logits (B, C, h, w) of features (B, `third_stage_channels`, h, w).
 
         Returns:
-            Both logits (B, C, H, W); the second head's are upsampled bilinearly.
+            Logits of the network and of the head, each (B, C, H, W); the latter are upsampled bilinearly.
         """
         stages: list[Tensor] = []
 
         def keep(
             _module: nn.Module, _input: object, maps: list[Tensor] | tuple[list[Tensor], object]
         ) -> None:
-            # A plain transformer gives its maps and its other tokens.
+            # A plain transformer returns its maps and its other tokens.
             stages.append(maps[0][-2] if isinstance(maps, tuple) else maps[-2])
 
         hook = self.encoder.register_forward_hook(keep)
@@ -104,24 +104,24 @@ def build_segmenter(
     """Builds a segmentation network.
 
     Args:
-        name: One of `SEGMENTERS`, or a plug-in's (see `ome.plugins`): a class that takes the arguments of
-            those of segmentation-models-pytorch, and whose networks have an `encoder`.
+        name: One of `SEGMENTERS`, or a plug-in (see `ome.plugins`): a class that takes the arguments of the
+            classes of segmentation-models-pytorch, and whose networks have an `encoder`.
         encoder: A segmentation-models-pytorch encoder or a timm model, with or without `tu-`.
         num_classes: Number of classes C.
-        weights: The encoder's: None for random weights, a local file, or the name of published weights.
+        weights: Weights of the encoder: None for random ones, a local file, or the name of published ones.
         in_channels: Bands of the input image.
 
     Raises:
-        UserError: The network does not exist, encoder or weights, or they do not fit together.
+        UserError: Network, encoder or weights do not exist, or do not fit together.
     """
     kind = find(name, SEGMENTERS, plugins.SEGMENTERS, "segmenter")
     if encoder == "resnet38d":
         raise UserError(
-            "resnet38d serves the classifier only; give the segmenter another: segmenter.encoder=resnet50"
+            "resnet38d is for the classifier only; choose another encoder: segmenter.encoder=resnet50"
         )
     resolved = resolve_encoder(encoder)
     options: dict[str, Any] = dict(encoder_options(encoder))
-    if name in SEGMENTERS and _fits(name, encoder):
+    if name in SEGMENTERS and _uses_plain_transformer(name, encoder):
         options = {"dynamic_img_size": True, "num_classes": 0}
     try:
         network = kind(
@@ -132,12 +132,11 @@ def build_segmenter(
             **options,
         )
         if name == "dpt":
-            network = _of_transformer(network)
-    except (ValueError, TypeError, KeyError, AttributeError, NotImplementedError, RuntimeError) as error:
-        line = str(error).partition("\n")[0]
+            network = _adapt_to_patches(network)
+    except UNSUPPORTED_ERRORS as error:
         raise UserError(
-            f"segmenter {name!r} cannot use encoder {encoder!r}: {line}; take another, such as resnet50 or "
-            "convnext_tiny"
+            f"segmenter {name!r} cannot use encoder {encoder!r}: {first_line(error)}; use another, such as "
+            "resnet50 or convnext_tiny"
         ) from error
     if options:
         check_sizes(network, in_channels, f"segmenter {name!r} cannot use encoder {encoder!r}")
@@ -148,16 +147,16 @@ def build_segmenter(
     return segmenter
 
 
-def _fits(name: str, encoder: str) -> bool:
-    """Whether both are for plain transformers.
+def _uses_plain_transformer(name: str, encoder: str) -> bool:
+    """Whether the encoder is a plain transformer, and the segmenter is made for these.
 
     Raises:
-        UserError: One of them is, and the other is not.
+        UserError: Only one of both is true.
     """
     plain = is_plain_transformer(encoder)
     if plain and name != "dpt":
         raise UserError(
-            f"segmenter {name!r} needs maps of several strides, and encoder {encoder!r} has one: type "
+            f"segmenter {name!r} needs maps of several strides, but encoder {encoder!r} has one: type "
             "segmenter=dpt, or another segmenter.encoder=..."
         )
     if name == "dpt" and not plain:
@@ -168,14 +167,14 @@ def _fits(name: str, encoder: str) -> bool:
     return plain
 
 
-def _of_transformer(network: nn.Module) -> nn.Module:
-    """Leaves out what no map depends on, and lets each patch stand for a power of two of pixels."""
-    # Parameters without gradients would stop distributed training.
+def _adapt_to_patches(network: nn.Module) -> nn.Module:
+    """Prunes layers that no map depends on, and lets each patch represent a power of two of pixels."""
+    # Distributed training fails if a parameter has no gradient.
     encoder: Any = network.get_submodule("encoder")
     encoder.model.prune_intermediate_layers(len(encoder.model.blocks), prune_norm=True, prune_head=True)
     stride = stride_of(patch_of(encoder.model))
     if stride != encoder.output_stride:
-        # The decoder resizes by strides, and 14 pixels do not divide into halves.
+        # The decoder resizes by powers of two, which 14 pixels are not.
         network.decoder = DPTDecoder(
             encoder_out_channels=encoder.out_channels,
             encoder_output_strides=[stride] * len(encoder.out_channels),

@@ -1,4 +1,4 @@
-"""Applies layers to an image strip by strip, so that their widest maps never exist as a whole."""
+"""Applies layers to an image strip by strip, which needs less memory than all feature maps at once."""
 
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 class Strip(NamedTuple):
-    """Rows `top` to `bottom` (exclusive), and the numbers of context rows `above` and `below`."""
+    """Rows `top` to `bottom` (exclusive) of an image, and the numbers of context rows `above` and `below`."""
 
     top: int
     bottom: int
@@ -16,7 +16,7 @@ class Strip(NamedTuple):
     below: int
 
     def of(self, image: Tensor) -> Tensor:
-        """Those rows and their neighbours, of an image (B, channels, H, W)."""
+        """The strip of an image (B, channels, H, W), including its context rows."""
         return image[:, :, self.top - self.above : self.bottom + self.below]
 
 
@@ -24,9 +24,9 @@ def strips(height: int, rows: int, halo: int) -> Iterator[Strip]:
     """Divides an image into strips.
 
     Args:
-        height: Of the image.
-        rows: Of a strip; the last may have fewer.
-        halo: Neighbours wanted on both sides of a strip; at the image's borders there are fewer.
+        height: Rows of the image.
+        rows: Rows of a strip; the last strip may have fewer.
+        halo: Context rows on both sides of a strip; fewer at the image's borders.
     """
     for top in range(0, height, rows):
         bottom = min(top + rows, height)
@@ -34,9 +34,14 @@ def strips(height: int, rows: int, halo: int) -> Iterator[Strip]:
 
 
 def empty_like_part(part: Tensor, dimension: int, length: int) -> Tensor:
-    """Room for all parts, in the layout of one of them (B, channels, h, w), one dimension of another length.
+    """Allocates a tensor for all parts of a map, in the memory layout of `part` (B, channels, h, w).
 
-    In another layout, the next layer would turn the whole map around in a copy.
+    In another layout, the next layer would have to copy the whole map.
+
+    Args:
+        part: One of the parts, along `dimension`.
+        dimension: The dimension in which the map is larger than `part`.
+        length: Length of the map in this dimension.
     """
     layout = torch.contiguous_format
     if not part.is_contiguous() and part.is_contiguous(memory_format=torch.channels_last):
@@ -48,24 +53,24 @@ def empty_like_part(part: Tensor, dimension: int, length: int) -> Tensor:
 def in_strips(
     layers: Callable[[Tensor], Tensor], image: Tensor, *, rows: int, halo: int, stride: int
 ) -> Tensor:
-    """Computes what `layers(image)` computes, from strips of rows that overlap.
+    """Computes `layers(image)` from overlapping strips of rows.
 
-    A strip carries as many rows of its neighbours as its outputs depend on, and is cut to its own outputs.
-    At the image's own borders the layers pad as ever.
+    Each strip includes the neighbouring rows that its outputs depend on; outputs of these rows are dropped.
+    Padding at the borders of the image is that of the layers.
 
     Args:
-        layers: Convolutions and what works pixel by pixel: (B, channels, h, w) to (B, outputs,
-            ceil(h / stride), any width).
+        layers: Convolutions and pixelwise layers: (B, channels, h, w) to (B, outputs, ceil(h / stride), any
+            width).
         image: (B, channels, H, W).
         rows: Rows of the image whose outputs are computed at a time, at least one stride.
-        halo: Rows above and below that these outputs depend on, at least.
+        halo: Rows above and below on which these outputs depend, or more.
         stride: Rows of the image for each row of the output.
 
     Returns:
-        (B, outputs, ceil(H / stride), width); differs from `layers(image)` by rounding alone.
+        (B, outputs, ceil(H / stride), width); equal to `layers(image)` up to rounding.
     """
     height = image.shape[2]
-    # The layers look at every stride-th row from the first one on, and in a strip too they must meet these.
+    # The layers sample every stride-th row, counted from the first; strips must start on such a row.
     step, margin = max(1, rows // stride) * stride, -(-halo // stride) * stride
     if step >= height:
         return layers(image)

@@ -7,21 +7,29 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ome.errors import UserError
-from ome.networks.encoder import DEEPEST_STRIDE, OTHERS, REFUSALS, TIMM_PREFIX, cut, resolve_encoder
+from ome.errors import UserError, first_line
+from ome.networks.encoder import (
+    ALTERNATIVES,
+    DEEPEST_STRIDE,
+    TIMM_PREFIX,
+    UNSUPPORTED_ERRORS,
+    crop_padding,
+    resolve_encoder,
+)
 from ome.networks.features import Backbone, Features, pad_to_multiple
 
 _MODULES: Final = ("vision_transformer", "eva", "deit")
-"""Of timm; their networks have one stride in all blocks and take images of many sizes."""
+"""Modules of timm whose networks have one stride in all blocks and take images of many sizes."""
 
 _EMBEDDING: Final = ("patch_embed", "pos_embed", "cls_token", "reg_token")
+"""Name prefixes of the parameters before the first block."""
 
 
 def is_plain_transformer(name: str) -> bool:
     """Whether an encoder has the same stride in all its blocks.
 
     Raises:
-        UserError: There is no such encoder.
+        UserError: The encoder is unknown.
     """
     resolved = resolve_encoder(name)
     model = resolved.removeprefix(TIMM_PREFIX).split(".")[0]
@@ -29,41 +37,43 @@ def is_plain_transformer(name: str) -> bool:
 
 
 def make_transformer(name: str, in_channels: int) -> nn.Module:
-    """Builds an untrained plain transformer for images of any size.
+    """Builds a plain transformer for images of any size, with random weights.
 
     Raises:
-        UserError: timm cannot build it so.
+        UserError: timm cannot build it for images of any size.
     """
     model = resolve_encoder(name).removeprefix(TIMM_PREFIX)
     try:
         network: nn.Module = timm.create_model(
             model, pretrained=False, in_chans=in_channels, num_classes=0, dynamic_img_size=True
         )
-    except REFUSALS as error:
-        line = str(error).partition("\n")[0]
-        raise UserError(f"encoder {name!r} does not take images of any size ({line}); {OTHERS}") from error
+    except UNSUPPORTED_ERRORS as error:
+        raise UserError(
+            f"encoder {name!r} does not take images of any size ({first_line(error)}); {ALTERNATIVES}"
+        ) from error
     return network
 
 
 def patch_of(network: nn.Module) -> int:
-    """Side of a patch of a plain transformer, pixels."""
+    """Side of a plain transformer's patches in pixels."""
     return int(network.get_submodule("patch_embed").patch_size[0])  # type: ignore[index]
 
 
 def stride_of(patch: int) -> int:
-    """Pixels of the image that a patch stands for: the next power of two, such as 16 for 14."""
+    """Side of the image region that a patch represents: the next power of two, such as 16 pixels for 14."""
     return 1 << (patch - 1).bit_length()
 
 
 def to_patches(image: Tensor, patch: int) -> Tensor:
-    """Resizes an image so that each patch covers `stride_of(patch)` of its pixels.
+    """Resizes images so that each patch covers `stride_of(patch)` pixels of the original in each direction.
 
     Args:
         image: Images (B, bands, H, W), H and W divisible by that stride.
-        patch: Side of a patch, pixels.
+        patch: Side of a patch in pixels.
 
     Returns:
-        Images with sides that are multiples of the patch; the same object where the stride is the patch.
+        Images whose height and width are multiples of the patch; `image` itself if the patch is a power of
+        two.
     """
     stride = stride_of(patch)
     if stride == patch:
@@ -73,18 +83,20 @@ def to_patches(image: Tensor, patch: int) -> Tensor:
 
 
 class TransformerBackbone(Backbone):
-    """A plain transformer whose last block feeds the head, and the one at two thirds `Features.low`.
+    """A plain transformer as a backbone.
 
-    An image is extended to a multiple of 32 pixels; patches of 14 pixels see it at 14 / 16 of its size, so
-    that each stands for 16 pixels. Patch and position embedding count as `frozen` when pretrained.
+    `Features.middle` and `.final` are the output of the last block, `.low` that of the block at two thirds of
+    the depth. An image is padded to a multiple of 32 pixels; for patches of 14 pixels it is then resized by
+    14 / 16, so that each patch represents 16 pixels. Patch and position embedding are `frozen` when
+    pretrained.
 
     Args:
-        name: Any name that `is_plain_transformer` says yes to.
-        output_stride: That of its patches: 8, 16 or 32.
+        name: An encoder for which `is_plain_transformer` is true.
+        output_stride: Stride of the patches: 8, 16 or 32.
         in_channels: Bands of the input image.
 
     Raises:
-        UserError: The patches have another stride, or timm cannot build it for images of any size.
+        UserError: The patches have another stride, or timm cannot build the encoder for images of any size.
     """
 
     def __init__(self, name: str, output_stride: int = 16, in_channels: int = 3) -> None:
@@ -102,7 +114,7 @@ class TransformerBackbone(Backbone):
         self.output_stride = output_stride
         depth = len(self.encoder.get_submodule("blocks"))  # type: ignore[arg-type]
         self._blocks = [max(0, 2 * depth // 3 - 1), depth - 1]
-        # Parameters that no map depends on would stop distributed training.
+        # Distributed training fails if a parameter has no gradient.
         self.encoder.prune_intermediate_layers(self._blocks, prune_norm=False, prune_head=True)  # type: ignore[operator]
         width = int(self.encoder.num_features)  # type: ignore[arg-type]
         self.channels = (width, width, width)
@@ -115,15 +127,16 @@ class TransformerBackbone(Backbone):
         stages: list[Tensor] = self.encoder.forward_intermediates(  # type: ignore[operator]
             to_patches(padded, self._patch), indices=self._blocks, norm=True, intermediates_only=True
         )
-        low, final = (cut(stage, image, padded) for stage in stages)
+        low, final = (crop_padding(stage, image, padded) for stage in stages)
         return Features(low, final, final)
 
 
 class AnyPatch(nn.Module):
-    """A segmentation network on a plain transformer, for images of sides divisible by 32.
+    """A segmentation network on a plain transformer, for images with height and width divisible by 32.
 
     Args:
-        network: Takes images with sides divisible by the patch; has an `encoder` with a timm `model`.
+        network: Takes images with height and width divisible by the patch; it has an `encoder` with a timm
+            `model`.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -131,13 +144,8 @@ class AnyPatch(nn.Module):
         self.network = network
         self._patch = patch_of(network.get_submodule("encoder.model"))
 
-    @property
-    def encoder(self) -> nn.Module:
-        """The part that pretrained weights belong to."""
-        return self.network.get_submodule("encoder")
-
     def get_submodule(self, target: str) -> nn.Module:
-        """As `nn.Module`'s; `encoder` is that of the network."""
+        """As in `nn.Module`; a target that starts with `encoder` is looked up in the network."""
         return super().get_submodule(f"network.{target}" if target.startswith("encoder") else target)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -150,16 +158,15 @@ class AnyPatch(nn.Module):
 
 
 def check_sizes(network: nn.Module, in_channels: int, message: str) -> None:
-    """Runs a small blank image through a network, in eval mode so that no statistic changes.
+    """Runs a small blank image through a network, in eval mode so that BatchNorm statistics do not change.
 
     Raises:
-        UserError: It takes images of one size only.
+        UserError: The network takes images of one size only; the line begins with `message`.
     """
     network.eval()
     try:
         with torch.inference_mode():
             network(torch.zeros(1, in_channels, 64, 64))
-    except REFUSALS as error:
-        line = str(error).partition("\n")[0]
-        raise UserError(f"{message} ({line}); {OTHERS}") from error
+    except UNSUPPORTED_ERRORS as error:
+        raise UserError(f"{message} ({first_line(error)}); {ALTERNATIVES}") from error
     network.train()

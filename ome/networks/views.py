@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 Tta: TypeAlias = Literal["d4"]
-"""A group of orientations: `d4` is all eight rotations by 90 degrees and their mirror images."""
+"""Test-time augmentation: `d4` is the four rotations by multiples of 90 degrees and their mirror images."""
 
 _PLAIN: Final = ((False, 0),)
 _FLIPPED: Final = ((False, 0), (True, 0))
@@ -26,14 +26,14 @@ def flip_and_scale(
     """Mean class probabilities over scales and orientations.
 
     Args:
-        predict_logits: (B, bands, h, w) -> (B, C, any height, any width) logits.
-        images: (B, bands, H, W) float, as the network takes them.
+        predict_logits: Computes logits (B, C, any height, any width) of images (B, bands, h, w).
+        images: Normalised images (B, bands, H, W), float.
         scales: Sizes relative to the input.
         flip: Also predict each scale mirrored left to right.
         tta: `d4` predicts each scale in all eight orientations, whatever `flip` says.
 
     Returns:
-        (B, C, H, W) probabilities: per view, logits brought to the input's size, softmax; then the mean.
+        (B, C, H, W) probabilities: the mean over views of the softmax of the logits resized to (H, W).
 
     Raises:
         ValueError: `scales` is empty.
@@ -46,15 +46,15 @@ def flip_and_scale(
     for scale in scales:
         scaled = _resize(images, max(round(height * scale), 1), max(round(width * scale), 1))
         for mirrored, turns in orientations:
-            view = _turned(scaled.flip(-1) if mirrored else scaled, turns)
+            view = _rotated(scaled.flip(-1) if mirrored else scaled, turns)
             sides = (width, height) if turns % 2 else (height, width)
-            logits = _turned(_resize(predict_logits(view), *sides), -turns)
+            logits = _rotated(_resize(predict_logits(view), *sides), -turns)
             total = total + (logits.flip(-1) if mirrored else logits).softmax(dim=1)
     return total / (len(scales) * len(orientations))
 
 
-def _turned(maps: Tensor, turns: int) -> Tensor:
-    # A turn by nothing would copy into another memory layout, in which networks round otherwise.
+def _rotated(maps: Tensor, turns: int) -> Tensor:
+    # rot90 by 0 turns copies into another memory layout, in which networks round differently.
     return maps.rot90(turns, (-2, -1)) if turns else maps
 
 

@@ -1,1 +1,1 @@
-"""The procedural town: scenes with a reference, without a download."""
+"""The procedural town: generated scenes with a reference, which need no download."""

@@ -1,7 +1,7 @@
-"""The surface that the procedural town is painted on, and the light that falls on it.
+"""The canvas of the procedural town: colour, height and class of each pixel, and its illumination.
 
-Lengths are in pixels unless a name says metres. A scene has its own frame (u, v), turned against the rows and
-columns and slightly bent, in which streets and houses are straight.
+Lengths are in pixels unless a name says metres. Objects are placed in a frame (u, v) of the scene, which is
+rotated against columns and rows and slightly bent; streets and houses are straight in it.
 """
 
 from typing import Any, Final, NamedTuple
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 
 METRE: Final = 4.0
-"""Pixels in a metre: the ground sampling distance is 25 cm."""
+"""Pixels per metre: the ground sampling distance is 25 cm."""
 
 IMPERVIOUS, BUILDING, LOW_VEGETATION, TREE, CAR, CLUTTER = range(6)
 
 
 class Patch(NamedTuple):
-    """Part of the canvas around an object, in the object's own frame.
+    """Part of the canvas around an object, with the object's coordinates.
 
     Attributes:
-        window: Rows and columns on the canvas.
-        a: (h, w) distance from the object's centre along its length.
-        b: (h, w) distance across.
+        window: Rows and columns of the canvas.
+        a: (h, w) coordinate along the object's length, from its centre.
+        b: (h, w) coordinate across, from its centre.
     """
 
     window: tuple[slice, slice]
@@ -32,7 +32,7 @@ class Patch(NamedTuple):
 
 
 def smooth_noise(rng: np.random.Generator, size: int, sigma: float) -> Array:
-    """(size, size) noise of zero mean and unit variance, smoothed by a Gaussian of `sigma` pixels."""
+    """Noise (size, size) with mean 0 and variance 1, smoothed by a Gaussian of `sigma` pixels."""
     frequency = np.fft.fftfreq(size)
     radial = frequency[:, None] ** 2 + np.fft.rfftfreq(size)[None, :] ** 2
     spectrum = np.fft.rfft2(rng.standard_normal((size, size))) * np.exp(-2 * (np.pi * sigma) ** 2 * radial)
@@ -44,16 +44,18 @@ class Canvas:
     """Colour, height, slope and class of every pixel of a scene.
 
     Args:
-        rng: Decides the scene.
-        size: Side of the scene.
+        rng: Random generator, which determines the scene.
+        size: Side S of the scene.
+        sun: Direction in which shadows fall, in radians from the columns towards the rows.
+        elevation: Tangent of the sun's elevation angle.
 
     Attributes:
         albedo: (S, S, 4) reflectance as 0..255: red, green, blue, near infrared.
-        height: (S, S) above the ground.
-        slope: (S, S) light received relative to level ground.
+        height: (S, S) height above the ground.
+        slope: (S, S) sunlight on the surface, relative to level ground.
         label: (S, S) uint8, one of this module's classes.
-        fine, medium, coarse: (S, S) noise of growing wavelength, for textures.
-        sun: Direction of the shadows as (rows, columns), of length 1; `elevation` is the sun's tangent.
+        fine, medium, coarse: (S, S) noise of increasing wavelength, for textures.
+        sun: Direction in which shadows fall as (rows, columns), of length 1.
     """
 
     def __init__(self, rng: np.random.Generator, size: int, sun: float, elevation: float) -> None:
@@ -74,13 +76,13 @@ class Canvas:
         self._v = rows * self._cos - columns * self._sin + bend.T
 
     def patch(self, u: float, v: float, reach: float, angle: float = 0.0) -> Patch | None:
-        """The part of the canvas within `reach` of a point; None when that is outside the scene.
+        """The part of the canvas within `reach` of a point; None if it is outside the scene.
 
         Args:
-            u: The point, in the scene's frame.
-            v: The point, in the scene's frame.
+            u: Coordinate of the point in the scene's frame.
+            v: The other coordinate.
             reach: Half the side of the part.
-            angle: Direction of the object's length against the scene's u axis, in radians.
+            angle: Angle from the u axis to the object's length, in radians.
         """
         middle = (self.size - 1) / 2
         row, column = middle + u * self._sin + v * self._cos, middle + u * self._cos - v * self._sin
@@ -110,7 +112,7 @@ class Canvas:
             inside: (h, w) bool, the pixels to cover.
             colour: (4,) or (h, w, 4) reflectance.
             label: Class of the pixels.
-            height: Above the ground; its gradient turns the surface to or from the sun.
+            height: Height above the ground, a number or (h, w); its gradient determines the slope.
         """
         relief = np.broadcast_to(np.asarray(height, dtype=np.float32), inside.shape)
         self.albedo[patch.window][inside] = np.broadcast_to(colour, (*inside.shape, 4))[inside]
@@ -119,37 +121,37 @@ class Canvas:
         self.label[patch.window][inside] = label
 
     def _lit(self, relief: Array) -> Array:
-        """Lambert's law for a relief, relative to level ground."""
+        """The sunlight on a surface of heights (h, w) by Lambert's law, relative to level ground."""
         down, right = np.gradient(relief)
         towards = down * self.sun[0] + right * self.sun[1]
         cosine = (towards + self.elevation) / np.sqrt(down**2 + right**2 + 1)
         return np.asarray(np.clip(cosine / self.elevation, 0.35, 1.45), dtype=np.float32)
 
     def render(self) -> NDArray[np.uint8]:
-        """The scene as the camera sees it: (S, S, 4) uint8, red, green, blue, near infrared."""
+        """The image of the scene: (S, S, 4) uint8, red, green, blue, near infrared."""
         sunlit = (1 - soften(self._shadow()))[..., None] * self.slope[..., None]
         sky = np.asarray([0.30, 0.33, 0.38, 0.26], dtype=np.float32)
         light = sky + (1.04 - sky) * sunlit
         gain = self.rng.uniform(0.93, 1.07, 4) * self.rng.uniform(0.92, 1.08)
-        seen = soften(self.albedo * light) * gain + self.rng.uniform(2, 9)
-        seen = seen + self.rng.normal(0, 2.5, seen.shape)
-        return np.asarray(np.clip(np.rint(seen), 0, 255), dtype=np.uint8)
+        image = soften(self.albedo * light) * gain + self.rng.uniform(2, 9)
+        image = image + self.rng.normal(0, 2.5, image.shape)
+        return np.asarray(np.clip(np.rint(image), 0, 255), dtype=np.uint8)
 
     def _shadow(self) -> Array:
-        """1 where something between the pixel and the sun is higher than the ray, else 0."""
+        """(S, S), 1 where a higher object is between the pixel and the sun, else 0."""
         shadow = np.zeros_like(self.height)
         size = self.size
         for step in range(1, min(int(self.height.max() / self.elevation) + 2, size)):
             rows, columns = (round(step * part) for part in self.sun)
-            to = tuple(slice(max(shift, 0), size + min(shift, 0)) for shift in (rows, columns))
+            target = tuple(slice(max(shift, 0), size + min(shift, 0)) for shift in (rows, columns))
             source = tuple(slice(max(-shift, 0), size + min(-shift, 0)) for shift in (rows, columns))
             ray = self.height[source] - step * self.elevation
-            shadow[to] = np.maximum(shadow[to], ray > self.height[to] + 0.5)
+            shadow[target] = np.maximum(shadow[target], ray > self.height[target] + 0.5)
         return shadow
 
 
 def soften(image: Array) -> Array:
-    """Blurs (H, W) or (H, W, B) as an objective does: a fifth of each neighbour, along both axes."""
+    """Blurs an image (H, W) or (H, W, B) slightly, with weights 0.2, 0.6 and 0.2 along both axes."""
     for axis in (0, 1):
         padded = np.concatenate([image.take([0], axis), image, image.take([-1], axis)], axis)
         length = image.shape[axis]

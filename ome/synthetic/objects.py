@@ -1,4 +1,4 @@
-"""What stands in the procedural town: ground, streets, houses, trees and cars."""
+"""The objects of the procedural town: ground, streets, houses, trees and cars."""
 
 from typing import Final, NamedTuple
 
@@ -18,7 +18,7 @@ from ome.synthetic.canvas import (
 )
 
 STREET: Final = 4.5 * METRE
-"""Half the width of a street with its pavements."""
+"""Half the width of a street including its pavements."""
 
 ROOFS: Final = (
     (146, 84, 66, 120),
@@ -41,7 +41,7 @@ CLUTTERS: Final = ((206, 178, 128, 180), (58, 130, 140, 24), (150, 88, 50, 110),
 
 
 class Block(NamedTuple):
-    """A rectangle between streets: centre and half sides, in the scene's frame."""
+    """A rectangle in the scene's frame: its centre and half its sides."""
 
     u: float
     v: float
@@ -53,7 +53,7 @@ class Painter:
     """Paints single objects on a canvas.
 
     Args:
-        canvas: The scene.
+        canvas: The canvas of the scene.
     """
 
     def __init__(self, canvas: Canvas) -> None:
@@ -75,7 +75,7 @@ class Painter:
         return np.asarray(colour, dtype=np.float32) * (1 + np.asarray(change, dtype=np.float32)[..., None])
 
     def lawn(self, block: Block) -> None:
-        """Grass, fresh or dry."""
+        """Fresh to dry grass."""
         dry = self.rng.beta(1.2, 3)
         fresh, parched = np.asarray([92, 118, 66, 172]), np.asarray([152, 146, 98, 150])
         self.ground(block, tuple(fresh * (1 - dry) + parched * dry), LOW_VEGETATION, (0.07, 0.05, 0.08))
@@ -86,7 +86,7 @@ class Painter:
         self.ground(block, (148 * tone, 144 * tone, 138 * tone, 132 * tone), IMPERVIOUS, (0.05, 0.02, 0.03))
 
     def asphalt(self, block: Block) -> None:
-        """Asphalt, light when old."""
+        """Asphalt, from dark to light."""
         tone = self.rng.uniform(0.85, 1.2)
         self.ground(block, (92 * tone, 92 * tone, 96 * tone, 84 * tone), IMPERVIOUS, (0.05, 0.03, 0.06))
 
@@ -95,7 +95,7 @@ class Painter:
         self.ground(block, (205, 205, 200, 180), IMPERVIOUS, (0.05, 0.03, 0.0))
 
     def street(self, street: Block) -> None:
-        """A roadway between pavements, with cars at the kerbs."""
+        """A roadway with cars at the kerbs, between pavements."""
         along_u = street.half_u > street.half_v
         kerb = 1.6 * METRE
         self.pavement(street)
@@ -108,11 +108,11 @@ class Painter:
         length = street.half_u if along_u else street.half_v
         busy = self.rng.choice([0.0, 0.3, 0.6])
         for offset in np.arange(-length, length, 6 * METRE):
-            at = offset + self.rng.uniform(-3, 3)
-            self.paint(self._on(street, at, 0.0, 5.0, 0.7))
+            along = offset + self.rng.uniform(-3, 3)
+            self.paint(self._on(street, along, 0.0, 5.0, 0.7))
             for side in (-1, 1):
                 if self.rng.random() < busy:
-                    place = self._on(street, at + 8, side * 1.9 * METRE, 0, 0)
+                    place = self._on(street, along + 8, side * 1.9 * METRE, 0, 0)
                     self.car(place.u, place.v, 0.0 if along_u else np.pi / 2)
 
     @staticmethod
@@ -124,7 +124,7 @@ class Painter:
     # Objects
 
     def building(self, place: Block, storeys: float, *, flat: bool) -> None:
-        """A house with a gabled or a flat roof; its shadow follows from its height."""
+        """A building with a gabled or a flat roof, and a height from which its shadow results."""
         rng = self.rng
         patch = self.canvas.patch(place.u, place.v, float(np.hypot(place.half_u, place.half_v)))
         if patch is None:
@@ -158,14 +158,14 @@ class Painter:
             self.box(spot, (120, 88, 78, 100), BUILDING, eaves + 0.7 * half_b + 5)
 
     def box(self, place: Block, colour: tuple[float, ...], label: int, height: float) -> None:
-        """A level cuboid."""
+        """A cuboid with a horizontal top."""
         patch = self.canvas.patch(place.u, place.v, place.half_u + place.half_v)
         if patch is not None:
             inside = (np.abs(patch.a) <= place.half_u) & (np.abs(patch.b) <= place.half_v)
             self.canvas.fill(patch, inside, self._textured(patch, colour, (0.05, 0.03, 0.0)), label, height)
 
     def tree(self, u: float, v: float, radius: float) -> None:
-        """A crown: a lumpy dome with a wavy outline."""
+        """A tree crown: an uneven dome with a wavy outline."""
         rng = self.rng
         patch = self.canvas.patch(u, v, 1.3 * radius)
         if patch is None or min(patch.a.shape) < 2:
@@ -185,7 +185,7 @@ class Painter:
         self.canvas.fill(patch, inside, np.asarray(colour, np.float32), TREE, np.asarray(relief, np.float32))
 
     def car(self, u: float, v: float, angle: float) -> None:
-        """A car, where the ground is paved and free."""
+        """A car, if the whole place is paved and free."""
         rng = self.rng
         length, width = rng.uniform(2.0, 2.4) * METRE, rng.uniform(0.85, 1.0) * METRE
         patch = self.canvas.patch(u, v, length + 2, angle + rng.normal(0, 0.03))
@@ -202,7 +202,7 @@ class Painter:
         self.canvas.fill(patch, inside, colour, CAR, 1.5 * METRE)
 
     def clutter(self, u: float, v: float) -> None:
-        """A heap of sand, a pool, a container: on open ground only."""
+        """A heap of sand, a pool or a container, if the place is open ground."""
         colour = CLUTTERS[self.rng.integers(len(CLUTTERS))]
         place = Block(u, v, self.rng.uniform(6, 16), self.rng.uniform(6, 12))
         patch = self.canvas.patch(u, v, 1.0)
@@ -210,6 +210,6 @@ class Painter:
             self.box(place, colour, CLUTTER, self.rng.choice([0.0, 4.0]))
 
     def within(self, block: Block, margin: float = 0.0) -> tuple[float, float]:
-        """A random point of a block, at a distance from its sides."""
+        """A random point (u, v) of a block, at least `margin` away from its sides."""
         half_u, half_v = max(block.half_u - margin, 1), max(block.half_v - margin, 1)
         return block.u + self.rng.uniform(-half_u, half_u), block.v + self.rng.uniform(-half_v, half_v)

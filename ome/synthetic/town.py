@@ -1,4 +1,4 @@
-"""A procedural town in the raw layout of a real dataset, so that everything runs without a download."""
+"""Writes the procedural town in the raw layout of a real dataset, so that no download is needed."""
 
 import zipfile
 import zlib
@@ -23,34 +23,35 @@ from ome.synthetic.canvas import METRE
 from ome.synthetic.scene import draw_scene
 
 DRAWN: Final = ("impervious_surface", "building", "low_vegetation", "tree", "car", "clutter")
-"""What the town's class indices mean, in their order."""
+"""The town's classes in the order of `ome.synthetic.canvas`."""
 
 BANDS: Final[Mapping[str, tuple[int, ...]]] = {"rgb": (0, 1, 2), "irrg": (3, 0, 1), "rgbir": (0, 1, 2, 3)}
-"""Drawn bands (red, green, blue, near infrared) behind each kind of image."""
+"""The bands of each kind of image, as indices into red, green, blue, near infrared."""
 
 EROSION: Final = 3
-"""Pixels by which ISPRS erodes its reference from both sides of every boundary."""
+"""Pixels that ISPRS removes from its reference on both sides of every boundary."""
 
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+"""Date of all files in the archives, so that their bytes do not depend on the day."""
 
 
 def write_town(layout: RawLayout, raw: Path, size: int, seed: int) -> None:
-    """Draws the scenes of a layout and packs them as that layout's archives.
+    """Draws the scenes of a layout and writes them to its archives.
 
-    Every kind of image and of reference that the layout names is written. The same arguments give the same
-    bytes; a scene looks the same whatever other scenes there are.
+    Every kind of image and of reference in the layout is written. The same arguments always give the same
+    bytes, and a scene does not depend on the other scenes.
 
     Args:
-        layout: Archives, file names, colours and scene lists; see `DRAWN` and `BANDS` for what it may name.
-        raw: Where the archives go.
+        layout: Archives, file names, colours and scene lists, with bands of `BANDS` and classes of `DRAWN`.
+        raw: Folder for the archives.
         size: Side of a scene in pixels of 25 cm.
-        seed: Decides the town.
+        seed: Seed of the random generators.
 
     Raises:
-        UserError: When the layout names bands, classes or a reference that the town does not have, or has no
-            archives or scene lists.
+        UserError: The layout has bands, classes or a reference that the town does not have, or has no
+            archives or scene lists; or one of the archives exists and is not of the town.
     """
-    colours = _check(layout)
+    colours = _checked_colours(layout)
     names = [name for split in SPLITS for name in getattr(layout.split, split)]
     rng = np.random.default_rng(seed)
     sun, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.9, 1.3)
@@ -58,7 +59,7 @@ def write_town(layout: RawLayout, raw: Path, size: int, seed: int) -> None:
     for position, name in enumerate(track(names, "draw the town: scenes", total=len(names))):
         generator = np.random.default_rng([seed, zlib.crc32(name.encode())])
         pixels, label = draw_scene(generator, size, sun, elevation)
-        # Somewhere in UTM zone 33, one scene east of the other.
+        # In UTM zone 33, each scene east of the previous one.
         east = 366_000 + position * size / METRE
         transform = Affine(1 / METRE, 0, east, 0, -1 / METRE, 5_808_000)
         for kind, source in layout.images.items():
@@ -70,14 +71,14 @@ def write_town(layout: RawLayout, raw: Path, size: int, seed: int) -> None:
                 painted[boundaries(label, EROSION)] = layout.palette.ignored["boundary"]
             files.setdefault(str(source.archive), {})[source.file_name(name)] = _geotiff(painted, transform)
     for archive in files:
-        _require_own(raw / archive)
+        _check_replaceable(raw / archive)
     for archive, members in files.items():
         with atomic_path(raw / archive) as temporary:
             _write_zip(temporary, members)
 
 
-def _check(layout: RawLayout) -> NDArray[np.uint8]:
-    """Refuses what the town cannot draw; returns the (6, 3) colours of what it draws."""
+def _checked_colours(layout: RawLayout) -> NDArray[np.uint8]:
+    """Checks that the town can draw all of the layout; returns the (6, 3) colours of `DRAWN`."""
     palette: Palette = layout.palette
     known = palette.classes | palette.ignored
     sources: Iterable[RawSource] = [*layout.images.values(), *layout.masks.values()]
@@ -89,18 +90,18 @@ def _check(layout: RawLayout) -> NDArray[np.uint8]:
     if wrong := [name for name in (*DRAWN, "boundary") if name not in known]:
         raise UserError(f"dataset.classes and dataset.ignored lack {wrong[0]}, which the town draws")
     if not all(isinstance(source.archive, str) for source in sources):
-        raise UserError("dataset.images and dataset.masks: the town packs each in an archive; name one")
+        raise UserError("dataset.images and dataset.masks: the town needs the name of an archive for each")
     if not any(lists) or any(isinstance(listing, Path) for listing in lists):
-        raise UserError("dataset.split: list the scenes that the town is to have")
+        raise UserError("dataset.split: list the scenes to draw")
     return np.asarray([known[name] for name in DRAWN], dtype=np.uint8)
 
 
 def boundaries(label: NDArray[np.uint8], radius: int) -> NDArray[np.bool_]:
-    """Marks the pixels with another class within a disc.
+    """Marks the pixels that have a pixel of another class within a radius.
 
     Args:
         label: (H, W) uint8.
-        radius: Radius of the disc in pixels.
+        radius: In pixels.
 
     Returns:
         (H, W) bool.
@@ -117,7 +118,7 @@ def boundaries(label: NDArray[np.uint8], radius: int) -> NDArray[np.bool_]:
 
 
 def _geotiff(pixels: NDArray[np.uint8], transform: Affine) -> bytes:
-    """Packs (H, W, B) uint8 as GeoTIFF."""
+    """Encodes pixels (H, W, B) uint8 as GeoTIFF."""
     height, width, bands = pixels.shape
     profile = {"driver": "GTiff", "dtype": "uint8", "height": height, "width": width, "count": bands}
     profile |= {"crs": "EPSG:32633", "transform": transform, "interleave": "pixel"}
@@ -128,24 +129,23 @@ def _geotiff(pixels: NDArray[np.uint8], transform: Affine) -> bytes:
         return bytes(memory.getbuffer())
 
 
-def _require_own(path: Path) -> None:
-    """Refuses to replace an archive that no town was packed into."""
+def _check_replaceable(path: Path) -> None:
+    """Raises an error if a file exists that is not an archive of the town."""
     if not path.exists():
         return
     try:
         with zipfile.ZipFile(path) as archive:
-            generator = all(entry.date_time == _EPOCH for entry in archive.infolist())
+            is_town = all(entry.date_time == _EPOCH for entry in archive.infolist())
     except (OSError, zipfile.BadZipFile):
-        generator = False
-    if not generator:
+        is_town = False
+    if not is_town:
         raise UserError(
-            f"{path} is not an archive of the town, which would replace it: choose another dataset.raw=..."
+            f"{path} is not an archive of the town and would be replaced: choose another dataset.raw=..."
         )
 
 
 def _write_zip(path: Path, members: Mapping[str, bytes]) -> None:
     with zipfile.ZipFile(path, "w") as archive:
         for name, content in members.items():
-            # A fixed date: the bytes must not depend on the day.
             entry = zipfile.ZipInfo(name, _EPOCH)
             archive.writestr(entry, content, zipfile.ZIP_DEFLATED, compresslevel=1)

@@ -1,4 +1,4 @@
-"""A page on this machine where a person sets the tags of images with the keyboard."""
+"""`ome tags`: a web page on this machine for tagging images with the keyboard."""
 
 from ome.tagging.command import main
 

@@ -17,7 +17,7 @@ from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.extras import require
 from ome.progress import console
-from ome.tagging.items import Item, Key, cut, find_images
+from ome.tagging.items import Item, Key, find_images, windows_of
 from ome.tagging.pictures import Pictures
 from ome.tagging.session import Session
 from ome.tagging.table import Table
@@ -25,8 +25,8 @@ from ome.tagging.table import Table
 PORT: Final = 8765
 
 DESCRIPTION: Final = """
-Opens a page on this machine, where the images of a folder get their tags with the keyboard. The table that
-it fills is the one that ome train FOLDER reads.
+Serves a web page on this machine for tagging the images of a folder with the keyboard. It writes the table
+that ome train FOLDER reads.
 """
 
 
@@ -34,10 +34,10 @@ def main(arguments: Sequence[str]) -> int:
     """Runs the command until it is interrupted.
 
     Args:
-        arguments: As typed after `ome tags`.
+        arguments: The words after `ome tags`.
 
     Returns:
-        The exit status: 0, or 1 after a mistake that was told in one line.
+        The exit status: 0, or 1 after a user error, which is printed in one line.
     """
     options = parser().parse_args(arguments)
     try:
@@ -54,7 +54,7 @@ def serve(options: argparse.Namespace) -> None:
     """Serves the page until it is interrupted.
 
     Raises:
-        UserError: A file is missing or wrong, another server has the table, or the port is taken.
+        UserError: A file is missing or invalid, another server uses the table, or the port is in use.
     """
     require("tags", "ome tags")
     import uvicorn  # noqa: PLC0415 - an extra
@@ -64,72 +64,76 @@ def serve(options: argparse.Namespace) -> None:
     folder = Path(options.folder)
     path = Path(options.table) if options.table else folder / "tags.csv"
     images = find_images(folder)
-    with only_one(path):
+    with locked(path):
         session = open_session(images, path, options)
         app = make_app(session, Pictures(options.bands, options.range), folder.resolve().name)
         with _listen(options.port) as listener:
             address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
             console.print(f"{len(session.items)} images, table {path}", highlight=False)
-            console.print(f"open [bold]{address}[/] in a browser; Ctrl+C ends", highlight=False)
+            console.print(f"open [bold]{address}[/] in a browser; Ctrl+C to quit", highlight=False)
             uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off")).run([listener])
 
 
 def open_session(images: Sequence[Item], path: Path, options: argparse.Namespace) -> Session:
-    """Reads the table and the suggestions, and puts the items in order.
+    """Reads the table and the suggestions, and sorts the items by uncertainty if there are suggestions.
 
     Raises:
-        UserError: One of them is wrong, or they do not belong together.
+        UserError: Table or suggestions are invalid or do not match the images.
     """
     table = Table.read(path, windows=options.tile is not None)
     if table.form == "windows" and options.tile is None:
-        raise UserError(f"{path} is a table of windows: say the size of their grid, e.g. --tile 256")
+        raise UserError(f"{path} is a table of windows: give the size of their grid, e.g. --tile 256")
     if table.form != "windows" and options.tile is not None:
-        raise UserError(f"{path} is a table of images: leave out --tile, or give another --table")
+        raise UserError(f"{path} is a table of images: omit --tile, or give another --table")
     items = list(images)
     if options.tile is not None:
-        items = cut(images, options.tile, (key for key in table.rows if isinstance(key, Tile)))
+        items = windows_of(images, options.tile, (key for key in table.rows if isinstance(key, Tile)))
     suggestions: dict[Key, Suggestion] = {}
     if options.suggestions:
         suggestions = _by_key(read_suggestions(Path(options.suggestions)), items, options.suggestions)
         items.sort(key=lambda item: -suggestions[item.key].uncertainty if item.key in suggestions else 1)
     suggested = next(iter(suggestions.values())).probabilities if suggestions else ()
-    _say_unknown(table, images)
+    _report_missing_images(table, images)
     return Session(items, table, [*options.classes, *suggested], suggestions)
 
 
-def _by_key(found: Mapping[Tile, Suggestion], items: Sequence[Item], path: str) -> dict[Key, Suggestion]:
-    """The suggestions of the items; one of a whole image may be larger than no window."""
-    of_key: dict[Key, Suggestion] = {}
+def _by_key(
+    suggestions: Mapping[Tile, Suggestion], items: Sequence[Item], path: str
+) -> dict[Key, Suggestion]:
+    """The suggestions of the items by their keys."""
+    by_key: dict[Key, Suggestion] = {}
     whole = items[0].tile is None
-    for tile, suggestion in found.items():
+    for tile, suggestion in suggestions.items():
         key: Key = tile.scene if whole else tile
-        if key in of_key:
-            raise UserError(f"{path} is about windows: say the size of their grid, e.g. --tile {tile.height}")
-        of_key[key] = suggestion
-    of_key = {item.key: of_key[item.key] for item in items if item.key in of_key}
-    if not of_key:
-        raise UserError(f"{path} has nothing about these images: is it of another folder, or another --tile?")
-    return of_key
+        if key in by_key:
+            raise UserError(
+                f"{path} is about windows: give the size of their grid, e.g. --tile {tile.height}"
+            )
+        by_key[key] = suggestion
+    by_key = {item.key: by_key[item.key] for item in items if item.key in by_key}
+    if not by_key:
+        raise UserError(f"{path} has no suggestion for these images: is it for another folder or --tile?")
+    return by_key
 
 
-def _say_unknown(table: Table, images: Sequence[Item]) -> None:
-    """Rows without an image stay in the table; `dataset=custom` will refuse them."""
-    there = {item.image for item in images}
-    missing = [row.image for row in table.rows.values() if image_name(row.image) not in there]
+def _report_missing_images(table: Table, images: Sequence[Item]) -> None:
+    """Prints how many rows have no image; they stay in the table, but `dataset=custom` will refuse them."""
+    names = {item.image for item in images}
+    missing = [row.image for row in table.rows.values() if image_name(row.image) not in names]
     if missing:
         console.print(
             f"[yellow]{len(missing)} rows of the table have no image here[/], the first is "
-            f"{escape(missing[0])}; they are kept as they are",
+            f"{escape(missing[0])}; they stay in the table",
             highlight=False,
         )
 
 
 @contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """Has the table to itself; the lock goes when the process does, however it ends.
+def locked(path: Path) -> Iterator[None]:
+    """Locks the table for this process; the lock ends with the process, even after a crash.
 
     Raises:
-        UserError: Another process has it, or the folder cannot be written.
+        UserError: Another process has locked it, or the folder cannot be written.
     """
     try:
         path = path.resolve()
@@ -141,13 +145,13 @@ def only_one(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise UserError(f"another ome tags has {path} open: close it, or use its page") from error
+            raise UserError(f"another ome tags uses {path}: stop it, or use its page") from error
         yield
 
 
 @contextmanager
 def _listen(port: int) -> Iterator[socket.socket]:
-    """A socket that this machine alone can reach."""
+    """A socket that only this machine can reach."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     with listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -155,25 +159,25 @@ def _listen(port: int) -> Iterator[socket.socket]:
             listener.bind(("127.0.0.1", port))
         except OSError as error:
             raise UserError(
-                f"port {port} is taken ({error.strerror}): give another, e.g. --port 0"
+                f"cannot use port {port} ({error.strerror}): give another, e.g. --port 0"
             ) from error
         listener.listen()
         yield listener
 
 
 def parser() -> argparse.ArgumentParser:
-    """The options, as typed after `ome tags`."""
+    """The parser of the words after `ome tags`."""
     parser = argparse.ArgumentParser("ome tags", description=DESCRIPTION)
     parser.add_argument("folder", help="GeoTIFF, PNG or JPEG images, 8 or 16 bits, any number of bands")
-    parser.add_argument("--table", help="the CSV file to write or to continue; without it FOLDER/tags.csv")
-    parser.add_argument("--classes", type=_names, default=(), help="names to begin with, e.g. road,water")
+    parser.add_argument("--table", help="the CSV file to write or to continue (FOLDER/tags.csv)")
+    parser.add_argument("--classes", type=_names, default=(), help="further classes, e.g. road,water")
     parser.add_argument("--tile", type=int, help="tag windows of this many pixels instead of whole images")
-    parser.add_argument("--suggestions", help="what stage=suggest left: runs/NAME/suggest/suggestions.csv")
+    parser.add_argument("--suggestions", help="the file of stage=suggest: runs/NAME/suggest/suggestions.csv")
     parser.add_argument(
         "--bands", type=_bands, default=(), help="bands to show, e.g. 4,3,2 (the first three)"
     )
     parser.add_argument("--range", type=_range, help="16-bit values shown black and white, e.g. 0,4095")
-    parser.add_argument("--port", type=_port, default=PORT, help=f"0 for any that is free ({PORT})")
+    parser.add_argument("--port", type=_port, default=PORT, help=f"0 for any free port ({PORT})")
     return parser
 
 
@@ -182,10 +186,17 @@ def _names(text: str) -> list[str]:
 
 
 def _numbers(text: str, counts: Sequence[int], least: int, most: int, remedy: str) -> tuple[int, ...]:
-    """Whole numbers between commas: so many, in these limits.
+    """Parses numbers separated by commas.
+
+    Args:
+        text: The argument.
+        counts: Allowed counts of numbers.
+        least: Smallest allowed number.
+        most: Largest allowed number.
+        remedy: What to type instead, for the error.
 
     Raises:
-        ArgumentTypeError: With the remedy.
+        ArgumentTypeError: The argument has another form.
     """
     words = [word.strip() for word in text.split(",")]
     numbers = tuple(int(word) for word in words if word.isascii() and word.isdecimal())
@@ -203,7 +214,7 @@ def _bands(text: str) -> tuple[int, ...]:
 
 
 def _port(text: str) -> int:
-    return _numbers(text, (1,), 0, (1 << 16) - 1, "give a port from 0 to 65535; 0 takes any that is free")[0]
+    return _numbers(text, (1,), 0, (1 << 16) - 1, "give a port from 0 to 65535, 0 for any free one")[0]
 
 
 def _range(text: str) -> Limits:

@@ -1,4 +1,4 @@
-"""What is shown one after the other: the images of a folder, or windows of them."""
+"""The items to be tagged: the images of a folder, or windows of them."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -13,15 +13,15 @@ from ome.errors import UserError
 from ome.progress import track
 
 Key = str | Tile
-"""What a row of the table is about: the name of an image without its suffix, or a window."""
+"""Identifies a row of the table: the name of an image without its suffix, or a window."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """One picture that gets tags.
+    """An image or a window to be tagged.
 
     Attributes:
-        file: The image.
+        file: File of the image.
         image: Name of the image without its suffix.
         tile: The window; None for the whole image.
     """
@@ -32,12 +32,12 @@ class Item:
 
     @property
     def key(self) -> Key:
-        """Finds its row in the table."""
+        """The key of its row in the table."""
         return self.tile or self.image
 
     @property
     def title(self) -> str:
-        """What the page calls it."""
+        """Its name on the page."""
         if self.tile is None:
             return self.file.name
         return f"{self.file.name}, row {self.tile.row}, column {self.tile.column}"
@@ -47,7 +47,7 @@ def find_images(folder: Path) -> list[Item]:
     """The images of a folder as `dataset=custom` finds them, in order of their names.
 
     Raises:
-        UserError: The folder does not exist, no image in it, or two files of one name.
+        UserError: The folder does not exist, has no image, or has two images of one name.
     """
     names = image_names(folder, "ome tags")
     files = RawFiles(ANY_IMAGE, folder)
@@ -55,32 +55,32 @@ def find_images(folder: Path) -> list[Item]:
     return [Item(file, name) for name, file in files_of if file is not None]
 
 
-def cut(images: Iterable[Item], size: int, windows: Iterable[Tile] = ()) -> list[Item]:
-    """Windows of images: a grid that covers each, as training lays it, and those that a table has already.
+def windows_of(images: Iterable[Item], size: int, windows: Iterable[Tile] = ()) -> list[Item]:
+    """Windows of images: a grid that covers each image, as in training, and the windows of a table.
 
     Args:
         images: Whole images.
         size: Side of the grid's windows in pixels.
-        windows: Windows of the table, on the grid or not; those of other images are left out.
+        windows: Windows of the table, on the grid or not; those of other images are ignored.
 
     Raises:
         UserError: An image cannot be read, or a window of the table lies outside its image.
     """
     images = list(images)
-    of_image: dict[str, set[Tile]] = {}
+    by_image: dict[str, set[Tile]] = {}
     for tile in windows:
-        of_image.setdefault(tile.scene, set()).add(tile)
+        by_image.setdefault(tile.scene, set()).add(tile)
     items = []
     for item in track(images, "sizes of images", len(images)):
         with item.file.open() as raster:
             height, width = raster.grid.height, raster.grid.width
-        of_this = of_image.get(item.image, set())
-        for tile in of_this:
+        in_table = by_image.get(item.image, set())
+        for tile in in_table:
             if tile.row + tile.height > height or tile.column + tile.width > width:
                 raise UserError(
                     f"the table has a window {tile.name} of {tile.height} x {tile.width} pixels, and "
                     f"{item.file} has only {height} x {width}: correct the row"
                 )
-        tiles = of_this | set(tile_scene(item.image, height, width, size, size))
+        tiles = in_table | set(tile_scene(item.image, height, width, size, size))
         items += [Item(item.file, item.image, tile) for tile in sorted(tiles)]
     return items

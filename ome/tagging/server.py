@@ -1,4 +1,4 @@
-"""The page and what it asks for over HTTP."""
+"""The HTTP server of the page."""
 
 import json
 from collections.abc import Sequence
@@ -22,16 +22,16 @@ from ome.tagging.pictures import Pictures
 from ome.tagging.session import Session
 
 HOSTS: Final = ("127.0.0.1", "localhost")
-"""Names of the page's host. Others are refused: a web page could have its own name lead here."""
+"""Accepted host names; the domain of another web page could also resolve to this machine."""
 
 MAX_BODY: Final = 1 << 16
-"""Bytes of a request."""
+"""Maximum size of a request in bytes."""
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
     "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 )
-"""The page loads nothing from elsewhere, runs no script but its own and stands in no other page's frame."""
+"""The page loads nothing from other hosts, runs its own script only, and cannot be framed by other pages."""
 
 PAGE: Final = Path(__file__).parent / "page"
 
@@ -41,12 +41,12 @@ def make_app(session: Session, pictures: Pictures, title: str) -> Starlette:
 
     Args:
         session: The tags.
-        pictures: Makes the pictures of its items.
-        title: Name of the folder, for the page.
+        pictures: Renders the pictures of the session's items.
+        title: Title of the page: the name of the folder.
     """
 
     def state(number: int | None = None) -> JSONResponse:
-        """What the page has to know after a change, with the item that changed."""
+        """The state that the page needs after a change, including the changed item."""
         changed = {} if number is None else {"number": number, "item": _item(session, number)}
         colours = _colours(session.names)
         return JSONResponse({**session.summary(), "colours": colours, **changed})
@@ -58,7 +58,7 @@ def make_app(session: Session, pictures: Pictures, title: str) -> Starlette:
 
     def picture(request: Request) -> Response:
         number = _number(request, session)
-        # Another file under the same name has another address, see `_item`.
+        # A changed file has another address, see `_item`.
         headers = {"Cache-Control": "private, max-age=3600"}
         return Response(pictures.jpeg(session.items[number]), media_type="image/jpeg", headers=headers)
 
@@ -78,8 +78,8 @@ def make_app(session: Session, pictures: Pictures, title: str) -> Starlette:
 
     async def step(request: Request) -> Response:
         await _body(request)
-        way = session.undo if request.url.path.endswith("/undo") else session.redo
-        return await run_in_threadpool(state, await run_in_threadpool(way))
+        change = session.undo if request.url.path.endswith("/undo") else session.redo
+        return await run_in_threadpool(state, await run_in_threadpool(change))
 
     routes = [
         Route("/api/session", whole),
@@ -101,10 +101,10 @@ def make_app(session: Session, pictures: Pictures, title: str) -> Starlette:
 
 
 class OwnPageOnly:
-    """Refuses what other web pages ask for: any page that is open in the browser could talk to this machine.
+    """Refuses requests of other web pages, since any page in the browser could send requests to this machine.
 
     Args:
-        app: Answers everything else.
+        app: The application that handles all other requests.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -117,7 +117,9 @@ class OwnPageOnly:
             return
         request = Request(scope)
         if not _is_own(request):
-            await PlainTextResponse("only this page may ask for that\n", 403)(scope, receive, send)
+            await PlainTextResponse("only the page of ome tags may send this request\n", 403)(
+                scope, receive, send
+            )
             return
 
         async def send_with_policy(message: Any) -> None:  # noqa: ANN401 - ASGI
@@ -137,16 +139,16 @@ class OwnPageOnly:
 def _is_own(request: Request) -> bool:
     headers = request.headers
     origin = headers.get("origin")
-    # The port may be another one than ours, where it is forwarded from another machine.
+    # Compared with the Host header, as the port differs from ours if it is forwarded from another machine.
     if origin is not None and origin.partition("://")[2] != headers.get("host"):
         return False
-    # Opening the page by a link is nobody's request but the reader's.
+    # The user may open the page by a link on another page.
     opened = request.method == "GET" and headers.get("sec-fetch-dest") == "document"
     return opened or headers.get("sec-fetch-site", "none") in {"same-origin", "none"}
 
 
 async def _body(request: Request) -> dict[str, Any]:
-    """The request's JSON object; a form cannot send that type, so no other page can without asking first."""
+    """The JSON object of a request; other pages' forms cannot send this content type."""
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
         raise UserError("the request must be application/json")
     content = b""
@@ -167,14 +169,14 @@ def _number(request: Request, session: Session) -> int:
     text: str = request.path_params["number"]
     if not text.isdecimal():
         raise HTTPException(404)
-    # Python refuses to convert thousands of digits.
+    # int() fails for thousands of digits.
     if len(text) > 9 or int(text) >= len(session.items):
         raise UserError(f"unknown item {text[:20]}")
     return int(text)
 
 
 def _item(session: Session, number: int) -> dict[str, Any]:
-    """An item as the page sees it."""
+    """The data of an item for the page."""
     item, row = session.items[number], session.row(number)
     answer: dict[str, Any] = {
         "title": item.title,
@@ -189,7 +191,7 @@ def _item(session: Session, number: int) -> dict[str, Any]:
 
 
 def _colours(names: Sequence[str]) -> list[str]:
-    """The colours that the maps will have; grey where there are more classes than colours."""
+    """The colours of the classes on maps, as `#rrggbb`; grey for classes beyond the number of colours."""
     colours = distinct_colours(names[: len(DISTINCT) * len(SHADES)])
     return ["#{:02x}{:02x}{:02x}".format(*colours.get(name, (128, 128, 128))) for name in names]
 

@@ -1,4 +1,4 @@
-"""The tags while a person works on them: a change is on the disk before anybody hears that it was made."""
+"""The tags while a person works on them; each change is on the disk before it is confirmed."""
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
@@ -19,12 +19,12 @@ from ome.tagging.table import Row, Table
 
 @dataclass(frozen=True)
 class Change:
-    """One step that can be undone: of a row, or of the class names.
+    """One change of a row or of the class names, which can be undone.
 
     Attributes:
-        number: The item; None where class names changed.
-        rows: Its row before and after; None for no row.
-        names: The class names before and after.
+        number: Number of the item; None for a change of the class names.
+        rows: Row of the item before and after the change; None for no row.
+        names: Class names before and after the change.
     """
 
     number: int | None
@@ -33,13 +33,13 @@ class Change:
 
 
 class Session:
-    """The items, their tags, and what has been done so far; safe to use from several threads.
+    """The items, their tags, and the changes so far; safe to use from several threads.
 
     Args:
-        items: What gets tags, in the order in which it is shown.
-        table: The file that is continued. Nothing is written before the first change.
-        names: Classes that are offered beside those of the table.
-        suggestions: What a classifier thinks, by image or window.
+        items: Items to be tagged, in the order in which the page shows them.
+        table: The table to be continued; its file is not written before the first change.
+        names: Further class names besides those of the table.
+        suggestions: Suggestions of a classifier, by image or window.
     """
 
     def __init__(
@@ -62,28 +62,28 @@ class Session:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The class names, in order of their keys."""
+        """The class names, in order of their keys on the page."""
         return self._names
 
     def row(self, number: int) -> Row:
-        """What is known of an item; an empty row where the table has none."""
+        """The row of an item; an empty row if the table has none."""
         item = self.items[number]
         if (row := self._rows.get(item.key)) is not None:
             return row
-        # Windows of one image are in one split.
+        # All windows of an image are in one split.
         split = self._splits.get(item.image, "train") if item.tile else "train"
         return Row(item.file.name if item.tile is None else item.image, split)
 
     def set_tags(self, number: int, tags: Collection[str], *, none: bool = False) -> None:
-        """Decides an item, and returns when that is on the disk.
+        """Sets the tags of an item and writes the table.
 
         Args:
-            number: Of the item.
-            tags: Names of the classes that it shows; empty to leave it open.
-            none: It shows none of the classes.
+            number: Number of the item.
+            tags: Names of the classes that it shows; empty for an item that is not decided.
+            none: Whether it shows none of the classes.
 
         Raises:
-            UserError: A tag is not a class, there are tags and none, or the file cannot be written.
+            UserError: A tag is not a class, `none` is true despite tags, or the file cannot be written.
         """
         with self._lock:
             if unknown := sorted(set(tags) - set(self._names)):
@@ -101,36 +101,36 @@ class Session:
         """Adds a class after the others.
 
         Raises:
-            UserError: It cannot be a class's name, there is one of that name, or the file cannot be written.
+            UserError: The name is invalid or in use, or the file cannot be written.
         """
         with self._lock:
             names = (*self._names, checked_name(name, self._names))
             self._do(Change(None, (None, None), (self._names, names)))
 
     def remove_class(self, name: str) -> None:
-        """Takes a class away that no image has.
+        """Removes a class that no image has.
 
         Raises:
-            UserError: The class does not exist, or it has images, or the file cannot be written.
+            UserError: The class does not exist, is a tag of an image, or the file cannot be written.
         """
         with self._lock:
             if name not in self._names:
                 raise UserError(f"unknown class {name!r}")
             if count := sum(name in row.tags for row in self._rows.values()):
-                raise UserError(f"{name} is a tag of {count} images: take it off these first")
+                raise UserError(f"{name} is a tag of {count} images: remove it from these first")
             names = tuple(other for other in self._names if other != name)
             self._do(Change(None, (None, None), (self._names, names)))
 
     def undo(self) -> int | None:
-        """Takes the last change back; returns the item it was made to, None if it was none of an item."""
+        """Undoes the last change; returns the number of the changed item, None if it was not of an item."""
         return self._step(self._done, self._undone, 0)
 
     def redo(self) -> int | None:
-        """Makes the last change again that was taken back; returns as `undo`."""
+        """Makes the change again that was undone last; returns as `undo`."""
         return self._step(self._undone, self._done, 1)
 
     def summary(self) -> dict[str, Any]:
-        """Counts, co-occurrence and what can be undone, for the page."""
+        """Counts, co-occurrence, and the numbers of changes that can be undone and redone, for the page."""
         rows = [self.row(number) for number in range(len(self.items))]
         trains = [row for row in rows if row.trains]
         tags = np.array([[name in row.tags for name in self._names] for row in trains], dtype=np.uint8)
@@ -143,25 +143,25 @@ class Session:
             "redo": len(self._undone),
         }
 
-    def _step(self, taken: list[Change], given: list[Change], place: int) -> int | None:
+    def _step(self, source: list[Change], target: list[Change], side: int) -> int | None:
         with self._lock:
-            if not taken:
+            if not source:
                 return None
-            change = taken[-1]
-            self._put(change, place)
-            given.append(taken.pop())
+            change = source[-1]
+            self._apply(change, side)
+            target.append(source.pop())
             return change.number
 
     def _do(self, change: Change) -> None:
-        self._put(change, 1)
+        self._apply(change, 1)
         self._done.append(change)
         self._undone.clear()
 
-    def _put(self, change: Change, place: int) -> None:
-        """Writes what was before (0) or is after (1) a change; where that fails, nothing has changed."""
+    def _apply(self, change: Change, side: int) -> None:
+        """Writes the state before (side 0) or after (side 1) a change; an error leaves all unchanged."""
         rows = dict(self._rows)
         if change.number is not None:
-            key, row = self.items[change.number].key, change.rows[place]
+            key, row = self.items[change.number].key, change.rows[side]
             if row is None:
                 rows.pop(key, None)
             else:
@@ -169,14 +169,14 @@ class Session:
         if self._file_stamp() != self._stamp:
             raise UserError(f"{self._table.path} was changed by another program: start ome tags again")
         try:
-            self._table.write(change.names[place], rows)
+            self._table.write(change.names[side], rows)
         except OSError as error:
             raise UserError(f"{self._table.path} cannot be written: {error.strerror}") from error
-        self._rows, self._names = rows, change.names[place]
+        self._rows, self._names = rows, change.names[side]
         self._stamp = self._file_stamp()
 
     def _file_stamp(self) -> tuple[int, ...]:
-        """Tells whether the file is still the one that was read or written last."""
+        """Identifies the version of the file, to detect changes by other programs; empty for no file."""
         try:
             status = self._table.path.stat()
         except FileNotFoundError:
@@ -188,15 +188,15 @@ def checked_name(name: str, taken: Collection[str]) -> str:
     """A class name in its normal form.
 
     Raises:
-        UserError: See `check_class`; or a class of nearly the same name is there.
+        UserError: See `check_class`; or a name in `taken` differs at most in upper and lower case.
     """
     name = check_class(normal_form(name), "the class", (*IMAGE_COLUMNS, *WINDOW_COLUMNS))
     if same := [other for other in taken if other.casefold() == name.casefold()]:
-        raise UserError(f"there is a class {same[0]} already")
+        raise UserError(f"class {same[0]} already exists")
     check_classes(dict.fromkeys((*taken, name), 0), "the page", typed=True)
     return name
 
 
 def _without_nan(matrix: NDArray[np.float64]) -> list[list[float | None]]:
-    """JSON has no nan."""
+    """Replaces nan by None, since JSON has no nan."""
     return [[None if np.isnan(value) else value for value in row] for row in matrix.tolist()]

@@ -1,7 +1,7 @@
-"""The table of tags as a person fills it: read from a CSV file, and written after every change.
+"""The table of tags while a person fills it: read from a CSV file, and written after every change.
 
-`dataset=custom` reads the same file, see `ome.data.image_tags`. What it refuses because work is unfinished,
-as an image without tags among those that train, is read here all the same.
+`dataset=custom` reads the same file, see `ome.data.image_tags`. Unlike there, a table may be unfinished here,
+e.g. have a training image without tags.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,20 +19,20 @@ from ome.files import write_csv
 from ome.tagging.items import Key
 
 Status = Literal["open", "tagged", "none"]
-"""Not tagged yet; at least one class; none of the classes."""
+"""Not decided yet; at least one class; none of the classes."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What the table says of one image or window.
+    """A row of the table, for one image or window.
 
     Attributes:
-        image: Its name as it is written in the file.
-        split: As it is written in the file; empty where it says nothing.
-        tags: Names of the classes it shows.
-        kept: `1` or `0` for whether it trains, empty where nobody has decided.
+        image: Name of the image as in the file.
+        split: Split as in the file; may be empty.
+        tags: Names of the classes that the image shows.
+        kept: `1` or `0` for whether the image is used in training; empty if not decided.
         rest: Cells of columns that the page does not know; they stay as they are.
-        given: Whether it stood in the file from the beginning; such a row is never taken out.
+        from_file: Whether the row was in the file at the start; such a row is never removed.
     """
 
     image: str
@@ -40,18 +40,18 @@ class Row:
     tags: frozenset[str] = frozenset()
     kept: str = ""
     rest: Mapping[str, str] = field(default_factory=dict)
-    given: bool = False
+    from_file: bool = False
 
     @property
     def status(self) -> Status:
-        """Whether and how it is decided."""
+        """Whether the image is decided, and if so, whether it shows any class."""
         if self.tags:
             return "tagged"
         return "none" if self.kept == "0" else "open"
 
     @property
     def trains(self) -> bool:
-        """Whether its tags count among those that train the classifier or are counted by it."""
+        """Whether the image has tags and is used, in training or in counts."""
         return bool(self.tags) and self.kept != "0"
 
 
@@ -61,10 +61,10 @@ class Table:
 
     Attributes:
         path: The CSV file; it may not exist yet.
-        form: How its rows are written.
+        form: Form of the rows.
         names: Class names, in order of the columns, or sorted.
-        rows: By image or window, in order of the file.
-        header: The file's columns; empty where there is no file.
+        rows: Rows by image or window, in order of the file.
+        header: Columns of the file; empty if it does not exist.
     """
 
     path: Path
@@ -75,17 +75,17 @@ class Table:
 
     @classmethod
     def read(cls, path: Path, *, windows: bool) -> "Table":
-        """Reads the file, or makes an empty table where there is none.
+        """Reads the file; if it does not exist, the table is empty.
 
         Args:
-            path: A CSV file of either form that `dataset=custom` reads.
-            windows: Whether a new table is to hold windows instead of images.
+            path: A CSV file of any form that `dataset=custom` reads.
+            windows: Whether a new table is for windows instead of images.
 
         Raises:
-            UserError: The file is not a table of tags, or a row is wrong; the message names file and line.
+            UserError: The file is not a table of tags, or a row is invalid; the message names file and line.
         """
         if path.suffix.lower() in SPREADSHEETS:
-            raise UserError(f"{path} is a spreadsheet, and the page writes CSV: save it as .csv first")
+            raise UserError(f"{path} is a spreadsheet, but the page writes CSV: save it as .csv first")
         if not path.exists():
             return cls(path, "windows" if windows else "columns", (), {})
         table = read_tag_rows(path, finished=False)
@@ -95,23 +95,23 @@ class Table:
         return cls(path, table.form, table.names, rows, tuple(table.header))
 
     def write(self, names: Sequence[str], rows: Mapping[Key, Row]) -> None:
-        """Writes the table and returns when it is on the disk.
+        """Writes the table and syncs it to the disk.
 
         Args:
             names: Class names, in order of the columns.
-            rows: What the file is to hold; rows that say nothing and are new are left out.
+            rows: Rows by image or window; new rows that are not decided are not written.
         """
         if self.form == "windows":
             header, lines = [*WINDOW_COLUMNS, *names], list(_window_lines(names, rows))
         else:
-            written = [row for row in rows.values() if row.given or row.status != "open"]
+            written = [row for row in rows.values() if row.from_file or row.status != "open"]
             fixed = self._fixed_columns(written)
             classes = [] if self.form == "listed" else list(names)
             header, lines = [*fixed, *classes], [_image_line(fixed, classes, row) for row in written]
-        write_csv(self.path.resolve(), header, lines, durable=True)  # where it is a link, it stays one
+        write_csv(self.path.resolve(), header, lines, durable=True)  # keeps a symbolic link
 
     def _fixed_columns(self, rows: Sequence[Row]) -> list[str]:
-        """The file's own columns but for the classes, and `kept` where it has come to be needed."""
+        """The columns of the file except the classes, and `kept` if a row needs it."""
         listed = self.form == "listed"
         fixed = [name for name in self.header if listed or name in IMAGE_COLUMNS] or ["image", "split"]
         if "kept" not in fixed and any(row.status != "tagged" for row in rows):
@@ -121,9 +121,9 @@ class Table:
 
 def _row(row: TagRow, form: Form) -> Row:
     kept = "" if row.kept is None else str(int(row.kept))
-    if form == "windows":  # every window of a table is decided
+    if form == "windows":  # all windows in a table are decided
         kept = kept or "1"
-    return Row(row.written, row.split, row.tags, kept, row.rest, given=True)
+    return Row(row.written, row.split, row.tags, kept, row.rest, from_file=True)
 
 
 def _image_line(fixed: Sequence[str], classes: Sequence[str], row: Row) -> list[str]:
@@ -131,7 +131,7 @@ def _image_line(fixed: Sequence[str], classes: Sequence[str], row: Row) -> list[
         **row.rest,
         "image": row.image,
         "split": row.split,
-        # An image with tags trains unless the table said otherwise.
+        # An image with tags is used in training unless the table says otherwise.
         "kept": row.kept or ("1" if row.tags else ""),
         "tags": SEPARATORS[0].join(sorted(row.tags)),
     }
@@ -139,7 +139,7 @@ def _image_line(fixed: Sequence[str], classes: Sequence[str], row: Row) -> list[
 
 
 def _window_lines(names: Sequence[str], rows: Mapping[Key, Row]) -> Iterator[Iterable[object]]:
-    """A window that nobody has decided has no row: such a table knows only 0 and 1."""
+    """The lines of decided windows; others have none, since cells of this form are 0 or 1."""
     for tile, row in rows.items():
         if isinstance(tile, Tile) and row.status != "open":
             where = [tile.name, tile.scene, tile.row, tile.column, tile.height, tile.width]

@@ -1,1 +1,1 @@
-"""Loggers, and Weights & Biases."""
+"""Loggers of trainings: CSV, TensorBoard, Weights & Biases; the latter also shows stages."""

@@ -1,4 +1,4 @@
-"""Where scalars go while a training runs."""
+"""Loggers for the scalars of trainings."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,14 +13,14 @@ from ome.extras import require
 
 @contextmanager
 def open_logger(config: DictConfig, folder: Path, title: str) -> Iterator[Logger | None]:
-    """Gives the configured logger to one training, and closes it whatever ends that.
+    """Opens the configured logger for one training, and closes it when the block ends, also by an error.
 
-    All kinds get the same scalars under the same names: those that the module logs, and `learning_rate`.
+    Every logger gets the same scalars under the same names: those that the module logs, and `learning_rate`.
 
     Args:
-        config: The whole configuration; `config.logger` chooses.
-        folder: Receives the logger's files; Weights & Biases has one folder for all trainings of a run.
-        title: What is trained, for the logger's own display.
+        config: The whole configuration; `config.logger` selects the logger.
+        folder: Folder for the logger's files; Weights & Biases has one folder for all trainings of a run.
+        title: Name of the training.
 
     Raises:
         UserError: The logger is unknown or not installed.

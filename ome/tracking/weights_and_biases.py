@@ -1,7 +1,7 @@
-"""Weights & Biases: a run for each training, and a run for each stage with what it left.
+"""Weights & Biases: one W&B run per training, and one per stage with its results.
 
-Whatever goes wrong with the network here must not end a training: a run that cannot be opened online is kept
-offline, and a stage that cannot be shown is finished all the same.
+An error of the network does not end a training: a W&B run that cannot be opened online is stored offline, and
+a stage is finished even if it cannot be shown.
 """
 
 import netrc
@@ -36,25 +36,25 @@ if TYPE_CHECKING:
 
 SECONDS_TO_OPEN = 30.0
 SECONDS_TO_CLOSE = 120.0
-"""Then the rest stays on disk, for `wandb sync`."""
+"""After this time, the remaining data stays on disk for `wandb sync`."""
 
 LONGEST_TABLE = 500
-"""Rows; a list of all tiles is no table to look at."""
+"""Maximum number of rows of a table that is shown, so that lists of all tiles are not."""
 
 _unreachable: list[str] = []
-"""Why the server could not be reached; it is not asked again."""
+"""The error of the first failed connection; after it, no other connection is tried."""
 
 
 @contextmanager
 def training_logger(config: DictConfig, title: str) -> Iterator[Logger]:
-    """A logger of Lightning's whose run is of this training alone, and ends with it.
+    """A Lightning logger with a W&B run for this training only, which ends with the block.
 
     Args:
         config: The whole configuration, with the stage's settings under `stage`.
-        title: What is trained.
+        title: Name of the training.
     """
     if not is_rank_zero():
-        yield WandbLogger(offline=True)  # of which Lightning makes one that does nothing
+        yield WandbLogger(offline=True)  # Lightning replaces it by one that does nothing
         return
     with _open(config, title) as run:
         run.define_metric("trainer/global_step")
@@ -62,25 +62,26 @@ def training_logger(config: DictConfig, title: str) -> Iterator[Logger]:
         yield WandbLogger(experiment=run)
 
 
-def show_stage(config: DictConfig, made: Artefact, inputs: Mapping[str, Artefact]) -> None:
-    """Shows a finished stage as a run: counts, scores, tables, pictures, and what it was made from.
+def show_stage(config: DictConfig, finished: Artefact, inputs: Mapping[str, Artefact]) -> None:
+    """Shows a finished stage as a W&B run with its counts, scores, tables, pictures and inputs.
 
     Args:
         config: The whole configuration, with the stage's settings under `stage`.
-        made: The finished stage.
+        finished: The finished stage.
         inputs: The finished stages that it read, by name.
     """
+    manifest = finished.manifest
     try:
-        with _open(config, made.manifest.stage) as run:
-            run.summary.update({"seconds": made.manifest.seconds, **_numbers(made.manifest.counts)})
-            run.log(_tables(made.folder) | _pictures(made))
+        with _open(config, manifest.stage) as run:
+            run.summary.update({"seconds": manifest.seconds, **_numbers(manifest.counts)})
+            run.log(_tables(finished.folder) | _pictures(finished))
             for artefact in inputs.values():
                 _use(run, _lineage(artefact, upload=False))
-            run.log_artifact(_lineage(made, upload=config.logger.upload))
+            run.log_artifact(_lineage(finished, upload=config.logger.upload))
     except UserError:
         raise
-    except Exception as error:  # noqa: BLE001 - whatever it is, the stage is finished
-        console.print(f"[yellow]wandb: stage {made.manifest.stage} is not shown[/]: {error}", highlight=False)
+    except Exception as error:  # noqa: BLE001 - no error changes that the stage is finished
+        console.print(f"[yellow]wandb: cannot show stage {manifest.stage}[/]: {error}", highlight=False)
 
 
 @contextmanager
@@ -103,7 +104,7 @@ def _open(config: DictConfig, title: str) -> Iterator["Run"]:
             mode=mode,  # type: ignore[arg-type]  # checked by wandb
             reinit="finish_previous",
             settings=wandb.Settings(
-                silent=True,  # what is worth reading is said here
+                silent=True,  # this module prints what is important
                 console="off",
                 init_timeout=SECONDS_TO_OPEN,
                 finish_timeout=SECONDS_TO_CLOSE,
@@ -118,20 +119,20 @@ def _open(config: DictConfig, title: str) -> Iterator["Run"]:
             _unreachable.append(" ".join(str(error).split()))
     if mode == "online" and _unreachable:
         mode = "offline"
-        _say(f"[yellow]wandb: {_unreachable[0]}[/]")
+        _print_once(f"[yellow]wandb: {_unreachable[0]}[/]")
     if mode != "online":
         run = start(mode)
     if mode == "offline":
-        _say(f"wandb: offline; to upload later: wandb sync {folder}/logs/wandb/offline-run-*")
+        _print_once(f"wandb: offline; to upload later: wandb sync {folder}/logs/wandb/offline-run-*")
     elif run.url:
-        _say(f"wandb: {run.url}")
+        _print_once(f"wandb: {run.url}")
     with run:  # finishes it, as failed where the block raises
         yield run
 
 
 @cache
-def _say(line: str) -> None:
-    """Says a line once, however many runs it concerns."""
+def _print_once(line: str) -> None:
+    """Prints a line, but not a second time for another W&B run."""
     console.print(line, highlight=False)
 
 
@@ -147,17 +148,17 @@ def _logged_in() -> bool:
 
 def _numbers(counts: Mapping[str, Any]) -> dict[str, float]:
     """The counts of a manifest that are numbers, on one level."""
-    found: dict[str, float] = {}
+    numbers: dict[str, float] = {}
     for name, value in counts.items():
         if isinstance(value, Mapping):
-            found |= {f"{name}.{key}": number for key, number in _numbers(value).items()}
+            numbers |= {f"{name}.{key}": number for key, number in _numbers(value).items()}
         elif isinstance(value, int | float):
-            found[name] = value
-    return found
+            numbers[name] = value
+    return numbers
 
 
 def _tables(folder: Path) -> dict[str, Any]:
-    """The scores and the confusion of each row, in numbers and colours, and every short CSV of the stage."""
+    """Scores, confusion matrices as tables and as pictures, and the stage's short CSV files."""
     shown: dict[str, Any] = {}
     if rows := read_rows(folder):
         header: list[str | int] = ["scored", "on", "mIoU", "mF1", "OA", *rows[0].scores.names]
@@ -185,29 +186,29 @@ def _confusion(row: Row) -> "Table":
 
 
 def _confusion_picture(row: Row) -> "WandbImage":
-    drawn = BytesIO()
-    confusion_figure(row.scores.matrix, row.scores.names).savefig(drawn, dpi=DPI)
-    return wandb.Image(Image.open(drawn), caption=f"{row.name}, {row.where}")
+    stream = BytesIO()
+    confusion_figure(row.scores.matrix, row.scores.names).savefig(stream, dpi=DPI)
+    return wandb.Image(Image.open(stream), caption=f"{row.name}, {row.where}")
 
 
-def _pictures(made: Artefact) -> dict[str, Any]:
-    """The pictures that the stage drew; of the report, all but the curves, which wandb draws itself."""
-    pattern = "**/*.png" if made.manifest.stage == "report" else "*.png"
-    paths = [path.relative_to(made.folder) for path in sorted(made.folder.glob(pattern))]
+def _pictures(finished: Artefact) -> dict[str, Any]:
+    """The pictures of the stage, without the report's curves, which W&B draws itself."""
+    pattern = "**/*.png" if finished.manifest.stage == "report" else "*.png"
+    paths = [path.relative_to(finished.folder) for path in sorted(finished.folder.glob(pattern))]
     return {
-        f"pictures/{path.with_suffix('')}": wandb.Image(str(made.folder / path))
+        f"pictures/{path.with_suffix('')}": wandb.Image(str(finished.folder / path))
         for path in paths
         if path.parts[0] != "curves"
     }
 
 
-def _lineage(made: Artefact, *, upload: bool) -> "Artifact":
-    """A finished stage as an artifact: its manifest and where it lies, or its files."""
-    manifest = made.manifest
-    folder = made.folder.resolve()
+def _lineage(finished: Artefact, *, upload: bool) -> "Artifact":
+    """A finished stage as a W&B artifact: its files if `upload`, else the path of its manifest."""
+    manifest = finished.manifest
+    folder = finished.folder.resolve()
     run = folder.name if manifest.stage == "prepare" else folder.parent.name
     metadata = {"folder": str(folder), "fingerprint": manifest.fingerprint, "inputs": manifest.inputs}
-    # The folders of a sweep's jobs have signs in their names that an artifact's name may not have.
+    # Names of a sweep's folders have characters that are not allowed in an artifact's name.
     name = re.sub(r"[^a-zA-Z0-9_.-]", "-", f"{run}-{manifest.stage}")[-128:]
     artifact = wandb.Artifact(name, manifest.stage, metadata=metadata)
     if upload:
@@ -218,7 +219,7 @@ def _lineage(made: Artefact, *, upload: bool) -> "Artifact":
 
 
 def _use(run: "Run", artifact: "Artifact") -> None:
-    """Says that the run read an artifact; `use_artifact` asks the server, and offline there is none."""
+    """Records that the W&B run read an artifact; `use_artifact` needs the server."""
     if run.offline:
         run._log_artifact(artifact, is_user_created=True, use_after_commit=True)  # noqa: SLF001
     else:

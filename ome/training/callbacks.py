@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.callbacks import Callback
 
 from ome.distributed.collectives import any_rank, is_rank_zero, rank
-from ome.distributed.signals import install_handlers, stop, stop_asked
+from ome.distributed.signals import install_handlers, stop, stop_requested
 from ome.errors import UserError
 from ome.files import write_csv
 from ome.progress import Meter
@@ -110,7 +110,7 @@ class StopWhenAsked(Callback):
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops after a signal; the previous epoch has written its checkpoint."""
         del trainer, pl_module
-        if any_rank(stop_asked()):
+        if any_rank(stop_requested()):
             stop()
 
     def on_train_batch_end(
@@ -126,7 +126,7 @@ class StopWhenAsked(Callback):
         together = trainer.world_size > 1
         if (together and (batch_idx + 1) % self._every) or batch_idx + 1 == trainer.num_training_batches:
             return
-        if any_rank(stop_asked()):
+        if any_rank(stop_requested()):
             trainer.save_checkpoint(self._path)
             stop()
 

@@ -15,7 +15,7 @@ from pytorch_lightning.loggers import Logger
 from ome.distributed.batchnorm import synchronise_batchnorm
 from ome.distributed.collectives import any_rank, is_rank_zero, rank_zero_value, world_size
 from ome.distributed.processes import RunningProcesses
-from ome.distributed.signals import deferred_stop, stop, stop_asked
+from ome.distributed.signals import deferred_stop, stop, stop_requested
 from ome.errors import UserError
 from ome.progress import console
 from ome.training.callbacks import History, SeedEachStep, StopAtNan, StopWhenAsked, TrainingMeter
@@ -116,7 +116,7 @@ def fit(
         if is_rank_zero():
             save_network(module.get_submodule("network"), folder)
             (folder / f"{CHECKPOINT}.ckpt").unlink(missing_ok=True)
-        if any_rank(stop_asked()):  # also a barrier
+        if any_rank(stop_requested()):  # also a barrier
             stop()
 
 

@@ -1,4 +1,4 @@
-// The page shows what the server knows. A change is sent at once, and counts as saved when the server answers.
+// The page shows the state of the server. A change is sent at once, and is saved when the server answers.
 
 const KEYS = "123456789abdefghijklmopqtvwxyz"; // c, n, r, s and u are commands
 const SUGGESTED = 0.5;
@@ -9,9 +9,9 @@ let session = { title: "", items: [], names: [], colours: [], images: [], cooccu
 let current = 0;
 let sending = Promise.resolve();
 let waiting = 0;
-const onTheirWay = new Map(); // changes of each image that the server has not answered
+const pending = new Map(); // number of changes of each image that the server has not answered
 
-// Talking to the server
+// Requests to the server
 
 async function ask(method, path, body) {
   const options = { method };
@@ -26,18 +26,18 @@ async function ask(method, path, body) {
   return answer.json();
 }
 
-// One after the other, so that the last key pressed is the last change made.
+// Requests are sent one after the other, so that changes are made in the order of the keys pressed.
 function change(method, path, body, then = () => {}, answered = () => {}) {
   waiting += 1;
   tell("saving", "Saving…");
   sending = sending.then(async () => {
     try {
-      const said = await ask(method, path, body).finally(() => {
+      const state = await ask(method, path, body).finally(() => {
         waiting -= 1;
         answered();
       });
-      take(said);
-      then(said);
+      take(state);
+      then(state);
       if (waiting === 0) tell("saved", "Saved");
     } catch (error) {
       tell("failed", `Not saved: ${error.message}`);
@@ -52,8 +52,8 @@ function change(method, path, body, then = () => {}, answered = () => {}) {
 
 function take({ number, item, ...rest }) {
   Object.assign(session, rest);
-  // A later key press on the same image is still on its way: its answer will come.
-  if (item !== undefined && !onTheirWay.has(number)) session.items[number] = item;
+  // Another change of the same image has not been answered yet; its answer will replace this one.
+  if (item !== undefined && !pending.has(number)) session.items[number] = item;
   draw();
 }
 
@@ -68,7 +68,7 @@ function tell(state, text) {
   $("saved").textContent = text;
 }
 
-// What a person does
+// Actions of the user
 
 const item = () => session.items[current];
 
@@ -77,14 +77,14 @@ function decide(tags, none) {
   const before = item();
   const after = { ...before, tags, status: tags.length ? "tagged" : none ? "none" : "open" };
   session.items[number] = after;
-  onTheirWay.set(number, (onTheirWay.get(number) ?? 0) + 1);
+  pending.set(number, (pending.get(number) ?? 0) + 1);
   draw();
   change("PUT", `api/tags/${number}`, { tags, none }, () => {}, () => {
-    const left = onTheirWay.get(number) - 1;
-    if (left) onTheirWay.set(number, left);
-    else onTheirWay.delete(number);
+    const left = pending.get(number) - 1;
+    if (left) pending.set(number, left);
+    else pending.delete(number);
   }).catch(() => {
-    // Without a server there is nobody to ask what holds.
+    // If the server has ended, the state before the change is the saved one.
     if (session.items[number] === after) session.items[number] = before;
     draw();
   });
@@ -107,7 +107,7 @@ function accept() {
   if (!suggestion) return;
   const tags = session.names.filter((name) => (suggestion[name] ?? 0) >= SUGGESTED);
   if (tags.length) decide(tags, false);
-  announce(tags.length ? tags.join(", ") : "nothing is suggested");
+  announce(tags.length ? tags.join(", ") : "no suggestion above 50 %");
 }
 
 function step(way) {
@@ -171,7 +171,7 @@ function drawPicture() {
 function drawClasses() {
   const { suggestion, tags, status } = item();
   const list = $("classes");
-  // Buttons stay as long as the classes do: one replaced under a finger would not hear the click.
+  // Buttons are only replaced if the classes change: a button replaced during a click would not receive it.
   if (list.dataset.names !== JSON.stringify(session.names)) {
     list.dataset.names = JSON.stringify(session.names);
     const empty = make("li", { className: "empty", textContent: "No class yet: press c and type a name." });
@@ -203,7 +203,7 @@ function classButton(name, index) {
   button.append(
     swatch,
     make("span", { className: "name", textContent: name, title: name }),
-    make("span", { className: "share", title: "what the classifier thinks" }),
+    make("span", { className: "share", title: "probability according to the classifier" }),
     make("span", { className: "mark", ariaHidden: "true" }),
   );
   return make("li", {}, button);
@@ -222,7 +222,7 @@ function drawProgress() {
   const pen = canvas.getContext("2d");
   const width = canvas.width / items.length;
   const gap = width > 4 ? 1 : 0;
-  // Tagged bars are high, undecided ones low: not told apart by colour alone.
+  // Bars differ in height as well as in colour.
   const heights = { tagged: 14, none: 8, open: 3 };
   const [done, rest] = [style.getPropertyValue("--accent"), style.getPropertyValue("--soft")];
   items.forEach(({ status }, number) => {
@@ -257,7 +257,7 @@ function drawTogether() {
   $("matrix").replaceChildren(make("thead", {}, head), make("tbody", {}, ...lines));
   const pairs = used.flatMap((row) => used.filter((column) => column !== row).map((column) => cooccurrence[row][column]));
   const mean = pairs.reduce((sum, share) => sum + share, 0) / pairs.length;
-  $("mean").textContent = `Of the images with the row's class, % that have the column's. Mean ${Math.round(100 * mean)} %: the less, the more tags tell.`;
+  $("mean").textContent = `Of the images with the row's class, % that have the column's. Mean ${Math.round(100 * mean)} %: the lower, the more the tags can teach.`;
 }
 
 function make(tag, properties, ...children) {
@@ -298,7 +298,7 @@ async function changeClass(method, name) {
   } catch (error) {
     $("refused").textContent = error.message;
     $("refused").hidden = false;
-    tell("saved", "Saved"); // what was there before still is
+    tell("saved", "Saved"); // the state is that before the refused change
     return false;
   }
 }
@@ -339,7 +339,7 @@ document.addEventListener("keydown", (event) => {
     return;
   }
   if (event.ctrlKey || event.metaKey || event.altKey) return;
-  // A button that has the focus answers to Enter itself.
+  // A button with the focus handles Enter itself.
   if (key === "Enter" && document.activeElement instanceof HTMLButtonElement) return;
   const name = session.names[KEYS.indexOf(key)];
   const command = COMMANDS[key] ?? (key.length === 1 && name !== undefined ? () => !event.repeat && toggle(name) : null);
@@ -348,7 +348,7 @@ document.addEventListener("keydown", (event) => {
   command();
 });
 
-// After a click the keys are the page's again; a focus that came by Tab stays.
+// After a click, the button loses the focus, so that keys work on the page; a focus set by Tab stays.
 document.addEventListener("click", (event) => {
   const button = event.target.closest("button");
   if (button && event.detail > 0 && !button.closest("dialog")) button.blur();
@@ -386,7 +386,7 @@ $("picture").addEventListener("error", async () => {
 
 addEventListener("resize", draw);
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-// Another window or a phone may have gone on meanwhile.
+// Another window or device may have changed tags in the meantime.
 document.addEventListener("visibilitychange", () => {
   if (document.visibilityState === "visible" && waiting === 0) reload().catch(() => {});
 });
