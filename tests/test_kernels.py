@@ -101,12 +101,23 @@ def dilated(groups: int) -> nn.Sequential:
     return channels_last(nn.Sequential(layer))
 
 
-@pytest.mark.parametrize("groups", [4, 16])
-def test_dilated_convolutions_in_groups_are_replaced_untried(
-    groups: int, monkeypatch: pytest.MonkeyPatch
+UNSAFE = {
+    "dilated, in groups of four": lambda: dilated(4),
+    "dilated, in groups of one": lambda: dilated(16),
+    "a large padded kernel": lambda: channels_last(nn.Sequential(nn.Conv2d(16, 16, 16, 16, padding=7))),
+    "a large kernel that keeps the size": lambda: channels_last(
+        nn.Sequential(nn.Conv2d(16, 16, 9, padding="same"))
+    ),
+}
+"""Convolutions whose kernel accesses memory that is not its own."""
+
+
+@pytest.mark.parametrize("kind", UNSAFE)
+def test_convolutions_that_may_kill_the_process_are_replaced_untried(
+    kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("ome.training.kernels.is_wrong", lambda *kind: pytest.fail(f"{kind} is tried"))
-    network = dilated(groups)
+    network = UNSAFE[kind]()
     assert replace_wrong_kernels(network) == 1
     image = torch.rand(2, 16, 32, 32).contiguous(memory_format=torch.channels_last)
     found = gradients(network, image)
@@ -117,7 +128,8 @@ def test_dilated_convolutions_in_groups_are_replaced_untried(
 
 
 def test_convolutions_without_groups_or_dilation_stay() -> None:
-    network = nn.Sequential(nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 16, 3, dilation=2))
+    patches = nn.Conv2d(3, 16, 16, stride=16)
+    network = nn.Sequential(nn.Conv2d(16, 16, 3, groups=16), nn.Conv2d(16, 16, 3, dilation=2), patches)
     assert replace_wrong_kernels(network) == 0
 
 
@@ -127,7 +139,7 @@ def test_torch_is_wrong_where_it_is_replaced(dilation: int) -> None:
     """Once this fails, torch has mended its kernel. In a process of its own, which the kernel may kill."""
     script = (
         "import sys; from ome.training.kernels import is_wrong; "
-        f"sys.exit(7 if is_wrong(1, (3, 3), (1, 1), ({dilation}, {dilation})) else 0)"
+        f"sys.exit(7 if is_wrong(1, (3, 3), (1, 1), *[({dilation}, {dilation})] * 2) else 0)"
     )
     status = subprocess.run([sys.executable, "-c", script], check=False).returncode
     assert status == 7 or status < 0

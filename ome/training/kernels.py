@@ -13,6 +13,9 @@ TOLERANCE: Final = 0.02
 SIDES: Final = (32, 48)
 """Sides in pixels of the tested maps: the kernel that torch selects depends on them."""
 
+LARGEST: Final = 7
+"""Side in pixels of the largest padded kernel that is tested."""
+
 GROUPS, BATCH, CHANNELS = 16, 2, 16
 
 
@@ -28,10 +31,10 @@ class _Float32:
 def replace_wrong_kernels(network: nn.Module) -> int:
     """Lets convolutions whose bfloat16 kernel for CPUs gives wrong gradients compute in float32.
 
-    With torch 2.15 the weight gradient of a dilated convolution in groups in the channels-last layout is
-    wrong by more than 100 %, or infinite, and where the dilation is large (12 on maps of 32) it reads outside
-    its memory, which may kill the process. These are therefore replaced without a test; every other kind of
-    convolution is tested once, in a few milliseconds.
+    With torch 2.15 in the channels-last layout, two kinds of weight gradients access memory that is not
+    theirs, which may kill the process: those of dilated convolutions in groups, which are also wrong by more
+    than 100 % or infinite, and those of padded kernels of more than `LARGEST` pixels. These are therefore
+    replaced without a test; every other kind of convolution is tested once, in a few milliseconds.
 
     Args:
         network: The network, changed in place; its parameters stay the same objects.
@@ -44,8 +47,10 @@ def replace_wrong_kernels(network: nn.Module) -> int:
         if isinstance(module, nn.Conv2d) and not isinstance(module, _Float32):
             grouped = module.groups > 1
             per_group = module.in_channels // module.groups if grouped else 0
-            dilated = grouped and max(module.dilation) > 1
-            if dilated or is_wrong(per_group, module.kernel_size, module.stride, module.dilation):
+            padded = module.padding not in {(0, 0), "valid"}
+            unsafe = (grouped and max(module.dilation) > 1) or (padded and max(module.kernel_size) > LARGEST)
+            shape = module.kernel_size, module.stride, module.dilation, module.padding
+            if unsafe or is_wrong(per_group, *shape):
                 kind = type(module)
                 module.__class__ = type(kind.__name__, (_Float32, kind), {})
                 changed += 1
@@ -54,22 +59,26 @@ def replace_wrong_kernels(network: nn.Module) -> int:
 
 @cache
 def is_wrong(
-    per_group: int, kernel: tuple[int, ...], stride: tuple[int, ...], dilation: tuple[int, ...]
+    per_group: int,
+    kernel: tuple[int, ...],
+    stride: tuple[int, ...],
+    dilation: tuple[int, ...],
+    padding: tuple[int, ...] | str,
 ) -> bool:
     """Whether the weight gradient of a convolution in bfloat16 differs from float32's by more than rounding.
 
-    Not for dilated convolutions in groups, see `replace_wrong_kernels`.
+    Not for those that `replace_wrong_kernels` replaces without a test.
 
     Args:
         per_group: Channels of a group; 0 for a convolution without groups.
         kernel: Its size.
         stride: Its stride.
         dilation: Its dilation.
+        padding: Its padding, as `nn.Conv2d` has it.
     """
     generator = torch.Generator().manual_seed(0)
     layout, groups = torch.channels_last, GROUPS if per_group else 1
     channels = groups * (per_group or CHANNELS)
-    padding = [(size - 1) * step // 2 for size, step in zip(kernel, dilation, strict=True)]
 
     def gradient(images: Tensor, weight: Tensor) -> Tensor:
         weight.requires_grad_()
@@ -78,7 +87,8 @@ def is_wrong(
         (gradients,) = torch.autograd.grad(result, weight, upstream.contiguous(memory_format=layout))
         return gradients.float()
 
-    for side in SIDES:
+    for least in SIDES:
+        side = max(least, *((size - 1) * step + 1 for size, step in zip(kernel, dilation, strict=True)))
         shapes = (BATCH, channels, side, side), (channels, channels // groups, *kernel)
         pair = [
             torch.randn(shape, generator=generator).bfloat16().to(memory_format=layout) for shape in shapes
