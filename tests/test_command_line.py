@@ -140,6 +140,17 @@ def test_a_mistake_in_a_file_of_the_user_is_one_line(
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_stage_of_a_package_without_a_file_is_selected_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plug-1.dist-info").mkdir()
+    (tmp_path / "plug-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1\n")
+    (tmp_path / "plug-1.dist-info/entry_points.txt").write_text("[ome.stages]\ncover = cover:STAGE\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    _, printed = forked(tmp_path, "stage=cover")
+    assert "unknown option stage=cover: of a package, without a file: type stage.name=cover" in printed
+
+
 @pytest.mark.parametrize("there", [False, True])
 def test_a_refused_command_leaves_no_folder_that_was_not_there(tmp_path: Path, *, there: bool) -> None:
     if there:

@@ -21,6 +21,7 @@ from ome.config.schema import Settings
 from ome.config.schema.hints import addresses as settings_below
 from ome.config.trainer import RESERVED, known_arguments
 from ome.errors import UserError
+from ome.plugins import STAGES, is_plugin
 from ome.progress import console
 from ome.scoring.spread import flatten
 
@@ -140,6 +141,8 @@ def _in_files(error: Exception) -> str:
         hint = f"did you mean {group}={near[0]}? " if near else ""
         if separator and group == "dataset":
             hint = f"for a folder of images type dataset=custom dataset.raw=/{option}; "
+        if group == "stage" and is_plugin(option, STAGES):
+            hint = f"of a package, without a file: type stage.name={option}; "
         slash = "/" if separator else ""
         return f"unknown option {group}={slash}{option}: {hint}there are {', '.join(error.options)}"
     line = " ".join(str(error).split()).partition(" Config search path:")[0]
