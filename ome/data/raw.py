@@ -126,8 +126,8 @@ def layout_from_facts(facts: Mapping[str, Any]) -> RawLayout:
         UserError: When a key is missing or its value has the wrong type; the message names it.
     """
     for key, entries in (("classes", "names to colours"), ("images", "kinds to {archive, pattern}")):
-        if not isinstance(facts.get(key), Mapping):
-            raise UserError(f"dataset.{key}={facts.get(key)}: expected a mapping of {entries}")
+        if key in facts and not isinstance(facts[key], Mapping):
+            raise UserError(f"dataset.{key}={facts[key]}: expected a mapping of {entries}")
     if not isinstance(facts.get("masks") or {}, Mapping):
         raise UserError(
             f"dataset.masks={facts['masks']}: expected a mapping of kinds to {{archive, pattern}}"
