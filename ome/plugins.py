@@ -1,6 +1,7 @@
 """Plug-ins: stages, networks and losses from other packages, by entry point or by `_target_` in a YAML."""
 
 import difflib
+import logging
 import sys
 from collections.abc import Mapping
 from importlib.metadata import entry_points
@@ -41,13 +42,17 @@ def imported(target: str, key: str) -> Any:  # noqa: ANN401 - an object of any t
     Raises:
         UserError: The module or the object cannot be imported.
     """
+    logger = logging.getLogger("hydra.utils")
+    logger.disabled = True  # it would print the error as well
     try:
         return get_object(target)
     except Exception as error:
-        line = str(error).strip().splitlines()[-1]
+        reason = " ".join(repr(error.__cause__ or error).split())
         raise UserError(
-            f"{key}={target} cannot be imported ({line}): is its folder on PYTHONPATH?"
+            f"{key}={target} cannot be imported ({reason}): is its folder on PYTHONPATH?"
         ) from error
+    finally:
+        logger.disabled = False
 
 
 def is_plugin(name: str, group: str) -> bool:

@@ -29,6 +29,30 @@ from tests.conftest import forked, run_process, run_without_torch, run_words, ti
         (["dataset=Potsdam"], "unknown option dataset=Potsdam: did you mean dataset=potsdam? there are"),
         (["gpus=2"], "unknown setting gpus: type trainer.devices"),
         (["model=resnet50"], "unknown setting model: type backbone"),
+        (["data=/data"], "unknown setting data: type dataset.raw"),
+        (["dataset.path=/data"], "unknown setting dataset.path: type dataset.raw"),
+        (["classes=[a,b]"], "unknown setting classes: type dataset.classes"),
+        (["batch_size=4"], "unknown setting batch_size: type stage.cam.batch or segmenter.recipe.batch"),
+        (
+            ["dataset=/data/x"],
+            "option dataset=/data/x: for a folder of images type dataset=custom dataset.raw=/data/x",
+        ),
+        (
+            ["segmenter/recipe=adam"],
+            "unknown option segmenter/recipe=adam: did you mean segmenter/recipe=adamw?",
+        ),
+        (["dataset.classes=[a,b]"], "dataset.classes=[a,b]: expected settings by name"),
+        (["segmenter.recipe=[1]"], "segmenter.recipe=[1]: expected settings by name"),
+        (["trainer.gradient_clip_val=1"], "by +trainer.gradient_clip_val="),
+        (["trainer.max_epochs=3"], "trainer.max_epochs is set by ome: set stage.cam.epochs"),
+        (["stage.refine.rounds=abc"], "stage.refine.rounds=abc: expected a whole number of at least 0"),
+        (["trainer.devices=${nowhere}"], "trainer.devices: Interpolation key 'nowhere' not found"),
+        (["inherit=runs/nowhere"], "inherit=runs/nowhere does not exist: give folders of runs"),
+        (["-m", "stage.refine.rounds=1,abc"], "stage.refine.rounds=abc: expected a whole number"),
+        (["-m", "seed=1,2", "+trainer.foo=1"], "trainer.foo is not an argument of pl.Trainer"),
+        (["dataset.split.train=abc"], "dataset.split: list the scenes of the town"),
+        (["dataset.split=tags"], "dataset.tags is not set: type dataset.tags="),
+        (["--config-dir"], "--config-dir takes a value"),
         (["tile_size=64"], "unknown setting tile_size: type dataset.tile.size"),
         (
             ["dataset.indices={tree:1}"],
@@ -68,6 +92,72 @@ def test_mistakes_are_one_line(tmp_path: Path, overrides: list[str], message: st
     assert len(lines) == 1, lines
     assert message in lines[0]
     assert not (tmp_path / "scenes").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "message"),
+    [
+        ("dataset/broken", "name: [a\nraw: x: y\n", "broken.yaml, line 2, column 4 is not YAML: "),
+        ("dataset/tab", "name:\tx\n\traw: y\n", "tab.yaml, line 1, column 6 is not YAML: "),
+        (
+            "dataset/short",
+            "name: short\nraw: x\n",
+            "error: scenes: Interpolation key 'dataset.bands' not found",
+        ),
+        (
+            "experiment/near",
+            "# @package _global_\nsegmentor: {name: fpn}\n",
+            "setting segmentor: did you mean segmenter?",
+        ),
+        (
+            "experiment/stage",
+            "# @package _global_\nstage: {cma: {epochs: 3}}\n",
+            "stage.cma: did you mean stage.cam?",
+        ),
+        (
+            "stage/mine",
+            "defaults: [all, _self_]\nname: mine\nmine: {digits: 1}\n",
+            "stage.mine._target_ is not set",
+        ),
+        (
+            "stage/gone",
+            "defaults: [all, _self_]\nname: gone\ngone: {_target_: gone.STAGE}\n",
+            "cannot be imported (ModuleNotFoundError(\"No module named 'gone'\")): is its folder",
+        ),
+    ],
+)
+def test_a_mistake_in_a_file_of_the_user_is_one_line(
+    tmp_path: Path, name: str, text: str, message: str
+) -> None:
+    file = tmp_path / "mine" / f"{name}.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text(text)
+    group, _, option = name.partition("/")
+    status, printed = forked(tmp_path, "--config-dir", "mine", f"{group}={option}")
+    assert status == 1
+    assert len(printed.strip().splitlines()) == 1, printed
+    assert message in printed
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_stage_of_a_package_without_a_file_is_selected_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "plug-1.dist-info").mkdir()
+    (tmp_path / "plug-1.dist-info/METADATA").write_text("Metadata-Version: 2.1\nName: plug\nVersion: 1\n")
+    (tmp_path / "plug-1.dist-info/entry_points.txt").write_text("[ome.stages]\ncover = cover:STAGE\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    _, printed = forked(tmp_path, "stage=cover")
+    assert "unknown option stage=cover: of a package, without a file: type stage.name=cover" in printed
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_refused_command_leaves_no_folder_that_was_not_there(tmp_path: Path, *, there: bool) -> None:
+    if there:
+        (tmp_path / "runs").mkdir()
+    status, _ = forked(tmp_path, "stage=all", "seed=x")
+    assert status == 1
+    assert {path.name for path in tmp_path.iterdir() if path.name[0] != "."} == ({"runs"} if there else set())
 
 
 @pytest.mark.parametrize(

@@ -11,13 +11,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from ome.cli.runner import selected_stages
-from ome.config.checks import check_settings, type_faults
+from ome.config.checks import check_settings, numbers_to_text, type_faults
 from ome.config.schema import Settings
 from ome.config.schema.hints import addresses as settings_below
 from ome.config.schema.hints import expected, parse
 from ome.config.trainer import check_training
 from ome.errors import UserError
 from ome.networks.backbones import build_backbone
+from ome.pipeline.artifacts import plain
 from ome.pipeline.declared import UndeclaredError, declared_config
 from tests.conftest import compose_config, tiny
 
@@ -74,6 +75,16 @@ def composed(*overrides: str) -> DictConfig:
             ["classifier=seam", "classifier.ecr_weight=0", "classifier.min_pool_weight=0"],
             "nothing trains the pixel correlation",
         ),
+        (["backbone.name=abc"], "backbone.name=abc: unknown backbone or encoder 'abc'"),
+        (["segmenter.encoder=abc"], "segmenter.encoder=abc: unknown backbone or encoder 'abc'"),
+        (["backbone.name=true"], "backbone.name=True: expected text"),
+        (["stage.cam.checkpoint="], "stage.cam.checkpoint=: expected text, or null"),
+        (["dataset.raw=null"], "dataset.raw is not set: type dataset.raw="),
+        (["dataset.masks=abc"], "dataset.masks=abc: expected a mapping of kinds"),
+        (
+            ["+dataset.images.more=3"],
+            "dataset.images and dataset.masks: expected {archive, pattern} and not 3",
+        ),
         (["classifier.one_vs_all=true", "stage.pseudo.cams=affinity"], "AffinityNet starts from the"),
         (["classifier.one_vs_all=true", f"stage.cam.checkpoint={__file__}"], "is one network of all classes"),
     ],
@@ -83,6 +94,21 @@ def test_a_fault_is_one_line_before_the_first_stage(overrides: list[str], line: 
     with pytest.raises(UserError, match=line.replace("+", r"\+")) as raised:
         check_settings(config, selected_stages(config))
     assert str(raised.value).count("\n") == 0
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("dataset.raw=2023", "dataset.raw", "2023"),
+        ("scenes=3", "scenes", "3"),
+        ("inherit=[2023,runs]", "inherit", ["2023", "runs"]),
+        ("stage.predict.scene=7", "stage.predict.scene", "7"),
+        ("stage.cam.epochs=7", "stage.cam.epochs", 7),
+    ],
+)
+def test_a_name_may_look_like_a_number(override: str, key: str, value: object) -> None:
+    numbers_to_text(config := composed(override))
+    assert plain(config, key) == value
 
 
 def test_all_faults_are_said_at_once_and_only_those_of_stages_that_run() -> None:

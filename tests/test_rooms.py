@@ -41,13 +41,33 @@ def room_of(module: Path) -> str:
     return first.removesuffix(".py")
 
 
-def imported(module: Path) -> Iterator[str]:
+def imported(module: Path, text: str | None = None) -> Iterator[str]:
     """The dotted names that a module imports from the package, wherever in it the import stands."""
-    for node in ast.walk(ast.parse(module.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "ome":
-            yield from (f"{node.module}.{name.name}" for name in node.names)
+    place = ("ome", *module.relative_to(PACKAGE).parts)
+    for node in ast.walk(ast.parse(text or module.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            above = place[: len(place) - node.level] if node.level else ()
+            source = ".".join([*above, *([node.module] if node.module else [])])
+            if source.split(".")[0] == "ome":
+                yield from (f"{source}.{name.name}" for name in node.names)
         elif isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name.split(".")[0] == "ome")
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("import ome.stages.cam", "ome.stages.cam"),
+        ("from ome import stages", "ome.stages"),
+        ("from ome.stages.cam import STAGE", "ome.stages.cam.STAGE"),
+        ("from ..stages.cam import STAGE", "ome.stages.cam.STAGE"),
+        ("from .mosaic import Mosaic", "ome.geo.mosaic.Mosaic"),
+        ("from . import mosaic", "ome.geo.mosaic"),
+        ("def f():\n    from ..stages import cam", "ome.stages.cam"),
+    ],
+)
+def test_every_spelling_of_an_import_is_seen(line: str, name: str) -> None:
+    assert list(imported(PACKAGE / "geo/grid.py", line)) == [name]
 
 
 def arrows() -> list[tuple[Path, str]]:

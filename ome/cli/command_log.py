@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from ome.config.folders import NEW
 from ome.errors import UserError
 
 _HYDRAS: Final = ("config.yaml", "hydra.yaml", "overrides.yaml")
@@ -48,7 +49,7 @@ def _remove(log: Path, settings: Path, run: Path) -> None:
         if not path.stat().st_size:
             path.unlink()
     for folder in (settings, log, *log.parents):
+        if folder in run.parents and folder not in NEW:
+            break
         with suppress(OSError):
             folder.rmdir()
-        if folder == run:
-            break

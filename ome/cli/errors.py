@@ -13,28 +13,42 @@ from typing import Any, Final, NoReturn
 
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf import Node, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigTypeError, InterpolationResolutionError, OmegaConfBaseException
 from rich.markup import escape
+from yaml import MarkedYAMLError
 
 from ome.config.schema import Settings
 from ome.config.schema.hints import addresses as settings_below
+from ome.config.trainer import RESERVED, known_arguments
 from ome.errors import UserError
+from ome.plugins import STAGES, is_plugin
 from ome.progress import console
 from ome.scoring.spread import flatten
 
 FIRST_GUESSES: Final = {
     "tile": "dataset.tile.size",
     "tile_size": "dataset.tile.size",
+    "crop_size": "dataset.tile.size",
     "classes": "dataset.classes",
+    "num_classes": "dataset.classes",
+    "batch_size": "stage.cam.batch or segmenter.recipe.batch",
+    "learning_rate": "stage.cam.lr or segmenter.recipe.lr",
+    "scheduler": "stage.cam.schedule or segmenter.recipe.schedule",
     "gpus": "trainer.devices",
-    "model": "backbone",
-    "encoder": "segmenter.encoder",
+    "device": "trainer.accelerator",
+    "num_workers": "trainer.workers",
+    "model": "backbone or segmenter",
+    "optim": "optimizer or segmenter/recipe",
     "pretrained": "backbone.weights",
-    "weights": "backbone.weights",
+    "weights": "backbone.weights or segmenter.weights",
     "data": "dataset.raw",
+    "data_dir": "dataset.raw",
+    "path": "dataset.raw",
+    "root": "dataset.raw",
     "images": "dataset.raw",
     "tags": "dataset.tags",
     "steps": "segmenter.recipe.steps",
+    "max_steps": "segmenter.recipe.steps",
     "seeds": "seed",
 }
 """Our addresses of settings that have other names in other tools."""
@@ -60,12 +74,12 @@ def _unknown_key(key: str, parent: Node) -> str:
     root: Any = parent._get_root()  # noqa: SLF001 - the one way from a node to its configuration
     siblings = [str(name) for name in parent]  # type: ignore[attr-defined]  # a container
     above, _, last = key.rpartition(".")
+    if line := _elsewhere(key, above, last):
+        return line
     if addresses := _addresses(root, above, last):
         return f"unknown setting {key}: type {' or '.join(addresses)}"
     if near := difflib.get_close_matches(last, siblings, n=1):
         return f"unknown setting {key}: did you mean {f'{above}.{near[0]}'.removeprefix('.')}?"
-    if key in FIRST_GUESSES:
-        return f"unknown setting {key}: type {FIRST_GUESSES[key]}"
     if key in {address for address, _ in settings_below(Settings)}:
         return f"unknown setting {key} in this configuration: add it by +{key}=..."
     names = {address.rpartition(".")[2] for address in _addresses(root, above)}
@@ -73,6 +87,17 @@ def _unknown_key(key: str, parent: Node) -> str:
         return f"unknown setting {key}: did you mean {' or '.join(_addresses(root, above, near[0]))}?"
     known = [name for name in siblings if name != "hydra"]
     return f"unknown setting {key}: known are {', '.join(known)}"
+
+
+def _elsewhere(key: str, above: str, last: str) -> str | None:
+    """The way to a setting that has another name here, or that is an argument of Lightning's Trainer."""
+    if above in {"", "dataset"} and last in FIRST_GUESSES:
+        return f"unknown setting {key}: type {FIRST_GUESSES[last]}"
+    if above == "trainer" and last in RESERVED:
+        return f"{key} is set by ome: {RESERVED[last]}"
+    if above == "trainer" and last in known_arguments():
+        return f"unknown setting {key} in this configuration: add this argument of pl.Trainer by +{key}=..."
+    return None
 
 
 def _addresses(root: object, above: str, last: str = "") -> list[str]:
@@ -96,14 +121,31 @@ def explain(error: Exception) -> str:
         return _several(ambiguous[1])
     if isinstance(error, OverrideParseException):
         return _unquoted(error.override)
+    if isinstance(cause, ConfigTypeError):  # a list where there are settings
+        override = str(error).partition("Error merging override ")[2]
+        return f"{override}: expected settings by name: type {cause.full_key}.NAME=VALUE"
     if isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
         return _unknown_key(str(cause.full_key or cause.key), cause.parent_node)
-    line = " ".join(str(error).split()).partition(" Config search path:")[0]
+    return _in_files(error)
+
+
+def _in_files(error: Exception) -> str:
+    """Explains an error in the files of the configuration: no such option, or a reference to nothing."""
+    if isinstance(error, InterpolationResolutionError):
+        return f"{error.full_key}: {str(error).splitlines()[0]}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
-        group, _, option = error.missing_cfg_file.rpartition("/")
+        group, separator, option = error.missing_cfg_file.partition("//")  # an option such as /data/images
+        if not separator:
+            group, _, option = group.rpartition("/")
         near = difflib.get_close_matches(option.lower(), error.options, n=1)
         hint = f"did you mean {group}={near[0]}? " if near else ""
-        return f"unknown option {group}={option}: {hint}there are {', '.join(error.options)}"
+        if separator and group == "dataset":
+            hint = f"for a folder of images type dataset=custom dataset.raw=/{option}; "
+        if group == "stage" and is_plugin(option, STAGES):
+            hint = f"of a package, without a file: type stage.name={option}; "
+        slash = "/" if separator else ""
+        return f"unknown option {group}={slash}{option}: {hint}there are {', '.join(error.options)}"
+    line = " ".join(str(error).split()).partition(" Config search path:")[0]
     if "'hydra/sweeper" in line or "'hydra/launcher" in line:
         line += '; optuna, joblib and submitit come with pip install "ome[sweep]"'
     return line
@@ -151,7 +193,10 @@ _OF_HYDRA: Final = {
 
 
 def hydra_message(error: Exception) -> str | None:
-    """Our message for a user error that Hydra reports as a ValueError; None for other errors."""
+    """Our message for a user error that Hydra reports as a ValueError or of a file; None for other errors."""
+    if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1} is not YAML: {error.problem}"
     return next((line for start, line in _OF_HYDRA.items() if str(error).startswith(start)), None)
 
 

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from ome.cli.runner import last_objective, print_plan, run_stages, selected_stages
-from ome.config.checks import check_settings
+from ome.config.checks import check_settings, numbers_to_text
 from ome.config.trainer import check_training
 from ome.distributed.rank import Place, is_nonzero_rank, started_place
 from ome.distributed.signals import stopping_on_signals
@@ -40,7 +41,7 @@ def launch(config: DictConfig) -> float | None:
         Stopped: The process received SIGTERM or SIGINT.
     """
     with console.status("checking the settings"):  # a terminal shows it while torch loads
-        _check(config)
+        check_command(config)
     if config.plan:
         if not is_nonzero_rank():
             print_plan(config)
@@ -53,10 +54,16 @@ def launch(config: DictConfig) -> float | None:
         return _launch_several(config, place, started, work)
 
 
-def _check(config: DictConfig) -> None:
-    """Checks everything that can be checked before the first stage, and reports all errors at once."""
+def check_command(config: DictConfig) -> None:
+    """Checks everything that can be checked before the first stage, and reports all errors at once.
+
+    Raises:
+        UserError: Something is wrong; a line for each error says what is expected.
+    """
+    numbers_to_text(config)
     lines: list[str] = []
     stages: list[str] = []
+    unexpected: list[Exception] = []
 
     def selected() -> None:
         stages.extend(selected_stages(config))
@@ -66,8 +73,12 @@ def _check(config: DictConfig) -> None:
             check()
         except UserError as error:
             lines += str(error).splitlines()
-    if lines:
+        except (TypeError, ValueError, AttributeError, OmegaConfBaseException) as error:
+            unexpected.append(error)
+    if lines:  # they explain what else went wrong: a value of a wrong type
         raise UserError("\n".join(dict.fromkeys(lines)))
+    if unexpected:
+        raise unexpected[0]
 
 
 def _launch_several(config: DictConfig, place: Place | None, started: int, work: _Stages) -> float | None:

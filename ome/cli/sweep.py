@@ -86,8 +86,7 @@ class Sweep(Callback):
 
 def _check_jobs(overrides: Sequence[Override]) -> None:
     """Composes a job for each value of each swept key, and checks it before the first job runs."""
-    from ome.cli.runner import selected_stages  # noqa: PLC0415
-    from ome.config.checks import check_settings  # noqa: PLC0415
+    from ome.cli.launch import check_command  # noqa: PLC0415
 
     swept = [override for override in overrides if override.is_discrete_sweep()]
     first = {override.key_or_group: next(_values(override)) for override in swept}
@@ -97,8 +96,7 @@ def _check_jobs(overrides: Sequence[Override]) -> None:
         for value in _values(override):
             chosen = [*plain, *(first | {override.key_or_group: value}).values()]
             try:
-                config = compose("config", overrides=chosen)
-                check_settings(config, selected_stages(config))
+                check_command(compose("config", overrides=chosen))
             except UserError as error:
                 lines += str(error).splitlines()
             except (HydraException, OmegaConfBaseException) as error:  # else Hydra warns and goes on

@@ -9,12 +9,14 @@ from ome.errors import UserError
 
 
 def check_words(words: Sequence[str]) -> None:
-    """Refuses options that Hydra does not know, for which it would print its usage page.
+    """Refuses options that Hydra does not know, or that lack a value: it would print its usage page.
 
     Raises:
-        UserError: An option is unknown.
+        UserError: An option is unknown, or lacks its value.
     """
     known = [name for action in get_args_parser()._actions for name in action.option_strings]  # noqa: SLF001
+    if words and words[-1] in {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}:
+        raise UserError(f"{words[-1]} takes a value: type it behind the option")
     for word, following in zip(words, [*words[1:], ""], strict=True):
         option, equals, value = word.partition("=")
         if not re.fullmatch(r"--\w[\w.-]*", option) or any(name.startswith(option) for name in known):

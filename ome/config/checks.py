@@ -1,20 +1,27 @@
 """Checks of the settings before the first stage starts."""
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Any, Final
 
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from ome.config.cross_checks import cross_faults
 from ome.config.schema import Settings
-from ome.config.schema.hints import Hint, expected, fits, hints_of
+from ome.config.schema.hints import Hint, addresses, expected, fits, hints_of, text_of_number
 from ome.errors import UserError
 from ome.pipeline.artifacts import plain
+from ome.pipeline.registry import SIDE_STAGES, STAGES
+from ome.plugins import STAGES as STAGE_PLUGINS
+from ome.plugins import is_plugin
 
 OPEN: Final = ("", "trainer.", "stage.")
 """Groups that may have other keys too: Hydra's groups, arguments of `pl.Trainer`, stages of plug-ins."""
+
+MISSPELLED: Final = {"": ("callbacks", "optimizer", "preset"), "stage.": (*STAGES, *SIDE_STAGES)}
+"""Groups that take other keys, but for those that look like one of their settings, or of these."""
 
 
 def check_settings(config: DictConfig, stages: Sequence[str] = ()) -> None:
@@ -28,19 +35,40 @@ def check_settings(config: DictConfig, stages: Sequence[str] = ()) -> None:
         UserError: Some settings are wrong; the message has one line for each.
     """
     faults = dict(type_faults(config))
-    lines = list(faults.values())
+    lines: list[str] = []
     try:
         lines += cross_faults(config, stages, tuple(faults))
     except (TypeError, ValueError, AttributeError, OmegaConfBaseException):
-        if not lines:  # otherwise it was caused by a value of a wrong type, which has a line
+        if not faults:  # otherwise it was caused by a value of a wrong type, which has a line
             raise
-    if lines:
+    of_types = [line for key, line in faults.items() if not any(re.match(f"{key}[= ]", one) for one in lines)]
+    if lines := [*of_types, *lines]:
         raise UserError("\n".join(dict.fromkeys(lines)))
 
 
+def numbers_to_text(config: DictConfig) -> None:
+    """Replaces numbers where a setting takes text, such as the name of a folder, in place."""
+    for key, hint in addresses(Settings):
+        try:
+            value = plain(config, key)
+        except OmegaConfBaseException:
+            continue  # `check_settings` says so
+        if (text := text_of_number(value, hint)) != value:
+            OmegaConf.update(config, key, text)
+
+
 def type_faults(config: DictConfig) -> Iterator[tuple[str, str]]:
-    """Yields the addresses of settings of a wrong type or range, each with an error line."""
-    yield from _faults(config, Settings, "")
+    """Addresses of settings of a wrong type or out of range, each with a line that says what is expected.
+
+    A setting whose value is that of another such setting is left out: a single one has to be changed.
+    """
+    faults = dict(_faults(config, Settings, ""))
+    for key, line in faults.items():
+        parent, _, name = key.rpartition(".")
+        node: Any = OmegaConf.to_container(OmegaConf.select(config, parent) if parent else config)
+        referred = re.findall(r"\$\{([\w.]+)\}", str(node.get(name)))
+        if not {f"{parent}{other}" if other.startswith(".") else other for other in referred} & {*faults}:
+            yield key, line
 
 
 def _faults(config: DictConfig, group: type, above: str) -> Iterator[tuple[str, str]]:
@@ -51,6 +79,12 @@ def _faults(config: DictConfig, group: type, above: str) -> Iterator[tuple[str, 
             near = difflib.get_close_matches(name, hints, n=1)
             hint = f"did you mean {above}{near[0]}?" if near else f"known are {', '.join(hints)}"
             yield f"{above}{name}", f"unknown setting {above}{name}: {hint}"
+    elif above in MISSPELLED:
+        known = [*hints, *MISSPELLED[above]]
+        for name in (str(name) for name in node if name not in known):
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.6 if above else 0.75)
+            if near and not (above and _is_stage(config, name)):
+                yield f"{above}{name}", f"unknown setting {above}{name}: did you mean {above}{near[0]}?"
     for name, expectation in hints.items():
         key = f"{above}{name}"
         if "_target_" in node and name not in node:
@@ -59,6 +93,13 @@ def _faults(config: DictConfig, group: type, above: str) -> Iterator[tuple[str, 
             yield from _faults(config, expectation.group, f"{key}.")
         elif (line := _fault(config, key, expectation)) is not None:
             yield key, line
+
+
+def _is_stage(config: DictConfig, name: str) -> bool:
+    """Whether settings are those of the selected stage, or of one from outside the package."""
+    settings = config.stage[name]
+    has_target = OmegaConf.is_dict(settings) and "_target_" in settings
+    return has_target or name == config.stage.name or is_plugin(name, STAGE_PLUGINS)
 
 
 def _fault(config: DictConfig, key: str, hint: Hint) -> str | None:

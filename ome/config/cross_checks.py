@@ -1,20 +1,23 @@
 """Checks whether settings fit each other, the machine and the disk, before the first stage starts."""
 
 from collections.abc import Iterator, Sequence
+from glob import has_magic
 from pathlib import Path
 from typing import Final
 
 from omegaconf import DictConfig, OmegaConf
 
 from ome.config.folders import folder_faults
-from ome.config.raw_data import raw_fault, split_fault
+from ome.config.raw_data import is_folder_of_images, raw_fault, split_fault
 from ome.config.trial_builds import TRIAL_BUILDS
 from ome.data.cams import cam_files
+from ome.data.folder import NO_TABLE
 from ome.data.sheets import SPREADSHEETS
 from ome.errors import UserError
 from ome.extras import missing_modules
 from ome.geo.scene_list import names_many
 from ome.geo.vsi import scene_at
+from ome.pipeline.artifacts import listed, matching_folders
 from ome.pipeline.layout import CAM_TITLES
 from ome.pipeline.manifest import NAME as MANIFEST
 
@@ -36,7 +39,7 @@ def cross_faults(config: DictConfig, stages: Sequence[str], wrong: Sequence[str]
     Yields:
         One error line for each fault.
     """
-    for section in (_training, _hardware, _extras, _files):
+    for section in (_training, _hardware, _extras, _files, _inherited):
         yield from section(config, stages)
     for groups, build in TRIAL_BUILDS.items():
         if not any(key.startswith(groups) for key in wrong):
@@ -89,8 +92,9 @@ def _extras(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
 def _files(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     """Files and folders that stages will read."""
     # Prepared scenes do not need the raw folder.
-    if "prepare" in stages and not (Path(config.scenes) / MANIFEST).exists() and (fault := raw_fault(config)):
-        yield fault
+    if "prepare" in stages and not (Path(config.scenes) / MANIFEST).exists():
+        table = NO_TABLE if is_folder_of_images(config) and not config.dataset.get("tags") else None
+        yield from filter(None, [raw_fault(config), table])
     if path := config.dataset.get("tags") if {"prepare", "labels"} & {*stages} else None:
         yield from _missing("dataset.tags", path)
     scene = config.stage.predict.scene if "predict" in stages else None
@@ -115,6 +119,13 @@ def _files(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
 
             if looks_like_file(path):
                 yield from _missing(key, path)
+
+
+def _inherited(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
+    del stages
+    runs = listed(config.inherit)
+    if not any(matching_folders(run) for run in runs) and any(not has_magic(run) for run in runs):
+        yield f"inherit={config.inherit} does not exist: give folders of runs, or a pattern such as 'runs/*'"
 
 
 def _missing(key: str, path: str) -> Iterator[str]:

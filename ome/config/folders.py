@@ -1,10 +1,15 @@
 """Checks the names of a run's folders."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
 
 from omegaconf import DictConfig, OmegaConf
 
 from ome.errors import UserError
+
+NEW: Final[set[Path]] = set()
+"""Folders of this command that were not there when it started."""
 
 
 def folder_faults(config: DictConfig) -> Iterator[str]:
@@ -25,4 +30,6 @@ def checked_folder(key: str, *, _root_: DictConfig) -> str:
     """
     if faults := list(folder_faults(_root_)):
         raise UserError("\n".join(faults))
-    return str(OmegaConf.select(_root_, key))
+    folder = Path(str(OmegaConf.select(_root_, key)))
+    NEW.update(path for path in (folder.absolute(), *folder.absolute().parents) if not path.exists())
+    return str(folder)

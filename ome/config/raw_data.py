@@ -69,7 +69,7 @@ def raw_fault(config: DictConfig) -> str | None:
     """An error line if the raw folder is not set or does not exist, else None; a town is written later."""
     kind = "folder/of/images" if is_folder_of_images(config) else f"archives/of/{config.dataset.name}"
     remedy = f"type dataset.raw=/path/to/the/{kind}"
-    if OmegaConf.is_missing(config.dataset, "raw"):
+    if OmegaConf.is_missing(config.dataset, "raw") or not config.dataset.raw:
         return f"dataset.raw is not set: {remedy}"
     if config.dataset.get("town") is not None or Path(config.dataset.raw).is_dir():
         return None

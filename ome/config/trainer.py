@@ -90,6 +90,13 @@ def training_extras(config: DictConfig) -> dict[str, Any]:
     return extras
 
 
+def known_arguments() -> set[str]:
+    """The names of the arguments of `pl.Trainer`."""
+    import pytorch_lightning as pl  # noqa: PLC0415 - takes its time
+
+    return set(inspect.signature(pl.Trainer).parameters)
+
+
 def check_training(config: DictConfig) -> None:
     """Checks arguments of the trainer, and callbacks, before the first stage starts.
 
@@ -97,9 +104,7 @@ def check_training(config: DictConfig) -> None:
         UserError: An argument does not exist, is reserved or wrong, or a callback cannot be created.
     """
     if arguments := _arguments(config):
-        import pytorch_lightning as pl  # noqa: PLC0415 - slow to import
-
-        known = set(inspect.signature(pl.Trainer).parameters)
+        known = known_arguments()
         for key in arguments:
             if key in RESERVED:
                 raise UserError(f"trainer.{key} is set by ome: {RESERVED[key]}")

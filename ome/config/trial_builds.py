@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from ome.config.raw_data import is_folder_of_images, raw_layout, split_fault
 from ome.data.raw import RawLayout
 from ome.errors import UserError
-from ome.plugins import name_of
+from ome.plugins import BACKBONES, is_plugin, name_of
 
 SEVERAL_BACKBONES: Final = (
     "AffinityNet starts from the classifier's backbone, but classifier.one_vs_all=true trains one per class: "
@@ -34,7 +34,12 @@ def _recipe(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
 def _segmenter(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     segmenter = config.segmenter
     if {"seg", "refine"} & {*stages} and "_target_" not in segmenter:
-        yield from _published_faults(segmenter.encoder, segmenter.weights)
+        # Where both are the same, the segmenter's setting most often refers to the backbone's.
+        key = "backbone.name" if segmenter.encoder == config.backbone.name else "segmenter.encoder"
+        weights = "backbone" if segmenter.weights == config.backbone.weights else "segmenter"
+        if faults := _published_faults(key, segmenter.encoder, f"{weights}.weights", segmenter.weights):
+            yield from faults
+            return
         kind = (name_of(segmenter), segmenter.encoder)
         yield from _segmenter_faults(*kind, *_weights_and_bands(segmenter.weights, config), segmenter.weights)
 
@@ -62,7 +67,9 @@ def _classifier(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
         )
     if "_target_" not in backbone:
         weights = None if checkpoint else backbone.weights
-        yield from _published_faults(backbone.name, weights)
+        if faults := _published_faults("backbone.name", backbone.name, "backbone.weights", weights):
+            yield from faults
+            return
         kind = (name_of(backbone), backbone.output_stride, classifier.pcm, classifier.attention)
         yield from _classifier_faults(*kind, *_weights_and_bands(weights, config), weights)
 
@@ -78,6 +85,10 @@ def _dataset(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     if layout:
         channels = dataset.get("channels") or layout[0].default_channels
         yield from _faults(lambda: picture_places(tuple(channels), dataset.get("display")))
+        if dataset.get("town") is not None:
+            from ome.synthetic.town import check_layout  # noqa: PLC0415
+
+            yield from _faults(lambda: check_layout(layout[0]))
 
 
 TRIAL_BUILDS: Final = {
@@ -128,14 +139,19 @@ def _segmenter_faults(
     return _faults(build)
 
 
-def _published_faults(name: str, weights: str | None) -> list[str]:
-    from ome.networks.hub import check_published  # noqa: PLC0415 - slow to import
+def _published_faults(name_key: str, name: str, weights_key: str, weights: str | None) -> list[str]:
+    """A line where an encoder is unknown, or has no such published weights."""
+    from ome.networks.encoder import resolve_encoder  # noqa: PLC0415 - takes its time
+    from ome.networks.hub import check_published  # noqa: PLC0415
     from ome.networks.packaged import PACKAGE  # noqa: PLC0415
     from ome.networks.weights import looks_like_file  # noqa: PLC0415
 
+    known = name == "resnet38d" or is_plugin(name, BACKBONES)
+    if not known and (faults := _faults(lambda: resolve_encoder(name))):
+        return [f"{name_key}={name}: {faults[0]}"]
     if weights is None or weights == PACKAGE or looks_like_file(weights):
         return []
-    return _faults(lambda: check_published(name, weights))
+    return [f"{weights_key}={weights}: {fault}" for fault in _faults(lambda: check_published(name, weights))]
 
 
 def _weights_and_bands(weights: str | None, config: DictConfig) -> tuple[str | None, int]:

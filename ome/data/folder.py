@@ -16,6 +16,9 @@ from ome.errors import UserError
 LISTED: Final = 5
 """Largest number of names in an error message."""
 
+NO_TABLE: Final = "dataset.tags is not set: type dataset.tags=/path/to/tags.csv (or .xlsx)"
+"""The error line of a folder of images without a table of tags."""
+
 
 def folder_layout(facts: Mapping[str, Any], raw: Path) -> RawLayout:
     """Builds the layout of a folder of images, with classes and splits from the table of tags.
@@ -36,7 +39,7 @@ def folder_layout(facts: Mapping[str, Any], raw: Path) -> RawLayout:
             there is no image to train on, or no mask has the name of an image.
     """
     if not facts.get("tags"):
-        raise UserError("dataset.tags is not set: type dataset.tags=/path/to/tags.csv (or .xlsx)")
+        raise UserError(NO_TABLE)
     table = Path(facts["tags"])
     classes = facts.get("classes") or ()
     if isinstance(classes, Mapping):

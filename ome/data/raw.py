@@ -125,6 +125,13 @@ def layout_from_facts(facts: Mapping[str, Any]) -> RawLayout:
     Raises:
         UserError: When a key is missing or its value has the wrong type; the message names it.
     """
+    for key, entries in (("classes", "names to colours"), ("images", "kinds to {archive, pattern}")):
+        if key in facts and not isinstance(facts[key], Mapping):
+            raise UserError(f"dataset.{key}={facts[key]}: expected a mapping of {entries}")
+    if not isinstance(facts.get("masks") or {}, Mapping):
+        raise UserError(
+            f"dataset.masks={facts['masks']}: expected a mapping of kinds to {{archive, pattern}}"
+        )
     try:
         palette = Palette(
             _colours(facts["classes"]),
@@ -154,6 +161,8 @@ def _colours(value: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int, in
 
 
 def _source(value: Mapping[str, Any]) -> RawSource:
+    if not isinstance(value, Mapping):
+        raise UserError(f"dataset.images and dataset.masks: expected {{archive, pattern}} and not {value!r}")
     pattern = str(value["pattern"])
     if Path(pattern).name.count("{scene}") != 1:
         raise UserError(f"the pattern {pattern!r} must contain {{scene}} exactly once, in the file's name")

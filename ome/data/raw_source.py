@@ -7,9 +7,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from ome.data.names import normal_form
-
-IMAGE_SUFFIXES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
-"""Suffixes that `.*` at the end of a pattern matches, in any case."""
+from ome.geo.mosaic import SUFFIXES
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ class RawSource:
         if self.excluded is not None and fnmatchcase(file_name, self.excluded):
             return None
         before, _, after = PurePosixPath(self.pattern).name.partition("{scene}")
-        suffixes = "|".join(re.escape(suffix) for suffix in IMAGE_SUFFIXES)
+        suffixes = "|".join(re.escape(suffix) for suffix in SUFFIXES)
         ending = f"(?i:{suffixes})" if after == ".*" else re.escape(after)
         # Names that begin with a dot are hidden files.
         match = re.fullmatch(f"(?![.]){re.escape(before)}(.+){ending}", file_name, re.DOTALL)

@@ -13,6 +13,9 @@ from ome.geo.raster import read_png
 
 TAGS: Final = "tags.csv"
 TAG_SCORES: Final = "tag_scores.csv"
+TAG_SUMMARY: Final = "labels.json"
+COOCCURRENCE: Final = "cooccurrence.csv"
+HISTORY: Final = "history.csv"
 PAGE: Final = "report.html"
 RESOLVED: Final = "resolved.yaml"
 """The resolved configuration that a finished command writes beside its logs."""

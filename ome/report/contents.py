@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.files import read_csv, read_json
-from ome.pipeline.layout import TAG_SCORES
+from ome.pipeline.layout import COOCCURRENCE, TAG_SCORES, TAG_SUMMARY
 from ome.plots.charts import Bar, heat_cells, percent_bars
 from ome.report.judging import Judged
 from ome.scoring.rows import Row
@@ -65,7 +65,7 @@ def confusions(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 def tag_bars(labels: Path) -> list[Bar]:
     """Training tiles with each class, and those of them that the filter dropped because of that class."""
-    summary = read_json(labels / "labels.json")
+    summary = read_json(labels / TAG_SUMMARY)
     counts, dropped = summary["tiles_with_class"], summary["dropped_for_class"]
     most = max([*counts.values(), 1])
     return [
@@ -96,7 +96,7 @@ def tag_scores(cam: Path) -> Table | None:
 
 def read_cooccurrence(labels: Path) -> tuple[list[str], NDArray[np.float64]]:
     """The class names, and their co-occurrence (C, C) in [0, 1], from the folder of stage labels."""
-    rows = read_csv(labels / "cooccurrence.csv")
+    rows = read_csv(labels / COOCCURRENCE)
     names = [row["class"] for row in rows]
     return names, np.array([[float(row[name]) for name in names] for row in rows])
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ome.files import read_csv
+from ome.pipeline.layout import HISTORY
 from ome.plots.charts import LineChart, line_chart
 from ome.plots.figures import Curve
 
@@ -29,7 +30,7 @@ def training_curves(inputs: Mapping[str, Path]) -> dict[str, dict[str, Curve]]:
     """
     by_training: dict[str, dict[str, Curve]] = {}
     for stage, folder in inputs.items():
-        for path in sorted(folder.rglob("history.csv")):
+        for path in sorted(folder.rglob(HISTORY)):
             name = " ".join([stage, *path.parent.relative_to(folder).parts]).replace("_", " ")
             curves = _read_curves(path)
             by_training[name] = {

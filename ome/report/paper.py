@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.files import read_json
+from ome.pipeline.layout import TAG_SUMMARY
 from ome.plots.ablation_figures import bars_figure, calibration_figure
 from ome.plots.figures import (
     confusion_figure,
@@ -38,7 +39,7 @@ def write_figures(
         errors: Sums of `error_counts` by criterion.
     """
     names, matrix = read_cooccurrence(inputs["labels"])
-    summary = read_json(inputs["labels"] / "labels.json")
+    summary = read_json(inputs["labels"] / TAG_SUMMARY)
     figures = {
         "co-occurrence": cooccurrence_figure(matrix, names),
         "tags": tag_counts_figure(names, summary["tiles_with_class"], summary["dropped_for_class"]),

@@ -7,6 +7,7 @@ from typing import Any, Final
 
 from ome.data.names import RARE
 from ome.files import read_csv, read_json
+from ome.pipeline.layout import COOCCURRENCE, TAG_SUMMARY
 
 TOGETHER: Final = 0.95
 """Two classes cannot be distinguished if at least this fraction of the tiles of each also has the other."""
@@ -25,8 +26,8 @@ def remarks(labels: Path, pseudo: Mapping[str, Any] | None) -> list[str]:
         labels: Folder of stage labels.
         pseudo: Counts in the manifest of stage pseudo; None if it did not run.
     """
-    summary = read_json(labels / "labels.json")
-    cooccurrence = {row["class"]: row for row in read_csv(labels / "cooccurrence.csv")}
+    summary = read_json(labels / TAG_SUMMARY)
+    cooccurrence = {row["class"]: row for row in read_csv(labels / COOCCURRENCE)}
     counts, tiles = summary["kept_tiles_with_class"], summary["kept_train_tiles"]
     return [*_of_classes(counts, tiles), *_of_pairs(counts, cooccurrence), *_of_weights(pseudo or {})]
 

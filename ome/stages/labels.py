@@ -21,7 +21,7 @@ from ome.data.tile_choices import ENOUGH, Layout, TileChoice
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import write_csv, write_json
-from ome.pipeline.layout import TAGS
+from ome.pipeline.layout import COOCCURRENCE, TAG_SUMMARY, TAGS
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 from ome.plots.figures import cooccurrence_figure, save_png, tag_counts_figure
@@ -56,7 +56,7 @@ def run(work: Work) -> dict[str, Any]:
         )
     table.write(work.folder / TAGS)
     summary = _summary(table, filtered)
-    write_json(work.folder / "labels.json", summary)
+    write_json(work.folder / TAG_SUMMARY, summary)
     _write_cooccurrence(work.folder, table)
     counts = tag_counts_figure(table.names, summary["tiles_with_class"], summary["dropped_for_class"])
     save_png(work.folder / "tags.png", counts)
@@ -149,7 +149,7 @@ def _write_cooccurrence(folder: Path, table: TagTable) -> None:
     """Writes P(class of the column | class of the row) over the tiles that train the classifier."""
     matrix = cooccurrence(table.select("train", kept=True).tags)
     rows = ([name, *row] for name, row in zip(table.names, matrix.tolist(), strict=True))
-    write_csv(folder / "cooccurrence.csv", ["class", *table.names], rows)
+    write_csv(folder / COOCCURRENCE, ["class", *table.names], rows)
     save_png(folder / "cooccurrence.png", cooccurrence_figure(matrix, table.names))
 
 

@@ -51,7 +51,7 @@ def write_town(layout: RawLayout, raw: Path, size: int, seed: int) -> None:
         UserError: The layout has bands, classes or a reference that the town does not have, or has no
             archives or scene lists; or one of the archives exists and is not of the town.
     """
-    colours = _checked_colours(layout)
+    colours = check_layout(layout)
     names = [name for split in SPLITS for name in getattr(layout.split, split)]
     rng = np.random.default_rng(seed)
     sun, elevation = rng.uniform(0, 2 * np.pi), rng.uniform(0.9, 1.3)
@@ -77,8 +77,18 @@ def write_town(layout: RawLayout, raw: Path, size: int, seed: int) -> None:
             _write_zip(temporary, members)
 
 
-def _checked_colours(layout: RawLayout) -> NDArray[np.uint8]:
-    """Checks that the town can draw all of the layout; returns the (6, 3) colours of `DRAWN`."""
+def check_layout(layout: RawLayout) -> NDArray[np.uint8]:
+    """Refuses what the town cannot draw.
+
+    Args:
+        layout: The facts about its scenes.
+
+    Returns:
+        (6, 3) uint8, the colours of what it draws.
+
+    Raises:
+        UserError: It cannot draw such images or masks, or the scenes are not listed.
+    """
     palette: Palette = layout.palette
     known = palette.classes | palette.ignored
     sources: Iterable[RawSource] = [*layout.images.values(), *layout.masks.values()]
@@ -92,7 +102,7 @@ def _checked_colours(layout: RawLayout) -> NDArray[np.uint8]:
     if not all(isinstance(source.archive, str) for source in sources):
         raise UserError("dataset.images and dataset.masks: the town needs the name of an archive for each")
     if not any(lists) or any(isinstance(listing, Path) for listing in lists):
-        raise UserError("dataset.split: list the scenes to draw")
+        raise UserError("dataset.split: list the scenes of the town, such as dataset.split.train=[2_10]")
     return np.asarray([known[name] for name in DRAWN], dtype=np.uint8)
 
 

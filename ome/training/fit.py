@@ -17,6 +17,7 @@ from ome.distributed.collectives import any_rank, is_rank_zero, rank_zero_value,
 from ome.distributed.processes import RunningProcesses
 from ome.distributed.signals import deferred_stop, stop, stop_requested
 from ome.errors import UserError
+from ome.pipeline.layout import HISTORY
 from ome.progress import console
 from ome.training.callbacks import History, SeedEachStep, StopAtNan, StopWhenAsked, TrainingMeter
 from ome.training.checkpoints import save_network
@@ -70,7 +71,7 @@ def fit(
         SeedEachStep(seed),
         StopAtNan(title, LOG_EVERY),
         TrainingMeter(title, total_steps, LOG_EVERY),
-        History(folder / "history.csv", LOG_EVERY),
+        History(folder / HISTORY, LOG_EVERY),
         *callbacks,
         # After the callbacks whose state it saves.
         StopWhenAsked(folder / f"{CHECKPOINT}.ckpt", LOG_EVERY),

@@ -73,6 +73,19 @@ def fits(value: Any, hint: Hint) -> bool:  # noqa: ANN401 - whatever was typed
     )
 
 
+def text_of_number(value: Any, hint: Hint) -> Any:  # noqa: ANN401 - whatever was typed
+    """The text of a number, or of numbers in a list, where a setting takes text alone; else the value."""
+    if isinstance(value, list) and list[str] in hint.options:
+        return [str(item) if _is_number(item) else item for item in value]
+    others = [option for option in hint.options if option is not str]
+    as_text = str in hint.options and _is_number(value) and not any(_fits(value, option) for option in others)
+    return str(value) if as_text else value
+
+
+def _is_number(value: Any) -> bool:  # noqa: ANN401
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
 def _fits(value: Any, option: Any) -> bool:  # noqa: ANN401
     origin, inner = get_origin(option), get_args(option)
     if origin is Annotated:
@@ -85,7 +98,10 @@ def _fits(value: Any, option: Any) -> bool:  # noqa: ANN401
         return isinstance(value, origin) and all(fits(item, parse(inner[-1])) for item in items)
     if option is Any:
         return True
-    if isinstance(value, float) and not math.isfinite(value):
+    # A shell leaves nothing of a variable that is not set.
+    if (isinstance(value, float) and not math.isfinite(value)) or (
+        isinstance(value, str) and not value.strip()
+    ):
         return False
     return isinstance(value, _KINDS.get(option, option)) and (option is bool or not isinstance(value, bool))
 
