@@ -97,7 +97,7 @@ def test_arrays_as_people_have_them(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ome.predict(pixels, run, **options, **numbers).classes, expected)
     for wrong, message in (
         (pixels.transpose(2, 0, 1), r"shape \(3, 64, 64\), but bands must be last: give array.transpose"),
-        (pixels / 255, r"has float64 values: give uint8 or uint16, such as \(array \* 255\)"),
+        (pixels / 255, r"has float64 values: give uint8 or uint16, e\.g\. \(array \* 255\)"),
         (pixels[None], r"shape \(1, 64, 64, 3\): give \(height, width, bands\)"),
         (pixels[..., 0], "has 1 bands, and the network expects the bands"),
         (torch.zeros(64, 64, 3, requires_grad=True), r"has float32 values: .* \(tensor \* 255\).byte\(\)"),
