@@ -296,14 +296,11 @@ def shapes_of_tiles() -> list[tuple[Array, Array]]:
     return tiles
 
 
-@pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("labelling", [Labelling(), Labelling(background=2.0, agreement=0.5, mask="cam")])
-def test_labels_of_a_batch_are_those_of_each_tile(labelling: Labelling, engine: Engine) -> None:
+def test_labels_of_a_batch_are_those_of_each_tile(labelling: Labelling) -> None:
     images, cams = zip(*shapes_of_tiles(), strict=True)
     parameters = CrfParameters(iterations=3, bilateral_sxy=5.0, bilateral_srgb=20.0)
-    labeller = BatchLabeller(
-        partial(BatchCrf, parameters=parameters, engine=engine), labelling, torch.device("cpu")
-    )
+    labeller = BatchLabeller(partial(BatchCrf, parameters=parameters), labelling, torch.device("cpu"))
     for image, cam, label in zip(images, cams, labeller(images, cams), strict=True):
         single = pseudo_label(DenseCrf(image, parameters), cam, labelling)
         np.testing.assert_allclose(label.probabilities, single.probabilities, atol=1e-4)
