@@ -84,7 +84,7 @@ class Branching(nn.Module):
 def test_what_fails_inside_the_exporters_is_one_line(name: str, tmp_path: Path) -> None:
     segmenter = Segmenter(Branching()).eval()
     with pytest.raises(
-        UserError, match=f"{name} cannot hold this network: choose another segmenter="
+        UserError, match=f"{name} cannot be exported from this network: choose another segmenter="
     ) as raised:
         write_format(tmp_path / name, segmenter, partial(trace, segmenter, 3), DESCRIPTION)
     assert "\n" not in str(raised.value)

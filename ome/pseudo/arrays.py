@@ -69,7 +69,7 @@ def pseudo_label(
     check_form(maps, image.shape[:2], "cams")
     tagged = np.ones(len(maps)) if tags is None else _array(tags)
     if tagged.shape != (len(maps),) or not np.isin(tagged, (0, 1)).all():
-        raise UserError(f"tags are one 0 or 1 for each of the {len(maps)} classes, not {tags}")
+        raise UserError(f"tags={tags}: give one 0 or 1 for each of the {len(maps)} classes")
     if not tagged.any():
         raise UserError("no class is tagged: leave the image out")
     crf = DenseCrf(image, parameters or CrfParameters())

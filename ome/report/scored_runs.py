@@ -110,7 +110,7 @@ def with_same_classes(results: Sequence[ScoredResult]) -> list[ScoredResult]:
         if set(scores.names) != set(names):
             raise UserError(
                 f"stage.compare.runs: there are runs of the classes {', '.join(names)}, and runs of "
-                f"{', '.join(scores.names)}: compare them apart"
+                f"{', '.join(scores.names)}: compare them separately"
             )
         order = [scores.names.index(name) for name in names]
         row = replace(result.row, scores=Scores(scores.matrix[np.ix_(order, order)], names))

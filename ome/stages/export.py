@@ -107,7 +107,9 @@ def write_format(
             return difference
         reason = f"it differs from torch by {difference:.1e}"
     path.unlink(missing_ok=True)
-    raise UserError(f"{path.name} cannot hold this network: choose another segmenter=... ({reason[:200]})")
+    raise UserError(
+        f"{path.name} cannot be exported from this network: choose another segmenter=... ({reason[:200]})"
+    )
 
 
 def describe(card: SegmenterCard) -> dict[str, Any]:
