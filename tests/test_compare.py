@@ -131,9 +131,7 @@ def test_runs_of_other_scenes_or_classes_are_no_repetitions(
         ("dataset.name=elsewhere", "1"),
     ]
     scored(tmp_path / "d", counts, ("grass", "water"), scenes="one", seed=2)
-    with pytest.raises(
-        UserError, match="grass, road, and runs of grass, water: compare them separately"
-    ):
+    with pytest.raises(UserError, match="grass, road, and runs of grass, water: compare them separately"):
         run_here("stage=compare", "name=table", "stage.compare.runs=[a,d]")
 
 
