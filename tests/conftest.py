@@ -1,6 +1,8 @@
 """A town small enough to run every stage in a test."""
 
+import fcntl
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -21,6 +23,7 @@ from omegaconf import DictConfig
 from ome.__main__ import main
 from ome.cli.launch import launch
 from ome.geo import cog
+from ome.pipeline.registry import STAGES
 from tests.browser import browser  # noqa: F401 - a fixture for all
 
 TINY = (
@@ -85,6 +88,40 @@ def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., D
         return config
 
     return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an uninterrupted run of every stage. All workers share it: change a copy."""
+    shared = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        shared = shared.parent
+    folder = shared / "tiny_run"
+    with (shared / "tiny_run.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (folder / "output.txt").exists():
+            folder.mkdir(exist_ok=True)
+            status, printed = forked(folder, *tiny())
+            assert status == 0, printed
+            (folder / "output.txt").write_text(printed)
+    return folder
+
+
+def copy_until(stage: str, run: Path, folder: Path) -> Path:
+    """Copies the folder of a run of every stage, but for what comes after a stage.
+
+    Args:
+        stage: The last stage whose result is copied.
+        run: Folder of `tiny_run`.
+        folder: The copy, which may exist.
+
+    Returns:
+        The copy.
+    """
+    names = list(STAGES)
+    later = names[names.index(stage) + 1 :]
+    shutil.copytree(run, folder, ignore=shutil.ignore_patterns(*later, "logs"), dirs_exist_ok=True)
+    return folder
 
 
 def forked(folder: Path, *overrides: str, sabotage: Callable[[], object] | None = None) -> tuple[int, str]:

@@ -23,7 +23,7 @@ from ome.pipeline.layout import read_tag_table
 from ome.pipeline.manifest import Manifest
 from ome.scoring.rows import read_rows
 from ome.stages import affinity
-from tests.conftest import compose_config, forked_pair, tiny
+from tests.conftest import compose_config, copy_until, forked_pair, tiny
 
 RUN = Path("runs/synthetic_mobilenet_v2")
 Run = Callable[..., DictConfig]
@@ -43,7 +43,12 @@ def classified(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.mark.usefixtures("classified")
+@pytest.fixture
+def _in_a_run_with_cams(tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(copy_until("cam", tiny_run, tmp_path))
+
+
+@pytest.mark.usefixtures("_in_a_run_with_cams")
 def test_pseudo_masks_of_walked_cams_need_the_walk() -> None:
     with pytest.raises(
         UserError, match=r"stage=affinity, which is not in .*run the same command with stage=affinity"
@@ -58,7 +63,7 @@ def test_pseudo_masks_of_walked_cams_need_the_walk() -> None:
         ("stage.affinity.alphas=[0,4]", r"stage\.affinity\.alphas=\[0, 4\]: expected a list"),
     ],
 )
-@pytest.mark.usefixtures("classified")
+@pytest.mark.usefixtures("_in_a_run_with_cams")
 def test_settings_without_sense_are_one_line(override: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         run(*tiny("affinity"), override)

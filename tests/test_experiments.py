@@ -18,7 +18,7 @@ from ome.networks.segmenters import build_segmenter
 from ome.pipeline.manifest import Manifest
 from ome.scoring.rows import read_rows
 from ome.training.checkpoints import load_network
-from tests.conftest import compose_config, tiny
+from tests.conftest import compose_config, copy_until, tiny
 
 Run = Callable[..., DictConfig]
 
@@ -189,16 +189,9 @@ def test_unknown_colours_are_of_the_first_class_only_when_asked() -> None:
 
 
 @pytest.fixture(scope="module")
-def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def labelled(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with pseudo masks of the tiny town in runs/synthetic_mobilenet_v2."""
-    from ome.cli.launch import launch  # noqa: PLC0415
-
-    folder = tmp_path_factory.mktemp("labelled")
-    overrides = [*tiny(), "stage.cam.epochs=1", "stage.until=pseudo"]
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        launch(compose_config(overrides))
-    return folder
+    return copy_until("pseudo", tiny_run, tmp_path_factory.mktemp("labelled"))
 
 
 RECIPES = {

@@ -23,7 +23,7 @@ from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.engine import execute
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import Manifest
-from ome.pipeline.place import MARK
+from ome.pipeline.marks import MARK
 from ome.pipeline.registry import STAGES
 from ome.pipeline.stage import Stage, Work
 from tests.conftest import compose_config, forked, tiny

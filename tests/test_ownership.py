@@ -19,7 +19,7 @@ from ome.pipeline import checksums as listing
 from ome.pipeline.engine import execute
 from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest
-from ome.pipeline.place import MARK
+from ome.pipeline.marks import MARK
 from ome.tagging.table import Table
 from tests.conftest import compose_config, tiny
 from tests.test_custom import custom, write_photographs

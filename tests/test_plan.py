@@ -7,7 +7,8 @@ from types import SimpleNamespace
 import pytest
 
 from ome.cli import timings
-from ome.cli.plan import Row, duration, plan_of
+from ome.cli.plan import Row, plan_of
+from ome.cli.plan_table import duration
 from ome.cli.runner import selected_stages
 from ome.files import read_csv
 from ome.inference import pseudo_labels

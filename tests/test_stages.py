@@ -18,10 +18,11 @@ from ome.errors import UserError
 from ome.files import write_text
 from ome.geo.raster import read_png
 from ome.pipeline.checksums import NAME as LISTING
-from ome.pipeline.engine import execute, foresee
+from ome.pipeline.engine import execute
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import Manifest
-from ome.pipeline.place import MARK
+from ome.pipeline.marks import MARK
+from ome.pipeline.prospect import foresee
 from ome.pipeline.registry import STAGES
 from ome.pipeline.stage import Stage, Work
 from ome.scoring.rows import read_rows

@@ -4,93 +4,28 @@ Importing this module does not load torch, so that commands without training sta
 """
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, TypeAlias
+from typing import Final
 
 from omegaconf import DictConfig
 
+from ome.cli.known import Amounts, Known, Unit
 from ome.data.cams import cam_path
-from ome.data.scene_index import SceneIndex, SplitName
+from ome.data.scene_index import SplitName
 from ome.data.splits import mapped_scenes
-from ome.data.tags import TagTable
 from ome.data.tiles import Length, Tile
 from ome.geo.flat import rows_in
 from ome.geo.windows import window_starts, window_stride
 from ome.pipeline.artifacts import listed
-from ome.pipeline.engine import Prospect
-from ome.pipeline.layout import map_path, mask_path, read_tag_table, round_folder
-from ome.pipeline.place import Remains
-
-if TYPE_CHECKING:
-    from ome.inference.card import SegmenterCard
-
-Unit: TypeAlias = Literal[
-    "classifier step",
-    "classifier validation tile",
-    "CAM tile",
-    "CRF tile",
-    "segmenter step",
-    "segmenter validation tile",
-    "segmenter tile",
-    "segmenter window",
-]
-"""Units of work that are timed once; the time is multiplied by their number."""
+from ome.pipeline.layout import map_path, mask_path, round_folder
+from ome.pipeline.marks import Remains
+from ome.pipeline.prospect import Prospect
 
 RANDOM: Final = "random"
 
 NOTHING: Final = Remains(Path("/dev/null"))
 """The remains of a result that is computed from the start."""
-
-
-@dataclass(frozen=True)
-class Amounts:
-    """Remaining work of a stage; None stands for a number that is only known after an earlier stage.
-
-    Attributes:
-        tiles: Tiles that the stage works on.
-        steps: Optimiser steps.
-        units: Number of each unit of work; empty for a stage of which nothing is timed.
-        weights: Initial weights of its networks.
-    """
-
-    tiles: int | None = 0
-    steps: int | None = 0
-    units: Mapping[Unit, int | None] = field(default_factory=dict)
-    weights: str = ""
-
-
-@dataclass(frozen=True)
-class Known:
-    """What is known about the data before a command runs.
-
-    Attributes:
-        index: The scenes.
-        table: The tags.
-        prepared: Whether both were read from finished stages; else from image headers and the table of tags.
-        card: Card of the segmenter that maps a scene.
-    """
-
-    index: SceneIndex | None = None
-    table: TagTable | None = None
-    prepared: bool = True
-    card: "SegmenterCard | None" = None
-
-    @classmethod
-    def of(cls, inputs: Mapping[str, Path]) -> "Known":
-        """Reads the results of `prepare` and `labels`, if they are among the folders."""
-        if "prepare" not in inputs:
-            return cls()
-        index = SceneIndex.read(inputs["prepare"])
-        return cls(index, read_tag_table(inputs["labels"], index) if "labels" in inputs else None)
-
-    def tiles(self, *, kept: bool = False) -> Sequence[Tile] | None:
-        """The training tiles with tags, or those that the filter kept."""
-        if self.table is None:
-            return None
-        return self.table.select("train", kept=kept, tagged=not kept).tiles
 
 
 def amounts(name: str, config: DictConfig, settings: DictConfig, prospect: Prospect, known: Known) -> Amounts:
@@ -106,19 +41,6 @@ def amounts(name: str, config: DictConfig, settings: DictConfig, prospect: Prosp
     if name not in _AMOUNTS or prospect.state == "up to date":
         return Amounts()
     return _AMOUNTS[name](config, settings, known, prospect.remains or NOTHING)
-
-
-def together(parts: Sequence[Amounts], each: float) -> Amounts:
-    """The work of all parts of a stage, extrapolated from a sample of them.
-
-    Args:
-        parts: The sample; the stage trains nothing and all units are known.
-        each: How many parts each of the sample represents.
-    """
-    counts = Counter[Unit]()
-    for part in parts:
-        counts.update({unit: count or 0 for unit, count in part.units.items()})
-    return Amounts(units={unit: math.ceil(each * count) for unit, count in counts.items()})
 
 
 def _cam(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:

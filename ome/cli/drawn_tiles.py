@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ome.cli.amounts import Known
+from ome.cli.known import Known
 from ome.config.raw_data import raw_layout
 from ome.config.selected import scene_reader
 from ome.data.palette import Palette

@@ -6,7 +6,8 @@ from typing import Any
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 
-from ome.cli.plan import plan_of, show_plan, show_timed_plan
+from ome.cli.plan import plan_of
+from ome.cli.plan_table import show_plan, show_timed_plan
 from ome.config.selected import settings_of
 from ome.distributed.collectives import is_rank_zero
 from ome.distributed.rank import is_nonzero_rank

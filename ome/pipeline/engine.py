@@ -1,4 +1,4 @@
-"""Runs a stage, or tells what running it would do.
+"""Runs a stage, unless its result is up to date.
 
 The engine finds the inputs, decides whether the result on disk is up to date, lets the stage write into
 `<folder>.partial`, and renames that folder when the stage is done. A killed stage resumes in its partial
@@ -6,25 +6,23 @@ folder if its fingerprint is still the same.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from omegaconf import DictConfig
 
 from ome.distributed.collectives import barrier, is_rank_zero, rank_zero_value
 from ome.errors import UserError
 from ome.files import disk_fault, memory_fault, write_json
-from ome.pipeline.artifacts import INHERITED, Artefact, find_same, inherited_runs, whole_paths
-from ome.pipeline.checksums import NAME as LISTING
-from ome.pipeline.checksums import damaged, hashes_of
+from ome.pipeline.artifacts import INHERITED, Artefact
+from ome.pipeline.checksums import hashes_of
 from ome.pipeline.declared import declared_config
 from ome.pipeline.inputs import find_inputs
 from ome.pipeline.locks import locked
-from ome.pipeline.manifest import Manifest, compute_fingerprint, recorded, versions
-from ome.pipeline.place import Place, Remains, State, read_if_whole
-from ome.pipeline.stage import OnFinish, Stage, Work, used_config
+from ome.pipeline.manifest import Manifest, versions
+from ome.pipeline.stage import OnFinish, Stage, Work
+from ome.pipeline.task import check_inputs, inherited_result, task_of
 from ome.progress import console
 
 
@@ -57,12 +55,12 @@ def execute(
     """
     folders = {} if folders is None else folders
     artefacts = find_inputs(stage.name, stage.needed(config), stage.optional_inputs, config, folders)
-    used, inputs, outside, fingerprint, place = _task(stage, config, artefacts)
+    used, inputs, outside, fingerprint, place = task_of(stage, config, artefacts)
     folder, logs = place.folder, Path(config.run_dir) / "logs" / stage.name
     with _locks(stage, config, fingerprint, folder), _machine_faults(folder):
         if is_rank_zero():
             place.check()
-            _check_inputs(
+            check_inputs(
                 {name: artefact for name, artefact in artefacts.items() if name not in folders}, verify=verify
             )
             place.recover()
@@ -110,98 +108,6 @@ def execute(
     return True
 
 
-class Prospect(NamedTuple):
-    """What `execute` would do with a stage.
-
-    Attributes:
-        state: `up to date`, `resumes` (in the partial folder) or `runs` (from the start).
-        artefact: Folder of the result, and the part of its manifest that is known beforehand.
-        remains: Existing files of a result that resumes.
-        inputs: Artefacts that the stage reads.
-    """
-
-    state: State
-    artefact: Artefact
-    remains: Remains | None
-    inputs: Mapping[str, Artefact]
-
-
-def foresee(
-    stage: Stage,
-    config: DictConfig,
-    planned: Mapping[str, Artefact],
-    *,
-    force: bool = False,
-    verify: bool = False,
-) -> Prospect:
-    """Tells what `execute` would do with the same arguments; writes and prints nothing.
-
-    A fingerprint depends only on settings and other fingerprints, so it is known before the inputs exist.
-
-    Args:
-        stage: The stage.
-        config: The configuration with this stage's settings under `stage`.
-        planned: Future artefacts of the stages before it in the same command, by name.
-        force: See `execute`.
-        verify: See `execute`.
-
-    Raises:
-        UserError: See `execute`.
-    """
-    artefacts = find_inputs(stage.name, stage.needed(config), stage.optional_inputs, config, {}, planned)
-    task = _task(stage, config, artefacts)
-    folder = task.place.folder
-    task.place.check_finished()
-    given = {name: artefact for name, artefact in artefacts.items() if name not in planned}
-    _check_inputs(given, verify=verify)
-    state: State = "runs"
-    remains = inherited = None
-    if not force:
-        state, remains = task.place.foresee(task.fingerprint, verify=verify)
-        if state != "up to date":
-            inherited = _inherited(stage, config, task.fingerprint, verify=verify)
-        if inherited is not None:
-            state, remains, folder = "up to date", None, inherited
-    manifest = Manifest(stage.name, task.fingerprint, task.used, task.inputs)
-    return Prospect(state, Artefact(folder, manifest), remains, artefacts)
-
-
-class _Task(NamedTuple):
-    """What a stage's result depends on, with the field names of its manifest, and where it is written."""
-
-    used: dict[str, Any]
-    inputs: dict[str, str]
-    outside: list[Path]
-    fingerprint: str
-    place: Place
-
-
-def _task(stage: Stage, config: DictConfig, artefacts: Mapping[str, Artefact]) -> _Task:
-    inputs = {name: manifest.fingerprint for name, (_, manifest) in artefacts.items()}
-    with recorded() as outside:
-        used = used_config(stage, config)
-    place = stage.place(config, used)
-    present = read_if_whole(place.folder)
-    if present is not None:
-        held = {key: whole_paths(value, key, present.config.get(key)) for key, value in used.items()}
-        if present.fingerprint == compute_fingerprint(stage.name, stage.version, held, inputs):
-            return _Task(held, inputs, outside, present.fingerprint, place)
-    used = {key: whole_paths(value, key) for key, value in used.items()}
-    fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
-    return _Task(used, inputs, outside, fingerprint, place)
-
-
-def _check_inputs(artefacts: Mapping[str, Artefact], *, verify: bool) -> None:
-    """Refuses artefacts that have changed since their stage wrote them."""
-    for name, (folder, manifest) in artefacts.items():
-        wrong = [] if manifest.files is None else damaged(folder, manifest.files, verify=verify)
-        if wrong != []:
-            file = folder / (wrong[0] if wrong else LISTING)
-            raise UserError(
-                f"{file} has changed since stage={name} wrote it: type stage={name} verify=true to redo it"
-            )
-
-
 def _check_outside(name: str, folder: Path, outside: Sequence[Path]) -> None:
     """Refuses an external file whose content has changed although its size and time have not."""
     manifest = Manifest.read(folder)
@@ -224,17 +130,7 @@ def _finished(
     present = Manifest.read(folder)
     if present is not None and present.fingerprint == fingerprint:
         return folder
-    return _inherited(stage, config, fingerprint, verify=verify)
-
-
-def _inherited(stage: Stage, config: DictConfig, fingerprint: str, *, verify: bool) -> Path | None:
-    if stage.name == "prepare" or stage.part is not None:
-        return None
-    same = find_same(inherited_runs(config), stage.name, fingerprint)
-    whole = same is not None and (
-        same.manifest.files is None or damaged(same.folder, same.manifest.files, verify=verify) == []
-    )
-    return same.folder if same and whole else None
+    return inherited_result(stage, config, fingerprint, verify=verify)
 
 
 @contextmanager

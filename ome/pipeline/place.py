@@ -8,39 +8,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import remove_temporaries, sync, write_text
 from ome.pipeline.checksums import damaged, remove_from, split_at, unlisted, write_listing
 from ome.pipeline.manifest import NAME, Manifest
+from ome.pipeline.marks import MARK, Remains, State, read_if_whole, read_mark
 from ome.pipeline.remains import remove_broken
 from ome.progress import console
 
-MARK = ".fingerprint"
-"""File in a partial folder with the fingerprint and the name of the artefact that it will become."""
-
 PARTIAL = ".partial"
-
-State = Literal["up to date", "resumes", "runs"]
-"""What a command would do with an artefact: nothing, resume its partial folder, or start from scratch."""
-
-
-class Remains(NamedTuple):
-    """Usable files of an interrupted or damaged artefact.
-
-    Attributes:
-        folder: Its folder.
-        lost: Names of the files in it that will be written again.
-    """
-
-    folder: Path
-    lost: frozenset[str] = frozenset()
-
-    def has(self, name: Path | str) -> bool:
-        """Whether a file, given by its path in the folder, exists and will be kept."""
-        return str(name) not in self.lost and (self.folder / name).exists()
 
 
 class Place:
@@ -98,7 +76,7 @@ class Place:
         if (manifest := read_if_whole(path)) is not None:
             return self._artefact_of(manifest)
         try:
-            lines = _read_mark(path)
+            lines = read_mark(path)
         except OSError:
             return None
         # A mark without a second line was truncated, or written by an earlier version.
@@ -173,7 +151,7 @@ class Place:
             if of_this and folder == self.folder:
                 return "runs", None
         unfinished = (self.partial / MARK).exists() and not (self.partial / NAME).exists()
-        if unfinished and _read_mark(self.partial)[0] == fingerprint:
+        if unfinished and read_mark(self.partial)[0] == fingerprint:
             return "resumes", Remains(self.partial)
         return "runs", None
 
@@ -184,7 +162,7 @@ class Place:
             UserError: The finished folder, which will be replaced, holds files that the engine did not write.
         """
         self._check_files()
-        if fresh or not (self.partial / MARK).exists() or _read_mark(self.partial)[0] != fingerprint:
+        if fresh or not (self.partial / MARK).exists() or read_mark(self.partial)[0] != fingerprint:
             self._clear(self.partial)
             self.partial.mkdir(parents=True)
             self._write_mark(fingerprint)
@@ -237,15 +215,3 @@ class Place:
             path.unlink()
         else:
             path.rmdir()
-
-
-def _read_mark(folder: Path) -> list[str]:
-    return (folder / MARK).read_text(encoding="utf-8", errors="replace").split("\n")
-
-
-def read_if_whole(folder: Path) -> Manifest | None:
-    """The manifest of a folder; None where there is none, or it is damaged or of another program."""
-    try:
-        return Manifest.read(folder)
-    except (UserError, OSError):
-        return None

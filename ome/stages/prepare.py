@@ -19,7 +19,7 @@ from ome.errors import UserError
 from ome.pipeline.artifacts import Artefact, plain
 from ome.pipeline.inputs import check_raw
 from ome.pipeline.manifest import identity
-from ome.pipeline.place import read_if_whole
+from ome.pipeline.marks import read_if_whole
 from ome.pipeline.stage import Stage, Work
 from ome.progress import console
 from ome.synthetic.town import write_town

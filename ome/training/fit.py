@@ -19,11 +19,12 @@ from ome.distributed.signals import deferred_stop, stop, stop_requested
 from ome.errors import UserError
 from ome.pipeline.layout import HISTORY
 from ome.progress import console
-from ome.training.callbacks import History, SeedEachStep, StopAtNan, StopWhenAsked, TrainingMeter
+from ome.training.callbacks import SeedEachStep, StopAtNan, StopWhenAsked
 from ome.training.checkpoints import save_network
 from ome.training.counters import counted_together
 from ome.training.hardware import Hardware, channels_last, decided_precision
 from ome.training.kernels import replace_wrong_kernels
+from ome.training.recorders import History, TrainingMeter
 from ome.training.scalars import LOG_EVERY
 
 CHECKPOINT = "last"

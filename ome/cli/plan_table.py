@@ -1,0 +1,113 @@
+"""The plan of a command as a table, with times where they were asked for."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+
+from omegaconf import DictConfig
+from rich.markup import escape
+from rich.table import Table
+
+from ome.cli.known import Unit
+from ome.cli.plan import Row, counted_rows
+from ome.progress import console
+
+if TYPE_CHECKING:
+    from ome.cli.stopwatch import Timed
+
+COLOURS: Final = {"up to date": "green", "resumes": "yellow", "runs": "bold"}
+UNKNOWN: Final = "unknown"
+
+FAULTS: Final = 5
+"""Largest number of failing parts that are listed."""
+
+
+def show_plan(config: DictConfig, rows: Sequence[Row]) -> None:
+    """Prints the plan of a run before its first stage, without times."""
+    if any(row.prospect.state != "up to date" for row in rows):
+        console.print(_table(config, rows, None))
+
+
+def show_timed_plan(config: DictConfig, names: Sequence[str], *, verify: bool) -> None:
+    """Prints the plan with times, which are estimated from a few steps on this machine; see `plan_of`."""
+    rows, known = counted_rows(config, names, verify=verify)
+    units = {unit for row in rows for unit, count in row.amounts.units.items() if count != 0}
+    timed: Mapping[Unit, Timed] = {}
+    alone = config.trainer.strategy == "auto"
+    if units and alone:
+        from ome.cli.timings import timings  # noqa: PLC0415 - loads the training code
+
+        with console.status("timing a few steps and tiles"):
+            timed = timings(config, units, known)
+    console.print(_table(config, rows, timed))
+    for line in _about(rows, timed, alone=alone):
+        console.print(line, highlight=False, markup=False)
+
+
+def _table(config: DictConfig, rows: Sequence[Row], timed: "Mapping[Unit, Timed] | None") -> Table:
+    where = _where(config) if any(row.computes for row in rows) else ""
+    shown = Table(title=f"plan of {escape(str(config.run_dir))}")
+    for column in ("stage", "state", "tiles", "steps", "weights", "device, precision"):
+        shown.add_column(column, justify="right" if column in {"tiles", "steps"} else "left")
+    if timed is not None:
+        shown.add_column("estimate", justify="right")
+    for row in rows:
+        state, what = row.prospect.state, row.amounts
+        cells = [row.title, f"[{COLOURS[state]}]{state}[/]", *map(_count, (what.tiles, what.steps))]
+        cells += [escape(what.weights), where if row.computes else ""]
+        shown.add_row(*cells, *([] if timed is None else [_estimate(row, timed)]))
+    return shown
+
+
+def _where(config: DictConfig) -> str:
+    """Device and precision of the networks."""
+    from ome.config.objects import hardware  # noqa: PLC0415 - loads torch, as the stages will
+    from ome.training.hardware import decided_precision  # noqa: PLC0415
+
+    machine = hardware(config)
+    device = machine.device()
+    return f"{device.type}, {decided_precision(machine.precision, device)}"
+
+
+def _count(number: int | None) -> str:
+    return UNKNOWN if number is None else str(number or "")
+
+
+def _estimate(row: Row, timed: "Mapping[Unit, Timed]") -> str:
+    if (seconds := row.seconds(timed)) is not None:
+        return ("" if row.is_known else "> ") + duration(seconds)
+    return "not timed" if row.is_known else UNKNOWN
+
+
+def duration(seconds: float) -> str:
+    """Seconds as text, in seconds, minutes or hours."""
+    for length, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
+
+
+def _about(rows: Sequence[Row], timed: "Mapping[Unit, Timed]", *, alone: bool) -> Iterator[str]:
+    """Lines under the table: the total, what it was estimated from, and what is unknown."""
+    estimates = {row.name: row.seconds(timed) for row in rows}
+    lacking = [row.name for row in rows if estimates[row.name] is None or not row.is_known]
+    seconds = sum(estimate or 0 for estimate in estimates.values())
+    total = duration(seconds) if seconds or not lacking else UNKNOWN
+    rest = f", plus the work of {', '.join(lacking)} that is not timed or unknown"
+    yield f"in all: {total}" + (rest if lacking and seconds else "")
+    if timed:
+        parts = [f"{unit} {time.seconds:.2g} s (of {time.number})" for unit, time in timed.items()]
+        yield f"estimated from times on this machine: {', '.join(parts)}"
+    if not alone:
+        yield "several processes are not timed: type trainer.strategy=auto for the times of a single one"
+    for row in rows:
+        for part, fault in list(row.faults.items())[:FAULTS]:
+            yield f"will fail: {fault if part in fault else f'{part}: {fault}'}"
+        if len(row.faults) > FAULTS:
+            yield f"and {len(row.faults) - FAULTS} more"
+    if not all(row.is_known for row in rows):
+        yield (
+            "unknown: which tiles train is known once stage=labels has read the reference masks. Type the "
+            "same command with stage=all stage.until=labels in place of plan=true, then this one again"
+        )
+    elif any(row.name == "labels" and row.prospect.state != "up to date" for row in rows):
+        yield "tiles are counted from the table of tags; those without valid pixels will be left out"

@@ -1,0 +1,69 @@
+"""What the engine would do with a stage, before it does anything."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from omegaconf import DictConfig
+
+from ome.pipeline.artifacts import Artefact
+from ome.pipeline.inputs import find_inputs
+from ome.pipeline.manifest import Manifest
+from ome.pipeline.marks import Remains, State
+from ome.pipeline.stage import Stage
+from ome.pipeline.task import check_inputs, inherited_result, task_of
+
+
+class Prospect(NamedTuple):
+    """What `execute` would do with a stage.
+
+    Attributes:
+        state: `up to date`, `resumes` (in the partial folder) or `runs` (from the start).
+        artefact: Folder of the result, and the part of its manifest that is known beforehand.
+        remains: Existing files of a result that resumes.
+        inputs: Artefacts that the stage reads.
+    """
+
+    state: State
+    artefact: Artefact
+    remains: Remains | None
+    inputs: Mapping[str, Artefact]
+
+
+def foresee(
+    stage: Stage,
+    config: DictConfig,
+    planned: Mapping[str, Artefact],
+    *,
+    force: bool = False,
+    verify: bool = False,
+) -> Prospect:
+    """Tells what `execute` would do with the same arguments; writes and prints nothing.
+
+    A fingerprint depends only on settings and other fingerprints, so it is known before the inputs exist.
+
+    Args:
+        stage: The stage.
+        config: The configuration with this stage's settings under `stage`.
+        planned: Future artefacts of the stages before it in the same command, by name.
+        force: See `execute`.
+        verify: See `execute`.
+
+    Raises:
+        UserError: See `execute`.
+    """
+    artefacts = find_inputs(stage.name, stage.needed(config), stage.optional_inputs, config, {}, planned)
+    task = task_of(stage, config, artefacts)
+    folder = task.place.folder
+    task.place.check_finished()
+    given = {name: artefact for name, artefact in artefacts.items() if name not in planned}
+    check_inputs(given, verify=verify)
+    state: State = "runs"
+    remains = inherited = None
+    if not force:
+        state, remains = task.place.foresee(task.fingerprint, verify=verify)
+        if state != "up to date":
+            inherited = inherited_result(stage, config, task.fingerprint, verify=verify)
+        if inherited is not None:
+            state, remains, folder = "up to date", None, inherited
+    manifest = Manifest(stage.name, task.fingerprint, task.used, task.inputs)
+    return Prospect(state, Artefact(folder, manifest), remains, artefacts)

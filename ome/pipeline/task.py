@@ -1,0 +1,73 @@
+"""What a stage's result depends on, and whether that is what it was."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from omegaconf import DictConfig
+
+from ome.errors import UserError
+from ome.pipeline.artifacts import Artefact, find_same, inherited_runs, whole_paths
+from ome.pipeline.checksums import NAME as LISTING
+from ome.pipeline.checksums import damaged
+from ome.pipeline.manifest import compute_fingerprint, recorded
+from ome.pipeline.marks import read_if_whole
+from ome.pipeline.place import Place
+from ome.pipeline.stage import Stage, used_config
+
+
+class Task(NamedTuple):
+    """What a stage's result depends on, with the field names of its manifest, and where it is written."""
+
+    used: dict[str, Any]
+    inputs: dict[str, str]
+    outside: list[Path]
+    fingerprint: str
+    place: Place
+
+
+def task_of(stage: Stage, config: DictConfig, artefacts: Mapping[str, Artefact]) -> Task:
+    """The task of a stage.
+
+    Args:
+        stage: The stage.
+        config: The configuration with this stage's settings under `stage`.
+        artefacts: What it reads from other stages, by name.
+
+    Raises:
+        UserError: An external file does not exist, or the folder cannot be that of an artefact.
+    """
+    inputs = {name: manifest.fingerprint for name, (_, manifest) in artefacts.items()}
+    with recorded() as outside:
+        used = used_config(stage, config)
+    place = stage.place(config, used)
+    present = read_if_whole(place.folder)
+    if present is not None:
+        held = {key: whole_paths(value, key, present.config.get(key)) for key, value in used.items()}
+        if present.fingerprint == compute_fingerprint(stage.name, stage.version, held, inputs):
+            return Task(held, inputs, outside, present.fingerprint, place)
+    used = {key: whole_paths(value, key) for key, value in used.items()}
+    fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
+    return Task(used, inputs, outside, fingerprint, place)
+
+
+def check_inputs(artefacts: Mapping[str, Artefact], *, verify: bool) -> None:
+    """Refuses artefacts that have changed since their stage wrote them."""
+    for name, (folder, manifest) in artefacts.items():
+        wrong = [] if manifest.files is None else damaged(folder, manifest.files, verify=verify)
+        if wrong != []:
+            file = folder / (wrong[0] if wrong else LISTING)
+            raise UserError(
+                f"{file} has changed since stage={name} wrote it: type stage={name} verify=true to redo it"
+            )
+
+
+def inherited_result(stage: Stage, config: DictConfig, fingerprint: str, *, verify: bool) -> Path | None:
+    """The folder of an undamaged result of that fingerprint in a run that this one inherits from."""
+    if stage.name == "prepare" or stage.part is not None:
+        return None
+    same = find_same(inherited_runs(config), stage.name, fingerprint)
+    whole = same is not None and (
+        same.manifest.files is None or damaged(same.folder, same.manifest.files, verify=verify) == []
+    )
+    return same.folder if same and whole else None
