@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from scipy.special import softmax
 
-from ome.config.calibrating import calibrate
+from ome.config.evaluating import evaluate_segmenter
 from ome.config.segmenting import card_of
 from ome.config.selected import scene_reader, settings_of
 from ome.data.scene_index import SceneIndex
@@ -92,8 +92,11 @@ def test_the_card_has_a_temperature_where_val_has_masks(
     card = card_of(config, reader)
     save_network(card.build(), tmp_path)
     card.write(tmp_path)
-    calibrate(config, tmp_path, reader, "weak segmentation")
+    (row,) = evaluate_segmenter(config, tmp_path, reader, "weak segmentation")
+    assert row.where == "test scenes"
     found = SegmenterCard.read(tmp_path)
     assert (found.temperature is not None) == bool(val)
     assert found.uncalibrated() == card
     assert ("weak segmentation: confidence calibrated on" in capsys.readouterr().out) == bool(val)
+    assert evaluate_segmenter(config, tmp_path, reader, "again")[0].scores.miou == row.scores.miou
+    assert "calibrated" not in capsys.readouterr().out

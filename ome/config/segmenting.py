@@ -1,10 +1,10 @@
-"""Trains segmenters, predicts with them and scores them, for stages seg, refine, predict and export."""
+"""Trains segmenters and loads them, for stages seg, refine, predict and export."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig
 
@@ -16,26 +16,17 @@ from ome.data.datamodules import TileDataModule
 from ome.data.datasets import MaskDataset, MaskOf, full_weight
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
-from ome.data.splits import evaluation_split, mapped_scenes
 from ome.data.tiles import Tile, evenly_spaced
-from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, shard
+from ome.distributed.collectives import is_rank_zero
 from ome.geo.areas import PixelAreas
-from ome.geo.raster import read_class_map
 from ome.inference.card import CARD, SegmenterCard, stage_of_network
-from ome.inference.map_rows import MapOptions, windows_at_a_time
-from ome.inference.mapping import write_class_map
 from ome.inference.predictor import Predictor
 from ome.networks.auxiliary import AuxiliaryHead
 from ome.networks.segmenters import Segmenter
 from ome.pipeline.artifacts import inherited_runs, stage_folder
-from ome.pipeline.layout import map_path
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.stage import Work
 from ome.plugins import name_of
-from ome.progress import meter
-from ome.scoring.confusion import confusion_matrix
-from ome.scoring.rows import Row
-from ome.scoring.scores import Scores
 from ome.training.averaging import averaging
 from ome.training.checkpoints import is_trained
 from ome.training.segmenter import UncertaintyWeightedSegmenter
@@ -69,10 +60,11 @@ def train_segmenter(
         title: Name of the training.
     """
     config, recipe = work.config, work.config.segmenter.recipe
-    card = card_of(config, reader)
+    card, trained = card_of(config, reader), is_trained(folder)
     if is_rank_zero():
-        card.write(folder)
-    if is_trained(folder):
+        kept = SegmenterCard.read(folder).temperature if trained and (folder / CARD).exists() else None
+        replace(card, temperature=kept).write(folder)
+    if trained:
         return
     augment = augmentation(recipe, config.dataset.tile.size)
     data = TileDataModule(
@@ -166,43 +158,6 @@ def predictor_of(
     machine, tta = hardware(config), config.prediction.tta
     network, precision = card.load(folder), machine.precision
     return Predictor(network, machine.device(), scales, flip=flip, tta=tta, precision=precision)
-
-
-def score_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title: str) -> list[Row]:
-    """Writes the missing maps of the scenes, and scores the maps of the evaluation split.
-
-    A collective call: each process maps and reads its shard of the scenes.
-
-    Args:
-        config: The configuration of the stage.
-        folder: Folder of the segmenter.
-        reader: Reads images and reference masks.
-        title: Name of the row of scores.
-
-    Returns:
-        One row; none if no scene of the split has a reference mask.
-    """
-    index = reader.index
-    split = evaluation_split(index)
-    # Sharded before the check for existing maps, which other processes may be writing.
-    missing = [scene for scene in shard(mapped_scenes(index)) if not map_path(folder, scene).exists()]
-    if missing:
-        settings, card = config.prediction, card_of(config, reader)
-        predict = predictor_of(config, folder, card, settings.scales, flip=settings.flip)
-        windows = windows_at_a_time(settings.batch, card.tile, hardware(config).device())
-        options = MapOptions(stride=settings.stride, batch=windows)
-        with meter(f"{title}: rows", sum(scene.height for scene in missing)) as shown:
-            for scene in missing:
-                image = reader.whole(scene.name)
-                write_class_map(map_path(folder, scene), image, card, predict, options, shown)
-    barrier()
-    scenes = [scene for scene in index.split(split) if scene.mask is not None]
-    names = index.palette.names
-    matrix = np.zeros((len(names), len(names)), dtype=np.int64)
-    for scene in shard(scenes):
-        reference = reader.mask(scene.whole)
-        matrix += confusion_matrix(read_class_map(map_path(folder, scene)), reference, len(names))
-    return [Row(title, f"{split} scenes", Scores(all_reduce_sum(matrix), names))] if scenes else []
 
 
 def read_card(config: DictConfig, folder: Path) -> SegmenterCard:

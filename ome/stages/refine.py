@@ -10,14 +10,13 @@ import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
 
-from ome.config.calibrating import calibrate
+from ome.config.evaluating import evaluate_segmenter
 from ome.config.objects import hardware, labeller_of
 from ome.config.segmenting import (
     SEGMENTER_FREE_KEYS,
     SEGMENTER_KEYS,
     card_of,
     predictor_of,
-    score_segmenter,
     train_segmenter,
 )
 from ome.config.selected import scene_reader
@@ -62,8 +61,7 @@ def run(work: Work) -> dict[str, Any]:
         title = in_round(SEGMENTER_TITLES["weak"], number)
         train_segmenter(work, folder, reader, table.tiles, partial(read_pseudo_label, folder), title)
         rows += score_masks(folder, "masks", reader, table.tiles, in_round(PSEUDO_MASK, number))
-        calibrate(work.config, folder, reader, title)
-        rows += score_segmenter(work.config, folder, reader, title)
+        rows += evaluate_segmenter(work.config, folder, reader, title)
         counts[folder.name] = {"unchanged_pixels": unchanged, **weight_statistics(folder, table.tiles)}
         network, masks = folder, folder
         if unchanged >= work.settings.settled:

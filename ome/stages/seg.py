@@ -3,8 +3,8 @@
 from functools import partial
 from typing import Any
 
-from ome.config.calibrating import calibrate
-from ome.config.segmenting import SEGMENTER_FREE_KEYS, SEGMENTER_KEYS, score_segmenter, train_segmenter
+from ome.config.evaluating import evaluate_segmenter
+from ome.config.segmenting import SEGMENTER_FREE_KEYS, SEGMENTER_KEYS, train_segmenter
 from ome.config.selected import scene_reader
 from ome.config.trainer import training_extras
 from ome.data.datasets import MaskOf, full_weight
@@ -36,9 +36,9 @@ def run(work: Work) -> dict[str, Any]:
                 raise UserError(f"{line}; use 'stage.seg.targets=[weak]'")
             console.print(f"[yellow]{line}[/]", highlight=False)
             continue
-        train_segmenter(work, work.folder / target, reader, usable, masks[target], SEGMENTER_TITLES[target])
-        calibrate(work.config, work.folder / target, reader, SEGMENTER_TITLES[target])
-        rows += score_segmenter(work.config, work.folder / target, reader, SEGMENTER_TITLES[target])
+        folder, title = work.folder / target, SEGMENTER_TITLES[target]
+        train_segmenter(work, folder, reader, usable, masks[target], title)
+        rows += evaluate_segmenter(work.config, folder, reader, title)
     write_rows(work.folder, rows)
     return {"tiles": len(tiles), "miou": {row.name: row.scores.miou for row in rows}}
 
