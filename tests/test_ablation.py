@@ -9,14 +9,14 @@ import pytest
 from ome.cli.launch import launch
 from ome.cli.runner import selected_stages
 from ome.config.selected import settings_of
-from ome.data.cams import cam_path, read_cams
+from ome.data.cams import read_cams
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.geo.raster import read_png
-from ome.pipeline.layout import mask_path
+from ome.pipeline.layout import cam_path, mask_path
 from ome.plots.ablation_figures import bars_figure, calibration_figure, thresholds_figure
 from ome.pseudo.variants import mask_variants
 from ome.report.judging import judge_pseudo_masks, weight_errors
@@ -128,7 +128,7 @@ def test_kept_pixels_thresholds_and_errors_equal_those_of_the_files(finished: Pa
         for made in (
             [read_png(mask_path(pseudo, "masks", tile)) for tile in tiles],
             [read_png(mask_path(pseudo, "weights", tile)) for tile in tiles],
-            [read_cams(cam_path(finished / RUN / "cam/cams", tile), len(names)) for tile in tiles],
+            [read_cams(cam_path(finished / RUN / "cam", tile), len(names)) for tile in tiles],
             [reader.mask(tile) for tile in tiles],
         )
     )
@@ -198,7 +198,7 @@ def test_the_stage_pseudo_ignores_what_the_background_wins(
     expected = np.zeros((len(names), len(names)), dtype=np.int64)
     pixels = 0
     for tile in TagTable.read(RUN / "labels/tags.csv", names).select("train", tagged=True).tiles:
-        cams, mask = read_cams(cam_path(RUN / "cam/cams", tile), len(names)), reader.mask(tile)
+        cams, mask = read_cams(cam_path(RUN / "cam", tile), len(names)), reader.mask(tile)
         background = 1 - cams.max(axis=0) > cams.max(axis=0)
         written = read_png(mask_path(Path("runs/other/pseudo"), "masks", tile))
         np.testing.assert_array_equal(written == 255, background)

@@ -14,12 +14,12 @@ from omegaconf import DictConfig
 from ome.cli.launch import launch
 from ome.cli.runner import selected_stages
 from ome.config.checks import check_settings
-from ome.data.cams import cam_path, read_cams
+from ome.data.cams import read_cams
 from ome.data.scene_index import SceneIndex
 from ome.errors import UserError
 from ome.geo.raster import read_png
 from ome.ignore import IGNORE
-from ome.pipeline.layout import read_tag_table
+from ome.pipeline.layout import cam_path, read_tag_table
 from ome.pipeline.manifest import Manifest
 from ome.scoring.rows import read_rows
 from ome.stages import affinity
@@ -95,8 +95,7 @@ def test_an_interrupted_walk_goes_on_and_is_read(classified: Path, monkeypatch: 
     moved = 0
     for tile, tags in zip(tagged.tiles, tagged.tags, strict=True):
         before, after = (
-            read_cams(cam_path(classified / RUN / stage / "cams", tile), len(tags))
-            for stage in ("cam", "affinity")
+            read_cams(cam_path(classified / RUN / stage, tile), len(tags)) for stage in ("cam", "affinity")
         )
         assert after.shape == (len(tags), tile.height, tile.width)
         assert 0 <= after.min() <= after.max() <= 1
@@ -114,7 +113,7 @@ def test_an_interrupted_walk_goes_on_and_is_read(classified: Path, monkeypatch: 
     assert manifest is not None
     assert set(manifest.inputs) == {"prepare", "labels", "affinity"}
     for tile in tagged.tiles[:4]:
-        cams = read_cams(cam_path(done / "cams", tile), index.palette.num_classes)
+        cams = read_cams(cam_path(done, tile), index.palette.num_classes)
         argmax = read_png(classified / RUN / "pseudo/cam_argmax" / tile.scene / f"{tile.name}.png")
         np.testing.assert_array_equal(argmax, cams.argmax(axis=0))
 

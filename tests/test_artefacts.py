@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ome.data.cams import cam_path, read_cams, write_cams
+from ome.data.cams import read_cams, write_cams
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.files import read_csv, save_atomically, write_csv
 from ome.pipeline.checksums import damaged, write_listing
+from ome.pipeline.layout import cam_path
 from ome.progress import track
 
 
@@ -34,7 +35,7 @@ def test_csv_keeps_commas_quotes_and_letters(tmp_path: Path) -> None:
 
 def test_cams_come_back_within_half_precision_and_zero_without_a_tag(tmp_path: Path) -> None:
     path = cam_path(tmp_path, Tile("2_10", 0, 64, 32, 32))
-    assert path == tmp_path / "2_10/2_10_00000_00064.npz"
+    assert path == tmp_path / "cams/2_10/2_10_00000_00064.npz"
     cams = np.random.default_rng(0).random((5, 32, 32), dtype=np.float32)
     tags = np.array([0, 1, 0, 1, 0], dtype=np.uint8)
     write_cams(path, cams, tags)

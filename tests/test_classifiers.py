@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
 from ome.config.selected import scene_reader
-from ome.data.cams import cam_path, read_cams
+from ome.data.cams import read_cams
 from ome.data.datasets import Batch
 from ome.data.scene_index import SceneIndex
 from ome.errors import UserError
@@ -26,7 +26,7 @@ from ome.inference.classifier import CamPredictor, build_classifier, members
 from ome.networks.attention import attend
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
-from ome.pipeline.layout import read_tag_table
+from ome.pipeline.layout import cam_path, read_tag_table
 from ome.pipeline.manifest import Manifest
 from ome.pseudo.fusion import fuse_cams
 from ome.training.optimizers import Optimization
@@ -335,7 +335,7 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
     table = read_tag_table(Path(config.run_dir) / "labels", index).select("train", tagged=True)
     reader = scene_reader(config, index)
     tiles = [tile for tile in table.tiles if table.by_name[tile.name].sum() > 1]
-    written = [read_cams(cam_path(folder / "cams", tile), len(names)) for tile in tiles]
+    written = [read_cams(cam_path(folder, tile), len(names)) for tile in tiles]
     networks = []
     for name in names:
         alone = SeamNetwork(build_backbone("mobilenet_v2", None, 16), 1, pcm=False).eval()

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from ome.cli import timings
+from ome.cli import stopwatch
 from ome.cli.plan import Row, plan_of
 from ome.cli.plan_table import duration
 from ome.cli.runner import selected_stages
@@ -225,14 +225,14 @@ def test_the_cold_time_is_left_out_and_few_warm_ones_are_taken(
     import torch  # noqa: PLC0415
 
     left = iter(seconds)
-    monkeypatch.setattr(timings, "_seconds", lambda *_: next(left))
-    timed = timings._repeated(lambda: None, 4, torch.device("cpu"))
+    monkeypatch.setattr(stopwatch, "_seconds", lambda *_: next(left))
+    timed = stopwatch.repeated(lambda: None, 4, torch.device("cpu"))
     assert timed == (each / 4, 4 * taken)
     assert not list(left)
 
     ends = iter([5.0, *(5.0 + sum(seconds[1 : number + 1]) for number in range(1, len(seconds)))])
-    monkeypatch.setattr(timings.time, "perf_counter", lambda: next(ends))
-    clock, trainer = timings._Clock(), SimpleNamespace(should_stop=False)
+    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: next(ends))
+    clock, trainer = stopwatch._Steps(), SimpleNamespace(should_stop=False)
     while not trainer.should_stop:
         clock.on_train_batch_end(trainer, SimpleNamespace(device=torch.device("cpu")))  # type: ignore[arg-type]
     assert len(clock.warm) == taken

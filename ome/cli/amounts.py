@@ -11,14 +11,13 @@ from typing import Final
 from omegaconf import DictConfig
 
 from ome.cli.known import Amounts, Known, Unit
-from ome.data.cams import cam_path
 from ome.data.scene_index import SplitName
 from ome.data.splits import mapped_scenes
 from ome.data.tiles import Length, Tile
 from ome.geo.flat import rows_in
 from ome.geo.windows import window_starts, window_stride
 from ome.pipeline.artifacts import listed
-from ome.pipeline.layout import map_path, mask_path, round_folder
+from ome.pipeline.layout import cam_path, map_path, mask_path, round_folder
 from ome.pipeline.marks import Remains
 from ome.pipeline.prospect import Prospect
 
@@ -62,7 +61,7 @@ def _cam(config: DictConfig, settings: DictConfig, known: Known, done: Remains) 
             steps, validated = _left(length, done, folders, validation)
     units: dict[Unit, int | None] = {"classifier step": steps, "classifier validation tile": validated}
     if settings.export.write:
-        units["CAM tile"] = _missing(tagged, done, Path("cams"), cam_path)
+        units["CAM tile"] = _missing(tagged, done, Path(), cam_path)
     return Amounts(None if tagged is None else len(tagged), steps, units, _name(weights))
 
 

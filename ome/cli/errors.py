@@ -184,8 +184,6 @@ def _several(override: str) -> str:
 
 
 _OF_HYDRA: Final = {
-    "Config group override must be a string or a list.": "a group of options such as callbacks= or "
-    "experiment= takes a name: leave it out for none",
     "Only one of --run, --multirun, --cfg": "--cfg and --info show the settings of one job: leave out -m",
     "The --resolve flag can only be used": "--resolve shows the values of settings: type --cfg job --resolve",
 }

@@ -1,6 +1,6 @@
 """The text of `--help`, composed a second faster than Hydra does, which copies its state for each group."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from string import Template
@@ -26,12 +26,15 @@ def help_text(words: Sequence[str]) -> str:
         config = compose("config", overrides=settings, return_hydra_config=True)
     shown = OmegaConf.masked_copy(config, [str(key) for key in config if key != "hydra"])
     page = Template(config.hydra.help.template)
-    return page.substitute(APP_CONFIG_GROUPS="".join(_groups()), CONFIG=OmegaConf.to_yaml(shown))
+    choices = "".join(f"{group}: {', '.join(options)}\n" for group, options in groups().items())
+    return page.substitute(APP_CONFIG_GROUPS=choices, CONFIG=OmegaConf.to_yaml(shown))
 
 
-def _groups() -> Iterator[str]:
-    """A line for each group, with its options."""
+def groups() -> dict[str, list[str]]:
+    """The groups of the configuration, such as `dataset`, with the options of each."""
     conf = Path(str(files("ome.conf")))
-    for folder in sorted(path for path in conf.rglob("*") if path.is_dir()):
-        if options := sorted(path.stem for path in folder.glob("*.yaml")):
-            yield f"{folder.relative_to(conf).as_posix()}: {', '.join(options)}\n"
+    options = {
+        folder.relative_to(conf).as_posix(): sorted(path.stem for path in folder.glob("*.yaml"))
+        for folder in sorted(path for path in conf.rglob("*") if path.is_dir())
+    }
+    return {group: names for group, names in options.items() if names and group != "stage/settings"}

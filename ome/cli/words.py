@@ -2,18 +2,29 @@
 
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep, QuotedString
+from hydra.errors import HydraException
 
+from ome.cli.help import groups
 from ome.errors import UserError
 
 
+def is_setting(word: str) -> bool:
+    """Whether a word of the command line is a setting such as `seed=1` or `~callbacks`, not an option."""
+    return word.startswith("~") or ("=" in word and not word.startswith("-"))
+
+
 def check_words(words: Sequence[str]) -> None:
-    """Refuses options that Hydra does not know, or that lack a value: it would print its usage page.
+    """Refuses what Hydra answers with its usage page or a traceback.
 
     Raises:
-        UserError: An option is unknown, or lacks its value.
+        UserError: An option is unknown or lacks its value, or a group is given something else than a name.
     """
+    _check_groups(words)
     known = [name for action in get_args_parser()._actions for name in action.option_strings]  # noqa: SLF001
     if words and words[-1] in {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}:
         raise UserError(f"{words[-1]} takes a value: type it behind the option")
@@ -26,3 +37,21 @@ def check_words(words: Sequence[str]) -> None:
             value = following if is_value else "VALUE"
         key = option.lstrip("-").replace("-", "_")
         raise UserError(f"unknown option {option}: settings have no dashes, type {key}={value}")
+
+
+def _check_groups(words: Sequence[str]) -> None:
+    """Refuses `crf=3`; a dictionary sets several settings of the group."""
+    options = groups()
+    for word in words:
+        key = word.partition("=")[0].lstrip("+")
+        if key not in options or "=" not in word:
+            continue
+        try:
+            value: Any = OverridesParser.create().parse_override(word).value()
+        except HydraException:  # explained when Hydra parses it
+            continue
+        if isinstance(value, ChoiceSweep):
+            value = value.list
+        values = value if isinstance(value, list) else [value]
+        if not all(isinstance(name, str | dict | QuotedString) for name in values):
+            raise UserError(f"{word}: {key} takes the name of an option: {', '.join(options[key])}")

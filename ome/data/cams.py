@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.data.names import normal_form
-from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.files import read_arrays, write_arrays
 
@@ -19,16 +18,11 @@ SUFFIXES: Final = (".npy", ".npz", ".tif", ".tiff")
 """Suffixes of CAM files of other programs."""
 
 
-def cam_path(folder: Path, tile: Tile) -> Path:
-    """Path of the CAMs of a tile."""
-    return folder / tile.scene / f"{tile.name}.npz"
-
-
 def write_cams(path: Path, cams: NDArray[np.float32], tags: NDArray[np.uint8]) -> None:
     """Writes the CAMs of a tile atomically.
 
     Args:
-        path: See `cam_path`.
+        path: Path of the file.
         cams: (C, H, W) in [0, 1]; maps of classes without a tag are not kept.
         tags: (C,) of 0 and 1.
     """

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ome.data.cams import cam_path, read_cams
+from ome.data.cams import read_cams
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.inference.classifier import CamPredictor
+from ome.pipeline.layout import CAMS, cam_path
 from ome.progress import meter
 
 IN_MEMORY: Final = 64
@@ -49,13 +50,13 @@ def class_maps_from(device: torch.device, folder: Path, reader: SceneReader, tag
         reader: Reads the images.
         tagged: The tags of the tiles.
     """
-    cams, num_classes = folder / "cams", reader.index.palette.num_classes
+    num_classes = reader.index.palette.num_classes
 
     def read(tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         for tile in tiles:
-            yield read_cams(cam_path(cams, tile), num_classes)
+            yield read_cams(cam_path(folder, tile), num_classes)
 
-    return read if cams.is_dir() else CamPredictor.trained(device, folder, reader, tagged)
+    return read if (folder / CAMS).is_dir() else CamPredictor.trained(device, folder, reader, tagged)
 
 
 def process_tiles(

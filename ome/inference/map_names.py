@@ -7,10 +7,11 @@ from typing import Final
 from ome.errors import UserError
 from ome.geo.vsi import SceneAddress
 from ome.inference.map_rows import MapOptions
+from ome.pipeline.layout import AREAS, CONFIDENCE, PROBABILITIES
 
 ENDINGS: Final = (
-    *(".tif", ".tif.aux.xml", ".qml", ".gpkg", "_areas.csv"),
-    *("_confidence.tif", "_probabilities.tif"),
+    *(".tif", ".tif.aux.xml", ".qml", ".gpkg"),
+    *(AREAS, CONFIDENCE, PROBABILITIES),
 )
 """Endings of the names of a map's files, after the name of the map."""
 
@@ -40,7 +41,7 @@ def check_names(scenes: Sequence[SceneAddress], options: MapOptions) -> None:
     Raises:
         UserError: Two maps would write the same file, or names that differ only in case.
     """
-    optional = {"_confidence.tif": options.confidence, "_probabilities.tif": options.probabilities}
+    optional = {CONFIDENCE: options.confidence, PROBABILITIES: options.probabilities}
     endings = [ending for ending in ENDINGS if optional.get(ending, True)]
     writers: dict[str, SceneAddress] = {}
     for scene in scenes:

@@ -17,6 +17,7 @@ from ome.inference.area_tables import write_areas
 from ome.inference.card import SegmenterCard
 from ome.inference.map_polygons import write_polygons
 from ome.inference.map_rows import MapOptions, PredictedRows, predict_rows
+from ome.pipeline.layout import AREAS, CONFIDENCE, PROBABILITIES
 from ome.progress import Meter, console, meter
 
 ROWS_FOLDER: Final = "rows"
@@ -73,13 +74,13 @@ def map_scene(
         console.print(f"{name}: writing the map and its overviews", highlight=False)
         write_class_cog(folder / f"{name}.tif", flat.paths["classes"], grid, card.names, card.colours)
         if options.confidence:
-            path = folder / f"{name}_confidence.tif"
+            path = folder / f"{name}{CONFIDENCE}"
             write_probability_cog(path, flat.paths["confidence"], grid, [f"confidence, {card.calibration}"])
         if options.probabilities:
-            path = folder / f"{name}_probabilities.tif"
+            path = folder / f"{name}{PROBABILITIES}"
             write_probability_cog(path, flat.paths["probabilities"], grid, card.names)
         areas = PixelAreas(grid, scene.name)
-        counts = write_areas(folder / f"{name}_areas.csv", flat, card.names, areas)
+        counts = write_areas(folder / f"{name}{AREAS}", flat, card.names, areas)
         if options.polygons:
             counts["polygons"] = write_polygons(folder / f"{name}.gpkg", flat, card, areas, scene, options)
         flat.discard()

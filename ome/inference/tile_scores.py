@@ -6,13 +6,13 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.data.cams import cam_path, read_cams
+from ome.data.cams import read_cams
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, shard
 from ome.ignore import IGNORE
-from ome.pipeline.layout import TRAIN_TILES
+from ome.pipeline.layout import TRAIN_TILES, cam_path
 from ome.pseudo.argmax import strongest
 from ome.scoring.confusion import confusion_matrix, where_decided
 from ome.scoring.rows import Row
@@ -62,5 +62,5 @@ def score_cams(folder: Path, reader: SceneReader, tagged: TagTable, name: str) -
     """
     scorer = TileScorer(reader)
     for tile in shard(tagged.tiles):
-        scorer.add(tile, strongest(read_cams(cam_path(folder / "cams", tile), len(tagged.names))))
+        scorer.add(tile, strongest(read_cams(cam_path(folder, tile), len(tagged.names))))
     return scorer.gather().rows(name, TRAIN_TILES)

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ome.files import read_csv, sync, write_csv
+from ome.pipeline.manifest import NAME as MANIFEST
 
 NAME = "files.csv"
 
 # Not listed: the list itself, the manifest, which is written after it, and names that start with a dot.
-_UNLISTED = (NAME, "manifest.json")
+_UNLISTED = (NAME, MANIFEST)
 
 
 # QGIS and GDAL write statistics and styles into these, so they are only checked to exist.

@@ -11,11 +11,17 @@ from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.geo.raster import read_png
 
+CAMS: Final = "cams"
 TAGS: Final = "tags.csv"
 TAG_SCORES: Final = "tag_scores.csv"
 TAG_SUMMARY: Final = "labels.json"
 COOCCURRENCE: Final = "cooccurrence.csv"
 HISTORY: Final = "history.csv"
+AREAS: Final = "_areas.csv"
+CONFIDENCE: Final = "_confidence.tif"
+PROBABILITIES: Final = "_probabilities.tif"
+"""Endings of the names of files beside a map, after the name of the map."""
+
 PAGE: Final = "report.html"
 RESOLVED: Final = "resolved.yaml"
 """The resolved configuration that a finished command writes beside its logs."""
@@ -48,6 +54,11 @@ def round_folders(refine: Path) -> list[Path]:
 def in_round(title: str, number: int) -> str:
     """The title of a table row for a round."""
     return f"{title} (round {number})"
+
+
+def cam_path(folder: Path, tile: Tile) -> Path:
+    """Path of a tile's CAMs in the folder of stage cam or affinity."""
+    return folder / CAMS / tile.scene / f"{tile.name}.npz"
 
 
 def mask_path(folder: Path, kind: str, tile: Tile) -> Path:

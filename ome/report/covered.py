@@ -12,7 +12,8 @@ from ome.data.splits import mapped_scenes
 from ome.files import read_csv
 from ome.geo.areas import Floats, PixelAreas
 from ome.geo.raster import read_class_map
-from ome.pipeline.layout import map_path
+from ome.pipeline.layout import AREAS, map_path
+from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import Manifest
 from ome.report.contents import Table, table
 
@@ -78,7 +79,7 @@ def predicted_areas(run: Path) -> list[dict[str, Any]]:
 
 def predicted_scenes(run: Path) -> dict[Path, Manifest]:
     """The folders of the scenes that stage=predict has mapped in a run, with their manifests."""
-    folders = sorted(path.parent for path in (run / "predict").glob("*/manifest.json"))
+    folders = sorted(path.parent for path in (run / "predict").glob(f"*/{MANIFEST}"))
     manifests = {folder: Manifest.read(folder) for folder in folders}
     return {
         folder: manifest
@@ -88,11 +89,11 @@ def predicted_scenes(run: Path) -> dict[Path, Manifest]:
 
 
 def _areas_path(folder: Path) -> Path:
-    return folder / f"{folder.name}_areas.csv"
+    return folder / f"{folder.name}{AREAS}"
 
 
 def _area_table(rows: Sequence[Mapping[str, str]]) -> Table:
-    """The rows of an `_areas.csv` file as a table, without square metres if the file has none."""
+    """The rows of a table of areas as a table, without square metres if the file has none."""
     titles = {"class": "class", "pixels": "pixels", "percent": "percent", "area_m2": "m²"}
     keys = [key for key in titles if key in rows[0]]
     body = [[_metres(float(row[key])) if key == "area_m2" else row[key] for key in keys] for row in rows]

@@ -8,15 +8,17 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.data.cams import cam_path, read_cams
+from ome.data.cams import read_cams
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.geo.raster import read_png
 from ome.geo.reader import Raster
 from ome.pipeline.layout import (
+    CAMS,
     PSEUDO_MASK,
     SEGMENTER_TITLES,
+    cam_path,
     in_round,
     map_path,
     mask_path,
@@ -126,9 +128,9 @@ class Exhibitor:
 
     def _heat(self, stage: str, tile: Tile, image: NDArray[np.uint8]) -> list[Layer]:
         names = self._table.names
-        if stage not in self._inputs or not (self._inputs[stage] / "cams").is_dir():
+        if stage not in self._inputs or not (self._inputs[stage] / CAMS).is_dir():
             return []
-        cams = read_cams(cam_path(self._inputs[stage] / "cams", tile), len(names))
+        cams = read_cams(cam_path(self._inputs[stage], tile), len(names))
         titles = [heat_name(name, stage) for name in names]
         return heat_pictures(image, cams, self._table.by_name[tile.name], titles)
 

@@ -13,7 +13,7 @@ from ome.config.fitting import train
 from ome.config.objects import augmentation, crf_of, crf_threads, hardware, optimization
 from ome.config.selected import scene_reader
 from ome.config.trainer import training_extras
-from ome.data.cams import cam_path, write_cams
+from ome.data.cams import write_cams
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import MaskDataset, full_weight
 from ome.data.scene_index import SceneIndex
@@ -29,7 +29,7 @@ from ome.inference.tile_scores import score_cams
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
 from ome.networks.backbones import build_backbone
 from ome.networks.weights import load_weights
-from ome.pipeline.layout import CAM_TITLES, read_tag_table
+from ome.pipeline.layout import CAM_TITLES, cam_path, read_tag_table
 from ome.pipeline.stage import Stage, Work
 from ome.plugins import name_of
 from ome.progress import track
@@ -123,7 +123,7 @@ def _export(
     work: Work, network: AffinityNetwork, reader: SceneReader, tagged: TagTable, maps_of: ClassMapsOf
 ) -> None:
     """Writes the missing refined CAMs among this process's shard of the tiles."""
-    folder, settings = work.folder / "cams", work.settings
+    folder, settings = work.folder, work.settings
     device = hardware(work.config).device()
     # With the memory layout of the training; with another a resumed run differs in the last digits.
     channels_last(network.to(device)).eval()

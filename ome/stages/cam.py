@@ -12,7 +12,7 @@ from ome.config.classifying import initial_classifier, train_classifier
 from ome.config.objects import hardware, warn_if_random
 from ome.config.selected import scene_reader
 from ome.config.trainer import training_extras
-from ome.data.cams import cam_path, write_cams
+from ome.data.cams import write_cams
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
@@ -25,7 +25,7 @@ from ome.inference.tile_scores import score_cams
 from ome.networks.one_vs_all import OneVsAllNetwork
 from ome.networks.seam import SeamNetwork
 from ome.networks.weights import load_classifier
-from ome.pipeline.layout import CAM_TITLES, TAG_SCORES, read_tag_table
+from ome.pipeline.layout import CAM_TITLES, TAG_SCORES, cam_path, read_tag_table
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 from ome.progress import meter
@@ -78,7 +78,7 @@ def _load_checkpoint(work: Work, names: Sequence[str], in_channels: int) -> None
 
 def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
     """Writes the missing CAMs among this process's shard of the tiles."""
-    folder, tiles = work.folder / "cams", shard(tagged.tiles)
+    folder, tiles = work.folder, shard(tagged.tiles)
     missing = [tile for tile in tiles if not cam_path(folder, tile).exists()]
     with meter("multi-scale CAMs, tiles", len(tiles), len(tiles) - len(missing)) as shown:
         for tile, cams in zip(missing, predictor(missing), strict=True):

@@ -26,6 +26,7 @@ from ome.inference.map_rows import MapOptions, windows_at_a_time
 from ome.inference.mapping import map_scene
 from ome.inference.predictor import CrfPredictor, Ensemble
 from ome.pipeline.artifacts import Artefact, listed, stage_folder
+from ome.pipeline.layout import AREAS
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 from ome.progress import console
@@ -170,7 +171,7 @@ def _conclude(config: DictConfig, mapped: Mapping[str, Artefact], failed: Mappin
     """Writes the areas of all scenes, and a list of the failed scenes that `predict` can read again."""
     folder, name = stage_folder(config, STAGE.name), name_of_list(config.stage.scene)
     counts = {scene: artefact.manifest.counts for scene, artefact in mapped.items()}
-    write_total_areas(folder / f"{name}_areas.csv", counts)
+    write_total_areas(folder / f"{name}{AREAS}", counts)
     failures = folder / f"{name}_failed.txt"
     failures.unlink(missing_ok=True)
     if failed:

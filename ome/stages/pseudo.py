@@ -16,7 +16,7 @@ from ome.distributed.processes import own_cores
 from ome.inference.class_maps import ClassMapsOf, class_maps_from
 from ome.inference.own_cams import OwnCams
 from ome.inference.pseudo_labels import score_masks, weight_statistics, write_pseudo_labels
-from ome.pipeline.layout import CAM_TITLES, PSEUDO_MASK, read_tag_table
+from ome.pipeline.layout import CAM_TITLES, CAMS, PSEUDO_MASK, read_tag_table
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 from ome.scoring.rows import write_rows
@@ -39,7 +39,7 @@ def run(work: Work) -> dict[str, Any]:
     barrier()
     # A stage that wrote CAMs has scored them.
     cams = work.settings.cams
-    are_scored = cams in CAM_TITLES and (work.inputs[cams] / "cams").is_dir()
+    are_scored = cams in CAM_TITLES and (work.inputs[cams] / CAMS).is_dir()
     rows = [] if are_scored else score_masks(work.folder, "cam_argmax", reader, tiles, CAM_TITLES["cam"])
     rows += score_masks(work.folder, "masks", reader, tiles, PSEUDO_MASK)
     write_rows(work.folder, rows)
