@@ -27,6 +27,7 @@ from ome.pipeline.marks import MARK
 from ome.pipeline.registry import STAGES
 from ome.pipeline.stage import Stage, Work
 from tests.conftest import compose_config, forked, tiny
+from tests.test_custom import write_photographs
 from tests.test_stages import config, counting
 
 Run = Callable[..., DictConfig]
@@ -138,6 +139,25 @@ def test_verify_reads_every_byte_of_files_outside_the_run(
         capsys.readouterr()
     Path("tags.csv").write_bytes(b"image,tags\na,water\nb,field;water\n")
     run_here(*words, "verify=true")
+    assert "done labels" in capsys.readouterr().out
+
+
+def test_files_outside_the_run_that_were_copied_are_the_same_files(
+    run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photographs(tmp_path)
+    words = ["stage=all", "stage.until=labels", "dataset=custom", "dataset.raw=images"]
+    words += ["dataset.tags=tags.csv"]
+    run_here(*words)
+    copied = [*Path("images").iterdir(), Path("tags.csv")]
+    for path in copied:
+        os.utime(path, (9, 9))
+    capsys.readouterr()
+    run_here(*words)
+    assert capsys.readouterr().out.count("up to date") == 2
+    table = Path("tags.csv")
+    table.write_text(table.read_text().replace("photo 0.jpg,field", "photo 0.jpg,water"))
+    run_here(*words)
     assert "done labels" in capsys.readouterr().out
 
 
