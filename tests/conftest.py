@@ -6,9 +6,12 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
+from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
+from pkgutil import walk_packages
 from socket import socket
 
 if not Path("/dev/nvidia0").exists():
@@ -18,13 +21,21 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
+import ome
 from ome.__main__ import main
 from ome.cli.launch import launch
 from ome.geo import cog
 from ome.pipeline.registry import STAGES
 from tests.browser import browser  # noqa: F401 - a fixture for all
+
+# Once, and not in each of the copies in which commands are typed.
+for module in walk_packages(ome.__path__, "ome."):
+    with suppress(ImportError):  # of an extra
+        import_module(module.name)
+Plugins.instance()
 
 TINY = (
     "dataset=synthetic",
