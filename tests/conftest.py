@@ -1,6 +1,8 @@
 """A town small enough to run every stage in a test."""
 
+import atexit
 import fcntl
+import gc
 import os
 import shutil
 import subprocess
@@ -36,6 +38,8 @@ for module in walk_packages(ome.__path__, "ome."):
     with suppress(ImportError):  # of an extra
         import_module(module.name)
 Plugins.instance()
+gc.freeze()  # else every collection visits what was imported, and copies its pages into each copy
+atexit.register(gc.unfreeze)
 
 TINY = (
     "dataset=synthetic",
