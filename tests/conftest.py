@@ -1,13 +1,12 @@
 """A town small enough to run every stage in a test."""
 
-import atexit
 import fcntl
 import gc
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from importlib import import_module
@@ -32,14 +31,6 @@ from ome.cli.launch import launch
 from ome.geo import cog
 from ome.pipeline.registry import STAGES
 from tests.browser import browser  # noqa: F401 - a fixture for all
-
-# Once, and not in each of the copies in which commands are typed.
-for module in walk_packages(ome.__path__, "ome."):
-    with suppress(ImportError):  # of an extra
-        import_module(module.name)
-Plugins.instance()
-gc.freeze()  # else every collection visits what was imported, and copies its pages into each copy
-atexit.register(gc.unfreeze)
 
 TINY = (
     "dataset=synthetic",
@@ -103,6 +94,18 @@ def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., D
         return config
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _everything_imported() -> Iterator[None]:
+    """Imports all modules once, and not in each of the copies of this process in which commands are typed."""
+    for module in walk_packages(ome.__path__, "ome."):
+        with suppress(ImportError):  # of an extra
+            import_module(module.name)
+    Plugins.instance()
+    gc.freeze()  # else every collection visits what was imported, and copies its pages into each copy
+    yield
+    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")
