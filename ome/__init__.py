@@ -15,6 +15,8 @@ _FROM_ARRAYS = {"dense_crf", "pseudo_label"}
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
     """Imports the objects of `__all__` on access, since importing torch takes seconds."""
+    if name == "crf":
+        return import_module("ome.crf")
     if name not in __all__:
         raise AttributeError(f"module 'ome' has no attribute {name!r}")
     return getattr(import_module("ome.pseudo.arrays" if name in _FROM_ARRAYS else "ome.api"), name)
