@@ -15,7 +15,7 @@ help:  ## Show what can be typed
 demo: $(VENV)/.installed  ## Install, then run every stage on a synthetic town
 	$(BIN)/python -m ome.run stage=all dataset=synthetic
 
-test: $(VENV)/.installed-dev  ## Run the tests (no network, six minutes on two cores)
+test: $(VENV)/.installed-dev  ## Run the tests (no network, seven minutes on two cores)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test-all: $(VENV)/.installed-dev  ## Run all tests, those too that repeat what others show at length (15 minutes)
