@@ -59,6 +59,12 @@ from tests.conftest import forked, run_process, run_without_torch, run_words, ti
             "setting dataset.indices in this configuration: add it by +dataset.indices=",
         ),
         (["callbacks=null"], "callbacks takes the name of an option: device_stats, early_stopping"),
+        (["recipe.steps=10"], "unknown setting recipe.steps: type segmenter.recipe.steps"),
+        (["stage=cam", "cam.export.flip=true"], "cam.export.flip: type stage.cam.export.flip"),
+        (
+            ["optimizer=adamw", "optimizer.layer_decay=0.5"],
+            "optimizer.layer_decay: type stage.cam.layer_decay",
+        ),
         (["crf=3"], "crf=3: crf takes the name of an option: densecrf"),
         (["crf=[1]"], "crf=[1]: crf takes the name of an option: densecrf"),
         (["-m", "preset=laptop,3"], "preset=laptop,3: preset takes the name of an option: few, gpu"),

@@ -69,6 +69,17 @@ def fail(line: str, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
+def _unknown_address(key: str, parent: Node, typed: str) -> str:
+    """Suggests addresses that end like a typed one, such as `recipe.steps`, of which `key` is not there."""
+    siblings = [str(name) for name in parent]  # type: ignore[attr-defined]  # a container
+    is_mistyped = difflib.get_close_matches(key.rpartition(".")[2], siblings, n=1)
+    if typed.startswith(f"{key}.") and not is_mistyped:
+        for end in (typed, typed.rpartition(".")[2]):
+            if addresses := _addresses(parent._get_root(), key, end):  # noqa: SLF001 - as below
+                return f"unknown setting {typed}: type {' or '.join(addresses)}"
+    return _unknown_key(key, parent)
+
+
 def _unknown_key(key: str, parent: Node) -> str:
     """Suggests addresses for a mistyped or shortened key, else lists the keys beside it."""
     root: Any = parent._get_root()  # noqa: SLF001 - the one way from a node to its configuration
@@ -125,7 +136,12 @@ def explain(error: Exception) -> str:
         override = str(error).partition("Error merging override ")[2]
         return f"{override}: expected settings by name: type {cause.full_key}.NAME=VALUE"
     if isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
-        return _unknown_key(str(cause.full_key or cause.key), cause.parent_node)
+        key, typed = str(cause.full_key or cause.key), re.match(r"Could not override '([\w.]+)'", str(error))
+        return (
+            _unknown_address(key, cause.parent_node, typed[1])
+            if typed
+            else _unknown_key(key, cause.parent_node)
+        )
     return _in_files(error)
 
 
