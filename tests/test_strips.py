@@ -9,9 +9,6 @@ from ome.networks.resnet38d import ResNet38d
 from ome.networks.strips import in_strips
 from ome.training.hardware import channels_last
 
-LAYOUTS = [pytest.param(torch.contiguous_format, marks=pytest.mark.slow), torch.channels_last]
-"""Networks predict in the second one."""
-
 
 def _layers() -> nn.Sequential:
     """Stride 4; reaches 1 + 2 + 2 * 4 = 11 rows."""
@@ -39,7 +36,7 @@ def test_no_more_rows_than_asked_for_are_seen_at_once() -> None:
     assert max(seen) == 8 + 2 * 12
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_resnet38d_in_strips_is_resnet38d(layout: torch.memory_format) -> None:
     torch.manual_seed(0)
     network, image = ResNet38d().eval().to(memory_format=layout), torch.rand(1, 3, 104, 40)
@@ -55,7 +52,7 @@ def test_resnet38d_in_strips_is_resnet38d(layout: torch.memory_format) -> None:
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_a_batch_is_computed_some_whole_images_at_a_time(layout: torch.memory_format) -> None:
     torch.manual_seed(0)
     network, images = ResNet38d().eval().to(memory_format=layout), torch.rand(5, 3, 32, 24)
