@@ -26,13 +26,14 @@ from ome.pipeline.manifest import Manifest
 from ome.pipeline.marks import MARK
 from ome.pipeline.registry import STAGES
 from ome.pipeline.stage import Stage, Work
-from tests.conftest import compose_config, forked, tiny
+from tests.conftest import compose_config, copy_until, forked, tiny
 from tests.test_custom import write_photographs
 from tests.test_stages import config, counting
 
 Run = Callable[..., DictConfig]
 RUN = Path("runs/synthetic_mobilenet_v2")
 QUICK = ["stage.cam.epochs=1", "stage.cam.validation_tiles=0", "dataset.split.train=['2_10']"]
+LABELS = ["stage=all", "stage.until=labels", "dataset=custom", "dataset.raw=images", "dataset.tags=tags.csv"]
 WALKED = ["stage.pseudo.cams=affinity", "stage.affinity.radius=2"]
 
 
@@ -52,8 +53,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def trained(run_here: Run, whole: Path, tmp_path: Path) -> Run:
     """A run that has come to its CAMs, to run further stages in."""
-    left_out = shutil.ignore_patterns("affinity", "pseudo", "seg", "logs")
-    shutil.copytree(whole, tmp_path, ignore=left_out, dirs_exist_ok=True)
+    copy_until("cam", whole, tmp_path)
     return run_here
 
 
@@ -116,10 +116,8 @@ def test_verify_reads_every_byte_of_files_outside_the_run(
     for name in "ab":
         Image.fromarray(np.full((40, 44, 3), 90, np.uint8)).save(tmp_path / f"images/{name}.png")
     (tmp_path / "tags.csv").write_text("image,tags\na,field\nb,field;water\n")
-    words = ["stage=all", "stage.until=labels", "dataset=custom", "dataset.raw=images"]
-    words += ["dataset.tags=tags.csv"]
-    run_here(*words)
-    run_here(*words, "verify=true")
+    run_here(*LABELS)
+    run_here(*LABELS, "verify=true")
     assert capsys.readouterr().out.count("up to date") == 2
     for path, content, name in [
         (Path("images/a.png"), None, "prepare"),
@@ -128,17 +126,17 @@ def test_verify_reads_every_byte_of_files_outside_the_run(
         state, before = path.stat(), path.read_bytes()
         path.write_bytes(content or before[:-1] + b"?")
         os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
-        run_here(*words)
+        run_here(*LABELS)
         assert capsys.readouterr().out.count("up to date") == 2
         with pytest.raises(
             UserError, match=rf"{path} has changed since stage={name} read it.*touch '{path}'"
         ):
-            run_here(*words, "verify=true")
+            run_here(*LABELS, "verify=true")
         path.write_bytes(before)
         os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
         capsys.readouterr()
     Path("tags.csv").write_bytes(b"image,tags\na,water\nb,field;water\n")
-    run_here(*words, "verify=true")
+    run_here(*LABELS, "verify=true")
     assert "done labels" in capsys.readouterr().out
 
 
@@ -146,18 +144,16 @@ def test_files_outside_the_run_that_were_copied_are_the_same_files(
     run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_photographs(tmp_path)
-    words = ["stage=all", "stage.until=labels", "dataset=custom", "dataset.raw=images"]
-    words += ["dataset.tags=tags.csv"]
-    run_here(*words)
+    run_here(*LABELS)
     copied = [*Path("images").iterdir(), Path("tags.csv")]
     for path in copied:
         os.utime(path, (9, 9))
     capsys.readouterr()
-    run_here(*words)
+    run_here(*LABELS)
     assert capsys.readouterr().out.count("up to date") == 2
     table = Path("tags.csv")
     table.write_text(table.read_text().replace("photo 0.jpg,field", "photo 0.jpg,water"))
-    run_here(*words)
+    run_here(*LABELS)
     assert "done labels" in capsys.readouterr().out
 
 

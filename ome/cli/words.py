@@ -41,13 +41,13 @@ def check_words(words: Sequence[str]) -> None:
 
 def _check_groups(words: Sequence[str]) -> None:
     """Refuses `crf=3`; a dictionary sets several settings of the group."""
-    options = groups()
+    options, parser = groups(), OverridesParser.create()
     for word in words:
         key = word.partition("=")[0].lstrip("+")
         if key not in options or "=" not in word:
             continue
         try:
-            value: Any = OverridesParser.create().parse_override(word).value()
+            value: Any = parser.parse_override(word).value()
         except HydraException:  # explained when Hydra parses it
             continue
         if isinstance(value, ChoiceSweep):

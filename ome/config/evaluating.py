@@ -55,7 +55,7 @@ def evaluate_segmenter(config: DictConfig, folder: Path, reader: SceneReader, ti
     predictor = cache(partial(predictor_of, config, folder, card, prediction.scales, flip=prediction.flip))
     tiles = evenly_spaced(val_tiles(reader, config.dataset.tile.size), TILES)
     if tiles and card.temperature is None and is_rank_zero():
-        _calibrate(predictor(), folder, reader, tiles, title)
+        _calibrate(predictor(), card, folder, reader, tiles, title)
     # Sharded before the check for existing maps, which other processes may be writing.
     missing = [scene for scene in shard(mapped_scenes(reader.index)) if not map_path(folder, scene).exists()]
     if missing:
@@ -81,7 +81,12 @@ def _scored(folder: Path, reader: SceneReader, title: str) -> list[Row]:
 
 
 def _calibrate(
-    predict: Predictor, folder: Path, reader: SceneReader, tiles: Sequence[Tile], title: str
+    predict: Predictor,
+    card: SegmenterCard,
+    folder: Path,
+    reader: SceneReader,
+    tiles: Sequence[Tile],
+    title: str,
 ) -> None:
     """Fits the temperature of a segmenter on tiles with reference masks, and writes it to the card."""
     pairs = [_pixels(predict, reader, tile) for tile in tiles]
@@ -89,7 +94,7 @@ def _calibrate(
     if not len(labels):
         return
     temperature = fit_temperature(probabilities, labels)
-    replace(SegmenterCard.read(folder), temperature=temperature).write(folder)
+    replace(card, temperature=temperature).write(folder)
     before = calibration_error(probabilities, labels)
     calibrated = with_temperature(torch.from_numpy(probabilities.T), temperature)
     after = calibration_error(calibrated.numpy().T, labels)
