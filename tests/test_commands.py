@@ -25,10 +25,13 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path, monkeypatch: pytest.Mo
     status, printed = forked(here, "train", "images", "--tags", "tags.csv", "--name", "val ley", *QUICK, *FEW)
     assert status == 0, printed
     assert printed.strip().endswith("map a scene: ome predict runs/val ley SCENE")
+    assert "Warning" not in printed  # of a chart without data
     assert "preset=few; others are quick, few, laptop, gpu and paper" in printed
     for network in ("classifier", "segmenter (weak segmentation)"):
         assert printed.count(f"the {network} starts from random weights") == 1
     assert (here / "scenes/val ley_all_full/index.json").is_file()
+    charts = {path.stem for path in (here / "runs/val ley/report/figures").iterdir()}
+    assert charts == {"co-occurrence", "tags", "training_cam", "training_seg_weak"}  # no masks: no errors
 
     run, scene = here / "runs/val ley", here / "images/photo 3.jpg"
     status, printed = forked(elsewhere, "predict", str(run), str(scene), "--confidence")

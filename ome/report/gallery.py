@@ -30,7 +30,7 @@ class Gallery:
     Attributes:
         exhibits: `tiles` and `maps`, and the worst of both as `worst_tiles` and `worst_maps`.
         worst: Title, note, table of scores and name of the exhibits of `worst_tiles` and `worst_maps`.
-        errors: Sums of `error_counts` by criterion, the weight first; empty without pseudo masks.
+        errors: Sums of `error_counts` by criterion, the weight first; empty without pseudo masks or references.
         judged_on: Description of the tiles that `errors` counts.
         areas: Titles, notes and tables of the areas of classes in maps.
         segmenters: Folders of the trained segmenters by title.
@@ -80,6 +80,7 @@ def collect(work: Work, reader: SceneReader) -> Gallery:
     if "ablation" in work.inputs:
         gallery.errors = weight_errors(work.inputs["ablation"], "cam")
         gallery.judged_on = "the tiles of stage=ablation"
+    gallery.errors = {name: counts for name, counts in gallery.errors.items() if counts.any()}
     segmenters = gallery.segmenters = exhibitor.segmenters()
     weak = [title for title in segmenters if title != SEGMENTER_TITLES["full"]]
     compared = {

@@ -20,20 +20,19 @@ def uncertainty(criteria: Mapping[str, NDArray[np.int64]], judged_on: str) -> di
     """Whether pixels with a low weight are wrong more often.
 
     Args:
-        criteria: Sums of `error_counts` by criterion; the first criterion is the weight.
+        criteria: Sums of `error_counts` by criterion, none of them 0; the first criterion is the weight.
         judged_on: Description of the counted tiles.
 
     Returns:
         Charts of the error rate by level, and a sentence that compares full weight with lower weights; None
-        if no pixel was counted.
+        without criteria.
     """
-    weight = next(iter(criteria.values()), np.zeros((1, 2), dtype=np.int64))
-    if not weight.sum():
+    if not criteria:
         return None
     return {
-        "verdict": _verdict(weight),
+        "verdict": _verdict(next(iter(criteria.values()))),
         "note": f"Wrong pixels at each level, and in brackets the fraction of pixels there; on {judged_on}.",
-        "charts": {name: _level_bars(counts) for name, counts in criteria.items() if counts.sum()},
+        "charts": {name: _level_bars(counts) for name, counts in criteria.items()},
     }
 
 
