@@ -26,7 +26,7 @@ from torch.utils.data import DataLoader
 
 from ome.config.classifying import classifier_learner
 from ome.config.objects import frozen
-from ome.config.recipes import recipe_settings
+from ome.config.recipes import loss_of
 from ome.config.segmenting import segmenter_learner
 from ome.config.selected import settings_of
 from ome.inference.classifier import build_classifier
@@ -112,9 +112,9 @@ def modules(changes: Sequence[str], classes: int) -> Iterator[tuple[str, Any]]:
         yield name, classifier_learner(settings, network, names, classes, 10**6)
     config = composed("dataset=potsdam", *changes)
     torch.manual_seed(0)
-    recipe = recipe_settings(config.segmenter.recipe, classes, lambda: [1.0] * classes)
+    loss = loss_of(config.segmenter.recipe, classes, lambda: [1.0] * classes)
     segmenter = build_segmenter(config.segmenter.name, config.segmenter.encoder, classes)
-    yield config.segmenter.name, segmenter_learner(config, segmenter, classes, recipe, 10**6)
+    yield config.segmenter.name, segmenter_learner(config, segmenter, classes, loss, 10**6)
 
 
 def train(module: pl.LightningModule, classes: int, precision: str, launches: Launches) -> None:

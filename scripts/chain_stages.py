@@ -11,14 +11,14 @@ from measuring import Bytes, shifted, smooth_noise, synthetic_image
 from omegaconf import DictConfig
 
 from ome.config.objects import crf_of, frozen, hardware, labelling_of, optimization
-from ome.config.recipes import recipe_settings
+from ome.config.recipes import loss_of
+from ome.config.segmenting import segmenter_learner
 from ome.config.selected import settings_of
 from ome.data.transforms import to_tensor
 from ome.geo.sliding import predict_windows
 from ome.inference.classifier import DEFAULT_MEGAPIXELS, build_classifier
 from ome.inference.map_rows import windows_at_a_time
 from ome.inference.predictor import Predictor
-from ome.networks.auxiliary import AuxiliaryHead
 from ome.networks.seam import SeamNetwork
 from ome.networks.segmenters import Segmenter, build_segmenter
 from ome.pseudo.fusion import multi_scale_cams
@@ -26,7 +26,9 @@ from ome.pseudo.uncertainty import pseudo_label
 from ome.training.clipping import ClippedModule
 from ome.training.hardware import autocast, channels_last, decided_precision
 from ome.training.seam import SeamClassifier
-from ome.training.segmenter import UncertaintyWeightedSegmenter
+
+STEPS: Final = 10**6
+"""Steps of the schedules, of which the first are timed."""
 
 PRESENT: Final = 3
 """Classes in a tile; the number of the CRF's runs is proportional to it."""
@@ -115,29 +117,22 @@ class Chain:
             if frozen(self._config.backbone.freeze, "published"):
                 network.freeze()
             names = [str(number) for number in range(self._classes)]
-            module = SeamClassifier(
-                network, names, total_steps=10**6, optimizer=optimization(settings), clip=settings.clip
-            )
+            rates = optimization(settings, STEPS)
+            module = SeamClassifier(network, names, total_steps=STEPS, optimizer=rates, clip=settings.clip)
             return stepper(module, self._batch(count, side), self._precision)
 
         return self._measured(("cam", side, count), work) * int(settings.batch) / count
 
     def seg_step(self) -> float:
         """Returns the seconds per step of the segmenter with the published batch."""
-        settings, recipe = self._config.segmenter, self._config.segmenter.recipe
+        recipe = self._config.segmenter.recipe
         count = self._images or recipe.batch
 
         def work() -> Callable[[], None]:
             network = self._segmenter()
-            weight = settings.auxiliary_weight
-            module = UncertaintyWeightedSegmenter(
-                network,
-                total_steps=10**6,
-                auxiliary=AuxiliaryHead(network.third_stage_channels, self._classes) if weight else None,
-                auxiliary_weight=weight,
-                freeze_batchnorm=frozen(settings.freeze_batchnorm, "published"),
-                **recipe_settings(recipe, self._classes, lambda: [1.0] * self._classes),
-            )
+            weight = self._config.segmenter.auxiliary_weight
+            loss = loss_of(recipe, self._classes, lambda: [1.0] * self._classes, weight)
+            module = segmenter_learner(self._config, network, self._classes, loss, STEPS)
             return stepper(module, self._batch(count, self._side), self._precision)
 
         return self._measured(("seg", self._side, count), work) * int(recipe.batch) / count

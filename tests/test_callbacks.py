@@ -17,6 +17,7 @@ from ome.config.trainer import RESERVED, callbacks_of, check_training, trainer_a
 from ome.errors import UserError
 from ome.training.fit import fit
 from ome.training.hardware import Hardware
+from ome.training.optimizers import Optimization
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 from tests.conftest import compose_config
 from tests.test_training import Pixelwise, batch
@@ -63,7 +64,9 @@ def trained(
     network, recorder = Pixelwise(), Recorder()
     network.encoder.requires_grad_(requires_grad=False)
     fit(
-        UncertaintyWeightedSegmenter(network, total_steps=STEPS, lr=LR, momentum=0, weight_decay=0),
+        UncertaintyWeightedSegmenter(
+            network, total_steps=STEPS, optimizer=Optimization(lr=LR, momentum=0, weight_decay=0)
+        ),
         Samples(),
         epochs=2,
         total_steps=STEPS,

@@ -34,6 +34,7 @@ from ome.training.hardware import Hardware
 from ome.training.optimizers import Optimization
 from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
+from ome.training.segmenter_loss import SegmenterLoss
 from ome.training.underfitting import PretendedUnderfitting
 from tests.test_affinity import TinyBackbone, two_halves
 from tests.test_training import Pixelwise
@@ -135,10 +136,8 @@ def segmenter_gradients() -> list[list[Tensor]]:
         module = UncertaintyWeightedSegmenter(
             Pixelwise(),
             total_steps=10,
-            underfit=underfit,
-            class_weights=[0.3, 2.0],
+            loss=SegmenterLoss(underfit=underfit, class_weights=[0.3, 2.0], auxiliary_weight=0.4),
             auxiliary=nn.Conv2d(1, 2, 1),
-            auxiliary_weight=0.4,
         )
         module.network.encoder.requires_grad_(requires_grad=False)
         found.append(gradients(module, {"image": image, "mask": mask, "weight": weight}))

@@ -15,6 +15,7 @@ from ome.networks.segmenters import build_segmenter
 from ome.training.averaging import averaging
 from ome.training.fit import fit
 from ome.training.hardware import Hardware
+from ome.training.optimizers import Optimization, OptimizerName
 from ome.training.pixel_losses import lovasz_softmax
 from ome.training.scalars import LOG_EVERY
 from ome.training.seam import SeamClassifier
@@ -54,9 +55,12 @@ def classifier(**settings: Any) -> SeamClassifier:  # noqa: ANN401
     return SeamClassifier(network, ["a", "b", "c"], total_steps=100, clip=1.0, **settings)
 
 
-def segmenter(**settings: Any) -> UncertaintyWeightedSegmenter:  # noqa: ANN401
+def segmenter(optimizer: OptimizerName = "sgd", **loss: Any) -> UncertaintyWeightedSegmenter:  # noqa: ANN401
     return UncertaintyWeightedSegmenter(
-        build_segmenter("deeplabv3plus", "mobilenet_v2", 3), total_steps=100, **settings
+        build_segmenter("deeplabv3plus", "mobilenet_v2", 3),
+        total_steps=100,
+        optimizer=Optimization(name=optimizer),
+        loss=loss,
     )
 
 

@@ -2,6 +2,7 @@
 
 import math
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
@@ -48,12 +49,17 @@ def test_a_layer_counts_from_where_the_image_leaves() -> None:
     assert int(network.norm.num_batches_tracked) == 0, "statistics are left as they are"
 
 
+def configured(settings: Optimization, network: SeamNetwork, steps: int) -> Any:  # noqa: ANN401
+    groups = network.parameter_groups(settings.lr, settings.weight_decay)
+    return settings.configure(network, network.backbone, groups, steps)
+
+
 @pytest.mark.parametrize("name", ["mit_b0", "mobilenet_v2", "resnet18"])
 def test_rates_fall_towards_the_image_in_every_backbone(name: str) -> None:
     torch.manual_seed(0)
     network = SeamNetwork(build_backbone(name, None, 16), 3)
     settings = Optimization(lr=1.0, layer_decay=0.8, name="adamw", norm_decay=False)
-    optimizer = settings.configure(network, 10)["optimizer"]
+    optimizer = configured(settings, network, 10)["optimizer"]
     assert isinstance(optimizer, torch.optim.AdamW)
     rates = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
     assert len(rates) == len(list(network.parameters()))
@@ -88,13 +94,13 @@ def test_schedules_by_hand(schedule: str, expected: object) -> None:
 
 
 def test_a_classifier_learns_with_either() -> None:
-    for settings in (Optimization(), Optimization(name="adamw", lr=0.01, schedule="cosine", warmup=0.25)):
+    for settings in (Optimization(), Optimization(name="adamw", lr=0.01, schedule="cosine", warmup=6)):
         torch.manual_seed(0)
         network = SeamNetwork(build_backbone("resnet18", None, 16), 2, pcm=False)
         network.dropout.p = 0.0
         plain = [p.detach().clone() for p in network.parameters()]
-        configured = settings.configure(network, 24)
-        optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+        both = configured(settings, network, 24)
+        optimizer, schedule = both["optimizer"], both["lr_scheduler"]["scheduler"]
         images, tags = torch.rand(4, 3, 32, 32), torch.tensor([[0.0, 1], [1, 0], [1, 1], [0, 1]])
         losses = []
         for _ in range(24):
@@ -131,8 +137,8 @@ def test_the_default_recipe_trains_every_backbone(backbone: str, classifier: str
         pcm=config.classifier.pcm,
     )
     steps = 12
-    configured = optimization(config.stage.cam).configure(network, steps)
-    optimizer, schedule = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
+    both = configured(optimization(config.stage.cam, steps), network, steps)
+    optimizer, schedule = both["optimizer"], both["lr_scheduler"]["scheduler"]
     tags = torch.tensor([[0.0, 1], [1, 0], [1, 1], [0, 1]])
     images = torch.randn(4, 3, 64, 64) + 2 * (tags[:, :1, None, None] - tags[:, 1:, None, None])
     losses = []

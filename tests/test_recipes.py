@@ -5,18 +5,23 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from omegaconf import DictConfig
 
 from ome.config.checks import check_settings
-from ome.config.recipes import count_classes, recipe_settings
+from ome.config.recipes import count_classes, loss_of, optimization_of
 from ome.data.tiles import Tile
 from ome.errors import UserError
+from ome.training.optimizers import Optimization
 from ome.training.pixel_losses import Weighting
 from tests.conftest import compose_config
 
 
-def settings(*overrides: str, recipe: str = "sgd") -> dict[str, Any]:
-    composed = compose_config(["dataset=potsdam", f"segmenter/recipe={recipe}", *overrides])
-    return recipe_settings(composed.segmenter.recipe, 5, lambda: [10, 30, 0, 80, 0])
+def recipe(*overrides: str, name: str = "sgd") -> DictConfig:
+    return compose_config(["dataset=potsdam", f"segmenter/recipe={name}", *overrides]).segmenter.recipe
+
+
+def class_weights(*overrides: str) -> Any:  # noqa: ANN401
+    return loss_of(recipe(*overrides), 5, lambda: [10, 30, 0, 80, 0]).settings["class_weights"]
 
 
 @pytest.mark.parametrize(
@@ -42,20 +47,20 @@ def test_values_out_of_range_are_one_line(override: str, message: str) -> None:
 
 
 def test_class_weights_are_balanced_given_or_none() -> None:
-    assert settings()["class_weights"] is None
-    given = settings("segmenter.recipe.class_weights=[1,2,3,4,5]")
-    assert given["class_weights"] == [1, 2, 3, 4, 5]
-    balanced = settings("segmenter.recipe.class_weights=balanced")
-    assert balanced["class_weights"] == pytest.approx([4, 4 / 3, 1, 0.5, 1])
-    root = settings("segmenter.recipe.class_weights=sqrt")["class_weights"]
+    assert class_weights() is None
+    assert class_weights("segmenter.recipe.class_weights=[1,2,3,4,5]") == [1, 2, 3, 4, 5]
+    balanced = class_weights("segmenter.recipe.class_weights=balanced")
+    assert balanced == pytest.approx([4, 4 / 3, 1, 0.5, 1])
+    root = class_weights("segmenter.recipe.class_weights=sqrt")
     assert [root[0] / root[3], root[1] / root[0], root[4]] == pytest.approx([8**0.5, 3**-0.5, 1])
 
 
 def test_segformers_recipe_is_the_published_one() -> None:
-    made = settings(recipe="adamw")
-    published = {"optimizer": "adamw", "lr": 6e-5, "weight_decay": 0.01, "power": 1.0, "minimum_lr": 0.0}
-    published |= {"warmup_steps": 1500, "head_lr": 10.0, "norm_decay": False}
-    assert {key: made[key] for key in published} == published
+    settings = recipe(name="adamw")
+    assert optimization_of(settings) == Optimization(
+        name="adamw", lr=6e-5, weight_decay=0.01, power=1.0, minimum_lr=0.0, warmup=1500, norm_decay=False
+    )
+    assert settings.head_lr == 10
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,9 @@ import torch
 from ome.errors import UserError
 from ome.networks.auxiliary import AuxiliaryHead
 from ome.networks.segmenters import SEGMENTERS, build_segmenter
+from ome.training.optimizers import Optimization
 from ome.training.segmenter import UncertaintyWeightedSegmenter
+from ome.training.segmenter_loss import SegmenterLoss
 from ome.training.underfitting import PretendedUnderfitting
 
 PYRAMIDS = [name for name in SEGMENTERS if name != "dpt"]  # which takes plain transformers alone
@@ -102,11 +104,11 @@ def test_a_checkpoint_reloads_with_nothing_else_at_hand(tmp_path: Path, *, head:
     made = UncertaintyWeightedSegmenter(
         network,
         total_steps=7,
-        lr=0.3,
-        class_weights=[1.0, 2.0, 3.0],
-        underfit=PretendedUnderfitting("pow"),
+        optimizer=Optimization(lr=0.3),
+        loss=SegmenterLoss(
+            class_weights=[1.0, 2.0, 3.0], underfit=PretendedUnderfitting("pow"), auxiliary_weight=0.4
+        ),
         auxiliary=AuxiliaryHead(network.third_stage_channels, 3) if head else None,
-        auxiliary_weight=0.4,
     )
     trainer: Any = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
     trainer.strategy.connect(made)

@@ -16,8 +16,10 @@ from ome.data.tiles import Tile
 from ome.files import read_csv
 from ome.training.fit import fit
 from ome.training.hardware import Hardware
+from ome.training.optimizers import Optimization
 from ome.training.pixel_losses import overlap_loss
 from ome.training.segmenter import UncertaintyWeightedSegmenter
+from ome.training.segmenter_loss import SegmenterLoss
 
 
 class Pixelwise(nn.Module):
@@ -36,9 +38,19 @@ class Pixelwise(nn.Module):
         return self(image), head(image)
 
 
+def sorted_out(settings: dict[str, Any]) -> dict[str, Any]:
+    """Settings by the object to which they belong."""
+    rates = {name for name in settings if name in Optimization.__dataclass_fields__}
+    own = {name for name in settings if name in {"head_lr", "auxiliary", "freeze_batchnorm"}}
+    arguments = {name: settings[name] for name in own}
+    arguments["optimizer"] = Optimization(**{name: settings[name] for name in rates})
+    rest = {name: value for name, value in settings.items() if name not in rates | own}
+    return arguments | {"loss": SegmenterLoss(**rest)}
+
+
 def module(**settings: Any) -> UncertaintyWeightedSegmenter:  # noqa: ANN401
     torch.manual_seed(0)
-    made = UncertaintyWeightedSegmenter(Pixelwise(), total_steps=10, **settings)
+    made = UncertaintyWeightedSegmenter(Pixelwise(), total_steps=10, **sorted_out(settings))
     made.log = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
     return made
 
@@ -126,15 +138,17 @@ def test_the_head_learns_faster_and_norms_do_not_decay_when_asked() -> None:
     network.encoder = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2))
     network.head = nn.Sequential(nn.GroupNorm(1, 2), nn.Conv2d(2, 2, 1))
     auxiliary = nn.Conv2d(2, 2, 1)
-    settings: Any = {"total_steps": 10, "lr": 0.1, "weight_decay": 0.01, "auxiliary": auxiliary}
+    settings: Any = {"lr": 0.1, "weight_decay": 0.01, "auxiliary": auxiliary}
 
     def groups(**more: Any) -> list[tuple[float, float, int]]:  # noqa: ANN401
-        made: Any = UncertaintyWeightedSegmenter(network, **settings, **more).configure_optimizers()
+        arguments = sorted_out(settings | more)
+        module = UncertaintyWeightedSegmenter(network, total_steps=10, **arguments)
+        made: Any = module.configure_optimizers()
         found = made["optimizer"].param_groups
         return [(group["initial_lr"], group["weight_decay"], len(group["params"])) for group in found]
 
-    assert groups() == [(0.1, 0.01, 10)]
-    assert groups(optimizer="adamw", head_lr=10.0, norm_decay=False) == [
+    assert groups() == [(0.1, 0.01, 4), (0.1, 0.01, 6)]
+    assert groups(name="adamw", head_lr=10.0, norm_decay=False) == [
         (0.1, 0.01, 2),
         (0.1, 0.0, 2),
         (1.0, 0.0, 2),
@@ -143,7 +157,7 @@ def test_the_head_learns_faster_and_norms_do_not_decay_when_asked() -> None:
 
 
 def test_warm_up_leads_to_the_schedule() -> None:
-    made = module(lr=0.5, minimum_lr=0.1, power=1.0, warmup_steps=4, head_lr=10.0)
+    made = module(lr=0.5, minimum_lr=0.1, power=1.0, warmup=4, head_lr=10.0)
     configured: Any = made.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     rates = []
@@ -212,7 +226,9 @@ def trained(folder: Path, *, validated: bool) -> nn.Module:
     torch.manual_seed(0)
     tiles: Any = Tiles()
     data = TileDataModule(tiles, tiles if validated else None, batch=2, seed=1, epochs=3)
-    module = UncertaintyWeightedSegmenter(Noisy(), total_steps=data.total_steps, lr=0.1)
+    module = UncertaintyWeightedSegmenter(
+        Noisy(), total_steps=data.total_steps, optimizer=Optimization(lr=0.1)
+    )
     settings: Any = {"epochs": 3, "total_steps": data.total_steps, "title": "tiny", "seed": 0}
     fit(module, data, folder=folder, hardware=Hardware("cpu"), **settings)
     return module.network

@@ -17,7 +17,7 @@ from ome.cli.known import Known, Unit
 from ome.cli.stopwatch import MOST, Timed, repeated, timed_steps
 from ome.config.classifying import classifier_learner, initial_classifier
 from ome.config.objects import augmentation, hardware, labeller_of
-from ome.config.recipes import recipe_settings
+from ome.config.recipes import loss_of
 from ome.config.segmenting import segmenter_learner
 from ome.config.selected import settings_of
 from ome.data.datasets import MaskDataset, TagDataset, full_weight
@@ -83,8 +83,8 @@ def _segmenter(config: DictConfig, units: Collection[Unit], samples: Samples) ->
         augment = augmentation(recipe, config.dataset.tile.size)
         tiles = samples.tiles(recipe.batch)
         data = MaskDataset(reader, tiles, lambda tile: full_weight(samples.mask(tile)), augment, config.seed)
-        settings = recipe_settings(recipe, num_classes, lambda: [1.0] * num_classes)
-        module = segmenter_learner(config, network, num_classes, settings, max(recipe.steps, MOST + 1))
+        loss = loss_of(recipe, num_classes, lambda: [1.0] * num_classes, config.segmenter.auxiliary_weight)
+        module = segmenter_learner(config, network, num_classes, loss, max(recipe.steps, MOST + 1))
         timed["segmenter step"] = timed_steps(config, module, data, recipe.batch)
     if "segmenter validation tile" in units:
         timed["segmenter validation tile"] = _forward(config, network, samples, recipe.batch)

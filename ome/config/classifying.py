@@ -51,7 +51,7 @@ def classifier_learner(
         num_classes: Number of classes of the dataset, C.
         total_steps: Optimiser steps of the training.
     """
-    settings, losses, rates = config.stage, config.classifier, optimization(config.stage)
+    settings, losses, rates = config.stage, config.classifier, optimization(config.stage, total_steps)
     # The loss is a mean over classes. With the learning rate for C classes, a network of one class would take
     # steps C times as long as that class takes in a network of all, and the first steps would ruin it.
     fraction = len(names) / num_classes

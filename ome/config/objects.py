@@ -43,15 +43,21 @@ def warn_if_random(weights: str | None, what: str, key: str) -> None:
         console.print(line, style="bold red", highlight=False, markup=False)
 
 
-def optimization(settings: DictConfig) -> Optimization:
-    """Optimiser and schedule of a stage."""
-    optional = ("schedule", "warmup", "norm_decay", "layer_decay")
+def optimization(settings: DictConfig, total_steps: int) -> Optimization:
+    """Optimiser and schedule of a stage.
+
+    Args:
+        settings: Settings of the stage.
+        total_steps: Optimiser steps of the training, of which the warm-up is a fraction.
+    """
+    optional = ("schedule", "norm_decay", "layer_decay")
     return Optimization(
         settings.lr,
         settings.momentum,
         settings.weight_decay,
         settings.power,
         settings.get("optimizer", "sgd"),
+        warmup=round(settings.get("warmup", 0.0) * total_steps),
         **{key: settings[key] for key in optional if key in settings},
     )
 

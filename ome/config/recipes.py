@@ -1,76 +1,72 @@
-"""Converts a segmenter's recipe to plain, checked arguments."""
+"""Builds the optimiser and the loss of a segmenter's recipe."""
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 import torch
 from omegaconf import DictConfig
 from torch import Tensor
 
+from ome.config.objects import optimization
 from ome.data.datasets import MaskOf
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, shard
 from ome.errors import UserError
 from ome.plugins import imported
 from ome.progress import track
+from ome.training.optimizers import Optimization
 from ome.training.pixel_losses import LossTerm, Weighting, balanced_class_weights, pixel_weights
+from ome.training.segmenter_loss import SegmenterLoss
 from ome.training.underfitting import PretendedUnderfitting
 
 RECIPE = "segmenter.recipe"
-PLAIN = (
-    "optimizer",
-    "schedule",
-    "layer_decay",
-    "lr",
-    "head_lr",
-    "momentum",
-    "weight_decay",
-    "norm_decay",
-    "power",
-    "minimum_lr",
-    "warmup_steps",
-    "weighting",
-    "label_smoothing",
-    "ohem",
-    "dice",
-    "lovasz",
-)
-"""Keys of a recipe that are passed to `UncertaintyWeightedSegmenter` unchanged."""
 CLASS_BALANCE = {"balanced": 1.0, "sqrt": 0.5}
 """The power for `balanced_class_weights` by the name of the class weights."""
 
 
-def recipe_settings(
-    recipe: DictConfig, num_classes: int, count: Callable[[], Sequence[float]]
-) -> dict[str, Any]:
-    """Optimiser, schedule and loss of a recipe.
+def optimization_of(recipe: DictConfig) -> Optimization:
+    """Optimiser and schedule of a recipe.
+
+    Raises:
+        UserError: The warm-up is not shorter than the training.
+    """
+    warmup = recipe.steps // 20 if recipe.warmup_steps is None else recipe.warmup_steps
+    if warmup >= recipe.steps:
+        raise UserError(f"{RECIPE}.warmup_steps={warmup} must be below {RECIPE}.steps={recipe.steps}")
+    return replace(optimization(recipe, recipe.steps), warmup=warmup, minimum_lr=recipe.minimum_lr)
+
+
+def loss_of(
+    recipe: DictConfig,
+    num_classes: int,
+    count: Callable[[], Sequence[float]],
+    auxiliary_weight: float = 0.0,
+) -> SegmenterLoss:
+    """The loss of a recipe.
 
     Args:
         recipe: The configured recipe.
         num_classes: Number of classes C.
         count: Returns the pixels of each class in the training masks; only called for named class weights.
-
-    Returns:
-        Named arguments of `UncertaintyWeightedSegmenter`.
+        auxiliary_weight: Weight of the loss of the auxiliary head.
 
     Raises:
-        UserError: Values do not fit each other or the classes, or a term of the loss cannot be built.
+        UserError: Class weights do not fit the classes, or a further term cannot be built.
     """
-    if recipe.warmup_steps and recipe.warmup_steps >= recipe.steps:
-        raise UserError(
-            f"{RECIPE}.warmup_steps={recipe.warmup_steps} must be below {RECIPE}.steps={recipe.steps}"
-        )
-    plain = {key: recipe[key] for key in PLAIN}
-    if recipe.warmup_steps is None:
-        plain["warmup_steps"] = recipe.steps // 20
-    return plain | {
-        "class_weights": _class_weights(recipe.class_weights, num_classes, count),
-        "losses": [_loss_term(term, number, num_classes) for number, term in enumerate(recipe.losses)],
-        "underfit": PretendedUnderfitting(recipe.underfit, recipe.underfit_beta, recipe.underfit_k),
-    }
+    return SegmenterLoss(
+        recipe.weighting,
+        class_weights=_class_weights(recipe.class_weights, num_classes, count),
+        label_smoothing=recipe.label_smoothing,
+        ohem=recipe.ohem,
+        dice=recipe.dice,
+        lovasz=recipe.lovasz,
+        underfit=PretendedUnderfitting(recipe.underfit, recipe.underfit_beta, recipe.underfit_k),
+        auxiliary_weight=auxiliary_weight,
+        losses=[_loss_term(term, number, num_classes) for number, term in enumerate(recipe.losses)],
+    )
 
 
 def _loss_term(term: DictConfig, number: int, num_classes: int) -> tuple[float, LossTerm]:

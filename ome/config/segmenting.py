@@ -1,16 +1,15 @@
 """Trains segmenters and loads them, for stages seg, refine, predict and export."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from omegaconf import DictConfig
 
 from ome.config.fitting import train
 from ome.config.objects import augmentation, frozen, hardware, warn_if_random
-from ome.config.recipes import count_classes, recipe_settings
+from ome.config.recipes import count_classes, loss_of, optimization_of
 from ome.config.selected import scene_reader
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import MaskDataset, MaskOf, full_weight
@@ -30,6 +29,7 @@ from ome.plugins import name_of
 from ome.training.averaging import averaging
 from ome.training.checkpoints import is_trained
 from ome.training.segmenter import UncertaintyWeightedSegmenter
+from ome.training.segmenter_loss import SegmenterLoss
 
 SEGMENTER_KEYS = (
     "seed",
@@ -77,36 +77,43 @@ def train_segmenter(
         steps_per_epoch=recipe.steps_per_epoch,
     )
     num_classes = reader.index.palette.num_classes
-    settings = recipe_settings(
-        recipe, num_classes, lambda: count_classes(tiles, mask_of, num_classes, recipe.weighting)
+    loss = loss_of(
+        recipe,
+        num_classes,
+        lambda: count_classes(tiles, mask_of, num_classes, recipe.weighting),
+        config.segmenter.auxiliary_weight,
     )
     warn_if_random(config.segmenter.weights, f"segmenter ({title})", "segmenter.weights")
     torch.manual_seed(config.seed)
     network = card.build(config.segmenter.weights)
-    module = segmenter_learner(config, network, num_classes, settings, data.total_steps)
+    module = segmenter_learner(config, network, num_classes, loss, data.total_steps)
     train(work, module, data, folder, title, averaging(recipe.average, data.total_steps))
 
 
 def segmenter_learner(
-    config: DictConfig, network: Segmenter, num_classes: int, settings: Mapping[str, Any], total_steps: int
+    config: DictConfig, network: Segmenter, num_classes: int, loss: SegmenterLoss, total_steps: int
 ) -> UncertaintyWeightedSegmenter:
     """The LightningModule that trains a segmenter.
 
     Args:
-        config: Has the group `segmenter`, with the weights and the auxiliary head.
+        config: Has the group `segmenter`.
         network: The segmenter.
         num_classes: Number of classes C.
-        settings: See `recipe_settings`.
+        loss: See `loss_of`.
         total_steps: Optimiser steps of the training.
     """
-    weight = config.segmenter.auxiliary_weight
+    settings = config.segmenter
+    auxiliary = (
+        AuxiliaryHead(network.third_stage_channels, num_classes) if settings.auxiliary_weight else None
+    )
     return UncertaintyWeightedSegmenter(
         network,
         total_steps=total_steps,
-        auxiliary=AuxiliaryHead(network.third_stage_channels, num_classes) if weight else None,
-        auxiliary_weight=weight,
-        freeze_batchnorm=frozen(config.segmenter.freeze_batchnorm, config.segmenter.weights),
-        **settings,
+        optimizer=optimization_of(settings.recipe),
+        loss=loss,
+        head_lr=settings.recipe.head_lr,
+        auxiliary=auxiliary,
+        freeze_batchnorm=frozen(settings.freeze_batchnorm, settings.weights),
     )
 
 

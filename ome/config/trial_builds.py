@@ -23,12 +23,13 @@ SEVERAL_BACKBONES: Final = (
 def _recipe(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     if not {"seg", "refine"} & {*stages}:
         return
-    from ome.config.recipes import recipe_settings  # noqa: PLC0415 - slow to import
+    from ome.config.recipes import loss_of, optimization_of  # noqa: PLC0415 - slow to import
 
     recipe, weights = config.segmenter.recipe, config.segmenter.recipe.class_weights
     # The number of classes is 0 if it is only known from the table of tags.
     number = len(config.dataset.get("classes") or (() if isinstance(weights, str) else weights or ()))
-    yield from _faults(lambda: recipe_settings(recipe, number, lambda: [1] * number))
+    yield from _faults(lambda: optimization_of(recipe))
+    yield from _faults(lambda: loss_of(recipe, number, lambda: [1] * number))
 
 
 def _segmenter(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:

@@ -30,7 +30,8 @@ class Gallery:
     Attributes:
         exhibits: `tiles` and `maps`, and the worst of both as `worst_tiles` and `worst_maps`.
         worst: Title, note, table of scores and name of the exhibits of `worst_tiles` and `worst_maps`.
-        errors: Sums of `error_counts` by criterion, the weight first; empty without pseudo masks or references.
+        errors: Sums of `error_counts` by criterion, the weight first; empty without pseudo masks
+            or references.
         judged_on: Description of the tiles that `errors` counts.
         areas: Titles, notes and tables of the areas of classes in maps.
         segmenters: Folders of the trained segmenters by title.

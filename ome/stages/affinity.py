@@ -114,7 +114,7 @@ def _train(work: Work, network: AffinityNetwork, reader: SceneReader, tagged: Ta
         reader.index.palette.num_classes,
         total_steps=data.total_steps,
         radius=settings.radius,
-        optimizer=optimization(settings),
+        optimizer=optimization(settings, data.total_steps),
     )
     train(work, module, data, work.folder, "AffinityNet")
 

@@ -66,4 +66,6 @@ class AffinityLearner(ClippedModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD with the lineage's four parameter groups, and polynomial decay at every step."""
-        return self._optimizer.configure(self.network, self._total_steps)
+        network, settings = self.network, self._optimizer
+        groups = network.parameter_groups(settings.lr, settings.weight_decay)
+        return settings.configure(network, network.backbone, groups, self._total_steps)

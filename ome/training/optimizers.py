@@ -1,7 +1,7 @@
 """Optimisers and schedules of the classifier, AffinityNet and the segmenter."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -11,7 +11,6 @@ from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
-from ome.networks.backbone_network import BackboneNetwork
 from ome.training.schedule import ScheduleName, rate_factor
 
 OptimizerName = Literal["sgd", "adamw"]
@@ -22,18 +21,19 @@ _SIDE = 64  # pixels of the image with which the order of the layers is determin
 
 @dataclass(frozen=True)
 class Optimization:
-    """Optimiser settings of the classifier and AffinityNet; the defaults are those of the published code.
+    """Settings of an optimiser and its schedule; the defaults are those of the published classifier.
 
     Attributes:
-        lr: Base learning rate of the backbone; times ten for new layers, doubled for biases.
+        lr: Base learning rate.
         momentum: Momentum of SGD.
-        weight_decay: Weight decay of everything but biases.
+        weight_decay: Weight decay.
         power: Exponent of the polynomial decay, see `poly_lr`.
         name: SGD, or AdamW, which transformers need.
-        schedule: Learning-rate schedule.
-        warmup: Fraction of all steps for the warm-up, see `linear_warmup`.
+        schedule: Learning-rate schedule, see `rate_factor`.
+        warmup: Steps of the warm-up, see `linear_warmup`.
         norm_decay: Whether the weight decay applies to normalisation layers too.
-        layer_decay: Factor on the rate from each layer of the backbone to the one below; 1 for none.
+        layer_decay: Factor on the rate from each layer of the encoder to the one below; 1 for none.
+        minimum_lr: Limit of the decay.
     """
 
     lr: float = 0.01
@@ -42,28 +42,40 @@ class Optimization:
     power: float = 0.9
     name: OptimizerName = "sgd"
     schedule: ScheduleName = "poly"
-    warmup: float = 0.0
+    warmup: int = 0
     norm_decay: bool = True
     layer_decay: float = 1.0
+    minimum_lr: float = 0.0
 
-    def configure(self, network: BackboneNetwork, total_steps: int) -> OptimizerLRScheduler:
+    def configure(
+        self, network: nn.Module, encoder: nn.Module, groups: Iterable[Mapping[str, Any]], total_steps: int
+    ) -> OptimizerLRScheduler:
         """Builds the return value of `LightningModule.configure_optimizers`.
 
         Args:
-            network: Defines the parameter groups; empty ones are skipped.
+            network: Has all parameters.
+            encoder: The part whose rates fall from layer to layer, see `layer_scales`.
+            groups: `name`, `params`, `lr` and `weight_decay` of each group of parameters; empty ones are
+                skipped.
             total_steps: Optimiser steps of the whole training.
         """
-        scales = layer_scales(network.backbone, self.layer_decay) if self.layer_decay != 1 else {}
+        scales = layer_scales(encoder, self.layer_decay) if self.layer_decay != 1 else {}
         norms = set() if self.norm_decay else norm_parameters(network)
-        groups = [
-            part
-            for group in network.parameter_groups(self.lr, self.weight_decay)
-            for part in _divided(group, scales, norms)
+        parts = [part for group in groups for part in _divided(group, scales, norms)]
+        factors: list[Callable[[int], float]] = [
+            partial(
+                rate_factor,
+                self.schedule,
+                total_steps=total_steps,
+                power=self.power,
+                floor=self.minimum_lr / part["lr"],
+                warmup=self.warmup,
+            )
+            for part in parts
         ]
-        optimizer = build_optimizer(self.name, groups, self.lr, self.momentum)
-        warmup = round(self.warmup * total_steps)
-        factor = partial(rate_factor, self.schedule, total_steps=total_steps, power=self.power, warmup=warmup)
-        return scheduled(optimizer, [factor] * len(groups))
+        optimizer = build_optimizer(self.name, parts, self.lr, self.momentum)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def build_optimizer(
@@ -73,12 +85,6 @@ def build_optimizer(
     if name == "adamw":
         return torch.optim.AdamW(groups, lr=lr, fused=True)
     return torch.optim.SGD(groups, lr=lr, momentum=momentum, fused=True)
-
-
-def scheduled(optimizer: torch.optim.Optimizer, factors: list[Any]) -> OptimizerLRScheduler:
-    """An optimiser with a schedule for Lightning; each group's factor is a function of the step."""
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factors)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 def norm_parameters(network: nn.Module) -> set[int]:
@@ -133,7 +139,7 @@ def _layer(name: str) -> str:
 
 
 def _divided(
-    group: dict[str, Any], scales: Mapping[int, float], norms: Iterable[int]
+    group: Mapping[str, Any], scales: Mapping[int, float], norms: Container[int]
 ) -> list[dict[str, Any]]:
     """Splits a group of parameters by learning rate and weight decay; empty groups are skipped."""
     parts: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -141,8 +147,8 @@ def _divided(
         decay = 0.0 if id(parameter) in norms else group["weight_decay"]
         parts.setdefault((group["lr"] * scales.get(id(parameter), 1.0), decay), []).append(parameter)
     if len(parts) < 2:
-        return [group | {"params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in parts.items()]
+        return [{**group, "params": p, "lr": lr, "weight_decay": decay} for (lr, decay), p in parts.items()]
     return [  # learning-rate monitors need a name for each
-        group | {"name": f"{group['name']}_{number}", "params": p, "lr": lr, "weight_decay": decay}
+        {**group, "name": f"{group['name']}_{number}", "params": p, "lr": lr, "weight_decay": decay}
         for number, ((lr, decay), p) in enumerate(parts.items())
     ]
