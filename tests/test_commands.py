@@ -1,5 +1,6 @@
 """`ome train`, `predict`, `report` and `compare`, as typed one after the other."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -131,8 +132,14 @@ def test_a_log_goes_with_what_hydra_wrote_and_nothing_else(
     assert {path.name for path in log.rglob("*.*")} == (left or before)
 
 
-def test_settings_of_a_run_may_refer_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.parametrize("place", [".", "run", "elsewhere"])
+def test_settings_of_a_run_may_refer_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """Wherever the command is typed, with the run's path from there."""
+    for folder in ("run", "elsewhere"):
+        (tmp_path / folder).mkdir()
+    monkeypatch.chdir(tmp_path / place)
     for day, words in (
         ("1", "[seed=3, 'dataset.name=town_${seed}']"),
         ("2", "[stage=predict, 'seed=${oc.env:GONE_}']"),
@@ -140,4 +147,7 @@ def test_settings_of_a_run_may_refer_to_others(tmp_path: Path, monkeypatch: pyte
         (folder := tmp_path / f"run/logs/{day}/config").mkdir(parents=True)
         (folder / "hydra.yaml").write_text(f"hydra: {{runtime: {{cwd: {tmp_path}, config_sources: []}}}}")
         (folder / "overrides.yaml").write_text(words)
-    assert {"seed=3", "dataset.name=town_${seed}"} <= {*words_of(["report", "run"])}
+    words = words_of(["report", os.path.relpath(tmp_path / "run")])
+    assert {"seed=3", "dataset.name=town_${seed}"} <= {*words}
+    (folder,) = (Path(word.removeprefix("run_dir=")) for word in words if word.startswith("run_dir="))
+    assert folder.samefile(tmp_path / "run")

@@ -150,12 +150,12 @@ def _of_run(folder: Path) -> list[str]:
     """The settings of a run's last command, and `run_dir` for its folder."""
     if not folder.is_dir():
         raise UserError(f"{folder} does not exist: give the folder of a run, such as runs/valley")
-    commands = command_files(folder)
+    run_dir = folder.absolute()  # the working folder changes below
+    commands = command_files(run_dir)
     if not commands:
         raise UserError(f"{folder} is not the folder of a run: give one such as runs/valley")
     # Commands that only used the run, e.g. for a map, come last.
     last = max(commands, key=lambda path: (not _is_side_command(path), path.stat().st_mtime_ns))
-    run_dir = folder.absolute()
     runtime: Any = OmegaConf.load(last.with_name("hydra.yaml")).hydra.runtime
     if Path(runtime.cwd).is_dir():
         os.chdir(runtime.cwd)  # relative paths among the settings start there
