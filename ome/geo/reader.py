@@ -37,8 +37,9 @@ MAX_VALUES: Final = 1 << 28
 class Raster:
     """An open raster that is read by windows.
 
-    A pixel is invalid where all its bands hold their nodata value, and where an internal mask, an opacity
-    band (of any position), a transparent colour or a block that was never written says so. A single band
+    A pixel is invalid where all its bands hold their nodata value, and where a mask (of the file, or those of
+    all bands), an opacity band (of any position), a transparent colour or a block that was never written says
+    so. A single band
     with a colour table is read as three bands.
 
     Attributes:

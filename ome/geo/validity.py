@@ -14,7 +14,7 @@ from ome.geo.opened import OpenedFile
 
 
 class Validity:
-    """Nodata values, an internal mask, transparent colours, nan, and blocks that were never written.
+    """Nodata values, masks, transparent colours, nan, and blocks that were never written.
 
     Args:
         file: The file.
@@ -30,7 +30,7 @@ class Validity:
 
     def is_everywhere(self, bands: Sequence[int]) -> bool:
         """Whether every pixel is valid for certain, without reading any; see `valid`."""
-        sources = (self._has_mask, self._bands_with_nodata(bands), self._transparent, self._may_be_nan)
+        sources = (self._masked(bands), self._bands_with_nodata(bands), self._transparent, self._may_be_nan)
         return not any(sources) and bool(self._written.all())
 
     def valid(self, window: Window, bands: Sequence[int]) -> NDArray[np.bool_]:
@@ -47,8 +47,9 @@ class Validity:
             UnreadableError: The file is damaged there.
         """
         dataset, valid = self._file.dataset, np.ones((window.height, window.width), dtype=bool)
-        if self._has_mask:
-            valid &= self._file.checked(window, lambda: dataset.read_masks(1, window=window)) > 0
+        if masked := self._masked(bands):
+            masks = self._file.checked(window, lambda: dataset.read_masks(masked, window=window))
+            valid &= (masks > 0).any(axis=0)
         if not self._written.all():
             down, across = dataset.block_shapes[0]
             rows, columns = (
@@ -92,10 +93,18 @@ class Validity:
         empty = [value for value, colour in table.items() if colour[3] == 0]
         return empty if len(empty) > 1 else []
 
+    def _masked(self, bands: Sequence[int]) -> list[int]:
+        """The bands whose masks tell where pixels are valid: the first, or all if each has its own."""
+        flags = self._mask_flags
+        if MaskFlags.per_dataset in flags[0]:
+            return [] if MaskFlags.alpha in flags[0] else [1]
+        checked = [1] if self._has_colour_table else list(bands)
+        return checked if all(flags[band - 1] == [] for band in checked) else []
+
     @cached_property
-    def _has_mask(self) -> bool:
-        flags = self._file.dataset.mask_flag_enums[0]
-        return MaskFlags.per_dataset in flags and MaskFlags.alpha not in flags
+    def _mask_flags(self) -> Sequence[Sequence[MaskFlags]]:
+        """How each band's mask came about; empty for one of its own."""
+        return tuple(self._file.dataset.mask_flag_enums)
 
     @property
     def _may_be_nan(self) -> bool:
