@@ -85,6 +85,39 @@ def test_what_was_not_measured_is_known_however_a_file_says_it(
         )
 
 
+@pytest.mark.parametrize("bands", [1, 3, 4])
+def test_masks_of_each_band_tell_what_was_not_measured(tmp_path: Path, bands: int) -> None:
+    path, masks = tmp_path / "scene.tif", np.full((bands, 40, 60), 255, np.uint8)
+    masks[(slice(None), *HOLE)] = 0
+    masks[0, 30, 30] = 0  # missing in one band
+    flags = {f"INTERNAL_MASK_FLAGS_{band}": "0" for band in range(1, bands + 1)}
+    write(path, noise(bands, "uint8"))
+    write(tmp_path / "scene.tif.msk", masks)
+    with rasterio.open(tmp_path / "scene.tif.msk", "r+") as dataset:
+        dataset.update_tags(**flags)
+    expected = np.ones((40, 60), bool)
+    expected[HOLE] = False
+    expected[30, 30] = bands > 1
+    with Raster(path) as raster:
+        np.testing.assert_array_equal(raster.valid(0, 0, 40, 60), expected)
+        assert not raster.all_valid
+
+
+@pytest.mark.parametrize(("sizes", "read"), [([(40, 60)] * 3, False), ([(40, 60), (10, 15)], True)])
+def test_pages_that_would_be_left_out_are_named(
+    tmp_path: Path, sizes: list[tuple[int, int]], read: bool
+) -> None:
+    """Pages of the same size may be bands; a smaller one is a preview."""
+    first, *others = [Image.fromarray(np.full(size, 7, np.uint8)) for size in sizes]
+    first.save(tmp_path / "scene.tif", save_all=True, append_images=others)
+    if read:
+        with Raster(tmp_path / "scene.tif") as raster:
+            assert raster.bands == 1
+        return
+    with pytest.raises(UserError, match=r"scene\.tif holds 3 pages of the same size, and only the first"):
+        Raster(tmp_path / "scene.tif")
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "GTiff", "GTiff YCbCr"])
 @pytest.mark.parametrize("quality", [60, 75, 95])
 def test_a_collar_that_loss_has_blurred_is_not_measured(tmp_path: Path, kind: str, quality: int) -> None:

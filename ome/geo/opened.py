@@ -37,7 +37,7 @@ class OpenedFile:
         remedy: Advice for error messages about a damaged file.
 
     Raises:
-        UnreadableError: The file is damaged, or not a raster of these formats.
+        UnreadableError: The file is damaged, not a raster of these formats, or has several pages.
         UserError: It does not exist or cannot be reached, is stored rotated, or refers to other files.
     """
 
@@ -58,6 +58,12 @@ class OpenedFile:
         else:
             start = source
         self.dataset = self._open(source, drivers)
+        if (pages := _stacked_pages(self.dataset)) > 1:
+            raise UnreadableError(
+                f"{self.name} holds {pages} pages of the same size, and only the first would be read: "
+                "extract each, gdal_translate GTIFF_DIR:2:IN PAGE_2.tif, and if they are bands of one "
+                "image, stack them, gdal_merge.py -separate -o OUT PAGE_1.tif PAGE_2.tif"
+            )
         if isinstance(source, Path):
             if self.dataset.driver == "JP2OpenJPEG" and not is_whole(source):
                 raise UnreadableError(f"{self.name} is damaged, its end is missing: {self._remedy}")
@@ -131,3 +137,10 @@ class OpenedFile:
                 f"{self.name} is damaged or not a raster ({formats}): {self._remedy}; gdal_translate IN OUT "
                 "writes other formats to a GeoTIFF"
             ) from error
+
+
+def _stacked_pages(dataset: Any) -> int:  # noqa: ANN401 - rasterio's own
+    """Number of pages of a TIFF that are as large as the first; overviews, masks and thumbnails are not."""
+    pages = dataset.tags(ns="SUBDATASETS") if dataset.driver == "GTiff" else {}
+    size = f"({dataset.width}P x {dataset.height}L x "
+    return sum(size in text for key, text in pages.items() if key.endswith("_DESC"))
