@@ -215,9 +215,10 @@ def _opened(
     scene: SceneAddress | NDArray[Any], card: SegmenterCard, asset: str | None = None
 ) -> Iterator[ByteImage]:
     if not isinstance(scene, Path | VsiPath):
-        with Raster(geotiff_of(scene, card.channels), name="the array", channels=card.channels) as raster:
+        array, channels = geotiff_of(scene, card.channels), card.channels
+        with Raster(array, name="the array", channels=channels, nodata=card.nodata) as raster:
             yield ByteImage(raster, card.channels, card.limits)
     else:
         path = raster_of(scene, asset, allow_external=True)
-        with open_scene(path, card.channels, card.limits, allow_external=True) as opened:
+        with open_scene(path, card.channels, card.limits, nodata=card.nodata, allow_external=True) as opened:
             yield opened

@@ -125,6 +125,28 @@ def test_masked_pixels_are_not_measured(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.isnan(prediction.confidence), mask.all(axis=2))
 
 
+@pytest.mark.parametrize("how", ["array", "file", "map", "stage"])
+def test_the_nodata_value_of_the_run_is_that_of_its_scenes(run_here: Run, tmp_path: Path, how: str) -> None:
+    """A PNG cannot declare the value of its borders: what `dataset.nodata` said in training counts."""
+    run = make_run(tmp_path / "run")
+    replace(TRAINED, nodata=0).write(run / "seg/weak")
+    pixels = random_scene(64, 64).transpose(1, 2, 0)
+    pixels[:20] = 0
+    pixels[40, :, 0] = 0  # one band is zero
+    expected = np.repeat(np.arange(64)[:, None] < 20, 64, axis=1)
+    Image.fromarray(pixels).save(tmp_path / "city.png")
+    options = {"flip": False, "device": "cpu", "precision": FP32}
+    if how == "map":
+        ome.map_scene(tmp_path / "city.png", run, tmp_path / "maps", **options)
+        classes = classes_of(tmp_path / "maps/city.tif")
+    elif how == "stage":
+        run_here(*BASE, "stage.predict.scene=city.png")
+        classes = classes_of(run / "predict/city/city.tif")
+    else:
+        classes = ome.predict(pixels if how == "array" else tmp_path / "city.png", run, **options).classes
+    np.testing.assert_array_equal(classes == 255, expected)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [

@@ -155,6 +155,7 @@ def card_of(config: DictConfig, reader: SceneReader) -> SegmenterCard:
         tile=config.dataset.tile.size,
         limits=(int(limits[0]), int(limits[1])) if limits else None,
         pixel_size=PixelAreas(reader.grid(index.split("train")[0].name)).pixel_size(),
+        nodata=config.dataset.get("nodata"),
     )
 
 

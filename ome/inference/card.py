@@ -34,6 +34,7 @@ class SegmenterCard:
         pixel_size: Pixel size of its training scenes in metres; None if unknown.
         temperature: Temperature that calibrates its probabilities, see `fit_temperature`; None if `val` has
             no reference masks.
+        nodata: Nodata value of its training scenes by `dataset.nodata`; None for the values in the files.
     """
 
     segmenter: str
@@ -45,6 +46,7 @@ class SegmenterCard:
     limits: Limits | None = None
     pixel_size: float | None = None
     temperature: float | None = None
+    nodata: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:

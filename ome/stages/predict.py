@@ -62,7 +62,7 @@ def run(work: Work) -> dict[str, Any]:
             path,
             _channels(config, card),
             config.dataset.get("range") or card.limits,
-            nodata=config.dataset.get("nodata"),
+            nodata=card.nodata if config.dataset.get("nodata") is None else config.dataset.nodata,
             allow_external=settings.allow_external,
         ) as scene:
             counts[name] = map_scene(scene, name, card, predict, work.folder, options)
