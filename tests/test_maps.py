@@ -102,6 +102,17 @@ def test_a_map_lies_where_its_scene_does(tmp_path: Path, crs: str | None, transf
         assert sum(counts["area_m2"].values()) == pytest.approx(by_hand, rel=1e-3)
 
 
+@pytest.mark.parametrize("crs", ["EPSG:32633", "EPSG:4326", "EPSG:2263"])
+def test_a_reference_system_without_a_place_gives_no_areas(tmp_path: Path, crs: str) -> None:
+    scene = write(tmp_path / "city.tif", random_scene(70, 66), crs, Affine.identity())
+    with opened(scene) as dataset:
+        assert dataset.crs == CRS.from_string(crs)
+    counts = make_map(scene, tmp_path / "map")
+    assert "area_m2" not in counts
+    with opened(tmp_path / "map/city.tif") as dataset:
+        assert dataset.crs is None
+
+
 def test_viewers_see_classes_and_open_it_at_once(tmp_path: Path) -> None:
     scene = write(tmp_path / "city.tif", random_scene(700, 1100))
     make_map(scene, tmp_path / "map", confidence=True, probabilities=True, stride=1.0, batch=32)

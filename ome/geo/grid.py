@@ -21,7 +21,7 @@ class Grid:
     Attributes:
         height: Rows.
         width: Columns.
-        crs: Coordinate reference system, if any.
+        crs: Coordinate reference system, if any; None for a raster without transform.
         transform: Pixel to world coordinates; the identity without a georeference.
     """
 

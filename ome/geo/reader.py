@@ -78,7 +78,9 @@ class Raster:
         self._file = OpenedFile(source, name, drivers, remedy)
         self.name, dataset = self._file.name, self._file.dataset
         place = place_of(self.name, dataset, transform)
-        self.grid = Grid(dataset.height, dataset.width, dataset.crs, place)
+        # A reference system without a place says nothing about the size of pixels.
+        crs = None if place.is_identity else dataset.crs
+        self.grid = Grid(dataset.height, dataset.width, crs, place)
         kinds = sorted(set(dataset.dtypes))
         if len(kinds) > 1:
             raise UnreadableError(
