@@ -101,6 +101,19 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def is_file(path: Path) -> bool:
+    """Whether a path is a file.
+
+    Raises:
+        UserError: It is a link whose target does not exist, so that its file would be left out of a folder.
+    """
+    if path.is_symlink() and not path.exists():
+        raise UserError(
+            f"{path} is a link to a file that does not exist: restore the file, or delete the link"
+        )
+    return path.is_file()
+
+
 def remove_temporaries(folder: Path) -> None:
     """Removes temporary files of processes killed within `atomic_path`; no process may be writing there."""
     for path in folder.rglob(".*"):

@@ -18,6 +18,7 @@ from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
 from ome.errors import UserError
+from ome.geo.mosaic import rasters_in
 from ome.ignore import IGNORE
 
 TAGS = "image,split,tags\na,train,road;tree\nb,test,tree\n"
@@ -61,6 +62,19 @@ def test_images_of_every_kind_and_size_become_scenes(images: Path) -> None:
     reader = SceneReader(index)
     assert np.array_equal(reader.image(whole(index, "c (1)")), archives.image(2, 3, 64, 64))
     assert not reader.has_mask("a")
+
+
+@pytest.mark.parametrize("target", ["gone.tif", "d.tif", "notes.txt/d.tif"])
+@pytest.mark.parametrize("place", ["images", "masks"])
+def test_a_link_to_nothing_is_no_image_that_is_missing(images: Path, place: str, target: str) -> None:
+    """As after a move of the originals: it would be left out of training and maps without a word."""
+    (images.parent / "masks").mkdir()
+    folder = images if place == "images" else images.parent / "masks"
+    (folder / "d.tif").symlink_to(target)
+    with pytest.raises(UserError, match=r"d\.tif is a link to a file that does not exist: restore the file"):
+        prepare(images, masks=str(images.parent / "masks"))
+    with pytest.raises(UserError, match=r"d\.tif is a link to a file that does not exist"):
+        rasters_in(folder)
 
 
 def test_classes_come_with_their_own_order_and_colours(images: Path) -> None:

@@ -268,6 +268,23 @@ def test_scenes_have_their_own_maps_and_are_mapped_once(run_here: Run, tmp_path:
     assert maps[1].stat().st_mtime_ns == times[1]
 
 
+def test_rasters_of_other_formats_in_a_folder_are_pointed_out(
+    run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their places would be holes of the map; a VRT of the others and the parts of a raster would not."""
+    make_run(tmp_path / "run")
+    (tmp_path / "tiles").mkdir()
+    write(tmp_path / "tiles/a.tif", random_scene(64, 64))
+    for name in ("all.vrt", "a.tif.aux.xml.bak", "a.tfw~"):
+        (tmp_path / "tiles" / name).touch()
+    run_here(*BASE, "stage.predict.scene=tiles")
+    assert "left out" not in capsys.readouterr().out
+    for name in ("c.JP2", "b.jp2", "d.img"):
+        (tmp_path / "tiles" / name).touch()
+    run_here(*BASE, "stage.predict.scene=tiles", "force=true")
+    assert "3 rasters in tiles are left out, the first is b.jp2" in capsys.readouterr().out
+
+
 def test_photographs_in_a_folder_are_mapped_each(run_here: Run, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     (tmp_path / "photos").mkdir()

@@ -9,7 +9,7 @@ from typing import Final
 from ome.data.raw_file import MAX_MEMBER, RawFile, reading_zip
 from ome.data.raw_source import RawSource
 from ome.errors import UserError
-from ome.files import plain_text
+from ome.files import is_file, plain_text
 
 MAX_RATIO: Final = 1000
 """Largest compression ratio of a member above `SMALL_MEMBER` bytes; one-coloured masks come close to it."""
@@ -204,6 +204,6 @@ def _zip_files(path: Path, source: RawSource) -> Iterator[RawFile]:
 def _plain_files(folder: Path, source: RawSource, paths: Iterable[Path]) -> Iterator[RawFile]:
     """The files that match the source's pattern; world files beside them are found by the raster library."""
     for path in sorted(paths):
-        if source.scene_of(path.name) is not None and path.is_file():
+        if source.scene_of(path.name) is not None and is_file(path):
             status = path.stat()
             yield RawFile(folder, str(path.relative_to(folder)), status.st_size, status.st_mtime_ns)

@@ -12,6 +12,7 @@ from ome.data.raw_source import ANY_IMAGE, RawSource
 from ome.data.raw_split import Split
 from ome.data.scaling import Limits
 from ome.errors import UserError
+from ome.files import is_file
 
 LISTED: Final = 5
 """Largest number of names in an error message."""
@@ -78,13 +79,14 @@ def image_names(folder: Path, key: str) -> list[str]:
         key: The setting with the folder, for the error message.
 
     Raises:
-        UserError: The folder does not exist, no GeoTIFF, PNG or JPEG is in it, or one has a name that cannot
-            be used everywhere.
+        UserError: The folder does not exist, no GeoTIFF, PNG or JPEG is in it, one has a name that cannot be
+            used everywhere, or is a link to a file that does not exist.
     """
     if not folder.is_dir():
         raise UserError(f"{key}: {folder} is not a folder")
-    stems = (ANY_IMAGE.scene_of(path.name) for path in folder.iterdir() if path.is_file())
-    names = sorted({check_name(name, f"{key}: the image") for name in stems if name is not None})
+    stems = ((path, ANY_IMAGE.scene_of(path.name)) for path in folder.iterdir())
+    found = {name for path, name in stems if name is not None and is_file(path)}
+    names = sorted(check_name(name, f"{key}: the image") for name in found)
     if not names:
         raise UserError(f"{key}: no GeoTIFF, PNG or JPEG in {folder}")
     return names

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
+from rich.markup import escape
 
 from ome.config.objects import crf_of, crf_threads, hardware
 from ome.config.raw_data import nodata_of
@@ -14,7 +15,7 @@ from ome.data.byte_image import open_scene
 from ome.distributed.collectives import is_rank_zero, rank_zero_value
 from ome.errors import UserError
 from ome.files import read_json, write_json, write_text
-from ome.geo.mosaic import scenes_in
+from ome.geo.mosaic import other_rasters_in, scenes_in
 from ome.geo.scene_files import remote_state, scene_files
 from ome.geo.scene_list import listed_scenes, name_of_list
 from ome.geo.stac import raster_of
@@ -125,6 +126,12 @@ def _scenes_by_name(config: DictConfig, options: MapOptions) -> dict[str, SceneA
     typed, raster = scene_of(config), _raster(config)
     scenes = scenes_in(raster)
     check_names(scenes, options)
+    if isinstance(raster, Path) and raster.is_dir() and (others := other_rasters_in(raster)):
+        console.print(
+            f"[yellow]{len(others)} rasters in {escape(str(raster))} are left out[/], the first is "
+            f"{escape(others[0])}: convert them to GeoTIFF, gdal_translate IN OUT",
+            highlight=False,
+        )
     return {map_name(path if raster == typed else typed): path for path in scenes}
 
 
