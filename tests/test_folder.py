@@ -83,6 +83,11 @@ def test_classes_come_with_their_own_order_and_colours(images: Path) -> None:
     assert prepare(images, classes=colours).palette.classes == colours
 
 
+def test_a_class_named_twice_moves_no_index(images: Path) -> None:
+    with pytest.raises(UserError, match=r"^dataset\.classes: road is named twice; name it once$"):
+        prepare(images, classes=["road", "road ", "tree"])
+
+
 def test_many_classes_have_colours_of_their_own() -> None:
     names = [f"class {number}" for number in range(len(DISTINCT) * len(SHADES))]
     colours = distinct_colours(names)

@@ -37,6 +37,9 @@ def test_other_names_are_used_as_they_are(name: str) -> None:
         ("tree", "tr\u0435\u0435", "only in how they are written"),  # Cyrillic letters
         ("field", "fi\u0435ld", "only in how they are written"),
         ("wood", "w\u03bfod", "only in how they are written"),  # a Greek one
+        ("1", "01", "only in how they are written"),
+        ("1", "1.0", "only in how they are written"),
+        ("zone 7", "zone_007", "only in how they are written"),
         ("water", "watr", "in one letter"),
         ("tree", "trees", "in one letter"),
         ("water", "watar", "in one letter"),
@@ -62,6 +65,12 @@ def test_classes_of_nearly_the_same_name(first: str, second: str, how: str, type
         ("road", "roof"),
         ("a", "b"),
         ("zone 12", "zone 21"),
+        ("1", "10"),
+        ("1.0", "10"),
+        ("1.5", "15"),
+        ("1.1", "1.01"),
+        ("1.1", "1.1.0"),
+        ("zone 0", "zone 00 a"),
         ("tree", "reet"),
     ],
 )
@@ -99,6 +108,10 @@ def test_what_spreadsheets_add_says_nothing(tmp_path: Path, text: str) -> None:
         ("image,../x\na,1\n", "line 1: the class '../x' has '/' in it"),
         ("image,tags\n../a,field\n", "line 2: the image '../a' has '/' in it"),
         ("image,tags,,\na,field,,5\n", "line 2: not as many values"),
+        ("image,tags\na,field\nb,nan\n", "nan is what programs write for an empty cell: empty these cells"),
+        ("image,tags\na,field\nb,field;None\n", "None is what programs write for an empty cell"),
+        ("image,field,NaN\na,1,0\nb,0,1\n", "NaN is what .* if it is a class"),
+        ("image,tags\na,1;2\nb,1.0\n", "'1' .1 rows. and '1.0' .1 rows. differ only in how they are written"),
         ("image,tags\na,water;watr\n", "differ in one letter: correct it, or type 'dataset.classes="),
     ],
 )
@@ -106,6 +119,13 @@ def test_what_would_be_read_wrongly_is_named(tmp_path: Path, text: str, message:
     (tmp_path / "tags.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         read_tag_rows(tmp_path / "tags.csv")
+
+
+@pytest.mark.parametrize("name", ["nan", "None", "NA", "null", "1", "01", "none", "no", "true"])
+def test_a_class_that_is_named_on_purpose_may_have_any_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / "tags.csv").write_text(f"image,tags\na,{name}\nb,field\n")
+    rows = read_tag_rows(tmp_path / "tags.csv", ("field", name)).rows
+    assert [row.tags for row in rows] == [{name}, {"field"}]
 
 
 def test_no_cell_of_a_table_starts_a_formula(tmp_path: Path) -> None:

@@ -45,7 +45,10 @@ def folder_layout(facts: Mapping[str, Any], raw: Path) -> RawLayout:
     classes = facts.get("classes") or ()
     if isinstance(classes, Mapping):
         classes = _by_name(classes)
-    tagged = outline(table, tuple(normal_form(str(name)) for name in classes))
+    names = tuple(normal_form(str(name)) for name in classes)
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"dataset.classes: {twice[0]} is named twice; name it once")
+    tagged = outline(table, names)
     images = image_names(raw, "dataset.raw")
     _check_rows(tagged, images, table, raw)
     if "train" not in tagged.splits.values():

@@ -1,5 +1,6 @@
 """Names of images, scenes, runs and classes: normal form, validity, and detection of near duplicates."""
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import combinations
@@ -82,8 +83,8 @@ def check_classes(counts: Mapping[str, int], where: str, *, typed: bool) -> None
             differ in one letter are accepted.
 
     Raises:
-        UserError: Two differ only in case, accents, blanks, `-` and `_`, or in one letter where one of them
-            is rare.
+        UserError: Two differ only in case, accents, blanks, `-` and `_` or zeros of a number, or in one
+            letter where one of them is rare.
     """
     for first, second in combinations(counts, 2):
         same = _bare(first) == _bare(second)
@@ -115,7 +116,11 @@ def near_names(names: Sequence[str]) -> list[str]:
 
 
 def _bare(name: str) -> str:
+    """The letters and digits of a name, without accents and case; numbers as 1 for 01 and 1.0."""
     letters = unicodedata.normalize("NFKD", name).casefold().translate(_LOOKALIKES)
+    letters = re.sub(r"(?<![\d.])0+(?=\d)", "", letters)
+    letters = re.sub(r"(?<![\d.])(\d+)\.0+(?![\d.])", r"\1", letters)
+    letters = re.sub(r"(?<=\d)\.(?=\d)", "point", letters)
     return "".join(letter for letter in letters if letter.isalnum())
 
 

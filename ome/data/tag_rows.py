@@ -31,6 +31,8 @@ WINDOW_COLUMNS: Final = ("tile", "scene", "row", "column", "height", "width", "s
 """Columns of a table of windows before those of the classes; `tile` and `kept` are optional."""
 # What people and pandas write for 0 and 1.
 _MEANING: Final = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "x": 1}
+_EMPTY: Final = ("nan", "NaN", "NaT", "NA", "<NA>", "None", "null", "NULL")
+"""What programs write for an empty cell."""
 
 
 class TagRow(NamedTuple):
@@ -99,6 +101,11 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
     elif "tags" in sheet.header:
         form = "listed"
     classes = _classes(sheet, form, names, finished=finished)
+    if finished and not names and (empty := [name for name in classes if name in _EMPTY]):
+        raise UserError(
+            f"{path}: {empty[0]} is what programs write for an empty cell: empty these cells or delete the "
+            "column, or type 'dataset.classes=[...]' if it is a class"
+        )
     sheet.check_lengths()
     parse = _window if form == "windows" else _image
     rows = [parse(line, cells, f"{path}, line {line}", classes, form) for line, cells in sheet.rows]
