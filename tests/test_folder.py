@@ -135,6 +135,51 @@ def twelve_bits(seed: int, bands: int = 4) -> np.ndarray[Any, np.dtype[np.uint16
     return values
 
 
+@pytest.mark.parametrize(
+    ("limits", "said"),
+    [
+        (None, ""),
+        ([0, 4095], ""),
+        ([100, 1100], ""),
+        ([0, 255], "range=[0, 255] does not fit 2 of 2 images"),
+        ([0, 1], "range=[0, 1] does not fit 2 of 2 images"),
+        ([0, 65535], "range=[0, 65535] does not fit 2 of 2 images"),
+        ([5000, 9000], "range=[5000, 9000] does not fit 2 of 2 images"),
+    ],
+)
+def test_limits_in_another_unit_than_the_values_are_pointed_out(
+    images: Path, limits: list[int] | None, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They would make every image white, black or nearly so, in training and in maps."""
+    for name in ("a.JPG", "b.png", "c (1).tif"):
+        (images / name).unlink()
+    for name in ("a", "b"):
+        (images / f"{name}.tif").write_bytes(archives.raster(twelve_bits(0), nodata=0))
+    prepare(images, range=limits)
+    output = " ".join(capsys.readouterr().out.split())
+    assert ("does not" in output) == bool(said)
+    assert said in output
+    measured = twelve_bits(0)[5:]
+    first, last = np.percentile(measured, [2, 98], axis=(0, 1), method="inverted_cdf")
+    values = f"a.tif has values from {first.min()} to {last.max()} (percentiles 2 and 98)"
+    assert (values in output) == bool(said)
+    with open_scene(images / "a.tif", (1, 2, 3, 4), limits and (limits[0], limits[1])):
+        output = " ".join(capsys.readouterr().out.split())
+    assert (f"{values}: dataset.range={limits} does not fit them" in output) == bool(said)
+
+
+def test_images_of_8_and_16_bits_are_pointed_out(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(images)
+    assert "bits" not in capsys.readouterr().out
+    prepare(images, range=[0, 4095])
+    assert "all images have 8 bits: dataset.range=[0, 4095] does not apply" in capsys.readouterr().out
+    with open_scene(images / "b.png", (1, 2, 3), (0, 4095)):
+        assert "b.png has 8 bits: dataset.range=[0, 4095] does not apply to it" in capsys.readouterr().out
+    (images / "d.tif").write_bytes(archives.raster(twelve_bits(0, 3)))
+    prepare(images)
+    assert "1 images have 16 bits and are scaled to 8, 3 have 8 bits and are not" in capsys.readouterr().out
+
+
 def test_sixteen_bits_are_spread_between_the_percentiles_of_what_was_measured(images: Path) -> None:
     deep = twelve_bits(0)
     for name in ("a.JPG", "b.png", "c (1).tif"):

@@ -6,8 +6,9 @@ from contextlib import contextmanager
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from rich.markup import escape
 
-from ome.data.scaling import Limits, scaling_tables, to_bytes
+from ome.data.scaling import Limits, misfit, scaling_tables, to_bytes
 from ome.errors import UserError
 from ome.geo.grid import Grid
 from ome.geo.mosaic import Mosaic, rasters_in
@@ -58,6 +59,7 @@ class ByteImage:
         self._tables: NDArray[np.uint8] | None = None
         if raster.depth == "uint16":
             self._tables = scaling_tables(raster, self._channels, limits, progress=True)
+        _say_misfit(raster, self._channels, limits)
 
     def read(self, row: int, column: int, height: int, width: int) -> NDArray[np.uint8]:
         """Reads (height, width, channels) uint8 from a window inside the image.
@@ -78,6 +80,18 @@ class ByteImage:
     def all_valid(self) -> bool:
         """Whether every pixel is valid for certain, without reading any."""
         return self._raster.all_valid
+
+
+def _say_misfit(raster: Raster | Mosaic, channels: Sequence[int], limits: Limits | None) -> None:
+    """Prints that the limits of 16-bit values do not apply to a raster, or not to its values."""
+    if limits is None:
+        return
+    line = f"{escape(raster.name)} has 8 bits[/]: dataset.range={list(limits)} does not apply to it"
+    if raster.depth == "uint16":
+        if (values := misfit(raster, channels, limits)) is None:
+            return
+        line = f"{escape(raster.name)} has {values}[/]: dataset.range={list(limits)} does not fit them"
+    console.print(f"[yellow]{line}", highlight=False)
 
 
 def channels_last(bands: NDArray[np.uint8]) -> NDArray[np.uint8]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.geo.mosaic import Mosaic
-from ome.geo.reader import Raster
+from ome.geo.reader import Raster, sample_of
 from ome.progress import track
 
 PERCENTILES = (2, 98)
@@ -14,6 +14,12 @@ PERCENTILES = (2, 98)
 
 Limits = tuple[int, int]
 """The values that become 0 and 255."""
+
+LEAST_LEVELS = 8
+"""Least number of grey levels between the `PERCENTILES` of a band, for limits that fit its image."""
+
+MOST_CLIPPED = 0.5
+"""Largest fraction of values that such limits clip."""
 
 
 def scaling_tables(
@@ -49,6 +55,25 @@ def scaling_tables(
                 pixels = pixels[:, raster.valid(*window)]
             counts += [np.bincount(values.ravel(), minlength=1 << 16) for values in pixels]
     return byte_tables(counts, [raster.nodata[band - 1] for band in bands], limits)
+
+
+def misfit(raster: Raster | Mosaic, bands: Sequence[int], limits: Limits) -> str | None:
+    """Tells limits in another unit than the values of a 16-bit raster, by nine windows.
+
+    Returns:
+        The values of the raster, in words, if the limits clip most of them or leave few grey levels of each
+        band; None if the limits fit, or no pixel is valid.
+    """
+    parts = [raster.read(*window, bands)[:, raster.valid(*window)] for window in sample_of(raster.grid)]
+    values, (low, high) = np.concatenate(parts, axis=1), limits
+    if not values.size:
+        return None
+    first, last = np.percentile(values, PERCENTILES, axis=1, method="inverted_cdf")
+    levels = (np.clip(last, low, high) - np.clip(first, low, high)) / (high - low) * 255
+    clipped = ((values <= low) | (values >= high)).mean()
+    if levels.max() >= LEAST_LEVELS and clipped <= MOST_CLIPPED:
+        return None
+    return f"values from {first.min()} to {last.max()} (percentiles {PERCENTILES[0]} and {PERCENTILES[1]})"
 
 
 def byte_tables(

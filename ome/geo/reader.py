@@ -223,15 +223,8 @@ class Raster:
         """Whether a band labelled alpha is opacity, judged by nine windows; that of a PNG always is."""
         if self._file.dataset.driver == "PNG":
             return True
-        height, width = (min(256, side) for side in (self.grid.height, self.grid.width))
-        windows = [
-            (part * (self.grid.height - height) // 2, across * (self.grid.width - width) // 2)
-            for part in range(3)
-            for across in range(3)
-        ]
-        pixels = np.concatenate(
-            [self.read(*start, height, width).reshape(self.bands, -1) for start in dict.fromkeys(windows)], 1
-        )
+        windows = sample_of(self.grid)
+        pixels = np.concatenate([self.read(*window).reshape(self.bands, -1) for window in windows], 1)
         called = [other - 1 for other in self._called_opacity]
         return is_opacity(pixels[band - 1], np.delete(pixels, called, axis=0))
 
@@ -241,3 +234,14 @@ def strips_of(grid: Grid, bands: int) -> Iterator[Strip]:
     rows = max(1, min(STRIP, MAX_VALUES // (grid.width * bands)))
     for row in range(0, grid.height, rows):
         yield row, 0, min(rows, grid.height - row), grid.width
+
+
+def sample_of(grid: Grid) -> list[Strip]:
+    """Nine windows of up to 256 x 256 pixels, evenly distributed; fewer of a small raster."""
+    height, width = min(256, grid.height), min(256, grid.width)
+    starts = [
+        (part * (grid.height - height) // 2, across * (grid.width - width) // 2)
+        for part in range(3)
+        for across in range(3)
+    ]
+    return [(*start, height, width) for start in dict.fromkeys(starts)]
