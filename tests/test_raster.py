@@ -103,6 +103,12 @@ def test_masks_of_each_band_tell_what_was_not_measured(tmp_path: Path, bands: in
         assert not raster.all_valid
 
 
+def test_an_image_of_many_bands_is_no_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with Raster(write(tmp_path / "scene.tif", noise(13, "uint16"))) as raster:
+        assert raster.bands == 13
+    assert not caplog.records
+
+
 @pytest.mark.parametrize(("sizes", "read"), [([(40, 60)] * 3, False), ([(40, 60), (10, 15)], True)])
 def test_pages_that_would_be_left_out_are_named(
     tmp_path: Path, sizes: list[tuple[int, int]], read: bool

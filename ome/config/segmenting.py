@@ -42,7 +42,7 @@ SEGMENTER_KEYS = (
 )
 """Configuration keys that change the weights or the predictions of a segmenter."""
 
-SEGMENTER_FREE_KEYS = ("callbacks", "dataset.display", "dataset.range")
+SEGMENTER_FREE_KEYS = ("callbacks", "dataset.display", "dataset.nodata", "dataset.range")
 """Other configuration keys that stages with segmenters read: for the card, and callbacks if there are any."""
 
 
@@ -145,7 +145,7 @@ def val_tiles(reader: SceneReader, size: int) -> list[Tile]:
 def card_of(config: DictConfig, reader: SceneReader) -> SegmenterCard:
     """The card of the configured segmenter."""
     index = reader.index
-    limits = config.dataset.get("range")
+    limits, first = config.dataset.get("range"), index.split("train")[0].name
     return SegmenterCard(
         segmenter=name_of(config.segmenter),
         encoder=config.segmenter.encoder,
@@ -154,8 +154,9 @@ def card_of(config: DictConfig, reader: SceneReader) -> SegmenterCard:
         picture=reader.picture,
         tile=config.dataset.tile.size,
         limits=(int(limits[0]), int(limits[1])) if limits else None,
-        pixel_size=PixelAreas(reader.grid(index.split("train")[0].name)).pixel_size(),
+        pixel_size=PixelAreas(reader.grid(first)).pixel_size(),
         nodata=config.dataset.get("nodata"),
+        source=reader.source(first),
     )
 
 

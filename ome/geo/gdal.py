@@ -31,6 +31,9 @@ SCENE_DRIVERS: Final = (*IMAGE_DRIVERS, "JP2OpenJPEG")
 XML_FAULTS: Final = (ET.ParseError, LookupError, ValueError)
 """Exceptions of damaged XML; the latter two come from an unknown or unsupported encoding."""
 
+# Pillow logs an error for a TIFF of many bands, whose orientation it is asked for.
+logging.getLogger("PIL.TiffImagePlugin").setLevel(logging.CRITICAL)
+
 _ORIENTATION: Final = 274  # the tag's number in EXIF
 
 
