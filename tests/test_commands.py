@@ -9,6 +9,7 @@ import pytest
 from ome.cli.command_log import removed_if_refused
 from ome.cli.commands import words_of
 from ome.errors import UserError
+from ome.inference.card import SegmenterCard
 from tests.conftest import compose_config, forked, run_words
 from tests.test_custom import SMALL, write_photographs
 
@@ -23,8 +24,12 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path, monkeypatch: pytest.Mo
     here.mkdir()
     elsewhere.mkdir()
     write_photographs(here)
-    status, printed = forked(here, "train", "images", "--tags", "tags.csv", "--name", "val ley", *QUICK, *FEW)
+    status, printed = forked(
+        here, "train", "images", "--tags", "tags.csv", "--name", "val ley", *QUICK, *FEW, "dataset.nodata=0"
+    )
     assert status == 0, printed
+    card = SegmenterCard.read(here / "runs/val ley/seg/weak")
+    assert (card.nodata, card.source) == (0, ("uint8", 3, ("red", "green", "blue")))
     assert printed.strip().endswith("map a scene: ome predict runs/val ley SCENE")
     assert "Warning" not in printed  # of a chart without data
     assert "preset=few; others are quick, few, laptop, gpu and paper" in printed

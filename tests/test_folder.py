@@ -7,6 +7,7 @@ from typing import Any
 import archives
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from ome.data.byte_image import open_scene
@@ -166,6 +167,16 @@ def test_limits_in_another_unit_than_the_values_are_pointed_out(
     with open_scene(images / "a.tif", (1, 2, 3, 4), limits and (limits[0], limits[1])):
         output = " ".join(capsys.readouterr().out.split())
     assert (f"{values}: dataset.range={limits} does not fit them" in output) == bool(said)
+
+
+def test_what_an_image_was_is_known_of_its_scene(images: Path) -> None:
+    """Scenes have 8 bits and no labels: maps are compared with the images."""
+    (images / "d.tif").write_bytes(archives.raster(twelve_bits(0)))
+    with rasterio.open(images / "d.tif", "r+") as dataset:
+        dataset.descriptions = ("Nir", "red", None, "Blue")
+    reader = SceneReader(prepare(images, channels=[1]), [1])
+    assert reader.source("a") == ("uint8", 3, ("red", "green", "blue"))
+    assert reader.source("d") == ("uint16", 4, ("nir", "red", "", "blue"))
 
 
 def test_images_of_8_and_16_bits_are_pointed_out(images: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -20,6 +21,7 @@ from rasterio.transform import Affine, from_origin
 from ome.data.byte_image import open_scene
 from ome.errors import UserError
 from ome.files import read_csv
+from ome.geo.image_source import ImageSource
 from ome.geo.mosaic import Mosaic, scenes_in
 from ome.geo.sliding import PredictBatch, predict_windows
 from ome.inference.card import SegmenterCard
@@ -348,6 +350,56 @@ def test_another_pixel_size_is_said(tmp_path: Path, capsys: pytest.CaptureFixtur
     coarse = write(tmp_path / "far.tif", pixels, transform=from_origin(500000, 5800000, 2, 2))
     make_map(coarse, tmp_path / "far")
     assert "prediction.scales=[4.0] predicts at their size" in capsys.readouterr().out
+
+
+COLOURS = ("red", "green", "blue")
+
+
+@pytest.mark.parametrize(
+    ("bands", "kind", "labels", "channels", "said"),
+    [
+        (3, "uint8", COLOURS, (1, 2, 3), ""),
+        (3, "uint8", COLOURS[::-1], (3, 2, 1), ""),
+        (3, "uint8", (), (1, 2, 3), ""),
+        (3, "uint8", COLOURS[::-1], (1, 2, 3), "labels the bands [1, 2, 3] blue, green, red, the training"),
+        (4, "uint8", (*COLOURS[::-1], "nir"), (3, 2, 1), ""),
+        (
+            4,
+            "uint8",
+            ("nir", *COLOURS),
+            (1, 2, 3),
+            "labels the bands [1, 2, 3] nir, red, green, the training",
+        ),
+        (
+            4,
+            "uint8",
+            (),
+            (1, 2, 3),
+            "has 4 bands, the training images 3: the network takes the bands [1, 2, 3]",
+        ),
+        (12, "uint8", (), (4, 3, 2), ""),
+        (3, "uint16", COLOURS, (1, 2, 3), "has uint16 values, the training images uint8: uint16 is scaled"),
+    ],
+)
+def test_bands_and_depths_unlike_those_of_the_training_images_are_said(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    bands: int,
+    kind: str,
+    labels: tuple[str, ...],
+    channels: tuple[int, ...],
+    said: str,
+) -> None:
+    path = write(tmp_path / "city.tif", random_scene(70, 66, bands, kind), photometric="MINISBLACK")
+    if labels:
+        with rasterio.open(path, "r+") as dataset:
+            dataset.descriptions = tuple(label.upper() for label in labels)
+    card = replace(CARD, source=ImageSource("uint8", 3, COLOURS))
+    with open_scene(path, channels) as scene:
+        map_scene(scene, "city", card, brightest, tmp_path / "map", MapOptions())
+    output = " ".join(capsys.readouterr().out.split())
+    assert said in output
+    assert ("the training images" in output) == bool(said)
 
 
 def test_a_scene_that_lies_nowhere_on_earth_is_named(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from rich.markup import escape
 from ome.data.scaling import Limits, misfit, scaling_tables, to_bytes
 from ome.errors import UserError
 from ome.geo.grid import Grid
+from ome.geo.image_source import ImageSource, source_of
 from ome.geo.mosaic import Mosaic, rasters_in
 from ome.geo.reader import Raster
 from ome.geo.virtual import DRIVER, check_virtual
@@ -75,6 +76,16 @@ class ByteImage:
     def valid(self, row: int, column: int, height: int, width: int) -> NDArray[np.bool_]:
         """Reads which pixels of a window are valid, (height, width)."""
         return self._raster.valid(row, column, height, width)
+
+    @property
+    def source(self) -> ImageSource:
+        """The depth and the bands of the raster."""
+        return source_of(self._raster)
+
+    @property
+    def channels(self) -> tuple[int, ...]:
+        """The bands that are read, 1-based, in the network's order."""
+        return self._channels
 
     @property
     def all_valid(self) -> bool:

@@ -22,6 +22,7 @@ from ome.errors import UserError
 from ome.files import atomic_path
 from ome.geo.gdal import plain_pixels
 from ome.geo.grid import RGB, Grid
+from ome.geo.image_source import ImageSource, source_of
 from ome.geo.raster import check_written
 from ome.geo.reader import Raster
 from ome.ignore import IGNORE
@@ -29,6 +30,7 @@ from ome.ignore import IGNORE
 _SOURCE: Final = "OME_SOURCE"
 _UNKNOWN: Final = "OME_UNKNOWN"
 _OPACITY: Final = "OME_OPACITY"
+_IMAGE: Final = "OME_IMAGE"
 
 
 class SceneJob(NamedTuple):
@@ -58,6 +60,12 @@ def opacity_of(folder: Path, scenes: Sequence[Scene]) -> tuple[int, ...]:
         with Raster(folder / scene.image, drivers=("GTiff",)) as raster:
             bands |= {int(band) for band in [raster.tags().get(_OPACITY)] if band is not None}
     return tuple(sorted(bands))
+
+
+def image_source(prepared: Raster) -> ImageSource | None:
+    """The source of the image that a scene was prepared from; None in scenes of earlier versions."""
+    value = prepared.tags().get(_IMAGE)
+    return None if value is None else ImageSource.from_json(json.loads(value))
 
 
 def write_scene(job: SceneJob, layout: RawLayout, folder: Path) -> Scene:
@@ -115,7 +123,7 @@ def _write_image(path: Path, raster: Raster, limits: Limits | None, source: str)
                 if not raster.all_valid:
                     target.write_mask(raster.valid(*strip), window=window)
             opacity = {} if raster.opacity is None else {_OPACITY: raster.opacity}
-            target.update_tags(**{_SOURCE: source}, **opacity)
+            target.update_tags(**{_SOURCE: source, _IMAGE: json.dumps(source_of(raster))}, **opacity)
         check_written(temporary)
 
 

@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 
 from ome.data.byte_image import ByteImage, channels_last
 from ome.data.scene_index import INDEX, Scene, SceneIndex
+from ome.data.scene_writer import image_source
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.geo.grid import Grid
+from ome.geo.image_source import ImageSource
 from ome.geo.reader import Raster
 
 MAX_OPEN: Final = 16
@@ -104,6 +106,10 @@ class SceneReader:
     def grid(self, scene: str) -> Grid:
         """Size and georeference of a scene; errors as for `image`."""
         return self._raster(self._scene(scene).image).grid
+
+    def source(self, scene: str) -> ImageSource | None:
+        """The source of a scene's image; None in scenes of earlier versions; errors as for `image`."""
+        return image_source(self._raster(self._scene(scene).image))
 
     def _pixels(self, tile: Tile, channels: tuple[int, ...]) -> NDArray[np.uint8]:
         raster, window = self._open_inside(self._scene(tile.scene).image, tile)

@@ -141,6 +141,16 @@ class Mosaic:
         """See `Raster.mislabelled_opacity`; of the first raster."""
         return self._raster(0).mislabelled_opacity
 
+    @property
+    def shown_bands(self) -> tuple[int, ...]:
+        """See `Raster.shown_bands`; of the first raster."""
+        return self._raster(0).shown_bands
+
+    @property
+    def band_colours(self) -> tuple[str, ...]:
+        """See `Raster.band_colours`; of the first raster."""
+        return self._raster(0).band_colours
+
     def strips(self) -> Iterator[Strip]:
         """See `Raster.strips`."""
         return strips_of(self.grid, self.bands)

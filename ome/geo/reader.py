@@ -27,6 +27,9 @@ IMAGE_DEPTHS: Final = ("uint8", "uint16")
 STRIP: Final = 1024
 """Rows per strip: a multiple of all common block heights; 18 MB of a scene 6000 pixels wide."""
 
+BAND_COLOURS: Final = ("red", "green", "blue", "nir")
+"""What a file may say that a band shows."""
+
 Strip = tuple[int, int, int, int]
 """Row, column, height and width of a window."""
 
@@ -144,6 +147,16 @@ class Raster:
     def shown_bands(self) -> tuple[int, ...]:
         """Bands (1-based) of the image as `read` returns it, without opacity."""
         return tuple(band for band in range(1, self.bands + 1) if band != self.opacity)
+
+    @cached_property
+    def band_colours(self) -> tuple[str, ...]:
+        """One of `BAND_COLOURS` for each band, by its description or its label; empty if unknown."""
+        if self.has_colour_table:
+            return BAND_COLOURS[:3]
+        dataset = self._file.dataset
+        pairs = zip(dataset.descriptions, dataset.colorinterp, strict=True)
+        words = [((text or "").strip().casefold(), kind.name) for text, kind in pairs]
+        return tuple(next((word for word in pair if word in BAND_COLOURS), "") for pair in words)
 
     @cached_property
     def all_valid(self) -> bool:

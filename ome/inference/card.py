@@ -10,6 +10,7 @@ from ome.data.scaling import Limits
 from ome.errors import UserError
 from ome.files import read_json, write_json
 from ome.geo.grid import RGB
+from ome.geo.image_source import ImageSource
 from ome.networks.segmenters import Segmenter, build_segmenter
 from ome.pipeline.layout import round_folders
 from ome.pipeline.manifest import Manifest
@@ -35,6 +36,7 @@ class SegmenterCard:
         temperature: Temperature that calibrates its probabilities, see `fit_temperature`; None if `val` has
             no reference masks.
         nodata: Nodata value of its training scenes by `dataset.nodata`; None for the values in the files.
+        source: Depth and bands of its first training image; None if unknown.
     """
 
     segmenter: str
@@ -47,6 +49,7 @@ class SegmenterCard:
     pixel_size: float | None = None
     temperature: float | None = None
     nodata: float | None = None
+    source: ImageSource | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -116,6 +119,7 @@ class SegmenterCard:
                 name: (int(r), int(g), int(b)) for name, (r, g, b) in value["classes"].items()
             }
             fields["limits"] = (int(limits[0]), int(limits[1])) if limits else None
+            fields["source"] = ImageSource.from_json(value["source"]) if value.get("source") else None
             return cls(**value | fields)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise UserError(f"{path} is damaged ({error!r}): train again with force=true") from error

@@ -6,11 +6,14 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, Final
 
+from rich.markup import escape
+
 from ome.data.byte_image import ByteImage
 from ome.distributed.collectives import barrier, is_rank_zero, rank, world_size
 from ome.geo.areas import PixelAreas
 from ome.geo.cog import write_class_cog, write_probability_cog
 from ome.geo.flat import FlatRasters
+from ome.geo.image_source import differences
 from ome.geo.sliding import PredictBatch
 from ome.geo.windows import rows_of_part
 from ome.inference.area_tables import write_areas
@@ -56,6 +59,7 @@ def map_scene(
     """
     options.check()
     _compare_pixels(scene, card)
+    _compare_bands(scene, card)
     grid = scene.grid
     bands = {"classes": 1}
     if options.confidence or options.polygons:
@@ -172,3 +176,11 @@ def _compare_pixels(scene: ByteImage, card: SegmenterCard) -> None:
             f"{card.pixel_size:.3g} m[/]: prediction.scales={[round(ratio, 2)]} predicts at their size",
             highlight=False,
         )
+
+
+def _compare_bands(scene: ByteImage, card: SegmenterCard) -> None:
+    """Warns if the scene differs from the training images in its bands or depth."""
+    if card.source is None:
+        return
+    for line in differences(scene.source, scene.channels, card.source, card.channels):
+        console.print(f"[yellow]{escape(Path(scene.name).name)} {escape(line)}[/]", highlight=False)
