@@ -1,9 +1,10 @@
 """Terminal output: tables, and progress of long work as a bar on a terminal or as sparse lines elsewhere."""
 
+import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, Final, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -21,7 +22,20 @@ from rich.text import Text
 
 T = TypeVar("T")
 
-console = Console(soft_wrap=True)
+_NOT_MARKUP: Final = re.compile(r"(?<!\\)\[(?!(?:/|red|green|yellow|bold|bold red|bold yellow)\])")
+"""A bracket that begins none of the program's own styles, as in the name of a file or a class."""
+
+
+class _Console(Console):
+    """A console that takes brackets in names and paths for text."""
+
+    def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401 - rich's
+        if options.get("markup") is not False:
+            text = _NOT_MARKUP.sub(r"\\[", text)
+        return super().render_str(text, **options)
+
+
+console = _Console(soft_wrap=True, emoji=False)
 """The console for all output of the program."""
 
 if not console.is_terminal:

@@ -1,10 +1,26 @@
 """Progress of long work."""
 
 import pytest
+from rich.markup import escape
 
-from ome.progress import pace
+from ome.progress import console, pace, print_table
 
 
 @pytest.mark.parametrize(("rate", "said"), [(34.23, "34.2/s"), (1.0, "1.0/s"), (0.025, "40.0 s each")])
 def test_work_slower_than_one_a_second_is_given_in_seconds_of_each(rate: float, said: str) -> None:
     assert pace(rate) == said
+
+
+@pytest.mark.parametrize(
+    "name", ["a[b].tif", "[old] x", "forest [dense]", "[/]x[/b]", "[link=x]", "a:car:b", "[#1]"]
+)
+def test_brackets_and_colons_of_names_are_text(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    if "[/]" not in name:  # which ends a style
+        console.print(f"[bold]cam[/] -> runs/{name}/cam", highlight=False)
+        assert capsys.readouterr().out == f"cam -> runs/{name}/cam\n"
+    console.print(f"[yellow]{escape(name)}[/]")
+    assert capsys.readouterr().out == f"{name}\n"
+    console.print(name, markup=False)
+    assert capsys.readouterr().out == f"{name}\n"
+    print_table(None, ["class", "tiles"], [[escape(name), "2"]])
+    assert f" {name} " in capsys.readouterr().out

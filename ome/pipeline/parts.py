@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from omegaconf import DictConfig
+from rich.markup import escape
 
 from ome.distributed.collectives import alone, barrier, gather, is_rank_zero
 from ome.distributed.turns import Turns
@@ -69,7 +70,7 @@ def execute_parts(
         local[name] = outcome
         if outcome.kind == "failed":
             console.print(
-                f"[red]failed[/] {stage.name} {name}: ", outcome.text, markup=False, highlight=False
+                f"[red]failed[/] {stage.name} {escape(name)}: {escape(outcome.text)}", highlight=False
             )
         _say_progress(stage.name, turns, started, len(parts), ran=ran)
     outcomes = {name: outcome for of_rank in gather(local) for name, outcome in of_rank.items()}
