@@ -52,6 +52,8 @@ def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
                 remedy = "free some space; the same command resumes where it stopped"
                 return f"cannot write to {folder or filename or unnamed} ({reason}): {remedy}"
             remedy = "choose other folders with output=... and scenes=..., or get access to it"
+            if number == errno.ENAMETOOLONG:
+                remedy = "give the scene, image or run a shorter name"
             return f"cannot read or write {filename or folder or unnamed} ({reason}): {remedy}"
         seen = seen.__cause__ or seen.__context__
     return None

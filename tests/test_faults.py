@@ -92,6 +92,14 @@ def test_a_name_that_is_not_utf_8_is_one_line(tmp_path: Path, write: Callable[[P
     assert re.fullmatch(r"a name is not in UTF-8 \(b'[^\n]*b\\xff\.tif'\): rename the file or folder", line)
 
 
+def test_a_name_that_is_too_long_is_to_be_shortened(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="too long") as raised:
+        write_text(tmp_path / ("scene" * 60), "")
+    line = disk_fault(raised.value)
+    assert line is not None
+    assert line.endswith(" (File name too long): give the scene, image or run a shorter name")
+
+
 def test_a_full_disk_ends_with_one_line_and_no_half_file(small_disk: Path, tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     overrides = [override for override in tiny("prepare") if not override.startswith("dataset.raw")]
