@@ -47,6 +47,7 @@ def _translate() -> None:
     # Imported here to keep --help and --version fast.
     from ome.cli.commands import COMMANDS, words_of  # noqa: PLC0415
     from ome.cli.errors import fail  # noqa: PLC0415
+    from ome.files import disk_fault  # noqa: PLC0415
 
     if sys.argv[1] not in COMMANDS:
         fail(f"unknown command '{sys.argv[1]}': choose one of {', '.join(('tags', *COMMANDS, 'doctor'))}")
@@ -54,6 +55,10 @@ def _translate() -> None:
         sys.argv[1:] = words_of(sys.argv[1:])
     except UserError as error:
         fail(str(error))
+    except OSError as error:
+        if (line := disk_fault(error)) is None:
+            raise
+        fail(line)
 
 
 if __name__ == "__main__":

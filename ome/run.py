@@ -72,11 +72,11 @@ def main() -> None:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them
     # Hydra's parser refuses settings on both sides of an option, such as --config-dir.
     sys.argv[1:] = sorted(sys.argv[1:], key=is_setting)
-    sys.argv += fitting_preset(sys.argv[1:])
     plans = any(word.lstrip("+").lower() == "plan=true" for word in sys.argv)
     if is_nonzero_rank() or plans:
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]
     try:
+        sys.argv += fitting_preset(sys.argv[1:])
         check_words(sys.argv[1:])
         with unread_output():
             if is_plain_help(sys.argv[1:]):

@@ -13,6 +13,8 @@ from ome.inference.card import SegmenterCard
 from tests.conftest import compose_config, forked, run_words
 from tests.test_custom import SMALL, write_photographs
 
+LONG = "x" * 300
+"""Longer than the name of a file can be."""
 QUICK = [override for override in SMALL if not override.startswith(("stage", "name", "output"))]
 FEW = ["stage.cam.epochs=1", "stage.cam.batch=2", "stage.cam.export.scales=[1.0]", "dataset.tile.size=64"]
 
@@ -90,6 +92,15 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path, monkeypatch: pytest.Mo
         (["report", "images"], "error: images is not the folder of a run: give one such as runs/valley"),
         (["compare", "runs/a"], "no finished run matches runs/a"),
         (["compare", "runs/a", "stage.compare.settigns=1"], "did you mean stage.compare.settings?"),
+        (["train", LONG], "(File name too long): give the scene, image or run a shorter name"),
+        (["train", "images", "--tags", LONG], "(File name too long)"),
+        (["predict", LONG, "images"], "(File name too long)"),
+        (["predict", "images", LONG], "(File name too long)"),
+        (["tags", LONG], "(File name too long)"),
+        (
+            ["stage=prepare", "dataset=custom", "dataset.raw=images", f"dataset.tags={LONG}"],
+            "(File name too long)",
+        ),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, typed: list[str], message: str) -> None:
@@ -110,6 +121,19 @@ def test_folders_may_have_any_name(tmp_path: Path, name: str, monkeypatch: pytes
     config = compose_config([word for word in words_of(["train", name]) if "plan" not in word])
     assert (config.name, config.dataset.raw, config.run_dir) == (name, name, f"runs/{name}")
     assert compose_config(words_of(["compare", name, "b"])).stage.compare.runs == [name, "b"]
+
+
+@pytest.mark.parametrize("classes", [2, 12, 250])
+def test_a_setting_may_be_longer_than_a_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/tags.csv").write_text("")
+    colours = {f"class {number}": [number, 0, 255] for number in range(classes)}
+    listed = ",".join(f"{name}: {colour}" for name, colour in colours.items())
+    words = words_of(["train", "images", f"dataset.classes={{{listed}}}"])
+    assert compose_config(words).dataset.classes == colours
 
 
 def test_what_can_be_typed_is_said_where_nothing_is(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from ome.data.suggestions import Suggestion, read_suggestions
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.extras import require
+from ome.files import disk_fault
 from ome.progress import console
 from ome.tagging.items import Item, Key, find_images, windows_of
 from ome.tagging.pictures import Pictures
@@ -42,8 +43,11 @@ def main(arguments: Sequence[str]) -> int:
     options = parser().parse_args(arguments)
     try:
         serve(options)
-    except UserError as error:
-        console.print(f"[bold red]error:[/] {escape(str(error))}", highlight=False)
+    except (UserError, OSError) as error:
+        line = str(error) if isinstance(error, UserError) else disk_fault(error)
+        if line is None:
+            raise
+        console.print(f"[bold red]error:[/] {escape(line)}", highlight=False)
         return 1
     except KeyboardInterrupt:
         pass
