@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ome.plots.figures import (
+    DPI,
     confusion_figure,
     cooccurrence_figure,
     curves_figure,
@@ -55,6 +56,19 @@ def test_cooccurrence_shows_each_number_in_its_cell() -> None:
     shown = texts_at(cooccurrence_figure(MATRIX, NAMES))
     assert (shown[1, 0], shown[0, 1], shown[2, 1]) == ("0.25", "0.75", "0.00")  # (column, row)
     assert shown[0, 2] == "–"  # noqa: RUF001 - a dash for no value
+
+
+@pytest.mark.parametrize("number", [50, 51, 253])
+def test_heat_maps_of_many_classes_fit_into_memory(tmp_path: Path, number: int) -> None:
+    names = [f"class {index}" for index in range(number)]
+    figure = cooccurrence_figure(np.eye(number), names)
+    assert len(figure.axes[0].texts) == (number**2 if number <= 50 else 0)
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == names
+    assert max(figure.get_size_inches()) * DPI < 6000
+    if number == 253:
+        save_png(tmp_path / "heat.png", figure)
+        with Image.open(tmp_path / "heat.png") as image:
+            assert max(image.size) < 6000
 
 
 def test_confusion_is_in_percent_of_the_reference() -> None:

@@ -24,6 +24,9 @@ BLUE, ORANGE = "#4477aa", "#ee8866"
 LETTERS: Final = 50
 """Number of letters per line in the name of a bar."""
 
+NUMBERED: Final = 50
+"""Largest number of classes of a heat map with numbers: larger ones would take gigabytes to draw."""
+
 Curve = tuple[Sequence[float], Sequence[float]]
 """Steps, and the values at these steps."""
 
@@ -169,19 +172,21 @@ def spreads_figure(bars: Mapping[str, Spread], label: str) -> Figure:
 
 
 def _heat_map(values: NDArray[Any], names: Sequence[str], *, decimals: int, maximum: float = 1) -> Figure:
-    """Square heat map from 0 to `maximum` with a number in each cell, and a dash for nan."""
-    side = max(2.2 + 0.72 * len(names), 4.4)  # not narrower than the title
+    """Square heat map from 0 to `maximum`, with a number in each cell, or a dash, up to `NUMBERED` names."""
+    numbered = len(names) <= NUMBERED
+    side = max(2.2 + (0.72 if numbered else 0.12) * len(names), 4.4)  # not narrower than the title
     figure = Figure(figsize=(side + 0.8, side), layout="constrained")
     axes = figure.add_subplot()
     colours = colormaps["Blues"].with_extremes(bad="#dddddd")
     drawn = axes.imshow(np.ma.masked_invalid(values), cmap=colours, vmin=0, vmax=maximum)
-    for (row, column), value in np.ndenumerate(values):
+    for (row, column), value in np.ndenumerate(values) if numbered else ():
         text = "–" if np.isnan(value) else f"{value:.{decimals}f}"  # noqa: RUF001 - a dash for no value
         shade = "white" if value > 0.6 * maximum else "black"
         axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=9)
     ticks = range(len(names))
-    axes.set_xticks(ticks, names, rotation=35, ha="right", rotation_mode="anchor", fontsize=9)
-    axes.set_yticks(ticks, names, fontsize=9)
+    turned, size = (35, 9) if numbered else (90, 6)
+    axes.set_xticks(ticks, names, rotation=turned, ha="right", rotation_mode="anchor", fontsize=size)
+    axes.set_yticks(ticks, names, fontsize=size)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     bar = figure.colorbar(drawn, ax=axes, shrink=0.8, pad=0.02)
