@@ -277,6 +277,21 @@ def test_tiles_that_do_not_fit_are_named(tmp_path: Path, change: dict[str, Any],
         Mosaic([tmp_path / "a.tif", tmp_path / "b.tif"], "city")
 
 
+@pytest.mark.parametrize(("metres", "refused"), [(100, False), (10_000, False), (100_000, True)])
+def test_tiles_far_apart_are_no_scene(tmp_path: Path, metres: int, refused: bool) -> None:
+    """As patches over a country, or one tile in the wrong place: the map would fill the disk."""
+    paths = [tmp_path / "a.tif", tmp_path / "b.tif"]
+    for number, path in enumerate(paths):
+        place = from_origin(500_000 + number * metres, 5_800_000 - number * metres, 0.5, 0.5)
+        write(path, random_scene(70, 70), transform=place)
+    if not refused:
+        with Mosaic(paths, "city") as mosaic:
+            assert mosaic.grid.width == metres * 2 + 70
+        return
+    with pytest.raises(UserError, match=r"^city: its 2 rasters lie far apart, on a grid of 200070 x 200070"):
+        Mosaic(paths, "city")
+
+
 def test_a_killed_map_goes_on_and_comes_out_the_same(tmp_path: Path) -> None:
     path = write(tmp_path / "city.tif", random_scene(400, 150), nodata=7)
     options = {"confidence": True, "probabilities": True, "batch": 2}

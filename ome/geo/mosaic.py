@@ -22,6 +22,12 @@ SUFFIXES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
 OTHER_SUFFIXES: Final = (".jp2", ".j2k", ".img", ".ecw", ".sid", ".webp", ".bmp", ".bil", ".nc", ".hdf")
 """Suffixes of rasters that are not read from a folder."""
 
+MANY_PIXELS: Final = 10**9
+"""Largest grid that its rasters may cover as little as they like."""
+
+MOST_EMPTY: Final = 100
+"""Largest ratio of the pixels of a larger grid to those of its rasters."""
+
 MAX_OPEN: Final = 64
 """Largest number of files kept open."""
 
@@ -82,7 +88,8 @@ class Mosaic:
         nodata: Nodata value, see `Raster`.
 
     Raises:
-        UserError: A raster cannot be read, has no georeference, or does not fit the first one.
+        UserError: A raster cannot be read, has no georeference, or does not fit the first one; or rasters lie
+            too far apart.
     """
 
     all_valid: Final = False
@@ -104,6 +111,13 @@ class Mosaic:
         self._bottom = self._top + [grid.height for grid in grids]
         place = grids[0].transform * Affine.translation(left, top)
         self.grid = Grid(int(self._bottom.max()), int(self._right.max()), grids[0].crs, place)
+        covered, pixels = sum(grid.height * grid.width for grid in grids), self.grid.height * self.grid.width
+        if pixels > max(MANY_PIXELS, MOST_EMPTY * covered):
+            raise UserError(
+                f"{name}: its {len(grids)} rasters lie far apart, on a grid of {self.grid.width} x "
+                f"{self.grid.height} pixels that they hardly cover: map each, by a list of scenes or a "
+                f"pattern such as '{name}/*.tif', or correct the georeference of those in the wrong place"
+            )
 
     def __str__(self) -> str:
         return self.name
