@@ -51,11 +51,11 @@ class TinySeam(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
         self.raw, self.refining = nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.features(image)
+        features = self.backbone(image)
         return self.raw(features), self.refining(features.detach())
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
