@@ -25,6 +25,8 @@ from chain_stages import PRESENT, Chain, Clock
 from measuring import composed, cores, heading
 from omegaconf import DictConfig
 
+from ome.data.tiles import automatic_steps
+
 EFFICIENCY: Final = 0.9
 """Efficiency of training steps whose batches are divided among eight GPUs: assumed, not measured."""
 
@@ -78,10 +80,11 @@ def lines(chain: Chain, config: DictConfig, data: DataSet, *, gpu: bool) -> Iter
     steps, cpu = settings.epochs * -(-data.tiles // settings.batch), not gpu
     crf = cpu or config.crf.backend != "torch"
     count = 1 + rounds
+    of_segmenter = recipe.steps or automatic_steps(data.tiles, recipe.batch)
     yield Line("classifier", "step", chain.cam_step(), steps, cpu, True)
     yield Line("multi-scale CAMs", "tile", chain.cam_tile(), data.tiles, cpu, False)
     yield Line("pseudo masks, all rounds", "tile", chain.pseudo_tile(), data.tiles * count, crf, False)
-    yield Line(f"{count} segmenters", "step", chain.seg_step(), recipe.steps * count, cpu, True)
+    yield Line(f"{count} segmenters", "step", chain.seg_step(), of_segmenter * count, cpu, True)
     yield Line("predictions for rounds", "tile", chain.refine_tile(), data.tiles * rounds, cpu, False)
     yield Line(f"{count} maps of all scenes", "Mpx", chain.megapixel(), data.megapixels * count, cpu, False)
 

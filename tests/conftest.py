@@ -21,13 +21,15 @@ if not Path("/dev/nvidia0").exists():
 import pytest
 import torch
 from hydra import compose, initialize_config_module
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.plugins import Plugins
 from omegaconf import DictConfig
 
 import ome
 from ome.__main__ import main
-from ome.cli.launch import launch
+from ome.cli.launch import check_command, launch
+from ome.errors import UserError
 from ome.geo import cog
 from ome.pipeline.registry import STAGES
 from tests.browser import browser  # noqa: F401 - a fixture for all
@@ -98,11 +100,17 @@ def run_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., D
 
 @pytest.fixture(scope="session", autouse=True)
 def _everything_imported() -> Iterator[None]:
-    """Imports all modules once, and not in each of the copies of this process in which commands are typed."""
+    """Imports all modules once, and not in each of the copies of this process in which commands are typed.
+
+    So are the networks that the checks of a command build: their results are cached.
+    """
     for module in walk_packages(ome.__path__, "ome."):
         with suppress(ImportError):  # of an extra
             import_module(module.name)
     Plugins.instance()
+    for words in (tiny(), ["stage=all"]):
+        with suppress(UserError):  # of a missing extra
+            check_command(compose_config(words))
     gc.freeze()  # else every collection visits what was imported, and copies its pages into each copy
     yield
     gc.unfreeze()
@@ -209,6 +217,9 @@ def _type(
     torch.set_num_threads(1)
     cog.THREADS = "1"  # those that GDAL has started stay behind, and it would wait for them
     os.environ["OMP_NUM_THREADS"] = "1"  # else Lightning asks for threads, and theirs did not come along
+    if not any(word.startswith(("sweep=", "hydra.mode=", "--config-dir")) for word in overrides):
+        # Hydra composes everything just to learn the mode, which only these set.
+        Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
     sys.argv = ["ome", *overrides]
     if sabotage is not None:
         sabotage()

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from hydra import compose, initialize_config_module
 
 from ome.cli.command_log import removed_if_refused
 from ome.cli.commands import words_of
@@ -159,6 +160,13 @@ def test_a_log_goes_with_what_hydra_wrote_and_nothing_else(
     with pytest.raises(UserError), removed_if_refused(log, settings, tmp_path / "run"):
         raise UserError("a mistake")
     assert {path.name for path in log.rglob("*.*")} == (left or before)
+
+
+def test_commands_of_one_second_have_logs_of_their_own() -> None:
+    """Else one that is refused would remove the settings of the other."""
+    with initialize_config_module("ome.conf", version_base="1.3"):
+        configs = [compose("config", return_hydra_config=True) for _ in range(4)]
+    assert len({config.hydra.run.dir for config in configs}) == 4
 
 
 @pytest.mark.parametrize("place", [".", "run", "elsewhere"])

@@ -51,11 +51,11 @@ class TinySeam(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.features = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
+        self.backbone = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU())
         self.raw, self.refining = nn.Conv2d(4, 2, 1), nn.Conv2d(4, 2, 1)
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.features(image)
+        features = self.backbone(image)
         return self.raw(features), self.refining(features.detach())
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
@@ -225,7 +225,7 @@ def test_a_training_by_two_is_the_training_by_one(together: Together, tmp_path: 
     assert one.keys() == two.keys()
     for name in one:
         torch.testing.assert_close(two[name], one[name], rtol=1e-4, atol=1e-5, msg=name)
-    assert not torch.allclose(one["features.1.running_mean"], torch.zeros(4))
+    assert not torch.allclose(one["backbone.1.running_mean"], torch.zeros(4))
     rows, expected = (read_csv(folder / "history.csv") for folder in (together.folder, tmp_path))
     assert [(row["step"], row["name"]) for row in rows] == [(row["step"], row["name"]) for row in expected]
     assert {"train/total", "train/ecr", "validation/f1", "validation/cam_miou"} <= {r["name"] for r in rows}

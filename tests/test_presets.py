@@ -7,6 +7,7 @@ from omegaconf import OmegaConf
 
 from ome.cli.presets import fitting_preset
 from ome.config.checks import check_settings
+from ome.data.tiles import automatic_steps
 from tests.conftest import compose_config
 
 CUSTOM = ["dataset=custom", "dataset.raw=x", "dataset.tags=x.csv"]
@@ -56,8 +57,11 @@ def test_presets_are_short_and_can_train() -> None:
         assert len((CONF / f"preset/{name}.yaml").read_text().splitlines()) <= 20
         config = compose_config([*CUSTOM, f"preset={name}", "backbone.weights=null"])
         check_settings(config, ["cam", "pseudo", "seg"])
-        steps[name] = config.segmenter.recipe.steps
-    assert steps["quick"] < steps["few"] < steps["laptop"] < steps["gpu"] == steps["paper"] == 20000
+        recipe = config.segmenter.recipe
+        steps[name] = [recipe.steps or automatic_steps(tiles, recipe.batch) for tiles in (500, 10**6)]
+    assert [*steps] == names
+    assert steps["quick"] < steps["few"] < steps["laptop"] < [1000, 1000] < steps["gpu"] < steps["paper"]
+    assert (steps["gpu"], steps["paper"]) == ([1250, 20000], [20000, 20000])
 
 
 def test_the_published_method_is_that_of_the_experiments() -> None:

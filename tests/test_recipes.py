@@ -57,7 +57,7 @@ def test_class_weights_are_balanced_given_or_none() -> None:
 
 def test_segformers_recipe_is_the_published_one() -> None:
     settings = recipe(name="adamw")
-    assert optimization_of(settings) == Optimization(
+    assert optimization_of(settings, settings.steps) == Optimization(
         name="adamw", lr=6e-5, weight_decay=0.01, power=1.0, minimum_lr=0.0, warmup=1500, norm_decay=False
     )
     assert settings.head_lr == 10

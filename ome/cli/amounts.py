@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from ome.cli.known import Amounts, Known, Unit
 from ome.data.scene_index import SplitName
 from ome.data.splits import mapped_scenes
-from ome.data.tiles import Length, Tile
+from ome.data.tiles import Length, Tile, automatic_steps
 from ome.geo.flat import rows_in
 from ome.geo.windows import window_starts, window_stride
 from ome.pipeline.artifacts import listed
@@ -94,9 +94,12 @@ def _refine(config: DictConfig, settings: DictConfig, known: Known, done: Remain
 def _segmenters(config: DictConfig, known: Known, done: Remains, folders: Sequence[Path]) -> Amounts:
     """The work of a training with the same recipe in each folder, and of its maps."""
     recipe, tiles = config.segmenter.recipe, known.tiles()
-    length = Length.of_steps(recipe.steps, recipe.steps_per_epoch)
-    validation = recipe.validation_tiles if _has_masks(config, known, "val", "train") else 0
-    steps, validated = _left(length, done, folders, validation)
+    steps = validated = None
+    if recipe.steps or tiles is not None:
+        total = recipe.steps or automatic_steps(len(tiles or ()), recipe.batch)
+        length = Length.of_steps(total, recipe.steps_per_epoch)
+        validation = recipe.validation_tiles if _has_masks(config, known, "val", "train") else 0
+        steps, validated = _left(length, done, folders, validation)
     windows = None
     if known.index is not None:
         scenes = mapped_scenes(known.index)

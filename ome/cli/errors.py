@@ -9,49 +9,17 @@ import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, Final, NoReturn
+from typing import Final, NoReturn
 
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf import Node, OmegaConf
 from omegaconf.errors import ConfigTypeError, InterpolationResolutionError, OmegaConfBaseException
 from rich.markup import escape
 from yaml import MarkedYAMLError
 
-from ome.config.schema import Settings
-from ome.config.schema.hints import addresses as settings_below
-from ome.config.trainer import RESERVED, known_arguments
+from ome.cli.unknown import unknown_setting
 from ome.errors import UserError
 from ome.plugins import STAGES, is_plugin
 from ome.progress import console
-from ome.scoring.spread import flatten
-
-FIRST_GUESSES: Final = {
-    "tile": "dataset.tile.size",
-    "tile_size": "dataset.tile.size",
-    "crop_size": "dataset.tile.size",
-    "classes": "dataset.classes",
-    "num_classes": "dataset.classes",
-    "batch_size": "stage.cam.batch or segmenter.recipe.batch",
-    "learning_rate": "stage.cam.lr or segmenter.recipe.lr",
-    "scheduler": "stage.cam.schedule or segmenter.recipe.schedule",
-    "gpus": "trainer.devices",
-    "device": "trainer.accelerator",
-    "num_workers": "trainer.workers",
-    "model": "backbone or segmenter",
-    "optim": "optimizer or segmenter/recipe",
-    "pretrained": "backbone.weights",
-    "weights": "backbone.weights or segmenter.weights",
-    "data": "dataset.raw",
-    "data_dir": "dataset.raw",
-    "path": "dataset.raw",
-    "root": "dataset.raw",
-    "images": "dataset.raw",
-    "tags": "dataset.tags",
-    "steps": "segmenter.recipe.steps",
-    "max_steps": "segmenter.recipe.steps",
-    "seeds": "seed",
-}
-"""Our addresses of settings that have other names in other tools."""
 
 
 def fail(line: str, status: int = 1) -> NoReturn:
@@ -69,60 +37,6 @@ def fail(line: str, status: int = 1) -> NoReturn:
     sys.exit(status)
 
 
-def _unknown_address(key: str, parent: Node, typed: str) -> str:
-    """Suggests addresses that end like a typed one, such as `recipe.steps`, of which `key` is not there."""
-    siblings = [str(name) for name in parent]  # type: ignore[attr-defined]  # a container
-    is_mistyped = difflib.get_close_matches(key.rpartition(".")[2], siblings, n=1)
-    if typed.startswith(f"{key}.") and not is_mistyped:
-        for end in (typed, typed.rpartition(".")[2]):
-            if addresses := _addresses(parent._get_root(), key, end):  # noqa: SLF001 - as below
-                return f"unknown setting {typed}: type {' or '.join(addresses)}"
-    return _unknown_key(key, parent)
-
-
-def _unknown_key(key: str, parent: Node) -> str:
-    """Suggests addresses for a mistyped or shortened key, else lists the keys beside it."""
-    root: Any = parent._get_root()  # noqa: SLF001 - the one way from a node to its configuration
-    siblings = [str(name) for name in parent]  # type: ignore[attr-defined]  # a container
-    above, _, last = key.rpartition(".")
-    if line := _elsewhere(key, above, last):
-        return line
-    if addresses := _addresses(root, above, last):
-        return f"unknown setting {key}: type {' or '.join(addresses)}"
-    if near := difflib.get_close_matches(last, siblings, n=1):
-        return f"unknown setting {key}: did you mean {f'{above}.{near[0]}'.removeprefix('.')}?"
-    if key in {address for address, _ in settings_below(Settings)}:
-        return f"unknown setting {key} in this configuration: add it by +{key}=..."
-    names = {address.rpartition(".")[2] for address in _addresses(root, above)}
-    if near := difflib.get_close_matches(last, sorted(names), n=1, cutoff=0.75):
-        return f"unknown setting {key}: did you mean {' or '.join(_addresses(root, above, near[0]))}?"
-    known = [name for name in siblings if name != "hydra"]
-    return f"unknown setting {key}: known are {', '.join(known)}"
-
-
-def _elsewhere(key: str, above: str, last: str) -> str | None:
-    """The way to a setting that has another name here, or that is an argument of Lightning's Trainer."""
-    if above in {"", "dataset"} and last in FIRST_GUESSES:
-        return f"unknown setting {key}: type {FIRST_GUESSES[last]}"
-    if above == "trainer" and last in RESERVED:
-        return f"{key} is set by ome: {RESERVED[last]}"
-    if above == "trainer" and last in known_arguments():
-        return f"unknown setting {key} in this configuration: add this argument of pl.Trainer by +{key}=..."
-    return None
-
-
-def _addresses(root: object, above: str, last: str = "") -> list[str]:
-    """The addresses such as `stage.cam.lr` that end in a name, preferably those of the selected stage."""
-    plain: Any = OmegaConf.to_container(root, resolve=False)
-    matches = [
-        key
-        for key in flatten(plain)
-        if not key.startswith("hydra.") and key.endswith(f".{last}" if last else "")
-    ]
-    of_stage = [key for key in matches if last and key.startswith(f"stage.{plain['stage']['name']}.")]
-    return of_stage or [key for key in matches if key.startswith("stage.") or above != "stage"] or matches
-
-
 def explain(error: Exception) -> str:
     """Turns an error of Hydra or OmegaConf about a wrong override into one line."""
     cause = error.__cause__
@@ -137,11 +51,7 @@ def explain(error: Exception) -> str:
         return f"{override}: expected settings by name: type {cause.full_key}.NAME=VALUE"
     if isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
         key, typed = str(cause.full_key or cause.key), re.match(r"Could not override '([\w.]+)'", str(error))
-        return (
-            _unknown_address(key, cause.parent_node, typed[1])
-            if typed
-            else _unknown_key(key, cause.parent_node)
-        )
+        return unknown_setting(key, cause.parent_node, typed[1] if typed else key)
     return _in_files(error)
 
 

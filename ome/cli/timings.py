@@ -21,7 +21,7 @@ from ome.config.recipes import loss_of
 from ome.config.segmenting import segmenter_learner
 from ome.config.selected import settings_of
 from ome.data.datasets import MaskDataset, TagDataset, full_weight
-from ome.data.tiles import Tile
+from ome.data.tiles import MOST_STEPS, Tile
 from ome.distributed.processes import own_cores
 from ome.inference.classifier import CamPredictor
 from ome.inference.map_rows import windows_at_a_time
@@ -83,8 +83,9 @@ def _segmenter(config: DictConfig, units: Collection[Unit], samples: Samples) ->
         augment = augmentation(recipe, config.dataset.tile.size)
         tiles = samples.tiles(recipe.batch)
         data = MaskDataset(reader, tiles, lambda tile: full_weight(samples.mask(tile)), augment, config.seed)
+        steps = max(recipe.steps or MOST_STEPS, MOST + 1)
         loss = loss_of(recipe, num_classes, lambda: [1.0] * num_classes, config.segmenter.auxiliary_weight)
-        module = segmenter_learner(config, network, num_classes, loss, max(recipe.steps, MOST + 1))
+        module = segmenter_learner(config, network, num_classes, loss, steps)
         timed["segmenter step"] = timed_steps(config, module, data, recipe.batch)
     if "segmenter validation tile" in units:
         timed["segmenter validation tile"] = _forward(config, network, samples, recipe.batch)

@@ -27,16 +27,20 @@ CLASS_BALANCE = {"balanced": 1.0, "sqrt": 0.5}
 """The power for `balanced_class_weights` by the name of the class weights."""
 
 
-def optimization_of(recipe: DictConfig) -> Optimization:
+def optimization_of(recipe: DictConfig, steps: int) -> Optimization:
     """Optimiser and schedule of a recipe.
+
+    Args:
+        recipe: The configured recipe.
+        steps: Optimiser steps of the training.
 
     Raises:
         UserError: The warm-up is not shorter than the training.
     """
-    warmup = recipe.steps // 20 if recipe.warmup_steps is None else recipe.warmup_steps
-    if warmup >= recipe.steps:
-        raise UserError(f"{RECIPE}.warmup_steps={warmup} must be below {RECIPE}.steps={recipe.steps}")
-    return replace(optimization(recipe, recipe.steps), warmup=warmup, minimum_lr=recipe.minimum_lr)
+    warmup = steps // 20 if recipe.warmup_steps is None else recipe.warmup_steps
+    if warmup >= steps:
+        raise UserError(f"{RECIPE}.warmup_steps={warmup} must be below {RECIPE}.steps={steps}")
+    return replace(optimization(recipe, steps), warmup=warmup, minimum_lr=recipe.minimum_lr)
 
 
 def loss_of(

@@ -15,7 +15,7 @@ from ome.data.datamodules import TileDataModule
 from ome.data.datasets import MaskDataset, MaskOf, full_weight
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
-from ome.data.tiles import Tile, evenly_spaced
+from ome.data.tiles import Tile, automatic_steps, evenly_spaced
 from ome.distributed.collectives import is_rank_zero
 from ome.geo.areas import PixelAreas
 from ome.inference.card import CARD, SegmenterCard, stage_of_network
@@ -73,7 +73,7 @@ def train_segmenter(
         batch=recipe.batch,
         seed=config.seed,
         workers=hardware(config).loader_processes(),
-        steps=recipe.steps,
+        steps=recipe.steps or automatic_steps(len(tiles), recipe.batch),
         steps_per_epoch=recipe.steps_per_epoch,
     )
     num_classes = reader.index.palette.num_classes
@@ -109,7 +109,7 @@ def segmenter_learner(
     return UncertaintyWeightedSegmenter(
         network,
         total_steps=total_steps,
-        optimizer=optimization_of(settings.recipe),
+        optimizer=optimization_of(settings.recipe, total_steps),
         loss=loss,
         head_lr=settings.recipe.head_lr,
         auxiliary=auxiliary,

@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from ome.config.raw_data import is_folder_of_images, raw_layout, split_fault
 from ome.data.raw import RawLayout
+from ome.data.tiles import MOST_STEPS
 from ome.errors import UserError
 from ome.plugins import BACKBONES, is_plugin, name_of
 
@@ -28,7 +29,7 @@ def _recipe(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     recipe, weights = config.segmenter.recipe, config.segmenter.recipe.class_weights
     # The number of classes is 0 if it is only known from the table of tags.
     number = len(config.dataset.get("classes") or (() if isinstance(weights, str) else weights or ()))
-    yield from _faults(lambda: optimization_of(recipe))
+    yield from _faults(lambda: optimization_of(recipe, recipe.steps or MOST_STEPS))
     yield from _faults(lambda: loss_of(recipe, number, lambda: [1] * number))
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 from ome.errors import UserError
 from ome.geo.windows import window_starts
@@ -67,6 +67,18 @@ def tile_scene(
 def _offsets(length: int, size: int, stride: int, *, cover: bool) -> list[int]:
     """First pixels of the windows along one axis."""
     return window_starts(length, size, stride) if cover else list(range(0, length - size + 1, stride))
+
+
+PASSES: Final = 40
+"""Passes over the tiles of a training whose steps are not set."""
+
+MOST_STEPS: Final = 20_000
+"""Largest number of steps of such a training: that of the published recipe, seven passes over Potsdam."""
+
+
+def automatic_steps(tiles: int, batch: int) -> int:
+    """Optimiser steps of a training on a number of tiles whose steps are not set."""
+    return min(MOST_STEPS, math.ceil(PASSES * tiles / batch))
 
 
 class Length(NamedTuple):

@@ -15,6 +15,7 @@ from ome.config.schema.limits import (
     last_at_most,
     length,
 )
+from ome.data.tiles import MOST_STEPS, PASSES
 
 Jitter = Annotated[
     list[NotNegative],
@@ -115,7 +116,10 @@ class Crf:
 class Recipe(Augmented):
     """`segmenter.recipe`."""
 
-    steps: Annotated[Count, "optimiser steps of the training"]
+    steps: Annotated[
+        Count | None,
+        f"optimiser steps of the training; null: {PASSES} passes over the tiles, at most {MOST_STEPS:,}",
+    ]
     steps_per_epoch: Annotated[Count, "steps between two checkpoints"]
     validation_tiles: Annotated[
         Natural,
