@@ -14,7 +14,7 @@ from ome.files import read_csv
 from ome.inference import pseudo_labels
 from ome.pipeline.manifest import Manifest, compute_fingerprint
 from ome.pipeline.registry import find_stage
-from tests.conftest import compose_config, copy_until, forked, tiny
+from tests.conftest import compose_config, forked, tiny
 
 RUN = Path("runs/synthetic_mobilenet_v2")
 STAGES = ["prepare", "labels", "cam", "pseudo", "seg", "refine", "report"]
@@ -200,15 +200,8 @@ def test_what_a_stage_needs_is_asked_for_before(tmp_path: Path) -> None:
     assert not contents(tmp_path)
 
 
-def test_steps_that_are_not_set_are_passes_over_the_tiles(tiny_run: Path, tmp_path: Path) -> None:
-    copy_until("pseudo", tiny_run, tmp_path)
-    recipe = ["segmenter.recipe.steps=null", "segmenter.recipe.batch=160"]
-    words = [*tiny("seg"), *recipe, "stage.seg.targets=[weak]"]
-    tiles = len(list((tmp_path / RUN / "pseudo/masks").rglob("*.png")))
-    assert plan_in(tmp_path, *words)["seg"].amounts.steps == 40 * tiles / 160 == 8
-    status, printed = forked(tmp_path, *words)
-    assert status == 0, printed
-    assert steps_in(tmp_path / RUN / "seg") == 8
+def test_steps_that_are_not_set_follow_from_the_tiles(town: Path) -> None:
+    assert plan_in(town, "segmenter.recipe.steps=null")["seg"].amounts.steps == 2 * 400
 
 
 def test_one_network_a_class_counts_as_many_trainings(town: Path) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ome.data.tiles import Tile, evenly_spaced, tile_scene
+from ome.data.tiles import Tile, automatic_steps, evenly_spaced, tile_scene
 from ome.errors import UserError
 
 
@@ -60,3 +60,10 @@ def test_evenly_spaced_items_run_from_the_first_to_the_last() -> None:
     assert evenly_spaced("abcdefg", 1) == ["a"]
     assert evenly_spaced("abc", 9) == ["a", "b", "c"]
     assert evenly_spaced("abc", 0) == evenly_spaced("", 4) == []
+
+
+@pytest.mark.parametrize(
+    ("tiles", "steps"), [(1, 400), (640, 400), (641, 401), (4560, 2850), (32000, 20000), (46575, 20000)]
+)
+def test_steps_are_ten_passes_between_limits(tiles: int, steps: int) -> None:
+    assert automatic_steps(tiles, 16) == steps

@@ -69,8 +69,12 @@ def _offsets(length: int, size: int, stride: int, *, cover: bool) -> list[int]:
     return window_starts(length, size, stride) if cover else list(range(0, length - size + 1, stride))
 
 
-PASSES: Final = 40
-"""Passes over the tiles of a training whose steps are not set."""
+PASSES: Final = 10
+"""Passes over the tiles of a training whose steps are not set: after 17, segmenters learn errors of the pseudo
+masks (docs/results.md)."""
+
+FEWEST_STEPS: Final = 400
+"""Smallest number of steps of such a training, that of `preset=laptop`."""
 
 MOST_STEPS: Final = 20_000
 """Largest number of steps of such a training: that of the published recipe, seven passes over Potsdam."""
@@ -78,7 +82,7 @@ MOST_STEPS: Final = 20_000
 
 def automatic_steps(tiles: int, batch: int) -> int:
     """Optimiser steps of a training on a number of tiles whose steps are not set."""
-    return min(MOST_STEPS, math.ceil(PASSES * tiles / batch))
+    return min(MOST_STEPS, max(FEWEST_STEPS, math.ceil(PASSES * tiles / batch)))
 
 
 class Length(NamedTuple):

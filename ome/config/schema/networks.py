@@ -15,7 +15,7 @@ from ome.config.schema.limits import (
     last_at_most,
     length,
 )
-from ome.data.tiles import MOST_STEPS, PASSES
+from ome.data.tiles import FEWEST_STEPS, MOST_STEPS, PASSES
 
 Jitter = Annotated[
     list[NotNegative],
@@ -118,7 +118,7 @@ class Recipe(Augmented):
 
     steps: Annotated[
         Count | None,
-        f"optimiser steps of the training; null: {PASSES} passes over the tiles, at most {MOST_STEPS:,}",
+        f"optimiser steps; null: {PASSES} passes over the tiles, from {FEWEST_STEPS} to {MOST_STEPS:,} steps",
     ]
     steps_per_epoch: Annotated[Count, "steps between two checkpoints"]
     validation_tiles: Annotated[
