@@ -70,8 +70,9 @@ def _offsets(length: int, size: int, stride: int, *, cover: bool) -> list[int]:
 
 
 PASSES: Final = 10
-"""Passes over the tiles of a training whose steps are not set: after 17, segmenters learn errors of the pseudo
-masks (docs/results.md)."""
+"""Passes over the tiles of a training whose steps are not set.
+
+After 17, segmenters learn the errors of the pseudo masks (docs/results.md)."""
 
 FEWEST_STEPS: Final = 400
 """Smallest number of steps of such a training, that of `preset=laptop`."""
