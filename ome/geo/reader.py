@@ -42,8 +42,7 @@ class Raster:
 
     A pixel is invalid where all its bands hold their nodata value, and where a mask (of the file, or those of
     all bands), an opacity band (of any position), a transparent colour or a block that was never written says
-    so. A single band
-    with a colour table is read as three bands.
+    so. A single band with a colour table is read as three bands.
 
     Attributes:
         name: Its name in error messages.
