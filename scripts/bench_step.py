@@ -112,7 +112,7 @@ def modules(changes: Sequence[str], classes: int) -> Iterator[tuple[str, Any]]:
         yield name, classifier_learner(settings, network, names, classes, 10**6)
     config = composed("dataset=potsdam", *changes)
     torch.manual_seed(0)
-    loss = loss_of(config.segmenter.recipe, classes, lambda: [1.0] * classes)
+    loss = loss_of(config.segmenter, classes, lambda: [1.0] * classes)
     segmenter = build_segmenter(config.segmenter.name, config.segmenter.encoder, classes)
     yield config.segmenter.name, segmenter_learner(config, segmenter, classes, loss, 10**6)
 

@@ -130,8 +130,7 @@ class Chain:
 
         def work() -> Callable[[], None]:
             network = self._segmenter()
-            weight = self._config.segmenter.auxiliary_weight
-            loss = loss_of(recipe, self._classes, lambda: [1.0] * self._classes, weight)
+            loss = loss_of(self._config.segmenter, self._classes, lambda: [1.0] * self._classes)
             module = segmenter_learner(self._config, network, self._classes, loss, STEPS)
             return stepper(module, self._batch(count, self._side), self._precision)
 

@@ -16,12 +16,12 @@ from ome.training.pixel_losses import Weighting
 from tests.conftest import compose_config
 
 
-def recipe(*overrides: str, name: str = "sgd") -> DictConfig:
-    return compose_config(["dataset=potsdam", f"segmenter/recipe={name}", *overrides]).segmenter.recipe
+def segmenter(*overrides: str, recipe: str = "sgd") -> DictConfig:
+    return compose_config(["dataset=potsdam", f"segmenter/recipe={recipe}", *overrides]).segmenter
 
 
 def class_weights(*overrides: str) -> Any:  # noqa: ANN401
-    return loss_of(recipe(*overrides), 5, lambda: [10, 30, 0, 80, 0]).settings["class_weights"]
+    return loss_of(segmenter(*overrides), 5, lambda: [10, 30, 0, 80, 0]).settings["class_weights"]
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_class_weights_are_balanced_given_or_none() -> None:
 
 
 def test_segformers_recipe_is_the_published_one() -> None:
-    settings = recipe(name="adamw")
+    settings = segmenter(recipe="adamw").recipe
     assert optimization_of(settings, settings.steps) == Optimization(
         name="adamw", lr=6e-5, weight_decay=0.01, power=1.0, minimum_lr=0.0, warmup=1500, norm_decay=False
     )

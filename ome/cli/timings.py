@@ -84,7 +84,7 @@ def _segmenter(config: DictConfig, units: Collection[Unit], samples: Samples) ->
         tiles = samples.tiles(recipe.batch)
         data = MaskDataset(reader, tiles, lambda tile: full_weight(samples.mask(tile)), augment, config.seed)
         steps = max(recipe.steps or MOST_STEPS, MOST + 1)
-        loss = loss_of(recipe, num_classes, lambda: [1.0] * num_classes, config.segmenter.auxiliary_weight)
+        loss = loss_of(config.segmenter, num_classes, lambda: [1.0] * num_classes)
         module = segmenter_learner(config, network, num_classes, loss, steps)
         timed["segmenter step"] = timed_steps(config, module, data, recipe.batch)
     if "segmenter validation tile" in units:

@@ -43,23 +43,18 @@ def optimization_of(recipe: DictConfig, steps: int) -> Optimization:
     return replace(optimization(recipe, steps), warmup=warmup, minimum_lr=recipe.minimum_lr)
 
 
-def loss_of(
-    recipe: DictConfig,
-    num_classes: int,
-    count: Callable[[], Sequence[float]],
-    auxiliary_weight: float = 0.0,
-) -> SegmenterLoss:
-    """The loss of a recipe.
+def loss_of(segmenter: DictConfig, num_classes: int, count: Callable[[], Sequence[float]]) -> SegmenterLoss:
+    """The loss of a segmenter's recipe, with that of its auxiliary head.
 
     Args:
-        recipe: The configured recipe.
+        segmenter: The configured segmenter.
         num_classes: Number of classes C.
         count: Returns the pixels of each class in the training masks; only called for named class weights.
-        auxiliary_weight: Weight of the loss of the auxiliary head.
 
     Raises:
         UserError: Class weights do not fit the classes, or a further term cannot be built.
     """
+    recipe = segmenter.recipe
     return SegmenterLoss(
         recipe.weighting,
         class_weights=_class_weights(recipe.class_weights, num_classes, count),
@@ -68,7 +63,7 @@ def loss_of(
         dice=recipe.dice,
         lovasz=recipe.lovasz,
         underfit=PretendedUnderfitting(recipe.underfit, recipe.underfit_beta, recipe.underfit_k),
-        auxiliary_weight=auxiliary_weight,
+        auxiliary_weight=segmenter.auxiliary_weight,
         losses=[_loss_term(term, number, num_classes) for number, term in enumerate(recipe.losses)],
     )
 

@@ -78,10 +78,9 @@ def train_segmenter(
     )
     num_classes = reader.index.palette.num_classes
     loss = loss_of(
-        recipe,
+        config.segmenter,
         num_classes,
         lambda: count_classes(tiles, mask_of, num_classes, recipe.weighting),
-        config.segmenter.auxiliary_weight,
     )
     warn_if_random(config.segmenter.weights, f"segmenter ({title})", "segmenter.weights")
     torch.manual_seed(config.seed)

@@ -30,7 +30,7 @@ def _recipe(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     # The number of classes is 0 if it is only known from the table of tags.
     number = len(config.dataset.get("classes") or (() if isinstance(weights, str) else weights or ()))
     yield from _faults(lambda: optimization_of(recipe, recipe.steps or MOST_STEPS))
-    yield from _faults(lambda: loss_of(recipe, number, lambda: [1] * number))
+    yield from _faults(lambda: loss_of(config.segmenter, number, lambda: [1] * number))
 
 
 def _segmenter(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
