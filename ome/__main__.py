@@ -47,7 +47,7 @@ def _translate() -> None:
     # Imported here to keep --help and --version fast.
     from ome.cli.commands import COMMANDS, words_of  # noqa: PLC0415
     from ome.cli.errors import fail  # noqa: PLC0415
-    from ome.files import disk_fault  # noqa: PLC0415
+    from ome.faults import disk_fault  # noqa: PLC0415
 
     if sys.argv[1] not in COMMANDS:
         fail(f"unknown command '{sys.argv[1]}': choose one of {', '.join(('tags', *COMMANDS, 'doctor'))}")

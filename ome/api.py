@@ -7,26 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from ome.config.schema import general
-from ome.config.schema.hints import expected, fits, hints_of
+from ome.config.calls import check_arguments, network_folders, segmenter_of
 from ome.data.byte_image import ByteImage, open_scene
 from ome.distributed.collectives import alone
-from ome.errors import UserError, first_line
 from ome.geo.grid import Grid
 from ome.geo.reader import Raster
 from ome.geo.scene_files import remote_state, scene_files
 from ome.geo.stac import raster_of
 from ome.geo.vsi import SceneAddress, VsiPath, scene_at
 from ome.inference.array_scene import geotiff_of
-from ome.inference.card import SegmenterCard, check_alike, trained_folder
+from ome.inference.card import SegmenterCard
 from ome.inference.map_mark import mark_map
 from ome.inference.map_names import map_name
-from ome.inference.map_rows import PROBABILITY_ONE, MapOptions, predict_rows, windows_at_a_time
+from ome.inference.map_rows import PROBABILITY_ONE, MapOptions, predict_rows
 from ome.inference.mapping import map_scene as write_maps
-from ome.inference.predictor import Ensemble, Predictor
 from ome.networks.views import Tta
 from ome.pipeline.manifest import identity
 from ome.training.checkpoints import NETWORK
@@ -86,8 +82,8 @@ def predict(
             classes, bands or scaling, or an argument is out of the range of the setting of the same name.
     """
     views = {"scales": scales, "flip": flip, "tta": tta, "precision": precision}
-    _check(stride, batch, views)
-    card, predictor, windows = _segmenter(_network_folders(run, network), device, batch, views)
+    check_arguments(stride, batch, views)
+    card, predictor, windows = segmenter_of(network_folders(run, network), device, batch, views)
     options = MapOptions(stride=stride, batch=windows)
     with _opened(scene_at(scene) if isinstance(scene, str | Path) else scene, card, asset) as opened:
         blocks = list(predict_rows(opened, card, predictor, options, all_classes=False))
@@ -145,10 +141,10 @@ def map_scene(
     address, folder = scene_at(scene), Path(folder)
     raster, name = raster_of(address, asset, allow_external=True), map_name(address)
     views = {"scales": scales, "flip": flip, "tta": tta, "precision": precision}
-    _check(stride, batch, views)
+    check_arguments(stride, batch, views)
     options = MapOptions(confidence, probabilities, polygons, stride=stride)
     options.check()
-    networks = _network_folders(run, network)
+    networks = network_folders(run, network)
     dependencies = [
         *map(identity, (*scene_files(raster), *(network_folder / NETWORK for network_folder in networks))),
         *remote_state(raster),
@@ -156,58 +152,10 @@ def map_scene(
         views,
     ]
     mark_map(folder, name, address, dependencies)
-    card, predictor, windows = _segmenter(networks, device, batch, views)
+    card, predictor, windows = segmenter_of(networks, device, batch, views)
     options = replace(options, batch=windows)
     with alone(), _opened(raster, card) as opened:  # with several processes, each call maps its own scene
         return write_maps(opened, name, card, predictor, folder, options)
-
-
-def _check(stride: float, batch: int | None, views: dict[str, Any]) -> None:
-    """Checks arguments against the ranges of the settings of the same names."""
-    hints = hints_of(general.Prediction) | {"precision": hints_of(general.Trainer)["precision"]}
-    scales = views["scales"]
-    arguments = views | {
-        "scales": [*map(_plain, scales)] if isinstance(scales, tuple) else _plain(scales),
-        "stride": _plain(stride),
-        "batch": _plain(batch),
-    }
-    for name, value in arguments.items():
-        if not fits(value, hints[name]):
-            raise UserError(f"{name}={value}: expected {expected(hints[name])}")
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - an argument of any type
-    """Converts numpy numbers to Python's."""
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
-
-
-def _network_folders(run: str | Path | Sequence[str | Path], network: str | None) -> list[Path]:
-    runs = [run] if isinstance(run, str | Path) else run
-    if not runs:
-        raise UserError("no run is given: give the folder of a run, e.g. runs/potsdam_resnet50")
-    return [trained_folder(Path(folder), network) for folder in runs]
-
-
-def _segmenter(
-    folders: Sequence[Path], device: str | None, batch: int | None, views: dict[str, Any]
-) -> tuple[SegmenterCard, Ensemble, int]:
-    """The card, the predictor, and how many windows it takes together."""
-    cards = {folder: SegmenterCard.read(folder) for folder in folders}
-    check_alike(cards)
-    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        probe = torch.zeros(1, device=name)
-        probe.cpu()  # fails on `meta`, a device without memory
-    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-        raise UserError(
-            f"device={name} cannot be used ({first_line(error)}): give cpu or cuda, or omit device"
-        ) from error
-    by_folder = {
-        folder: Predictor(card.load(folder), probe.device, **views) for folder, card in cards.items()
-    }
-    card = cards[folders[0]] if len(folders) == 1 else cards[folders[0]].uncalibrated()
-    windows = windows_at_a_time(batch, card.tile, probe.device)
-    return card, Ensemble([by_folder[folder] for folder in folders]), windows
 
 
 @contextmanager

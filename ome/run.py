@@ -21,7 +21,7 @@ from ome.config.folders import checked_folder
 from ome.distributed.rank import is_nonzero_rank
 from ome.distributed.signals import Stopped
 from ome.errors import UserError
-from ome.files import disk_fault
+from ome.faults import disk_fault
 
 RESUMES = "the same command resumes where it stopped"
 

@@ -24,7 +24,8 @@ from ome.data.prepare import prepare_scenes
 from ome.data.raw import RawLayout, layout_from_facts
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
-from ome.data.tags import TagTable, coverage, filter_tiles, minimum_coverage
+from ome.data.tag_filter import coverage, filter_tiles, minimum_coverage
+from ome.data.tags import TagTable
 from ome.data.tiles import Tile, tile_scene
 from ome.data.transforms import Augmentation
 from ome.pipeline.checksums import damaged, write_listing

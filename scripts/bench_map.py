@@ -26,8 +26,9 @@ from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
 from ome.geo.sliding import predict_windows
 from ome.geo.windows import window_starts
-from ome.inference.card import SegmenterCard, network_folder
+from ome.inference.card import SegmenterCard
 from ome.inference.predictor import Predictor
+from ome.inference.trained import network_folder
 from ome.scoring.confusion import confusion_matrix
 from ome.scoring.scores import Scores
 

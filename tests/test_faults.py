@@ -29,7 +29,8 @@ from ome.data.cams import read_cams
 from ome.data.raw_source import RawSource
 from ome.data.scene_index import SceneIndex
 from ome.errors import UserError
-from ome.files import disk_fault, write_text
+from ome.faults import disk_fault
+from ome.files import write_text
 from ome.pipeline import checksums as listing
 from ome.pipeline.engine import execute
 from ome.pipeline.manifest import Manifest

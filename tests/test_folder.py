@@ -14,12 +14,12 @@ from ome.data.byte_image import open_scene
 from ome.data.folder import folder_layout
 from ome.data.palette import DISTINCT, SHADES, distinct_colours
 from ome.data.prepare import names_opacity, prepare_scenes
-from ome.data.scaling import byte_tables, to_bytes
+from ome.data.scaling import Scaling
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
 from ome.errors import UserError
-from ome.geo.mosaic import rasters_in
+from ome.geo.raster_folder import rasters_in
 from ome.ignore import IGNORE
 
 TAGS = "image,split,tags\na,train,road;tree\nb,test,tree\n"
@@ -215,9 +215,22 @@ def test_a_band_without_values_or_of_one_value_is_black() -> None:
     strips = [np.full((2, 3, 4), 500, dtype=np.uint16)]
     counts = np.zeros((2, 1 << 16), dtype=np.int64)
     counts[:, 500] = 12
-    tables = byte_tables(counts, (500.0, None))
-    assert not to_bytes(strips[0], tables).any()
-    assert not byte_tables(np.zeros((1, 1 << 16), dtype=np.int64), (None,))[0, 0]
+    assert not Scaling.of_counts(counts, (500.0, None)).to_bytes(strips[0]).any()
+    assert not Scaling.of_counts(np.zeros((1, 1 << 16), dtype=np.int64), (None,)).tables[0, 0]
+
+
+@pytest.mark.parametrize("limits", [None, (100, 1100)])
+def test_a_valid_pixel_with_a_nodata_value_in_one_band_is_saturated(
+    limits: tuple[int, int] | None, tmp_path: Path
+) -> None:
+    pixels = twelve_bits(0)[..., :3].copy()
+    pixels[:5], pixels[8, 9, 1] = 65535, 65535
+    (tmp_path / "scene.tif").write_bytes(archives.raster(pixels, nodata=65535))
+    with open_scene(tmp_path / "scene.tif", (1, 2, 3), limits) as scene:
+        read = scene.read(0, 0, *pixels.shape[:2])
+        assert scene.valid(8, 9, 1, 1).all()
+    assert read[8, 9, 1] == 255
+    assert not read[:5].any()
 
 
 def test_opacity_is_no_band_and_colour_tables_are_looked_up(images: Path) -> None:

@@ -22,7 +22,8 @@ from ome.data.byte_image import open_scene
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.geo.image_source import ImageSource
-from ome.geo.mosaic import Mosaic, scenes_in
+from ome.geo.mosaic import Mosaic
+from ome.geo.raster_folder import scenes_in
 from ome.geo.sliding import PredictBatch, predict_windows
 from ome.inference.card import SegmenterCard
 from ome.inference.map_rows import MapOptions

@@ -273,7 +273,7 @@ def test_a_world_file_beside_the_image_counts(tmp_path: Path, form: archives.For
 
 
 def test_scenes_taller_than_a_strip_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ome.geo.reader.STRIP", 16)
+    monkeypatch.setattr("ome.geo.strips.STRIP", 16)
     layout, images, masks = potsdam(tmp_path)
     reader = SceneReader(prepare_scenes(layout, tmp_path, tmp_path / "scenes"))
     assert np.array_equal(reader.image(whole("2_10")), images["2_10"])

@@ -5,9 +5,9 @@ import archives
 import pytest
 
 from ome.config.raw_data import raw_layout
-from ome.data.archives import RawFiles, check_expansion, find_files
+from ome.data.archives import RawFiles, find_files
 from ome.data.raw import layout_from_facts
-from ome.data.raw_file import MAX_MEMBER
+from ome.data.raw_file import MAX_MEMBER, check_expansion
 from ome.data.raw_source import ANY_IMAGE, RawSource, image_name
 from ome.data.raw_split import Split, resolve_split
 from ome.errors import UserError

@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from ome.data.datamodules import TileDataModule
-from ome.data.datasets import Batch, MaskDataset, StreamSampler
+from ome.data.datasets import Batch, MaskDataset
+from ome.data.sampler import StreamSampler
 from ome.data.tiles import Tile
 from ome.data.transforms import IMAGE_MEAN, IMAGE_STD, Augmentation, band_statistics, to_tensor
 from ome.ignore import IGNORE

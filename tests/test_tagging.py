@@ -16,8 +16,9 @@ from ome.data.suggestions import write_suggestions
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.tagging import main
-from ome.tagging.command import open_session, parser
+from ome.tagging.command import open_session
 from ome.tagging.items import find_images, windows_of
+from ome.tagging.options import parser
 from ome.tagging.pictures import LONGEST, Pictures
 from ome.tagging.session import Session
 from ome.tagging.table import Table

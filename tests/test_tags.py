@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ome.data.tags import TagTable, coverage, filter_tiles, minimum_coverage, tags_of
+from ome.data.tag_filter import coverage, filter_tiles, minimum_coverage, tags_of
+from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.errors import UserError
 

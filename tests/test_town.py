@@ -12,7 +12,7 @@ from ome.data.raw import RawLayout
 from ome.data.raw_split import Split
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
-from ome.data.tags import coverage
+from ome.data.tag_filter import coverage
 from ome.data.tiles import Tile, tile_scene
 from ome.errors import UserError
 from ome.ignore import IGNORE

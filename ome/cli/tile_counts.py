@@ -14,8 +14,9 @@ from ome.data.scene_index import Scene, SceneIndex
 from ome.data.scene_writer import SceneJob
 from ome.data.tags import TagTable
 from ome.data.tiles import evenly_spaced
-from ome.geo.mosaic import Mosaic, rasters_in, scenes_in
+from ome.geo.mosaic import Mosaic
 from ome.geo.opened import UnreadableError
+from ome.geo.raster_folder import rasters_in, scenes_in
 from ome.geo.reader import Raster
 from ome.geo.stac import raster_of
 from ome.geo.vsi import SceneAddress, scene_at
@@ -76,7 +77,8 @@ def card_of_maps(config: DictConfig, inputs: Mapping[str, Artefact]) -> "Segment
         config: Configuration of the stage.
         inputs: Its inputs.
     """
-    from ome.inference.card import CARD, SegmenterCard, network_folder  # noqa: PLC0415 - loads torch
+    from ome.inference.card import CARD, SegmenterCard  # noqa: PLC0415 - loads torch
+    from ome.inference.trained import network_folder  # noqa: PLC0415 - loads torch
 
     (stage,) = inputs
     folder = network_folder(inputs[stage].folder, config.stage.network)

@@ -18,8 +18,9 @@ from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile, automatic_steps, evenly_spaced
 from ome.distributed.collectives import is_rank_zero
 from ome.geo.areas import PixelAreas
-from ome.inference.card import CARD, SegmenterCard, stage_of_network
+from ome.inference.card import CARD, SegmenterCard
 from ome.inference.predictor import Predictor
+from ome.inference.trained import stage_of_network
 from ome.networks.auxiliary import AuxiliaryHead
 from ome.networks.segmenters import Segmenter
 from ome.pipeline.artifacts import inherited_runs, stage_folder

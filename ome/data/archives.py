@@ -6,35 +6,16 @@ from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from ome.data.raw_file import MAX_MEMBER, RawFile, reading_zip
+from ome.data.raw_file import RawFile, check_expansion, reading_zip
 from ome.data.raw_source import RawSource
 from ome.errors import UserError
 from ome.files import is_file, plain_text
-
-MAX_RATIO: Final = 1000
-"""Largest compression ratio of a member above `SMALL_MEMBER` bytes; one-coloured masks come close to it."""
-
-SMALL_MEMBER: Final = 256 << 20
-"""Unpacked bytes up to which any compression ratio is accepted."""
 
 LISTED: Final = 5
 """Largest number of names in an error message."""
 
 WORLD_FILES: Final = {".tif": (".tfw", ".wld"), ".jpg": (".jgw", ".wld"), ".png": (".pgw", ".wld")}
 """Suffixes of the files that may hold the georeference of an image."""
-
-
-def check_expansion(path: Path, member: zipfile.ZipInfo) -> None:
-    """Refuses a zip bomb, a member that would fill the memory.
-
-    Raises:
-        UserError: When it unpacks to more than `MAX_MEMBER` bytes, or to over `MAX_RATIO` times its size.
-    """
-    expanded = f"{path}:{member.filename} unpacks from {member.compress_size} to {member.file_size} bytes"
-    if member.file_size > MAX_MEMBER:
-        raise UserError(f"{expanded}: more than {MAX_MEMBER} are refused")
-    if member.file_size > SMALL_MEMBER and member.file_size > MAX_RATIO * max(member.compress_size, 1):
-        raise UserError(f"{expanded}: more than {MAX_RATIO} times are refused")
 
 
 class NotFoundError(UserError):

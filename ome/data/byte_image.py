@@ -8,11 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.markup import escape
 
-from ome.data.scaling import Limits, misfit, scaling_tables, to_bytes
+from ome.data.scaling import Limits, Scaling, misfit, scaling_of
 from ome.errors import UserError
 from ome.geo.grid import Grid
 from ome.geo.image_source import ImageSource, source_of
-from ome.geo.mosaic import Mosaic, rasters_in
+from ome.geo.mosaic import Mosaic
+from ome.geo.raster_folder import rasters_in
 from ome.geo.reader import Raster
 from ome.geo.virtual import DRIVER, check_virtual
 from ome.geo.vsi import SceneAddress, VsiPath
@@ -57,9 +58,9 @@ class ByteImage:
                 ),
                 highlight=False,
             )
-        self._tables: NDArray[np.uint8] | None = None
+        self._scaling: Scaling | None = None
         if raster.depth == "uint16":
-            self._tables = scaling_tables(raster, self._channels, limits, progress=True)
+            self._scaling = scaling_of(raster, self._channels, limits, progress=True)
         _say_misfit(raster, self._channels, limits)
 
     def read(self, row: int, column: int, height: int, width: int) -> NDArray[np.uint8]:
@@ -69,8 +70,8 @@ class ByteImage:
             UserError: The file is damaged there.
         """
         pixels = self._raster.read(row, column, height, width, self._channels)
-        if self._tables is not None:
-            pixels = to_bytes(pixels, self._tables)
+        if self._scaling is not None:
+            pixels = self._scaling.to_bytes(pixels)
         return channels_last(pixels)
 
     def valid(self, row: int, column: int, height: int, width: int) -> NDArray[np.bool_]:

@@ -6,7 +6,8 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader
 
-from ome.data.datasets import Batch, StreamSampler, TileDataset
+from ome.data.datasets import Batch, TileDataset
+from ome.data.sampler import StreamSampler
 from ome.data.tiles import Length, batches_of_one_size
 from ome.errors import UserError
 

@@ -13,7 +13,8 @@ from typing import NamedTuple
 import numpy as np
 
 from ome.data.scene_index import SPLITS, SceneIndex, SplitName
-from ome.data.tag_rows import TagRow, TagRows, read_tag_rows
+from ome.data.tag_row import TagRow
+from ome.data.tag_rows import TagRows, read_tag_rows
 from ome.data.tags import TagTable
 from ome.errors import UserError
 

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.data.scenes import SceneReader
-from ome.data.tags import Filtered, TagTable, filter_tiles, minimum_coverage
+from ome.data.tag_filter import Filtered, filter_tiles, minimum_coverage
+from ome.data.tags import TagTable
 from ome.data.tile_choices import Layout, TileChoice, coverage_of_tiles, layouts, tile_choices
 from ome.data.tiles import Tile
 from ome.errors import UserError

@@ -1,21 +1,18 @@
 """Preparation: converts the files of a raw dataset to tiled GeoTIFF scenes and writes their index."""
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.markup import escape
-
 from ome.data.archives import RawFiles
+from ome.data.image_bands import say_depths, shared_bands
 from ome.data.raw import RawLayout, raw_files
 from ome.data.raw_file import RawFile
 from ome.data.raw_split import resolve_split
-from ome.data.scaling import misfit
 from ome.data.scene_index import Scene, SceneIndex
 from ome.data.scene_writer import SceneJob, named_opacity, opacity_of, write_scene
 from ome.errors import UserError
 from ome.geo.opened import UnreadableError
-from ome.progress import console, track
+from ome.progress import track
 
 
 def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: bool = False) -> SceneIndex:
@@ -57,9 +54,9 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: b
         raise _together(list(unreadable.values()), len(jobs))
     whole = [job for job in jobs if job.scene not in unreadable]
     # Not `layout.channels`: another command may select other channels from these scenes.
-    channels = layout.image.channels or _shared_bands(whole, layout.channels)
+    channels = layout.image.channels or shared_bands(whole, layout.channels)
     if not layout.image.channels:
-        _say_depths(whole, layout)
+        say_depths(whole, layout)
     index = SceneIndex(
         folder,
         tuple(scenes),
@@ -104,67 +101,6 @@ def _together(unreadable: Sequence[UnreadableError], total: int) -> UserError:
         f"{len(unreadable)} of {total} scenes cannot be read: {listed}; "
         "stage.prepare.broken=skip leaves them out"
     )
-
-
-def _shared_bands(jobs: Sequence[SceneJob], chosen: tuple[int, ...]) -> tuple[int, ...]:
-    """The image bands of all images; empty if images differ and `chosen` bands are given."""
-    examples: dict[tuple[int, ...], list[RawFile]] = {}
-    misnamed: Counter[int] = Counter()
-    named: Counter[int] = Counter()
-    for job in jobs:
-        with job.image.open() as raster:
-            examples.setdefault(raster.shown_bands, []).append(job.image)
-            misnamed.update([raster.mislabelled_opacity] if raster.mislabelled_opacity else [])
-            named.update([raster.opacity] if raster.opacity in chosen else [])
-    for band, count in named.items():
-        console.print(
-            f"[yellow]band {band} of {count} images is opacity[/], but dataset.channels includes it: it is "
-            "read as an image band and does not mark nodata",
-            highlight=False,
-        )
-    for band, count in misnamed.items():
-        console.print(
-            f"[yellow]band {band} of {count} images is labelled opacity[/], but holds an image: it is kept "
-            "as an image band",
-            highlight=False,
-        )
-    if len(examples) > 1 and chosen:
-        return ()
-    if len(examples) > 1:
-        kinds = " and ".join(
-            f"{len(files)} with the bands {list(bands)} (e.g. {files[0]})"
-            for bands, files in examples.items()
-        )
-        remedy = "convert them, or choose bands that all have, e.g. 'dataset.channels=[1]'"
-        raise UserError(f"the images differ in their bands, {kinds}: {remedy}")
-    return next(iter(examples))
-
-
-def _say_depths(jobs: Sequence[SceneJob], layout: RawLayout) -> None:
-    """Prints that images differ in their depth, or do not fit the limits of 16-bit values."""
-    depths: Counter[str] = Counter()
-    misfits: list[str] = []
-    for job in jobs:
-        with job.image.open(layout.nodata, layout.named_bands) as raster:
-            depths[raster.depth] += 1
-            if layout.limits is not None and raster.depth == "uint16":
-                values = misfit(raster, layout.channels or raster.shown_bands, layout.limits)
-                misfits += [f"{escape(str(job.image))} has {values}"] if values else []
-    limits = list(layout.limits or ())
-    if len(depths) > 1:
-        console.print(
-            f"[yellow]{depths['uint16']} images have 16 bits and are scaled to 8, {depths['uint8']} have 8 "
-            "bits and are not[/]: convert them to one depth if they look different",
-            highlight=False,
-        )
-    elif limits and not depths["uint16"]:
-        console.print(f"[yellow]all images have 8 bits[/]: dataset.range={limits} does not apply to them")
-    if misfits:
-        console.print(
-            f"[yellow]dataset.range={limits} does not fit {len(misfits)} of {len(jobs)} images[/]: the "
-            f"first, {misfits[0]}",
-            highlight=False,
-        )
 
 
 def scene_jobs(layout: RawLayout, raw: Path) -> list[SceneJob]:

@@ -21,6 +21,12 @@ from ome.geo.reader import Raster
 MAX_MEMBER: Final = 4 << 30
 """Largest unpacked size of a file in bytes; the largest file of the published datasets has 144 MB."""
 
+MAX_RATIO: Final = 1000
+"""Largest compression ratio of a member above `SMALL_MEMBER` bytes; one-coloured masks come close to it."""
+
+SMALL_MEMBER: Final = 256 << 20
+"""Unpacked bytes up to which any compression ratio is accepted."""
+
 
 @dataclass(frozen=True)
 class RawFile:
@@ -119,3 +125,16 @@ def reading_zip(path: Path) -> Iterator[None]:
     except (RuntimeError, NotImplementedError) as error:
         folder = path.with_suffix("")
         raise UserError(f"{path} cannot be read ({error}): unpack it by hand to {folder}/") from error
+
+
+def check_expansion(path: Path, member: zipfile.ZipInfo) -> None:
+    """Refuses a zip bomb, a member that would fill the memory.
+
+    Raises:
+        UserError: When it unpacks to more than `MAX_MEMBER` bytes, or to over `MAX_RATIO` times its size.
+    """
+    expanded = f"{path}:{member.filename} unpacks from {member.compress_size} to {member.file_size} bytes"
+    if member.file_size > MAX_MEMBER:
+        raise UserError(f"{expanded}: more than {MAX_MEMBER} are refused")
+    if member.file_size > SMALL_MEMBER and member.file_size > MAX_RATIO * max(member.compress_size, 1):
+        raise UserError(f"{expanded}: more than {MAX_RATIO} times are refused")

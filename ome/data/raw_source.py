@@ -7,7 +7,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from ome.data.names import normal_form
-from ome.geo.mosaic import SUFFIXES
+from ome.geo.raster_folder import SUFFIXES
 
 
 @dataclass(frozen=True)

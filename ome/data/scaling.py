@@ -1,12 +1,14 @@
 """Scales 16-bit images to 8 bits, linearly between two limits per band."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ome.geo.mosaic import Mosaic
-from ome.geo.reader import Raster, sample_of
+from ome.geo.reader import Raster
+from ome.geo.strips import sample_of
 from ome.progress import track
 
 PERCENTILES = (2, 98)
@@ -22,14 +24,51 @@ MOST_CLIPPED = 0.5
 """Largest fraction of values that such limits clip."""
 
 
-def scaling_tables(
+@dataclass(frozen=True, eq=False)
+class Scaling:
+    """Lookup tables from 16-bit values to bytes, one per band.
+
+    Attributes:
+        tables: (B, 65536) uint8: 0 up to the lower limit, 255 from the upper limit on, linear and rounded
+            between.
+        nodata: Nodata value of each band; None for a band without.
+    """
+
+    tables: NDArray[np.uint8]
+    nodata: tuple[float | None, ...]
+
+    @classmethod
+    def of_counts(
+        cls, counts: NDArray[np.int64], nodata: Sequence[float | None], limits: Limits | None = None
+    ) -> "Scaling":
+        """The scaling by the (B, 65536) counts of the values of valid pixels; see `scaling_of`."""
+        tables = np.empty(counts.shape, dtype=np.uint8)
+        for table, count, value in zip(tables, counts, nodata, strict=True):
+            if value is not None and 0 <= value < 1 << 16:
+                count[int(value)] = 0  # a valid pixel with this value is dark or saturated
+            low, high = limits or percentile_limits(count)
+            if limits is None and not count.any():
+                low, high = (1 << 16) - 1, 1 << 16  # a band without a measured value is black
+            table[:] = np.rint(np.clip((np.arange(1 << 16) - low) / max(high - low, 1), 0, 1) * 255)
+        return cls(tables, tuple(nodata))
+
+    def to_bytes(self, pixels: NDArray[np.uint16]) -> NDArray[np.uint8]:
+        """Scales pixels (B, H, W); 0 where all bands hold their nodata value."""
+        scaled = np.stack([table[values] for table, values in zip(self.tables, pixels, strict=True)])
+        if any(self.nodata) and None not in self.nodata:
+            pairs = zip(pixels, self.nodata, strict=True)
+            scaled[:, np.all([band == value for band, value in pairs], axis=0)] = 0
+        return scaled
+
+
+def scaling_of(
     raster: Raster | Mosaic,
     bands: Sequence[int],
     limits: Limits | None = None,
     *,
     progress: bool = False,
-) -> NDArray[np.uint8]:
-    """Lookup tables from the 16-bit values of a raster to bytes, one per band.
+) -> Scaling:
+    """The scaling of a 16-bit raster.
 
     Args:
         raster: The open raster; not read if limits are given.
@@ -37,10 +76,6 @@ def scaling_tables(
         limits: Limits of every band; None for the `PERCENTILES` (nearest rank) of each band's valid pixels
             without its nodata value.
         progress: Show the progress of reading.
-
-    Returns:
-        (B, 65536) uint8: 0 up to the lower limit and for nodata, 255 from the upper limit on, linear and
-        rounded between.
 
     Raises:
         UserError: The file is damaged.
@@ -54,7 +89,7 @@ def scaling_tables(
             if not raster.all_valid:
                 pixels = pixels[:, raster.valid(*window)]
             counts += [np.bincount(values.ravel(), minlength=1 << 16) for values in pixels]
-    return byte_tables(counts, [raster.nodata[band - 1] for band in bands], limits)
+    return Scaling.of_counts(counts, [raster.nodata[band - 1] for band in bands], limits)
 
 
 def misfit(raster: Raster | Mosaic, bands: Sequence[int], limits: Limits) -> str | None:
@@ -76,22 +111,6 @@ def misfit(raster: Raster | Mosaic, bands: Sequence[int], limits: Limits) -> str
     return f"values from {first.min()} to {last.max()} (percentiles {PERCENTILES[0]} and {PERCENTILES[1]})"
 
 
-def byte_tables(
-    counts: NDArray[np.int64], nodata: Sequence[float | None], limits: Limits | None = None
-) -> NDArray[np.uint8]:
-    """Tables as `scaling_tables` returns them, from the (B, 65536) counts of the values."""
-    tables = np.empty(counts.shape, dtype=np.uint8)
-    for table, count, value in zip(tables, counts, nodata, strict=True):
-        empty = int(value) if value is not None and 0 <= value < 1 << 16 else None
-        if empty is not None:
-            count[empty] = 0
-        low, high = limits or percentile_limits(count)
-        table[:] = np.rint(np.clip((np.arange(1 << 16) - low) / max(high - low, 1), 0, 1) * 255)
-        if empty is not None:
-            table[empty] = 0
-    return tables
-
-
 def percentile_limits(counts: NDArray[np.int64]) -> Limits:
     """Finds the `PERCENTILES` of a band.
 
@@ -104,8 +123,3 @@ def percentile_limits(counts: NDArray[np.int64]) -> Limits:
     below = np.cumsum(counts)
     low, high = (int(np.searchsorted(100 * below, percent * below[-1])) for percent in PERCENTILES)
     return low, high
-
-
-def to_bytes(pixels: NDArray[np.uint16], tables: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Scales (B, rows, W) pixels by the tables of their bands."""
-    return np.stack([table[values] for table, values in zip(tables, pixels, strict=True)])

@@ -16,7 +16,7 @@ from ome.data.palette import UnknownColours
 from ome.data.raw import RawLayout
 from ome.data.raw_file import RawFile
 from ome.data.reference import check_reference, reference_colours
-from ome.data.scaling import Limits, scaling_tables, to_bytes
+from ome.data.scaling import Limits, scaling_of
 from ome.data.scene_index import Scene, SplitName
 from ome.errors import UserError
 from ome.files import atomic_path
@@ -110,16 +110,16 @@ def _write_image(path: Path, raster: Raster, limits: Limits | None, source: str)
     raster.require()
     # With photometric RGB, GDAL would label the fourth band alpha.
     shown = {"interleave": "pixel", "photometric": "RGB" if raster.bands == 3 else "MINISBLACK"}
-    tables = None
+    scaling = None
     if raster.depth == "uint16":
-        tables = scaling_tables(raster, range(1, raster.bands + 1), limits)
+        scaling = scaling_of(raster, range(1, raster.bands + 1), limits)
     with atomic_path(path) as temporary:
         with _new_raster(temporary, raster.grid, raster.bands, **shown) as target:
             for strip in raster.strips():
                 row, column, height, width = strip
                 pixels = raster.read(*strip)
                 window = Window(column, row, width, height)
-                target.write(pixels if tables is None else to_bytes(pixels, tables), window=window)
+                target.write(pixels if scaling is None else scaling.to_bytes(pixels), window=window)
                 if not raster.all_valid:
                     target.write_mask(raster.valid(*strip), window=window)
             opacity = {} if raster.opacity is None else {_OPACITY: raster.opacity}

@@ -4,59 +4,21 @@ A row describes an image, with a column of 0 and 1 for each class or with the na
 or a window of an image, with a column for each class.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from types import MappingProxyType
-from typing import Final, Literal, NamedTuple
+from typing import Final, NamedTuple
 
 from rich.markup import escape
 
-from ome.data.names import SEPARATORS, check_class, check_classes, check_name
-from ome.data.raw_source import image_name
-from ome.data.scene_index import SPLITS
+from ome.data.names import check_class, check_classes
 from ome.data.sheets import Sheet, read_sheet
-from ome.data.tiles import Tile
+from ome.data.tag_row import IMAGE_COLUMNS, WINDOW_COLUMNS, Form, TagRow, image_row, listed_tags, window_row
 from ome.errors import UserError
 from ome.progress import console
 
-Form = Literal["columns", "listed", "windows"]
-"""`columns`: row per image, column per class. `listed`: tag names in one cell. `windows`: row per window."""
-
-IMAGE_COLUMNS: Final = ("image", "split", "kept", "tags")
-"""Columns of a table of images before those of the classes."""
-
-WINDOW_COLUMNS: Final = ("tile", "scene", "row", "column", "height", "width", "split", "kept")
-"""Columns of a table of windows before those of the classes; `tile` and `kept` are optional."""
-# What people and pandas write for 0 and 1.
-_MEANING: Final = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "x": 1}
 _EMPTY: Final = ("nan", "NaN", "NaT", "NA", "<NA>", "None", "null", "NULL")
 """What programs write for an empty cell."""
-
-
-class TagRow(NamedTuple):
-    """One row.
-
-    Attributes:
-        line: Its line in the file.
-        image: Name of the image without its suffix.
-        written: The name as it is written in the file.
-        tile: The window; None for the whole image.
-        split: `train`, `val` or `test`; empty if the table does not say.
-        kept: Whether the classifier trains on it; None if the table does not say.
-        tags: Names of the classes in it.
-        rest: Cells of columns that ome does not use, by name.
-    """
-
-    line: int
-    image: str
-    written: str
-    tile: Tile | None
-    split: str
-    kept: bool | None
-    tags: frozenset[str]
-    rest: Mapping[str, str] = MappingProxyType({})
 
 
 class TagRows(NamedTuple):
@@ -107,7 +69,7 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
             "column, or type 'dataset.classes=[...]' if it is a class"
         )
     sheet.check_lengths()
-    parse = _window if form == "windows" else _image
+    parse = window_row if form == "windows" else image_row
     rows = [parse(line, cells, f"{path}, line {line}", classes, form) for line, cells in sheet.rows]
     _say_readings(sheet, classes, finished=finished)
     lines: dict[object, int] = {}
@@ -178,65 +140,6 @@ def _classes(sheet: Sheet, form: Form, names: Sequence[str], *, finished: bool) 
     if missing := [name for name in required if name not in sheet.header]:
         raise UserError(f"{where}: no column {', '.join(missing)}")
     return tuple(names) or tuple(columns)
-
-
-def _image(line: int, cells: dict[str, str], where: str, names: Sequence[str], form: Form) -> TagRow:
-    written = cells["image"]
-    if not written:
-        raise UserError(f"{where}: no image is named")
-    image = check_name(image_name(written), f"{where}: the image")
-    tags = _tags(cells, where, names, form)
-    known = (*IMAGE_COLUMNS, *names)
-    rest = {name: cell for name, cell in cells.items() if name not in known}
-    return TagRow(line, image, written, None, _split(cells, where), _kept(cells, where), tags, rest)
-
-
-def _window(line: int, cells: dict[str, str], where: str, names: Sequence[str], form: Form) -> TagRow:
-    # Tables written by ome have a column `tile`, and scenes without suffixes.
-    scene = cells["scene"] if "tile" in cells else image_name(cells["scene"])
-    check_name(scene, f"{where}: the scene")
-    tile = Tile(scene, *(_pixels(cells, name, where) for name in ("row", "column", "height", "width")))
-    if min(tile.height, tile.width) < 1:
-        raise UserError(f"{where}: height and width must be at least 1")
-    if cells.get("tile", tile.name) != tile.name:
-        raise UserError(f"{where}: tile is {cells['tile']!r}, but its scene, row and column give {tile.name}")
-    tags = _tags(cells, where, names, form)
-    return TagRow(line, scene, scene, tile, _split(cells, where), _kept(cells, where), tags)
-
-
-def _tags(cells: dict[str, str], where: str, names: Sequence[str], form: Form) -> frozenset[str]:
-    if form == "listed":
-        return frozenset(listed_tags(cells["tags"]))
-    return frozenset(name for name in names if cells[name] and _zero_or_one(cells, name, where))
-
-
-def listed_tags(cell: str) -> list[str]:
-    """The names of classes in a cell."""
-    return [tag.strip() for tag in re.split(f"[{SEPARATORS}]", cell) if tag.strip()]
-
-
-def _split(cells: dict[str, str], where: str) -> str:
-    split = cells.get("split", "")
-    if split and split not in SPLITS:
-        raise UserError(f"{where}: split is {split!r}; give one of {', '.join(SPLITS)}")
-    return split
-
-
-def _kept(cells: dict[str, str], where: str) -> bool | None:
-    return bool(_zero_or_one(cells, "kept", where)) if cells.get("kept") else None
-
-
-def _pixels(cells: dict[str, str], name: str, where: str) -> int:
-    if not (cells[name].isdecimal() and len(cells[name]) < 10):
-        raise UserError(f"{where}: {name} is {cells[name]!r}; give whole pixels")
-    return int(cells[name])
-
-
-def _zero_or_one(cells: dict[str, str], name: str, where: str) -> int:
-    value = _MEANING.get(cells[name].casefold())
-    if value is None:
-        raise UserError(f"{where}: {name} is {cells[name]!r}; give 0 or 1")
-    return value
 
 
 def _are(names: Sequence[str]) -> str:

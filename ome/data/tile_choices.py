@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.data.tags import coverage, filter_tiles
+from ome.data.tag_filter import coverage, filter_tiles
 from ome.data.tiles import tile_scene
 from ome.scoring.cooccurrence import cooccurrence, mean_cooccurrence
 

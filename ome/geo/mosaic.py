@@ -11,16 +11,10 @@ from numpy.typing import NDArray
 from rasterio.transform import Affine
 
 from ome.errors import UserError
-from ome.files import is_file
 from ome.geo.gdal import IMAGE_DRIVERS
 from ome.geo.grid import OFF_GRID, Grid
-from ome.geo.reader import IMAGE_DEPTHS, Raster, Strip, strips_of
-from ome.geo.vsi import SceneAddress, VsiPath
-
-SUFFIXES: Final = (".tif", ".tiff", ".png", ".jpg", ".jpeg")
-
-OTHER_SUFFIXES: Final = (".jp2", ".j2k", ".img", ".ecw", ".sid", ".webp", ".bmp", ".bil", ".nc", ".hdf")
-"""Suffixes of rasters that are not read from a folder."""
+from ome.geo.reader import IMAGE_DEPTHS, Raster
+from ome.geo.strips import Strip, strips_of
 
 MANY_PIXELS: Final = 10**9
 """Largest grid that its rasters may cover as little as they like."""
@@ -30,41 +24,6 @@ MOST_EMPTY: Final = 100
 
 MAX_OPEN: Final = 64
 """Largest number of files kept open."""
-
-
-def rasters_in(folder: Path) -> list[Path]:
-    """The GeoTIFFs, PNGs and JPEGs in a folder, sorted; without hidden files and subfolders.
-
-    Raises:
-        UserError: The folder holds none, or a link to one that does not exist.
-    """
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and is_file(path))
-    if paths := [path for path in paths if not path.name.startswith(".")]:
-        return paths
-    raise UserError(f"{folder} holds no GeoTIFF, PNG or JPEG: give a raster, or the folder that holds them")
-
-
-def other_rasters_in(folder: Path) -> list[str]:
-    """Names of the rasters in a folder whose formats are not read from a folder, sorted."""
-    return sorted(path.name for path in folder.iterdir() if path.suffix.lower() in OTHER_SUFFIXES)
-
-
-def scenes_in(path: SceneAddress) -> list[SceneAddress]:
-    """The scenes at a path: a raster or folder is one scene, except a folder of images without georeference.
-
-    Such images cannot be placed next to one another, so each is a scene.
-
-    Raises:
-        UserError: A raster cannot be opened.
-    """
-    if isinstance(path, VsiPath) or not path.is_dir():
-        return [path]
-    rasters = rasters_in(path)
-    for raster in rasters:
-        with Raster(raster, drivers=IMAGE_DRIVERS) as opened:
-            if not opened.grid.transform.is_identity:
-                return [path]
-    return [*rasters]
 
 
 class Mosaic:

@@ -15,8 +15,9 @@ from rasterio.windows import Window
 from ome.errors import UserError
 from ome.geo.gdal import IMAGE_DRIVERS, jpeg_warnings, orientation, plain_pixels
 from ome.geo.jpeg2000 import is_whole
+from ome.geo.remote import WITHOUT_HEAD, probe, reading_options
 from ome.geo.sidecars import check_metadata, check_sidecars
-from ome.geo.vsi import WITHOUT_HEAD, VsiPath, probe, reading_options
+from ome.geo.vsi import VsiPath
 
 
 class UnreadableError(UserError):

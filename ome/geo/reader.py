@@ -12,29 +12,18 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from ome.errors import UserError
+from ome.geo.band_labels import BAND_COLOURS, colour_table, labelled_colours, labelled_opacity
 from ome.geo.gdal import SCENE_DRIVERS
 from ome.geo.grid import Grid
 from ome.geo.opacity import is_opacity
 from ome.geo.opened import OpenedFile, UnreadableError
 from ome.geo.placement import place_of
-from ome.geo.validity import Validity, fits
+from ome.geo.strips import Strip, sample_of, strips_of
+from ome.geo.validity import Validity
 from ome.geo.vsi import VsiPath
 
 IMAGE_DEPTHS: Final = ("uint8", "uint16")
 """Data types of images; 16 bits are scaled to 8, see `ome.data.scaling`."""
-
-STRIP: Final = 1024
-"""Rows per strip: a multiple of all common block heights; 18 MB of a scene 6000 pixels wide."""
-
-BAND_COLOURS: Final = ("red", "green", "blue", "nir")
-"""What a file may say that a band shows."""
-
-Strip = tuple[int, int, int, int]
-"""Row, column, height and width of a window."""
-
-MAX_VALUES: Final = 1 << 28
-"""Largest number of values per strip."""
 
 
 class Raster:
@@ -50,6 +39,7 @@ class Raster:
         depth: Data type of the values, by numpy's name.
         bands: Number of bands that `read` returns.
         has_colour_table: Whether the file holds indices into a colour table.
+        nodata: Nodata value of each band; None for a band without.
 
     Args:
         source: A local file, a remote or archived one that GDAL reads by windows, or bytes.
@@ -91,15 +81,10 @@ class Raster:
         self.depth: str = kinds[0]
         self.has_colour_table = self.depth == "uint8" and dataset.colorinterp == (ColorInterp.palette,)
         self.bands: int = 3 if self.has_colour_table else dataset.count
-        if nodata is not None and not fits(nodata, self.depth):
-            raise UserError(
-                f"nodata={nodata:g} cannot be a pixel of {self.name}, which holds {self.depth} values: "
-                "correct it, or leave it out"
-            )
-        self.nodata: tuple[float | None, ...] = (
-            tuple(dataset.nodatavals) if nodata is None else (nodata,) * dataset.count
-        )
-        self._validity = Validity(self._file, self.nodata, has_colour_table=self.has_colour_table)
+        self._labelled_opacity = labelled_opacity(dataset)
+        self._colours = colour_table(dataset) if self.has_colour_table else None
+        self._validity = Validity(self._file, nodata, has_colour_table=self.has_colour_table)
+        self.nodata = self._validity.nodata
 
     def __str__(self) -> str:
         return self.name
@@ -134,13 +119,13 @@ class Raster:
     @cached_property
     def opacity(self) -> int | None:
         """The opacity band (1-based), which tells where pixels are valid; None without."""
-        called = (band for band in self._called_opacity if band not in self._channels)
-        return next(filter(self._is_opacity, called), None)
+        labelled = (band for band in self._labelled_opacity if band not in self._channels)
+        return next(filter(self._is_opacity, labelled), None)
 
     @property
     def mislabelled_opacity(self) -> int | None:
         """The band that the file labels opacity although it holds an image; None without."""
-        return next((band for band in self._called_opacity if band != self.opacity), None)
+        return next((band for band in self._labelled_opacity if band != self.opacity), None)
 
     @property
     def shown_bands(self) -> tuple[int, ...]:
@@ -152,10 +137,7 @@ class Raster:
         """One of `BAND_COLOURS` for each band, by its description or its label; empty if unknown."""
         if self.has_colour_table:
             return BAND_COLOURS[:3]
-        dataset = self._file.dataset
-        pairs = zip(dataset.descriptions, dataset.colorinterp, strict=True)
-        words = [((text or "").strip().casefold(), kind.name) for text, kind in pairs]
-        return tuple(next((word for word in pair if word in BAND_COLOURS), "") for pair in words)
+        return labelled_colours(self._file.dataset)
 
     @cached_property
     def all_valid(self) -> bool:
@@ -179,7 +161,7 @@ class Raster:
             UnreadableError: The file is damaged there.
         """
         window = Window(column, row, width, height)
-        if not self.has_colour_table:
+        if self._colours is None:
             return self._file.read(window, indexes=list(bands) or None)
         colours: NDArray[Any] = self._colours[self._file.read(window, indexes=1)].transpose(2, 0, 1)
         return colours[[band - 1 for band in bands]] if bands else colours
@@ -191,7 +173,7 @@ class Raster:
     def reduced(self, row: int, column: int, height: int, width: int, shape: tuple[int, int]) -> NDArray[Any]:
         """Reads a window as `read` does, averaged to fewer rows and columns, for display."""
         window = Window(column, row, width, height)
-        if self.has_colour_table:  # a mean of indices is meaningless
+        if self._colours is not None:  # a mean of indices is meaningless
             indices = self._file.read(window, indexes=1, out_shape=shape, resampling=Resampling.nearest)
             colours: NDArray[Any] = self._colours[indices].transpose(2, 0, 1)
             return colours
@@ -218,42 +200,11 @@ class Raster:
         """The file's tags."""
         return dict(self._file.dataset.tags())
 
-    @cached_property
-    def _called_opacity(self) -> list[int]:
-        kinds = enumerate(self._file.dataset.colorinterp, start=1)
-        return [band for band, kind in kinds if kind == ColorInterp.alpha]
-
-    @cached_property
-    def _colours(self) -> NDArray[np.uint8]:
-        """The colour (256, 3) of each value; a value without one gets that grey level."""
-        table = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
-        for value, colour in self._file.dataset.colormap(1).items():
-            table[value] = colour[:3]
-        return table
-
     def _is_opacity(self, band: int) -> bool:
         """Whether a band labelled alpha is opacity, judged by nine windows; that of a PNG always is."""
         if self._file.dataset.driver == "PNG":
             return True
         windows = sample_of(self.grid)
         pixels = np.concatenate([self.read(*window).reshape(self.bands, -1) for window in windows], 1)
-        called = [other - 1 for other in self._called_opacity]
-        return is_opacity(pixels[band - 1], np.delete(pixels, called, axis=0))
-
-
-def strips_of(grid: Grid, bands: int) -> Iterator[Strip]:
-    """Windows of `STRIP` rows, or fewer where the raster is wide."""
-    rows = max(1, min(STRIP, MAX_VALUES // (grid.width * bands)))
-    for row in range(0, grid.height, rows):
-        yield row, 0, min(rows, grid.height - row), grid.width
-
-
-def sample_of(grid: Grid) -> list[Strip]:
-    """Nine windows of up to 256 x 256 pixels, evenly distributed; fewer of a small raster."""
-    height, width = min(256, grid.height), min(256, grid.width)
-    starts = [
-        (part * (grid.height - height) // 2, across * (grid.width - width) // 2)
-        for part in range(3)
-        for across in range(3)
-    ]
-    return [(*start, height, width) for start in dict.fromkeys(starts)]
+        labelled = [other - 1 for other in self._labelled_opacity]
+        return is_opacity(pixels[band - 1], np.delete(pixels, labelled, axis=0))

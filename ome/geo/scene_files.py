@@ -10,10 +10,11 @@ from rasterio.io import DatasetReader
 
 from ome.errors import UserError
 from ome.geo.gdal import IMAGE_DRIVERS, plain_pixels
-from ome.geo.mosaic import rasters_in
+from ome.geo.raster_folder import rasters_in
+from ome.geo.remote import probe, reading_options
 from ome.geo.sidecars import sidecars_of
 from ome.geo.virtual import sources_of
-from ome.geo.vsi import SceneAddress, VsiPath, full_address, probe, reading_options
+from ome.geo.vsi import SceneAddress, VsiPath, full_address
 
 
 def scene_files(path: SceneAddress) -> list[Path]:

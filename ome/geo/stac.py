@@ -8,8 +8,9 @@ from typing import Any, Final
 from urllib.parse import urljoin
 
 from ome.errors import UserError
-from ome.geo.mosaic import SUFFIXES
-from ome.geo.vsi import SceneAddress, VsiPath, fetch, scene_at
+from ome.geo.raster_folder import SUFFIXES
+from ome.geo.remote import fetch
+from ome.geo.vsi import SceneAddress, VsiPath, scene_at
 
 _TYPES: Final = ("image/tiff", "image/vnd.stac.geotiff", "image/png", "image/jpeg")
 _LARGEST: Final = 1 << 24

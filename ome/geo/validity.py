@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from rasterio.enums import Interleaving, MaskFlags
 from rasterio.windows import Window
 
+from ome.errors import UserError
 from ome.geo import lossy
 from ome.geo.opened import OpenedFile
 
@@ -18,15 +19,29 @@ class Validity:
 
     Args:
         file: The file.
-        nodata: Nodata value of each band; None for a band without.
+        nodata: Nodata value of every band; None for the values in the file.
         has_colour_table: Whether the file holds indices into a colour table.
+
+    Attributes:
+        nodata: Nodata value of each band; None for a band without.
+
+    Raises:
+        UserError: No pixel of this data type can have the nodata value.
     """
 
-    def __init__(self, file: OpenedFile, nodata: Sequence[float | None], *, has_colour_table: bool) -> None:
+    def __init__(self, file: OpenedFile, nodata: float | None, *, has_colour_table: bool) -> None:
+        dataset, depth = file.dataset, file.dataset.dtypes[0]
+        if nodata is not None and not fits(nodata, depth):
+            raise UserError(
+                f"nodata={nodata:g} cannot be a pixel of {file.name}, which holds {depth} values: "
+                "correct it, or leave it out"
+            )
         self._file = file
-        self._nodata = tuple(nodata)
+        self.nodata: tuple[float | None, ...] = (
+            tuple(dataset.nodatavals) if nodata is None else (nodata,) * dataset.count
+        )
         self._has_colour_table = has_colour_table
-        self._kind = np.dtype(file.dataset.dtypes[0])
+        self._kind = np.dtype(depth)
 
     def is_everywhere(self, bands: Sequence[int]) -> bool:
         """Whether every pixel is valid for certain, without reading any; see `valid`."""
@@ -113,7 +128,7 @@ class Validity:
     def _bands_with_nodata(self, bands: Sequence[int]) -> list[int]:
         """The bands of the image; empty where one of them has no nodata value."""
         checked = [1] if self._has_colour_table else list(bands)
-        return [] if any(self._nodata[band - 1] is None for band in checked) else checked
+        return [] if any(self.nodata[band - 1] is None for band in checked) else checked
 
     def _is_nodata(self, window: Window, bands: Sequence[int]) -> NDArray[np.bool_]:
         """Where all bands of the image hold their nodata value, allowing for lossy compression."""
@@ -124,7 +139,7 @@ class Validity:
         bottom = min(dataset.height, row + window.height + margin)
         right = min(dataset.width, column + window.width + margin)
         pixels = self._file.read(Window(left, top, right - left, bottom - top), indexes=list(bands))
-        values = [self._nodata[band - 1] for band in bands]
+        values = [self.nodata[band - 1] for band in bands]
         empty = np.all([_equals(*pair) for pair in zip(pixels, values, strict=True)], axis=0)
         if blurred and empty.any():
             empty = lossy.with_blurred(empty, lossy.near(pixels, values))

@@ -1,6 +1,5 @@
 """The card of a segmenter: everything needed to use it without the run's configuration."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -12,9 +11,7 @@ from ome.files import read_json, write_json
 from ome.geo.grid import RGB
 from ome.geo.image_source import ImageSource
 from ome.networks.segmenters import Segmenter, build_segmenter
-from ome.pipeline.layout import round_folders
-from ome.pipeline.manifest import Manifest
-from ome.training.checkpoints import NETWORK, load_network
+from ome.training.checkpoints import load_network
 
 CARD: Final = "segmenter.json"
 """Name of a segmenter's card, beside its weights."""
@@ -142,60 +139,3 @@ def check_alike(segmenters: Mapping[Path, SegmenterCard]) -> None:
     for other, other_card in others:
         if difference := card.difference(other_card):
             raise UserError(f"{first} and {other} differ in {difference}: average runs that have the same")
-
-
-def trained_folder(run: Path, network: str | None = None) -> Path:
-    """The folder of a segmenter's training within a run; see `stage_of_network`.
-
-    Raises:
-        UserError: The run does not exist or did not train the segmenter.
-    """
-    if not run.is_dir():
-        raise UserError(f"{run} does not exist: give the folder of a run, e.g. runs/potsdam_resnet50")
-    return network_folder(run / stage_of_network(network, [run]), network)
-
-
-def stage_of_network(network: str | None, runs: Sequence[Path]) -> str:
-    """The stage that holds a segmenter.
-
-    Args:
-        network: `weak`, `full` or `round_1`, `round_2`, ...; None for the last one that was trained.
-        runs: Folders of the run and of the runs that it inherits from.
-
-    Raises:
-        UserError: The segmenter does not exist.
-    """
-    if network in {"weak", "full"}:
-        return "seg"
-    if network is not None:
-        if re.fullmatch(r"round_\d+", network):
-            return "refine"
-        raise UserError(
-            f"stage.predict.network={network}: choose weak, full, round_1 (of refine), or null for the latest"
-        )
-    finished = (
-        stage
-        for run in runs
-        for stage in ("refine", "seg")
-        if Manifest.read(run / stage) is not None
-        # Without a round, refine did not train a segmenter.
-        and (stage == "seg" or round_folders(run / stage))
-    )
-    return next(finished, "seg")
-
-
-def network_folder(stage_folder: Path, network: str | None) -> Path:
-    """The folder of a segmenter's training within that of its stage; see `stage_of_network`.
-
-    Raises:
-        UserError: The stage did not train it.
-    """
-    rounds = round_folders(stage_folder)
-    names = ["full", "weak", *(path.name for path in rounds)]
-    # `is_trained` is a collective call, and rank 0 may call this function alone.
-    trained = [name for name in names if (stage_folder / name / NETWORK).exists()]
-    if not trained or network not in {None, *trained}:
-        choices = f"choose one of {', '.join(trained)}" if trained else "run stage=seg first"
-        missing = f"segmenter {network}" if network else "segmenter"
-        raise UserError(f"{stage_folder} has no {missing}: {choices}")
-    return stage_folder / (network or trained[-1])

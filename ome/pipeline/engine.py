@@ -14,7 +14,8 @@ from omegaconf import DictConfig
 
 from ome.distributed.collectives import barrier, is_rank_zero, rank_zero_value
 from ome.errors import UserError
-from ome.files import disk_fault, memory_fault, write_json
+from ome.faults import disk_fault, memory_fault
+from ome.files import write_json
 from ome.pipeline.artifacts import INHERITED, Artefact
 from ome.pipeline.checksums import hashes_of
 from ome.pipeline.declared import declared_config

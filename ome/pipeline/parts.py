@@ -12,7 +12,7 @@ from rich.markup import escape
 from ome.distributed.collectives import alone, barrier, gather, is_rank_zero
 from ome.distributed.turns import Turns
 from ome.errors import UserError
-from ome.files import disk_fault
+from ome.faults import disk_fault
 from ome.pipeline.artifacts import Artefact
 from ome.pipeline.engine import execute
 from ome.pipeline.inputs import find_inputs

@@ -12,9 +12,9 @@ from pathlib import Path
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import remove_temporaries, sync, write_text
-from ome.pipeline.checksums import damaged, remove_from, split_at, unlisted, write_listing
+from ome.pipeline.checksums import damaged, remove_from, unlisted, write_listing
 from ome.pipeline.manifest import NAME, Manifest
-from ome.pipeline.marks import MARK, Remains, State, read_if_whole, read_mark
+from ome.pipeline.marks import MARK, read_if_whole, read_mark
 from ome.pipeline.remains import remove_broken
 from ome.progress import console
 
@@ -135,25 +135,6 @@ class Place:
             self._clear(self.partial)
             self.folder.rename(self.partial)
             self.recover()
-
-    def foresee(self, fingerprint: str, *, verify: bool) -> tuple[State, Remains | None]:
-        """The state after `recover`, `set_damaged_aside` and `open`, without changing anything."""
-        for folder, hashed in ((self.partial, True), (self.folder, verify)):
-            manifest = read_if_whole(folder)
-            of_this = manifest is not None and manifest.fingerprint == fingerprint
-            if manifest is None or not (of_this or folder == self.partial):
-                continue
-            wrong = [] if manifest.files is None else damaged(folder, manifest.files, verify=hashed)
-            if wrong == []:
-                return ("up to date" if of_this else "runs"), None
-            if of_this and wrong is not None:
-                return "resumes", Remains(folder, frozenset(split_at(folder, wrong[0])[1]))
-            if of_this and folder == self.folder:
-                return "runs", None
-        unfinished = (self.partial / MARK).exists() and not (self.partial / NAME).exists()
-        if unfinished and read_mark(self.partial)[0] == fingerprint:
-            return "resumes", Remains(self.partial)
-        return "runs", None
 
     def open(self, fingerprint: str, *, fresh: bool) -> None:
         """Prepares the partial folder: keeps complete files of the same fingerprint, removes all others.

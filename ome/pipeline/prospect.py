@@ -6,9 +6,11 @@ from typing import NamedTuple
 from omegaconf import DictConfig
 
 from ome.pipeline.artifacts import Artefact
+from ome.pipeline.checksums import damaged, split_at
 from ome.pipeline.inputs import find_inputs
-from ome.pipeline.manifest import Manifest
-from ome.pipeline.marks import Remains, State
+from ome.pipeline.manifest import NAME, Manifest
+from ome.pipeline.marks import MARK, Remains, State, read_if_whole, read_mark
+from ome.pipeline.place import Place
 from ome.pipeline.stage import Stage
 from ome.pipeline.task import check_inputs, inherited_result, task_of
 
@@ -60,10 +62,30 @@ def foresee(
     state: State = "runs"
     remains = inherited = None
     if not force:
-        state, remains = task.place.foresee(task.fingerprint, verify=verify)
+        state, remains = _state(task.place, task.fingerprint, verify=verify)
         if state != "up to date":
             inherited = inherited_result(stage, config, task.fingerprint, verify=verify)
         if inherited is not None:
             state, remains, folder = "up to date", None, inherited
     manifest = Manifest(stage.name, task.fingerprint, task.used, task.inputs)
     return Prospect(state, Artefact(folder, manifest), remains, artefacts)
+
+
+def _state(place: Place, fingerprint: str, *, verify: bool) -> tuple[State, Remains | None]:
+    """The state after `recover`, `set_damaged_aside` and `open` of `Place`, and the files that remain."""
+    for folder, hashed in ((place.partial, True), (place.folder, verify)):
+        manifest = read_if_whole(folder)
+        of_this = manifest is not None and manifest.fingerprint == fingerprint
+        if manifest is None or not (of_this or folder == place.partial):
+            continue
+        wrong = [] if manifest.files is None else damaged(folder, manifest.files, verify=hashed)
+        if wrong == []:
+            return ("up to date" if of_this else "runs"), None
+        if of_this and wrong is not None:
+            return "resumes", Remains(folder, frozenset(split_at(folder, wrong[0])[1]))
+        if of_this and folder == place.folder:
+            return "runs", None
+    unfinished = (place.partial / MARK).exists() and not (place.partial / NAME).exists()
+    if unfinished and read_mark(place.partial)[0] == fingerprint:
+        return "resumes", Remains(place.partial)
+    return "runs", None

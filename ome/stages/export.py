@@ -14,7 +14,8 @@ from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.extras import require
 from ome.files import save_atomically
-from ome.inference.card import SegmenterCard, network_folder
+from ome.inference.card import SegmenterCard
+from ome.inference.trained import network_folder
 from ome.networks.exchange import (
     CHECKED_SIZES,
     INPUT,

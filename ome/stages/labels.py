@@ -16,7 +16,8 @@ from ome.data.mask_values import contradictions
 from ome.data.names import few_images
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
-from ome.data.tags import Filtered, TagTable
+from ome.data.tag_filter import Filtered
+from ome.data.tags import TagTable
 from ome.data.tile_choices import ENOUGH, Layout, TileChoice
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError

@@ -2,31 +2,35 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
-from rich.markup import escape
 
+from ome.config.mapping import (
+    channels_of,
+    map_options,
+    other_segmenters,
+    raster_of_scene,
+    scene_of,
+    scenes_by_name,
+)
 from ome.config.objects import crf_of, crf_threads, hardware
 from ome.config.raw_data import nodata_of
 from ome.config.segmenting import predictor_of, read_card, stage_of_configured_network
 from ome.data.byte_image import open_scene
 from ome.distributed.collectives import is_rank_zero, rank_zero_value
-from ome.errors import UserError
 from ome.files import read_json, write_json, write_text
-from ome.geo.mosaic import other_rasters_in, scenes_in
 from ome.geo.scene_files import remote_state, scene_files
 from ome.geo.scene_list import listed_scenes, name_of_list
-from ome.geo.stac import raster_of
-from ome.geo.vsi import SceneAddress, full_address, scene_at
+from ome.geo.vsi import full_address, scene_at
 from ome.inference.area_tables import write_total_areas
-from ome.inference.card import CARD, SegmenterCard, check_alike, network_folder, trained_folder
-from ome.inference.map_names import check_folders, check_names, map_name
-from ome.inference.map_rows import MapOptions, windows_at_a_time
+from ome.inference.card import CARD, SegmenterCard, check_alike
+from ome.inference.map_names import check_folders, map_name
+from ome.inference.map_rows import windows_at_a_time
 from ome.inference.mapping import map_scene
 from ome.inference.predictor import CrfPredictor, Ensemble
-from ome.pipeline.artifacts import Artefact, listed, stage_folder
+from ome.inference.trained import network_folder
+from ome.pipeline.artifacts import Artefact, stage_folder
 from ome.pipeline.layout import AREAS
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
@@ -37,15 +41,15 @@ from ome.training.checkpoints import NETWORK
 def run(work: Work) -> dict[str, Any]:
     """Maps one scene or a folder of photographs; each process predicts a part of the rows."""
     config, settings = work.config, work.settings
-    options = _options(config)
+    options = map_options(config)
     options.check()
-    scenes, record = _scenes_by_name(config, options), work.folder / "maps.json"
+    scenes, record = scenes_by_name(config, options), work.folder / "maps.json"
     (stage,) = work.inputs
     folder = network_folder(work.inputs[stage], settings.network)
     card = read_card(config, folder)
     windows = windows_at_a_time(config.prediction.batch, card.tile, hardware(config).device())
     options = replace(options, batch=windows)
-    others = _other_segmenters(config)
+    others = other_segmenters(config)
     cards = {folder: card} | {other: SegmenterCard.read(other) for other in others}
     check_alike(cards)
     scales, flip = config.prediction.scales, config.prediction.flip
@@ -61,7 +65,7 @@ def run(work: Work) -> dict[str, Any]:
             continue
         with open_scene(
             path,
-            _channels(config, card),
+            channels_of(config, card),
             config.dataset.get("range") or card.limits,
             nodata=card.nodata if config.dataset.get("nodata") is None else config.dataset.nodata,
             allow_external=settings.allow_external,
@@ -75,75 +79,6 @@ def run(work: Work) -> dict[str, Any]:
         "network": ", ".join([f"{stage}/{folder.name}", *map(str, others)]),
         **({"maps": counts} if len(scenes) > 1 else counts[next(iter(scenes))]),
     }
-
-
-def _options(config: DictConfig) -> MapOptions:
-    outputs = ("confidence", "probabilities", "polygons", "simplify")
-    return MapOptions(
-        **{key: config.stage[key] for key in outputs},
-        stride=config.prediction.stride,
-    )
-
-
-def _other_segmenters(config: DictConfig) -> list[Path]:
-    """The folders of the other runs' segmenters, whose probabilities are averaged with this run's.
-
-    Raises:
-        UserError: A run does not exist, has no such segmenter, or is named twice.
-    """
-    runs = [Path(config.run_dir), *map(Path, listed(config.stage.others))]
-    for place, run in enumerate(runs):
-        if run.resolve() in [other.resolve() for other in runs[:place]]:
-            raise UserError(f"the run {run} is named twice, and would count twice in the mean: name it once")
-    return [trained_folder(run, config.stage.network) for run in runs[1:]]
-
-
-def scene_of(config: DictConfig) -> SceneAddress:
-    """The scene to map, as the user typed it.
-
-    Raises:
-        UserError: It is not set or does not exist.
-    """
-    if not config.stage.scene:
-        raise UserError(
-            "stage.predict.scene is not set: type stage.predict.scene=/path/to/scene.tif, or "
-            "a folder of GeoTIFFs, a list of scenes (.txt), or a pattern"
-        )
-    scene = scene_at(config.stage.scene)
-    if isinstance(scene, Path) and not scene.exists():
-        raise UserError(f"stage.predict.scene={scene} does not exist: check the path")
-    return scene
-
-
-def _raster(config: DictConfig) -> SceneAddress:
-    """The raster of the scene; for a STAC item, one of its assets."""
-    settings = config.stage
-    return raster_of(scene_of(config), settings.asset, allow_external=settings.allow_external)
-
-
-def _scenes_by_name(config: DictConfig, options: MapOptions) -> dict[str, SceneAddress]:
-    """The scenes to map, by the names of their maps."""
-    typed, raster = scene_of(config), _raster(config)
-    scenes = scenes_in(raster)
-    check_names(scenes, options)
-    if isinstance(raster, Path) and raster.is_dir() and (others := other_rasters_in(raster)):
-        console.print(
-            f"[yellow]{len(others)} rasters in {escape(str(raster))} are left out[/], the first is "
-            f"{escape(others[0])}: convert them to GeoTIFF, gdal_translate IN OUT",
-            highlight=False,
-        )
-    return {map_name(path if raster == typed else typed): path for path in scenes}
-
-
-def _channels(config: DictConfig, card: SegmenterCard) -> tuple[int, ...]:
-    """The bands of the scene that the network takes: those of the setting, or those it was trained on."""
-    typed = config.dataset.get("channels")
-    if typed and len(typed) != len(card.channels):
-        raise UserError(
-            f"dataset.channels={list(typed)}: the network was trained on {len(card.channels)} bands, "
-            f"{list(card.channels)} of its scenes"
-        )
-    return tuple(typed or card.channels)
 
 
 class _Scenes(Mapping[str, DictConfig]):
@@ -169,7 +104,7 @@ def _scenes_of_list(config: DictConfig) -> _Scenes | None:
     scenes = listed_scenes(config.stage.scene or "")
     if scenes is None:
         return None
-    _options(config).check()
+    map_options(config).check()
     check_folders([*map(scene_at, scenes)])
     return _Scenes(config, scenes)
 
@@ -189,8 +124,8 @@ def _conclude(config: DictConfig, mapped: Mapping[str, Artefact], failed: Mappin
 
 def _sources(config: DictConfig) -> list[Any]:
     """The address of the scene, and the identities of its files and of the other runs' segmenters."""
-    raster = _raster(config)
-    segmenters = [folder / name for folder in _other_segmenters(config) for name in (NETWORK, CARD)]
+    raster = raster_of_scene(config)
+    segmenters = [folder / name for folder in other_segmenters(config) for name in (NETWORK, CARD)]
     files = map(identity, [*scene_files(raster), *segmenters])
     return [full_address(scene_of(config)), *files, *remote_state(raster)]
 

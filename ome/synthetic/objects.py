@@ -16,28 +16,10 @@ from ome.synthetic.canvas import (
     Canvas,
     Patch,
 )
+from ome.synthetic.colours import CLUTTERS, CROWNS, LACQUERS, ROOFS
 
 STREET: Final = 4.5 * METRE
 """Half the width of a street including its pavements."""
-
-ROOFS: Final = (
-    (146, 84, 66, 120),
-    (128, 78, 62, 105),
-    (160, 104, 82, 130),
-    (118, 118, 122, 112),
-    (76, 76, 82, 78),
-    (196, 194, 188, 170),
-)
-LACQUERS: Final = (
-    (225, 226, 228, 205),
-    (38, 38, 42, 45),
-    (150, 153, 158, 140),
-    (150, 32, 34, 120),
-    (40, 62, 130, 95),
-    (92, 95, 100, 90),
-)
-CROWNS: Final = ((48, 76, 36, 150), (62, 88, 40, 172), (78, 96, 46, 180), (38, 62, 38, 128))
-CLUTTERS: Final = ((206, 178, 128, 180), (58, 130, 140, 24), (150, 88, 50, 110), (46, 60, 58, 16))
 
 
 class Block(NamedTuple):

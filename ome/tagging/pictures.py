@@ -12,7 +12,7 @@ from PIL import Image
 
 from ome.data.byte_image import channels_last
 from ome.data.raw_file import RawFile
-from ome.data.scaling import Limits, scaling_tables, to_bytes
+from ome.data.scaling import Limits, Scaling, scaling_of
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.geo.reader import Raster
@@ -38,7 +38,7 @@ class Pictures:
     def __init__(self, bands: Sequence[int] = (), limits: Limits | None = None) -> None:
         self._bands = tuple(bands)
         self._limits = limits
-        self._tables: OrderedDict[RawFile, NDArray[np.uint8]] = OrderedDict()
+        self._scalings: OrderedDict[RawFile, Scaling] = OrderedDict()
         self._lock = threading.Lock()
 
     def jpeg(self, item: Item) -> bytes:
@@ -61,7 +61,7 @@ class Pictures:
             shape = (max(1, round(height * scale)), max(1, round(width * scale)))
             pixels = raster.reduced(row, column, height, width, shape)
             if raster.depth == "uint16":
-                pixels = to_bytes(pixels, self._tables_of(item.file, raster))
+                pixels = self._scaling_of(item.file, raster).to_bytes(pixels)
             indices = [band - 1 for band in self._shown(raster)]
         return channels_last(pixels[indices])
 
@@ -73,14 +73,14 @@ class Pictures:
             return (self._bands * 3)[:3] if len(self._bands) == 1 else self._bands
         return [available[min(index, len(available) - 1)] for index in range(3)]
 
-    def _tables_of(self, file: RawFile, raster: Raster) -> NDArray[np.uint8]:
+    def _scaling_of(self, file: RawFile, raster: Raster) -> Scaling:
         with self._lock:
-            if (tables := self._tables.get(file)) is not None:
-                self._tables.move_to_end(file)
-                return tables
-        tables = scaling_tables(raster, range(1, raster.bands + 1), self._limits)
+            if (scaling := self._scalings.get(file)) is not None:
+                self._scalings.move_to_end(file)
+                return scaling
+        scaling = scaling_of(raster, range(1, raster.bands + 1), self._limits)
         with self._lock:
-            self._tables[file] = tables
-            while len(self._tables) > CACHED:
-                self._tables.popitem(last=False)
-        return tables
+            self._scalings[file] = scaling
+            while len(self._scalings) > CACHED:
+                self._scalings.popitem(last=False)
+        return scaling

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ome.data.names import check_class, check_classes, normal_form
 from ome.data.suggestions import Suggestion
-from ome.data.tag_rows import IMAGE_COLUMNS, WINDOW_COLUMNS
+from ome.data.tag_row import IMAGE_COLUMNS, WINDOW_COLUMNS
 from ome.errors import UserError
 from ome.scoring.cooccurrence import cooccurrence
 from ome.tagging.items import Item, Key

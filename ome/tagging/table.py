@@ -11,7 +11,8 @@ from typing import Literal
 
 from ome.data.names import SEPARATORS
 from ome.data.sheets import SPREADSHEETS
-from ome.data.tag_rows import IMAGE_COLUMNS, WINDOW_COLUMNS, Form, TagRow, read_tag_rows
+from ome.data.tag_row import IMAGE_COLUMNS, WINDOW_COLUMNS, Form, TagRow
+from ome.data.tag_rows import read_tag_rows
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.errors import UserError

@@ -10,36 +10,28 @@ import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
 import wandb
 from omegaconf import DictConfig, OmegaConf
-from PIL import Image
 from pytorch_lightning.loggers import Logger, WandbLogger
 
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
-from ome.files import read_csv
 from ome.pipeline.artifacts import Artefact
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import versions
-from ome.plots.figures import DPI, confusion_figure
 from ome.progress import console
-from ome.scoring.rows import Row, read_rows
+from ome.tracking.wandb_content import numbers, pictures, tables
 
 if TYPE_CHECKING:
-    from wandb import Artifact, Run, Table
-    from wandb import Image as WandbImage
+    from wandb import Artifact, Run
 
 SECONDS_TO_OPEN = 30.0
 SECONDS_TO_CLOSE = 120.0
 """After this time, the remaining data stays on disk for `wandb sync`."""
-
-LONGEST_TABLE = 500
-"""Maximum number of rows of a table that is shown, so that lists of all tiles are not."""
 
 _unreachable: list[str] = []
 """The error of the first failed connection; after it, no other connection is tried."""
@@ -73,8 +65,8 @@ def show_stage(config: DictConfig, finished: Artefact, inputs: Mapping[str, Arte
     manifest = finished.manifest
     try:
         with _open(config, manifest.stage) as run:
-            run.summary.update({"seconds": manifest.seconds, **_numbers(manifest.counts)})
-            run.log(_tables(finished.folder) | _pictures(finished))
+            run.summary.update({"seconds": manifest.seconds, **numbers(manifest.counts)})
+            run.log(tables(finished.folder) | pictures(finished))
             for artefact in inputs.values():
                 _use(run, _lineage(artefact, upload=False))
             run.log_artifact(_lineage(finished, upload=config.logger.upload))
@@ -144,62 +136,6 @@ def _logged_in() -> bool:
         return netrc.netrc().authenticators(host) is not None
     except (OSError, netrc.NetrcParseError):
         return False
-
-
-def _numbers(counts: Mapping[str, Any]) -> dict[str, float]:
-    """The counts of a manifest that are numbers, on one level."""
-    numbers: dict[str, float] = {}
-    for name, value in counts.items():
-        if isinstance(value, Mapping):
-            numbers |= {f"{name}.{key}": number for key, number in _numbers(value).items()}
-        elif isinstance(value, int | float):
-            numbers[name] = value
-    return numbers
-
-
-def _tables(folder: Path) -> dict[str, Any]:
-    """Scores, confusion matrices as tables and as pictures, and the stage's short CSV files."""
-    shown: dict[str, Any] = {}
-    if rows := read_rows(folder):
-        header: list[str | int] = ["scored", "on", "mIoU", "mF1", "OA", *rows[0].scores.names]
-        shown["scores"] = wandb.Table(columns=header, data=[_score_line(row) for row in rows])
-        shown |= {f"mIoU/{row.name}": row.scores.miou for row in rows}
-        shown |= {f"confusion/{row.name}": _confusion(row) for row in rows}
-        shown |= {f"pictures/confusion/{row.name}": _confusion_picture(row) for row in rows}
-    for path in sorted(folder.glob("*.csv")):
-        lines = read_csv(path)
-        if 0 < len(lines) <= LONGEST_TABLE:
-            data = [list(line.values()) for line in lines]
-            shown[path.stem] = wandb.Table(columns=list(lines[0]), data=data)
-    return shown
-
-
-def _score_line(row: Row) -> list[Any]:
-    scores = row.scores
-    return [row.name, row.where, scores.miou, scores.mf1, scores.oa, *map(float, scores.iou)]
-
-
-def _confusion(row: Row) -> "Table":
-    names = row.scores.names
-    lines = [[name, *counts] for name, counts in zip(names, row.scores.matrix.tolist(), strict=True)]
-    return wandb.Table(columns=["reference", *names], data=lines)
-
-
-def _confusion_picture(row: Row) -> "WandbImage":
-    stream = BytesIO()
-    confusion_figure(row.scores.matrix, row.scores.names).savefig(stream, dpi=DPI)
-    return wandb.Image(Image.open(stream), caption=f"{row.name}, {row.where}")
-
-
-def _pictures(finished: Artefact) -> dict[str, Any]:
-    """The pictures of the stage, without the report's curves, which W&B draws itself."""
-    pattern = "**/*.png" if finished.manifest.stage == "report" else "*.png"
-    paths = [path.relative_to(finished.folder) for path in sorted(finished.folder.glob(pattern))]
-    return {
-        f"pictures/{path.with_suffix('')}": wandb.Image(str(finished.folder / path))
-        for path in paths
-        if path.parts[0] != "curves"
-    }
 
 
 def _lineage(finished: Artefact, *, upload: bool) -> "Artifact":

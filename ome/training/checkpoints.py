@@ -8,7 +8,7 @@ from torch import nn
 from ome.distributed.collectives import rank_zero_value
 from ome.errors import UserError
 from ome.files import atomic_path
-from ome.networks.weights import first_convolution
+from ome.networks.tensors import first_convolution
 
 NETWORK = "network.pt"
 """Name of a trained network's state dict in the folder of its training."""

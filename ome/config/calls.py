@@ -1,0 +1,91 @@
+"""Calls from Python: checks their arguments, and loads the segmenters of runs."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from ome.config.schema import general
+from ome.config.schema.hints import expected, fits, hints_of
+from ome.errors import UserError, first_line
+from ome.inference.card import SegmenterCard, check_alike
+from ome.inference.map_rows import windows_at_a_time
+from ome.inference.predictor import Ensemble, Predictor
+from ome.inference.trained import trained_folder
+
+
+def check_arguments(stride: float, batch: int | None, views: dict[str, Any]) -> None:
+    """Checks arguments against the ranges of the settings of the same names.
+
+    Args:
+        stride: See `ome.predict`.
+        batch: See `ome.predict`.
+        views: Further arguments, by the names of their settings.
+
+    Raises:
+        UserError: An argument is out of range.
+    """
+    hints = hints_of(general.Prediction) | {"precision": hints_of(general.Trainer)["precision"]}
+    scales = views["scales"]
+    arguments = views | {
+        "scales": [*map(_plain, scales)] if isinstance(scales, tuple) else _plain(scales),
+        "stride": _plain(stride),
+        "batch": _plain(batch),
+    }
+    for name, value in arguments.items():
+        if not fits(value, hints[name]):
+            raise UserError(f"{name}={value}: expected {expected(hints[name])}")
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - an argument of any type
+    """Converts numpy numbers to Python's."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
+def network_folders(run: str | Path | Sequence[str | Path], network: str | None) -> list[Path]:
+    """The folders of the segmenters of one run or of several.
+
+    Raises:
+        UserError: No run is given, or one has no such segmenter.
+    """
+    runs = [run] if isinstance(run, str | Path) else run
+    if not runs:
+        raise UserError("no run is given: give the folder of a run, e.g. runs/potsdam_resnet50")
+    return [trained_folder(Path(folder), network) for folder in runs]
+
+
+def segmenter_of(
+    folders: Sequence[Path], device: str | None, batch: int | None, views: dict[str, Any]
+) -> tuple[SegmenterCard, Ensemble, int]:
+    """Loads segmenters whose probabilities are averaged.
+
+    Args:
+        folders: Those of `network_folders`.
+        device: A torch device; None for the GPU if there is one.
+        batch: Windows predicted together; None for what suits the device.
+        views: Arguments of `Predictor`.
+
+    Returns:
+        The card, the predictor, and how many windows it takes together.
+
+    Raises:
+        UserError: The segmenters differ, or the device cannot be used.
+    """
+    cards = {folder: SegmenterCard.read(folder) for folder in folders}
+    check_alike(cards)
+    name = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        probe = torch.zeros(1, device=name)
+        probe.cpu()  # fails on `meta`, a device without memory
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        raise UserError(
+            f"device={name} cannot be used ({first_line(error)}): give cpu or cuda, or omit device"
+        ) from error
+    by_folder = {
+        folder: Predictor(card.load(folder), probe.device, **views) for folder, card in cards.items()
+    }
+    card = cards[folders[0]] if len(folders) == 1 else cards[folders[0]].uncalibrated()
+    windows = windows_at_a_time(batch, card.tile, probe.device)
+    return card, Ensemble([by_folder[folder] for folder in folders]), windows

@@ -1,0 +1,74 @@
+"""Bands and depths of all images of a dataset: differences are an error or are printed."""
+
+from collections import Counter
+from collections.abc import Sequence
+
+from rich.markup import escape
+
+from ome.data.raw import RawLayout
+from ome.data.raw_file import RawFile
+from ome.data.scaling import misfit
+from ome.data.scene_writer import SceneJob
+from ome.errors import UserError
+from ome.progress import console
+
+
+def shared_bands(jobs: Sequence[SceneJob], chosen: tuple[int, ...]) -> tuple[int, ...]:
+    """The image bands of all images; empty if images differ and `chosen` bands are given."""
+    examples: dict[tuple[int, ...], list[RawFile]] = {}
+    misnamed: Counter[int] = Counter()
+    named: Counter[int] = Counter()
+    for job in jobs:
+        with job.image.open() as raster:
+            examples.setdefault(raster.shown_bands, []).append(job.image)
+            misnamed.update([raster.mislabelled_opacity] if raster.mislabelled_opacity else [])
+            named.update([raster.opacity] if raster.opacity in chosen else [])
+    for band, count in named.items():
+        console.print(
+            f"[yellow]band {band} of {count} images is opacity[/], but dataset.channels includes it: it is "
+            "read as an image band and does not mark nodata",
+            highlight=False,
+        )
+    for band, count in misnamed.items():
+        console.print(
+            f"[yellow]band {band} of {count} images is labelled opacity[/], but holds an image: it is kept "
+            "as an image band",
+            highlight=False,
+        )
+    if len(examples) > 1 and chosen:
+        return ()
+    if len(examples) > 1:
+        kinds = " and ".join(
+            f"{len(files)} with the bands {list(bands)} (e.g. {files[0]})"
+            for bands, files in examples.items()
+        )
+        remedy = "convert them, or choose bands that all have, e.g. 'dataset.channels=[1]'"
+        raise UserError(f"the images differ in their bands, {kinds}: {remedy}")
+    return next(iter(examples))
+
+
+def say_depths(jobs: Sequence[SceneJob], layout: RawLayout) -> None:
+    """Prints that images differ in their depth, or do not fit the limits of 16-bit values."""
+    depths: Counter[str] = Counter()
+    misfits: list[str] = []
+    for job in jobs:
+        with job.image.open(layout.nodata, layout.named_bands) as raster:
+            depths[raster.depth] += 1
+            if layout.limits is not None and raster.depth == "uint16":
+                values = misfit(raster, layout.channels or raster.shown_bands, layout.limits)
+                misfits += [f"{escape(str(job.image))} has {values}"] if values else []
+    limits = list(layout.limits or ())
+    if len(depths) > 1:
+        console.print(
+            f"[yellow]{depths['uint16']} images have 16 bits and are scaled to 8, {depths['uint8']} have 8 "
+            "bits and are not[/]: convert them to one depth if they look different",
+            highlight=False,
+        )
+    elif limits and not depths["uint16"]:
+        console.print(f"[yellow]all images have 8 bits[/]: dataset.range={limits} does not apply to them")
+    if misfits:
+        console.print(
+            f"[yellow]dataset.range={limits} does not fit {len(misfits)} of {len(jobs)} images[/]: the "
+            f"first, {misfits[0]}",
+            highlight=False,
+        )

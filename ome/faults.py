@@ -1,0 +1,68 @@
+"""Errors of the disk and of the memory, in one line each."""
+
+import errno
+import os
+import traceback
+from pathlib import Path
+from typing import Final
+
+from ome.errors import UserError
+
+NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+NO_ACCESS: Final = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
+
+
+def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
+    """A message for a full or read-only disk, a missing permission, or a name that is not UTF-8.
+
+    Args:
+        error: The error; its causes are searched too.
+        folder: Folder to name in the message; None for the file that the error names.
+
+    Returns:
+        What is wrong, where, and what to do; None for any other error.
+    """
+    # A UserError about a missing permission already has a message of its own.
+    numbers = NO_ROOM if isinstance(error, UserError) else (*NO_ROOM, *NO_ACCESS)
+    unnamed = "the folder of the run"
+    seen: BaseException | None = error
+    while seen is not None:
+        if isinstance(seen, UnicodeEncodeError) and seen.reason.startswith("surrogates"):
+            line = (
+                seen.object[: seen.start].rpartition("\n")[2] + seen.object[seen.start :].partition("\n")[0]
+            )
+            name = line.encode(errors="surrogateescape")
+            return f"a name is not in UTF-8 ({name!r}): rename the file or folder"
+        filename = getattr(seen, "filename", None)
+        for number in (*numbers, *([errno.ENOENT] if _makes_folder(seen) else [])):
+            reason = os.strerror(number)
+            # GDAL and torch report in words.
+            if not (isinstance(seen, OSError) and seen.errno == number) and reason not in str(seen):
+                continue
+            if number in NO_ROOM:
+                remedy = "free some space; the same command resumes where it stopped"
+                return f"cannot write to {folder or filename or unnamed} ({reason}): {remedy}"
+            remedy = "choose other folders with output=... and scenes=..., or get access to it"
+            if number == errno.ENAMETOOLONG:
+                remedy = "give the scene, image or run a shorter name"
+            return f"cannot read or write {filename or folder or unnamed} ({reason}): {remedy}"
+        seen = seen.__cause__ or seen.__context__
+    return None
+
+
+def _makes_folder(error: BaseException) -> bool:
+    """Whether a folder could not be created, as in /proc; other missing files are not errors of the disk."""
+    frames = [frame.f_code.co_name for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return isinstance(error, FileNotFoundError) and frames[-1:] in (["mkdir"], ["makedirs"])
+
+
+def memory_fault(error: BaseException) -> str | None:
+    """A message for an error caused by lack of memory, of the machine or a GPU; None for any other error."""
+    reason = str(error).strip().partition("\n")[0]
+    words = ("out of memory", "can't allocate memory")  # of torch, on a GPU and on a CPU
+    if not isinstance(error, MemoryError) and not any(word in reason for word in words):
+        return None
+    return (
+        f"out of memory ({reason}): lower stage.cam.batch, segmenter.recipe.batch, prediction.batch or "
+        "dataset.tile.size; the same command resumes where it stopped"
+    )

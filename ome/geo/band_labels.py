@@ -1,0 +1,32 @@
+"""What a file says that its bands show."""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp
+from rasterio.io import DatasetReader
+
+BAND_COLOURS: Final = ("red", "green", "blue", "nir")
+"""What a file may say that a band shows."""
+
+
+def labelled_colours(dataset: DatasetReader) -> tuple[str, ...]:
+    """One of `BAND_COLOURS` for each band, by its description or its label; empty if unknown."""
+    pairs = zip(dataset.descriptions, dataset.colorinterp, strict=True)
+    words = [((text or "").strip().casefold(), kind.name) for text, kind in pairs]
+    return tuple(next((word for word in pair if word in BAND_COLOURS), "") for pair in words)
+
+
+def labelled_opacity(dataset: DatasetReader) -> list[int]:
+    """The bands (1-based) labelled alpha, which may hold an image: see `ome.geo.opacity`."""
+    kinds = enumerate(dataset.colorinterp, start=1)
+    return [band for band, kind in kinds if kind == ColorInterp.alpha]
+
+
+def colour_table(dataset: DatasetReader) -> NDArray[np.uint8]:
+    """The colour (256, 3) of each value; a value without one gets that grey level."""
+    table = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)
+    for value, colour in dataset.colormap(1).items():
+        table[value] = colour[:3]
+    return table

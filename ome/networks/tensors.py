@@ -1,0 +1,119 @@
+"""Copies the tensors of a checkpoint into a network, by name."""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ome.errors import UserError
+from ome.networks.checkpoint_file import bare_name
+
+logger = logging.getLogger(__name__)
+
+SMALLEST_FRACTION = 0.9
+"""Fraction of a network's tensors that a checkpoint must have; with fewer, it is of another network."""
+
+
+@dataclass(frozen=True)
+class LoadReport:
+    """Which tensors of a network were loaded from a checkpoint, by name.
+
+    Attributes:
+        loaded: Tensors of the network that were loaded.
+        missing: Tensors of the network that the checkpoint lacks; they keep their initial values.
+        unexpected: Tensors of the checkpoint that the network lacks, such as those of a classifier head.
+    """
+
+    loaded: tuple[str, ...]
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) -> LoadReport:
+    """Copies tensors into a network by name; see `load_weights`.
+
+    A dot and an underscore in a name count as equal, since timm's networks of feature maps write `stem_0` for
+    `stem.0`.
+
+    Args:
+        module: The network.
+        tensors: The checkpoint's tensors by name.
+        source: Name of the checkpoint in messages.
+
+    Raises:
+        UserError: The number of bands or another shape differs, or fewer than nine tenths of the network's
+            tensors are in the checkpoint.
+    """
+    targets, sources = by_comparable_name(module.state_dict()), by_comparable_name(tensors)
+    loaded: dict[str, Tensor] = {}
+    misfits = []
+    first = first_convolution(module)
+    for key in [key for key in targets if key in sources]:
+        (name, target), value = targets[key], _adapt_bands(sources[key][1], targets[key][1].shape)
+        if value.shape == target.shape:
+            loaded[name] = value
+        elif name == first and value.shape[1:2] != target.shape[1:2]:
+            raise UserError(
+                f"{source} is for images of {value.shape[1]} bands, but the dataset has {target.shape[1]} "
+                "(dataset.channels): only weights for 3 bands can be adapted to another number"
+            )
+        else:
+            misfits.append(f"{name} {list(value.shape)} instead of {list(target.shape)}")
+    if misfits:
+        raise UserError(
+            f"{source}: {len(misfits)} tensors have another shape than in the network: {few(misfits)}"
+        )
+    # Old checkpoints lack this counter of BatchNorm, which only training with momentum=None reads.
+    required = [name for name, _ in targets.values() if not name.endswith("num_batches_tracked")]
+    missing = tuple(name for name in required if name not in loaded)
+    if len(missing) > (1 - SMALLEST_FRACTION) * len(required):
+        raise UserError(
+            f"{source} lacks {len(missing)} of the network's {len(required)} tensors ({few(missing)}) and "
+            f"has {few(tensors)}: these are another network's weights"
+        )
+    module.load_state_dict(loaded, strict=False)
+    unexpected = tuple(name for key, (name, _) in sources.items() if key not in targets)
+    logger.info("%s: %d tensors loaded, not used: %s", source, len(loaded), few(unexpected) or "none")
+    if missing:
+        logger.warning("%s: %d tensors keep random values: %s", source, len(missing), few(missing))
+    return LoadReport(tuple(loaded), missing, unexpected)
+
+
+def first_convolution(module: nn.Module) -> str:
+    """Name of the first kernel (out, bands, k, k) of a network, which reads the image; "" if it has none."""
+    return next((name for name, tensor in module.state_dict().items() if tensor.ndim == 4), "")
+
+
+def comparable(name: str) -> str:
+    """The name of a tensor without wrapper prefixes, with underscores for dots."""
+    return bare_name(name).replace(".", "_")
+
+
+def by_comparable_name(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+    """Each name and tensor by the name without prefixes, or with them where two would be equal without."""
+    tensors_of = {comparable(name): (name, tensor) for name, tensor in tensors.items()}
+    if len(tensors_of) == len(tensors):
+        return tensors_of
+    return {name.replace(".", "_"): (name, tensor) for name, tensor in tensors.items()}
+
+
+def few(names: Iterable[str], count: int = 3) -> str:
+    """The first names of a list, for a message."""
+    listed = list(names)
+    return ", ".join(listed[:count]) + (", ..." if len(listed) > count else "")
+
+
+def _adapt_bands(tensor: Tensor, shape: torch.Size) -> Tensor:
+    """Adapts a kernel (out, 3, k, k) to the bands of `shape`, with the same response to a grey image.
+
+    Any other tensor is returned as it is.
+    """
+    if tensor.ndim != 4 or tensor.shape[1] != 3 or shape[1] == 3 or len(shape) != 4:
+        return tensor
+    if (tensor.shape[0], *tensor.shape[2:]) != (shape[0], *shape[2:]):
+        return tensor
+    if shape[1] == 1:
+        return tensor.sum(dim=1, keepdim=True)
+    return tensor[:, torch.arange(shape[1]) % 3] * (3 / shape[1])
