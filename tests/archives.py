@@ -1,7 +1,5 @@
 """Miniature raw datasets in the layouts and under the names of the real ones."""
 
-import copy
-import functools
 import io
 import warnings
 import zipfile
@@ -10,13 +8,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from hydra import compose, initialize_config_module
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from numpy.typing import NDArray
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 from rasterio.io import MemoryFile
 
 from ome.data.raw import RawLayout, layout_from_facts
+from tests.conftest import compose_config
 
 Form = Literal["zip", "folder", "loose"]
 Pixels = NDArray[np.uint8]
@@ -30,19 +27,10 @@ DEEPGLOBE_IGNORED = [(0, 0, 0)]
 
 def facts(dataset: str, *overrides: str) -> dict[str, Any]:
     """A dataset's facts as the program composes them."""
-    config = copy.deepcopy(_config(dataset))
-    for override in OverridesParser.create().parse_overrides(list(overrides)):
-        OmegaConf.update(config, override.key_or_group, override.value())
+    config = compose_config([f"dataset={dataset}", "dataset.raw=unused", *overrides])
     value = OmegaConf.to_container(config.dataset, resolve=True)
     assert isinstance(value, dict)
     return {str(key): item for key, item in value.items()}
-
-
-@functools.cache
-def _config(dataset: str) -> DictConfig:
-    """Composed once for every dataset: it takes a third of a second."""
-    with initialize_config_module("ome.conf", version_base="1.3"):
-        return compose("config", overrides=[f"dataset={dataset}", "dataset.raw=unused"])
 
 
 def layout(dataset: str, *overrides: str) -> RawLayout:

@@ -8,7 +8,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from functools import partial
+from copy import deepcopy
+from functools import cache, partial
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -21,9 +22,14 @@ if not Path("/dev/nvidia0").exists():
 import pytest
 import torch
 from hydra import compose, initialize_config_module
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
 from omegaconf import DictConfig
 
 import ome
@@ -33,6 +39,11 @@ from ome.errors import UserError
 from ome.geo import cog
 from ome.pipeline.registry import STAGES
 from tests.browser import browser  # noqa: F401 - a fixture for all
+
+CONF = Path(ome.__file__).parent / "conf"
+
+_parsed: dict[str, ConfigResult] = {}
+"""Every file of `conf/`, for the copies of this process in which commands are typed."""
 
 TINY = (
     "dataset=synthetic",
@@ -80,9 +91,28 @@ def tiny(stage: str = "all") -> list[str]:
 
 
 def compose_config(overrides: Sequence[str]) -> DictConfig:
-    """Composes a configuration as the command line does."""
+    """Composes a configuration as the command line does.
+
+    Configurations of the same options, which differ in values only, are composed once: it takes a third of a
+    second.
+    """
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    values = [one for one in parsed if one.type == OverrideType.CHANGE and not _is_option(one)]
+    options = tuple(str(one.input_line) for one in parsed if one not in values)
+    config = deepcopy(_composed(options))
+    ConfigLoaderImpl._apply_overrides_to_config(values, config)
+    return config
+
+
+def _is_option(override: Override) -> bool:
+    key = override.key_or_group
+    return override.package is not None or key.startswith("hydra.") or (CONF / key).is_dir()
+
+
+@cache
+def _composed(options: tuple[str, ...]) -> DictConfig:
     with initialize_config_module("ome.conf", version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+        return compose("config", overrides=list(options))
 
 
 @pytest.fixture
@@ -111,9 +141,28 @@ def _everything_imported() -> Iterator[None]:
     for words in (tiny(), ["stage=all"]):
         with suppress(UserError):  # of a missing extra
             check_command(compose_config(words))
+    source = SourcesRegistry.instance().resolve("pkg")("main", "pkg://ome.conf")
+    for path in CONF.rglob("*.yaml"):
+        name = path.relative_to(CONF).with_suffix("").as_posix()
+        _parsed[name] = source.load_config(name)
     gc.freeze()  # else every collection visits what was imported, and copies its pages into each copy
     yield
     gc.unfreeze()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Sorts files that run the CRF to the end: meanwhile one worker compiles it, see `_compiled`."""
+    late = {path: "crf" in path.read_text(encoding="utf-8").lower() for path in {item.path for item in items}}
+    items.sort(key=lambda item: late[item.path])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _compiled(request: pytest.FixtureRequest, _everything_imported: None) -> None:
+    """Lets the first worker make the run of every stage at once, for which numba compiles the CRF."""
+    if os.environ.get("PYTEST_XDIST_WORKER") == "gw0" and any(
+        "tiny_run" in item.fixturenames for item in request.session.items
+    ):
+        request.getfixturevalue("tiny_run")
 
 
 @pytest.fixture(scope="session")
@@ -220,6 +269,12 @@ def _type(
     if not any(word.startswith(("sweep=", "hydra.mode=", "--config-dir")) for word in overrides):
         # Hydra composes everything just to learn the mode, which only these set.
         Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
+    package = SourcesRegistry.instance().resolve("pkg")
+    load = package.load_config
+    package.load_config = (  # type: ignore[method-assign]
+        # Once each: Hydra changes them, and a sweep loads them again.
+        lambda source, config_path: _parsed.pop(config_path, None) or load(source, config_path)
+    )
     sys.argv = ["ome", *overrides]
     if sabotage is not None:
         sabotage()

@@ -58,7 +58,7 @@ def test_cooccurrence_shows_each_number_in_its_cell() -> None:
     assert shown[0, 2] == "–"  # noqa: RUF001 - a dash for no value
 
 
-@pytest.mark.parametrize("number", [50, 51, 253])
+@pytest.mark.parametrize("number", [50, 51, pytest.param(253, marks=pytest.mark.slow)])
 def test_heat_maps_of_many_classes_fit_into_memory(tmp_path: Path, number: int) -> None:
     names = [f"class {index}" for index in range(number)]
     figure = cooccurrence_figure(np.eye(number), names)

@@ -36,36 +36,49 @@ def test_no_more_rows_than_asked_for_are_seen_at_once() -> None:
     assert max(seen) == 8 + 2 * 12
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_resnet38d_in_strips_is_resnet38d(layout: torch.memory_format) -> None:
+@pytest.fixture(scope="module", params=[torch.contiguous_format, torch.channels_last])
+def resnet38d(request: pytest.FixtureRequest) -> ResNet38d:
+    """A ResNet38d with random weights, which take seconds to draw, in one of the two layouts."""
     torch.manual_seed(0)
-    network, image = ResNet38d().eval().to(memory_format=layout), torch.rand(1, 3, 104, 40)
+    return ResNet38d().eval().to(memory_format=request.param)
+
+
+def _layout(network: ResNet38d) -> torch.memory_format:
+    kernel = network.conv1a.weight
+    return torch.contiguous_format if kernel.is_contiguous() else torch.channels_last
+
+
+def _passes(network: ResNet38d, images: torch.Tensor) -> tuple[list[torch.Size], list[torch.Tensor]]:
+    """The maps of images, and the shapes of the parts in which they are computed."""
+    passes: list[torch.Size] = []
+    hook = network.conv1a.register_forward_pre_hook(lambda _, inputs: passes.append(inputs[0].shape))
+    with torch.inference_mode(), hook:
+        return passes, list(network(images))
+
+
+def test_resnet38d_in_strips_is_resnet38d(resnet38d: ResNet38d, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, image = resnet38d, torch.rand(1, 3, 104, 40)
     whole = [maps.detach() for maps in network(image)]  # with gradients, nothing is divided
-    network.strip_pixels = 16 * 40
-    passes = []
-    network.conv1a.register_forward_pre_hook(lambda _, inputs: passes.append(inputs[0].shape[2]))
-    with torch.inference_mode():
-        strips = network(image)
-    assert passes == [36, 52, 56, 56, 56, 44, 28]
+    monkeypatch.setattr(network, "strip_pixels", 16 * 40)
+    passes, strips = _passes(network, image)
+    assert [shape[2] for shape in passes] == [36, 52, 56, 56, 56, 44, 28]
     for expected, found in zip(whole, strips, strict=True):
-        assert found.is_contiguous(memory_format=layout)
+        assert found.is_contiguous(memory_format=_layout(network))
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_a_batch_is_computed_some_whole_images_at_a_time(layout: torch.memory_format) -> None:
-    torch.manual_seed(0)
-    network, images = ResNet38d().eval().to(memory_format=layout), torch.rand(5, 3, 32, 24)
-    network.strip_pixels = 2 * 32 * 24
-    passes = []
-    network.conv1a.register_forward_pre_hook(lambda _, inputs: passes.append(tuple(inputs[0].shape[::2])))
+def test_a_batch_is_computed_some_whole_images_at_a_time(
+    resnet38d: ResNet38d, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, images = resnet38d, torch.rand(3, 3, 32, 24)
+    monkeypatch.setattr(network, "strip_pixels", 2 * 32 * 24)
+    passes, found = _passes(network, images)
+    assert [tuple(shape[::2]) for shape in passes] == [(2, 32), (1, 32)]
     with torch.inference_mode():
-        found = network(images)
-        assert passes == [(2, 32), (2, 32), (1, 32)]
-        alone = [network(images[number : number + 1]) for number in range(5)]
+        alone = [network(images[number : number + 1]) for number in range(3)]
     expected = [torch.cat(maps) for maps in zip(*alone, strict=True)]
     for one, other in zip(expected, found, strict=True):
-        assert other.is_contiguous(memory_format=layout)
+        assert other.is_contiguous(memory_format=_layout(network))
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4 * float(one.abs().max()))
 
 

@@ -279,7 +279,7 @@ def test_tags_are_set_with_the_keyboard(page: Page, folder: Path, browser: "Chro
 
 def test_suggestions_are_outlined_and_taken(page: Page, folder: Path, browser: "Chrome") -> None:
     assert page.texts("#classes .suggested .name") == ["tree"]
-    assert page.texts("#classes .share") == ["40 %", "50 %", "20 %"]
+    assert page.texts("#classes .probability") == ["40 %", "50 %", "20 %"]
     assert page.element("doubt").text == "doubt 80 %"
     page.press("\ue014", "s")  # arrow to the right
     page.saved()

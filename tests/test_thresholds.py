@@ -85,5 +85,5 @@ def test_the_calibration_table_by_hand() -> None:
     counts = np.zeros((256, 2), dtype=np.int64)
     counts[0], counts[255] = (1, 3), (10, 2)
     header, rows = calibration_table({"weight": counts})
-    assert header == ["criterion", "level", "pixels", "share", "error rate"]
+    assert header == ["criterion", "level", "pixels", "fraction", "error rate"]
     assert rows == [["weight", "0", "4", "25.00", "75.00"], ["weight", "255", "12", "75.00", "16.67"]]

@@ -101,7 +101,7 @@ def calibration_figure(criteria: Mapping[str, NDArray[np.int64]]) -> Figure:
         axes.set_xticks(range(len(levels)), ticks)
         axes.set_ylim(0, 110)  # room for the numbers
         axes.set_title(name, fontsize=9)
-        axes.set_xlabel("level, and share of the pixels", fontsize=8)
+        axes.set_xlabel("level, and fraction of the pixels", fontsize=8)
         if place == 1:
             axes.set_ylabel("wrong pixels, %", fontsize=8)
         plain(axes)

@@ -71,4 +71,4 @@ def calibration_table(criteria: Mapping[str, NDArray[np.int64]]) -> tuple[list[s
         for level in np.flatnonzero(pixels):
             fractions = map(percent, (pixels[level] / pixels.sum(), rates[level]))
             rows.append([name, str(level), str(pixels[level]), *fractions])
-    return ["criterion", "level", "pixels", "share", "error rate"], rows
+    return ["criterion", "level", "pixels", "fraction", "error rate"], rows

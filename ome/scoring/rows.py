@@ -41,7 +41,12 @@ def write_rows(folder: Path, rows: Iterable[Row]) -> None:
     if not is_rank_zero():
         return
     content = [
-        {"name": row.name, "scored_on": row.scored_on, "share": row.fraction, "scores": row.scores.to_dict()}
+        {
+            "name": row.name,
+            "scored_on": row.scored_on,
+            "fraction": row.fraction,
+            "scores": row.scores.to_dict(),
+        }
         for row in rows
     ]
     write_json(folder / NAME, content)
@@ -53,7 +58,13 @@ def read_rows(folder: Path) -> list[Row]:
     if not path.exists():
         return []
     return [
-        Row(row["name"], row["scored_on"], Scores.from_dict(row["scores"]), row.get("share", 1.0))
+        # Earlier versions called the fraction `share`.
+        Row(
+            row["name"],
+            row["scored_on"],
+            Scores.from_dict(row["scores"]),
+            row.get("fraction", row.get("share", 1.0)),
+        )
         for row in read_json(path)
     ]
 

@@ -183,7 +183,7 @@ function drawClasses() {
     const on = tags.includes(name);
     button.ariaPressed = String(on);
     button.classList.toggle("suggested", probability >= SUGGESTED);
-    button.querySelector(".share").textContent = probability === undefined ? "" : `${Math.round(100 * probability)} %`;
+    button.querySelector(".probability").textContent = probability === undefined ? "" : `${Math.round(100 * probability)} %`;
     button.querySelector(".mark").textContent = on ? "✓" : "";
   }
   $("none").ariaPressed = String(status === "none");
@@ -203,7 +203,7 @@ function classButton(name, index) {
   button.append(
     swatch,
     make("span", { className: "name", textContent: name, title: name }),
-    make("span", { className: "share", title: "probability according to the classifier" }),
+    make("span", { className: "probability", title: "probability according to the classifier" }),
     make("span", { className: "mark", ariaHidden: "true" }),
   );
   return make("li", {}, button);
@@ -245,18 +245,18 @@ function drawTogether() {
     const title = `${names[row]}: ${images[row]} images`;
     const first = make("th", { scope: "row", textContent: `${KEYS[row] ?? "·"} ${names[row]}`, title });
     const cells = used.map((column) => {
-      const share = cooccurrence[row][column];
-      const cell = make("td", { textContent: Math.round(100 * share) });
+      const fraction = cooccurrence[row][column];
+      const cell = make("td", { textContent: Math.round(100 * fraction) });
       cell.title = `${cell.textContent} % of the images with ${names[row]} have ${names[column]}`;
       if (row === column) cell.className = "self";
-      else cell.style.background = `rgb(var(--heat) / calc(${share} * var(--hottest)))`;
+      else cell.style.background = `rgb(var(--heat) / calc(${fraction} * var(--hottest)))`;
       return cell;
     });
     return make("tr", {}, first, ...cells);
   });
   $("matrix").replaceChildren(make("thead", {}, head), make("tbody", {}, ...lines));
   const pairs = used.flatMap((row) => used.filter((column) => column !== row).map((column) => cooccurrence[row][column]));
-  const mean = pairs.reduce((sum, share) => sum + share, 0) / pairs.length;
+  const mean = pairs.reduce((sum, fraction) => sum + fraction, 0) / pairs.length;
   $("mean").textContent = `Of the images with the row's class, % that have the column's. Mean ${Math.round(100 * mean)} %: the lower, the more the tags can teach.`;
 }
 
