@@ -106,7 +106,8 @@ def compose_config(overrides: Sequence[str]) -> DictConfig:
 
 def _is_option(override: Override) -> bool:
     key = override.key_or_group
-    return override.package is not None or key.startswith("hydra.") or (CONF / key).is_dir()
+    chooses = override.package is not None or key.startswith("hydra.") or (CONF / key).is_dir()
+    return chooses or override.is_sweep_override()  # Hydra refuses a sweep here
 
 
 @cache

@@ -38,7 +38,7 @@ from ome.pipeline.stage import Stage, Work
 from ome.stages import prepare
 from ome.training.checkpoints import load_network
 from ome.training.fit import _checkpoint
-from tests.conftest import forked, run_process, tiny
+from tests.conftest import forked, tiny
 from tests.test_stages import config
 
 Run = Callable[..., DictConfig]
@@ -120,9 +120,8 @@ def test_a_disk_without_room_for_a_log_is_one_line(
             (small_disk / "filler").write_bytes(bytes(700_000))
     else:
         subprocess.run(["mount", "-o", "remount,ro", str(small_disk)], check=True)
-    done = run_process(tmp_path, *command, f"output={small_disk}/runs", "scenes=disk/scenes")
-    printed = done.stdout + done.stderr
-    assert done.returncode == 1
+    status, printed = forked(tmp_path, *command, f"output={small_disk}/runs", "scenes=disk/scenes")
+    assert status == 1
     assert "Traceback" not in printed
     lines = {
         "full": "error: cannot write to the folder of the run (No space left on device): free some space",

@@ -136,7 +136,7 @@ def test_the_default_recipe_trains_every_backbone(backbone: str, classifier: str
         2,
         pcm=config.classifier.pcm,
     )
-    steps = 12
+    steps = 8
     both = configured(optimization(config.stage.cam, steps), network, steps)
     optimizer, schedule = both["optimizer"], both["lr_scheduler"]["scheduler"]
     tags = torch.tensor([[0.0, 1], [1, 0], [1, 1], [0, 1]])

@@ -158,7 +158,7 @@ def place(files: Mapping[str, Mapping[str, bytes]], raw: Path, form: str) -> Non
         archives.pack(members, folder, Path(archive).name, kind)
 
 
-@pytest.mark.parametrize("form", ["zip", "folder"])
+@pytest.mark.parametrize("form", ["zip", pytest.param("folder", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SETS)
 def test_scenes_masks_and_tags_are_those_of_the_miniature(
     name: str, form: str, run_here: Run, tmp_path: Path

@@ -59,7 +59,7 @@ def cooccurrence_figure(matrix: NDArray[np.float64], names: Sequence[str]) -> Fi
     figure = _heat_map(matrix, names, decimals=2)
     axes = figure.axes[0]
     axes.set_title(
-        "Co-occurrence: fraction of the tiles with the row's class\nthat also have the column's", fontsize=10
+        "Co-occurrence: of the tiles with the row's\nclass, the fraction with the column's", fontsize=10
     )
     axes.set_ylabel("tiles with", fontsize=9)
     axes.set_xlabel("also have", fontsize=9)
