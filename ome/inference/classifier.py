@@ -124,7 +124,7 @@ class CamPredictor:
         network: The classifier.
         reader: Reads the images.
         tagged: The tags of the tiles.
-        settings: The settings `stage.cam.export`: `scales`, `flip`, `precision`, `megapixels`.
+        settings: The settings `stage.cam.export`.
     """
 
     def __init__(
@@ -150,6 +150,7 @@ class CamPredictor:
     def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         """Yields the CAMs of each tile, (C, H, W) float32 in [0, 1], 0 for classes without a tag."""
         scales, flip = tuple(self._settings["scales"]), self._settings["flip"]
+        compete = self._settings.get("compete", False)  # manifests of older runs do not have it
         megapixels = self._settings["megapixels"] or DEFAULT_MEGAPIXELS[self._device.type]
         pixels = int(1e6 * megapixels / self._network.zoom**2)
         for indices in batches_of_one_size(tiles, lambda tile: pixels // (tile.height * tile.width)):
@@ -157,7 +158,9 @@ class CamPredictor:
             images = to_tensor(np.stack([self._reader.image(tile) for tile in batch])).to(self._device)
             tags = torch.from_numpy(np.stack([self._tags[tile.name] for tile in batch])).to(self._device)
             with torch.inference_mode():
-                maps = multi_scale_cams(self._refined, images, tags, scales, flip=flip, pixels=pixels)
+                maps = multi_scale_cams(
+                    self._refined, images, tags, scales, flip=flip, pixels=pixels, compete=compete
+                )
             yield from maps.float().cpu().numpy()
 
     def _refined(self, images: Tensor) -> Tensor:

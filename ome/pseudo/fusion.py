@@ -38,6 +38,26 @@ def normalise_cam(total: Tensor, tags: Tensor) -> Tensor:
     return (kept - least) / (largest - least + EPSILON)
 
 
+def competing_cams(total: Tensor, tags: Tensor) -> Tensor:
+    """Multiplies each class of `normalise_cam` by its softmax among the tagged classes of the pixel.
+
+    Stretching makes a faint class as strong as a sure one: each reaches 1 somewhere in the tile. The softmax
+    compares the classes with each other. Its temperature is the tile's largest response, so that it depends
+    neither on the scale of the responses nor on the number of summed maps.
+
+    Args:
+        total: (..., C, H, W), summed CAMs.
+        tags: (..., C), 1 for classes in the tile, 0 for others.
+
+    Returns:
+        (..., C, H, W) in [0, 1); 0 for classes that are not tagged.
+    """
+    responses = total.masked_fill((tags == 0)[..., None, None], -torch.inf)
+    temperature = responses.amax((-3, -2, -1), keepdim=True).clamp_min(EPSILON)
+    # Without any tag, all responses are -inf and the softmax is nan.
+    return normalise_cam(total, tags) * (responses / temperature).softmax(-3).nan_to_num()
+
+
 def replace_zero_cams(cams: Tensor, tags: Tensor) -> Tensor:
     """Gives all tagged classes of a tile the same CAM if no class of the tile responds.
 
@@ -61,6 +81,8 @@ def multi_scale_cams(
     scales: Sequence[float] = (0.5, 1.0, 1.5, 2.0),
     flip: bool = True,
     pixels: int | None = None,
+    *,
+    compete: bool = False,
 ) -> Tensor:
     """Computes the fused, normalised CAMs of tiles.
 
@@ -72,6 +94,8 @@ def multi_scale_cams(
         flip: Whether to add the CAM of the horizontally flipped images.
         pixels: Largest number of input pixels of one forward pass, which has at least one image; None for all
             images of a scale in one pass.
+        compete: Whether the classes of a pixel compete, see `competing_cams`; by default they do not, as
+            published.
 
     Returns:
         (B, C, H, W) in [0, 1]; the CAMs of a tile do not depend on the other tiles.
@@ -95,4 +119,4 @@ def multi_scale_cams(
         upsampled = F.interpolate(cams, (height, width), mode="bilinear", align_corners=False)
         total = upsampled if total is None else total + upsampled
     assert total is not None  # noqa: S101 - there is a scale
-    return replace_zero_cams(normalise_cam(total, tags), tags)
+    return replace_zero_cams((competing_cams if compete else normalise_cam)(total, tags), tags)

@@ -56,6 +56,9 @@ class Export:
     write: Annotated[bool, "false: no CAMs are written; stage pseudo computes them when it needs them"]
     scales: Annotated[Positives, "factors by which a tile is resized; the CAMs are summed"]
     flip: Annotated[bool, "also compute the CAMs of the mirror image"]
+    compete: Annotated[
+        bool, "multiply a class's CAM by its softmax among the tagged classes; false: as published"
+    ]
     precision: Annotated[
         Precision,
         "16-mixed, bf16-mixed: faster on devices with such instructions; CAMs differ in the second digit",
