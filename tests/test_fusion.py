@@ -1,5 +1,6 @@
 """CAM fusion against the original implementation's numbers and a loop over tiles."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ome.pseudo.fusion import fuse_cams, multi_scale_cams
+from ome.pseudo.fusion import competing_cams, fuse_cams, multi_scale_cams
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -36,15 +37,37 @@ def test_by_hand() -> None:
     torch.testing.assert_close(fused, expected)
 
 
+def test_classes_compete_by_hand() -> None:
+    """Two tagged classes and one that is not; the largest response among the tags, 4, is the temperature."""
+    total = torch.tensor([[4.0, 2.0, -1.0], [1.0, 3.0, 2.0], [9.0, 9.0, 9.0]])[:, None]
+    competing = competing_cams(total, torch.tensor([1, 1, 0]))[:, 0].tolist()
+    first = [1 / (1 + math.exp((other - one) / 4)) for one, other in ((4, 1), (2, 3), (-1, 2))]
+    assert competing[0] == pytest.approx([first[0], 0.5 * first[1], 0], abs=1e-5)
+    assert competing[1] == pytest.approx([0, 1 - first[1], 0.5 * (1 - first[2])], abs=1e-5)
+    assert competing[2] == [0, 0, 0]
+
+
+def test_competition_depends_neither_on_the_scale_nor_on_other_tiles() -> None:
+    total = torch.randn(3, 4, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    tags = torch.tensor([[1, 1, 0, 1], [0, 0, 1, 0], [0, 0, 0, 0]])
+    competing = competing_cams(total, tags)
+    torch.testing.assert_close(competing_cams(8 * total, tags), competing, atol=1e-4, rtol=1e-4)
+    for each, tag, alone in zip(total, tags, competing, strict=True):
+        torch.testing.assert_close(competing_cams(each, tag), alone)
+    torch.testing.assert_close(competing[1], fuse_cams(total[1:2], tags[1]))  # a single tag has no competitor
+    assert not competing[2].any()
+
+
 @pytest.mark.parametrize("flip", [True, False])
-def test_a_batch_equals_a_loop_over_tiles(flip: bool) -> None:
+@pytest.mark.parametrize("compete", [True, False])
+def test_a_batch_equals_a_loop_over_tiles(flip: bool, compete: bool) -> None:
     images = torch.rand(3, 3, 15, 22, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     tags = torch.tensor([[1, 1, 0, 1], [0, 1, 1, 1], [1, 0, 1, 0]])
-    together = multi_scale_cams(lopsided_cam, images, tags, flip=flip)
+    together = multi_scale_cams(lopsided_cam, images, tags, flip=flip, compete=compete)
     assert together.shape == (3, 4, 15, 22)
     for image, tag, fused in zip(images, tags, together, strict=True):
         torch.testing.assert_close(
-            multi_scale_cams(lopsided_cam, image[None], tag[None], flip=flip)[0], fused
+            multi_scale_cams(lopsided_cam, image[None], tag[None], flip=flip, compete=compete)[0], fused
         )
 
 
@@ -63,14 +86,15 @@ def test_a_forward_pass_is_no_larger_than_asked() -> None:
     torch.testing.assert_close(fused, multi_scale_cams(lopsided_cam, images, tags))
 
 
-def test_a_silent_tile_is_undecided_between_its_tags() -> None:
+@pytest.mark.parametrize("compete", [True, False])
+def test_a_silent_tile_is_undecided_between_its_tags(compete: bool) -> None:
     images, tags = torch.rand(2, 3, 6, 5), torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]])
 
     def silent_first(views: torch.Tensor) -> torch.Tensor:
         maps = lopsided_cam(views)
         return torch.where(torch.arange(len(views))[:, None, None, None] % 2 == 0, -maps.abs(), maps.abs())
 
-    fused = multi_scale_cams(silent_first, images, tags)
+    fused = multi_scale_cams(silent_first, images, tags, compete=compete)
     torch.testing.assert_close(fused[0], tags[0].float()[:, None, None].expand(4, 6, 5))
     responding = multi_scale_cams(lambda views: lopsided_cam(views).abs(), images[1:], tags[1:])
     torch.testing.assert_close(fused[1], responding[0])
