@@ -21,9 +21,9 @@ from ome.errors import UserError
 from ome.networks.exchange import trace
 from ome.networks.segmenters import Segmenter, build_segmenter
 from ome.stages.export import FORMATS, TOLERANCE, write_deepness, write_format
+from tests.conftest import CONF
 from tests.trained_runs import CARD
 
-CONF = Path(__file__).parents[1] / "conf"
 # Of the segmenter that `backbone=` brings; the group `encoder` names none.
 ENCODERS = sorted(
     {

@@ -3,7 +3,6 @@
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import torch
@@ -15,8 +14,8 @@ from ome.networks.backbones import build_backbone
 from ome.networks.segmenters import build_segmenter
 from ome.training.hardware import autocast, channels_last
 from ome.training.kernels import TOLERANCE, replace_wrong_kernels
+from tests.conftest import CONF
 
-CONF = Path(__file__).parents[1] / "conf"
 BACKBONES = sorted(path.stem for path in (CONF / "backbone").glob("*.yaml"))
 SEGMENTERS = sorted(path.stem for path in (CONF / "segmenter").glob("*.yaml"))
 SIDE = 256

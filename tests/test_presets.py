@@ -8,10 +8,9 @@ from omegaconf import OmegaConf
 from ome.cli.presets import fitting_preset
 from ome.config.checks import check_settings
 from ome.data.tiles import automatic_steps
-from tests.conftest import compose_config
+from tests.conftest import CONF, compose_config
 
 CUSTOM = ["dataset=custom", "dataset.raw=x", "dataset.tags=x.csv"]
-CONF = Path(__file__).parents[1] / "conf"
 
 
 @pytest.mark.parametrize(

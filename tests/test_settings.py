@@ -15,9 +15,8 @@ from ome.config.schema import Settings
 from ome.config.schema.hints import addresses
 from ome.errors import UserError
 from ome.pipeline.artifacts import plain
-from tests.conftest import compose_config, forked, tiny
+from tests.conftest import CONF, compose_config, forked, tiny
 
-CONF = Path(__file__).parents[1] / "conf"
 PRECISIONS = "auto, 32-true, 16-mixed, bf16-mixed, 16-true, bf16-true or 64-true"
 
 

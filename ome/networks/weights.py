@@ -1,6 +1,5 @@
 """Loading weights: published checkpoints, files converted from other libraries, and the hubs."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,8 +18,6 @@ from ome.networks.tensors import (
     first_convolution,
     load_tensors,
 )
-
-logger = logging.getLogger(__name__)
 
 
 def looks_like_file(weights: str) -> bool:
