@@ -12,7 +12,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ome.cli.command_log import removed_if_refused
+from ome.cli.command_log import removed_if_refused, settings_folder
 from ome.cli.errors import explain, fail, hydra_message, unread_output
 from ome.cli.help import help_text, is_plain_help
 from ome.cli.presets import fitting_preset
@@ -35,8 +35,9 @@ NO_ARGUMENTS = """No arguments, so nothing runs. To start:
 OmegaConf.register_new_resolver("file_name", lambda text: text.replace("/", "-")[:120], replace=True)
 
 
-# Hydra creates the folder of its logs before any code of this project runs.
+# Hydra creates the folder of its logs, and writes into it, before any code of this project runs.
 OmegaConf.register_new_resolver("checked_folder", checked_folder, replace=True)
+OmegaConf.register_new_resolver("settings_folder", settings_folder, replace=True)
 
 
 @hydra.main(version_base="1.3", config_path="pkg://ome.conf", config_name="config")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_module
+from omegaconf.errors import InterpolationResolutionError
 
 from ome.cli.command_log import removed_if_refused
 from ome.cli.commands import words_of
@@ -162,11 +163,30 @@ def test_a_log_goes_with_what_hydra_wrote_and_nothing_else(
     assert {path.name for path in log.rglob("*.*")} == (left or before)
 
 
-def test_commands_of_one_second_have_logs_of_their_own() -> None:
+@pytest.mark.parametrize(
+    ("there", "refused"),
+    [([], False), (["config.yaml"], True), (["config.yaml", "hydra.yaml", "overrides.yaml"], False)],
+)
+def test_hydra_overwrites_no_settings_but_its_own(tmp_path: Path, there: list[str], refused: bool) -> None:
+    """`hydra.run.dir=.` may be typed in a project whose settings are in `config/`."""
+    (tmp_path / "config").mkdir()
+    for name in there:
+        (tmp_path / "config" / name).touch()
+    with initialize_config_module("ome.conf", version_base="1.3"):
+        config = compose("config", [f"+hydra.runtime.output_dir={tmp_path}"], return_hydra_config=True)
+    if refused:
+        with pytest.raises(InterpolationResolutionError, match=r"config\.yaml would be overwritten"):
+            _ = config.hydra.output_subdir
+    else:
+        assert config.hydra.output_subdir == "config"
+
+
+@pytest.mark.parametrize("mode", ["run", "sweep"])
+def test_commands_of_one_second_have_logs_of_their_own(mode: str) -> None:
     """Else one that is refused would remove the settings of the other."""
     with initialize_config_module("ome.conf", version_base="1.3"):
         configs = [compose("config", return_hydra_config=True) for _ in range(4)]
-    assert len({config.hydra.run.dir for config in configs}) == 4
+    assert len({config.hydra[mode].dir for config in configs}) == 4
 
 
 @pytest.mark.parametrize("place", [".", "run", "elsewhere"])

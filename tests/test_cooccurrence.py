@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ome.scoring.cooccurrence import cooccurrence, mean_cooccurrence
+from ome.scoring.cooccurrence import cooccurrence, inseparable, mean_cooccurrence
 
 GOLDEN = Path(__file__).parent / "golden" / "cooccurrence.npz"
 
@@ -46,3 +46,19 @@ def test_mean_of_an_asymmetric_matrix_takes_every_ordered_pair() -> None:
 def test_anything_but_a_table_of_zeros_and_ones_is_refused(tags: np.ndarray) -> None:
     with pytest.raises(ValueError, match="tags"):
         cooccurrence(tags)
+
+
+@pytest.mark.parametrize(
+    ("tags", "said"),
+    [
+        ([[1, 0, 0], [1, 0, 0]], ["field is the only class of the 2 training tiles"]),
+        ([[1, 1, 0], [1, 1, 0], [0, 0, 1]], ["field, lake have the same tags in all 3 training tiles"]),
+        ([[1, 1, 1]], ["field, lake, road have"]),
+        ([[1, 1, 0], [1, 0, 0]], []),
+        ([[1, 0, 0], [0, 1, 0]], []),
+    ],
+)
+def test_what_tags_cannot_teach_is_said(tags: list[list[int]], said: list[str]) -> None:
+    lines = inseparable(("field", "lake", "road"), np.array(tags))
+    assert len(lines) == len(said)
+    assert all(line.startswith(words) for line, words in zip(lines, said, strict=True))

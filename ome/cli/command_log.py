@@ -6,11 +6,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
+from omegaconf import DictConfig, OmegaConf
+
 from ome.config.folders import NEW
 from ome.errors import UserError
 
 _HYDRAS: Final = ("config.yaml", "hydra.yaml", "overrides.yaml")
 """Names of the files in which Hydra writes the settings down."""
+
+
+def settings_folder(name: str, *, _root_: DictConfig) -> str:
+    """A resolver that returns the name of the folder into which Hydra writes the settings, in the log folder.
+
+    Raises:
+        UserError: A file in its place is not from Hydra, which would overwrite it: `hydra.run.dir` is a
+            folder of something else.
+    """
+    log = Path(str(OmegaConf.select(_root_, "hydra.runtime.output_dir", default="", throw_on_missing=False)))
+    files = [log / name / each for each in _HYDRAS]
+    there = [path for path in files if path.exists()]
+    if there and there != files:
+        raise UserError(
+            f"{there[0]} would be overwritten, and no command of ome wrote it: "
+            "omit hydra.run.dir, or choose an empty folder"
+        )
+    return name
 
 
 @contextmanager

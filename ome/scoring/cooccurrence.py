@@ -1,5 +1,6 @@
 """Co-occurrence of classes in tiles: classes that always co-occur cannot be learnt from tags."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -47,3 +48,25 @@ def mean_cooccurrence(matrix: NDArray[np.float64]) -> float:
         return float("nan")
     pairs = matrix[np.ix_(occurs, occurs)]
     return float((pairs.sum() - np.trace(pairs)) / (num_occurring * (num_occurring - 1)))
+
+
+def inseparable(names: Sequence[str], tags: NDArray[Any]) -> list[str]:
+    """A line for what tags cannot teach: a single class, and classes that no training tile tells apart.
+
+    Args:
+        names: Names of the C classes.
+        tags: (N, C) of 0 and 1, the classes of the tiles that train the classifier.
+    """
+    occurring = [place for place in range(len(names)) if tags[:, place].any()]
+    if len(occurring) == 1:
+        where = f"{names[occurring[0]]} is the only class of the {len(tags)} training tiles"
+        return [f"{where}, so every pixel of a map will be it: tag what else the images show"]
+    alike: dict[bytes, list[str]] = {}
+    for place in occurring:
+        alike.setdefault(tags[:, place].tobytes(), []).append(names[place])
+    return [
+        f"{', '.join(same)} have the same tags in all {len(tags)} training tiles, which cannot teach the "
+        "difference: tag images that show one without the others, or use one class for all"
+        for same in alike.values()
+        if len(same) > 1
+    ]

@@ -27,7 +27,7 @@ from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 from ome.plots.figures import cooccurrence_figure, save_png, tag_counts_figure
 from ome.progress import console, print_table
-from ome.scoring.cooccurrence import cooccurrence, mean_cooccurrence
+from ome.scoring.cooccurrence import cooccurrence, inseparable, mean_cooccurrence
 
 LARGE = 2
 """A tagged image with a side of more than this many crops is reported as large."""
@@ -50,11 +50,14 @@ def run(work: Work) -> dict[str, Any]:
         table, filtered, choices = tags_from_masks(
             reader, layout, rule.minimum, dict(rule.overrides or {}), cover=dataset.tile.cover
         )
-    if not table.select("train", kept=True).tiles:
+    train = table.select("train", kept=True)
+    if not train.tiles:
         raise UserError(
             f"the filter {dataset.filter} left none of {len(table.tiles)} tiles to train on: "
             "lower dataset.filter.minimum or change dataset.tile.size"
         )
+    for line in inseparable(table.names, train.tags):
+        console.print(f"[yellow]{escape(line)}[/]", highlight=False)
     table.write(work.folder / TAGS)
     summary = _summary(table, filtered)
     write_json(work.folder / TAG_SUMMARY, summary)
