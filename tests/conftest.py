@@ -152,9 +152,10 @@ def _everything_imported() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorts files that run the CRF to the end: meanwhile one worker compiles it, see `_compiled`."""
-    late = {path: "crf" in path.read_text(encoding="utf-8").lower() for path in {item.path for item in items}}
-    items.sort(key=lambda item: late[item.path])
+    """Sorts files that wait for the compiled CRF to the end: one worker compiles it, see `_compiled`."""
+    texts = {path: path.read_text(encoding="utf-8").lower() for path in {item.path for item in items}}
+    words = ("crf", "tiny(", "tiny_run", "forked(")
+    items.sort(key=lambda item: any(word in texts[item.path] for word in words))
 
 
 @pytest.fixture(scope="session", autouse=True)

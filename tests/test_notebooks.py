@@ -1,5 +1,7 @@
 """The notebooks of the documentation run as they stand, and are kept without their output."""
 
+import ast
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,17 @@ def test_notebooks_are_kept_without_output() -> None:
         nbformat.validate(notebook)
         code = [cell for cell in notebook.cells if cell.cell_type == "code"]
         assert all(not cell.outputs and cell.execution_count is None for cell in code)
+
+
+def test_what_notebooks_import_exists() -> None:
+    """In a second, where running them takes a minute."""
+    for path in FOLDER.glob("*.ipynb"):
+        cells = [cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        code = "\n".join(line for cell in cells for line in cell.splitlines() if line[:1] not in "%!")
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module:
+                module = import_module(node.module)
+                assert all(hasattr(module, alias.name) for alias in node.names), ast.unparse(node)
 
 
 @pytest.mark.slow

@@ -66,5 +66,6 @@ def test_presets_are_short_and_can_train() -> None:
 def test_the_published_method_is_that_of_the_experiments() -> None:
     preset = compose_config([*CUSTOM, "preset=paper"])
     experiment = compose_config(["experiment=ome_potsdam", "dataset.raw=x"])
+    assert (preset.stage.labels.drops, experiment.stage.labels.drops) == ("tile", "tile")
     for key in ("backbone", "classifier", "segmenter", "crf"):
         assert OmegaConf.to_container(preset[key]) == OmegaConf.to_container(experiment[key]), key

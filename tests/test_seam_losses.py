@@ -40,6 +40,21 @@ def test_multilabel_loss_is_binary_cross_entropy_of_the_pooled_map() -> None:
     assert multilabel_loss(cam, torch.from_numpy(tags)).item() == pytest.approx(expected, abs=1e-12)
 
 
+@pytest.mark.parametrize("views", [1, 2])
+def test_classes_that_are_not_learnt_have_no_loss(views: int) -> None:
+    generator = torch.Generator().manual_seed(3)
+    cam = torch.randn(2, 3, 5, 4, generator=generator, requires_grad=True)
+    tags, learnt = torch.tensor([[1.0, 0, 1], [1, 1, 0]]), torch.tensor([[1.0, 1, 0], [0, 1, 1]])
+    second = (cam, cam) if views == 2 else None
+    loss = seam_loss((cam, cam), second, tags, learnt, er_weight=0, ecr_weight=0, min_pool_weight=0)
+    loss.total.backward()
+    pooled = cam.detach().mean(dim=(2, 3))
+    of_each = -(tags * pooled.sigmoid().log() + (1 - tags) * (-pooled).sigmoid().log())
+    assert loss.total.item() == pytest.approx(float((of_each * learnt).sum() / 6), abs=1e-6)
+    assert cam.grad is not None
+    assert torch.equal(cam.grad.abs().sum((2, 3)) > 0, learnt > 0)
+
+
 def test_min_pool_by_hand() -> None:
     first = [[0.5, -1.0, 0.1, 0.9, 2.0, 2.0], [0.4, -0.2, 0.8, 0.3, 2.0, 2.0]]
     second = [[0.7, -2.0, 0.2, 0.4, 2.0, 2.0], [0.6, -0.1, 0.3, 0.5, 2.0, 2.0]]

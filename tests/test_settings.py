@@ -23,8 +23,8 @@ PRECISIONS = "auto, 32-true, 16-mixed, bf16-mixed, 16-true, bf16-true or 64-true
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("stage.cam.epochs=abc", "a whole number of at least 1"),
-        ("stage.cam.epochs=2.5", "a whole number of at least 1"),
+        ("stage.cam.epochs=abc", "a whole number of at least 1, or null"),
+        ("stage.cam.epochs=2.5", "a whole number of at least 1, or null"),
         ("stage.cam.batch=0", "a whole number of at least 1"),
         ("stage.affinity.batch=true", "a whole number of at least 1"),
         ("stage.cam.lr=fast", "a number above 0"),

@@ -12,6 +12,9 @@ import pytest
 from omegaconf import DictConfig
 
 from ome.config.selected import settings_of
+from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
+from ome.data.tag_filter import coverage
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.errors import UserError
@@ -19,6 +22,7 @@ from ome.files import write_text
 from ome.geo.raster import read_png
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.engine import execute
+from ome.pipeline.layout import read_tag_table
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.marks import MARK
@@ -218,10 +222,28 @@ def test_a_round_starts_from_the_mean_of_stretched_prediction_and_cams() -> None
 
 
 def test_a_filter_that_leaves_no_tile_says_so(run_here: Run) -> None:
-    whole = ["dataset.tile={size: 256, stride: 256}", "dataset.filter.minimum=0.9"]
+    whole = ["dataset.tile={size: 256, stride: 256}", "dataset.filter={minimum: 0.9, overrides: {car: 0.9}}"]
     with pytest.raises(UserError, match=r"left none of 2 tiles to train on: lower dataset\.filter\.minimum"):
         run_here(*tiny(), *whole, "stage.until=labels")
     assert not Path("runs/synthetic_mobilenet_v2/labels").exists()
+
+
+def test_a_class_too_small_to_see_is_left_out_alone_or_with_its_tile(run_here: Run) -> None:
+    run_here(*tiny("prepare"))
+    tables: list[TagTable] = []
+    for drops in ("class", "tile"):
+        config = run_here(*tiny("labels"), "dataset.filter.minimum=0.2", f"stage.labels.drops={drops}")
+        index = SceneIndex.read(Path(config.scenes))
+        tables.append(read_tag_table(Path(config.run_dir) / "labels", index).select("train"))
+    of_class, of_tile = tables
+    reader = SceneReader(index)
+    covered = np.array([coverage(reader.mask(tile), len(index.palette.names)) for tile in of_class.tiles])
+    large = covered >= [0.025 if name == "car" else 0.2 for name in index.palette.names]
+    assert np.array_equal(of_class.learnt, (covered == 0) | large)
+    assert np.array_equal(of_class.kept, ((covered > 0) & large).any(1))
+    assert np.array_equal(of_tile.kept, ((covered == 0) | large).all(1))
+    assert of_tile.learnt.all()
+    assert of_tile.kept.sum() < of_class.kept.sum()
 
 
 def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:

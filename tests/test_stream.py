@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from ome.data.datamodules import TileDataModule
-from ome.data.datasets import Batch, MaskDataset
+from ome.data.datasets import Batch, MaskDataset, TagDataset
 from ome.data.sampler import StreamSampler
 from ome.data.tiles import Tile
 from ome.data.transforms import IMAGE_MEAN, IMAGE_STD, Augmentation, band_statistics, to_tensor
@@ -159,6 +159,20 @@ def test_tiles_that_fit_are_read_once_and_give_the_same_samples(
         found = kept[key]
         assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert reader.reads == (3 if room else 12)
+
+
+def test_a_tile_comes_with_its_tags_and_those_that_are_learnt() -> None:
+    reader: Any = Drawn()
+    tiles = [Tile("scene", 0, 24 * column, 24, 24) for column in range(3)]
+    tags, learnt = np.eye(3, dtype=np.uint8), np.array([[1, 0, 1], [1, 1, 1], [0, 0, 1]], dtype=bool)
+    by_name = {tile.name: row for tile, row in zip(tiles, tags, strict=True)}
+    data = TagDataset(reader, tiles, by_name, learnt=learnt)
+    for position in range(6):
+        index = (2 * position) % 3
+        sample = data[index, position]
+        assert sample["tags"].tolist() == tags[index].tolist()
+        assert sample["learnt"].tolist() == learnt[index].tolist()
+    assert "learnt" not in TagDataset(reader, tiles, by_name)[0]
 
 
 class Tiles:

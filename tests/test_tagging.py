@@ -235,6 +235,20 @@ def test_windows_cover_each_image_and_become_a_table_of_tiles(images: Path) -> N
         session(images)
 
 
+def test_windows_keep_the_classes_that_are_too_small_to_learn(images: Path) -> None:
+    path = images.parent / "tags.csv"
+    header = "tile,scene,row,column,height,width,split,kept,too_small,road,tree\n"
+    row = "field_0_00000_000{},field_0,0,{},32,32,train,1,road;tree,1,1\n"
+    path.write_text(header + row.format("00", 0) + row.format("24", 24))
+    work = session(images, "--tile", "32")
+    work.set_tags(0, ["tree"])
+    assert path.read_text().splitlines() == [
+        header.strip(),
+        "field_0_00000_00000,field_0,0,0,32,32,train,1,tree,0,1",
+        row.format("24", 24).strip(),
+    ]
+
+
 def test_a_window_outside_its_image_is_named(images: Path) -> None:
     with pytest.raises(UserError, match=r"window field_0_00030_00000 of 20 x 20 pixels.*has only 40 x 56"):
         windows_of(find_images(images), 32, [Tile("field_0", 30, 0, 20, 20)])

@@ -1,10 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ome.data.tag_filter import coverage, filter_tiles, minimum_coverage, tags_of
+from ome.data.tag_filter import Drops, coverage, filter_tiles, minimum_coverage, tags_of
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.errors import UserError
@@ -25,7 +26,11 @@ def test_one_pixel_is_enough_for_a_tag() -> None:
     assert tags_of(np.full((4, 4), 255, dtype=np.uint8), 3).tolist() == [0, 0, 0]
 
 
-def test_filter_drops_tiles_with_a_class_too_small_to_see() -> None:
+@pytest.mark.parametrize(
+    ("drops", "kept"),
+    [("tile", [True, False, True, False, False, True, False]), ("class", [True] * 4 + [False, True, False])],
+)
+def test_what_is_too_small_to_see_is_not_learnt(drops: Drops, kept: list[bool]) -> None:
     minimum = minimum_coverage(NAMES, 0.1, {"car": 0.025})
     assert minimum.tolist() == [0.1, 0.1, 0.025]
     covered = np.array(
@@ -36,11 +41,13 @@ def test_filter_drops_tiles_with_a_class_too_small_to_see() -> None:
             [0.98, 0.01, 0.01],  # roof and car too small
             [0.0, 0.0, 0.0],  # nothing but clutter
             [0.3, 0.0, 0.0],  # classes that are absent do not count
+            [0.01, 0.02, 0.0],  # nothing that is large enough, beside clutter
         ]
     )
-    filtered = filter_tiles(covered, minimum)
-    assert filtered.kept.tolist() == [True, False, True, False, False, True]
-    assert filtered.dropped.tolist() == [0, 2, 1]
+    filtered = filter_tiles(covered, minimum, drops)
+    assert filtered.kept.tolist() == kept
+    assert np.argwhere(filtered.too_small).tolist() == [[1, 1], [3, 1], [3, 2], [6, 0], [6, 1]]
+    assert filtered.dropped.tolist() == [1, 3, 1]
     assert filtered.empty == 1
 
 
@@ -107,6 +114,20 @@ def test_a_table_survives_writing_and_reading(tmp_path: Path) -> None:
     lines = (tmp_path / "tags.csv").read_text().split()
     assert lines[0] == "tile,scene,row,column,height,width,split,kept,road,roof,car"
     assert lines[1] == "2_10_00000_00128,2_10,0,128,64,64,train,1,1,0,1"
+    assert again.learnt.all()
+
+
+def test_classes_too_small_to_learn_survive_writing_and_reading(tmp_path: Path) -> None:
+    small = replace(table(), too_small=np.array([[1, 0, 1], [0, 0, 0]], dtype=bool))
+    small.write(path := tmp_path / "tags.csv")
+    again = TagTable.read(path, NAMES)
+    assert np.array_equal(again.tags, small.tags)
+    assert again.learnt.tolist() == [[False, True, False], [True, True, True]]
+    assert again.select("train").learnt.tolist() == [[False, True, False]]
+    assert path.read_text().split()[1] == "2_10_00000_00128,2_10,0,128,64,64,train,1,road;car,1,0,1"
+    path.write_text(path.read_text().replace("road;car", "roof"))
+    with pytest.raises(UserError, match="line 2: too_small names roof, which is not a tag of the tile"):
+        TagTable.read(path, NAMES)
 
 
 def test_a_table_by_hand_may_leave_out_names_and_come_from_a_spreadsheet(tmp_path: Path) -> None:

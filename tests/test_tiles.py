@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ome.data.tiles import Tile, automatic_steps, evenly_spaced, tile_scene
+from ome.data.tiles import Tile, automatic_epochs, automatic_steps, evenly_spaced, tile_scene
 from ome.errors import UserError
 
 
@@ -60,6 +60,13 @@ def test_evenly_spaced_items_run_from_the_first_to_the_last() -> None:
     assert evenly_spaced("abcdefg", 1) == ["a"]
     assert evenly_spaced("abc", 9) == ["a", "b", "c"]
     assert evenly_spaced("abc", 0) == evenly_spaced("", 4) == []
+
+
+@pytest.mark.parametrize(
+    ("tiles", "epochs"), [(1, 20), (240, 20), (241, 20), (480, 10), (481, 10), (748, 7), (800, 6), (46575, 6)]
+)
+def test_a_classifier_has_passes_for_enough_steps_between_limits(tiles: int, epochs: int) -> None:
+    assert automatic_epochs(tiles, 16) == epochs
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 from ome.cli.known import Amounts, Known, Unit
 from ome.data.scene_index import SplitName
 from ome.data.splits import mapped_scenes
-from ome.data.tiles import Length, Tile, automatic_steps
+from ome.data.tiles import Length, Tile, automatic_epochs, automatic_steps
 from ome.geo.flat import rows_in
 from ome.geo.windows import window_starts, window_stride
 from ome.pipeline.artifacts import listed
@@ -54,7 +54,8 @@ def _cam(config: DictConfig, settings: DictConfig, known: Known, done: Remains) 
         if kept is None or (config.classifier.one_vs_all and not names):
             steps = validated = None
         else:
-            length = Length.of_epochs(settings.epochs, len(kept), settings.batch)
+            epochs = settings.epochs or automatic_epochs(len(kept), settings.batch)
+            length = Length.of_epochs(epochs, len(kept), settings.batch)
             folders = [member.folder for member in members(config.classifier, Path(), names)]
             candidates = known.table.select("val", tagged=True).tiles if known.table else ()
             validation = min(settings.validation_tiles, len(candidates or tagged or ()))

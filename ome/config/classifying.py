@@ -14,7 +14,7 @@ from ome.data.datamodules import TileDataModule
 from ome.data.datasets import TagDataset
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
-from ome.data.tiles import evenly_spaced
+from ome.data.tiles import automatic_epochs, evenly_spaced
 from ome.inference.classifier import Member, build_classifier
 from ome.networks.seam import SeamNetwork
 from ome.pipeline.stage import Work
@@ -69,7 +69,7 @@ def classifier_learner(
 
 
 def train_classifier(work: Work, member: Member, reader: SceneReader, table: TagTable) -> None:
-    """Trains one network of the classifier, for its classes, on the tiles that passed the filter.
+    """Trains one network of the classifier, for its classes, on the tiles that the filter kept.
 
     Args:
         work: The work of stage cam.
@@ -80,14 +80,15 @@ def train_classifier(work: Work, member: Member, reader: SceneReader, table: Tag
     config, settings = work.config, work.settings
     names = table.names[member.classes]
     kept = table.select("train", kept=True)
+    learnt = None if kept.too_small is None else kept.learnt[:, member.classes]
     augment = augmentation(settings, settings.crop or config.dataset.tile.size)
     data = TileDataModule(
-        TagDataset(reader, kept.tiles, _tags(kept, member), augment, config.seed),
+        TagDataset(reader, kept.tiles, _tags(kept, member), augment, config.seed, learnt=learnt),
         _validation(settings, reader, table, member),
         batch=settings.batch,
         seed=config.seed,
         workers=hardware(config).loader_processes(),
-        epochs=settings.epochs,
+        epochs=settings.epochs or automatic_epochs(len(kept.tiles), settings.batch),
     )
     network = initial_classifier(config, len(names), len(reader.channels), config.backbone.weights)
     module = classifier_learner(config, network, names, len(table.names), data.total_steps)

@@ -16,7 +16,7 @@ from ome.data.transforms import Augment, Augmentation, to_tensor
 from ome.ignore import IGNORE
 
 Batch = dict[str, Tensor]
-"""A sample, or a batch of them: tensors by name (`image`, `tags`, `mask`, `weight`)."""
+"""A sample, or a batch of them: tensors by name (`image`, `tags`, `learnt`, `mask`, `weight`)."""
 
 Decoded = tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]
 """Image (H, W, bands) and masks (H, W) of a tile."""
@@ -80,7 +80,7 @@ class TileDataset(Dataset[Batch]):
 
 
 class TagDataset(TileDataset):
-    """Samples of the classifier: `image` (bands, H, W) float32 and `tags` (C,) float32.
+    """Samples of the classifier, float32: `image` (bands, H, W), `tags` (C,) and possibly `learnt` (C,).
 
     Args:
         reader: Reads the windows.
@@ -88,6 +88,7 @@ class TagDataset(TileDataset):
         tags: (C,) array of 0 and 1 for each tile name.
         augmentation: Augmentation of the tiles, if any.
         seed: Determines the augmentation.
+        learnt: (N, C) bool, whether a class of a tile takes part in the loss; None for all of them.
         with_mask: Add the reference `mask` (H, W) int64; it is 255 everywhere for a scene without one.
     """
 
@@ -99,15 +100,19 @@ class TagDataset(TileDataset):
         augmentation: Augmentation | None = None,
         seed: int = 0,
         *,
+        learnt: NDArray[np.bool_] | None = None,
         with_mask: bool = False,
     ) -> None:
         super().__init__(reader, tiles, augmentation, seed)
         self._tags = tags
+        self._learnt = None if learnt is None else torch.from_numpy(learnt).float()
         self._with_mask = with_mask
 
     def __getitem__(self, key: Key | int) -> Batch:
         tile, image, masks = self.sample(key, self._mask)
         batch = {"image": image, "tags": torch.from_numpy(self._tags[tile.name].astype(np.float32))}
+        if self._learnt is not None:
+            batch["learnt"] = self._learnt[key[0] if isinstance(key, tuple) else key]
         return batch | {"mask": torch.from_numpy(masks[0]).long()} if masks else batch
 
     def _mask(self, tile: Tile) -> list[NDArray[np.uint8]]:

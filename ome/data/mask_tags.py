@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.data.scenes import SceneReader
-from ome.data.tag_filter import Filtered, filter_tiles, minimum_coverage
+from ome.data.tag_filter import Drops, Filtered, filter_tiles, minimum_coverage
 from ome.data.tags import TagTable
 from ome.data.tile_choices import Layout, TileChoice, coverage_of_tiles, layouts, tile_choices
 from ome.data.tiles import Tile
@@ -30,7 +30,13 @@ class MaskTags(NamedTuple):
 
 
 def tags_from_masks(
-    reader: SceneReader, layout: Layout, minimum: float, overrides: Mapping[str, float], *, cover: bool
+    reader: SceneReader,
+    layout: Layout,
+    minimum: float,
+    overrides: Mapping[str, float],
+    *,
+    drops: Drops,
+    cover: bool,
 ) -> MaskTags:
     """Lays tiles over the train and val scenes and reads which classes each of them contains.
 
@@ -39,6 +45,7 @@ def tags_from_masks(
         layout: Size and stride of the tiles.
         minimum: Least fraction of a tile, in [0, 1], that each class present must cover.
         overrides: Other fractions by class name.
+        drops: What happens if a class covers less, see `filter_tiles`.
         cover: Whether tiles reach the lower and right edges of a scene, see `tile_scene`.
 
     Raises:
@@ -64,15 +71,12 @@ def tags_from_masks(
             covered[one].append(coverage_of_tiles(mask, one, len(names), cover=cover))
     fractions = np.concatenate(covered[layout])
     least = minimum_coverage(names, minimum, overrides)
-    table = TagTable(
-        names,
-        tuple(tiles),
-        (fractions > 0).astype(np.uint8),
-        tuple(splits),
-        filter_tiles(fractions, least).kept,
-    )
+    filtered = filter_tiles(fractions, least, drops)
+    too_small = filtered.too_small if drops == "class" and filtered.too_small.any() else None
+    tags = (fractions > 0).astype(np.uint8)
+    table = TagTable(names, tuple(tiles), tags, tuple(splits), filtered.kept, too_small)
     return MaskTags(
         table,
-        filter_tiles(fractions[np.array(splits) == "train"], least),
-        tile_choices({one: parts[: len(train)] for one, parts in covered.items()}, least, minimum),
+        filter_tiles(fractions[np.array(splits) == "train"], least, drops),
+        tile_choices({one: parts[: len(train)] for one, parts in covered.items()}, least, minimum, drops),
     )

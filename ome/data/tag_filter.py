@@ -1,12 +1,15 @@
 """Tags of tiles from their masks, and the filter for tiles that are clear enough to train the classifier."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ome.errors import UserError
+
+Drops = Literal["class", "tile"]
+"""What the filter drops if a class is too small in a tile: that class from the tile's loss, or the tile."""
 
 
 def coverage(mask: NDArray[np.uint8], num_classes: int) -> NDArray[np.float64]:
@@ -60,26 +63,35 @@ class Filtered(NamedTuple):
     """Outcome of the filter over N tiles.
 
     Attributes:
-        kept: (N,) bool.
-        dropped: (C,) int64, tiles in which the class is present but too small; a tile with several such
-            classes counts for each of them.
+        kept: (N,) bool, tiles that train the classifier.
+        too_small: (N, C) bool, classes that are present but too small to learn from.
         empty: Tiles in which no class is present at all; they are dropped as well.
     """
 
     kept: NDArray[np.bool_]
-    dropped: NDArray[np.int64]
+    too_small: NDArray[np.bool_]
     empty: int
 
+    @property
+    def dropped(self) -> NDArray[np.int64]:
+        """(C,) tiles in which the class is too small; a tile with several such classes counts for each."""
+        return np.asarray(self.too_small.sum(axis=0), dtype=np.int64)
 
-def filter_tiles(covered: NDArray[np.float64], minimum: NDArray[np.float64]) -> Filtered:
-    """Keeps the tiles in which every present class is clearly visible.
+
+def filter_tiles(
+    covered: NDArray[np.float64], minimum: NDArray[np.float64], drops: Drops = "class"
+) -> Filtered:
+    """Finds the classes that are too small in a tile, and the tiles that can be learnt from without them.
 
     Args:
         covered: (N, C) float64, coverage of each class in each tile.
-        minimum: (C,) float64; a present class below it drops its tile.
+        minimum: (C,) float64, least coverage of a present class.
+        drops: "class": a tile is kept if any of its classes is large enough, and the others take no part in
+            its loss; "tile": only tiles in which no class is too small are kept (OME, section 3.1).
     """
     present = covered > 0
     too_small = present & (covered < minimum)
-    empty = ~present.any(axis=1)
-    kept = np.logical_not(too_small.any(axis=1) | empty)
-    return Filtered(kept, too_small.sum(axis=0), int(empty.sum()))
+    kept = np.asarray((present & ~too_small).any(axis=1))
+    if drops == "tile":
+        kept &= ~too_small.any(axis=1)
+    return Filtered(kept, too_small, int((~present.any(axis=1)).sum()))

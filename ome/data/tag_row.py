@@ -19,6 +19,10 @@ IMAGE_COLUMNS: Final = ("image", "split", "kept", "tags")
 
 WINDOW_COLUMNS: Final = ("tile", "scene", "row", "column", "height", "width", "split", "kept")
 """Columns of a table of windows before those of the classes; `tile` and `kept` are optional."""
+
+TOO_SMALL: Final = "too_small"
+"""Optional column of a table of windows: the tags of classes that are too small to learn from, see
+`dataset.filter`."""
 # What people and pandas write for 0 and 1.
 _MEANING: Final = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "x": 1}
 
@@ -34,6 +38,7 @@ class TagRow(NamedTuple):
         split: `train`, `val` or `test`; empty if the table does not say.
         kept: Whether the classifier trains on it; None if the table does not say.
         tags: Names of the classes in it.
+        too_small: Those of them that the classifier does not learn from.
         rest: Cells of columns that ome does not use, by name.
     """
 
@@ -44,6 +49,7 @@ class TagRow(NamedTuple):
     split: str
     kept: bool | None
     tags: frozenset[str]
+    too_small: frozenset[str] = frozenset()
     rest: Mapping[str, str] = MappingProxyType({})
 
 
@@ -67,7 +73,7 @@ def image_row(line: int, cells: dict[str, str], where: str, names: Sequence[str]
     tags = _tags(cells, where, names, form)
     known = (*IMAGE_COLUMNS, *names)
     rest = {name: cell for name, cell in cells.items() if name not in known}
-    return TagRow(line, image, written, None, _split(cells, where), _kept(cells, where), tags, rest)
+    return TagRow(line, image, written, None, _split(cells, where), _kept(cells, where), tags, rest=rest)
 
 
 def window_row(line: int, cells: dict[str, str], where: str, names: Sequence[str], form: Form) -> TagRow:
@@ -81,7 +87,10 @@ def window_row(line: int, cells: dict[str, str], where: str, names: Sequence[str
     if cells.get("tile", tile.name) != tile.name:
         raise UserError(f"{where}: tile is {cells['tile']!r}, but its scene, row and column give {tile.name}")
     tags = _tags(cells, where, names, form)
-    return TagRow(line, scene, scene, tile, _split(cells, where), _kept(cells, where), tags)
+    too_small = frozenset(listed_tags(cells.get(TOO_SMALL, "")))
+    if wrong := sorted(too_small - tags):
+        raise UserError(f"{where}: {TOO_SMALL} names {wrong[0]}, which is not a tag of the tile")
+    return TagRow(line, scene, scene, tile, _split(cells, where), _kept(cells, where), tags, too_small)
 
 
 def _tags(cells: dict[str, str], where: str, names: Sequence[str], form: Form) -> frozenset[str]:

@@ -3,13 +3,15 @@
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.data.names import SEPARATORS
 from ome.data.scene_index import SPLITS
-from ome.data.tag_row import WINDOW_COLUMNS
+from ome.data.tag_row import TOO_SMALL, WINDOW_COLUMNS
 from ome.data.tag_rows import TagRows, read_tag_rows
 from ome.data.tiles import Tile
 from ome.errors import UserError
@@ -26,6 +28,7 @@ class TagTable:
         tags: (N, C) uint8, 0 or 1.
         splits: Split of each tile's scene.
         kept: (N,) bool, whether the tile is used to train the classifier.
+        too_small: (N, C) bool, classes of a tile that are too small to learn from; None if there are none.
     """
 
     names: tuple[str, ...]
@@ -33,6 +36,12 @@ class TagTable:
     tags: NDArray[np.uint8]
     splits: tuple[str, ...]
     kept: NDArray[np.bool_]
+    too_small: NDArray[np.bool_] | None = None
+
+    @property
+    def learnt(self) -> NDArray[np.bool_]:
+        """(N, C), whether the classifier learns from the tile that the class is in it, or is not."""
+        return np.ones(self.tags.shape, dtype=bool) if self.too_small is None else ~self.too_small
 
     @cached_property
     def by_name(self) -> dict[str, NDArray[np.uint8]]:
@@ -67,6 +76,7 @@ class TagTable:
             self.tags[rows],
             tuple(self.splits[row] for row in rows),
             self.kept[rows],
+            None if self.too_small is None else self.too_small[rows],
         )
 
     def shared_pixels(self) -> list[tuple[Tile, Tile]]:
@@ -88,13 +98,22 @@ class TagTable:
 
     def write(self, path: Path) -> None:
         """Writes the table as CSV, atomically."""
-        rows = zip(self.tiles, self.splits, self.kept, self.tags, strict=True)
-        write_csv(path, [*WINDOW_COLUMNS, *self.names], (self._row(*row) for row in rows))
+        rows = zip(self.tiles, self.splits, self.kept, self._named_small(), self.tags, strict=True)
+        columns = WINDOW_COLUMNS if self.too_small is None else (*WINDOW_COLUMNS, TOO_SMALL)
+        write_csv(path, [*columns, *self.names], (self._row(*row) for row in rows))
 
     @staticmethod
-    def _row(tile: Tile, split: str, kept: np.bool_, tags: Iterable[np.uint8]) -> list[object]:
+    def _row(
+        tile: Tile, split: str, kept: np.bool_, small: Sequence[str], tags: Iterable[np.uint8]
+    ) -> list[object]:
         window = [tile.row, tile.column, tile.height, tile.width]
-        return [tile.name, tile.scene, *window, split, int(kept), *(int(tag) for tag in tags)]
+        return [tile.name, tile.scene, *window, split, int(kept), *small, *(int(tag) for tag in tags)]
+
+    def _named_small(self) -> list[list[str]]:
+        """The cell of the column `too_small` in each row, or no cell."""
+        if self.too_small is None:
+            return [[]] * len(self.tiles)
+        return [[SEPARATORS[0].join(compress(self.names, row))] for row in self.too_small.tolist()]
 
     @classmethod
     def read(cls, path: Path, names: Sequence[str]) -> "TagTable":
@@ -102,7 +121,7 @@ class TagTable:
 
         Args:
             path: A CSV file or `.xlsx` workbook with the columns scene, row, column, height, width, split and
-                one for each class; `tile` and `kept` are optional (every tile is then kept).
+                one for each class; `tile`, `kept` (every tile is then kept) and `too_small` are optional.
             names: Class names, in index order.
 
         Raises:
@@ -128,10 +147,12 @@ class TagTable:
                     f"{where}: tile {row.tile and row.tile.name} has no tag; give it one, or delete the row"
                 )
         tags = [[name in row.tags for name in table.names] for row in table.rows]
+        small = [[name in row.too_small for name in table.names] for row in table.rows]
         return cls(
             names=table.names,
             tiles=tuple(row.tile for row in table.rows if row.tile),
             tags=np.asarray(tags, dtype=np.uint8).reshape(len(table.rows), len(table.names)),
             splits=tuple(row.split for row in table.rows),
             kept=np.asarray([row.kept is not False for row in table.rows], dtype=bool),
+            too_small=np.asarray(small, dtype=bool) if TOO_SMALL in table.header else None,
         )

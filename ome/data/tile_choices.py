@@ -6,7 +6,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.data.tag_filter import coverage, filter_tiles
+from ome.data.tag_filter import Drops, coverage, filter_tiles
 from ome.data.tiles import tile_scene
 from ome.scoring.cooccurrence import cooccurrence, mean_cooccurrence
 
@@ -31,8 +31,9 @@ class TileChoice(NamedTuple):
         filter: Least coverage of classes without an override, in [0, 1].
         tiles: Number of all tiles.
         kept: Number of tiles that the filter keeps.
-        classes: Number of classes in at least 20 kept tiles.
-        cooccurrence: Mean over the kept tiles, see `mean_cooccurrence`; nan where there is no pair.
+        classes: Number of classes that the classifier learns from at least 20 kept tiles.
+        cooccurrence: Mean over the kept tiles of these classes, see `mean_cooccurrence`; nan where there is
+            no pair.
     """
 
     size: int
@@ -61,7 +62,10 @@ def coverage_of_tiles(
 
 
 def tile_choices(
-    covered: Mapping[Layout, Sequence[NDArray[np.float64]]], minimum: NDArray[np.float64], shown: float
+    covered: Mapping[Layout, Sequence[NDArray[np.float64]]],
+    minimum: NDArray[np.float64],
+    shown: float,
+    drops: Drops = "class",
 ) -> list[TileChoice]:
     """The table, by size and filter.
 
@@ -69,12 +73,14 @@ def tile_choices(
         covered: Coverage (N, C) in the tiles of each scene, by layout.
         minimum: (C,) configured least coverage of each class; it is scaled with the filter.
         shown: Configured least coverage of classes without an override.
+        drops: What the filter drops, see `filter_tiles`.
     """
     rows = []
     for layout, scenes in covered.items():
         fractions = np.concatenate([np.zeros((0, len(minimum))), *scenes])
         for factor in (0.0, *FACTORS):
-            kept = fractions[filter_tiles(fractions, np.minimum(factor * minimum, 1.0)).kept] > 0
+            filtered = filter_tiles(fractions, np.minimum(factor * minimum, 1.0), drops)
+            kept = ((fractions > 0) & ~filtered.too_small)[filtered.kept]
             classes = int((kept.sum(axis=0) >= ENOUGH).sum())
             overlap = mean_cooccurrence(cooccurrence(kept.astype(np.uint8)))
             rows.append(TileChoice(layout.size, factor * shown, len(fractions), len(kept), classes, overlap))

@@ -81,6 +81,19 @@ MOST_STEPS: Final = 20_000
 """Largest number of steps of such a training: that of the published recipe, seven passes over Potsdam."""
 
 
+CLASSIFIER_STEPS: Final = 300
+"""Fewest steps of a classifier whose epochs are not set, if `CLASSIFIER_PASSES` allow it."""
+
+CLASSIFIER_PASSES: Final = (6, 20)
+"""Fewest and most passes of such a classifier; the published one has 8."""
+
+
+def automatic_epochs(tiles: int, batch: int) -> int:
+    """Passes over the tiles of a classifier whose epochs are not set."""
+    fewest, most = CLASSIFIER_PASSES
+    return min(most, max(fewest, math.ceil(CLASSIFIER_STEPS * batch / max(tiles, 1))))
+
+
 def automatic_steps(tiles: int, batch: int) -> int:
     """Optimiser steps of a training on a number of tiles whose steps are not set."""
     return min(MOST_STEPS, max(FEWEST_STEPS, math.ceil(PASSES * tiles / batch)))

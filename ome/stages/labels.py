@@ -44,11 +44,16 @@ def run(work: Work) -> dict[str, Any]:
     if dataset.get("tags"):
         table = _tags_by_hand(Path(dataset.tags), index, reader)
         _warn(table, reader, dataset.tile.size)
-        filtered = Filtered(table.kept, np.zeros(len(table.names), dtype=np.int64), 0)
+        filtered = Filtered(table.kept, np.zeros(table.tags.shape, dtype=bool), 0)
     else:
         layout, rule = Layout(dataset.tile.size, dataset.tile.stride), dataset.filter
         table, filtered, choices = tags_from_masks(
-            reader, layout, rule.minimum, dict(rule.overrides or {}), cover=dataset.tile.cover
+            reader,
+            layout,
+            rule.minimum,
+            dict(rule.overrides or {}),
+            drops=work.settings.drops,
+            cover=dataset.tile.cover,
         )
     train = table.select("train", kept=True)
     if not train.tiles:
@@ -124,18 +129,22 @@ def _warn(table: TagTable, reader: SceneReader, size: int) -> None:
 
 
 def _summary(table: TagTable, filtered: Filtered) -> dict[str, Any]:
-    """Numbers of tiles; counts by class, co-occurrence and `filtered` are those of the training tiles."""
+    """Numbers of tiles; counts by class, co-occurrence and `filtered` are those of the training tiles.
+
+    `kept` counts and co-occurrence are of the tags that the classifier learns from.
+    """
     train = table.select("train")
+    learnt = (train.tags & train.learnt)[train.kept]
     return {
         "tiles": len(table.tiles),
         "train_tiles": len(train.tiles),
         "kept_train_tiles": int(train.kept.sum()),
         "empty_tiles": filtered.empty,
         "tiles_with_class": _by_class(table, train.tags.sum(axis=0)),
-        "kept_tiles_with_class": _by_class(table, train.tags[train.kept].sum(axis=0)),
+        "kept_tiles_with_class": _by_class(table, learnt.sum(axis=0)),
         "dropped_for_class": _by_class(table, filtered.dropped),
         "mean_cooccurrence": _mean_cooccurrence(train.tags),
-        "kept_mean_cooccurrence": _mean_cooccurrence(train.tags[train.kept]),
+        "kept_mean_cooccurrence": _mean_cooccurrence(learnt),
     }
 
 
@@ -151,7 +160,8 @@ def _by_class(table: TagTable, counts: NDArray[Any]) -> dict[str, int]:
 
 def _write_cooccurrence(folder: Path, table: TagTable) -> None:
     """Writes P(class of the column | class of the row) over the tiles that train the classifier."""
-    matrix = cooccurrence(table.select("train", kept=True).tags)
+    train = table.select("train", kept=True)
+    matrix = cooccurrence(train.tags & train.learnt)
     rows = ([name, *row] for name, row in zip(table.names, matrix.tolist(), strict=True))
     write_csv(folder / COOCCURRENCE, ["class", *table.names], rows)
     save_png(folder / "cooccurrence.png", cooccurrence_figure(matrix, table.names))

@@ -11,7 +11,7 @@ from typing import Literal
 
 from ome.data.names import SEPARATORS
 from ome.data.sheets import SPREADSHEETS
-from ome.data.tag_row import IMAGE_COLUMNS, WINDOW_COLUMNS, Form, TagRow
+from ome.data.tag_row import IMAGE_COLUMNS, TOO_SMALL, WINDOW_COLUMNS, Form, TagRow, listed_tags
 from ome.data.tag_rows import read_tag_rows
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
@@ -103,7 +103,8 @@ class Table:
             rows: Rows by image or window; new rows that are not decided are not written.
         """
         if self.form == "windows":
-            header, lines = [*WINDOW_COLUMNS, *names], list(_window_lines(names, rows))
+            fixed = [*WINDOW_COLUMNS, *(name for name in self.header if name == TOO_SMALL)]
+            header, lines = [*fixed, *names], list(_window_lines(fixed, names, rows))
         else:
             written = [row for row in rows.values() if row.from_file or row.status != "open"]
             fixed = self._fixed_columns(written)
@@ -124,7 +125,8 @@ def _row(row: TagRow, form: Form) -> Row:
     kept = "" if row.kept is None else str(int(row.kept))
     if form == "windows":  # all windows in a table are decided
         kept = kept or "1"
-    return Row(row.written, row.split, row.tags, kept, row.rest, from_file=True)
+    rest = {**row.rest, TOO_SMALL: SEPARATORS[0].join(sorted(row.too_small))}
+    return Row(row.written, row.split, row.tags, kept, rest, from_file=True)
 
 
 def _image_line(fixed: Sequence[str], classes: Sequence[str], row: Row) -> list[str]:
@@ -139,10 +141,13 @@ def _image_line(fixed: Sequence[str], classes: Sequence[str], row: Row) -> list[
     return [*(cells.get(name, "") for name in fixed), *("1" if name in row.tags else "0" for name in classes)]
 
 
-def _window_lines(names: Sequence[str], rows: Mapping[Key, Row]) -> Iterator[Iterable[object]]:
+def _window_lines(
+    fixed: Sequence[str], names: Sequence[str], rows: Mapping[Key, Row]
+) -> Iterator[Iterable[object]]:
     """The lines of decided windows; others have none, since cells of this form are 0 or 1."""
     for tile, row in rows.items():
         if isinstance(tile, Tile) and row.status != "open":
             where = [tile.name, tile.scene, tile.row, tile.column, tile.height, tile.width]
-            tags = (int(name in row.tags) for name in names)
-            yield [*where, row.split, int(row.trains), *tags]
+            small = [tag for tag in listed_tags(row.rest.get(TOO_SMALL, "")) if tag in row.tags]
+            cells = [*where, row.split, int(row.trains), SEPARATORS[0].join(small)][: len(fixed)]
+            yield [*cells, *(int(name in row.tags) for name in names)]

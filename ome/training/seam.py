@@ -101,7 +101,7 @@ class SeamClassifier(ClippedModule):
         self._predicted: list[tuple[Tensor, Tensor]] = []
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """The SEAM loss of one batch: `image` (B, bands, H, W) and `tags` (B, C)."""
+        """The SEAM loss of one batch: `image` (B, bands, H, W), `tags` and possibly `learnt` (B, C)."""
         del batch_idx
         image, tags = self._rescaled(batch["image"]), batch["tags"]
         first, second = self.network(image), None
@@ -112,6 +112,7 @@ class SeamClassifier(ClippedModule):
             first,
             second,
             tags,
+            batch.get("learnt"),
             er_weight=self._er_weight,
             ecr_weight=self._ecr_weight,
             min_pool_weight=self._min_pool_weight,

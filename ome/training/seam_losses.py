@@ -49,17 +49,18 @@ def strongest_class(maps: Tensor) -> Tensor:
     return torch.where(maps < maps.amax(dim=1, keepdim=True), 0.0, maps)
 
 
-def multilabel_loss(cam: Tensor, tags: Tensor) -> Tensor:
+def multilabel_loss(cam: Tensor, tags: Tensor, learnt: Tensor | None = None) -> Tensor:
     """Multilabel soft margin loss of the globally averaged CAM.
 
     Args:
         cam: Raw maps (B, C, H, W).
         tags: Image-level tags (B, C), 0 or 1.
+        learnt: (B, C), 1 for classes that take part, 0 for others, whose loss is 0; None for all.
 
     Returns:
         The mean over images and classes, a scalar.
     """
-    return _soft_margin(cam.mean(dim=(2, 3)), tags)
+    return _soft_margin(cam.mean(dim=(2, 3)), tags, learnt)
 
 
 def min_pool_loss(refined: Tensor, tags: Tensor) -> Tensor:
@@ -101,6 +102,7 @@ def seam_loss(
     view1: tuple[Tensor, Tensor],
     view2: tuple[Tensor, Tensor] | None,
     tags: Tensor,
+    learnt: Tensor | None = None,
     *,
     er_weight: float = 1.0,
     ecr_weight: float = 1.0,
@@ -114,6 +116,7 @@ def seam_loss(
         view1: Raw and refined CAM (B, C, H, W).
         view2: Raw and refined CAM (B, C, h, w) of the same images at half size; None where there is one view.
         tags: Image-level tags (B, C), 0 or 1.
+        learnt: Which of them the multilabel loss learns from, see `multilabel_loss`.
         er_weight: Weight of the equivariance term.
         ecr_weight: Weight of the cross refinement term.
         min_pool_weight: Weight of the min-pool term.
@@ -126,7 +129,8 @@ def seam_loss(
     """
     views = (view1,) if view2 is None else (view1, view2)
     pooled = [cam.mean(dim=(2, 3)) for cam, _ in views]
-    multilabel = _soft_margin(_joined(pooled), _joined([tags] * len(views)))
+    weights = None if learnt is None else _joined([learnt] * len(views))
+    multilabel = _soft_margin(_joined(pooled), _joined([tags] * len(views)), weights)
     min_pool = er = ecr = torch.zeros_like(multilabel)
     if min_pool_weight:
         min_pool = torch.stack([min_pool_loss(refined, tags) for _, refined in views]).mean()
@@ -147,8 +151,8 @@ def seam_loss(
     return SeamLosses(multilabel, min_pool, classification, er, ecr, total)
 
 
-def _soft_margin(pooled: Tensor, tags: Tensor) -> Tensor:
-    return F.multilabel_soft_margin_loss(pooled, tags.to(pooled.dtype))
+def _soft_margin(pooled: Tensor, tags: Tensor, learnt: Tensor | None) -> Tensor:
+    return F.multilabel_soft_margin_loss(pooled, tags.to(pooled.dtype), learnt)
 
 
 def _joined(parts: list[Tensor]) -> Tensor:

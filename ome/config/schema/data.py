@@ -31,7 +31,7 @@ class Tile:
 
 @dataclass
 class Filter:
-    """`dataset.filter`: which tiles the classifier trains on."""
+    """`dataset.filter`: which tiles and classes the classifier trains on, if tags come from masks."""
 
     minimum: Annotated[Fraction, "least fraction of a tile that each class present must cover"]
     overrides: Annotated[dict[str, Fraction] | None, "other fractions by class, e.g. {car: 0.025}"]

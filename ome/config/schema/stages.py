@@ -35,6 +35,17 @@ class Prepare:
 
 
 @dataclass
+class Labels:
+    """`stage.labels`."""
+
+    drops: Annotated[
+        Literal["class", "tile"],
+        "what is not learnt from where a class covers less than dataset.filter.minimum: that class in that "
+        "tile, or, as published, the whole tile",
+    ]
+
+
+@dataclass
 class _Labelling:
     response_scales: Annotated[
         Positives, "powers of a class's map; 1 leaves it as it is (OME, Li et al., IEEE TGRS 2023)"
@@ -176,6 +187,7 @@ class Stages:
     name: Annotated[str, "the stage to run, or all"]
     until: Annotated[str, "the last stage that stage=all runs"]
     prepare: Prepare
+    labels: Labels
     cam: Cam
     affinity: Affinity
     pseudo: Pseudo
