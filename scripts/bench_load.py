@@ -72,7 +72,7 @@ def tag(index: SceneIndex, reader: SceneReader, path: Path) -> TagTable:
             window = mask[tile.row : tile.row + TILE, tile.column : tile.column + TILE]
             fractions.append(coverage(window, len(names)))
     covered = np.array(fractions)
-    kept = filter_tiles(covered, minimum_coverage(names, 0.02, {})).kept
+    kept = filter_tiles(covered, minimum_coverage(names, 0.02, {}), "tile").kept
     splits = ("train",) * len(tiles)
     TagTable(names, tuple(tiles), (covered > 0).astype(np.uint8), splits, kept).write(path)
     return TagTable.read(path, names)

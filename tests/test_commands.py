@@ -165,17 +165,22 @@ def test_a_log_goes_with_what_hydra_wrote_and_nothing_else(
 
 @pytest.mark.parametrize(
     ("there", "refused"),
-    [([], False), (["config.yaml"], True), (["config.yaml", "hydra.yaml", "overrides.yaml"], False)],
+    [
+        ([], False),
+        (["config/config.yaml"], True),
+        (["config/config.yaml", "config/hydra.yaml", "config/overrides.yaml"], True),
+        (["resolved.yaml"], True),
+    ],
 )
 def test_hydra_overwrites_no_settings_but_its_own(tmp_path: Path, there: list[str], refused: bool) -> None:
     """`hydra.run.dir=.` may be typed in a project whose settings are in `config/`."""
     (tmp_path / "config").mkdir()
     for name in there:
-        (tmp_path / "config" / name).touch()
+        (tmp_path / name).write_text("hydra: {runtime: {config_sources: [{path: my.conf}]}}")
     with initialize_config_module("ome.conf", version_base="1.3"):
         config = compose("config", [f"+hydra.runtime.output_dir={tmp_path}"], return_hydra_config=True)
     if refused:
-        with pytest.raises(InterpolationResolutionError, match=r"config\.yaml would be overwritten"):
+        with pytest.raises(InterpolationResolutionError, match=r"\.yaml would be overwritten"):
             _ = config.hydra.output_subdir
     else:
         assert config.hydra.output_subdir == "config"

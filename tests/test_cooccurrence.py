@@ -21,6 +21,21 @@ def test_hand_worked_example_with_a_class_that_never_occurs() -> None:
     assert mean_cooccurrence(matrix) == pytest.approx(2 / 3)
 
 
+def test_only_tiles_in_which_both_classes_count_are_counted() -> None:
+    rng = np.random.default_rng(0)
+    tags, learnt = rng.integers(0, 2, (40, 4)), rng.random((40, 4)) < 0.7
+    matrix = cooccurrence(tags, learnt)
+    for i in range(4):
+        for j in range(4):
+            of_i = [
+                tag[j] for tag, known in zip(tags, learnt, strict=True) if tag[i] and known[i] and known[j]
+            ]
+            assert matrix[i, j] == pytest.approx(sum(of_i) / len(of_i))
+    apart = cooccurrence(np.array([[1, 1], [1, 1]]), np.array([[True, False], [False, True]]))
+    assert np.isnan(apart[0, 1])
+    assert np.isnan(mean_cooccurrence(apart))
+
+
 def test_counts_beyond_one_byte() -> None:
     tags = np.ones((300, 2), dtype=np.uint8)
     tags[:30, 1] = 0
@@ -51,14 +66,20 @@ def test_anything_but_a_table_of_zeros_and_ones_is_refused(tags: np.ndarray) -> 
 @pytest.mark.parametrize(
     ("tags", "said"),
     [
-        ([[1, 0, 0], [1, 0, 0]], ["field is the only class of the 2 training tiles"]),
-        ([[1, 1, 0], [1, 1, 0], [0, 0, 1]], ["field, lake have the same tags in all 3 training tiles"]),
+        ([[1, 0, 0], [1, 0, 0]], ["field is the only class that is learnt from the 2"]),
+        (
+            [[1, 1, 0], [1, 1, 0], [0, 0, 1]],
+            ["field, lake have the same tags in all of the 3 training tiles"],
+        ),
         ([[1, 1, 1]], ["field, lake, road have"]),
         ([[1, 1, 0], [1, 0, 0]], []),
+        ([[1, 2, 0], [1, 0, 1], [0, 2, 1]], ["lake is too small in all of the 3 training tiles"]),
+        ([[1, 1, 0], [1, 2, 1], [0, 0, 1]], ["field, lake have"]),
         ([[1, 0, 0], [0, 1, 0]], []),
     ],
 )
 def test_what_tags_cannot_teach_is_said(tags: list[list[int]], said: list[str]) -> None:
-    lines = inseparable(("field", "lake", "road"), np.array(tags))
+    """2: too small in the tile to be learnt from it."""
+    lines = inseparable(("field", "lake", "road"), np.minimum(tags, 1), np.array(tags) < 2)
     assert len(lines) == len(said)
     assert all(line.startswith(words) for line, words in zip(lines, said, strict=True))

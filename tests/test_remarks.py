@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from ome.files import write_csv, write_json
+from ome.files import read_json, write_csv, write_json
 from ome.report.remarks import remarks
 
 
 def labels(folder: Path, tiles: int, counts: dict[str, int], overlap: list[list[float]]) -> Path:
-    write_json(folder / "labels.json", {"kept_tiles_with_class": counts, "kept_train_tiles": tiles})
+    of_tiles = {"tiles_with_class": counts, "kept_tiles_with_class": counts, "kept_train_tiles": tiles}
+    write_json(folder / "labels.json", of_tiles)
     rows = [[name, *row] for name, row in zip(counts, overlap, strict=True)]
     write_csv(folder / "cooccurrence.csv", ["class", *counts], rows)
     return folder
@@ -55,4 +56,15 @@ def test_what_weights_imply(tmp_path: Path) -> None:
     assert remarks(folder, None) == []
     assert remarks(folder, {"zero_weight": 0.62}) == [
         "62 % of the pixels of the pseudo masks have weight 0: the CAMs are uncertain"
+    ]
+
+
+def test_classes_that_are_too_small_count_in_no_tile(tmp_path: Path) -> None:
+    """The first is too small wherever it is, the second in four tiles: no tile teaches its absence."""
+    folder = labels(tmp_path, 9, {"a": 0, "b": 5, "c": 4}, [[1, 0, 0], [0, 1, 0.2], [0, 0.25, 1]])
+    summary = read_json(folder / "labels.json") | {"tiles_with_class": {"a": 3, "b": 9, "c": 4}}
+    write_json(folder / "labels.json", summary | {"tiles_that_teach_class": {"a": 6, "b": 5, "c": 9}})
+    assert remarks(folder, None) == [
+        "a: too small to learn from in all 3 training tiles that show it",
+        "b: in every tile, so the tags do not show where it is absent",
     ]

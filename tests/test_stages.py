@@ -28,7 +28,7 @@ from ome.pipeline.manifest import Manifest
 from ome.pipeline.marks import MARK
 from ome.pipeline.prospect import foresee
 from ome.pipeline.registry import STAGES
-from ome.pipeline.stage import Stage, Work
+from ome.pipeline.stage import Stage, Work, used_config
 from ome.scoring.rows import read_rows
 from ome.stages.refine import _averaged, among_tags
 from tests.conftest import TINY, compose_config, tiny
@@ -244,6 +244,18 @@ def test_a_class_too_small_to_see_is_left_out_alone_or_with_its_tile(run_here: R
     assert np.array_equal(of_tile.kept, ((covered == 0) | large).all(1))
     assert of_tile.learnt.all()
     assert of_tile.kept.sum() < of_class.kept.sum()
+
+
+@pytest.mark.parametrize(("drops", "of_older_runs"), [("tile", True), ("class", False)])
+@pytest.mark.parametrize("table", [None, "tags.csv"])
+def test_results_from_before_the_setting_stay_where_it_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str | None, drops: str, of_older_runs: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("tags.csv").touch()
+    typed = [f"dataset.tags={table or 'null'}", f"stage.labels.drops={drops}"]
+    used = used_config(STAGES["labels"], settings_of(compose_config(["stage=labels", *typed]), "labels"))
+    assert ("drops" not in str(used)) == (of_older_runs or table is not None)
 
 
 def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:

@@ -238,15 +238,23 @@ def test_windows_cover_each_image_and_become_a_table_of_tiles(images: Path) -> N
 def test_windows_keep_the_classes_that_are_too_small_to_learn(images: Path) -> None:
     path = images.parent / "tags.csv"
     header = "tile,scene,row,column,height,width,split,kept,too_small,road,tree\n"
-    row = "field_0_00000_000{},field_0,0,{},32,32,train,1,road;tree,1,1\n"
+    row = "field_0_00000_000{},field_0,0,{},32,32,train,1,tree,1,1\n"
     path.write_text(header + row.format("00", 0) + row.format("24", 24))
     work = session(images, "--tile", "32")
     work.set_tags(0, ["tree"])
     assert path.read_text().splitlines() == [
         header.strip(),
-        "field_0_00000_00000,field_0,0,0,32,32,train,1,tree,0,1",
+        "field_0_00000_00000,field_0,0,0,32,32,train,1,,0,1",
         row.format("24", 24).strip(),
     ]
+
+
+def test_a_column_of_a_table_of_images_stays_whatever_its_name(images: Path) -> None:
+    path = images.parent / "tags.csv"
+    path.write_text("image,tags,too_small\nfield_0,road,see Jo\n")
+    work = session(images)
+    work.set_tags(1, ["road"])
+    assert "field_0,road,see Jo" in path.read_text()
 
 
 def test_a_window_outside_its_image_is_named(images: Path) -> None:

@@ -118,15 +118,18 @@ def test_a_table_survives_writing_and_reading(tmp_path: Path) -> None:
 
 
 def test_classes_too_small_to_learn_survive_writing_and_reading(tmp_path: Path) -> None:
-    small = replace(table(), too_small=np.array([[1, 0, 1], [0, 0, 0]], dtype=bool))
+    small = replace(table(), too_small=np.array([[1, 0, 0], [0, 0, 0]], dtype=bool))
     small.write(path := tmp_path / "tags.csv")
     again = TagTable.read(path, NAMES)
     assert np.array_equal(again.tags, small.tags)
-    assert again.learnt.tolist() == [[False, True, False], [True, True, True]]
-    assert again.select("train").learnt.tolist() == [[False, True, False]]
-    assert path.read_text().split()[1] == "2_10_00000_00128,2_10,0,128,64,64,train,1,road;car,1,0,1"
-    path.write_text(path.read_text().replace("road;car", "roof"))
+    assert again.learnt.tolist() == [[False, True, True], [True, True, True]]
+    assert again.select("train").learnt.tolist() == [[False, True, True]]
+    assert path.read_text().split()[1] == "2_10_00000_00128,2_10,0,128,64,64,train,1,road,1,0,1"
+    path.write_text(path.read_text().replace("1,road,", "1,roof,"))
     with pytest.raises(UserError, match="line 2: too_small names roof, which is not a tag of the tile"):
+        TagTable.read(path, NAMES)
+    replace(small, too_small=small.tags.astype(bool)).write(path)
+    with pytest.raises(UserError, match="line 2: all tags of tile 2_10_00000_00128 are too small to learn"):
         TagTable.read(path, NAMES)
 
 

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+import pytest
 
 from ome.data.tile_choices import Layout, TileChoice, coverage_of_tiles, layouts, tile_choices
 
@@ -21,7 +22,7 @@ def test_tiles_classes_and_overlap_are_counted() -> None:
     mask[0, 7] = 2
     layouts_ = (Layout(4, 4), Layout(8, 8))
     covered = {layout: [coverage_of_tiles(mask, layout, 3, cover=True)] * 10 for layout in layouts_}
-    rows = tile_choices(covered, np.array([0.1, 0.1, 0.05]), 0.1)
+    rows = tile_choices(covered, np.array([0.1, 0.1, 0.05]), 0.1, "tile")
     small, large = rows[:4], rows[4:]
     # Four tiles a scene: twice {0}, once {1}, once {1, 2} with 1 of 16 pixels of class 2.
     assert small[0] == TileChoice(4, 0.0, 40, 40, 2, small[0].cooccurrence)
@@ -39,3 +40,12 @@ def test_tiles_classes_and_overlap_are_counted() -> None:
     ]
     assert large[0].cooccurrence == 1
     assert math.isnan(large[1].cooccurrence)
+
+
+def test_a_class_that_is_left_out_does_not_lower_the_overlap_of_the_others() -> None:
+    """Two classes always come together, the second covers 2 to 30 %; the third is alone."""
+    share = np.linspace(0.02, 0.3, 50)[:, None]
+    together = np.hstack([1 - share, share, 0 * share])
+    covered = {Layout(8, 8): [np.vstack([together, np.tile([0.0, 0.0, 1.0], (50, 1))])]}
+    for row in tile_choices(covered, np.full(3, 0.1), 0.1, "class"):
+        assert (row.kept, row.cooccurrence) == (100, pytest.approx(1 / 3))

@@ -63,7 +63,8 @@ def test_evenly_spaced_items_run_from_the_first_to_the_last() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tiles", "epochs"), [(1, 20), (240, 20), (241, 20), (480, 10), (481, 10), (748, 7), (800, 6), (46575, 6)]
+    ("tiles", "epochs"),
+    [(0, 20), (1, 20), (240, 20), (255, 20), (256, 19), (748, 7), (800, 6), (46575, 6)],
 )
 def test_a_classifier_has_passes_for_enough_steps_between_limits(tiles: int, epochs: int) -> None:
     assert automatic_epochs(tiles, 16) == epochs

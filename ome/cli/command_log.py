@@ -13,6 +13,9 @@ from ome.errors import UserError
 
 _HYDRAS: Final = ("config.yaml", "hydra.yaml", "overrides.yaml")
 """Names of the files in which Hydra writes the settings down."""
+_RESOLVED: Final = "resolved.yaml"
+_CONFIG_MODULE: Final = "ome.conf"
+"""Hydra writes down where the configuration is from."""
 
 
 def settings_folder(name: str, *, _root_: DictConfig) -> str:
@@ -22,12 +25,15 @@ def settings_folder(name: str, *, _root_: DictConfig) -> str:
         UserError: A file in its place is not from Hydra, which would overwrite it: `hydra.run.dir` is a
             folder of something else.
     """
-    log = Path(str(OmegaConf.select(_root_, "hydra.runtime.output_dir", default="", throw_on_missing=False)))
-    files = [log / name / each for each in _HYDRAS]
-    there = [path for path in files if path.exists()]
-    if there and there != files:
+    folder = OmegaConf.select(_root_, "hydra.runtime.output_dir", throw_on_missing=False)
+    if not folder:  # nothing runs: --cfg
+        return name
+    log = Path(str(folder))
+    there = [path for path in (*(log / name / each for each in _HYDRAS), log / _RESOLVED) if path.exists()]
+    written = log / name / "hydra.yaml"
+    if there and not (written.exists() and _CONFIG_MODULE in written.read_text(encoding="utf-8")):
         raise UserError(
-            f"{there[0]} would be overwritten, and no command of ome wrote it: "
+            f"{there[0]} would be overwritten, and ome has not written it: "
             "omit hydra.run.dir, or choose an empty folder"
         )
     return name

@@ -78,9 +78,7 @@ class Filtered(NamedTuple):
         return np.asarray(self.too_small.sum(axis=0), dtype=np.int64)
 
 
-def filter_tiles(
-    covered: NDArray[np.float64], minimum: NDArray[np.float64], drops: Drops = "class"
-) -> Filtered:
+def filter_tiles(covered: NDArray[np.float64], minimum: NDArray[np.float64], drops: Drops) -> Filtered:
     """Finds the classes that are too small in a tile, and the tiles that can be learnt from without them.
 
     Args:

@@ -126,7 +126,7 @@ class TagTable:
 
         Raises:
             UserError: When a column is missing or unknown, a value is not of its kind, a kept tile has no
-                tag, or a tile occurs twice; the message names file and line.
+                tag that is large enough, or a tile occurs twice; the message names file and line.
         """
         table = read_tag_rows(path, names)
         if table.form != "windows":
@@ -145,6 +145,11 @@ class TagTable:
             if row.kept is not False and not row.tags:
                 raise UserError(
                     f"{where}: tile {row.tile and row.tile.name} has no tag; give it one, or delete the row"
+                )
+            if row.kept is not False and row.tags == row.too_small:
+                raise UserError(
+                    f"{where}: all tags of tile {row.tile and row.tile.name} are too small to learn from: "
+                    f"write 0 into kept, or remove one from {TOO_SMALL}"
                 )
         tags = [[name in row.tags for name in table.names] for row in table.rows]
         small = [[name in row.too_small for name in table.names] for row in table.rows]

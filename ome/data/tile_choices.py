@@ -32,8 +32,8 @@ class TileChoice(NamedTuple):
         tiles: Number of all tiles.
         kept: Number of tiles that the filter keeps.
         classes: Number of classes that the classifier learns from at least 20 kept tiles.
-        cooccurrence: Mean over the kept tiles of these classes, see `mean_cooccurrence`; nan where there is
-            no pair.
+        cooccurrence: Mean over the kept tiles, of the classes that are learnt from each, see
+            `mean_cooccurrence`; nan where there is no pair.
     """
 
     size: int
@@ -65,7 +65,7 @@ def tile_choices(
     covered: Mapping[Layout, Sequence[NDArray[np.float64]]],
     minimum: NDArray[np.float64],
     shown: float,
-    drops: Drops = "class",
+    drops: Drops,
 ) -> list[TileChoice]:
     """The table, by size and filter.
 
@@ -80,8 +80,9 @@ def tile_choices(
         fractions = np.concatenate([np.zeros((0, len(minimum))), *scenes])
         for factor in (0.0, *FACTORS):
             filtered = filter_tiles(fractions, np.minimum(factor * minimum, 1.0), drops)
-            kept = ((fractions > 0) & ~filtered.too_small)[filtered.kept]
-            classes = int((kept.sum(axis=0) >= ENOUGH).sum())
-            overlap = mean_cooccurrence(cooccurrence(kept.astype(np.uint8)))
-            rows.append(TileChoice(layout.size, factor * shown, len(fractions), len(kept), classes, overlap))
+            present, learnt = (fractions > 0)[filtered.kept], ~filtered.too_small[filtered.kept]
+            classes = int(((present & learnt).sum(axis=0) >= ENOUGH).sum())
+            overlap = mean_cooccurrence(cooccurrence(present, learnt))
+            counts = len(fractions), len(present), classes
+            rows.append(TileChoice(layout.size, factor * shown, *counts, overlap))
     return list(dict.fromkeys(rows))

@@ -85,13 +85,13 @@ CLASSIFIER_STEPS: Final = 300
 """Fewest steps of a classifier whose epochs are not set, if `CLASSIFIER_PASSES` allow it."""
 
 CLASSIFIER_PASSES: Final = (6, 20)
-"""Fewest and most passes of such a classifier; the published one has 8."""
+"""Fewest and most passes of such a classifier."""
 
 
 def automatic_epochs(tiles: int, batch: int) -> int:
     """Passes over the tiles of a classifier whose epochs are not set."""
     fewest, most = CLASSIFIER_PASSES
-    return min(most, max(fewest, math.ceil(CLASSIFIER_STEPS * batch / max(tiles, 1))))
+    return min(most, max(fewest, math.ceil(CLASSIFIER_STEPS / max(1, tiles // batch))))
 
 
 def automatic_steps(tiles: int, batch: int) -> int:

@@ -83,12 +83,12 @@ def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
 
 
 def tag_counts_figure(names: Sequence[str], tiles: Mapping[str, int], dropped: Mapping[str, int]) -> Figure:
-    """Bars of the tiles with each class, and of those that the filter drops because of that class.
+    """Bars of the tiles with each class, and of those in which it is too small to learn from.
 
     Args:
         names: Class names, from top to bottom.
         tiles: Number of tiles with the class, by class name.
-        dropped: Number of them that are dropped because the class covers too little, by class name.
+        dropped: Number of them of which the class covers too little, by class name.
     """
     figure = Figure(figsize=(7, 1.1 + 0.42 * len(names)), layout="constrained")
     axes = figure.add_subplot()
@@ -96,7 +96,7 @@ def tag_counts_figure(names: Sequence[str], tiles: Mapping[str, int], dropped: M
     lost = np.array([dropped[name] for name in names])
     kept = np.array([tiles[name] for name in names]) - lost
     axes.barh(rows, kept, height=0.65, color=BLUE, label="covers enough")
-    dropping = "too small: tile dropped"
+    dropping = "too small to learn from"
     axes.barh(rows, lost, 0.65, left=kept, color=ORANGE, hatch="////", edgecolor="white", label=dropping)
     for row, name in enumerate(names):
         text = f"{tiles[name]:,}" + (f" (−{dropped[name]:,})" if dropped[name] else "")  # noqa: RUF001 - a minus

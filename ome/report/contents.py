@@ -64,14 +64,14 @@ def confusions(rows: Sequence[Row]) -> list[dict[str, Any]]:
 
 
 def tag_bars(labels: Path) -> list[Bar]:
-    """Training tiles with each class, and those of them that the filter dropped because of that class."""
+    """Training tiles with each class, and those of them in which it is too small to learn from."""
     summary = read_json(labels / TAG_SUMMARY)
     counts, dropped = summary["tiles_with_class"], summary["dropped_for_class"]
     most = max([*counts.values(), 1])
     return [
         Bar(
             name,
-            f"{count:,}" + (f" ({dropped[name]:,} dropped)" if dropped[name] else ""),
+            f"{count:,}" + (f" ({dropped[name]:,} too small)" if dropped[name] else ""),
             (count - dropped[name]) / most,
             dropped[name] / most,
         )

@@ -28,13 +28,17 @@ def remarks(labels: Path, pseudo: Mapping[str, Any] | None) -> list[str]:
     """
     summary = read_json(labels / TAG_SUMMARY)
     cooccurrence = {row["class"]: row for row in read_csv(labels / COOCCURRENCE)}
-    counts, tiles = summary["kept_tiles_with_class"], summary["kept_train_tiles"]
-    return [*_of_classes(counts, tiles), *_of_pairs(counts, cooccurrence), *_of_weights(pseudo or {})]
+    counts = summary["kept_tiles_with_class"]
+    return [*_of_classes(summary), *_of_pairs(counts, cooccurrence), *_of_weights(pseudo or {})]
 
 
-def _of_classes(counts: Mapping[str, int], tiles: int) -> Iterator[str]:
-    for name, count in counts.items():
-        if count == 0:
+def _of_classes(summary: Mapping[str, Any]) -> Iterator[str]:
+    for name, count in summary["kept_tiles_with_class"].items():
+        # Runs of older versions learnt every class from every kept tile.
+        tiles = summary.get("tiles_that_teach_class", {}).get(name, summary["kept_train_tiles"])
+        if count == 0 and (shown := summary["tiles_with_class"][name]):
+            yield f"{name}: too small to learn from in all {shown} training tiles that show it"
+        elif count == 0:
             yield f"{name}: not in any training tile, so it is never predicted"
         elif count <= RARE:
             yield f"{name}: {count} of {tiles} tiles, too few to learn it from"

@@ -1,21 +1,24 @@
 """Co-occurrence of classes in tiles: classes that always co-occur cannot be learnt from tags."""
 
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 
-def cooccurrence(tags: NDArray[Any]) -> NDArray[np.float64]:
+def cooccurrence(tags: NDArray[Any], learnt: NDArray[np.bool_] | None = None) -> NDArray[np.float64]:
     """Conditional probability of one class in a tile given another.
 
     Args:
         tags: (N, C) of 0 and 1 (any dtype), the classes of N tiles.
+        learnt: (N, C), the classes of each tile that count; a pair counts in the tiles in which both do. None
+            for all.
 
     Returns:
         (C, C) float64, entry [i, j] = P(class j present | class i present), in [0, 1]; the diagonal is 1.
-        The row of a class that occurs in no tile is nan.
+        The row of a class that occurs in no tile is nan, and so is a pair that no tile tells anything of.
 
     Raises:
         ValueError: `tags` is not two-dimensional or holds anything but 0 and 1.
@@ -24,9 +27,10 @@ def cooccurrence(tags: NDArray[Any]) -> NDArray[np.float64]:
         raise ValueError(f"tags have shape {tags.shape}, must be (tiles, classes)")
     if not np.isin(tags, (0, 1)).all():
         raise ValueError("tags must be 0 or 1")
-    present = tags.astype(np.float64)
+    counted = np.ones(tags.shape) if learnt is None else learnt.astype(np.float64)
+    present = tags * counted
+    occurrences = present.T @ counted
     together = present.T @ present
-    occurrences = np.diag(together)[:, None]
     return np.divide(together, occurrences, out=np.full_like(together, np.nan), where=occurrences > 0)
 
 
@@ -46,27 +50,40 @@ def mean_cooccurrence(matrix: NDArray[np.float64]) -> float:
     num_occurring = int(occurs.sum())
     if num_occurring < 2:
         return float("nan")
-    pairs = matrix[np.ix_(occurs, occurs)]
-    return float((pairs.sum() - np.trace(pairs)) / (num_occurring * (num_occurring - 1)))
+    pairs = matrix[np.ix_(occurs, occurs)][~np.eye(num_occurring, dtype=bool)]
+    known = pairs[~np.isnan(pairs)]
+    return float(known.mean()) if len(known) else float("nan")
 
 
-def inseparable(names: Sequence[str], tags: NDArray[Any]) -> list[str]:
+def inseparable(names: Sequence[str], tags: NDArray[Any], learnt: NDArray[np.bool_]) -> list[str]:
     """A line for what tags cannot teach: a single class, and classes that no training tile tells apart.
 
     Args:
         names: Names of the C classes.
         tags: (N, C) of 0 and 1, the classes of the tiles that train the classifier.
+        learnt: (N, C), whether the classifier learns the class from the tile.
     """
-    occurring = [place for place in range(len(names)) if tags[:, place].any()]
+    tiles, shown = f"the {len(tags)} training tiles", np.asarray(tags.any(axis=0))
+    seen = np.asarray((tags & learnt).any(axis=0))
+    small = compress(names, shown & ~seen)
+    lines = [f"{name} is too small in all of {tiles} that show it, so it is not learnt" for name in small]
+    occurring = np.flatnonzero(seen).tolist()
     if len(occurring) == 1:
-        where = f"{names[occurring[0]]} is the only class of the {len(tags)} training tiles"
-        return [f"{where}, so every pixel of a map will be it: tag what else the images show"]
-    alike: dict[bytes, list[str]] = {}
-    for place in occurring:
-        alike.setdefault(tags[:, place].tobytes(), []).append(names[place])
-    return [
-        f"{', '.join(same)} have the same tags in all {len(tags)} training tiles, which cannot teach the "
-        "difference: tag images that show one without the others, or use one class for all"
-        for same in alike.values()
-        if len(same) > 1
-    ]
+        where = f"{names[occurring[0]]} is the only class that is learnt from {tiles}"
+        return [*lines, f"{where}, so nearly every pixel of a map will be it: tag what else the images show"]
+    while occurring:
+        first = occurring[0]
+        same = [one for one in occurring if _alike(tags, learnt, first, one)]
+        occurring = [one for one in occurring if one not in same]
+        if len(same) > 1:
+            lines.append(
+                f"{', '.join(names[one] for one in same)} have the same tags in all of {tiles}, which cannot "
+                "teach the difference: tag images that show one without the others, or use one class for all"
+            )
+    return lines
+
+
+def _alike(tags: NDArray[Any], learnt: NDArray[np.bool_], first: int, second: int) -> bool:
+    """Whether two classes have the same tags wherever both are learnt."""
+    both = learnt[:, first] & learnt[:, second]
+    return bool((tags[both, first] == tags[both, second]).all())

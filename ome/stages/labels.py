@@ -44,7 +44,8 @@ def run(work: Work) -> dict[str, Any]:
     if dataset.get("tags"):
         table = _tags_by_hand(Path(dataset.tags), index, reader)
         _warn(table, reader, dataset.tile.size)
-        filtered = Filtered(table.kept, np.zeros(table.tags.shape, dtype=bool), 0)
+        train = table.select("train")
+        filtered = Filtered(train.kept, ~train.learnt, 0)
     else:
         layout, rule = Layout(dataset.tile.size, dataset.tile.stride), dataset.filter
         table, filtered, choices = tags_from_masks(
@@ -61,7 +62,7 @@ def run(work: Work) -> dict[str, Any]:
             f"the filter {dataset.filter} left none of {len(table.tiles)} tiles to train on: "
             "lower dataset.filter.minimum or change dataset.tile.size"
         )
-    for line in inseparable(table.names, train.tags):
+    for line in inseparable(table.names, train.tags, train.learnt):
         console.print(f"[yellow]{escape(line)}[/]", highlight=False)
     table.write(work.folder / TAGS)
     summary = _summary(table, filtered)
@@ -117,7 +118,8 @@ def _warn(table: TagTable, reader: SceneReader, size: int) -> None:
             highlight=False,
         )
     train = table.select("train", kept=True)
-    for line in [*few_images(_by_class(table, train.tags.sum(axis=0))), *contradictions(table, reader)]:
+    counts = _by_class(table, (train.tags & train.learnt).sum(axis=0))
+    for line in [*few_images(counts), *contradictions(table, reader)]:
         console.print(f"[yellow]{escape(line)}[/]", highlight=False)
     if large := sum(max(tile.height, tile.width) > LARGE * size for tile in train.tiles):
         console.print(
@@ -131,26 +133,28 @@ def _warn(table: TagTable, reader: SceneReader, size: int) -> None:
 def _summary(table: TagTable, filtered: Filtered) -> dict[str, Any]:
     """Numbers of tiles; counts by class, co-occurrence and `filtered` are those of the training tiles.
 
-    `kept` counts and co-occurrence are of the tags that the classifier learns from.
+    `kept` counts and co-occurrence are of the tags that the classifier learns from; `tiles_that_teach_class`
+    are those of which it learns that the class is there or is not.
     """
     train = table.select("train")
-    learnt = (train.tags & train.learnt)[train.kept]
+    kept = table.select("train", kept=True)
     return {
         "tiles": len(table.tiles),
         "train_tiles": len(train.tiles),
         "kept_train_tiles": int(train.kept.sum()),
         "empty_tiles": filtered.empty,
         "tiles_with_class": _by_class(table, train.tags.sum(axis=0)),
-        "kept_tiles_with_class": _by_class(table, learnt.sum(axis=0)),
+        "kept_tiles_with_class": _by_class(table, (kept.tags & kept.learnt).sum(axis=0)),
+        "tiles_that_teach_class": _by_class(table, kept.learnt.sum(axis=0)),
         "dropped_for_class": _by_class(table, filtered.dropped),
-        "mean_cooccurrence": _mean_cooccurrence(train.tags),
-        "kept_mean_cooccurrence": _mean_cooccurrence(learnt),
+        "mean_cooccurrence": _mean_cooccurrence(cooccurrence(train.tags)),
+        "kept_mean_cooccurrence": _mean_cooccurrence(cooccurrence(kept.tags, kept.learnt)),
     }
 
 
-def _mean_cooccurrence(tags: NDArray[np.uint8]) -> float | None:
+def _mean_cooccurrence(matrix: NDArray[np.float64]) -> float | None:
     """Mean co-occurrence of the classes; None with fewer than two classes."""
-    mean = mean_cooccurrence(cooccurrence(tags))
+    mean = mean_cooccurrence(matrix)
     return None if np.isnan(mean) else mean
 
 
@@ -161,7 +165,7 @@ def _by_class(table: TagTable, counts: NDArray[Any]) -> dict[str, int]:
 def _write_cooccurrence(folder: Path, table: TagTable) -> None:
     """Writes P(class of the column | class of the row) over the tiles that train the classifier."""
     train = table.select("train", kept=True)
-    matrix = cooccurrence(train.tags & train.learnt)
+    matrix = cooccurrence(train.tags, train.learnt)
     rows = ([name, *row] for name, row in zip(table.names, matrix.tolist(), strict=True))
     write_csv(folder / COOCCURRENCE, ["class", *table.names], rows)
     save_png(folder / "cooccurrence.png", cooccurrence_figure(matrix, table.names))
@@ -171,7 +175,7 @@ def _print_summary(summary: dict[str, Any]) -> None:
     parts = [summary[key] for key in ("tiles_with_class", "kept_tiles_with_class", "dropped_for_class")]
     print_table(
         f"{summary['kept_train_tiles']} of {summary['train_tiles']} training tiles kept",
-        ("class", "tiles", "kept", "dropped as too small"),
+        ("class", "tiles", "learnt from", "too small"),
         [(name, *(str(counts[name]) for counts in parts)) for name in parts[0]],
     )
     before, after = (
@@ -202,6 +206,12 @@ def _print_choices(choices: Sequence[TileChoice], dataset: DictConfig) -> None:
     console.print("best: many kept tiles, all classes, little co-occurrence; overrides scale with the filter")
 
 
+def _drops(config: DictConfig) -> dict[str, Any]:
+    """The setting `drops`, where tags come from masks and it is not that of older runs."""
+    from_masks = not config.dataset.get("tags")
+    return {"drops": config.stage.drops} if from_masks and config.stage.drops != "tile" else {}
+
+
 STAGE = Stage(
     "labels",
     run,
@@ -209,5 +219,6 @@ STAGE = Stage(
     config_keys=("dataset.tile", "dataset.filter", "dataset.tags", "dataset.channels"),
     free_keys=("dataset.display",),
     external_files=lambda config: identity(config.dataset.get("tags")),
+    optional_config=_drops,
     version=2,
 )

@@ -124,9 +124,9 @@ class Table:
 def _row(row: TagRow, form: Form) -> Row:
     kept = "" if row.kept is None else str(int(row.kept))
     if form == "windows":  # all windows in a table are decided
-        kept = kept or "1"
-    rest = {**row.rest, TOO_SMALL: SEPARATORS[0].join(sorted(row.too_small))}
-    return Row(row.written, row.split, row.tags, kept, rest, from_file=True)
+        small = {TOO_SMALL: SEPARATORS[0].join(sorted(row.too_small))}
+        return Row(row.written, row.split, row.tags, kept or "1", small, from_file=True)
+    return Row(row.written, row.split, row.tags, kept, row.rest, from_file=True)
 
 
 def _image_line(fixed: Sequence[str], classes: Sequence[str], row: Row) -> list[str]:
@@ -149,5 +149,7 @@ def _window_lines(
         if isinstance(tile, Tile) and row.status != "open":
             where = [tile.name, tile.scene, tile.row, tile.column, tile.height, tile.width]
             small = [tag for tag in listed_tags(row.rest.get(TOO_SMALL, "")) if tag in row.tags]
+            if len(small) == len(row.tags):  # the person who chose them sees them
+                small = []
             cells = [*where, row.split, int(row.trains), SEPARATORS[0].join(small)][: len(fixed)]
             yield [*cells, *(int(name in row.tags) for name in names)]
