@@ -172,12 +172,12 @@ def _weights_and_bands(weights: str | None, config: DictConfig) -> tuple[str | N
 
 
 def _faults(build: Callable[[], object]) -> list[str]:
-    logger = logging.getLogger("ome.networks.weights")
-    logger.disabled = True  # loaded weights are reported when the training starts
+    logger = logging.getLogger("ome.networks")
+    logger.setLevel(logging.WARNING)  # loaded weights are reported when the training starts
     try:
         build()
     except UserError as error:
         return [str(error)]
     finally:
-        logger.disabled = False
+        logger.setLevel(logging.NOTSET)
     return []

@@ -24,9 +24,6 @@ Conclude: TypeAlias = Callable[[DictConfig, Mapping[str, Artefact], Mapping[str,
 _LATER: Final = ("stage.asset", "stage.others", "prediction.tta")
 """Settings added later: they enter the fingerprint only when set, so that older results stay up to date."""
 
-_CONDITIONAL: Final = ("stage.drops",)
-"""Settings that matter under a condition: where it holds, `Stage.optional_config` adds them."""
-
 
 @dataclass(frozen=True)
 class Work:
@@ -122,9 +119,8 @@ def used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
     """The part of a configuration that the result of a stage depends on, as its manifest records it."""
     used: dict[str, Any] = {"stage": OmegaConf.to_container(config.stage, resolve=True)}
     used |= {key: plain(config, key) for key in stage.config_keys}
-    for key in (*_LATER, *_CONDITIONAL):
-        part, _, name = key.partition(".")
-        if key in _CONDITIONAL or not used.get(part, {}).get(name):
+    for part, name in (key.split(".") for key in _LATER):
+        if not used.get(part, {}).get(name):
             used.get(part, {}).pop(name, None)
     if stage.optional_config is not None:
         used |= stage.optional_config(config)

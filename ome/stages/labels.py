@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from ome.config.selected import scene_reader
@@ -53,7 +53,7 @@ def run(work: Work) -> dict[str, Any]:
             layout,
             rule.minimum,
             dict(rule.overrides or {}),
-            drops=work.settings.drops,
+            drops=work.settings.get("drops", "tile"),  # older runs, which `reproduce` repeats, lack it
             cover=dataset.tile.cover,
         )
     train = table.select("train", kept=True)
@@ -206,10 +206,13 @@ def _print_choices(choices: Sequence[TileChoice], dataset: DictConfig) -> None:
     console.print("best: many kept tiles, all classes, little co-occurrence; overrides scale with the filter")
 
 
-def _drops(config: DictConfig) -> dict[str, Any]:
-    """The setting `drops`, where tags come from masks and it is not that of older runs."""
-    from_masks = not config.dataset.get("tags")
-    return {"drops": config.stage.drops} if from_masks and config.stage.drops != "tile" else {}
+def _settings_that_matter(config: DictConfig) -> dict[str, Any]:
+    """Leaves out `drops` where it changes nothing, so that older results, which lack it, stay up to date."""
+    settings = OmegaConf.to_container(config.stage)
+    assert isinstance(settings, dict)  # noqa: S101 - for mypy
+    if config.dataset.get("tags") or settings.get("drops") == "tile":
+        settings.pop("drops", None)
+    return {"stage": settings}
 
 
 STAGE = Stage(
@@ -219,6 +222,6 @@ STAGE = Stage(
     config_keys=("dataset.tile", "dataset.filter", "dataset.tags", "dataset.channels"),
     free_keys=("dataset.display",),
     external_files=lambda config: identity(config.dataset.get("tags")),
-    optional_config=_drops,
+    optional_config=_settings_that_matter,
     version=2,
 )
