@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
@@ -17,6 +16,7 @@ from ome.data.names import few_images
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tag_filter import Filtered
+from ome.data.tag_summary import by_class, tag_summary
 from ome.data.tags import TagTable
 from ome.data.tile_choices import ENOUGH, Layout, TileChoice
 from ome.distributed.collectives import is_rank_zero
@@ -27,7 +27,7 @@ from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 from ome.plots.figures import cooccurrence_figure, save_png, tag_counts_figure
 from ome.progress import console, print_table
-from ome.scoring.cooccurrence import cooccurrence, inseparable, mean_cooccurrence
+from ome.scoring.cooccurrence import cooccurrence, inseparable
 
 LARGE = 2
 """A tagged image with a side of more than this many crops is reported as large."""
@@ -65,7 +65,7 @@ def run(work: Work) -> dict[str, Any]:
     for line in inseparable(table.names, train.tags, train.learnt):
         console.print(f"[yellow]{escape(line)}[/]", highlight=False)
     table.write(work.folder / TAGS)
-    summary = _summary(table, filtered)
+    summary = tag_summary(table, filtered)
     write_json(work.folder / TAG_SUMMARY, summary)
     _write_cooccurrence(work.folder, table)
     counts = tag_counts_figure(table.names, summary["tiles_with_class"], summary["dropped_for_class"])
@@ -118,7 +118,7 @@ def _warn(table: TagTable, reader: SceneReader, size: int) -> None:
             highlight=False,
         )
     train = table.select("train", kept=True)
-    counts = _by_class(table, (train.tags & train.learnt).sum(axis=0))
+    counts = by_class(table, (train.tags & train.learnt).sum(axis=0))
     for line in [*few_images(counts), *contradictions(table, reader)]:
         console.print(f"[yellow]{escape(line)}[/]", highlight=False)
     if large := sum(max(tile.height, tile.width) > LARGE * size for tile in train.tiles):
@@ -128,38 +128,6 @@ def _warn(table: TagTable, reader: SceneReader, size: int) -> None:
             "dataset.tile.size, cut the images, or tag windows of them",
             highlight=False,
         )
-
-
-def _summary(table: TagTable, filtered: Filtered) -> dict[str, Any]:
-    """Numbers of tiles; counts by class, co-occurrence and `filtered` are those of the training tiles.
-
-    `kept` counts and co-occurrence are of the tags that the classifier learns from; `tiles_that_teach_class`
-    are those of which it learns that the class is there or is not.
-    """
-    train = table.select("train")
-    kept = table.select("train", kept=True)
-    return {
-        "tiles": len(table.tiles),
-        "train_tiles": len(train.tiles),
-        "kept_train_tiles": int(train.kept.sum()),
-        "empty_tiles": filtered.empty,
-        "tiles_with_class": _by_class(table, train.tags.sum(axis=0)),
-        "kept_tiles_with_class": _by_class(table, (kept.tags & kept.learnt).sum(axis=0)),
-        "tiles_that_teach_class": _by_class(table, kept.learnt.sum(axis=0)),
-        "dropped_for_class": _by_class(table, filtered.dropped),
-        "mean_cooccurrence": _mean_cooccurrence(cooccurrence(train.tags)),
-        "kept_mean_cooccurrence": _mean_cooccurrence(cooccurrence(kept.tags, kept.learnt)),
-    }
-
-
-def _mean_cooccurrence(matrix: NDArray[np.float64]) -> float | None:
-    """Mean co-occurrence of the classes; None with fewer than two classes."""
-    mean = mean_cooccurrence(matrix)
-    return None if np.isnan(mean) else mean
-
-
-def _by_class(table: TagTable, counts: NDArray[Any]) -> dict[str, int]:
-    return {name: int(count) for name, count in zip(table.names, counts, strict=True)}
 
 
 def _write_cooccurrence(folder: Path, table: TagTable) -> None:
