@@ -171,7 +171,7 @@ def test_every_typed_setting_exists() -> None:
 
 def test_every_setting_of_the_package_has_a_type() -> None:
     typed = [address for address, _ in addresses(Settings)]  # those with a meaning
-    without = {"callbacks", "classifier.name", "preset", "stage.labels", "stage.suggest"}
+    without = {"callbacks", "classifier.name", "preset", "stage.suggest"}
     for key in set().union(*KEYS) - without:
         assert any(f"{key}.".startswith(f"{one}.") or one.startswith(f"{key}.") for one in typed), key
 

@@ -23,6 +23,10 @@ WINDOW_COLUMNS: Final = ("tile", "scene", "row", "column", "height", "width", "s
 TOO_SMALL: Final = "too_small"
 """Optional column of a table of windows: the tags of classes that are too small to learn from, see
 `dataset.filter`."""
+
+RESERVED: Final = (*IMAGE_COLUMNS, *WINDOW_COLUMNS, TOO_SMALL)
+"""Names that no class may have: every table of images becomes a table of windows in stage labels."""
+
 # What people and pandas write for 0 and 1.
 _MEANING: Final = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "x": 1}
 

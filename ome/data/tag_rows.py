@@ -15,6 +15,7 @@ from ome.data.names import check_class, check_classes
 from ome.data.sheets import Sheet, read_sheet
 from ome.data.tag_row import (
     IMAGE_COLUMNS,
+    RESERVED,
     TOO_SMALL,
     WINDOW_COLUMNS,
     Form,
@@ -122,7 +123,6 @@ def _say_once(line: str) -> None:
 
 def _classes(sheet: Sheet, form: Form, names: Sequence[str], *, finished: bool) -> tuple[str, ...]:
     fixed = (*WINDOW_COLUMNS, TOO_SMALL) if form == "windows" else IMAGE_COLUMNS
-    reserved = (*IMAGE_COLUMNS, *WINDOW_COLUMNS, TOO_SMALL)  # stage labels writes a table of windows
     where = f"{sheet.path}, line 1"
     columns = [name for name in sheet.header if name not in fixed]
     if form == "listed":
@@ -136,7 +136,7 @@ def _classes(sheet: Sheet, form: Form, names: Sequence[str], *, finished: bool) 
             for tag in listed_tags(cells["tags"]):
                 first_line.setdefault(tag, line)
         for tag, line in first_line.items():
-            check_class(tag, f"{sheet.path}, line {line}: the class", reserved)
+            check_class(tag, f"{sheet.path}, line {line}: the class", RESERVED)
         if names and (unknown := [tag for tag in first_line if tag not in names]):
             raise UserError(
                 f"{sheet.path}, line {first_line[unknown[0]]}: unknown class {unknown[0]!r}; {_are(names)}"
@@ -145,7 +145,7 @@ def _classes(sheet: Sheet, form: Form, names: Sequence[str], *, finished: bool) 
     if names and (unknown := [name for name in columns if name not in names]):
         raise UserError(f"{where}: unknown column {unknown[0]!r}; {_are(names)}")
     for name in columns:
-        check_class(name, f"{where}: the class", reserved)
+        check_class(name, f"{where}: the class", RESERVED)
     required = [*(WINDOW_COLUMNS[1:-1] if form == "windows" else ()), *names]
     if missing := [name for name in required if name not in sheet.header]:
         raise UserError(f"{where}: no column {', '.join(missing)}")

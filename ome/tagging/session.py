@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ome.data.names import check_class, check_classes, normal_form
 from ome.data.suggestions import Suggestion
-from ome.data.tag_row import IMAGE_COLUMNS, TOO_SMALL, WINDOW_COLUMNS
+from ome.data.tag_row import RESERVED
 from ome.errors import UserError
 from ome.scoring.cooccurrence import cooccurrence
 from ome.tagging.items import Item, Key
@@ -190,7 +190,7 @@ def checked_name(name: str, taken: Collection[str]) -> str:
     Raises:
         UserError: See `check_class`; or a name in `taken` differs at most in upper and lower case.
     """
-    name = check_class(normal_form(name), "the class", (*IMAGE_COLUMNS, *WINDOW_COLUMNS, TOO_SMALL))
+    name = check_class(normal_form(name), "the class", RESERVED)
     if same := [other for other in taken if other.casefold() == name.casefold()]:
         raise UserError(f"class {same[0]} already exists")
     check_classes(dict.fromkeys((*taken, name), 0), "the page", typed=True)
