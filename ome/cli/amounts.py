@@ -11,6 +11,7 @@ from typing import Final
 from omegaconf import DictConfig
 
 from ome.cli.known import Amounts, Known, Unit
+from ome.cli.remaining import files_missing, steps_left
 from ome.data.scene_index import SplitName
 from ome.data.splits import mapped_scenes
 from ome.data.tiles import Length, Tile, automatic_epochs, automatic_steps
@@ -59,16 +60,16 @@ def _cam(config: DictConfig, settings: DictConfig, known: Known, done: Remains) 
             folders = [member.folder for member in members(config.classifier, Path(), names)]
             candidates = known.table.select("val", tagged=True).tiles if known.table else ()
             validation = min(settings.validation_tiles, len(candidates or tagged or ()))
-            steps, validated = _left(length, done, folders, validation)
+            steps, validated = steps_left(length, done, folders, validation)
     units: dict[Unit, int | None] = {"classifier step": steps, "classifier validation tile": validated}
     if settings.export.write:
-        units["CAM tile"] = _missing(tagged, done, Path(), cam_path)
+        units["CAM tile"] = files_missing(tagged, done, Path(), cam_path)
     return Amounts(None if tagged is None else len(tagged), steps, units, _name(weights))
 
 
 def _pseudo(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
     tiles = known.tiles()
-    missing = _missing(tiles, done, Path(), _pseudo_mask)
+    missing = files_missing(tiles, done, Path(), _pseudo_mask)
     units: dict[Unit, int | None] = {"CRF tile": missing}
     if settings.cams == "cam" and not config.stage.cam.export.write:
         units["CAM tile"] = missing
@@ -86,7 +87,7 @@ def _refine(config: DictConfig, settings: DictConfig, known: Known, done: Remain
     tiles = known.tiles()
     folders = [round_folder(Path(), number) for number in range(1, settings.rounds + 1)]
     segmenters = _segmenters(config, known, done, folders)
-    missing = [_missing(tiles, done, folder, _pseudo_mask) or 0 for folder in folders]
+    missing = [files_missing(tiles, done, folder, _pseudo_mask) or 0 for folder in folders]
     labelled = None if tiles is None else sum(missing)
     units: dict[Unit, int | None] = {"CRF tile": labelled, "segmenter tile": labelled}
     return Amounts(segmenters.tiles, segmenters.steps, {**segmenters.units, **units}, segmenters.weights)
@@ -100,7 +101,7 @@ def _segmenters(config: DictConfig, known: Known, done: Remains, folders: Sequen
         total = recipe.steps or automatic_steps(len(tiles or ()), recipe.batch)
         length = Length.of_steps(total, recipe.steps_per_epoch)
         validation = recipe.validation_tiles if _has_masks(config, known, "val", "train") else 0
-        steps, validated = _left(length, done, folders, validation)
+        steps, validated = steps_left(length, done, folders, validation)
     windows = None
     if known.index is not None:
         scenes = mapped_scenes(known.index)
@@ -129,7 +130,7 @@ def _affinity(config: DictConfig, settings: DictConfig, known: Known, done: Rema
     if tiles is None:
         return Amounts(None, None, {}, "of the classifier")
     length = Length.of_epochs(settings.epochs, len(tiles), settings.batch)
-    steps, _ = _left(length, done, [Path()], 0)
+    steps, _ = steps_left(length, done, [Path()], 0)
     return Amounts(len(tiles), steps, {}, "of the classifier")
 
 
@@ -157,38 +158,6 @@ _AMOUNTS: Final[Mapping[str, Callable[[DictConfig, DictConfig, Known, Remains], 
     "refine": _refine,
     "predict": _predict,
 }
-
-
-def _left(length: Length, done: Remains, folders: Sequence[Path], validation: int) -> tuple[int, int]:
-    """Remaining steps of the trainings in the folders, and tiles that they will still validate."""
-    steps = [length.total_steps - _steps_done(done, folder, length) for folder in folders]
-    epochs = sum(math.ceil(left / length.steps_per_epoch) for left in steps)
-    return sum(steps), epochs * validation
-
-
-def _steps_done(done: Remains, folder: Path, length: Length) -> int:
-    import torch  # noqa: PLC0415 - as the stage will
-
-    from ome.training.checkpoints import NETWORK  # noqa: PLC0415
-    from ome.training.fit import CHECKPOINT  # noqa: PLC0415
-
-    if done.has(folder / NETWORK):
-        return length.total_steps
-    checkpoint = folder / f"{CHECKPOINT}.ckpt"
-    if not done.has(checkpoint):
-        return 0
-    try:
-        state = torch.load(done.folder / checkpoint, map_location="cpu", weights_only=True, mmap=True)
-        return min(int(state["global_step"]), length.total_steps)
-    except Exception:  # noqa: BLE001 - with a damaged checkpoint the training starts over
-        return 0
-
-
-def _missing(
-    tiles: Sequence[Tile] | None, done: Remains, folder: Path, path_of: Callable[[Path, Tile], Path]
-) -> int | None:
-    """Number of tiles whose file does not exist yet."""
-    return None if tiles is None else sum(not done.has(path_of(folder, tile)) for tile in tiles)
 
 
 def _pseudo_mask(folder: Path, tile: Tile) -> Path:

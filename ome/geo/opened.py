@@ -87,6 +87,20 @@ class OpenedFile:
         compression = self.dataset.compression
         return compression.name.upper() if compression is not None else str(self.dataset.driver)
 
+    @property
+    def depth(self) -> str:
+        """Data type of the values, by numpy's name.
+
+        Raises:
+            UnreadableError: The bands have several.
+        """
+        kinds = sorted(set(self.dataset.dtypes))
+        if len(kinds) > 1:
+            raise UnreadableError(
+                f"{self.name} holds {' and '.join(kinds)} values: give a raster whose bands share a data type"
+            )
+        return str(kinds[0])
+
     def read(self, window: Window, **options: Any) -> NDArray[Any]:  # noqa: ANN401 - rasterio's own
         """Reads a window, as rasterio does; see `checked`."""
         return self.checked(window, lambda: self.dataset.read(window=window, **options))

@@ -6,15 +6,16 @@ from typing import Any
 from rasterio.transform import Affine
 
 from ome.errors import UserError
+from ome.geo.grid import Grid
 
 
-def place_of(name: str, dataset: Any, transform: Affine | None) -> Affine:  # noqa: ANN401 - rasterio's own
-    """The transform from pixel to world coordinates of an open raster.
+def grid_of(name: str, dataset: Any, transform: Affine | None) -> Grid:  # noqa: ANN401 - rasterio's own
+    """The size and georeference of an open raster.
 
     Args:
         name: Name of the raster in error messages.
         dataset: The raster.
-        transform: Used where the file has none; it comes from a sidecar file.
+        transform: Pixel to world coordinates where the file has none; it comes from a sidecar file.
 
     Raises:
         UserError: The raster is placed by control points or polynomials, or its pixels have size 0.
@@ -35,4 +36,6 @@ def place_of(name: str, dataset: Any, transform: Affine | None) -> Affine:  # no
             f"{name} has pixels of size 0, or an infinite place: correct its georeference, e.g. gdal_edit "
             "-a_ullr LEFT TOP RIGHT BOTTOM, or remove it, gdal_edit -unsetgt"
         )
-    return place
+    # A reference system without a place says nothing about the size of pixels.
+    crs = None if place.is_identity else dataset.crs
+    return Grid(dataset.height, dataset.width, crs, place)

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final
 
 import numpy as np
@@ -14,10 +13,9 @@ from rasterio.windows import Window
 
 from ome.geo.band_labels import BAND_COLOURS, colour_table, labelled_colours, labelled_opacity
 from ome.geo.gdal import SCENE_DRIVERS
-from ome.geo.grid import Grid
 from ome.geo.opacity import is_opacity
 from ome.geo.opened import OpenedFile, UnreadableError
-from ome.geo.placement import place_of
+from ome.geo.placement import grid_of
 from ome.geo.strips import Strip, sample_of, strips_of
 from ome.geo.validity import Validity
 from ome.geo.vsi import VsiPath
@@ -69,16 +67,8 @@ class Raster:
         self._channels = tuple(channels)
         self._file = OpenedFile(source, name, drivers, remedy)
         self.name, dataset = self._file.name, self._file.dataset
-        place = place_of(self.name, dataset, transform)
-        # A reference system without a place says nothing about the size of pixels.
-        crs = None if place.is_identity else dataset.crs
-        self.grid = Grid(dataset.height, dataset.width, crs, place)
-        kinds = sorted(set(dataset.dtypes))
-        if len(kinds) > 1:
-            raise UnreadableError(
-                f"{self.name} holds {' and '.join(kinds)} values: give a raster whose bands share a data type"
-            )
-        self.depth: str = kinds[0]
+        self.grid = grid_of(self.name, dataset, transform)
+        self.depth = self._file.depth
         self.has_colour_table = self.depth == "uint8" and dataset.colorinterp == (ColorInterp.palette,)
         self.bands: int = 3 if self.has_colour_table else dataset.count
         self._labelled_opacity = labelled_opacity(dataset)
@@ -92,9 +82,7 @@ class Raster:
     def __enter__(self) -> "Raster":
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def close(self) -> None:

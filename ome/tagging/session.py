@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.data.names import check_class, check_classes, normal_form
 from ome.data.suggestions import Suggestion
-from ome.data.tag_row import RESERVED
 from ome.errors import UserError
 from ome.scoring.cooccurrence import cooccurrence
 from ome.tagging.items import Item, Key
+from ome.tagging.names import checked_name
 from ome.tagging.table import Row, Table
 
 
@@ -182,19 +181,6 @@ class Session:
         except FileNotFoundError:
             return ()
         return status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def checked_name(name: str, taken: Collection[str]) -> str:
-    """A class name in its normal form.
-
-    Raises:
-        UserError: See `check_class`; or a name in `taken` differs at most in upper and lower case.
-    """
-    name = check_class(normal_form(name), "the class", RESERVED)
-    if same := [other for other in taken if other.casefold() == name.casefold()]:
-        raise UserError(f"class {same[0]} already exists")
-    check_classes(dict.fromkeys((*taken, name), 0), "the page", typed=True)
-    return name
 
 
 def _without_nan(matrix: NDArray[np.float64]) -> list[list[float | None]]:

@@ -1,0 +1,20 @@
+"""Names of classes as they are typed on the page."""
+
+from collections.abc import Collection
+
+from ome.data.names import check_class, check_classes, normal_form
+from ome.data.tag_row import RESERVED
+from ome.errors import UserError
+
+
+def checked_name(name: str, taken: Collection[str]) -> str:
+    """A class name in its normal form.
+
+    Raises:
+        UserError: See `check_class`; or a name in `taken` differs at most in upper and lower case.
+    """
+    name = check_class(normal_form(name), "the class", RESERVED)
+    if same := [other for other in taken if other.casefold() == name.casefold()]:
+        raise UserError(f"class {same[0]} already exists")
+    check_classes(dict.fromkeys((*taken, name), 0), "the page", typed=True)
+    return name
