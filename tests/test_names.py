@@ -7,6 +7,7 @@ import pytest
 from ome.data.names import check_class, check_classes, check_name, few_images, near_names, normal_form
 from ome.data.palette import Palette, distinct_colours
 from ome.data.sheets import read_sheet
+from ome.data.palette import Palette
 from ome.data.tag_rows import read_tag_rows
 from ome.errors import UserError
 from ome.files import read_csv, write_csv
@@ -20,6 +21,14 @@ def test_what_cannot_be_a_file_is_no_name(name: str) -> None:
         check_name(name, "the image")
     with pytest.raises(UserError, match="give it another name"):
         check_class(name, "the class")
+
+
+@pytest.mark.parametrize("name", ["image", "Split", "kept", "tags", "row", "tile", "too_small"])
+def test_no_class_is_a_column_of_tables_of_tags(name: str) -> None:
+    with pytest.raises(UserError, match="is a column of tables of tags"):
+        check_class(name, "the class")
+    with pytest.raises(UserError, match="is a column of tables of tags"):
+        Palette({name: (1, 2, 3), "tree": (4, 5, 6)}, {})
 
 
 @pytest.mark.parametrize("name", ["(1) a", "-c", "vallée", "a b", "=a", "a.b", "100%", "a#b"])

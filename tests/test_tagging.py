@@ -183,7 +183,7 @@ def test_nothing_changes_where_nothing_can_be_written(images: Path) -> None:
         ("a\nb", "has '.n' in it"),
         ("a;b", "cannot have ; in it"),
         ("a/b", "has '/' in it"),
-        ("Split", "'Split' is a column of the table"),
+        ("Split", "'Split' is a column of tables of tags"),
         ("ROAD", "class road already exists"),
     ],
 )

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import combinations
+from typing import Final
 
 from ome.errors import UserError
 
@@ -13,6 +14,16 @@ RARE = 2
 """Largest number of images for which a class name may be a typing error."""
 SEPARATORS = ";|"
 """Separators of the tags in a cell."""
+
+IMAGE_COLUMNS: Final = ("image", "split", "kept", "tags")
+"""Columns of a table of images before those of the classes."""
+
+WINDOW_COLUMNS: Final = ("tile", "scene", "row", "column", "height", "width", "split", "kept")
+"""Columns of a table of windows before those of the classes; `tile` and `kept` are optional."""
+
+TOO_SMALL: Final = "too_small"
+"""Optional column of a table of windows: the tags of classes that are too small to learn from, see
+`dataset.filter`."""
 
 _LOOKALIKES = str.maketrans(
     "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u04bb"  # Cyrillic
@@ -50,16 +61,16 @@ def check_name(name: str, what: str) -> str:
     return name
 
 
-def check_class(name: str, what: str, reserved: Sequence[str] = ()) -> str:
+def check_class(name: str, what: str) -> str:
     """Refuses an invalid class name; see `check_name`.
 
     Args:
         name: The name in normal form.
         what: Owner of the name, for the error message.
-        reserved: Columns of the table of tags.
 
     Raises:
-        UserError: It is too long, contains a separator of tags, or equals the name of another column.
+        UserError: It is too long, contains a separator of tags, or is the name of another column of a table
+            of tags: of images or of windows, since stage labels makes a table of windows of every table.
     """
     check_name(name, what)
     if len(name) > LONGEST:
@@ -68,8 +79,8 @@ def check_class(name: str, what: str, reserved: Sequence[str] = ()) -> str:
         raise UserError(
             f"{what} {name!r} cannot have {wrong[0]} in it: separate tags by {SEPARATORS[0]}, as in road;tree"
         )
-    if name.casefold() in {column.casefold() for column in reserved}:
-        raise UserError(f"{what} {name!r} is a column of the table: give it another name")
+    if name.casefold() in (*IMAGE_COLUMNS, *WINDOW_COLUMNS, TOO_SMALL):
+        raise UserError(f"{what} {name!r} is a column of tables of tags: give it another name")
     return name
 
 

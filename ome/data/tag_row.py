@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
-from ome.data.names import SEPARATORS, check_name
+from ome.data.names import IMAGE_COLUMNS, SEPARATORS, TOO_SMALL, check_name
 from ome.data.raw_source import image_name
 from ome.data.scene_index import SPLITS
 from ome.data.tiles import Tile
@@ -13,19 +13,6 @@ from ome.errors import UserError
 
 Form = Literal["columns", "listed", "windows"]
 """`columns`: row per image, column per class. `listed`: tag names in one cell. `windows`: row per window."""
-
-IMAGE_COLUMNS: Final = ("image", "split", "kept", "tags")
-"""Columns of a table of images before those of the classes."""
-
-WINDOW_COLUMNS: Final = ("tile", "scene", "row", "column", "height", "width", "split", "kept")
-"""Columns of a table of windows before those of the classes; `tile` and `kept` are optional."""
-
-TOO_SMALL: Final = "too_small"
-"""Optional column of a table of windows: the tags of classes that are too small to learn from, see
-`dataset.filter`."""
-
-RESERVED: Final = (*IMAGE_COLUMNS, *WINDOW_COLUMNS, TOO_SMALL)
-"""Names that no class may have: every table of images becomes a table of windows in stage labels."""
 
 # What people and pandas write for 0 and 1.
 _MEANING: Final = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1, "x": 1}

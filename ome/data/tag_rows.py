@@ -11,13 +11,9 @@ from typing import Final, NamedTuple
 
 from rich.markup import escape
 
-from ome.data.names import check_class, check_classes
+from ome.data.names import IMAGE_COLUMNS, TOO_SMALL, WINDOW_COLUMNS, check_class, check_classes
 from ome.data.sheets import Sheet, read_sheet
 from ome.data.tag_row import (
-    IMAGE_COLUMNS,
-    RESERVED,
-    TOO_SMALL,
-    WINDOW_COLUMNS,
     Form,
     TagRow,
     image_row,
@@ -136,7 +132,7 @@ def _classes(sheet: Sheet, form: Form, names: Sequence[str], *, finished: bool) 
             for tag in listed_tags(cells["tags"]):
                 first_line.setdefault(tag, line)
         for tag, line in first_line.items():
-            check_class(tag, f"{sheet.path}, line {line}: the class", RESERVED)
+            check_class(tag, f"{sheet.path}, line {line}: the class")
         if names and (unknown := [tag for tag in first_line if tag not in names]):
             raise UserError(
                 f"{sheet.path}, line {first_line[unknown[0]]}: unknown class {unknown[0]!r}; {_are(names)}"
@@ -145,7 +141,7 @@ def _classes(sheet: Sheet, form: Form, names: Sequence[str], *, finished: bool) 
     if names and (unknown := [name for name in columns if name not in names]):
         raise UserError(f"{where}: unknown column {unknown[0]!r}; {_are(names)}")
     for name in columns:
-        check_class(name, f"{where}: the class", RESERVED)
+        check_class(name, f"{where}: the class")
     required = [*(WINDOW_COLUMNS[1:-1] if form == "windows" else ()), *names]
     if missing := [name for name in required if name not in sheet.header]:
         raise UserError(f"{where}: no column {', '.join(missing)}")

@@ -9,9 +9,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.data.names import SEPARATORS
+from ome.data.names import SEPARATORS, TOO_SMALL, WINDOW_COLUMNS
 from ome.data.scene_index import SPLITS
-from ome.data.tag_row import TOO_SMALL, WINDOW_COLUMNS
 from ome.data.tag_rows import TagRows, read_tag_rows
 from ome.data.tiles import Tile
 from ome.errors import UserError

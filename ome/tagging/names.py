@@ -3,7 +3,6 @@
 from collections.abc import Collection
 
 from ome.data.names import check_class, check_classes, normal_form
-from ome.data.tag_row import RESERVED
 from ome.errors import UserError
 
 
@@ -13,7 +12,7 @@ def checked_name(name: str, taken: Collection[str]) -> str:
     Raises:
         UserError: See `check_class`; or a name in `taken` differs at most in upper and lower case.
     """
-    name = check_class(normal_form(name), "the class", RESERVED)
+    name = check_class(normal_form(name), "the class")
     if same := [other for other in taken if other.casefold() == name.casefold()]:
         raise UserError(f"class {same[0]} already exists")
     check_classes(dict.fromkeys((*taken, name), 0), "the page", typed=True)

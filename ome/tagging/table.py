@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ome.data.names import SEPARATORS
+from ome.data.names import IMAGE_COLUMNS, SEPARATORS, TOO_SMALL, WINDOW_COLUMNS
 from ome.data.sheets import SPREADSHEETS
-from ome.data.tag_row import IMAGE_COLUMNS, TOO_SMALL, WINDOW_COLUMNS, Form, TagRow, listed_tags
+from ome.data.tag_row import Form, TagRow, listed_tags
 from ome.data.tag_rows import read_tag_rows
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
