@@ -7,7 +7,6 @@ import pytest
 from ome.data.names import check_class, check_classes, check_name, few_images, near_names, normal_form
 from ome.data.palette import Palette, distinct_colours
 from ome.data.sheets import read_sheet
-from ome.data.palette import Palette
 from ome.data.tag_rows import read_tag_rows
 from ome.errors import UserError
 from ome.files import read_csv, write_csv
