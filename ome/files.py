@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
 
@@ -53,6 +54,12 @@ def is_file(path: Path) -> bool:
             f"{path} is a link to a file that does not exist: restore the file, or delete the link"
         )
     return path.is_file()
+
+
+def unused(path: Path) -> Path:
+    """The path, or the first with a number before its suffix that does not exist: city.2.gpkg."""
+    numbered = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in count(2))
+    return next(other for other in chain([path], numbered) if not other.exists())
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """The engine deletes only what it made itself: whatever else stands in its way is refused, and stays."""
 
 import os
+import re
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -108,18 +109,38 @@ def test_results_and_remains_of_earlier_versions_are_the_engines(tmp_path: Path)
     assert {path.name for path in (tmp_path / "made").iterdir()} == {"artefact", "files.csv", "manifest.json"}
 
 
-def test_a_file_that_a_person_put_beside_the_results_is_not_lost(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    ["notes.txt", ".htaccess", "mine/manifest.json", "mine/files.csv", "other.qml", "mine/artefact.qml"],
+)
+def test_a_file_that_a_person_put_beside_the_results_is_not_lost(tmp_path: Path, name: str) -> None:
     stage, ran = counting()
     execute(stage, config(tmp_path, lr=1))
-    for viewer in ("artefact.aux.xml", "artefact.ovr"):
+    for viewer in ("artefact.aux.xml", "artefact.ovr", ".DS_Store"):
         (tmp_path / "made" / viewer).write_text("statistics")
     assert execute(stage, config(tmp_path, lr=2))
-    (tmp_path / "made/notes.txt").write_text("mine")
+    (tmp_path / "made" / name).parent.mkdir(exist_ok=True)
+    (tmp_path / "made" / name).write_text("mine")
     assert not execute(stage, config(tmp_path, lr=2))
-    with pytest.raises(UserError, match=r"made holds files that ome did not write, the first is notes\.txt"):
+    line = f"made holds files that ome did not write, the first is {name}"
+    with pytest.raises(UserError, match=re.escape(line)):
         execute(stage, config(tmp_path, lr=3))
     assert len(ran) == 2
-    assert (tmp_path / "made/notes.txt").read_text() == "mine"
+    assert (tmp_path / "made" / name).read_text() == "mine"
+
+
+@pytest.mark.parametrize(("rate", "force"), [(1, False), (2, False), (1, True)])
+def test_a_result_that_a_person_edited_is_kept(
+    tmp_path: Path, rate: int, force: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stage, _ = counting()
+    execute(stage, config(tmp_path))
+    for name in ("artefact", "artefact.2"):
+        (tmp_path / "made/artefact").write_text(f"by hand, {name}")
+        assert execute(stage, config(tmp_path, lr=rate), force=force)
+        assert (tmp_path / "made/artefact").read_text() == "whole"
+        assert (tmp_path / "made.changed" / name).read_text() == f"by hand, {name}"
+        assert "has changed since ome wrote it: moved to" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.parametrize("link", ["made", "made.partial"])

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +16,8 @@ NAME = "files.csv"
 # Not listed: the list itself, the manifest, which is written after it, and names that start with a dot.
 _UNLISTED = (NAME, MANIFEST)
 
+# Names that start with a dot and may be removed: marks, locks and temporary files of ome, and files of macOS.
+_OWN_OR_SYSTEM = re.compile(r"\.fingerprint|\..+\.lock|\..+\.\d+(\.[^.]*)?|\.DS_Store|\._.*")
 
 # QGIS and GDAL write statistics and styles into these, so they are only checked to exist.
 _OF_VIEWERS = (".aux.xml", ".qml", ".qmd", ".ovr", ".gpkg-wal", ".gpkg-shm")
@@ -90,9 +93,11 @@ def damaged(folder: Path, files: int, *, verify: bool) -> list[str] | None:
 def unlisted(folder: Path, files: int) -> list[str]:
     """Names of files that are neither listed nor written by a viewer; empty where the list is damaged."""
     listed = {line.name for line in _read(folder)}
-    entries = sorted(os.path.relpath(entry.path, folder) for entry in _files(folder))
-    others = [name for name in entries if name not in listed and not name.endswith(_OF_VIEWERS)]
-    return others if len(listed) == files else []
+    stems = listed | {str(Path(name).with_suffix("")) for name in listed}
+    viewed = {stem + ending for stem in stems for ending in _OF_VIEWERS}
+    entries = (entry for entry in _walk(folder) if not _OWN_OR_SYSTEM.fullmatch(entry.name))
+    names = {os.path.relpath(entry.path, folder) for entry in entries}
+    return sorted(names - listed - viewed - set(_UNLISTED)) if len(listed) == files else []
 
 
 def remove_from(folder: Path, name: str) -> int:
@@ -124,12 +129,19 @@ def _read(folder: Path) -> list[Listed]:
         return []
 
 
-def _files(folder: Path | str) -> Iterator[os.DirEntry[str]]:
+def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """The files that belong into the list."""
+    for entry in _walk(folder):
+        if not entry.name.startswith(".") and os.path.relpath(entry.path, folder) not in _UNLISTED:
+            yield entry
+
+
+def _walk(folder: Path | str) -> Iterator[os.DirEntry[str]]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):
-                yield from _files(entry.path)
-            elif entry.name not in _UNLISTED and not entry.name.startswith("."):
+                yield from _walk(entry.path)
+            else:
                 yield entry
 
 

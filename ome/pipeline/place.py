@@ -12,10 +12,11 @@ from pathlib import Path
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import remove_temporaries, sync, write_text
-from ome.pipeline.checksums import damaged, remove_from, unlisted, write_listing
+from ome.pipeline.checksums import damaged, remove_from, write_listing
 from ome.pipeline.manifest import NAME, Manifest
 from ome.pipeline.marks import MARK, read_if_whole, read_mark
 from ome.pipeline.remains import remove_broken
+from ome.pipeline.spared import spare_files
 from ome.progress import console
 
 PARTIAL = ".partial"
@@ -82,18 +83,6 @@ class Place:
         # A mark without a second line was truncated, or written by an earlier version.
         return lines[1] if len(lines) > 2 else self.artefact
 
-    def _check_files(self) -> None:
-        """Refuses to replace a folder to which a user has added files."""
-        present = read_if_whole(self.folder)
-        if present is None or present.files is None:
-            return
-        others = unlisted(self.folder, present.files)
-        if others:
-            raise UserError(
-                f"{self.folder} holds files that ome did not write, the first is {others[0]}, and would be "
-                "replaced: move them away"
-            )
-
     def recover(self) -> None:
         """Moves a complete partial folder to its final place; can be repeated after a kill at any point.
 
@@ -131,7 +120,7 @@ class Place:
         if present is None or present.fingerprint != fingerprint or present.files is None:
             return
         if damaged(self.folder, present.files, verify=verify) != []:
-            self._check_files()
+            spare_files(self.folder, verify=verify)
             self._clear(self.partial)
             self.folder.rename(self.partial)
             self.recover()
@@ -142,7 +131,7 @@ class Place:
         Raises:
             UserError: The finished folder, which will be replaced, holds files that the engine did not write.
         """
-        self._check_files()
+        spare_files(self.folder)
         if fresh or not (self.partial / MARK).exists() or read_mark(self.partial)[0] != fingerprint:
             self._clear(self.partial)
             self.partial.mkdir(parents=True)

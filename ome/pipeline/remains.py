@@ -1,10 +1,13 @@
 """Removes files that a power cut has emptied or truncated from an interrupted stage's folder."""
 
 import json
+import sqlite3
 import zipfile
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Final
+from urllib.parse import quote
 
 from PIL import Image
 
@@ -52,6 +55,12 @@ def _check_png(path: Path) -> None:
         image.load()
 
 
+def _check_database(path: Path) -> None:
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as database:
+        if database.execute("PRAGMA quick_check").fetchone() != ("ok",):
+            raise ValueError(path)
+
+
 def _check_json(path: Path) -> None:
     json.loads(path.read_bytes())
 
@@ -63,7 +72,8 @@ def _check_lines(path: Path) -> None:
 
 _CHECKS: Final[dict[str, Callable[[Path], None]]] = {
     **dict.fromkeys((".npz", ".pt", ".pt2", ".ckpt"), _check_zip),
-    ".csv": _check_lines,
+    **dict.fromkeys((".csv", ".md", ".qml"), _check_lines),
+    ".gpkg": _check_database,
     ".png": _check_png,
     ".tif": check_written,
     ".json": _check_json,

@@ -1,0 +1,44 @@
+"""Keeps the files of a user when the folder of an artefact is replaced."""
+
+from pathlib import Path
+from typing import Final
+
+from ome.errors import UserError
+from ome.files import unused
+from ome.pipeline.checksums import damaged, unlisted
+from ome.pipeline.marks import read_if_whole
+from ome.pipeline.remains import is_whole
+from ome.progress import console
+
+CHANGED: Final = ".changed"
+
+
+def spare_files(folder: Path, *, verify: bool = False) -> None:
+    """Refuses to replace a folder to which a user has added files, and moves those aside that have changed.
+
+    Somebody may have edited these, for example polygons in a GIS. Incomplete ones are not worth keeping.
+
+    Args:
+        folder: Folder of a finished artefact, or none.
+        verify: Compare hashes as well as sizes.
+
+    Raises:
+        UserError: It holds files that ome did not write.
+    """
+    present = read_if_whole(folder)
+    if present is None or present.files is None:
+        return
+    if others := unlisted(folder, present.files):
+        raise UserError(
+            f"{folder} holds files that ome did not write, the first is {others[0]}, and would be "
+            "replaced: move them away"
+        )
+    for name in damaged(folder, present.files, verify=verify) or ():
+        path = folder / name
+        if path.is_file() and is_whole(path):
+            kept = unused(folder.with_name(folder.name + CHANGED) / name)
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            path.rename(kept)
+            console.print(
+                f"[yellow]{path} has changed since ome wrote it[/]: moved to {kept}", highlight=False
+            )
