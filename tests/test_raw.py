@@ -11,6 +11,7 @@ from ome.data.raw_file import MAX_MEMBER, check_expansion
 from ome.data.raw_source import ANY_IMAGE, RawSource, image_name
 from ome.data.raw_split import Split, resolve_split
 from ome.errors import UserError
+from ome.stages import prepare
 from tests.conftest import compose_config
 
 SOURCE = RawSource("top/area_{scene}.tif", "ortho.zip")
@@ -287,3 +288,17 @@ def test_an_experiment_for_another_dataset_is_one_line(tmp_path: Path, experimen
         UserError, match=r"^dataset\.split=.* does not fit the dataset custom, whose table of tags"
     ):
         raw_layout(config)
+
+
+@pytest.mark.parametrize("listed", ["train.txt", "raw/train.txt"])
+def test_scenes_are_those_of_another_list_when_it_changes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, listed: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("raw").mkdir()
+    Path(listed).write_text("1\n2\n")
+    config = compose_config(["dataset=vaihingen", "dataset.raw=raw", f"dataset.split.train={listed}"])
+    before = prepare.sources(config)
+    assert prepare.sources(config) == before
+    Path(listed).write_text("1\n2\n4\n")
+    assert prepare.sources(config) != before

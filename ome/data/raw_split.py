@@ -178,11 +178,22 @@ def _present(listed: Mapping[SplitName, Sequence[str]], images: RawFiles) -> dic
 def _names(listing: Listing, raw: Path, split: SplitName, images: RawFiles) -> Sequence[str]:
     if isinstance(listing, tuple):
         return listing
-    candidates = [listing] if listing.is_absolute() else [listing, raw / listing]
-    texts = (plain_text(path.read_bytes(), path) for path in candidates if path.is_file())
-    if (text := next(texts, None) or images.text(listing.name)) is not None:
+    file = _list_file(listing, raw)
+    if (text := plain_text(file.read_bytes(), file) if file else images.text(listing.name)) is not None:
         if not text.split():
             raise UserError(f"{listing} is empty: list one scene a line")
         return [images.source.scene_of(name) or name for name in text.split()]
-    places = " or ".join(str(path) for path in candidates)
+    places = f"{listing}" if listing.is_absolute() else f"{listing} or {raw / listing}"
     raise UserError(f"dataset.split.{split}: the list {places} does not exist")
+
+
+def list_files(split: Split, raw: Path) -> list[Path]:
+    """The list files of a split that are not in an archive."""
+    listings = (split.train, split.val, split.test)
+    files = (_list_file(listing, raw) for listing in listings if isinstance(listing, Path))
+    return [file for file in files if file is not None]
+
+
+def _list_file(listing: Path, raw: Path) -> Path | None:
+    """The file of that path as typed, else of that path in the raw folder, if either exists."""
+    return next((path for path in (listing, raw / listing) if path.is_file()), None)

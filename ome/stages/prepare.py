@@ -13,6 +13,7 @@ from ome.data.mask_values import check_mask_values
 from ome.data.names import near_names
 from ome.data.prepare import masks_without_image, names_opacity, prepare_scenes
 from ome.data.raw import RawLayout
+from ome.data.raw_split import list_files
 from ome.data.scene_index import SceneIndex
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
@@ -132,7 +133,9 @@ def _raw_files(config: DictConfig, raw: Path) -> list[Any]:
         raise UserError(fault)
     if is_folder_of_images(config):
         return _folder_sources(config, raw)
-    return [identity(path) for path in sorted(raw.rglob("*")) if path.is_file()]
+    files = [path for path in sorted(raw.rglob("*")) if path.is_file()]
+    lists = [path for path in list_files(raw_layout(config).split, raw) if path not in files]
+    return [identity(path) for path in files + lists]
 
 
 def _check_apart(scenes: Path, raw: Path) -> None:
