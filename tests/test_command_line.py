@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ome.cli.commands import COMMANDS
 from ome.cli.errors import explain
 from ome.cli.launch import check_command
-from ome.cli.words import check_words
+from ome.cli.words import check_words, with_home
 from ome.errors import UserError
 from tests.conftest import compose_config, forked, run_process, run_without_torch, run_words, tiny
 
@@ -264,6 +264,24 @@ def test_the_line_about_quotes_can_be_typed(tmp_path: Path, value: str) -> None:
     assert (status, line) == (1, f"error: cannot parse dataset.raw={value}")
     config = compose_config(["stage=prepare", "dataset=custom", *shlex.split(typed)])
     assert config.dataset.raw == value
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("scenes=~/a", "scenes=/home/me/a"),
+        ("scenes='~/a b'", "scenes='/home/me/a b'"),
+        ('scenes="~/a"', 'scenes="/home/me/a"'),
+        ("--config-dir=~/conf", "--config-dir=/home/me/conf"),
+        *[
+            (word, word)
+            for word in ("~callbacks", "name=a~/b", "~dataset.x=~/a", "name=~", "scenes=~other/a")
+        ],
+    ],
+)
+def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, word: str, meant: str) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert with_home(word) == meant
 
 
 def test_options_may_stand_between_settings(tmp_path: Path) -> None:

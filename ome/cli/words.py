@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra._internal.utils import get_args_parser
@@ -16,6 +17,12 @@ from ome.errors import UserError
 def is_setting(word: str) -> bool:
     """Whether a word of the command line is a setting such as `seed=1` or `~callbacks`, not an option."""
     return word.startswith("~") or ("=" in word and not word.startswith("-"))
+
+
+def with_home(word: str) -> str:
+    """A setting whose value begins with `~/`, with the home folder in its place: no shell replaces it there."""
+    match = re.fullmatch(r"([^=~]+=[\"']?)~(/.*)", word)
+    return f"{match[1]}{Path.home()}{match[2]}" if match else word
 
 
 def check_words(words: Sequence[str]) -> None:
