@@ -314,6 +314,20 @@ def test_images_of_different_bands_need_a_choice(images: Path) -> None:
         prepare(images, channels=[1, 2])
 
 
+@pytest.mark.parametrize("names", [("blue", "green", "red"), ("red", "green", "blue"), ("", "", "")])
+def test_images_of_another_order_of_bands_are_named(
+    images: Path, names: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (images / "d.tif").write_bytes(archives.raster(archives.image(2, 3), photometric="RGB"))
+    with rasterio.open(images / "d.tif", "r+") as raster:
+        raster.descriptions = names
+    prepare(images)
+    printed = " ".join(capsys.readouterr().out.split())
+    line = "the images label their bands differently, 3 red, green, blue (e.g. "
+    assert (line in printed) == (names[0] == "blue")
+    assert ("1 blue, green, red (e.g. " in printed) == (names[0] == "blue")
+
+
 # Mistakes
 
 

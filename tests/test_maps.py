@@ -266,14 +266,19 @@ def test_tiles_in_a_folder_are_one_scene_with_gaps(tmp_path: Path, how: str) -> 
         ({"transform": from_origin(500035.2, 5800000, 0.5, 0.5)}, "grid"),
         ({"pixels": random_scene(70, 70, 4)}, "number of bands"),
         ({"pixels": random_scene(70, 70, kind="uint16")}, "data type"),
+        ({"names": ("blue", "green", "red")}, r"order of bands \(red, green, blue and blue, green, red\)"),
     ],
 )
 def test_tiles_that_do_not_fit_are_named(tmp_path: Path, change: dict[str, Any], difference: str) -> None:
     pixels = random_scene(70, 70)
-    write(tmp_path / "a.tif", pixels)
-    write(
+    write(tmp_path / "a.tif", pixels, photometric="RGB")
+    names = change.pop("names", ())
+    written = write(
         tmp_path / "b.tif", **{"pixels": pixels, "transform": from_origin(500035, 5800000, 0.5, 0.5)} | change
     )
+    with rasterio.open(written, "r+") as raster:
+        for band, name in enumerate(names, 1):
+            raster.set_band_description(band, name)
     with pytest.raises(UserError, match=rf"b\.tif and .*a\.tif differ in {difference}"):
         Mosaic([tmp_path / "a.tif", tmp_path / "b.tif"], "city")
 

@@ -1,3 +1,4 @@
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,23 @@ def noise(bands: int, depth: str, height: int = 40, width: int = 60) -> np.ndarr
 
 
 HOLE = (slice(5, 20), slice(10, 45))
+
+
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+@pytest.mark.parametrize("model", ["MINISWHITE", "palette", "MINISBLACK"])
+def test_an_image_of_other_colours_than_its_values_is_refused(tmp_path: Path, depth: str, model: str) -> None:
+    path = write(tmp_path / "image.tif", noise(1, depth), photometric=model)
+    if model == "palette":
+        with rasterio.open(path, "r+") as raster:
+            raster.write_colormap(1, {value: (value, 0, 255 - value, 255) for value in range(256)})
+    reason = {
+        ("MINISWHITE", "uint8"): r"a negative, whose 0 is white .* -scale 0 255 255 0 IN OUT",
+        ("MINISWHITE", "uint16"): r"a negative, whose 0 is white .* -scale 0 65535 65535 0 IN OUT",
+        ("palette", "uint16"): "uint16 indices into a colour table, .*gdal_translate -ot Byte IN OUT",
+    }.get((model, depth))
+    refused = pytest.raises(UserError, match=f"image.tif holds {reason}") if reason else nullcontext()
+    with Raster(path) as raster, refused:
+        raster.require()
 
 
 @pytest.mark.parametrize("depth", ["uint8", "uint16"])

@@ -20,7 +20,7 @@ def is_setting(word: str) -> bool:
 
 
 def with_home(word: str) -> str:
-    """A setting whose value begins with `~/`, with the home folder in its place: no shell replaces it there."""
+    """A setting with the home folder in place of `~` at the start of its value: shells leave it there."""
     match = re.fullmatch(r"([^=~]+=[\"']?)~(/.*)", word)
     return f"{match[1]}{Path.home()}{match[2]}" if match else word
 

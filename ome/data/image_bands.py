@@ -1,7 +1,7 @@
 """Bands and depths of all images of a dataset: differences are an error or are printed."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.markup import escape
 
@@ -18,8 +18,10 @@ def shared_bands(jobs: Sequence[SceneJob], chosen: tuple[int, ...]) -> tuple[int
     examples: dict[tuple[int, ...], list[RawFile]] = {}
     misnamed: Counter[int] = Counter()
     named: Counter[int] = Counter()
+    orders: dict[tuple[str, ...], list[RawFile]] = {}
     for job in jobs:
         with job.image.open() as raster:
+            orders.setdefault(raster.band_colours, []).append(job.image)
             examples.setdefault(raster.shown_bands, []).append(job.image)
             misnamed.update([raster.mislabelled_opacity] if raster.mislabelled_opacity else [])
             named.update([raster.opacity] if raster.opacity in chosen else [])
@@ -35,6 +37,7 @@ def shared_bands(jobs: Sequence[SceneJob], chosen: tuple[int, ...]) -> tuple[int
             "as an image band",
             highlight=False,
         )
+    _say_orders({colours: files for colours, files in orders.items() if colours and all(colours)})
     if len(examples) > 1 and chosen:
         return ()
     if len(examples) > 1:
@@ -45,6 +48,21 @@ def shared_bands(jobs: Sequence[SceneJob], chosen: tuple[int, ...]) -> tuple[int
         remedy = "convert them, or choose bands that all have, e.g. 'dataset.channels=[1]'"
         raise UserError(f"the images differ in their bands, {kinds}: {remedy}")
     return next(iter(examples))
+
+
+def _say_orders(orders: Mapping[tuple[str, ...], Sequence[RawFile]]) -> None:
+    """Prints that images say that the same bands show different colours."""
+    if len({len(colours) for colours in orders}) == len(orders):
+        return
+    kinds = ", ".join(
+        f"{len(files)} {', '.join(colours)} (e.g. {escape(str(files[0]))})"
+        for colours, files in orders.items()
+    )
+    console.print(
+        f"[yellow]the images label their bands differently[/], {kinds}: if that is right, bring them to one "
+        "order, e.g. gdal_translate -b 3 -b 2 -b 1 IN OUT",
+        highlight=False,
+    )
 
 
 def say_depths(jobs: Sequence[SceneJob], layout: RawLayout) -> None:

@@ -24,6 +24,23 @@ def labelled_opacity(dataset: DatasetReader) -> list[int]:
     return [band for band, kind in kinds if kind == ColorInterp.alpha]
 
 
+def colour_fault(dataset: DatasetReader) -> str:
+    """Why the values of an image mean other colours than they seem to, with a remedy, or empty."""
+    is_indexed = dataset.colorinterp == (ColorInterp.palette,)
+    if is_indexed and dataset.dtypes[0] != "uint8":
+        return (
+            f"{dataset.dtypes[0]} indices into a colour table, which is applied to uint8 alone: convert it, "
+            "gdal_translate -ot Byte IN OUT"
+        )
+    if not is_indexed and dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+        largest = np.iinfo(dataset.dtypes[0]).max
+        return (
+            "a negative, whose 0 is white (MINISWHITE): convert it, gdal_translate -co "
+            f"PHOTOMETRIC=MINISBLACK -scale 0 {largest} {largest} 0 IN OUT"
+        )
+    return ""
+
+
 def colour_table(dataset: DatasetReader) -> NDArray[np.uint8]:
     """The colour (256, 3) of each value; a value without one gets that grey level."""
     table = np.repeat(np.arange(256, dtype=np.uint8)[:, None], 3, axis=1)

@@ -157,19 +157,24 @@ class Mosaic:
             )
         if difference := _difference(first, raster):
             raise UserError(
-                f"{raster} and {first} differ in {difference}: bring them to one grid, e.g. with gdalwarp"
+                f"{raster} and {first} differ in {difference}: make them alike, e.g. with gdalwarp, or "
+                "gdal_translate -b 3 -b 2 -b 1 for another order of bands"
             )
         return raster
 
 
 def _difference(first: Raster, other: Raster) -> str:
     """Why two rasters cannot be parts of one mosaic, in words; empty where they can."""
-    if first.grid.crs != other.grid.crs:
-        return "coordinate reference system"
-    if first.bands != other.bands:
-        return "number of bands"
-    if first.depth != other.depth:
-        return "data type"
+    ours, theirs = first.band_colours, other.band_colours
+    alike = {
+        "coordinate reference system": first.grid.crs == other.grid.crs,
+        "number of bands": first.bands == other.bands,
+        "data type": first.depth == other.depth,
+        f"order of bands ({', '.join(ours)} and {', '.join(theirs)})": ours == theirs
+        or not (all(ours) and all(theirs)),
+    }
+    if difference := next((what for what, same in alike.items() if not same), ""):
+        return difference
     a, b = first.grid.transform, other.grid.transform
     pairs = zip((a.a, a.b, a.d, a.e), (b.a, b.b, b.d, b.e), strict=True)
     size = max(abs(a.a), abs(a.b), abs(a.d), abs(a.e))

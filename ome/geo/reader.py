@@ -11,7 +11,7 @@ from rasterio.enums import ColorInterp, Resampling
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from ome.geo.band_labels import BAND_COLOURS, colour_table, labelled_colours, labelled_opacity
+from ome.geo.band_labels import BAND_COLOURS, colour_fault, colour_table, labelled_colours, labelled_opacity
 from ome.geo.gdal import SCENE_DRIVERS
 from ome.geo.opacity import is_opacity
 from ome.geo.opened import OpenedFile, UnreadableError
@@ -90,19 +90,21 @@ class Raster:
         self._file.close()
 
     def require(self, depths: Sequence[str] = IMAGE_DEPTHS) -> None:
-        """Checks the data type of the values.
+        """Checks that the values are those of an image, or of a class map.
 
         Args:
             depths: Allowed data types, by numpy's names.
 
         Raises:
-            UnreadableError: The raster has another one.
+            UnreadableError: The raster has another one, is a negative, or has a colour table that is not
+                applied.
         """
+        fault = colour_fault(self._file.dataset) if self.depth in depths else ""
         if self.depth not in depths:
-            raise UnreadableError(
-                f"{self.name} holds {self.depth} values, only {' and '.join(depths)} are supported: convert "
-                "it, e.g. gdal_translate -ot UInt16 -scale IN OUT"
-            )
+            fault = f"{self.depth} values, only {' and '.join(depths)} are supported: convert it, e.g. "
+            fault += "gdal_translate -ot UInt16 -scale IN OUT"
+        if fault:
+            raise UnreadableError(f"{self.name} holds {fault}")
 
     @cached_property
     def opacity(self) -> int | None:
