@@ -62,6 +62,11 @@ def prepare(folder: Path, **facts: object) -> tuple[SceneIndex, list[str]]:
             (0, 1, 2),
             r"indices=\{field: 1, water: 2, none: 0\}' 'dataset.ignored=\{none: \[0, 0, 0",
         ),
+        (
+            (0, 1, 254),
+            r"if 254 marks pixels without a class, type 'dataset.indices=\{field: 0, water: 1, none: 254\}' "
+            r"'dataset.ignored=\{none: \[254, 254, 254\]\}'",
+        ),
         ((3, 0, 1, 2), r"the values 0, 1, 2, 3.*give each class its value by 'dataset.indices="),
     ],
 )
@@ -206,6 +211,16 @@ def test_a_photograph_stored_rotated_is_refused(folder: Path, kind: str, suffix:
         Image.fromarray(HALVES.astype(np.uint8)).save(folder / f"{kind}/{name}.{suffix}", exif=exif)
     with pytest.raises(UserError, match=r"a\.\w+ is stored rotated \(EXIF orientation 6\)"):
         prepare(folder)
+
+
+@pytest.mark.parametrize("how", [{"nodata": 90}, {"photometric": "RGB", "alpha": "YES"}])
+def test_training_images_without_a_valid_pixel_are_an_error(folder: Path, how: dict[str, object]) -> None:
+    pixels = np.full((4 if "alpha" in how else 3, 24, 32), 90, np.uint8)
+    pixels[3:] = 0
+    for name in ("a", "b"):
+        write(folder / f"images/{name}.tif", pixels, **how)
+    with pytest.raises(UserError, match="no pixel of 2 training scenes is valid"):
+        prepare(folder, masks=None)
 
 
 def test_a_class_without_reference_and_masks_of_unknown_colours(folder: Path) -> None:

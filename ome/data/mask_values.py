@@ -104,6 +104,14 @@ def _meaning(layout: RawLayout, foreign: list[int], pixels: Mapping[str, int]) -
     without_zero = [value for value in seen if value]
     if without_zero == list(range(1, len(names) + 1)):
         message += "; these look like indices from 1"
+    elif all(pixels[name] for name in names) and len(foreign) == 1:
+        pairs = ", ".join(
+            f"{name}: {value}" for name, value in {**layout.indices, "none": foreign[0]}.items()
+        )
+        return (
+            f"{message}: if {foreign[0]} marks pixels without a class, type 'dataset.indices={{{pairs}}}' "
+            f"'dataset.ignored={{none: {foreign * 3}}}'"
+        )
     order = seen if len(seen) == len(names) else without_zero
     if len(order) != len(names):
         return (

@@ -12,6 +12,7 @@ from ome.data.scene_index import Scene, SceneIndex
 from ome.data.scene_writer import SceneJob, named_opacity, opacity_of, write_scene
 from ome.errors import UserError
 from ome.geo.opened import UnreadableError
+from ome.geo.reader import Raster
 from ome.progress import track
 
 
@@ -66,8 +67,21 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: b
         tuple(unreadable),
         opacity_of(folder, scenes),
     )
+    _check_valid(index)
     index.write()
     return index
+
+
+def _check_valid(index: SceneIndex) -> None:
+    """Refuses training scenes that have no valid pixel at all."""
+    for scene in index.split("train"):
+        with Raster(index.folder / scene.image, drivers=("GTiff",)) as raster:
+            if raster.all_valid or any(raster.valid(*strip).any() for strip in raster.strips()):
+                return
+    raise UserError(
+        f"no pixel of {len(index.split('train'))} training scenes is valid, all are nodata or transparent: "
+        "correct the files' nodata value, mask or opacity, or type dataset.nodata=VALUE"
+    )
 
 
 def masks_without_image(layout: RawLayout, raw: Path) -> list[str]:
