@@ -1,6 +1,7 @@
 """Atomic writing: every file is written under a temporary name in its folder and renamed when complete."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -14,6 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.damage import checked_end, checked_form, named_if_damaged
 from ome.errors import UserError
 
 
@@ -89,9 +91,14 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> Any:  # noqa: ANN401 - JSON has no static type
-    """Reads a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: Path, form: type = dict) -> Any:  # noqa: ANN401 - JSON has no static type
+    """Reads a JSON file that `write_json` wrote.
+
+    Raises:
+        DamagedError: It is not JSON of that type.
+    """
+    with named_if_damaged(path):
+        return checked_form(json.loads(path.read_text(encoding="utf-8")), form)
 
 
 def write_csv(
@@ -144,11 +151,16 @@ def plain_text(content: bytes, name: object) -> str:
 
 
 def read_csv(path: Path) -> list[dict[str, str]]:
-    """Reads a CSV table that `write_csv` wrote as one dictionary a row."""
-    with path.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.reader(stream))
-    header, *body = [[plain_cell(cell) for cell in row] for row in rows] or [[]]
-    return [dict(zip(header, row, strict=True)) for row in body]
+    """Reads a CSV table that `write_csv` wrote as one dictionary a row.
+
+    Raises:
+        DamagedError: It is not such a table, or its last line is cut off.
+    """
+    with named_if_damaged(path):
+        text = checked_end(path.read_bytes().decode("utf-8"))
+        rows = csv.reader(io.StringIO(text, newline=""))
+        header, *body = [[plain_cell(cell) for cell in row] for row in rows]
+        return [dict(zip(header, row, strict=True)) for row in body]
 
 
 def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -232,8 +232,11 @@ def error_lines() -> str:
     return "\n".join(parts)
 
 
+_ERRORS = {"UserError", "InUseError", "DamagedError"}
+
+
 def _raised(node: ast.AST) -> str:
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "UserError"):
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _ERRORS):
         return ""
     return _template(node.args[0]) if node.args else ""
 

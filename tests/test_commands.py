@@ -207,8 +207,8 @@ def test_settings_of_a_run_may_refer_to_others(
         ("2", "[stage=predict, 'seed=${oc.env:GONE_}']"),
     ):
         (folder := tmp_path / f"run/logs/{day}/config").mkdir(parents=True)
-        (folder / "hydra.yaml").write_text(f"hydra: {{runtime: {{cwd: {tmp_path}, config_sources: []}}}}")
-        (folder / "overrides.yaml").write_text(words)
+        (folder / "hydra.yaml").write_text(f"hydra: {{runtime: {{cwd: {tmp_path}, config_sources: []}}}}\n")
+        (folder / "overrides.yaml").write_text(words + "\n")
     words = words_of(["report", os.path.relpath(tmp_path / "run")])
     assert {"seed=3", "dataset.name=town_${seed}"} <= {*words}
     (folder,) = (Path(word.removeprefix("run_dir=")) for word in words if word.startswith("run_dir="))

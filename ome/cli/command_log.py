@@ -31,7 +31,7 @@ def settings_folder(name: str, *, _root_: DictConfig) -> str:
     log = Path(str(folder))
     there = [path for path in (*(log / name / each for each in _HYDRAS), log / _RESOLVED) if path.exists()]
     written = log / name / "hydra.yaml"
-    if there and not (written.exists() and _CONFIG_MODULE in written.read_text(encoding="utf-8")):
+    if there and not (written.exists() and _CONFIG_MODULE.encode() in written.read_bytes()):
         raise UserError(
             f"{there[0]} would be overwritten, and ome has not written it: "
             "omit hydra.run.dir, or choose an empty folder"

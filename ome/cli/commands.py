@@ -4,18 +4,12 @@ import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from omegaconf import OmegaConf
-
+from ome.cli.repeated import repeated_words
 from ome.errors import UserError
 from ome.geo.scene_list import names_many
 from ome.geo.vsi import scene_at
-from ome.pipeline.layout import command_files
-from ome.pipeline.registry import SIDE_STAGES
-
-_NOT_REPEATED: Final = {"stage", "stage.until", "force", "verify", "name", "output", "run_dir", "sweep"}
-"""Settings of an earlier command that select its stages and folders, and are not repeated."""
 
 
 def parser() -> argparse.ArgumentParser:
@@ -149,37 +143,8 @@ COMMANDS: Final = tuple(_WORDS)
 
 def _of_run(folder: Path) -> list[str]:
     """The settings of a run's last command, and `run_dir` for its folder."""
-    if not folder.is_dir():
-        raise UserError(f"{folder} does not exist: give the folder of a run, such as runs/valley")
-    run_dir = folder.absolute()  # the working folder changes below
-    commands = command_files(run_dir)
-    if not commands:
-        raise UserError(f"{folder} is not the folder of a run: give one such as runs/valley")
-    # Commands that only used the run, e.g. for a map, come last.
-    last = max(commands, key=lambda path: (not _is_side_command(path), path.stat().st_mtime_ns))
-    runtime: Any = OmegaConf.load(last.with_name("hydra.yaml")).hydra.runtime
-    if Path(runtime.cwd).is_dir():
-        os.chdir(runtime.cwd)  # relative paths among the settings start there
-    repeated = [word for word in _words(last) if _is_repeated(word.partition("=")[0].lstrip("+~"))]
-    sources = [source.path for source in runtime.config_sources if source.provider == "command-line"]
-    return [*(f"--config-dir={path}" for path in sources), *repeated, *_settings(run_dir=run_dir)]
-
-
-def _is_side_command(typed: Path) -> bool:
-    """Whether a command made something of the run, and nothing of the run itself."""
-    return dict(word.partition("=")[::2] for word in _words(typed)).get("stage") in SIDE_STAGES
-
-
-def _words(typed: Path) -> list[str]:
-    """The settings of a command as they were typed: what `${...}` stands for is not known here."""
-    words: Any = OmegaConf.to_container(OmegaConf.load(typed))
-    return [str(word) for word in words]
-
-
-def _is_repeated(key: str) -> bool:
-    """Whether a setting of an earlier command describes the run and must be repeated."""
-    stage = key.removeprefix("stage.").partition(".")[0]
-    return key not in _NOT_REPEATED and not (key.startswith("stage.") and stage in SIDE_STAGES)
+    run_dir = folder.absolute()  # the working folder changes
+    return [*repeated_words(folder), *_settings(run_dir=run_dir)]
 
 
 def _settings(**values: object) -> list[str]:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
+from ome.damage import named_if_damaged
 from ome.data.palette import Palette, UnknownColours
 from ome.data.tiles import Tile, tile_scene
 from ome.errors import UserError
@@ -132,15 +133,13 @@ class SceneIndex:
         remedy = "run python -m ome.run stage=prepare with the settings of your data set"
         if not path.is_file():
             raise UserError(f"{path} does not exist: {remedy}")
-        try:
+        with named_if_damaged(path, remedy):
             value = read_json(path)
             palette = Palette(_colours(value["classes"]), _colours(value["ignored"]))
             scenes = tuple(_scene_from_json(scene) for scene in value["scenes"])
             broken, opacity = (tuple(value.get(key, ())) for key in ("broken", "opacity"))
             channels = tuple(value["channels"])
             return cls(folder, scenes, palette, value["dataset"], channels, broken, opacity)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path} is not an index of prepared scenes ({error!r}): {remedy}") from error
 
 
 def _colours(value: dict[str, list[int]]) -> dict[str, tuple[int, int, int]]:

@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.damage import DamagedError
 from ome.files import read_json, remove_temporaries, write_json
 
 RECORD: Final = "rows.json"
@@ -114,6 +115,6 @@ def _whole_rows(record: Path) -> tuple[int, int]:
     """The start and end of the complete rows of a record; (0, 0) where it is damaged."""
     start = record.stem.partition("_")[2]
     try:
-        return int(start or 0), int(read_json(record))
-    except (OSError, ValueError, TypeError):
+        return int(start or 0), read_json(record, int)
+    except (OSError, ValueError, DamagedError):
         return 0, 0

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Self
 
+from ome.damage import named_if_damaged
 from ome.data.scaling import Limits
 from ome.errors import UserError
 from ome.files import read_json, write_json
@@ -108,7 +109,7 @@ class SegmenterCard:
             raise UserError(
                 f"{path} does not exist: train again with force=true, or name the run's dataset=..."
             )
-        try:
+        with named_if_damaged(path, "train again with force=true"):
             value: dict[str, Any] = read_json(path)
             limits = value["limits"]
             fields: dict[str, Any] = {key: tuple(value[key]) for key in ("channels", "picture")}
@@ -118,8 +119,6 @@ class SegmenterCard:
             fields["limits"] = (int(limits[0]), int(limits[1])) if limits else None
             fields["source"] = ImageSource.from_json(value["source"]) if value.get("source") else None
             return cls(**value | fields)
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
-            raise UserError(f"{path} is damaged ({error!r}): train again with force=true") from error
 
 
 def _listed(values: Sequence[object] | None) -> str:

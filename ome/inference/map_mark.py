@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from ome.damage import DamagedError
 from ome.errors import UserError
 from ome.files import read_json, write_json
 from ome.geo.flat import RECORD
@@ -50,6 +51,6 @@ def _read_mark(path: Path) -> dict[str, Any] | None:
     """Reads a mark; None if the file does not exist or is something else."""
     try:
         mark = read_json(path)
-    except (OSError, ValueError):
+    except (OSError, DamagedError):
         return None
-    return mark if isinstance(mark, dict) and mark.keys() >= {"scene", "made_of"} else None
+    return mark if mark.keys() >= {"scene", "made_of"} else None

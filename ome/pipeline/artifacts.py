@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
+from ome.damage import named_if_damaged
 from ome.files import read_json
 from ome.pipeline.manifest import NAME, Manifest
 
@@ -61,13 +62,11 @@ def results_of(run: Path) -> list[Artefact]:
     results = [Artefact(path, manifest) for path in folders if (manifest := Manifest.read(path)) is not None]
     stages = {manifest.stage for _, manifest in results}
     for path in sorted(run.glob(f"logs/*/{INHERITED}")):
-        record = read_json(path)
-        manifest = Manifest.read(folder := Path(record["folder"]))
-        if (
-            path.parent.name not in stages
-            and manifest is not None
-            and manifest.fingerprint == record["fingerprint"]
-        ):
+        with named_if_damaged(path):
+            record = read_json(path)
+            folder, fingerprint = Path(record["folder"]), record["fingerprint"]
+        manifest = Manifest.read(folder)
+        if path.parent.name not in stages and manifest is not None and manifest.fingerprint == fingerprint:
             results.append(Artefact(folder, manifest))
     return results
 

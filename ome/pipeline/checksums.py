@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from ome.damage import DamagedError
 from ome.files import read_csv, sync, write_csv
 from ome.pipeline.manifest import NAME as MANIFEST
 
@@ -125,7 +126,7 @@ def _read(folder: Path) -> list[Listed]:
         listed = [Listed(row["name"], int(row["size"]), row["sha256"]) for row in rows]
         # Listed files may be removed, so a list with a path outside the folder is rejected.
         return [] if any({"..", "/"} & set(Path(line.name).parts) for line in listed) else listed
-    except (OSError, KeyError, ValueError, TypeError):
+    except (OSError, KeyError, ValueError, DamagedError):
         return []
 
 

@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from ome.errors import UserError
+from ome.damage import named_if_damaged
 from ome.files import read_json, write_json
 
 NAME = "manifest.json"
@@ -57,18 +57,14 @@ class Manifest:
         """Reads the manifest of `folder`; None where there is no finished artefact.
 
         Raises:
-            UserError: The file exists but is not a manifest.
+            DamagedError: The file exists but is not a manifest.
         """
         path = folder / NAME
         if not path.is_file():
             return None
-        try:
+        remedy = f"if ome wrote {folder}, delete it and run the stage again; if not, choose another "
+        with named_if_damaged(path, f"{remedy}run_dir=... or scenes=..."):
             return cls(**read_json(path))
-        except (ValueError, TypeError) as error:
-            raise UserError(
-                f"{path} is damaged, or not written by ome ({error}): if ome wrote {folder}, delete it and "
-                "run the stage again; if not, choose another run_dir=... or scenes=..."
-            ) from error
 
 
 def compute_fingerprint(

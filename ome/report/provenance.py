@@ -9,6 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from ome.damage import read_undamaged
 from ome.pipeline.layout import command_files
 from ome.pipeline.manifest import NAME, Manifest
 
@@ -80,8 +81,8 @@ def commands(*runs: Path) -> list[str]:
     Args:
         runs: Folders of runs, in which Hydra saved the overrides of each command.
     """
-    typed = [OmegaConf.to_container(OmegaConf.load(path)) for run in runs for path in command_files(run)]
-    lines = [shlex.join(["python", "-m", "ome.run", *map(str, overrides or [])]) for overrides in typed]
+    typed = [words for run in runs for words in read_undamaged(command_files(run), list)]
+    lines = [shlex.join(["python", "-m", "ome.run", *map(str, words)]) for words in typed]
     last_first = list(dict.fromkeys(reversed(lines)))
     return last_first[:MOST_COMMANDS][::-1]
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from omegaconf import OmegaConf
 
+from ome.damage import read_undamaged
 from ome.errors import UserError
 from ome.pipeline.artifacts import results_of
 from ome.pipeline.layout import RESOLVED
@@ -82,8 +83,8 @@ def _settings(manifest: Manifest, by_fingerprint: Mapping[str, Manifest]) -> dic
 
 def _dataset(run: Path) -> dict[str, Hashable]:
     """The name of a run's dataset; empty if none of the run's commands has finished."""
-    for path in sorted(run.glob(f"logs/*/{RESOLVED}")):
-        name = OmegaConf.select(OmegaConf.load(path), "dataset.name")
+    for settings in read_undamaged(sorted(run.glob(f"logs/*/{RESOLVED}"))):
+        name = OmegaConf.select(OmegaConf.create(settings), "dataset.name")
         if name is not None:
             return {"dataset.name": str(name)}
     return {}

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ome.damage import named_if_damaged
 from ome.distributed.collectives import is_rank_zero
 from ome.files import read_json, write_json
 from ome.scoring.scores import Scores
@@ -53,20 +54,25 @@ def write_rows(folder: Path, rows: Iterable[Row]) -> None:
 
 
 def read_rows(folder: Path) -> list[Row]:
-    """Reads the rows of a stage; an empty list if there were no reference masks."""
+    """Reads the rows of a stage; an empty list if there were no reference masks.
+
+    Raises:
+        DamagedError: Their file is damaged.
+    """
     path = folder / NAME
     if not path.exists():
         return []
-    return [
-        # Earlier versions called the fraction `share`.
-        Row(
-            row["name"],
-            row["scored_on"],
-            Scores.from_dict(row["scores"]),
-            row.get("fraction", row.get("share", 1.0)),
-        )
-        for row in read_json(path)
-    ]
+    with named_if_damaged(path):
+        return [
+            # Earlier versions called the fraction `share`.
+            Row(
+                row["name"],
+                row["scored_on"],
+                Scores.from_dict(row["scores"]),
+                row.get("fraction", row.get("share", 1.0)),
+            )
+            for row in read_json(path, list)
+        ]
 
 
 def variant_table(rows: Sequence[Row]) -> tuple[list[str], list[list[str]]]:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ome.damage import read_undamaged
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import write_csv
@@ -102,12 +103,13 @@ def _configuration(folder: Path) -> DictConfig:
     saved = [*folder.glob(f"logs/*/{RESOLVED}"), *folder.glob(RESOLVED)]
     if not saved:
         raise UserError(f"{folder} has no {RESOLVED}: none of that run's commands has finished")
-    latest: list[DictConfig] = []
-    for path in sorted(saved, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        config = OmegaConf.load(path)
-        if not isinstance(config, DictConfig):
-            raise UserError(f"{path} is damaged: delete it")
-        latest.append(config)
+    saved.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    whole = [config for config in read_undamaged(saved) if {"dataset", "scenes", "inherit"} <= {*config}]
+    if not whole:
+        raise UserError(
+            f"{saved[0]} is damaged: repeat a command of that run, such as stage=labels, which writes another"
+        )
+    latest: list[DictConfig] = [OmegaConf.create(config) for config in whole]
     # A command such as `predict` does not name the raw data.
     return next(filter(_has_raw, latest), latest[0])
 

@@ -1,0 +1,89 @@
+"""The settings of a run's last command, which the commands of a finished run repeat."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from rich.markup import escape
+
+from ome.damage import DamagedError, named_if_damaged, read_yaml
+from ome.errors import UserError
+from ome.pipeline.layout import command_files
+from ome.pipeline.registry import SIDE_STAGES
+from ome.progress import console
+
+_NOT_REPEATED: Final = {"stage", "stage.until", "force", "verify", "name", "output", "run_dir", "sweep"}
+"""Settings of an earlier command that select its stages and folders, and are not repeated."""
+
+
+class _Command(NamedTuple):
+    """A command as it was typed: what `${...}` stands for is not known here.
+
+    Attributes:
+        makes_run: Whether it made something of the run itself, not only e.g. a map with it.
+        time: When Hydra saved it.
+        words: Its settings.
+        folder: The working folder.
+        sources: The folders of `--config-dir`.
+    """
+
+    makes_run: bool
+    time: int
+    words: list[str]
+    folder: Path
+    sources: list[str]
+
+
+def repeated_words(folder: Path) -> list[str]:
+    """The settings of a run's last undamaged command; changes to the working folder of that command.
+
+    Args:
+        folder: The folder of the run.
+
+    Raises:
+        UserError: The folder does not exist, is not that of a run, or all its commands are damaged.
+    """
+    if not folder.is_dir():
+        raise UserError(f"{folder} does not exist: give the folder of a run, such as runs/valley")
+    files = command_files(folder.absolute())
+    if not files:
+        raise UserError(f"{folder} is not the folder of a run: give one such as runs/valley")
+    commands: list[_Command] = []
+    for path in files:
+        try:
+            commands.append(_read(path))
+        except DamagedError as error:
+            console.print(f"[yellow]a command is left out:[/] {escape(str(error))}", highlight=False)
+    if not commands:
+        raise UserError(
+            f"every command saved in {folder / 'logs'} is damaged: type python -m ome.run stage=... with "
+            f"the settings of the run and run_dir={folder}"
+        )
+    last = max(commands)
+    with suppress(FileNotFoundError):
+        os.chdir(last.folder)  # relative paths among the settings start there
+    words = [word for word in last.words if _is_repeated(word.partition("=")[0].lstrip("+~"))]
+    return [*(f"--config-dir={path}" for path in last.sources), *words]
+
+
+def _read(typed: Path) -> _Command:
+    """Reads what Hydra saved of a command.
+
+    Raises:
+        DamagedError: One of the two files is damaged or missing.
+    """
+    words = [str(word) for word in read_yaml(typed, list)]
+    path = typed.with_name("hydra.yaml")
+    with named_if_damaged(path):
+        runtime = read_yaml(path)["hydra"]["runtime"]
+        sources = [one["path"] for one in runtime["config_sources"] if one["provider"] == "command-line"]
+        folder = Path(runtime["cwd"])
+    stage = dict(word.partition("=")[::2] for word in words).get("stage")
+    return _Command(stage not in SIDE_STAGES, typed.stat().st_mtime_ns, words, folder, sources)
+
+
+def _is_repeated(key: str) -> bool:
+    """Whether a setting of an earlier command describes the run and must be repeated."""
+    stage = key.removeprefix("stage.").partition(".")[0]
+    return key not in _NOT_REPEATED and not (key.startswith("stage.") and stage in SIDE_STAGES)
