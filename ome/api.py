@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ome.config.calls import check_arguments, network_folders, segmenter_of
 from ome.data.byte_image import ByteImage, open_scene
 from ome.distributed.collectives import alone
+from ome.errors import UserError
 from ome.geo.grid import Grid
 from ome.geo.reader import Raster
 from ome.geo.scene_files import remote_state, scene_files
@@ -20,12 +21,16 @@ from ome.geo.vsi import SceneAddress, VsiPath, scene_at
 from ome.inference.array_scene import geotiff_of
 from ome.inference.card import SegmenterCard
 from ome.inference.map_mark import mark_map
-from ome.inference.map_names import map_name
+from ome.inference.map_names import endings_of, map_name
 from ome.inference.map_rows import PROBABILITY_ONE, MapOptions, predict_rows
 from ome.inference.mapping import map_scene as write_maps
 from ome.networks.views import Tta
+from ome.pipeline.locks import locked
 from ome.pipeline.manifest import identity
 from ome.training.checkpoints import NETWORK
+
+LOCK: Final = ".map.lock"
+"""File in the folder of maps that one call locks: all maps in a folder share the folder of their rows."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,11 +156,16 @@ def map_scene(
         asdict(options),
         views,
     ]
-    mark_map(folder, name, address, dependencies)
-    card, predictor, windows = segmenter_of(networks, device, batch, views)
-    options = replace(options, batch=windows)
-    with alone(), _opened(raster, card) as opened:  # with several processes, each call maps its own scene
-        return write_maps(opened, name, card, predictor, folder, options)
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is not a folder: give an existing or a new folder")
+    remedy = "wait for it, or give this map another folder"
+    # With several processes, each call maps its own scene.
+    with alone(), locked(folder / LOCK, str(folder), wait=False, remedy=remedy):
+        mark_map(folder, name, address, dependencies, endings_of(options))
+        card, predictor, windows = segmenter_of(networks, device, batch, views)
+        options = replace(options, batch=windows)
+        with _opened(raster, card) as opened:
+            return write_maps(opened, name, card, predictor, folder, options)
 
 
 @contextmanager

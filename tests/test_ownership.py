@@ -13,6 +13,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 import ome
+from ome.api import LOCK
 from ome.cli.sweep import Sweep
 from ome.errors import UserError
 from ome.geo.flat import FlatRasters
@@ -370,3 +371,29 @@ def test_a_sweep_without_scores_removes_nothing(tmp_path: Path) -> None:
     }
     Sweep().on_multirun_end(made)
     assert (tmp_path / "sweep/compare.partial/notes.txt").exists()
+
+
+def test_a_new_map_from_python_leaves_no_file_of_the_old_one(tmp_path: Path) -> None:
+    scene = write(tmp_path / "city.tif", random_scene(64, 64))
+    settings: dict[str, Any] = {"flip": False, "device": "cpu", "precision": "32-true"}
+    runs = [make_run(tmp_path / f"run{seed}", seed=seed) for seed in (0, 1)]
+    out = tmp_path / "out"
+    ome.map_scene(scene, runs[0], out, confidence=True, probabilities=True, **settings)
+    ome.map_scene(scene, runs[1], out, **settings)
+    assert sorted(path.name for path in out.iterdir() if not path.name.startswith(".")) == [
+        *("city.qml", "city.tif", "city.tif.aux.xml", "city_areas.csv")
+    ]
+    # A file of its name that no call has written is somebody's.
+    notes(out / "city.gpkg")
+    ome.map_scene(scene, runs[0], out, **settings)
+    with pytest.raises(UserError, match=r"city\.gpkg exists and is not a map of"):
+        ome.map_scene(scene, runs[0], out, polygons=True, **settings)
+
+
+def test_a_folder_of_maps_is_written_by_one_call_at_a_time(tmp_path: Path) -> None:
+    scene = write(tmp_path / "city.tif", random_scene(64, 64))
+    run = make_run(tmp_path / "run")
+    busy = pytest.raises(UserError, match=r"working on .*out: wait for it, or give this map")
+    with locked(tmp_path / "out" / LOCK, "out", wait=False), busy:
+        ome.map_scene(scene, run, tmp_path / "out", device="cpu")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]

@@ -88,6 +88,30 @@ def test_a_plan_counts_the_windows_and_names_what_will_fail(
     assert (row.title, row.prospect.state) == ("predict, 0 of 3", "up to date")
 
 
+@pytest.mark.parametrize("name", ["list_failed.txt", "list_areas.csv"])
+def test_tables_beside_the_maps_replace_no_file(run_here: Run, scenes: Path, name: str) -> None:
+    (scenes / "list.txt").write_text("data/a.tif\n")
+    (scenes / "run/predict").mkdir()
+    (scenes / "run/predict" / name).write_text("mine")
+    with pytest.raises(UserError, match=f"{name} was not written by ome for a list of scenes"):
+        run_here(*BASE, "stage.predict.scene=list.txt")
+    assert [path.name for path in (scenes / "run/predict").iterdir()] == [name]
+    assert (scenes / "run/predict" / name).read_text() == "mine"
+
+
+def test_tables_of_another_list_of_the_same_name_are_not_replaced(run_here: Run, scenes: Path) -> None:
+    for _ in range(2):
+        run_here(*BASE, f"stage.predict.scene={scenes}/data/[ab].tif")
+    table = (scenes / "run/predict/data_areas.csv").read_text()
+    (scenes / "b/data").mkdir(parents=True)
+    write(scenes / "b/data/e.tif", random_scene(40, 40))
+    with pytest.raises(
+        UserError, match=r"data_areas\.csv is of .*/data/\[ab\]\.tif, and the maps of .*/b/data"
+    ):
+        run_here(*BASE, f"stage.predict.scene={scenes}/b/data/*.tif")
+    assert (scenes / "run/predict/data_areas.csv").read_text() == table
+
+
 def test_a_damaged_scene_is_left_out_and_the_rest_is_mapped_once(run_here: Run, scenes: Path) -> None:
     seen = []
     config = compose_config([*BASE, "stage.predict.scene=all.txt"])

@@ -50,7 +50,7 @@ def write_areas(path: Path, flat: FlatRasters, names: Sequence[str], areas: Pixe
 def write_total_areas(path: Path, scenes: Mapping[str, Counts]) -> None:
     """Writes pixels, percent and square metres of each class, by scene and in total; prints the totals.
 
-    The totals have square metres only if all scenes have.
+    Writes nothing if there are no scenes. The totals have square metres only if all scenes have.
 
     Args:
         path: The CSV file to write.
@@ -58,7 +58,6 @@ def write_total_areas(path: Path, scenes: Mapping[str, Counts]) -> None:
     """
     maps = dict(_maps(scenes))
     if not maps:
-        path.unlink(missing_ok=True)
         return
     pixels: Counter[str] = Counter()
     metres: Counter[str] = Counter()

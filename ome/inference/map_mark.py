@@ -1,6 +1,7 @@
 """Marks the maps in a folder, so that only files of the same scene are replaced."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +14,24 @@ from ome.inference.map_names import ENDINGS
 from ome.inference.mapping import ROWS_FOLDER
 
 
-def mark_map(folder: Path, name: str, scene: SceneAddress, dependencies: list[Any]) -> None:
-    """Writes `.<name>.json` with the scene of a map and everything else that the map depends on.
+def mark_map(
+    folder: Path, name: str, scene: SceneAddress, dependencies: list[Any], endings: Sequence[str] = ENDINGS
+) -> None:
+    """Writes `.<name>.json` with the scene of a map, its files, and everything else that it depends on.
 
-    If the dependencies have changed, the rows of an interrupted call are discarded.
+    If the dependencies have changed, the rows of an interrupted call are discarded, and so are files of the
+    earlier map that the new one does not have.
 
     Args:
         folder: Folder of the map.
         name: Name of the map, see `map_name`.
         scene: The scene.
         dependencies: Values that JSON can represent.
+        endings: Those of the `ENDINGS` that the map will have.
 
     Raises:
         UserError: The folder has files of these names without a mark of this scene, or is a file.
     """
-    if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: give an existing or a new folder")
     made_of = json.loads(json.dumps(dependencies))
     mark, rows = folder / f".{name}.json", folder / ROWS_FOLDER
     before = _read_mark(mark)
@@ -38,13 +41,18 @@ def mark_map(folder: Path, name: str, scene: SceneAddress, dependencies: list[An
     others = [path for path in existing if path.stem != name and _read_mark(folder / f".{path.stem}.json")]
     if existing and (before is None or before["scene"] != full_address(scene)):
         others = others or existing
+    written = before.get("endings", ENDINGS) if before else ()  # earlier versions did not record them
+    others += [folder / f"{name}{end}" for end in endings if end not in written]
+    others = [path for path in others if path.exists()]
     if others:
         raise UserError(
             f"{others[0]} exists and is not a map of {scene}: choose another folder, or move it away"
         )
-    if before is not None and before["made_of"] != made_of and rows.exists():
+    if before is not None and before["made_of"] != made_of:
         (rows / RECORD).unlink(missing_ok=True)
-    write_json(mark, {"scene": full_address(scene), "made_of": made_of})
+        for end in set(written) - set(endings):
+            (folder / f"{name}{end}").unlink(missing_ok=True)
+    write_json(mark, {"scene": full_address(scene), "made_of": made_of, "endings": list(endings)})
 
 
 def _read_mark(path: Path) -> dict[str, Any] | None:

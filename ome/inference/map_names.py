@@ -16,6 +16,16 @@ ENDINGS: Final = (
 """Endings of the names of a map's files, after the name of the map."""
 
 
+def endings_of(options: MapOptions) -> tuple[str, ...]:
+    """The endings of the files that a map has with these options."""
+    optional = {
+        CONFIDENCE: options.confidence,
+        PROBABILITIES: options.probabilities,
+        ".gpkg": options.polygons,
+    }
+    return tuple(ending for ending in ENDINGS if optional.get(ending, True))
+
+
 def map_name(scene: SceneAddress) -> str:
     """The name of a scene's map, for its files and folder.
 
@@ -41,8 +51,7 @@ def check_names(scenes: Sequence[SceneAddress], options: MapOptions) -> None:
     Raises:
         UserError: Two maps would write the same file, or names that differ only in case.
     """
-    optional = {CONFIDENCE: options.confidence, PROBABILITIES: options.probabilities}
-    endings = [ending for ending in ENDINGS if optional.get(ending, True)]
+    endings = endings_of(options)
     writers: dict[str, SceneAddress] = {}
     for scene in scenes:
         for file in (f"{map_name(scene)}{ending}" for ending in endings):

@@ -15,13 +15,16 @@ class InUseError(UserError):
 
 
 @contextmanager
-def locked(path: Path, what: str, *, wait: bool) -> Iterator[None]:
+def locked(
+    path: Path, what: str, *, wait: bool, remedy: str = "wait for it, or give this one its own name=..."
+) -> Iterator[None]:
     """Holds a lock while the block runs; the system releases it when the process ends in any way.
 
     Args:
         path: The lock file; it is created, and an empty file remains.
         what: What the lock protects, for messages.
         wait: Print a line and wait if another process holds it.
+        remedy: What to do if another process holds it, and `wait` is false.
 
     Raises:
         InUseError: Another process holds it, and `wait` is false.
@@ -40,9 +43,7 @@ def locked(path: Path, what: str, *, wait: bool) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if not wait:
-                raise InUseError(
-                    f"another run is working on {what}: wait for it, or give this one its own name=..."
-                ) from error
+                raise InUseError(f"another run is working on {what}: {remedy}") from error
             console.print(f"waiting for another run that is computing {what}", highlight=False)
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -19,22 +19,20 @@ from ome.config.raw_data import nodata_of
 from ome.config.segmenting import predictor_of, read_card, stage_of_configured_network
 from ome.data.byte_image import open_scene
 from ome.distributed.collectives import is_rank_zero, rank_zero_value
-from ome.files import read_json, write_json, write_text
+from ome.files import read_json, write_json
 from ome.geo.scene_files import remote_state, scene_files
-from ome.geo.scene_list import listed_scenes, name_of_list
+from ome.geo.scene_list import listed_scenes
 from ome.geo.vsi import full_address, scene_at
-from ome.inference.area_tables import write_total_areas
 from ome.inference.card import CARD, SegmenterCard, check_alike
+from ome.inference.list_tables import ListTables
 from ome.inference.map_names import check_folders, map_name
 from ome.inference.map_rows import windows_at_a_time
 from ome.inference.mapping import map_scene
 from ome.inference.predictor import CrfPredictor, Ensemble
 from ome.inference.trained import network_folder
 from ome.pipeline.artifacts import Artefact, stage_folder
-from ome.pipeline.layout import AREAS
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
-from ome.progress import console
 from ome.training.checkpoints import NETWORK
 
 
@@ -106,20 +104,14 @@ def _scenes_of_list(config: DictConfig) -> _Scenes | None:
         return None
     map_options(config).check()
     check_folders([*map(scene_at, scenes)])
+    ListTables(stage_folder(config, STAGE.name), config.stage.scene).check()
     return _Scenes(config, scenes)
 
 
 def _conclude(config: DictConfig, mapped: Mapping[str, Artefact], failed: Mapping[str, str]) -> None:
     """Writes the areas of all scenes, and a list of the failed scenes that `predict` can read again."""
-    folder, name = stage_folder(config, STAGE.name), name_of_list(config.stage.scene)
     counts = {scene: artefact.manifest.counts for scene, artefact in mapped.items()}
-    write_total_areas(folder / f"{name}{AREAS}", counts)
-    failures = folder / f"{name}_failed.txt"
-    failures.unlink(missing_ok=True)
-    if failed:
-        lines = [line for scene, reason in failed.items() for line in (f"# {reason}", scene)]
-        write_text(failures, "\n".join(lines) + "\n")
-        console.print(f"scenes that failed: {failures}", highlight=False)
+    ListTables(stage_folder(config, STAGE.name), config.stage.scene).write(counts, failed)
 
 
 def _sources(config: DictConfig) -> list[Any]:

@@ -1,0 +1,68 @@
+"""The tables that are written beside the maps of a list of scenes."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from ome.damage import DamagedError
+from ome.errors import UserError
+from ome.files import read_json, write_json, write_text
+from ome.geo.scene_list import name_of_list
+from ome.inference.area_tables import Counts, write_total_areas
+from ome.pipeline.layout import AREAS
+from ome.progress import console
+
+
+class ListTables:
+    """`<name>_areas.csv` and `<name>_failed.txt`, and a mark of the list that they are of.
+
+    Args:
+        folder: Folder of the maps.
+        text: The list of scenes or the pattern, as typed.
+    """
+
+    def __init__(self, folder: Path, text: str) -> None:
+        name = name_of_list(text)
+        self._list = str(Path(text).absolute())
+        self._areas, self._failures = folder / f"{name}{AREAS}", folder / f"{name}_failed.txt"
+        self._mark = folder / f".{name}_areas.json"
+
+    def check(self) -> None:
+        """Refuses to replace files that are not the tables of this list.
+
+        Raises:
+            UserError: There are such files.
+        """
+        existing = [path for path in (self._areas, self._failures) if path.exists()]
+        if existing and (held := self._held()) != self._list:
+            whose = f"is of {held}" if held else "was not written by ome for a list of scenes"
+            raise UserError(
+                f"{existing[0]} {whose}, and the maps of {self._list} would replace it: move it away, or "
+                "rename the list"
+            )
+
+    def write(self, counts: Mapping[str, Counts], failed: Mapping[str, str]) -> None:
+        """Writes the areas of all maps, and a list of the failed scenes that `predict` can read again.
+
+        Args:
+            counts: See `write_total_areas`, by scene.
+            failed: Reason of each scene that failed.
+
+        Raises:
+            UserError: See `check`.
+        """
+        self.check()
+        write_json(self._mark, {"list": self._list})
+        for path in (self._areas, self._failures):
+            path.unlink(missing_ok=True)
+        write_total_areas(self._areas, counts)
+        if failed:
+            lines = [line for scene, reason in failed.items() for line in (f"# {reason}", scene)]
+            write_text(self._failures, "\n".join(lines) + "\n")
+            console.print(f"scenes that failed: {self._failures}", highlight=False)
+
+    def _held(self) -> str | None:
+        """The list that the tables are of; None if no mark says so."""
+        try:
+            return str(read_json(self._mark).get("list"))
+        except (OSError, DamagedError):
+            return None
