@@ -1,5 +1,6 @@
 """Anybody's images from the command line to the report: other sizes, other bands, with masks and without."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -117,6 +118,27 @@ def test_photographs_of_different_sizes_with_tags_alone_reach_the_report(
     assert "1 of 4 tagged images are more than 2 x 49 pixels" in capsys.readouterr().out
     run_here(*custom("all", "stage.until=labels", "dataset.tile.size=50"))
     assert "more than 2 x" not in capsys.readouterr().out
+
+
+def test_files_that_are_not_read_and_a_copied_table_change_nothing(
+    run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_photographs(tmp_path)
+    until = [*custom("all"), "stage.until=labels"]
+    run_here(*until)
+    statistics = "<PAMDataset><PAMRasterBand band='1'><Metadata/></PAMRasterBand></PAMDataset>"
+    for name, text in (("notes.txt", "mine"), ("photo 0.jpg.aux.xml", statistics), ("old.csv", "image,tags")):
+        (tmp_path / "images" / name).write_text(text)
+    shutil.copy(tmp_path / "tags.csv", tmp_path / "images/tags.csv")
+    capsys.readouterr()
+    run_here(*until, "dataset.tags=images/tags.csv")
+    assert capsys.readouterr().out.count("up to date") == 2
+    (tmp_path / "images/tags.csv").write_text((tmp_path / "tags.csv").read_text().replace("|", ";"))
+    run_here(*until, "dataset.tags=images/tags.csv")
+    assert "done labels" in capsys.readouterr().out
+    (tmp_path / "images/photo 0.jgw").write_text("2\n0\n0\n-2\n500000\n5800000\n")
+    run_here(*until, "dataset.tags=images/tags.csv")
+    assert "done prepare" in capsys.readouterr().out
 
 
 def test_tags_of_val_are_compared_with_those_of_the_classifier(run_here: Run, tmp_path: Path) -> None:

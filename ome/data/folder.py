@@ -13,6 +13,7 @@ from ome.data.raw_split import Split
 from ome.data.scaling import Limits
 from ome.errors import UserError
 from ome.files import is_file
+from ome.geo.sidecars import sidecars_of
 
 LISTED: Final = 5
 """Largest number of names in an error message."""
@@ -72,6 +73,16 @@ def folder_layout(facts: Mapping[str, Any], raw: Path) -> RawLayout:
         partial=True,
         nodata=facts.get("nodata"),
     )
+
+
+def image_files(paths: Sequence[Path]) -> set[Path]:
+    """Those of the files that are images, or change what is read from an image beside them."""
+    files = [path for path in paths if path.is_file()]
+    siblings: dict[Path, dict[str, Path]] = {}
+    for path in files:
+        siblings.setdefault(path.parent, {})[path.name.lower()] = path
+    images = [path for path in files if ANY_IMAGE.scene_of(path.name)]
+    return {*images, *(file for image in images for file in sidecars_of(image, siblings[image.parent]))}
 
 
 def image_names(folder: Path, key: str) -> list[str]:

@@ -187,11 +187,11 @@ def _names(listing: Listing, raw: Path, split: SplitName, images: RawFiles) -> S
     raise UserError(f"dataset.split.{split}: the list {places} does not exist")
 
 
-def list_files(split: Split, raw: Path) -> list[Path]:
+def list_files(split: Split, raw: Path) -> set[Path]:
     """The list files of a split that are not in an archive."""
-    listings = (split.train, split.val, split.test)
-    files = (_list_file(listing, raw) for listing in listings if isinstance(listing, Path))
-    return [file for file in files if file is not None]
+    listings = [one for one in (split.train, split.val, split.test) if isinstance(one, Path)]
+    files = [(_list_file(one, raw), one.name) for one in listings]
+    return {path for file, name in files for path in ([file] if file else raw.rglob(name))}
 
 
 def _list_file(listing: Path, raw: Path) -> Path | None:

@@ -86,7 +86,7 @@ def plain(config: DictConfig, key: str) -> Any:  # noqa: ANN401 - whatever the k
     return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
 
 
-def whole_paths(value: Any, key: str = "", recorded: Any = None) -> Any:  # noqa: ANN401 - of a configuration
+def whole_paths(value: Any, key: str = "", recorded: Any = None, *, same: bool = False) -> Any:  # noqa: ANN401
     """The same with absolute paths of files that are there: the file counts, not how its path is spelled.
 
     Args:
@@ -94,22 +94,23 @@ def whole_paths(value: Any, key: str = "", recorded: Any = None) -> Any:  # noqa
         key: Its address.
         recorded: What a result was made with. Its spelling is taken where it leads to the same file, or to
             none, by the same name: a project may move with its runs, and stages compare the files as well.
+        same: Whether the files are known to have the content of the recorded ones, wherever those are.
     """
     if isinstance(value, dict):
         before = recorded if isinstance(recorded, dict) else {}
-        return {name: whole_paths(one, str(name), before.get(name)) for name, one in value.items()}
+        return {name: whole_paths(one, str(name), before.get(name), same=same) for name, one in value.items()}
     if isinstance(value, list):
         others = (
             recorded if isinstance(recorded, list) and len(recorded) == len(value) else [None] * len(value)
         )
-        return [whole_paths(one, key, other) for one, other in zip(value, others, strict=True)]
+        return [whole_paths(one, key, other, same=same) for one, other in zip(value, others, strict=True)]
     is_path = isinstance(value, str) and key.rpartition(".")[2] in _PATHS
     # A plain word such as `imagenet` is no path, whatever lies in the working folder.
     if not (is_path and set(value) & {"/", "."} and os.path.lexists(value)):
         return value
     path = Path(value).resolve()
     if isinstance(recorded, str):
-        gone = not os.path.lexists(recorded) and Path(recorded).name == path.name
+        gone = (same or not os.path.lexists(recorded)) and Path(recorded).name == path.name
         if gone or Path(recorded).resolve() == path:
             return recorded
     return str(path)

@@ -42,21 +42,32 @@ def task_of(stage: Stage, config: DictConfig, artefacts: Mapping[str, Artefact])
         used = used_config(stage, config)
     place = stage.place(config, used)
     present = read_if_whole(place.folder)
-    if present is not None:
-        held = {key: whole_paths(value, key, present.config.get(key)) for key, value in used.items()}
-        if "sources" in held and _same_content(held["sources"], outside, present):
-            held["sources"] = present.config["sources"]
-        if present.fingerprint == compute_fingerprint(stage.name, stage.version, held, inputs):
-            return Task(held, inputs, outside, present.fingerprint, place)
+    if present is not None and (held := _as_recorded(stage, used, inputs, outside, present)) is not None:
+        return Task(held, inputs, outside, present.fingerprint, place)
     used = {key: whole_paths(value, key) for key, value in used.items()}
     fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
     return Task(used, inputs, outside, fingerprint, place)
 
 
+def _as_recorded(
+    stage: Stage, used: dict[str, Any], inputs: dict[str, str], outside: Sequence[Path], present: Manifest
+) -> dict[str, Any] | None:
+    """The settings as a result records them if it is of the same ones, and of files with the same content."""
+    before = present.config
+    for copied in (False, True):
+        held = {key: whole_paths(value, key, before.get(key), same=copied) for key, value in used.items()}
+        if copied:
+            held["sources"] = before.get("sources")
+        if compute_fingerprint(stage.name, stage.version, held, inputs) != present.fingerprint:
+            continue
+        if not copied or _same_content(used.get("sources"), outside, present):
+            return held
+    return None
+
+
 def _same_content(sources: Any, outside: Sequence[Path], present: Manifest) -> bool:  # noqa: ANN401 - nested
-    """Whether external files differ from those of a result in their times alone, as after a copy."""
-    before = present.config.get("sources")
-    if sources == before or _without_times(sources) != _without_times(before):
+    """Whether external files differ from those of a result in times and folders alone, as after a copy."""
+    if not outside or _without_times(sources) != _without_times(present.config.get("sources")):
         return False
     return len(outside) == len(present.hashes) and hashes_of(outside) == present.hashes
 

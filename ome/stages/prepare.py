@@ -8,7 +8,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from ome.config.raw_data import is_folder_of_images, nodata_of, raw_fault, raw_folder, raw_layout
-from ome.data.folder import image_names
+from ome.data.folder import image_files, image_names
 from ome.data.mask_values import check_mask_values
 from ome.data.names import near_names
 from ome.data.prepare import masks_without_image, names_opacity, prepare_scenes
@@ -133,9 +133,10 @@ def _raw_files(config: DictConfig, raw: Path) -> list[Any]:
         raise UserError(fault)
     if is_folder_of_images(config):
         return _folder_sources(config, raw)
-    files = [path for path in sorted(raw.rglob("*")) if path.is_file()]
-    lists = [path for path in list_files(raw_layout(config).split, raw) if path not in files]
-    return [identity(path) for path in files + lists]
+    paths = [*raw.rglob("*")]
+    archives = {path for path in paths if path.suffix.lower() == ".zip" and path.is_file()}
+    lists = list_files(raw_layout(config).split, raw)
+    return [identity(path) for path in sorted(image_files(paths) | archives | lists)]
 
 
 def _check_apart(scenes: Path, raw: Path) -> None:
@@ -159,10 +160,7 @@ def _folder_sources(config: DictConfig, raw: Path) -> list[Any]:
     layout = raw_layout(config)
     split = (layout.split.train, layout.split.val, layout.split.test, layout.split.numeric)
     folders = [raw, Path(config.dataset.masks)] if config.dataset.masks else [raw]
-    table = Path(config.dataset.tags).resolve()
-    files = [path for folder in folders for path in sorted(folder.iterdir()) if path.is_file()]
-    # Hidden files, such as the lock of the tagging page, are not images.
-    files = [path for path in files if path.resolve() != table and not path.name.startswith(".")]
+    files = [path for folder in folders for path in sorted(image_files([*folder.iterdir()]))]
     return [layout.palette.names, split, *(identity(path) for path in files)]
 
 
