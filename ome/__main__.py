@@ -1,5 +1,6 @@
 """The command `ome`: its commands such as `ome train IMAGES`, or settings as for `python -m ome.run`."""
 
+import difflib
 import sys
 
 from ome.errors import UserError
@@ -14,8 +15,8 @@ HELP = """ome: from image-level tags to pixel-accurate land-cover maps.
   ome export runs/NAME                 the network as ONNX and torch.export
   ome doctor                           checks the installation, the machine and the data
 
-Each command has its own --help. Any setting may follow a command as KEY=VALUE; plan=true only prints the
-stages, tiles, steps and time of what would run.
+Each command has its own --help. Any setting may follow train, predict, report,
+compare and export as KEY=VALUE; plan=true only prints the stages, tiles, steps and time of what would run.
 
   python -m ome.run --help             every stage, choice and setting
   python -m ome.run stage=all          every stage on a procedural town: no data needed"""
@@ -50,7 +51,10 @@ def _translate() -> None:
     from ome.faults import disk_fault  # noqa: PLC0415
 
     if sys.argv[1] not in COMMANDS:
-        fail(f"unknown command '{sys.argv[1]}': choose one of {', '.join(('tags', *COMMANDS, 'doctor'))}")
+        known = ("tags", *COMMANDS, "doctor")
+        near = difflib.get_close_matches(sys.argv[1], known, n=1, cutoff=0.75)
+        hint = f"did you mean {near[0]}? choose" if near else "choose"
+        fail(f"unknown command '{sys.argv[1]}': {hint} one of {', '.join(known)}")
     try:
         sys.argv[1:] = words_of(sys.argv[1:])
     except UserError as error:

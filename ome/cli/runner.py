@@ -73,6 +73,7 @@ def print_plan(config: DictConfig) -> None:
         UserError: See `run_stages`.
     """
     import_targets(config)
+    _say_preset()
     show_timed_plan(config, selected_stages(config), verify=config.verify)
 
 

@@ -43,7 +43,7 @@ class Sweep(Callback):
         """Removes constant settings from the folders' names; refuses a sweep of equal jobs."""
         del kwargs
         if config.plan:
-            fail("plan=true shows what one run would do: leave out -m, and type one value of each setting")
+            fail("plan=true shows what one run would do: leave out -m and sweep=, and type single values")
         overrides = _overrides(config)
         if pair := _overridden(overrides):
             swept, later = pair

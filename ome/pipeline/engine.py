@@ -77,7 +77,8 @@ def execute(
             if is_rank_zero() and finished not in {None, folder}:
                 write_json(logs / INHERITED, {"folder": str(finished), "fingerprint": fingerprint})
             return False
-        _say(f"[bold]{stage.name}[/] -> {folder}")
+        replaces = ", replaces an earlier result" if folder.exists() else ""
+        _say(f"[bold]{stage.name}[/] -> {folder}{replaces}")
         if is_rank_zero():
             place.open(fingerprint, fresh=force)
         barrier()
