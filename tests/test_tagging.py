@@ -336,7 +336,10 @@ def test_the_most_uncertain_comes_first(images: Path) -> None:
         (["nowhere"], "ome tags: nowhere is not a folder"),
         (["empty"], "ome tags: no GeoTIFF, PNG or JPEG in empty"),
         *(
-            (["images", "--table", f"tags{suffix}"], f"tags{suffix} is a spreadsheet, but the page writes CSV")
+            (
+                ["images", "--table", f"tags{suffix}"],
+                f"tags{suffix} is a spreadsheet, but the page writes CSV",
+            )
             for suffix in (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods", ".ODS", ".numbers")
         ),
         (["images", "--table", "empty"], "the table empty is a folder: give a file, e.g. empty/tags.csv"),
