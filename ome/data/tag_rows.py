@@ -23,22 +23,7 @@ from ome.data.tag_row import (
 from ome.errors import UserError
 from ome.progress import console
 
-_EMPTY: Final = (
-    "nan",
-    "nat",
-    "na",
-    "<na>",
-    "n.a.",
-    "n.a",
-    "none",
-    "null",
-    "nil",
-    "-",
-    "--",
-    "\u2013",
-    "\u2014",
-    "?",
-)
+_EMPTY: Final = ("nan", "nat", "na", "<na>", "n.a.", "none", "null", "-", "--", "\u2013", "\u2014", "?")
 """What programs and people write for an empty cell, in lower case."""
 
 

@@ -64,14 +64,17 @@ def make_app(session: Session, pictures: Pictures, title: str) -> Starlette:
 
     async def set_tags(request: Request) -> Response:
         number, body = _number(request, session), await _body(request)
-        tags, none = body.get("tags", []), body.get("none", False)
-        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-            raise UserError("tags must be a list of names")
-        await run_in_threadpool(session.set_tags, number, tags, none=bool(none))
+        tags, none = body.get("tags"), body.get("none", False)
+        listed = isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
+        if not (listed and isinstance(none, bool)):
+            raise UserError("tags must be a list of names, and none true or false")
+        await run_in_threadpool(session.set_tags, number, tags, none=none)
         return await run_in_threadpool(state, number)
 
     async def change_classes(request: Request) -> Response:
-        name = str((await _body(request)).get("name", ""))
+        name = (await _body(request)).get("name")
+        if not isinstance(name, str):
+            raise UserError("name must be a text")
         change = session.add_class if request.method == "POST" else session.remove_class
         await run_in_threadpool(change, name)
         return await run_in_threadpool(state)
