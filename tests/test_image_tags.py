@@ -2,7 +2,9 @@
 
 import csv
 import io
+import re
 import sys
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -111,6 +113,29 @@ def test_a_spreadsheet_is_read_like_csv(tmp_path: Path) -> None:
         outline(workbook(tmp_path, [["image", "tree"], ["a", 1, 1]]))
 
 
+@pytest.mark.parametrize("size", ["A1", "A1:D2", "A1:B5", "A1:Z99", "C3:D4"])
+@pytest.mark.parametrize("values", [(1, 0), ("=A1", 0)])
+def test_the_size_that_a_spreadsheet_states_is_not_believed(
+    tmp_path: Path, size: str, values: tuple[object, object]
+) -> None:
+    rows = [["image", "split", "road", "tree"], ["a", None, 1], [], ["b", "test", 0, 1], ["c", None, *values]]
+    path = workbook(tmp_path, rows)
+    with zipfile.ZipFile(path) as book:
+        files = {name: book.read(name) for name in book.namelist()}
+    sheet = "xl/worksheets/sheet1.xml"
+    files[sheet] = re.sub(rb'<dimension ref="[^"]*"', b'<dimension ref="%s"' % size.encode(), files[sheet])
+    with zipfile.ZipFile(path, "w") as book:
+        for name, content in files.items():
+            book.writestr(name, content)
+    if values[0] == "=A1":
+        with pytest.raises(UserError, match=r"tags.xlsx, line 5: a formula without a value"):
+            outline(path)
+        return
+    said = outline(path)
+    assert (said.names, said.splits) == (("road", "tree"), {"a": "train", "b": "test", "c": "train"})
+    assert read_tags(path, index(said.splits)).tags.tolist() == [[1, 0], [0, 1], [1, 0]]
+
+
 def test_without_the_library_the_line_says_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,12 +187,31 @@ def test_what_is_read_for_0_and_1_is_said_once(tmp_path: Path, capsys: pytest.Ca
     assert said.count("1 of 4 cells of classes are x: they are read as 1") == 1
 
 
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
-def test_another_encoding_says_how_to_save(tmp_path: Path, encoding: str) -> None:
-    text = "image,tags\nvallée,tree\n" if encoding == "utf-16" else "\ufeffimage,tags\na,tree\n"
-    (tmp_path / "tags.csv").write_bytes(text.encode(encoding))
-    with pytest.raises(UserError, match=r"tags.csv is in UTF-16: save it as CSV UTF-8$"):
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_another_encoding_says_how_to_save(tmp_path: Path, encoding: str, mark: str) -> None:
+    (tmp_path / "tags.csv").write_bytes(f"{mark}image,tags\nvallée,tree\n".encode(encoding))
+    with pytest.raises(UserError, match=rf"tags.csv is in {encoding[:6].upper()}: save it as CSV UTF-8$"):
         outline(tmp_path / "tags.csv")
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+@pytest.mark.parametrize("before", ["", "sep={}\n"])
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n"])
+def test_lines_end_as_on_any_system(tmp_path: Path, end: str, before: str, delimiter: str) -> None:
+    text = before.format(delimiter) + "image,split,road,tree\na,train,1,0\nb,test,yes,1\n".replace(
+        ",", delimiter
+    )
+    (tmp_path / "tags.csv").write_text(text, newline=end)
+    with pytest.raises(UserError, match=f"tags.csv, line {3 + bool(before)}: road is 'yes'; give 0 or 1"):
+        outline(tmp_path / "tags.csv")
+    (tmp_path / "tags.csv").write_text(text.replace("yes", "0"), newline=end)
+    assert outline(tmp_path / "tags.csv")[:2] == (("road", "tree"), {"a": "train", "b": "test"})
+
+
+def test_a_folder_is_no_table(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=rf"the table {tmp_path} is a folder: give a file, e.g. .*/tags.csv$"):
+        outline(tmp_path)
 
 
 def test_formulas_without_values_and_other_spreadsheets_are_named(tmp_path: Path) -> None:

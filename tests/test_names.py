@@ -1,5 +1,6 @@
 """Names of images and classes as people and computers write them, and cells of spreadsheets."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -30,7 +31,67 @@ def test_no_class_is_a_column_of_tables_of_tags(name: str) -> None:
         Palette({name: (1, 2, 3), "tree": (4, 5, 6)}, {})
 
 
-@pytest.mark.parametrize("name", ["(1) a", "-c", "vallée", "a b", "=a", "a.b", "100%", "a#b"])
+@pytest.mark.parametrize(
+    "letter", ["\u202e", "\u200b", "\ufeff", "\u00ad", "\u3164", "\u115f", "\u1160", "\uffa0", "\u2800"]
+)
+@pytest.mark.parametrize("name", ["{}", "ro{}ad", "road{}", "{}road"])
+def test_what_cannot_be_seen_is_in_no_name(name: str, letter: str) -> None:
+    with pytest.raises(UserError, match=rf"has the invisible character U\+{ord(letter):04X} in it: give it"):
+        check_name(name.format(letter), "the image")
+
+
+@pytest.mark.parametrize("name", ["\u200d", "\u200c\u200d", "\u0301", "\ufe0f"])
+def test_a_name_has_something_to_see(name: str) -> None:
+    with pytest.raises(UserError, match="is empty: give it another name"):
+        check_name(name, "the image")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "#REF!",
+        "#N/A",
+        "#DIV/0!",
+        "#NAME?",
+        "#BEZUG!",
+        "#NV",
+        "#¿NOMBRE?",
+        "#\u0421\u0421\u042b\u041b!",
+        "#\u041d/\u0414",
+        "Err:502",
+    ],
+)
+@pytest.mark.parametrize(
+    "text", ["image,tags\na,road\nb,road;{}\n", "image,tags\na,road\n{},road\n", "image,road,{}\na,1,0\n"]
+)
+def test_the_error_of_a_formula_is_no_name(tmp_path: Path, text: str, name: str) -> None:
+    (tmp_path / "tags.csv").write_text(text.format(name), encoding="utf-8")
+    line = 1 if "road,{}" in text else 3
+    with pytest.raises(
+        UserError, match=rf"tags.csv, line {line}: the .*{name[1:3]}.*is the error of a formula: give it"
+    ):
+        read_tag_rows(tmp_path / "tags.csv")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "(1) a",
+        "👩\u200d🌾",
+        "\u0645\u06cc\u200c\u062e",
+        "#1!",
+        "#A",
+        "#a!",
+        "ERR",
+        "-c",
+        "vallée",
+        "a b",
+        "=a",
+        "a.b",
+        "100%",
+        "a#b",
+    ],
+)
 def test_other_names_are_used_as_they_are(name: str) -> None:
     assert check_name(name, "the image") == name
     assert normal_form("valle\u0301e ") == "vallée"
@@ -48,6 +109,11 @@ def test_other_names_are_used_as_they_are(name: str) -> None:
         ("1", "01", "only in how they are written"),
         ("1", "1.0", "only in how they are written"),
         ("zone 7", "zone_007", "only in how they are written"),
+        ("slope-", "slope", "only in how they are written"),
+        ("St. John", "st john", "only in how they are written"),
+        ("a\u2212b", "a-b", "only in how they are written"),  # a minus sign
+        ("🌳", "🌳\ufe0f", "only in how they are written"),
+        ("δάσος", "δασος", "only in how they are written"),
         ("water", "watr", "in one letter"),
         ("tree", "trees", "in one letter"),
         ("water", "watar", "in one letter"),
@@ -80,6 +146,18 @@ def test_classes_of_nearly_the_same_name(first: str, second: str, how: str, type
         ("1.1", "1.1.0"),
         ("zone 0", "zone 00 a"),
         ("tree", "reet"),
+        ("building <10m", "building >10m"),
+        ("building ≥10m", "building >10m"),
+        ("height = 3", "height ≠ 3"),
+        ("slope+", "slope-"),
+        ("C", "C++"),
+        ("%", "&"),
+        ("road", "road?"),
+        ("🌳", "🏠"),
+        ("कल", "काल"),
+        ("कि", "की"),
+        ("はし", "ばし"),
+        ("กา", "กี"),
     ],
 )
 def test_classes_that_are_meant_to_differ(first: str, second: str) -> None:
@@ -116,9 +194,8 @@ def test_what_spreadsheets_add_says_nothing(tmp_path: Path, text: str) -> None:
         ("image,../x\na,1\n", "line 1: the class '../x' has '/' in it"),
         ("image,tags\n../a,field\n", "line 2: the image '../a' has '/' in it"),
         ("image,tags,,\na,field,,5\n", "line 2: not as many values"),
-        ("image,tags\na,field\nb,nan\n", "nan is what programs write for an empty cell: empty these cells"),
-        ("image,tags\na,field\nb,field;None\n", "None is what programs write for an empty cell"),
-        ("image,field,NaN\na,1,0\nb,0,1\n", "NaN is what .* if it is a class"),
+        ("image,tags\na,field\nb,field;None\n", "None stands for an empty cell in many tables: empty these"),
+        ("image,field,NaN\na,1,0\nb,0,1\n", "NaN stands for .* if it is a class"),
         ("image,tags\na,1;2\nb,1.0\n", "'1' .1 rows. and '1.0' .1 rows. differ only in how they are written"),
         ("image,tags\na,water;watr\n", "differ in one letter: correct it, or type 'dataset.classes="),
     ],
@@ -129,7 +206,35 @@ def test_what_would_be_read_wrongly_is_named(tmp_path: Path, text: str, message:
         read_tag_rows(tmp_path / "tags.csv")
 
 
-@pytest.mark.parametrize("name", ["nan", "None", "NA", "null", "1", "01", "none", "no", "true"])
+EMPTY = [
+    "nan",
+    "NAN",
+    "NaN",
+    "none",
+    "None",
+    "NA",
+    "n.a.",
+    "N.A.",
+    "NULL",
+    "Null",
+    "NaT",
+    "-",
+    "--",
+    "\u2013",
+    "?",
+]
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_what_stands_for_an_empty_cell_is_no_class(tmp_path: Path, name: str) -> None:
+    (tmp_path / "tags.csv").write_text(f"image,tags\na,{name}\nb,field\n", encoding="utf-8")
+    with pytest.raises(
+        UserError, match=rf"tags.csv: {re.escape(name)} stands for an empty cell in many tables"
+    ):
+        read_tag_rows(tmp_path / "tags.csv")
+
+
+@pytest.mark.parametrize("name", [*EMPTY, "1", "01", "no", "true"])
 def test_a_class_that_is_named_on_purpose_may_have_any_name(tmp_path: Path, name: str) -> None:
     (tmp_path / "tags.csv").write_text(f"image,tags\na,{name}\nb,field\n")
     rows = read_tag_rows(tmp_path / "tags.csv", ("field", name)).rows

@@ -335,7 +335,14 @@ def test_the_most_uncertain_comes_first(images: Path) -> None:
     [
         (["nowhere"], "ome tags: nowhere is not a folder"),
         (["empty"], "ome tags: no GeoTIFF, PNG or JPEG in empty"),
-        (["images", "--table", "tags.xlsx"], "tags.xlsx is a spreadsheet, but the page writes CSV"),
+        *(
+            (
+                ["images", "--table", f"tags{suffix}"],
+                f"tags{suffix} is a spreadsheet, but the page writes CSV",
+            )
+            for suffix in (".xlsx", ".xlsm", ".xls", ".xlsb", ".ods", ".ODS", ".numbers")
+        ),
+        (["images", "--table", "empty"], "the table empty is a folder: give a file, e.g. empty/tags.csv"),
         (["images", "--table", "wrong.csv"], "wrong.csv, line 1: no column image"),
         (["images", "--table", "twice.csv"], "twice.csv, line 3: image field_0 is already in line 2"),
         (["images", "--table", "yes.csv"], "yes.csv, line 2: road is 'yes'; give 0 or 1"),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 COUNT = 6
 DAMAGED = 5
+LISTED = "tags must be a list of names, and none true or false"
 
 
 @pytest.fixture(scope="module")
@@ -146,8 +147,15 @@ def test_pictures_are_those_of_the_folder(server: Server, folder: Path) -> None:
         ("PUT", "/api/tags/0", b"[" * 60_000, "the request is not JSON"),
         ("PUT", "/api/tags/0", b'{"tags": ' + b"9" * 5000 + b"}", "the request is not JSON"),
         ("PUT", "/api/tags/0", {"tags": ["moon"]}, "'moon' is not a class; the classes are road, tree, lake"),
-        ("PUT", "/api/tags/0", {"tags": "road"}, "tags must be a list of names"),
-        ("PUT", "/api/tags/0", {"tags": [1]}, "tags must be a list of names"),
+        ("PUT", "/api/tags/0", {"tags": "road"}, LISTED),
+        *(
+            ("PUT", "/api/tags/0", body, LISTED)
+            for body in ({}, {"tag": ["road"]}, {"none": True}, {"tags": None}, {"tags": [1]}, {"tags": {}})
+        ),
+        *(
+            ("PUT", "/api/tags/0", {"tags": [], "none": none}, LISTED)
+            for none in ("false", 0, 1, None, [], {})
+        ),
         ("PUT", "/api/tags/0", ["road"], "the request must be a JSON object"),
         ("PUT", "/api/tags/0", {"tags": ["x" * 70_000]}, "the request is larger than 65536 bytes"),
         (
@@ -156,7 +164,25 @@ def test_pictures_are_those_of_the_folder(server: Server, folder: Path) -> None:
             b'{"name": "\\ud800"}',
             "the class '\\ud800' has '\\ud800' in it: give it another name",
         ),
-        ("POST", "/api/classes", {}, "the class '' is empty: give it another name"),
+        *(
+            (method, "/api/classes", body, "name must be a text")
+            for method in ("POST", "DELETE")
+            for body in (
+                {},
+                {"name": None},
+                {"name": True},
+                {"name": 1.0},
+                {"name": ["a"]},
+                {"name": {"a": 1}},
+            )
+        ),
+        ("POST", "/api/classes", {"name": ""}, "the class '' is empty: give it another name"),
+        (
+            "POST",
+            "/api/classes",
+            {"name": "a\u202e"},
+            "the class 'a\\u202e' has the invisible character U+202E in it: give it another name",
+        ),
         ("DELETE", "/api/classes", {"name": "moon"}, "unknown class 'moon'"),
     ],
 )

@@ -25,6 +25,18 @@ TOO_SMALL: Final = "too_small"
 """Optional column of a table of windows: the tags of classes that are too small to learn from, see
 `dataset.filter`."""
 
+INVISIBLE: Final = "\u115f\u1160\u3164\uffa0\u2800"
+"""Letters and symbols that look like blanks: fillers of Hangul, and a Braille cell without dots."""
+
+JOINERS: Final = "\u200c\u200d"
+"""Invisible characters that several scripts and emoji need within a name."""
+
+_ERROR: Final = re.compile(r"#(?!\d)(?:[^\Wa-z]|[/¡¿])+[!?]|#\w/\w|#NV|Err:\d+")
+"""What spreadsheets of any language show for a formula without a value."""
+
+_SIGNS: Final = "%&#@*!?"
+"""Punctuation with a meaning of its own; the rest is as good as a blank."""
+
 _LOOKALIKES = str.maketrans(
     "\u0430\u0435\u043e\u0440\u0441\u0443\u0445\u0456\u0458\u0455\u0501\u04bb"  # Cyrillic
     "\u03b1\u03bf\u03bd\u03b9\u03ba\u03c4\u03c5\u03c7\u03c1",  # Greek
@@ -46,12 +58,21 @@ def check_name(name: str, what: str) -> str:
         what: Owner of the name, for the error message, e.g. `tags.csv, line 3: the image`.
 
     Raises:
-        UserError: It is empty, begins with a dot, has surrounding blanks, or contains a path separator, a
-            line separator or a control character.
+        UserError: Nothing of it is visible, it begins with a dot, has surrounding blanks, is the error of a
+            formula, or contains a path separator, a line separator, a control character or an invisible one.
     """
+    kinds = {letter: unicodedata.category(letter) for letter in name}
     lines = ("Cc", "Zl", "Zp", "Cs")  # Cs: bytes that are not UTF-8
-    wrong = [letter for letter in name if letter in "/\\" or unicodedata.category(letter) in lines]
-    reason = f"has {wrong[0]!r} in it" if wrong else "" if name else "is empty"
+    wrong = [letter for letter in name if letter in "/\\" or kinds[letter] in lines]
+    unseen = [letter for letter in name if letter in INVISIBLE or kinds[letter] == "Cf"]
+    hidden = [letter for letter in unseen if letter not in JOINERS]
+    reason = "" if any(kind[0] in "LNPS" for kind in kinds.values()) else "is empty"
+    if hidden:
+        reason = f"has the invisible character U+{ord(hidden[0]):04X} in it"
+    if wrong:
+        reason = f"has {wrong[0]!r} in it"
+    if _ERROR.fullmatch(name):
+        reason = "is the error of a formula"
     if name.startswith("."):
         reason = reason or "begins with a dot"
     if name != name.strip():
@@ -127,18 +148,26 @@ def near_names(names: Sequence[str]) -> list[str]:
 
 
 def _bare(name: str) -> str:
-    """The letters and digits of a name, without accents and case; numbers as 1 for 01 and 1.0."""
+    """A name without accents, case, blanks and punctuation; numbers as 1 for 01 and 1.0."""
     letters = unicodedata.normalize("NFKD", name).casefold().translate(_LOOKALIKES)
+    letters = re.sub(r"(?<=\w)[\u0300-\u036f]+|[\u2212\ufe00-\ufe0f]", "", letters)  # accents; a minus sign
     letters = re.sub(r"(?<![\d.])0+(?=\d)", "", letters)
     letters = re.sub(r"(?<![\d.])(\d+)\.0+(?![\d.])", r"\1", letters)
     letters = re.sub(r"(?<=\d)\.(?=\d)", "point", letters)
-    return "".join(letter for letter in letters if letter.isalnum())
+    return "".join(
+        letter for letter in letters if unicodedata.category(letter)[0] in "LNM" or _is_sign(letter)
+    )
+
+
+def _is_sign(letter: str) -> bool:
+    """Whether a character that is no letter makes another name, as in C and C++."""
+    return letter in _SIGNS or unicodedata.category(letter)[0] == "S"
 
 
 def _one_letter(first: str, second: str) -> bool:
     """Whether two names differ by one inserted, deleted or changed letter, or by two swapped neighbours.
 
-    Digits do not count: names such as class1 and class2 are different.
+    Digits and signs do not count: names such as class1 and class2, or <10 and >10, are different.
     """
     short, long = sorted((first.casefold(), second.casefold()), key=len)
     if len(long) - len(short) > 1:
@@ -151,4 +180,4 @@ def _one_letter(first: str, second: str) -> bool:
         return pair.isalpha()
     rest = short[start + 1 :] if len(short) == len(long) else short[start:]
     changed = long[start : start + 1] + short[start : start + 1]
-    return rest == long[start + 1 :] and not any(letter.isdigit() for letter in changed)
+    return rest == long[start + 1 :] and not any(letter.isdigit() or _is_sign(letter) for letter in changed)

@@ -21,6 +21,13 @@ OTHERS: Final = (".xls", ".xlsb", ".ods", ".numbers")
 DELIMITERS: Final = (",", ";", "\t")
 """Column separators: spreadsheets write semicolons where the decimal sign is a comma."""
 
+ENCODINGS: Final = {
+    codecs.BOM_UTF32_LE: "UTF-32",  # begins as that of UTF-16
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+"""Encodings other than UTF-8 by the byte order marks of their files."""
 
 _UNNAMED: Final = re.compile(r"Unnamed: \d+")
 """Name that pandas gives a column without one."""
@@ -67,6 +74,8 @@ def read_sheet(path: Path) -> Sheet:
         UserError: The file is missing, damaged or in another encoding, has formulas without values, names a
             column twice, or is a workbook and openpyxl is not installed.
     """
+    if path.is_dir():
+        raise UserError(f"the table {path} is a folder: give a file, e.g. {path / 'tags.csv'}")
     if not path.is_file():
         raise UserError(f"the table {path} does not exist: check the path")
     if path.suffix.lower() in OTHERS:
@@ -105,13 +114,13 @@ def _numbers_rows(column: list[str]) -> bool:
 def _csv(path: Path) -> tuple[list[tuple[int, list[str]]], str]:
     """Line number and cells of each row, and the separator."""
     content = path.read_bytes()
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise UserError(f"{path} is in UTF-16: save it as CSV UTF-8")
+    if encoding := _other_encoding(content):
+        raise UserError(f"{path} is in {encoding}: save it as CSV UTF-8")
     try:
         # Spreadsheets put a byte order mark before the first column's name.
         text = content.decode("utf-8-sig")
         before, delimiter = 0, _delimiter(text)
-        if mark := re.match(r"sep=(.)\r?\n", text):  # Excel's own way to say it
+        if mark := re.match(r"sep=(.)(?:\r\n?|\n)", text):  # Excel's own way to say it
             before, delimiter, text = 1, mark[1], text[mark.end() :]
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
         rows: list[tuple[int, list[str]]] = []
@@ -124,8 +133,14 @@ def _csv(path: Path) -> tuple[list[tuple[int, list[str]]], str]:
     return rows, delimiter
 
 
+def _other_encoding(content: bytes) -> str:
+    """The encoding of a file that is not in UTF-8, by its mark or the zeros of its first letter or two."""
+    marked = next((name for mark, name in ENCODINGS.items() if content.startswith(mark)), "")
+    return marked or {2: "UTF-16", 3: "UTF-32"}.get(content[:4].count(0), "")
+
+
 def _delimiter(text: str) -> str:
-    header = text.partition("\n")[0]
+    header = re.split(r"[\r\n]", text, maxsplit=1)[0]
     return max(DELIMITERS, key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter), [])))
 
 
@@ -134,17 +149,18 @@ def _workbook(path: Path) -> list[tuple[int, list[str]]]:
     import openpyxl  # noqa: PLC0415 - part of an extra
 
     try:
-        workbook = openpyxl.load_workbook(path, read_only=True, data_only=True)
-        lines = [[_text(cell) for cell in row] for row in workbook.worksheets[0].iter_rows(values_only=True)]
-        workbook.close()
-        formulas = openpyxl.load_workbook(path, read_only=True)
-        written = [list(row) for row in formulas.worksheets[0].iter_rows(values_only=True)]
-        formulas.close()
+        both = []
+        for data_only in (True, False):
+            workbook = openpyxl.load_workbook(path, read_only=True, data_only=data_only)
+            workbook.worksheets[0].reset_dimensions()  # the size that the file states may be wrong
+            both.append(list(workbook.worksheets[0].iter_rows(values_only=True)))
+            workbook.close()
     # A damaged workbook may raise any of these.
     except (BadZipFile, OSError, KeyError, ValueError, IndexError, TypeError, SyntaxError) as error:
         raise UserError(f"{path} is not a spreadsheet: {error}; save it as .xlsx or CSV") from error
+    lines = [[_text(cell) for cell in row] for row in both[0]]
     # A formula has a value only if a spreadsheet program has saved the file.
-    for number, (row, cells) in enumerate(zip(written, lines, strict=False), start=1):
+    for number, (row, cells) in enumerate(zip(both[1], lines, strict=True), start=1):
         if any(str(cell).startswith("=") and not text for cell, text in zip(row, cells, strict=False)):
             raise UserError(
                 f"{path}, line {number}: a formula without a value: save the file in a spreadsheet program, "
@@ -158,6 +174,6 @@ def _text(cell: object) -> str:
     """A cell as CSV would write it: 1 for 1.0 and for true, an empty text for an empty cell."""
     if cell is None:
         return ""
-    if isinstance(cell, bool | float) and cell == int(cell):
+    if isinstance(cell, bool | float) and float(cell).is_integer():
         return str(int(cell))
     return str(cell)

@@ -23,8 +23,8 @@ from ome.data.tag_row import (
 from ome.errors import UserError
 from ome.progress import console
 
-_EMPTY: Final = ("nan", "NaN", "NaT", "NA", "<NA>", "None", "null", "NULL")
-"""What programs write for an empty cell."""
+_EMPTY: Final = ("nan", "nat", "na", "<na>", "n.a.", "none", "null", "-", "--", "\u2013", "\u2014", "?")
+"""What programs and people write for an empty cell, in lower case."""
 
 
 class TagRows(NamedTuple):
@@ -69,9 +69,9 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
     elif "tags" in sheet.header:
         form = "listed"
     classes = _classes(sheet, form, names, finished=finished)
-    if finished and not names and (empty := [name for name in classes if name in _EMPTY]):
+    if finished and not names and (empty := [name for name in classes if name.casefold() in _EMPTY]):
         raise UserError(
-            f"{path}: {empty[0]} is what programs write for an empty cell: empty these cells or delete the "
+            f"{path}: {empty[0]} stands for an empty cell in many tables: empty these cells or delete the "
             "column, or type 'dataset.classes=[...]' if it is a class"
         )
     sheet.check_lengths()

@@ -27,10 +27,13 @@ HOSTS: Final = ("127.0.0.1", "localhost")
 MAX_BODY: Final = 1 << 16
 """Maximum size of a request in bytes."""
 
-POLICY: Final = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
-)
+PROTECTION: Final = {
+    b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; "
+    b"img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
+    b"x-content-type-options": b"nosniff",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-resource-policy": b"same-origin",
+}
 """The page loads nothing from other hosts, runs its own script only, and cannot be framed by other pages."""
 
 PAGE: Final = Path(__file__).parent / "page"
@@ -64,14 +67,17 @@ def make_app(session: Session, pictures: Pictures, title: str) -> Starlette:
 
     async def set_tags(request: Request) -> Response:
         number, body = _number(request, session), await _body(request)
-        tags, none = body.get("tags", []), body.get("none", False)
-        if not isinstance(tags, list) or not all(isinstance(tag, str) for tag in tags):
-            raise UserError("tags must be a list of names")
-        await run_in_threadpool(session.set_tags, number, tags, none=bool(none))
+        tags, none = body.get("tags"), body.get("none", False)
+        listed = isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
+        if not (listed and isinstance(none, bool)):
+            raise UserError("tags must be a list of names, and none true or false")
+        await run_in_threadpool(session.set_tags, number, tags, none=none)
         return await run_in_threadpool(state, number)
 
     async def change_classes(request: Request) -> Response:
-        name = str((await _body(request)).get("name", ""))
+        name = (await _body(request)).get("name")
+        if not isinstance(name, str):
+            raise UserError("name must be a text")
         change = session.add_class if request.method == "POST" else session.remove_class
         await run_in_threadpool(change, name)
         return await run_in_threadpool(state)
@@ -124,13 +130,7 @@ class OwnPageOnly:
 
         async def send_with_policy(message: Any) -> None:  # noqa: ANN401 - ASGI
             if message["type"] == "http.response.start":
-                protection = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
-                protection |= {
-                    "Referrer-Policy": "no-referrer",
-                    "Cross-Origin-Resource-Policy": "same-origin",
-                }
-                encoded = [(name.lower().encode(), value.encode()) for name, value in protection.items()]
-                message["headers"] = [*message["headers"], *encoded]
+                message["headers"] = [*message["headers"], *PROTECTION.items()]
             await send(message)
 
         await self._app(scope, receive, send_with_policy)

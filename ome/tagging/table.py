@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from ome.data.names import IMAGE_COLUMNS, SEPARATORS, TOO_SMALL, WINDOW_COLUMNS
-from ome.data.sheets import SPREADSHEETS
+from ome.data.sheets import OTHERS, SPREADSHEETS
 from ome.data.tag_row import Form, TagRow, listed_tags
 from ome.data.tag_rows import read_tag_rows
 from ome.data.tags import TagTable
@@ -85,7 +85,7 @@ class Table:
         Raises:
             UserError: The file is not a table of tags, or a row is invalid; the message names file and line.
         """
-        if path.suffix.lower() in SPREADSHEETS:
+        if path.suffix.lower() in (*SPREADSHEETS, *OTHERS):
             raise UserError(f"{path} is a spreadsheet, but the page writes CSV: save it as .csv first")
         if not path.exists():
             return cls(path, "windows" if windows else "columns", (), {})
