@@ -68,10 +68,10 @@ def make_app(session: Session, pictures: Pictures, title: str) -> Starlette:
     async def set_tags(request: Request) -> Response:
         number, body = _number(request, session), await _body(request)
         tags, none = body.get("tags"), body.get("none", False)
-        listed = isinstance(tags, list) and all(isinstance(tag, str) for tag in tags)
-        if not (listed and isinstance(none, bool)):
+        names = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else None
+        if names is None or names != tags or not isinstance(none, bool):
             raise UserError("tags must be a list of names, and none true or false")
-        await run_in_threadpool(session.set_tags, number, tags, none=none)
+        await run_in_threadpool(session.set_tags, number, names, none=none)
         return await run_in_threadpool(state, number)
 
     async def change_classes(request: Request) -> Response:
