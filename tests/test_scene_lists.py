@@ -105,9 +105,7 @@ def test_tables_of_another_list_of_the_same_name_are_not_replaced(run_here: Run,
     table = (scenes / "run/predict/data_areas.csv").read_text()
     (scenes / "b/data").mkdir(parents=True)
     write(scenes / "b/data/e.tif", random_scene(40, 40))
-    with pytest.raises(
-        UserError, match=r"data_areas\.csv is of .*/data/\?\.tif, and the maps of .*/b/data"
-    ):
+    with pytest.raises(UserError, match=r"data_areas\.csv is of .*/data/\?\.tif, and the maps of .*/b/data"):
         run_here(*BASE, f"stage.predict.scene={scenes}/b/data/*.tif")
     assert (scenes / "run/predict/data_areas.csv").read_text() == table
 
