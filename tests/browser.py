@@ -27,15 +27,23 @@ FLAGS = (
 )
 
 
+@pytest.fixture
+def browser(chromium: "Chrome") -> "Chrome":
+    """A selenium driver with an empty page: what the last test's page still says is not heard."""
+    chromium.get("about:blank")
+    complaints(chromium)
+    return chromium
+
+
 @pytest.fixture(scope="session")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Chrome"]:
-    """A selenium driver, shared by the tests of a process; each opens its own page."""
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator["Chrome"]:
+    """The driver that the tests of a process share."""
     webdriver = pytest.importorskip("selenium.webdriver", reason="needs selenium")
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or driver is None:
+    program, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if program is None or driver is None:
         pytest.skip("needs a browser: apt-get install chromium chromium-driver")
     options = webdriver.ChromeOptions()
-    options.binary_location = chromium
+    options.binary_location = program
     # Chromium's own sandbox does not start for root.
     sandbox = ("--no-sandbox",) if os.geteuid() == 0 else ()
     for flag in (*FLAGS, *sandbox, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):

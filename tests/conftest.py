@@ -38,7 +38,7 @@ from ome.cli.launch import check_command, launch
 from ome.errors import UserError
 from ome.geo import cog
 from ome.pipeline.registry import STAGES
-from tests.browser import browser  # noqa: F401 - a fixture for all
+from tests.browser import browser, chromium  # noqa: F401 - fixtures for all
 
 CONF = Path(ome.__file__).parent / "conf"
 
