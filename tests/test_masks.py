@@ -26,7 +26,7 @@ def write(path: Path, pixels: np.ndarray, **profile: object) -> None:
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     path.parent.mkdir(exist_ok=True)
     size = {"count": len(pixels), "height": pixels.shape[1], "width": pixels.shape[2], "dtype": pixels.dtype}
-    with rasterio.open(path, "w", driver="GTiff", **size, **PLACE | profile) as dataset:
+    with rasterio.open(path, "w", driver="GTiff", **size | PLACE | profile) as dataset:
         dataset.write(pixels)
 
 
@@ -142,6 +142,19 @@ def test_a_class_whose_value_is_nodata_is_named(folder: Path, kind: str, names: 
             prepare(folder)
     else:
         assert any(line.startswith("field has no pixel") and said in line for line in prepare(folder)[1])
+
+
+@pytest.mark.parametrize("depth", ["complex64", "complex128", "complex_int16"])
+@pytest.mark.parametrize("kind", ["images", "masks"])
+def test_complex_values_are_one_line(
+    folder: Path, kind: str, depth: str, recwarn: pytest.WarningsRecorder
+) -> None:
+    for name in ("a", "b"):
+        write(folder / f"masks/{name}.tif", HALVES.astype("uint8"))
+        write(folder / f"{kind}/{name}.tif", HALVES.astype("complex64"), dtype=depth)
+    with pytest.raises(UserError, match=r"a.tif holds complex values: give a raster of real ones, e.g. the"):
+        prepare(folder)
+    assert not [warning for warning in recwarn if "Complex" in warning.category.__name__]
 
 
 @pytest.mark.parametrize("depth", ["float32", "float64"])

@@ -92,12 +92,17 @@ class OpenedFile:
         """Data type of the values, by numpy's name.
 
         Raises:
-            UnreadableError: The bands have several.
+            UnreadableError: The bands have several, or complex values.
         """
         kinds = sorted(set(self.dataset.dtypes))
         if len(kinds) > 1:
             raise UnreadableError(
                 f"{self.name} holds {' and '.join(kinds)} values: give a raster whose bands share a data type"
+            )
+        if kinds[0].startswith("complex"):
+            raise UnreadableError(
+                f"{self.name} holds complex values: give a raster of real ones, e.g. the real parts by "
+                "gdal_translate -ot UInt16 IN OUT"
             )
         return str(kinds[0])
 
