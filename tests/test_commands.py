@@ -83,7 +83,7 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path, monkeypatch: pytest.Mo
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        (["tarin", "images"], "error: unknown command 'tarin': did you mean train? choose one of tags, train"),
+        (["tarin", "images"], "error: unknown command 'tarin': did you mean train? choose one of tags"),
         (["train", "nowhere"], "error: nowhere is not a folder: give the folder of the images"),
         (
             ["train", "images"],
