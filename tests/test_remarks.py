@@ -19,26 +19,32 @@ def labels(folder: Path, tiles: int, counts: dict[str, int], overlap: list[list[
 @pytest.mark.parametrize(
     ("tiles", "counts", "overlap", "said"),
     [
-        (9, {"a": 5, "b": 4}, [[1, 0.2], [0.25, 1]], []),
-        (9, {"a": 5, "b": 0}, [[1, 0], [0, 0]], ["b: not in any training tile, so it is never predicted"]),
-        (9, {"a": 5, "b": 1}, [[1, 0.2], [1, 1]], ["b: 1 of 9 tiles, too few to learn it from"]),
+        (90, {"a": 50, "b": 20}, [[1, 0.2], [0.25, 1]], []),
         (
-            5,
-            {"a": 5, "b": 3},
+            90,
+            {"a": 50, "b": 19},
+            [[1, 0.2], [0.25, 1]],
+            ["b: in 19 of 90 tiles, and in fewer"],
+        ),
+        (90, {"a": 50, "b": 0}, [[1, 0], [0, 0]], ["b: not in any training tile, so it is never predicted"]),
+        (90, {"a": 50, "b": 1}, [[1, 0.2], [1, 1]], ["b: 1 of 90 tiles, too few to learn it from"]),
+        (
+            50,
+            {"a": 50, "b": 30},
             [[1, 0.6], [1, 1]],
             ["a: in every tile, so the tags do not show where it is absent"],
         ),
         (
-            9,
-            {"a": 5, "b": 5},
+            90,
+            {"a": 50, "b": 50},
             [[1, 1], [1, 1]],
             ["a and b always occur together: tags alone cannot distinguish them"],
         ),
         (
-            20,
-            {"a": 19, "b": 9},
+            200,
+            {"a": 190, "b": 90},
             [[1, 0.4], [0.9, 1]],
-            ["a: in 19 of 20 tiles, so the tags hardly show where it is absent"],
+            ["a: in 190 of 200 tiles, so the tags hardly show where it is absent"],
         ),
         (99, {"a": 40, "b": 40}, [[1, 0.97], [0.97, 1]], ["a and b nearly always occur together"]),
     ],
@@ -52,7 +58,7 @@ def test_what_tags_imply(
 
 
 def test_what_weights_imply(tmp_path: Path) -> None:
-    folder = labels(tmp_path, 9, {"a": 5, "b": 4}, [[1, 0.2], [0.25, 1]])
+    folder = labels(tmp_path, 90, {"a": 50, "b": 40}, [[1, 0.2], [0.25, 1]])
     assert remarks(folder, None) == []
     assert remarks(folder, {"zero_weight": 0.62}) == [
         "62 % of the pixels of the pseudo masks have weight 0: the CAMs are uncertain"
@@ -60,10 +66,10 @@ def test_what_weights_imply(tmp_path: Path) -> None:
 
 
 def test_classes_that_are_too_small_count_in_no_tile(tmp_path: Path) -> None:
-    """The first is too small wherever it is, the second in four tiles: no tile teaches its absence."""
-    folder = labels(tmp_path, 9, {"a": 0, "b": 5, "c": 4}, [[1, 0, 0], [0, 1, 0.2], [0, 0.25, 1]])
-    summary = read_json(folder / "labels.json") | {"tiles_with_class": {"a": 3, "b": 9, "c": 4}}
-    write_json(folder / "labels.json", summary | {"tiles_that_teach_class": {"a": 6, "b": 5, "c": 9}})
+    """The first is too small wherever it is, the second in forty tiles: no tile teaches its absence."""
+    folder = labels(tmp_path, 90, {"a": 0, "b": 50, "c": 40}, [[1, 0, 0], [0, 1, 0.2], [0, 0.25, 1]])
+    summary = read_json(folder / "labels.json") | {"tiles_with_class": {"a": 3, "b": 90, "c": 40}}
+    write_json(folder / "labels.json", summary | {"tiles_that_teach_class": {"a": 60, "b": 50, "c": 90}})
     assert remarks(folder, None) == [
         "a: too small to learn from in all 3 training tiles that show it",
         "b: in every tile, so the tags do not show where it is absent",

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ome.data.names import RARE
+from ome.data.tile_choices import ENOUGH
 from ome.files import read_csv, read_json
 from ome.pipeline.layout import COOCCURRENCE, TAG_SUMMARY
 
@@ -46,6 +47,8 @@ def _of_classes(summary: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: in every tile, so the tags do not show where it is absent"
         elif count >= COMMON * tiles:
             yield f"{name}: in {count} of {tiles} tiles, so the tags hardly show where it is absent"
+        elif count < ENOUGH:
+            yield f"{name}: in {count} of {tiles} tiles, and in fewer than {ENOUGH} a class is hardly learnt"
 
 
 def _of_pairs(counts: Mapping[str, int], cooccurrence: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
