@@ -84,6 +84,10 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path, monkeypatch: pytest.Mo
     ("typed", "message"),
     [
         (["tarin", "images"], "error: unknown command 'tarin': did you mean train? choose one of tags"),
+        (
+            ["train", "nowhere", "--epochs", "3"],
+            "error: ome train does not know --epochs: ome train --help lists",
+        ),
         (["train", "nowhere"], "error: nowhere is not a folder: give the folder of the images"),
         (
             ["train", "images"],

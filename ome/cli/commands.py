@@ -41,8 +41,8 @@ def parser() -> argparse.ArgumentParser:
     )
     predict.add_argument(
         "scene",
-        help="GeoTIFF or VRT of any size, folder of images, URL of a GeoTIFF or STAC item, list of scenes "
-        "(.txt, one a line), or a quoted pattern such as '/data/*.tif'",
+        help="GeoTIFF, PNG, JPEG or VRT of any size, folder of them, URL of a GeoTIFF or STAC item, list of "
+        "scenes (.txt, one a line), or a quoted pattern such as '/data/*.tif'",
     )
     for option, meaning in (
         ("confidence", "also write the probability of the class on the map"),
@@ -71,10 +71,15 @@ def words_of(arguments: Sequence[str]) -> list[str]:
         arguments: As typed after `ome`.
 
     Raises:
-        UserError: A folder does not exist, or is not the folder of a run.
+        UserError: A folder does not exist, or is not the folder of a run, or an option is unknown.
     """
     settings = [word for word in arguments if _is_setting(word)]
-    options = parser().parse_args([word for word in arguments if word not in settings])
+    options, unknown = parser().parse_known_args([word for word in arguments if word not in settings])
+    if unknown:
+        raise UserError(
+            f"ome {options.command} does not know {unknown[0]}: ome {options.command} --help lists options; "
+            "a setting is typed as KEY=VALUE without dashes, e.g. stage.cam.epochs=3"
+        )
     return [*_WORDS[options.command](options), *settings]
 
 
