@@ -22,6 +22,7 @@ from ome.pipeline.engine import execute
 from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.marks import MARK
+from ome.pipeline.prospect import foresee
 from ome.tagging.table import Table
 from tests.conftest import compose_config, tiny
 from tests.test_custom import custom, write_photographs
@@ -124,6 +125,8 @@ def test_a_file_that_a_person_put_beside_the_results_is_not_lost(tmp_path: Path,
     (tmp_path / "made" / name).write_text("mine")
     assert not execute(stage, config(tmp_path, lr=2))
     line = f"made holds files that ome did not write, the first is {name}"
+    with pytest.raises(UserError, match=re.escape(line)):
+        foresee(stage, config(tmp_path, lr=3), {})
     with pytest.raises(UserError, match=re.escape(line)):
         execute(stage, config(tmp_path, lr=3))
     assert len(ran) == 2

@@ -11,6 +11,7 @@ from ome.pipeline.inputs import find_inputs
 from ome.pipeline.manifest import NAME, Manifest
 from ome.pipeline.marks import MARK, Remains, State, read_if_whole, read_mark
 from ome.pipeline.place import Place
+from ome.pipeline.spared import check_added
 from ome.pipeline.stage import Stage
 from ome.pipeline.task import check_inputs, inherited_result, task_of
 
@@ -67,6 +68,8 @@ def foresee(
             inherited = inherited_result(stage, config, task.fingerprint, verify=verify)
         if inherited is not None:
             state, remains, folder = "up to date", None, inherited
+    if state != "up to date":
+        check_added(folder)
     manifest = Manifest(stage.name, task.fingerprint, task.used, task.inputs)
     return Prospect(state, Artefact(folder, manifest), remains, artefacts)
 

@@ -13,14 +13,8 @@ from ome.progress import console
 CHANGED: Final = ".changed"
 
 
-def spare_files(folder: Path, *, verify: bool = False) -> None:
-    """Refuses to replace a folder to which a user has added files, and moves those aside that have changed.
-
-    Somebody may have edited these, for example polygons in a GIS. Incomplete ones are not worth keeping.
-
-    Args:
-        folder: Folder of a finished artefact, or none.
-        verify: Compare hashes as well as sizes.
+def check_added(folder: Path) -> None:
+    """Refuses to replace a folder of a finished artefact to which a user has added files.
 
     Raises:
         UserError: It holds files that ome did not write.
@@ -33,7 +27,24 @@ def spare_files(folder: Path, *, verify: bool = False) -> None:
             f"{folder} holds files that ome did not write, the first is {others[0]}, and would be "
             "replaced: move them away"
         )
-    for name in damaged(folder, present.files, verify=verify) or ():
+
+
+def spare_files(folder: Path, *, verify: bool = False) -> None:
+    """Checks a folder that will be replaced, see `check_added`, and moves changed files out of it.
+
+    Somebody may have edited these, for example polygons in a GIS. Incomplete ones are not worth keeping.
+
+    Args:
+        folder: Folder of a finished artefact, or none.
+        verify: Compare hashes as well as sizes.
+
+    Raises:
+        UserError: It holds files that ome did not write.
+    """
+    check_added(folder)
+    present = read_if_whole(folder)
+    files = present.files if present is not None else None
+    for name in (damaged(folder, files, verify=verify) or ()) if files is not None else ():
         path = folder / name
         if path.is_file() and is_whole(path):
             kept = unused(folder.with_name(folder.name + CHANGED) / name)
