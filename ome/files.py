@@ -15,7 +15,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.damage import checked_end, checked_form, named_if_damaged
+from ome.damage import DamagedError, checked_end, checked_form, named_if_damaged
 from ome.errors import UserError
 
 
@@ -99,6 +99,15 @@ def read_json(path: Path, form: type = dict) -> Any:  # noqa: ANN401 - JSON has 
     """
     with named_if_damaged(path):
         return checked_form(json.loads(path.read_text(encoding="utf-8")), form)
+
+
+def read_json_if_whole(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None if the file does not exist, cannot be read, or is something else."""
+    try:
+        value: dict[str, Any] = read_json(path)
+    except (OSError, DamagedError):
+        return None
+    return value
 
 
 def write_csv(

@@ -105,24 +105,24 @@ def _meaning(layout: RawLayout, foreign: list[int], pixels: Mapping[str, int]) -
     if without_zero == list(range(1, len(names) + 1)):
         message += "; these look like indices from 1"
     elif all(pixels[name] for name in names) and len(foreign) == 1:
-        pairs = ", ".join(
-            f"{name}: {value}" for name, value in {**layout.indices, "none": foreign[0]}.items()
-        )
-        return (
-            f"{message}: if {foreign[0]} marks pixels without a class, type 'dataset.indices={{{pairs}}}' "
-            f"'dataset.ignored={{none: {foreign * 3}}}'"
-        )
+        remedy = _settings(layout.indices, none=foreign[0])
+        return f"{message}: if {foreign[0]} marks pixels without a class, type {remedy}"
     order = seen if len(seen) == len(names) else without_zero
     if len(order) != len(names):
         return (
             f"{message}: give each class its value by 'dataset.indices={{{names[0]}: VALUE, ...}}', and "
             "other values a name there and in 'dataset.ignored={NAME: [VALUE, VALUE, VALUE]}'"
         )
-    pairs = ", ".join(f"{name}: {value}" for name, value in zip(names, order, strict=True))
-    remedy = f"type 'dataset.indices={{{pairs}}}'"
-    if len(order) < len(seen):
-        remedy = f"type 'dataset.indices={{{pairs}, none: 0}}' 'dataset.ignored={{none: [0, 0, 0]}}'"
-    return f"{message}: if the values follow the order of the classes, {remedy}"
+    remedy = _settings(dict(zip(names, order, strict=True)), none=0 if len(order) < len(seen) else None)
+    return f"{message}: if the values follow the order of the classes, type {remedy}"
+
+
+def _settings(indices: Mapping[str, int], none: int | None) -> str:
+    """What to type for the values of classes, and for the one of pixels without a class, if any."""
+    ignored = "" if none is None else f" 'dataset.ignored={{none: {[none] * 3}}}'"
+    values = indices if none is None else {**indices, "none": none}
+    pairs = ", ".join(f"{name}: {value}" for name, value in values.items())
+    return f"'dataset.indices={{{pairs}}}'{ignored}"
 
 
 def _some(values: list[int]) -> str:

@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from ome.damage import DamagedError
 from ome.errors import UserError
-from ome.files import read_json, write_json, write_text
+from ome.files import read_json_if_whole, write_json, write_text
 from ome.geo.scene_list import name_of_list
 from ome.inference.area_tables import Counts, write_total_areas
 from ome.pipeline.layout import AREAS
@@ -62,7 +61,5 @@ class ListTables:
 
     def _held(self) -> str | None:
         """The list that the tables are of; None if no mark says so."""
-        try:
-            return str(read_json(self._mark).get("list"))
-        except (OSError, DamagedError):
-            return None
+        mark = read_json_if_whole(self._mark)
+        return None if mark is None else str(mark.get("list"))

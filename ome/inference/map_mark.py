@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ome.damage import DamagedError
 from ome.errors import UserError
-from ome.files import read_json, write_json
+from ome.files import read_json_if_whole, write_json
 from ome.geo.flat import RECORD
 from ome.geo.vsi import SceneAddress, full_address
 from ome.inference.map_names import ENDINGS
@@ -57,8 +56,5 @@ def mark_map(
 
 def _read_mark(path: Path) -> dict[str, Any] | None:
     """Reads a mark; None if the file does not exist or is something else."""
-    try:
-        mark = read_json(path)
-    except (OSError, DamagedError):
-        return None
-    return mark if mark.keys() >= {"scene", "made_of"} else None
+    mark = read_json_if_whole(path)
+    return mark if mark is not None and mark.keys() >= {"scene", "made_of"} else None

@@ -1,5 +1,7 @@
 """The folder of an artefact. Only this module deletes and replaces, and only what the engine has written.
 
+What a user has changed is moved aside first, see `ome.pipeline.spared`.
+
 A finished folder holds a manifest, a partial one a mark file. A folder without either, or with that of
 another artefact, is never replaced: an error names it before any work begins.
 """
@@ -16,7 +18,7 @@ from ome.pipeline.checksums import damaged, remove_from, write_listing
 from ome.pipeline.manifest import NAME, Manifest
 from ome.pipeline.marks import MARK, read_if_whole, read_mark
 from ome.pipeline.remains import remove_broken
-from ome.pipeline.spared import spare_files
+from ome.pipeline.spared import check_added, set_changed_aside
 from ome.progress import console
 
 PARTIAL = ".partial"
@@ -119,8 +121,10 @@ class Place:
         present = Manifest.read(self.folder)
         if present is None or present.fingerprint != fingerprint or present.files is None:
             return
-        if damaged(self.folder, present.files, verify=verify) != []:
-            spare_files(self.folder, verify=verify)
+        wrong = damaged(self.folder, present.files, verify=verify)
+        if wrong != []:
+            check_added(self.folder)
+            set_changed_aside(self.folder, wrong or ())
             self._clear(self.partial)
             self.folder.rename(self.partial)
             self.recover()
@@ -131,7 +135,10 @@ class Place:
         Raises:
             UserError: The finished folder, which will be replaced, holds files that the engine did not write.
         """
-        spare_files(self.folder)
+        check_added(self.folder)
+        present = read_if_whole(self.folder)
+        if present is not None and present.files is not None:
+            set_changed_aside(self.folder, damaged(self.folder, present.files, verify=False) or ())
         if fresh or not (self.partial / MARK).exists() or read_mark(self.partial)[0] != fingerprint:
             self._clear(self.partial)
             self.partial.mkdir(parents=True)

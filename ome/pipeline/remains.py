@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from ome.damage import checked_end
 from ome.geo.raster import check_written
 
 
@@ -66,8 +67,7 @@ def _check_json(path: Path) -> None:
 
 
 def _check_lines(path: Path) -> None:
-    if not path.read_bytes().endswith(b"\n"):
-        raise ValueError(path)
+    checked_end(path.read_text(encoding="utf-8"))
 
 
 _CHECKS: Final[dict[str, Callable[[Path], None]]] = {

@@ -1,11 +1,12 @@
 """Keeps the files of a user when the folder of an artefact is replaced."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from ome.errors import UserError
 from ome.files import unused
-from ome.pipeline.checksums import damaged, unlisted
+from ome.pipeline.checksums import unlisted
 from ome.pipeline.marks import read_if_whole
 from ome.pipeline.remains import is_whole
 from ome.progress import console
@@ -29,22 +30,16 @@ def check_added(folder: Path) -> None:
         )
 
 
-def spare_files(folder: Path, *, verify: bool = False) -> None:
-    """Checks a folder that will be replaced, see `check_added`, and moves changed files out of it.
+def set_changed_aside(folder: Path, changed: Sequence[str]) -> None:
+    """Moves files that have changed out of a folder that will be replaced, except incomplete ones.
 
-    Somebody may have edited these, for example polygons in a GIS. Incomplete ones are not worth keeping.
+    Somebody may have edited them, for example polygons in a GIS.
 
     Args:
-        folder: Folder of a finished artefact, or none.
-        verify: Compare hashes as well as sizes.
-
-    Raises:
-        UserError: It holds files that ome did not write.
+        folder: Folder of a finished artefact.
+        changed: Names of files that are missing or differ from the folder's list, see `damaged`.
     """
-    check_added(folder)
-    present = read_if_whole(folder)
-    files = present.files if present is not None else None
-    for name in (damaged(folder, files, verify=verify) or ()) if files is not None else ():
+    for name in changed:
         path = folder / name
         if path.is_file() and is_whole(path):
             kept = unused(folder.with_name(folder.name + CHANGED) / name)
