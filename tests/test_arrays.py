@@ -100,7 +100,11 @@ def test_maps_of_every_stride_have_the_form_of_the_image(
 
 @pytest.mark.parametrize(
     ("maps", "line"),
-    [(MAPS * 9, "probabilities lie in 0..1, not .* give their softmax"), (MAPS[:, ::2], "resize them")],
+    [
+        (MAPS * 9, "probabilities lie in 0..1, not .* give their softmax"),
+        (MAPS[:, ::2], "resize them"),
+        (MAPS / 2, r"probabilities of a pixel sum to .*, not to 1: give their softmax"),
+    ],
 )
 def test_probabilities_that_are_none_are_one_line(maps: NDArray[np.float32], line: str) -> None:
     with pytest.raises(UserError, match=line):

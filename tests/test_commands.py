@@ -77,7 +77,7 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path, monkeypatch: pytest.Mo
     assert not [path for path in elsewhere.iterdir() if not path.name.startswith(".printed")]
 
     status, printed = forked(elsewhere, "compare", str(run))
-    assert "has scores: stages compute them only with reference masks" in printed
+    assert "has scores: the stages cam, affinity" in printed
 
 
 @pytest.mark.parametrize(

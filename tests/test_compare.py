@@ -208,6 +208,17 @@ def test_the_table_can_be_printed_for_a_paper(
     assert tabular.startswith("\\begin{tabular}{lllrrrrrrr}\n\\toprule\nscored & on & settings & runs &")
 
 
+def test_runs_without_scores_are_named(
+    tmp_path: Path, run_here: Callable[..., object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _run(tmp_path / "runs/a", 0, 80)
+    Manifest("labels", "b", {}, {}).write(tmp_path / "runs/b/labels")
+    run_here("stage=compare", "stage.compare.runs=[runs/a,runs/b]", "name=all")
+    assert "left out, without scores: runs/b: the stages cam," in capsys.readouterr().out
+    with pytest.raises(UserError, match=r"none of the 1 runs of .* has scores"):
+        run_here("stage=compare", "stage.compare.runs=runs/b", "name=none")
+
+
 def test_a_new_score_makes_the_comparison_stale(tmp_path: Path, run_here: Callable[..., object]) -> None:
     _run(tmp_path / "runs/a", 0, 80)
     run_here("stage=compare", "stage.compare.runs=[runs/a*]", "name=all")

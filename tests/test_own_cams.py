@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -16,14 +16,16 @@ import ome
 from ome.data.cams import cam_files
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
+from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.errors import UserError
-from ome.inference.own_cams import read_maps, window_of
+from ome.inference.own_cams import OwnCams, read_maps, window_of
 from ome.pipeline.layout import read_pseudo_label, read_tag_table
 from tests.conftest import tiny
 
 Run = Callable[..., DictConfig]
 MAPS = np.random.default_rng(0).random((3, 5, 7), dtype=np.float32)
+NAMES = ("building", "car", "tree")
 
 
 def save(path: Path, maps: NDArray[Any]) -> None:
@@ -46,7 +48,7 @@ def save(path: Path, maps: NDArray[Any]) -> None:
 def test_maps_are_read_in_every_format(tmp_path: Path, suffix: str, dtype: str) -> None:
     maps = (MAPS * 200).astype(dtype)
     save(tmp_path / f"a{suffix}", maps)
-    read = read_maps(tmp_path / f"a{suffix}", 3)
+    read = read_maps(tmp_path / f"a{suffix}", NAMES)
     assert read.flags.writeable  # torch warns of others
     assert read.dtype == np.float32
     assert np.allclose(read, maps)
@@ -65,7 +67,10 @@ def test_a_window_is_cut_from_the_resized_maps(window: tuple[int, int, int, int]
     [
         (
             MAPS[:2],
-            r"a.npy holds float32 of the shape \(2, 5, 7\): give numbers of the shape \(3, height, width\)",
+            (
+                r"of the shape \(2, 5, 7\): give numbers of the shape \(3, height, width\), a map for each "
+                "class in the order building, car, tree"
+            ),
         ),
         (MAPS[0], r"of the shape \(5, 7\): give numbers"),
         (MAPS * np.inf, "a.npy holds nan, infinite or huge values"),
@@ -77,7 +82,7 @@ def test_a_window_is_cut_from_the_resized_maps(window: tuple[int, int, int, int]
 def test_other_arrays_are_refused(tmp_path: Path, maps: NDArray[Any], line: str) -> None:
     np.save(tmp_path / "a.npy", maps)
     with pytest.raises(UserError, match=line):
-        read_maps(tmp_path / "a.npy", 3)
+        read_maps(tmp_path / "a.npy", NAMES)
 
 
 def test_damaged_doubled_and_missing_files_are_named(tmp_path: Path) -> None:
@@ -99,7 +104,7 @@ def test_damaged_doubled_and_missing_files_are_named(tmp_path: Path) -> None:
         read_maps(tmp_path / "npy/a.npy", 3)
     np.savez(tmp_path / "two.npz", first=MAPS, second=MAPS)
     with pytest.raises(UserError, match="cannot be read as one array of maps"):
-        read_maps(tmp_path / "two.npz", 3)
+        read_maps(tmp_path / "two.npz", NAMES)
 
 
 def test_pseudo_masks_of_own_maps_are_those_of_the_function(run_here: Run) -> None:
@@ -128,3 +133,37 @@ def test_pseudo_masks_of_own_maps_are_those_of_the_function(run_here: Run) -> No
         run_here(*own)
     with pytest.raises(UserError, match=r"stage\.pseudo\.cams=camm is neither cam, affinity nor a folder"):
         run_here(*own[:-1], "stage.pseudo.cams=camm")
+
+
+def test_bands_named_in_another_order_are_refused(tmp_path: Path) -> None:
+    for order in (NAMES, NAMES[::-1], ("first", "second", "third")):
+        path = tmp_path / f"{order[0]}.tif"
+        save(path, MAPS)
+        with rasterio.open(path, "r+") as raster:
+            raster.descriptions = order
+        if order[0] != "tree":
+            assert np.array_equal(read_maps(path, NAMES), MAPS)
+            continue
+        with pytest.raises(
+            UserError,
+            match="has the bands tree, car, building, the classes are building, car, tree: give the order of "
+            r"the bands as dataset.classes=\[tree,car,building\]",
+        ):
+            read_maps(path, NAMES)
+
+
+@pytest.mark.parametrize(("shift", "asked"), [(0, False), (1, True)])
+def test_maps_in_another_order_than_the_tags_are_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, shift: int, asked: bool
+) -> None:
+    tiles = tuple(Tile(f"t{number}", 0, 0, 20, 28) for number in range(30))
+    tags = np.eye(3, dtype=np.uint8)[np.arange(30) % 3]
+    table = TagTable(NAMES, tiles, tags, ("train",) * 30, np.ones(30, dtype=bool))
+    for tile, one in zip(tiles, tags, strict=True):
+        save(tmp_path / f"{tile.name}.npy", MAPS + np.roll(one, shift)[:, None, None])
+    own = OwnCams(tmp_path, cast("SceneReader", None), table)  # only maps of whole scenes need a reader
+    own.check(tiles)
+    said = " ".join(capsys.readouterr().out.split())
+    question = "in only 0 of 30 tiles (10 by chance): are the maps in the order building, car, tree?"
+    assert asked == (question in said)
+    assert asked == bool(said)

@@ -65,6 +65,13 @@ def test_what_weights_imply(tmp_path: Path) -> None:
     ]
 
 
+def test_a_class_without_a_pixel_of_the_pseudo_masks_is_named(tmp_path: Path) -> None:
+    folder = labels(tmp_path, 90, {"a": 50, "b": 40}, [[1, 0.2], [0.25, 1]])
+    assert remarks(folder, {"mask_pixels": {"a": 9, "b": 0}}) == [
+        "b: no pixel of the pseudo masks has it, so the segmenter cannot learn it"
+    ]
+
+
 def test_classes_that_are_too_small_count_in_no_tile(tmp_path: Path) -> None:
     """The first is too small wherever it is, the second in forty tiles: no tile teaches its absence."""
     folder = labels(tmp_path, 90, {"a": 0, "b": 50, "c": 40}, [[1, 0, 0], [0, 1, 0.2], [0, 0.25, 1]])

@@ -1,6 +1,7 @@
 """The frame around stages: what is stale, what is missing, what is left behind."""
 
 import fcntl
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -24,7 +25,7 @@ from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.engine import execute
 from ome.pipeline.layout import read_tag_table
 from ome.pipeline.manifest import NAME as MANIFEST
-from ome.pipeline.manifest import Manifest
+from ome.pipeline.manifest import Manifest, identity
 from ome.pipeline.marks import MARK
 from ome.pipeline.prospect import foresee
 from ome.pipeline.registry import STAGES
@@ -378,3 +379,34 @@ def test_what_will_be_done_is_known_before(
     assert "".join(written) == (writes if lr == 1 else "abc")
     assert not ran or sorted([*there, *written]) == list("abc")
     assert Manifest.read(tmp_path / "made").fingerprint == prospect.artefact.manifest.fingerprint  # type: ignore[union-attr]
+
+
+def test_what_has_changed_since_a_result_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    weights, tags = tmp_path / "weights.pth", tmp_path / "tags.csv"
+    for path in (weights, tags):
+        path.write_text("before")
+    stage, _ = counting(needs=("before",))
+    stage = replace(
+        stage, config_keys=("seed",), external_files=lambda _: [*identity(weights), identity(tags)]
+    )
+
+    def said(seed: int, lr: int) -> str:
+        capsys.readouterr()
+        settings = config(tmp_path, lr=lr)
+        settings.seed = seed
+        execute(stage, settings)
+        return " ".join(capsys.readouterr().out.split()).rpartition(" done")[0]
+
+    Manifest("before", "a", {}, {}).write(tmp_path / "before")
+    assert "earlier result" not in said(0, lr=1)
+    assert said(0, lr=2).endswith("/made, to replace an earlier result (changed: stage.made.lr)")
+    assert said(1, lr=3).endswith("(changed: seed, stage.made.lr)")
+    os.utime(weights, ns=(1, 1))  # a copy
+    assert said(1, lr=3) == ""
+    weights.write_text("others")
+    assert said(1, lr=3).endswith("(changed: weights.pth)")
+    Manifest("before", "b", {}, {}).write(tmp_path / "before")
+    tags.write_text("others")
+    assert said(1, lr=3).endswith("(changed: tags.csv, the result of before)")
+    stage = replace(stage, version=stage.version + 1)
+    assert said(1, lr=3).endswith("(changed: the code of the stage)")

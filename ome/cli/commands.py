@@ -95,7 +95,7 @@ def _train(options: argparse.Namespace) -> list[str]:
     if not images.is_dir():
         raise UserError(f"{images} is not a folder: give the folder of the images")
     tags = options.tags or images / "tags.csv"
-    if not tags.is_file():
+    if not tags.exists():  # what else it may be, reading it tells
         remedy = f"fill one with ome tags {images} --classes NAME,NAME, or give it by --tags"
         raise UserError(f"the table of tags {tags} does not exist: {remedy}")
     name = options.name or images.resolve().name

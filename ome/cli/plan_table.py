@@ -25,6 +25,8 @@ def show_plan(config: DictConfig, rows: Sequence[Row]) -> None:
     """Prints the plan of a run before its first stage, without times."""
     if any(row.prospect.state != "up to date" for row in rows):
         console.print(_table(config, rows, None))
+        for line in _changes(rows):
+            console.print(line, highlight=False, markup=False)
 
 
 def show_timed_plan(config: DictConfig, names: Sequence[str], *, verify: bool) -> None:
@@ -86,8 +88,16 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
 
 
+def _changes(rows: Sequence[Row]) -> Iterator[str]:
+    """What has changed since the results of stages that run again."""
+    for row in rows:
+        if row.prospect.changes:
+            yield f"changed since the result of {row.name}: {', '.join(row.prospect.changes)}"
+
+
 def _about(rows: Sequence[Row], timed: "Mapping[Unit, Timed]", *, alone: bool) -> Iterator[str]:
     """Lines under the table: the total, what it was estimated from, and what is unknown."""
+    yield from _changes(rows)
     estimates = {row.name: row.seconds(timed) for row in rows}
     lacking = [row.name for row in rows if estimates[row.name] is None or not row.is_known]
     seconds = sum(estimate or 0 for estimate in estimates.values())

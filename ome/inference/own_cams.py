@@ -19,7 +19,14 @@ from ome.errors import UserError
 from ome.files import read_arrays
 from ome.geo.gdal import plain_pixels
 from ome.geo.sidecars import check_sidecars
+from ome.progress import console
 from ome.pseudo.arrays import check_form, finite_maps, normalised
+
+MOST_COMPARED = 64
+"""Tiles whose strongest map is compared with their tags."""
+
+LEAST_COMPARED = 8
+"""With fewer tiles, the comparison says nothing."""
 
 
 class OwnCams:
@@ -44,10 +51,10 @@ class OwnCams:
         self._folder, self._reader, self._tagged = folder, reader, tagged
 
     def check(self, tiles: Sequence[Tile]) -> None:
-        """Checks that all tiles have maps, before the first CRF runs.
+        """Checks before the first CRF that all tiles have maps; says so if their order looks wrong.
 
         Raises:
-            UserError: Some tiles have no maps.
+            UserError: Some tiles have no maps, or a file has none of this number of classes.
         """
         without = [tile for tile in tiles if not {tile.name, tile.scene} & self._files.keys()]
         if without:
@@ -55,33 +62,60 @@ class OwnCams:
                 f"stage.pseudo.cams={self._folder} has no maps of {len(without)} of {len(tiles)} tiles: add "
                 f"{without[0].name}.npy, or {without[0].scene}.npy for the whole scene"
             )
+        self._compare_with_tags(tiles[:: -(-len(tiles) // MOST_COMPARED)])
+
+    def _compare_with_tags(self, tiles: Sequence[Tile]) -> None:
+        """Prints a line if the strongest maps are no more often of tagged classes than others are."""
+        names, right, by_chance, compared = self._tagged.names, 0, 0.0, 0
+        for tile in tiles:
+            maps, _ = self._maps(tile)
+            peaks, tags = maps.max(axis=(1, 2)), self._tagged.by_name[tile.name]
+            if peaks.min() < peaks.max() and 0 < tags.sum() < len(tags):
+                right += int(tags[peaks.argmax()])
+                by_chance += float(tags.mean())
+                compared += 1
+        if compared >= LEAST_COMPARED and right <= by_chance:
+            console.print(
+                f"[yellow]stage.pseudo.cams={self._folder}[/]: the strongest map is of a tagged class in "
+                f"only {right} of {compared} tiles ({by_chance:.0f} by chance): are the maps in the order "
+                f"{', '.join(names)}? Otherwise give their order as dataset.classes",
+                highlight=False,
+            )
 
     def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         """Yields the normalised maps of each tile, (C, H, W) float32 in [0, 1]."""
         for tile in tiles:
-            size = (tile.height, tile.width)
-            if tile.name in self._files:
-                maps = self._read(self._files[tile.name], size)
-            else:
-                grid = self._reader.grid(tile.scene)
-                whole = (grid.height, grid.width)
-                maps = window_of(self._read(self._files[tile.scene], whole), tile, whole)
+            maps, size = self._maps(tile)
             yield normalised(maps, size, self._tagged.by_name[tile.name])
+
+    def _maps(self, tile: Tile) -> tuple[NDArray[np.float32], tuple[int, int]]:
+        """The maps (C, h, w) of a tile as they are in its file, and the tile's height and width."""
+        size = (tile.height, tile.width)
+        if tile.name in self._files:
+            return self._read(self._files[tile.name], size), size
+        grid = self._reader.grid(tile.scene)
+        whole = (grid.height, grid.width)
+        return window_of(self._read(self._files[tile.scene], whole), tile, whole), size
 
     def _read(self, path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
         """The maps (C, h, w) in a file, after a check that they have the aspect ratio of their image."""
-        maps = read_maps(path, len(self._tagged.names))
+        maps = read_maps(path, self._tagged.names)
         check_form(maps, size, f"the maps in {path}")
         return maps
 
 
-def read_maps(path: Path, num_classes: int) -> NDArray[np.float32]:
+def read_maps(path: Path, names: Sequence[str]) -> NDArray[np.float32]:
     """Reads the maps (C, h, w) of one file, without unpickling.
 
+    Args:
+        path: The file.
+        names: The C classes, in order.
+
     Raises:
-        UserError: The file is damaged, or does not contain C finite maps.
+        UserError: The file is damaged, does not contain C finite maps, or names its bands in another order.
     """
     maps: NDArray[Any]
+    described: tuple[str | None, ...] = ()
     try:
         if path.suffix.lower() == ".npy":
             maps = np.lib.format.open_memmap(path, mode="r")  # np.load would accept a renamed .npz
@@ -90,13 +124,18 @@ def read_maps(path: Path, num_classes: int) -> NDArray[np.float32]:
         else:
             with plain_pixels(), rasterio.open(path, driver="GTiff") as raster:
                 check_sidecars(path, raster)
-                maps = raster.read()
+                maps, described = raster.read(), raster.descriptions
     except (OSError, ValueError, EOFError, BadZipFile, rasterio.RasterioIOError) as error:
         raise UserError(f"{path} cannot be read as one array of maps: {error}") from error
-    if maps.ndim != 3 or len(maps) != num_classes or not maps.size or maps.dtype.kind not in "fiu":
+    if maps.ndim != 3 or len(maps) != len(names) or not maps.size or maps.dtype.kind not in "fiu":
         raise UserError(
             f"{path} holds {maps.dtype} of the shape {maps.shape}: give numbers of the shape "
-            f"({num_classes}, height, width), a map for each class in the order of dataset.classes"
+            f"({len(names)}, height, width), a map for each class in the order {', '.join(names)}"
+        )
+    if set(described) == set(names) and list(described) != list(names):
+        raise UserError(
+            f"{path} has the bands {', '.join(map(str, described))}, the classes are {', '.join(names)}: "
+            f"give the order of the bands as dataset.classes=[{','.join(map(str, described))}]"
         )
     if (result := finite_maps(maps)) is None:
         raise UserError(f"{path} holds nan, infinite or huge values: replace them, e.g. by np.nan_to_num")

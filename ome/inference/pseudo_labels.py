@@ -74,13 +74,18 @@ def score_masks(folder: Path, kind: str, reader: SceneReader, tiles: Sequence[Ti
     return scorer.gather().rows(name, TRAIN_TILES)
 
 
-def weight_statistics(folder: Path, tiles: Sequence[Tile]) -> dict[str, Any]:
-    """The mean weight (0..255), and the fraction of pixels with weight 0; a collective call."""
+def mask_statistics(folder: Path, tiles: Sequence[Tile], names: Sequence[str]) -> dict[str, Any]:
+    """The mean weight (0..255), the fraction of pixels with weight 0, pixels by class; a collective call."""
     if not tiles:
         return {}
-    counts = np.zeros(256, dtype=np.int64)
+    weights, classes = np.zeros((2, 256), dtype=np.int64)
     for tile in shard(tiles):
-        counts += np.bincount(read_png(mask_path(folder, "weights", tile)).ravel(), minlength=256)
-    counts = all_reduce_sum(counts)
-    fractions = counts / counts.sum()
-    return {"mean_weight": float(fractions @ np.arange(256)), "zero_weight": float(fractions[0])}
+        weights += np.bincount(read_png(mask_path(folder, "weights", tile)).ravel(), minlength=256)
+        classes += np.bincount(read_png(mask_path(folder, "masks", tile)).ravel(), minlength=256)
+    weights, classes = all_reduce_sum(np.stack([weights, classes]))
+    fractions = weights / weights.sum()
+    return {
+        "mean_weight": float(fractions @ np.arange(256)),
+        "zero_weight": float(fractions[0]),
+        "mask_pixels": dict(zip(names, classes.tolist(), strict=False)),
+    }

@@ -56,7 +56,7 @@ def execute(
     """
     folders = {} if folders is None else folders
     artefacts = find_inputs(stage.name, stage.needed(config), stage.optional_inputs, config, folders)
-    used, inputs, outside, fingerprint, place = task_of(stage, config, artefacts)
+    used, inputs, outside, fingerprint, place, changes = task_of(stage, config, artefacts)
     folder, logs = place.folder, Path(config.run_dir) / "logs" / stage.name
     with _locks(stage, config, fingerprint, folder), _machine_faults(folder):
         if is_rank_zero():
@@ -77,7 +77,8 @@ def execute(
             if is_rank_zero() and finished not in {None, folder}:
                 write_json(logs / INHERITED, {"folder": str(finished), "fingerprint": fingerprint})
             return False
-        replaces = ", replaces an earlier result" if folder.exists() else ""
+        replaces = ", to replace an earlier result" if folder.exists() else ""
+        replaces += f" (changed: {', '.join(changes)})" if changes else ""
         _say(f"[bold]{stage.name}[/] -> {folder}{replaces}")
         if is_rank_zero():
             place.open(fingerprint, fresh=force)

@@ -1,6 +1,6 @@
 """What the engine would do with a stage, before it does anything."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from omegaconf import DictConfig
@@ -24,12 +24,14 @@ class Prospect(NamedTuple):
         artefact: Folder of the result, and the part of its manifest that is known beforehand.
         remains: Existing files of a result that resumes.
         inputs: Artefacts that the stage reads.
+        changes: What differs from the present result, see `ome.pipeline.task.Task`.
     """
 
     state: State
     artefact: Artefact
     remains: Remains | None
     inputs: Mapping[str, Artefact]
+    changes: Sequence[str]
 
 
 def foresee(
@@ -71,7 +73,8 @@ def foresee(
     if state != "up to date":
         check_added(folder)
     manifest = Manifest(stage.name, task.fingerprint, task.used, task.inputs)
-    return Prospect(state, Artefact(folder, manifest), remains, artefacts)
+    changes = [] if state == "up to date" else task.changes
+    return Prospect(state, Artefact(folder, manifest), remains, artefacts, changes)
 
 
 def _state(place: Place, fingerprint: str, *, verify: bool) -> tuple[State, Remains | None]:

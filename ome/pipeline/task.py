@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 
 from ome.errors import UserError
 from ome.pipeline.artifacts import Artefact, find_same, inherited_runs, whole_paths
+from ome.pipeline.changes import changes_since
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.checksums import damaged, hashes_of
 from ome.pipeline.manifest import Manifest, compute_fingerprint, recorded
@@ -17,13 +18,17 @@ from ome.pipeline.stage import Stage, used_config
 
 
 class Task(NamedTuple):
-    """What a stage's result depends on, with the field names of its manifest, and where it is written."""
+    """What a stage's result depends on, with the field names of its manifest, and where it is written.
+
+    `changes` names what differs from the result in that place; it is empty if there is none, or the same one.
+    """
 
     used: dict[str, Any]
     inputs: dict[str, str]
     outside: list[Path]
     fingerprint: str
     place: Place
+    changes: list[str]
 
 
 def task_of(stage: Stage, config: DictConfig, artefacts: Mapping[str, Artefact]) -> Task:
@@ -43,10 +48,14 @@ def task_of(stage: Stage, config: DictConfig, artefacts: Mapping[str, Artefact])
     place = stage.place(config, used)
     present = read_if_whole(place.folder)
     if present is not None and (held := _as_recorded(stage, used, inputs, outside, present)) is not None:
-        return Task(held, inputs, outside, present.fingerprint, place)
+        return Task(held, inputs, outside, present.fingerprint, place, [])
+    changes: list[str] = []
+    if present is not None:
+        held = {key: whole_paths(value, key, present.config.get(key)) for key, value in used.items()}
+        changes = changes_since(present, held, inputs)
     used = {key: whole_paths(value, key) for key, value in used.items()}
     fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
-    return Task(used, inputs, outside, fingerprint, place)
+    return Task(used, inputs, outside, fingerprint, place, changes)
 
 
 def _as_recorded(
@@ -73,13 +82,16 @@ def _same_content(sources: Any, outside: Sequence[Path], present: Manifest) -> b
 
 
 def _without_times(sources: Any) -> Any:  # noqa: ANN401
-    """The same with the name and the size of each `identity`."""
+    """The same without the time in each `identity`, which may be one of several in a row."""
     if not isinstance(sources, list | tuple):
         return sources
-    match sources:
-        case [str(name), int(size), int()]:
-            return [name, size]
-    return [_without_times(one) for one in sources]
+    kept = []
+    for place, one in enumerate(sources):
+        match sources[max(0, place - 2) : place + 1]:
+            case [str(), int(), int()]:
+                continue
+        kept.append(_without_times(one))
+    return kept
 
 
 def check_inputs(artefacts: Mapping[str, Artefact], *, verify: bool) -> None:

@@ -24,7 +24,7 @@ def dense_crf(
 
     Args:
         image: (H, W, 3) uint8.
-        probabilities: (C, H, W) in [0, 1].
+        probabilities: (C, H, W) in [0, 1], with the sum 1 at each pixel (to 1e-2).
         parameters: Constants of the CRF; None for those of the paper.
 
     Returns:
@@ -40,6 +40,12 @@ def dense_crf(
         )
     if maps.min() < 0 or maps.max() > 1 + 1e-4:
         raise UserError(f"probabilities lie in 0..1, not {maps.min():g}..{maps.max():g}: give their softmax")
+    sums = maps.sum(axis=0)
+    if np.abs(sums - 1).max() > 1e-2:  # half precision stays below
+        raise UserError(
+            f"probabilities of a pixel sum to {sums.min():g}..{sums.max():g}, not to 1: give their softmax, "
+            "or divide them by their sum"
+        )
     return DenseCrf(image, parameters or CrfParameters()).infer(maps)
 
 

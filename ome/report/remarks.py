@@ -30,7 +30,7 @@ def remarks(labels: Path, pseudo: Mapping[str, Any] | None) -> list[str]:
     summary = read_json(labels / TAG_SUMMARY)
     cooccurrence = {row["class"]: row for row in read_csv(labels / COOCCURRENCE)}
     counts = summary["kept_tiles_with_class"]
-    return [*_of_classes(summary), *_of_pairs(counts, cooccurrence), *_of_weights(pseudo or {})]
+    return [*_of_classes(summary), *_of_pairs(counts, cooccurrence), *_of_masks(counts, pseudo or {})]
 
 
 def _of_classes(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -59,7 +59,10 @@ def _of_pairs(counts: Mapping[str, int], cooccurrence: Mapping[str, Mapping[str,
             yield f"{first} and {second} {always} occur together: tags alone cannot distinguish them"
 
 
-def _of_weights(pseudo: Mapping[str, Any]) -> Iterator[str]:
+def _of_masks(counts: Mapping[str, int], pseudo: Mapping[str, Any]) -> Iterator[str]:
+    for name, pixels in pseudo.get("mask_pixels", {}).items():
+        if pixels == 0 and counts[name]:
+            yield f"{name}: no pixel of the pseudo masks has it, so the segmenter cannot learn it"
     if (fraction := pseudo.get("zero_weight", 0.0)) > DOUBTFUL:
         percent = f"{100 * fraction:.0f} %"
         yield f"{percent} of the pixels of the pseudo masks have weight 0: the CAMs are uncertain"

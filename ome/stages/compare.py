@@ -17,11 +17,17 @@ from ome.progress import console, print_table
 from ome.report.scored_runs import ScoredResult, scored_results, with_same_classes
 from ome.scoring.pairs import paired_difference
 from ome.scoring.rows import NAME as SCORES
+from ome.scoring.rows import read_rows
 from ome.scoring.spread import Spread, keys_under, labels, spread
 from ome.scoring.tables import latex_lines, markdown_lines
 
 HEADER = ("scored", "on", "settings", "runs", "pixels", "mIoU", "mF1", "OA")
 PAIRS_HEADER = ("scored", "on", "settings", "compared with", "seeds", "mIoU more", "from", "to", "p")
+
+_WHENCE = (
+    "the stages cam, affinity, pseudo, ablation, refine and seg compute them, and only with reference masks "
+    "(dataset.masks for images of your own)"
+)
 
 
 class _Group(NamedTuple):
@@ -41,8 +47,11 @@ def run(work: Work) -> dict[str, Any]:
     if not results:
         raise UserError(
             f"none of the {len(folders)} runs of stage.compare.runs={work.settings.runs} has scores: "
-            "stages compute them only with reference masks (dataset.masks for images of your own)"
+            f"{_WHENCE}"
         )
+    if without := [run for run in folders if not any(read_rows(folder) for folder, _ in results_of(run))]:
+        names = ", ".join(map(str, without))
+        console.print(f"[yellow]left out[/], without scores: {names}: {_WHENCE}", highlight=False)
     results = with_same_classes(results)
     groups = _grouped(results, _naming_settings(work.settings.settings, results))
     rows = [_cells(group, repetitions) for group, repetitions in groups.items()]

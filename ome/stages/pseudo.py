@@ -15,7 +15,7 @@ from ome.distributed.collectives import barrier
 from ome.distributed.processes import own_cores
 from ome.inference.class_maps import ClassMapsOf, class_maps_from
 from ome.inference.own_cams import OwnCams
-from ome.inference.pseudo_labels import score_masks, weight_statistics, write_pseudo_labels
+from ome.inference.pseudo_labels import mask_statistics, score_masks, write_pseudo_labels
 from ome.pipeline.layout import CAM_TITLES, CAMS, PSEUDO_MASK, read_tag_table
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
@@ -43,7 +43,7 @@ def run(work: Work) -> dict[str, Any]:
     rows = [] if are_scored else score_masks(work.folder, "cam_argmax", reader, tiles, CAM_TITLES["cam"])
     rows += score_masks(work.folder, "masks", reader, tiles, PSEUDO_MASK)
     write_rows(work.folder, rows)
-    return {"tiles": len(tiles), **weight_statistics(work.folder, tiles)}
+    return {"tiles": len(tiles), **mask_statistics(work.folder, tiles, table.names)}
 
 
 def _class_maps(work: Work, reader: SceneReader, table: TagTable) -> ClassMapsOf:

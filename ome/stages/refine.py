@@ -29,7 +29,7 @@ from ome.distributed.collectives import all_reduce_sum, barrier, shard
 from ome.distributed.processes import own_cores
 from ome.geo.raster import read_png
 from ome.inference.class_maps import ClassMapsOf, class_maps_from
-from ome.inference.pseudo_labels import score_masks, weight_statistics, write_pseudo_labels
+from ome.inference.pseudo_labels import mask_statistics, score_masks, write_pseudo_labels
 from ome.pipeline.layout import (
     PSEUDO_MASK,
     SEGMENTER_TITLES,
@@ -62,7 +62,8 @@ def run(work: Work) -> dict[str, Any]:
         train_segmenter(work, folder, reader, table.tiles, partial(read_pseudo_label, folder), title)
         rows += score_masks(folder, "masks", reader, table.tiles, in_round(PSEUDO_MASK, number))
         rows += evaluate_segmenter(work.config, folder, reader, title)
-        counts[folder.name] = {"unchanged_pixels": unchanged, **weight_statistics(folder, table.tiles)}
+        statistics = mask_statistics(folder, table.tiles, table.names)
+        counts[folder.name] = {"unchanged_pixels": unchanged, **statistics}
         network, masks = folder, folder
         if unchanged >= work.settings.settled:
             console.print(

@@ -118,8 +118,12 @@ def _open(config: DictConfig, title: str) -> Iterator["Run"]:
         _print_once(f"wandb: offline; to upload later: wandb sync {folder}/logs/wandb/offline-run-*")
     elif run.url:
         _print_once(f"wandb: {run.url}")
-    with run:  # finishes it, as failed where the block raises
+    try:
         yield run
+    except BaseException:
+        run.finish(exit_code=1)  # `with run` would print a traceback, also where a signal stops the command
+        raise
+    run.finish()
 
 
 @cache

@@ -1,0 +1,45 @@
+"""Why an existing result is not up to date, in words."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from ome.pipeline.manifest import Manifest
+from ome.scoring.spread import flatten
+
+MOST: Final = 6
+"""Largest number of changes that are named."""
+
+
+def changes_since(result: Manifest, used: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
+    """Names what a stage would now compute from in another form than for its result.
+
+    Args:
+        result: Manifest of the result.
+        used: The configuration that the stage depends on, as in `Manifest.config`.
+        inputs: Fingerprints of the stages that it reads, by name.
+
+    Returns:
+        Addresses of settings, names of files outside the run, and `the result of <stage>`; `the code of the
+        stage` if nothing else has changed.
+    """
+    before, now = flatten(result.config), flatten(used)
+    keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    changes = [key.replace("stage.", f"stage.{result.stage}.", 1) for key in keys if key != "sources"]
+    if "sources" in keys:
+        files = {*_identities(result.config.get("sources"))} ^ {*_identities(used.get("sources"))}
+        changes += sorted({name for name, *_ in files}) or ["files outside the run"]
+    names = [name for name in {**result.inputs, **inputs} if result.inputs.get(name) != inputs.get(name)]
+    changes += [f"the result of {name}" for name in names]
+    if len(changes) > MOST:
+        changes[MOST - 1 :] = [f"{len(changes) - MOST + 1} more"]
+    return changes or ["the code of the stage"]
+
+
+def _identities(sources: Any) -> Iterator[tuple[str, int, int]]:  # noqa: ANN401 - nested lists
+    """The identities of files (see `ome.pipeline.manifest.identity`) in nested lists, also in a row."""
+    if isinstance(sources, list | tuple):
+        for place, one in enumerate(sources):
+            match sources[place : place + 3]:
+                case [str(name), int(size), int(changed)]:
+                    yield name, size, changed
+            yield from _identities(one)
