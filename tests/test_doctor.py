@@ -8,7 +8,7 @@ import rasterio
 
 from ome.cli import doctor
 from ome.extras import EXTRAS
-from tests.conftest import compose_config
+from tests.conftest import compose_config, forked, tiny
 from tests.test_maps import random_scene, write
 
 
@@ -87,4 +87,22 @@ def test_mistakes_are_lines_of_the_report(
 @pytest.mark.parametrize("word", ["-h", "--help"])
 def test_help_says_what_can_be_typed(word: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.main([word]) == 0
-    assert "usage: ome doctor [KEY=VALUE ...]" in capsys.readouterr().out
+    assert "usage: ome doctor [RUN] [KEY=VALUE ...]" in capsys.readouterr().out
+
+
+def test_the_folder_of_a_run_stands_for_its_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also those of a dataset in a folder of the user's, and relative paths, from any working folder."""
+    (work := tmp_path / "work").mkdir()
+    (work / "mine/dataset").mkdir(parents=True)
+    (work / "mine/dataset/hamlet.yaml").write_text("defaults: [synthetic]\nname: hamlet\n")
+    status, printed = forked(work, "--config-dir=mine", *tiny("prepare"), "dataset=hamlet", "name=here")
+    assert status == 0, printed
+    monkeypatch.chdir(tmp_path)
+    assert doctor.main(["work/runs/here"]) == 0
+    said = capsys.readouterr().out
+    assert "prepared in scenes/hamlet_rgb_full" in said
+    monkeypatch.chdir(tmp_path)
+    assert doctor.main(["nowhere"]) == 1
+    assert "nowhere does not exist: give the folder of a run" in capsys.readouterr().out

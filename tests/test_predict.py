@@ -236,7 +236,11 @@ def test_the_mean_of_runs_is_mapped(run_here: Run, tmp_path: Path) -> None:
             "differ in classes, road, tree, water and road, tree",
         ),
         ({"classes": dict(TRAINED.classes) | {"tree": (9, 9, 9)}}, r"differ in colours, \(200, 0, 0\)"),
-        ({"channels": (3, 2, 1)}, "differ in bands, 1, 2, 3 and 3, 2, 1: average runs"),
+        (
+            {"classes": dict(reversed(TRAINED.classes.items()))},
+            "differ in the order of classes, road, tree, water and water, tree, road: average",
+        ),
+        ({"channels": (3, 2, 1)}, "differ in the order of bands, 1, 2, 3 and 3, 2, 1: average runs"),
         ({"limits": (0, 3000)}, r"differ in scaling of 16 bits \(dataset.range\), percentiles and 0, 3000"),
     ],
 )

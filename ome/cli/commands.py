@@ -117,16 +117,16 @@ def _predict(options: argparse.Namespace) -> list[str]:
     chosen["stage.predict.scene"] = str(scene) if isinstance(scene, Path) else scene.address
     run, *others = options.run
     averaged = [f"stage.predict.others=[{','.join(_quoted(other.absolute()) for other in others)}]"]
-    return [*_of_run(run), "stage=predict", *_settings(**chosen), *(averaged if others else [])]
+    return [*words_of_run(run), "stage=predict", *_settings(**chosen), *(averaged if others else [])]
 
 
 def _report(options: argparse.Namespace) -> list[str]:
-    return [*_of_run(options.run), "stage=report"]
+    return [*words_of_run(options.run), "stage=report"]
 
 
 def _export(options: argparse.Namespace) -> list[str]:
     target = {"stage.export.target": options.target} if options.target else {}
-    return [*_of_run(options.run), "stage=export", *_settings(**target)]
+    return [*words_of_run(options.run), "stage=export", *_settings(**target)]
 
 
 def _compare(options: argparse.Namespace) -> list[str]:
@@ -146,8 +146,12 @@ COMMANDS: Final = tuple(_WORDS)
 """Names of the commands."""
 
 
-def _of_run(folder: Path) -> list[str]:
-    """The settings of a run's last command, and `run_dir` for its folder."""
+def words_of_run(folder: Path) -> list[str]:
+    """The settings of a run's last command, and `run_dir` for its folder.
+
+    Raises:
+        UserError: See `repeated_words`.
+    """
     run_dir = folder.absolute()  # the working folder changes
     return [*repeated_words(folder), *_settings(run_dir=run_dir)]
 

@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
+from ome.cli.commands import words_of_run
 from ome.cli.errors import explain
 from ome.cli.presets import gpus
 from ome.config.checks import type_faults
@@ -30,10 +31,13 @@ from ome.progress import console
 SMALL_DISK: Final = 20 << 30
 """Bytes that the prepared Potsdam dataset and its results may need."""
 
-HELP: Final = """usage: ome doctor [KEY=VALUE ...]
+HELP: Final = """usage: ome doctor [RUN] [KEY=VALUE ...]
 
 Says which versions, extras and devices there are, and whether data and results of a command are there. Type
-the settings of that command, such as dataset=potsdam dataset.raw=/data/Potsdam."""
+the folder of a run, such as runs/valley, or the settings of a command, such as dataset=potsdam
+dataset.raw=/data/Potsdam."""
+
+CONFIG_DIR: Final = "--config-dir="
 
 COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
 
@@ -56,7 +60,7 @@ def main(overrides: Sequence[str]) -> int:
     """Prints the findings.
 
     Args:
-        overrides: Settings as on the command line of a run, for the dataset and the run to check.
+        overrides: The folder of a run, or settings as on its command line.
 
     Returns:
         1 if something would make a run fail, else 0.
@@ -81,8 +85,15 @@ def main(overrides: Sequence[str]) -> int:
 
 
 def _composed(overrides: Sequence[str]) -> DictConfig:
+    settings = list(overrides)
+    if settings and "=" not in settings[0]:
+        settings[:1] = words_of_run(Path(settings[0]))
+    folders = [word.removeprefix(CONFIG_DIR) for word in settings if word.startswith(CONFIG_DIR)]
+    search = ",".join(f"file://{folder}" for folder in folders)
+    if search:
+        settings.append(f"hydra.searchpath=[{search}]")
     with initialize_config_module("ome.conf", version_base="1.3"):
-        return compose("config", overrides=list(overrides))
+        return compose("config", overrides=[word for word in settings if not word.startswith(CONFIG_DIR)])
 
 
 def _installed() -> Iterator[Finding]:

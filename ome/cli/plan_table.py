@@ -7,6 +7,7 @@ from omegaconf import DictConfig
 from rich.markup import escape
 from rich.table import Table
 
+from ome.cli.amounts import RANDOM
 from ome.cli.known import Unit
 from ome.cli.plan import Row, counted_rows
 from ome.progress import console
@@ -25,7 +26,7 @@ def show_plan(config: DictConfig, rows: Sequence[Row]) -> None:
     """Prints the plan of a run before its first stage, without times."""
     if any(row.prospect.state != "up to date" for row in rows):
         console.print(_table(config, rows, None))
-        for line in _changes(rows):
+        for line in _remarks(rows):
             console.print(line, highlight=False, markup=False)
 
 
@@ -55,7 +56,8 @@ def _table(config: DictConfig, rows: Sequence[Row], timed: "Mapping[Unit, Timed]
     for row in rows:
         state, what = row.prospect.state, row.amounts
         cells = [row.title, f"[{COLOURS[state]}]{state}[/]", *map(_count, (what.tiles, what.steps))]
-        cells += [escape(what.weights), where if row.computes else ""]
+        weights = f"[bold red]{RANDOM}[/]" if what.weights == RANDOM else escape(what.weights)
+        cells += [weights, where if row.computes else ""]
         shown.add_row(*cells, *([] if timed is None else [_estimate(row, timed)]))
     return shown
 
@@ -88,16 +90,18 @@ def duration(seconds: float) -> str:
     return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
 
 
-def _changes(rows: Sequence[Row]) -> Iterator[str]:
-    """What has changed since the results of stages that run again."""
+def _remarks(rows: Sequence[Row]) -> Iterator[str]:
+    """What has changed since the results of stages that run again; and that random weights are poor."""
     for row in rows:
         if row.prospect.changes:
             yield f"changed since the result of {row.name}: {', '.join(row.prospect.changes)}"
+    if any(row.amounts.weights == RANDOM for row in rows):
+        yield "random weights make poor maps: backbone=efficientnet_lite0 has ImageNet weights (ome[weights])"
 
 
 def _about(rows: Sequence[Row], timed: "Mapping[Unit, Timed]", *, alone: bool) -> Iterator[str]:
     """Lines under the table: the total, what it was estimated from, and what is unknown."""
-    yield from _changes(rows)
+    yield from _remarks(rows)
     estimates = {row.name: row.seconds(timed) for row in rows}
     lacking = [row.name for row in rows if estimates[row.name] is None or not row.is_known]
     seconds = sum(estimate or 0 for estimate in estimates.values())

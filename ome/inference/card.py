@@ -80,7 +80,8 @@ class SegmenterCard:
         }
         for name, (ours, theirs) in compared.items():
             if ours != theirs:
-                return f"{name}, {_listed(ours)} and {_listed(theirs)}"
+                reordered = {*(ours or ())} == {*(theirs or ())}
+                return f"{'the order of ' * reordered}{name}, {_listed(ours)} and {_listed(theirs)}"
         return None
 
     def build(self, weights: str | None = None) -> Segmenter:

@@ -81,7 +81,7 @@ def fit(
     precision, wrong = fitted_precision(module, hardware)
     if wrong:
         console.print(
-            f"{wrong} convolutions compute in float32: torch's bfloat16 kernel for them is wrong",
+            f"{wrong} convolutions compute in float32 instead of bfloat16, since this torch is wrong there",
             highlight=False,
         )
     together = world_size() > 1
