@@ -283,6 +283,21 @@ def test_tiles_that_do_not_fit_are_named(tmp_path: Path, change: dict[str, Any],
         Mosaic([tmp_path / "a.tif", tmp_path / "b.tif"], "city")
 
 
+@pytest.mark.parametrize("negative", [0, 1])
+def test_every_tile_is_an_image(tmp_path: Path, negative: int) -> None:
+    paths = [tmp_path / f"{number}.tif" for number in range(2)]
+    for number, path in enumerate(paths):
+        more = {"photometric": "MINISWHITE"} if number == negative else {}
+        write(
+            path,
+            random_scene(70, 70, 1),
+            transform=from_origin(500_000 + 35 * number, 5_800_000, 0.5, 0.5),
+            **more,
+        )
+    with pytest.raises(UserError, match=rf"{negative}\.tif holds a negative"):
+        Mosaic(paths, "city")
+
+
 @pytest.mark.parametrize(("metres", "refused"), [(100, False), (10_000, False), (100_000, True)])
 def test_tiles_far_apart_are_no_scene(tmp_path: Path, metres: int, refused: bool) -> None:
     """As patches over a country, or one tile in the wrong place: the map would fill the disk."""

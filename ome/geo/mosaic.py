@@ -88,7 +88,7 @@ class Mosaic:
             self._open.popitem()[1].close()
 
     def require(self, depths: Sequence[str] = IMAGE_DEPTHS) -> None:
-        """See `Raster.require`."""
+        """See `Raster.require`; all rasters are known to be images."""
         self._raster(0).require(depths)
 
     def read(self, row: int, column: int, height: int, width: int, bands: Sequence[int] = ()) -> NDArray[Any]:
@@ -148,6 +148,7 @@ class Mosaic:
 
     def _checked(self, number: int, first: Raster) -> Raster:
         raster = self._raster(number)
+        raster.require()
         if raster.grid.transform.is_identity:
             raise UserError(
                 f"{raster} has no georeference, so it cannot be placed next to the others: predict it alone"
