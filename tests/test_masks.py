@@ -11,8 +11,9 @@ from rasterio.transform import from_origin
 
 from ome.data.folder import folder_layout
 from ome.data.image_tags import read_tags
+from ome.data.mask_tables import table_conflict
 from ome.data.mask_values import check_mask_values, contradictions
-from ome.data.prepare import prepare_scenes
+from ome.data.prepare import prepare_scenes, scene_jobs
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.errors import UserError
@@ -155,6 +156,41 @@ def test_complex_values_are_one_line(
     with pytest.raises(UserError, match=r"a.tif holds complex values: give a raster of real ones, e.g. the"):
         prepare(folder)
     assert not [warning for warning in recwarn if "Complex" in warning.category.__name__]
+
+
+@pytest.mark.parametrize(
+    ("tables", "differ"),
+    [
+        (((200, 0, 0), (0, 0, 200), (0, 0, 200), (200, 0, 0)), True),
+        (((200, 0, 0), (0, 0, 200), (200, 0, 0), (0, 0, 200)), False),
+    ],
+)
+def test_colour_tables_that_number_classes_differently_are_named(
+    folder: Path, tables: Sequence[tuple[int, ...]], *, differ: bool
+) -> None:
+    """PIL's quantize() chooses a table for each image; values that no pixel has are filled in at will."""
+    (folder / "masks").mkdir()
+    for name, (first, second) in zip("ab", (tables[:2], tables[2:]), strict=True):
+        image = Image.fromarray(HALVES.astype(np.uint8), "P")
+        image.putpalette([*first, *second, *((7, 7, 7) if name == "a" else (9, 9, 9))])
+        image.save(folder / f"masks/{name}.png")
+    facts = {"name": "mine", "bands": "all", "reference": "full", "tags": "tags.csv", "masks": "masks"}
+    layout = folder_layout(facts, folder / "images")
+    index = prepare_scenes(layout, folder / "images", folder / "scenes")
+    conflict = table_conflict(layout, scene_jobs(layout, folder / "images"), index)
+    if not differ:
+        assert conflict is None
+        return
+    assert conflict is not None
+    masks = folder / "masks"
+    assert f"colour [200, 0, 0] in the mask {masks}/a.png and [0, 0, 200] in {masks}/b.png" in conflict
+    assert "'dataset.indices={field: 0, water: 1}'" in conflict
+    by_colour = facts | {"classes": {"field": [200, 0, 0], "water": [0, 0, 200]}}
+    layout = folder_layout(by_colour, folder / "images")
+    index = prepare_scenes(layout, folder / "images", folder / "scenes")
+    assert table_conflict(layout, scene_jobs(layout, folder / "images"), index) is None
+    first, second = (SceneReader(index).mask(scene.whole) for scene in index.scenes)
+    assert (first == 1 - second).all()
 
 
 @pytest.mark.parametrize("depth", ["float32", "float64"])

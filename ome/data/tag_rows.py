@@ -11,6 +11,7 @@ from typing import Final, NamedTuple
 
 from rich.markup import escape
 
+from ome.data.listed_names import check_listed
 from ome.data.names import IMAGE_COLUMNS, TOO_SMALL, WINDOW_COLUMNS, check_class, check_classes
 from ome.data.sheets import Sheet, read_sheet
 from ome.data.tag_row import (
@@ -86,6 +87,8 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
         lines[key] = row.line
     counts = {name: sum(name in row.tags for row in rows) for name in classes}
     check_classes(counts, str(path), typed=bool(names) or form != "listed" or not finished)
+    if form == "listed" and not names and finished:
+        check_listed(classes, str(path))
     return TagRows(form, sheet.header, classes, rows)
 
 

@@ -36,7 +36,7 @@ class Raster:
         grid: Size and georeference.
         depth: Data type of the values, by numpy's name.
         bands: Number of bands that `read` returns.
-        has_colour_table: Whether the file holds indices into a colour table.
+        has_colour_table: Whether it holds indices into a colour table: `colours`, (256, 3) uint8, else None.
         nodata: Nodata value of each band; None for a band without.
 
     Args:
@@ -72,7 +72,7 @@ class Raster:
         self.has_colour_table = self.depth == "uint8" and dataset.colorinterp == (ColorInterp.palette,)
         self.bands: int = 3 if self.has_colour_table else dataset.count
         self._labelled_opacity = labelled_opacity(dataset)
-        self._colours = colour_table(dataset) if self.has_colour_table else None
+        self.colours = colour_table(dataset) if self.has_colour_table else None
         self._validity = Validity(self._file, nodata, has_colour_table=self.has_colour_table)
         self.nodata = self._validity.nodata
 
@@ -151,9 +151,9 @@ class Raster:
             UnreadableError: The file is damaged there.
         """
         window = Window(column, row, width, height)
-        if self._colours is None:
+        if self.colours is None:
             return self._file.read(window, indexes=list(bands) or None)
-        colours: NDArray[Any] = self._colours[self._file.read(window, indexes=1)].transpose(2, 0, 1)
+        colours: NDArray[Any] = self.colours[self._file.read(window, indexes=1)].transpose(2, 0, 1)
         return colours[[band - 1 for band in bands]] if bands else colours
 
     def values(self, row: int, column: int, height: int, width: int) -> NDArray[Any]:
@@ -163,9 +163,9 @@ class Raster:
     def reduced(self, row: int, column: int, height: int, width: int, shape: tuple[int, int]) -> NDArray[Any]:
         """Reads a window as `read` does, averaged to fewer rows and columns, for display."""
         window = Window(column, row, width, height)
-        if self._colours is not None:  # a mean of indices is meaningless
+        if self.colours is not None:  # a mean of indices is meaningless
             indices = self._file.read(window, indexes=1, out_shape=shape, resampling=Resampling.nearest)
-            colours: NDArray[Any] = self._colours[indices].transpose(2, 0, 1)
+            colours: NDArray[Any] = self.colours[indices].transpose(2, 0, 1)
             return colours
         return self._file.read(window, out_shape=(self.bands, *shape), resampling=Resampling.average)
 
