@@ -1,8 +1,10 @@
 """The CRF against pydensecrf, and its lattice against a slow twin and the exact Gaussian."""
 
 import importlib.util
+import math
 import sys
 from collections import defaultdict
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from ome.crf.densecrf import DenseCrf
 from ome.crf.inputs import CrfParameters
 from ome.crf.lattice import build_lattice, filter_values, kernel, splat_blur_slice, symmetric_kernel
+from ome.crf.limits import DEVIATIONS, LARGEST_WEIGHT
 from ome.crf.reference import ReferenceDenseCrf
 from ome.crf.vectors import LANES, exp8, load8, store8
 from ome.errors import UserError
@@ -134,7 +137,7 @@ def test_symmetric_kernel_is_symmetric_and_normalised() -> None:
 
 def test_features_beyond_any_key_are_refused() -> None:
     features = np.array([[0.0] * 5, [1e5] * 5], np.float32)
-    with pytest.raises(ValueError, match="63-bit key"):
+    with pytest.raises(UserError, match="63-bit key"):
         build_lattice(features)
 
 
@@ -227,3 +230,32 @@ def test_a_missing_reference_says_what_to_install(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     with pytest.raises(UserError, match=r"ome\[reference\]"):
         ReferenceDenseCrf(textured_image(8, 8, seed=7))
+
+
+CONSTANTS = [field.name for field in fields(CrfParameters)]
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+@pytest.mark.parametrize("value", [1e-300, 1e-20, -1.0, 0.0, 1e39, math.nan, math.inf, None, "1", True])
+def test_constants_are_refused_or_give_probabilities(name: str, value: Any) -> None:  # noqa: ANN401
+    """Small deviations used to overflow the keys of lattice cells, and foreign memory was written."""
+    image, maps = np.random.default_rng(0).integers(0, 256, (24, 24, 3), np.uint8), np.full((2, 24, 24), 0.5)
+    if name.endswith("weight") and value in {0.0, 1e-20, 1e-300}:
+        crf = DenseCrf(image, CrfParameters(**{name: value}))
+        assert np.allclose(crf.infer(maps).sum(axis=0), 1)
+        return
+    with pytest.raises(UserError, match=f"CRF: {name} is .*; give a"):
+        CrfParameters(**{name: value})
+
+
+@pytest.mark.parametrize("name", [name for name in CONSTANTS if name != "iterations"])
+@pytest.mark.parametrize("end", [0, 1])
+def test_the_limits_of_constants_give_probabilities(name: str, end: int) -> None:
+    is_deviation = name.endswith(("sxy", "srgb"))
+    value = DEVIATIONS[end] if is_deviation else (0.0, LARGEST_WEIGHT)[end]
+    random = np.random.default_rng(0)
+    image, maps = random.integers(100, 110, (64, 64, 3), np.uint8), random.dirichlet([1, 1], (64, 64))
+    crf = DenseCrf(image, CrfParameters(**{name: value}))
+    found = crf.infer(maps.transpose(2, 0, 1))
+    assert np.isfinite(found).all()
+    assert np.allclose(found.sum(axis=0), 1, atol=1e-5)

@@ -214,7 +214,7 @@ def test_ill_formed_arguments_are_refused() -> None:
         crf.winners(np.ones((2, 8, 8)), np.ones((3, 1)))
     with pytest.raises(ValueError, match="uint8 image"):
         TorchCrf(np.zeros((8, 8, 3), np.float32))
-    with pytest.raises(ValueError, match="63-bit key"):
+    with pytest.raises(UserError, match="63-bit key"):
         build_lattice(torch.tensor([[0.0] * 5, [1e5] * 5]))
     tiles = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"\(B, 3, H, W\) uint8 images"):

@@ -3,12 +3,14 @@
 Names of dimensions: R runs, K classes, N = H * W pixels.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from numbers import Integral, Real
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.crf.limits import DEVIATIONS, LARGEST_WEIGHT
 from ome.crf.simplices import Float
 from ome.errors import UserError
 
@@ -21,15 +23,15 @@ class CrfParameters:
     """Constants of the CRF.
 
     Args:
-        iterations: Mean-field updates, at least 0.
-        gaussian_sxy: Standard deviation of the Gaussian kernel in pixels.
-        gaussian_weight: Its weight, at least 0.
+        iterations: Mean-field updates.
+        gaussian_sxy: Standard deviation of the Gaussian kernel in pixels, in `DEVIATIONS`.
+        gaussian_weight: Its weight, from 0 to `LARGEST_WEIGHT`.
         bilateral_sxy: Standard deviation of the bilateral kernel in space, in pixels.
         bilateral_srgb: Its standard deviation in colour, in grey levels of 0..255.
-        bilateral_weight: Its weight, at least 0.
+        bilateral_weight: Its weight, from 0 to `LARGEST_WEIGHT`.
 
     Raises:
-        UserError: A value is out of its range.
+        UserError: A value is no number, or out of its range.
     """
 
     iterations: int = 10
@@ -40,12 +42,13 @@ class CrfParameters:
     bilateral_weight: float = 4.0
 
     def __post_init__(self) -> None:
-        for name in ("iterations", "gaussian_weight", "bilateral_weight"):
-            if not getattr(self, name) >= 0:
-                raise UserError(f"CRF: {name} is {getattr(self, name)}; give a number of at least 0")
-        for name in ("gaussian_sxy", "bilateral_sxy", "bilateral_srgb"):
-            if not getattr(self, name) > 0:
-                raise UserError(f"CRF: {name} is {getattr(self, name)}; give a standard deviation above 0")
+        weights, deviations = (0.0, LARGEST_WEIGHT), DEVIATIONS
+        for name, value in asdict(self).items():
+            low, high = deviations if name.rpartition("_")[2] in {"sxy", "srgb"} else weights
+            kind = Integral if name == "iterations" else Real
+            if isinstance(value, bool) or not (isinstance(value, kind) and low <= float(value) <= high):
+                noun = "a whole number" if name == "iterations" else "a number"
+                raise UserError(f"CRF: {name} is {value!r}; give {noun} from {low:g} to {high:g}")
 
 
 class Crf(Protocol):

@@ -17,6 +17,7 @@ import numpy as np
 from ome.crf.chains import WIDEST, blur_chains
 from ome.crf.simplices import Float, Index, Key, lift_scale, lifted_bounds, link, locate
 from ome.crf.vectors import LANES, add8, fill8, load8, multiply8, store8
+from ome.errors import UserError
 
 # Fused multiply-adds make sums faster, and no sum depends on the sign of a zero.
 kernel = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
@@ -51,7 +52,7 @@ def build_lattice(features: Float) -> Lattice:
         The lattice. Time and memory are linear in N.
 
     Raises:
-        ValueError: The features span more lattice cells than a 63-bit key can number.
+        UserError: The features span more lattice cells than a 63-bit key can number.
     """
     scale = lift_scale(features.shape[1])
     origin, strides, _ = number_cells(*lifted_bounds(features, scale))
@@ -73,16 +74,17 @@ def number_cells(lower: Float, upper: Float, tiles: int = 1) -> tuple[Key, Key, 
         (d,) int64 origin, (d,) int64 strides, and the number of keys of a tile.
 
     Raises:
-        ValueError: The points span more lattice cells than a 63-bit key can number.
+        UserError: The points span more lattice cells than a 63-bit key can number.
     """
     margin = 3 * (len(lower) + 1)  # rounding, the simplex and the neighbours add at most d + 1 each
-    origin = np.floor(lower).astype(np.int64) - margin
-    extents = np.ceil(upper).astype(np.int64) + margin + 1 - origin
-    if tiles * float(np.prod(extents.astype(np.float64))) >= 2.0**62:
-        raise ValueError(
-            f"the features span {extents.tolist()} lattice cells, too many for a 63-bit key: "
-            "raise the standard deviations or filter smaller tiles"
+    first, last = np.floor(lower.astype(np.float64)) - margin, np.ceil(upper.astype(np.float64)) + margin
+    sides = last + 1 - first
+    if not tiles * np.prod(sides) < 2.0**62 or np.abs([first, last]).max() >= 2.0**62:  # also nan
+        raise UserError(
+            f"CRF: an image spans {' x '.join(f'{side:g}' for side in sides)} lattice cells, too many for a "
+            "63-bit key: raise gaussian_sxy, bilateral_sxy or bilateral_srgb, or take smaller tiles"
         )
+    origin, extents = first.astype(np.int64), sides.astype(np.int64)
     strides = np.concatenate([[1], np.cumprod(extents)]).astype(np.int64)
     return origin, strides[:-1], int(strides[-1])
 

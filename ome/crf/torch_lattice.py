@@ -56,7 +56,7 @@ def build_lattice(features: Tensor, tiles: int = 1) -> TorchLattice:
         The lattice. Memory is linear in N, and so is time except for a sort of the N * (d + 1) keys.
 
     Raises:
-        ValueError: The features span more lattice cells than a 63-bit key can number.
+        UserError: The features span more lattice cells than a 63-bit key can number.
     """
     lifted = lift(features)
     lower, upper = (bound[:-1].cpu().numpy() for bound in lifted.aminmax(dim=0))

@@ -12,9 +12,11 @@ from ome.config.schema.limits import (
     NotNegative,
     Positive,
     ScaleRange,
+    between,
     last_at_most,
     length,
 )
+from ome.crf.limits import DEVIATIONS, LARGEST_WEIGHT
 from ome.data.tiles import FEWEST_STEPS, MOST_STEPS, PASSES
 
 Jitter = Annotated[
@@ -89,6 +91,10 @@ class Classifier:
     one_vs_all: Annotated[bool, "train one network per class, one after the other, instead of one for all"]
 
 
+_Deviation = Annotated[float, between(*DEVIATIONS)]
+_Weight = Annotated[float, between(0, LARGEST_WEIGHT)]
+
+
 @dataclass
 class Crf:
     """`crf`: the dense CRF (Krähenbühl & Koltun, NeurIPS 2011) that turns class maps into masks."""
@@ -103,13 +109,13 @@ class Crf:
         "scaling of the uncertainty: tile: min-max over each tile; absolute: variance / 0.25",
     ]
     iterations: Annotated[Natural, "iterations of mean-field inference"]
-    gaussian_sxy: Annotated[Positive, "standard deviation of the Gaussian kernel, pixels"]
-    gaussian_weight: Annotated[NotNegative, "weight of the Gaussian kernel"]
-    bilateral_sxy: Annotated[Positive, "standard deviation of the bilateral kernel in space, pixels"]
+    gaussian_sxy: Annotated[_Deviation, "standard deviation of the Gaussian kernel, pixels"]
+    gaussian_weight: Annotated[_Weight, "weight of the Gaussian kernel"]
+    bilateral_sxy: Annotated[_Deviation, "standard deviation of the bilateral kernel in space, pixels"]
     bilateral_srgb: Annotated[
-        Positive, "standard deviation of the bilateral kernel in colour, grey values of 0 to 255"
+        _Deviation, "standard deviation of the bilateral kernel in colour, grey values of 0 to 255"
     ]
-    bilateral_weight: Annotated[NotNegative, "weight of the bilateral kernel"]
+    bilateral_weight: Annotated[_Weight, "weight of the bilateral kernel"]
 
 
 @dataclass
