@@ -166,6 +166,7 @@ def test_every_reserved_argument_exists() -> None:
 
 def test_the_fingerprint_knows_what_is_given_and_nothing_else() -> None:
     assert training_extras(composed()) == {}
+    assert training_extras(composed("trainer.compile=true")) == {"trainer.compile": True}
     assert training_extras(composed("callbacks=lr_monitor", "+trainer.benchmark=true")) == {
         "trainer.benchmark": True,
         "callbacks": {

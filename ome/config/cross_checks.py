@@ -25,6 +25,7 @@ POOLED: Final = ("deeplabv3plus", "upernet")
 """Segmenters with BatchNorm over feature maps that are pooled to a single pixel."""
 
 CRF_STAGES: Final = frozenset({"affinity", "pseudo", "ablation", "refine"})
+TRAININGS: Final = frozenset({"cam", "affinity", "seg", "refine"})
 NETWORK_STAGES: Final = CRF_STAGES | {"cam", "seg", "predict", "export", "suggest"}
 
 
@@ -62,6 +63,11 @@ def _hardware(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     accelerator, devices = config.trainer.accelerator, config.trainer.devices
     if devices > 1 and config.trainer.strategy == "auto":
         yield f"trainer.devices={devices}: more than one needs trainer=ddp or trainer=ddp_cpu"
+    if config.trainer.compile and config.trainer.strategy == "ddp" and TRAININGS & {*stages}:
+        yield (
+            "trainer.compile=true needs a single process, because several share BatchNorm's statistics: "
+            "type trainer.compile=false, or trainer=auto"
+        )
     if accelerator not in {"gpu", "cuda"} or not NETWORK_STAGES & {*stages}:
         return
     import torch  # noqa: PLC0415 - slow to import

@@ -83,8 +83,10 @@ def callbacks_of(config: DictConfig) -> "list[Callback]":
 
 
 def training_extras(config: DictConfig) -> dict[str, Any]:
-    """Configured callbacks and arguments of the trainer, by key, for the fingerprint of a training."""
+    """Callbacks, arguments of the trainer and `trainer.compile` if set, for the fingerprint of trainings."""
     extras = {f"trainer.{key}": value for key, value in _arguments(config).items()}
+    if config.trainer.compile:
+        extras["trainer.compile"] = True
     if callbacks := config.get("callbacks"):
         extras["callbacks"] = OmegaConf.to_container(callbacks, resolve=True)
     return extras

@@ -14,8 +14,12 @@ FREE: Final = (
     *("stage", "name", "output", "run_dir", "scenes", "inherit", "force", "verify", "hydra"),
     *("dataset.name", "dataset.raw", "logger"),
     *("trainer.devices", "trainer.num_nodes", "trainer.strategy", "trainer.workers"),
+    "trainer.compile",
 )
-"""Keys that every stage may read: paths and how the work is done, which do not change results."""
+"""Keys that every stage may read: paths and how the work is done, which do not change results.
+
+`trainer.compile` changes the rounding of trainings, which record it where it is set.
+"""
 
 EVERYTHING: Final = "*"
 """Declared by a stage that passes the whole configuration on."""

@@ -20,7 +20,7 @@ from ome.pipeline.declared import FREE
 from ome.pipeline.manifest import Manifest
 from ome.scoring.spread import flatten
 
-_NOT_COMPARED = {"stage", "sources", "trainer.accelerator", "trainer.precision"}
+_NOT_COMPARED = {"stage", "sources", "trainer.compile", *TRAINER_KEYS}
 """Keys of an earlier stage: its settings, unknown in a command for a later stage, and its hardware."""
 
 

@@ -54,7 +54,7 @@ class AffinityLearner(ClippedModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The affinity loss of one batch: `image` (B, bands, H, W) and `mask` (B, H, W) int64."""
         del batch_idx
-        features = self.network(batch["image"]).float()  # bfloat16 is too coarse for their differences
+        features = self.outputs(batch["image"]).float()  # bfloat16 is too coarse for their differences
         pairs = pair_indices(features.shape[2:], self._radius).to(features.device)
         labels = grid_labels(batch["mask"], self._num_classes, GRID_STRIDE)
         losses = affinity_loss(pair_affinity(features, self._radius), labels, pairs)

@@ -1,8 +1,10 @@
 """Gradient clipping that works with fused optimisers under mixed precision, unlike Lightning's."""
 
+from typing import Any
+
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ome.errors import UserError
@@ -10,7 +12,21 @@ from ome.training.scalars import is_read
 
 
 class ClippedModule(pl.LightningModule):
-    """A module whose gradients are clipped by the trainer's settings, under every precision."""
+    """A module with a submodule `network`, whose gradients are clipped by the trainer's settings."""
+
+    @property
+    def compiled_part(self) -> nn.Module:
+        """The part of the network whose forward pass may be compiled."""
+        return self.get_submodule("network")
+
+    def outputs(self, image: Tensor) -> Any:  # noqa: ANN401 - whatever the network returns
+        """All forward passes of a training step for images (B, bands, H, W), with their gradient graph."""
+        return self.get_submodule("network")(image)
+
+    def sizes(self, image: Tensor) -> int:
+        """The number of sizes that images (B, bands, H, W) of a batch may have in these passes."""
+        del image
+        return 1
 
     @property
     def logs(self) -> bool:

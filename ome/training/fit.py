@@ -21,6 +21,7 @@ from ome.pipeline.layout import HISTORY
 from ome.progress import console
 from ome.training.callbacks import SeedEachStep, StopAtNan, StopWhenAsked
 from ome.training.checkpoints import save_network
+from ome.training.compiling import Compiling
 from ome.training.counters import counted_together
 from ome.training.hardware import Hardware, channels_last, decided_precision
 from ome.training.kernels import replace_wrong_kernels
@@ -58,7 +59,7 @@ def fit(
         folder: Output folder of `network.pt` and `history.csv`.
         title: Name of the training for the progress display and error messages.
         seed: Determines all randomness outside the data.
-        hardware: Devices and precision.
+        hardware: Devices, precision, and whether to compile.
         logger: Logger for scalars, in addition to the history.
         callbacks: Further callbacks.
         arguments: Further arguments of `pl.Trainer`, except those that are set here.
@@ -70,6 +71,7 @@ def fit(
     quieten()
     all_callbacks: Sequence[Callback] = (
         SeedEachStep(seed),
+        *([Compiling(title, total_steps)] if hardware.compile else ()),
         StopAtNan(title, LOG_EVERY),
         TrainingMeter(title, total_steps, LOG_EVERY),
         History(folder / HISTORY, LOG_EVERY),

@@ -31,6 +31,7 @@ class Hardware:
         precision: Lightning's precision name, e.g. `bf16-mixed`; `auto` for `bf16-mixed` where the device
             has instructions for it, else `32-true`.
         workers: Loader processes for each training process; None lets `loader_processes` choose.
+        compile: Whether trainings compile their forward passes, see `Compiling`.
     """
 
     accelerator: str = "auto"
@@ -39,6 +40,7 @@ class Hardware:
     num_nodes: int = 1
     precision: str = "32-true"
     workers: int | None = None
+    compile: bool = False
 
     @property
     def uses_gpu(self) -> bool:

@@ -13,7 +13,7 @@ from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
 from ome.errors import UserError
 from ome.networks.described import classifier_from, describe_classifier
-from ome.networks.seam import SeamNetwork
+from ome.networks.seam import CamPair, SeamNetwork
 from ome.scoring.confusion import count_pixels
 from ome.scoring.multilabel import multilabel_scores
 from ome.scoring.scores import Scores
@@ -100,18 +100,35 @@ class SeamClassifier(ClippedModule):
         self._confusion: Tensor | None = None
         self._predicted: list[tuple[Tensor, Tensor]] = []
 
+    def outputs(self, image: Tensor) -> tuple[CamPair, CamPair | None]:
+        """Maps of randomly resized images (B, bands, H, W), and those of their half size if it is used."""
+        image = self._rescaled(image)
+        first: CamPair = self.network(image)
+        if not self._has_second_view:
+            return first, None
+        half = F.interpolate(image, scale_factor=0.5, mode="bilinear", align_corners=True)
+        return first, self.network(half)
+
+    @property
+    def _has_second_view(self) -> bool:
+        return bool(self._er_weight or self._ecr_weight)
+
+    def sizes(self, image: Tensor) -> int:
+        """The number of sizes that the resize may draw, for each view."""
+        height, width = image.shape[2:]
+        low, high = self._rescale
+        factors = [low * (high / low) ** (step / 4096) for step in range(4097)]
+        resized = {(_side(factor, height), _side(factor, width)) for factor in factors}
+        return len(resized) * (2 if self._has_second_view else 1)
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The SEAM loss of one batch: `image` (B, bands, H, W), `tags` and possibly `learnt` (B, C)."""
         del batch_idx
-        image, tags = self._rescaled(batch["image"]), batch["tags"]
-        first, second = self.network(image), None
-        if self._er_weight or self._ecr_weight:
-            half = F.interpolate(image, scale_factor=0.5, mode="bilinear", align_corners=True)
-            second = self.network(half)
+        first, second = self.outputs(batch["image"])
         losses = seam_loss(
             first,
             second,
-            tags,
+            batch["tags"],
             batch.get("learnt"),
             er_weight=self._er_weight,
             ecr_weight=self._ecr_weight,
@@ -129,7 +146,7 @@ class SeamClassifier(ClippedModule):
             return image
         factor = low * (high / low) ** float(torch.rand(()).numpy())  # on the host: no synchronisation
         # Few different sizes, because kernels are selected for each.
-        size = [GRID * max(1, round(factor * length / GRID)) for length in image.shape[2:]]
+        size = [_side(factor, length) for length in image.shape[2:]]
         return F.interpolate(image, size, mode="bilinear", align_corners=False)
 
     def clip(self, value: float | None, algorithm: str | None) -> Tensor | None:
@@ -168,3 +185,8 @@ class SeamClassifier(ClippedModule):
         network, settings = self.network, self._optimizer
         groups = network.parameter_groups(settings.lr, settings.weight_decay)
         return settings.configure(network, network.backbone, groups, self._total_steps)
+
+
+def _side(factor: float, length: int) -> int:
+    """A resized side in pixels."""
+    return GRID * max(1, round(factor * length / GRID))

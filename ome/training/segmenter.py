@@ -86,14 +86,22 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         """Freezes it again, since `train()` undoes that after a validation."""
         self.on_train_start()
 
+    @property
+    def compiled_part(self) -> nn.Module:
+        """The network; with an auxiliary head the encoder, whose maps that head takes from a hook."""
+        return self.network if self.auxiliary is None else self.network.get_submodule("encoder")
+
+    def outputs(self, image: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Logits (B, C, H, W) of images (B, bands, H, W), and those of the auxiliary head if there is one."""
+        if self.auxiliary is None:
+            return self.network(image), None
+        pair: tuple[Tensor, Tensor] = self.network.with_auxiliary(image, self.auxiliary)  # type: ignore[operator]
+        return pair
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The weighted loss of one batch: `image`, `mask` (B, H, W) int64, `weight` (B, H, W) uint8."""
         del batch_idx
-        image, auxiliary = batch["image"], None
-        if self.auxiliary is None:
-            logits = self.network(image)
-        else:
-            logits, auxiliary = self.network.with_auxiliary(image, self.auxiliary)  # type: ignore[operator]
+        logits, auxiliary = self.outputs(batch["image"])
         losses: SegmenterLosses = self._loss(logits, batch["mask"], batch["weight"], auxiliary)
         if self.logs:
             shown = {f"train/loss_{number}": term for number, term in enumerate(losses.further)}

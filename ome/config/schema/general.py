@@ -64,6 +64,11 @@ class Trainer:
         Natural | None,
         "loader processes; null: none for training on the CPU, else one for each core, up to 8",
     ]
+    compile: Annotated[
+        bool,
+        "compile the forward passes of trainings with torch.compile (on a GPU with CUDA graphs) if there are "
+        "at least 5,000 steps for each size of image; not with strategy=ddp",
+    ]
 
 
 @dataclass
