@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from typing import Any, Final
 
 import pytorch_lightning as pl
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ome.progress import console
 from ome.training.clipping import ClippedModule
-from ome.training.passes import Context, difference, passes, tolerance
+from ome.training.passes import Context, excess, passes, tolerance
 
 BACKEND: Final = "inductor"
 
@@ -130,8 +130,10 @@ class Compiling(Callback):
         assert self._eager is not None  # noqa: S101 - `_install` has set it
         function, self._compiled, self._seen = self._compiled, self._eager, set()
         eager = passes(module, image, context)
+        is_new = not self._seen <= self._known
+        exact = passes(module, image, nullcontext) if is_new else eager
         self._compiled = function
-        if self._seen <= self._known:
+        if not is_new:
             return
         try:
             # On a GPU the first pass prepares, the second records a CUDA graph, the third replays it.
@@ -142,8 +144,9 @@ class Compiling(Callback):
             self._stay_eager(f"torch.compile fails ({type(error).__name__}: {message})")
             return
         self._known |= self._seen
-        share, limit = max(map(difference, found, eager)), tolerance(image, context)
-        if not share <= limit:  # also nan
+        share = tolerance(image, context)
+        multiple = max(excess(*tensors, share) for tensors in zip(found, eager, exact, strict=True))
+        if not multiple <= 1:  # also nan
             self._stay_eager(
-                f"its outputs or gradients would differ by up to {share:.2g}, rounding explains {limit:.2g}"
+                f"its outputs or gradients would differ by {multiple:.2g} times what rounding explains"
             )

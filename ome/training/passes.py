@@ -17,6 +17,10 @@ SMALL: Final = 0.01
 """Tensors below this fraction of the largest norm are compared by that: an exact gradient may be 0, and what
 is computed for it is noise, as for the bias of a convolution before BatchNorm."""
 
+ROUNDINGS: Final = 4
+"""Largest distance between compiled and eager tensors, in distances between eager and exact ones: two of
+these if both are rounded as much, in opposite directions."""
+
 
 def passes(module: ClippedModule, image: Tensor, context: Context) -> tuple[list[Tensor], list[Tensor]]:
     """Outputs of the forward passes of a step, and the gradients of a random weighted sum of them.
@@ -58,11 +62,21 @@ def _noise(like: Tensor) -> Tensor:
     return values.to(like.dtype)
 
 
-def difference(found: list[Tensor], expected: list[Tensor]) -> float:
-    """The largest relative difference of the tensors of two lists, each by its norm; see `SMALL`."""
-    norms = torch.stack([tensor.norm() for tensor in expected])
-    errors = torch.stack([(one - other).norm() for one, other in zip(found, expected, strict=True)])
-    return float((errors / norms.clamp_min(SMALL * float(norms.max()))).max())
+def excess(found: list[Tensor], eager: list[Tensor], exact: list[Tensor], share: float) -> float:
+    """The largest difference between tensors of two lists, as a multiple of what rounding explains.
+
+    Args:
+        found: Compiled tensors.
+        eager: Tensors that they should equal.
+        exact: The same without autocast: how far the eager ones are from these is rounding as well.
+        share: Relative difference that rounding explains.
+    """
+    norms, errors, rounding = (
+        torch.stack([(one - other).norm() for one, other in zip(ones, others, strict=True)])
+        for ones, others in ((eager, [0.0] * len(eager)), (found, eager), (eager, exact))
+    )
+    allowed = share * norms.clamp_min(SMALL * float(norms.max())) + ROUNDINGS * rounding
+    return float((errors / allowed).max())
 
 
 def tolerance(image: Tensor, context: Context) -> float:
