@@ -36,7 +36,7 @@ def composed(*overrides: str) -> DictConfig:
         ),
         (["segmenter=deeplabv3plus", "segmenter.recipe.batch=1"], "batch=1: deeplabv3plus normalises maps"),
         (["segmenter=upernet", "segmenter.recipe.batch=1"], "batch=1: upernet normalises maps"),
-        (["trainer=ddp_cpu", "trainer.compile=true"], "compile=true needs a single process"),
+        (["trainer=ddp_cpu", "trainer.compile=true"], "compile=true is for a single process"),
         (["trainer.devices=2"], "trainer.devices=2: more than one needs trainer=ddp"),
         (["backbone=resnet38d", "backbone.output_stride=16"], "output_stride=16: resnet38d has 8"),
         (["backbone.output_stride=12"], "backbone.output_stride=12"),

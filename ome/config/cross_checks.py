@@ -65,7 +65,7 @@ def _hardware(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
         yield f"trainer.devices={devices}: more than one needs trainer=ddp or trainer=ddp_cpu"
     if config.trainer.compile and config.trainer.strategy == "ddp" and TRAININGS & {*stages}:
         yield (
-            "trainer.compile=true needs a single process, because several share BatchNorm's statistics: "
+            "trainer.compile=true is for a single process, not for trainer.strategy=ddp: "
             "type trainer.compile=false, or trainer=auto"
         )
     if accelerator not in {"gpu", "cuda"} or not NETWORK_STAGES & {*stages}:

@@ -71,9 +71,10 @@ def excess(found: list[Tensor], eager: list[Tensor], exact: list[Tensor], share:
         exact: The same without autocast: how far the eager ones are from these is rounding as well.
         share: Relative difference that rounding explains.
     """
-    norms, errors, rounding = (
-        torch.stack([(one - other).norm() for one, other in zip(ones, others, strict=True)])
-        for ones, others in ((eager, [0.0] * len(eager)), (found, eager), (eager, exact))
+    norms = torch.stack([tensor.norm() for tensor in eager])
+    errors, rounding = (
+        torch.stack([(one - other).norm() for one, other in zip(eager, others, strict=True)])
+        for others in (found, exact)
     )
     allowed = share * norms.clamp_min(SMALL * float(norms.max())) + ROUNDINGS * rounding
     return float((errors / allowed).max())
