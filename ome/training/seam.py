@@ -114,12 +114,13 @@ class SeamClassifier(ClippedModule):
         return bool(self._er_weight or self._ecr_weight)
 
     def sizes(self, image: Tensor) -> int:
-        """The number of sizes that the resize may draw, for each view."""
+        """The number of sizes that the resize may draw, with their halves where there is a second view."""
         height, width = image.shape[2:]
         low, high = self._rescale
         factors = [low * (high / low) ** (step / 4096) for step in range(4097)]
         resized = {(_side(factor, height), _side(factor, width)) for factor in factors}
-        return len(resized) * (2 if self._has_second_view else 1)
+        halves = {(high // 2, wide // 2) for high, wide in resized} if self._has_second_view else set()
+        return len(resized | halves)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The SEAM loss of one batch: `image` (B, bands, H, W), `tags` and possibly `learnt` (B, C)."""
