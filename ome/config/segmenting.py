@@ -26,6 +26,7 @@ from ome.networks.segmenters import Segmenter
 from ome.pipeline.artifacts import inherited_runs, stage_folder
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.stage import Work
+from ome.plugin_code import code_of
 from ome.plugins import name_of
 from ome.training.averaging import averaging
 from ome.training.checkpoints import is_trained
@@ -146,8 +147,9 @@ def card_of(config: DictConfig, reader: SceneReader) -> SegmenterCard:
     """The card of the configured segmenter."""
     index = reader.index
     limits, first = config.dataset.get("range"), index.split("train")[0].name
+    segmenter = name_of(config.segmenter)
     return SegmenterCard(
-        segmenter=name_of(config.segmenter),
+        segmenter=segmenter,
         encoder=config.segmenter.encoder,
         classes=index.palette.classes,
         channels=reader.channels,
@@ -157,6 +159,7 @@ def card_of(config: DictConfig, reader: SceneReader) -> SegmenterCard:
         pixel_size=PixelAreas(reader.grid(first)).pixel_size(),
         nodata=config.dataset.get("nodata"),
         source=reader.source(first),
+        code=code_of(segmenter),
     )
 
 

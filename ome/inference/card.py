@@ -12,6 +12,7 @@ from ome.files import read_json, write_json
 from ome.geo.grid import RGB
 from ome.geo.image_source import ImageSource
 from ome.networks.segmenters import Segmenter, build_segmenter
+from ome.plugin_code import code_of
 from ome.training.checkpoints import load_network
 
 CARD: Final = "segmenter.json"
@@ -35,6 +36,7 @@ class SegmenterCard:
             no reference masks.
         nodata: Nodata value of its training scenes by `dataset.nodata`; None for the values in the files.
         source: Depth and bands of its first training image; None if unknown.
+        code: Code of a network that is a plug-in, see `code_of`; None for one of the package.
     """
 
     segmenter: str
@@ -48,6 +50,7 @@ class SegmenterCard:
     temperature: float | None = None
     nodata: float | None = None
     source: ImageSource | None = None
+    code: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -89,7 +92,17 @@ class SegmenterCard:
         return build_segmenter(self.segmenter, self.encoder, len(self.classes), weights, len(self.channels))
 
     def load(self, folder: Path) -> Segmenter:
-        """Builds the network and loads the weights that its training saved in a folder."""
+        """Builds the network and loads the weights that its training saved in a folder.
+
+        Raises:
+            UserError: The weights do not fit, or the network is a plug-in whose code has changed since.
+        """
+        recorded = SegmenterCard.read(folder) if (folder / CARD).exists() else self
+        if recorded.code not in {None, code_of(self.segmenter)}:
+            raise UserError(
+                f"the code of {self.segmenter} has changed since the network in {folder} was trained: "
+                "restore it, or train again"
+            )
         network = self.build()
         load_network(network, folder)
         return network

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from ome.pipeline.manifest import Manifest
+from ome.plugin_code import CODE
 from ome.scoring.spread import flatten
 
 MOST: Final = 6
@@ -24,7 +25,7 @@ def changes_since(result: Manifest, used: Mapping[str, Any], inputs: Mapping[str
     """
     before, now = flatten(result.config), flatten(used)
     keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
-    changes = [key.replace("stage.", f"stage.{result.stage}.", 1) for key in keys if key != "sources"]
+    changes = [_in_words(key, result.stage) for key in keys if key != "sources"]
     if "sources" in keys:
         files = {*_identities(result.config.get("sources"))} ^ {*_identities(used.get("sources"))}
         changes += sorted({name for name, *_ in files}) or ["files outside the run"]
@@ -33,6 +34,13 @@ def changes_since(result: Manifest, used: Mapping[str, Any], inputs: Mapping[str
     if len(changes) > MOST:
         changes[MOST - 1 :] = [f"{len(changes) - MOST + 1} more"]
     return changes or ["the code of the stage"]
+
+
+def _in_words(key: str, stage: str) -> str:
+    """The address of a setting of a stage, or whose code has changed."""
+    if key.startswith(f"{CODE}."):
+        return f"the code of {key.removeprefix(f'{CODE}.')}"
+    return key.replace("stage.", f"stage.{stage}.", 1)
 
 
 def _identities(sources: Any) -> Iterator[tuple[str, int, int]]:  # noqa: ANN401 - nested lists

@@ -18,6 +18,7 @@ from ome.pipeline.artifacts import (
 )
 from ome.pipeline.declared import FREE
 from ome.pipeline.manifest import Manifest
+from ome.plugin_code import CODE, code_of
 from ome.scoring.spread import flatten
 
 _NOT_COMPARED = {"stage", "sources", "trainer.compile", *TRAINER_KEYS}
@@ -70,6 +71,10 @@ def _misfit(
 def _other_config(config: DictConfig, manifest: Manifest) -> str | None:
     for key, value in manifest.config.items():
         if key in _NOT_COMPARED:
+            continue
+        if key == CODE:
+            if changed := [name for name, code in value.items() if code_of(name) != code]:
+                return f"other code of {changed[0]}"
             continue
         before = whole_paths(value, key)
         then, now = _flat(key, before), _flat(key, plain(config, key), before)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from ome.pipeline.artifacts import Artefact, plain, stage_folder
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.place import Place
+from ome.plugin_code import CODE, codes_in
 
 OnFinish: TypeAlias = Callable[[DictConfig, Artefact, Mapping[str, Artefact]], None]
 """Called with a finished stage's configuration, its artefact, and the artefacts of its inputs by name."""
@@ -126,4 +127,6 @@ def used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
         used |= stage.optional_config(config)
     if stage.external_files is not None:
         used["sources"] = stage.external_files(config)
+    if codes := codes_in(used):
+        used[CODE] = codes
     return used
