@@ -3,13 +3,14 @@
 import fcntl
 import gc
 import os
+import pickle
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from functools import cache, partial
+from functools import cache, partial, partialmethod
 from importlib import import_module
 from multiprocessing import get_context
 from pathlib import Path
@@ -29,7 +30,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, OverrideType
 from hydra.core.plugins import Plugins
-from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.config_source import ConfigResult, ConfigSource
 from omegaconf import DictConfig
 
 import ome
@@ -42,8 +43,8 @@ from tests.browser import browser, chromium  # noqa: F401 - fixtures for all
 
 CONF = Path(ome.__file__).parent / "conf"
 
-_parsed: dict[str, ConfigResult] = {}
-"""Every file of `conf/`, for the copies of this process in which commands are typed."""
+_parsed: dict[tuple[str, str], bytes] = {}
+"""Every file of `conf/`, pickled: Hydra changes what it reads, and YAML takes thirty times as long."""
 
 TINY = (
     "dataset=synthetic",
@@ -139,16 +140,25 @@ def _everything_imported() -> Iterator[None]:
         with suppress(ImportError):  # of an extra
             import_module(module.name)
     Plugins.instance()
+    package = SourcesRegistry.instance().resolve("pkg")
+    package.load_config = partialmethod(_load_once, load=package.load_config)  # type: ignore[assignment]
     for words in (tiny(), ["stage=all"]):
         with suppress(UserError):  # of a missing extra
             check_command(compose_config(words))
-    source = SourcesRegistry.instance().resolve("pkg")("main", "pkg://ome.conf")
     for path in CONF.rglob("*.yaml"):
-        name = path.relative_to(CONF).with_suffix("").as_posix()
-        _parsed[name] = source.load_config(name)
+        package("main", "pkg://ome.conf").load_config(path.relative_to(CONF).with_suffix("").as_posix())
     gc.freeze()  # else every collection visits what was imported, and copies its pages into each copy
     yield
     gc.unfreeze()
+
+
+def _load_once(source: ConfigSource, config_path: str, load: Callable[..., ConfigResult]) -> ConfigResult:
+    if source.path not in {"ome.conf", "hydra.conf"}:  # the others may change
+        return load(source, config_path)
+    if (source.path, config_path) not in _parsed:
+        _parsed[source.path, config_path] = pickle.dumps(load(source, config_path))
+    found: ConfigResult = pickle.loads(_parsed[source.path, config_path])
+    return found
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -271,12 +281,6 @@ def _type(
     if not any(word.startswith(("sweep=", "hydra.mode=", "--config-dir")) for word in overrides):
         # Hydra composes everything just to learn the mode, which only these set.
         Hydra.get_mode = lambda *_, **__: None  # type: ignore[method-assign]
-    package = SourcesRegistry.instance().resolve("pkg")
-    load = package.load_config
-    package.load_config = (  # type: ignore[method-assign]
-        # Once each: Hydra changes them, and a sweep loads them again.
-        lambda source, config_path: _parsed.pop(config_path, None) or load(source, config_path)
-    )
     sys.argv = ["ome", *overrides]
     if sabotage is not None:
         sabotage()

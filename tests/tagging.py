@@ -11,8 +11,9 @@ from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import archives
 import numpy as np
+
+from tests import archives
 
 JSON = {"Content-Type": "application/json"}
 

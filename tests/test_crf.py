@@ -143,6 +143,7 @@ def test_features_beyond_any_key_are_refused() -> None:
 
 @kernel
 def exp_of_all(exponents: Array, powers: Array) -> None:
+    """Eight at a time."""
     for start in range(0, len(exponents), LANES):
         store8(powers, start, exp8(load8(exponents, start)))
 

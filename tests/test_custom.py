@@ -4,7 +4,6 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
-import archives
 import numpy as np
 import pytest
 import rasterio
@@ -28,6 +27,7 @@ from ome.networks.seam import SeamNetwork
 from ome.pipeline.manifest import Manifest
 from ome.scoring.rows import read_rows
 from ome.stages.suggest import is_constant
+from tests import archives
 from tests.conftest import TINY, compose_config, tiny
 
 Run = Callable[..., DictConfig]

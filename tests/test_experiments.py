@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-import archives
 import pytest
 import torch
 from omegaconf import DictConfig
@@ -18,6 +17,7 @@ from ome.networks.segmenters import build_segmenter
 from ome.pipeline.manifest import Manifest
 from ome.scoring.rows import read_rows
 from ome.training.checkpoints import load_network
+from tests import archives
 from tests.conftest import compose_config, copy_until, tiny
 
 Run = Callable[..., DictConfig]

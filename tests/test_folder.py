@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-import archives
 import numpy as np
 import pytest
 import rasterio
@@ -21,6 +20,7 @@ from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.geo.raster_folder import rasters_in
 from ome.ignore import IGNORE
+from tests import archives
 
 TAGS = "image,split,tags\na,train,road;tree\nb,test,tree\n"
 

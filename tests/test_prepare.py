@@ -5,7 +5,6 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-import archives
 import numpy as np
 import pytest
 import rasterio
@@ -21,6 +20,7 @@ from ome.data.scenes import MAX_OPEN, SceneReader
 from ome.data.tiles import Tile, tile_scene
 from ome.errors import UserError
 from ome.ignore import IGNORE
+from tests import archives
 
 UTM = {"crs": "EPSG:32633", "transform": Affine(0.05, 0, 366_676, 0, -0.05, 5_808_142)}
 

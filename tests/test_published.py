@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import archives
 import numpy as np
 import pytest
 from omegaconf import DictConfig
@@ -19,6 +18,7 @@ from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.ignore import IGNORE
+from tests import archives
 
 Run = Callable[..., DictConfig]
 Values = list[list[int]]

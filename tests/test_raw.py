@@ -1,7 +1,6 @@
 import zipfile
 from pathlib import Path
 
-import archives
 import pytest
 
 from ome.config.raw_data import raw_layout
@@ -12,6 +11,7 @@ from ome.data.raw_source import ANY_IMAGE, RawSource, image_name
 from ome.data.raw_split import Split, resolve_split
 from ome.errors import UserError
 from ome.stages import prepare
+from tests import archives
 from tests.conftest import compose_config
 
 SOURCE = RawSource("top/area_{scene}.tif", "ortho.zip")

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import archives
 import numpy as np
 import pytest
 from PIL import Image
@@ -22,6 +21,7 @@ from ome.tagging.options import parser
 from ome.tagging.pictures import LONGEST, Pictures
 from ome.tagging.session import Session
 from ome.tagging.table import Table
+from tests import archives
 from tests.tagging import deep, write_images
 
 HEADER = "image,split,road,tree\n"

@@ -2,7 +2,6 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-import archives
 import numpy as np
 import pytest
 import rasterio
@@ -17,6 +16,7 @@ from ome.data.tiles import Tile, tile_scene
 from ome.errors import UserError
 from ome.ignore import IGNORE
 from ome.synthetic.town import boundaries, write_town
+from tests import archives
 
 
 @pytest.fixture(scope="module")
