@@ -161,18 +161,23 @@ CHOSEN: tuple[list[str], ...] = (
     *([f"dataset={name}"] for name in ("custom", "flair", "openearthmap")),
     ["logger=wandb"],
 )
-KEYS = [set(_keys(compose_config(chosen))) for chosen in CHOSEN]
 
 
-def test_every_typed_setting_exists() -> None:
+@pytest.fixture(scope="module")
+def keys() -> list[set[str]]:
+    """The settings there are with each choice."""
+    return [set(_keys(compose_config(chosen))) for chosen in CHOSEN]
+
+
+def test_every_typed_setting_exists(keys: list[set[str]]) -> None:
     for address, _ in addresses(Settings):
-        assert any(address in keys for keys in KEYS), address
+        assert any(address in there for there in keys), address
 
 
-def test_every_setting_of_the_package_has_a_type() -> None:
+def test_every_setting_of_the_package_has_a_type(keys: list[set[str]]) -> None:
     typed = [address for address, _ in addresses(Settings)]  # those with a meaning
     without = {"callbacks", "classifier.name", "preset", "stage.suggest"}
-    for key in set().union(*KEYS) - without:
+    for key in set().union(*keys) - without:
         assert any(f"{key}.".startswith(f"{one}.") or one.startswith(f"{key}.") for one in typed), key
 
 
