@@ -13,12 +13,14 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
 
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import Batch
 from ome.data.tiles import Tile
+from ome.distributed import local
 from ome.distributed.batchnorm import synchronise_batchnorm
 from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, rank, shard, world_size
 from ome.distributed.local import run_in_processes, why_ended
@@ -272,6 +274,11 @@ def test_a_process_that_cannot_say_why_it_ended_is_named() -> None:
     assert isinstance(why_ended([0, -signal.SIGSEGV], None), UserError)
 
 
+def forking(*words: Any, start_method: str, **options: Any) -> Any:  # noqa: ANN401
+    assert start_method == "spawn"
+    return start_processes(*words, start_method="fork", **options)
+
+
 def die_or_wait(folder: Path) -> None:
     """The second process is killed while the first waits for it."""
     if not is_rank_zero():
@@ -280,7 +287,11 @@ def die_or_wait(folder: Path) -> None:
     (folder / "went_on").touch()
 
 
-def test_a_killed_process_is_one_line_though_the_other_loses_its_connection(tmp_path: Path) -> None:
+def test_a_killed_process_is_one_line_though_the_other_loses_its_connection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In copies of this process; those of `together` start anew, as users' do, and import for seconds."""
+    monkeypatch.setattr(local, "start_processes", forking)
     line = r"process 1 of 2 was killed \(SIGKILL\), probably out of memory; the same command resumes"
     with pytest.raises(UserError, match=line):
         run_in_processes(2, partial(die_or_wait, tmp_path), gpu=False)
