@@ -15,11 +15,14 @@ help:  ## Show what can be typed
 demo: $(VENV)/.installed  ## Install, then run every stage on a synthetic town
 	$(BIN)/python -m ome.run stage=all dataset=synthetic
 
+# Bytecode is kept even where PYTHONDONTWRITEBYTECODE is set: else every process that a test starts compiles `ome`.
+TEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+
 test: $(VENV)/.installed-dev  ## Run the tests (no network, seven minutes on two cores)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
+	$(TEST)
 
 test-all: $(VENV)/.installed-dev  ## Run all tests, those too that repeat what others show at length (15 minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "slow or not slow"
+	$(TEST) -m "slow or not slow"
 
 test-minimum:  ## Run a part of them with the least versions of pyproject.toml, in an environment of its own
 	rm -rf $(VENV)-minimum
