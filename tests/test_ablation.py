@@ -30,8 +30,8 @@ RUN = Path("runs/synthetic_resnet18")
 
 
 def resnet(stage: str = "all") -> list[str]:
-    """A tiny run whose maps a random walk moves."""
-    return [*tiny(stage), "backbone=resnet18"]
+    """A tiny run on one scene, whose maps a random walk moves."""
+    return [*tiny(stage), "backbone=resnet18", "dataset.split.train=['2_10']"]
 
 
 def test_variants_by_hand() -> None:
