@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.config.calls import check_arguments, network_folders, segmenter_of
+from ome.config.calls import check_arguments, network_folders, path_of, segmenter_of
 from ome.data.byte_image import ByteImage, open_scene
 from ome.distributed.collectives import alone
 from ome.errors import UserError
@@ -90,7 +90,7 @@ def predict(
     check_arguments(stride, batch, views)
     card, predictor, windows = segmenter_of(network_folders(run, network), device, batch, views)
     options = MapOptions(stride=stride, batch=windows)
-    with _opened(scene_at(scene) if isinstance(scene, str | Path) else scene, card, asset) as opened:
+    with _opened(_address(scene) if isinstance(scene, str | Path) else scene, card, asset) as opened:
         blocks = list(predict_rows(opened, card, predictor, options, all_classes=False))
         confidence = np.concatenate([block.confidence for block in blocks])
         classes = np.concatenate([block.classes for block in blocks])
@@ -143,10 +143,13 @@ def map_scene(
     Raises:
         UserError: See `predict`; or the folder holds files of these names that are not a map of this scene.
     """
-    address, folder = scene_at(scene), Path(folder)
-    raster, name = raster_of(address, asset, allow_external=True), map_name(address)
+    if not isinstance(scene, str | Path):
+        raise UserError(f"the scene is of the type {type(scene).__name__}: give a file; predict takes arrays")
     views = {"scales": scales, "flip": flip, "tta": tta, "precision": precision}
-    check_arguments(stride, batch, views)
+    switches = {"confidence": confidence, "probabilities": probabilities, "polygons": polygons}
+    check_arguments(stride, batch, views, **switches)
+    address, folder = _address(scene), path_of(folder, "folder")
+    raster, name = raster_of(address, asset, allow_external=True), map_name(address)
     options = MapOptions(confidence, probabilities, polygons, stride=stride)
     options.check()
     networks = network_folders(run, network)
@@ -166,6 +169,11 @@ def map_scene(
         options = replace(options, batch=windows)
         with _opened(raster, card) as opened:
             return write_maps(opened, name, card, predictor, folder, options)
+
+
+def _address(scene: str | Path) -> SceneAddress:
+    path_of(scene, "scene")
+    return scene_at(scene)
 
 
 @contextmanager

@@ -109,3 +109,38 @@ def test_maps_of_every_stride_have_the_form_of_the_image(
 def test_probabilities_that_are_none_are_one_line(maps: NDArray[np.float32], line: str) -> None:
     with pytest.raises(UserError, match=line):
         ome.dense_crf(IMAGE, maps)
+
+
+SMALL = np.zeros((4, 4, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: ome.pseudo_label(SMALL, np.ones((300, 4, 4))),
+            "maps of 300 classes: a mask holds 254 and a back",
+        ),
+        (
+            lambda: ome.pseudo_label(SMALL[:0], np.ones((2, 4, 4))),
+            r"an image is \(H, W, 3\) uint8, not \(0, 4, 3\)",
+        ),
+        (lambda: ome.pseudo_label(SMALL, torch.ones(2, 4, 4).to_sparse()), "class maps are"),
+        (lambda: ome.pseudo_label(SMALL, torch.ones(2, 4, 4, device="meta")), "class maps are"),
+        (
+            lambda: ome.pseudo_label(SMALL, np.ones((2, 4, 4)), labelling={}),
+            "labelling is of the type dict: give",
+        ),  # type: ignore[arg-type]
+        (
+            lambda: ome.crf(SMALL, np.full((2, 4, 4), 0.5), {"iterations": 3}),
+            "parameters is of the type dict",
+        ),
+        (
+            lambda: ome.pseudo_label(SMALL, np.ma.masked_array(np.ones((2, 4, 4)), mask=True)),
+            "an array has masked entries: fill them",
+        ),
+    ],
+)
+def test_wrong_arguments_are_one_line(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        call()

@@ -63,6 +63,10 @@ def run_stages(config: DictConfig) -> float | None:
         show(config, folders[last])
         if not is_nonzero_rank():
             console.print(f"map a scene: ome predict {config.run_dir} SCENE", highlight=False, markup=False)
+    if last == "compare":
+        from ome.stages.compare import show as show_comparison  # noqa: PLC0415
+
+        show_comparison(settings_of(config, last), folders[last])
     return objective(folders[last])
 
 

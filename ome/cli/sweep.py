@@ -63,7 +63,7 @@ class Sweep(Callback):
         from ome.pipeline.artifacts import listed  # noqa: PLC0415
         from ome.pipeline.engine import execute  # noqa: PLC0415
         from ome.progress import console  # noqa: PLC0415
-        from ome.stages.compare import STAGE  # noqa: PLC0415 - torch is loaded where there is something to do
+        from ome.stages.compare import STAGE, show  # noqa: PLC0415 - torch is loaded where there is something to do
         from ome.tracking.stages import stage_tracker  # noqa: PLC0415
 
         sweep = Path(config.hydra.sweep.dir)
@@ -79,6 +79,7 @@ class Sweep(Callback):
             recorded.run_dir = str(sweep)
         try:
             execute(STAGE, recorded, on_finish=stage_tracker(recorded))
+            show(recorded, sweep / STAGE.name)
             console.print(f"comparison: {(sweep / STAGE.name).resolve()}", highlight=False)
         except UserError as error:
             console.print(f"[yellow]no comparison[/]: {error}", highlight=False)

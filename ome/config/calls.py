@@ -1,6 +1,6 @@
 """Calls from Python: checks their arguments, and loads the segmenters of runs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +16,14 @@ from ome.inference.predictor import Ensemble, Predictor
 from ome.inference.trained import trained_folder
 
 
-def check_arguments(stride: float, batch: int | None, views: dict[str, Any]) -> None:
+def check_arguments(stride: float, batch: int | None, views: dict[str, Any], **switches: bool) -> None:
     """Checks arguments against the ranges of the settings of the same names.
 
     Args:
         stride: See `ome.predict`.
         batch: See `ome.predict`.
         views: Further arguments, by the names of their settings.
+        **switches: Arguments that are True or False.
 
     Raises:
         UserError: An argument is out of range.
@@ -37,6 +38,9 @@ def check_arguments(stride: float, batch: int | None, views: dict[str, Any]) -> 
     for name, value in arguments.items():
         if not fits(value, hints[name]):
             raise UserError(f"{name}={value}: expected {expected(hints[name])}")
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise UserError(f"{name}={value!r}: expected True or False")
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - an argument of any type
@@ -48,12 +52,29 @@ def network_folders(run: str | Path | Sequence[str | Path], network: str | None)
     """The folders of the segmenters of one run or of several.
 
     Raises:
-        UserError: No run is given, or one has no such segmenter.
+        UserError: No run is given, one is given twice, or one has no such segmenter.
     """
-    runs = [run] if isinstance(run, str | Path) else run
+    if network is not None and not isinstance(network, str):
+        raise UserError(f"network={network!r}: expected weak, full, round_1, ..., or None for the last one")
+    runs = [run] if isinstance(run, str | Path) or not isinstance(run, Iterable) else [*run]
     if not runs:
         raise UserError("no run is given: give the folder of a run, e.g. runs/potsdam_resnet50")
-    return [trained_folder(Path(folder), network) for folder in runs]
+    folders = [trained_folder(path_of(folder, "run"), network) for folder in runs]
+    resolved = [folder.resolve() for folder in folders]
+    if twice := [folder for folder in folders if resolved.count(folder.resolve()) > 1]:
+        raise UserError(f"{twice[0]} is given twice: give each run once, or its probabilities count twice")
+    return folders
+
+
+def path_of(value: object, name: str) -> Path:
+    """An argument that is the path of a file or a folder.
+
+    Raises:
+        UserError: It is none, or empty.
+    """
+    if not isinstance(value, str | Path) or not str(value).strip() or "\0" in str(value):
+        raise UserError(f"{name}={value!r}: expected a path, as text or pathlib.Path")
+    return Path(value)
 
 
 def segmenter_of(

@@ -54,13 +54,18 @@ def nodata_of(config: DictConfig) -> dict[str, Any]:
     return {} if nodata is None else {"dataset.nodata": nodata}
 
 
+def is_raw_set(config: DictConfig) -> bool:
+    """Whether `dataset.raw` names a folder."""
+    return not OmegaConf.is_missing(config.dataset, "raw") and bool(config.dataset.raw)
+
+
 def raw_folder(config: DictConfig) -> str:
     """The folder of the raw archives, or of the images.
 
     Raises:
         UserError: It is not set.
     """
-    if OmegaConf.is_missing(config.dataset, "raw"):
+    if not is_raw_set(config):
         raise UserError(raw_fault(config))
     return str(config.dataset.raw)
 
@@ -69,7 +74,7 @@ def raw_fault(config: DictConfig) -> str | None:
     """An error line if the raw folder is not set or does not exist, else None; a town is written later."""
     kind = "folder/of/images" if is_folder_of_images(config) else f"archives/of/{config.dataset.name}"
     remedy = f"type dataset.raw=/path/to/the/{kind}"
-    if OmegaConf.is_missing(config.dataset, "raw") or not config.dataset.raw:
+    if not is_raw_set(config):
         return f"dataset.raw is not set: {remedy}"
     if config.dataset.get("town") is not None or Path(config.dataset.raw).is_dir():
         return None

@@ -53,11 +53,13 @@ def _pixels(scene: Any) -> NDArray[Any]:  # noqa: ANN401
     if isinstance(scene, Tensor) and scene.is_floating_point():
         raise _wrong_depth(str(scene.dtype).removeprefix("torch."), "(tensor * 255).byte()")
     try:
-        return np.asanyarray(scene.detach().cpu() if isinstance(scene, Tensor) else scene)
+        array = np.asanyarray(scene.detach().cpu() if isinstance(scene, Tensor) else scene)
     # RuntimeError: tensors without data, as on the device `meta`.
     except (ValueError, TypeError, RuntimeError) as error:
         line = str(error).partition("\n")[0]
         raise UserError(f"the scene is not an array ({line}): give (height, width, bands) uint8") from error
+    # A matrix has always two dimensions.
+    return array if isinstance(array, np.ma.MaskedArray) else np.asarray(array)
 
 
 def _wrong_depth(depth: str, remedy: str) -> UserError:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ome.crf.densecrf import DenseCrf
 from ome.crf.inputs import CrfParameters
 from ome.errors import UserError
+from ome.ignore import IGNORE
 from ome.pseudo.fusion import normalise_cam, replace_zero_cams
 from ome.pseudo.uncertainty import Labelling, PseudoLabel
 from ome.pseudo.uncertainty import pseudo_label as label_of
@@ -34,6 +35,7 @@ def dense_crf(
         UserError: A shape, type or value does not fit.
     """
     image, maps = _image(image), _maps(probabilities)
+    _check_type(parameters, CrfParameters, "parameters")
     if maps.shape[1:] != image.shape[:2]:
         raise UserError(
             f"probabilities of {maps.shape[1:]} pixels do not fit an image of {image.shape[:2]}: resize them"
@@ -72,6 +74,10 @@ def pseudo_label(
         UserError: A shape, type or value does not fit.
     """
     image, maps = _image(image), _maps(cams)
+    _check_type(parameters, CrfParameters, "parameters")
+    _check_type(labelling, Labelling, "labelling")
+    if len(maps) >= IGNORE:
+        raise UserError(f"cams are maps of {len(maps)} classes: a mask holds {IGNORE - 1} and a background")
     check_form(maps, image.shape[:2], "cams")
     tagged = np.ones(len(maps)) if tags is None else _array(tags)
     if tagged.shape != (len(maps),) or not np.isin(tagged, (0, 1)).all():
@@ -111,20 +117,33 @@ def check_form(maps: NDArray[np.float32], size: tuple[int, ...], name: str) -> N
         )
 
 
+def _check_type(value: object, kind: type, name: str) -> None:
+    if value is not None and not isinstance(value, kind):
+        raise UserError(
+            f"{name} is of the type {type(value).__name__}: give {kind.__module__}.{kind.__name__}"
+        )
+
+
 def _array(values: object) -> NDArray[Any]:
-    """Converts to an array; lists of different lengths become one of shape (), which every check refuses."""
-    if isinstance(values, Tensor):
-        values = values.detach().cpu()
-        values = values.float() if values.dtype == torch.bfloat16 else values
+    """Converts to an array; what is none becomes one of shape (), which every check refuses.
+
+    Raises:
+        UserError: Entries are masked, whose values mean nothing.
+    """
+    if np.ma.is_masked(values):
+        raise UserError("an array has masked entries: fill them, e.g. by array.filled(0)")
     try:
+        if isinstance(values, Tensor):
+            values = values.detach().cpu()
+            values = values.float() if values.dtype == torch.bfloat16 else values
         return np.asarray(values)
-    except ValueError:
+    except (ValueError, TypeError, RuntimeError):  # lists of different lengths; sparse and meta tensors
         return np.asarray(None)
 
 
 def _image(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     array = _array(image)
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
         raise UserError(f"an image is (H, W, 3) uint8, not {array.shape} {array.dtype}")
     return np.ascontiguousarray(array)
 

@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
-from ome.files import write_csv, write_text
+from ome.files import read_csv, write_csv, write_text
 from ome.pipeline.artifacts import inherited_runs, listed, matching_folders, results_of
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
@@ -49,9 +49,6 @@ def run(work: Work) -> dict[str, Any]:
             f"none of the {len(folders)} runs of stage.compare.runs={work.settings.runs} has scores: "
             f"{_WHENCE}"
         )
-    if without := [run for run in folders if not any(read_rows(folder) for folder, _ in results_of(run))]:
-        names = ", ".join(map(str, without))
-        console.print(f"[yellow]left out[/], without scores: {names}: {_WHENCE}", highlight=False)
     results = with_same_classes(results)
     groups = _grouped(results, _naming_settings(work.settings.settings, results))
     rows = [_cells(group, repetitions) for group, repetitions in groups.items()]
@@ -70,15 +67,28 @@ def run(work: Work) -> dict[str, Any]:
         for group, repetitions in groups.items()
     }
     save_figure(work.folder / "comparison.png", spreads_figure(bars, "mIoU, %"))
-    if work.settings.format in texts:
-        console.print(texts[work.settings.format], highlight=False, markup=False)
-    else:
-        shown = [row[: len(HEADER)] for row in rows]
-        print_table("percent, mean ± standard deviation", HEADER, shown, texts=len(HEADER))
-        if pairs:
-            title = "differences seed by seed, with 95 % interval of a paired t-test"
-            print_table(title, PAIRS_HEADER, pairs, texts=len(PAIRS_HEADER))
     return {"runs": len(folders), "rows": len(rows)}
+
+
+def show(config: DictConfig, folder: Path) -> None:
+    """Prints a finished comparison in the configured format, and the runs that have no scores."""
+    if not is_rank_zero():
+        return
+    runs = find_runs(config)
+    if without := [run for run in runs if not any(read_rows(result) for result, _ in results_of(run))]:
+        names = ", ".join(map(str, without))
+        console.print(f"[yellow]left out[/], without scores: {names}: {_WHENCE}", highlight=False)
+    suffix = {"markdown": "md", "latex": "tex"}.get(config.stage.format)
+    if suffix is not None:
+        text = (folder / f"comparison.{suffix}").read_text(encoding="utf-8")
+        console.print(text, highlight=False, markup=False)
+        return
+    for name, header, title in (
+        ("comparison", HEADER, "percent, mean ± standard deviation"),
+        ("pairs", PAIRS_HEADER, "differences seed by seed, with 95 % interval of a paired t-test"),
+    ):
+        if rows := [[row[key] for key in header] for row in read_csv(folder / f"{name}.csv")]:
+            print_table(title, header, rows, texts=len(header))
 
 
 def find_runs(config: DictConfig) -> list[Path]:

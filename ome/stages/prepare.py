@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.markup import escape
 
-from ome.config.raw_data import is_folder_of_images, nodata_of, raw_fault, raw_folder, raw_layout
+from ome.config.raw_data import is_folder_of_images, is_raw_set, nodata_of, raw_fault, raw_folder, raw_layout
 from ome.data.folder import image_files, image_names
 from ome.data.mask_tables import table_conflict
 from ome.data.mask_values import check_mask_values
@@ -103,7 +103,7 @@ def sources(config: DictConfig) -> list[Any]:
     manifest = read_if_whole(scenes)
     if manifest is not None and manifest.stage != "prepare":
         manifest = None  # the engine refuses this folder with a clearer message
-    raw_is_set = not OmegaConf.is_missing(config.dataset, "raw")
+    raw_is_set = is_raw_set(config)
     if config.dataset.get("town") is not None:
         identities: list[Any] = [order]
     elif manifest is not None and not (raw_is_set and Path(config.dataset.raw).is_dir()):
@@ -124,7 +124,7 @@ def _optional_settings(config: DictConfig) -> dict[str, Any]:
     channels = plain(config, "dataset.channels")
     if not channels or not is_folder_of_images(config):
         return nodata_of(config)
-    raw = None if OmegaConf.is_missing(config.dataset, "raw") else Path(config.dataset.raw)
+    raw = Path(config.dataset.raw) if is_raw_set(config) else None
     if raw is not None and raw.is_dir():
         with_opacity = names_opacity(raw_layout(config), raw)
     else:

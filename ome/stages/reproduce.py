@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from ome.config.raw_data import is_raw_set
 from ome.damage import read_undamaged
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
@@ -147,7 +148,7 @@ def _scenes(config: DictConfig) -> Artefact | None:
 
 
 def _has_raw(config: DictConfig) -> bool:
-    return not OmegaConf.is_missing(config.dataset, "raw") and Path(config.dataset.raw).is_dir()
+    return is_raw_set(config) and Path(config.dataset.raw).is_dir()
 
 
 def _as_recorded(config: DictConfig, manifest: Manifest, work: Work) -> DictConfig:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from ome.config.schema.data import Dataset
 from ome.config.schema.general import Logger, Prediction, Quirks, Trainer
-from ome.config.schema.limits import Natural
+from ome.config.schema.limits import Seed
 from ome.config.schema.networks import Backbone, Classifier, Crf, Segmenter
 from ome.config.schema.stages import Patterns, Stages
 
@@ -20,7 +20,7 @@ __all__ = ["Settings", "Trainer"]
 class Settings:
     """The whole configuration."""
 
-    seed: Annotated[Natural, "seed of every random choice: initial weights, order and augmentation of tiles"]
+    seed: Annotated[Seed, "seed of every random choice: initial weights, order and augmentation of tiles"]
     force: Annotated[bool, "run the stage even if its result is up to date"]
     verify: Annotated[bool, "check files by their hashes, not only by size and time"]
     plan: Annotated[bool, "print the stages, tiles, steps and times of what would run, and run nothing"]

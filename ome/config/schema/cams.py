@@ -14,6 +14,7 @@ from ome.config.schema.limits import (
     Positive,
     Positives,
     ScaleRange,
+    Scales,
     at_least,
 )
 from ome.config.schema.networks import Augmented, Average
@@ -54,7 +55,7 @@ class Export:
     """`stage.cam.export`."""
 
     write: Annotated[bool, "false: no CAMs are written; stage pseudo computes them when it needs them"]
-    scales: Annotated[Positives, "factors by which a tile is resized; the CAMs are summed"]
+    scales: Annotated[Scales, "factors by which a tile is resized; the CAMs are summed"]
     flip: Annotated[bool, "also compute the CAMs of the mirror image"]
     compete: Annotated[
         bool, "multiply a class's CAM by its softmax among the tagged classes; false: as published"

@@ -13,6 +13,7 @@ from ome.config.schema.limits import (
     Fraction,
     Natural,
     Positive,
+    Seed,
     length,
 )
 
@@ -68,7 +69,7 @@ class Town:
     """`dataset.town`: the procedural town."""
 
     size: Annotated[Count, "side of a scene, pixels"]
-    seed: Annotated[Natural, "seed of the town; the same seed gives the same bytes"]
+    seed: Annotated[Seed, "seed of the town; the same seed gives the same bytes"]
 
 
 @dataclass

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from ome.config.schema.limits import Count, FractionAboveZero, Natural, Positives
+from ome.config.schema.limits import Count, FractionAboveZero, Natural, Scales
 
 Accelerator = Literal["auto", "cpu", "gpu", "cuda"]
 Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
@@ -17,7 +17,7 @@ class Prediction:
         FractionAboveZero,
         "distance of neighbouring windows as a fraction of a tile's side; overlapping windows are blended",
     ]
-    scales: Annotated[Positives, "factors by which a window is resized; the predictions are averaged"]
+    scales: Annotated[Scales, "factors by which a window is resized; the predictions are averaged"]
     flip: Annotated[bool, "also predict the mirror image"]
     tta: Annotated[
         Literal["d4"] | None,

@@ -98,10 +98,12 @@ def _fits(value: Any, option: Any) -> bool:  # noqa: ANN401
         return isinstance(value, origin) and all(fits(item, parse(inner[-1])) for item in items)
     if option is Any:
         return True
-    # A shell leaves nothing of a variable that is not set.
-    if (isinstance(value, float) and not math.isfinite(value)) or (
-        isinstance(value, str) and not value.strip()
-    ):
+    impossible = (
+        (isinstance(value, float) and not math.isfinite(value))
+        or (isinstance(value, int) and not -(2**63) <= value < 2**63)  # overflows arrays
+        or (isinstance(value, str) and not value.strip())  # a shell leaves nothing of an unset variable
+    )
+    if impossible:
         return False
     return isinstance(value, _KINDS.get(option, option)) and (option is bool or not isinstance(value, bool))
 

@@ -40,7 +40,13 @@ def at_most(high: float) -> Limit:
 
 def between(low: float, high: float) -> Limit:
     """A number in the closed range from `low` to `high`."""
-    return Limit(lambda value: low <= value <= high, lambda noun: f"{noun} from {low:g} to {high:g}")
+    return Limit(
+        lambda value: low <= value <= high, lambda noun: f"{noun} from {_shown(low)} to {_shown(high)}"
+    )
+
+
+def _shown(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
 
 
 def length(count: int) -> Limit:
@@ -72,5 +78,9 @@ FractionBelowOne = Annotated[float, at_least(0), below(1)]
 Byte = Annotated[int, between(0, 255)]
 Colour = Annotated[list[Byte], length(3)]
 FileOrName = Annotated[str, NOT_A_NUMBER]
-ScaleRange = Annotated[list[Positive], length(2), SORTED]
+Seed = Annotated[int, between(0, 2**32 - 1)]
+Scale = Annotated[float, between(0.05, 16)]
+"""A factor by which images are resized: beyond it nothing is left of a tile, or it fits into no memory."""
+ScaleRange = Annotated[list[Scale], length(2), SORTED]
+Scales = Annotated[list[Scale], NOT_EMPTY]
 Positives = Annotated[list[Positive], NOT_EMPTY]

@@ -13,6 +13,7 @@ from ome.config.schema.limits import (
     NotNegative,
     Positive,
     Positives,
+    Scales,
     between,
 )
 from ome.config.schema.maps import ExportNetwork, Predict
@@ -109,7 +110,7 @@ class Refine(_Labelling):
     settled: Annotated[
         NotNegative, "stop when this fraction of pixels has the same pseudo mask as in the round before"
     ]
-    scales: Annotated[Positives, "factors by which a training tile is resized; the predictions are averaged"]
+    scales: Annotated[Scales, "factors by which a training tile is resized; the predictions are averaged"]
     flip: Annotated[bool, "also predict the mirror image"]
 
 
