@@ -24,7 +24,7 @@ from ome.pipeline.manifest import Manifest
 from ome.pipeline.marks import MARK
 from ome.pipeline.prospect import foresee
 from ome.tagging.table import Table
-from tests.conftest import compose_config, tiny
+from tests.conftest import compose_config, forked, tiny
 from tests.test_custom import custom, write_photographs
 from tests.test_maps import random_scene, write
 from tests.test_predict import BASE, classes_of
@@ -400,3 +400,36 @@ def test_a_folder_of_maps_is_written_by_one_call_at_a_time(tmp_path: Path) -> No
     with locked(tmp_path / "out" / LOCK, "out", wait=False), busy:
         ome.map_scene(scene, run, tmp_path / "out", device="cpu")
     assert [path.name for path in (tmp_path / "out").iterdir()] == [LOCK]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["hydra.output_subdir=mine"], "hydra.output_subdir=mine: the settings of a command are in config"),
+        (["hydra.output_subdir={mine}"], "hydra.output_subdir=/"),
+        (["hydra.output_subdir=null", "hydra.run.dir=mine"], "mine/run.log would be overwritten"),
+        (["hydra.run.dir="], "hydra.run.dir= is empty: omit it, and choose the folder of the run by run"),
+        (["hydra.job.chdir=true"], "hydra.job.chdir=true: relative paths start where"),
+        (["hydra.job.name=../mine/run"], "hydra.job_logging would write into"),
+        (["hydra.job_logging.handlers.file.filename=mine/run.log"], "would write into mine/run.log: omit it"),
+        (["+hydra.hydra_logging.handlers.file.filename=mine/run.log"], "write into a file before it"),
+        (["-m", "seed=1,2", "hydra.sweep.dir=mine"], "mine/multirun.yaml would be overwritten, and ome has"),
+        (["-m", "seed=1,2", "hydra.sweep.subdir={mine}"], "is not a name of its own for each job: omit it"),
+        (["-m", "seed=1,2", "hydra.sweep.subdir=same"], "hydra.sweep.subdir=same is not a name of its own"),
+        (["hydra.callbacks=null"], "hydra.callbacks=null: ome checks and compares jobs by hydra.callbacks"),
+        (["~hydra.callbacks.sweep"], "settings of Hydra are set one by one: type hydra.NAME=VALUE"),
+    ],
+)
+def test_hydra_writes_into_no_files_of_others(tmp_path: Path, words: list[str], message: str) -> None:
+    """Neither its settings nor a log; nothing is removed after a command that is refused."""
+    (mine := tmp_path / "mine").mkdir()
+    names = ["config.yaml", "hydra.yaml", "overrides.yaml", "resolved.yaml", "multirun.yaml", "run.log"]
+    for name in (*names, "a.log"):
+        (mine / name).write_text("mine" if name in names else "")
+    words = [word.replace("{mine}", str(mine)) for word in words]
+    status, printed = forked(tmp_path, "stage=prepare", *words)
+    assert (status, len(printed.splitlines())) == (1, 1), printed
+    assert message in printed
+    assert {path.name: path.read_text() for path in mine.iterdir()} == dict.fromkeys(names, "mine") | {
+        "a.log": ""
+    }

@@ -4,8 +4,9 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final, NoReturn
 
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from ome.config.folders import NEW
@@ -16,6 +17,59 @@ _HYDRAS: Final = ("config.yaml", "hydra.yaml", "overrides.yaml")
 _RESOLVED: Final = "resolved.yaml"
 _CONFIG_MODULE: Final = "ome.conf"
 """Hydra writes down where the configuration is from."""
+LOG: Final = "run.log"
+"""Hydra's log, named after `ome.run`."""
+_CHOOSE: Final = "omit it, and choose the folder of the run by run_dir= or output="
+
+
+def check_written(config: DictConfig) -> None:
+    """Refuses settings of Hydra by which it would write into files or folders of something else.
+
+    `settings_folder` cannot: a command that sets `hydra.output_subdir` has replaced it.
+
+    Args:
+        config: The configuration of a command, before Hydra has written anything.
+
+    Raises:
+        UserError: There is such a setting.
+    """
+    hydra: Any = OmegaConf.to_container(config.hydra, resolve=False)
+    name, job = hydra["output_subdir"], hydra["job"]["name"]
+    if hydra["job"]["chdir"]:
+        raise UserError("hydra.job.chdir=true: relative paths start where the command is typed: omit it")
+    if name not in {None, "${settings_folder:config}"}:
+        raise UserError(f"hydra.output_subdir={name}: the settings of a command are in config: {_CHOOSE}")
+    handlers = (hydra["job_logging"] or {}).get("handlers", {}).values()
+    for log in (str(handler["filename"]) for handler in handlers if "filename" in handler):
+        if not log.startswith("${hydra.runtime.output_dir}/") or ".." in log or "/" in job:
+            raise UserError(f"hydra.job_logging would write into {log}: {_CHOOSE}")
+    if hydra["mode"] == RunMode.MULTIRUN:
+        subdir = hydra["sweep"]["subdir"]
+        if "${hydra" not in subdir or subdir.startswith("/") or ".." in subdir:
+            raise UserError(f"hydra.sweep.subdir={subdir} is not a name of its own for each job: omit it")
+        _check_folder("hydra.sweep.dir", config.hydra.sweep.dir, "multirun.yaml", "multirun.yaml")
+    else:
+        log = f"{job}.log" if handlers else ""
+        _check_folder("hydra.run.dir", config.hydra.run.dir, log, "config/hydra.yaml")
+
+
+def _check_folder(key: str, folder: str, written: str, settings: str) -> None:
+    """Refuses a folder of Hydra without a name, or with a file that Hydra has not written but would."""
+    if not folder.strip():
+        raise UserError(f"{key}= is empty: {_CHOOSE}")
+    if written and (Path(folder) / written).exists() and not _is_ours(Path(folder) / settings):
+        _refuse(Path(folder) / written, key)
+
+
+def _is_ours(settings: Path) -> bool:
+    """Whether Hydra wrote down settings of this program in a file."""
+    return settings.exists() and _CONFIG_MODULE.encode() in settings.read_bytes()
+
+
+def _refuse(file: Path, key: str) -> NoReturn:
+    raise UserError(
+        f"{file} would be overwritten, and ome has not written it: omit {key}, or choose an empty folder"
+    )
 
 
 def settings_folder(name: str, *, _root_: DictConfig) -> str:
@@ -30,12 +84,8 @@ def settings_folder(name: str, *, _root_: DictConfig) -> str:
         return name
     log = Path(str(folder))
     there = [path for path in (*(log / name / each for each in _HYDRAS), log / _RESOLVED) if path.exists()]
-    written = log / name / "hydra.yaml"
-    if there and not (written.exists() and _CONFIG_MODULE.encode() in written.read_bytes()):
-        raise UserError(
-            f"{there[0]} would be overwritten, and ome has not written it: "
-            "omit hydra.run.dir, or choose an empty folder"
-        )
+    if there and not _is_ours(log / name / "hydra.yaml"):
+        _refuse(there[0], "hydra.run.dir")
     return name
 
 
@@ -71,9 +121,8 @@ def _remove(log: Path, settings: Path, run: Path) -> None:
     """Removes what Hydra wrote, and the folders in which nothing else is."""
     for name in _HYDRAS:
         (settings / name).unlink(missing_ok=True)
-    for path in log.glob("*.log"):
-        if not path.stat().st_size:
-            path.unlink()
+    if (said := log / LOG).exists() and not said.stat().st_size:
+        said.unlink()
     for folder in (settings, log, *log.parents):
         if folder in run.parents and folder not in NEW:
             break

@@ -13,6 +13,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, flag_override, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from ome.cli.command_log import check_written
 from ome.cli.errors import explain, fail
 from ome.errors import UserError
 
@@ -39,9 +40,19 @@ def as_job(config: DictConfig, sweep: Path, folder: Path) -> None:
 class Sweep(Callback):
     """Names the jobs' folders after the swept values, and compares the jobs at the end."""
 
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 - fixed by Hydra
+        """Refuses settings by which Hydra would write into folders of something else."""
+        del kwargs
+        try:
+            check_written(config)
+        except UserError as error:  # Hydra would only warn
+            fail(str(error))
+        except OmegaConfBaseException as error:
+            fail(explain(error))
+
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 - fixed by Hydra
         """Removes constant settings from the folders' names; refuses a sweep of equal jobs."""
-        del kwargs
+        self.on_run_start(config, **kwargs)
         if config.plan:
             fail("plan=true shows what one run would do: leave out -m and sweep=, and type single values")
         overrides = _overrides(config)

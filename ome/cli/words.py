@@ -29,9 +29,11 @@ def check_words(words: Sequence[str]) -> None:
     """Refuses what Hydra answers with its usage page or a traceback.
 
     Raises:
-        UserError: An option is unknown or lacks its value, or a group is given something else than a name.
+        UserError: An option is unknown or lacks its value, a group is given something else than a name, or
+            Hydra would write into files before `ome.cli.command_log` checks them.
     """
     _check_groups(words)
+    _check_hydra(words)
     known = [name for action in get_args_parser()._actions for name in action.option_strings]  # noqa: SLF001
     if words and words[-1] in {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}:
         raise UserError(f"{words[-1]} takes a value: type it behind the option")
@@ -44,6 +46,17 @@ def check_words(words: Sequence[str]) -> None:
             value = following if is_value else "VALUE"
         key = option.lstrip("-").replace("-", "_")
         raise UserError(f"unknown option {option}: settings have no dashes, type {key}={value}")
+
+
+def _check_hydra(words: Sequence[str]) -> None:
+    for word in filter(is_setting, words):
+        key = word.lstrip("+~").partition("=")[0]
+        if key == "hydra" or word.startswith("~hydra."):
+            raise UserError(f"{word}: settings of Hydra are set one by one: type hydra.NAME=VALUE")
+        if key.startswith("hydra.hydra_logging") and "filename" in word:
+            raise UserError(f"{word}: Hydra would write into a file before it is checked: omit it")
+        if key == "hydra.callbacks" or key.startswith("hydra.callbacks.sweep"):
+            raise UserError(f"{word}: ome checks and compares jobs by hydra.callbacks.sweep: omit it")
 
 
 def _check_groups(words: Sequence[str]) -> None:
