@@ -3,6 +3,7 @@
 import difflib
 import sys
 
+from ome.cli.endings import quiet_endings
 from ome.errors import UserError
 
 HELP = """ome: from image-level tags to pixel-accurate land-cover maps.
@@ -24,6 +25,11 @@ compare and export as KEY=VALUE; plan=true only prints the stages, tiles, steps 
 
 def main() -> None:
     """Runs the command line."""
+    with quiet_endings():
+        _run()
+
+
+def _run() -> None:
     if sys.argv[1:] in ([], ["--help"], ["-h"]):
         print(HELP)  # noqa: T201
         return
@@ -38,7 +44,7 @@ def main() -> None:
         sys.exit(tags(sys.argv[2:]))
     if not name.startswith("-") and "=" not in name:
         _translate()
-    from ome.run import main as run  # noqa: PLC0415
+    from ome.cli.run import main as run  # noqa: PLC0415
 
     run()
 

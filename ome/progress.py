@@ -34,6 +34,10 @@ class _Console(Console):
             text = _NOT_MARKUP.sub(r"\\[", text)
         return super().render_str(text, **options)
 
+    def on_broken_pipe(self) -> None:
+        """Leaves it to `ome.cli.endings` how the command ends: rich would end it with status 1."""
+        raise BrokenPipeError
+
 
 console = _Console(soft_wrap=True, emoji=False)
 """The console for all output of the program."""

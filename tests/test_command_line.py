@@ -229,15 +229,68 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, key: str) -> N
     assert "/proc/" in printed
 
 
-def test_output_that_nobody_reads_ends_the_process_quietly(tmp_path: Path) -> None:
-    for words in (["--help"], ["stage=all", "--cfg", "job"]):
-        reader, writer = os.pipe()
-        os.close(reader)
-        done = subprocess.run(
-            [sys.executable, "-m", "ome.run", *words], cwd=tmp_path, stdout=writer, stderr=-1, check=False
-        )
-        os.close(writer)
-        assert (done.returncode, done.stderr) == (141, b"")
+@pytest.mark.parametrize(
+    ("module", "words", "status"),
+    [
+        ("ome.run", ["--help"], 0),
+        ("ome.run", ["stage=all", "--cfg", "job"], 0),
+        ("ome.run", ["stage=cam", "seed=x"], 1),
+        ("ome", ["--help"], 0),
+        ("ome", ["doctor", "--help"], 0),
+        ("ome", ["nonsense"], 1),
+    ],
+)
+def test_output_that_cannot_be_written_ends_the_process_without_a_traceback(
+    tmp_path: Path, module: str, words: list[str], status: int
+) -> None:
+    command = shlex.join([sys.executable, "-m", module, *words])
+    reader, writer = os.pipe()
+    os.close(reader)
+    for ending, expected in (
+        (f">&{writer}", (141, b"")),
+        (">&-", (status, b"")),
+        (
+            ">/dev/full",
+            (1, b"error: cannot write to the standard output (No space left on device): free some"),
+        ),
+    ):
+        shell = ["bash", "-c", f"{command} {ending}"]
+        done = subprocess.run(shell, cwd=tmp_path, pass_fds=[writer], stderr=-1, check=False)
+        assert (done.returncode, done.stderr[: len(expected[1]) or None]) == expected
+        assert done.stderr.count(b"\n") <= 1
+    os.close(writer)
+
+
+INTERRUPTED = """
+import os, runpy, signal, sys
+interrupted, module, *sys.argv[1:] = sys.argv[1:]
+class Finder:
+    def find_spec(self, name, *others):
+        if name == interrupted:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Finder())
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+"""A command line that is interrupted when it imports a module."""
+
+
+@pytest.mark.parametrize(
+    ("imported", "words"),
+    [
+        ("hydra", ["ome", "doctor"]),
+        ("numpy", ["ome", "compare", "runs"]),
+        ("rich", ["ome", "tags", "images"]),
+        ("hydra", ["ome.run", "--help"]),
+        ("torch", ["ome.run", "stage=cam"]),
+    ],
+)
+def test_an_interruption_is_one_line_also_while_modules_are_imported(
+    tmp_path: Path, imported: str, words: list[str]
+) -> None:
+    done = run_words(tmp_path, [sys.executable, "-c", INTERRUPTED, imported, *words])
+    assert done.returncode == 130, done
+    assert len((done.stdout + done.stderr).splitlines()) <= 1
+    assert "interrupted" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("module", ["ome", "ome.run"])

@@ -14,6 +14,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 
+from ome.cli.run import run
 from ome.cli.runner import objective
 from ome.cli.sweep import as_job
 from ome.errors import UserError
@@ -22,7 +23,6 @@ from ome.pipeline.artifacts import inherited_runs
 from ome.pipeline.engine import execute
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.stage import Stage, Work
-from ome.run import run
 from ome.scoring.rows import Row, read_rows, write_rows
 from ome.scoring.scores import Scores
 from tests.conftest import compose_config, forked, run_process, tiny

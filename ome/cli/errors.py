@@ -1,14 +1,9 @@
 """Turns user errors on the command line into one line each."""
 
 import difflib
-import os
 import re
-import select
 import shlex
-import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Final, NoReturn
 
 from hydra.errors import MissingConfigException, OverrideParseException
@@ -122,20 +117,3 @@ def hydra_message(error: Exception) -> str | None:
         mark = error.problem_mark
         return f"{mark.name}, line {mark.line + 1}, column {mark.column + 1} is not YAML: {error.problem}"
     return next((line for start, line in _OF_HYDRA.items() if str(error).startswith(start)), None)
-
-
-@contextmanager
-def unread_output() -> Iterator[None]:
-    """Ends the process quietly when its output pipe is closed, as by `| head`."""
-    try:
-        try:
-            yield
-        finally:
-            sys.stdout.flush()
-    except BrokenPipeError:
-        poll = select.poll()
-        poll.register(sys.stdout.fileno(), 0)
-        if not poll.poll(0):  # another pipe
-            raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is written at the end
-        sys.exit(128 + signal.SIGPIPE)
