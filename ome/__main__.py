@@ -14,7 +14,7 @@ HELP = """ome: from image-level tags to pixel-accurate land-cover maps.
   ome report runs/NAME                 rewrites the report of a run
   ome compare runs/A runs/B            the scores of several runs in one table
   ome export runs/NAME                 the network as ONNX and torch.export
-  ome doctor                           checks the installation, the machine and the data
+  ome doctor [runs/NAME]               checks the installation, the machine and the data
 
 Each command has its own --help. Any setting may follow train, predict, report,
 compare and export as KEY=VALUE; plan=true only prints the stages, tiles, steps and time of what would run.
