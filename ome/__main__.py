@@ -34,6 +34,12 @@ def _run() -> None:
         print(HELP)  # noqa: T201
         return
     name = sys.argv[1]
+    for place, word in enumerate(sys.argv[1:]):
+        if not word.strip() or (word.startswith("--") and word.endswith("=")):
+            from ome.cli.errors import fail  # noqa: PLC0415
+
+            what = f"argument {place} of ome {name}" if place else "the command"
+            fail(f"{what} is empty ({word!r}), e.g. an unset variable of the shell: give a value")
     if name == "doctor":
         from ome.cli.doctor import main as doctor  # noqa: PLC0415 - each loads what it needs
 

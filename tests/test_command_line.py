@@ -34,6 +34,13 @@ from tests.conftest import compose_config, forked, run_process, run_without_torc
         (["dataset.split.train=abc"], "dataset.split: list the scenes of the town"),
         (["dataset.split=tags"], "dataset.tags is not set: type dataset.tags="),
         (["--config-dir"], "--config-dir takes a value"),
+        (["hydra=null"], "hydra=null: settings of Hydra are set one by one: type hydra.NAME=VALUE"),
+        (["hydra.run.dir=null"], "hydra.run.dir=null: field 'hydra.run.dir' is not Optional: type another"),
+        (["hydra.job.chdir=maybe"], "Value 'maybe' is not a valid bool (type str): type another value"),
+        (["+a.b=1"], "unknown setting a: known are seed, force"),
+        (["+_a=1"], "unknown setting _a: known are seed, force"),
+        (["+stage.foo.bar=1"], "unknown setting stage.foo: known are name, until, prepare"),
+        (["dataset.filter.overrides.field=2"], "dataset.filter.overrides={'field': 2}: expected"),
         (["-m", "preset=laptop,3"], "preset=laptop,3: preset takes the name of an option: few, gpu"),
         (["stage=cam", "~crf"], "crf is not set: expected a group of settings"),
         (["stage=all", "stage.until=predict"], "stage=all never runs this stage: type stage=predict"),
@@ -204,6 +211,10 @@ def test_a_refused_command_leaves_no_folder_that_was_not_there(tmp_path: Path, *
         (["-m", "seed=0,1", "output="], "output= is empty"),
         (["-m", "seed=0,1", "name=../../x"], "name=../../x is not the name of a folder"),
         (["name=/x"], "name=/x is not the name of a folder"),
+        (["name=a/b"], "name=a/b is not the name of a folder"),
+        (["dataset.name=../x"], "dataset.name=../x is not the name of a folder: type another"),
+        (["dataset.name=.."], "dataset.name=.. is not the name of a folder"),
+        (["dataset.raw="], "dataset.raw=: expected text, or null"),
     ],
 )
 def test_a_folder_without_a_name_leaves_nothing_anywhere(
@@ -291,6 +302,15 @@ def test_an_interruption_is_one_line_also_while_modules_are_imported(
     assert done.returncode == 130, done
     assert len((done.stdout + done.stderr).splitlines()) <= 1
     assert "interrupted" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", [["predict", "run"], ["report"], ["train"], ["doctor"], ["tags"]])
+def test_an_unset_variable_of_the_shell_is_no_folder(tmp_path: Path, words: list[str]) -> None:
+    done = run_words(tmp_path, [sys.executable, "-m", "ome", *words, ""])
+    line = (
+        f"error: argument {len(words)} of ome {words[0]} is empty (''), e.g. an unset variable of the shell"
+    )
+    assert (done.returncode, done.stdout.startswith(line), done.stdout.count("\n")) == (1, True, 1)
 
 
 @pytest.mark.parametrize("module", ["ome", "ome.run"])

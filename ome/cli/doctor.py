@@ -17,6 +17,7 @@ from rich.markup import escape
 from ome.cli.commands import words_of_run
 from ome.cli.errors import explain
 from ome.cli.presets import gpus
+from ome.cli.words import check_words
 from ome.config.checks import type_faults
 from ome.config.raw_data import is_folder_of_images, raw_folder, raw_layout
 from ome.data.raw import RawLayout, raw_files
@@ -88,6 +89,7 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
     settings = list(overrides)
     if settings and "=" not in settings[0]:
         settings[:1] = words_of_run(Path(settings[0]))
+    check_words(settings)
     folders = [word.removeprefix(CONFIG_DIR) for word in settings if word.startswith(CONFIG_DIR)]
     search = ",".join(f"file://{folder}" for folder in folders)
     if search:

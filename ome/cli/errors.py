@@ -7,7 +7,12 @@ import sys
 from typing import Final, NoReturn
 
 from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf.errors import ConfigTypeError, InterpolationResolutionError, OmegaConfBaseException
+from omegaconf.errors import (
+    ConfigTypeError,
+    InterpolationResolutionError,
+    OmegaConfBaseException,
+    ValidationError,
+)
 from rich.markup import escape
 from yaml import MarkedYAMLError
 
@@ -41,9 +46,13 @@ def explain(error: Exception) -> str:
         return _several(ambiguous[1])
     if isinstance(error, OverrideParseException):
         return _unquoted(error.override)
-    if isinstance(cause, ConfigTypeError):  # a list where there are settings
+    if isinstance(cause, ConfigTypeError | ValidationError):
         override = str(error).partition("Error merging override ")[2]
-        return f"{override}: expected settings by name: type {cause.full_key}.NAME=VALUE"
+        typed = f"{str(cause).splitlines()[0]}: type another value, or omit it"  # Hydra's settings have types
+        named = (
+            f"expected settings by name: type {cause.full_key}.NAME=VALUE"  # a list where there are settings
+        )
+        return f"{override}: {named if isinstance(cause, ConfigTypeError) else typed}"
     if isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
         key, typed = str(cause.full_key or cause.key), re.match(r"Could not override '([\w.]+)'", str(error))
         return unknown_setting(key, cause.parent_node, typed[1] if typed else key)

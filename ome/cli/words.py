@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, get_args, get_origin
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -11,7 +11,16 @@ from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 
 from ome.cli.help import groups
+from ome.config.schema import Settings
+from ome.config.schema.hints import addresses
 from ome.errors import UserError
+
+_MAPPINGS: Final = tuple(
+    f"{key}."
+    for key, hint in addresses(Settings)
+    if any(get_origin(option) is dict and get_args(option)[1] is not Any for option in hint.options)
+)
+"""Starts of the addresses of settings that map names of any kind, as those of classes, to values."""
 
 
 def is_setting(word: str) -> bool:
@@ -23,6 +32,12 @@ def with_home(word: str) -> str:
     """A setting with the home folder in place of `~` at the start of its value: shells leave it there."""
     match = re.fullmatch(r"([^=~]+=[\"']?)~(/.*)", word)
     return f"{match[1]}{Path.home()}{match[2]}" if match else word
+
+
+def with_plus(word: str) -> str:
+    """A setting by which a free mapping such as `dataset.filter.overrides` gets a key, as Hydra spells it."""
+    key, equals, _ = word.partition("=")
+    return f"++{word}" if equals and key.startswith(_MAPPINGS) else word
 
 
 def check_words(words: Sequence[str]) -> None:

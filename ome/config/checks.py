@@ -17,11 +17,11 @@ from ome.pipeline.registry import SIDE_STAGES, STAGES
 from ome.plugins import STAGES as STAGE_PLUGINS
 from ome.plugins import is_plugin
 
-OPEN: Final = ("", "trainer.", "stage.")
-"""Groups that may have other keys too: Hydra's groups, arguments of `pl.Trainer`, stages of plug-ins."""
+OPEN: Final = "trainer."
+"""The group with other keys too, the arguments of `pl.Trainer`, which `ome.config.trainer` checks."""
 
-MISSPELLED: Final = {"": ("callbacks", "optimizer", "preset"), "stage.": (*STAGES, *SIDE_STAGES)}
-"""Groups that take other keys, but for those that look like one of their settings, or of these."""
+OTHERS: Final = {"": ("callbacks", "hydra", "optimizer", "preset"), "stage.": (*STAGES, *SIDE_STAGES)}
+"""Keys of groups that are no settings; plug-ins have stages too."""
 
 
 def check_settings(config: DictConfig, stages: Sequence[str] = ()) -> None:
@@ -74,17 +74,14 @@ def type_faults(config: DictConfig) -> Iterator[tuple[str, str]]:
 def _faults(config: DictConfig, group: type, above: str) -> Iterator[tuple[str, str]]:
     node = OmegaConf.select(config, above.removesuffix(".")) if above else config
     hints = hints_of(group)
-    if above not in OPEN and "_target_" not in node:
-        for name in (str(name) for name in node if name not in hints and not str(name).startswith("_")):
-            near = difflib.get_close_matches(name, hints, n=1)
+    if above != OPEN and "_target_" not in node:
+        known = [*hints, *OTHERS.get(above, ())]
+        for name in (str(name) for name in node if name not in known):
+            if above == "stage." and _is_stage(config, name):
+                continue
+            near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {above}{near[0]}?" if near else f"known are {', '.join(hints)}"
             yield f"{above}{name}", f"unknown setting {above}{name}: {hint}"
-    elif above in MISSPELLED:
-        known = [*hints, *MISSPELLED[above]]
-        for name in (str(name) for name in node if name not in known):
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.6 if above else 0.75)
-            if near and not (above and _is_stage(config, name)):
-                yield f"{above}{name}", f"unknown setting {above}{name}: did you mean {above}{near[0]}?"
     for name, expectation in hints.items():
         key = f"{above}{name}"
         if "_target_" in node and name not in node:

@@ -6,6 +6,7 @@ from typing import Final
 
 from omegaconf import DictConfig, OmegaConf
 
+from ome.data.names import check_name
 from ome.errors import UserError
 
 NEW: Final[set[Path]] = set()
@@ -18,8 +19,13 @@ def folder_faults(config: DictConfig) -> Iterator[str]:
         folder = OmegaConf.select(config, key)
         if folder is None or not str(folder).strip():
             yield f"{key}= is empty, but must be a folder: type {key}=FOLDER, or omit it"
-    if {"", ".", ".."} & {part.strip() for part in str(config.name).split("/")}:
-        yield f"name={config.name} is not the name of a folder: type another, or choose run_dir="
+    for key, remedy in (("dataset.name", "type another"), ("name", "type another, or choose run_dir=")):
+        name = str(OmegaConf.select(config, key))
+        try:
+            check_name(name, key)
+        except UserError:
+            yield f"{key}={name} is not the name of a folder: {remedy}"
+            break  # the name of the run contains that of the dataset
 
 
 def checked_folder(key: str, *, _root_: DictConfig) -> str:
