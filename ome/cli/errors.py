@@ -48,11 +48,10 @@ def explain(error: Exception) -> str:
         return _unquoted(error.override)
     if isinstance(cause, ConfigTypeError | ValidationError):
         override = str(error).partition("Error merging override ")[2]
-        typed = f"{str(cause).splitlines()[0]}: type another value, or omit it"  # Hydra's settings have types
-        named = (
-            f"expected settings by name: type {cause.full_key}.NAME=VALUE"  # a list where there are settings
-        )
-        return f"{override}: {named if isinstance(cause, ConfigTypeError) else typed}"
+        value = f"{str(cause).splitlines()[0]}: type another value, or omit it"  # Hydra's settings have types
+        # A list where there are settings.
+        named = f"expected settings by name: type {cause.full_key}.NAME=VALUE"
+        return f"{override}: {named if isinstance(cause, ConfigTypeError) else value}"
     if isinstance(cause, OmegaConfBaseException) and cause.parent_node is not None:
         key, typed = str(cause.full_key or cause.key), re.match(r"Could not override '([\w.]+)'", str(error))
         return unknown_setting(key, cause.parent_node, typed[1] if typed else key)
