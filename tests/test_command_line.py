@@ -214,7 +214,7 @@ def test_a_refused_command_leaves_no_folder_that_was_not_there(tmp_path: Path, *
         (["name=a/b"], "name=a/b is not the name of a folder"),
         (["dataset.name=../x"], "dataset.name=../x is not the name of a folder: type another"),
         (["dataset.name=.."], "dataset.name=.. is not the name of a folder"),
-        (["dataset.raw="], "dataset.raw=: expected text, or null"),
+        (["dataset.raw="], "dataset.raw is not set: type dataset.raw=/path"),
     ],
 )
 def test_a_folder_without_a_name_leaves_nothing_anywhere(
