@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, get_args, get_origin
 
@@ -52,7 +53,7 @@ def check_words(words: Sequence[str]) -> None:
     known = [name for action in get_args_parser()._actions for name in action.option_strings]  # noqa: SLF001
     if words and words[-1] in {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}:
         raise UserError(f"{words[-1]} takes a value: type it behind the option")
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
         option, equals, value = word.partition("=")
         if not re.fullmatch(r"--\w[\w.-]*", option) or any(name.startswith(option) for name in known):
             continue

@@ -22,7 +22,9 @@ def folder_faults(config: DictConfig) -> Iterator[str]:
     for key, remedy in (("dataset.name", "type another"), ("name", "type another, or choose run_dir=")):
         name = str(OmegaConf.select(config, key))
         try:
-            check_name(name, key)
+            # A run may lie in a folder of runs, as the jobs of a sweep do.
+            for part in name.split("/") if key == "name" else [name]:
+                check_name(part, key)
         except UserError:
             yield f"{key}={name} is not the name of a folder: {remedy}"
             break  # the name of the run contains that of the dataset
