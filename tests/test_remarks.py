@@ -24,7 +24,7 @@ def labels(folder: Path, tiles: int, counts: dict[str, int], overlap: list[list[
             90,
             {"a": 50, "b": 19},
             [[1, 0.2], [0.25, 1]],
-            ["b: in 19 of 90 tiles, and in fewer"],
+            ["b: in 19 of 90 tiles; a class in fewer than 20 is hardly learnt"],
         ),
         (90, {"a": 50, "b": 0}, [[1, 0], [0, 0]], ["b: not in any training tile, so it is never predicted"]),
         (90, {"a": 50, "b": 1}, [[1, 0.2], [1, 1]], ["b: 1 of 90 tiles, too few to learn it from"]),

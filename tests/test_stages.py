@@ -410,3 +410,10 @@ def test_what_has_changed_since_a_result_is_named(tmp_path: Path, capsys: pytest
     assert said(1, lr=3).endswith("(changed: tags.csv, the result of before)")
     stage = replace(stage, version=stage.version + 1)
     assert said(1, lr=3).endswith("(changed: the code of the stage)")
+
+
+@pytest.mark.parametrize("name", ["pseudo", "refine"])
+def test_the_number_of_threads_makes_nothing_stale(name: str) -> None:
+    chosen = [compose_config([*tiny(name), f"stage.{name}.threads={count}"]) for count in ("null", "1", "2")]
+    used = [used_config(STAGES[name], settings_of(one, name))["stage"] for one in chosen]
+    assert used[0] == used[1] == used[2]

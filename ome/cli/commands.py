@@ -19,7 +19,8 @@ def parser() -> argparse.ArgumentParser:
 
     def command(name: str, summary: str) -> argparse.ArgumentParser:
         epilog = (
-            "Any setting may follow as KEY=VALUE; python -m ome.run --help lists them. With "
+            "Any setting may follow as KEY=VALUE, such as preset=quick (few, laptop, gpu, paper); python -m "
+            "ome.run --help lists them. With "
             "plan=true it only prints the stages, the work of each, and an estimate of the time it takes."
         )
         return commands.add_parser(name, help=summary, description=summary, epilog=epilog, allow_abbrev=False)

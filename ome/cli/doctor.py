@@ -81,7 +81,9 @@ def main(overrides: Sequence[str]) -> int:
     for kind, subject, text in findings:
         console.print(f"[{COLOURS[kind]}]{kind:5}[/] {subject:10} {escape(text)}", highlight=False)
     wrong = sum(finding.kind == "wrong" for finding in findings)
-    console.print(f"{wrong} of {len(findings)} are wrong" if wrong else "nothing is wrong", highlight=False)
+    console.print(
+        f"{wrong} of {len(findings)} checks failed" if wrong else "nothing is wrong", highlight=False
+    )
     return 1 if wrong else 0
 
 

@@ -107,7 +107,7 @@ def _about(rows: Sequence[Row], timed: "Mapping[Unit, Timed]", *, alone: bool) -
     seconds = sum(estimate or 0 for estimate in estimates.values())
     total = duration(seconds) if seconds or not lacking else UNKNOWN
     rest = f", plus the work of {', '.join(lacking)} that is not timed or unknown"
-    yield f"in all: {total}" + (rest if lacking and seconds else "")
+    yield f"in all: {'at least ' * bool(lacking and seconds)}{total}" + (rest if lacking and seconds else "")
     if timed:
         parts = [f"{unit} {time.seconds:.2g} s (of {time.number})" for unit, time in timed.items()]
         yield f"estimated from times on this machine: {', '.join(parts)}"

@@ -13,7 +13,7 @@ from ome.pipeline.layout import command_files
 from ome.pipeline.registry import SIDE_STAGES
 from ome.progress import console
 
-_NOT_REPEATED: Final = {"stage", "stage.until", "force", "verify", "name", "output", "run_dir", "sweep"}
+_NOT_REPEATED: Final = {"stage", "stage.until", "force", "verify", "output", "run_dir", "sweep"}
 """Settings of an earlier command that select its stages and folders, and are not repeated."""
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ome.pipeline.artifacts import Artefact, plain, stage_folder
 from ome.pipeline.manifest import Manifest
@@ -118,7 +118,9 @@ class Stage:
 
 def used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
     """The part of a configuration that the result of a stage depends on, as its manifest records it."""
-    used: dict[str, Any] = {"stage": OmegaConf.to_container(config.stage, resolve=True)}
+    used: dict[str, Any] = {"stage": plain(config, "stage")}
+    if "threads" in used["stage"]:
+        used["stage"]["threads"] = None  # tiles do not depend on how many are computed at a time
     used |= {key: plain(config, key) for key in stage.config_keys}
     for part, name in (key.split(".") for key in _LATER):
         if not used.get(part, {}).get(name):

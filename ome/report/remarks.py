@@ -48,7 +48,7 @@ def _of_classes(summary: Mapping[str, Any]) -> Iterator[str]:
         elif count >= COMMON * tiles:
             yield f"{name}: in {count} of {tiles} tiles, so the tags hardly show where it is absent"
         elif count < ENOUGH:
-            yield f"{name}: in {count} of {tiles} tiles, and in fewer than {ENOUGH} a class is hardly learnt"
+            yield f"{name}: in {count} of {tiles} tiles; a class in fewer than {ENOUGH} is hardly learnt"
 
 
 def _of_pairs(counts: Mapping[str, int], cooccurrence: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

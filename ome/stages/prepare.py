@@ -49,8 +49,8 @@ def run(work: Work) -> dict[str, Any]:
     unknown = index.unknown
     if unknown.pixels:
         console.print(
-            f"[yellow]{unknown.pixels} reference pixels have colours outside the palette[/]:",
-            escape(str(unknown)),
+            f"[yellow]{unknown.pixels} reference pixels have colours outside the palette, and no class[/]:",
+            escape(f"{unknown}; 'dataset.ignored={{NAME: [RED, GREEN, BLUE]}}' names those that are meant"),
         )
     if is_folder_of_images(work.config):
         bands = list(layout.channels or index.channels)
