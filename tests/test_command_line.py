@@ -244,7 +244,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, key: str) -> N
     [
         ("ome.run", ["--help"], 0),
         ("ome.run", ["stage=all", "--cfg", "job"], 0),
-        ("ome.run", ["stage=cam", "seed=x"], 1),
+        ("ome.run", ["stage=nonsense"], 1),
         ("ome", ["--help"], 0),
         ("ome", ["doctor", "--help"], 0),
         ("ome", ["nonsense"], 1),
