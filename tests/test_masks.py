@@ -13,7 +13,7 @@ from ome.data.folder import folder_layout
 from ome.data.image_tags import read_tags
 from ome.data.mask_tables import table_conflict
 from ome.data.mask_values import check_mask_values, contradictions
-from ome.data.prepare import prepare_scenes, scene_jobs
+from ome.data.prepare import prepare_scenes
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.errors import UserError
@@ -177,7 +177,7 @@ def test_colour_tables_that_number_classes_differently_are_named(
     facts = {"name": "mine", "bands": "all", "reference": "full", "tags": "tags.csv", "masks": "masks"}
     layout = folder_layout(facts, folder / "images")
     index = prepare_scenes(layout, folder / "images", folder / "scenes")
-    conflict = table_conflict(layout, scene_jobs(layout, folder / "images"), index)
+    conflict = table_conflict(layout, folder / "images", index)
     if not differ:
         assert conflict is None
         return
@@ -188,7 +188,7 @@ def test_colour_tables_that_number_classes_differently_are_named(
     by_colour = facts | {"classes": {"field": [200, 0, 0], "water": [0, 0, 200]}}
     layout = folder_layout(by_colour, folder / "images")
     index = prepare_scenes(layout, folder / "images", folder / "scenes")
-    assert table_conflict(layout, scene_jobs(layout, folder / "images"), index) is None
+    assert table_conflict(layout, folder / "images", index) is None
     first, second = (SceneReader(index).mask(scene.whole) for scene in index.scenes)
     assert (first == 1 - second).all()
 

@@ -1,14 +1,14 @@
 """Compares the colour tables of masks that hold class indices."""
 
-from collections.abc import Iterable
+from pathlib import Path
 
+from ome.data.prepare import scene_jobs
 from ome.data.raw import RawLayout
 from ome.data.raw_file import RawFile
 from ome.data.scene_index import SceneIndex
-from ome.data.scene_writer import SceneJob
 
 
-def table_conflict(layout: RawLayout, jobs: Iterable[SceneJob], index: SceneIndex) -> str | None:
+def table_conflict(layout: RawLayout, raw: Path, index: SceneIndex) -> str | None:
     """Describes two index masks that show the same class in different colours.
 
     Programs that choose a palette for each image number the same colours differently from file to file. Only
@@ -16,7 +16,7 @@ def table_conflict(layout: RawLayout, jobs: Iterable[SceneJob], index: SceneInde
 
     Args:
         layout: The layout of the dataset.
-        jobs: The files of its scenes.
+        raw: The raw folder.
         index: The prepared scenes.
 
     Returns:
@@ -26,7 +26,7 @@ def table_conflict(layout: RawLayout, jobs: Iterable[SceneJob], index: SceneInde
         return None
     scenes = {scene.name: scene for scene in index.scenes}
     seen: dict[str, tuple[list[int], RawFile]] = {}
-    for job in jobs:
+    for job in scene_jobs(layout, raw):
         if job.mask is None or job.scene not in scenes:
             continue
         with job.mask.open() as raster:

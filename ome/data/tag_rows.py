@@ -86,8 +86,9 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
             raise UserError(f"{path}, line {row.line}: {what} is already in line {lines[key]}")
         lines[key] = row.line
     counts = {name: sum(name in row.tags for row in rows) for name in classes}
-    check_classes(counts, str(path), typed=bool(names) or form != "listed" or not finished)
-    if form == "listed" and not names and finished:
+    typed = bool(names) or form != "listed" or not finished
+    check_classes(counts, str(path), typed=typed)
+    if not typed:
         check_listed(classes, str(path))
     return TagRows(form, sheet.header, classes, rows)
 

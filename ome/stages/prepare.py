@@ -12,7 +12,7 @@ from ome.data.folder import image_files, image_names
 from ome.data.mask_tables import table_conflict
 from ome.data.mask_values import check_mask_values
 from ome.data.names import near_names
-from ome.data.prepare import masks_without_image, names_opacity, prepare_scenes, scene_jobs
+from ome.data.prepare import masks_without_image, names_opacity, prepare_scenes
 from ome.data.raw import RawLayout
 from ome.data.raw_split import list_files
 from ome.data.scene_index import SceneIndex
@@ -67,7 +67,7 @@ def run(work: Work) -> dict[str, Any]:
 def _mask_warnings(config: DictConfig, layout: RawLayout, index: SceneIndex) -> Iterator[str]:
     """Warnings about the values of the masks, and about masks and images without a counterpart."""
     yield from check_mask_values(layout, index)
-    if conflict := table_conflict(layout, scene_jobs(layout, Path(raw_folder(config))), index):
+    if conflict := table_conflict(layout, Path(raw_folder(config)), index):
         if is_folder_of_images(config) and not config.dataset.indices:
             raise UserError(conflict)
         yield conflict

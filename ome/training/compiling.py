@@ -130,11 +130,11 @@ class Compiling(Callback):
         assert self._eager is not None  # noqa: S101 - `_install` has set it
         function, self._compiled, self._seen = self._compiled, self._eager, set()
         eager = passes(module, image, context)
-        is_new = not self._seen <= self._known
-        exact = passes(module, image, nullcontext) if is_new else eager
-        self._compiled = function
-        if not is_new:
+        if self._seen <= self._known:
+            self._compiled = function
             return
+        exact = passes(module, image, nullcontext)
+        self._compiled = function
         try:
             # On a GPU the first pass prepares, the second records a CUDA graph, the third replays it.
             for _ in range(3 if image.is_cuda else 1):
