@@ -12,9 +12,9 @@ from ome.config.selected import settings_of
 from ome.distributed.collectives import is_rank_zero
 from ome.distributed.rank import is_nonzero_rank
 from ome.errors import UserError
+from ome.pipeline.artifacts import results_of
 from ome.pipeline.engine import execute
 from ome.pipeline.layout import SEGMENTER_TITLES
-from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.parts import execute_parts
 from ome.pipeline.registry import SIDE_STAGES, STAGES, find_stage
 from ome.pipeline.stage import Stage
@@ -62,7 +62,8 @@ def run_stages(config: DictConfig) -> float | None:
         from ome.stages.report import show  # noqa: PLC0415 - imported only with this stage
 
         show(config, folders[last])
-        if not is_nonzero_rank() and (Path(config.run_dir) / "seg" / MANIFEST).exists():
+        trained = any(result.manifest.stage == "seg" for result in results_of(Path(config.run_dir)))
+        if trained and not is_nonzero_rank():
             console.print(f"map a scene: ome predict {config.run_dir} SCENE", highlight=False, markup=False)
     if last == "compare":
         from ome.stages.compare import show as show_comparison  # noqa: PLC0415
