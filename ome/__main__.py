@@ -10,13 +10,14 @@ HELP = """ome: from image-level tags to pixel-accurate land-cover maps.
 
   ome tags IMAGES --classes A,B        a page that fills a table with the tags of the images
   ome train IMAGES --name NAME         trains on the images and their tags, up to a report in runs/NAME
+  ome resume runs/NAME                 continues an interrupted run, with its own settings
   ome predict runs/NAME SCENE          maps a scene of any size; --polygons, --confidence
   ome report runs/NAME                 rewrites the report of a run
   ome compare runs/A runs/B            the scores of several runs in one table
   ome export runs/NAME                 the network as ONNX and torch.export
   ome doctor [runs/NAME]               checks the installation, the machine and the data
 
-Each command has its own --help. Any setting may follow train, predict, report,
+Each command has its own --help. Any setting may follow train, resume, predict, report,
 compare and export as KEY=VALUE; plan=true only prints the stages, tiles, steps and time of what would run.
 
   python -m ome.run --help             every stage, choice and setting

@@ -80,6 +80,26 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path, monkeypatch: pytest.Mo
     assert "has scores: the stages cam, affinity" in printed
 
 
+def test_an_unfinished_run_says_how_it_is_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_photographs(tmp_path)
+    train = ["train", "images", "--tags", "tags.csv", "--name", "a b", *QUICK, *FEW, "stage.until=labels"]
+    status, printed = forked(tmp_path, *train, "preset=quick")
+    assert status == 0, printed
+    assert "was made with preset" not in printed
+    scene = str(next((tmp_path / "images").iterdir()))
+    for command in (["predict", "runs/a b", scene], ["export", "runs/a b"]):
+        status, printed = forked(tmp_path, *command)
+        assert status == 1
+        assert f"continue the run first: ome resume '{tmp_path}/runs/a b'" in printed
+    assert words_of(["resume", "runs/a b"])[-1] == "stage=all"
+    status, printed = forked(tmp_path, "resume", "runs/a b", "stage.until=labels")
+    assert status == 0, printed
+    assert "up to date labels: " in printed
+    status, printed = forked(tmp_path, *train)
+    assert (status, "runs/a b was made with preset=quick: type preset=quick" in printed) == (0, True), printed
+
+
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
@@ -211,7 +231,8 @@ def test_settings_of_a_run_may_refer_to_others(
         ("2", "[stage=predict, 'seed=${oc.env:GONE_}']"),
     ):
         (folder := tmp_path / f"run/logs/{day}/config").mkdir(parents=True)
-        (folder / "hydra.yaml").write_text(f"hydra: {{runtime: {{cwd: {tmp_path}, config_sources: []}}}}\n")
+        runtime = f"{{cwd: {tmp_path}, config_sources: [], choices: {{preset: few}}}}"
+        (folder / "hydra.yaml").write_text(f"hydra: {{runtime: {runtime}}}\n")
         (folder / "overrides.yaml").write_text(words + "\n")
     words = words_of(["report", os.path.relpath(tmp_path / "run")])
     assert {"seed=3", "dataset.name=town_${seed}"} <= {*words}

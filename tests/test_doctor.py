@@ -103,6 +103,19 @@ def test_the_folder_of_a_run_stands_for_its_settings(
     assert doctor.main(["work/runs/here"]) == 0
     said = capsys.readouterr().out
     assert "prepared in scenes/hamlet_rgb_full" in said
+    run = work / "runs/here"
+    for folder, name in (
+        ("seg", "manifest.json"),
+        ("labels", "manifest.json"),
+        ("cam.partial", ".fingerprint"),
+    ):
+        (run / folder).mkdir()
+        (run / folder / name).touch()
+    monkeypatch.chdir(tmp_path)
+    assert doctor.main(["work/runs/here"]) == 0
+    said = capsys.readouterr().out
+    assert f"{run}: finished are labels, seg" in said
+    assert f"{run}: unfinished are cam: ome resume {run}" in said
     monkeypatch.chdir(tmp_path)
     assert doctor.main(["nowhere"]) == 1
     assert "nowhere does not exist: give the folder of a run" in capsys.readouterr().out

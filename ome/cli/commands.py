@@ -30,6 +30,8 @@ def parser() -> argparse.ArgumentParser:
     train.add_argument("--tags", type=Path, help="table of tags, .csv or .xlsx; default: IMAGES/tags.csv")
     train.add_argument("--masks", type=Path, help="folder of reference masks, if there are any")
     train.add_argument("--name", help="name of the run; default: name of the folder of images")
+    resume = command("resume", "Continues an interrupted run, up to the report, with its own settings.")
+    resume.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
     predict = command(
         "predict",
         "Maps a scene, or every scene of a folder, a list or a pattern, with the segmenter of a run.",
@@ -105,6 +107,10 @@ def _train(options: argparse.Namespace) -> list[str]:
     return ["stage=all", "dataset=custom", *_settings(**{"dataset.name": name, "name": name}, **paths)]
 
 
+def _resume(options: argparse.Namespace) -> list[str]:
+    return [*words_of_run(options.run), "stage=all"]
+
+
 def _predict(options: argparse.Namespace) -> list[str]:
     many = names_many(options.scene)
     scene = Path(options.scene).absolute() if many else scene_at(options.scene).absolute()
@@ -138,6 +144,7 @@ def _compare(options: argparse.Namespace) -> list[str]:
 
 _WORDS: Final = {
     "train": _train,
+    "resume": _resume,
     "predict": _predict,
     "report": _report,
     "export": _export,

@@ -2,6 +2,7 @@
 
 import os
 import platform
+import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -27,6 +28,8 @@ from ome.errors import UserError
 from ome.extras import EXTRAS, missing_modules
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import versions
+from ome.pipeline.marks import artefacts_in
+from ome.pipeline.registry import SIDE_STAGES, STAGES
 from ome.progress import console
 
 SMALL_DISK: Final = 20 << 30
@@ -172,6 +175,15 @@ def _results(config: DictConfig) -> Iterator[Finding]:
         yield Finding("ok", "scenes", f"{len(index.scenes)} prepared in {scenes}")
     else:
         yield Finding("note", "scenes", f"none prepared in {scenes}: stage=prepare does that")
-    finished = sorted(path.parent.name for path in run.glob(f"*/{MANIFEST}"))
+    finished, unfinished = (sorted(names, key=_place) for names in artefacts_in(run))
     text = f"{run}: finished are {', '.join(finished)}" if finished else f"{run}: no stage is finished"
     yield Finding("ok" if finished else "note", "run", text)
+    if unfinished:
+        line = f"unfinished are {', '.join(unfinished)}: ome resume {shlex.quote(str(run))}"
+        yield Finding("note", "run", f"{run}: {line}")
+
+
+def _place(stage: str) -> int:
+    """The place of a stage in the order in which stages run."""
+    order = [*STAGES, *SIDE_STAGES]
+    return order.index(stage) if stage in order else len(order)

@@ -1,6 +1,7 @@
 """The settings of a run's last command, which the commands of a finished run repeat."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -26,6 +27,7 @@ class _Command(NamedTuple):
         words: Its settings.
         folder: The working folder.
         sources: The folders of `--config-dir`.
+        preset: The choice of the group `preset`.
     """
 
     makes_run: bool
@@ -33,6 +35,7 @@ class _Command(NamedTuple):
     words: list[str]
     folder: Path
     sources: list[str]
+    preset: str
 
 
 def repeated_words(folder: Path) -> list[str]:
@@ -49,12 +52,9 @@ def repeated_words(folder: Path) -> list[str]:
     files = command_files(folder.absolute())
     if not files:
         raise UserError(f"{folder} is not the folder of a run: give one such as runs/valley")
-    commands: list[_Command] = []
-    for path in files:
-        try:
-            commands.append(_read(path))
-        except DamagedError as error:
-            console.print(f"[yellow]a command is left out:[/] {escape(str(error))}", highlight=False)
+    commands, faults = _undamaged(files)
+    for fault in faults:
+        console.print(f"[yellow]a command is left out:[/] {escape(fault)}", highlight=False)
     if not commands:
         raise UserError(
             f"every command saved in {folder / 'logs'} is damaged: type python -m ome.run stage=... with "
@@ -65,6 +65,30 @@ def repeated_words(folder: Path) -> list[str]:
         os.chdir(last.folder)  # relative paths among the settings start there
     words = [word for word in last.words if _is_repeated(word.partition("=")[0].lstrip("+~"))]
     return [*(f"--config-dir={path}" for path in last.sources), *words]
+
+
+def preset_before(run: Path, log: Path) -> str | None:
+    """The preset of the last command that made something of a run; None where there was none.
+
+    Args:
+        run: The folder of the run.
+        log: The log folder of the present command, which does not count.
+    """
+    files = [path for path in command_files(run) if log not in path.parents[:2]]
+    made = [command for command in _undamaged(files)[0] if command.makes_run]
+    return max(made).preset if made else None
+
+
+def _undamaged(files: Sequence[Path]) -> tuple[list[_Command], list[str]]:
+    """The commands that can be read, and why others cannot."""
+    commands: list[_Command] = []
+    faults: list[str] = []
+    for path in files:
+        try:
+            commands.append(_read(path))
+        except DamagedError as error:
+            faults.append(str(error))
+    return commands, faults
 
 
 def _read(typed: Path) -> _Command:
@@ -78,9 +102,9 @@ def _read(typed: Path) -> _Command:
     with named_if_damaged(path):
         runtime = read_yaml(path)["hydra"]["runtime"]
         sources = [one["path"] for one in runtime["config_sources"] if one["provider"] == "command-line"]
-        folder = Path(runtime["cwd"])
+        folder, preset = Path(runtime["cwd"]), str(runtime["choices"]["preset"])
     stage = dict(word.partition("=")[::2] for word in words).get("stage")
-    return _Command(stage not in SIDE_STAGES, typed.stat().st_mtime_ns, words, folder, sources)
+    return _Command(stage not in SIDE_STAGES, typed.stat().st_mtime_ns, words, folder, sources, preset)
 
 
 def _is_repeated(key: str) -> bool:

@@ -5,9 +5,11 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
+from rich.markup import escape
 
 from ome.cli.plan import plan_of
 from ome.cli.plan_table import show_plan, show_timed_plan
+from ome.cli.repeated import preset_before
 from ome.config.selected import settings_of
 from ome.distributed.collectives import is_rank_zero
 from ome.distributed.rank import is_nonzero_rank
@@ -46,7 +48,7 @@ def run_stages(config: DictConfig) -> float | None:
     for name in names[1:]:  # before the first stage works for hours; its own folder is checked when it starts
         find_stage(name, config).place(settings_of(config, name)).check_finished()
     if len(names) > 1 and is_rank_zero():
-        _say_preset()
+        _say_preset(config)
         show_plan(config, plan_of(config, names))
     folders: dict[str, Path] = {}
     for name in names:
@@ -79,15 +81,24 @@ def print_plan(config: DictConfig) -> None:
         UserError: See `run_stages`.
     """
     import_targets(config)
-    _say_preset()
+    _say_preset(config)
     show_timed_plan(config, selected_stages(config), verify=config.verify)
 
 
-def _say_preset() -> None:
-    """Prints the preset, which may have been chosen by the machine."""
-    if HydraConfig.initialized():
-        preset = HydraConfig.get().runtime.choices["preset"]
-        console.print(f"preset={preset}; others are quick, few, laptop, gpu and paper", highlight=False)
+def _say_preset(config: DictConfig) -> None:
+    """Prints the preset, which may have been chosen by the machine, and that of an earlier command."""
+    if not HydraConfig.initialized():
+        return
+    runtime = HydraConfig.get().runtime
+    preset, run = runtime.choices["preset"], Path(config.run_dir)
+    console.print(f"preset={preset}; others are quick, few, laptop, gpu and paper", highlight=False)
+    before = preset_before(run.absolute(), Path(runtime.output_dir))
+    if before not in {None, preset}:
+        console.print(
+            f"[yellow]{escape(str(run))} was made with preset={before}[/]: type preset={before} to keep its "
+            "settings, or another name=... to keep its results",
+            highlight=False,
+        )
 
 
 def objective(folder: Path) -> float | None:

@@ -5,6 +5,7 @@ another run are used only if they match the configuration.
 """
 
 import difflib
+import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from ome.errors import UserError
 from ome.pipeline.artifacts import Artefact, stage_folder
 from ome.pipeline.inheritance import inherited_result
 from ome.pipeline.manifest import NAME, Manifest
+from ome.pipeline.marks import artefacts_in
+from ome.pipeline.registry import SIDE_STAGES
 from ome.progress import console
 
 
@@ -56,16 +59,24 @@ def find_inputs(
             inputs[name] = inherited
         elif name in needed:
             unfit = "".join(f"; {misfit}" for misfit in misfits[:1])
-            runs = [place.parents[1].name for place in folder.parents[1].glob(f"*/{name}/{NAME}")]
-            near = difflib.get_close_matches(folder.parent.name, runs, n=1)
-            guess = f"did you mean name={near[0]}? or " if near else ""
             raise UserError(
                 f"stage={stage} needs the result of stage={name}, which is not in {folder}{unfit}: "
-                f"{guess}run the same command with stage={name} first, or with stage=all"
+                f"{_remedy(stage, name, folder)}"
             )
     if "prepare" in inputs:
         check_raw(config, inputs["prepare"])
     return _consistent(stage, needed, inputs, quiet=planned is not None)
+
+
+def _remedy(stage: str, name: str, folder: Path) -> str:
+    """What to type where the result of a stage is not in its folder."""
+    run = folder.parent
+    if stage in (*SIDE_STAGES, "report") and name != "prepare" and any(artefacts_in(run)):
+        return f"continue the run first: ome resume {shlex.quote(str(run))}"
+    runs = [place.parents[1].name for place in run.parent.glob(f"*/{name}/{NAME}")]
+    near = difflib.get_close_matches(run.name, runs, n=1)
+    guess = f"did you mean name={near[0]}? or " if near else ""
+    return f"{guess}run the same command with stage={name} first, or with stage=all"
 
 
 def _consistent(

@@ -4,7 +4,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ome.errors import UserError
-from ome.pipeline.manifest import Manifest
+from ome.pipeline.manifest import NAME, Manifest
+
+PARTIAL = ".partial"
+"""Ending of the name of a partial folder."""
 
 MARK = ".fingerprint"
 """File in a partial folder with the fingerprint and the name of the artefact that it will become."""
@@ -32,6 +35,12 @@ class Remains(NamedTuple):
 def read_mark(folder: Path) -> list[str]:
     """The lines of a partial folder's mark: fingerprint, name of the artefact, and an empty line."""
     return (folder / MARK).read_text(encoding="utf-8", errors="replace").split("\n")
+
+
+def artefacts_in(run: Path) -> tuple[list[str], list[str]]:
+    """Names of the finished and of the unfinished artefacts in the folder of a run, sorted."""
+    finished = sorted(path.parent.name for path in run.glob(f"*/{NAME}"))
+    return finished, sorted(path.parent.stem for path in run.glob(f"*{PARTIAL}/{MARK}"))
 
 
 def read_if_whole(folder: Path) -> Manifest | None:

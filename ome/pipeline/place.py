@@ -16,12 +16,10 @@ from ome.errors import UserError
 from ome.files import remove_temporaries, sync, write_text
 from ome.pipeline.checksums import damaged, remove_from, write_listing
 from ome.pipeline.manifest import NAME, Manifest
-from ome.pipeline.marks import MARK, read_if_whole, read_mark
+from ome.pipeline.marks import MARK, PARTIAL, read_if_whole, read_mark
 from ome.pipeline.remains import remove_broken
 from ome.pipeline.spared import check_added, set_changed_aside
 from ome.progress import console
-
-PARTIAL = ".partial"
 
 
 class Place:
