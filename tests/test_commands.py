@@ -92,6 +92,10 @@ def test_an_unfinished_run_says_how_it_is_continued(tmp_path: Path, monkeypatch:
         status, printed = forked(tmp_path, *command)
         assert status == 1
         assert f"continue the run first: ome resume '{tmp_path}/runs/a b'" in printed
+    status, printed = forked(tmp_path, "report", "runs/a b")
+    assert status == 0, printed
+    page = (tmp_path / "runs/a b/report/report.html").read_text()
+    assert "prepare, labels; not yet cam, pseudo, seg" in page
     assert words_of(["resume", "runs/a b"])[-1] == "stage=all"
     status, printed = forked(tmp_path, "resume", "runs/a b", "stage.until=labels")
     assert status == 0, printed

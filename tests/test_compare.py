@@ -215,8 +215,11 @@ def test_runs_without_scores_are_named(
 ) -> None:
     _run(tmp_path / "runs/a", 0, 80)
     Manifest("labels", "b", {}, {}).write(tmp_path / "runs/b/labels")
-    run_here("stage=compare", "stage.compare.runs=[runs/a,runs/b]", "name=all")
-    assert "left out, without scores: runs/b: the stages cam," in capsys.readouterr().out
+    Manifest("seg", "c", {}, {}).write(tmp_path / "runs/c/seg")
+    run_here("stage=compare", "stage.compare.runs=[runs/a,runs/b,runs/c]", "name=all")
+    printed = capsys.readouterr().out
+    assert "left out: runs/b has no scores: none of cam, affinity, pseudo, ablation, seg, refine has" in printed
+    assert "left out: runs/c has no scores: it has no reference masks" in printed
     with pytest.raises(UserError, match=r"none of the 1 runs of .* has scores"):
         run_here("stage=compare", "stage.compare.runs=runs/b", "name=none")
 

@@ -133,7 +133,15 @@ def test_errors_by_weight_are_told_in_words() -> None:
 
 def content(**given: Any) -> dict[str, Any]:  # noqa: ANN401
     """What the template names, with as little as can be there."""
-    empty = {"facts": {}, "scores": None, "scored_on": "", "cards": {}, "class_bars": {}, "confusions": []}
+    empty = {
+        "facts": {},
+        "scores": None,
+        "no_scores": "",
+        "scored_on": "",
+        "cards": {},
+        "class_bars": {},
+        "confusions": [],
+    }
     empty |= {
         "remarks": [],
         "tags": [],

@@ -24,8 +24,9 @@ from ome.scoring.tables import latex_lines, markdown_lines
 HEADER = ("scored", "on", "settings", "runs", "pixels", "mIoU", "mF1", "OA")
 PAIRS_HEADER = ("scored", "on", "settings", "compared with", "seeds", "mIoU more", "from", "to", "p")
 
+_SCORED = ("cam", "affinity", "pseudo", "ablation", "seg", "refine")
 _WHENCE = (
-    "the stages cam, affinity, pseudo, ablation, refine and seg compute them, and only with reference masks "
+    f"the stages {', '.join(_SCORED[:-1])} and {_SCORED[-1]} compute them, and only with reference masks "
     "(dataset.masks for images of your own)"
 )
 
@@ -75,9 +76,13 @@ def show(config: DictConfig, folder: Path) -> None:
     if not is_rank_zero():
         return
     runs = find_runs(config)
-    if without := [run for run in runs if not any(read_rows(result) for result, _ in results_of(run))]:
-        names = ", ".join(map(str, without))
-        console.print(f"[yellow]left out[/], without scores: {names}: {_WHENCE}", highlight=False)
+    for run in runs:
+        results = results_of(run)
+        if any(read_rows(result) for result, _ in results):
+            continue
+        scored = any(manifest.stage in _SCORED for _, manifest in results)
+        why = "it has no reference masks" if scored else f"none of {', '.join(_SCORED)} has finished"
+        console.print(f"[yellow]left out[/]: {run} has no scores: {why}", highlight=False)
     suffix = {"markdown": "md", "latex": "tex"}.get(config.stage.format)
     if suffix is not None:
         text = (folder / f"comparison.{suffix}").read_text(encoding="utf-8")

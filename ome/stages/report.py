@@ -112,6 +112,11 @@ def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gall
         "title": f"ome: {Path(work.config.run_dir).name}",
         "facts": _facts(work, index, stages_done),
         "scores": contents.table(*csv_table({row.name: row.scores for row in rows})) if rows else None,
+        "no_scores": (
+            "no stage that computes scores has finished"
+            if _has_masks(index)
+            else "there are no reference masks"
+        ),
         "scored_on": _scored_on(rows),
         "cards": contents.score_cards(rows, _ratio_of(rows)) if rows else {},
         "class_bars": contents.class_bars(rows) if rows else {},
@@ -154,10 +159,10 @@ def _facts(work: Work, index: SceneIndex, stages_done: Mapping[str, Manifest]) -
         return str(provenance.recorded(stages_done, work.config, key))
 
     dataset = work.config.dataset
-    has_masks = any(scene.mask for scene in index.scenes)
-    reference = f"reference {dataset.reference}" if has_masks else "no reference masks"
+    reference = f"reference {dataset.reference}" if _has_masks(index) else "no reference masks"
     splits = {name: len(index.split(name)) for name in ("train", "val", "test")}
     scenes = ", ".join(f"{number} {name}" for name, number in splits.items() if number)
+    lacking = [name for name in ("cam", "pseudo", "seg") if name not in stages_done]
     return {
         "dataset": f"{dataset.name}, bands {dataset.bands}, {reference}",
         "scenes": scenes,
@@ -165,9 +170,13 @@ def _facts(work: Work, index: SceneIndex, stages_done: Mapping[str, Manifest]) -
         "classifier": f"{recorded('classifier.name')} on {recorded('backbone.name')}",
         "segmenter": f"{recorded('segmenter.name')} on {recorded('segmenter.encoder')}",
         "seed": recorded("seed"),
-        "stages": ", ".join(stages_done),
+        "stages": ", ".join(stages_done) + (f"; not yet {', '.join(lacking)}" if lacking else ""),
         "finished": f"{provenance.finished(work.inputs):%Y-%m-%d %H:%M} UTC",
     }
+
+
+def _has_masks(index: SceneIndex) -> bool:
+    return any(scene.mask for scene in index.scenes)
 
 
 def _sources(config: DictConfig) -> list[Any]:
@@ -184,5 +193,5 @@ STAGE = Stage(
     config_keys=("name", "dataset.channels", "dataset.display", "dataset.tile.size"),
     free_keys=("backbone", "classifier", "dataset", "seed", "segmenter"),  # shown for stages that did not run
     external_files=_sources,
-    version=3,
+    version=4,
 )
