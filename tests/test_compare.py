@@ -218,7 +218,9 @@ def test_runs_without_scores_are_named(
     Manifest("seg", "c", {}, {}).write(tmp_path / "runs/c/seg")
     run_here("stage=compare", "stage.compare.runs=[runs/a,runs/b,runs/c]", "name=all")
     printed = capsys.readouterr().out
-    assert "left out: runs/b has no scores: none of cam, affinity, pseudo, ablation, seg, refine has" in printed
+    assert (
+        "left out: runs/b has no scores: none of cam, affinity, pseudo, ablation, seg, refine has" in printed
+    )
     assert "left out: runs/c has no scores: it has no reference masks" in printed
     with pytest.raises(UserError, match=r"none of the 1 runs of .* has scores"):
         run_here("stage=compare", "stage.compare.runs=runs/b", "name=none")

@@ -34,7 +34,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (log / "config").mkdir(parents=True)
         (log / "config/overrides.yaml").write_text(f"- stage=all\n- seed={number}\n- lr={number}\n")
         (log / "config/hydra.yaml").write_text(
-            f"hydra:\n  runtime:\n    cwd: {tmp_path}\n    config_sources: []\n    choices: {{preset: few}}\n  verbose: false\n"
+            f"hydra:\n  runtime:\n    cwd: {tmp_path}\n    config_sources: []\n    choices: {{preset: few}}\n"
+            "  verbose: false\n"
         )
         (log / "resolved.yaml").write_text(RESOLVED.format(number))
     write_json(folder / "logs/cam/inherited.json", {"folder": "elsewhere/cam", "fingerprint": "0"})
