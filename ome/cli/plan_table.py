@@ -39,7 +39,8 @@ def show_timed_plan(config: DictConfig, names: Sequence[str], *, verify: bool) -
     if units and alone:
         from ome.cli.timings import timings  # noqa: PLC0415 - loads the training code
 
-        with console.status("timing a few steps and tiles"):
+        console.print(f"timing on this machine: {', '.join(sorted(units))}", highlight=False)
+        with console.status("a busy machine takes longer"):
             timed = timings(config, units, known)
     console.print(_table(config, rows, timed))
     for line in _about(rows, timed, alone=alone):
