@@ -5,12 +5,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ome.api import Prediction, map_scene, predict
-    from ome.pseudo.arrays import dense_crf, pseudo_label
+    from ome.crf.arrays import dense_crf
+    from ome.pseudo.arrays import pseudo_label
 
 __version__ = "0.1.0"
 __all__ = ["Prediction", "dense_crf", "map_scene", "predict", "pseudo_label"]
 
-_FROM_ARRAYS = {"dense_crf", "pseudo_label"}
+_MODULES = {"dense_crf": "ome.crf.arrays", "pseudo_label": "ome.pseudo.arrays"}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
@@ -19,4 +20,4 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
         return import_module("ome.crf")
     if name not in __all__:
         raise AttributeError(f"module 'ome' has no attribute {name!r}")
-    return getattr(import_module("ome.pseudo.arrays" if name in _FROM_ARRAYS else "ome.api"), name)
+    return getattr(import_module(_MODULES.get(name, "ome.api")), name)

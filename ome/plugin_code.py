@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from ome.plugins import BACKBONES, SEGMENTERS, STAGES
+from ome.plugins import BACKBONE_PLUGINS, SEGMENTER_PLUGINS, STAGE_PLUGINS
 
 CODE: Final = "code"
 """Key of a manifest's configuration for the code of plug-ins, see `codes_in`."""
@@ -50,7 +50,7 @@ def code_of(name: str) -> str | None:
 def _modules(path: tuple[str, ...]) -> dict[str, str]:
     """The module of each entry point, with a dot, by its name; they are read from `path`, in 0.05 s."""
     del path
-    groups = (STAGES, SEGMENTERS, BACKBONES)
+    groups = (STAGE_PLUGINS, SEGMENTER_PLUGINS, BACKBONE_PLUGINS)
     return {entry.name: f"{entry.module}." for group in groups for entry in entry_points(group=group)}
 
 

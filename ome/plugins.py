@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from ome.errors import UserError
 
-STAGES, SEGMENTERS, BACKBONES = "ome.stages", "ome.segmenters", "ome.backbones"
+STAGE_PLUGINS, SEGMENTER_PLUGINS, BACKBONE_PLUGINS = "ome.stages", "ome.segmenters", "ome.backbones"
 """Entry point groups of plug-ins."""
 
 

@@ -18,7 +18,7 @@ from yaml import MarkedYAMLError
 
 from ome.cli.unknown import unknown_setting
 from ome.errors import UserError
-from ome.plugins import STAGES, is_plugin
+from ome.plugins import STAGE_PLUGINS, is_plugin
 from ome.progress import console
 
 
@@ -70,7 +70,7 @@ def _in_files(error: Exception) -> str:
         hint = f"did you mean {group}={near[0]}? " if near else ""
         if separator and group == "dataset":
             hint = f"for a folder of images type dataset=custom dataset.raw=/{option}; "
-        if group == "stage" and is_plugin(option, STAGES):
+        if group == "stage" and is_plugin(option, STAGE_PLUGINS):
             hint = f"of a package, without a file: type stage.name={option}; "
         slash = "/" if separator else ""
         return f"unknown option {group}={slash}{option}: {hint}there are {', '.join(error.options)}"

@@ -14,8 +14,7 @@ from ome.config.schema.hints import Hint, addresses, expected, fits, hints_of, t
 from ome.errors import UserError
 from ome.pipeline.artifacts import plain
 from ome.pipeline.registry import SIDE_STAGES, STAGES
-from ome.plugins import STAGES as STAGE_PLUGINS
-from ome.plugins import is_plugin
+from ome.plugins import STAGE_PLUGINS, is_plugin
 
 OPEN: Final = "trainer."
 """The group with other keys too, the arguments of `pl.Trainer`, which `ome.config.trainer` checks."""

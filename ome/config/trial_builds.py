@@ -12,7 +12,7 @@ from ome.config.raw_data import is_folder_of_images, raw_layout, split_fault
 from ome.data.raw import RawLayout
 from ome.data.tiles import MOST_STEPS
 from ome.errors import UserError
-from ome.plugins import BACKBONES, is_plugin, name_of
+from ome.plugins import BACKBONE_PLUGINS, is_plugin, name_of
 
 SEVERAL_BACKBONES: Final = (
     "AffinityNet starts from the classifier's backbone, but classifier.one_vs_all=true trains one per class: "
@@ -148,7 +148,7 @@ def _published_faults(name_key: str, name: str, weights_key: str, weights: str |
     from ome.networks.packaged import PACKAGE  # noqa: PLC0415
     from ome.networks.weights import looks_like_file  # noqa: PLC0415
 
-    known = name == "resnet38d" or is_plugin(name, BACKBONES)
+    known = name == "resnet38d" or is_plugin(name, BACKBONE_PLUGINS)
     if not known and (faults := _faults(lambda: resolve_encoder(name))):
         return [f"{name_key}={name}: {faults[0]}"]
     if weights is None or weights == PACKAGE or looks_like_file(weights):

@@ -12,7 +12,7 @@ from typing import Any
 class _CallablePackage(ModuleType):
     def __call__(self, *args: Any, **options: Any) -> Any:  # noqa: ANN401
         """See `ome.dense_crf`."""
-        return import_module("ome").dense_crf(*args, **options)
+        return import_module("ome.crf.arrays").dense_crf(*args, **options)
 
 
 sys.modules[__name__].__class__ = _CallablePackage

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
 
+from ome.crf.arrays import finite_maps
 from ome.data.cams import cam_files
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
@@ -20,7 +21,7 @@ from ome.files import read_arrays
 from ome.geo.gdal import plain_pixels
 from ome.geo.sidecars import check_sidecars
 from ome.progress import console
-from ome.pseudo.arrays import check_form, finite_maps, normalised
+from ome.pseudo.arrays import check_form, normalised
 
 MOST_COMPARED = 64
 """Tiles whose strongest map is compared with their tags."""

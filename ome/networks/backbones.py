@@ -1,6 +1,5 @@
 """Builds any backbone: ResNet38d, or an encoder of segmentation-models-pytorch or timm."""
 
-from ome import plugins
 from ome.errors import UserError
 from ome.networks.encoder import EncoderBackbone
 from ome.networks.features import Backbone, Features, freeze_batchnorm
@@ -8,7 +7,7 @@ from ome.networks.hub import check_published
 from ome.networks.resnet38d import ResNet38d
 from ome.networks.transformers import TransformerBackbone, is_plain_transformer
 from ome.networks.weights import load_encoder, load_weights, looks_like_file
-from ome.plugins import find, is_plugin
+from ome.plugins import BACKBONE_PLUGINS, find, is_plugin
 
 __all__ = ["Backbone", "Features", "build_backbone", "freeze_batchnorm"]
 
@@ -29,8 +28,8 @@ def build_backbone(
     Raises:
         UserError: Name, stride or weights do not exist, or do not fit together.
     """
-    if is_plugin(name, plugins.BACKBONES):
-        plugin: Backbone = find(name, {}, plugins.BACKBONES, "backbone")(
+    if is_plugin(name, BACKBONE_PLUGINS):
+        plugin: Backbone = find(name, {}, BACKBONE_PLUGINS, "backbone")(
             in_channels=in_channels, output_stride=output_stride
         )
         plugin.name = name  # for the description in checkpoints

@@ -9,13 +9,12 @@ from segmentation_models_pytorch.decoders.dpt.decoder import DPTDecoder
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ome import plugins
 from ome.errors import UserError, first_line
 from ome.networks.encoder import UNSUPPORTED_ERRORS, encoder_options, resolve_encoder
 from ome.networks.features import pad_to_multiple
 from ome.networks.transformers import AnyPatch, check_sizes, is_plain_transformer, patch_of, stride_of
 from ome.networks.weights import load_encoder
-from ome.plugins import find
+from ome.plugins import SEGMENTER_PLUGINS, find
 
 SEGMENTERS: Final[dict[str, Callable[..., nn.Module]]] = {
     "deeplabv3plus": smp.DeepLabV3Plus,
@@ -114,7 +113,7 @@ def build_segmenter(
     Raises:
         UserError: Network, encoder or weights do not exist, or do not fit together.
     """
-    kind = find(name, SEGMENTERS, plugins.SEGMENTERS, "segmenter")
+    kind = find(name, SEGMENTERS, SEGMENTER_PLUGINS, "segmenter")
     if encoder == "resnet38d":
         raise UserError(
             "resnet38d is for the classifier only; choose another encoder: segmenter.encoder=resnet50"

@@ -5,10 +5,9 @@ from importlib import import_module
 
 from omegaconf import DictConfig
 
-from ome import plugins
 from ome.errors import UserError
 from ome.pipeline.stage import Stage
-from ome.plugins import find, imported, is_plugin
+from ome.plugins import STAGE_PLUGINS, find, imported, is_plugin
 
 
 class Stages(Mapping[str, Stage]):
@@ -62,9 +61,9 @@ def find_stage(name: str, config: DictConfig) -> Stage:
     target = settings.get("_target_") if isinstance(settings, DictConfig) else None
     known = dict.fromkeys([*STAGES, *SIDE_STAGES, "all"])
     key = f"stage.{name}._target_"
-    if settings is not None and not target and not is_plugin(name, plugins.STAGES):
+    if settings is not None and not target and not is_plugin(name, STAGE_PLUGINS):
         raise UserError(f"{key} is not set: give the dotted path of the stage, e.g. {name}.STAGE")
-    stage = imported(target, key) if target else find(name, known, plugins.STAGES, "stage")
+    stage = imported(target, key) if target else find(name, known, STAGE_PLUGINS, "stage")
     if not isinstance(stage, Stage) or stage.name != name:
         raise UserError(f"{key}={target} is not the stage {name}: name a Stage({name!r}, ...)")
     return stage
