@@ -52,10 +52,14 @@ def imported(module: Path, text: str | None = None) -> Iterator[str]:
                 yield from (f"{source}.{name.name}" for name in node.names)
         elif isinstance(node, ast.Import):
             yield from (name.name for name in node.names if name.name.split(".")[0] == "ome")
-        elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+        elif (
+            isinstance(node, ast.Call)
+            and ast.unparse(node.func).endswith("import_module")
             # A name that is put together is not known here: that of a stage, which the registry looks up.
-            if isinstance(target := node.args[0], ast.Constant) and target.value.split(".")[0] == "ome":
-                yield target.value
+            and isinstance(target := node.args[0], ast.Constant)
+            and target.value.split(".")[0] == "ome"
+        ):
+            yield target.value
 
 
 @pytest.mark.parametrize(
