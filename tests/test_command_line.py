@@ -23,7 +23,7 @@ from tests.conftest import compose_config, forked, run_process, run_without_torc
     ("overrides", "message"),
     [
         (["stage=cam", "stage.lrr=1"], "error: unknown setting stage.lrr: did you mean stage.cam.lr?"),
-        (["prepare"], "error: unknown command 'prepare': choose one of tags, train, predict"),
+        (["prepare"], "error: unknown command 'prepare': choose one of tags, train, resume, predict"),
         (["dataset=Potsdam"], "unknown option dataset=Potsdam: did you mean dataset=potsdam? there are"),
         (["trainer.max_epochs=3"], "trainer.max_epochs is set by ome: set stage.cam.epochs"),
         (["stage.refine.rounds=abc"], "stage.refine.rounds=abc: expected a whole number of at least 0"),
