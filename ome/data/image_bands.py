@@ -13,41 +13,62 @@ from ome.errors import UserError
 from ome.progress import console
 
 
-def shared_bands(jobs: Sequence[SceneJob], chosen: tuple[int, ...]) -> tuple[int, ...]:
-    """The image bands of all images; empty if images differ and `chosen` bands are given."""
-    examples: dict[tuple[int, ...], list[RawFile]] = {}
-    misnamed: Counter[int] = Counter()
-    named: Counter[int] = Counter()
+def checked_bands(jobs: Sequence[SceneJob], layout: RawLayout) -> tuple[int, ...]:
+    """The image bands of all images; empty if images differ and `layout.channels` are given.
+
+    Differences in depth and opacity, and limits of 16-bit values that do not fit, are printed.
+
+    Raises:
+        UserError: The images differ in their bands.
+    """
+    bands: dict[tuple[int, ...], list[RawFile]] = {}
     orders: dict[tuple[str, ...], list[RawFile]] = {}
+    opacity: Counter[int] = Counter()
+    misnamed: Counter[int] = Counter()
+    depths: Counter[str] = Counter()
+    misfits: list[str] = []
     for job in jobs:
         with job.image.open() as raster:
+            bands.setdefault(raster.shown_bands, []).append(job.image)
             orders.setdefault(raster.band_colours, []).append(job.image)
-            examples.setdefault(raster.shown_bands, []).append(job.image)
+            opacity.update([raster.opacity] if raster.opacity in layout.channels else [])
             misnamed.update([raster.mislabelled_opacity] if raster.mislabelled_opacity else [])
-            named.update([raster.opacity] if raster.opacity in chosen else [])
-    for band, count in named.items():
-        console.print(
-            f"[yellow]band {band} of {count} images is opacity[/], but dataset.channels includes it: it is "
-            "read as an image band and does not mark nodata",
-            highlight=False,
+            depths[raster.depth] += 1
+        if layout.limits is not None and raster.depth == "uint16":
+            with job.image.open(layout.nodata, layout.named_bands) as raster:
+                values = misfit(raster, layout.channels or raster.shown_bands, layout.limits)
+                misfits += [f"{escape(str(job.image))} has {values}"] if values else []
+    for band, count in opacity.items():
+        _warn(
+            f"band {band} of {count} images is opacity[/], but dataset.channels includes it: it is read as "
+            "an image band and does not mark nodata"
         )
     for band, count in misnamed.items():
-        console.print(
-            f"[yellow]band {band} of {count} images is labelled opacity[/], but holds an image: it is kept "
-            "as an image band",
-            highlight=False,
+        _warn(
+            f"band {band} of {count} images is labelled opacity[/], but holds an image: it is kept as an "
+            "image band"
         )
     _say_orders({colours: files for colours, files in orders.items() if colours and all(colours)})
-    if len(examples) > 1 and chosen:
-        return ()
-    if len(examples) > 1:
+    if len(bands) > 1 and not layout.channels:
         kinds = " and ".join(
-            f"{len(files)} with the bands {list(bands)} (e.g. {files[0]})"
-            for bands, files in examples.items()
+            f"{len(files)} with the bands {list(shown)} (e.g. {files[0]})" for shown, files in bands.items()
         )
         remedy = "convert them, or choose bands that all have, e.g. 'dataset.channels=[1]'"
         raise UserError(f"the images differ in their bands, {kinds}: {remedy}")
-    return next(iter(examples))
+    limits = list(layout.limits or ())
+    if len(depths) > 1:
+        _warn(
+            f"{depths['uint16']} images have 16 bits and are scaled to 8, {depths['uint8']} have 8 bits and "
+            "are not[/]: convert them to one depth if they look different"
+        )
+    elif limits and not depths["uint16"]:
+        _warn(f"all images have 8 bits[/]: dataset.range={limits} does not apply to them")
+    if misfits:
+        _warn(
+            f"dataset.range={limits} does not fit {len(misfits)} of {len(jobs)} images[/]: the first, "
+            f"{misfits[0]}"
+        )
+    return next(iter(bands)) if len(bands) == 1 else ()
 
 
 def _say_orders(orders: Mapping[tuple[str, ...], Sequence[RawFile]]) -> None:
@@ -58,35 +79,11 @@ def _say_orders(orders: Mapping[tuple[str, ...], Sequence[RawFile]]) -> None:
         f"{len(files)} {', '.join(colours)} (e.g. {escape(str(files[0]))})"
         for colours, files in orders.items()
     )
-    console.print(
-        f"[yellow]the images label their bands differently[/], {kinds}: if that is right, bring them to one "
-        "order, e.g. gdal_translate -b 3 -b 2 -b 1 IN OUT",
-        highlight=False,
+    _warn(
+        f"the images label their bands differently[/], {kinds}: if that is right, bring them to one order, "
+        "e.g. gdal_translate -b 3 -b 2 -b 1 IN OUT"
     )
 
 
-def say_depths(jobs: Sequence[SceneJob], layout: RawLayout) -> None:
-    """Prints that images differ in their depth, or do not fit the limits of 16-bit values."""
-    depths: Counter[str] = Counter()
-    misfits: list[str] = []
-    for job in jobs:
-        with job.image.open(layout.nodata, layout.named_bands) as raster:
-            depths[raster.depth] += 1
-            if layout.limits is not None and raster.depth == "uint16":
-                values = misfit(raster, layout.channels or raster.shown_bands, layout.limits)
-                misfits += [f"{escape(str(job.image))} has {values}"] if values else []
-    limits = list(layout.limits or ())
-    if len(depths) > 1:
-        console.print(
-            f"[yellow]{depths['uint16']} images have 16 bits and are scaled to 8, {depths['uint8']} have 8 "
-            "bits and are not[/]: convert them to one depth if they look different",
-            highlight=False,
-        )
-    elif limits and not depths["uint16"]:
-        console.print(f"[yellow]all images have 8 bits[/]: dataset.range={limits} does not apply to them")
-    if misfits:
-        console.print(
-            f"[yellow]dataset.range={limits} does not fit {len(misfits)} of {len(jobs)} images[/]: the "
-            f"first, {misfits[0]}",
-            highlight=False,
-        )
+def _warn(line: str) -> None:
+    console.print(f"[yellow]{line}", highlight=False)

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ome.data.archives import RawFiles
-from ome.data.image_bands import say_depths, shared_bands
+from ome.data.image_bands import checked_bands
 from ome.data.raw import RawLayout, raw_files
 from ome.data.raw_file import RawFile
 from ome.data.raw_split import resolve_split
 from ome.data.scene_index import Scene, SceneIndex
-from ome.data.scene_writer import SceneJob, named_opacity, opacity_of, write_scene
+from ome.data.scene_writer import SceneJob, named_opacity, write_scene
 from ome.errors import UserError
 from ome.geo.opened import UnreadableError
 from ome.geo.reader import Raster
@@ -45,28 +45,23 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: b
         )
     jobs = scene_jobs(layout, raw)
     scenes: list[Scene] = []
+    opacity: set[int] = set()
     unreadable: dict[str, UnreadableError] = {}
     for job in track(jobs, f"prepare {layout.name}: scenes", total=len(jobs)):
         try:
-            scenes.append(write_scene(job, layout, folder))
+            scene, band = write_scene(job, layout, folder)
         except UnreadableError as error:
             unreadable[job.scene] = error
+        else:
+            scenes.append(scene)
+            opacity |= {band} if band else set()
     if unreadable and not (skip_broken and scenes):
         raise _together(list(unreadable.values()), len(jobs))
     whole = [job for job in jobs if job.scene not in unreadable]
     # Not `layout.channels`: another command may select other channels from these scenes.
-    channels = layout.image.channels or shared_bands(whole, layout.channels)
-    if not layout.image.channels:
-        say_depths(whole, layout)
-    index = SceneIndex(
-        folder,
-        tuple(scenes),
-        layout.palette,
-        layout.name,
-        channels,
-        tuple(unreadable),
-        opacity_of(folder, scenes),
-    )
+    channels = layout.image.channels or checked_bands(whole, layout)
+    facts = layout.palette, layout.name, channels, tuple(unreadable), tuple(sorted(opacity))
+    index = SceneIndex(folder, tuple(scenes), *facts)
     _check_valid(index)
     index.write()
     return index

@@ -53,23 +53,14 @@ def named_opacity(file: RawFile, layout: RawLayout) -> int | None:
         return None
 
 
-def opacity_of(folder: Path, scenes: Sequence[Scene]) -> tuple[int, ...]:
-    """The bands that were opacity when the scenes were prepared."""
-    bands: set[int] = set()
-    for scene in scenes:
-        with Raster(folder / scene.image, drivers=("GTiff",)) as raster:
-            bands |= {int(band) for band in [raster.tags().get(_OPACITY)] if band is not None}
-    return tuple(sorted(bands))
-
-
 def image_source(prepared: Raster) -> ImageSource | None:
     """The source of the image that a scene was prepared from; None in scenes of earlier versions."""
     value = prepared.tags().get(_IMAGE)
     return None if value is None else ImageSource.from_json(json.loads(value))
 
 
-def write_scene(job: SceneJob, layout: RawLayout, folder: Path) -> Scene:
-    """Writes the missing files of a scene and returns its description."""
+def write_scene(job: SceneJob, layout: RawLayout, folder: Path) -> tuple[Scene, int | None]:
+    """Writes the missing files of a scene; returns its description, and the band that was opacity, if any."""
     image_path, mask_path = f"images/{job.scene}.tif", f"masks/{job.scene}.tif"
     image_source = f"{job.image.fingerprint} {layout.limits}"
     if layout.nodata is not None:
@@ -80,29 +71,21 @@ def write_scene(job: SceneJob, layout: RawLayout, folder: Path) -> Scene:
         with job.image.open(layout.nodata, layout.named_bands) as raster:
             _write_image(folder / image_path, raster, layout.limits, image_source)
     with Raster(folder / image_path, drivers=("GTiff",)) as prepared:
-        grid, bands = prepared.grid, prepared.bands
+        bands, opacity = prepared.bands, prepared.tags().get(_OPACITY)
+        size = prepared.grid.height, prepared.grid.width
     if max(layout.default_channels, default=1) > bands:
         numbers = list(layout.default_channels)
         raise UserError(f"dataset.channels={numbers}: {job.image} has only {bands} bands")
+    band = None if opacity is None else int(opacity)
     if job.mask is None:
-        return Scene(job.scene, job.split, grid.height, grid.width, bands, image_path, None)
+        return Scene(job.scene, job.split, *size, bands, image_path, None), band
     mask_source = f"{image_source} {job.mask.fingerprint} {layout.palette} {layout.indices}"
     if not _is_whole(folder / mask_path, mask_source):
         with job.mask.open() as raster, Raster(folder / image_path, drivers=("GTiff",)) as prepared:
             _write_mask(folder / mask_path, job, prepared, raster, layout, mask_source)
-    class_pixels, unknown = _mask_counts(folder / mask_path, layout.palette.num_classes)
-    return Scene(
-        job.scene,
-        job.split,
-        grid.height,
-        grid.width,
-        bands,
-        image_path,
-        mask_path,
-        unknown.pixels,
-        class_pixels,
-        unknown,
-    )
+    pixels, unknown = _mask_counts(folder / mask_path, layout.palette.num_classes)
+    scene = Scene(job.scene, job.split, *size, bands, image_path, mask_path, unknown.pixels, pixels, unknown)
+    return scene, band
 
 
 def _write_image(path: Path, raster: Raster, limits: Limits | None, source: str) -> None:
