@@ -1,5 +1,7 @@
 """The error for mistakes that a user can correct: one line, no traceback."""
 
+from collections.abc import Iterable
+
 
 class UserError(Exception):
     """A mistake in the input, the configuration or the order of commands.
@@ -12,3 +14,9 @@ class UserError(Exception):
 def first_line(error: BaseException) -> str:
     """The first line of an error's message."""
     return str(error).partition("\n")[0]
+
+
+def few(items: Iterable[object], most: int = 5) -> str:
+    """The first items of a list, for a message."""
+    listed = [str(item) for item in items]
+    return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")

@@ -11,8 +11,7 @@ from rasterio.transform import from_origin
 
 from ome.data.folder import folder_layout
 from ome.data.image_tags import read_tags
-from ome.data.mask_tables import table_conflict
-from ome.data.mask_values import check_mask_values, contradictions
+from ome.data.mask_values import check_mask_values, contradictions, table_conflict
 from ome.data.prepare import prepare_scenes
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader

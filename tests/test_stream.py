@@ -13,7 +13,7 @@ from ome.data.datamodules import TileDataModule
 from ome.data.datasets import Batch, MaskDataset, TagDataset
 from ome.data.sampler import StreamSampler
 from ome.data.tiles import Tile
-from ome.data.transforms import IMAGE_MEAN, IMAGE_STD, Augmentation, band_statistics, to_tensor
+from ome.data.transforms import IMAGE_MEAN, IMAGE_STD, Augment, Augmentation, band_statistics, to_tensor
 from ome.ignore import IGNORE
 
 
@@ -47,7 +47,7 @@ def test_an_epoch_does_not_depend_on_the_epochs_before() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (3, 2), (2, 50)])
 def test_images_of_a_few_pixels_are_varied_like_others(size: tuple[int, int]) -> None:
     image, mask = np.full((*size, 3), 7, dtype=np.uint8), np.full(size, 1, dtype=np.uint8)
-    augment = Augmentation(crop=8, scale=(0.3, 1.5), jitter=(0, 0, 0, 0)).build()
+    augment = Augment(Augmentation(crop=8, scale=(0.3, 1.5), jitter=(0, 0, 0, 0)))
     for seed in range(20):
         varied, [varied_mask] = augment(seed, image, [mask])
         assert varied.shape == (8, 8, 3)
@@ -59,7 +59,7 @@ def test_images_of_a_few_pixels_are_varied_like_others(size: tuple[int, int]) ->
 def test_augmentation_is_decided_by_its_seed_and_moves_masks_with_the_image() -> None:
     image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     mask = (image[..., 0] > 127).astype(np.uint8)
-    plain = Augmentation(crop=40, scale=(1.0, 1.0), jitter=(0, 0, 0, 0), dihedral=True).build()
+    plain = Augment(Augmentation(crop=40, scale=(1.0, 1.0), jitter=(0, 0, 0, 0), dihedral=True))
     first, [first_mask] = plain(5, image, [mask])
     again, [again_mask] = plain(5, image, [mask])
     assert np.array_equal(first, again)
@@ -74,7 +74,7 @@ def test_augmentation_is_decided_by_its_seed_and_moves_masks_with_the_image() ->
 
 def test_padding_is_ignored_and_has_the_mean_colour() -> None:
     white = np.full((20, 20, 3), 255, dtype=np.uint8)
-    grow = Augmentation(crop=60, scale=(1.0, 1.0), jitter=(0, 0, 0, 0)).build()
+    grow = Augment(Augmentation(crop=60, scale=(1.0, 1.0), jitter=(0, 0, 0, 0)))
     image, [mask] = grow(1, white, [np.zeros((20, 20), dtype=np.uint8)])
     outside = (image != 255).any(axis=-1)
     assert outside.sum() == 60 * 60 - 20 * 20
@@ -85,14 +85,14 @@ def test_padding_is_ignored_and_has_the_mean_colour() -> None:
 @pytest.mark.parametrize("bands", [1, 2, 4, 5, 13])
 def test_any_number_of_bands_is_varied_together(bands: int) -> None:
     image = np.repeat(np.random.default_rng(0).integers(60, 190, (40, 40, 1), dtype=np.uint8), bands, axis=2)
-    grow = Augmentation(crop=60, scale=(1.0, 1.0), jitter=(0, 0, 0, 0)).build(bands)
+    grow = Augment(Augmentation(crop=60, scale=(1.0, 1.0), jitter=(0, 0, 0, 0)), bands)
     varied, [mask] = grow(1, image, [np.zeros((40, 40), dtype=np.uint8)])
     assert varied.shape == (60, 60, bands)
     # Every band is moved alike, and padding has the means that `to_tensor` turns into zeros.
     assert (varied[mask == 0] == varied[mask == 0][:, :1]).all()
     if bands <= 4:
         assert np.abs(to_tensor(varied).numpy()[:, mask == IGNORE]).max() < 0.01
-    jitter = Augmentation(crop=40, scale=(1.0, 1.0), jitter=(0.3, 0.3, 0.3, 0.1)).build(bands)
+    jitter = Augment(Augmentation(crop=40, scale=(1.0, 1.0), jitter=(0.3, 0.3, 0.3, 0.1)), bands)
     brighter, _ = jitter(1, image)
     assert not np.array_equal(brighter, image)
     assert (brighter == brighter[..., :1]).all()

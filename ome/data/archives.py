@@ -8,11 +8,8 @@ from typing import Final
 
 from ome.data.raw_file import RawFile, check_expansion, reading_zip
 from ome.data.raw_source import RawSource
-from ome.errors import UserError
+from ome.errors import UserError, few
 from ome.files import is_file, plain_text
-
-LISTED: Final = 5
-"""Largest number of names in an error message."""
 
 WORLD_FILES: Final = {".tif": (".tfw", ".wld"), ".jpg": (".jgw", ".wld"), ".png": (".pgw", ".wld")}
 """Suffixes of the files that may hold the georeference of an image."""
@@ -154,8 +151,7 @@ class RawFiles:
             if files := list(_plain_files(raw, source, nested)):
                 return [raw], files
         names = sorted(path.name for path in raw.iterdir()) if raw.is_dir() else []
-        more = ", ..." if len(names) > LISTED else ""
-        holds = f"{raw} holds {', '.join(names[:LISTED])}{more}" if names else f"{raw} is empty"
+        holds = f"{raw} holds {few(names)}" if names else f"{raw} is empty"
         raise NotFoundError(f"found none of {', '.join(missing)}; {holds}")
 
 

@@ -26,6 +26,8 @@ class ByteImage:
     Attributes:
         name: Its name in error messages.
         grid: Size and georeference.
+        channels: The bands that are read, 1-based, in the network's order.
+        source: The depth and the bands of the raster.
 
     Args:
         raster: The open raster, of 8 or 16 bits.
@@ -40,7 +42,7 @@ class ByteImage:
         self, raster: Raster | Mosaic, channels: Sequence[int], limits: Limits | None = None
     ) -> None:
         raster.require()
-        self._raster, self._channels = raster, tuple(channels)
+        self._raster, self.channels = raster, tuple(channels)
         self.name: str = raster.name
         self.grid: Grid = raster.grid
         if not all(1 <= channel <= raster.bands for channel in channels):
@@ -53,15 +55,16 @@ class ByteImage:
                 f"[yellow]{raster.name} labels band {band} opacity[/], but it "
                 + (
                     "is one of the network's bands: it is read as an image band"
-                    if band in self._channels
+                    if band in self.channels
                     else "holds an image: it is kept as an image band"
                 ),
                 highlight=False,
             )
+        self.source: ImageSource = source_of(raster)
         self._scaling: Scaling | None = None
         if raster.depth == "uint16":
-            self._scaling = scaling_of(raster, self._channels, limits, progress=True)
-        _say_misfit(raster, self._channels, limits)
+            self._scaling = scaling_of(raster, self.channels, limits, progress=True)
+        _say_misfit(raster, self.channels, limits)
 
     def read(self, row: int, column: int, height: int, width: int) -> NDArray[np.uint8]:
         """Reads (height, width, channels) uint8 from a window inside the image.
@@ -69,7 +72,7 @@ class ByteImage:
         Raises:
             UserError: The file is damaged there.
         """
-        pixels = self._raster.read(row, column, height, width, self._channels)
+        pixels = self._raster.read(row, column, height, width, self.channels)
         if self._scaling is not None:
             pixels = self._scaling.to_bytes(pixels)
         return channels_last(pixels)
@@ -77,16 +80,6 @@ class ByteImage:
     def valid(self, row: int, column: int, height: int, width: int) -> NDArray[np.bool_]:
         """Reads which pixels of a window are valid, (height, width)."""
         return self._raster.valid(row, column, height, width)
-
-    @property
-    def source(self) -> ImageSource:
-        """The depth and the bands of the raster."""
-        return source_of(self._raster)
-
-    @property
-    def channels(self) -> tuple[int, ...]:
-        """The bands that are read, 1-based, in the network's order."""
-        return self._channels
 
     @property
     def all_valid(self) -> bool:

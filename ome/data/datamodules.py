@@ -17,6 +17,11 @@ Loader = DataLoader[Batch]
 class TileDataModule(LightningDataModule):
     """Feeds tiles to the trainer: the same stream of samples for every number of processes.
 
+    Attributes:
+        epochs: Number of epochs.
+        steps_per_epoch: Optimiser steps in each of them.
+        total_steps: Optimiser steps of the whole training.
+
     Args:
         train: Training samples.
         validation: Fixed, unaugmented samples, or None.
@@ -54,6 +59,7 @@ class TileDataModule(LightningDataModule):
         else:
             length = Length.of_steps(int(steps or 0), steps_per_epoch)
         self.epochs, self.steps_per_epoch = length
+        self.total_steps = length.total_steps
 
     def state_dict(self) -> dict[str, Any]:
         """The position in the stream of samples, for a checkpoint."""
@@ -62,11 +68,6 @@ class TileDataModule(LightningDataModule):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Resumes after the samples of the checkpoint, possibly within an epoch."""
         self._steps_done = int(state_dict["steps"])
-
-    @property
-    def total_steps(self) -> int:
-        """Optimiser steps of the whole training."""
-        return self.steps_per_epoch * self.epochs
 
     def train_dataloader(self) -> Loader:
         """Shuffled, augmented training samples of this process.

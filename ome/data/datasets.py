@@ -58,7 +58,7 @@ class TileDataset(Dataset[Batch]):
         image, masks = self._decoded(index, masks_of)
         if self._augmentation is not None:
             if self._augment is None:
-                self._augment = self._augmentation.build(len(self.reader.channels))
+                self._augment = Augment(self._augmentation, len(self.reader.channels))
             seed = int(np.random.SeedSequence([self._seed, position]).generate_state(1)[0])
             image, masks = self._augment(seed, image, masks)
         return tile, to_tensor(image), masks

@@ -6,17 +6,15 @@ from typing import Any, Final
 
 from ome.data.image_tags import Outline, outline
 from ome.data.names import check_name, normal_form
-from ome.data.palette import Palette, distinct_colours
+from ome.data.palette import Palette, colours_of, distinct_colours
 from ome.data.raw import RawLayout
 from ome.data.raw_source import ANY_IMAGE, RawSource
 from ome.data.raw_split import Split
 from ome.data.scaling import Limits
-from ome.errors import UserError
+from ome.data.scene_index import SPLITS
+from ome.errors import UserError, few
 from ome.files import is_file
 from ome.geo.sidecars import sidecars_of
-
-LISTED: Final = 5
-"""Largest number of names in an error message."""
 
 NO_TABLE: Final = "dataset.tags is not set: type dataset.tags=/path/to/tags.csv (or .xlsx)"
 """The error line of a folder of images without a table of tags."""
@@ -109,21 +107,17 @@ def image_names(folder: Path, key: str) -> list[str]:
 def _check_rows(tagged: Outline, images: Sequence[str], table: Path, raw: Path) -> None:
     known = set(images)
     if wrong := [name for name in tagged.splits if name not in known]:
-        listed = ", ".join(f"{name} (line {tagged.lines[name]})" for name in wrong[:LISTED])
-        more = ", ..." if len(wrong) > LISTED else ""
+        listed = few(f"{name} (line {tagged.lines[name]})" for name in wrong)
         raise UserError(
-            f"{len(wrong)} of {len(tagged.splits)} images in {table} are not in {raw}: {listed}{more}; "
+            f"{len(wrong)} of {len(tagged.splits)} images in {table} are not in {raw}: {listed}; "
             "correct the rows, or add the images"
         )
 
 
 def _split(tagged: Outline, images: Sequence[str]) -> Split:
-    splits = {name: tagged.splits.get(name, "test") for name in images}
-    return Split(
-        train=tuple(name for name, split in splits.items() if split == "train"),
-        val=tuple(name for name, split in splits.items() if split == "val"),
-        test=tuple(name for name, split in splits.items() if split == "test"),
-    )
+    of_split = (tuple(n for n in images if tagged.splits.get(n, "test") == split) for split in SPLITS)
+    train, val, test = of_split
+    return Split(train, val, test)
 
 
 def _by_name(values: Mapping[Any, Any]) -> dict[str, Any]:
@@ -134,11 +128,7 @@ def _palette(names: Sequence[str], classes: object, facts: Mapping[str, Any]) ->
     ignored = facts.get("ignored") or {}
     colours = classes if isinstance(classes, Mapping) else distinct_colours(names)
     try:
-        return Palette(
-            {name: (int(r), int(g), int(b)) for name, (r, g, b) in colours.items()},
-            {str(name): (int(r), int(g), int(b)) for name, (r, g, b) in ignored.items()},
-            bool(facts.get("unknown_as_first")),
-        )
+        return Palette(colours_of(colours), colours_of(ignored), bool(facts.get("unknown_as_first")))
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(
             "dataset.classes and dataset.ignored: give colours as {NAME: [RED, GREEN, BLUE], ...}"

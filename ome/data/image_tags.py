@@ -69,8 +69,9 @@ def read_tags(path: Path, index: SceneIndex) -> TagTable:
     # Scenes that `prepare` skipped as broken are skipped here too; it has printed a warning.
     rows = [row for row in _checked(path, table) if row.image not in index.broken]
     if table.form == "windows":
-        return TagTable.from_rows(path, table).without_scenes(index.broken)
-    scenes = {scene.name: scene for scene in index.scenes}
+        tagged = TagTable.from_rows(path, table)
+        return tagged.take(np.array([tile.scene not in index.broken for tile in tagged.tiles], dtype=bool))
+    scenes = index.by_name
     for row in rows:
         has_split = "split" in table.header
         if row.image not in scenes or (has_split and scenes[row.image].split != _split_of(row)):

@@ -1,16 +1,19 @@
 """Checks the values of reference masks against the classes and the tags, and suggests corrected settings."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
+from ome.data.prepare import scene_jobs
 from ome.data.raw import RawLayout
+from ome.data.raw_file import RawFile
 from ome.data.scene_index import Scene, SceneIndex
 from ome.data.scenes import SceneReader
+from ome.data.tag_filter import tags_of
 from ome.data.tags import TagTable
-from ome.errors import UserError
+from ome.errors import UserError, few
 from ome.ignore import IGNORE
 
 LISTED = 3
@@ -88,11 +91,11 @@ def _meaning(layout: RawLayout, foreign: list[int], pixels: Mapping[str, int]) -
     if foreign == [IGNORE] and len(names) == 2 and 0 in {*layout.indices.values()} - {*seen}:
         absent = next(name for name in names if not pixels[name])
         return (
-            f"masks hold the values {_some(seen)} and pixels of no class, and none of {absent}, which is 0: "
-            f"see whether {NODATA_HINT}"
+            f"masks hold the values {few(seen, 10)} and pixels of no class, and none of {absent}, which is "
+            f"0: see whether {NODATA_HINT}"
         )
     seen = sorted({*foreign, *(layout.indices[name] for name in names if pixels[name])})
-    message = f"masks hold the values {_some(seen)}, and the classes have {dict(layout.indices)}"
+    message = f"masks hold the values {few(seen, 10)}, and the classes have {dict(layout.indices)}"
     if len(names) == 1 and len(seen) == 2:
         other = next(value for value in seen if value != layout.indices[names[0]])
         first, second = sorted((other, layout.indices[names[0]]))
@@ -125,8 +128,44 @@ def _settings(indices: Mapping[str, int], none: int | None) -> str:
     return f"'dataset.indices={{{pairs}}}'{ignored}"
 
 
-def _some(values: list[int]) -> str:
-    return ", ".join(map(str, values[:10])) + (", ..." if len(values) > 10 else "")
+def table_conflict(layout: RawLayout, raw: Path, index: SceneIndex) -> str | None:
+    """Describes two index masks that show the same class in different colours.
+
+    Programs that choose a palette for each image number the same colours differently from file to file. Only
+    values that occur in a mask are compared, as the rest of a table is often filled in at will.
+
+    Args:
+        layout: The layout of the dataset.
+        raw: The raw folder.
+        index: The prepared scenes.
+
+    Returns:
+        What differs and what to type; None if nothing does, or masks are read by their colours.
+    """
+    if not layout.indices:
+        return None
+    seen: dict[str, tuple[list[int], RawFile]] = {}
+    for job in scene_jobs(layout, raw):
+        if job.mask is None or job.scene not in index.by_name:
+            continue
+        with job.mask.open() as raster:
+            table = raster.colours
+        if table is None:
+            continue
+        for name, pixels in zip(layout.palette.names, index.scene(job.scene).class_pixels, strict=True):
+            if not pixels:
+                continue
+            colour: list[int] = table[layout.indices[name]].tolist()
+            before, file = seen.setdefault(name, (colour, job.mask))
+            if colour != before:
+                values = ", ".join(f"{one}: {value}" for one, value in layout.indices.items())
+                return (
+                    f"the value {layout.indices[name]} has the colour {before} in the mask {file} and "
+                    f"{colour} in {job.mask}: if colours stand for classes, type "
+                    f"'dataset.classes={{{name}: [RED, GREEN, BLUE], ...}}'; if values do, type "
+                    f"'dataset.indices={{{values}}}'"
+                )
+    return None
 
 
 def contradictions(table: TagTable, reader: SceneReader) -> Iterator[str]:
@@ -142,7 +181,8 @@ def contradictions(table: TagTable, reader: SceneReader) -> Iterator[str]:
     compared = [row for row, tile in enumerate(table.tiles) if reader.has_mask(tile.scene)]
     if not compared:
         return
-    present = np.stack([_present(reader.mask(table.tiles[row]), len(table.names)) for row in compared])
+    masks = (reader.mask(table.tiles[row]) for row in compared)
+    present = np.stack([tags_of(mask, len(table.names)) for mask in masks]).astype(bool)
     tagged = table.tags[compared].astype(bool)
     for place, name in enumerate(table.names):
         for wrong, how in (
@@ -153,7 +193,3 @@ def contradictions(table: TagTable, reader: SceneReader) -> Iterator[str]:
                 rows = np.flatnonzero(wrong)[:LISTED].tolist()
                 first = ", ".join(table.tiles[compared[row]].name for row in rows)
                 yield f"{count} of {len(compared)} tiles {how.format(name)}: {first}"
-
-
-def _present(mask: NDArray[np.uint8], num_classes: int) -> NDArray[np.bool_]:
-    return np.bincount(mask.ravel(), minlength=256)[:num_classes] > 0

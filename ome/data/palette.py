@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -182,6 +182,11 @@ def distinct_colours(names: Sequence[str]) -> dict[str, RGB]:
             "give them by 'dataset.classes={NAME: [RED, GREEN, BLUE], ...}'"
         )
     return dict(zip(names, colours, strict=False))
+
+
+def colours_of(value: Mapping[Any, Sequence[int]]) -> dict[str, RGB]:
+    """Colours by name, as a configuration or JSON has them."""
+    return {str(name): (int(r), int(g), int(b)) for name, (r, g, b) in value.items()}
 
 
 @lru_cache(maxsize=4)

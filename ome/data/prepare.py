@@ -10,7 +10,7 @@ from ome.data.raw_file import RawFile
 from ome.data.raw_split import resolve_split
 from ome.data.scene_index import Scene, SceneIndex
 from ome.data.scene_writer import SceneJob, named_opacity, write_scene
-from ome.errors import UserError
+from ome.errors import UserError, few
 from ome.geo.opened import UnreadableError
 from ome.geo.reader import Raster
 from ome.progress import track
@@ -142,11 +142,11 @@ def _require_all(kind: str, file_of: dict[str, RawFile | None], files: RawFiles)
     missing = [scene for scene, file in file_of.items() if file is None]
     if not missing:
         return
-    first = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
     example = files.source.file_name(missing[0])
     message = (
-        f"{len(missing)} of {len(file_of)} scenes have no {kind} in {files.where}: {first} (e.g. {example});"
-        " complete the data, or list what you have by dataset.split.train=... and dataset.split.test=..."
+        f"{len(missing)} of {len(file_of)} scenes have no {kind} in {files.where}: {few(missing)} (e.g. "
+        f"{example}); complete the data, or list what you have by dataset.split.train=... and "
+        "dataset.split.test=..."
     )
     if all(scene.isdecimal() for scene in missing):
         # YAML and Hydra read 2_10 as the number 210.

@@ -1,12 +1,12 @@
 """The layout of a raw dataset: archives, file names, bands, colours and splits, in plain types."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ome.data.archives import RawFiles, find_files
-from ome.data.palette import Palette
+from ome.data.palette import Palette, colours_of
 from ome.data.raw_source import RawSource
 from ome.data.raw_split import Split, split_from_facts
 from ome.data.scaling import Limits
@@ -125,17 +125,14 @@ def layout_from_facts(facts: Mapping[str, Any]) -> RawLayout:
     Raises:
         UserError: When a key is missing or its value has the wrong type; the message names it.
     """
-    for key, entries in (("classes", "names to colours"), ("images", "kinds to {archive, pattern}")):
-        if key in facts and not isinstance(facts[key], Mapping):
+    for key in ("classes", "images", "masks"):
+        if not isinstance(facts.get(key, {}), Mapping) and (facts[key] or key != "masks"):
+            entries = "names to colours" if key == "classes" else "kinds to {archive, pattern}"
             raise UserError(f"dataset.{key}={facts[key]}: expected a mapping of {entries}")
-    if not isinstance(facts.get("masks") or {}, Mapping):
-        raise UserError(
-            f"dataset.masks={facts['masks']}: expected a mapping of kinds to {{archive, pattern}}"
-        )
     try:
         palette = Palette(
-            _colours(facts["classes"]),
-            _colours(facts.get("ignored") or {}),
+            colours_of(facts["classes"]),
+            colours_of(facts.get("ignored") or {}),
             bool(facts.get("unknown_as_first")),
         )
         return RawLayout(
@@ -154,10 +151,6 @@ def layout_from_facts(facts: Mapping[str, Any]) -> RawLayout:
         raise UserError(f"the dataset's configuration lacks the key {error}") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise UserError(f"the dataset's configuration is malformed: {error}") from error
-
-
-def _colours(value: Mapping[str, Sequence[int]]) -> dict[str, tuple[int, int, int]]:
-    return {str(name): (int(r), int(g), int(b)) for name, (r, g, b) in value.items()}
 
 
 def _source(value: Mapping[str, Any]) -> RawSource:

@@ -140,7 +140,7 @@ def _by_folder(folders: Mapping[str, tuple[str, ...]], images: RawFiles) -> dict
     if not any(listed.values()):
         listing = ", ".join(folder for split in folders.values() for folder in split)
         raise UserError(f"dataset.split.folders: no scene of {images.where} is in {listing or 'a folder'}")
-    places = {place for folder in seen for place in _above(folder)}
+    places = {place for folder in seen for place in (folder, *folder.parents)}
     empty = [name for names in folders.values() for name in names if not any(p.match(name) for p in places)]
     if empty:
         console.print(
@@ -151,12 +151,8 @@ def _by_folder(folders: Mapping[str, tuple[str, ...]], images: RawFiles) -> dict
     return {**listed}
 
 
-def _above(folder: PurePosixPath) -> tuple[PurePosixPath, ...]:
-    return (folder, *folder.parents)
-
-
 def _split_of(folders: Mapping[str, tuple[str, ...]], folder: PurePosixPath) -> SplitName | None:
-    for outer in _above(folder):
+    for outer in (folder, *folder.parents):
         for split in SPLITS:
             if any(outer.match(name) for name in folders.get(split, ())):
                 return split

@@ -1,11 +1,12 @@
 """The index of the prepared scenes, with classes and pixel counts, which `prepare` writes."""
 
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias, get_args
 
 from ome.damage import named_if_damaged
-from ome.data.palette import Palette, UnknownColours
+from ome.data.palette import Palette, UnknownColours, colours_of
 from ome.data.tiles import Tile, tile_scene
 from ome.errors import UserError
 from ome.files import read_json, write_json
@@ -82,16 +83,20 @@ class SceneIndex:
         """The scenes of one split; empty when the dataset has no such split."""
         return [scene for scene in self.scenes if scene.split == name]
 
+    @cached_property
+    def by_name(self) -> dict[str, Scene]:
+        """The scenes by name."""
+        return {scene.name: scene for scene in self.scenes}
+
     def scene(self, name: str) -> Scene:
         """The scene of that name.
 
         Raises:
             UserError: When the index has no such scene.
         """
-        for scene in self.scenes:
-            if scene.name == name:
-                return scene
-        raise UserError(f"{self.folder / INDEX} has no scene {name!r}")
+        if name not in self.by_name:
+            raise UserError(f"{self.folder / INDEX} has no scene {name!r}")
+        return self.by_name[name]
 
     @property
     def unknown(self) -> UnknownColours:
@@ -135,15 +140,11 @@ class SceneIndex:
             raise UserError(f"{path} does not exist: {remedy}")
         with named_if_damaged(path, remedy):
             value = read_json(path)
-            palette = Palette(_colours(value["classes"]), _colours(value["ignored"]))
+            palette = Palette(colours_of(value["classes"]), colours_of(value["ignored"]))
             scenes = tuple(_scene_from_json(scene) for scene in value["scenes"])
             broken, opacity = (tuple(value.get(key, ())) for key in ("broken", "opacity"))
             channels = tuple(value["channels"])
             return cls(folder, scenes, palette, value["dataset"], channels, broken, opacity)
-
-
-def _colours(value: dict[str, list[int]]) -> dict[str, tuple[int, int, int]]:
-    return {name: (r, g, b) for name, (r, g, b) in value.items()}
 
 
 def _colours_to_json(unknown: UnknownColours) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.data.byte_image import ByteImage, channels_last
-from ome.data.scene_index import INDEX, Scene, SceneIndex
+from ome.data.scene_index import SceneIndex
 from ome.data.scene_writer import image_source
 from ome.data.tiles import Tile
 from ome.errors import UserError
@@ -69,7 +69,6 @@ class SceneReader:
             )
         self.picture = picture_places(self.channels, display)
         self._shown = tuple(self.channels[place] for place in self.picture)
-        self._scenes = {scene.name: scene for scene in index.scenes}
         self._open: OrderedDict[str, Raster] = OrderedDict()
         self._process = os.getpid()
         for scene in index.scenes:
@@ -96,23 +95,23 @@ class SceneReader:
 
     def valid(self, tile: Tile) -> NDArray[np.bool_]:
         """Reads which pixels of a tile are valid, (H, W); errors as for `image`."""
-        raster, window = self._open_inside(self._scene(tile.scene).image, tile)
+        raster, window = self._open_inside(self.index.scene(tile.scene).image, tile)
         return raster.valid(*window)
 
     def whole(self, scene: str) -> ByteImage:
         """A whole scene as input of the network; errors as for `image`."""
-        return ByteImage(self._raster(self._scene(scene).image), self.channels)
+        return ByteImage(self._raster(self.index.scene(scene).image), self.channels)
 
     def grid(self, scene: str) -> Grid:
         """Size and georeference of a scene; errors as for `image`."""
-        return self._raster(self._scene(scene).image).grid
+        return self._raster(self.index.scene(scene).image).grid
 
     def source(self, scene: str) -> ImageSource | None:
         """The source of a scene's image; None in scenes of earlier versions; errors as for `image`."""
-        return image_source(self._raster(self._scene(scene).image))
+        return image_source(self._raster(self.index.scene(scene).image))
 
     def _pixels(self, tile: Tile, channels: tuple[int, ...]) -> NDArray[np.uint8]:
-        raster, window = self._open_inside(self._scene(tile.scene).image, tile)
+        raster, window = self._open_inside(self.index.scene(tile.scene).image, tile)
         return channels_last(raster.read(*window, channels))
 
     def mask(self, tile: Tile) -> NDArray[np.uint8]:
@@ -121,7 +120,7 @@ class SceneReader:
         Raises:
             UserError: When the scene is not in the index or has no mask, or the file is missing or damaged.
         """
-        path = self._scene(tile.scene).mask
+        path = self.index.scene(tile.scene).mask
         if path is None:
             raise UserError(f"scene {tile.scene} in {self.index.folder} has no reference mask")
         raster, window = self._open_inside(path, tile)
@@ -129,18 +128,12 @@ class SceneReader:
 
     def has_mask(self, scene: str) -> bool:
         """Whether the scene of that name has a reference mask."""
-        return self._scene(scene).mask is not None
+        return self.index.scene(scene).mask is not None
 
     def close(self) -> None:
         """Closes the open files; reading opens them again."""
         while self._open:
             self._open.popitem()[1].close()
-
-    def _scene(self, name: str) -> Scene:
-        # Not `SceneIndex.scene`, which searches linearly: this is called for every tile.
-        if name not in self._scenes:
-            raise UserError(f"{self.index.folder / INDEX} has no scene {name!r}")
-        return self._scenes[name]
 
     def _open_inside(self, name: str, tile: Tile) -> tuple[Raster, tuple[int, int, int, int]]:
         """The raster of that name, and the tile's window, checked to be inside."""

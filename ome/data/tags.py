@@ -1,6 +1,6 @@
 """Image-level tags of many tiles."""
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from functools import cached_property
 from itertools import compress
@@ -62,10 +62,6 @@ class TagTable:
             chosen &= self.tags.any(axis=1)
         return self.take(chosen)
 
-    def without_scenes(self, scenes: Collection[str]) -> "TagTable":
-        """The table without the tiles of some scenes."""
-        return self.take(np.array([tile.scene not in scenes for tile in self.tiles], dtype=bool))
-
     def take(self, chosen: NDArray[np.bool_]) -> "TagTable":
         """The part of the table where `chosen`, (N,), is true."""
         rows = np.flatnonzero(chosen).tolist()
@@ -97,22 +93,15 @@ class TagTable:
 
     def write(self, path: Path) -> None:
         """Writes the table as CSV, atomically."""
-        rows = zip(self.tiles, self.splits, self.kept, self._named_small(), self.tags, strict=True)
-        columns = WINDOW_COLUMNS if self.too_small is None else (*WINDOW_COLUMNS, TOO_SMALL)
-        write_csv(path, [*columns, *self.names], (self._row(*row) for row in rows))
-
-    @staticmethod
-    def _row(
-        tile: Tile, split: str, kept: np.bool_, small: Sequence[str], tags: Iterable[np.uint8]
-    ) -> list[object]:
-        window = [tile.row, tile.column, tile.height, tile.width]
-        return [tile.name, tile.scene, *window, split, int(kept), *small, *(int(tag) for tag in tags)]
-
-    def _named_small(self) -> list[list[str]]:
-        """The cell of the column `too_small` in each row, or no cell."""
-        if self.too_small is None:
-            return [[]] * len(self.tiles)
-        return [[SEPARATORS[0].join(compress(self.names, row))] for row in self.too_small.tolist()]
+        columns, small = [*WINDOW_COLUMNS], [list[str]()] * len(self.tiles)
+        if self.too_small is not None:
+            columns += [TOO_SMALL]
+            small = [[SEPARATORS[0].join(compress(self.names, row))] for row in self.too_small.tolist()]
+        rows = zip(self.tiles, self.splits, self.kept.tolist(), small, self.tags.tolist(), strict=True)
+        lines = (
+            [t.name, *astuple(t), split, int(kept), *names, *tags] for t, split, kept, names, tags in rows
+        )
+        write_csv(path, [*columns, *self.names], lines)
 
     @classmethod
     def read(cls, path: Path, names: Sequence[str]) -> "TagTable":

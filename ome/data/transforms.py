@@ -104,15 +104,11 @@ class Augmentation:
     jitter: tuple[float, float, float, float] = (0.3, 0.3, 0.3, 0.1)
     dihedral: bool = False
 
-    def build(self, bands: int = 3) -> "Augment":
-        """Builds the callable for images of `bands` bands; called once in each worker."""
-        return Augment(self, bands)
-
 
 class Augment:
     """Random resize, padding, crop, flip and colour jitter of an image and the masks that go with it."""
 
-    def __init__(self, augmentation: Augmentation, bands: int) -> None:
+    def __init__(self, augmentation: Augmentation, bands: int = 3) -> None:
         low, high = augmentation.scale
         size = augmentation.crop
         self._least = math.ceil(1 / low)

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
-from ome.errors import UserError
+from ome.errors import UserError, few
 from ome.geo.vsi import SUPPORTED, VsiPath
 
 _START: Final = 1 << 16
@@ -106,8 +106,8 @@ def _start_of_member(scene: VsiPath, archive: Path, name: str) -> bytes:
         with zipfile.ZipFile(archive) as opened:
             members = [name for name in opened.namelist() if not name.endswith("/")]
             if name not in members and (name or len(members) != 1):
-                content = ", ".join(members[:5]) + (", ..." if len(members) > 5 else "")
-                raise UserError(f"{scene} does not exist: {archive.name} holds {content or 'nothing'}")
+                content = few(members) or "nothing"
+                raise UserError(f"{scene} does not exist: {archive.name} holds {content}")
             with opened.open(name or members[0]) as member:
                 start = member.read(_START)
                 while member.read(1 << 20):

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from ome.damage import named_if_damaged
+from ome.data.palette import colours_of
 from ome.data.scaling import Limits
 from ome.errors import UserError
 from ome.files import read_json, write_json
@@ -127,9 +128,7 @@ class SegmenterCard:
             value: dict[str, Any] = read_json(path)
             limits = value["limits"]
             fields: dict[str, Any] = {key: tuple(value[key]) for key in ("channels", "picture")}
-            fields["classes"] = {
-                name: (int(r), int(g), int(b)) for name, (r, g, b) in value["classes"].items()
-            }
+            fields["classes"] = colours_of(value["classes"])
             fields["limits"] = (int(limits[0]), int(limits[1])) if limits else None
             fields["source"] = ImageSource.from_json(value["source"]) if value.get("source") else None
             return cls(**value | fields)

@@ -1,13 +1,13 @@
 """Copies the tensors of a checkpoint into a network, by name."""
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ome.errors import UserError
+from ome.errors import UserError, few
 from ome.networks.checkpoint_file import bare_name
 
 logger = logging.getLogger(__name__)
@@ -63,21 +63,21 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
             misfits.append(f"{name} {list(value.shape)} instead of {list(target.shape)}")
     if misfits:
         raise UserError(
-            f"{source}: {len(misfits)} tensors have another shape than in the network: {few(misfits)}"
+            f"{source}: {len(misfits)} tensors have another shape than in the network: {few(misfits, 3)}"
         )
     # Old checkpoints lack this counter of BatchNorm, which only training with momentum=None reads.
     required = [name for name, _ in targets.values() if not name.endswith("num_batches_tracked")]
     missing = tuple(name for name in required if name not in loaded)
     if len(missing) > (1 - SMALLEST_FRACTION) * len(required):
         raise UserError(
-            f"{source} lacks {len(missing)} of the network's {len(required)} tensors ({few(missing)}) and "
-            f"has {few(tensors)}: these are another network's weights"
+            f"{source} lacks {len(missing)} of the network's {len(required)} tensors ({few(missing, 3)}) and "
+            f"has {few(tensors, 3)}: these are another network's weights"
         )
     module.load_state_dict(loaded, strict=False)
     unexpected = tuple(name for key, (name, _) in sources.items() if key not in targets)
-    logger.info("%s: %d tensors loaded, not used: %s", source, len(loaded), few(unexpected) or "none")
+    logger.info("%s: %d tensors loaded, not used: %s", source, len(loaded), few(unexpected, 3) or "none")
     if missing:
-        logger.warning("%s: %d tensors keep random values: %s", source, len(missing), few(missing))
+        logger.warning("%s: %d tensors keep random values: %s", source, len(missing), few(missing, 3))
     return LoadReport(tuple(loaded), missing, unexpected)
 
 
@@ -97,12 +97,6 @@ def by_comparable_name(tensors: Mapping[str, Tensor]) -> dict[str, tuple[str, Te
     if len(tensors_of) == len(tensors):
         return tensors_of
     return {name.replace(".", "_"): (name, tensor) for name, tensor in tensors.items()}
-
-
-def few(names: Iterable[str], count: int = 3) -> str:
-    """The first names of a list, for a message."""
-    listed = list(names)
-    return ", ".join(listed[:count]) + (", ..." if len(listed) > count else "")
 
 
 def _adapt_bands(tensor: Tensor, shape: torch.Size) -> Tensor:

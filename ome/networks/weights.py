@@ -5,7 +5,7 @@ from pathlib import Path
 
 from torch import nn
 
-from ome.errors import UserError
+from ome.errors import UserError, few
 from ome.networks.checkpoint_file import SUFFIXES, bare_name, read_checkpoint
 from ome.networks.hub import download_encoder
 from ome.networks.packaged import PACKAGE, packaged_encoder
@@ -14,7 +14,6 @@ from ome.networks.tensors import (
     LoadReport,
     by_comparable_name,
     comparable,
-    few,
     first_convolution,
     load_tensors,
 )
@@ -73,8 +72,8 @@ def load_classifier(network: nn.Module, source: Path | str, names: Sequence[str]
     report = load_tensors(network, tensors, str(source))
     if report.missing or report.unexpected:
         raise UserError(
-            f"{source} does not fit the classifier: missing keys {few(report.missing) or 'none'}, "
-            f"unexpected keys {few(report.unexpected) or 'none'}; for a backbone's weights type "
+            f"{source} does not fit the classifier: missing keys {few(report.missing, 3) or 'none'}, "
+            f"unexpected keys {few(report.unexpected, 3) or 'none'}; for a backbone's weights type "
             "backbone.weights=..."
         )
 
@@ -102,7 +101,7 @@ def load_encoder(encoder: nn.Module, name: str, weights: str) -> LoadReport:
     report = load_tensors(encoder, tensors, source)
     if report.missing:
         raise UserError(
-            f"{source} does not fit encoder {name!r}: missing keys {few(report.missing)}, unexpected keys "
+            f"{source} does not fit encoder {name!r}: missing keys {few(report.missing, 3)}, unexpected keys "
             f"{few(report.unexpected, 8) or 'none'}; give the weights of this encoder"
         )
     adapt_to_imagenet(encoder, statistics_of(name, weights))

@@ -9,15 +9,14 @@ from rich.markup import escape
 
 from ome.config.raw_data import is_folder_of_images, is_raw_set, nodata_of, raw_fault, raw_folder, raw_layout
 from ome.data.folder import image_files, image_names
-from ome.data.mask_tables import table_conflict
-from ome.data.mask_values import check_mask_values
+from ome.data.mask_values import check_mask_values, table_conflict
 from ome.data.names import near_names
 from ome.data.prepare import masks_without_image, names_opacity, prepare_scenes
 from ome.data.raw import RawLayout
 from ome.data.raw_split import list_files
 from ome.data.scene_index import SceneIndex
 from ome.distributed.collectives import is_rank_zero
-from ome.errors import UserError
+from ome.errors import UserError, few
 from ome.pipeline.artifacts import Artefact, plain
 from ome.pipeline.inputs import check_raw
 from ome.pipeline.manifest import identity
@@ -40,7 +39,7 @@ def run(work: Work) -> dict[str, Any]:
     if index.broken:
         console.print(
             f"[yellow]{len(index.broken)} scenes cannot be read and are skipped[/]:",
-            escape(", ".join(index.broken[:5]) + (", ..." if len(index.broken) > 5 else "")),
+            escape(few(index.broken)),
         )
     classes_are_typed = not is_folder_of_images(work.config) or work.config.dataset.get("classes")
     similar = [] if classes_are_typed else near_names(layout.palette.names)
