@@ -1,10 +1,13 @@
 """Size and georeference of a raster."""
 
 from dataclasses import dataclass
-from typing import Final
+from math import inf, isfinite
+from typing import Any, Final
 
 from rasterio.crs import CRS
 from rasterio.transform import Affine
+
+from ome.errors import UserError
 
 RGB = tuple[int, int, int]
 """A colour, 0..255 each."""
@@ -35,3 +38,35 @@ class Grid:
         """Keyword arguments of rasterio for a new raster; without CRS where there is no transform."""
         place = {} if self.transform.is_identity else {"crs": self.crs, "transform": self.transform}
         return {"height": self.height, "width": self.width, **place}
+
+
+def grid_of(name: str, dataset: Any, transform: Affine | None) -> Grid:  # noqa: ANN401 - rasterio's own
+    """The size and georeference of an open raster.
+
+    Args:
+        name: Name of the raster in error messages.
+        dataset: The raster.
+        transform: Pixel to world coordinates where the file has none; it comes from a sidecar file.
+
+    Raises:
+        UserError: The raster is placed by control points or polynomials, or its pixels have size 0.
+    """
+    place: Affine = dataset.transform
+    if place.is_identity and dataset.gcps[0]:
+        raise UserError(
+            f"{name} is placed by ground control points: warp it to a grid first, gdalwarp IN OUT"
+        )
+    if place.is_identity and dataset.rpcs is not None:
+        raise UserError(
+            f"{name} is placed by rational polynomials (RPC): warp it to a grid first, gdalwarp -rpc IN OUT"
+        )
+    if transform is not None and place.is_identity:
+        place = transform
+    if not 0 < abs(place.determinant) < inf or not all(map(isfinite, place)):
+        raise UserError(
+            f"{name} has pixels of size 0, or an infinite place: correct its georeference, e.g. gdal_edit "
+            "-a_ullr LEFT TOP RIGHT BOTTOM, or remove it, gdal_edit -unsetgt"
+        )
+    # A reference system without a place says nothing about the size of pixels.
+    crs = None if place.is_identity else dataset.crs
+    return Grid(dataset.height, dataset.width, crs, place)

@@ -95,7 +95,9 @@ def class_regions(
         labels, regions = _strip_regions(classes(row, rows), num_classes, row)
         _measure(regions, labels, confidence(row, rows), areas(row, rows))
         groups = _joined(open_regions, regions, edge, labels[0])
-        edge = _at_edge(groups, labels[-1], len(open_regions))
+        last = labels[-1]
+        edge = np.full(len(last), -1, dtype=np.int64)  # the group of each pixel in the last row; -1 for none
+        edge[last > 0] = groups[len(open_regions) + last[last > 0] - 1]
         reached = set(np.unique(edge[edge >= 0]).tolist()) if row + rows < height else set()
         merged = _merge([*open_regions, *regions], groups)
         # The regions that continue below get new numbers.
@@ -149,13 +151,6 @@ def _joined(
     graph = coo_array((np.ones(links.shape[1], dtype=np.int8), tuple(links)), shape=(count, count))
     groups: NDArray[np.int32] = connected_components(graph, directed=False)[1]
     return groups
-
-
-def _at_edge(groups: NDArray[np.int32], last: NDArray[np.int32], above: int) -> NDArray[np.int64]:
-    """The group of each pixel in the last row; -1 for none."""
-    edge = np.full(len(last), -1, dtype=np.int64)
-    edge[last > 0] = groups[above + last[last > 0] - 1]
-    return edge
 
 
 def _merge(regions: list[Region], groups: NDArray[np.int32]) -> list[Region]:

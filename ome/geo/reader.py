@@ -13,9 +13,9 @@ from rasterio.windows import Window
 
 from ome.geo.band_labels import BAND_COLOURS, colour_fault, colour_table, labelled_colours, labelled_opacity
 from ome.geo.gdal import SCENE_DRIVERS
+from ome.geo.grid import grid_of
 from ome.geo.opacity import is_opacity
 from ome.geo.opened import OpenedFile, UnreadableError
-from ome.geo.placement import grid_of
 from ome.geo.strips import Strip, sample_of, strips_of
 from ome.geo.validity import Validity
 from ome.geo.vsi import VsiPath

@@ -45,7 +45,10 @@ def listed_scenes(text: str) -> list[str] | None:
     if not path.is_file():
         raise UserError(f"the list of scenes {path} does not exist: check the path")
     lines = [line.strip() for line in plain_text(path.read_bytes(), f"the list {path}").splitlines()]
-    scenes = [_absolute(line, path.parent) for line in lines if line and not line.startswith("#")]
+    listed = [line for line in lines if line and not line.startswith("#")]
+    scenes = [
+        str((path.parent / line).absolute()) if isinstance(scene_at(line), Path) else line for line in listed
+    ]
     if not scenes:
         raise UserError(f"{path} lists no scene: write the path of one on each line")
     unique: dict[tuple[str, str], str] = {}
@@ -67,7 +70,3 @@ def _same(scene: str) -> tuple[str, str]:
     """The key by which duplicates are found: the file, and the name of its map."""
     path = scene_at(scene)
     return (str(path.resolve()), path.name) if isinstance(path, Path) else (scene, "")
-
-
-def _absolute(line: str, folder: Path) -> str:
-    return str((folder / line).absolute()) if isinstance(scene_at(line), Path) else line

@@ -1,9 +1,11 @@
 """Sliding-window prediction of a scene of any size, blended without seams; memory holds one band of rows."""
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -11,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ome.geo.blending import BlendedRows
-from ome.geo.prefetch import prefetch
 from ome.geo.windows import window_starts
+
+T = TypeVar("T")
 
 ReadWindow = Callable[[int, int, int, int], NDArray[np.uint8]]
 """`read(row, column, height, width)` -> (height, width, bands) uint8, all inside the scene."""
@@ -93,9 +96,9 @@ def predict_windows(
     spans = [(row, end) for row, end in spans if row + size > first_row]
     strips = (_read_strip(read, valid, row, columns, (height, width), size) for row, _ in spans)
     blended = BlendedRows(num_classes, size, max(width, size))
-    with closing(prefetch(part for strip in strips for part in strip.batches(batch))) as prefetched:
+    with closing(_prefetched(part for strip in strips for part in strip.batches(batch))) as parts:
         for row, following in spans:
-            while isinstance(part := next(prefetched), _Batch):
+            while isinstance(part := next(parts), _Batch):
                 shape = (len(part.columns), num_classes, size, size)
                 blended.add(part.columns, _checked(torch.as_tensor(predict(part.windows)), shape))
             for first in range(max(row, first_row), following, ROWS):
@@ -160,3 +163,13 @@ def _checked(probabilities: Tensor, expected: tuple[int, ...]) -> Tensor:
     if probabilities.shape != expected:
         raise ValueError(f"predict gave shape {tuple(probabilities.shape)}, expected {expected}")
     return probabilities
+
+
+def _prefetched(items: Iterator[T]) -> Generator[T]:
+    """Yields the items of an iterator, which a thread computes up to two items ahead."""
+    end = object()
+    with ThreadPoolExecutor(1, "prefetch") as reader:
+        waiting = deque(reader.submit(next, items, end) for _ in range(2))
+        while (item := waiting.popleft().result()) is not end:
+            waiting.append(reader.submit(next, items, end))
+            yield item  # type: ignore[misc]  # the sentinel is gone

@@ -29,8 +29,8 @@ def raster_style(names: Sequence[str], colours: Sequence[RGB]) -> str:
         {"type": "paletted", "band": "1", "opacity": "1", "alphaBand": "-1", "nodataColor": ""},
     )
     palette = ET.SubElement(renderer, "colorPalette")
-    for index, (name, colour) in enumerate(zip(names, colours, strict=True)):
-        entry = {"value": str(index), "label": name, "color": _hexadecimal(colour), "alpha": "255"}
+    for index, (name, (r, g, b)) in enumerate(zip(names, colours, strict=True)):
+        entry = {"value": str(index), "label": name, "color": f"#{r:02x}{g:02x}{b:02x}", "alpha": "255"}
         ET.SubElement(palette, "paletteEntry", entry)
     return _text(root)
 
@@ -66,10 +66,6 @@ def region_style(names: Sequence[str], colours: Sequence[RGB], column: str) -> s
             # QGIS 3.22 reads `prop`; versions from 3.26 on write `Option`, but still read `prop`.
             ET.SubElement(layer, "prop", {"k": key, "v": value})
     return _text(root)
-
-
-def _hexadecimal(colour: RGB) -> str:
-    return "#" + "".join(f"{value:02x}" for value in colour)
 
 
 def _text(root: ET.Element) -> str:

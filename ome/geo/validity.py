@@ -42,6 +42,8 @@ class Validity:
         )
         self._has_colour_table = has_colour_table
         self._kind = np.dtype(depth)
+        self._mask_flags: Sequence[Sequence[MaskFlags]] = dataset.mask_flag_enums  # empty for one of its own
+        self._may_be_nan = self._kind.kind in "fc"
 
     def is_everywhere(self, bands: Sequence[int]) -> bool:
         """Whether every pixel is valid for certain, without reading any; see `valid`."""
@@ -115,15 +117,6 @@ class Validity:
             return [] if MaskFlags.alpha in flags[0] else [1]
         checked = [1] if self._has_colour_table else list(bands)
         return checked if all(flags[band - 1] == [] for band in checked) else []
-
-    @cached_property
-    def _mask_flags(self) -> Sequence[Sequence[MaskFlags]]:
-        """How each band's mask came about; empty for one of its own."""
-        return tuple(self._file.dataset.mask_flag_enums)
-
-    @property
-    def _may_be_nan(self) -> bool:
-        return self._kind.kind in "fc"
 
     def _bands_with_nodata(self, bands: Sequence[int]) -> list[int]:
         """The bands of the image; empty where one of them has no nodata value."""

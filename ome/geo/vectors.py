@@ -81,19 +81,12 @@ def _write_style(path: Path, layer: str, style: str) -> None:
     import pyogrio.raw  # noqa: PLC0415 - part of an extra
 
     today = dt.datetime.now(tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.000Z")
-    values = {
-        "f_table_catalog": "",
-        "f_table_schema": "",
-        "f_table_name": layer,
-        "f_geometry_column": "geom",
-        "styleName": layer,
-        "styleQML": style,
-        "styleSLD": "",
-        "description": "",
-        "owner": "",
-        "ui": "",
-        "update_time": today,
-    }
+    names = (
+        *("f_table_catalog", "f_table_schema", "f_table_name", "f_geometry_column", "styleName", "styleQML"),
+        *("styleSLD", "description", "owner", "ui", "update_time"),
+    )
+    values = dict.fromkeys(names, "") | {"f_table_name": layer, "f_geometry_column": "geom"}
+    values |= {"styleName": layer, "styleQML": style, "update_time": today}
     columns = {name: np.array([value], dtype=object) for name, value in values.items()}
     columns["useAsDefault"] = np.array([True])
     pyogrio.raw.write(
