@@ -68,12 +68,12 @@ def stepper(module: ClippedModule, batch: dict[str, torch.Tensor], precision: st
     module.log = lambda *_args, **_options: None  # type: ignore[method-assign]
     configured: Any = module.configure_optimizers()
     optimizer: torch.optim.Optimizer = configured["optimizer"]
-    training_step: Callable[[dict[str, torch.Tensor], int], Any] = module.training_step
+    training_step: Callable[[dict[str, torch.Tensor]], Any] = module.training_step
 
     def step() -> None:
         optimizer.zero_grad()
         with autocast(device, precision):
-            loss = training_step(batch, 0)
+            loss = training_step(batch)
         loss.backward()
         optimizer.step()
 

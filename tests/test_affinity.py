@@ -176,19 +176,19 @@ def test_training_step_is_the_loss_of_the_network_s_pairs() -> None:
     affinity = torch.exp(-(cells[:, :, pairs[0]] - cells[:, :, pairs[1]]).abs().mean(dim=1))
     labels = torch.tensor([[IGNORE] * 6, *[[1, 1, 1, 0, 0, 0]] * 3]).expand(2, 4, 6)
     expected = brute_loss(affinity, labels, pairs)
-    assert made.training_step(batch, 0).item() == pytest.approx(expected, rel=1e-4)
+    assert made.training_step(batch).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_training_parts_unlike_cells() -> None:
     made, batch = learner(), two_halves()
     configured: Any = made.configure_optimizers()
     optimizer = configured["optimizer"]
-    first = made.training_step(batch, 0).item()
+    first = made.training_step(batch).item()
     for _ in range(30):
         optimizer.zero_grad()
-        made.training_step(batch, 0).backward()
+        made.training_step(batch).backward()
         optimizer.step()
-    assert made.training_step(batch, 0).item() < first / 2
+    assert made.training_step(batch).item() < first / 2
 
 
 def test_transition_by_hand() -> None:

@@ -64,7 +64,7 @@ def test_every_combination_trains_all_that_exists(pcm: bool, er: float, ecr: flo
     made = classifier(pcm=pcm, **weights)
     of_pcm = {"f8_3.weight", "f8_4.weight", "f9.weight"}
     assert of_pcm & set(made.network.state_dict()) == (of_pcm if pcm else set())
-    made.training_step(batch(), 0).backward()  # type: ignore[no-untyped-call]
+    made.training_step(batch()).backward()  # type: ignore[no-untyped-call]
     without = [name for name, parameter in made.named_parameters() if parameter.grad is None]
     assert without == []
 
@@ -73,7 +73,7 @@ def test_a_transformer_has_no_parameter_without_gradient() -> None:
     network = SeamNetwork(build_backbone("mit_b0", None, 16), 3, pcm=False, attention=0.1)
     made = SeamClassifier(network, ("a", "b", "c"), total_steps=10, er_weight=0, ecr_weight=0)
     made.log_dict = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
-    made.training_step(batch(), 0).backward()  # type: ignore[no-untyped-call]
+    made.training_step(batch()).backward()  # type: ignore[no-untyped-call]
     assert [name for name, parameter in made.named_parameters() if parameter.grad is None] == []
 
 
@@ -96,7 +96,7 @@ def test_a_second_view_is_computed_only_where_two_are_compared(
     made.network.backbone.register_forward_hook(
         lambda _module, inputs, _output: sizes.append(inputs[0].shape[2:])
     )
-    made.training_step(batch(), 0)
+    made.training_step(batch())
     assert sizes == [(32, 24), (16, 12)][:views]
 
 
@@ -186,7 +186,7 @@ def test_plain_cam_is_cross_entropy_of_the_pooled_map() -> None:
     )
     torch.testing.assert_close(output.cam, cam)
     expected = F.binary_cross_entropy_with_logits(cam.mean((2, 3)), tags)
-    torch.testing.assert_close(made.training_step(batch(), 0), expected)
+    torch.testing.assert_close(made.training_step(batch()), expected)
 
 
 def _naive_attention(

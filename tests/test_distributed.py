@@ -49,7 +49,7 @@ TILES = 7
 class TinySeam(nn.Module):
     """A raw and a refined map of two classes, behind a live BatchNorm."""
 
-    pcm = True
+    pcm, description = True, None
 
     def __init__(self) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ def gradients(module: Any, parts: Batch) -> list[Tensor]:  # noqa: ANN401
         step = DistributedDataParallel(module)
         half = len(parts["image"]) // 2
         parts = {name: part[half * rank() : half * (rank() + 1)] for name, part in parts.items()}
-    step(parts, 0).backward()
+    step(parts).backward()
     return [p.grad for p in module.parameters() if p.grad is not None]
 
 

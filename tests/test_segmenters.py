@@ -124,5 +124,5 @@ def test_a_checkpoint_reloads_with_nothing_else_at_hand(tmp_path: Path, *, head:
     losses = []
     for module in (made.eval(), loaded.eval()):
         module.log = lambda *_args, **_kwargs: None
-        losses.append(module.training_step(batch, 0).item())
+        losses.append(module.training_step(batch).item())
     assert losses[0] == losses[1]

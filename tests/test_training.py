@@ -79,7 +79,7 @@ def test_the_loss_of_a_hand_worked_batch(weighting: str, weights: list[float]) -
     entropy = F.cross_entropy(logits, target, reduction="none")
     divisor = 5.0 if weighting == "threshold" else max(1.0, sum(weights))
     expected = (entropy * torch.tensor(weights)).sum() / divisor
-    torch.testing.assert_close(made.training_step(batch(), 0), expected)
+    torch.testing.assert_close(made.training_step(batch()), expected)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_without_options_the_loss_is_what_it_was_before_there_were_any(
     weighting: str, loss: str, gradient: float
 ) -> None:
     made = module(weighting=weighting)
-    computed = made.training_step(batch(), 0)
+    computed = made.training_step(batch())
     computed.backward()
     assert computed.item() == pytest.approx(float.fromhex(loss), rel=1e-6)
     assert made.network.head.weight.grad[0].item() == pytest.approx(gradient, rel=1e-5)
@@ -113,7 +113,7 @@ def test_the_auxiliary_loss_has_the_weights_and_the_divisor_of_the_main_one() ->
     weights = torch.tensor([1, 0.2, 0, 0, 0.4, 10 / 255])
     entropy = entropies(made.network.head) + 0.4 * entropies(made.auxiliary)
     expected = (entropy * weights).sum() / weights.sum()
-    torch.testing.assert_close(made.training_step(batch(), 0), expected)
+    torch.testing.assert_close(made.training_step(batch()), expected)
 
 
 def test_the_hardest_pixels_are_divided_by_their_own_weights() -> None:
@@ -123,12 +123,12 @@ def test_the_hardest_pixels_are_divided_by_their_own_weights() -> None:
     # Four pixels have weight; half of them are two.
     kept = loss.argsort(descending=True)[:2]
     expected = loss[kept].sum() / weights[kept].sum().clamp_min(1)
-    torch.testing.assert_close(made.training_step(batch(), 0), expected)
+    torch.testing.assert_close(made.training_step(batch()), expected)
 
 
 def test_overlap_losses_are_added_to_the_mean() -> None:
     image, mask, weight = batch().values()
-    plain, both = module().training_step(batch(), 0), module(dice=0.5, lovasz=2).training_step(batch(), 0)
+    plain, both = module().training_step(batch()), module(dice=0.5, lovasz=2).training_step(batch())
     added = overlap_loss(module().network(image), mask, weight, dice=0.5, lovasz=2)
     torch.testing.assert_close(both, plain + added)
 

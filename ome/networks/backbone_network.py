@@ -16,19 +16,26 @@ class BackboneNetwork(nn.Module):
 
     Args:
         backbone: Computes the features.
+
+    Attributes:
+        is_frozen: Whether `freeze` was called.
     """
 
     def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
-        self._frozen = False
+        self.is_frozen = False
         self.register_state_dict_post_hook(_strip_prefix)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_add_prefix)  # type: ignore[no-untyped-call]
 
     @property
-    def is_frozen(self) -> bool:
-        """Whether `freeze` was called."""
-        return self._frozen
+    def description(self) -> dict[str, Any] | None:
+        """Plain values from which `ome.networks.described` builds the network; None if it cannot."""
+        backbone = self.backbone
+        if backbone.name is None:
+            return None
+        sizes = {"output_stride": backbone.output_stride, "in_channels": backbone.in_channels}
+        return {"backbone": backbone.name, **sizes, "frozen": self.is_frozen}
 
     def freeze(self) -> Self:
         """Freezes every BatchNorm and the backbone's `frozen` parameters, for a pretrained backbone.
@@ -36,7 +43,7 @@ class BackboneNetwork(nn.Module):
         BatchNorm stays in eval mode after later calls of `train()`. A network that is trained from scratch
         must learn its BatchNorm statistics and is not frozen.
         """
-        self._frozen = True
+        self.is_frozen = True
         for name, parameter in self.backbone.named_parameters():
             if name.startswith(self.backbone.frozen):
                 parameter.requires_grad_(False)
@@ -46,7 +53,7 @@ class BackboneNetwork(nn.Module):
     def train(self, mode: bool = True) -> Self:
         """Sets the mode as `nn.Module.train` does; frozen BatchNorm stays in eval mode."""
         super().train(mode)
-        if self._frozen:
+        if self.is_frozen:
             freeze_batchnorm(self)
         return self
 

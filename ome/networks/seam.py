@@ -4,7 +4,7 @@ Wang et al., *Self-supervised Equivariant Attention Mechanism*, CVPR 2020, witho
 Li, Zhang & Xiao, *One Model Is Enough*, IEEE TGRS 61, 2023.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +80,13 @@ class SeamNetwork(BackboneNetwork):
         else:
             # Large initial weights would remain as noise in directions that the tags do not train.
             nn.init.normal_(self.fc8.weight, std=0.01)
+
+    @property
+    def description(self) -> dict[str, Any] | None:
+        """See `BackboneNetwork.description`."""
+        backbone, classes = super().description, {"num_classes": self.fc8.out_channels}
+        refinement = {"pcm": self.pcm, "attention": self.attention, "zoom": self.zoom}
+        return None if backbone is None else backbone | classes | refinement
 
     def forward(self, image: Tensor) -> CamPair:
         """Computes raw and refined CAMs.

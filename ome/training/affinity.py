@@ -10,7 +10,7 @@ from torch import Tensor
 from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
-from ome.networks.described import affinity_from, describe_affinity
+from ome.networks.described import affinity_from
 from ome.training.affinity_loss import affinity_loss, grid_labels
 from ome.training.clipping import ClippedModule
 from ome.training.optimizers import Optimization
@@ -41,7 +41,7 @@ class AffinityLearner(ClippedModule):
             network = affinity_from(network)
         if isinstance(optimizer, Mapping):
             optimizer = Optimization(**optimizer)
-        if (description := describe_affinity(network)) is not None:  # plain values, for weights_only
+        if (description := network.description) is not None:  # plain values, for weights_only
             settings: dict[str, Any] = {"num_classes": num_classes, "total_steps": total_steps}
             settings |= {"network": description, "radius": radius, "optimizer": asdict(optimizer)}
             self.save_hyperparameters(settings, logger=False)
@@ -51,9 +51,8 @@ class AffinityLearner(ClippedModule):
         self._radius = radius
         self._optimizer = optimizer
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch) -> Tensor:
         """The affinity loss of one batch: `image` (B, bands, H, W) and `mask` (B, H, W) int64."""
-        del batch_idx
         features = self.outputs(batch["image"]).float()  # bfloat16 is too coarse for their differences
         pairs = pair_indices(features.shape[2:], self._radius).to(features.device)
         labels = grid_labels(batch["mask"], self._num_classes, GRID_STRIDE)
@@ -66,6 +65,5 @@ class AffinityLearner(ClippedModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD with the lineage's four parameter groups, and polynomial decay at every step."""
-        network, settings = self.network, self._optimizer
-        groups = network.parameter_groups(settings.lr, settings.weight_decay)
-        return settings.configure(network, network.backbone, groups, self._total_steps)
+        groups = self.network.parameter_groups(self._optimizer.lr, self._optimizer.weight_decay)
+        return self._optimizer.configure(self.network, self.network.backbone, groups, self._total_steps)

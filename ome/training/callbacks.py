@@ -2,16 +2,16 @@
 
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import pytorch_lightning as pl
 import torch
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 
 from ome.distributed.collectives import any_rank, rank
 from ome.distributed.signals import install_handlers, stop, stop_requested
 from ome.errors import UserError
+from ome.training.scalars import Outputs
 
 
 class SeedEachStep(Callback):
@@ -24,15 +24,8 @@ class SeedEachStep(Callback):
     def __init__(self, seed: int) -> None:
         self._seed = seed
 
-    def on_train_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Any,  # noqa: ANN401 - fixed by Lightning
-        batch_idx: int,
-    ) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         """Derives the step's seed from the run's seed, the step and the process."""
-        del batch, batch_idx
         state = np.random.SeedSequence([self._seed, trainer.global_step, rank()]).generate_state(1)
         # `torch.manual_seed` would also queue a call with a stack trace for devices that do not exist.
         torch.default_generator.manual_seed(int(state[0]))
@@ -52,12 +45,7 @@ class StopAtNan(Callback):
         self._total: torch.Tensor | None = None
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401 - fixed by Lightning
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Outputs, batch: object, batch_idx: int
     ) -> None:
         """Accumulates on the device whether the loss was finite; reads it only at every `every`-th step."""
         del pl_module, batch
@@ -68,17 +56,15 @@ class StopAtNan(Callback):
         if (batch_idx + 1) % self._every == 0:
             self._check(trainer)
 
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, *_: object) -> None:
         """Checks before validation."""
-        del pl_module
         self._check(trainer)
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, *_: object) -> None:
         """Checks the rest of the epoch; the checkpoint is written after this."""
-        del pl_module
         self._check(trainer)
 
-    def _check(self, trainer: pl.Trainer) -> None:
+    def _check(self, trainer: Trainer) -> None:
         if any_rank(self._total is not None and math.isnan(self._total)):
             rate = trainer.optimizers[0].param_groups[0]["lr"]
             raise UserError(
@@ -100,24 +86,17 @@ class StopWhenAsked(Callback):
         self._path = path
         self._every = every
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, *_: object) -> None:
         """Replaces Lightning's signal handlers, which would communicate with other processes."""
-        del trainer, pl_module
         install_handlers()
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_start(self, *_: object) -> None:
         """Stops after a signal; the previous epoch has written its checkpoint."""
-        del trainer, pl_module
         if any_rank(stop_requested()):
             stop()
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401 - fixed by Lightning
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Stops after a signal, except at an epoch's last step, which is followed by a checkpoint."""
         del pl_module, outputs, batch

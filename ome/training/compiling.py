@@ -5,11 +5,12 @@ from collections.abc import Callable
 from contextlib import ExitStack, nullcontext
 from typing import Any, Final
 
-import pytorch_lightning as pl
 import torch
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor, nn
 
+from ome.data.datasets import Batch
 from ome.progress import console
 from ome.training.clipping import ClippedModule
 from ome.training.passes import Context, excess, passes, tolerance
@@ -68,14 +69,9 @@ class Compiling(Callback):
         self._undo = ExitStack()
 
     def on_train_batch_start(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        batch: Any,  # noqa: ANN401 - fixed by Lightning
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, batch: Batch, *_: object
     ) -> None:
         """Decides before the first step whether to compile, and checks sizes that were not seen before."""
-        del batch_idx
         if not isinstance(pl_module, ClippedModule):
             return
         if self._part is None:
@@ -85,17 +81,13 @@ class Compiling(Callback):
         if self._compiled is not None and pl_module.device.type == "cuda":
             torch.compiler.cudagraph_mark_step_begin()  # type: ignore[no-untyped-call]
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, *_: object) -> None:
         """Removes everything compiled, which on a GPU keeps memory."""
-        del trainer, pl_module
         self._undo.close()
 
-    def on_exception(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, *_: object) -> None:
         """Does the same after an interruption."""
-        del exception
-        self.on_train_end(trainer, pl_module)
+        self.on_train_end()
 
     def _install(self, module: ClippedModule, image: Tensor) -> None:
         self._part, self._sizes = module.compiled_part, module.sizes(image)

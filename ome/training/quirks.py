@@ -3,12 +3,13 @@
 from pathlib import Path
 from typing import Any, Final
 
-import pytorch_lightning as pl
 import torch
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.nn import functional as F
 
+from ome.data.datasets import Batch
 from ome.distributed.collectives import barrier, is_rank_zero
 from ome.files import save_atomically
 
@@ -52,20 +53,14 @@ class KeepHighestValidationLoss(Callback):
         self._highest = state_dict["highest"]
 
     def on_validation_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401 - fixed by Lightning
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
-        dataloader_idx: int = 0,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: Batch, *_: object
     ) -> None:
         """Computes the broadcast loss of a validation batch."""
-        del trainer, outputs, batch_idx, dataloader_idx
+        del trainer, outputs
         cam = pl_module.get_submodule("network")(batch["image"])[0]
         self._losses.append(broadcast_loss(cam.mean(dim=(2, 3)), batch["tags"]))
 
-    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the weights if no epoch had a higher loss."""
         del trainer
         loss = float(torch.stack(self._losses).mean())
@@ -76,7 +71,7 @@ class KeepHighestValidationLoss(Callback):
                 state = pl_module.get_submodule("network").state_dict()
                 save_atomically(self._path, lambda path: torch.save(state, path))
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Restores the saved weights; without validation the last ones stay."""
         del trainer
         barrier()

@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Any
 
-import pytorch_lightning as pl
 import torch
+from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Callback
 
 from ome.distributed.collectives import is_rank_zero
 from ome.files import write_csv
 from ome.progress import Meter
+from ome.training.scalars import Outputs
 
 
 class History(Callback):
@@ -29,12 +30,7 @@ class History(Callback):
         self._rows = [(int(step), str(name), float(value)) for step, name, value in state_dict["rows"]]
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401 - fixed by Lightning
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
         """Records the scalars of every `every`-th step."""
         del outputs, batch
@@ -46,18 +42,16 @@ class History(Callback):
             self._record(trainer, "train/")
             self._rows += [(trainer.global_step, name, rate) for name, rate in rates.items()]
 
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, *_: object) -> None:
         """Records the validation scores of the epoch; validation runs before this."""
-        del pl_module
         self._record(trainer, "validation/")
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_end(self, *_: object) -> None:
         """Writes the history as CSV with the columns step, name and value."""
-        del trainer, pl_module
         if is_rank_zero():
             write_csv(self._path, ("step", "name", "value"), self._rows)
 
-    def _record(self, trainer: pl.Trainer, prefix: str) -> None:
+    def _record(self, trainer: Trainer, prefix: str) -> None:
         for name, value in trainer.callback_metrics.items():
             if name.startswith(prefix):
                 self._rows.append((trainer.global_step, name, float(value)))
@@ -80,19 +74,13 @@ class TrainingMeter(Callback):
         self._note = ""
         self._meter: Meter | None = None
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, *_: object) -> None:
         """Opens the display at the step at which training starts or resumes."""
-        del pl_module
         if is_rank_zero():
             self._meter = Meter(self._title, self._total, trainer.global_step)
 
     def on_train_batch_end(
-        self,
-        trainer: pl.Trainer,
-        pl_module: pl.LightningModule,
-        outputs: Any,  # noqa: ANN401 - fixed by Lightning
-        batch: Any,  # noqa: ANN401
-        batch_idx: int,
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Outputs, batch: object, batch_idx: int
     ) -> None:
         """Counts the step; reads the loss from the device only at every `every`-th step."""
         del trainer, pl_module, batch
@@ -102,7 +90,7 @@ class TrainingMeter(Callback):
             self._note = f"loss {float(outputs['loss']):.4f}"
         self._meter.advance(1, self._note)
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Closes the display, also after an error."""
         del trainer, pl_module, stage
         if self._meter is not None:

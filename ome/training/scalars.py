@@ -1,11 +1,14 @@
 """The steps at which scalars are logged: Lightning needs half a millisecond for each."""
 
-from typing import Final
+from typing import Any, Final, TypeAlias
 
 import pytorch_lightning as pl
 
 LOG_EVERY: Final = 10
 """Steps between two reads of a scalar from the device."""
+
+Outputs: TypeAlias = Any
+"""What Lightning passes to callbacks after a step: a dictionary with `loss`."""
 
 
 def is_read(trainer: pl.Trainer) -> bool:

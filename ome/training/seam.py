@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
 from ome.errors import UserError
-from ome.networks.described import classifier_from, describe_classifier
+from ome.networks.described import classifier_from
 from ome.networks.seam import CamPair, SeamNetwork
 from ome.scoring.confusion import count_pixels
 from ome.scoring.multilabel import multilabel_scores
@@ -78,8 +78,9 @@ class SeamClassifier(ClippedModule):
         if network.pcm and not ecr_weight and not min_pool_weight:
             raise UserError(UNTRAINED_PCM)
         self.network = network
-        description = describe_classifier(network)
-        if description is not None:  # plain values alone, which loading takes with weights_only
+        if (
+            description := network.description
+        ) is not None:  # plain values alone, which loading takes with weights_only
             settings: dict[str, Any] = {
                 "er_weight": er_weight,
                 "ecr_weight": ecr_weight,
@@ -122,9 +123,8 @@ class SeamClassifier(ClippedModule):
         halves = {(high // 2, wide // 2) for high, wide in resized} if self._has_second_view else set()
         return len(resized | halves)
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch) -> Tensor:
         """The SEAM loss of one batch: `image` (B, bands, H, W), `tags` and possibly `learnt` (B, C)."""
-        del batch_idx
         first, second = self.outputs(batch["image"])
         losses = seam_loss(
             first,
@@ -159,9 +159,8 @@ class SeamClassifier(ClippedModule):
             self.log("train/gradient_norm", norm)
         return norm
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch) -> None:
         """Updates the validation scores with `image`, `tags` and, where there is one, `mask` (B, H, W)."""
-        del batch_idx
         tags = batch["tags"]
         cam, refined = self.network(batch["image"])
         self._predicted.append((cam.mean(dim=(2, 3)), tags))
@@ -183,9 +182,8 @@ class SeamClassifier(ClippedModule):
 
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """SGD with the lineage's four parameter groups, and polynomial decay at every step."""
-        network, settings = self.network, self._optimizer
-        groups = network.parameter_groups(settings.lr, settings.weight_decay)
-        return settings.configure(network, network.backbone, groups, self._total_steps)
+        groups = self.network.parameter_groups(self._optimizer.lr, self._optimizer.weight_decay)
+        return self._optimizer.configure(self.network, self.network.backbone, groups, self._total_steps)
 
 
 def _side(factor: float, length: int) -> int:

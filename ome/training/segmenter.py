@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
 from ome.networks.auxiliary import AuxiliaryHead
-from ome.networks.described import describe_segmenter, segmenter_from
 from ome.networks.features import freeze_batchnorm
+from ome.networks.segmenters import Segmenter, build_segmenter
 from ome.scoring.confusion import count_pixels
 from ome.scoring.scores import Scores
 from ome.training.clipping import ClippedModule
@@ -30,7 +30,7 @@ class UncertaintyWeightedSegmenter(ClippedModule):
 
     Args:
         network: Image (B, bands, H, W) to logits (B, C, H, W), with an `encoder`; or its description from a
-            checkpoint (see `ome.networks.described`).
+            checkpoint (the arguments of `build_segmenter`).
         total_steps: Optimiser steps of the whole training, for the schedule.
         optimizer: Settings of the optimiser, possibly as a dict.
         loss: The loss, or its settings as a dict. Further terms of it are not saved in checkpoints.
@@ -53,12 +53,12 @@ class UncertaintyWeightedSegmenter(ClippedModule):
     ) -> None:
         super().__init__()
         if isinstance(network, Mapping):
-            network = segmenter_from(network)
+            network = build_segmenter(**network)
         if isinstance(optimizer, Mapping):
             optimizer = Optimization(**optimizer)
         if not isinstance(loss, SegmenterLoss):
             loss = SegmenterLoss(**(loss or {}))
-        description = describe_segmenter(network)
+        description = network.description if isinstance(network, Segmenter) else None
         if auxiliary is True and description is not None:
             channels: int = network.third_stage_channels  # type: ignore[assignment]
             auxiliary = AuxiliaryHead(channels, description["num_classes"])
@@ -98,9 +98,8 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         pair: tuple[Tensor, Tensor] = self.network.with_auxiliary(image, self.auxiliary)  # type: ignore[operator]
         return pair
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Batch) -> Tensor:
         """The weighted loss of one batch: `image`, `mask` (B, H, W) int64, `weight` (B, H, W) uint8."""
-        del batch_idx
         logits, auxiliary = self.outputs(batch["image"])
         losses: SegmenterLosses = self._loss(logits, batch["mask"], batch["weight"], auxiliary)
         if self.logs:
@@ -109,9 +108,8 @@ class UncertaintyWeightedSegmenter(ClippedModule):
                 self.log(name, sum_over_processes(term) / world_size())
         return losses.total
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+    def validation_step(self, batch: Batch) -> None:
         """Updates the validation scores with `image` and `mask` (B, H, W)."""
-        del batch_idx
         logits, mask = self.network(batch["image"]), batch["mask"]
         self._confusion = self._confusion + count_pixels(logits.argmax(dim=1), mask, logits.shape[1])
         self._entropy = self._entropy + pixel_cross_entropy(logits, mask).sum(dtype=torch.float64)
