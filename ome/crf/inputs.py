@@ -110,13 +110,8 @@ def kernel_features(
     rows, columns = np.divmod(order, image.shape[1])
     positions = np.stack([columns, rows], 1).astype(np.float32)
     colours = image.reshape(-1, 3)[order].astype(np.float32)
-    bilateral = np.concatenate(
-        [
-            positions / np.float32(parameters.bilateral_sxy),
-            colours / np.float32(parameters.bilateral_srgb),
-        ],
-        1,
-    )
+    sxy, srgb = np.float32(parameters.bilateral_sxy), np.float32(parameters.bilateral_srgb)
+    bilateral = np.concatenate([positions / sxy, colours / srgb], 1)
     return positions / np.float32(parameters.gaussian_sxy), bilateral
 
 

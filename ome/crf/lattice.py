@@ -183,10 +183,6 @@ def splat_blur_slice(lattice: Lattice, values: Float) -> Float:
             here = lattice.vertices[point, corner] * width
             weight = fill8(lattice.weights[point, corner])
             for start in range(0, width, LANES):
-                place = point * width + start
-                store8(
-                    filtered,
-                    place,
-                    add8(load8(filtered, place), multiply8(weight, load8(sums, here + start))),
-                )
+                place, product = point * width + start, multiply8(weight, load8(sums, here + start))
+                store8(filtered, place, add8(load8(filtered, place), product))
     return filtered.reshape(values.shape)

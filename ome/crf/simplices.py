@@ -80,9 +80,8 @@ def enclose(lifted: Float, corner: Index, rank: Index, barycentric: Float) -> No
                 rank[axis] += 1
             else:
                 rank[other] += 1
-    for axis in range(
-        size
-    ):  # rounding may leave the hyperplane: change the axes with the largest rounding errors
+    # Rounding may leave the hyperplane: change the axes with the largest rounding errors.
+    for axis in range(size):
         rank[axis] += surplus
         if rank[axis] < 0:
             rank[axis] += size

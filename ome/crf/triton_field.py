@@ -86,27 +86,12 @@ def mean_field(
     )
     padded = {"RUNS": triton.next_power_of_2(runs), "CLASSES": triton.next_power_of_2(classes)}
     block = min(rows_per_block(padded["RUNS"] * padded["CLASSES"], energy), triton.next_power_of_2(pixels))
+    tensors = new, old, lattice.vertices, lattice.weights, agreement, energy, powers, values, result
+    numbers = pixels, runs, classes, math.log(LEAST_PROBABILITY)
+    constants = {"WINNERS": winners, "PIXELS": block, **padded}
     for iteration in range(iterations + 1):
-        update_pixels[(triton.cdiv(pixels, block),)](
-            new,
-            old,
-            lattice.vertices,
-            lattice.weights,
-            agreement,
-            energy,
-            powers,
-            values,
-            result,
-            pixels,
-            runs,
-            classes,
-            math.log(LEAST_PROBABILITY),
-            FIRST=iteration == 0,
-            LAST=iteration == iterations,
-            WINNERS=winners,
-            PIXELS=block,
-            **padded,
-        )
+        flags = {"FIRST": iteration == 0, "LAST": iteration == iterations}
+        update_pixels[(triton.cdiv(pixels, block),)](*tensors, *numbers, **flags, **constants)
         if iteration < iterations:
             filter_rows(lattice, values, old, new)
     return result

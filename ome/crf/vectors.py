@@ -102,34 +102,19 @@ def fill8(_: Handle, scalar: Handle) -> Typed:
     return float8(types.float32), codegen
 
 
-@vector_intrinsic
-def add8(_: Handle, left: Handle, right: Handle) -> Typed:
-    """Returns left + right."""
+def arithmetic(operation: str) -> Callable[..., Handle]:
+    """Returns the intrinsic of an operation on two vectors, by the name of its method of LLVM's builder."""
 
-    def codegen(_context: Handle, builder: Handle, _signature: Handle, arguments: Handle) -> Handle:
-        return builder.fadd(*arguments, flags=CONTRACT)
+    def define(_: Handle, left: Handle, right: Handle) -> Typed:
+        def codegen(_context: Handle, builder: Handle, _signature: Handle, arguments: Handle) -> Handle:
+            return getattr(builder, operation)(*arguments, flags=CONTRACT)
 
-    return float8(float8, float8), codegen
+        return float8(float8, float8), codegen
 
-
-@vector_intrinsic
-def subtract8(_: Handle, left: Handle, right: Handle) -> Typed:
-    """Returns left - right."""
-
-    def codegen(_context: Handle, builder: Handle, _signature: Handle, arguments: Handle) -> Handle:
-        return builder.fsub(*arguments, flags=CONTRACT)
-
-    return float8(float8, float8), codegen
+    return vector_intrinsic(define)
 
 
-@vector_intrinsic
-def multiply8(_: Handle, left: Handle, right: Handle) -> Typed:
-    """Returns left * right."""
-
-    def codegen(_context: Handle, builder: Handle, _signature: Handle, arguments: Handle) -> Handle:
-        return builder.fmul(*arguments, flags=CONTRACT)
-
-    return float8(float8, float8), codegen
+add8, subtract8, multiply8 = map(arithmetic, ("fadd", "fsub", "fmul"))
 
 
 @vector_intrinsic
