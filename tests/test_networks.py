@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ome.errors import UserError
 from ome.networks import pcm
-from ome.networks.backbones import Backbone, Features, build_backbone
+from ome.networks.backbones import build_backbone
+from ome.networks.features import Backbone, Features
 from ome.networks.pcm import clean_cam, pixel_correlation
 from ome.networks.seam import SeamNetwork
 

@@ -2,14 +2,12 @@
 
 from ome.errors import UserError
 from ome.networks.encoder import EncoderBackbone
-from ome.networks.features import Backbone, Features, freeze_batchnorm
+from ome.networks.features import Backbone
 from ome.networks.hub import check_published
 from ome.networks.resnet38d import ResNet38d
 from ome.networks.transformers import TransformerBackbone, is_plain_transformer
 from ome.networks.weights import load_encoder, load_weights, looks_like_file
 from ome.plugins import BACKBONE_PLUGINS, find, is_plugin
-
-__all__ = ["Backbone", "Features", "build_backbone", "freeze_batchnorm"]
 
 
 def build_backbone(

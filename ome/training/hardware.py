@@ -101,15 +101,11 @@ def decided_precision(precision: str, device: torch.device) -> str:
     return "bf16-mixed" if has_bf16(device) else "32-true"
 
 
+@cache
 def has_bf16(device: torch.device) -> bool:
     """Whether a device has instructions for bfloat16, instead of emulating it."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= _AMPERE
-    return _cpu_has_bf16()
-
-
-@cache
-def _cpu_has_bf16() -> bool:
     features = get_host_cpu_features()
     return any(features.get(name, False) for name in _BF16_INSTRUCTIONS)
 

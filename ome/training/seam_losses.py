@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ome.networks.features import resize_maps
+
 EPSILON = 1e-5
 ECR_SHARE = 0.2
 
@@ -44,23 +46,18 @@ def normalise_maps(maps: Tensor) -> Tensor:
     return F.relu(maps - (low + EPSILON)) / (high - low + EPSILON)
 
 
-def strongest_class(maps: Tensor) -> Tensor:
-    """Keeps the maximum over the classes at each pixel and sets the rest of (B, C, H, W) to 0."""
-    return torch.where(maps < maps.amax(dim=1, keepdim=True), 0.0, maps)
-
-
-def multilabel_loss(cam: Tensor, tags: Tensor, learnt: Tensor | None = None) -> Tensor:
+def multilabel_loss(pooled: Tensor, tags: Tensor, learnt: Tensor | None = None) -> Tensor:
     """Multilabel soft margin loss of the globally averaged CAM.
 
     Args:
-        cam: Raw maps (B, C, H, W).
+        pooled: Means of the raw maps (B, C).
         tags: Image-level tags (B, C), 0 or 1.
         learnt: (B, C), 1 for classes that take part, 0 for others, whose loss is 0; None for all.
 
     Returns:
         The mean over images and classes, a scalar.
     """
-    return _soft_margin(cam.mean(dim=(2, 3)), tags, learnt)
+    return F.multilabel_soft_margin_loss(pooled, tags.to(pooled.dtype), learnt)
 
 
 def min_pool_loss(refined: Tensor, tags: Tensor) -> Tensor:
@@ -78,11 +75,6 @@ def min_pool_loss(refined: Tensor, tags: Tensor) -> Tensor:
     return F.relu(smallest).mean()
 
 
-def equivariance_loss(cam1: Tensor, cam2: Tensor) -> Tensor:
-    """SEAM's ER: the mean absolute difference of two normalised maps (B, C, h, w)."""
-    return (cam1 - cam2).abs().mean()
-
-
 def cross_refinement_loss(refined: Tensor, cam: Tensor) -> Tensor:
     """One half of SEAM's ECR: refined maps of one view against the CAM of the other.
 
@@ -93,7 +85,9 @@ def cross_refinement_loss(refined: Tensor, cam: Tensor) -> Tensor:
     Returns:
         The mean of the largest fifth of the absolute differences of each image, a scalar.
     """
-    difference = (strongest_class(cam.detach()) - refined).abs().flatten(1)
+    target = cam.detach()
+    target = torch.where(target < target.amax(dim=1, keepdim=True), 0.0, target)
+    difference = (target - refined).abs().flatten(1)
     hardest = int(ECR_SHARE * difference.shape[1])
     return difference.topk(hardest, dim=1).values.mean()
 
@@ -130,7 +124,7 @@ def seam_loss(
     views = (view1,) if view2 is None else (view1, view2)
     pooled = [cam.mean(dim=(2, 3)) for cam, _ in views]
     weights = None if learnt is None else _joined([learnt] * len(views))
-    multilabel = _soft_margin(_joined(pooled), _joined([tags] * len(views)), weights)
+    multilabel = multilabel_loss(_joined(pooled), _joined([tags] * len(views)), weights)
     min_pool = er = ecr = torch.zeros_like(multilabel)
     if min_pool_weight:
         min_pool = torch.stack([min_pool_loss(refined, tags) for _, refined in views]).mean()
@@ -141,7 +135,7 @@ def seam_loss(
         maps = [torch.cat(view, dim=1) if ecr_weight else view[0] for view in (view1, view2)]
         first, second = (_present(of_view, tags, view2[0].shape[2:]) for of_view in maps)
         if er_weight:
-            er = equivariance_loss(first[:, : tags.shape[1]], second[:, : tags.shape[1]])
+            er = (first[:, : tags.shape[1]] - second[:, : tags.shape[1]]).abs().mean()
         if ecr_weight:
             cam, refined = torch.cat([first, second]).chunk(2, dim=1)
             crossed = torch.cat(cam.detach().chunk(2)[::-1])
@@ -151,10 +145,6 @@ def seam_loss(
     return SeamLosses(multilabel, min_pool, classification, er, ecr, total)
 
 
-def _soft_margin(pooled: Tensor, tags: Tensor, learnt: Tensor | None) -> Tensor:
-    return F.multilabel_soft_margin_loss(pooled, tags.to(pooled.dtype), learnt)
-
-
 def _joined(parts: list[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
@@ -162,14 +152,8 @@ def _joined(parts: list[Tensor]) -> Tensor:
 def _present(maps: Tensor, tags: Tensor, size: torch.Size) -> Tensor:
     """Normalises and resizes the maps of the tagged classes; other classes become 0."""
     repeated = tags.repeat(1, maps.shape[1] // tags.shape[1])
-    return _resize(normalise_maps(maps), size) * _as_maps(repeated, maps)
+    return resize_maps(normalise_maps(maps), size) * _as_maps(repeated, maps)
 
 
 def _as_maps(tags: Tensor, like: Tensor) -> Tensor:
     return tags.to(like.dtype)[:, :, None, None]
-
-
-def _resize(maps: Tensor, size: torch.Size) -> Tensor:
-    if maps.shape[2:] == size:
-        return maps
-    return F.interpolate(maps, size, mode="bilinear", align_corners=True)
