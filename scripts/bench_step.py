@@ -114,7 +114,7 @@ def modules(changes: Sequence[str], classes: int) -> Iterator[tuple[str, Any]]:
     torch.manual_seed(0)
     loss = loss_of(config.segmenter, classes, lambda: [1.0] * classes)
     segmenter = build_segmenter(config.segmenter.name, config.segmenter.encoder, classes)
-    yield config.segmenter.name, segmenter_learner(config, segmenter, classes, loss, 10**6)
+    yield config.segmenter.name, segmenter_learner(config, segmenter, loss, 10**6)
 
 
 def train(module: pl.LightningModule, classes: int, precision: str, launches: Launches) -> None:

@@ -131,7 +131,7 @@ class Chain:
         def work() -> Callable[[], None]:
             network = self._segmenter()
             loss = loss_of(self._config.segmenter, self._classes, lambda: [1.0] * self._classes)
-            module = segmenter_learner(self._config, network, self._classes, loss, STEPS)
+            module = segmenter_learner(self._config, network, loss, STEPS)
             return stepper(module, self._batch(count, self._side), self._precision)
 
         return self._measured(("seg", self._side, count), work) * int(recipe.batch) / count

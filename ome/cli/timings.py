@@ -85,7 +85,7 @@ def _segmenter(config: DictConfig, units: Collection[Unit], samples: Samples) ->
         data = MaskDataset(reader, tiles, lambda tile: full_weight(samples.mask(tile)), augment, config.seed)
         steps = max(recipe.steps or MOST_STEPS, MOST + 1)
         loss = loss_of(config.segmenter, num_classes, lambda: [1.0] * num_classes)
-        module = segmenter_learner(config, network, num_classes, loss, steps)
+        module = segmenter_learner(config, network, loss, steps)
         timed["segmenter step"] = timed_steps(config, module, data, recipe.batch)
     if "segmenter validation tile" in units:
         timed["segmenter validation tile"] = _forward(config, network, samples, recipe.batch)

@@ -21,7 +21,6 @@ from ome.geo.areas import PixelAreas
 from ome.inference.card import CARD, SegmenterCard
 from ome.inference.predictor import Predictor
 from ome.inference.trained import stage_of_network
-from ome.networks.auxiliary import AuxiliaryHead
 from ome.networks.segmenters import Segmenter
 from ome.pipeline.artifacts import inherited_runs, stage_folder
 from ome.pipeline.manifest import Manifest
@@ -71,7 +70,7 @@ def train_segmenter(
     augment = augmentation(recipe, config.dataset.tile.size)
     data = TileDataModule(
         MaskDataset(reader, tiles, mask_of, augment, config.seed),
-        validation_set(reader, tiles, config.dataset.tile.size, recipe.validation_tiles),
+        _validation(reader, tiles, config.dataset.tile.size, recipe.validation_tiles),
         batch=recipe.batch,
         seed=config.seed,
         workers=hardware(config).loader_processes(),
@@ -87,51 +86,35 @@ def train_segmenter(
     warn_if_random(config.segmenter.weights, f"segmenter ({title})", "segmenter.weights")
     torch.manual_seed(config.seed)
     network = card.build(config.segmenter.weights)
-    module = segmenter_learner(config, network, num_classes, loss, data.total_steps)
+    module = segmenter_learner(config, network, loss, data.total_steps)
     train(work, module, data, folder, title, averaging(recipe.average, data.total_steps))
 
 
 def segmenter_learner(
-    config: DictConfig, network: Segmenter, num_classes: int, loss: SegmenterLoss, total_steps: int
+    config: DictConfig, network: Segmenter, loss: SegmenterLoss, total_steps: int
 ) -> UncertaintyWeightedSegmenter:
     """The LightningModule that trains a segmenter.
 
     Args:
         config: Has the group `segmenter`.
         network: The segmenter.
-        num_classes: Number of classes C.
         loss: See `loss_of`.
         total_steps: Optimiser steps of the training.
     """
     settings = config.segmenter
-    auxiliary = (
-        AuxiliaryHead(network.third_stage_channels, num_classes) if settings.auxiliary_weight else None
-    )
     return UncertaintyWeightedSegmenter(
         network,
         total_steps=total_steps,
         optimizer=optimization_of(settings.recipe, total_steps),
         loss=loss,
         head_lr=settings.recipe.head_lr,
-        auxiliary=auxiliary,
+        auxiliary=bool(settings.auxiliary_weight),
         freeze_batchnorm=frozen(settings.freeze_batchnorm, settings.weights),
     )
 
 
-def validation_set(
-    reader: SceneReader, training: Sequence[Tile], size: int, count: int
-) -> MaskDataset | None:
-    """Fixed tiles with a reference mask, evenly spaced over `val`, else over the training tiles.
-
-    Args:
-        reader: Reads images and reference masks.
-        training: The training tiles.
-        size: Side of a tile of `val` in pixels.
-        count: Largest number of tiles.
-
-    Returns:
-        Their images and reference masks with full weight; None if there are no such tiles, or `count` is 0.
-    """
+def _validation(reader: SceneReader, training: Sequence[Tile], size: int, count: int) -> MaskDataset | None:
+    """Up to `count` tiles with a reference, evenly spaced over `val`, else over the training tiles."""
     tiles = val_tiles(reader, size) or [tile for tile in training if reader.has_mask(tile.scene)]
     chosen = evenly_spaced(tiles, count)
     return MaskDataset(reader, chosen, lambda tile: full_weight(reader.mask(tile))) if chosen else None

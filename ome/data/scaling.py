@@ -46,7 +46,7 @@ class Scaling:
         for table, count, value in zip(tables, counts, nodata, strict=True):
             if value is not None and 0 <= value < 1 << 16:
                 count[int(value)] = 0  # a valid pixel with this value is dark or saturated
-            low, high = limits or percentile_limits(count)
+            low, high = limits or _percentiles(count)
             if limits is None and not count.any():
                 low, high = (1 << 16) - 1, 1 << 16  # a band without a measured value is black
             table[:] = np.rint(np.clip((np.arange(1 << 16) - low) / max(high - low, 1), 0, 1) * 255)
@@ -111,15 +111,8 @@ def misfit(raster: Raster | Mosaic, bands: Sequence[int], limits: Limits) -> str
     return f"values from {first.min()} to {last.max()} (percentiles {PERCENTILES[0]} and {PERCENTILES[1]})"
 
 
-def percentile_limits(counts: NDArray[np.int64]) -> Limits:
-    """Finds the `PERCENTILES` of a band.
-
-    Args:
-        counts: Number of pixels of each value.
-
-    Returns:
-        The smallest values that at least 2 % and 98 % of the pixels do not exceed; 0 and 0 without a pixel.
-    """
+def _percentiles(counts: NDArray[np.int64]) -> Limits:
+    """The smallest values that at least 2 % and 98 % of the pixels do not exceed; 0 and 0 without a pixel."""
     below = np.cumsum(counts)
     low, high = (int(np.searchsorted(100 * below, percent * below[-1])) for percent in PERCENTILES)
     return low, high

@@ -51,17 +51,8 @@ def encoder_options(name: str) -> dict[str, bool]:
     return {"strict_img_size": False} if windows else {}
 
 
-def make_encoder(name: str, in_channels: int, output_stride: int) -> nn.Module:
-    """Builds an encoder with random weights, dilated to an output stride.
-
-    Args:
-        name: Any name `resolve_encoder` accepts.
-        in_channels: Bands of the input image.
-        output_stride: 8, 16 or 32.
-
-    Raises:
-        UserError: The encoder is unknown, has no feature pyramid or cannot be dilated.
-    """
+def _make_encoder(name: str, in_channels: int, output_stride: int) -> nn.Module:
+    """Builds an encoder with random weights, dilated to an output stride; see `EncoderBackbone`."""
     resolved = resolve_encoder(name)
     if output_stride not in {8, 16, 32}:
         raise UserError(f"backbone.output_stride={output_stride} must be 8, 16 or 32")
@@ -108,12 +99,12 @@ class EncoderBackbone(Backbone):
         in_channels: Bands of the input image.
 
     Raises:
-        UserError: The encoder is unknown or does not reach the output stride.
+        UserError: The encoder is unknown, has no feature pyramid or does not reach the output stride.
     """
 
     def __init__(self, name: str, output_stride: int = 8, in_channels: int = 3) -> None:
         super().__init__()
-        self.encoder = make_encoder(name, in_channels, output_stride)
+        self.encoder = _make_encoder(name, in_channels, output_stride)
         self.name = name
         self.in_channels = in_channels
         self.output_stride = output_stride

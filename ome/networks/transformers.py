@@ -36,12 +36,8 @@ def is_plain_transformer(name: str) -> bool:
     return resolved.startswith(TIMM_PREFIX) and timm.models.is_model_in_modules(model, _MODULES)
 
 
-def make_transformer(name: str, in_channels: int) -> nn.Module:
-    """Builds a plain transformer for images of any size, with random weights.
-
-    Raises:
-        UserError: timm cannot build it for images of any size.
-    """
+def _make_transformer(name: str, in_channels: int) -> nn.Module:
+    """Builds a plain transformer for images of any size, with random weights; see `TransformerBackbone`."""
     model = resolve_encoder(name).removeprefix(TIMM_PREFIX)
     try:
         network: nn.Module = timm.create_model(
@@ -101,7 +97,7 @@ class TransformerBackbone(Backbone):
 
     def __init__(self, name: str, output_stride: int = 16, in_channels: int = 3) -> None:
         super().__init__()
-        self.encoder = make_transformer(name, in_channels)
+        self.encoder = _make_transformer(name, in_channels)
         self._patch = patch_of(self.encoder)
         stride = stride_of(self._patch)
         if output_stride != stride:
