@@ -20,10 +20,7 @@ from ome.progress import console
 def map_options(config: DictConfig) -> MapOptions:
     """What is written of each scene."""
     outputs = ("confidence", "probabilities", "polygons", "simplify")
-    return MapOptions(
-        **{key: config.stage[key] for key in outputs},
-        stride=config.prediction.stride,
-    )
+    return MapOptions(**{key: config.stage[key] for key in outputs}, stride=config.prediction.stride)
 
 
 def other_segmenters(config: DictConfig) -> list[Path]:

@@ -79,9 +79,7 @@ def train_segmenter(
     )
     num_classes = reader.index.palette.num_classes
     loss = loss_of(
-        config.segmenter,
-        num_classes,
-        lambda: count_classes(tiles, mask_of, num_classes, recipe.weighting),
+        config.segmenter, num_classes, lambda: count_classes(tiles, mask_of, num_classes, recipe.weighting)
     )
     warn_if_random(config.segmenter.weights, f"segmenter ({title})", "segmenter.weights")
     torch.manual_seed(config.seed)

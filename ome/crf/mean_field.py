@@ -19,18 +19,7 @@ import numpy as np
 from ome.crf.lattice import Lattice, blur, kernel
 from ome.crf.rows import gather, prefetch_rows, scatter
 from ome.crf.simplices import Float
-from ome.crf.vectors import (
-    LANES,
-    add8,
-    exp8,
-    fill8,
-    load8,
-    multiply8,
-    reciprocal8,
-    store8,
-    subtract8,
-    sum8,
-)
+from ome.crf.vectors import LANES, add8, exp8, fill8, load8, multiply8, reciprocal8, store8, subtract8, sum8
 
 EXP_RANGE = 80.0  # the sum of its exp over classes is still a finite float32
 AHEAD = 4  # pixels by which updates prefetch

@@ -14,16 +14,7 @@ from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 
-from ome.crf.vectors import (
-    CONTRACT,
-    LANES,
-    VECTOR,
-    Handle,
-    Typed,
-    broadcast,
-    constant,
-    vector_intrinsic,
-)
+from ome.crf.vectors import CONTRACT, LANES, VECTOR, Handle, Typed, broadcast, constant, vector_intrinsic
 
 CORNERS = 9
 LINE = 16  # float32 in a cache line

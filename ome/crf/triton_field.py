@@ -55,12 +55,7 @@ def join(gaussian: TorchLattice, bilateral: TorchLattice) -> JoinedLattice:
 
 
 def mean_field(
-    lattice: JoinedLattice,
-    agreement: Tensor,
-    iterations: int,
-    energy: Tensor,
-    powers: Tensor,
-    winners: bool,
+    lattice: JoinedLattice, agreement: Tensor, iterations: int, energy: Tensor, powers: Tensor, winners: bool
 ) -> Tensor:
     """Runs mean field on one bundle of runs for all tiles, asynchronously.
 

@@ -62,11 +62,7 @@ class Scaling:
 
 
 def scaling_of(
-    raster: Raster | Mosaic,
-    bands: Sequence[int],
-    limits: Limits | None = None,
-    *,
-    progress: bool = False,
+    raster: Raster | Mosaic, bands: Sequence[int], limits: Limits | None = None, *, progress: bool = False
 ) -> Scaling:
     """The scaling of a 16-bit raster.
 

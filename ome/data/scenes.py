@@ -50,10 +50,7 @@ class SceneReader:
     """
 
     def __init__(
-        self,
-        index: SceneIndex,
-        channels: Sequence[int] | None = None,
-        display: Sequence[int] | None = None,
+        self, index: SceneIndex, channels: Sequence[int] | None = None, display: Sequence[int] | None = None
     ) -> None:
         self.index = index
         self.channels = tuple(channels or index.channels)

@@ -14,13 +14,7 @@ from rich.markup import escape
 from ome.data.listed_names import check_listed
 from ome.data.names import IMAGE_COLUMNS, TOO_SMALL, WINDOW_COLUMNS, check_class, check_classes
 from ome.data.sheets import Sheet, read_sheet
-from ome.data.tag_row import (
-    Form,
-    TagRow,
-    image_row,
-    listed_tags,
-    window_row,
-)
+from ome.data.tag_row import Form, TagRow, image_row, listed_tags, window_row
 from ome.errors import UserError
 from ome.progress import console
 

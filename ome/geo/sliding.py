@@ -141,12 +141,7 @@ class _Strip(NamedTuple):
 
 
 def _read_strip(
-    read: ReadWindow,
-    valid: ReadValid | None,
-    row: int,
-    columns: list[int],
-    scene: tuple[int, int],
-    size: int,
+    read: ReadWindow, valid: ReadValid | None, row: int, columns: list[int], scene: tuple[int, int], size: int
 ) -> _Strip:
     height, width = min(size, scene[0]), scene[1]
     measured = None if valid is None else valid(row, 0, height, width)

@@ -97,11 +97,7 @@ def pixel_cross_entropy(logits: Tensor, target: Tensor, label_smoothing: float =
         (B, H, W) float32, 0 where the target is ignored.
     """
     return F.cross_entropy(
-        logits.float(),
-        target.long(),
-        ignore_index=IGNORE,
-        reduction="none",
-        label_smoothing=label_smoothing,
+        logits.float(), target.long(), ignore_index=IGNORE, reduction="none", label_smoothing=label_smoothing
     )
 
 

@@ -95,12 +95,10 @@ class Dataset:
         "location of the reference masks by kind: {archive, pattern}; dataset=custom: their folder",
     ]
     channels: Annotated[
-        Bands | None,
-        "bands of the image, from 1, e.g. [4, 3, 2]; null: those in dataset.images",
+        Bands | None, "bands of the image, from 1, e.g. [4, 3, 2]; null: those in dataset.images"
     ]
     display: Annotated[
-        Bands | None,
-        "positions, from 1, of the three channels for CRF and pictures; null: the first three",
+        Bands | None, "positions, from 1, of the three channels for CRF and pictures; null: the first three"
     ]
     nodata: Annotated[
         Annotated[float, NAN_ALLOWED] | None,

@@ -9,12 +9,7 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Union, get_args, 
 
 from ome.config.schema.limits import NAN_ALLOWED, Limit
 
-_WORDS: Final = {
-    int: "a whole number",
-    float: "a number",
-    str: "text",
-    Any: "anything",
-}
+_WORDS: Final = {int: "a whole number", float: "a number", str: "text", Any: "anything"}
 _KINDS: Final = {float: (int, float), str: (str, int, float)}  # a name or a path may look like a number
 
 

@@ -71,8 +71,7 @@ class Classifier:
         NotNegative, "weight of the equivariance loss between two views (SEAM, Wang et al., CVPR 2020)"
     ]
     ecr_weight: Annotated[
-        NotNegative,
-        "weight of equivariant cross regularisation (SEAM); if both are 0, one view is computed",
+        NotNegative, "weight of equivariant cross regularisation (SEAM); if both are 0, one view is computed"
     ]
     min_pool_weight: Annotated[
         NotNegative, "weight of the loss that keeps refined CAMs from covering a whole tile"
@@ -85,8 +84,7 @@ class Classifier:
         "temperature of the encoder's self-attention that refines the CAM at prediction; null: off",
     ]
     zoom: Annotated[
-        Positive,
-        "factor by which tiles are enlarged before the network; the work grows with its square",
+        Positive, "factor by which tiles are enlarged before the network; the work grows with its square"
     ]
     one_vs_all: Annotated[bool, "train one network per class, one after the other, instead of one for all"]
 
@@ -128,8 +126,7 @@ class Recipe(Augmented):
     ]
     steps_per_epoch: Annotated[Count, "steps between two checkpoints"]
     validation_tiles: Annotated[
-        Natural,
-        "tiles scored at each checkpoint: of val, else training tiles with a reference mask; 0: none",
+        Natural, "tiles scored at each checkpoint: of val, else training tiles with a reference mask; 0: none"
     ]
     batch: Annotated[Count, "tiles per step, over all processes"]
     optimizer: Annotated[

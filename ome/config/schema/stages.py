@@ -69,8 +69,7 @@ class Pseudo(_Labelling):
     """`stage.pseudo`."""
 
     cams: Annotated[
-        str,
-        "source of the CAMs: cam, affinity (after the random walk), or a folder, see docs/own_cams.md",
+        str, "source of the CAMs: cam, affinity (after the random walk), or a folder, see docs/own_cams.md"
     ]
 
 
