@@ -39,7 +39,7 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-console = _Console(soft_wrap=True, emoji=False)
+console = _Console(soft_wrap=True, emoji=False, highlight=False)
 """The console for all output of the program."""
 
 if not console.is_terminal:
@@ -134,7 +134,7 @@ class Meter:
             rate = max(self.rate(), 1e-9)
             left = (self._total - self._done) / rate
             line = f"{self._description}: {self._done}/{self._total}  {pace(rate)}  {left:.0f} s left  {note}"
-            console.print(line.rstrip(), highlight=False)
+            console.print(line.rstrip())
             self._shown = now
 
     def close(self) -> None:

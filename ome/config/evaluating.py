@@ -100,8 +100,7 @@ def _calibrate(
     after = calibration_error(calibrated.numpy().T, labels)
     console.print(
         f"{title}: confidence calibrated on {len(tiles)} tiles of val by temperature "
-        f"{temperature:.2f}: expected calibration error {before:.1%} -> {after:.1%}",
-        highlight=False,
+        f"{temperature:.2f}: expected calibration error {before:.1%} -> {after:.1%}"
     )
 
 

@@ -67,8 +67,7 @@ def scenes_by_name(config: DictConfig, options: MapOptions) -> dict[str, SceneAd
     if isinstance(raster, Path) and raster.is_dir() and (others := other_rasters_in(raster)):
         console.print(
             f"[yellow]{len(others)} rasters in {escape(str(raster))} are left out[/], the first is "
-            f"{escape(others[0])}: convert them to GeoTIFF, gdal_translate IN OUT",
-            highlight=False,
+            f"{escape(others[0])}: convert them to GeoTIFF, gdal_translate IN OUT"
         )
     return {map_name(path if raster == typed else typed): path for path in scenes}
 

@@ -40,7 +40,7 @@ def warn_if_random(weights: str | None, what: str, key: str) -> None:
     if weights is None:
         remedy = "type backbone=efficientnet_lite0, whose ImageNet weights come with ome[weights], or"
         line = f"the {what} starts from random weights, which makes poor maps: {remedy} {key}=FILE"
-        console.print(line, style="bold red", highlight=False, markup=False)
+        console.print(line, style="bold red", markup=False)
 
 
 def optimization(settings: DictConfig, total_steps: int) -> Optimization:

@@ -57,8 +57,7 @@ class ByteImage:
                     "is one of the network's bands: it is read as an image band"
                     if band in self.channels
                     else "holds an image: it is kept as an image band"
-                ),
-                highlight=False,
+                )
             )
         self.source: ImageSource = source_of(raster)
         self._scaling: Scaling | None = None
@@ -96,7 +95,7 @@ def _say_misfit(raster: Raster | Mosaic, channels: Sequence[int], limits: Limits
         if (values := misfit(raster, channels, limits)) is None:
             return
         line = f"{escape(raster.name)} has {values}[/]: dataset.range={list(limits)} does not fit them"
-    console.print(f"[yellow]{line}", highlight=False)
+    console.print(f"[yellow]{line}")
 
 
 def channels_last(bands: NDArray[np.uint8]) -> NDArray[np.uint8]:

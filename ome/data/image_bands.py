@@ -39,14 +39,14 @@ def checked_bands(jobs: Sequence[SceneJob], layout: RawLayout) -> tuple[int, ...
                 values = misfit(raster, layout.channels or raster.shown_bands, layout.limits)
                 misfits += [f"{escape(str(job.image))} has {values}"] if values else []
     for band, count in opacity.items():
-        _warn(
-            f"band {band} of {count} images is opacity[/], but dataset.channels includes it: it is read as "
-            "an image band and does not mark nodata"
+        console.print(
+            f"[yellow]band {band} of {count} images is opacity[/], but dataset.channels includes it: it is "
+            "read as an image band and does not mark nodata"
         )
     for band, count in misnamed.items():
-        _warn(
-            f"band {band} of {count} images is labelled opacity[/], but holds an image: it is kept as an "
-            "image band"
+        console.print(
+            f"[yellow]band {band} of {count} images is labelled opacity[/], but holds an image: it is kept "
+            "as an image band"
         )
     _say_orders({colours: files for colours, files in orders.items() if colours and all(colours)})
     if len(bands) > 1 and not layout.channels:
@@ -57,16 +57,16 @@ def checked_bands(jobs: Sequence[SceneJob], layout: RawLayout) -> tuple[int, ...
         raise UserError(f"the images differ in their bands, {kinds}: {remedy}")
     limits = list(layout.limits or ())
     if len(depths) > 1:
-        _warn(
-            f"{depths['uint16']} images have 16 bits and are scaled to 8, {depths['uint8']} have 8 bits and "
-            "are not[/]: convert them to one depth if they look different"
+        console.print(
+            f"[yellow]{depths['uint16']} images have 16 bits and are scaled to 8, {depths['uint8']} have 8 "
+            "bits and are not[/]: convert them to one depth if they look different"
         )
     elif limits and not depths["uint16"]:
-        _warn(f"all images have 8 bits[/]: dataset.range={limits} does not apply to them")
+        console.print(f"[yellow]all images have 8 bits[/]: dataset.range={limits} does not apply to them")
     if misfits:
-        _warn(
-            f"dataset.range={limits} does not fit {len(misfits)} of {len(jobs)} images[/]: the first, "
-            f"{misfits[0]}"
+        console.print(
+            f"[yellow]dataset.range={limits} does not fit {len(misfits)} of {len(jobs)} images[/]: the "
+            f"first, {misfits[0]}"
         )
     return next(iter(bands)) if len(bands) == 1 else ()
 
@@ -79,11 +79,7 @@ def _say_orders(orders: Mapping[tuple[str, ...], Sequence[RawFile]]) -> None:
         f"{len(files)} {', '.join(colours)} (e.g. {escape(str(files[0]))})"
         for colours, files in orders.items()
     )
-    _warn(
-        f"the images label their bands differently[/], {kinds}: if that is right, bring them to one order, "
-        "e.g. gdal_translate -b 3 -b 2 -b 1 IN OUT"
+    console.print(
+        f"[yellow]the images label their bands differently[/], {kinds}: if that is right, bring them to one "
+        "order, e.g. gdal_translate -b 3 -b 2 -b 1 IN OUT"
     )
-
-
-def _warn(line: str) -> None:
-    console.print(f"[yellow]{line}", highlight=False)

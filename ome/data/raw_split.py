@@ -145,8 +145,7 @@ def _by_folder(folders: Mapping[str, tuple[str, ...]], images: RawFiles) -> dict
     if empty:
         console.print(
             f"[yellow]dataset.split.folders: there is no folder {', '.join(empty)}[/]: check for another "
-            "version of the dataset, a typing error, or a part that was not downloaded",
-            highlight=False,
+            "version of the dataset, a typing error, or a part that was not downloaded"
         )
     return {**listed}
 
@@ -165,8 +164,7 @@ def _present(listed: Mapping[SplitName, Sequence[str]], images: RawFiles) -> dic
     if left < total:
         console.print(
             f"[yellow]{total - left} of {total} listed scenes have no image and are skipped[/] "
-            "(dataset.split.absent=refuse makes that an error)",
-            highlight=False,
+            "(dataset.split.absent=refuse makes that an error)"
         )
     return {**present}
 

@@ -112,7 +112,7 @@ def _say_readings(sheet: Sheet, classes: Sequence[str], *, finished: bool) -> No
 @cache
 def _say_once(line: str) -> None:
     """Prints a line once, although every stage reads the table, some several times."""
-    console.print(f"[yellow]{escape(line)}[/]", highlight=False)
+    console.print(f"[yellow]{escape(line)}[/]")
 
 
 def _classes(sheet: Sheet, form: Form, names: Sequence[str], *, finished: bool) -> tuple[str, ...]:

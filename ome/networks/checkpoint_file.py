@@ -92,7 +92,6 @@ def _of_one_network(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]
     if others:
         console.print(
             f"[yellow]{path} contains several networks[/]: using {chosen}, not {' or '.join(others)}; to use "
-            f"another, save it by itself, e.g. torch.save(content['{others[0]}'], 'file.pth')",
-            highlight=False,
+            f"another, save it by itself, e.g. torch.save(content['{others[0]}'], 'file.pth')"
         )
     return branches[chosen]

@@ -115,7 +115,7 @@ class Compiling(Callback):
 
     def _stay_eager(self, reason: str) -> None:
         self._compiled = None
-        console.print(f"{self._title} is not compiled: {reason}", highlight=False, markup=False)
+        console.print(f"{self._title} is not compiled: {reason}", markup=False)
 
     def _check(self, module: ClippedModule, image: Tensor, context: Context) -> None:
         """Compares the passes of the coming step, if any of them has a new size."""

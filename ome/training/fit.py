@@ -83,8 +83,7 @@ def fit(
     precision, wrong = fitted_precision(module, hardware)
     if wrong:
         console.print(
-            f"{wrong} convolutions compute in float32 instead of bfloat16, since this torch is wrong there",
-            highlight=False,
+            f"{wrong} convolutions compute in float32 instead of bfloat16, since this torch is wrong there"
         )
     together = world_size() > 1
     if together:
@@ -134,7 +133,7 @@ def _checkpoint(folder: Path) -> Path | None:
             console.print(f"[yellow]{path}: checkpoint is corrupt ({type(error).__name__}); starting over[/]")
             path.unlink(missing_ok=True)
         else:
-            console.print(f"resuming from step {step} of an interrupted run", highlight=False)
+            console.print(f"resuming from step {step} of an interrupted run")
     return path if rank_zero_value(step > 0) else None
 
 
