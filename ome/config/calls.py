@@ -17,13 +17,7 @@ from ome.inference.trained import trained_folder
 
 
 def check_arguments(stride: float, batch: int | None, views: dict[str, Any], **switches: bool) -> None:
-    """Checks arguments against the ranges of the settings of the same names.
-
-    Args:
-        stride: See `ome.predict`.
-        batch: See `ome.predict`.
-        views: Further arguments, by the names of their settings.
-        **switches: Arguments that are True or False.
+    """Checks arguments of `ome.predict` against the ranges of the settings of the same names.
 
     Raises:
         UserError: An argument is out of range.

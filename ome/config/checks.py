@@ -26,10 +26,6 @@ OTHERS: Final = {"": ("callbacks", "hydra", "optimizer", "preset"), "stage.": (*
 def check_settings(config: DictConfig, stages: Sequence[str] = ()) -> None:
     """Checks all settings at once: types and ranges, and whether they fit each other, machine and disk.
 
-    Args:
-        config: The composed configuration.
-        stages: The stages that will run.
-
     Raises:
         UserError: Some settings are wrong; the message has one line for each.
     """

@@ -69,14 +69,7 @@ def classifier_learner(
 
 
 def train_classifier(work: Work, member: Member, reader: SceneReader, table: TagTable) -> None:
-    """Trains one network of the classifier, for its classes, on the tiles that the filter kept.
-
-    Args:
-        work: The work of stage cam.
-        member: The network.
-        reader: Reads the images.
-        table: Tags of all classes and tiles.
-    """
+    """Trains one network of the classifier, for its classes, on the tiles that the filter kept."""
     config, settings = work.config, work.settings
     names = table.names[member.classes]
     kept = table.select("train", kept=True)

@@ -30,15 +30,9 @@ NETWORK_STAGES: Final = CRF_STAGES | {"cam", "seg", "predict", "export", "sugges
 
 
 def cross_faults(config: DictConfig, stages: Sequence[str], wrong: Sequence[str] = ()) -> Iterator[str]:
-    """Checks the settings of some stages against each other, the machine and the disk.
+    """Yields an error line for each fault of the settings of some stages, the machine and the disk.
 
-    Args:
-        config: The composed configuration.
-        stages: The stages that will run.
-        wrong: Addresses of settings of a wrong type, with which nothing can be built.
-
-    Yields:
-        One error line for each fault.
+    `wrong` are the addresses of settings of a wrong type, with which nothing can be built.
     """
     for section in (_training, _hardware, _extras, _files, _inherited):
         yield from section(config, stages)

@@ -44,12 +44,7 @@ def warn_if_random(weights: str | None, what: str, key: str) -> None:
 
 
 def optimization(settings: DictConfig, total_steps: int) -> Optimization:
-    """Optimiser and schedule of a stage.
-
-    Args:
-        settings: Settings of the stage.
-        total_steps: Optimiser steps of the training, of which the warm-up is a fraction.
-    """
+    """Optimiser and schedule of a stage, whose warm-up is a fraction of all steps."""
     optional = ("schedule", "norm_decay", "layer_decay")
     return Optimization(
         settings.lr,

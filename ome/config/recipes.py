@@ -28,11 +28,7 @@ CLASS_BALANCE = {"balanced": 1.0, "sqrt": 0.5}
 
 
 def optimization_of(recipe: DictConfig, steps: int) -> Optimization:
-    """Optimiser and schedule of a recipe.
-
-    Args:
-        recipe: The configured recipe.
-        steps: Optimiser steps of the training.
+    """Optimiser and schedule of a recipe for a training of some steps.
 
     Raises:
         UserError: The warm-up is not shorter than the training.

@@ -50,16 +50,7 @@ SEGMENTER_FREE_KEYS = ("callbacks", "dataset.display", "dataset.nodata", "datase
 def train_segmenter(
     work: Work, folder: Path, reader: SceneReader, tiles: Sequence[Tile], mask_of: MaskOf, title: str
 ) -> None:
-    """Writes the card of a segmenter and trains it, unless it is trained already.
-
-    Args:
-        work: The work of stage seg or refine.
-        folder: Folder of the training.
-        reader: Reads the images.
-        tiles: The training tiles.
-        mask_of: Returns mask and weight of a tile.
-        title: Name of the training.
-    """
+    """Writes the card of a segmenter, and trains it on the tiles unless it is trained already."""
     config, recipe = work.config, work.config.segmenter.recipe
     card, trained = card_of(config, reader), is_trained(folder)
     if is_rank_zero():
@@ -91,14 +82,7 @@ def train_segmenter(
 def segmenter_learner(
     config: DictConfig, network: Segmenter, loss: SegmenterLoss, total_steps: int
 ) -> UncertaintyWeightedSegmenter:
-    """The LightningModule that trains a segmenter.
-
-    Args:
-        config: Has the group `segmenter`.
-        network: The segmenter.
-        loss: See `loss_of`.
-        total_steps: Optimiser steps of the training.
-    """
+    """The LightningModule that trains a segmenter, with the loss of `loss_of`."""
     settings = config.segmenter
     return UncertaintyWeightedSegmenter(
         network,

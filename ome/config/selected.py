@@ -7,15 +7,7 @@ from ome.data.scenes import SceneReader
 
 
 def settings_of(config: DictConfig, name: str) -> DictConfig:
-    """The configuration for one stage.
-
-    Args:
-        config: The composed configuration, with the settings of every stage under `stage.<name>`.
-        name: The stage.
-
-    Returns:
-        A copy of `config` that has only the settings of that stage, under `stage`.
-    """
+    """A copy of the composed configuration that has only the settings of one stage, under `stage`."""
     stage_config = config.copy()
     with open_dict(stage_config):
         stage_config.stage = OmegaConf.merge({"name": name}, config.stage.get(name) or {})

@@ -20,13 +20,7 @@ class NotFoundError(UserError):
 
 
 def find_files(sources: Mapping[str, RawSource], kind: str, raw: Path, key: str) -> "RawFiles":
-    """The files of one of a dataset's sources.
-
-    Args:
-        sources: The sources by kind.
-        kind: The kind to look for.
-        raw: The raw folder.
-        key: The setting that selects the kind, for the error message.
+    """The files of one of a dataset's sources, whose kind the setting `key` selects.
 
     Raises:
         UserError: See `RawFiles`; if files of another kind exist, the message says how to select them.
@@ -48,10 +42,6 @@ class RawFiles:
     They are searched in the archive `<raw>/<archive>`, then in the unpacked folder of the same name, then
     loose in `<raw>`; only the first existing place is used. Each of several archives may be packed or
     unpacked.
-
-    Args:
-        source: What to look for.
-        raw: The raw folder.
 
     Raises:
         NotFoundError: None of the places exists.

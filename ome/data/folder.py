@@ -84,11 +84,7 @@ def image_files(paths: Sequence[Path]) -> set[Path]:
 
 
 def image_names(folder: Path, key: str) -> list[str]:
-    """Names of the images in a folder, sorted, without suffixes.
-
-    Args:
-        folder: The folder; its subfolders are not searched.
-        key: The setting with the folder, for the error message.
+    """Names of the images in a folder, sorted, without suffixes; not of those in its subfolders.
 
     Raises:
         UserError: The folder does not exist, no GeoTIFF, PNG or JPEG is in it, one has a name that cannot be

@@ -28,10 +28,6 @@ NODATA_HINT: Final = (
 def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
     """Compares the values of prepared masks with the classes.
 
-    Args:
-        layout: The layout of the dataset.
-        index: Its prepared scenes.
-
     Yields:
         A line about each class without a reference pixel, and one where there is a single class.
 
@@ -134,11 +130,6 @@ def table_conflict(layout: RawLayout, raw: Path, index: SceneIndex) -> str | Non
     Programs that choose a palette for each image number the same colours differently from file to file. Only
     values that occur in a mask are compared, as the rest of a table is often filled in at will.
 
-    Args:
-        layout: The layout of the dataset.
-        raw: The raw folder.
-        index: The prepared scenes.
-
     Returns:
         What differs and what to type; None if nothing does, or masks are read by their colours.
     """
@@ -169,15 +160,7 @@ def table_conflict(layout: RawLayout, raw: Path, index: SceneIndex) -> str | Non
 
 
 def contradictions(table: TagTable, reader: SceneReader) -> Iterator[str]:
-    """Compares tags with masks.
-
-    Args:
-        table: Tags of tiles.
-        reader: Reads the masks.
-
-    Yields:
-        A line for each class whose tags contradict the masks.
-    """
+    """Yields a line for each class whose tags contradict the masks."""
     compared = [row for row, tile in enumerate(table.tiles) if reader.has_mask(tile.scene)]
     if not compared:
         return

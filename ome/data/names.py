@@ -85,10 +85,6 @@ def check_name(name: str, what: str) -> str:
 def check_class(name: str, what: str) -> str:
     """Refuses an invalid class name; see `check_name`.
 
-    Args:
-        name: The name in normal form.
-        what: Owner of the name, for the error message.
-
     Raises:
         UserError: It is too long, contains a separator of tags, or is the name of another column of a table
             of tags: of images or of windows, since stage labels makes a table of windows of every table.

@@ -80,12 +80,7 @@ def _check_valid(index: SceneIndex) -> None:
 
 
 def masks_without_image(layout: RawLayout, raw: Path) -> list[str]:
-    """Scenes with a reference mask but no image, if the list of scenes comes from the images.
-
-    Args:
-        layout: The facts of the dataset.
-        raw: The raw folder.
-    """
+    """Scenes with a reference mask but no image, if the list of scenes comes from the images."""
     if not layout.split.folders and layout.split.numeric is None:
         return []
     images, masks = raw_files(layout, raw)
@@ -114,10 +109,6 @@ def _together(unreadable: Sequence[UnreadableError], total: int) -> UserError:
 
 def scene_jobs(layout: RawLayout, raw: Path) -> list[SceneJob]:
     """Finds the files of every listed scene before any work begins.
-
-    Args:
-        layout: The layout of the dataset.
-        raw: The raw folder.
 
     Raises:
         UserError: When an archive or a listed scene is missing.

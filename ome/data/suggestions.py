@@ -28,13 +28,7 @@ class Suggestion(NamedTuple):
 def write_suggestions(
     path: Path, names: Sequence[str], rows: Iterable[tuple[Tile, float, Sequence[float]]]
 ) -> None:
-    """Writes the table atomically.
-
-    Args:
-        path: The CSV file.
-        names: The C class names.
-        rows: Each tile with its uncertainty and the C probabilities.
-    """
+    """Writes the table atomically: each tile with its uncertainty and the probabilities of the classes."""
     lines = (
         [tile.scene, tile.row, tile.column, tile.height, tile.width]
         + [f"{value:.4f}" for value in (uncertainty, *probabilities)]

@@ -45,14 +45,7 @@ class TagRow(NamedTuple):
 
 
 def image_row(line: int, cells: dict[str, str], where: str, names: Sequence[str], form: Form) -> TagRow:
-    """Parses a row that describes an image.
-
-    Args:
-        line: Its line in the file.
-        cells: Its cells by column.
-        where: File and line for error messages.
-        names: Class names.
-        form: Form of the table.
+    """Parses a row that describes an image; `where` is its file and line for error messages.
 
     Raises:
         UserError: A cell is wrong.

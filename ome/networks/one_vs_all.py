@@ -9,11 +9,7 @@ from ome.networks.seam import CamPair, SeamNetwork
 
 
 class OneVsAllNetwork(nn.Module):
-    """Stacks the CAMs of networks of one class each.
-
-    Args:
-        networks: C networks in the order of the classes.
-    """
+    """Stacks the CAMs of C networks of one class each, in the order of the classes."""
 
     def __init__(self, networks: Sequence[SeamNetwork]) -> None:
         super().__init__()

@@ -37,11 +37,6 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     A dot and an underscore in a name count as equal, since timm's networks of feature maps write `stem_0` for
     `stem.0`.
 
-    Args:
-        module: The network.
-        tensors: The checkpoint's tensors by name.
-        source: Name of the checkpoint in messages.
-
     Raises:
         UserError: The number of bands or another shape differs, or fewer than nine tenths of the network's
             tensors are in the checkpoint.
