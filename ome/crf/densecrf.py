@@ -8,9 +8,6 @@ their lattices are built once and filter eight runs at a time.
 Names of dimensions: R runs, K classes, N = H * W pixels.
 """
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -31,31 +28,24 @@ from ome.crf.vectors import LANES
 
 
 class DenseCrf:
-    """The CRF of one image.
+    """The CRF of one image. The kernels release the GIL, so that threads can refine several images.
 
     Args:
         image: (H, W, 3) uint8.
         parameters: Constants of the CRF.
-        threads: Threads for building the lattices and for bundles of runs; the result is the same. The
-            kernels release the GIL: for many tiles, 1 thread here and a thread per tile is faster.
 
     Raises:
         ValueError: The image has another shape or dtype.
     """
 
-    def __init__(
-        self, image: NDArray[np.uint8], parameters: CrfParameters | None = None, threads: int = 1
-    ) -> None:
+    def __init__(self, image: NDArray[np.uint8], parameters: CrfParameters | None = None) -> None:
         check_image(image)
         self.parameters = parameters or CrfParameters()
-        self.threads = threads
         self.height, self.width = image.shape[:2]
         self._order = blockwise_order(self.height, self.width)
         features = kernel_features(image, self.parameters, self._order)
         weights = self.parameters.gaussian_weight, self.parameters.bilateral_weight
-        with ThreadPoolExecutor(threads) as pool:
-            gaussian, bilateral = pool.map(symmetric_kernel, features, weights)
-        lattice = join(gaussian, bilateral)
+        lattice = join(*map(symmetric_kernel, features, weights))
         # The largest possible message to each pixel: that of a class with probability 1 at all pixels.
         messages = splat_blur_slice(lattice, np.ones((len(self._order), LANES), np.float32))
         self._agreement = np.ascontiguousarray(messages[:, 0])
@@ -99,18 +89,10 @@ class DenseCrf:
         check_powers(powers, len(energy))
         winners = np.empty((len(powers), energy.shape[1]), np.uint8)
         width = max(row_width(1, len(energy)), row_width(LANES, len(energy)) - LANES)
-        firsts = range(0, len(powers), LANES)
-
-        def run(firsts: Sequence[int]) -> None:
-            # One workspace for all bundles of a thread: allocating memory takes as long as an update.
-            workspace = self._workspace(width)
-            for first in firsts:
-                values = self._run(energy, powers[first : first + LANES], workspace)
-                unpack_winners(values, self._order, winners[first : first + LANES])
-
-        with ThreadPoolExecutor(self.threads) as pool:
-            for _ in pool.map(run, [firsts[thread :: self.threads] for thread in range(self.threads)]):
-                pass
+        workspace = self._workspace(width)  # of all bundles: allocating memory takes as long as an update
+        for first in range(0, len(powers), LANES):
+            values = self._run(energy, powers[first : first + LANES], workspace)
+            unpack_winners(values, self._order, winners[first : first + LANES])
         return winners.reshape(-1, self.height, self.width)
 
     def _workspace(self, width: int) -> Float:
