@@ -28,11 +28,7 @@ def initial_classifier(
 ) -> SeamNetwork:
     """The network before training; without pretrained weights no part of it is frozen.
 
-    Args:
-        config: Names backbone and classifier, and whether there are pretrained weights.
-        num_classes: Number of classes of the network.
-        in_channels: Bands of an image.
-        weights: Weights to load: those of the configuration, or None where only the speed matters.
+    `weights` are those of the configuration, or None where only the speed matters.
     """
     torch.manual_seed(config.seed)
     network = build_classifier(config.backbone, config.classifier, num_classes, in_channels, weights)
@@ -42,15 +38,7 @@ def initial_classifier(
 def classifier_learner(
     config: DictConfig, network: SeamNetwork, names: Sequence[str], num_classes: int, total_steps: int
 ) -> SeamClassifier:
-    """The LightningModule that trains a network.
-
-    Args:
-        config: Has the settings of stage cam under `stage`.
-        network: The network before training.
-        names: Its classes.
-        num_classes: Number of classes of the dataset, C.
-        total_steps: Optimiser steps of the training.
-    """
+    """The LightningModule that trains a network of the classes `names`, of the C classes of the dataset."""
     settings, losses, rates = config.stage, config.classifier, optimization(config.stage, total_steps)
     # The loss is a mean over classes. With the learning rate for C classes, a network of one class would take
     # steps C times as long as that class takes in a network of all, and the first steps would ruin it.

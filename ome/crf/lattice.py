@@ -43,13 +43,10 @@ class Lattice(NamedTuple):
 
 
 def build_lattice(features: Float) -> Lattice:
-    """Builds the lattice of a set of points.
+    """Builds the lattice of a set of points, in time and memory linear in N.
 
     Args:
         features: (N, d) float32, in units of the Gaussian's standard deviation; N >= 1.
-
-    Returns:
-        The lattice. Time and memory are linear in N.
 
     Raises:
         UserError: The features span more lattice cells than a 63-bit key can number.
@@ -114,19 +111,13 @@ def gain(dimensions: int) -> float:
 
 
 def symmetric_kernel(features: Float, weight: float) -> Lattice:
-    """Builds a lattice that applies weight * s_i K_ij s_j, symmetrically normalised.
+    """Builds a lattice that applies weight * s_i K_ij s_j, symmetrically normalised, with weight >= 0.
 
-    K_ij = exp(-|f_i - f_j|^2 / 2) and s_i = 1 / sqrt(sum over j of K_ij).
+    K_ij = exp(-|f_i - f_j|^2 / 2) and s_i = 1 / sqrt(sum over j of K_ij). The features f are (N, d) float32,
+    in units of the Gaussian's standard deviation.
 
     The weights of the lattice are multiplied by s_i * sqrt(gain * weight). Since splatting and slicing both
     use them, `splat_blur_slice` applies the whole kernel.
-
-    Args:
-        features: (N, d) float32, in units of the Gaussian's standard deviation.
-        weight: At least 0.
-
-    Returns:
-        The lattice with scaled weights.
     """
     lattice = build_lattice(features)
     sums = filter_values(lattice, np.ones((len(features), 1), np.float32))

@@ -176,16 +176,7 @@ def splat_blur_slice(lattice: TorchLattice, values: Tensor) -> Tensor:
 
 
 def symmetric_kernel(features: Tensor, weight: float, tiles: int = 1) -> TorchLattice:
-    """Builds a lattice that applies a symmetrically normalised kernel, see `ome.crf.lattice`.
-
-    Args:
-        features: (N, d) float32, in units of the Gaussian's standard deviation.
-        weight: At least 0.
-        tiles: See `build_lattice`.
-
-    Returns:
-        The lattice with scaled weights.
-    """
+    """Builds a lattice with scaled weights as in `ome.crf.lattice`, for tiles as in `build_lattice`."""
     lattice = build_lattice(features, tiles)
     height = gain(features.shape[1])
     sums = height * splat_blur_slice(lattice, torch.ones_like(features[:, :1]))[:, 0]

@@ -151,14 +151,7 @@ class Palette:
         return Encoded(mask, unknown)
 
     def decode(self, mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """Paints class indices in the palette's colours.
-
-        Args:
-            mask: (H, W) uint8 class indices; all other values become black.
-
-        Returns:
-            (H, W, 3) uint8.
-        """
+        """Paints class indices (H, W) uint8 as colours (H, W, 3) uint8; all other values become black."""
         return np.asarray(self.flat(), dtype=np.uint8).reshape(256, 3)[mask]
 
     def flat(self) -> list[int]:

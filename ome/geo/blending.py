@@ -9,9 +9,6 @@ from torch import Tensor
 def blending_window(size: int) -> NDArray[np.float32]:
     """Raised cosine in two dimensions: a pixel counts most where its window sees context on all sides.
 
-    Args:
-        size: Window size in pixels.
-
     Returns:
         (size, size) float32 in (0, 1]; positive at the border, where a scene's edge has no other window.
     """

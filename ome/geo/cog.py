@@ -56,11 +56,7 @@ def write_class_cog(path: Path, flat: Path, grid: Grid, names: Sequence[str], co
 def write_probability_cog(path: Path, flat: Path, grid: Grid, descriptions: Sequence[str]) -> None:
     """Writes bands of probabilities: 0..254 for 0 to 1 (stored as the bands' scale), 255 for nodata.
 
-    Args:
-        path: The file to write.
-        flat: Bands of (H, W) bytes, one after the other.
-        grid: Size and georeference of the bands.
-        descriptions: Description of each band.
+    `flat` has bands of (H, W) bytes, one after the other, each with a description.
     """
     root = _dataset(grid)
     for number, description in enumerate(descriptions, start=1):

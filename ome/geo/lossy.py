@@ -21,14 +21,9 @@ MARGIN: Final = REACH + SOLID
 
 
 def near(pixels: NDArray[np.uint8], nodata: Sequence[float | None]) -> NDArray[np.bool_]:
-    """Pixels within `BLURRED` of nodata, by a table: whole strips of wide images are looked at.
+    """Where all bands of pixels (bands, H, W) are within `BLURRED` of their nodata values, (H, W).
 
-    Args:
-        pixels: (bands, H, W).
-        nodata: Value of each band where nothing was measured.
-
-    Returns:
-        (H, W): where all bands are.
+    It is looked up in a table, as whole strips of wide images are looked at.
     """
     result = np.ones(pixels.shape[1:], dtype=bool)
     for band, value in zip(pixels, np.array(nodata, np.float64), strict=True):
@@ -37,14 +32,9 @@ def near(pixels: NDArray[np.uint8], nodata: Sequence[float | None]) -> NDArray[n
 
 
 def with_blurred(empty: NDArray[np.bool_], near: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Adds to the nodata pixels those that compression has changed.
+    """Adds to the nodata pixels those that compression has changed, (H, W).
 
-    Args:
-        empty: Pixels that hold the nodata value, (H, W).
-        near: Pixels within `BLURRED` of the nodata value, (H, W).
-
-    Returns:
-        (H, W): `empty`, and the pixels of `near` within `REACH` pixels of a `SOLID` patch.
+    These are the pixels `near` the nodata value, within `REACH` pixels of a `SOLID` patch of nodata.
     """
     patch, reach = (np.ones((side, side), np.uint8) for side in (SOLID, SOLID + 2 * REACH))
     around = cv2.dilate(cv2.erode(empty.astype(np.uint8), patch), reach)

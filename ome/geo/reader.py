@@ -135,17 +135,9 @@ class Raster:
         return self.opacity is None and self._validity.is_everywhere(self.shown_bands)
 
     def read(self, row: int, column: int, height: int, width: int, bands: Sequence[int] = ()) -> NDArray[Any]:
-        """Reads a window inside the raster; a colour table is applied.
+        """Reads a window inside the raster, (B, height, width) of its depth; a colour table is applied.
 
-        Args:
-            row: Row of the window's upper left pixel.
-            column: Column of that pixel.
-            height: Height of the window.
-            width: Width of the window.
-            bands: Bands (1-based) in the order of the result; empty for all.
-
-        Returns:
-            (B, height, width), of the raster's depth.
+        `bands` (1-based) are in the order of the result; empty for all.
 
         Raises:
             UnreadableError: The file is damaged there.

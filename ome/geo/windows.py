@@ -31,12 +31,7 @@ def window_stride(size: int, fraction: float) -> int:
 def rows_of_part(height: int, size: int, stride: int, part: int, parts: int) -> range:
     """The rows of a scene that one of several processes predicts; together they cover each row once.
 
-    Args:
-        height: Rows of the scene.
-        size: Side of a window in pixels.
-        stride: Pixels from one window to the next.
-        part: Index of the process, from 0.
-        parts: Number of processes; where it exceeds the rows of windows, some get no rows.
+    Where there are more processes than rows of windows, some get no rows.
     """
     starts = window_starts(height, size, stride)
     bounds = [*(starts[len(starts) * number // parts] for number in range(parts)), height]

@@ -38,14 +38,7 @@ class AffinityNetwork(BackboneNetwork):
         nn.init.xavier_uniform_(self.f9.weight, gain=4)
 
     def forward(self, image: Tensor) -> Tensor:
-        """Computes the affinity features.
-
-        Args:
-            image: Normalised images (B, bands, H, W), float.
-
-        Returns:
-            Features (B, 448, ceil(H / 8), ceil(W / 8)), at least -1.
-        """
+        """Computes features (B, 448, ceil(H / 8), ceil(W / 8)), at least -1, of images (B, bands, H, W)."""
         features = self.backbone(image)
         grid = [-(-size // GRID_STRIDE) for size in image.shape[2:]]
         reduced = [

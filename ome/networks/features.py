@@ -38,24 +38,16 @@ class Backbone(nn.Module):
     attends: bool = False
 
     def forward(self, image: Tensor) -> Features:
-        """Computes the features.
+        """Computes the features of normalised images (B, in_channels, H, W), float.
 
-        Args:
-            image: Normalised images (B, in_channels, H, W), float.
-
-        Returns:
-            The feature maps; `final` is (B, channels[2], ceil(H / output_stride), ceil(W / output_stride)).
+        `final` is (B, channels[2], ceil(H / output_stride), ceil(W / output_stride)).
         """
         raise NotImplementedError
 
     def features_and_queries(self, image: Tensor) -> tuple[Features, list[Tensor]]:
-        """Computes the features and the attention queries of the stage of `Features.low`, if it `attends`.
+        """Computes the features, and the attention queries of the stage of `Features.low`, if it `attends`.
 
-        Args:
-            image: Normalised images (B, in_channels, H, W), float.
-
-        Returns:
-            The features, and the queries of each attention block, (B, heads, d, h, w) on the grid of `low`.
+        The queries of each attention block are (B, heads, d, h, w) on the grid of `low`.
         """
         raise NotImplementedError
 
@@ -72,14 +64,9 @@ def freeze_batchnorm(module: nn.Module) -> None:
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:
-    """Pads images at the right and the bottom by repeating the edge.
+    """Pads images (B, bands, H, W) at the right and the bottom by repeating the edge, if needed.
 
-    Args:
-        image: Images (B, bands, H, W).
-        multiple: Pixels; the new height and width are the next multiples of it.
-
-    Returns:
-        Images (B, bands, H', W'); `image` itself if it needs no padding.
+    Height and width of the result are the next multiples of `multiple` pixels.
     """
     bottom, right = (-size % multiple for size in image.shape[2:])
     return F.pad(image, (0, right, 0, bottom), mode="replicate") if bottom or right else image

@@ -19,14 +19,7 @@ from ome.networks.transformers import is_plain_transformer
 
 
 def published_weights(name: str) -> list[str]:
-    """Lists the names of an encoder's published weights.
-
-    Args:
-        name: Any name `resolve_encoder` accepts.
-
-    Returns:
-        Values of `weights`: "imagenet" first if it exists; for timm also tags such as "a1_in1k".
-    """
+    """Names of an encoder's published weights: "imagenet" first if it exists; of timm also tags (a1_in1k)."""
     resolved = resolve_encoder(name)
     if not resolved.startswith(TIMM_PREFIX):
         return list(smp.encoders.encoders[resolved]["pretrained_settings"])

@@ -13,16 +13,10 @@ ENTRIES = 1 << 26
 
 @torch.no_grad()
 def clean_cam(cam: Tensor) -> Tensor:
-    """Normalises a CAM and keeps only the strongest class of each pixel.
+    """Normalises a CAM (B, C, h, w) to [0, 1] and keeps only the strongest class of each pixel; no gradient.
 
     Each class map is clipped at 0 and divided by its maximum over the pixels; then every value below the
     pixel's maximum over the classes is set to 0. There is no background class.
-
-    Args:
-        cam: Class activation maps (B, C, h, w), any real values.
-
-    Returns:
-        The maps (B, C, h, w) in [0, 1], without gradient.
     """
     positive = F.relu(cam.detach())
     peak = positive.amax(dim=(2, 3), keepdim=True) + EPSILON

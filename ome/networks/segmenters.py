@@ -50,14 +50,7 @@ class Segmenter(nn.Module):
         return self.network.get_submodule("encoder")
 
     def forward(self, image: Tensor) -> Tensor:
-        """Computes class logits.
-
-        Args:
-            image: Normalised images (B, bands, H, W), float.
-
-        Returns:
-            Logits (B, C, H, W).
-        """
+        """Computes class logits (B, C, H, W) of normalised images (B, bands, H, W), float."""
         height, width = image.shape[2:]
         logits: Tensor = self.network(pad_to_multiple(image, MULTIPLE))
         return logits[:, :, :height, :width]
@@ -69,14 +62,14 @@ class Segmenter(nn.Module):
         return channels
 
     def with_auxiliary(self, image: Tensor, head: nn.Module) -> tuple[Tensor, Tensor]:
-        """Computes class logits, and those of an auxiliary head on the encoder's third stage.
+        """Computes class logits, and those of a head on the encoder's third stage, upsampled bilinearly.
 
         Args:
             image: Normalised images (B, bands, H, W), float.
             head: Computes logits (B, C, h, w) of features (B, `third_stage_channels`, h, w).
 
         Returns:
-            Logits of the network and of the head, each (B, C, H, W); the latter are upsampled bilinearly.
+            Logits of the network and of the head, each (B, C, H, W).
         """
         stages: list[Tensor] = []
 

@@ -34,14 +34,9 @@ def strips(height: int, rows: int, halo: int) -> Iterator[Strip]:
 
 
 def empty_like_part(part: Tensor, dimension: int, length: int) -> Tensor:
-    """Allocates a tensor for all parts of a map, in the memory layout of `part` (B, channels, h, w).
+    """Allocates a map of some length along a dimension, in the memory layout of a part (B, channels, h, w).
 
     In another layout, the next layer would have to copy the whole map.
-
-    Args:
-        part: One of the parts, along `dimension`.
-        dimension: The dimension in which the map is larger than `part`.
-        length: Length of the map in this dimension.
     """
     layout = torch.contiguous_format
     if not part.is_contiguous() and part.is_contiguous(memory_format=torch.channels_last):

@@ -65,11 +65,7 @@ def to_patches(image: Tensor, patch: int) -> Tensor:
 
     Args:
         image: Images (B, bands, H, W), H and W divisible by that stride.
-        patch: Side of a patch in pixels.
-
-    Returns:
-        Images whose height and width are multiples of the patch; `image` itself if the patch is a power of
-        two.
+        patch: Side of a patch in pixels; if it is a power of two, the images stay as they are.
     """
     stride = stride_of(patch)
     if stride == patch:

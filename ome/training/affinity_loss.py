@@ -67,9 +67,6 @@ def affinity_loss(affinity: Tensor, labels: Tensor, pairs: Tensor) -> AffinityLo
         affinity: (B, P) in (0, 1], float.
         labels: (B, h, w) class indices; pairs with a 255 are ignored.
         pairs: (2, P) row-major indices of both cells of each pair.
-
-    Returns:
-        The sums; `mean()` of them is the loss.
     """
     first, second = labels.flatten(1)[:, pairs[0]], labels.flatten(1)[:, pairs[1]]
     labelled = (first != IGNORE) & (second != IGNORE)

@@ -17,16 +17,9 @@ HIGHEST: Final = "highest_loss.pt"
 
 
 def broadcast_loss(logits: Tensor, tags: Tensor) -> Tensor:
-    """Multilabel soft margin loss of every score against every tag of a batch.
+    """Mean multilabel soft margin loss of every score (B, C) against every tag (B, C) of a batch, a scalar.
 
     The published validation compares scores (B, C) with tags (B, C, 1, 1), which broadcasts to (B, C, B, C).
-
-    Args:
-        logits: Class scores (B, C).
-        tags: Tags (B, C), 0 or 1.
-
-    Returns:
-        The mean over all B C B C pairs, a scalar.
     """
     pairs = (*tags.shape, *logits.shape)
     return F.multilabel_soft_margin_loss(logits.expand(pairs), tags[:, :, None, None].expand(pairs))

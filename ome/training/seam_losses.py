@@ -32,13 +32,9 @@ class SeamLosses(NamedTuple):
 
 
 def normalise_maps(maps: Tensor) -> Tensor:
-    """Clips maps at 0 and scales each to [0, 1] by its own minimum and maximum (with 1e-5 on either side).
+    """Clips maps (B, C, H, W) at 0 and scales each to [0, 1] by its own minimum and maximum.
 
-    Args:
-        maps: Class maps (B, C, H, W), any real values.
-
-    Returns:
-        Maps (B, C, H, W) in [0, 1].
+    There is 1e-5 on either side of the quotient.
     """
     # Clipping after the reduction is equivalent, because the ReLU below clips the maps, and faster.
     low = F.relu(maps.amin(dim=(2, 3), keepdim=True))
