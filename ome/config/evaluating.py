@@ -41,14 +41,8 @@ def evaluate_segmenter(config: DictConfig, folder: Path, reader: SceneReader, ti
 
     A collective call: each process maps and reads its shard of the scenes.
 
-    Args:
-        config: The configuration of the stage.
-        folder: Folder of the segmenter.
-        reader: Reads images and reference masks.
-        title: Name of the segmenter in messages, and of its row of scores.
-
     Returns:
-        One row, of the evaluation split; none if no scene of it has a reference mask.
+        One row, named by the title, of the evaluation split; none if no scene of it has a reference mask.
     """
     barrier()  # rank 0 writes the card
     card, prediction = SegmenterCard.read(folder), config.prediction

@@ -22,15 +22,9 @@ def train(
     title: str,
     callbacks: Sequence[Callback] = (),
 ) -> None:
-    """Trains a module of a stage; see `fit`.
+    """Trains a module of a stage and saves its `network` in a folder; see `fit`.
 
-    Args:
-        work: The work of the stage.
-        module: The module to train; its `network` is saved in the folder.
-        data: The training data.
-        folder: The stage's folder, or a subfolder for each of several trainings.
-        title: Name of the training.
-        callbacks: Callbacks of this training, beside those of every training.
+    The folder is that of the stage, or a subfolder of it for each of several trainings.
     """
     with open_logger(work.logged, work.logs / folder.relative_to(work.folder), title) as logger:
         fit(

@@ -93,14 +93,10 @@ def mean_field(
 
 
 def filter_rows(lattice: JoinedLattice, values: Tensor, old: Tensor, new: Tensor) -> None:
-    """Splats and blurs the (N, W) rows of pixels.
+    """Splats and blurs the rows of pixels, `values` (N, W) float32.
 
-    Args:
-        lattice: The lattices of all pixels.
-        values: (N, W) float32.
-        old: (V, W) float32, written: the sums of the bilateral lattice, which has an even number of
-            directions.
-        new: (V, W) float32, written: the sums of the Gaussian lattice, which has an odd number of directions.
+    The sums of the bilateral lattice, which has an even number of directions, are written to `old`, and those
+    of the Gaussian lattice, which has an odd number, to `new`, both (V, W) float32.
     """
     count, width = old.shape
     columns = triton.next_power_of_2(width)

@@ -22,9 +22,7 @@ _QUOTES: Final = "'\"`\u00b4\u2018\u2019\u201a\u201c\u201d\u201e\u00ab\u00bb"
 def check_listed(names: Sequence[str], where: str) -> None:
     """Refuses classes that are several tags, a tag with a score, a negation or a quotation.
 
-    Args:
-        names: Classes that the table lists, and nobody has named otherwise.
-        where: The table, for the error message.
+    `names` are those that the table `where` lists, and nobody has named otherwise.
 
     Raises:
         UserError: One of them is not a plain name, or consists of the names of others.

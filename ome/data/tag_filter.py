@@ -13,15 +13,10 @@ Drops = Literal["class", "tile"]
 
 
 def coverage(mask: NDArray[np.uint8], num_classes: int) -> NDArray[np.float64]:
-    """Fraction of a tile that each class covers.
+    """Fraction of a tile that each class covers, (C,) float64 in [0, 1].
 
-    Args:
-        mask: (H, W) uint8, class index, or an index >= C (255) for ignored pixels.
-        num_classes: Number of classes C.
-
-    Returns:
-        (C,) float64 in [0, 1]. The denominator is all H W pixels, including ignored ones: otherwise a sliver
-        of a class in a tile full of clutter would count as clearly visible.
+    The denominator is all H W pixels of the mask (H, W) uint8, including ignored ones with an index >= C
+    (255): otherwise a sliver of a class in a tile full of clutter would count as clearly visible.
     """
     counts = np.bincount(mask.ravel(), minlength=256)[:num_classes]
     return counts.astype(np.float64) / mask.size

@@ -90,14 +90,11 @@ class Raster:
         self._file.close()
 
     def require(self, depths: Sequence[str] = IMAGE_DEPTHS) -> None:
-        """Checks that the values are those of an image, or of a class map.
-
-        Args:
-            depths: Allowed data types, by numpy's names.
+        """Checks that the values are those of an image, or of a class map, of one of the `depths`.
 
         Raises:
-            UnreadableError: The raster has another one, is a negative, or has a colour table that is not
-                applied.
+            UnreadableError: The raster has another data type, is a negative, or has a colour table that is
+                not applied.
         """
         fault = colour_fault(self._file.dataset) if self.depth in depths else ""
         if self.depth not in depths:

@@ -39,12 +39,7 @@ def statistics_of(name: str, weights: str) -> Statistics:
 
 
 def check_convertible(network: nn.Module, name: str, weights: str) -> None:
-    """Checks that `adapt_to_imagenet` can adapt a network to weights, if it has to.
-
-    Args:
-        network: The encoder.
-        name: Any name `resolve_encoder` accepts.
-        weights: See `statistics_of`.
+    """Checks that `adapt_to_imagenet` can adapt an encoder to weights, if it has to; see `statistics_of`.
 
     Raises:
         UserError: The weights expect other statistics than ImageNet's, and the first convolution is
