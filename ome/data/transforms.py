@@ -152,11 +152,8 @@ class Augment:
         # An image that is one pixel high or wide must keep a pixel at the smallest scale factor.
         repeats = [-(-self._least // side) for side in image.shape[:2]]
         if max(repeats) > 1:
-            image, *masks = (_repeated(part, *repeats) for part in (image, *masks))
+            rows, columns = repeats
+            image, *masks = (p.repeat(rows, axis=0).repeat(columns, axis=1) for p in (image, *masks))
         self._compose.set_random_seed(seed)
         varied = self._compose(image=image, masks=list(masks)) if masks else self._compose(image=image)
         return varied["image"], list(varied.get("masks", []))
-
-
-def _repeated(pixels: NDArray[np.uint8], rows: int, columns: int) -> NDArray[np.uint8]:
-    return pixels.repeat(rows, axis=0).repeat(columns, axis=1)

@@ -91,13 +91,8 @@ def _copy(path: Path, flat: Path, root: ET.Element, overviews: Literal["MODE", "
     """Converts plain bytes, described by a VRT, to a COG."""
     vrt = flat.with_suffix(".vrt")
     vrt.write_bytes(ET.tostring(root))
-    options = {
-        "COMPRESS": "DEFLATE",
-        "BLOCKSIZE": BLOCK,
-        "OVERVIEW_RESAMPLING": overviews,
-        "BIGTIFF": "IF_SAFER",
-        "NUM_THREADS": THREADS,
-    }
+    options = {"COMPRESS": "DEFLATE", "BLOCKSIZE": BLOCK, "OVERVIEW_RESAMPLING": overviews}
+    options |= {"BIGTIFF": "IF_SAFER", "NUM_THREADS": THREADS}
     # GDAL would name an .aux.xml after the temporary file.
     with atomic_path(path) as temporary, rasterio.Env(GDAL_PAM_ENABLED=False):
         rasterio.shutil.copy(vrt, temporary, driver="COG", **options)

@@ -72,20 +72,10 @@ class BackboneNetwork(nn.Module):
         groups = []
         for layers, factor in (("backbone", 1.0), ("head", 10.0)):
             for kind, times, decay in (("weight", 1.0, weight_decay), ("bias", 2.0, 0.0)):
-                chosen = [
-                    parameter
-                    for name, parameter in trainable
-                    if name.startswith(_PREFIX) == (layers == "backbone")
-                    and name.endswith(".bias") == (kind == "bias")
-                ]
-                groups.append(
-                    {
-                        "name": f"{layers}_{kind}",
-                        "params": chosen,
-                        "lr": lr * factor * times,
-                        "weight_decay": decay,
-                    }
-                )
+                of_layers = [p for p in trainable if p[0].startswith(_PREFIX) == (layers == "backbone")]
+                chosen = [p for name, p in of_layers if name.endswith(".bias") == (kind == "bias")]
+                rates = {"lr": lr * factor * times, "weight_decay": decay}
+                groups.append({"name": f"{layers}_{kind}", "params": chosen, **rates})
         return groups
 
 

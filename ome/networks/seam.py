@@ -122,14 +122,7 @@ class SeamNetwork(BackboneNetwork):
     def _correlate(self, image: Tensor, features: Features, cam: Tensor) -> Tensor:
         """Refines a CAM (B, C, h, w) by pixel correlation."""
         grid = cam.shape[2:]
-        embedding = self.f9(
-            torch.cat(
-                [
-                    resize_maps(image, grid),
-                    F.relu(self.f8_3(resize_maps(features.low.detach(), grid))),
-                    F.relu(self.f8_4(resize_maps(features.middle.detach(), grid))),
-                ],
-                dim=1,
-            )
-        )
+        low = F.relu(self.f8_3(resize_maps(features.low.detach(), grid)))
+        middle = F.relu(self.f8_4(resize_maps(features.middle.detach(), grid)))
+        embedding = self.f9(torch.cat([resize_maps(image, grid), low, middle], dim=1))
         return pixel_correlation(clean_cam(cam), embedding, self.entries)

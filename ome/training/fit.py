@@ -69,7 +69,7 @@ def fit(
         Stopped: The process received SIGTERM or SIGINT.
     """
     quieten()
-    all_callbacks: Sequence[Callback] = (
+    all_callbacks = [
         SeedEachStep(seed),
         *([Compiling(title, total_steps)] if hardware.compile else ()),
         StopAtNan(title, LOG_EVERY),
@@ -79,7 +79,7 @@ def fit(
         # After the callbacks whose state it saves.
         StopWhenAsked(folder / f"{CHECKPOINT}.ckpt", LOG_EVERY),
         ModelCheckpoint(folder, CHECKPOINT, save_top_k=1, every_n_epochs=1, enable_version_counter=False),
-    )
+    ]
     precision, wrong = fitted_precision(module, hardware)
     if wrong:
         console.print(
@@ -97,7 +97,7 @@ def fit(
             plugins=[RunningProcesses()] if together else None,
             precision=precision,  # type: ignore[arg-type]  # a string from the configuration
             max_epochs=epochs,
-            callbacks=list(all_callbacks),
+            callbacks=all_callbacks,
             logger=logger or False,
             log_every_n_steps=LOG_EVERY,
             enable_progress_bar=False,
