@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import rasterio
 from numpy.typing import NDArray
@@ -14,10 +14,13 @@ from rasterio.windows import Window
 
 from ome.errors import UserError
 from ome.geo.gdal import IMAGE_DRIVERS, jpeg_warnings, orientation, plain_pixels
-from ome.geo.jpeg2000 import is_whole
 from ome.geo.remote import WITHOUT_HEAD, probe, reading_options
 from ome.geo.sidecars import check_metadata, check_sidecars
 from ome.geo.vsi import VsiPath
+
+_CODESTREAM: Final = b"\xff\x4f\xff\x51"
+_END: Final = b"\xff\xd9"
+"""First and last bytes of JPEG 2000 data."""
 
 
 class UnreadableError(UserError):
@@ -66,7 +69,7 @@ class OpenedFile:
                 "image, stack them, gdal_merge.py -separate -o OUT PAGE_1.tif PAGE_2.tif"
             )
         if isinstance(source, Path):
-            if self.dataset.driver == "JP2OpenJPEG" and not is_whole(source):
+            if self.dataset.driver == "JP2OpenJPEG" and not _is_whole_jpeg2000(source):
                 raise UnreadableError(f"{self.name} is damaged, its end is missing: {self._remedy}")
             check_sidecars(source, self.dataset)
         else:
@@ -164,3 +167,23 @@ def _stacked_pages(dataset: Any) -> int:  # noqa: ANN401 - rasterio's own
     pages = dataset.tags(ns="SUBDATASETS") if dataset.driver == "GTiff" else {}
     size = f"({dataset.width}P x {dataset.height}L x "
     return sum(size in text for key, text in pages.items() if key.endswith("_DESC"))
+
+
+def _is_whole_jpeg2000(path: Path) -> bool:
+    """Whether a JPEG 2000 file has its end-of-codestream marker; GDAL reads truncated ones silently."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        start, end = 0, size
+        if file.read(4) != _CODESTREAM:  # boxes, one of which holds the codestream
+            while start + 8 <= size:
+                file.seek(start)
+                length, kind = int.from_bytes(file.read(4)), file.read(4)
+                length = int.from_bytes(file.read(8)) if length == 1 else length or size - start
+                end = start + length
+                if kind == b"jp2c" or length < 8:
+                    break
+                start = end
+        if end > size:
+            return False
+        file.seek(max(end - len(_END), 0))
+        return file.read(len(_END)) == _END
