@@ -42,7 +42,6 @@ def _loads(path: Path, donor: dict[str, Tensor]) -> None:
     network = _network()
     report = load_weights(network, path)
     assert report.missing == ()
-    assert set(report.loaded) == set(donor)
     assert all(torch.equal(value, donor[name]) for name, value in network.state_dict().items())
 
 

@@ -11,10 +11,6 @@ from ome.extras import require
 class ReferenceDenseCrf:
     """The same CRF as `DenseCrf`, computed by pydensecrf, one run after another.
 
-    Args:
-        image: (H, W, 3) uint8.
-        parameters: Constants of the CRF.
-
     Raises:
         UserError: pydensecrf is not installed.
         ValueError: The image has another shape or dtype.

@@ -18,15 +18,13 @@ SMALLEST_FRACTION = 0.9
 
 @dataclass(frozen=True)
 class LoadReport:
-    """Which tensors of a network were loaded from a checkpoint, by name.
+    """Which tensors of a network and of a checkpoint do not match, by name.
 
     Attributes:
-        loaded: Tensors of the network that were loaded.
         missing: Tensors of the network that the checkpoint lacks; they keep their initial values.
         unexpected: Tensors of the checkpoint that the network lacks, such as those of a classifier head.
     """
 
-    loaded: tuple[str, ...]
     missing: tuple[str, ...]
     unexpected: tuple[str, ...]
 
@@ -73,7 +71,7 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     logger.info("%s: %d tensors loaded, not used: %s", source, len(loaded), few(unexpected, 3) or "none")
     if missing:
         logger.warning("%s: %d tensors keep random values: %s", source, len(missing), few(missing, 3))
-    return LoadReport(tuple(loaded), missing, unexpected)
+    return LoadReport(missing, unexpected)
 
 
 def first_convolution(module: nn.Module) -> str:
