@@ -1,5 +1,6 @@
 """Class colours: converts coloured reference images to class-index masks and back."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -70,12 +71,10 @@ class UnknownColours:
     @classmethod
     def merge(cls, parts: Iterable["UnknownColours"]) -> "UnknownColours":
         """Sums several lists; colours in the rest of one list stay in the rest."""
-        counts: dict[RGB, int] = {}
-        rest = 0
+        counts, rest = Counter[RGB](), 0
         for part in parts:
+            counts.update(dict(part.counts))
             rest += part.rest
-            for colour, count in part.counts:
-                counts[colour] = counts.get(colour, 0) + count
         return cls.from_counts(counts, rest)
 
     def __str__(self) -> str:

@@ -81,14 +81,10 @@ class SeamClassifier(ClippedModule):
         if (
             description := network.description
         ) is not None:  # plain values alone, which loading takes with weights_only
-            settings: dict[str, Any] = {
-                "er_weight": er_weight,
-                "ecr_weight": ecr_weight,
-                "min_pool_weight": min_pool_weight,
-            }
-            settings |= {"network": description, "names": list(names), "optimizer": asdict(optimizer)}
-            settings |= {"total_steps": total_steps, "clip": clip, "rescale": list(rescale)}
-            self.save_hyperparameters(settings, logger=False)
+            weights = {"er_weight": er_weight, "ecr_weight": ecr_weight, "min_pool_weight": min_pool_weight}
+            plain = {"network": description, "names": list(names), "optimizer": asdict(optimizer)}
+            others = {"total_steps": total_steps, "clip": clip, "rescale": list(rescale)}
+            self.save_hyperparameters(weights | plain | others, logger=False)
         self._total_steps = total_steps
         self._optimizer = optimizer
         self._er_weight = er_weight

@@ -72,16 +72,11 @@ class SegmenterLoss(nn.Module):
         super().__init__()
         if not isinstance(underfit, PretendedUnderfitting):
             underfit = PretendedUnderfitting(**(underfit or {}))
-        self.settings = {
-            "weighting": weighting,
-            "class_weights": None if class_weights is None else [float(weight) for weight in class_weights],
-            "label_smoothing": label_smoothing,
-            "ohem": ohem,
-            "dice": dice,
-            "lovasz": lovasz,
-            "underfit": asdict(underfit),
-            "auxiliary_weight": auxiliary_weight,
-        }
+        of_classes = None if class_weights is None else [float(weight) for weight in class_weights]
+        self.settings: dict[str, Any]
+        self.settings = {"weighting": weighting, "class_weights": of_classes}
+        self.settings |= {"label_smoothing": label_smoothing, "ohem": ohem, "dice": dice, "lovasz": lovasz}
+        self.settings |= {"underfit": asdict(underfit), "auxiliary_weight": auxiliary_weight}
         weights = None if class_weights is None else torch.tensor(class_weights, dtype=torch.float32)
         self.register_buffer("class_weights", weights, persistent=False)
         self._weighting: Weighting = weighting
