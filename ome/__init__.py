@@ -14,6 +14,10 @@ __all__ = ["Prediction", "dense_crf", "map_scene", "predict", "pseudo_label"]
 _MODULES = {"dense_crf": "ome.crf.arrays", "pseudo_label": "ome.pseudo.arrays"}
 
 
+def __dir__() -> list[str]:
+    return [*__all__, "__version__", "crf"]
+
+
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - any public object
     """Imports the objects of `__all__` on access, since importing torch takes seconds."""
     if name == "crf":

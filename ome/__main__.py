@@ -1,6 +1,7 @@
 """The command `ome`: its commands such as `ome train IMAGES`, or settings as for `python -m ome.run`."""
 
 import difflib
+import os
 import sys
 
 from ome.cli.endings import quiet_endings
@@ -53,6 +54,8 @@ def _run() -> None:
         _translate()
     from ome.cli.run import main as run  # noqa: PLC0415
 
+    # As for `python -m ome.run`, but last: plug-ins may lie in the folder where the run's command was typed.
+    sys.path.append(os.getcwd())  # noqa: PTH109
     run()
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.config.calls import check_arguments, network_folders, path_of, segmenter_of
+from ome.config.calls import check_arguments, network_folders, path_of, segmenter_of, views_of
 from ome.data.byte_image import ByteImage, open_scene
 from ome.distributed.collectives import alone
 from ome.errors import UserError
@@ -58,10 +58,10 @@ def predict(
     *,
     asset: str | None = None,
     network: str | None = None,
-    scales: tuple[float, ...] = (1.0,),
-    flip: bool = True,
+    scales: tuple[float, ...] | None = None,
+    flip: bool | None = None,
     tta: Tta | None = None,
-    stride: float = 0.625,
+    stride: float | None = None,
     batch: int | None = None,
     device: str | None = None,
     precision: str = "auto",
@@ -74,11 +74,12 @@ def predict(
         run: Folder of the run, e.g. `runs/potsdam_resnet50`; with several, their probabilities are averaged.
         asset: Asset of a STAC item; None for its only raster, or the only one with role `data` or `visual`.
         network: `weak`, `full`, `round_1`, ...; None for the last one that the run has trained.
-        scales: Scale factors at which each window is predicted.
+        scales: Scale factors at which each window is predicted; None for the run's `prediction.scales`, and
+            likewise for the next four arguments.
         flip: Also predict the mirror image of each window.
         tta: `d4` predicts all eight rotations and mirror images of each window, whatever `flip` says.
         stride: Pixels from one window to the next, as a fraction of a window's side.
-        batch: Windows predicted together; None for what suits the device.
+        batch: Windows predicted together; by default what suits the device.
         device: A torch device; None for the GPU if there is one, else the CPU.
         precision: `auto` for bfloat16 where the device has instructions for it; `32-true` for float32.
 
@@ -86,9 +87,11 @@ def predict(
         UserError: The run has no such segmenter, the scene cannot be read or has other bands, runs differ in
             classes, bands or scaling, or an argument is out of the range of the setting of the same name.
     """
-    views = {"scales": scales, "flip": flip, "tta": tta, "precision": precision}
-    check_arguments(stride, batch, views)
-    card, predictor, windows = segmenter_of(network_folders(run, network), device, batch, views)
+    typed = {"scales": scales, "flip": flip, "tta": tta, "stride": stride, "batch": batch}
+    check_arguments(typed | {"precision": precision})
+    networks = network_folders(run, network)
+    views, stride, batch = views_of(networks[0], typed)
+    card, predictor, windows = segmenter_of(networks, device, batch, views | {"precision": precision})
     options = MapOptions(stride=stride, batch=windows)
     with _opened(_address(scene) if isinstance(scene, str | Path) else scene, card, asset) as opened:
         blocks = list(predict_rows(opened, card, predictor, options, all_classes=False))
@@ -110,10 +113,10 @@ def map_scene(
     confidence: bool = False,
     probabilities: bool = False,
     polygons: bool = False,
-    scales: tuple[float, ...] = (1.0,),
-    flip: bool = True,
+    scales: tuple[float, ...] | None = None,
+    flip: bool | None = None,
     tta: Tta | None = None,
-    stride: float = 0.625,
+    stride: float | None = None,
     batch: int | None = None,
     device: str | None = None,
     precision: str = "auto",
@@ -145,14 +148,16 @@ def map_scene(
     """
     if not isinstance(scene, str | Path):
         raise UserError(f"the scene is of the type {type(scene).__name__}: give a file; predict takes arrays")
-    views = {"scales": scales, "flip": flip, "tta": tta, "precision": precision}
+    typed = {"scales": scales, "flip": flip, "tta": tta, "stride": stride, "batch": batch}
     switches = {"confidence": confidence, "probabilities": probabilities, "polygons": polygons}
-    check_arguments(stride, batch, views, **switches)
+    check_arguments(typed | {"precision": precision}, **switches)
     address, folder = _address(scene), path_of(folder, "folder")
     raster, name = raster_of(address, asset, allow_external=True), map_name(address)
+    networks = network_folders(run, network)
+    views, stride, batch = views_of(networks[0], typed)
+    views["precision"] = precision
     options = MapOptions(confidence, probabilities, polygons, stride=stride)
     options.check()
-    networks = network_folders(run, network)
     dependencies = [
         *map(identity, (*scene_files(raster), *(network_folder / NETWORK for network_folder in networks))),
         *remote_state(raster),

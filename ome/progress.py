@@ -39,7 +39,7 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-console = _Console(soft_wrap=True, emoji=False, highlight=False)
+console = _Console(soft_wrap=True, emoji=False)
 """The console for all output of the program."""
 
 if not console.is_terminal:

@@ -36,7 +36,7 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path, monkeypatch: pytest.Mo
     assert (card.nodata, card.source) == (0, ("uint8", 3, ("red", "green", "blue")))
     assert printed.strip().endswith("map a scene: ome predict runs/val ley SCENE")
     assert "Warning" not in printed  # of a chart without data
-    assert "preset=few; others are quick, few, laptop, gpu and paper" in printed
+    assert "preset=few (others: quick, laptop, gpu, paper)" in printed
     for network in ("classifier", "segmenter (weak segmentation)"):
         assert printed.count(f"the {network} starts from random weights") == 1
     assert (here / "scenes/val ley_all_full/index.json").is_file()
@@ -102,6 +102,22 @@ def test_an_unfinished_run_says_how_it_is_continued(tmp_path: Path, monkeypatch:
     assert "up to date labels: " in printed
     status, printed = forked(tmp_path, *train)
     assert (status, "runs/a b was made with preset=quick: type preset=quick" in printed) == (0, True), printed
+
+
+def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A callback beside the images, and a map from elsewhere, which needs it no more than its settings do."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])  # as of the script `ome`
+    (here := tmp_path / "here").mkdir()
+    write_photographs(here)
+    (here / "quiet.py").write_text("from pytorch_lightning import Callback\n\n\nclass Quiet(Callback): ...\n")
+    (here / "mine/callbacks").mkdir(parents=True)
+    (here / "mine/callbacks/quiet.yaml").write_text("quiet: {_target_: quiet.Quiet}\n")
+    settings = ["--config-dir", "mine", *QUICK, *FEW, "callbacks=quiet", "stage.until=labels"]
+    status, printed = forked(here, "train", "images", "--tags", "tags.csv", "--name", "a", *settings)
+    assert status == 0, printed
+    status, printed = forked(tmp_path, "report", "here/runs/a")
+    assert status == 0, printed
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,8 @@ def test_what_is_not_the_engines_is_refused_by_name_and_stays(
     thing(tmp_path / name)
     before, there = contents(tmp_path), sorted(tmp_path.rglob("*"))
     stage, ran = counting()
-    with pytest.raises(UserError, match=r"(made|made\.partial|elsewhere) (holds labels|was not written)"):
+    refused = r"(made|made\.partial|elsewhere) (holds the result of stage=labels|was not written)"
+    with pytest.raises(UserError, match=refused):
         execute(stage, config(tmp_path), force=force)
     assert not ran
     assert contents(tmp_path) == before
@@ -200,8 +201,14 @@ def test_some_names_are_no_artefacts(tmp_path: Path, name: str) -> None:
         (".", "lie in one another"),
         ("images/..", "lie in one another"),
         ("linked", "lie in one another"),
-        ("runs/x/labels", "runs/x/labels holds labels, and prepare of custom would replace it"),
-        ("mine", "mine was not written by ome and is not empty, and prepare of custom would replace it"),
+        (
+            "runs/x/labels",
+            "runs/x/labels holds the result of stage=labels, and that of stage=prepare of",
+        ),
+        (
+            "mine",
+            "mine was not written by ome and is not empty, and that of stage=prepare of",
+        ),
         ("tags.csv", r"tags\.csv was not written by ome"),
     ],
 )
@@ -279,7 +286,10 @@ def test_every_scene_has_a_folder_of_its_own(
     run_here(*BASE, *own, scenes[0])
     before = contents(tmp_path / "run/predict")
     if typed == "city":
-        with pytest.raises(UserError, match=r"holds predict of .*city, and predict of .*city\.tif would"):
+        with pytest.raises(
+            UserError,
+            match=r"stage=predict of .*city, and that of stage=predict of .*city\.tif w",
+        ):
             run_here(*BASE, *own, scenes[1], "force=true")
     else:
         run_here(*BASE, *own, scenes[1])

@@ -112,6 +112,19 @@ def test_arrays_as_people_have_them(tmp_path: Path) -> None:
             ome.predict(wrong, run, **options)
 
 
+def test_the_settings_of_a_run_are_those_of_its_maps_from_python(tmp_path: Path) -> None:
+    run, here = make_run(tmp_path / "run"), {"device": "cpu", "precision": FP32}
+    pixels = random_scene(100, 90).transpose(1, 2, 0)
+    recorded = {"stride": 0.5, "scales": [1.0, 0.5], "flip": False, "tta": None, "batch": 2}
+    typed: dict[str, Any] = {"stride": 0.5, "scales": (1.0, 0.5), "flip": False}
+    expected = ome.predict(pixels, run, **typed, **here).confidence
+    flipped = ome.predict(pixels, run, **typed | {"flip": True}, **here).confidence
+    assert not np.array_equal(expected, flipped)
+    Manifest("seg", "seg0", {"prediction": recorded}, {}).write(run / "seg")
+    np.testing.assert_array_equal(ome.predict(pixels, run, **here).confidence, expected)
+    np.testing.assert_array_equal(ome.predict(pixels, run, flip=True, **here).confidence, flipped)
+
+
 def test_masked_pixels_are_not_measured(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     pixels = random_scene(64, 64).transpose(1, 2, 0)
@@ -299,7 +312,7 @@ def test_scenes_have_their_own_maps_and_are_mapped_once(run_here: Run, tmp_path:
     run_here(*BASE, "stage.predict.scene=north.tif")
     for force in ("false", "true"):
         with pytest.raises(
-            UserError, match=r"holds predict of .*north\.tif, and predict of .*other/north\.tif"
+            UserError, match=r"stage=predict of .*north\.tif, and that of stage=predict of .*other/north\.tif"
         ):
             run_here(*BASE, "stage.predict.scene=other/north.tif", f"force={force}")
     assert [path.stat().st_mtime_ns for path in maps] == times

@@ -6,65 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from ome.cli.parser import parser
 from ome.cli.repeated import repeated_words
 from ome.errors import UserError
 from ome.geo.scene_list import names_many
 from ome.geo.vsi import scene_at
-
-
-def parser() -> argparse.ArgumentParser:
-    """The argument parser of all commands."""
-    top = argparse.ArgumentParser(prog="ome", allow_abbrev=False)
-    commands = top.add_subparsers(dest="command", required=True)
-
-    def command(name: str, summary: str) -> argparse.ArgumentParser:
-        epilog = (
-            "Any setting may follow as KEY=VALUE, such as preset=quick (few, laptop, gpu, paper); python -m "
-            "ome.run --help lists them. With "
-            "plan=true it only prints the stages, the work of each, and an estimate of the time it takes."
-        )
-        return commands.add_parser(name, help=summary, description=summary, epilog=epilog, allow_abbrev=False)
-
-    train = command("train", "Trains on a folder of images and a table of their tags, up to the report.")
-    train.add_argument("images", type=Path, help="folder of GeoTIFF, PNG or JPEG images")
-    train.add_argument("--tags", type=Path, help="table of tags, .csv or .xlsx; default: IMAGES/tags.csv")
-    train.add_argument("--masks", type=Path, help="folder of reference masks, if there are any")
-    train.add_argument("--name", help="name of the run; default: name of the folder of images")
-    resume = command("resume", "Continues an interrupted run, up to the report, with its own settings.")
-    resume.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
-    predict = command(
-        "predict",
-        "Maps a scene, or every scene of a folder, a list or a pattern, with the segmenter of a run.",
-    )
-    predict.add_argument(
-        "run",
-        nargs="+",
-        type=Path,
-        help="folder of the run, such as runs/valley; with several runs their probabilities are averaged",
-    )
-    predict.add_argument(
-        "scene",
-        help="GeoTIFF, PNG, JPEG or VRT of any size, folder of them, URL of a GeoTIFF or STAC item, list of "
-        "scenes (.txt, one a line), or a quoted pattern such as '/data/*.tif'",
-    )
-    for option, meaning in (
-        ("confidence", "also write the probability of the class on the map"),
-        ("probabilities", "also write the probability of every class"),
-        ("polygons", "also write a GeoPackage of areas of one class"),
-    ):
-        predict.add_argument(f"--{option}", action="store_true", help=meaning)
-    report = command("report", "Rewrites the report of a run.")
-    report.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
-    export = command("export", "Writes the segmenter of a run as ONNX and torch.export.")
-    export.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
-    export.add_argument("--target", metavar="PROGRAM", help="deepness: also a model for that QGIS plug-in")
-    compare = command("compare", "Puts the scores of finished runs into one table, seeds as mean and spread.")
-    compare.add_argument("runs", nargs="+", help="folders of runs, or patterns such as 'runs/valley_*'")
-    for form in ("markdown", "latex"):
-        compare.add_argument(
-            f"--{form}", dest="format", action="store_const", const=form, help=f"print the table in {form}"
-        )
-    return top
 
 
 def words_of(arguments: Sequence[str]) -> list[str]:
@@ -104,7 +50,8 @@ def _train(options: argparse.Namespace) -> list[str]:
     name = options.name or images.resolve().name
     paths = {"dataset.raw": images, "dataset.tags": tags, "dataset.masks": options.masks}
     paths = {key: path for key, path in paths.items() if path is not None}
-    return ["stage=all", "dataset=custom", *_settings(**{"dataset.name": name, "name": name}, **paths)]
+    own = [f"--config-dir={options.config_dir.absolute()}"] if options.config_dir else []
+    return [*own, "stage=all", "dataset=custom", *_settings(**{"dataset.name": name, "name": name}, **paths)]
 
 
 def _resume(options: argparse.Namespace) -> list[str]:
@@ -173,6 +120,13 @@ def _quoted(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     text = str(value)
-    if "/" in text and all(letter.isalnum() or letter in "/._-" for letter in text):
+    if all(letter.isalnum() or letter in "/._-" for letter in text) and (
+        "/" in text
+        or (
+            text[:1].isalpha()
+            and text.isascii()
+            and text.lower() not in {"true", "false", "null", "nan", "inf"}
+        )
+    ):
         return text
     return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

@@ -70,7 +70,7 @@ def main(overrides: Sequence[str]) -> int:
         1 if something would make a run fail, else 0.
     """
     if {"-h", "--help"} & {*overrides}:
-        console.print(HELP, highlight=False, markup=False)
+        console.print(HELP, markup=False)
         return 0
     findings = [*_installed(), *_machine()]
     try:
@@ -82,11 +82,9 @@ def main(overrides: Sequence[str]) -> int:
     except UserError as error:
         findings.append(Finding("wrong", "data", str(error)))
     for kind, subject, text in findings:
-        console.print(f"[{COLOURS[kind]}]{kind:5}[/] {subject:10} {escape(text)}", highlight=False)
+        console.print(f"[{COLOURS[kind]}]{kind:5}[/] {subject:10} {escape(text)}")
     wrong = sum(finding.kind == "wrong" for finding in findings)
-    console.print(
-        f"{wrong} of {len(findings)} checks failed" if wrong else "nothing is wrong", highlight=False
-    )
+    console.print(f"{wrong} of {len(findings)} checks failed" if wrong else "nothing is wrong")
     return 1 if wrong else 0
 
 

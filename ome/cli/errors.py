@@ -33,7 +33,7 @@ def fail(line: str, status: int = 1) -> NoReturn:
         SystemExit: Always.
     """
     console.quiet = False  # a rank other than 0 is quiet otherwise
-    console.print(f"[bold red]error:[/] {escape(line)}", highlight=False)
+    console.print(f"[bold red]error:[/] {escape(line)}")
     sys.exit(status)
 
 

@@ -27,7 +27,7 @@ def show_plan(config: DictConfig, rows: Sequence[Row]) -> None:
     if any(row.prospect.state != "up to date" for row in rows):
         console.print(_table(config, rows, None))
         for line in _remarks(rows):
-            console.print(line, highlight=False, markup=False)
+            console.print(line, markup=False)
 
 
 def show_timed_plan(config: DictConfig, names: Sequence[str], *, verify: bool) -> None:
@@ -39,12 +39,12 @@ def show_timed_plan(config: DictConfig, names: Sequence[str], *, verify: bool) -
     if units and alone:
         from ome.cli.timings import timings  # noqa: PLC0415 - loads the training code
 
-        console.print(f"timing on this machine: {', '.join(sorted(units))}", highlight=False)
+        console.print(f"timing on this machine: {', '.join(sorted(units))}")
         with console.status("a busy machine takes longer"):
             timed = timings(config, units, known)
     console.print(_table(config, rows, timed))
     for line in _about(rows, timed, alone=alone):
-        console.print(line, highlight=False, markup=False)
+        console.print(line, markup=False)
 
 
 def _table(config: DictConfig, rows: Sequence[Row], timed: "Mapping[Unit, Timed] | None") -> Table:

@@ -54,7 +54,7 @@ def repeated_words(folder: Path) -> list[str]:
         raise UserError(f"{folder} is not the folder of a run: give one such as runs/valley")
     commands, faults = _undamaged(files)
     for fault in faults:
-        console.print(f"[yellow]a command is left out:[/] {escape(fault)}", highlight=False)
+        console.print(f"[yellow]a command is left out:[/] {escape(fault)}")
     if not commands:
         raise UserError(
             f"every command saved in {folder / 'logs'} is damaged: type python -m ome.run stage=... with "

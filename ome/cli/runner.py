@@ -66,7 +66,7 @@ def run_stages(config: DictConfig) -> float | None:
         show(config, folders[last])
         trained = any(result.manifest.stage == "seg" for result in results_of(Path(config.run_dir)))
         if trained and not is_nonzero_rank():
-            console.print(f"map a scene: ome predict {config.run_dir} SCENE", highlight=False, markup=False)
+            console.print(f"map a scene: ome predict {config.run_dir} SCENE", markup=False)
     if last == "compare":
         from ome.stages.compare import show as show_comparison  # noqa: PLC0415
 
@@ -81,8 +81,10 @@ def print_plan(config: DictConfig) -> None:
         UserError: See `run_stages`.
     """
     import_targets(config)
-    _say_preset(config)
-    show_timed_plan(config, selected_stages(config), verify=config.verify)
+    names = selected_stages(config)
+    if names[-1] not in SIDE_STAGES:
+        _say_preset(config)
+    show_timed_plan(config, names, verify=config.verify)
 
 
 def _say_preset(config: DictConfig) -> None:
@@ -91,13 +93,13 @@ def _say_preset(config: DictConfig) -> None:
         return
     runtime = HydraConfig.get().runtime
     preset, run = runtime.choices["preset"], Path(config.run_dir)
-    console.print(f"preset={preset}; others are quick, few, laptop, gpu and paper", highlight=False)
+    others = ", ".join(name for name in ("quick", "few", "laptop", "gpu", "paper") if name != preset)
+    console.print(f"preset={preset} (others: {others})")
     before = preset_before(run.absolute(), Path(runtime.output_dir))
     if before not in {None, preset}:
         console.print(
             f"[yellow]{escape(str(run))} was made with preset={before}[/]: type preset={before} to keep its "
             "settings, or another name=... to keep its results",
-            highlight=False,
         )
 
 

@@ -91,9 +91,9 @@ class Sweep(Callback):
         try:
             execute(STAGE, recorded, on_finish=stage_tracker(recorded))
             show(recorded, sweep / STAGE.name)
-            console.print(f"comparison: {(sweep / STAGE.name).resolve()}", highlight=False)
+            console.print(f"comparison: {(sweep / STAGE.name).resolve()}")
         except UserError as error:
-            console.print(f"[yellow]no comparison[/]: {error}", highlight=False)
+            console.print(f"[yellow]no comparison[/]: {error}")
 
 
 def _check_jobs(overrides: Sequence[Override]) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -14,27 +14,45 @@ from ome.inference.card import SegmenterCard, check_alike
 from ome.inference.map_rows import windows_at_a_time
 from ome.inference.predictor import Ensemble, Predictor
 from ome.inference.trained import trained_folder
+from ome.pipeline.manifest import Manifest
+
+DEFAULTS: Final = {"scales": (1.0,), "flip": True, "tta": None, "stride": 0.625, "batch": None}
+"""The settings `prediction.*` of a segmenter whose stage left no record."""
 
 
-def check_arguments(stride: float, batch: int | None, views: dict[str, Any], **switches: bool) -> None:
+def check_arguments(typed: dict[str, Any], **switches: bool) -> None:
     """Checks arguments of `ome.predict` against the ranges of the settings of the same names.
+
+    Args:
+        typed: Arguments by name; None stands for the run's setting.
+        **switches: Arguments that are True or False.
 
     Raises:
         UserError: An argument is out of range.
     """
     hints = hints_of(general.Prediction) | {"precision": hints_of(general.Trainer)["precision"]}
-    scales = views["scales"]
-    arguments = views | {
-        "scales": [*map(_plain, scales)] if isinstance(scales, tuple) else _plain(scales),
-        "stride": _plain(stride),
-        "batch": _plain(batch),
-    }
-    for name, value in arguments.items():
-        if not fits(value, hints[name]):
+    for name, argument in typed.items():
+        value = [*map(_plain, argument)] if isinstance(argument, tuple) else _plain(argument)
+        if value is not None and not fits(value, hints[name]):
             raise UserError(f"{name}={value}: expected {expected(hints[name])}")
-    for name, value in switches.items():
-        if not isinstance(value, bool):
-            raise UserError(f"{name}={value!r}: expected True or False")
+    for name, switch in switches.items():
+        if not isinstance(switch, bool):
+            raise UserError(f"{name}={switch!r}: expected True or False")
+
+
+def views_of(segmenter: Path, typed: dict[str, Any]) -> tuple[dict[str, Any], float, int | None]:
+    """The views of windows, the stride and the batch: as typed, else as the run was made with.
+
+    Args:
+        segmenter: Folder of a trained segmenter, whose stage recorded the settings of its predictions.
+        typed: `scales`, `flip`, `tta`, `stride` and `batch`; None where the run's setting is to be used.
+    """
+    manifest = Manifest.read(segmenter.parent)
+    views = DEFAULTS | (manifest.config.get("prediction", {}) if manifest else {})
+    views |= {name: value for name, value in typed.items() if value is not None}
+    views = {name: views[name] for name in DEFAULTS}
+    views["scales"] = tuple(views["scales"])
+    return views, views.pop("stride"), views.pop("batch")
 
 
 def _plain(value: Any) -> Any:  # noqa: ANN401 - an argument of any type

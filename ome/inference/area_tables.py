@@ -43,7 +43,7 @@ def write_areas(path: Path, flat: FlatRasters, names: Sequence[str], areas: Pixe
     no_metres = "" if areas.unit == "m2" else " (no coordinate reference system: areas in pixels)"
     _print(f"the map{no_metres}", counts)
     if counts["empty_pixels"]:
-        console.print(f"{counts['empty_pixels']} pixels without data have no class", highlight=False)
+        console.print(f"{counts['empty_pixels']} pixels without data have no class")
     return counts
 
 
@@ -71,7 +71,7 @@ def write_total_areas(path: Path, scenes: Mapping[str, Counts]) -> None:
     write_csv(path, ["scene", *HEADER], rows)
     no_metres = "" if "area_m2" in total else " (not all have a coordinate reference system)"
     _print(f"{len(maps)} scenes{no_metres}", total)
-    console.print(f"areas of all scenes: {path}", highlight=False)
+    console.print(f"areas of all scenes: {path}")
 
 
 def _maps(scenes: Mapping[str, Counts]) -> Iterator[tuple[str, Counts]]:

@@ -57,7 +57,7 @@ class ListTables:
         if failed:
             lines = [line for scene, reason in failed.items() for line in (f"# {reason}", scene)]
             write_text(self._failures, "\n".join(lines) + "\n")
-            console.print(f"scenes that failed: {self._failures}", highlight=False)
+            console.print(f"scenes that failed: {self._failures}")
 
     def _held(self) -> str | None:
         """The list that the tables are of; None if no mark says so."""

@@ -69,13 +69,13 @@ def map_scene(
     with _shared_rasters(folder / ROWS_FOLDER, bands, scene, options.pixels(card.tile), card.tile) as flat:
         rows, done = flat.rows, flat.rows_done
         if done > rows.start:
-            console.print(f"{name}: resuming at row {done} of {rows.stop}", highlight=False)
+            console.print(f"{name}: resuming at row {done} of {rows.stop}")
         with meter(f"map {name}: rows", len(rows), done - rows.start) as shown:
             speed = _predict_missing(flat, scene, card, predict, options, shown)
         barrier()
         if not is_rank_zero():
             return {}
-        console.print(f"{name}: writing the map and its overviews", highlight=False)
+        console.print(f"{name}: writing the map and its overviews")
         write_class_cog(folder / f"{name}.tif", flat.paths["classes"], grid, card.names, card.colours)
         if options.confidence:
             path = folder / f"{name}{CONFIDENCE}"
@@ -174,7 +174,6 @@ def _compare_pixels(scene: ByteImage, card: SegmenterCard) -> None:
         console.print(
             f"[yellow]a pixel of {Path(scene.name).name} is {size:.3g} m wide, of the training scenes "
             f"{card.pixel_size:.3g} m[/]: prediction.scales={[round(ratio, 2)]} predicts at their size",
-            highlight=False,
         )
 
 
@@ -183,4 +182,4 @@ def _compare_bands(scene: ByteImage, card: SegmenterCard) -> None:
     if card.source is None:
         return
     for line in differences(scene.source, scene.channels, card.source, card.channels):
-        console.print(f"[yellow]{escape(Path(scene.name).name)} {escape(line)}[/]", highlight=False)
+        console.print(f"[yellow]{escape(Path(scene.name).name)} {escape(line)}[/]")

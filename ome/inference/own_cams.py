@@ -80,7 +80,6 @@ class OwnCams:
                 f"[yellow]stage.pseudo.cams={self._folder}[/]: the strongest map is of a tagged class in "
                 f"only {right} of {compared} tiles ({by_chance:.0f} by chance): are the maps in the order "
                 f"{', '.join(names)}? Otherwise give their order as dataset.classes",
-                highlight=False,
             )
 
     def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:

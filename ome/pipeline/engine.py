@@ -168,4 +168,4 @@ def _machine_faults(folder: Path) -> Iterator[None]:
 
 def _say(line: str) -> None:
     if is_rank_zero():
-        console.print(line, highlight=False)
+        console.print(line)

@@ -92,7 +92,7 @@ def _consistent(
                 if name in needed:
                     raise UserError(f"stage={stage}: {line}: run stage={name} again, or stage=all")
                 if is_rank_zero() and not quiet:
-                    console.print(f"[yellow]left out[/]: {line}", highlight=False)
+                    console.print(f"[yellow]left out[/]: {line}")
                 break
     return {name: artefact for name, artefact in inputs.items() if name not in stale}
 

@@ -44,6 +44,6 @@ def locked(
         except OSError as error:
             if not wait:
                 raise InUseError(f"another run is working on {what}: {remedy}") from error
-            console.print(f"waiting for another run that is computing {what}", highlight=False)
+            console.print(f"waiting for another run that is computing {what}")
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield

@@ -69,9 +69,7 @@ def execute_parts(
         outcome, ran = _outcome(stage, parts[name], force=force, verify=verify, on_finish=on_finish)
         local[name] = outcome
         if outcome.kind == "failed":
-            console.print(
-                f"[red]failed[/] {stage.name} {escape(name)}: {escape(outcome.text)}", highlight=False
-            )
+            console.print(f"[red]failed[/] {stage.name} {escape(name)}: {escape(outcome.text)}")
         _say_progress(stage.name, turns, started, len(parts), ran=ran)
     outcomes = {name: outcome for of_rank in gather(local) for name, outcome in of_rank.items()}
     _conclude(stage, config, parts, {name: outcomes[name] for name in names})
@@ -113,7 +111,7 @@ def _say_progress(name: str, turns: Turns, started: float, total: int, *, ran: b
     else:
         seconds = (time.monotonic() - started) / worked * (total - done)
         left = f", about {_duration(seconds)} left"
-    console.print(f"[bold]{name}[/]: {min(done, total)} of {total}{left}", highlight=False)
+    console.print(f"[bold]{name}[/]: {min(done, total)} of {total}{left}")
 
 
 def _duration(seconds: float) -> str:
@@ -134,7 +132,6 @@ def _conclude(
             console.print(
                 f"[yellow]another command is computing {len(busy)} of them[/], the first is {busy[0]}: when "
                 "it is done, the same command includes them",
-                highlight=False,
             )
     barrier()
     if failed:

@@ -66,10 +66,12 @@ class Place:
         held = self._held(path)
         if held == self.artefact:
             return
-        what = f"holds {held}" if held else "was not written by ome and is not empty"
-        key = "scenes" if self.artefact.startswith("prepare") else "run_dir"
+        what = f"holds the result of stage={held}" if held else "was not written by ome and is not empty"
+        stage = self.artefact.partition(" ")[0]
+        other = {"prepare": "choose another scenes=...", "predict": "map a copy of the scene by another name"}
         raise UserError(
-            f"{path} {what}, and {self.artefact} would replace it: move it away, or choose another {key}=..."
+            f"{path} {what}, and that of stage={self.artefact} would replace it: move it away, or "
+            f"{other.get(stage, 'choose another run_dir=...')}"
         )
 
     def _held(self, path: Path) -> str | None:
@@ -102,7 +104,6 @@ class Place:
             self._write_mark("")
             console.print(
                 f"[yellow]{self.folder}: its list of files is damaged, everything in it is computed again[/]",
-                highlight=False,
             )
         else:
             kept = remove_from(self.partial, wrong[0])
@@ -110,7 +111,6 @@ class Place:
             console.print(
                 f"[yellow]{self.folder}: {len(wrong)} of {manifest.files} files are missing or have changed, "
                 f"the first is {wrong[0]}; {(manifest.files or 0) - kept} are computed again[/]",
-                highlight=False,
             )
         (self.partial / NAME).unlink()  # last, so that a kill before it repeats the recovery
 
@@ -146,7 +146,6 @@ class Place:
             console.print(
                 f"[yellow]{self.partial}: {broken} is truncated; it and the files written after it are "
                 "computed again[/]",
-                highlight=False,
             )
 
     def finish(self, manifest_of: Callable[[int], Manifest]) -> Manifest:

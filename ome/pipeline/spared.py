@@ -45,6 +45,4 @@ def set_changed_aside(folder: Path, changed: Sequence[str]) -> None:
             kept = unused(folder.with_name(folder.name + CHANGED) / name)
             kept.parent.mkdir(parents=True, exist_ok=True)
             path.rename(kept)
-            console.print(
-                f"[yellow]{path} has changed since ome wrote it[/]: moved to {kept}", highlight=False
-            )
+            console.print(f"[yellow]{path} has changed since ome wrote it[/]: moved to {kept}")

@@ -148,7 +148,7 @@ def _write_table(folder: Path, rows: Sequence[Row], best: Sequence[Sequence[str]
     shown, *lines = ([*cells[: len(MEANS) + 1], cells[-1]] for cells in (header, *body))
     print_table(f"Pseudo-mask variants on {rows[0].scored_on}, percent", shown, lines)
     for stage, name, threshold, iou in best:
-        console.print(f"{stage}: best threshold of {name} {threshold}, IoU {iou} %", highlight=False)
+        console.print(f"{stage}: best threshold of {name} {threshold}, IoU {iou} %")
 
 
 def _requires(config: DictConfig) -> tuple[str, ...]:

@@ -82,11 +82,11 @@ def show(config: DictConfig, folder: Path) -> None:
             continue
         scored = any(manifest.stage in _SCORED for _, manifest in results)
         why = "it has no reference masks" if scored else f"none of {', '.join(_SCORED)} has finished"
-        console.print(f"[yellow]left out[/]: {run} has no scores: {why}", highlight=False)
+        console.print(f"[yellow]left out[/]: {run} has no scores: {why}")
     suffix = {"markdown": "md", "latex": "tex"}.get(config.stage.format)
     if suffix is not None:
         text = (folder / f"comparison.{suffix}").read_text(encoding="utf-8")
-        console.print(text, highlight=False, markup=False)
+        console.print(text, markup=False)
         return
     for name, header, title in (
         ("comparison", HEADER, "percent, mean ± standard deviation"),
@@ -124,7 +124,7 @@ def _naming_settings(settings: str | Sequence[str] | None, results: Sequence[Sco
     known = {key for result in results for key in result.settings}
     for name in names:
         if not keys_under(name, known):
-            console.print(f"[yellow]stage.compare.settings[/]: no result depends on {name}", highlight=False)
+            console.print(f"[yellow]stage.compare.settings[/]: no result depends on {name}")
     return names
 
 

@@ -57,7 +57,7 @@ def run(work: Work) -> dict[str, Any]:
     differences: dict[str, float] = {}
     for name in FORMATS:
         differences[name] = difference = write_format(work.folder / name, segmenter, traced, description)
-        console.print(f"{name}: largest difference from torch {difference:.1e}", highlight=False)
+        console.print(f"{name}: largest difference from torch {difference:.1e}")
     if work.settings.target == "deepness":
         write_deepness(work.folder / "segmenter_deepness.onnx", segmenter, card)
     return {"network": f"{stage}/{folder.name}", "largest_difference": differences}
@@ -102,9 +102,7 @@ def write_format(
             continue
         if difference <= TOLERANCE:
             if fixed and any_size:
-                console.print(
-                    f"[yellow]{path.name} takes images of {side} x {side} pixels only[/]", highlight=False
-                )
+                console.print(f"[yellow]{path.name} takes images of {side} x {side} pixels only[/]")
             return difference
         reason = f"it differs from torch by {difference:.1e}"
     path.unlink(missing_ok=True)
@@ -159,7 +157,7 @@ def write_deepness(path: Path, segmenter: Segmenter, card: SegmenterCard) -> Non
     probabilities = Segmenter(nn.Sequential(segmenter.network, nn.Softmax(dim=1))).eval()
     traced = partial(trace, probabilities, len(card.channels))
     write_format(path, probabilities, traced, description | {"output": output} | metadata, any_size=False)
-    console.print(f"{path.name}: for QGIS' plug-in Deepness", highlight=False)
+    console.print(f"{path.name}: for QGIS' plug-in Deepness")
 
 
 STAGE = Stage("export", run, requires=stage_of_configured_network)

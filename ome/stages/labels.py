@@ -63,7 +63,7 @@ def run(work: Work) -> dict[str, Any]:
             "lower dataset.filter.minimum or change dataset.tile.size"
         )
     for line in inseparable(table.names, train.tags, train.learnt):
-        console.print(f"[yellow]{escape(line)}[/]", highlight=False)
+        console.print(f"[yellow]{escape(line)}[/]")
     table.write(work.folder / TAGS)
     summary = tag_summary(table, filtered)
     write_json(work.folder / TAG_SUMMARY, summary)
@@ -103,7 +103,6 @@ def _tags_by_hand(path: Path, index: SceneIndex, reader: SceneReader) -> TagTabl
         console.print(
             f"[yellow]{(~valid).sum()} of {len(valid)} tagged tiles are skipped[/]: they have no valid "
             f"pixel, the first is {first.name}",
-            highlight=False,
         )
     return table.take(valid)
 
@@ -115,18 +114,16 @@ def _warn(table: TagTable, reader: SceneReader, size: int) -> None:
             f"[bold yellow]{len(shared)} pairs of a training window and a window of val or test overlap[/], "
             f"the first are {' and '.join(tile.name for tile in shared[0])}: scores will be too high, "
             "because pixels that were trained on are scored; put overlapping windows into the same split",
-            highlight=False,
         )
     train = table.select("train", kept=True)
     counts = by_class(table, (train.tags & train.learnt).sum(axis=0))
     for line in [*few_images(counts), *contradictions(table, reader)]:
-        console.print(f"[yellow]{escape(line)}[/]", highlight=False)
+        console.print(f"[yellow]{escape(line)}[/]")
     if large := sum(max(tile.height, tile.width) > LARGE * size for tile in train.tiles):
         console.print(
             f"[yellow]{large} of {len(train.tiles)} tagged images are more than {LARGE} x {size} pixels "
             f"along a side[/]: a training crop of {size} pixels may not contain the tagged classes; raise "
             "dataset.tile.size, cut the images, or tag windows of them",
-            highlight=False,
         )
 
 
@@ -153,7 +150,6 @@ def _print_summary(summary: dict[str, Any]) -> None:
     console.print(
         f"mean co-occurrence {before} before the filter, {after} after; "
         f"{summary['empty_tiles']} tiles without any class",
-        highlight=False,
     )
 
 

@@ -44,7 +44,7 @@ def run(work: Work) -> dict[str, Any]:
     classes_are_typed = not is_folder_of_images(work.config) or work.config.dataset.get("classes")
     similar = [] if classes_are_typed else near_names(layout.palette.names)
     for line in [*similar, *_mask_warnings(work.config, layout, index)]:
-        console.print(f"[yellow]{escape(line)}[/]", highlight=False)
+        console.print(f"[yellow]{escape(line)}[/]")
     unknown = index.unknown
     if unknown.pixels:
         console.print(
@@ -53,7 +53,7 @@ def run(work: Work) -> dict[str, Any]:
         )
     if is_folder_of_images(work.config):
         bands = list(layout.channels or index.channels)
-        console.print(f"{len(index.scenes)} images, bands {bands}", highlight=False)
+        console.print(f"{len(index.scenes)} images, bands {bands}")
     return {
         "raw": str(raw.resolve()),
         "scenes": {split: len(index.split(split)) for split in ("train", "val", "test")},

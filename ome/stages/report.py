@@ -71,7 +71,7 @@ def show(config: DictConfig, folder: Path) -> None:
         title = f"{Path(config.run_dir).name}, percent. {_scored_on(rows)}"
         scores = {row.name: row.scores for row in rows}
         console.print(score_table(scores, title=title, ratio_of=_ratio_of(rows)))
-    console.print(f"report: {(folder / PAGE).resolve()}", highlight=False)
+    console.print(f"report: {(folder / PAGE).resolve()}")
 
 
 def _rows(work: Work) -> list[Row]:

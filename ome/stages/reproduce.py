@@ -170,7 +170,7 @@ def _warn_of_versions(first: Manifest, second: Manifest | None) -> None:
     now: Mapping[str, str] = second.versions if second else {}
     for name, version in first.versions.items():
         if is_rank_zero() and now.get(name) != version:
-            console.print(f"[yellow]{name}[/] was {version}, is {now.get(name)}", highlight=False)
+            console.print(f"[yellow]{name}[/] was {version}, is {now.get(name)}")
 
 
 def _sources(config: DictConfig) -> list[Any]:

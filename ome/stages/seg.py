@@ -34,7 +34,7 @@ def run(work: Work) -> dict[str, Any]:
             line = "the training scenes have no reference masks: nothing to train the upper bound on"
             if targets == [target]:
                 raise UserError(f"{line}; use 'stage.seg.targets=[weak]'")
-            console.print(f"[yellow]{line}[/]", highlight=False)
+            console.print(f"[yellow]{line}[/]")
             continue
         folder, title = work.folder / target, SEGMENTER_TITLES[target]
         train_segmenter(work, folder, reader, usable, masks[target], title)

@@ -43,9 +43,8 @@ def run(work: Work) -> dict[str, Any]:
         console.print(
             "[yellow]the classifier predicts the same tags for every image[/]: it has learnt nothing; train "
             "it longer, or with a smaller stage.cam.lr",
-            highlight=False,
         )
-    console.print(f"{len(tiles)} tiles, mean uncertainty {uncertainty.mean():.2f}", highlight=False)
+    console.print(f"{len(tiles)} tiles, mean uncertainty {uncertainty.mean():.2f}")
     return {"tiles": len(tiles), "mean_uncertainty": float(uncertainty.mean())}
 
 

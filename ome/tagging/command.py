@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         line = str(error) if isinstance(error, UserError) else disk_fault(error)
         if line is None:
             raise
-        console.print(f"[bold red]error:[/] {escape(line)}", highlight=False)
+        console.print(f"[bold red]error:[/] {escape(line)}")
         return 1
     except KeyboardInterrupt:
         pass
@@ -65,8 +65,8 @@ def serve(options: argparse.Namespace) -> None:
         app = make_app(session, Pictures(options.bands, options.range), folder.resolve().name)
         with _listen(options.port) as listener:
             address = f"http://127.0.0.1:{listener.getsockname()[1]}/"
-            console.print(f"{len(session.items)} images, table {path}", highlight=False)
-            console.print(f"open [bold]{address}[/] in a browser; Ctrl+C to quit", highlight=False)
+            console.print(f"{len(session.items)} images, table {path}")
+            console.print(f"open [bold]{address}[/] in a browser; Ctrl+C to quit")
             uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off")).run([listener])
 
 
@@ -120,7 +120,6 @@ def _report_missing_images(table: Table, images: Sequence[Item]) -> None:
         console.print(
             f"[yellow]{len(missing)} rows of the table have no image here[/], the first is "
             f"{escape(missing[0])}; they stay in the table",
-            highlight=False,
         )
 
 

@@ -73,7 +73,7 @@ def show_stage(config: DictConfig, finished: Artefact, inputs: Mapping[str, Arte
     except UserError:
         raise
     except Exception as error:  # noqa: BLE001 - no error changes that the stage is finished
-        console.print(f"[yellow]wandb: cannot show stage {manifest.stage}[/]: {error}", highlight=False)
+        console.print(f"[yellow]wandb: cannot show stage {manifest.stage}[/]: {error}")
 
 
 @contextmanager
@@ -129,7 +129,7 @@ def _open(config: DictConfig, title: str) -> Iterator["Run"]:
 @cache
 def _print_once(line: str) -> None:
     """Prints a line, but not a second time for another W&B run."""
-    console.print(line, highlight=False)
+    console.print(line)
 
 
 def _logged_in() -> bool:
