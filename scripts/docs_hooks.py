@@ -66,7 +66,8 @@ class Setting(NamedTuple):
 
 
 def on_page_markdown(markdown: str, **_others: Any) -> str:  # noqa: ANN401 - fixed by mkdocs
-    """Turns the equations of a page into MathML."""
+    """Turns the equations of a page into MathML; the notebooks are not beside the pages as mkdocs expects."""
+    markdown = markdown.replace("](../notebooks/", "](notebooks/")
     markdown = re.sub(
         r"```math\n(.+?)\n```", lambda match: convert(match[1], display="block"), markdown, flags=re.DOTALL
     )
@@ -90,14 +91,14 @@ def on_post_build(config: Any, **_others: Any) -> None:  # noqa: ANN401 - fixed 
 
 
 def on_post_page(output: str, **_others: Any) -> str:  # noqa: ANN401 - fixed by mkdocs
-    """Checks that a page loads nothing from other hosts.
+    """Checks that a page loads nothing from other hosts, and links to the notebooks from the page's folder.
 
     Raises:
         ValueError: It does.
     """
     if found := _ELSEWHERE.search(output):
         raise ValueError(f"a page of the documentation loads from another host: {found[0]}")
-    return output
+    return re.sub(r'href="(notebooks/\w+\.ipynb)"', r'href="../\1"', output)
 
 
 def file_header(path: Path) -> str:

@@ -565,6 +565,15 @@ def test_an_exported_network_says_the_same(
         expected = network(to_tensor(pixels.transpose(1, 2, 0))[None])
     for name, load in (("segmenter.onnx", load_onnx), ("segmenter.pt2", load_program)):
         torch.testing.assert_close(load(run / "export" / name)(image), expected, atol=1e-4, rtol=1e-4)
+    # As docs/maps.md reads it.
+    write(tmp_path / "city.tif", pixels := random_scene(300, 300))
+    page = (Path(__file__).parents[1] / "docs/maps.md").read_text(encoding="utf-8")
+    (block,) = (part for part in page.split("```")[1::2] if "InferenceSession" in part)
+    names: dict[str, Any] = {}
+    exec(block.removeprefix("python").replace("runs/valley", "run"), names)  # noqa: S102
+    with torch.no_grad():
+        whole = network(to_tensor(np.ascontiguousarray(pixels[:, :256, :256].transpose(1, 2, 0)))[None])
+    np.testing.assert_allclose(names["logits"], whole.numpy(), atol=1e-4)
 
 
 def test_the_stages_of_the_story_do_not_map_or_export() -> None:
