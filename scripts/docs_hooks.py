@@ -66,8 +66,11 @@ class Setting(NamedTuple):
 
 
 def on_page_markdown(markdown: str, **_others: Any) -> str:  # noqa: ANN401 - fixed by mkdocs
-    """Turns the equations of a page into MathML; the notebooks are not beside the pages as mkdocs expects."""
-    markdown = markdown.replace("](../notebooks/", "](notebooks/")
+    """Turns the equations of a page into MathML, and links to notebooks into HTML.
+
+    In strict mode mkdocs refuses links to files that are not pages; `on_post_build` copies the notebooks.
+    """
+    markdown = re.sub(r"\[([^\]]+)\]\((\.\./notebooks/\w+\.ipynb)\)", r'<a href="\2">\1</a>', markdown)
     markdown = re.sub(
         r"```math\n(.+?)\n```", lambda match: convert(match[1], display="block"), markdown, flags=re.DOTALL
     )
@@ -91,14 +94,14 @@ def on_post_build(config: Any, **_others: Any) -> None:  # noqa: ANN401 - fixed 
 
 
 def on_post_page(output: str, **_others: Any) -> str:  # noqa: ANN401 - fixed by mkdocs
-    """Checks that a page loads nothing from other hosts, and links to the notebooks from the page's folder.
+    """Checks that a page loads nothing from other hosts.
 
     Raises:
         ValueError: It does.
     """
     if found := _ELSEWHERE.search(output):
         raise ValueError(f"a page of the documentation loads from another host: {found[0]}")
-    return re.sub(r'href="(notebooks/\w+\.ipynb)"', r'href="../\1"', output)
+    return output
 
 
 def file_header(path: Path) -> str:
