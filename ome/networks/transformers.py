@@ -99,7 +99,8 @@ class TransformerBackbone(Backbone):
         if output_stride != stride:
             raise UserError(
                 f"backbone.output_stride={output_stride}: encoder {name!r} has patches of {self._patch} "
-                f"pixels, each for {stride} pixels of the image; type backbone.output_stride={stride}"
+                f"pixels and gives a value for every {stride} pixels of the image; type "
+                f"backbone.output_stride={stride}"
             )
         self.name = name
         self.in_channels = in_channels

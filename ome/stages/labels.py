@@ -167,7 +167,10 @@ def _print_choices(choices: Sequence[TileChoice], dataset: DictConfig) -> None:
         texts=0,
         bold=[place for place, one in enumerate(choices) if (one.size, one.filter) == configured],
     )
-    console.print("best: many kept tiles, all classes, little co-occurrence; overrides scale with the filter")
+    console.print(
+        "look for many kept tiles, all classes and little co-occurrence; dataset.filter.overrides are scaled "
+        "with the filter"
+    )
 
 
 def _settings_that_matter(config: DictConfig) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def show(config: DictConfig, folder: Path) -> None:
     if not is_rank_zero():
         return
     if rows := read_rows(folder):
-        title = f"{Path(config.run_dir).name}, percent. {_scored_on(rows)}"
+        title = f"{Path(config.run_dir).name}, in percent; {_scored_on(rows)}"
         scores = {row.name: row.scores for row in rows}
         console.print(score_table(scores, title=title, ratio_of=_ratio_of(rows)))
     console.print(f"report: {(folder / PAGE).resolve()}")

@@ -83,7 +83,8 @@ def fit(
     precision, wrong = fitted_precision(module, hardware)
     if wrong:
         console.print(
-            f"{wrong} convolutions compute in float32 instead of bfloat16, since this torch is wrong there"
+            f"{wrong} convolutions run in float32, because torch {torch.__version__} computes their "
+            "gradients wrongly in bfloat16 on this machine: nothing to do"
         )
     together = world_size() > 1
     if together:
