@@ -167,7 +167,7 @@ def test_the_command_takes_a_url(tmp_path: Path, web: Web) -> None:
     status, printed = forked(tmp_path, *BASE, f"stage.predict.scene='{web.address}/my city.tif?first=1'")
     assert status == 0, printed
     status, printed = forked(tmp_path, "predict", str(run), f"{web.address}/my city.tif?a=b,c&d={{e}}")
-    assert "holds predict of" in printed, "another query may be another scene"
+    assert "holds the result of stage=predict of" in printed, "another query may be another scene"
     (run / "predict/my city").rename(tmp_path / "moved")
     status, printed = forked(tmp_path, "predict", str(run), f"{web.address}/my city.tif?a=b,c&d={{e}}")
     assert status == 0, printed
