@@ -22,6 +22,7 @@ from ome.pipeline.declared import declared_config
 from ome.pipeline.inputs import find_inputs
 from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest, versions
+from ome.pipeline.meanwhile import unchanged
 from ome.pipeline.stage import OnFinish, Stage, Work
 from ome.pipeline.task import check_inputs, inherited_result, task_of
 from ome.progress import console
@@ -56,7 +57,7 @@ def execute(
     """
     folders = {} if folders is None else folders
     artefacts = find_inputs(stage.name, stage.needed(config), stage.optional_inputs, config, folders)
-    used, inputs, outside, fingerprint, place, changes = task_of(stage, config, artefacts)
+    used, inputs, outside, seen, fingerprint, place, changes = task_of(stage, config, artefacts)
     folder, logs = place.folder, Path(config.run_dir) / "logs" / stage.name
     with _locks(stage, config, fingerprint, folder), _machine_faults(folder):
         if is_rank_zero():
@@ -84,11 +85,12 @@ def execute(
             place.open(fingerprint, fresh=force)
         barrier()
         started = time.monotonic()
-        with place.removed_if_empty():
+        with place.removed_if_empty(), unchanged(stage, config, seen, place):
             input_folders = {name: path for name, (path, _) in artefacts.items()}
             stage_config = declared_config(config, (*used, *stage.free_keys))
             counts = stage.run(Work(stage_config, place.partial, input_folders, logs, config))
-        barrier()
+            barrier()
+            hashes = hashes_of(outside) if is_rank_zero() else []
         if is_rank_zero():
             seconds = round(time.monotonic() - started, 2)
             manifest = place.finish(
@@ -99,7 +101,7 @@ def execute(
                     inputs,
                     counts,
                     files,
-                    hashes_of(outside),
+                    hashes,
                     seconds,
                     versions(),
                 )

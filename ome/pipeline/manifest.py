@@ -18,7 +18,7 @@ from ome.files import read_json, write_json
 
 NAME = "manifest.json"
 
-_recorder: ContextVar[list[Path] | None] = ContextVar("_recorder", default=None)
+_recorder: ContextVar[list[tuple[Path, list[Any]]] | None] = ContextVar("_recorder", default=None)
 
 
 @dataclass(frozen=True)
@@ -83,19 +83,20 @@ def identity(path: Path | str | None) -> list[Any]:
     """
     if path is None or not Path(path).is_file():
         return [path]
-    if (paths := _recorder.get()) is not None:
-        paths.append(Path(path))
     state = Path(path).stat()
-    return [Path(path).name, state.st_size, state.st_mtime_ns]
+    values = [Path(path).name, state.st_size, state.st_mtime_ns]
+    if (files := _recorder.get()) is not None:
+        files.append((Path(path), values))
+    return values
 
 
 @contextmanager
-def recorded() -> Iterator[list[Path]]:
-    """Yields a list to which `identity` adds each of its files while the block runs."""
-    paths: list[Path] = []
-    token = _recorder.set(paths)
+def recorded() -> Iterator[list[tuple[Path, list[Any]]]]:
+    """Yields a list to which `identity` adds each of its files, and what it returns, while the block runs."""
+    files: list[tuple[Path, list[Any]]] = []
+    token = _recorder.set(files)
     try:
-        yield paths
+        yield files
     finally:
         _recorder.reset(token)
 

@@ -148,6 +148,10 @@ class Place:
                 "computed again[/]",
             )
 
+    def forget(self) -> None:
+        """Marks the partial folder as one that no command resumes."""
+        self._write_mark("")
+
     def finish(self, manifest_of: Callable[[int], Manifest]) -> Manifest:
         """Lists the files, writes the manifest with their number, and moves the folder to its place."""
         manifest = manifest_of(write_listing(self.partial))

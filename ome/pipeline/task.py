@@ -13,6 +13,7 @@ from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.checksums import damaged, hashes_of
 from ome.pipeline.manifest import Manifest, compute_fingerprint, recorded
 from ome.pipeline.marks import read_if_whole
+from ome.pipeline.meanwhile import Seen
 from ome.pipeline.place import Place
 from ome.pipeline.stage import Stage, used_config
 
@@ -26,6 +27,7 @@ class Task(NamedTuple):
     used: dict[str, Any]
     inputs: dict[str, str]
     outside: list[Path]
+    seen: Seen
     fingerprint: str
     place: Place
     changes: list[str]
@@ -43,19 +45,20 @@ def task_of(stage: Stage, config: DictConfig, artefacts: Mapping[str, Artefact])
         UserError: An external file does not exist, or the folder cannot be that of an artefact.
     """
     inputs = {name: manifest.fingerprint for name, (_, manifest) in artefacts.items()}
-    with recorded() as outside:
+    with recorded() as files:
         used = used_config(stage, config)
+    outside, seen = [path for path, _ in files], Seen(artefacts, files, used.get("sources", []))
     place = stage.place(config, used)
     present = read_if_whole(place.folder)
     if present is not None and (held := _as_recorded(stage, used, inputs, outside, present)) is not None:
-        return Task(held, inputs, outside, present.fingerprint, place, [])
+        return Task(held, inputs, outside, seen, present.fingerprint, place, [])
     changes: list[str] = []
     if present is not None:
         held = {key: whole_paths(value, key, present.config.get(key)) for key, value in used.items()}
         changes = changes_since(present, held, inputs)
     used = {key: whole_paths(value, key) for key, value in used.items()}
     fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
-    return Task(used, inputs, outside, fingerprint, place, changes)
+    return Task(used, inputs, outside, seen, fingerprint, place, changes)
 
 
 def _as_recorded(
