@@ -209,6 +209,10 @@ def test_a_refused_command_leaves_no_folder_that_was_not_there(tmp_path: Path, *
         (["name="], "name= is not the name of a folder"),
         (["name=../../x"], "name=../../x is not the name of a folder: type another, or choose run_dir="),
         (["-m", "seed=0,1", "output="], "output= is empty"),
+        (
+            ["-m", "seed=0,1", "run_dir=mine"],
+            "run_dir=mine: each job of a sweep has a folder of its own: type",
+        ),
         (["-m", "seed=0,1", "name=../../x"], "name=../../x is not the name of a folder"),
         (["name=/x"], "name=/x is not the name of a folder"),
         (["dataset.name=../x"], "dataset.name=../x is not the name of a folder: type another"),

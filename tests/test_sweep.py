@@ -214,6 +214,7 @@ def test_a_sweep_ends_in_one_table(tmp_path: Path) -> None:
     rows = read_csv(sweep / "compare/comparison.csv")
     assert {row["settings"] for row in rows} == {"stage.cam.lr=0.01", "stage.cam.lr=0.02"}
     assert "cam.lr=0.02" in printed
+    assert "glyf" not in printed  # fontTools names every table of a font in a PDF
     assert f"comparison: {sweep / 'compare'}" in printed.replace("\n", "")
     name = f"sweeps/{sweep.name}"
     status, printed = forked(tmp_path, "stage=report", "dataset=synthetic", f"name={name}")

@@ -195,6 +195,20 @@ def test_wrong_requests_change_nothing(
     assert server.ask("GET", "/api/session").json["undo"] == 0
 
 
+def test_a_page_that_goes_away_within_a_request_is_no_fault(tmp_path: Path) -> None:
+    with serving(str(write_images(tmp_path / "fields", 1)), "--classes", "road") as running:
+        with socket.create_connection(("127.0.0.1", running.port), 30) as connection:
+            connection.sendall(
+                f"PUT /api/tags/0 HTTP/1.1\r\nHost: 127.0.0.1:{running.port}\r\n"
+                'Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"tags'.encode()
+            )
+            assert running.ask("GET", "/api/session").status == 200  # answered after that request began
+        assert running.ask("GET", "/api/session").json["undo"] == 0
+        running.process.send_signal(signal.SIGINT)
+        assert running.process.stdout is not None
+        assert "Traceback" not in running.process.stdout.read()
+
+
 def test_a_second_server_on_the_same_table_is_refused(
     server: Server, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

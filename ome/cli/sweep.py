@@ -56,6 +56,11 @@ class Sweep(Callback):
         if config.plan:
             fail("plan=true shows what one run would do: leave out -m and sweep=, and type single values")
         overrides = _overrides(config)
+        if typed := [override.input_line for override in overrides if override.key_or_group == "run_dir"]:
+            fail(
+                f"{typed[0]}: each job of a sweep has a folder of its own: type hydra.sweep.dir=FOLDER "
+                "for all of them, or inherit=RUN to reuse the results of a run"
+            )
         if pair := _overridden(overrides):
             swept, later = pair
             fail(
