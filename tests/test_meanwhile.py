@@ -71,9 +71,9 @@ def edit(path: Path) -> None:
     os.utime(path, ns=(1, 1))
 
 
-def fail_after(change: Callable[[Path], object], folder: Path) -> None:
+def end_after(change: Callable[[Path], object], error: BaseException, folder: Path) -> None:
     change(folder)
-    raise FileNotFoundError(folder)
+    raise error
 
 
 CHANGES: dict[str, Callable[[Path], object]] = {
@@ -87,18 +87,18 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("error", [None, FileNotFoundError("a tile"), KeyboardInterrupt()])
 @pytest.mark.parametrize("what", CHANGES)
 def test_a_stage_whose_inputs_change_leaves_nothing_that_is_taken_as_whole(
-    tmp_path: Path, what: str, fails: bool
+    tmp_path: Path, what: str, error: BaseException | None
 ) -> None:
-    change = partial(fail_after, CHANGES[what]) if fails else CHANGES[what]
+    change = CHANGES[what] if error is None else partial(end_after, CHANGES[what], error)
     stage, resumed = reading(tmp_path, partial(change, tmp_path))
     path, files = tmp_path / what.partition(",")[0], (tmp_path / "scene", tmp_path / "sidecar")
     times = [file.stat().st_mtime_ns for file in files]
-    with pytest.raises(
-        UserError, match=rf"^{path} changed while stage=made ran: type the same command again$"
-    ):
+    line = rf"^{path} changed while stage=made ran: type the same command again$"
+    interrupted = isinstance(error, KeyboardInterrupt)
+    with pytest.raises(KeyboardInterrupt if interrupted else UserError, match="" if interrupted else line):
         execute(stage, config(tmp_path))
     assert not (tmp_path / "made").exists()
     # Everything is put back with its time, so that the fingerprint is that of the first command.

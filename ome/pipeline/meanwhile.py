@@ -41,9 +41,11 @@ def unchanged(stage: Stage, config: DictConfig, seen: Seen, place: Place) -> Ite
     """
     try:
         yield
-    except Exception as error:
+    except BaseException as error:  # also Ctrl-C, after which the folder would be resumed
         if changed := _changed(stage, config, seen, failed=True):
-            raise _refused(stage, place, changed) from error
+            refused = _refused(stage, place, changed)
+            if isinstance(error, Exception):
+                raise refused from error
         raise
     # Rank 0 decides for all, since processes may briefly see a shared folder differently.
     if changed := gather(_changed(stage, config, seen) if is_rank_zero() else [])[0]:
@@ -60,11 +62,11 @@ def _changed(stage: Stage, config: DictConfig, seen: Seen, *, failed: bool = Fal
     """Names what has changed.
 
     New files are not named, e.g. scores of other runs: the next command finds them. Neither is a scene whose
-    server does not answer.
+    server does not answer; it is not asked if the stage has failed.
     """
     results = [str(one.folder) for one in seen.artefacts.values() if _is_replaced(one, failed=failed)]
     files = [str(path) for path, before in seen.files if identity(path) != before]
-    if results or files or stage.external_files is None:
+    if results or files or failed or stage.external_files is None:
         return [*results, *dict.fromkeys(files)]
     with suppress(UserError, OSError):
         now = stage.external_files(config)
