@@ -119,7 +119,7 @@ def test_a_damaged_scene_is_left_out_and_the_rest_is_mapped_once(run_here: Run, 
             run_here(*BASE, "stage.predict.scene=all.txt")
         first, *rest = str(raised.value).splitlines()
         assert first == "1 of 5 failed"
-        assert [line.partition(": ")[0] for line in rest] == [str(scenes / "data/broken.tif")]
+        assert [line.partition(" is damaged")[0] for line in rest] == [str(scenes / "data/broken.tif")]
         seen.append(times_of(scenes))
         assert [row.title for row in plan_of(config, ["predict"])] == ["predict, 1 of 5"]
     assert seen[0] == seen[1]
@@ -189,7 +189,7 @@ def test_a_folder_of_another_scene_is_refused_before_the_work(run_here: Run, sce
     (scenes / "other").mkdir()
     write(scenes / "other/d.tif", random_scene(30, 30))
     (scenes / "all.txt").write_text("data/a.tif\nother/d.tif")
-    with pytest.raises(UserError, match=r"holds predict of .*data/d\.tif"):
+    with pytest.raises(UserError, match=r"holds the result of stage=predict of .*data/d\.tif"):
         run_here(*BASE, "stage.predict.scene=all.txt")
     assert list(maps_of(scenes)) == ["d"]
 

@@ -49,7 +49,7 @@ def scene_of(config: DictConfig) -> SceneAddress:
         )
     scene = scene_at(config.stage.scene)
     if isinstance(scene, Path) and not scene.exists():
-        raise UserError(f"stage.predict.scene={scene} does not exist: check the path")
+        raise UserError(f"the scene {scene} does not exist: check the path")
     return scene
 
 

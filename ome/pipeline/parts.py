@@ -69,7 +69,7 @@ def execute_parts(
         outcome, ran = _outcome(stage, parts[name], force=force, verify=verify, on_finish=on_finish)
         local[name] = outcome
         if outcome.kind == "failed":
-            console.print(f"[red]failed[/] {stage.name} {escape(name)}: {escape(outcome.text)}")
+            console.print(f"[red]failed[/] {stage.name}: {escape(_of_part(name, outcome.text))}")
         _say_progress(stage.name, turns, started, len(parts), ran=ran)
     outcomes = {name: outcome for of_rank in gather(local) for name, outcome in of_rank.items()}
     _conclude(stage, config, parts, {name: outcomes[name] for name in names})
@@ -104,6 +104,11 @@ def _outcome(
     return _Outcome("done"), ran
 
 
+def _of_part(name: str, reason: str) -> str:
+    """Why a part failed, with its name once."""
+    return reason if name in reason else f"{name}: {reason}"
+
+
 def _say_progress(name: str, turns: Turns, started: float, total: int, *, ran: bool) -> None:
     done, worked = turns.add("done"), turns.add("worked", int(ran))
     if not worked or done >= total:
@@ -135,7 +140,7 @@ def _conclude(
             )
     barrier()
     if failed:
-        lines = [f"{name}: {reason}" for name, reason in failed.items()]
+        lines = [_of_part(name, reason) for name, reason in failed.items()]
         more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
         raise UserError("\n".join([f"{len(failed)} of {len(parts)} failed", *lines[:_SHOWN], *more]))
 
