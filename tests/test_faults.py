@@ -1,10 +1,12 @@
 """What goes wrong around a run: full disks, damaged and malicious files, two runs in one folder."""
 
 import contextlib
+import errno
 import os
 import pickle
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -22,6 +24,7 @@ import rasterio
 import torch
 from omegaconf import DictConfig
 from PIL import Image
+from rasterio.transform import Affine
 from torch import nn
 
 from ome.data.archives import RawFiles
@@ -31,6 +34,9 @@ from ome.data.scene_index import SceneIndex
 from ome.errors import UserError
 from ome.faults import disk_fault
 from ome.files import write_text
+from ome.geo.cog import write_class_cog, write_probability_cog
+from ome.geo.flat import FlatRasters
+from ome.geo.grid import Grid
 from ome.pipeline import checksums as listing
 from ome.pipeline.engine import execute
 from ome.pipeline.manifest import Manifest
@@ -108,6 +114,47 @@ def test_a_full_disk_ends_with_one_line_and_no_half_file(small_disk: Path, tmp_p
     assert_nothing_half_written(small_disk, status, printed, "No space left on device")
     assert not (small_disk / "scenes").exists()
     assert not list(small_disk.rglob("index.json"))
+
+
+def leave(disk: Path, size: int) -> None:
+    """Fills a disk up to some bytes."""
+    (disk / "filler").unlink(missing_ok=True)
+    (disk / "filler").write_bytes(bytes(max(shutil.disk_usage(disk).free - size, 0)))
+
+
+@pytest.mark.parametrize("kind", ["classes", "probabilities"])
+def test_a_map_on_a_full_disk_is_whole_or_not_there(small_disk: Path, tmp_path: Path, kind: str) -> None:
+    pixels = np.random.default_rng(0).integers(0, 3, (700, 700), dtype=np.uint8)
+    (tmp_path / "flat.raw").write_bytes(pixels.tobytes())
+    grid, path = Grid(700, 700, None, Affine.identity()), small_disk / "map.tif"
+    written: list[bool] = []
+    reasons: set[int | None] = set()
+    write: Callable[[], None] = partial(write_probability_cog, path, tmp_path / "flat.raw", grid, ["a"])
+    if kind == "classes":
+        write = partial(write_class_cog, path, tmp_path / "flat.raw", grid, list("abc"), [(0, 0, 0)] * 3)
+    for size in range(4000, 300_000, 12_000):
+        leave(small_disk, size)
+        try:
+            write()
+        except OSError as error:
+            reasons.add(error.errno)
+        written.append(path.exists())
+        if written[-1]:
+            with rasterio.open(path) as raster:
+                np.testing.assert_array_equal(raster.read(1), pixels)
+            path.unlink()
+        assert list(small_disk.glob(".*")) == []
+    assert reasons == {errno.ENOSPC}
+    assert 5 < sum(written) < len(written) - 5
+
+
+def test_rows_are_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A nearly full disk takes some of the bytes without an error."""
+    pwrite, rows = os.pwrite, np.random.default_rng(0).integers(0, 9, (2, 5, 700), dtype=np.uint8)
+    monkeypatch.setattr(os, "pwrite", lambda file, data, at: pwrite(file, data.cast("B")[:999], at))
+    with FlatRasters(tmp_path / "rows", {"classes": 2}, 5, 700) as flat:
+        flat.write(0, {"classes": rows})
+        np.testing.assert_array_equal(flat.read("classes", 0, 5), rows)
 
 
 @pytest.mark.parametrize("disk", ["full", "ro"])

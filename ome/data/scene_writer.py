@@ -19,11 +19,10 @@ from ome.data.reference import check_reference, reference_colours
 from ome.data.scaling import Limits, scaling_of
 from ome.data.scene_index import Scene, SplitName
 from ome.errors import UserError
-from ome.files import atomic_path
 from ome.geo.gdal import plain_pixels
 from ome.geo.grid import RGB, Grid
 from ome.geo.image_source import ImageSource, source_of
-from ome.geo.raster import check_written
+from ome.geo.raster import atomic_raster
 from ome.geo.reader import Raster
 from ome.ignore import IGNORE
 
@@ -96,18 +95,20 @@ def _write_image(path: Path, raster: Raster, limits: Limits | None, source: str)
     scaling = None
     if raster.depth == "uint16":
         scaling = scaling_of(raster, range(1, raster.bands + 1), limits)
-    with atomic_path(path) as temporary:
-        with _new_raster(temporary, raster.grid, raster.bands, **shown) as target:
-            for strip in raster.strips():
-                row, column, height, width = strip
-                pixels = raster.read(*strip)
-                window = Window(column, row, width, height)
-                target.write(pixels if scaling is None else scaling.to_bytes(pixels), window=window)
-                if not raster.all_valid:
-                    target.write_mask(raster.valid(*strip), window=window)
-            opacity = {} if raster.opacity is None else {_OPACITY: raster.opacity}
-            target.update_tags(**{_SOURCE: source, _IMAGE: json.dumps(source_of(raster))}, **opacity)
-        check_written(temporary)
+    size = 2 * raster.bands * raster.grid.height * raster.grid.width
+    with (
+        atomic_raster(path, size) as temporary,
+        _new_raster(temporary, raster.grid, raster.bands, **shown) as target,
+    ):
+        for strip in raster.strips():
+            row, column, height, width = strip
+            pixels = raster.read(*strip)
+            window = Window(column, row, width, height)
+            target.write(pixels if scaling is None else scaling.to_bytes(pixels), window=window)
+            if not raster.all_valid:
+                target.write_mask(raster.valid(*strip), window=window)
+        opacity = {} if raster.opacity is None else {_OPACITY: raster.opacity}
+        target.update_tags(**{_SOURCE: source, _IMAGE: json.dumps(source_of(raster))}, **opacity)
 
 
 def _write_mask(
@@ -118,20 +119,21 @@ def _write_mask(
     palette, width = layout.mask_palette, image.grid.width
     known = next(iter(palette.classes.values()))
     unknown: Counter[RGB] = Counter()
-    with atomic_path(path) as temporary:
-        with _new_raster(temporary, image.grid, 1, compress="deflate", nodata=IGNORE) as target:
-            shown = enumerate(layout.palette.classes.values())
-            target.write_colormap(1, {index: (*rgb, 255) for index, rgb in shown})
-            for row, colours, valid in reference_colours(raster, indices=indices):
-                measured = valid & image.valid(row, 0, len(valid), width)
-                colours[~measured] = known  # any known colour; the mask is IGNORE there
-                encoded = palette.encode(colours)
-                unknown.update(encoded.unknown)
-                mask = np.where(measured, encoded.mask, IGNORE)
-                target.write(mask, 1, window=Window(0, row, width, len(mask)))
-            listed = UnknownColours.from_counts(unknown)
-            target.update_tags(**{_SOURCE: source, _UNKNOWN: json.dumps([listed.counts, listed.rest])})
-        check_written(temporary)
+    with (
+        atomic_raster(path, 2 * image.grid.height * width) as temporary,
+        _new_raster(temporary, image.grid, 1, compress="deflate", nodata=IGNORE) as target,
+    ):
+        shown = enumerate(layout.palette.classes.values())
+        target.write_colormap(1, {index: (*rgb, 255) for index, rgb in shown})
+        for row, colours, valid in reference_colours(raster, indices=indices):
+            measured = valid & image.valid(row, 0, len(valid), width)
+            colours[~measured] = known  # any known colour; the mask is IGNORE there
+            encoded = palette.encode(colours)
+            unknown.update(encoded.unknown)
+            mask = np.where(measured, encoded.mask, IGNORE)
+            target.write(mask, 1, window=Window(0, row, width, len(mask)))
+        listed = UnknownColours.from_counts(unknown)
+        target.update_tags(**{_SOURCE: source, _UNKNOWN: json.dumps([listed.counts, listed.rest])})
 
 
 @contextmanager

@@ -8,8 +8,9 @@ from xml.etree import ElementTree as ET
 import rasterio
 import rasterio.shutil
 
-from ome.files import atomic_path, write_text
+from ome.files import write_text
 from ome.geo.grid import RGB, Grid
+from ome.geo.raster import atomic_raster
 from ome.geo.styles import raster_style
 from ome.ignore import IGNORE
 
@@ -94,5 +95,6 @@ def _copy(path: Path, flat: Path, root: ET.Element, overviews: Literal["MODE", "
     options = {"COMPRESS": "DEFLATE", "BLOCKSIZE": BLOCK, "OVERVIEW_RESAMPLING": overviews}
     options |= {"BIGTIFF": "IF_SAFER", "NUM_THREADS": THREADS}
     # GDAL would name an .aux.xml after the temporary file.
-    with atomic_path(path) as temporary, rasterio.Env(GDAL_PAM_ENABLED=False):
+    size = 2 * flat.stat().st_size  # with overviews, which GDAL first writes to a file of their own
+    with atomic_raster(path, size) as temporary, rasterio.Env(GDAL_PAM_ENABLED=False):
         rasterio.shutil.copy(vrt, temporary, driver="COG", **options)

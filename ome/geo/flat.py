@@ -74,7 +74,7 @@ class FlatRasters:
         for name, values in parts.items():
             height = values.shape[1]
             for band, rows in enumerate(np.ascontiguousarray(values)):
-                os.pwrite(self._files[name], rows.data, self._offset(band, row))
+                _write_whole(self._files[name], rows.data.cast("B"), self._offset(band, row))
             os.fsync(self._files[name])
         write_json(self._record, row + height)
 
@@ -97,6 +97,13 @@ class FlatRasters:
 
     def _offset(self, band: int, row: int) -> int:
         return (band * self.height + row) * self.width
+
+
+def _write_whole(file: int, data: memoryview, offset: int) -> None:
+    """Writes all bytes: a call to the system may write some of them where the disk is nearly full."""
+    while data:
+        written = os.pwrite(file, data, offset)
+        data, offset = data[written:], offset + written
 
 
 def rows_in(folder: Path) -> int:

@@ -1,22 +1,46 @@
-"""Reading whole class maps; pseudo masks and weights as PNG."""
+"""Whole rasters: written by GDAL and read back; class maps; pseudo masks and weights as PNG."""
 
 import errno
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio._err import CPLE_BaseError
 
 from ome.errors import UserError
 from ome.files import atomic_path
 from ome.geo.reader import Raster
 
 
+@contextmanager
+def atomic_raster(path: Path, size: int) -> Iterator[Path]:
+    """Yields a temporary path as `atomic_path` does, for GDAL, which may not report a full disk.
+
+    Args:
+        path: The raster to write.
+        size: Bytes that may be needed; if writing fails and hardly more are free, the disk is full.
+
+    Raises:
+        OSError: The disk is full, or the raster is incomplete.
+    """
+    with atomic_path(path) as temporary:
+        try:
+            yield temporary
+            check_written(temporary)
+        except (OSError, CPLE_BaseError) as error:
+            known = isinstance(error, OSError) and error.errno not in {None, errno.EIO}
+            if known or shutil.disk_usage(path.parent).free > size + (1 << 20):
+                raise
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+
+
 def check_written(path: Path) -> None:
-    """Reads back a raster that was just written: GDAL reports no error where the disk is full at the end.
+    """Reads back a raster that was just written.
 
     Raises:
         OSError: The raster is incomplete.
@@ -25,9 +49,9 @@ def check_written(path: Path) -> None:
         with Raster(path) as raster:
             for strip in raster.strips():
                 raster.read(*strip)
+                raster.valid(*strip)
     except UserError as error:
-        reason = errno.ENOSPC if shutil.disk_usage(path.parent).free < (1 << 20) else errno.EIO
-        raise OSError(reason, os.strerror(reason), str(path)) from error
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(path)) from error
 
 
 def read_class_map(path: Path) -> NDArray[np.uint8]:
