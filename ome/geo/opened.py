@@ -1,5 +1,6 @@
 """An open raster file of an allowed format; damage is reported in one line."""
 
+import re
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import cached_property
@@ -62,9 +63,10 @@ class OpenedFile:
         else:
             start = source
         self.dataset = self._open(source, drivers)
-        if (pages := _stacked_pages(self.dataset)) > 1:
+        if len(pages := _images_in(self.dataset)) > 1:
+            sizes = " and ".join(list(dict.fromkeys(f"{height} x {width}" for height, width in pages))[:3])
             raise UnreadableError(
-                f"{self.name} holds {pages} pages of the same size, and only the first would be read: "
+                f"{self.name} holds {len(pages)} pages, of {sizes} pixels, and only the first would be read: "
                 "extract each, gdal_translate GTIFF_DIR:2:IN PAGE_2.tif, and if they are bands of one "
                 "image, stack them, gdal_merge.py -separate -o OUT PAGE_1.tif PAGE_2.tif"
             )
@@ -162,11 +164,15 @@ class OpenedFile:
             ) from error
 
 
-def _stacked_pages(dataset: Any) -> int:  # noqa: ANN401 - rasterio's own
-    """Number of pages of a TIFF that are as large as the first; overviews, masks and thumbnails are not."""
+def _images_in(dataset: Any) -> list[tuple[int, int]]:  # noqa: ANN401 - rasterio's own
+    """Sizes of the pages of a TIFF that are no previews; overviews and masks are no pages.
+
+    A preview has at most half the rows and half the columns of the first page, rounded up.
+    """
     pages = dataset.tags(ns="SUBDATASETS") if dataset.driver == "GTiff" else {}
-    size = f"({dataset.width}P x {dataset.height}L x "
-    return sum(size in text for key, text in pages.items() if key.endswith("_DESC"))
+    texts = [re.search(r"\((\d+)P x (\d+)L x ", text) for key, text in pages.items() if key.endswith("_DESC")]
+    sizes = [(int(text[2]), int(text[1])) for text in texts if text]
+    return [size for size in sizes if 2 * size[0] > dataset.height + 1 or 2 * size[1] > dataset.width + 1]
 
 
 def _is_whole_jpeg2000(path: Path) -> bool:
