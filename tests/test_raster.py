@@ -11,6 +11,7 @@ from rasterio.crs import CRS
 from rasterio.enums import ColorInterp
 from rasterio.rpc import RPC
 from rasterio.transform import Affine, from_origin
+from rasterio.windows import Window
 
 from ome.data.byte_image import open_scene
 from ome.errors import UserError
@@ -581,3 +582,105 @@ def test_the_same_mask_gives_the_same_bytes(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_palette_png(tmp_path / f"{name}.png", random_mask(), PALETTE)
     assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def virtual(path: Path, *sources: tuple[str, str, str], kind: str = "Simple", more: str = "") -> Path:
+    """Writes a VRT of 64 x 96 pixels and 3 bands that read files, each from and to some pixels."""
+    bands = ""
+    for band in (1, 2, 3):
+        bands += f'<VRTRasterBand dataType="Byte" band="{band}">'
+        for file, read, placed in sources:
+            rects = ""
+            for tag, text in (("SrcRect", read), ("DstRect", placed)):
+                names = zip(("xOff", "yOff", "xSize", "ySize"), text.split(), strict=False)
+                values = " ".join(f'{name}="{value}"' for name, value in names)
+                rects += f"<{tag} {values}/>" if text else ""
+            bands += (
+                f'<{kind}Source><SourceFilename relativeToVRT="1">{file}</SourceFilename>'
+                f"<SourceBand>{band}</SourceBand>{rects}{more}</{kind}Source>"
+            )
+        bands += "</VRTRasterBand>"
+    path.write_text(f'<VRTDataset rasterXSize="96" rasterYSize="64">{bands}</VRTDataset>')
+    return path
+
+
+def box(*sides: int) -> np.ndarray:
+    """The pixels (64, 96) from a row and column to others."""
+    inside = np.zeros((64, 96), bool)
+    inside[sides[0] : sides[2], sides[1] : sides[3]] = True
+    return inside
+
+
+FULL = "0 0 64 64"
+VIRTUAL: dict[str, tuple[list[tuple[str, str, str]], str, str, np.ndarray]] = {
+    "hole": (
+        [("a.tif", "0 0 32 64", "0 0 32 64"), ("a.tif", "0 0 32 64", "64 0 32 64")],
+        "Simple",
+        "",
+        ~box(0, 32, 64, 64),
+    ),
+    "sparse": ([("sparse.tif", FULL, "16 0 64 64")], "Simple", "", box(0, 16, 32, 48)),
+    "part of it": ([("sparse.tif", "16 16 32 32", "0 0 32 32")], "Simple", "", box(0, 0, 16, 16)),
+    "enlarged": ([("sparse.tif", "16 16 32 32", "0 0 64 64")], "Simple", "", box(0, 0, 32, 32)),
+    "reduced": ([("sparse.tif", FULL, "0 0 32 32")], "Averaged", "", box(0, 0, 16, 16)),
+    "beyond the file": ([("a.tif", "32 32 64 64", "0 0 64 64")], "Simple", "", box(0, 0, 32, 32)),
+    "mask": ([("mask.tif", FULL, FULL)], "Simple", "", box(8, 0, 64, 64)),
+    "above": ([("a.tif", FULL, FULL), ("mask.tif", FULL, FULL)], "Simple", "", box(8, 0, 64, 64)),
+    "see-through": (
+        [("a.tif", FULL, FULL), ("mask.tif", FULL, "32 0 64 64")],
+        "Complex",
+        "<UseMaskBand>true</UseMaskBand>",
+        box(0, 0, 64, 64) | box(8, 32, 64, 96),
+    ),
+    "left out": ([("a.tif", FULL, FULL)], "Complex", "<NODATA>0</NODATA>", box(0, 0, 64, 64)),
+    "no rectangles": ([("sparse.tif", "", "")], "Simple", "", box(0, 0, 32, 48)),
+}
+
+
+@pytest.mark.parametrize("case", VIRTUAL)
+def test_what_a_virtual_raster_does_not_hold_is_not_measured(tmp_path: Path, case: str) -> None:
+    sources, kind, more, expected = VIRTUAL[case]
+    pixels = noise(3, "uint8", 64, 64)
+    write(tmp_path / "a.tif", pixels)
+    tiles = {"tiled": True, "blockxsize": 32, "blockysize": 32, "sparse_ok": True}
+    with rasterio.open(
+        tmp_path / "sparse.tif", "w", driver="GTiff", count=3, height=64, width=64, dtype="uint8", **tiles
+    ) as sparse:
+        sparse.write(pixels[:, :32, :32], window=Window(0, 0, 32, 32))
+    write(tmp_path / "mask.tif", pixels)
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(tmp_path / "mask.tif", "r+") as masked:
+        masked.write_mask(box(8, 0, 64, 64)[:, :64])
+    path = virtual(tmp_path / "scene.vrt", *sources, kind=kind, more=more)
+    with open_scene(path, (1, 2, 3)) as scene:
+        assert not scene.all_valid
+        np.testing.assert_array_equal(scene.valid(0, 0, 64, 96), expected)
+        np.testing.assert_array_equal(scene.valid(5, 20, 40, 70), expected[5:45, 20:90])
+
+
+@pytest.mark.parametrize("kind", ["collar", "transparent", "damaged"])
+def test_a_virtual_raster_knows_what_its_file_knows(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "scene.tif"
+    pixels = noise(3, "uint8", 64, 64)
+    if kind == "transparent":
+        path = tmp_path / "scene.png"
+        image = Image.fromarray(pixels[0] % 4)
+        image.putpalette([0, 0, 0, 255, 0, 0, 0, 255, 0, 0, 0, 255])
+        image.save(path, transparency=bytes([0, 0, 255, 255]))
+    else:
+        pixels[:, :30] = 0
+        write(path, pixels, compress="JPEG", nodata=0 if kind == "collar" else None)
+    rasterio.shutil.copy(path, tmp_path / "scene.vrt", driver="VRT")
+    if kind == "damaged":
+        with rasterio.open(path) as raster:
+            place, size = (
+                int(raster.get_tag_item(f"BLOCK_{what}_0_0", "TIFF", bidx=1)) for what in ("OFFSET", "SIZE")
+            )
+        content = bytearray(path.read_bytes())
+        content[place + size // 2 : place + size] = bytes(size - size // 2)
+        path.write_bytes(content)
+    refused = pytest.raises(UserError, match="is damaged at") if kind == "damaged" else nullcontext()
+    with open_scene(tmp_path / "scene.vrt", (1, 2, 3)) as scene, Raster(path) as raster, refused:
+        scene.read(0, 0, 64, 64)
+        expected = raster.valid(0, 0, 64, 64)
+        assert 0.1 < expected.mean() < 0.9
+        np.testing.assert_array_equal(scene.valid(0, 0, 64, 64), expected)

@@ -15,7 +15,8 @@ from ome.geo.image_source import ImageSource, source_of
 from ome.geo.mosaic import Mosaic
 from ome.geo.raster_folder import rasters_in
 from ome.geo.reader import Raster
-from ome.geo.virtual import DRIVER, check_virtual
+from ome.geo.virtual import check_virtual
+from ome.geo.virtual_raster import VirtualRaster
 from ome.geo.vsi import SceneAddress, VsiPath
 from ome.progress import console
 
@@ -137,7 +138,7 @@ def open_scene(
         raster = Mosaic(rasters_in(path), str(path), channels, nodata)
     elif path.suffix.lower() == ".vrt":
         check_virtual(path, allow_external=allow_external)
-        raster = Raster(path, drivers=(DRIVER,), channels=channels, nodata=nodata)
+        raster = VirtualRaster(path, channels=channels, nodata=nodata)
     else:
         raster = Raster(path, channels=channels, nodata=nodata)
     with raster:

@@ -133,7 +133,7 @@ class OpenedFile:
 
     def environment(self) -> AbstractContextManager[object]:
         """A context with GDAL's options, in which warnings about damaged JPEG data reach `jpeg_warnings`."""
-        needed = self._options or "JPEG" in self.compression
+        needed = self._options or "JPEG" in self.compression or self.dataset.driver == "VRT"
         return rasterio.Env(**self._options) if needed else nullcontext()
 
     def _damaged(self, window: Window) -> UnreadableError:

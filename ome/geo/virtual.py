@@ -49,7 +49,7 @@ def check_virtual(path: Path, *, allow_external: bool = False) -> None:
     """
     root = path.resolve().parent
     try:
-        tree = _tree(path)
+        tree = tree_of(path)
     except XML_FAULTS as error:
         raise UserError(f"{path} is not a virtual raster ({error}): check the path") from error
     if unknown := next(_unknown(tree), None):
@@ -73,13 +73,14 @@ def check_virtual(path: Path, *, allow_external: bool = False) -> None:
 def sources_of(path: Path) -> list[Path]:
     """The local files that a virtual raster reads, without duplicates; empty where it is not XML."""
     try:
-        sources = _sources(path, _tree(path))
+        sources = _sources(path, tree_of(path))
         return list(dict.fromkeys(source for _, source in sources if source.is_file()))
     except XML_FAULTS:
         return []
 
 
-def _tree(path: Path) -> ET.Element:
+def tree_of(path: Path) -> ET.Element:
+    """Parses a VRT; raises one of `XML_FAULTS` where it is not XML."""
     content = path.read_bytes()
     if re.search(rb"<!(doctype|entity)", content, re.IGNORECASE):
         raise ET.ParseError("it declares entities")
@@ -100,8 +101,11 @@ def _unknown(tree: ET.Element) -> Iterator[str]:
 
 def _sources(path: Path, tree: ET.Element) -> Iterator[tuple[str, Path]]:
     """The sources as they are written, and their paths."""
-    for node in tree.iter():
-        if node.tag.lower() == _SOURCE:
-            filename = node.text or ""
-            relative = any(key.lower() == "relativetovrt" and value == "1" for key, value in node.items())
-            yield filename, path.resolve().parent / filename if relative else Path(filename)
+    return (file_of(path, node) for node in tree.iter() if node.tag.lower() == _SOURCE)
+
+
+def file_of(path: Path, node: ET.Element) -> tuple[str, Path]:
+    """The file that an element of a VRT names, as it is written, and its path."""
+    filename = node.text or ""
+    relative = any(key.lower() == "relativetovrt" and value == "1" for key, value in node.items())
+    return filename, path.resolve().parent / filename if relative else Path(filename)
