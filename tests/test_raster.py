@@ -68,6 +68,31 @@ def test_an_image_of_other_colours_than_its_values_is_refused(tmp_path: Path, de
         raster.require()
 
 
+@pytest.mark.parametrize("nodata", [None, 3])
+@pytest.mark.parametrize("others", [(ColorInterp.alpha,), (ColorInterp.undefined,)])
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+def test_a_colour_table_beside_opacity_is_applied(
+    tmp_path: Path, others: tuple[ColorInterp, ...], depth: str, nodata: int | None
+) -> None:
+    indices = np.random.default_rng(0).integers(0, 4, (40, 60)).astype(depth)
+    opacity = np.full((40, 60), 255, depth)
+    opacity[HOLE] = 0
+    path = write(tmp_path / "scene.tif", np.stack([indices, opacity]), photometric="PALETTE", nodata=nodata)
+    table = np.array([(60 * value, 200 - 20 * value, 30) for value in range(4)], np.uint8)
+    with rasterio.open(path, "r+") as raster:
+        raster.write_colormap(1, {value: (*map(int, colour), 255) for value, colour in enumerate(table)})
+        raster.colorinterp = (ColorInterp.palette, *others)
+    with Raster(path, channels=(1, 2, 3)) as image:
+        if depth == "uint16" or others[0] != ColorInterp.alpha:
+            with pytest.raises(UserError, match=r"scene\.tif holds (uint16 )?indices into a colour table"):
+                image.require()
+            return
+        image.require()
+        np.testing.assert_array_equal(image.read(0, 0, 40, 60), table[indices].transpose(2, 0, 1))
+        np.testing.assert_array_equal(image.valid(0, 0, 40, 60), (opacity > 0) & (indices != nodata))
+        assert (image.shown_bands, image.all_valid) == ((1, 2, 3), False)
+
+
 @pytest.mark.parametrize("depth", ["uint8", "uint16"])
 @pytest.mark.parametrize("bands", [1, 3, 4, 5])
 @pytest.mark.parametrize("kind", ["nodata", "typed", "mask", "opacity", "none"])

@@ -24,15 +24,26 @@ def labelled_opacity(dataset: DatasetReader) -> list[int]:
     return [band for band, kind in kinds if kind == ColorInterp.alpha]
 
 
+def is_indexed(dataset: DatasetReader) -> bool:
+    """Whether the first band holds indices into a colour table, and any other one opacity."""
+    first, *others = dataset.colorinterp
+    return first == ColorInterp.palette and set(others) <= {ColorInterp.alpha}
+
+
 def colour_fault(dataset: DatasetReader) -> str:
     """Why the values of an image mean other colours than they seem to, with a remedy, or empty."""
-    is_indexed = dataset.colorinterp == (ColorInterp.palette,)
-    if is_indexed and dataset.dtypes[0] != "uint8":
+    indexed = is_indexed(dataset)
+    if not indexed and ColorInterp.palette in dataset.colorinterp:
+        return (
+            "indices into a colour table beside other bands, where it is not applied: keep them alone, "
+            "gdal_translate -b 1 IN OUT"
+        )
+    if indexed and dataset.dtypes[0] != "uint8":
         return (
             f"{dataset.dtypes[0]} indices into a colour table, which is applied to uint8 alone: convert it, "
             "gdal_translate -ot Byte IN OUT"
         )
-    if not is_indexed and dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+    if not indexed and dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
         largest = np.iinfo(dataset.dtypes[0]).max
         return (
             "a negative, whose 0 is white (MINISWHITE): convert it, gdal_translate -co "

@@ -7,11 +7,18 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from ome.geo.band_labels import BAND_COLOURS, colour_fault, colour_table, labelled_colours, labelled_opacity
+from ome.geo.band_labels import (
+    BAND_COLOURS,
+    colour_fault,
+    colour_table,
+    is_indexed,
+    labelled_colours,
+    labelled_opacity,
+)
 from ome.geo.gdal import SCENE_DRIVERS
 from ome.geo.grid import grid_of
 from ome.geo.opacity import is_opacity
@@ -29,7 +36,7 @@ class Raster:
 
     A pixel is invalid where all its bands hold their nodata value, and where a mask (of the file, or those of
     all bands), an opacity band (of any position), a transparent colour or a block that was never written says
-    so. A single band with a colour table is read as three bands.
+    so. A band with a colour table is read as three bands; beside it there may be opacity alone.
 
     Attributes:
         name: Its name in error messages.
@@ -69,9 +76,9 @@ class Raster:
         self.name, dataset = self._file.name, self._file.dataset
         self.grid = grid_of(self.name, dataset, transform)
         self.depth = self._file.depth
-        self.has_colour_table = self.depth == "uint8" and dataset.colorinterp == (ColorInterp.palette,)
+        self.has_colour_table = self.depth == "uint8" and is_indexed(dataset)
         self.bands: int = 3 if self.has_colour_table else dataset.count
-        self._labelled_opacity = labelled_opacity(dataset)
+        self._labelled_opacity = [] if self.has_colour_table else labelled_opacity(dataset)
         self.colours = colour_table(dataset) if self.has_colour_table else None
         self._validity = Validity(self._file, nodata, has_colour_table=self.has_colour_table)
         self.nodata = self._validity.nodata

@@ -1,4 +1,4 @@
-"""Where pixels are valid by everything in a file but its opacity band."""
+"""Where pixels are valid by everything in a file but the opacity beside image bands."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -41,14 +41,15 @@ class Validity:
             tuple(dataset.nodatavals) if nodata is None else (nodata,) * dataset.count
         )
         self._has_colour_table = has_colour_table
+        self._opacity = list(dataset.indexes[1:]) if has_colour_table else []
         self._kind = np.dtype(depth)
         self._mask_flags: Sequence[Sequence[MaskFlags]] = dataset.mask_flag_enums  # empty for one of its own
         self._may_be_nan = self._kind.kind in "fc"
 
     def is_everywhere(self, bands: Sequence[int]) -> bool:
         """Whether every pixel is valid for certain, without reading any; see `valid`."""
-        sources = (self._masked(bands), self._bands_with_nodata(bands), self._transparent, self._may_be_nan)
-        return not any(sources) and bool(self._written.all())
+        sources = (self._masked(bands), self._bands_with_nodata(bands), self._transparent, self._opacity)
+        return not any(sources) and not self._may_be_nan and bool(self._written.all())
 
     def valid(self, window: Window, bands: Sequence[int]) -> NDArray[np.bool_]:
         """Reads the validity of a window.
@@ -79,6 +80,8 @@ class Validity:
             valid &= self._written[np.ix_(rows, columns)]
         if self._transparent:
             valid &= ~np.isin(self._file.read(window, indexes=1), self._transparent)
+        if self._opacity:
+            valid &= (self._file.read(window, indexes=self._opacity) > 0).all(axis=0)
         if with_nodata := self._bands_with_nodata(bands):
             valid &= ~self._is_nodata(window, with_nodata)
         if self._may_be_nan:
