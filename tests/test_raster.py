@@ -68,6 +68,27 @@ def test_an_image_of_other_colours_than_its_values_is_refused(tmp_path: Path, de
         raster.require()
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("ending", ["png", "tif"])
+def test_the_largest_value_of_few_bits_is_white(tmp_path: Path, ending: str, bits: int) -> None:
+    """Of an image, that is; a mask's values are class indices."""
+    stored = np.random.default_rng(0).integers(0, 1 << bits, (1, 40, 64)).astype(np.uint8)
+    stored[0, 0, 0] = (1 << bits) - 1
+    path = tmp_path / f"scene.{ending}"
+    write(tmp_path / "scene.tif", stored, nbits=bits)
+    if (ending, bits) == ("png", 1):
+        Image.fromarray(stored[0] > 0).save(path)  # GDAL would give it a colour table
+    elif ending == "png":
+        rasterio.shutil.copy(tmp_path / "scene.tif", path, driver="PNG")
+    with rasterio.open(path) as raster:
+        assert raster.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "8") == str(bits)
+    with Raster(path) as image:
+        expected = (stored * np.uint8(255 // ((1 << bits) - 1))).repeat(image.bands, axis=0)
+        np.testing.assert_array_equal(image.read(3, 2, 30, 50), expected[:, 3:33, 2:52])
+        np.testing.assert_array_equal(image.reduced(0, 0, 40, 64, (40, 64)), expected)
+        np.testing.assert_array_equal(image.values(0, 0, 40, 64), stored[0])
+
+
 @pytest.mark.parametrize("nodata", [None, 3])
 @pytest.mark.parametrize("others", [(ColorInterp.alpha,), (ColorInterp.undefined,)])
 @pytest.mark.parametrize("depth", ["uint8", "uint16"])

@@ -30,6 +30,12 @@ def is_indexed(dataset: DatasetReader) -> bool:
     return first == ColorInterp.palette and set(others) <= {ColorInterp.alpha}
 
 
+def grey_step(dataset: DatasetReader) -> int:
+    """What values of 1, 2 or 4 bits are multiplied by, so that the largest is white (255); 1 for others."""
+    steps = {"1": 255, "2": 85, "4": 17} if dataset.dtypes[0] == "uint8" else {}
+    return steps.get(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", ""), 1)
+
+
 def colour_fault(dataset: DatasetReader) -> str:
     """Why the values of an image mean other colours than they seem to, with a remedy, or empty."""
     indexed = is_indexed(dataset)

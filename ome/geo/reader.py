@@ -11,14 +11,8 @@ from rasterio.enums import Resampling
 from rasterio.transform import Affine
 from rasterio.windows import Window
 
-from ome.geo.band_labels import (
-    BAND_COLOURS,
-    colour_fault,
-    colour_table,
-    is_indexed,
-    labelled_colours,
-    labelled_opacity,
-)
+from ome.geo import band_labels
+from ome.geo.band_labels import BAND_COLOURS
 from ome.geo.gdal import SCENE_DRIVERS
 from ome.geo.grid import grid_of
 from ome.geo.opacity import is_opacity
@@ -76,10 +70,11 @@ class Raster:
         self.name, dataset = self._file.name, self._file.dataset
         self.grid = grid_of(self.name, dataset, transform)
         self.depth = self._file.depth
-        self.has_colour_table = self.depth == "uint8" and is_indexed(dataset)
+        self.has_colour_table = self.depth == "uint8" and band_labels.is_indexed(dataset)
+        self._grey_step = band_labels.grey_step(dataset)
         self.bands: int = 3 if self.has_colour_table else dataset.count
-        self._labelled_opacity = [] if self.has_colour_table else labelled_opacity(dataset)
-        self.colours = colour_table(dataset) if self.has_colour_table else None
+        self._labelled_opacity = [] if self.has_colour_table else band_labels.labelled_opacity(dataset)
+        self.colours = band_labels.colour_table(dataset) if self.has_colour_table else None
         self._validity = Validity(self._file, nodata, has_colour_table=self.has_colour_table)
         self.nodata = self._validity.nodata
 
@@ -103,7 +98,7 @@ class Raster:
             UnreadableError: The raster has another data type, is a negative, or has a colour table that is
                 not applied.
         """
-        fault = colour_fault(self._file.dataset) if self.depth in depths else ""
+        fault = band_labels.colour_fault(self._file.dataset) if self.depth in depths else ""
         if self.depth not in depths:
             fault = f"{self.depth} values, only {' and '.join(depths)} are supported: convert it, e.g. "
             fault += "gdal_translate -ot UInt16 -scale IN OUT"
@@ -131,7 +126,7 @@ class Raster:
         """One of `BAND_COLOURS` for each band, by its description or its label; empty if unknown."""
         if self.has_colour_table:
             return BAND_COLOURS[:3]
-        return labelled_colours(self._file.dataset)
+        return band_labels.labelled_colours(self._file.dataset)
 
     @cached_property
     def all_valid(self) -> bool:
@@ -141,6 +136,7 @@ class Raster:
     def read(self, row: int, column: int, height: int, width: int, bands: Sequence[int] = ()) -> NDArray[Any]:
         """Reads a window inside the raster, (B, height, width) of its depth; a colour table is applied.
 
+        Values of 1, 2 and 4 bits are scaled to 0..255, as image formats define them; see also `values`.
         `bands` (1-based) are in the order of the result; empty for all.
 
         Raises:
@@ -148,7 +144,7 @@ class Raster:
         """
         window = Window(column, row, width, height)
         if self.colours is None:
-            return self._file.read(window, indexes=list(bands) or None)
+            return self._white(self._file.read(window, indexes=list(bands) or None))
         colours: NDArray[Any] = self.colours[self._file.read(window, indexes=1)].transpose(2, 0, 1)
         return colours[[band - 1 for band in bands]] if bands else colours
 
@@ -163,7 +159,8 @@ class Raster:
             indices = self._file.read(window, indexes=1, out_shape=shape, resampling=Resampling.nearest)
             colours: NDArray[Any] = self.colours[indices].transpose(2, 0, 1)
             return colours
-        return self._file.read(window, out_shape=(self.bands, *shape), resampling=Resampling.average)
+        means = self._file.read(window, out_shape=(self.bands, *shape), resampling=Resampling.average)
+        return self._white(means)
 
     def valid(self, row: int, column: int, height: int, width: int) -> NDArray[np.bool_]:
         """Reads which pixels of a window are valid, (height, width); see the class."""
@@ -185,6 +182,9 @@ class Raster:
     def tags(self) -> dict[str, str]:
         """The file's tags."""
         return dict(self._file.dataset.tags())
+
+    def _white(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        return pixels if self._grey_step == 1 else pixels * np.uint8(self._grey_step)
 
     def _is_opacity(self, band: int) -> bool:
         """Whether a band labelled alpha is opacity, judged by nine windows; that of a PNG always is."""
