@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLURRED: Final = 24
-"""Largest change of most nodata values next to the image by JPEG at usual qualities."""
+"""Largest change of most nodata values next to the image by JPEG and WebP at usual qualities."""
 
 SOLID: Final = 7
 """Side in pixels of a patch of pure nodata; collars contain such patches, shadows rarely."""

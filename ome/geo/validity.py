@@ -129,7 +129,9 @@ class Validity:
     def _is_nodata(self, window: Window, bands: Sequence[int]) -> NDArray[np.bool_]:
         """Where all bands of the image hold their nodata value, allowing for lossy compression."""
         dataset, (row, column) = self._file.dataset, (window.row_off, window.col_off)
-        blurred = self._kind == np.uint8 and "JPEG" in self._file.compression
+        lossless = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION_REVERSIBILITY") == "LOSSLESS"
+        lossy_kind = "JPEG" in self._file.compression or (self._file.compression == "WEBP" and not lossless)
+        blurred = self._kind == np.uint8 and lossy_kind
         margin = lossy.MARGIN if blurred else 0
         top, left = max(0, row - margin), max(0, column - margin)
         bottom = min(dataset.height, row + window.height + margin)
