@@ -10,6 +10,8 @@ import rasterio
 import torch
 from numpy.typing import NDArray
 from omegaconf import DictConfig
+from rasterio.crs import CRS
+from rasterio.transform import Affine, from_origin
 from torch.nn import functional as F
 
 import ome
@@ -19,6 +21,7 @@ from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.errors import UserError
+from ome.geo.grid import Grid
 from ome.inference.own_cams import OwnCams, read_maps, window_of
 from ome.pipeline.layout import read_pseudo_label, read_tag_table
 from tests.conftest import tiny
@@ -167,3 +170,95 @@ def test_maps_in_another_order_than_the_tags_are_pointed_out(
     question = "in only 0 of 30 tiles (10 by chance): are the maps in the order building, car, tree?"
     assert asked == (question in said)
     assert asked == bool(said)
+
+
+def placed(path: Path, maps: NDArray[Any], grid: Grid, nodata: float | None = None) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    profile: dict[str, Any] = {"driver": "GTiff", "count": len(maps), "dtype": maps.dtype, "nodata": nodata}
+    with rasterio.open(path, "w", **profile, **grid.profile) as raster:
+        raster.write(maps)
+
+
+UTM, AT = CRS.from_epsg(32633), (500000.0, 5800000.0)
+IMAGE = Grid(40, 56, UTM, from_origin(*AT, 0.5, 0.5))
+OTHER_WAY = {
+    "east to west": Affine(-4, 0, AT[0] + 28, 0, -4, AT[1]),
+    "south up": Affine(4, 0, AT[0], 0, 4, AT[1] - 20),
+    "turned": Affine(0, -4, AT[0] + 28, -4, 0, AT[1]),
+}
+
+
+@pytest.mark.parametrize("way", OTHER_WAY)
+def test_maps_stored_another_way_round_are_refused(tmp_path: Path, way: str) -> None:
+    placed(tmp_path / "a.tif", MAPS, Grid(5, 7, UTM, OTHER_WAY[way]))
+    with pytest.raises(UserError, match=r"is shifted by [0-9.]+ pixels against its image: warp it to the"):
+        read_maps(tmp_path / "a.tif", NAMES, lambda: IMAGE)
+
+
+@pytest.mark.parametrize(
+    ("crs", "corner", "cell", "line"),
+    [
+        (32755, AT, 4, r"a.tif is in EPSG:32755, not in EPSG:32633 as its image"),
+        (32633, (AT[0] + 28, AT[1]), 4, r"a.tif is shifted by 56.0 pixels against its image"),
+        (32633, (AT[0], AT[1] + 4), 4, r"a.tif is shifted by 8.0 pixels against its image"),
+        (32633, AT, 8, r"a.tif is shifted by 56.0 pixels against its image"),
+        (32633, AT, 4, ""),
+        (32633, (AT[0] - 1.75, AT[1] + 1.75), 4, ""),
+        (None, AT, 4, ""),
+    ],
+)
+def test_maps_lie_where_their_image_lies_to_a_cell(
+    tmp_path: Path, crs: int | None, corner: tuple[float, float], cell: float, line: str
+) -> None:
+    system = None if crs is None else CRS.from_epsg(crs)
+    placed(tmp_path / "a.tif", MAPS, Grid(5, 7, system, from_origin(*corner, cell, cell)))
+    nowhere = Grid(40, 56, None, Affine.identity())
+    assert np.array_equal(read_maps(tmp_path / "a.tif", NAMES, lambda: nowhere), MAPS)
+    if not line:
+        assert np.array_equal(read_maps(tmp_path / "a.tif", NAMES, lambda: IMAGE), MAPS)
+        return
+    with pytest.raises(UserError, match=line):
+        read_maps(tmp_path / "a.tif", NAMES, lambda: IMAGE)
+
+
+def test_the_maps_of_a_tile_lie_where_the_tile_lies(tmp_path: Path) -> None:
+    class Reader:
+        def grid(self, scene: str) -> Grid:
+            assert scene == "a"
+            return IMAGE
+
+    tile = Tile("a", 8, 16, 20, 28)
+    table = TagTable(NAMES, (tile,), np.ones((1, 3), np.uint8), ("train",), np.ones(1, dtype=bool))
+    path = tmp_path / f"{tile.name}.tif"
+    for corner, fits in (((AT[0] + 8, AT[1] - 4), True), (AT, False)):
+        placed(path, MAPS, Grid(5, 7, UTM, from_origin(*corner, 2, 2)))
+        own = OwnCams(tmp_path, cast("SceneReader", Reader()), table)
+        if fits:
+            own.check((tile,))
+            continue
+        with pytest.raises(UserError, match=r"is shifted by 16\.0 pixels against its image"):
+            own.check((tile,))
+
+
+@pytest.mark.parametrize(("dtype", "nodata"), [("float32", 9999), ("float32", np.nan), ("uint8", 255)])
+@pytest.mark.parametrize("count", [3, 4])
+def test_nodata_is_no_activation(tmp_path: Path, dtype: str, nodata: float, count: int) -> None:
+    maps = np.ones((count, 5, 7), dtype)
+    maps[1, :2, :3] = nodata
+    placed(tmp_path / "a.tif", maps, Grid(5, 7, UTM, from_origin(*AT, 4, 4)), nodata)
+    maps[1, :2, :3] = 0
+    assert np.array_equal(read_maps(tmp_path / "a.tif", (*NAMES, "water")[:count]), maps)
+
+
+def test_masked_pixels_are_no_activation_but_a_fourth_class_is_no_mask(tmp_path: Path) -> None:
+    maps = np.ones((4, 5, 7), np.uint8)
+    maps[3, 0, 0] = 0
+    place = Grid(5, 7, UTM, from_origin(*AT, 4, 4))
+    placed(tmp_path / "a.tif", maps, place)
+    assert np.array_equal(read_maps(tmp_path / "a.tif", (*NAMES, "water")), maps)
+    placed(tmp_path / "b.tif", maps[:3], place)
+    mask = np.ones((5, 7), dtype=bool)
+    mask[:, 4] = False
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(tmp_path / "b.tif", "r+") as raster:
+        raster.write_mask(mask)
+    assert np.array_equal(read_maps(tmp_path / "b.tif", NAMES), maps[:3] * mask)

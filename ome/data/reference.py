@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.errors import UserError
-from ome.geo.grid import OFF_GRID, Grid
+from ome.geo.grid import Grid, misplaced
 from ome.geo.opened import UnreadableError
 from ome.geo.reader import Raster
 
@@ -43,7 +43,7 @@ def check_reference(scene: str, reference: Raster, image: Grid, image_name: str,
             f"scene {scene}: the mask {reference} has {grid.width} x {grid.height} pixels, "
             f"its image {image_name} {image.width} x {image.height}"
         )
-    if difference := _misplaced(grid, image):
+    if difference := misplaced(grid, image):
         raise UserError(
             f"scene {scene}: the mask {reference} {difference} its image {image_name}: warp it to the "
             "image's grid, e.g. with gdalwarp, or remove its georeference if that is wrong"
@@ -55,18 +55,6 @@ def check_reference(scene: str, reference: Raster, image: Grid, image_name: str,
             f"{reference} has {reference.bands} bands, and a mask of class indices has one; the colours of "
             "other masks are given by 'dataset.classes={NAME: [RED, GREEN, BLUE], ...}'"
         )
-
-
-def _misplaced(grid: Grid, image: Grid) -> str:
-    """How the georeference differs from the image's, in words; empty if it does not, or one has none."""
-    if grid.transform.is_identity or image.transform.is_identity:
-        return ""
-    if grid.crs and image.crs and grid.crs != image.crs:
-        return f"is in {grid.crs.to_string()}, not in {image.crs.to_string()} as"
-    corners = [(0, 0), (0, image.height), (image.width, 0), (image.width, image.height)]
-    to_image = ~image.transform * grid.transform
-    shift = max(max(abs(a - b) for a, b in zip(to_image @ corner, corner, strict=True)) for corner in corners)
-    return f"is shifted by {shift:.1f} pixels against" if shift > OFF_GRID else ""
 
 
 def reference_colours(

@@ -1,7 +1,7 @@
 """Size and georeference of a raster."""
 
 from dataclasses import dataclass
-from math import inf, isfinite
+from math import inf, isfinite, sqrt
 from typing import Any, Final
 
 from rasterio.crs import CRS
@@ -70,3 +70,21 @@ def grid_of(name: str, dataset: Any, transform: Affine | None) -> Grid:  # noqa:
     # A reference system without a place says nothing about the size of pixels.
     crs = None if place.is_identity else dataset.crs
     return Grid(dataset.height, dataset.width, crs, place)
+
+
+def misplaced(grid: Grid, image: Grid) -> str:
+    """How the place of a raster differs from its image's, in words; empty if it does not, or one has none.
+
+    A raster of larger pixels may reach beyond the image by less than one of them.
+    """
+    if grid.transform.is_identity or image.transform.is_identity:
+        return ""
+    if grid.crs and image.crs and grid.crs != image.crs:
+        return f"is in {grid.crs.to_string()}, not in {image.crs.to_string()} as"
+    to_image = ~image.transform * grid.transform
+    slack = OFF_GRID + max(sqrt(abs(to_image.determinant)) - 1, 0)
+    shift = 0.0
+    for x, y in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        column, row = to_image * (x * grid.width, y * grid.height)
+        shift = max(shift, abs(column - x * image.width), abs(row - y * image.height))
+    return f"is shifted by {shift:.1f} pixels against" if shift > slack else ""

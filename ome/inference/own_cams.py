@@ -1,6 +1,6 @@
 """Class maps of tiles from the user's files, which other programs wrote."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -9,6 +9,8 @@ import numpy as np
 import rasterio
 import torch
 from numpy.typing import NDArray
+from rasterio.enums import MaskFlags
+from rasterio.transform import Affine
 from torch.nn import functional as F
 
 from ome.crf.arrays import finite_maps
@@ -19,6 +21,7 @@ from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.files import read_arrays
 from ome.geo.gdal import plain_pixels
+from ome.geo.grid import Grid, misplaced
 from ome.geo.sidecars import check_sidecars
 from ome.progress import console
 from ome.pseudo.arrays import check_form, normalised
@@ -92,30 +95,43 @@ class OwnCams:
         """The maps (C, h, w) of a tile as they are in its file, and the tile's height and width."""
         size = (tile.height, tile.width)
         if tile.name in self._files:
-            return self._read(self._files[tile.name], size), size
+            return self._read(self._files[tile.name], size, lambda: self._place(tile)), size
         grid = self._reader.grid(tile.scene)
         whole = (grid.height, grid.width)
-        return window_of(self._read(self._files[tile.scene], whole), tile, whole), size
+        return window_of(self._read(self._files[tile.scene], whole, lambda: grid), tile, whole), size
 
-    def _read(self, path: Path, size: tuple[int, int]) -> NDArray[np.float32]:
+    def _place(self, tile: Tile) -> Grid:
+        """Size and georeference of a tile."""
+        scene = self._reader.grid(tile.scene)
+        if scene.transform.is_identity:
+            return scene
+        corner = scene.transform * Affine.translation(tile.column, tile.row)
+        return Grid(tile.height, tile.width, scene.crs, corner)
+
+    def _read(self, path: Path, size: tuple[int, int], place: Callable[[], Grid]) -> NDArray[np.float32]:
         """The maps (C, h, w) in a file, after a check that they have the aspect ratio of their image."""
-        maps = read_maps(path, self._tagged.names)
+        maps = read_maps(path, self._tagged.names, place)
         check_form(maps, size, f"the maps in {path}")
         return maps
 
 
-def read_maps(path: Path, names: Sequence[str]) -> NDArray[np.float32]:
-    """Reads the maps (C, h, w) of one file, without unpickling.
+def read_maps(
+    path: Path, names: Sequence[str], place: Callable[[], Grid] | None = None
+) -> NDArray[np.float32]:
+    """Reads the maps (C, h, w) of one file, without unpickling; 0 where a GeoTIFF declares nodata.
 
     Args:
         path: The file.
         names: The C classes, in order.
+        place: Gives the size and georeference of the image, which those of a GeoTIFF must match.
 
     Raises:
-        UserError: The file is damaged, does not contain C finite maps, or names its bands in another order.
+        UserError: The file is damaged, does not contain C finite maps, names its bands in another order, or
+            lies elsewhere than the image.
     """
     maps: NDArray[Any]
     described: tuple[str | None, ...] = ()
+    grid: Grid | None = None
     try:
         if path.suffix.lower() == ".npy":
             maps = np.lib.format.open_memmap(path, mode="r")  # np.load would accept a renamed .npz
@@ -124,7 +140,8 @@ def read_maps(path: Path, names: Sequence[str]) -> NDArray[np.float32]:
         else:
             with plain_pixels(), rasterio.open(path, driver="GTiff") as raster:
                 check_sidecars(path, raster)
-                maps, described = raster.read(), raster.descriptions
+                grid = Grid(raster.height, raster.width, raster.crs, raster.transform)
+                maps, described = _without_nodata(raster), raster.descriptions
     except (OSError, ValueError, EOFError, BadZipFile, rasterio.RasterioIOError) as error:
         raise UserError(f"{path} cannot be read as one array of maps: {error}") from error
     if maps.ndim != 3 or len(maps) != len(names) or not maps.size or maps.dtype.kind not in "fiu":
@@ -137,9 +154,23 @@ def read_maps(path: Path, names: Sequence[str]) -> NDArray[np.float32]:
             f"{path} has the bands {', '.join(map(str, described))}, the classes are {', '.join(names)}: "
             f"give the order of the bands as dataset.classes=[{','.join(map(str, described))}]"
         )
+    if grid and place and (difference := misplaced(grid, place())):
+        raise UserError(
+            f"{path} {difference} its image: warp it to the image's grid, e.g. with gdalwarp, or remove its "
+            "georeference if that is wrong"
+        )
     if (result := finite_maps(maps)) is None:
         raise UserError(f"{path} holds nan, infinite or huge values: replace them, e.g. by np.nan_to_num")
     return result
+
+
+def _without_nodata(raster: Any) -> NDArray[Any]:  # noqa: ANN401 - rasterio's own
+    """The bands of an open raster, 0 at nodata; the last of four may be a class although labelled opacity."""
+    maps: NDArray[Any] = raster.read()
+    for band, flags in enumerate(raster.mask_flag_enums, start=1):
+        if not {MaskFlags.all_valid, MaskFlags.alpha} & set(flags):
+            maps[band - 1][raster.read_masks(band) == 0] = 0
+    return maps
 
 
 def window_of(maps: NDArray[np.float32], tile: Tile, size: tuple[int, int]) -> NDArray[np.float32]:

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from ome.data.scenes import SceneReader
 from ome.data.splits import mapped_scenes
 from ome.files import read_csv
-from ome.geo.areas import Floats, PixelAreas
+from ome.geo.areas import PixelAreas
+from ome.geo.ellipsoid import Floats
 from ome.geo.raster import read_class_map
 from ome.pipeline.layout import AREAS, map_path
 from ome.pipeline.manifest import NAME as MANIFEST
