@@ -1,7 +1,9 @@
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+import rasterio
 
 from ome.config.raw_data import raw_layout
 from ome.data.archives import RawFiles, find_files
@@ -302,3 +304,91 @@ def test_scenes_are_those_of_another_list_when_it_changes(
     assert prepare.sources(config) == before
     Path(listed).write_text("1\n2\n4\n")
     assert prepare.sources(config) != before
+
+
+WORLD = b"0.5\n0\n0\n-0.5\n500000.25\n5399999.75\n"
+NODATA = b'<PAMDataset><PAMRasterBand band="%d"><NoDataValue>7</NoDataValue></PAMRasterBand></PAMDataset>'
+
+
+def mask_file(folder: Path) -> bytes:
+    """A GeoTIFF for `.msk`, whose upper half is invalid."""
+    path, valid = folder / "masked.tif", np.ones((40, 56), dtype=bool)
+    valid[:20] = False
+    path.write_bytes(archives.raster(archives.image(0)))
+    with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=False), rasterio.open(path, "r+") as dataset:
+        dataset.write_mask(valid)
+    return path.with_name("masked.tif.msk").read_bytes()
+
+
+@pytest.mark.parametrize("inside", ["", "a/b/"])
+@pytest.mark.parametrize(
+    ("image", "sidecar", "valid", "nodata", "placed"),
+    [
+        ("a.tif", "a.tif.msk", 0.5, None, False),
+        ("a.tif", "a.tif.MSK", 0.5, None, False),
+        ("a.png", "a.png.msk", 0.5, None, False),
+        ("a.tif", "a.tif.aux.xml", 1, 7, False),
+        ("a.jpg", "a.jpg.aux.xml", 1, 7, False),
+        *(
+            (f"a.{kind}", f"a.{end}", 1, None, True)
+            for kind, end in zip(
+                ("tif", "TIF", "tiff", "tiff", "jpg", "jpeg", "JPEG", "jpeg", "png", "png"),
+                ("tfw", "TFW", "tfw", "tiffw", "jgw", "jgw", "JGW", "wld", "pgw", "WLD"),
+                strict=True,
+            )
+        ),
+    ],
+)
+def test_sidecars_in_an_archive_are_those_of_the_folder(
+    tmp_path: Path, inside: str, image: str, sidecar: str, valid: float, nodata: float | None, *, placed: bool
+) -> None:
+    driver = {"t": "GTiff", "p": "PNG", "j": "JPEG"}[Path(image).suffix[1].lower()]
+    content = archives.raster(archives.image(0), driver)
+    beside = {"k": mask_file(tmp_path), "l": NODATA % 1}.get(sidecar[-1].lower(), WORLD)
+    for form in ("zip", "folder"):
+        archives.pack({image: content, sidecar: beside}, tmp_path / form, "x.zip", form, inside)
+        found = RawFiles(RawSource("{scene}.*", "x.zip"), tmp_path / form).find("a")
+        assert found is not None
+        with found.open() as raster:
+            if form == "zip" or sidecar != "a.tif.MSK":  # GDAL finds .MSK only where it lists the folder
+                assert raster.valid(0, 0, 40, 56).mean() == valid
+            assert raster.nodata[0] == nodata
+            assert raster.grid.transform.is_identity != placed
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        (
+            "a.tif.msk",
+            b"<VRTDataset/>",
+            r"a.tif.msk, a sidecar of .*x.zip:a.tif, is damaged or not a GeoTIFF",
+        ),
+        (
+            "a.tif.aux.xml",
+            (
+                b'<PAMDataset><Metadata domain="OVERVIEWS"><MDI key="OVERVIEW_FILE">b.tif</MDI></Metadata>'
+                b"</PAMDataset>"
+            ),
+            r"x.zip:a.tif or its .aux.xml takes its overviews from 'b.tif'",
+        ),
+        ("a.tfw", b"1 2 3", r"x.zip:a.tfw is not a world file"),
+    ],
+)
+def test_sidecars_in_an_archive_are_checked(tmp_path: Path, name: str, content: bytes, line: str) -> None:
+    archives.pack({"a.tif": archives.raster(archives.image(0)), name: content}, tmp_path, "x.zip")
+    found = RawFiles(RawSource("{scene}.*", "x.zip"), tmp_path).find("a")
+    assert found is not None
+    with pytest.raises(UserError, match=line):
+        found.open()
+
+
+def test_another_sidecar_in_an_archive_is_another_file(tmp_path: Path) -> None:
+    stamps = []
+    for sidecar in (WORLD, WORLD.replace(b"0.5", b"0.6"), None):
+        beside = {} if sidecar is None else {"a.tfw": sidecar}
+        archives.pack({"a.tif": archives.raster(archives.image(0)), **beside}, tmp_path, "x.zip")
+        found = RawFiles(RawSource("{scene}.*", "x.zip"), tmp_path).find("a")
+        assert found is not None
+        stamps.append(found.fingerprint)
+    assert len(set(stamps)) == 3

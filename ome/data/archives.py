@@ -4,15 +4,12 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import Final
 
 from ome.data.raw_file import RawFile, check_expansion, reading_zip
 from ome.data.raw_source import RawSource
 from ome.errors import UserError, few
 from ome.files import is_file, plain_text
-
-WORLD_FILES: Final = {".tif": (".tfw", ".wld"), ".jpg": (".jgw", ".wld"), ".png": (".pgw", ".wld")}
-"""Suffixes of the files that may hold the georeference of an image."""
+from ome.geo.sidecars import sidecar_names
 
 
 class NotFoundError(UserError):
@@ -153,7 +150,10 @@ def _zip_files(path: Path, source: RawSource) -> Iterator[RawFile]:
     """
     with reading_zip(path), zipfile.ZipFile(path) as archive:
         members = archive.infolist()
-    names = {member.filename for member in members}
+    files = {
+        (str(PurePosixPath(one.filename).parent), PurePosixPath(one.filename).name.lower()): one
+        for one in members
+    }
     for member in members:
         name = PurePosixPath(member.filename)
         if name.is_absolute() or ".." in name.parts:
@@ -162,14 +162,17 @@ def _zip_files(path: Path, source: RawSource) -> Iterator[RawFile]:
         if source.scene_of(name.name) is None or "__MACOSX" in name.parts:
             continue
         check_expansion(path, member)
-        suffixes = WORLD_FILES.get(name.suffix.lower(), ())
-        siblings = tuple(str(name.with_suffix(suffix)) for suffix in suffixes)
-        present = tuple(sibling for sibling in siblings if sibling in names)
-        yield RawFile(path, member.filename, member.file_size, member.CRC, present)
+        beside = [files.get((str(name.parent), sidecar)) for sidecar in sidecar_names(name)]
+        sidecars = [sidecar for sidecar in beside if sidecar is not None]
+        for sidecar in sidecars:
+            check_expansion(path, sidecar)
+        names = tuple(sidecar.filename for sidecar in sidecars)
+        stamp = sum(file.CRC for file in (member, *sidecars))
+        yield RawFile(path, member.filename, member.file_size, stamp, names)
 
 
 def _plain_files(folder: Path, source: RawSource, paths: Iterable[Path]) -> Iterator[RawFile]:
-    """The files that match the source's pattern; world files beside them are found by the raster library."""
+    """The files that match the source's pattern; GDAL finds the files beside them."""
     for path in sorted(paths):
         if source.scene_of(path.name) is not None and is_file(path):
             status = path.stat()

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from rasterio.transform import Affine
@@ -17,6 +17,7 @@ from rasterio.transform import Affine
 from ome.errors import UserError
 from ome.geo.gdal import IMAGE_DRIVERS
 from ome.geo.reader import Raster
+from ome.geo.sidecars import ArchivedBytes, world_files
 
 MAX_MEMBER: Final = 4 << 30
 """Largest unpacked size of a file in bytes; the largest file of the published datasets has 144 MB."""
@@ -36,15 +37,15 @@ class RawFile:
         container: The archive or the folder.
         name: Path within the container.
         size: Unpacked size in bytes.
-        stamp: Checksum of an archive's member, or modification time of a plain file.
-        siblings: Names in the container that may hold its georeference.
+        stamp: Checksum of an archive's member and its sidecars, or modification time of a plain file.
+        sidecars: Files of an archive beside it that GDAL reads with it, see `ome.geo.sidecars`.
     """
 
     container: Path
     name: str
     size: int
     stamp: int
-    siblings: tuple[str, ...] = ()
+    sidecars: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.container}:{self.name}" if self.zipped else str(self.container / self.name)
@@ -71,7 +72,7 @@ class RawFile:
             UserError: It is too large, or its archive is damaged or encrypted.
         """
         raster = Raster(
-            self.read_bytes() if self.zipped else self.container / self.name,
+            self._archived() if self.zipped else self.container / self.name,
             name=str(self),
             drivers=IMAGE_DRIVERS,
             remedy="download it again",
@@ -96,9 +97,17 @@ class RawFile:
         with reading_zip(self.container):
             return _opened(self.container, self.container.stat().st_mtime_ns).read(self.name)
 
+    def _archived(self) -> ArchivedBytes:
+        beside = {PurePosixPath(name).name: RawFile(self.container, name, 0, 0) for name in self.sidecars}
+        contents = {name: sidecar.read_bytes() for name, sidecar in beside.items()}
+        return ArchivedBytes(self.read_bytes(), PurePosixPath(self.name).name, contents)
+
     def transform(self) -> Affine | None:
         """The georeference in a world file beside an archive's member; None without one."""
-        for name in self.siblings:
+        worlds = world_files(PurePosixPath(self.name))
+        for name in self.sidecars:
+            if PurePosixPath(name).name.lower() not in worlds:
+                continue
             sibling = RawFile(self.container, name, 0, 0)
             try:
                 a, d, b, e, c, f = (float(value) for value in sibling.read_bytes().decode("ascii").split())

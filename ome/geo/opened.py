@@ -10,13 +10,13 @@ from typing import Any, Final
 import rasterio
 from numpy.typing import NDArray
 from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader, MemoryFile
+from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from ome.errors import UserError
 from ome.geo.gdal import IMAGE_DRIVERS, jpeg_warnings, orientation, plain_pixels
 from ome.geo.remote import WITHOUT_HEAD, probe, reading_options
-from ome.geo.sidecars import check_metadata, check_sidecars
+from ome.geo.sidecars import ArchivedBytes, check_archived, check_metadata, check_sidecars, in_memory
 from ome.geo.vsi import VsiPath
 
 _CODESTREAM: Final = b"\xff\x4f\xff\x51"
@@ -74,6 +74,8 @@ class OpenedFile:
             if self.dataset.driver == "JP2OpenJPEG" and not _is_whole_jpeg2000(source):
                 raise UnreadableError(f"{self.name} is damaged, its end is missing: {self._remedy}")
             check_sidecars(source, self.dataset)
+        elif isinstance(source, ArchivedBytes):
+            check_archived(self.name, source, self.dataset)
         else:
             check_metadata(self.name, self.dataset)
         if "JPEG" in drivers and (exif := orientation(start)) != 1:
@@ -145,8 +147,9 @@ class OpenedFile:
         try:
             with plain_pixels(), rasterio.Env(**self._options):
                 if isinstance(source, bytes):
-                    source = self._stack.enter_context(MemoryFile(source)).name
-                path = source.path if isinstance(source, VsiPath) else str(source)
+                    path = in_memory(source, self._stack)
+                else:
+                    path = source.path if isinstance(source, VsiPath) else str(source)
                 return self._stack.enter_context(DatasetReader(path, driver=list(drivers)))
         except (RasterioError, OSError, ValueError) as error:
             self.close()

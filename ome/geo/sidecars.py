@@ -1,12 +1,14 @@
 """Files beside a raster that change what GDAL reads from it."""
 
-from collections.abc import Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path, PurePath
 from typing import Any, Final
+from uuid import uuid4
 from xml.etree import ElementTree as ET
 
 from rasterio.errors import RasterioError
-from rasterio.io import DatasetReader
+from rasterio.io import DatasetReader, MemoryFile
 
 from ome.errors import UserError
 from ome.geo.gdal import XML_FAULTS, plain_pixels
@@ -17,6 +19,46 @@ _RASTERS: Final = (".msk", ".MSK", ".ovr", ".OVR")
 _ERDAS: Final = b"EHFA_HEADER_TAG"
 
 
+class ArchivedBytes(bytes):
+    """The content of a raster in an archive.
+
+    Attributes:
+        name: Its file name.
+        sidecars: Contents of the files beside it that GDAL reads with it, by file name.
+    """
+
+    name: str
+    sidecars: Mapping[str, bytes]
+
+    def __new__(cls, content: bytes, name: str, sidecars: Mapping[str, bytes]) -> "ArchivedBytes":
+        """Copies the content."""
+        result = super().__new__(cls, content)
+        result.name, result.sidecars = name, sidecars
+        return result
+
+
+def in_memory(content: bytes, stack: ExitStack) -> str:
+    """GDAL's path of a raster's bytes in memory, with their sidecars, until the stack is closed."""
+    if not isinstance(content, ArchivedBytes):
+        return str(stack.enter_context(MemoryFile(content)).name)
+    folder = uuid4().hex
+    for name, sidecar in content.sidecars.items():
+        stack.enter_context(MemoryFile(sidecar, dirname=folder, filename=name))
+    return str(stack.enter_context(MemoryFile(content, dirname=folder, filename=content.name)).name)
+
+
+def world_files(raster: PurePath) -> list[str]:
+    """Names in lower case of the files that may hold the georeference of an image."""
+    kind, stem = raster.suffix[1:].lower(), raster.stem.lower()
+    return [f"{stem}.{end}" for end in sorted({f"{kind[:1]}{kind[-1:]}w", f"{kind}w", "wld"})]
+
+
+def sidecar_names(raster: PurePath) -> list[str]:
+    """Names in lower case of the files that may change a raster; not of its overviews."""
+    names = [raster.name.lower() + end for end in (".aux.xml", ".msk", ".aux")]
+    return [*names, *world_files(raster), *(f"{raster.stem.lower()}.{end}" for end in ("aux", "tab"))]
+
+
 def sidecars_of(raster: Path, siblings: Mapping[str, Path]) -> list[Path]:
     """The files beside a raster that change its pixels, validity or georeference; not its overviews.
 
@@ -24,11 +66,7 @@ def sidecars_of(raster: Path, siblings: Mapping[str, Path]) -> list[Path]:
         raster: The raster.
         siblings: The files of its folder, by name in lower case.
     """
-    kind = raster.suffix[1:].lower()
-    world = {f"{kind[:1]}{kind[-1:]}w", f"{kind}w", "wld"}
-    names = [raster.name + end for end in (".aux.xml", ".msk", ".aux")]
-    names += [f"{raster.stem}.{end}" for end in sorted({*world, "tab", "aux"})]
-    paths = [siblings[name.lower()] for name in names if name.lower() in siblings]
+    paths = [siblings[name] for name in sidecar_names(raster) if name in siblings]
     return [path for path in paths if _is_relevant(path)]
 
 
@@ -45,15 +83,29 @@ def check_sidecars(raster: Path, dataset: Any) -> None:  # noqa: ANN401 - raster
     check_metadata(str(raster), dataset)
     # GDAL does not list the folder (see ome.geo.gdal), so it tries only these names.
     for path in (raster.with_name(raster.name + ending) for ending in _RASTERS):
-        if not path.is_file():
-            continue
-        try:
-            with plain_pixels(), DatasetReader(str(path), driver=["GTiff"]) as sidecar:
+        if path.is_file():
+            with _sidecar(str(path), f"{path}, a sidecar of {raster.name},") as sidecar:
                 check_sidecars(path, sidecar)
-        except (RasterioError, OSError) as error:
-            raise UserError(
-                f"{path}, a sidecar of {raster.name}, is damaged or not a GeoTIFF: delete or rename it"
-            ) from error
+
+
+def check_archived(name: str, raster: ArchivedBytes, dataset: Any) -> None:  # noqa: ANN401 - rasterio's own
+    """Does what `check_sidecars` does, for a raster of this name in an archive."""
+    check_metadata(name, dataset)
+    for sidecar, content in raster.sidecars.items():
+        if sidecar.endswith(_RASTERS):
+            title = f"{sidecar}, a sidecar of {name},"
+            with MemoryFile(content) as file, _sidecar(file.name, title) as opened:
+                check_metadata(title, opened)
+
+
+@contextmanager
+def _sidecar(path: str, title: str) -> Iterator[Any]:
+    """Opens a sidecar that must be a GeoTIFF."""
+    try:
+        with plain_pixels(), DatasetReader(path, driver=["GTiff"]) as opened:
+            yield opened
+    except (RasterioError, OSError) as error:
+        raise UserError(f"{title} is damaged or not a GeoTIFF: delete or rename it") from error
 
 
 def check_metadata(name: str, dataset: Any) -> None:  # noqa: ANN401 - rasterio's own
