@@ -24,6 +24,7 @@ import rasterio
 import torch
 from omegaconf import DictConfig
 from PIL import Image
+from rasterio.crs import CRS
 from rasterio.transform import Affine
 from torch import nn
 
@@ -37,6 +38,7 @@ from ome.files import write_text
 from ome.geo.cog import write_class_cog, write_probability_cog
 from ome.geo.flat import FlatRasters
 from ome.geo.grid import Grid
+from ome.geo.polygons import Region
 from ome.pipeline import checksums as listing
 from ome.pipeline.engine import execute
 from ome.pipeline.manifest import Manifest
@@ -191,6 +193,25 @@ def test_a_file_that_cannot_grow_is_a_full_disk(tmp_path: Path, stage: str, limi
         assert Manifest.read(tmp_path / SCENES) is not None
         status, printed = forked(tmp_path, *tiny(), *one_epoch, f"stage.until={stage}")
         assert status == 0, printed
+
+
+@pytest.mark.parametrize("free", [4, 20, 44, 80, 112, 200, 400])
+def test_a_disk_that_is_full_within_the_polygons_is_one_line(small_disk: Path, free: int) -> None:
+    """SQLite reports it in other words at each point, e.g. as a table that is missing."""
+    pytest.importorskip("pyogrio")
+    from shapely import Point  # noqa: PLC0415 - part of an extra
+
+    from ome.geo.vectors import write_regions  # noqa: PLC0415
+
+    filler = shutil.disk_usage(small_disk).free - free * 1024
+    (small_disk / "filler").write_bytes(bytes(filler))
+    circles = [Region(0, 9, 9, 9, [Point(3 * place, 0).buffer(1)]) for place in range(600)]
+    path, utm = small_disk / "a.gpkg", CRS.from_epsg(32633)
+    with pytest.raises(OSError, match="No space left on device") as raised:
+        write_regions(path, [circles, circles], ["field"], [(1, 2, 3)], utm, Affine.scale(9), 0, "m2")
+    line = "(No space left on device): free some space; the same command resumes where it stopped"
+    assert disk_fault(raised.value) == f"cannot write to {path} {line}"
+    assert [left.name for left in small_disk.iterdir()] == ["filler"]
 
 
 def wait(ready: Path) -> None:

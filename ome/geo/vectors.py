@@ -1,8 +1,12 @@
 """Writes the regions of a class map as a GeoPackage."""
 
 import datetime as dt
+import errno
+import os
+import shutil
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -43,12 +47,15 @@ def write_regions(
 
     Returns:
         The number of polygons.
+
+    Raises:
+        OSError: The disk is full.
     """
     import pyogrio.raw  # noqa: PLC0415 - part of an extra
     import shapely  # noqa: PLC0415
 
     count = 0
-    with atomic_path(path) as temporary, warnings.catch_warnings():
+    with atomic_path(path) as temporary, _reporting_disk(path), warnings.catch_warnings():
         # An image without georeference has no CRS.
         warnings.filterwarnings("ignore", message="'crs' was not provided")
         for number, batch in enumerate(batches):
@@ -74,6 +81,21 @@ def write_regions(
             count += len(batch)
         _write_style(temporary, path.stem, region_style(names, colours, "class"))
     return count
+
+
+@contextmanager
+def _reporting_disk(path: Path) -> Iterator[None]:
+    """Turns errors of SQLite that a full disk causes, which pyogrio passes on as text, into an OSError."""
+    try:
+        yield
+    except RuntimeError as error:
+        # A table that did not fit is reported as missing.
+        words = ("disk is full", "disk I/O error", "commit transaction")
+        is_full = shutil.disk_usage(path.parent).free < (1 << 20)
+        if not is_full and not any(word in str(error) for word in words):
+            raise
+        number = errno.EIO if "I/O" in str(error) and not is_full else errno.ENOSPC
+        raise OSError(number, os.strerror(number), str(path)) from error
 
 
 def _write_style(path: Path, layer: str, style: str) -> None:
