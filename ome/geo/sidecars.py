@@ -84,7 +84,7 @@ def check_sidecars(raster: Path, dataset: Any) -> None:  # noqa: ANN401 - raster
     # GDAL does not list the folder (see ome.geo.gdal), so it tries only these names.
     for path in (raster.with_name(raster.name + ending) for ending in _RASTERS):
         if path.is_file():
-            with _sidecar(str(path), f"{path}, a sidecar of {raster.name},") as sidecar:
+            with _sidecar(str(path), str(path), raster.name) as sidecar:
                 check_sidecars(path, sidecar)
 
 
@@ -93,19 +93,20 @@ def check_archived(name: str, raster: ArchivedBytes, dataset: Any) -> None:  # n
     check_metadata(name, dataset)
     for sidecar, content in raster.sidecars.items():
         if sidecar.endswith(_RASTERS):
-            title = f"{sidecar}, a sidecar of {name},"
-            with MemoryFile(content) as file, _sidecar(file.name, title) as opened:
-                check_metadata(title, opened)
+            with MemoryFile(content) as file, _sidecar(file.name, sidecar, name) as opened:
+                check_metadata(sidecar, opened)
 
 
 @contextmanager
-def _sidecar(path: str, title: str) -> Iterator[Any]:
-    """Opens a sidecar that must be a GeoTIFF."""
+def _sidecar(path: str, name: str, raster: str) -> Iterator[Any]:
+    """Opens a sidecar of a raster that must be a GeoTIFF; both names are those in the message."""
     try:
         with plain_pixels(), DatasetReader(path, driver=["GTiff"]) as opened:
             yield opened
     except (RasterioError, OSError) as error:
-        raise UserError(f"{title} is damaged or not a GeoTIFF: delete or rename it") from error
+        raise UserError(
+            f"{name}, a sidecar of {raster}, is damaged or not a GeoTIFF: delete or rename it"
+        ) from error
 
 
 def check_metadata(name: str, dataset: Any) -> None:  # noqa: ANN401 - rasterio's own
