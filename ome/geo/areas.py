@@ -107,7 +107,6 @@ class PixelAreas:
             console.print(
                 f"{escape(self._name)}: {nowhere} pixels with a class are not on Earth, beyond a pole or the "
                 "edge of its reference system: they have no area",
-                highlight=False,
             )
         return pixels, covered
 
