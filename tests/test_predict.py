@@ -483,7 +483,7 @@ def test_the_latest_network_is_taken(tmp_path: Path) -> None:
     ("overrides", "message"),
     [
         ([], "stage.predict.scene is not set: type stage.predict.scene=/path/to/scene.tif"),
-        (["stage.predict.scene=nowhere.tif"], "the scene nowhere.tif does not exist"),
+        (["stage.predict.scene=nowhere.tif"], "stage.predict.scene=nowhere.tif does not exist"),
         (["stage.predict.scene=empty"], "empty holds no GeoTIFF"),
         (
             ["stage.predict.scene=city.tif", "stage.predict.network=round_1"],
