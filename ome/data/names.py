@@ -25,6 +25,9 @@ TOO_SMALL: Final = "too_small"
 """Optional column of a table of windows: the tags of classes that are too small to learn from, see
 `dataset.filter`."""
 
+EMPTY: Final = ("nan", "nat", "na", "<na>", "n.a.", "none", "null", "-", "--", "\u2013", "\u2014", "?")
+"""What programs and people write for an empty cell, in lower case."""
+
 INVISIBLE: Final = "\u115f\u1160\u3164\uffa0\u2800"
 """Letters and symbols that look like blanks: fillers of Hangul, and a Braille cell without dots."""
 

@@ -7,19 +7,16 @@ or a window of an image, with a column for each class.
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from rich.markup import escape
 
 from ome.data.listed_names import check_listed
-from ome.data.names import IMAGE_COLUMNS, TOO_SMALL, WINDOW_COLUMNS, check_class, check_classes
+from ome.data.names import EMPTY, IMAGE_COLUMNS, TOO_SMALL, WINDOW_COLUMNS, check_class, check_classes
 from ome.data.sheets import Sheet, read_sheet
 from ome.data.tag_row import Form, TagRow, image_row, listed_tags, window_row
 from ome.errors import UserError
 from ome.progress import console
-
-_EMPTY: Final = ("nan", "nat", "na", "<na>", "n.a.", "none", "null", "-", "--", "\u2013", "\u2014", "?")
-"""What programs and people write for an empty cell, in lower case."""
 
 
 class TagRows(NamedTuple):
@@ -64,7 +61,7 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
     elif "tags" in sheet.header:
         form = "listed"
     classes = _classes(sheet, form, names, finished=finished)
-    if finished and not names and (empty := [name for name in classes if name.casefold() in _EMPTY]):
+    if finished and not names and (empty := [name for name in classes if name.casefold() in EMPTY]):
         raise UserError(
             f"{path}: {empty[0]} stands for an empty cell in many tables: empty these cells or delete the "
             "column, or type 'dataset.classes=[...]' if it is a class"
