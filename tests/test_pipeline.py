@@ -391,10 +391,10 @@ def terminate_at_step(learner: Any, wanted: int) -> None:  # noqa: ANN401 - a Li
     """Makes this process receive SIGTERM in the middle of a training step."""
     step = learner.training_step
 
-    def terminating(module: Any, *args: Any) -> Tensor:  # noqa: ANN401
+    def terminating(module: Any, batch: Any) -> Tensor:  # noqa: ANN401
         if module.global_step == wanted:
             os.kill(os.getpid(), signal.SIGTERM)
-        result: Tensor = step(module, *args)
+        result: Tensor = step(module, batch)
         return result
 
     learner.training_step = terminating

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -123,6 +124,20 @@ def test_the_settings_of_a_run_are_those_of_its_maps_from_python(tmp_path: Path)
     Manifest("seg", "seg0", {"prediction": recorded}, {}).write(run / "seg")
     np.testing.assert_array_equal(ome.predict(pixels, run, **here).confidence, expected)
     np.testing.assert_array_equal(ome.predict(pixels, run, flip=True, **here).confidence, flipped)
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_segmenter_is_inherited_if_its_settings_are_the_same(
+    run_here: Run, tmp_path: Path, *, flip: bool
+) -> None:
+    """`prediction.tta` came later, and is recorded only where it is on."""
+    recorded = {"stride": 0.625, "scales": [1.0], "flip": flip, "batch": None}
+    Manifest("seg", "seg0", {"prediction": recorded}, {}).write(make_run(tmp_path / "other") / "seg")
+    write(tmp_path / "city.tif", random_scene(64, 64))
+    refused = pytest.raises(UserError, match=r"prediction\.flip=True, not False") if flip else nullcontext()
+    with refused:
+        run_here(*BASE, "inherit=other", "stage.predict.scene=city.tif")
+    assert (tmp_path / "run/predict/city/city.tif").exists() != flip
 
 
 def test_masked_pixels_are_not_measured(tmp_path: Path) -> None:

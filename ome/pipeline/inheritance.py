@@ -24,6 +24,9 @@ from ome.scoring.spread import flatten
 _NOT_COMPARED = {"stage", "sources", "trainer.compile", *TRAINER_KEYS}
 """Keys of an earlier stage: its settings, unknown in a command for a later stage, and its hardware."""
 
+OFF = str(None)
+"""Null as a text, see `flatten`."""
+
 
 def inherited_result(
     config: DictConfig, name: str, inputs: Mapping[str, Artefact]
@@ -79,8 +82,10 @@ def _other_config(config: DictConfig, manifest: Manifest) -> str | None:
         before = whole_paths(value, key)
         then, now = _flat(key, before), _flat(key, plain(config, key), before)
         for name in (*then, *now):
-            if then.get(name) != now.get(name):
-                return f"{name}={then.get(name)}, not {now.get(name)}"
+            # A setting that came later is not recorded where it is off (`ome.pipeline.stage.used_config`).
+            theirs, ours = then.get(name, OFF), now.get(name, OFF)
+            if theirs != ours:
+                return f"{name}={theirs}, not {ours}"
     for key, value in _extras(config, manifest).items():
         if key not in manifest.config:
             return f"no {key}, not {value}"
