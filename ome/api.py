@@ -87,11 +87,12 @@ def predict(
         UserError: The run has no such segmenter, the scene cannot be read or has other bands, runs differ in
             classes, bands or scaling, or an argument is out of the range of the setting of the same name.
     """
-    typed = {"scales": scales, "flip": flip, "tta": tta, "stride": stride, "batch": batch}
-    check_arguments(typed | {"precision": precision})
+    typed: dict[str, Any] = {"scales": scales, "flip": flip, "tta": tta, "precision": precision}
+    typed |= {"stride": stride, "batch": batch}
+    check_arguments(typed)
     networks = network_folders(run, network)
     views, stride, batch = views_of(networks[0], typed)
-    card, predictor, windows = segmenter_of(networks, device, batch, views | {"precision": precision})
+    card, predictor, windows = segmenter_of(networks, device, batch, views)
     options = MapOptions(stride=stride, batch=windows)
     with _opened(_address(scene) if isinstance(scene, str | Path) else scene, card, asset) as opened:
         blocks = list(predict_rows(opened, card, predictor, options, all_classes=False))
@@ -148,14 +149,14 @@ def map_scene(
     """
     if not isinstance(scene, str | Path):
         raise UserError(f"the scene is of the type {type(scene).__name__}: give a file; predict takes arrays")
-    typed = {"scales": scales, "flip": flip, "tta": tta, "stride": stride, "batch": batch}
+    typed: dict[str, Any] = {"scales": scales, "flip": flip, "tta": tta, "precision": precision}
+    typed |= {"stride": stride, "batch": batch}
     switches = {"confidence": confidence, "probabilities": probabilities, "polygons": polygons}
-    check_arguments(typed | {"precision": precision}, **switches)
+    check_arguments(typed, **switches)
     address, folder = _address(scene), path_of(folder, "folder")
     raster, name = raster_of(address, asset, allow_external=True), map_name(address)
     networks = network_folders(run, network)
     views, stride, batch = views_of(networks[0], typed)
-    views["precision"] = precision
     options = MapOptions(confidence, probabilities, polygons, stride=stride)
     options.check()
     dependencies = [

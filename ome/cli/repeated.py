@@ -1,7 +1,6 @@
 """The settings of a run's last command, which the commands of a finished run repeat."""
 
 import os
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -52,9 +51,12 @@ def repeated_words(folder: Path) -> list[str]:
     files = command_files(folder.absolute())
     if not files:
         raise UserError(f"{folder} is not the folder of a run: give one such as runs/valley")
-    commands, faults = _undamaged(files)
-    for fault in faults:
-        console.print(f"[yellow]a command is left out:[/] {escape(fault)}")
+    commands: list[_Command] = []
+    for path in files:
+        try:
+            commands.append(_read(path))
+        except DamagedError as error:
+            console.print(f"[yellow]a command is left out:[/] {escape(str(error))}")
     if not commands:
         raise UserError(
             f"every command saved in {folder / 'logs'} is damaged: type python -m ome.run stage=... with "
@@ -75,20 +77,12 @@ def preset_before(run: Path, log: Path) -> str | None:
         log: The log folder of the present command, which does not count.
     """
     files = [path for path in command_files(run) if log not in path.parents[:2]]
-    made = [command for command in _undamaged(files)[0] if command.makes_run]
-    return max(made).preset if made else None
-
-
-def _undamaged(files: Sequence[Path]) -> tuple[list[_Command], list[str]]:
-    """The commands that can be read, and why others cannot."""
-    commands: list[_Command] = []
-    faults: list[str] = []
-    for path in files:
-        try:
-            commands.append(_read(path))
-        except DamagedError as error:
-            faults.append(str(error))
-    return commands, faults
+    # From the last: a run may have hundreds of logs, and this happens whenever a command starts.
+    for path in sorted(files, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        with suppress(DamagedError):
+            if (command := _read(path)).makes_run:
+                return command.preset
+    return None
 
 
 def _read(typed: Path) -> _Command:

@@ -16,8 +16,15 @@ from ome.inference.predictor import Ensemble, Predictor
 from ome.inference.trained import trained_folder
 from ome.pipeline.manifest import Manifest
 
-DEFAULTS: Final = {"scales": (1.0,), "flip": True, "tta": None, "stride": 0.625, "batch": None}
-"""The settings `prediction.*` of a segmenter whose stage left no record."""
+DEFAULTS: Final = {
+    "scales": (1.0,),
+    "flip": True,
+    "tta": None,
+    "precision": "auto",
+    "stride": 0.625,
+    "batch": None,
+}
+"""The precision, and the settings `prediction.*` of a segmenter whose stage left no record."""
 
 
 def check_arguments(typed: dict[str, Any], **switches: bool) -> None:
@@ -45,7 +52,7 @@ def views_of(segmenter: Path, typed: dict[str, Any]) -> tuple[dict[str, Any], fl
 
     Args:
         segmenter: Folder of a trained segmenter, whose stage recorded the settings of its predictions.
-        typed: `scales`, `flip`, `tta`, `stride` and `batch`; None where the run's setting is to be used.
+        typed: Arguments by the names of `DEFAULTS`; None where the run's setting is to be used.
     """
     manifest = Manifest.read(segmenter.parent)
     views = DEFAULTS | (manifest.config.get("prediction", {}) if manifest else {})
