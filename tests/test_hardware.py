@@ -1,15 +1,18 @@
 """Precisions: which is chosen, and that what computes in it stays close to float32."""
 
+import copy
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from timm.layers import BatchNormAct2d
 from torch import nn
 
 from ome.data.transforms import look_up, to_device, to_tensor
-from ome.distributed.batchnorm import synchronise_batchnorm
+from ome.distributed.batchnorm import CpuSyncBatchNorm, synchronise_batchnorm
 from ome.inference.predictor import Predictor
+from ome.networks.backbones import build_backbone
 from ome.training.hardware import autocast, channels_last, decided_precision, has_bf16
 
 CPU = torch.device("cpu")
@@ -61,12 +64,13 @@ def test_values_looked_up_on_a_device_are_those_of_the_processor(shape: tuple[in
     assert torch.equal(to_device(image, CPU), to_tensor(image))
 
 
+@pytest.mark.parametrize("kind", [nn.BatchNorm2d, BatchNormAct2d])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_shared_batchnorm_takes_what_autocast_gives_and_keeps_statistics_in_float32(
-    dtype: torch.dtype,
+    dtype: torch.dtype, kind: type[nn.BatchNorm2d]
 ) -> None:
     torch.manual_seed(0)
-    expected, layers = nn.BatchNorm2d(3), nn.Sequential(nn.BatchNorm2d(3))
+    expected, layers = kind(3), nn.Sequential(kind(3))
     synchronise_batchnorm(layers, CPU)
     images = [(100 + torch.rand(4, 3, 9, 9)).to(dtype).requires_grad_() for _ in range(2)]
     images[1].data.copy_(images[0])
@@ -80,3 +84,19 @@ def test_shared_batchnorm_takes_what_autocast_gives_and_keeps_statistics_in_floa
     torch.testing.assert_close(layers[0].running_var, expected.running_var, rtol=1e-4, atol=1e-6)
     assert images[0].grad is not None
     torch.testing.assert_close(images[1].grad, images[0].grad, **close)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+@pytest.mark.parametrize("encoder", ["resnet18", "tf_efficientnet_lite0"])
+def test_every_batchnorm_is_shared_and_computes_what_it_did(encoder: str, device: str) -> None:
+    """Those of timm have an activation, which torch's own conversion for GPUs drops."""
+    torch.manual_seed(0)
+    plain = build_backbone(encoder, None, 32).eval()
+    shared, image = copy.deepcopy(plain), torch.rand(1, 3, 64, 64)
+    synchronise_batchnorm(shared, torch.device(device))
+    kinds = nn.SyncBatchNorm if device == "cuda" else CpuSyncBatchNorm
+    layers = [layer for layer in shared.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    assert layers
+    assert all(isinstance(layer, kinds) for layer in layers)
+    assert shared.state_dict().keys() == plain.state_dict().keys()
+    torch.testing.assert_close(shared(image).final, plain(image).final)

@@ -3,6 +3,7 @@
 from typing import Any
 
 import torch
+from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 
 from ome.distributed.collectives import sum_over_processes, world_size
@@ -16,11 +17,12 @@ def synchronise_batchnorm(module: nn.Module, device: torch.device) -> None:
         device: The device on which it will be trained. torch's synchronised layer works on a GPU only.
     """
     if device.type != "cpu":
-        nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
+        # torch's own conversion drops the activation of timm's layers.
+        convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return
+    kinds = {nn.BatchNorm2d: CpuSyncBatchNorm, BatchNormAct2d: CpuSyncBatchNormAct}
     for layer in module.modules():
-        if type(layer) is nn.BatchNorm2d:
-            layer.__class__ = CpuSyncBatchNorm
+        layer.__class__ = kinds.get(type(layer), type(layer))
 
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):
@@ -53,6 +55,18 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         momentum = self.momentum if self.momentum is not None else 1 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean, momentum)
         self.running_var.lerp_(variance, momentum)
+
+
+class CpuSyncBatchNormAct(CpuSyncBatchNorm):
+    """The same for timm's BatchNorm with an activation."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
+        """Normalises (B, C, H, W), and applies the activation."""
+        activated: Tensor = self.act(self.drop(super().forward(input)))
+        return activated
 
 
 class _SumOverProcesses(torch.autograd.Function):

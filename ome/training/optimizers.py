@@ -33,7 +33,7 @@ class Optimization:
         warmup: Steps of the warm-up, see `linear_warmup`.
         norm_decay: Whether the weight decay applies to normalisation layers too.
         layer_decay: Factor on the rate from each layer of the encoder to the one below; 1 for none.
-        minimum_lr: Limit of the decay.
+        minimum_lr: Limit of the decay; a lower rate, such as that of a low layer, stays as it is.
     """
 
     lr: float = 0.01
@@ -68,7 +68,7 @@ class Optimization:
                 self.schedule,
                 total_steps=total_steps,
                 power=self.power,
-                floor=self.minimum_lr / part["lr"],
+                floor=min(1.0, self.minimum_lr / part["lr"]),
                 warmup=self.warmup,
             )
             for part in parts
