@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -20,9 +20,12 @@ from ome.config.selected import scene_reader
 from ome.data.cams import read_cams
 from ome.data.datasets import Batch
 from ome.data.scene_index import SceneIndex
+from ome.data.scenes import SceneReader
+from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.inference.classifier import CamPredictor, build_classifier, members
+from ome.inference.tag_probabilities import tag_probabilities
 from ome.networks.attention import attend
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
@@ -170,6 +173,24 @@ def test_zoom_is_the_network_on_enlarged_images(settings: dict[str, Any]) -> Non
         assert zoomed.shape[2:] == image.shape[2:]
         # Both are linear enlargements of one grid of cells: they agree where their pixels lie on its corners.
         torch.testing.assert_close(zoomed[..., ::31, ::23], expected[..., ::47, ::35])
+
+
+class Blank:
+    """Reads black tiles."""
+
+    def image(self, tile: Tile) -> NDArray[np.uint8]:
+        return np.zeros((tile.height, tile.width, 3), np.uint8)
+
+
+@pytest.mark.parametrize("zoom", [1.0, 2.0])
+def test_no_more_pixels_are_tagged_at_a_time_than_fit(zoom: float) -> None:
+    network = SeamNetwork(TinyBackbone(), 2, zoom=zoom)
+    pixels: list[int] = []
+    network.backbone.register_forward_pre_hook(lambda _, inputs: pixels.append(inputs[0][:, 0].numel()))
+    tiles = [Tile("a", 0, 100 * number, 100, 100) for number in range(31)]
+    found = tag_probabilities(network, cast("SceneReader", Blank()), tiles, torch.device("cpu"), "tags")
+    assert found.shape == (31, 2)
+    assert 0.9 * 0.3e6 < max(pixels) <= 0.3e6
 
 
 def test_plain_cam_is_cross_entropy_of_the_pooled_map() -> None:

@@ -165,7 +165,8 @@ def test_maps_in_another_order_than_the_tags_are_pointed_out(
     for tile, one in zip(tiles, tags, strict=True):
         save(tmp_path / f"{tile.name}.npy", MAPS + np.roll(one, shift)[:, None, None])
     own = OwnCams(tmp_path, cast("SceneReader", None), table)  # only maps of whole scenes need a reader
-    own.check(tiles)
+    for some in (tiles, ()):
+        own.check(some)
     said = " ".join(capsys.readouterr().out.split())
     question = "in only 0 of 30 tiles (10 by chance): are the maps in the order building, car, tree?"
     assert asked == (question in said)

@@ -17,7 +17,7 @@ from ome.crf.arrays import finite_maps
 from ome.data.cams import cam_files
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
-from ome.data.tiles import Tile
+from ome.data.tiles import Tile, evenly_spaced
 from ome.errors import UserError
 from ome.files import read_arrays
 from ome.geo.gdal import plain_pixels
@@ -66,7 +66,7 @@ class OwnCams:
                 f"stage.pseudo.cams={self._folder} has no maps of {len(without)} of {len(tiles)} tiles: add "
                 f"{without[0].name}.npy, or {without[0].scene}.npy for the whole scene"
             )
-        self._compare_with_tags(tiles[:: -(-len(tiles) // MOST_COMPARED)])
+        self._compare_with_tags(evenly_spaced(tiles, MOST_COMPARED))
 
     def _compare_with_tags(self, tiles: Sequence[Tile]) -> None:
         """Prints a line if the strongest maps are no more often of tagged classes than others are."""

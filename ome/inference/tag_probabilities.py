@@ -5,18 +5,23 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile, batches_of_one_size
 from ome.data.transforms import to_tensor
 from ome.inference.classifier import DEFAULT_MEGAPIXELS
+from ome.networks.one_vs_all import OneVsAllNetwork
+from ome.networks.seam import SeamNetwork
 from ome.progress import meter
 from ome.training.hardware import channels_last
 
 
 def tag_probabilities(
-    network: nn.Module, reader: SceneReader, tiles: Sequence[Tile], device: torch.device, what: str
+    network: SeamNetwork | OneVsAllNetwork,
+    reader: SceneReader,
+    tiles: Sequence[Tile],
+    device: torch.device,
+    what: str,
 ) -> NDArray[np.float64]:
     """The probability of each class in each tile: the sigmoid of the pooled CAM.
 
@@ -31,7 +36,7 @@ def tag_probabilities(
         (N, C) float64 in [0, 1].
     """
     network = channels_last(network.to(device)).eval()
-    pixels = int(1e6 * DEFAULT_MEGAPIXELS[device.type])
+    pixels = int(1e6 * DEFAULT_MEGAPIXELS[device.type] / network.zoom**2)
     batches = []
     with meter(f"{what}, tiles", len(tiles)) as shown, torch.inference_mode():
         for indices in batches_of_one_size(tiles, lambda tile: pixels // (tile.height * tile.width)):

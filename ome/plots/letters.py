@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import convolve1d
 
 SMALLEST_LETTERED: Final = 0.01
 """Least fraction of a tile that a class must cover to get a letter."""
@@ -43,14 +44,7 @@ def letter_spots(region: NDArray[np.bool_]) -> list[tuple[int, int]]:
 
 def _box_sum(region: NDArray[np.bool_], reach: int) -> NDArray[np.int64]:
     """Number of pixels of the region within `reach` rows and columns of each pixel, (H, W)."""
-    sums = (
-        np.pad(region, ((reach + 1, reach), (reach + 1, reach)))
-        .astype(np.int64)
-        .cumsum(axis=0)
-        .cumsum(axis=1)
-    )
-    side = 2 * reach + 1
-    box: NDArray[np.int64] = (
-        sums[side:, side:] - sums[:-side, side:] - sums[side:, :-side] + sums[:-side, :-side]
-    )
-    return box
+    sums = region.astype(np.int64)
+    for axis in (0, 1):
+        sums = convolve1d(sums, np.ones(2 * reach + 1), axis, mode="constant")
+    return sums

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.io import MemoryFile
 from rasterio.transform import Affine
+from scipy.ndimage import maximum_filter, minimum_filter
 
 from ome.data.palette import Palette
 from ome.data.raw import RawLayout
@@ -116,15 +117,10 @@ def boundaries(label: NDArray[np.uint8], radius: int) -> NDArray[np.bool_]:
     Returns:
         (H, W) bool.
     """
-    height, width = label.shape
-    padded = np.pad(label, radius, mode="edge")
-    marked = np.zeros(label.shape, dtype=bool)
-    for down in range(-radius, radius + 1):
-        for right in range(-radius, radius + 1):
-            if down**2 + right**2 <= radius**2:
-                row, column = radius + down, radius + right
-                marked |= padded[row : row + height, column : column + width] != label
-    return marked
+    rows, columns = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    disc = rows**2 + columns**2 <= radius**2
+    least, largest = (of(label, footprint=disc, mode="nearest") for of in (minimum_filter, maximum_filter))
+    return np.asarray(least != largest)
 
 
 def _geotiff(pixels: NDArray[np.uint8], transform: Affine) -> bytes:

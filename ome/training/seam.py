@@ -78,9 +78,7 @@ class SeamClassifier(ClippedModule):
         if network.pcm and not ecr_weight and not min_pool_weight:
             raise UserError(UNTRAINED_PCM)
         self.network = network
-        if (
-            description := network.description
-        ) is not None:  # plain values alone, which loading takes with weights_only
+        if (description := network.description) is not None:  # plain values, for weights_only
             weights = {"er_weight": er_weight, "ecr_weight": ecr_weight, "min_pool_weight": min_pool_weight}
             plain = {"network": description, "names": list(names), "optimizer": asdict(optimizer)}
             others = {"total_steps": total_steps, "clip": clip, "rescale": list(rescale)}
