@@ -2,6 +2,7 @@
 
 import os
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from ome.cli.command_log import removed_if_refused
 from ome.cli.commands import words_of
 from ome.errors import UserError
 from ome.inference.card import SegmenterCard
+from ome.pipeline.manifest import Manifest
 from tests.conftest import compose_config, forked, run_words
 from tests.test_custom import SMALL, write_photographs
 
@@ -69,6 +71,10 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path, monkeypatch: pytest.Mo
     status, printed = forked(here, *typo)
     assert "error: stage=report needs the result of stage=labels" in printed
     assert "did you mean name=val ley? or run the same command with stage=labels first" in printed
+    other = Manifest.read(run / "labels")
+    assert other is not None
+    replace(other, inputs={"prepare": "other scenes"}).write(here / "runs/valley_1/labels")
+    assert "did you mean name=val ley? or" in forked(here, *typo)[1]
     (run / "report/report.html").write_text("")
     status, printed = forked(elsewhere, "report", str(run), "force=true")
     assert status == 0, printed

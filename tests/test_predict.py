@@ -600,3 +600,27 @@ def test_importing_the_package_loads_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
     with pytest.raises(AttributeError, match="no attribute 'predicted'"):
         ome.predicted  # noqa: B018
+
+
+def test_maps_of_two_scenes_of_one_name(run_here: Run, tmp_path: Path) -> None:
+    run = make_run(tmp_path / "run")
+    for place in "ab":
+        (tmp_path / place).mkdir()
+        write(tmp_path / place / "city.tif", random_scene(40, 40 + ord(place)))
+    run_here(*BASE, "stage.predict.scene=a/city.tif")
+    first = Manifest.read(run / "predict/city")
+    assert first is not None
+    assert "map_name" not in first.config["stage"]  # so that maps made before there was this setting are kept
+    with pytest.raises(UserError, match=r"name this map, stage\.predict\.map_name=NAME"):
+        run_here(*BASE, "stage.predict.scene=b/city.tif")
+    named = [*BASE, "stage.predict.scene=b/city.tif", "stage.predict.map_name='b 2'"]
+    run_here(*named)
+    assert {"b 2.tif", "b 2.qml", "b 2_areas.csv"} <= {path.name for path in (run / "predict/b 2").iterdir()}
+    assert [classes_of(path).shape[1] for path in sorted(run.glob("predict/*/*.tif"))] == [138, 137]
+    assert Manifest.read(run / "predict/city") == first
+    for name, remedy in (("x/y", "type another"), (".x", "type another"), ("x.partial", "another name")):
+        with pytest.raises(UserError, match=remedy):
+            run_here(*named, f"stage.predict.map_name={name}")
+    with pytest.raises(UserError, match=r"map_name=b 2 is for a single scene, not for .*city\.tif: omit it"):
+        run_here(*named, "stage.predict.scene='?/city.tif'")
+    assert sorted(path.name for path in (run / "predict").glob("[!.]*")) == ["b 2", "city"]

@@ -69,6 +69,8 @@ def _predict(options: argparse.Namespace) -> list[str]:
         if getattr(options, key)
     }
     chosen["stage.predict.scene"] = str(scene) if isinstance(scene, Path) else scene.address
+    if options.name:
+        chosen["stage.predict.map_name"] = options.name
     run, *others = options.run
     averaged = [f"stage.predict.others=[{','.join(_quoted(other.absolute()) for other in others)}]"]
     return [*words_of_run(run), "stage=predict", *_settings(**chosen), *(averaged if others else [])]

@@ -19,7 +19,12 @@ def folder_faults(config: DictConfig) -> Iterator[str]:
         folder = OmegaConf.select(config, key)
         if folder is None or not str(folder).strip():
             yield f"{key}= is empty, but must be a folder: type {key}=FOLDER, or omit it"
-    for key, remedy in (("dataset.name", "type another"), ("name", "type another, or choose run_dir=")):
+    names = {
+        "dataset.name": "type another",
+        "name": "type another, or choose run_dir=",
+        "stage.predict.map_name": "type another",
+    }
+    for key, remedy in names.items():
         name = str(OmegaConf.select(config, key))
         try:
             # A run may lie in a folder of runs, as the jobs of a sweep do.

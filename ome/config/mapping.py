@@ -59,9 +59,14 @@ def raster_of_scene(config: DictConfig) -> SceneAddress:
     return raster_of(scene_of(config), settings.asset, allow_external=settings.allow_external)
 
 
+def name_of_map(config: DictConfig) -> str:
+    """The name of the map: that of the settings, or the scene's."""
+    return config.stage.map_name or map_name(scene_of(config))
+
+
 def scenes_by_name(config: DictConfig, options: MapOptions) -> dict[str, SceneAddress]:
     """The scenes to map, by the names of their maps."""
-    typed, raster = scene_of(config), raster_of_scene(config)
+    raster = raster_of_scene(config)
     scenes = scenes_in(raster)
     check_names(scenes, options)
     if isinstance(raster, Path) and raster.is_dir() and (others := other_rasters_in(raster)):
@@ -69,7 +74,9 @@ def scenes_by_name(config: DictConfig, options: MapOptions) -> dict[str, SceneAd
             f"[yellow]{len(others)} rasters in {escape(str(raster))} are left out[/], the first is "
             f"{escape(others[0])}: convert them to GeoTIFF, gdal_translate IN OUT"
         )
-    return {map_name(path if raster == typed else typed): path for path in scenes}
+    if scenes == [raster]:
+        return {name_of_map(config): raster}
+    return {map_name(path): path for path in scenes}
 
 
 def channels_of(config: DictConfig, card: SegmenterCard) -> tuple[int, ...]:

@@ -73,5 +73,5 @@ def check_folders(scenes: Sequence[SceneAddress]) -> None:
         if (other := by_folder.setdefault(name.casefold(), scene)) != scene:
             raise UserError(
                 f"the maps of {other} and {scene} would both lie in {name}: rename one of them, or map one "
-                "into another run_dir"
+                "by itself with --name NAME"
             )

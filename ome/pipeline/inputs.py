@@ -16,7 +16,7 @@ from ome.errors import UserError
 from ome.pipeline.artifacts import Artefact, stage_folder
 from ome.pipeline.inheritance import inherited_result
 from ome.pipeline.manifest import NAME, Manifest
-from ome.pipeline.marks import artefacts_in
+from ome.pipeline.marks import artefacts_in, read_if_whole
 from ome.pipeline.registry import SIDE_STAGES
 from ome.progress import console
 
@@ -61,19 +61,27 @@ def find_inputs(
             unfit = "".join(f"; {misfit}" for misfit in misfits[:1])
             raise UserError(
                 f"stage={stage} needs the result of stage={name}, which is not in {folder}{unfit}: "
-                f"{_remedy(stage, name, folder)}"
+                f"{_remedy(stage, name, folder, config)}"
             )
     if "prepare" in inputs:
         check_raw(config, inputs["prepare"])
     return _consistent(stage, needed, inputs, quiet=planned is not None)
 
 
-def _remedy(stage: str, name: str, folder: Path) -> str:
-    """What to type where the result of a stage is not in its folder."""
+def _remedy(stage: str, name: str, folder: Path, config: DictConfig) -> str:
+    """What to type where the result of a stage is not in its folder: a run of the same scenes may have it."""
     run = folder.parent
     if stage in (*SIDE_STAGES, "report") and name != "prepare" and any(artefacts_in(run)):
         return f"continue the run first: ome resume {shlex.quote(str(run))}"
-    runs = [place.parents[1].name for place in run.parent.glob(f"*/{name}/{NAME}")]
+    scenes = read_if_whole(stage_folder(config, "prepare"))
+    results = {place.parents[1].name: place.parent for place in run.parent.glob(f"*/{name}/{NAME}")}
+    runs = [
+        other
+        for other, result in results.items()
+        if scenes
+        and (manifest := read_if_whole(result))
+        and manifest.inputs.get("prepare") == scenes.fingerprint
+    ]
     near = difflib.get_close_matches(run.name, runs, n=1)
     guess = f"did you mean name={near[0]}? or " if near else ""
     return f"{guess}run the same command with stage={name} first, or with stage=all"

@@ -68,7 +68,10 @@ class Place:
             return
         what = f"holds the result of stage={held}" if held else "was not written by ome and is not empty"
         stage = self.artefact.partition(" ")[0]
-        other = {"prepare": "choose another scenes=...", "predict": "map a copy of the scene by another name"}
+        other = {
+            "prepare": "choose another scenes=...",
+            "predict": "name this map, stage.predict.map_name=NAME",
+        }
         raise UserError(
             f"{path} {what}, and that of stage={self.artefact} would replace it: move it away, or "
             f"{other.get(stage, 'choose another run_dir=...')}"

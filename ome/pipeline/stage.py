@@ -22,7 +22,7 @@ Conclude: TypeAlias = Callable[[DictConfig, Mapping[str, Artefact], Mapping[str,
 """Called with the configuration, the artefacts of the finished parts, and the errors of the failed ones."""
 
 
-_LATER: Final = ("stage.asset", "stage.others", "prediction.tta")
+_LATER: Final = ("stage.asset", "stage.map_name", "stage.others", "prediction.tta")
 """Settings added later: they enter the fingerprint only when set, so that older results stay up to date."""
 
 

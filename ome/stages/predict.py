@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 from ome.config.mapping import (
     channels_of,
     map_options,
+    name_of_map,
     other_segmenters,
     raster_of_scene,
     scene_of,
@@ -25,7 +26,7 @@ from ome.geo.scene_list import listed_scenes
 from ome.geo.vsi import full_address, scene_at
 from ome.inference.card import CARD, SegmenterCard, check_alike
 from ome.inference.list_tables import ListTables
-from ome.inference.map_names import check_folders, map_name
+from ome.inference.map_names import check_folders
 from ome.inference.map_rows import windows_at_a_time
 from ome.inference.mapping import map_scene
 from ome.inference.predictor import CrfPredictor, Ensemble
@@ -137,7 +138,7 @@ STAGE = Stage(
     free_keys=("dataset.nodata",),
     external_files=_sources,
     optional_config=nodata_of,
-    part=lambda config: map_name(scene_of(config)),
+    part=name_of_map,
     parts=_scenes_of_list,
     conclude=_conclude,
     subject=lambda used: used["sources"][0],
