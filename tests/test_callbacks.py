@@ -141,6 +141,8 @@ def test_a_value_that_lightning_refuses_is_one_line(tmp_path: Path) -> None:
             "+trainer.gradient_clip_vall=1",
             r"trainer\.gradient_clip_vall is not .*mean trainer\.gradient_clip_val\?",
         ),
+        ("+trainer.profiler={_target_:no.such.Profiler}", r"trainer\.profiler: cannot create no\.such\.Prof"),
+        ("+trainer.val_check_interval=0", r"trainer\.val_check_interval=0: expected a number above 0"),
         ("+trainer.max_steps=7", r"trainer\.max_steps is set by ome: set stage\.cam\.epochs or"),
         ("+trainer.logger=true", r"trainer\.logger is set by ome: choose logger=csv"),
         ("+trainer.default_root_dir=x", r"trainer\.default_root_dir is set by ome: set run_dir"),

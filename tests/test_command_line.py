@@ -14,7 +14,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ome.cli.commands import COMMANDS
 from ome.cli.errors import explain
 from ome.cli.launch import check_command
-from ome.cli.words import check_words, with_home
+from ome.cli.words import check_words, with_home, with_text
 from ome.errors import UserError
 from tests.conftest import compose_config, forked, run_process, run_without_torch, run_words, tiny
 
@@ -33,13 +33,14 @@ from tests.conftest import compose_config, forked, run_process, run_without_torc
         (["-m", "seed=1,2", "+trainer.foo=1"], "trainer.foo is not an argument of pl.Trainer"),
         (["dataset.split.train=abc"], "dataset.split: list the scenes of the town"),
         (["dataset.split=tags"], "dataset.tags is not set: type dataset.tags="),
+        (["backbone=encoder"], "error: backbone.name is not set: type backbone.name="),
         (["--config-dir"], "--config-dir takes a value"),
         (["hydra=null"], "hydra=null: settings of Hydra are set one by one: type hydra.NAME=VALUE"),
         (["hydra.run.dir=null"], "hydra.run.dir=null: field 'hydra.run.dir' is not Optional: type another"),
         (["hydra.job.chdir=maybe"], "Value 'maybe' is not a valid bool (type str): type another value"),
         (["+a.b=1"], "unknown setting a: known are seed, force"),
         (["+_a=1"], "unknown setting _a: known are seed, force"),
-        (["+stage.foo.bar=1"], "unknown setting stage.foo: known are name, until, prepare"),
+        (["+stage.foo.bar=1"], "unknown setting stage.foo: known are prepare, labels"),
         (["dataset.filter.overrides.field=2"], "'field': 2}: expected a mapping of names"),
         (["-m", "preset=laptop,3"], "preset=laptop,3: preset takes the name of an option: few, gpu"),
         (["stage=cam", "~crf"], "crf is not set: expected a group of settings"),
@@ -78,6 +79,10 @@ def test_mistakes_are_one_line(tmp_path: Path, overrides: list[str], message: st
             "unknown setting stage.seg.epoch: did you mean stage.cam.epochs",
         ),
         (["foo=1"], "unknown setting foo: known are "),
+        (["stage=cam", "+stage.lr=1"], "unknown setting stage.lr: type stage.cam.lr"),
+        (["+batch_size=4"], "unknown setting batch_size: type stage.cam.batch or segmenter.recipe.batch"),
+        (["+dataset.tile_size=64"], "unknown setting dataset.tile_size: type dataset.tile.size"),
+        (["segmenter._target_=a.B"], "segmenter._target_: add it by +segmenter._target_="),
         (["gpus=2"], "unknown setting gpus: type trainer.devices"),
         (["model=resnet50"], "unknown setting model: type backbone"),
         (["data=/data"], "unknown setting data: type dataset.raw"),
@@ -358,6 +363,22 @@ def test_the_line_about_quotes_can_be_typed(tmp_path: Path, value: str) -> None:
 def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, word: str, meant: str) -> None:
     monkeypatch.setenv("HOME", "/home/me")
     assert with_home(word) == meant
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("name=2_10", "name='2_10'"),
+        ("dataset.split.train=[2_10, 1e3,a1]", "dataset.split.train=['2_10', '1e3',a1]"),
+        ("inherit=1.10,2", "inherit='1.10','2'"),
+        *[
+            (word, word)
+            for word in ("name", "name='2_10'", "output=2_1/a", "stage.cam.epochs=1_0", "run_dir=..")
+        ],
+    ],
+)
+def test_text_that_looks_like_a_number_stays_text(word: str, meant: str) -> None:
+    assert with_text(word) == meant
 
 
 def test_options_may_stand_between_settings(tmp_path: Path) -> None:

@@ -107,6 +107,8 @@ def test_a_wrong_value_is_one_line(override: str, expected: str) -> None:
             "expected a mapping of names to lists of 3 whole numbers from 0",
         ),
         (["name=${nowhere}"], "name: Interpolation key 'nowhere' not found"),
+        (["dataset.resolution=${dataset.resolution}"], "resolution: Recursive interpolation detected"),
+        (["crf.backend={_target_:mine.Crf}"], "expected lattice, torch, auto or pydensecrf"),
     ],
 )
 def test_what_is_missing_or_malformed_is_one_line(overrides: list[str], line: str) -> None:
@@ -118,7 +120,6 @@ def test_an_object_of_the_user_is_left_to_its_class() -> None:
     config = compose_config([])
     recipe = {"_target_": "mine.Recipe", "steps": 5}
     config.segmenter = {"_target_": "mine.Network", "width": 3, "auxiliary_weight": -1, "recipe": recipe}
-    config.crf.backend = {"_target_": "mine.Crf"}
     assert dict(type_faults(config)) == {
         "segmenter.auxiliary_weight": "segmenter.auxiliary_weight=-1: expected a number of at least 0"
     }

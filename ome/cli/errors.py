@@ -16,7 +16,7 @@ from omegaconf.errors import (
 from rich.markup import escape
 from yaml import MarkedYAMLError
 
-from ome.cli.unknown import unknown_setting
+from ome.config.unknown import unknown_setting
 from ome.errors import UserError
 from ome.plugins import STAGE_PLUGINS, is_plugin
 from ome.progress import console
@@ -60,6 +60,8 @@ def explain(error: Exception) -> str:
 
 def _in_files(error: Exception) -> str:
     """Explains an error in the files of the configuration: no such option, or a reference to nothing."""
+    if missing := re.search(r"Missing mandatory value: ([\w.]+)", str(error)):
+        return f"{missing[1]} is not set: type {missing[1]}=..."
     if isinstance(error, InterpolationResolutionError):
         return f"{error.full_key}: {str(error).splitlines()[0]}"
     if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:

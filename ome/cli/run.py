@@ -17,7 +17,7 @@ from ome.cli.endings import quiet_output
 from ome.cli.errors import explain, fail, hydra_message
 from ome.cli.help import help_text, is_plain_help
 from ome.cli.presets import fitting_preset
-from ome.cli.words import check_words, is_setting, with_home, with_plus
+from ome.cli.words import check_words, is_setting, with_home, with_plus, with_text
 from ome.config.folders import checked_folder
 from ome.distributed.rank import is_nonzero_rank
 from ome.distributed.signals import Stopped
@@ -78,7 +78,8 @@ def main() -> None:
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them
     # Hydra's parser refuses settings on both sides of an option, such as --config-dir.
-    sys.argv[1:] = sorted(map(with_plus, map(with_home, sys.argv[1:])), key=is_setting)
+    words = [with_plus(with_text(with_home(word))) for word in sys.argv[1:]]
+    sys.argv[1:] = sorted(words, key=is_setting)
     plans = any(word.lstrip("+").lower() == "plan=true" for word in sys.argv)
     if is_nonzero_rank() or plans:
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]

@@ -23,6 +23,14 @@ _MAPPINGS: Final = tuple(
 )
 """Starts of the addresses of settings that map names of any kind, as those of classes, to values."""
 
+_TEXTS: Final = frozenset(
+    key for key, hint in addresses(Settings) if any(option in {str, list[str]} for option in hint.options)
+)
+"""Addresses of settings that take text, such as names of scenes."""
+
+_NUMBER: Final = re.compile(r"(?<![^\[,\s])[+-]?\.?\d[\d._]*(e[+-]?\d+)?(?![^\],\s])", re.IGNORECASE)
+"""A value, or an item of a list, that Hydra may read as a number."""
+
 
 def is_setting(word: str) -> bool:
     """Whether a word of the command line is a setting such as `seed=1` or `~callbacks`, not an option."""
@@ -33,6 +41,14 @@ def with_home(word: str) -> str:
     """A setting with the home folder in place of `~` at the start of its value: shells leave it there."""
     match = re.fullmatch(r"([^=~]+=[\"']?)~(/.*)", word)
     return f"{match[1]}{Path.home()}{match[2]}" if match else word
+
+
+def with_text(word: str) -> str:
+    """A setting with quotes around what looks like a number but is text: Hydra would read 2_10 as 210."""
+    key, equals, value = word.partition("=")
+    if not equals or key.lstrip("+") not in _TEXTS or set(value) & set("\"'"):
+        return word
+    return f"{key}={_NUMBER.sub(lambda number: repr(number[0]), value)}"
 
 
 def with_plus(word: str) -> str:

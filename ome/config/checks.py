@@ -1,6 +1,5 @@
 """Checks of the settings before the first stage starts."""
 
-import difflib
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -11,6 +10,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from ome.config.cross_checks import cross_faults
 from ome.config.schema import Settings
 from ome.config.schema.hints import Hint, addresses, expected, fits, hints_of, text_of_number
+from ome.config.unknown import unknown_setting
 from ome.errors import UserError
 from ome.pipeline.artifacts import plain
 from ome.pipeline.registry import SIDE_STAGES, STAGES
@@ -62,7 +62,8 @@ def type_faults(config: DictConfig) -> Iterator[tuple[str, str]]:
         parent, _, name = key.rpartition(".")
         node: Any = OmegaConf.to_container(OmegaConf.select(config, parent) if parent else config)
         referred = re.findall(r"\$\{([\w.]+)\}", str(node.get(name)))
-        if not {f"{parent}{other}" if other.startswith(".") else other for other in referred} & {*faults}:
+        others = {f"{parent}{other}" if other.startswith(".") else other for other in referred}
+        if not others & {*faults} or "Recursive interpolation" in line:
             yield key, line
 
 
@@ -74,9 +75,7 @@ def _faults(config: DictConfig, group: type, above: str) -> Iterator[tuple[str, 
         for name in (str(name) for name in node if name not in known):
             if above == "stage." and _is_stage(config, name):
                 continue
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {above}{near[0]}?" if near else f"known are {', '.join(hints)}"
-            yield f"{above}{name}", f"unknown setting {above}{name}: {hint}"
+            yield f"{above}{name}", unknown_setting(f"{above}{name}", node, f"{above}{name}")
     for name, expectation in hints.items():
         key = f"{above}{name}"
         if "_target_" in node and name not in node:
@@ -101,7 +100,7 @@ def _fault(config: DictConfig, key: str, hint: Hint) -> str | None:
         return None  # e.g. ${dataset.raw}; the stage that needs it reports it
     except OmegaConfBaseException as error:
         return f"{key}: {str(error).splitlines()[0]}"
-    if fits(value, hint) or (isinstance(value, dict) and "_target_" in value):
+    if fits(value, hint):
         return None
     if value is None:
         return f"{key} is not set: expected {expected(hint)}"

@@ -48,6 +48,11 @@ def _training(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
             f"segmenter.recipe.batch=1: {config.segmenter.name} normalises maps of a single pixel over the "
             "batch, which needs two tiles; type segmenter.recipe.batch=2, or segmenter=fpn"
         )
+    if "refine" in stages and "weak" not in config.stage.seg.targets:
+        yield (
+            f"stage.seg.targets={config.stage.seg.targets}: stage=refine starts from the segmenter weak: "
+            "type 'stage.seg.targets=[weak,full]', or stage.refine.rounds=0"
+        )
     if "prepare" in stages and (fault := split_fault(config)) is not None:
         yield fault
     yield from folder_faults(config)
@@ -55,8 +60,10 @@ def _training(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
 
 def _hardware(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     accelerator, devices = config.trainer.accelerator, config.trainer.devices
-    if devices > 1 and config.trainer.strategy == "auto":
-        yield f"trainer.devices={devices}: more than one needs trainer=ddp or trainer=ddp_cpu"
+    if config.trainer.strategy == "auto":
+        for key, count in (("devices", devices), ("num_nodes", config.trainer.num_nodes)):
+            if count > 1:
+                yield f"trainer.{key}={count}: more than one needs trainer=ddp or trainer=ddp_cpu"
     if config.trainer.compile and config.trainer.strategy == "ddp" and TRAININGS & {*stages}:
         yield (
             "trainer.compile=true is for a single process, not for trainer.strategy=ddp: "

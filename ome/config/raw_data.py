@@ -76,6 +76,7 @@ def raw_fault(config: DictConfig) -> str | None:
     remedy = f"type dataset.raw=/path/to/the/{kind}"
     if not is_raw_set(config):
         return f"dataset.raw is not set: {remedy}"
-    if config.dataset.get("town") is not None or Path(config.dataset.raw).is_dir():
+    raw = Path(config.dataset.raw)
+    if config.dataset.get("town") is not None or raw.is_dir():
         return None
-    return f"{config.dataset.raw} does not exist: {remedy}"
+    return f"{raw} {'is not a folder' if raw.exists() else 'does not exist'}: {remedy}"

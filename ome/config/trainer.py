@@ -48,13 +48,17 @@ RESERVED: Final = {
 }
 """Arguments of `pl.Trainer` that ome sets itself, and what to do instead."""
 
+POSITIVE: Final = ("check_val_every_n_epoch", "val_check_interval")
+"""Arguments of `pl.Trainer` that divide by zero during the training if they are 0."""
+
 
 def trainer_arguments(config: DictConfig) -> dict[str, Any]:
-    """The configured arguments of `pl.Trainer`, with the objects of `_target_`s instantiated."""
-    from hydra.utils import instantiate  # noqa: PLC0415
+    """The configured arguments of `pl.Trainer`, with the objects of `_target_`s instantiated.
 
-    objects: dict[str, Any] = instantiate(_arguments(config), _convert_="all")
-    return objects
+    Raises:
+        UserError: One of these objects cannot be created.
+    """
+    return {key: _created(f"trainer.{key}", value) for key, value in _arguments(config).items()}
 
 
 def callbacks_of(config: DictConfig) -> "list[Callback]":
@@ -63,23 +67,30 @@ def callbacks_of(config: DictConfig) -> "list[Callback]":
     Raises:
         UserError: An entry has no `_target_`, or cannot be instantiated.
     """
-    from hydra.errors import InstantiationException  # noqa: PLC0415
-    from hydra.utils import instantiate  # noqa: PLC0415
     from pytorch_lightning.callbacks import Callback  # noqa: PLC0415 - slow to import
 
     objects = []
     for name, entry in (config.get("callbacks") or {}).items():
         if not OmegaConf.is_dict(entry) or "_target_" not in entry:
             raise UserError(f"callbacks.{name} has no _target_: give the dotted name of a Lightning callback")
-        try:
-            callback = instantiate(entry, _convert_="all")
-        except InstantiationException as error:
-            reason = " ".join(str(error.__cause__ or error).split())
-            raise UserError(f"callbacks.{name}: cannot create {entry['_target_']}: {reason}") from error
+        callback = _created(f"callbacks.{name}", entry)
         if not isinstance(callback, Callback):
             raise UserError(f"callbacks.{name}: {entry['_target_']} is not a Lightning callback")
         objects.append(callback)
     return objects
+
+
+def _created(key: str, value: Any) -> Any:  # noqa: ANN401 - whatever is configured
+    """A value of the configuration; for one with a `_target_`, the object."""
+    from hydra.errors import InstantiationException  # noqa: PLC0415
+    from hydra.utils import instantiate  # noqa: PLC0415
+
+    try:
+        return instantiate(value, _convert_="all") if "_target_" in str(value) else value
+    except InstantiationException as error:
+        reason = " ".join(str(error.__cause__ or error).split())
+        target = value.get("_target_", value) if isinstance(value, Mapping) else value
+        raise UserError(f"{key}: cannot create {target}: {reason}") from error
 
 
 def training_extras(config: DictConfig) -> dict[str, Any]:
@@ -116,18 +127,19 @@ def check_training(config: DictConfig) -> None:
                     f"did you mean trainer.{near[0]}?" if near else "see the arguments of Lightning's Trainer"
                 )
                 raise UserError(f"trainer.{key} is not an argument of pl.Trainer: {hint}")
-        _check_values(arguments)
+            if key in POSITIVE and arguments[key] in {0, "0"}:
+                raise UserError(f"trainer.{key}={arguments[key]}: expected a number above 0")
+        _check_values(trainer_arguments(config))
     if config.get("callbacks"):
         _check_callbacks(config)
 
 
-def _check_values(arguments: Mapping[str, Any]) -> None:
-    """Lets Lightning check plain values; objects of `_target_`s are only created for the training."""
+def _check_values(values: Mapping[str, Any]) -> None:
+    """Lets Lightning check the values."""
     import pytorch_lightning as pl  # noqa: PLC0415
     import torch  # noqa: PLC0415
     from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: PLC0415
 
-    values = {key: value for key, value in arguments.items() if "_target_" not in str(value)}
     quiet: dict[str, Any] = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )

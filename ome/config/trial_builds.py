@@ -35,7 +35,12 @@ def _recipe(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
 
 def _segmenter(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     segmenter = config.segmenter
-    if {"seg", "refine"} & {*stages} and "_target_" not in segmenter:
+    if {"seg", "refine"} & {*stages}:
+        if "_target_" in segmenter:
+            from ome.config.plugin_trials import plugin_faults  # noqa: PLC0415 - slow to import
+
+            yield from plugin_faults(config, "segmenter", _weights_and_bands(None, config)[1])
+            return
         # Where both are the same, the segmenter's setting most often refers to the backbone's.
         key = "backbone.name" if segmenter.encoder == config.backbone.name else "segmenter.encoder"
         weights = "backbone" if segmenter.weights == config.backbone.weights else "segmenter"
@@ -67,13 +72,17 @@ def _classifier(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
             f"dataset.tile.size={config.dataset.tile.size} is less than a cell of the CAM, "
             f"backbone.output_stride={backbone.output_stride}: use larger tiles"
         )
-    if "_target_" not in backbone:
-        weights = None if checkpoint else backbone.weights
-        if faults := _published_faults("backbone.name", backbone.name, "backbone.weights", weights):
-            yield from faults
-            return
-        kind = (name_of(backbone), backbone.output_stride, classifier.pcm, classifier.attention)
-        yield from _classifier_faults(*kind, *_weights_and_bands(weights, config), weights)
+    if "_target_" in backbone:
+        from ome.config.plugin_trials import plugin_faults  # noqa: PLC0415 - slow to import
+
+        yield from plugin_faults(config, "backbone", _weights_and_bands(None, config)[1])
+        return
+    weights = None if checkpoint else backbone.weights
+    if faults := _published_faults("backbone.name", backbone.name, "backbone.weights", weights):
+        yield from faults
+        return
+    kind = (name_of(backbone), backbone.output_stride, classifier.pcm, classifier.attention)
+    yield from _classifier_faults(*kind, *_weights_and_bands(weights, config), weights)
 
 
 def _dataset(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:

@@ -126,6 +126,8 @@ def build_segmenter(
         if name == "dpt":
             network = _adapt_to_patches(network)
     except UNSUPPORTED_ERRORS as error:
+        if name not in SEGMENTERS:
+            raise
         raise UserError(
             f"segmenter {name!r} cannot use encoder {encoder!r}: {first_line(error)}; use another, such as "
             "resnet50 or convnext_tiny"

@@ -43,13 +43,13 @@ def unknown_setting(key: str, parent: Node, typed: str) -> str:
     """Suggests addresses for a mistyped or shortened setting, else lists the settings beside it.
 
     Args:
-        key: The address up to the part that is not there, such as `recipe` of `recipe.steps`.
-        parent: The settings among which that part was looked for.
+        key: The address up to the part that does not exist, such as `recipe` of `recipe.steps`.
+        parent: The settings among which that part was looked for, or to which it was added by `+`.
         typed: The whole address.
     """
     root: Any = parent._get_root()  # noqa: SLF001 - the one way from a node to its configuration
-    siblings = [str(name) for name in parent if name != "hydra"]  # type: ignore[attr-defined]  # a container
     above, _, last = key.rpartition(".")
+    siblings = [str(name) for name in parent if name not in {"hydra", last}]  # type: ignore[attr-defined]  # a container
     near = difflib.get_close_matches(last, siblings, n=1)
     if typed != key and not near:
         ends = (typed, typed.rpartition(".")[2])
@@ -57,8 +57,8 @@ def unknown_setting(key: str, parent: Node, typed: str) -> str:
             return f"unknown setting {typed}: type {' or '.join(addresses)}"
     if line := _elsewhere(key, above, last):
         return line
-    names = {address.rpartition(".")[2] for address in _addresses(root, above)}
-    if addresses := _addresses(root, above, last):
+    names = {address.rpartition(".")[2] for address in _addresses(root, above)} - {last}
+    if addresses := [address for address in _addresses(root, above, last) if address != key]:
         hint = f"type {' or '.join(addresses)}"
     elif near:
         hint = f"did you mean {f'{above}.{near[0]}'.removeprefix('.')}?"
@@ -75,6 +75,8 @@ def _elsewhere(key: str, above: str, last: str) -> str | None:
     """The way to a setting that has another name here, or that is an argument of Lightning's Trainer."""
     if above in {"", "dataset"} and last in FIRST_GUESSES:
         return f"unknown setting {key}: type {FIRST_GUESSES[last]}"
+    if last == "_target_":
+        return f"unknown setting {key}: add it by +{key}=..."
     if above == "trainer" and last in RESERVED:
         return f"{key} is set by ome: {RESERVED[last]}"
     if above == "trainer" and last in known_arguments():
