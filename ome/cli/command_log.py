@@ -11,10 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from ome.config.folders import NEW
 from ome.errors import UserError
+from ome.pipeline.manifest import RESOLVED
 
 _HYDRAS: Final = ("config.yaml", "hydra.yaml", "overrides.yaml")
 """Names of the files in which Hydra writes the settings down."""
-_RESOLVED: Final = "resolved.yaml"
 _CONFIG_MODULE: Final = "ome.conf"
 """Hydra writes down where the configuration is from."""
 LOG: Final = "run.log"
@@ -83,9 +83,10 @@ def settings_folder(name: str, *, _root_: DictConfig) -> str:
     if not folder:  # nothing runs: --cfg
         return name
     log = Path(str(folder))
-    there = [path for path in (*(log / name / each for each in _HYDRAS), log / _RESOLVED) if path.exists()]
-    if there and not _is_ours(log / name / "hydra.yaml"):
-        _refuse(there[0], "hydra.run.dir")
+    files = (*(log / name / file for file in _HYDRAS), log / RESOLVED)
+    existing = [path for path in files if path.exists()]
+    if existing and not _is_ours(log / name / "hydra.yaml"):
+        _refuse(existing[0], "hydra.run.dir")
     return name
 
 

@@ -50,8 +50,9 @@ def _train(options: argparse.Namespace) -> list[str]:
     name = options.name or images.resolve().name
     paths = {"dataset.raw": images, "dataset.tags": tags, "dataset.masks": options.masks}
     paths = {key: path for key, path in paths.items() if path is not None}
-    own = [f"--config-dir={options.config_dir.absolute()}"] if options.config_dir else []
-    return [*own, "stage=all", "dataset=custom", *_settings(**{"dataset.name": name, "name": name}, **paths)]
+    config_dir = [f"--config-dir={options.config_dir.absolute()}"] if options.config_dir else []
+    settings = _settings(**{"dataset.name": name, "name": name}, **paths)
+    return [*config_dir, "stage=all", "dataset=custom", *settings]
 
 
 def _resume(options: argparse.Namespace) -> list[str]:

@@ -23,6 +23,7 @@ from ome.distributed.rank import is_nonzero_rank
 from ome.distributed.signals import Stopped
 from ome.errors import UserError
 from ome.faults import disk_fault
+from ome.pipeline.manifest import RESOLVED
 
 RESUMES = "the same command resumes where it stopped"
 
@@ -63,8 +64,6 @@ def _run(config: DictConfig) -> float | None:
             miou = launch(config)
         if config.plan or is_nonzero_rank():
             return miou
-        from ome.pipeline.layout import RESOLVED  # noqa: PLC0415 - loads readers of scenes
-
         OmegaConf.save(config, log / RESOLVED, resolve=not OmegaConf.is_missing(config.dataset, "raw"))
     except UserError as error:
         fail(str(error))  # here and not in `main`, before Hydra adds its own lines

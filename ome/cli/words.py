@@ -68,7 +68,7 @@ def check_words(words: Sequence[str]) -> None:
     _check_hydra(words)
     known = [name for action in get_args_parser()._actions for name in action.option_strings]  # noqa: SLF001
     if words and words[-1] in {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}:
-        raise UserError(f"{words[-1]} takes a value: type it behind the option")
+        raise UserError(f"{words[-1]} takes a value: type it after the option")
     for word, following in zip_longest(words, words[1:], fillvalue=""):
         option, equals, value = word.partition("=")
         if not re.fullmatch(r"--\w[\w.-]*", option) or any(name.startswith(option) for name in known):

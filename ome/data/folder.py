@@ -93,8 +93,8 @@ def image_names(folder: Path, key: str) -> list[str]:
     if not folder.is_dir():
         raise UserError(f"{key}: {folder} is not a folder")
     stems = ((path, ANY_IMAGE.scene_of(path.name)) for path in folder.iterdir())
-    found = {name for path, name in stems if name is not None and is_file(path)}
-    names = sorted(check_name(name, f"{key}: the image") for name in found)
+    unique = {name for path, name in stems if name is not None and is_file(path)}
+    names = sorted(check_name(name, f"{key}: the image") for name in unique)
     if not names:
         raise UserError(f"{key}: no GeoTIFF, PNG or JPEG in {folder}")
     return names

@@ -4,7 +4,6 @@ It is known before torch is loaded, so that only one process reports a mistyped 
 """
 
 import os
-from collections.abc import Mapping
 from typing import NamedTuple
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
@@ -36,8 +35,9 @@ def is_nonzero_rank() -> bool:
     return place is not None and place.rank > 0
 
 
-def started_place(environment: Mapping[str, str] = os.environ) -> Place | None:
+def started_place() -> Place | None:
     """The ranks that a launcher gave to this process; None if it was started without one."""
+    environment = os.environ
     if all(name in environment for name in TORCHRUN):
         rank, world_size, local_rank = (int(environment[name]) for name in TORCHRUN[:3])
         return Place(rank, world_size, local_rank, int(environment.get("LOCAL_WORLD_SIZE", 1)))

@@ -110,7 +110,7 @@ def whole_paths(value: Any, key: str = "", recorded: Any = None, *, same: bool =
         return value
     path = Path(value).resolve()
     if isinstance(recorded, str):
-        gone = (same or not os.path.lexists(recorded)) and Path(recorded).name == path.name
-        if gone or Path(recorded).resolve() == path:
+        is_moved = (same or not os.path.lexists(recorded)) and Path(recorded).name == path.name
+        if is_moved or Path(recorded).resolve() == path:
             return recorded
     return str(path)

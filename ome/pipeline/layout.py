@@ -23,8 +23,6 @@ PROBABILITIES: Final = "_probabilities.tif"
 """Endings of the names of files beside a map, after the name of the map."""
 
 PAGE: Final = "report.html"
-RESOLVED: Final = "resolved.yaml"
-"""The resolved configuration that a finished command writes beside its logs."""
 
 SEGMENTER_TITLES: Final = {"weak": "weak segmentation", "full": "pixel-supervised segmentation"}
 """Titles of the segmenters in tables, by training target."""

@@ -17,6 +17,8 @@ from ome.damage import named_if_damaged
 from ome.files import read_json, write_json
 
 NAME = "manifest.json"
+RESOLVED = "resolved.yaml"
+"""The resolved configuration that a finished command writes beside its logs."""
 
 _recorder: ContextVar[list[tuple[Path, list[Any]]] | None] = ContextVar("_recorder", default=None)
 

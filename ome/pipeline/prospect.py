@@ -60,8 +60,8 @@ def foresee(
     task = task_of(stage, config, artefacts)
     folder = task.place.folder
     task.place.check_finished()
-    given = {name: artefact for name, artefact in artefacts.items() if name not in planned}
-    check_inputs(given, verify=verify)
+    finished = {name: artefact for name, artefact in artefacts.items() if name not in planned}
+    check_inputs(finished, verify=verify)
     state: State = "runs"
     remains = inherited = None
     if not force:

@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from ome.files import save_atomically
+from ome.geo.grid import RGB
 from ome.plots.letters import letter_of
-from ome.plots.thumbnails import RGB, Layer, drawn, heat
+from ome.plots.thumbnails import Layer, drawn, heat
 
 CELL: Final = 288
 """Longer side of each picture in pixels; smaller tiles are enlarged by a whole factor."""

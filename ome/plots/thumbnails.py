@@ -14,10 +14,9 @@ from matplotlib import colormaps
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ome.geo.grid import RGB
 from ome.ignore import IGNORE
 from ome.plots.letters import SMALLEST_LETTERED, letter_of, letter_spots
-
-RGB = tuple[int, int, int]
 
 SIDES: Final = 384, 32
 """Largest and smallest length of a picture's longer side in pixels."""

@@ -12,14 +12,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ome.files import write_text
+from ome.geo.grid import RGB
 from ome.plots import charts
 from ome.plots.letters import letter_of
-from ome.plots.thumbnails import RGB, encode
+from ome.plots.thumbnails import encode
 from ome.progress import track
 from ome.report.exhibits import Exhibit
-
-MOST_BYTES: Final = 5_000_000
-"""Largest size of the page."""
 
 MOST_PICTURE_BYTES: Final = 4_000_000
 """Largest size of all pictures together; each may have an equal part, and larger ones are downsized."""

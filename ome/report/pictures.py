@@ -3,9 +3,10 @@
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
+from ome.geo.grid import RGB
 from ome.pipeline.layout import PSEUDO_MASK
 from ome.plots.panels import class_legend, heat_legend, save_panel
-from ome.plots.thumbnails import RGB, Layer
+from ome.plots.thumbnails import Layer
 from ome.report.exhibits import ARGMAX, HEAT, IMAGE, REFERENCE, WEIGHT, Exhibit, heat_name
 from ome.report.gallery import Gallery
 

@@ -10,8 +10,7 @@ from omegaconf import OmegaConf
 from ome.damage import read_undamaged
 from ome.errors import UserError
 from ome.pipeline.artifacts import results_of
-from ome.pipeline.layout import RESOLVED
-from ome.pipeline.manifest import Manifest
+from ome.pipeline.manifest import RESOLVED, Manifest
 from ome.scoring.rows import Row, read_rows
 from ome.scoring.scores import Scores
 from ome.scoring.spread import flatten

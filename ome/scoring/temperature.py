@@ -17,6 +17,8 @@ RANGE: Final = (0.05, 20.0)
 """Smallest and largest temperature."""
 LEAST: Final = 1e-30
 """Replaces probabilities of 0."""
+RANGES: Final = 15
+"""Number of equal ranges of confidence."""
 
 
 def fit_temperature(probabilities: NDArray[np.float32], labels: NDArray[np.integer]) -> float:
@@ -57,20 +59,17 @@ def with_temperature(probabilities: Tensor, temperature: float) -> Tensor:
     return (probabilities.log() / temperature).softmax(0).nan_to_num_(nan=0.0)
 
 
-def calibration_error(
-    probabilities: NDArray[np.float32], labels: NDArray[np.integer], bins: int = 15
-) -> float:
+def calibration_error(probabilities: NDArray[np.float32], labels: NDArray[np.integer]) -> float:
     """The expected calibration error: the mean difference of confidence and accuracy.
 
     Args:
         probabilities: (N, C) float32.
         labels: (N,) class indices, N >= 1.
-        bins: Number of equal ranges of confidence.
 
     Returns:
         The mean of |accuracy - confidence| over the ranges, weighted by their pixels, in [0, 1].
     """
     confidence, right = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
-    ranges = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    gaps = np.bincount(ranges, right - confidence.astype(np.float64), minlength=bins)
+    ranges = np.minimum((confidence * RANGES).astype(np.int64), RANGES - 1)
+    gaps = np.bincount(ranges, right - confidence.astype(np.float64), minlength=RANGES)
     return float(np.abs(gaps).sum() / len(labels))

@@ -51,9 +51,9 @@ def _class_maps(work: Work, reader: SceneReader, table: TagTable) -> ClassMapsOf
     cams = work.settings.cams
     if cams in CAM_TITLES:
         return class_maps_from(hardware(work.config).device(), work.inputs[cams], reader, table)
-    own = OwnCams(Path(cams), reader, table)
-    own.check(table.tiles)
-    return own
+    maps_of = OwnCams(Path(cams), reader, table)
+    maps_of.check(table.tiles)
+    return maps_of
 
 
 def _requires(config: DictConfig) -> tuple[str, ...]:

@@ -16,9 +16,9 @@ from ome.pipeline.artifacts import Artefact, find_same, inherited_runs
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.declared import EVERYTHING
 from ome.pipeline.engine import execute
-from ome.pipeline.layout import PAGE, RESOLVED
+from ome.pipeline.layout import PAGE
 from ome.pipeline.manifest import NAME as MANIFEST
-from ome.pipeline.manifest import Manifest
+from ome.pipeline.manifest import RESOLVED, Manifest
 from ome.pipeline.registry import STAGES
 from ome.pipeline.stage import Stage, Work
 from ome.progress import console, print_table

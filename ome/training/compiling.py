@@ -130,14 +130,14 @@ class Compiling(Callback):
         try:
             # On a GPU the first pass prepares, the second records a CUDA graph, the third replays it.
             for _ in range(3 if image.is_cuda else 1):
-                found = passes(module, image, context)
+                compiled = passes(module, image, context)
         except Exception as error:  # noqa: BLE001 - of torch, Triton or a C++ compiler, of any type
             message = textwrap.shorten(str(error), 200, placeholder=" ...")
             self._stay_eager(f"torch.compile fails ({type(error).__name__}: {message})")
             return
         self._known |= self._seen
-        share = tolerance(image, context)
-        multiple = max(excess(*tensors, share) for tensors in zip(found, eager, exact, strict=True))
+        relative = tolerance(image, context)
+        multiple = max(excess(*tensors, relative) for tensors in zip(compiled, eager, exact, strict=True))
         if not multiple <= 1:  # also nan
             self._stay_eager(
                 f"its outputs or gradients would differ by {multiple:.2g} times what rounding explains"

@@ -62,21 +62,21 @@ def _noise(like: Tensor) -> Tensor:
     return values.to(like.dtype)
 
 
-def excess(found: list[Tensor], eager: list[Tensor], exact: list[Tensor], share: float) -> float:
+def excess(compiled: list[Tensor], eager: list[Tensor], exact: list[Tensor], relative: float) -> float:
     """The largest difference between tensors of two lists, as a multiple of what rounding explains.
 
     Args:
-        found: Compiled tensors.
+        compiled: Compiled tensors.
         eager: Tensors that they should equal.
         exact: The same without autocast: how far the eager ones are from these is rounding as well.
-        share: Relative difference that rounding explains.
+        relative: Relative difference that rounding explains.
     """
     norms = torch.stack([tensor.norm() for tensor in eager])
     errors, rounding = (
         torch.stack([(one - other).norm() for one, other in zip(eager, others, strict=True)])
-        for others in (found, exact)
+        for others in (compiled, exact)
     )
-    allowed = share * norms.clamp_min(SMALL * float(norms.max())) + ROUNDINGS * rounding
+    allowed = relative * norms.clamp_min(SMALL * float(norms.max())) + ROUNDINGS * rounding
     return float((errors / allowed).max())
 
 
