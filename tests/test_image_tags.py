@@ -5,7 +5,7 @@ import io
 import re
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import openpyxl
@@ -134,6 +134,56 @@ def test_the_size_that_a_spreadsheet_states_is_not_believed(
     said = outline(path)
     assert (said.names, said.splits) == (("road", "tree"), {"a": "train", "b": "test", "c": "train"})
     assert read_tags(path, index(said.splits)).tags.tolist() == [[1, 0], [0, 1], [1, 0]]
+
+
+@pytest.mark.parametrize("hidden", ["hidden", "veryHidden"])
+def test_a_sheet_that_nobody_sees_is_not_read(tmp_path: Path, hidden: str) -> None:
+    path = workbook(tmp_path, [["image", "tags"], ["a", "road"]])
+    book = openpyxl.load_workbook(path)
+    book["notes"].title = "seen"
+    book["seen"].delete_rows(1)
+    for row in (["image", "tags"], ["a", "tree"]):
+        book["seen"].append(row)
+    book.worksheets[0].sheet_state = hidden
+    book.active = 1
+    book.save(path)
+    assert outline(path).names == ("tree",)
+
+
+def chart(book: dict[str, bytes]) -> None:
+    book["xl/workbook.xml"] = book["xl/workbook.xml"].replace(b"worksheet", b"chartsheet")
+    for name in [name for name in book if name.endswith(".rels")]:
+        book[name] = book[name].replace(b"relationships/worksheet", b"relationships/chartsheet")
+
+
+def entities(book: dict[str, bytes]) -> None:
+    powers = "".join(f'<!ENTITY {b} "{f"&{a};" * 10}">' for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+    sheet = "xl/worksheets/sheet1.xml"
+    book[sheet] = f'<!DOCTYPE x [<!ENTITY a "lol">{powers}]>'.encode() + book[sheet].replace(
+        b"<v>", b"<v>&i;"
+    )
+
+
+def blanks(book: dict[str, bytes]) -> None:
+    sheet = "xl/worksheets/sheet1.xml"
+    book[sheet] += b"<!--" + b" " * (64 << 20) + b"-->"
+
+
+@pytest.mark.parametrize("attack", [chart, entities, blanks])
+def test_a_hostile_workbook_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attack: Callable[[dict[str, bytes]], None]
+) -> None:
+    monkeypatch.setattr("ome.data.raw_file.SMALL_MEMBER", 32 << 20)
+    path = workbook(tmp_path, [["image", "tags"], ["a", "road"]])
+    with zipfile.ZipFile(path) as book:
+        files = {name: book.read(name) for name in book.namelist()}
+    attack(files)
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as book:
+        for name, content in files.items():
+            book.writestr(name, content)
+    with pytest.raises(UserError, match=r"tags.xlsx is not a spreadsheet|times are refused") as raised:
+        outline(path)
+    assert "\n" not in str(raised.value)
 
 
 def test_without_the_library_the_line_says_what_to_install(

@@ -1,3 +1,4 @@
+import os
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -740,3 +741,32 @@ def test_a_virtual_raster_knows_what_its_file_knows(tmp_path: Path, kind: str) -
         expected = raster.valid(0, 0, 64, 64)
         assert 0.1 < expected.mean() < 0.9
         np.testing.assert_array_equal(scene.valid(0, 0, 64, 64), expected)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "device"])
+def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a.tif"
+    {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda link: link.symlink_to("/dev/zero")}[kind](path)
+    with pytest.raises(UserError, match=r"a.tif is not a file"):
+        Raster(path)
+
+
+@pytest.mark.parametrize(
+    ("size", "flags", "line"),
+    [
+        ((12, 16), {"INTERNAL_MASK_FLAGS_1": "2"}, "is 16 x 12 pixels, and the image 32 x 24"),
+        ((24, 32), {}, "has no tag"),
+    ],
+)
+def test_a_mask_that_gdal_ignores_or_takes_for_damage_is_named(
+    tmp_path: Path, size: tuple[int, int], flags: dict[str, str], line: str
+) -> None:
+    for name, shape in (("a.tif", (24, 32)), ("a.tif.msk", size)):
+        with rasterio.open(
+            tmp_path / name, "w", driver="GTiff", count=1, height=shape[0], width=shape[1], dtype="uint8"
+        ) as written:
+            written.write(np.full((1, *shape), 9, np.uint8))
+            if name.endswith(".msk"):
+                written.update_tags(**flags)
+    with pytest.raises(UserError, match=rf"a.tif.msk {line}.*: correct it"):
+        Raster(tmp_path / "a.tif")

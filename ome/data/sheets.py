@@ -6,9 +6,10 @@ import io
 import re
 from pathlib import Path
 from typing import Final, NamedTuple
-from zipfile import BadZipFile
+from zipfile import ZipFile
 
 from ome.data.names import normal_form
+from ome.data.raw_file import check_expansion
 from ome.errors import UserError
 from ome.extras import require
 from ome.files import plain_cell
@@ -65,7 +66,7 @@ class Sheet(NamedTuple):
 
 
 def read_sheet(path: Path) -> Sheet:
-    """Reads a CSV file in UTF-8, or the first sheet of an `.xlsx` workbook.
+    """Reads a CSV file in UTF-8, or the first visible sheet of an `.xlsx` workbook.
 
     The separator of a CSV file is the most frequent one of `DELIMITERS` in its first line. Empty columns, and
     an unnamed column that numbers the rows, are skipped.
@@ -149,15 +150,21 @@ def _workbook(path: Path) -> list[tuple[int, list[str]]]:
     import openpyxl  # noqa: PLC0415 - part of an extra
 
     try:
+        with ZipFile(path) as archive:
+            for member in archive.infolist():
+                check_expansion(path, member)
         both = []
         for data_only in (True, False):
             workbook = openpyxl.load_workbook(path, read_only=True, data_only=data_only)
-            workbook.worksheets[0].reset_dimensions()  # the size that the file states may be wrong
-            both.append(list(workbook.worksheets[0].iter_rows(values_only=True)))
+            sheet = next(sheet for sheet in workbook.worksheets if sheet.sheet_state == "visible")
+            sheet.reset_dimensions()  # the size that the file states may be wrong
+            both.append(list(sheet.iter_rows(values_only=True)))
             workbook.close()
-    # A damaged workbook may raise any of these.
-    except (BadZipFile, OSError, KeyError, ValueError, IndexError, TypeError, SyntaxError) as error:
-        raise UserError(f"{path} is not a spreadsheet: {error}; save it as .xlsx or CSV") from error
+    except UserError:
+        raise
+    except Exception as error:  # of a damaged workbook, or of one with parts that openpyxl does not know
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not a spreadsheet: {reason}; save it as .xlsx or CSV") from error
     lines = [[_text(cell) for cell in row] for row in both[0]]
     # A formula has a value only if a spreadsheet program has saved the file.
     for number, (row, cells) in enumerate(zip(both[1], lines, strict=True), start=1):

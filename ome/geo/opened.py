@@ -55,6 +55,8 @@ class OpenedFile:
         self._stack = ExitStack()
         if isinstance(source, Path) and not source.exists():
             raise UserError(f"{self.name} does not exist: {remedy or 'check the path'}")
+        if isinstance(source, Path) and not source.is_file():  # GDAL would wait for a pipe for ever
+            raise UserError(f"{self.name} is not a file: save it as one, which is read more than once")
         start: Path | bytes
         if isinstance(source, VsiPath):
             start = probe(source).start

@@ -86,6 +86,7 @@ def check_sidecars(raster: Path, dataset: Any) -> None:  # noqa: ANN401 - raster
         if path.is_file():
             with _sidecar(str(path), str(path), raster.name) as sidecar:
                 check_sidecars(path, sidecar)
+                _check_mask(str(path), sidecar, dataset)
 
 
 def check_archived(name: str, raster: ArchivedBytes, dataset: Any) -> None:  # noqa: ANN401 - rasterio's own
@@ -95,6 +96,7 @@ def check_archived(name: str, raster: ArchivedBytes, dataset: Any) -> None:  # n
         if sidecar.endswith(_RASTERS):
             with MemoryFile(content) as file, _sidecar(file.name, sidecar, name) as opened:
                 check_metadata(sidecar, opened)
+                _check_mask(sidecar, opened, dataset)
 
 
 @contextmanager
@@ -107,6 +109,25 @@ def _sidecar(path: str, name: str, raster: str) -> Iterator[Any]:
         raise UserError(
             f"{name}, a sidecar of {raster}, is damaged or not a GeoTIFF: delete or rename it"
         ) from error
+
+
+def _check_mask(name: str, sidecar: Any, dataset: Any) -> None:  # noqa: ANN401
+    """Refuses a mask that GDAL ignores, or reads as damage of its raster.
+
+    Raises:
+        UserError: It does not say which bands it masks, or is of another size.
+    """
+    if not name.lower().endswith(".msk"):
+        return
+    if (sidecar.height, sidecar.width) != (dataset.height, dataset.width):
+        fault = (
+            f"is {sidecar.width} x {sidecar.height} pixels, and the image {dataset.width} x {dataset.height}"
+        )
+    elif "INTERNAL_MASK_FLAGS_1" not in sidecar.tags():
+        fault = "has no tag INTERNAL_MASK_FLAGS_1, without which GDAL ignores it (2: for all bands)"
+    else:
+        return
+    raise UserError(f"{name} {fault}: correct it, or delete or rename it")
 
 
 def check_metadata(name: str, dataset: Any) -> None:  # noqa: ANN401 - rasterio's own
