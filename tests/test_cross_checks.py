@@ -27,6 +27,17 @@ def composed(*overrides: str) -> DictConfig:
     return compose_config([*tiny("all"), *overrides])
 
 
+class SameImage(nn.Module):
+    """A network of a user that computes no logits."""
+
+    def __init__(self, **_: object) -> None:
+        super().__init__()
+        self.encoder = nn.Identity()
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return image
+
+
 @pytest.mark.parametrize(
     ("overrides", "line"),
     [
@@ -44,6 +55,8 @@ def composed(*overrides: str) -> DictConfig:
         (["+segmenter._target_=no.Net"], "segmenter._target_=no.Net cannot be imported"),
         (["+segmenter._target_=os.getcwd"], "segmenter._target_=os.getcwd is not a segmenter"),
         (["+segmenter._target_=torch.nn.Linear"], "segmenter._target_=torch.nn.Linear is not a segmenter"),
+        ([f"+segmenter._target_={__name__}.SameImage"], r"is not a segmenter \(it returns \(1, 3, 64, 64\)"),
+        ([f"segmenter.encoder={__name__}.SameImage"], "SameImage is for the classifier only"),
         (["+backbone._target_=torch.nn.Linear"], "backbone._target_=torch.nn.Linear is not a backbone"),
         (["dataset.tile.size={_target_:a.B}"], "'a.B'}: expected a whole number of at least 1"),
         (["backbone=resnet38d", "backbone.output_stride=16"], "output_stride=16: resnet38d has 8"),

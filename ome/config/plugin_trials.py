@@ -10,7 +10,7 @@ from torch import Tensor
 from ome.errors import UserError, first_line
 from ome.inference.classifier import build_classifier
 from ome.networks.segmenters import build_segmenter
-from ome.plugins import imported
+from ome.plugins import imported, name_of
 
 CLASSES: Final = 2
 LARGEST_SIDE: Final = 256
@@ -18,10 +18,11 @@ LARGEST_SIDE: Final = 256
 
 
 def plugin_faults(config: DictConfig, group: str, bands: int) -> Iterator[str]:
-    """Yields an error line if the `_target_` of `backbone` or `segmenter` is not such a network."""
-    target, side = config[group]._target_, min(config.dataset.tile.size, LARGEST_SIDE)
+    """Yields an error line if the plug-in that is `backbone` or `segmenter` is not such a network."""
+    node, side = config[group], min(config.dataset.tile.size, LARGEST_SIDE)
     try:
-        imported(target, f"{group}._target_")
+        if target := node.get("_target_"):
+            imported(target, f"{group}._target_")
         with torch.inference_mode():
             shape = tuple(_maps(config, group, torch.zeros(1, bands, side, side)).shape)
         if shape != (1, CLASSES, side, side):
@@ -29,7 +30,8 @@ def plugin_faults(config: DictConfig, group: str, bands: int) -> Iterator[str]:
     except UserError as error:
         yield str(error)
     except Exception as error:  # noqa: BLE001 - code of the user
-        yield f"{group}._target_={target} is not a {group} ({first_line(error)}): see docs/extend.md"
+        key = f"{group}._target_" if target else f"{group}.name"
+        yield f"{key}={name_of(node)} is not a {group} ({first_line(error)}): see docs/extend.md"
 
 
 def _maps(config: DictConfig, group: str, image: Tensor) -> Tensor:
@@ -40,7 +42,7 @@ def _maps(config: DictConfig, group: str, image: Tensor) -> Tensor:
         refined: Tensor = classifier.eval()(image).refined
         return refined
     segmenter = config.segmenter
-    network = build_segmenter(segmenter._target_, segmenter.encoder, CLASSES, None, bands)
+    network = build_segmenter(name_of(segmenter), segmenter.encoder, CLASSES, None, bands)
     network.encoder.parameters()  # which have a rate of their own
     logits: Tensor = network.eval()(image)
     return logits

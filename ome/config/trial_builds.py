@@ -12,7 +12,7 @@ from ome.config.raw_data import is_folder_of_images, raw_layout, split_fault
 from ome.data.raw import RawLayout
 from ome.data.tiles import MOST_STEPS
 from ome.errors import UserError
-from ome.plugins import BACKBONE_PLUGINS, is_plugin, name_of
+from ome.plugins import BACKBONE_PLUGINS, SEGMENTER_PLUGINS, is_plugin, name_of
 
 SEVERAL_BACKBONES: Final = (
     "AffinityNet starts from the classifier's backbone, but classifier.one_vs_all=true trains one per class: "
@@ -36,13 +36,14 @@ def _recipe(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
 def _segmenter(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     segmenter = config.segmenter
     if {"seg", "refine"} & {*stages}:
-        if "_target_" in segmenter:
+        if is_plugin(name_of(segmenter), SEGMENTER_PLUGINS) or "_target_" in segmenter:
             from ome.config.plugin_trials import plugin_faults  # noqa: PLC0415 - slow to import
 
             yield from plugin_faults(config, "segmenter", _weights_and_bands(None, config)[1])
             return
         # Where both are the same, the segmenter's setting most often refers to the backbone's.
-        key = "backbone.name" if segmenter.encoder == config.backbone.name else "segmenter.encoder"
+        same = segmenter.encoder == config.backbone.name and "_target_" not in config.backbone
+        key = "backbone.name" if same else "segmenter.encoder"
         weights = "backbone" if segmenter.weights == config.backbone.weights else "segmenter"
         if faults := _published_faults(key, segmenter.encoder, f"{weights}.weights", segmenter.weights):
             yield from faults
@@ -72,7 +73,7 @@ def _classifier(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
             f"dataset.tile.size={config.dataset.tile.size} is less than a cell of the CAM, "
             f"backbone.output_stride={backbone.output_stride}: use larger tiles"
         )
-    if "_target_" in backbone:
+    if is_plugin(name_of(backbone), BACKBONE_PLUGINS) or "_target_" in backbone:
         from ome.config.plugin_trials import plugin_faults  # noqa: PLC0415 - slow to import
 
         yield from plugin_faults(config, "backbone", _weights_and_bands(None, config)[1])

@@ -14,7 +14,7 @@ from ome.networks.encoder import UNSUPPORTED_ERRORS, encoder_options, resolve_en
 from ome.networks.features import pad_to_multiple
 from ome.networks.transformers import AnyPatch, check_sizes, is_plain_transformer, patch_of, stride_of
 from ome.networks.weights import load_encoder
-from ome.plugins import SEGMENTER_PLUGINS, find
+from ome.plugins import BACKBONE_PLUGINS, SEGMENTER_PLUGINS, find, is_plugin
 
 SEGMENTERS: Final[dict[str, Callable[..., nn.Module]]] = {
     "deeplabv3plus": smp.DeepLabV3Plus,
@@ -107,9 +107,9 @@ def build_segmenter(
         UserError: Network, encoder or weights do not exist, or do not fit together.
     """
     kind = find(name, SEGMENTERS, SEGMENTER_PLUGINS, "segmenter")
-    if encoder == "resnet38d":
+    if encoder == "resnet38d" or is_plugin(encoder, BACKBONE_PLUGINS):
         raise UserError(
-            "resnet38d is for the classifier only; choose another encoder: segmenter.encoder=resnet50"
+            f"{encoder} is for the classifier only; choose another encoder: segmenter.encoder=resnet50"
         )
     resolved = resolve_encoder(encoder)
     options: dict[str, Any] = dict(encoder_options(encoder))
