@@ -56,7 +56,20 @@ def test_the_crf_is_that_of_the_stages() -> None:
 @pytest.mark.parametrize(
     ("image", "maps", "tags", "line"),
     [
-        (IMAGE / 255, MAPS, None, r"an image is \(H, W, 3\) uint8, not"),
+        (
+            IMAGE / 255,
+            MAPS,
+            None,
+            r"an image is \(H, W, 3\) uint8, not .*: give bytes, e.g. \(image \* 255\)",
+        ),
+        (
+            IMAGE.transpose(2, 0, 1),
+            MAPS,
+            None,
+            r"an image is .*: bands are last, give image.transpose\(1, 2, 0\)",
+        ),
+        (IMAGE[..., 0], MAPS, None, r"an image is .*: give np.stack\(\[image\] \* 3, axis=-1\)"),
+        (np.repeat(IMAGE, 2, axis=2), MAPS, None, r"an image is .*: give three .* e.g. image\[..., :3\]"),
         (IMAGE[..., :2], MAPS, None, r"an image is \(H, W, 3\) uint8, not"),
         (IMAGE, MAPS[0], None, r"class maps are \(C, H, W\) numbers"),
         (IMAGE, MAPS * np.nan, None, "class maps have nan, infinite or huge values"),

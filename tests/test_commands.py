@@ -138,7 +138,8 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
             ["train", "images"],
             "the table of tags images/tags.csv does not exist: fill one with ome tags images",
         ),
-        (["predict", "runs/a", "images"], "error: runs/a does not exist: give the folder of a run"),
+        (["predict", "runs/a", "images"], "error: runs/a is not a folder: give the folder of a run"),
+        (["predict", "a.tif", "images"], "error: a.tif is not a folder: give the folder of a run"),
         (["predict", "images", "x.tif"], "error: x.tif does not exist: give a raster, or a folder of them"),
         (["report", "images"], "error: images is not the folder of a run: give one such as runs/valley"),
         (["compare", "runs/a"], "no finished run matches runs/a"),
@@ -156,6 +157,7 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
 )
 def test_mistakes_are_one_line(tmp_path: Path, typed: list[str], message: str) -> None:
     (tmp_path / "images").mkdir()
+    (tmp_path / "a.tif").touch()
     status, printed = forked(tmp_path, *typed)
     assert (status, len(printed.strip().splitlines())) == (1, 1), printed
     assert message in printed

@@ -69,10 +69,14 @@ def test_heat_lets_the_image_show_where_the_map_says_nothing() -> None:
 
 def test_tags_of_val_are_shares_of_what_was_counted(tmp_path: Path) -> None:
     assert tag_scores(tmp_path) is None
-    (tmp_path / "tag_scores.csv").write_text("class,shown,given,right\nroad,8,4,3\ncar,0,2,0\n")
+    (tmp_path / "tag_scores.csv").write_text("class,shown,given,right\nroad,8,4,3\ncar,0,2,0\ntree,1,0,0\n")
     shown = tag_scores(tmp_path)
     assert shown is not None
-    assert shown["rows"] == [["road", "75 % (3 of 4)", "38 % (3 of 8)"], ["car", "0 % (0 of 2)", "none"]]
+    assert shown["rows"] == [
+        ["road", "75 % (3 of 4)", "38 % (3 of 8)"],
+        ["car", "0 % (0 of 2)", "in no tile of val"],
+        ["tree", "never predicted", "0 % (0 of 1)"],
+    ]
 
 
 @pytest.mark.parametrize("shape", [(3, 5), (2000, 30), (1, 4000), (1500, 1500)])

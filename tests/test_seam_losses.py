@@ -106,6 +106,16 @@ def test_one_view_has_the_terms_of_that_view() -> None:
             seam_loss(view1, None, tags, **weights)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    "view",
+    [(torch.ones(2, 3, 8, 8), torch.ones(2, 3, 7, 7)), (torch.ones(2, 4, 8, 8),) * 2, torch.ones(2, 3, 8, 8)],
+)
+def test_maps_that_do_not_fit_are_named(view: tuple[Tensor, Tensor]) -> None:
+    """Another size, a background class, and the CAM alone."""
+    with pytest.raises(ValueError, match=r"a view is the raw and the refined CAM, both \(B, C, H, W\) with"):
+        seam_loss(view, None, torch.ones(2, 3), er_weight=0, ecr_weight=0)
+
+
 def test_absent_classes_do_not_regularise() -> None:
     view1, view2, tags = _views()
     changed = view1[0].clone()

@@ -47,7 +47,7 @@ def repeated_words(folder: Path) -> list[str]:
         UserError: The folder does not exist, is not that of a run, or all its commands are damaged.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} does not exist: give the folder of a run, such as runs/valley")
+        raise UserError(f"{folder} is not a folder: give the folder of a run, such as runs/valley")
     files = command_files(folder.absolute())
     if not files:
         raise UserError(f"{folder} is not the folder of a run: give one such as runs/valley")

@@ -82,8 +82,21 @@ def image_array(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """
     array = as_array(image)
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3 or not array.size:
-        raise UserError(f"an image is (H, W, 3) uint8, not {array.shape} {array.dtype}")
+        remedy = _image_remedy(array)
+        raise UserError(f"an image is (H, W, 3) uint8, not {array.shape} {array.dtype}{remedy}")
     return np.ascontiguousarray(array)
+
+
+def _image_remedy(array: NDArray[Any]) -> str:
+    if not array.size or array.ndim not in {2, 3}:
+        return ""
+    if array.ndim == 2:
+        return ": give np.stack([image] * 3, axis=-1)"
+    if array.shape[2] != 3 and array.shape[0] == 3:
+        return ": bands are last, give image.transpose(1, 2, 0)"
+    if array.shape[2] > 3:
+        return ": give three of the bands, e.g. image[..., :3]"
+    return ": give bytes, e.g. (image * 255).astype(np.uint8)" if array.dtype.kind == "f" else ""
 
 
 def map_array(maps: NDArray[Any] | Tensor) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ def trained_folder(run: Path, network: str | None = None) -> Path:
         UserError: The run does not exist or did not train the segmenter.
     """
     if not run.is_dir():
-        raise UserError(f"{run} does not exist: give the folder of a run, e.g. runs/potsdam_resnet50")
+        raise UserError(f"{run} is not a folder: give the folder of a run, e.g. runs/potsdam_resnet50")
     return network_folder(run / stage_of_network(network, [run]), network)
 
 

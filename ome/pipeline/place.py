@@ -70,7 +70,7 @@ class Place:
         stage = self.artefact.partition(" ")[0]
         other = {
             "prepare": "choose another scenes=...",
-            "predict": "name this map, stage.predict.map_name=NAME",
+            "predict": "name this map, --name NAME or stage.predict.map_name=NAME",
         }
         raise UserError(
             f"{path} {what}, and that of stage={self.artefact} would replace it: move it away, or "

@@ -84,11 +84,15 @@ def tag_scores(cam: Path) -> Table | None:
     if not (cam / TAG_SCORES).exists():
         return None
 
-    def fraction(part: str, whole: str) -> str:
-        return f"{100 * int(part) / int(whole):.0f} % ({part} of {whole})" if int(whole) else "none"
+    def fraction(part: str, whole: str, without: str) -> str:
+        return f"{100 * int(part) / int(whole):.0f} % ({part} of {whole})" if int(whole) else without
 
     rows = [
-        (row["class"], fraction(row["right"], row["given"]), fraction(row["right"], row["shown"]))
+        (
+            row["class"],
+            fraction(row["right"], row["given"], "never predicted"),
+            fraction(row["right"], row["shown"], "in no tile of val"),
+        )
         for row in read_csv(cam / TAG_SCORES)
     ]
     return table(("class", "of its tags right (precision)", "of its tiles tagged (recall)"), rows)

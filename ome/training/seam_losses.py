@@ -115,9 +115,11 @@ def seam_loss(
         Every term and the total.
 
     Raises:
-        ValueError: There is one view, and a weight for a term that compares two.
+        ValueError: There is one view, and a weight for a term that compares two; or maps and tags do not fit.
     """
     views = (view1,) if view2 is None else (view1, view2)
+    for view in views:
+        _check_view(view, tags)
     pooled = [cam.mean(dim=(2, 3)) for cam, _ in views]
     weights = None if learnt is None else _joined([learnt] * len(views))
     multilabel = multilabel_loss(_joined(pooled), _joined([tags] * len(views)), weights)
@@ -139,6 +141,16 @@ def seam_loss(
     classification = torch.add(multilabel, min_pool, alpha=min_pool_weight)
     total = torch.add(torch.add(classification, er, alpha=er_weight), ecr, alpha=ecr_weight)
     return SeamLosses(multilabel, min_pool, classification, er, ecr, total)
+
+
+def _check_view(view: tuple[Tensor, Tensor], tags: Tensor) -> None:
+    shapes = [tuple(maps.shape) for maps in view]
+    if len(shapes) != 2 or shapes[0] != shapes[1] or len(shapes[0]) != 4 or shapes[0][:2] != tags.shape:
+        raise ValueError(
+            f"a view is the raw and the refined CAM, both (B, C, H, W) with tags (B, C), not {shapes} with "
+            f"{tuple(tags.shape)}: resize maps with resize_maps, leave a background out, and give the CAM "
+            "twice where nothing refines it"
+        )
 
 
 def _joined(parts: list[Tensor]) -> Tensor:
