@@ -21,6 +21,7 @@ from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.files import write_text
 from ome.geo.raster import read_png
+from ome.pipeline.changes import changes_since
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.engine import execute
 from ome.pipeline.layout import read_tag_table
@@ -410,6 +411,14 @@ def test_what_has_changed_since_a_result_is_named(tmp_path: Path, capsys: pytest
     assert said(1, lr=3).endswith("(changed: tags.csv, the result of before)")
     stage = replace(stage, version=stage.version + 1)
     assert said(1, lr=3).endswith("(changed: the code of the stage)")
+
+
+def test_maps_of_the_run_are_named_among_changes() -> None:
+    """A report is of the maps that `ome predict` has made since, which are no files outside the run."""
+    city, lake = ["city", "0123456789abcdef"], ["lake", "0123456789abcdef"]
+    report = Manifest("report", "", {"sources": [city]}, {})
+    assert changes_since(report, {"sources": [city, lake]}, {}) == ["the map lake"]
+    assert changes_since(report, {"sources": [["city", "f" * 16]]}, {}) == ["the map city"]
 
 
 @pytest.mark.parametrize("name", ["pseudo", "refine"])

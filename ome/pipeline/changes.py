@@ -1,5 +1,6 @@
 """Why an existing result is not up to date, in words."""
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
@@ -43,11 +44,16 @@ def _in_words(key: str, stage: str) -> str:
     return key.replace("stage.", f"stage.{stage}.", 1)
 
 
-def _identities(sources: Any) -> Iterator[tuple[str, int, int]]:  # noqa: ANN401 - nested lists
-    """The identities of files (see `ome.pipeline.manifest.identity`) in nested lists, also in a row."""
+def _identities(sources: Any) -> Iterator[tuple[str, int | str, int]]:  # noqa: ANN401 - nested lists
+    """The identities of files (see `ome.pipeline.manifest.identity`) in nested lists, also in a row.
+
+    Those of maps of the run are their names and fingerprints.
+    """
     if isinstance(sources, list | tuple):
         for place, one in enumerate(sources):
             match sources[place : place + 3]:
                 case [str(name), int(size), int(changed)]:
                     yield name, size, changed
+                case [str(name), str(fingerprint)] if re.fullmatch("[0-9a-f]{16}", fingerprint):
+                    yield f"the map {name}", fingerprint, 0
             yield from _identities(one)
