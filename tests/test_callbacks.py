@@ -146,6 +146,10 @@ def test_a_value_that_lightning_refuses_is_one_line(tmp_path: Path) -> None:
         ("+trainer.max_steps=7", r"trainer\.max_steps is set by ome: set stage\.cam\.epochs or"),
         ("+trainer.logger=true", r"trainer\.logger is set by ome: choose logger=csv"),
         ("+trainer.default_root_dir=x", r"trainer\.default_root_dir is set by ome: set run_dir"),
+        (
+            "+callbacks.mine={_target_:pytorch_lightning.callbacks.EarlyStopping,monitor:a,patience:soon}",
+            r"callbacks\.mine\.patience=soon: expected a whole number",
+        ),
         ("+callbacks.mine.decay=1", r"callbacks\.mine has no _target_"),
         ("+callbacks.mine._target_=no.such.thing", r"callbacks\.mine: cannot create no\.such\.thing"),
         ("+callbacks.mine._target_=builtins.dict", r"callbacks\.mine: builtins\.dict is not a Lightning"),

@@ -79,6 +79,7 @@ def test_mistakes_are_one_line(tmp_path: Path, overrides: list[str], message: st
             "unknown setting stage.seg.epoch: did you mean stage.cam.epochs",
         ),
         (["foo=1"], "unknown setting foo: known are "),
+        (["+seed=1"], "seed has a value already: type seed=1, without +"),
         (["stage=cam", "+stage.lr=1"], "unknown setting stage.lr: type stage.cam.lr"),
         (["+batch_size=4"], "unknown setting batch_size: type stage.cam.batch or segmenter.recipe.batch"),
         (["+dataset.tile_size=64"], "unknown setting dataset.tile_size: type dataset.tile.size"),

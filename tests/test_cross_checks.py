@@ -50,6 +50,15 @@ class SameImage(nn.Module):
         (["trainer=ddp_cpu", "trainer.compile=true"], "compile=true is for a single process"),
         (["trainer.devices=2"], "trainer.devices=2: more than one needs trainer=ddp"),
         (["trainer.num_nodes=2"], "trainer.num_nodes=2: more than one needs trainer=ddp"),
+        (
+            ["trainer=ddp_cpu", "segmenter.recipe.batch=3"],
+            "segmenter.recipe.batch=3 cannot be split evenly among 2",
+        ),
+        (
+            ["trainer=ddp_cpu", "trainer.devices=3", "segmenter.recipe.batch=3"],
+            "stage.cam.batch=4 cannot be split",
+        ),
+        (["+dataset.images.rgb.chanels=[1]"], "unknown key chanels: known are archive, pattern, channels"),
         (["stage.seg.targets=[full]"], "stage=refine starts from the segmenter weak"),
         ([f"dataset.raw={__file__}", "dataset.town=null"], "is not a folder: type dataset.raw=/path"),
         (["+segmenter._target_=no.Net"], "segmenter._target_=no.Net cannot be imported"),

@@ -60,6 +60,8 @@ def explain(error: Exception) -> str:
 
 def _in_files(error: Exception) -> str:
     """Explains an error in the files of the configuration: no such option, or a reference to nothing."""
+    if twice := re.search(r"Either remove \+ prefix: '(.*)'", str(error)):
+        return f"{twice[1].partition('=')[0]} has a value already: type {twice[1]}, without +"
     if missing := re.search(r"Missing mandatory value: ([\w.]+)", str(error)):
         return f"{missing[1]} is not set: type {missing[1]}=..."
     if isinstance(error, InterpolationResolutionError):

@@ -13,6 +13,7 @@ from ome.config.trial_builds import TRIAL_BUILDS
 from ome.data.cams import cam_files
 from ome.data.folder import NO_TABLE
 from ome.data.sheets import SPREADSHEETS
+from ome.distributed.rank import started_place
 from ome.errors import UserError
 from ome.extras import missing_modules
 from ome.geo.scene_list import names_many
@@ -26,6 +27,12 @@ POOLED: Final = ("deeplabv3plus", "upernet")
 
 CRF_STAGES: Final = frozenset({"affinity", "pseudo", "ablation", "refine"})
 TRAININGS: Final = frozenset({"cam", "affinity", "seg", "refine"})
+BATCHES: Final = {
+    "stage.cam.batch": {"cam"},
+    "stage.affinity.batch": {"affinity"},
+    "segmenter.recipe.batch": {"seg", "refine"},
+}
+"""Sizes of batches, and the stages that train with them."""
 NETWORK_STAGES: Final = CRF_STAGES | {"cam", "seg", "predict", "export", "suggest"}
 
 
@@ -34,7 +41,7 @@ def cross_faults(config: DictConfig, stages: Sequence[str], wrong: Sequence[str]
 
     `wrong` are the addresses of settings of a wrong type, with which nothing can be built.
     """
-    for section in (_training, _hardware, _extras, _files, _inherited):
+    for section in (_training, _hardware, _batches, _extras, _files, _inherited):
         yield from section(config, stages)
     for groups, build in TRIAL_BUILDS.items():
         if not any(key.startswith(groups) for key in wrong):
@@ -78,6 +85,17 @@ def _hardware(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
         yield f"trainer.accelerator={accelerator}, but torch finds no GPU: type trainer=cpu"
     elif devices > count:
         yield f"trainer.devices={devices}, but there are {count} GPUs: type trainer.devices={count}"
+
+
+def _batches(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
+    trainer, place = config.trainer, started_place()
+    if trainer.strategy == "auto" or trainer.devices < 1:  # one process, or one for each GPU
+        return
+    count = place.world_size if place else trainer.devices * trainer.num_nodes
+    for key, trainings in BATCHES.items():
+        batch = OmegaConf.select(config, key)
+        if trainings & {*stages} and batch % count:
+            yield f"{key}={batch} cannot be split evenly among {count} processes: give a multiple of {count}"
 
 
 def _extras(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:

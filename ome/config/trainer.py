@@ -9,11 +9,12 @@ import logging
 from collections.abc import Mapping
 from dataclasses import fields
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
 from ome.config.schema import Trainer
+from ome.config.schema.hints import expected, fits, parse
 from ome.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ POSITIVE: Final = ("check_val_every_n_epoch", "val_check_interval")
 """Arguments of `pl.Trainer` that divide by zero during the training if they are 0."""
 
 
+PLAIN: Final = {bool, int, float, str, type(None)}
+"""Types of arguments that are checked by their annotation."""
+
+
 def trainer_arguments(config: DictConfig) -> dict[str, Any]:
     """The configured arguments of `pl.Trainer`, with the objects of `_target_`s instantiated.
 
@@ -86,11 +91,26 @@ def _created(key: str, value: Any) -> Any:  # noqa: ANN401 - whatever is configu
     from hydra.utils import instantiate  # noqa: PLC0415
 
     try:
-        return instantiate(value, _convert_="all") if "_target_" in str(value) else value
+        created = instantiate(value, _convert_="all") if "_target_" in str(value) else value
     except InstantiationException as error:
         reason = " ".join(str(error.__cause__ or error).split())
         target = value.get("_target_", value) if isinstance(value, Mapping) else value
         raise UserError(f"{key}: cannot create {target}: {reason}") from error
+    if created is not value and isinstance(value, Mapping):
+        _check_annotated(key, type(created), value)
+    return created
+
+
+def _check_annotated(key: str, kind: type, arguments: Mapping[str, Any]) -> None:
+    """Refuses e.g. text where a class takes numbers: many classes notice it only when they are used."""
+    try:
+        annotations = get_type_hints(kind.__init__)  # type: ignore[misc]  # of this class
+    except (NameError, TypeError):  # of types that are imported for type checkers only
+        return
+    for name, annotation in annotations.items():
+        hint = parse(annotation)
+        if name in arguments and {*hint.options} <= PLAIN and not fits(arguments[name], hint):
+            raise UserError(f"{key}.{name}={arguments[name]}: expected {expected(hint)}")
 
 
 def training_extras(config: DictConfig) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ome.data.archives import RawFiles, find_files
 from ome.data.palette import Palette, colours_of
@@ -153,9 +153,17 @@ def layout_from_facts(facts: Mapping[str, Any]) -> RawLayout:
         raise UserError(f"the dataset's configuration is malformed: {error}") from error
 
 
+SOURCE_KEYS: Final = ("archive", "pattern", "channels", "except")
+"""Keys of a kind of images or masks in a dataset's configuration."""
+
+
 def _source(value: Mapping[str, Any]) -> RawSource:
     if not isinstance(value, Mapping):
         raise UserError(f"dataset.images and dataset.masks: expected {{archive, pattern}} and not {value!r}")
+    if unknown := [name for name in value if name not in SOURCE_KEYS]:
+        raise UserError(
+            f"dataset.images and dataset.masks: unknown key {unknown[0]}: known are {', '.join(SOURCE_KEYS)}"
+        )
     pattern = str(value["pattern"])
     if Path(pattern).name.count("{scene}") != 1:
         raise UserError(f"the pattern {pattern!r} must contain {{scene}} exactly once, in the file's name")
