@@ -100,7 +100,7 @@ def test_deepness_finds_what_it_reads(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     read = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
     (given,), (result,) = session.get_inputs(), session.get_outputs()
-    assert given.shape[1:] == [3, read["tiles_size"], read["tiles_size"]] == [3, 96, 96]
+    assert given.shape[1:] == [3, read["tiles_size"], read["tile_size"]] == [3, 96, 96]
     assert result.shape[1] == 3
     assert read["model_type"] == "Segmentor"
     assert read["class_names"] == {str(index): name for index, name in enumerate(CARD.classes)}

@@ -119,5 +119,5 @@ def check_raw(config: DictConfig, scenes: Artefact) -> None:
     if recorded.is_dir() and Path(raw).is_dir() and not recorded.samefile(raw):
         raise UserError(
             f"{scenes.folder} holds the scenes of {recorded}, not of dataset.raw={raw}: give each dataset "
-            f"its own dataset.name=..., or delete {scenes.folder}"
+            f"its own name, dataset.name=... (ome train: --name), or delete {scenes.folder}"
         )

@@ -141,11 +141,12 @@ def write_deepness(path: Path, segmenter: Segmenter, card: SegmenterCard) -> Non
             "stage.export.target=deepness: the plug-in divides by 255, and the network was trained on "
             "16-bit images: type stage.export.target=null"
         )
-    description = describe(card)
+    description, side = describe(card), card.tile + -card.tile % MULTIPLE
     metadata = {
         "model_type": "Segmentor",
         "class_names": {str(index): name for index, name in enumerate(card.names)},
-        "tiles_size": card.tile + -card.tile % MULTIPLE,
+        "tiles_size": side,
+        "tile_size": side,  # as newer versions of the plug-in read it
         "tiles_overlap": 50,
         "standardization_mean": description["mean"],
         "standardization_std": description["std"],
