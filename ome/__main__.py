@@ -32,7 +32,7 @@ def main() -> None:
 
 
 def _run() -> None:
-    if sys.argv[1:] in ([], ["--help"], ["-h"]):
+    if sys.argv[1:] in ([], ["--help"], ["-h"], ["help"]):
         print(HELP)  # noqa: T201
         return
     name = sys.argv[1]

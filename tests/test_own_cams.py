@@ -79,7 +79,7 @@ def test_a_window_is_cut_from_the_resized_maps(window: tuple[int, int, int, int]
         (MAPS * np.inf, "a.npy holds nan, infinite or huge values"),
         (MAPS.astype("float64") * 1e300, "a.npy holds nan, infinite or huge values"),
         (MAPS.astype("U3"), "a.npy holds <U3 of the shape"),
-        (np.array([object()]), "a.npy cannot be read as one array of maps"),
+        (np.array({"cam": MAPS}), r"a.npy cannot be read as one array of maps: .* not in a dict"),
     ],
 )
 def test_other_arrays_are_refused(tmp_path: Path, maps: NDArray[Any], line: str) -> None:

@@ -143,7 +143,8 @@ def read_maps(
                 grid = Grid(raster.height, raster.width, raster.crs, raster.transform)
                 maps, described = _without_nodata(raster), raster.descriptions
     except (OSError, ValueError, EOFError, BadZipFile, rasterio.RasterioIOError) as error:
-        raise UserError(f"{path} cannot be read as one array of maps: {error}") from error
+        remedy = "save the array alone, np.save(path, cams), without other arrays and not in a dict"
+        raise UserError(f"{path} cannot be read as one array of maps: {error}; {remedy}") from error
     if maps.ndim != 3 or len(maps) != len(names) or not maps.size or maps.dtype.kind not in "fiu":
         raise UserError(
             f"{path} holds {maps.dtype} of the shape {maps.shape}: give numbers of the shape "
