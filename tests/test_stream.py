@@ -72,6 +72,20 @@ def test_augmentation_is_decided_by_its_seed_and_moves_masks_with_the_image() ->
     assert len(seen) == 8  # rotations and reflections
 
 
+def test_scale_place_and_colour_are_drawn_independently() -> None:
+    image, (rows, columns) = (
+        np.full((120, 120, 3), 120, dtype=np.uint8),
+        np.indices((120, 120), dtype=np.uint8),
+    )
+    augment = Augment(Augmentation(crop=60, scale=(1.0, 1.5), jitter=(0.3, 0, 0, 0)))
+    drawn = []
+    for seed in range(150):
+        varied, (down, across) = augment(seed, image, [rows, columns])
+        top, left, side = int(down.min()), int(across.min()), float(np.ptp(down)) + 1
+        drawn.append([side, top / (120 - side), left / (120 - side), varied[0, 0, 0]])
+    assert np.abs(np.corrcoef(np.transpose(drawn)) - np.eye(4)).max() < 0.35
+
+
 def test_padding_is_ignored_and_has_the_mean_colour() -> None:
     white = np.full((20, 20, 3), 255, dtype=np.uint8)
     grow = Augment(Augmentation(crop=60, scale=(1.0, 1.0), jitter=(0, 0, 0, 0)))

@@ -2,6 +2,7 @@
 
 import math
 import os
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -154,6 +155,7 @@ class Augment:
         if max(repeats) > 1:
             rows, columns = repeats
             image, *masks = (p.repeat(rows, axis=0).repeat(columns, axis=1) for p in (image, *masks))
-        self._compose.set_random_seed(seed)
+        # Not `set_random_seed`, by which all steps draw the same numbers: the scale would decide the crop.
+        self._compose.set_random_state(np.random.default_rng(seed), random.Random(seed))
         varied = self._compose(image=image, masks=list(masks)) if masks else self._compose(image=image)
         return varied["image"], list(varied.get("masks", []))
