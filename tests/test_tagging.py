@@ -264,6 +264,15 @@ def test_a_window_outside_its_image_is_named(images: Path) -> None:
         windows_of(find_images(images), 32, [Tile("field_0", 30, 0, 20, 20)])
 
 
+def test_a_window_of_the_table_replaces_that_of_the_grid_with_its_corner(images: Path) -> None:
+    first = Tile("field_0", 0, 0, 20, 20)
+    tiles = [item.tile for item in windows_of(find_images(images)[:1], 32, [first])]
+    assert tiles == [
+        first,
+        *(Tile("field_0", row, column, 32, 32) for row, column in ((0, 24), (8, 0), (8, 24))),
+    ]
+
+
 # Pictures
 
 

@@ -159,6 +159,10 @@ GOOD = "a_00000_00000,a,0,0,64,64,train,1,1,0,0"
         ),
         ([HEADER, "a_00000_00000,a,0,0,64,64,training,1,1,0,0"], "line 2: split is 'training'"),
         ([HEADER, GOOD, GOOD], "line 3: tile a_00000_00000 is already in line 2"),
+        (
+            [HEADER, GOOD, "a_00000_00000,a,0,0,96,96,train,1,0,1,0"],
+            "line 3: tile a_00000_00000 is already in line 2",
+        ),
         ([HEADER, GOOD + ",1"], "line 2: not as many values"),
         ([HEADER, "a_00000_00000,a,0"], "line 2: not as many values"),
         ([HEADER + ",bus", GOOD + ",1"], "line 1: unknown column 'bus'; the classes are road, roof, car"),

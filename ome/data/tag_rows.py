@@ -70,12 +70,13 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
     parse = window_row if form == "windows" else image_row
     rows = [parse(line, cells, f"{path}, line {line}", classes, form) for line, cells in sheet.rows]
     _say_readings(sheet, classes, finished=finished)
-    lines: dict[object, int] = {}
+    lines: dict[str, int] = {}
     for row in rows:
-        if (key := row.tile or row.image) in lines:
-            what = f"tile {row.tile.name}" if row.tile else f"image {row.image}"
-            raise UserError(f"{path}, line {row.line}: {what} is already in line {lines[key]}")
-        lines[key] = row.line
+        # Not `row.tile`: tags and CAMs of windows with the same corner would overwrite each other.
+        what = f"tile {row.tile.name}" if row.tile else f"image {row.image}"
+        if what in lines:
+            raise UserError(f"{path}, line {row.line}: {what} is already in line {lines[what]}")
+        lines[what] = row.line
     counts = {name: sum(name in row.tags for row in rows) for name in classes}
     typed = bool(names) or form != "listed" or not finished
     check_classes(counts, str(path), typed=typed)

@@ -58,6 +58,8 @@ def find_images(folder: Path) -> list[Item]:
 def windows_of(images: Iterable[Item], size: int, windows: Iterable[Tile] = ()) -> list[Item]:
     """Windows of images: a grid that covers each image, as in training, and the windows of a table.
 
+    A window of the table replaces one of the grid with the same upper left corner.
+
     Args:
         images: Whole images.
         size: Side of the grid's windows in pixels.
@@ -81,6 +83,8 @@ def windows_of(images: Iterable[Item], size: int, windows: Iterable[Tile] = ()) 
                     f"the table has a window {tile.name} of {tile.height} x {tile.width} pixels, and "
                     f"{item.file} has only {height} x {width}: correct the row"
                 )
-        tiles = in_table | set(tile_scene(item.image, height, width, size, size))
+        taken = {tile.name for tile in in_table}  # windows with one corner have one name
+        grid = tile_scene(item.image, height, width, size, size)
+        tiles = in_table.union(tile for tile in grid if tile.name not in taken)
         items += [Item(item.file, item.image, tile) for tile in sorted(tiles)]
     return items
