@@ -10,7 +10,7 @@ from ome.data.archives import RawFiles, find_files
 from ome.data.raw import layout_from_facts
 from ome.data.raw_file import MAX_MEMBER, check_expansion
 from ome.data.raw_source import ANY_IMAGE, RawSource, image_name
-from ome.data.raw_split import Split, resolve_split
+from ome.data.raw_split import Split, resolve_split, split_from_facts
 from ome.errors import UserError
 from ome.stages import prepare
 from tests import archives
@@ -232,6 +232,17 @@ def test_deepglobe_asks_for_all_803_scenes(numbered: RawFiles, tmp_path: Path) -
     assert archives.layout("deepglobe").split == Split(numeric=(563, 120, 120))
     with pytest.raises(UserError, match=r"needs 803 scenes and .* has 5"):
         resolve_split(archives.layout("deepglobe").split, tmp_path, numbered)
+
+
+def test_names_in_lists_may_have_blanks_and_decomposed_accents(tmp_path: Path) -> None:
+    names = ["north 1", "s\u00fcd"]
+    archives.pack({f"area_{name}.tif": b"" for name in names}, tmp_path, "ortho.zip")
+    (tmp_path / "train.txt").write_text("\nnorth 1\r\n area_su\u0308d.tif \n", encoding="utf-8")
+    images = RawFiles(SOURCE, tmp_path)
+    listed = {"train": ["north 1"], "test": ["su\u0308d"]}
+    assert [name for name, _ in resolve_split(split_from_facts(listed), tmp_path, images)] == names
+    split = Split(train=Path("train.txt"))
+    assert [name for name, _ in resolve_split(split, tmp_path, images)] == names
 
 
 def test_list_files_win_over_counts_and_are_found_in_the_raw_folder(

@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeAlias
 
 from ome.data.archives import RawFiles
-from ome.data.names import check_name
+from ome.data.names import check_name, normal_form
 from ome.data.scene_index import SPLITS, SplitName
 from ome.errors import UserError
 from ome.files import plain_text
@@ -62,7 +62,7 @@ def split_from_facts(value: Mapping[str, Any]) -> Split:
 
 
 def _listing(value: str | Sequence[str | int] | None) -> Listing:
-    return Path(value) if isinstance(value, str) else tuple(str(name) for name in value or ())
+    return Path(value) if isinstance(value, str) else tuple(normal_form(str(name)) for name in value or ())
 
 
 def resolve_split(split: Split, raw: Path, images: RawFiles) -> list[tuple[str, SplitName]]:
@@ -174,9 +174,10 @@ def _names(listing: Listing, raw: Path, split: SplitName, images: RawFiles) -> S
         return listing
     file = _list_file(listing, raw)
     if (text := plain_text(file.read_bytes(), file) if file else images.text(listing.name)) is not None:
-        if not text.split():
+        lines = [name for line in text.splitlines() if (name := normal_form(line))]
+        if not lines:
             raise UserError(f"{listing} is empty: list one scene a line")
-        return [images.source.scene_of(name) or name for name in text.split()]
+        return [images.source.scene_of(name) or name for name in lines]
     places = f"{listing}" if listing.is_absolute() else f"{listing} or {raw / listing}"
     raise UserError(f"dataset.split.{split}: the list {places} does not exist")
 
