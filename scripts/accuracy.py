@@ -35,7 +35,7 @@ from ome.plots.ablation_figures import calibration_figure
 from ome.scoring.calibration import LEVELS, error_counts, merged_levels
 from ome.scoring.rows import Row, read_rows
 from ome.scoring.spread import spread
-from ome.scoring.tables import miou_ratio
+from ome.scoring.tables import markdown_lines, miou_ratio
 
 SETS = {
     "potsdam_slices": ("isprs_slices", "potsdam", ["dataset.bands=irrg"]),
@@ -109,26 +109,26 @@ def errors_of(folder: Path, scenes: Path) -> NDArray[np.int64]:
 def table_of(name: str, runs: Sequence[Finished]) -> str:
     """The table of a set: all scores, and the ratio of the weak to the pixel-supervised segmenter."""
     classes = next(iter(runs[0].rows.values())).scores.names
-    header = [name, "mIoU", "of pixel labels", *classes]
-    lines = [f"| {' | '.join(header)} |", "|---|" + "---:|" * (len(header) - 1)]
+    lines = []
     for title, row in runs[0].rows.items():
         scores = [run.rows[title].scores for run in runs]
         ratio = "" if row.scored_on == TRAIN_TILES else spread([run.reached(title) for run in runs])
         of_classes = zip(*(score.iou.tolist() for score in scores), strict=True)
         values = (spread([score.miou for score in scores]), ratio, *map(spread, of_classes))
-        cells = [f"{title} ({row.scored_on})", *map(str, values)]
-        lines.append(f"| {' | '.join(cells)} |")
+        lines.append([f"{title} ({row.scored_on})", *map(str, values)])
+    table = markdown_lines([name, "mIoU", "of pixel labels", *classes], lines, texts=1)
     minutes = statistics.mean([run.seconds for run in runs]) / 60
-    return "\n".join([*lines, "", f"{len(runs)} seeds, {minutes:.0f} minutes each."])
+    return f"{table}\n{len(runs)} seeds, {minutes:.0f} minutes each."
 
 
 def weight_table(name: str, errors: NDArray[np.int64]) -> str:
     """The table of the fraction of pixels and their error rate for each range of weights."""
-    lines = [f"| {name}, weight | pixels | wrong |", "|---|---:|---:|"]
-    for level, (right, wrong) in merged_levels(errors, RANGES).items():
-        pixels = right + wrong
-        lines.append(f"| {level} | {100 * pixels / errors.sum():.1f} % | {100 * wrong / pixels:.1f} % |")
-    return "\n".join(lines)
+    total = errors.sum()
+    lines = [
+        (level, f"{100 * (right + wrong) / total:.1f} %", f"{100 * wrong / (right + wrong):.1f} %")
+        for level, (right, wrong) in merged_levels(errors, RANGES).items()
+    ]
+    return markdown_lines((f"{name}, weight", "pixels", "wrong"), lines, texts=1)
 
 
 def parsed() -> argparse.Namespace:

@@ -43,10 +43,12 @@ class Clock:
     known: dict[tuple[object, ...], float] = field(default_factory=dict)
 
     def seconds(
-        self, key: tuple[object, ...], work: Callable[[], object], *, on_cores: bool = False
+        self, key: tuple[object, ...], prepare: Callable[[], Callable[[], object]], *, on_cores: bool = False
     ) -> float:
-        """Returns the mean of `steps` calls; measures each key only once."""
+        """Returns the mean of `steps` calls of the work that is prepared; measures each key only once."""
         if key not in self.known:
+            torch.manual_seed(0)
+            work = prepare()
             gpu = self.device.type == "cuda" and not on_cores
             clock = time.perf_counter if gpu else time.process_time
             if gpu:
@@ -121,7 +123,7 @@ class Chain:
             module = SeamClassifier(network, names, total_steps=STEPS, optimizer=rates, clip=settings.clip)
             return stepper(module, self._batch(count, side), self._precision)
 
-        return self._measured(("cam", side, count), work) * int(settings.batch) / count
+        return self._clock.seconds(("cam", side, count), work) * int(settings.batch) / count
 
     def seg_step(self) -> float:
         """Returns the seconds per step of the segmenter with the published batch."""
@@ -134,7 +136,7 @@ class Chain:
             module = segmenter_learner(self._config, network, loss, STEPS)
             return stepper(module, self._batch(count, self._side), self._precision)
 
-        return self._measured(("seg", self._side, count), work) * int(recipe.batch) / count
+        return self._clock.seconds(("seg", self._side, count), work) * int(recipe.batch) / count
 
     def cam_tile(self) -> float:
         """Returns the seconds per tile for multi-scale CAMs."""
@@ -142,10 +144,8 @@ class Chain:
         pixels = int(1e6 * (settings.megapixels or DEFAULT_MEGAPIXELS[self._device.type]))
 
         def work() -> Callable[[], None]:
-            network, batch = (
-                channels_last(self._classifier().to(self._device)).eval(),
-                self._batch(count, self._side),
-            )
+            network = channels_last(self._classifier().to(self._device)).eval()
+            batch = self._batch(count, self._side)
 
             def refined(images: torch.Tensor) -> torch.Tensor:
                 with autocast(self._device, settings.precision):
@@ -160,7 +160,7 @@ class Chain:
 
             return cams
 
-        return self._measured(("cams", self._side, count), work) / count
+        return self._clock.seconds(("cams", self._side, count), work) / count
 
     def pseudo_tile(self) -> float:
         """Returns the seconds per pseudo mask, on one core or the GPU."""
@@ -174,7 +174,7 @@ class Chain:
             pseudo_label(crf_for(image), cam, labelling)
 
         label()  # numba compiles
-        return self._clock.seconds(("pseudo", self._side), label, on_cores=on_cores)
+        return self._clock.seconds(("pseudo", self._side), lambda: label, on_cores=on_cores)
 
     def refine_tile(self) -> float:
         """Returns the seconds per prediction of a training tile at the start of a round."""
@@ -185,7 +185,7 @@ class Chain:
             image = synthetic_image(self._side)[None]
             return lambda: predict(image)
 
-        return self._measured(("refine", self._side), work)
+        return self._clock.seconds(("refine", self._side), work)
 
     def megapixel(self) -> float:
         """Returns the seconds per megapixel of a map."""
@@ -217,14 +217,8 @@ class Chain:
 
         # In a large scene, a pixel is in 1 / stride² windows; in this small one it is in fewer.
         windows = len(range(0, rows - side + 1, max(1, int(side * settings.stride)))) ** 2
-        seconds = self._measured(("map", side), work) / (windows * side**2)
+        seconds = self._clock.seconds(("map", side), work) / (windows * side**2)
         return seconds * 1e6 / float(settings.stride) ** 2
-
-    def _measured(self, key: tuple[object, ...], work: Callable[[], Callable[[], object]]) -> float:
-        if key not in self._clock.known:
-            torch.manual_seed(0)
-            self._clock.seconds(key, work())
-        return self._clock.known[key]
 
     def _classifier(self) -> SeamNetwork:
         config = self._config

@@ -81,9 +81,9 @@ def smooth_noise(generator: np.random.Generator, channels: int, size: int, cells
     return np.asarray(((fine - least) / (largest - least)).numpy(), np.float32)
 
 
-def synthetic_image(size: int, seed: int = 0) -> Bytes:
+def synthetic_image(size: int) -> Bytes:
     """Returns a (size, size, 3) uint8 image of patches with shading, texture and sensor noise."""
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(0)
     patches = smooth_noise(generator, 6, size, max(3, size // 32)).argmax(0)
     colours = generator.integers(40, 200, (6, 3)).astype(np.float32)
     shading = smooth_noise(generator, 3, size, max(3, size // 8)).transpose(1, 2, 0)
