@@ -1,13 +1,10 @@
 """The benchmark of accuracy is made of ordinary commands; tests/test_pipeline.py has what it reads."""
 
-import sys
 from argparse import Namespace
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import accuracy
+import pytest
 
 
 @pytest.mark.parametrize("quick", [True, False])

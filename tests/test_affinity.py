@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import pytorch_lightning as pl
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -21,6 +20,8 @@ from ome.training.affinity import AffinityLearner
 from ome.training.affinity_loss import affinity_loss, grid_labels
 from ome.training.optimizers import Optimization
 from tests.test_networks import TinyBackbone
+from tests.test_training import reloaded
+from tests.test_uncertainty import NoCrf
 
 Array = NDArray[Any]
 
@@ -239,30 +240,20 @@ def test_cams_spread_to_the_edge_of_what_is_alike() -> None:
     assert walked[1, :, 28:].min() > 0.9
 
 
-class FixedCrf:
-    """Gives the argmax of the stack itself and keeps what it was asked."""
-
-    def infer(self, probabilities: Array) -> Array:
-        return probabilities
-
-    def winners(self, probabilities: Array, powers: Array) -> NDArray[np.uint8]:
-        return np.stack([(probabilities ** run[:, None, None]).argmax(0) for run in powers]).astype(np.uint8)
-
-
 def test_affinity_labels_by_hand() -> None:
     cam = np.zeros((4, 1, 5), np.float32)
     # (1 - max)^4 and ^24: .0081 and 0 at .7; .4096 and .0047 at .2; .815 and .29 at .05; 1 at 0.
     cam[1, 0] = [0.7, 0.2, 0.05, 0.0, 0.3]
     cam[3, 0] = [0.1, 0.1, 0.01, 0.0, 0.4]
     tags = np.array([0, 1, 0, 1], np.uint8)
-    label = affinity_label(FixedCrf(), cam, tags)
+    label = affinity_label(NoCrf(), cam, tags)
     # The second is background to the stronger of the two alone, the third and fourth to both.
     assert label.tolist() == [[1, IGNORE, IGNORE, IGNORE, 3]]
-    assert affinity_label(FixedCrf(), cam, tags, (24.0,)).tolist() == [[1, 1, IGNORE, IGNORE, 3]]
+    assert affinity_label(NoCrf(), cam, tags, (24.0,)).tolist() == [[1, 1, IGNORE, IGNORE, 3]]
 
 
 def test_pixels_of_two_classes_are_ignored() -> None:
-    class Quarrel(FixedCrf):
+    class Quarrel(NoCrf):
         def winners(self, probabilities: Array, powers: Array) -> NDArray[np.uint8]:
             del probabilities, powers
             return np.array([[[0, 1, 2, 1]], [[1, 1, 2, 2]]], np.uint8)
@@ -275,11 +266,7 @@ def test_a_checkpoint_says_what_it_is_one_of(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = AffinityNetwork(build_backbone("resnet18", None, 16, in_channels=4)).freeze()
     learner = AffinityLearner(network, 3, total_steps=7, radius=3, optimizer=Optimization(lr=0.02))
-    trainer: Any = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    trainer.strategy.connect(learner)
-    trainer.save_checkpoint(tmp_path / "any.ckpt")
-    loaded: Any = AffinityLearner.load_from_checkpoint(tmp_path / "any.ckpt", weights_only=True)
-    assert loaded.hparams == learner.hparams
+    loaded = reloaded(learner, tmp_path / "any.ckpt")
     assert loaded.network.is_frozen
     image = torch.rand(1, 4, 32, 48)
     with torch.no_grad():

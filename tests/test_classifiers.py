@@ -36,6 +36,7 @@ from ome.training.optimizers import Optimization
 from ome.training.seam import SeamClassifier
 from tests.conftest import compose_config, tiny
 from tests.test_networks import TinyBackbone
+from tests.test_training import reloaded
 
 Run = Callable[..., DictConfig]
 CLASSIFIERS = ("seam", "cam", "attention", "one_vs_all")
@@ -418,11 +419,7 @@ def test_a_checkpoint_reloads_with_nothing_else_at_hand(
     network = SeamNetwork(build_backbone(backbone, None, 16, in_channels=4), 2, **settings).freeze()
     rates = Optimization(lr=0.02, power=0.8)
     made = SeamClassifier(network, ("a", "b"), total_steps=7, optimizer=rates, er_weight=0.5, clip=2.0)
-    trainer: Any = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    trainer.strategy.connect(made)
-    trainer.save_checkpoint(tmp_path / "any.ckpt")
-    loaded: Any = SeamClassifier.load_from_checkpoint(tmp_path / "any.ckpt", weights_only=True)
-    assert loaded.hparams == made.hparams
+    loaded = reloaded(made, tmp_path / "any.ckpt")
     assert loaded._optimizer == rates
     image = torch.rand(1, 4, 32, 48)
     with torch.no_grad():

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from ome.networks.features import Backbone, Features
 from ome.networks.seam import SeamNetwork
 from ome.networks.segmenters import Segmenter
 from ome.training.averaging import averaging
@@ -21,25 +20,10 @@ from ome.training.hardware import Hardware
 from ome.training.optimizers import Optimization
 from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
+from tests.test_networks import TinyBackbone
 
 STEPS = 4
 SIDE = 32
-
-
-class TinyBackbone(Backbone):
-    channels, in_channels, output_stride, frozen = (4, 6, 8), 3, 4, ()
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.low = nn.Conv2d(3, 4, 3, stride=2, padding=1)
-        self.middle = nn.Conv2d(4, 6, 3, stride=2, padding=1)
-        self.norm = nn.BatchNorm2d(6)
-        self.final = nn.Conv2d(6, 8, 3, padding=1)
-
-    def forward(self, image: Tensor) -> Features:
-        low = self.low(image).relu()
-        middle = self.norm(self.middle(low)).relu()
-        return Features(low, middle, self.final(middle).relu())
 
 
 class Maps(nn.Module):

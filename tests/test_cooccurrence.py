@@ -1,16 +1,7 @@
-from pathlib import Path
-
 import numpy as np
 import pytest
 
 from ome.scoring.cooccurrence import cooccurrence, inseparable, mean_cooccurrence
-
-GOLDEN = Path(__file__).parent / "golden" / "cooccurrence.npz"
-
-
-def test_equals_the_original_implementation() -> None:
-    golden = np.load(GOLDEN, allow_pickle=False)
-    np.testing.assert_allclose(cooccurrence(golden["labels"]), golden["matrix"], rtol=0, atol=1e-12)
 
 
 def test_hand_worked_example_with_a_class_that_never_occurs() -> None:

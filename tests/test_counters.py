@@ -1,18 +1,14 @@
 """BatchNorm's counters: the numbers that torch's own counting gives, in one operator."""
 
 import copy
-import sys
-from pathlib import Path
 
 import pytest
 import torch
+from launches import Launches
 from torch import Tensor, nn
 
 from ome.networks.segmenters import build_segmenter
 from ome.training.counters import counted_together
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from launches import Launches
 
 
 class Failing(nn.Sequential):

@@ -219,13 +219,6 @@ def test_empty_and_ill_shaped_stacks_are_refused() -> None:
         DenseCrf(np.zeros((8, 8, 3), np.float32))
 
 
-def test_impossible_parameters_are_named() -> None:
-    with pytest.raises(UserError, match="bilateral_srgb is 0"):
-        CrfParameters(bilateral_srgb=0)
-    with pytest.raises(UserError, match="iterations is -1"):
-        CrfParameters(iterations=-1)
-
-
 def test_a_missing_reference_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydensecrf", None)
     with pytest.raises(UserError, match=r"ome\[reference\]"):

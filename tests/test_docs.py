@@ -23,7 +23,6 @@ from ome.inference.card import SegmenterCard
 from ome.pipeline.stage import stage_folder
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
 docs_hooks = pytest.importorskip("docs_hooks")
 
 QUICK = (

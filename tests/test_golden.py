@@ -1,14 +1,13 @@
 """The golden vectors hold, and the script that checks them notices every array that is wrong."""
 
-import importlib.util
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import check_golden
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -16,20 +15,7 @@ from numpy.typing import NDArray
 from ome.files import read_arrays, read_json, write_arrays, write_json
 
 GOLDEN = Path(__file__).parent / "golden"
-SCRIPT = Path(__file__).parents[1] / "scripts" / "check_golden.py"
-
-
-def _load_script() -> ModuleType:
-    specification = importlib.util.spec_from_file_location("check_golden", SCRIPT)
-    assert specification is not None
-    assert specification.loader is not None
-    module = importlib.util.module_from_spec(specification)
-    sys.modules["check_golden"] = module
-    specification.loader.exec_module(module)
-    return module
-
-
-check_golden = _load_script()
+SCRIPT = Path(check_golden.__file__)
 FILES = [(path.name, kind) for kind in check_golden.KINDS for path in sorted(GOLDEN.glob(kind))]
 QUICK = [
     (name, array)

@@ -1,12 +1,12 @@
 """A training step never waits for the device: it reads no number off it and copies none to it."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import pytorch_lightning as pl
 import torch
+from launches import Launches
 from torch.utils.data import DataLoader
 
 from ome.networks.backbones import build_backbone
@@ -21,9 +21,6 @@ from ome.training.scalars import LOG_EVERY
 from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 from ome.training.underfitting import PretendedUnderfitting
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from launches import Launches
 
 SILENT = (2, LOG_EVERY - 1)
 """Steps that log nothing: the first of them, and the first after them."""

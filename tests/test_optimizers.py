@@ -86,10 +86,10 @@ def test_rates_fall_towards_the_image_in_every_backbone(name: str) -> None:
     ],
 )
 def test_schedules_by_hand(schedule: str, expected: object) -> None:
-    for step in (0, 4, 9, 30):
+    for step, warmup in product((0, 2, 4, 9, 30), (0, 4)):
         done = min(step, 9) / 10
-        factor = rate_factor(schedule, step, total_steps=10, power=0.9, floor=0.1, warmup=4)  # type: ignore[arg-type]
-        rise = 1 if step >= 4 else 1e-6 + (1 - 1e-6) * step / 4
+        factor = rate_factor(schedule, step, total_steps=10, power=0.9, floor=0.1, warmup=warmup)  # type: ignore[arg-type]
+        rise = 1 if step >= warmup else 1e-6 + (1 - 1e-6) * step / warmup
         assert factor == pytest.approx(expected(done) * rise)  # type: ignore[operator]
 
 

@@ -6,13 +6,13 @@ import random
 import re
 import shutil
 import signal
-import sys
 import threading
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import accuracy
 import numpy as np
 import pytest
 import torch
@@ -39,9 +39,6 @@ from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 from tests.browser import complaints, show_as
 from tests.conftest import compose_config, forked, forked_pair, run_without_torch, tiny
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-import accuracy
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome

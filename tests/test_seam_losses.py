@@ -1,4 +1,4 @@
-"""SEAM's losses and the schedules, beside loops that follow the formulas and examples worked by hand."""
+"""SEAM's losses, beside loops that follow the formulas and examples worked by hand."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ome.training.schedule import linear_warmup, poly_lr
 from ome.training.seam_losses import (
     cross_refinement_loss,
     min_pool_loss,
@@ -124,20 +123,6 @@ def test_absent_classes_do_not_regularise() -> None:
     assert loss.er.item() == other.er.item()
     assert loss.ecr.item() == other.ecr.item()
     assert loss.classification.item() != other.classification.item()
-
-
-def test_poly_by_hand() -> None:
-    assert poly_lr(0.1, 0, 10, 0.9) == pytest.approx(0.1)
-    assert poly_lr(0.1, 5, 10, 2.0) == pytest.approx(0.025)
-    assert poly_lr(0.1, 5, 10, 1.0, minimum=0.02) == pytest.approx(0.06)
-    assert poly_lr(1.0, 10, 10, 1.0) == poly_lr(1.0, 99, 10, 1.0) == pytest.approx(0.1)
-
-
-def test_warm_up_by_hand() -> None:
-    factors = [linear_warmup(step, 4) for step in range(6)]
-    assert factors == pytest.approx([1e-6, 0.25, 0.5, 0.75, 1, 1], abs=1e-6)
-    assert linear_warmup(0, 4) > 0
-    assert linear_warmup(0, 0) == 1
 
 
 def _plain_total(view1: tuple[Tensor, Tensor], view2: tuple[Tensor, Tensor], tags: Tensor) -> Tensor:

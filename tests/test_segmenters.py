@@ -1,10 +1,8 @@
 """Segmentation networks: any size in, the same size out."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
-import pytorch_lightning as pl
 import torch
 
 from ome.errors import UserError
@@ -14,6 +12,7 @@ from ome.training.optimizers import Optimization
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 from ome.training.segmenter_loss import SegmenterLoss
 from ome.training.underfitting import PretendedUnderfitting
+from tests.test_training import reloaded
 
 PYRAMIDS = [name for name in SEGMENTERS if name != "dpt"]  # which takes plain transformers alone
 
@@ -110,11 +109,7 @@ def test_a_checkpoint_reloads_with_nothing_else_at_hand(tmp_path: Path, *, head:
         ),
         auxiliary=AuxiliaryHead(network.third_stage_channels, 3) if head else None,
     )
-    trainer: Any = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
-    trainer.strategy.connect(made)
-    trainer.save_checkpoint(tmp_path / "any.ckpt")
-    loaded: Any = UncertaintyWeightedSegmenter.load_from_checkpoint(tmp_path / "any.ckpt", weights_only=True)
-    assert loaded.hparams == made.hparams
+    loaded = reloaded(made, tmp_path / "any.ckpt")
     generator = torch.Generator().manual_seed(1)
     batch = {
         "image": torch.rand(2, 4, 32, 48, generator=generator),

@@ -166,14 +166,6 @@ def test_a_batch_gives_what_the_numba_crf_gives_for_each_tile(
     np.testing.assert_array_equal(batch.winners(given[1], powers), winners)
 
 
-def test_tiles_share_no_vertex() -> None:
-    images = tiles_of((16, 24), 3)
-    stacks = np.stack([random_stack(4, (16, 24), seed=tile) for tile in range(3)])
-    batch = BatchCrf(torch.from_numpy(images).permute(0, 3, 1, 2)).infer(torch.from_numpy(stacks))
-    for image, stack, refined in zip(images, stacks, batch, strict=True):
-        np.testing.assert_allclose(refined, TorchCrf(image).infer(stack), atol=1e-5)
-
-
 @pytest.mark.parametrize("name", ["a", "b", "c"])
 def test_golden(name: str) -> None:
     golden = np.load(GOLDEN / f"uncertainty_{name}.npz", allow_pickle=False)

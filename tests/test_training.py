@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -61,6 +62,16 @@ def batch() -> Batch:
     mask = torch.tensor([[[0, 1, 255], [1, 0, 1]]])
     weight = torch.tensor([[[255, 51, 255], [0, 102, 10]]], dtype=torch.uint8)
     return {"image": image, "mask": mask, "weight": weight}
+
+
+def reloaded(module: pl.LightningModule, path: Path) -> Any:  # noqa: ANN401
+    """The module that a checkpoint of another gives, with nothing else at hand."""
+    trainer: Any = pl.Trainer(accelerator="cpu", logger=False, enable_checkpointing=False)
+    trainer.strategy.connect(module)
+    trainer.save_checkpoint(path)
+    loaded = type(module).load_from_checkpoint(path, weights_only=True)
+    assert loaded.hparams == module.hparams
+    return loaded
 
 
 @pytest.mark.parametrize(

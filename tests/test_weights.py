@@ -1,7 +1,6 @@
 """Weights from files of several kinds, and one clear line for every file that does not fit."""
 
 import struct
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +22,6 @@ from ome.networks.segmenters import build_segmenter
 from ome.networks.weights import load_classifier, load_encoder, load_weights
 from ome.training.checkpoints import NETWORK, load_network
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 convert_mxnet = pytest.importorskip("convert_mxnet")
 read_params, resnet38d_name = convert_mxnet.read_params, convert_mxnet.resnet38d_name
 
