@@ -15,6 +15,7 @@ from ome.errors import UserError
 from ome.networks.backbones import build_backbone
 from ome.networks.segmenters import build_segmenter
 from ome.networks.statistics import check_convertible
+from ome.training.optimizers import layer_scales
 from tests.conftest import compose_config
 
 FAMILIES = {"test_vit": (16, "dpt"), "test_vit4": (16, "dpt"), "test_convnext": (16, "fpn")}
@@ -55,7 +56,9 @@ def test_a_patch_of_fourteen_pixels_stands_for_sixteen(monkeypatch: pytest.Monke
     monkeypatch.setattr(timm, "create_model", small)
     image = torch.rand(1, 3, 64, 90)
     assert build_backbone("vit_small_patch14_dinov2", None, 16)(image).final.shape == (1, 48, 4, 6)
-    assert build_segmenter("dpt", "vit_small_patch14_dinov2", 2)(image).shape == (1, 2, 64, 90)
+    segmenter = build_segmenter("dpt", "vit_small_patch14_dinov2", 2)
+    assert segmenter(image).shape == (1, 2, 64, 90)
+    assert min(layer_scales(segmenter.encoder, 0.5).values()) < 0.5**6  # as segmenter.recipe.layer_decay asks
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from ome.training.schedule import ScheduleName, rate_factor
 OptimizerName = Literal["sgd", "adamw"]
 
 _NORMS = (_NormBase, nn.LayerNorm, nn.GroupNorm)
-_SIDE = 64  # pixels of the image with which the order of the layers is determined
+_SIDE = 224  # pixels of the image with which the order of the layers is determined; every patch divides it
 
 
 @dataclass(frozen=True)
