@@ -1,5 +1,4 @@
-# The parameters of an intrinsic tell numba the number of its arguments, even where its body does not use
-# them.
+# Parameters of an intrinsic tell numba the number of its arguments, even if its body does not use them.
 # ruff: noqa: ARG001
 """Vectors of eight float32 inside numba kernels.
 

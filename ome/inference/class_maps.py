@@ -83,10 +83,7 @@ def process_tiles(
         tiles_at_a_time: Returns the largest number of tiles of a job for class maps of a shape (C, H, W).
     """
     missing = [tile for tile in tiles if not path_of(tile).exists()]
-    with (
-        meter(title, len(tiles), len(tiles) - len(missing)) as shown,
-        ThreadPoolExecutor(threads) as pool,
-    ):
+    with meter(title, len(tiles), len(tiles) - len(missing)) as shown, ThreadPoolExecutor(threads) as pool:
 
         def work(group: Sequence[LoadedTile]) -> None:
             job(group)

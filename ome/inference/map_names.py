@@ -9,10 +9,7 @@ from ome.geo.vsi import SceneAddress
 from ome.inference.map_rows import MapOptions
 from ome.pipeline.layout import AREAS, CONFIDENCE, PROBABILITIES
 
-ENDINGS: Final = (
-    *(".tif", ".tif.aux.xml", ".qml", ".gpkg"),
-    *(AREAS, CONFIDENCE, PROBABILITIES),
-)
+ENDINGS: Final = (".tif", ".tif.aux.xml", ".qml", ".gpkg", AREAS, CONFIDENCE, PROBABILITIES)
 """Endings of the names of a map's files, after the name of the map."""
 
 
