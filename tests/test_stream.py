@@ -198,9 +198,19 @@ class Processes(Tiles):
     """Tells which process reads; all tiles are of one size."""
 
     tiles = tuple(Tile("scene", 0, 8 * column, 8, 8) for column in range(10))
+    pixels = 64
 
     def __getitem__(self, index: int) -> Batch:
         return {"process": torch.tensor(os.getpid())}
+
+
+@pytest.mark.parametrize(("side", "expected"), [(8, [4, 1]), (12, [4, 1]), (24, [2, 2, 1]), (50, [1] * 5)])
+def test_large_images_are_validated_in_smaller_batches(side: int, expected: list[int]) -> None:
+    reader: Any = Drawn()
+    tiles = [Tile("scene", 0, side * column, side, side) for column in range(5)]
+    train = MaskDataset(reader, tiles, reader.masks, Augmentation(crop=17))
+    data = TileDataModule(train, MaskDataset(reader, tiles, reader.masks), batch=4, seed=0, steps=1)
+    assert [len(batch["image"]) for batch in data.val_dataloader()] == expected
 
 
 def test_loader_processes_of_the_validation_are_started_once() -> None:

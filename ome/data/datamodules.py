@@ -97,10 +97,16 @@ class TileDataModule(LightningDataModule):
         )
 
     def val_dataloader(self) -> Loader | list[Loader]:
-        """The fixed validation samples, in order; a batch holds tiles of one size."""
+        """The fixed validation samples, in order.
+
+        A batch holds tiles of one size, with at most the pixels of a training batch: images may be large.
+        """
         if self._validation is None:
             return []
-        batches = batches_of_one_size(self._validation.tiles, lambda _: self._batch)
+        pixels = self._batch * self._train.pixels
+        batches = batches_of_one_size(
+            self._validation.tiles, lambda tile: min(self._batch, pixels // (tile.height * tile.width))
+        )
         # A loader draws a seed when it starts; its own generator keeps training independent of validation.
         return DataLoader(
             self._validation,

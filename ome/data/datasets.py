@@ -49,6 +49,13 @@ class TileDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.tiles)
 
+    @property
+    def pixels(self) -> int:
+        """Pixels of a sample's image; of the largest one where tiles are not cropped."""
+        if self._augmentation is not None:
+            return self._augmentation.crop**2
+        return max(tile.height * tile.width for tile in self.tiles)
+
     def sample(
         self, key: Key | int, masks_of: Callable[[Tile], Sequence[NDArray[np.uint8]]]
     ) -> tuple[Tile, Tensor, list[NDArray[np.uint8]]]:
