@@ -294,6 +294,13 @@ def test_facts_may_refer_to_the_raw_folder(tmp_path: Path, key: str) -> None:
     assert raw_layout(config).split.train == tmp_path / "train.txt"
 
 
+def test_the_range_of_16_bits_belongs_to_a_layout() -> None:
+    """A segmenter's card records it, so that scenes must be prepared with it."""
+    assert archives.layout("deepglobe", "+dataset.range=[0,4095]").limits == (0, 4095)
+    with pytest.raises(UserError, match=r"^dataset\.range=\[9, 3\]: give the values that become 0 and 255"):
+        archives.layout("deepglobe", "+dataset.range=[9,3]")
+
+
 @pytest.mark.parametrize("experiment", ["deepglobe_small", "deepglobe_ablation"])
 def test_an_experiment_for_another_dataset_is_one_line(tmp_path: Path, experiment: str) -> None:
     config = compose_config([f"experiment={experiment}", "dataset=custom", f"dataset.raw={tmp_path}"])

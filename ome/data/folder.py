@@ -7,10 +7,9 @@ from typing import Any, Final
 from ome.data.image_tags import Outline, outline
 from ome.data.names import check_name, normal_form
 from ome.data.palette import Palette, colours_of, distinct_colours
-from ome.data.raw import RawLayout
+from ome.data.raw import RawLayout, limits_of
 from ome.data.raw_source import ANY_IMAGE, RawSource
 from ome.data.raw_split import Split
-from ome.data.scaling import Limits
 from ome.data.scene_index import SPLITS
 from ome.errors import UserError, few
 from ome.files import is_file
@@ -67,7 +66,7 @@ def folder_layout(facts: Mapping[str, Any], raw: Path) -> RawLayout:
         reference=str(facts["reference"]),
         channels=tuple(facts.get("channels") or ()),
         indices=indices,
-        limits=_limits(facts.get("range")),
+        limits=limits_of(facts.get("range")),
         partial=True,
         nodata=facts.get("nodata"),
     )
@@ -141,13 +140,3 @@ def _masks(folder: str | None, images: Sequence[str]) -> RawSource | None:
             f"{names[0]}: name the mask of {images[0]} {images[0]}.png or .tif"
         )
     return RawSource(str(Path(folder).resolve() / ANY_IMAGE.pattern))
-
-
-def _limits(limits: Sequence[int] | None) -> Limits | None:
-    if limits is None:
-        return None
-    if len(limits) != 2 or not 0 <= limits[0] < limits[1] < 1 << 16:
-        raise UserError(
-            f"dataset.range={list(limits)}: give the values that become 0 and 255, e.g. [0, 4095]"
-        )
-    return int(limits[0]), int(limits[1])

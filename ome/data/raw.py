@@ -1,6 +1,6 @@
 """The layout of a raw dataset: archives, file names, bands, colours and splits, in plain types."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -119,8 +119,8 @@ def layout_from_facts(facts: Mapping[str, Any]) -> RawLayout:
         facts: `name`, `bands`, `reference`, `classes` and `ignored` (name to three values), `images` and
             `masks` (kind to `{archive, pattern, channels, except}`), `split` (`train`, `val`, `test`: a list
             of names or the path of a list file; or `numeric`: three counts; or `folders`: lists by split;
-            `absent`: refuse or skip), `channels`, `unknown_as_first` (see `Palette`). Other keys are
-            ignored.
+            `absent`: refuse or skip), `channels`, `range` (see `limits_of`), `unknown_as_first` (see
+            `Palette`). Other keys are ignored.
 
     Raises:
         UserError: When a key is missing or its value has the wrong type; the message names it.
@@ -145,6 +145,7 @@ def layout_from_facts(facts: Mapping[str, Any]) -> RawLayout:
             reference=facts.get("reference"),
             channels=tuple(facts.get("channels") or ()),
             indices={str(name): int(value) for name, value in (facts.get("indices") or {}).items()},
+            limits=limits_of(facts.get("range")),
             nodata=facts.get("nodata"),
         )
     except KeyError as error:
@@ -174,3 +175,14 @@ def _source(value: Mapping[str, Any]) -> RawSource:
         tuple(value.get("channels") or (1, 2, 3)),
         value.get("except"),
     )
+
+
+def limits_of(limits: Sequence[int] | None) -> Limits | None:
+    """The limits of 16-bit images from `dataset.range`; None for the percentiles of each image."""
+    if limits is None:
+        return None
+    if len(limits) != 2 or not 0 <= limits[0] < limits[1] < 1 << 16:
+        raise UserError(
+            f"dataset.range={list(limits)}: give the values that become 0 and 255, e.g. [0, 4095]"
+        )
+    return int(limits[0]), int(limits[1])
