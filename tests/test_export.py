@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from ome.data.transforms import to_tensor
 from ome.errors import UserError
+from ome.geo.image_source import ImageSource
 from ome.networks.exchange import trace
 from ome.networks.segmenters import Segmenter, build_segmenter
 from ome.stages.export import FORMATS, TOLERANCE, write_deepness, write_format
@@ -113,5 +114,7 @@ def test_deepness_finds_what_it_reads(tmp_path: Path) -> None:
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
     kept = np.where(probabilities < read["seg_thresh"], 0, probabilities)
     np.testing.assert_array_equal(kept.argmax(axis=1), expected.argmax(axis=1))
-    with pytest.raises(UserError, match=r"stage\.export\.target=deepness: .* 16-bit images"):
-        write_deepness(path, network, replace(CARD, limits=(0, 4000)))
+    deep = ImageSource("uint16", 3, ("red", "green", "blue"))
+    for card in (replace(CARD, limits=(0, 4000)), replace(CARD, source=deep)):
+        with pytest.raises(UserError, match=r"stage\.export\.target=deepness: .* 16-bit images"):
+            write_deepness(path, network, card)

@@ -136,7 +136,7 @@ def write_deepness(path: Path, segmenter: Segmenter, card: SegmenterCard) -> Non
     Raises:
         UserError: The network takes 16-bit images, which the plug-in cannot scale, or ONNX cannot hold it.
     """
-    if card.limits:
+    if card.limits or (card.source is not None and card.source.depth == "uint16"):
         raise UserError(
             "stage.export.target=deepness: the plug-in divides by 255, and the network was trained on "
             "16-bit images: type stage.export.target=null"
