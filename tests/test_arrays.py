@@ -90,6 +90,16 @@ def test_what_does_not_fit_is_one_line(
         ome.pseudo_label(image, maps, tags)
 
 
+@pytest.mark.parametrize(("tags", "classes"), [([1, 0, 1], {255}), ([0, 1, 0], {1})])
+def test_an_image_without_any_response_has_no_class_but_a_single_tag(
+    tags: list[int], classes: set[int]
+) -> None:
+    """Raw maps of logits may be negative everywhere; a class chosen by its number would pass for certain."""
+    label = ome.pseudo_label(IMAGE, -1 - MAPS, tags)
+    assert {*label.mask.ravel()} == {*label.cam_argmax.ravel()} == classes
+    assert {*label.weight.ravel()} == ({0} if 255 in classes else {255})
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64"])
 def test_tensors_of_every_precision_are_taken(dtype: str) -> None:
     exact = np.round(MAPS * 64) / 64  # as all of them hold it

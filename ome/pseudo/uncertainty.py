@@ -122,6 +122,9 @@ def label_of(
 ) -> PseudoLabel:
     """The pseudo mask and the weights of a tile, from the output of the CRF.
 
+    A tile whose strongest map is at each pixel several maps (`replace_zero_cams`) says nothing about classes:
+    it has no class and weight 0.
+
     Args:
         maps: (M, H, W) float32, see `checked_maps`; M is C, or C + 1 with a background map.
         probabilities: (M, H, W) float32, output of the CRF.
@@ -137,9 +140,12 @@ def label_of(
         cam_mask, crf_mask = ignore_first_map(cam_argmax), ignore_first_map(crf_argmax)
     else:
         cam_mask, crf_mask = (ignore_background(argmax, len(maps) - 1) for argmax in (cam_argmax, crf_argmax))
+    mask = cam_mask if labelling.mask == "cam" else crf_mask
+    if is_undecided := bool(((maps == maps.max(axis=0)).sum(axis=0) > 1).all()):
+        mask, cam_mask = np.full_like(mask, IGNORE), np.full_like(mask, IGNORE)
     return PseudoLabel(
-        mask=cam_mask if labelling.mask == "cam" else crf_mask,
-        weight=np.floor(weight * factor).astype(np.uint8),
+        mask=mask,
+        weight=np.floor(weight * factor * (not is_undecided)).astype(np.uint8),
         cam_argmax=cam_mask,
         probabilities=probabilities,
     )
