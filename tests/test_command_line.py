@@ -48,6 +48,10 @@ from tests.conftest import compose_config, forked, run_process, run_without_torc
         (["stage=all", "output=/dev/null/x"], "cannot read or write"),
         (["stage=all", "backbone.weights=/etc/hosts"], "a checkpoint"),
         (["-m", "stage=cam", "stage.cam.lr=0.1,-1"], "stage.cam.lr=-1: expected a number above 0"),
+        (
+            ["stage=cam", "backbone=convnext_tiny"],
+            "encoder takes those of timm: backbone=encoder backbone.name=",
+        ),
         (["-m", "stage=cam", "backbone=resnet18,resnet19"], "unknown option backbone=resnet19: did you mean"),
         (["stage=prepare", "dataset=potsdam", "dataset.raw=nowhere"], "error: nowhere does not exist"),
         (["stage=cam"], "run the same command with stage=prepare first, or with stage=all"),

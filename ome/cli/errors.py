@@ -77,7 +77,9 @@ def _in_files(error: Exception) -> str:
         if group == "stage" and is_plugin(option, STAGE_PLUGINS):
             hint = f"of a package, without a file: type stage.name={option}; "
         slash = "/" if separator else ""
-        return f"unknown option {group}={slash}{option}: {hint}there are {', '.join(error.options)}"
+        timm = "; encoder takes those of timm: backbone=encoder backbone.name=NAME"
+        more = timm if group == "backbone" else ""
+        return f"unknown option {group}={slash}{option}: {hint}there are {', '.join(error.options)}{more}"
     line = " ".join(str(error).split()).partition(" Config search path:")[0]
     if "'hydra/sweeper" in line or "'hydra/launcher" in line:
         line += '; optuna, joblib and submitit come with pip install "ome[sweep]"'

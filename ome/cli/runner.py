@@ -99,7 +99,7 @@ def _say_preset(config: DictConfig) -> None:
     if before not in {None, preset}:
         console.print(
             f"[yellow]{escape(str(run))} was made with preset={before}[/]: type preset={before} to keep its "
-            "settings, or another name=... to keep its results",
+            "settings, or another name (--name, name=...) to keep its results",
         )
 
 
