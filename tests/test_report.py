@@ -137,34 +137,12 @@ def test_errors_by_weight_are_told_in_words() -> None:
 
 def content(**given: Any) -> dict[str, Any]:  # noqa: ANN401
     """What the template names, with as little as can be there."""
-    empty = {
-        "facts": {},
-        "scores": None,
-        "no_scores": "",
-        "scored_on": "",
-        "cards": {},
-        "class_bars": {},
-        "confusions": [],
-    }
-    empty |= {
-        "remarks": [],
-        "tags": [],
-        "tag_scores": None,
-        "legend": [],
-        "exhibits": {"tiles": []},
-        "areas": [],
-        "uncertainty": None,
-        "worst": [],
-    }
-    empty |= {
-        "ablation": None,
-        "trainings": {},
-        "times": [],
-        "commands": [],
-        "inputs": [],
-        "versions": {},
-        "settings": {},
-    }
+    texts = dict.fromkeys(("no_scores", "scored_on"), "")
+    absent = dict.fromkeys(("scores", "tag_scores", "uncertainty", "ablation"))
+    mappings = ("facts", "cards", "class_bars", "trainings", "versions", "settings")
+    lists = ("confusions", "remarks", "tags", "legend", "areas", "worst", "times", "commands", "inputs")
+    empty: dict[str, Any] = texts | absent | {"exhibits": {"tiles": []}}
+    empty |= {name: {} for name in mappings} | {name: [] for name in lists}
     cooccurrence = {"title": "", "note": "", "names": [], "cells": []}
     return empty | {"title": "t", "sections": SECTIONS, "cooccurrence": cooccurrence} | given
 
