@@ -191,6 +191,8 @@ def test_batchnorm_of_the_encoder_stays_as_pretrained_when_asked(*, frozen: bool
 class Tiles(Dataset[Batch]):
     """Five random pictures; the last is of another size, and all but the first rows have labels."""
 
+    pixels = 64
+
     def __init__(self) -> None:
         self.tiles = [Tile("scene", 0, 8 * column, 8 if column < 4 else 6, 8) for column in range(5)]
 
