@@ -53,6 +53,10 @@ from tests.conftest import compose_config, forked, run_process, run_without_torc
             "encoder takes those of timm: backbone=encoder backbone.name=",
         ),
         (["-m", "stage=cam", "backbone=resnet18,resnet19"], "unknown option backbone=resnet19: did you mean"),
+        (
+            ["stage=prepare", "dataset=potsdam", f"dataset.raw={__file__}"],
+            "test_command_line.py is not a folder",
+        ),
         (["stage=prepare", "dataset=potsdam", "dataset.raw=nowhere"], "error: nowhere does not exist"),
         (["stage=cam"], "run the same command with stage=prepare first, or with stage=all"),
         (

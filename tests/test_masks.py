@@ -274,7 +274,7 @@ def test_a_class_without_reference_and_masks_of_unknown_colours(folder: Path) ->
     for name in ("a", "b"):
         write(folder / f"masks/{name}.tif", np.zeros((24, 32), np.uint8))
     (line,) = prepare(folder)[1]
-    assert line.startswith("water has no pixel in any of 2 masks: it cannot be scored")
+    assert line.startswith("no pixel in any of 2 masks is of water: without a score; check the colours")
     for name in ("a", "b"):
         write(folder / f"masks/{name}.tif", np.full((3, 24, 32), 7, np.uint8))
     colours = {"field": [255, 0, 0], "water": [0, 0, 255]}

@@ -124,7 +124,8 @@ class RawFiles:
         if places and missing:
             raise UserError(
                 f"{raw} holds {places[0].name}, and lacks {' or '.join(missing[:2])}: add it, or list the "
-                "archives that you have by dataset.images.KIND.archive=[...] (dataset.masks.KIND.archive)"
+                "archives that you have by dataset.images.BANDS.archive=[...] and "
+                "dataset.masks.REFERENCE.archive=[...], such as images.rgb and masks.full"
             )
         if places:
             return places, files

@@ -60,10 +60,10 @@ def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
             f"{layout.palette.names[0]} is the only class: every pixel that the masks know is of it, so any "
             "map is scored as right; name what else is there as a class"
         )
-    for name in absent:
+    if absent:
         yield (
-            f"{name} has no pixel in any of {len(masked)} masks: it cannot be scored; check the colours or "
-            f"values of the classes, and whether {NODATA_HINT}"
+            f"no pixel in any of {len(masked)} masks is of {', '.join(absent)}: without a score; check the "
+            f"colours or values of the classes, and whether {NODATA_HINT}"
         )
 
 
