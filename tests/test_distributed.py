@@ -67,6 +67,8 @@ class TinySeam(nn.Module):
 class Pictures(Dataset[Batch]):
     """Seven random pictures with tags and masks; one may have no numbers in it."""
 
+    pixels = 64
+
     def __init__(self, broken: int | None = None) -> None:
         self.tiles = [Tile("scene", 0, 8 * column, 8, 8) for column in range(TILES)]
         self._broken = broken
