@@ -20,7 +20,7 @@ from ome.tagging.items import find_images, windows_of
 from ome.tagging.options import parser
 from ome.tagging.pictures import LONGEST, Pictures
 from ome.tagging.session import Session
-from ome.tagging.table import Table
+from ome.tagging.table import Row, Table
 from tests import archives
 from tests.tagging import deep, write_images
 
@@ -271,6 +271,24 @@ def test_a_window_of_the_table_replaces_that_of_the_grid_with_its_corner(images:
         first,
         *(Tile("field_0", row, column, 32, 32) for row, column in ((0, 24), (8, 0), (8, 24))),
     ]
+
+
+def test_a_summary_is_of_the_classes_at_one_moment(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = session(images)
+    work.add_class("road")
+
+    class Tags(frozenset[str]):
+        """Another thread adds a class while the tags are counted."""
+
+        def __contains__(self, name: object) -> bool:
+            if len(work.names) == len(before):
+                work.add_class("wall")
+            return super().__contains__(name)
+
+    before = work.names
+    monkeypatch.setattr(work, "row", lambda _: Row("a", tags=Tags(["road"])))
+    assert work.summary()["names"] == before
+    assert work.names == (*before, "wall")
 
 
 # Pictures

@@ -131,11 +131,11 @@ class Session:
     def summary(self) -> dict[str, Any]:
         """Counts, co-occurrence, and the numbers of changes that can be undone and redone, for the page."""
         rows = [self.row(number) for number in range(len(self.items))]
-        trains = [row for row in rows if row.trains]
-        tags = np.array([[name in row.tags for name in self._names] for row in trains], dtype=np.uint8)
-        tags = tags.reshape(len(trains), len(self._names))
+        trains, names = [row for row in rows if row.trains], self._names  # another thread may change them
+        tags = np.array([[name in row.tags for name in names] for row in trains], dtype=np.uint8)
+        tags = tags.reshape(len(trains), len(names))
         return {
-            "names": self._names,
+            "names": names,
             "images": tags.sum(axis=0).tolist(),
             "cooccurrence": _without_nan(cooccurrence(tags)),
             "undo": len(self._done),
