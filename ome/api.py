@@ -19,7 +19,7 @@ from ome.geo.scene_files import remote_state, scene_files
 from ome.geo.stac import raster_of
 from ome.geo.vsi import SceneAddress, VsiPath, scene_at
 from ome.inference.array_scene import geotiff_of
-from ome.inference.card import SegmenterCard
+from ome.inference.card import CARD, SegmenterCard
 from ome.inference.map_mark import mark_map
 from ome.inference.map_names import endings_of, map_name
 from ome.inference.map_rows import PROBABILITY_ONE, MapOptions, predict_rows
@@ -159,8 +159,9 @@ def map_scene(
     views, stride, batch = views_of(networks[0], typed)
     options = MapOptions(confidence, probabilities, polygons, stride=stride)
     options.check()
+    segmenters = [one / file for one in networks for file in (NETWORK, CARD)]
     dependencies = [
-        *map(identity, (*scene_files(raster), *(network_folder / NETWORK for network_folder in networks))),
+        *map(identity, (*scene_files(raster), *segmenters)),
         *remote_state(raster),
         asdict(options),
         views,

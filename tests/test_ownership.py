@@ -16,7 +16,10 @@ import ome
 from ome.api import LOCK
 from ome.cli.sweep import Sweep
 from ome.errors import UserError
-from ome.geo.flat import FlatRasters
+from ome.files import write_json
+from ome.geo.flat import RECORD, FlatRasters
+from ome.inference.card import SegmenterCard
+from ome.inference.mapping import ROWS_FOLDER
 from ome.pipeline import checksums as listing
 from ome.pipeline.engine import execute
 from ome.pipeline.locks import locked
@@ -401,6 +404,24 @@ def test_a_new_map_from_python_leaves_no_file_of_the_old_one(tmp_path: Path) -> 
     ome.map_scene(scene, runs[0], out, **settings)
     with pytest.raises(UserError, match=r"city\.gpkg exists and is not a map of"):
         ome.map_scene(scene, runs[0], out, polygons=True, **settings)
+
+
+def test_rows_of_an_interrupted_map_are_of_the_same_card(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene, run = write(tmp_path / "city.tif", random_scene(64, 64)), make_run(tmp_path / "run")
+    record, kept = tmp_path / "maps" / ROWS_FOLDER / RECORD, list[bool]()
+
+    def interrupted(*_: object) -> None:
+        kept.append(record.exists())
+        write_json(record, 1)
+
+    monkeypatch.setattr("ome.api.write_maps", interrupted)
+    for temperature in (None, None, 2.0):
+        if temperature is not None:
+            replace(SegmenterCard.read(run / "seg/weak"), temperature=temperature).write(run / "seg/weak")
+        ome.map_scene(scene, run, tmp_path / "maps", flip=False, device="cpu", precision="32-true")
+    assert kept == [False, True, False]
 
 
 def test_a_folder_of_maps_is_written_by_one_call_at_a_time(tmp_path: Path) -> None:
