@@ -8,7 +8,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from itertools import chain, count
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +16,15 @@ from numpy.typing import NDArray
 
 from ome.damage import DamagedError, checked_end, checked_form, named_if_damaged
 from ome.errors import UserError
+
+NOTING: Final[list[Callable[[Path], None]]] = []
+"""Called with the path of each file before it is written, by all threads."""
+
+
+def noted(path: Path) -> None:
+    """Says that a file, or everything in a folder, is about to be written by other means than this module."""
+    for note in NOTING:
+        note(path)
 
 
 @contextmanager
@@ -33,6 +41,7 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    noted(path)
     try:
         yield temporary
         sync(temporary)
@@ -56,12 +65,6 @@ def is_file(path: Path) -> bool:
             f"{path} is a link to a file that does not exist: restore the file, or delete the link"
         )
     return path.is_file()
-
-
-def unused(path: Path) -> Path:
-    """The path, or the first with a number before its suffix that does not exist: city.2.gpkg."""
-    numbered = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in count(2))
-    return next(other for other in chain([path], numbered) if not other.exists())
 
 
 def remove_temporaries(folder: Path) -> None:

@@ -18,6 +18,7 @@ from ome.distributed import local
 from ome.distributed.collectives import barrier, is_rank_zero, rank
 from ome.distributed.local import run_in_processes
 from ome.errors import UserError
+from ome.files import write_text
 from ome.pipeline.engine import execute
 from ome.pipeline.manifest import Manifest, identity
 from ome.pipeline.marks import PARTIAL
@@ -54,7 +55,7 @@ def reading(folder: Path, meanwhile: Callable[[], object]) -> tuple[Stage, list[
     def run(work: Work) -> dict[str, Any]:
         half = work.folder / "half"
         resumed.append(half.exists())
-        half.write_text("half")
+        write_text(half, "half")
         if len(resumed) == 1:
             meanwhile()
         return {}

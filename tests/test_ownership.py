@@ -16,7 +16,7 @@ import ome
 from ome.api import LOCK
 from ome.cli.sweep import Sweep
 from ome.errors import UserError
-from ome.files import write_json
+from ome.files import noted, write_json, write_text
 from ome.geo.flat import RECORD, FlatRasters
 from ome.inference.card import SegmenterCard
 from ome.inference.mapping import ROWS_FOLDER
@@ -26,6 +26,7 @@ from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.marks import MARK
 from ome.pipeline.prospect import foresee
+from ome.pipeline.stage import Stage, Work
 from ome.tagging.table import Table
 from tests.conftest import compose_config, forked, tiny
 from tests.test_custom import custom, write_photographs
@@ -149,6 +150,52 @@ def test_a_result_that_a_person_edited_is_kept(
         assert (tmp_path / "made/artefact").read_text() == "whole"
         assert (tmp_path / "made.changed" / name).read_text() == f"by hand, {name}"
         assert "has changed since ome wrote it: moved to" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "deep/map.tif", ".htaccess", "link"])
+@pytest.mark.parametrize("by", ["resuming", "other settings", "force", "damage"])
+def test_a_file_that_a_person_put_into_a_partial_folder_is_moved_aside(
+    tmp_path: Path, name: str, by: str
+) -> None:
+    broken = [True]
+
+    def run(work: Work) -> dict[str, Any]:
+        if not (work.folder / "first").exists():
+            write_text(work.folder / "first", "first")
+            noted(work.folder / "rows")  # by other means
+            (work.folder / "rows").mkdir()
+            (work.folder / "rows/data").write_text("rows")
+        resumed.append((work.folder / "first").stat().st_mtime_ns)
+        if broken[0]:
+            raise UserError("interrupted")
+        write_text(work.folder / "second", "second")
+        return {}
+
+    resumed: list[int] = []
+    stage = Stage("made", run)
+    if by == "damage":
+        broken[0] = False
+        execute(stage, config(tmp_path, lr=2))
+        (tmp_path / "made/second").unlink()
+        broken[0] = True
+    with pytest.raises(UserError, match="interrupted"):
+        execute(stage, config(tmp_path, lr=1))
+    put = tmp_path / "made.partial" / name
+    put.parent.mkdir(exist_ok=True)
+    if name == "link":
+        put.symlink_to(tmp_path)
+    else:
+        put.write_text("mine")
+    broken[0] = False
+    execute(stage, config(tmp_path, lr=2 if by in {"other settings", "damage"} else 1), force=by == "force")
+    kept = tmp_path / "made.changed" / name
+    assert kept.is_symlink() if name == "link" else kept.read_text() == "mine"
+    assert (resumed[0] == resumed[-1]) == (by in {"resuming", "damage"})
+    assert not (tmp_path / "made.partial").exists()
+    listed = (tmp_path / "made/files.csv").read_text()
+    assert all(one in listed for one in ("first", "second", "rows/data"))
+    assert name not in listed
+    assert [path.name for path in (tmp_path / "made.changed").iterdir()] == [name.partition("/")[0]]
 
 
 @pytest.mark.parametrize("link", ["made", "made.partial"])

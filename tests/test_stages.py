@@ -57,7 +57,7 @@ def counting(needs: tuple[str, ...] = ()) -> tuple[Stage, list[Path]]:
 
     def run(work: Work) -> dict[str, Any]:
         ran.append(work.folder)
-        (work.folder / "artefact").write_text("whole")
+        write_text(work.folder / "artefact", "whole")
         return {"files": 1}
 
     return Stage("made", run, requires=needs), ran
@@ -116,7 +116,7 @@ def test_a_failed_stage_leaves_the_old_result_and_its_own_remains(tmp_path: Path
     execute(stage, config(tmp_path, lr=1))
 
     def fail(work: Work) -> dict[str, Any]:
-        (work.folder / "half").write_text("half")
+        write_text(work.folder / "half", "half")
         raise UserError("broken")
 
     with pytest.raises(UserError, match="broken"):

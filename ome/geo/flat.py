@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.damage import DamagedError
-from ome.files import read_json, remove_temporaries, write_json
+from ome.files import noted, read_json, remove_temporaries, write_json
 
 RECORD: Final = "rows.json"
 """File with the number of complete rows; a process that starts at row 512 writes `rows_512.json`."""
@@ -37,6 +37,7 @@ class FlatRasters:
         self.rows = range(height) if rows is None else rows
         self._folder, start = folder, self.rows.start
         self._record = folder / (RECORD if start == 0 else RECORD.replace(".", f"_{start}."))
+        noted(folder)
         folder.mkdir(parents=True, exist_ok=True)
         self.paths = {name: folder / f"{name}.raw" for name in bands}
         sizes = {path: bands[name] * height * width for name, path in self.paths.items()}

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -101,16 +101,20 @@ def unlisted(folder: Path, files: int) -> list[str]:
     return sorted(names - listed - viewed - set(_UNLISTED)) if len(listed) == files else []
 
 
-def remove_from(folder: Path, name: str) -> int:
-    """Removes a listed file and all files written after it, which may depend on it.
+def unwritten(folder: Path, written: Collection[str]) -> list[str]:
+    """Names of files that are neither among those written, which may be folders, nor below one of them."""
+    entries = (entry for entry in _walk(folder) if not _OWN_OR_SYSTEM.fullmatch(entry.name))
+    names = (os.path.relpath(entry.path, folder) for entry in entries)
+    known = {*written, *_UNLISTED}
+    return sorted(name for name in names if known.isdisjoint({name, *map(str, Path(name).parents)}))
 
-    Returns:
-        The number of remaining files.
-    """
+
+def remove_from(folder: Path, name: str) -> list[str]:
+    """Removes a listed file and all files written after it, which may depend on it; returns the others."""
     kept, lost = split_at(folder, name)
     for later in lost:
         (folder / later).unlink(missing_ok=True)
-    return len(kept)
+    return kept
 
 
 def split_at(folder: Path, name: str) -> tuple[list[str], list[str]]:

@@ -85,7 +85,7 @@ def execute(
             place.open(fingerprint, fresh=force)
         barrier()
         started = time.monotonic()
-        with place.removed_if_empty(), unchanged(stage, config, seen, place):
+        with place.written(), unchanged(stage, config, seen, place):
             input_folders = {name: path for name, (path, _) in artefacts.items()}
             stage_config = declared_config(config, (*used, *stage.free_keys))
             counts = stage.run(Work(stage_config, place.partial, input_folders, logs, config))

@@ -1,16 +1,25 @@
 """The mark of a partial folder and the manifest of a finished one: they tell what the engine wrote."""
 
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from ome.errors import UserError
+from ome.files import NOTING
 from ome.pipeline.manifest import NAME, Manifest
 
 PARTIAL = ".partial"
 """Ending of the name of a partial folder."""
 
 MARK = ".fingerprint"
-"""File in a partial folder with the fingerprint and the name of the artefact that it will become."""
+"""File in a partial folder with the fingerprint and the name of the artefact that it will become.
+
+Below stand `WRITTEN` and the names of the files and folders that the engine has written there.
+"""
+
+WRITTEN: Final = "written:"
 
 State = Literal["up to date", "resumes", "runs"]
 """What a command would do with an artefact: nothing, resume its partial folder, or start from scratch."""
@@ -33,8 +42,37 @@ class Remains(NamedTuple):
 
 
 def read_mark(folder: Path) -> list[str]:
-    """The lines of a partial folder's mark: fingerprint, name of the artefact, and an empty line."""
+    """The lines of a partial folder's mark: fingerprint, name of the artefact, what was written, and ''."""
     return (folder / MARK).read_text(encoding="utf-8", errors="replace").split("\n")
+
+
+def written_in(folder: Path) -> list[str] | None:
+    """What the engine has written into a partial folder; None if an older mark does not say."""
+    lines = read_mark(folder) if (folder / MARK).exists() else []
+    return lines[3:-1] if lines[2:3] == [WRITTEN] else None
+
+
+@contextmanager
+def writes_noted(folder: Path) -> Iterator[None]:
+    """Adds the name of each file that is written into a partial folder to its mark, while the block runs."""
+    names: set[str] = {MARK}
+
+    def note(path: Path) -> None:
+        if not path.is_relative_to(folder) or (name := str(path.relative_to(folder))) in names:
+            return
+        names.add(name)
+        with suppress(FileNotFoundError):  # the mark was deleted, so nothing is known to be of somebody else
+            mark = os.open(folder / MARK, os.O_WRONLY | os.O_APPEND)
+            try:
+                os.write(mark, os.fsencode(name) + b"\n")  # in one call, as other processes do it too
+            finally:
+                os.close(mark)
+
+    NOTING.append(note)
+    try:
+        yield
+    finally:
+        NOTING.remove(note)
 
 
 def artefacts_in(run: Path) -> tuple[list[str], list[str]]:

@@ -7,7 +7,7 @@ another artefact, is never replaced: an error names it before any work begins.
 """
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,9 +16,9 @@ from ome.errors import UserError
 from ome.files import remove_temporaries, sync, write_text
 from ome.pipeline.checksums import damaged, remove_from, write_listing
 from ome.pipeline.manifest import NAME, Manifest
-from ome.pipeline.marks import MARK, PARTIAL, read_if_whole, read_mark
+from ome.pipeline.marks import MARK, PARTIAL, WRITTEN, read_if_whole, read_mark, writes_noted, written_in
 from ome.pipeline.remains import remove_broken
-from ome.pipeline.spared import check_added, set_changed_aside
+from ome.pipeline.spared import check_added, set_changed_aside, set_foreign_aside
 from ome.progress import console
 
 
@@ -104,16 +104,16 @@ class Place:
                 self._replace()
                 return
         if manifest is None or wrong is None:
-            self._write_mark("")
+            self._write_mark("", written_in(self.partial))
             console.print(
                 f"[yellow]{self.folder}: its list of files is damaged, everything in it is computed again[/]",
             )
         else:
             kept = remove_from(self.partial, wrong[0])
-            self._write_mark(manifest.fingerprint)
+            self._write_mark(manifest.fingerprint, kept)
             console.print(
                 f"[yellow]{self.folder}: {len(wrong)} of {manifest.files} files are missing or have changed, "
-                f"the first is {wrong[0]}; {(manifest.files or 0) - kept} are computed again[/]",
+                f"the first is {wrong[0]}; {(manifest.files or 0) - len(kept)} are computed again[/]",
             )
         (self.partial / NAME).unlink()  # last, so that a kill before it repeats the recovery
 
@@ -126,6 +126,7 @@ class Place:
         if wrong != []:
             check_added(self.folder)
             set_changed_aside(self.folder, wrong or ())
+            set_foreign_aside(self.partial, self.folder)
             self._clear(self.partial)
             self.folder.rename(self.partial)
             self.recover()
@@ -140,10 +141,11 @@ class Place:
         present = read_if_whole(self.folder)
         if present is not None and present.files is not None:
             set_changed_aside(self.folder, damaged(self.folder, present.files, verify=False) or ())
+        set_foreign_aside(self.partial, self.folder)
         if fresh or not (self.partial / MARK).exists() or read_mark(self.partial)[0] != fingerprint:
             self._clear(self.partial)
             self.partial.mkdir(parents=True)
-            self._write_mark(fingerprint)
+            self._write_mark(fingerprint, ())
         remove_temporaries(self.partial)
         if broken := remove_broken(self.partial):
             console.print(
@@ -153,7 +155,7 @@ class Place:
 
     def forget(self) -> None:
         """Marks the partial folder as one that no command resumes."""
-        self._write_mark("")
+        self._write_mark("", written_in(self.partial))
 
     def finish(self, manifest_of: Callable[[int], Manifest]) -> Manifest:
         """Lists the files, writes the manifest with their number, and moves the folder to its place."""
@@ -164,17 +166,19 @@ class Place:
         return manifest
 
     @contextmanager
-    def removed_if_empty(self) -> Iterator[None]:
-        """Removes the partial folder if the block fails before it wrote anything."""
+    def written(self) -> Iterator[None]:
+        """Notes what the block writes; removes the partial folder if it fails before it wrote anything."""
         try:
-            yield
+            with writes_noted(self.partial):
+                yield
         except BaseException:
             if is_rank_zero() and [path.name for path in self.partial.iterdir()] == [MARK]:
                 self._clear(self.partial)
             raise
 
-    def _write_mark(self, fingerprint: str) -> None:
-        write_text(self.partial / MARK, f"{fingerprint}\n{self.artefact}\n")
+    def _write_mark(self, fingerprint: str, written: Sequence[str] | None) -> None:
+        lines = [fingerprint, self.artefact, *([] if written is None else [WRITTEN, *written]), ""]
+        write_text(self.partial / MARK, "\n".join(lines))
 
     def _replace(self) -> None:
         self._clear(self.folder)

@@ -1,13 +1,13 @@
 """Keeps the files of a user when the folder of an artefact is replaced."""
 
 from collections.abc import Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Final
 
 from ome.errors import UserError
-from ome.files import unused
-from ome.pipeline.checksums import unlisted
-from ome.pipeline.marks import read_if_whole
+from ome.pipeline.checksums import unlisted, unwritten
+from ome.pipeline.marks import read_if_whole, written_in
 from ome.pipeline.remains import is_whole
 from ome.progress import console
 
@@ -42,7 +42,29 @@ def set_changed_aside(folder: Path, changed: Sequence[str]) -> None:
     for name in changed:
         path = folder / name
         if path.is_file() and is_whole(path):
-            kept = unused(folder.with_name(folder.name + CHANGED) / name)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            path.rename(kept)
-            console.print(f"[yellow]{path} has changed since ome wrote it[/]: moved to {kept}")
+            _set_aside(path, folder, name, "has changed since ome wrote it")
+
+
+def set_foreign_aside(partial: Path, folder: Path) -> None:
+    """Moves files that the engine has not written out of a partial folder.
+
+    Args:
+        partial: The partial folder.
+        folder: That of the finished artefact.
+    """
+    written = written_in(partial)
+    for name in () if written is None else unwritten(partial, written):
+        _set_aside(partial / name, folder, name, "was not written by ome")
+
+
+def _set_aside(path: Path, folder: Path, name: str, why: str) -> None:
+    kept = _unused(folder.with_name(folder.name + CHANGED) / name)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    path.rename(kept)
+    console.print(f"[yellow]{path} {why}[/]: moved to {kept}")
+
+
+def _unused(path: Path) -> Path:
+    """The path, or the first with a number before its suffix that does not exist: city.2.gpkg."""
+    numbered = (path.with_name(f"{path.stem}.{number}{path.suffix}") for number in count(2))
+    return next(other for other in chain([path], numbered) if not other.exists())

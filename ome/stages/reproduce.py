@@ -11,7 +11,7 @@ from ome.config.raw_data import is_raw_set
 from ome.damage import read_undamaged
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
-from ome.files import write_csv
+from ome.files import noted, write_csv
 from ome.pipeline.artifacts import Artefact, find_same, inherited_runs
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.declared import EVERYTHING
@@ -56,6 +56,8 @@ def run(work: Work) -> dict[str, Any]:
     artefacts = _finished_stages(config, _source(work.config))
     folders: dict[str, Path] = {}
     outcomes: list[Outcome] = []
+    for part in ("run", "scenes"):
+        noted(work.folder / part)
     for name, first in artefacts.items():
         if name == "prepare" and not _has_raw(config):
             folders[name] = first.folder

@@ -17,6 +17,7 @@ from ome.distributed.collectives import any_rank, is_rank_zero, rank_zero_value,
 from ome.distributed.processes import RunningProcesses
 from ome.distributed.signals import deferred_stop, stop, stop_requested
 from ome.errors import UserError
+from ome.files import noted
 from ome.pipeline.layout import HISTORY
 from ome.progress import console
 from ome.training.callbacks import SeedEachStep, StopAtNan, StopWhenAsked
@@ -69,6 +70,7 @@ def fit(
         Stopped: The process received SIGTERM or SIGINT.
     """
     quieten()
+    noted(folder / f"{CHECKPOINT}.ckpt")
     all_callbacks = [
         SeedEachStep(seed),
         *([Compiling(title, total_steps)] if hardware.compile else ()),
