@@ -118,7 +118,15 @@ def test_results_and_remains_of_earlier_versions_are_the_engines(tmp_path: Path)
 
 @pytest.mark.parametrize(
     "name",
-    ["notes.txt", ".htaccess", "mine/manifest.json", "mine/files.csv", "other.qml", "mine/artefact.qml"],
+    [
+        "notes.txt",
+        ".htaccess",
+        ".diary.2024.txt",
+        "mine/manifest.json",
+        "mine/files.csv",
+        "other.qml",
+        "mine/artefact.qml",
+    ],
 )
 def test_a_file_that_a_person_put_beside_the_results_is_not_lost(tmp_path: Path, name: str) -> None:
     stage, ran = counting()
@@ -152,7 +160,7 @@ def test_a_result_that_a_person_edited_is_kept(
         assert "has changed since ome wrote it: moved to" in " ".join(capsys.readouterr().out.split())
 
 
-@pytest.mark.parametrize("name", ["notes.txt", "deep/map.tif", ".htaccess", "link"])
+@pytest.mark.parametrize("name", ["notes.txt", "deep/map.tif", ".htaccess", ".diary.2024.txt", "link"])
 @pytest.mark.parametrize("by", ["resuming", "other settings", "force", "damage"])
 def test_a_file_that_a_person_put_into_a_partial_folder_is_moved_aside(
     tmp_path: Path, name: str, by: str

@@ -17,8 +17,11 @@ NAME = "files.csv"
 # Not listed: the list itself, the manifest, which is written after it, and names that start with a dot.
 _UNLISTED = (NAME, MANIFEST)
 
-# Names that start with a dot and may be removed: marks, locks and temporary files of ome, and files of macOS.
-_OWN_OR_SYSTEM = re.compile(r"\.fingerprint|\..+\.lock|\..+\.\d+(\.[^.]*)?|\.DS_Store|\._.*")
+# Names that start with a dot and may be removed: marks and locks of ome, and files of macOS.
+_OWN_OR_SYSTEM = re.compile(r"\.?\.fingerprint(\.\d+)?|\..+\.lock|\.DS_Store|\._.*")
+
+# Of a temporary file of `ome.files.atomic_path`: the stem and the suffix of the name that it would get.
+_TEMPORARY = re.compile(r"\.(.+)\.\d+(\.[^.]*)?")
 
 # QGIS and GDAL write statistics and styles into these, so they are only checked to exist.
 _OF_VIEWERS = (".aux.xml", ".qml", ".qmd", ".ovr", ".gpkg-wal", ".gpkg-shm")
@@ -98,7 +101,8 @@ def unlisted(folder: Path, files: int) -> list[str]:
     viewed = {stem + ending for stem in stems for ending in _OF_VIEWERS}
     entries = (entry for entry in _walk(folder) if not _OWN_OR_SYSTEM.fullmatch(entry.name))
     names = {os.path.relpath(entry.path, folder) for entry in entries}
-    return sorted(names - listed - viewed - set(_UNLISTED)) if len(listed) == files else []
+    known = {*listed, *viewed, *_UNLISTED}
+    return sorted(name for name in names if _final(name) not in known) if len(listed) == files else []
 
 
 def unwritten(folder: Path, written: Collection[str]) -> list[str]:
@@ -106,7 +110,7 @@ def unwritten(folder: Path, written: Collection[str]) -> list[str]:
     entries = (entry for entry in _walk(folder) if not _OWN_OR_SYSTEM.fullmatch(entry.name))
     names = (os.path.relpath(entry.path, folder) for entry in entries)
     known = {*written, *_UNLISTED}
-    return sorted(name for name in names if known.isdisjoint({name, *map(str, Path(name).parents)}))
+    return sorted(name for name in names if known.isdisjoint({_final(name), *map(str, Path(name).parents)}))
 
 
 def remove_from(folder: Path, name: str) -> list[str]:
@@ -122,6 +126,13 @@ def split_at(folder: Path, name: str) -> tuple[list[str], list[str]]:
     names = [line.name for line in _read(folder)]
     place = names.index(name)
     return names[:place], names[place:]
+
+
+def _final(name: str) -> str:
+    """The name that a temporary file would get; that of any other file."""
+    folder, file = os.path.split(name)
+    match = _TEMPORARY.fullmatch(file)
+    return str(Path(folder) / (match[1] + (match[2] or ""))) if match else name
 
 
 def _read(folder: Path) -> list[Listed]:
