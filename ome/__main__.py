@@ -4,7 +4,7 @@ import difflib
 import os
 import sys
 
-from ome.cli.endings import quiet_endings
+from ome.cli.exits import quiet_endings
 from ome.errors import UserError
 
 HELP = """ome: from image-level tags to pixel-accurate land-cover maps.

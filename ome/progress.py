@@ -35,7 +35,7 @@ class _Console(Console):
         return super().render_str(text, **options)
 
     def on_broken_pipe(self) -> None:
-        """Leaves it to `ome.cli.endings` how the command ends: rich would end it with status 1."""
+        """Leaves it to `ome.cli.exits` how the command ends: rich would end it with status 1."""
         raise BrokenPipeError
 
 

@@ -1,6 +1,6 @@
 """The entry point: `python -m ome.run stage=cam dataset=potsdam backbone=resnet38d`."""
 
-from ome.cli.endings import quiet_endings
+from ome.cli.exits import quiet_endings
 
 
 def main() -> None:

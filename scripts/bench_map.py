@@ -28,7 +28,7 @@ from ome.geo.sliding import predict_windows
 from ome.geo.windows import window_starts
 from ome.inference.card import SegmenterCard
 from ome.inference.predictor import Predictor
-from ome.inference.trained import network_folder
+from ome.inference.segmenter_folders import network_folder
 from ome.scoring.confusion import confusion_matrix
 from ome.scoring.scores import Scores
 

@@ -27,8 +27,8 @@ from torch.utils.data import DataLoader
 from ome.config.classifying import classifier_learner
 from ome.config.objects import frozen
 from ome.config.recipes import loss_of
+from ome.config.sections import settings_of
 from ome.config.segmenting import segmenter_learner
-from ome.config.selected import settings_of
 from ome.inference.classifier import build_classifier
 from ome.networks.segmenters import build_segmenter
 from ome.training.averaging import averaging

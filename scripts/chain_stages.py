@@ -12,8 +12,8 @@ from omegaconf import DictConfig
 
 from ome.config.objects import crf_of, frozen, hardware, labelling_of, optimization
 from ome.config.recipes import loss_of
+from ome.config.sections import settings_of
 from ome.config.segmenting import segmenter_learner
-from ome.config.selected import settings_of
 from ome.data.transforms import to_tensor
 from ome.geo.sliding import predict_windows
 from ome.inference.classifier import DEFAULT_MEGAPIXELS, build_classifier

@@ -8,7 +8,7 @@ import pytest
 
 from ome.cli.launch import launch
 from ome.cli.runner import selected_stages
-from ome.config.selected import settings_of
+from ome.config.sections import settings_of
 from ome.data.cams import read_cams
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
@@ -19,7 +19,7 @@ from ome.geo.raster import read_png
 from ome.pipeline.layout import cam_path, mask_path
 from ome.plots.ablation_figures import bars_figure, calibration_figure, thresholds_figure
 from ome.pseudo.variants import mask_variants
-from ome.report.judging import judge_pseudo_masks, weight_errors
+from ome.report.tile_quality import pseudo_mask_quality, weight_errors
 from ome.scoring.confusion import confusion_matrix
 from ome.scoring.rows import read_rows
 from ome.scoring.thresholds import ThresholdCurves, threshold_counts
@@ -173,7 +173,7 @@ def test_the_report_shows_the_variants_of_a_run_that_went_no_further(
     tiles = (
         TagTable.read(RUN / "labels/tags.csv", reader.index.palette.names).select("train", tagged=True).tiles
     )
-    own = judge_pseudo_masks(RUN / "pseudo", reader, tiles).errors
+    own = pseudo_mask_quality(RUN / "pseudo", reader, tiles).errors
     np.testing.assert_array_equal(errors.sum(axis=1), own.sum(axis=1))
     np.testing.assert_allclose(errors, own, atol=0.0001 * own.sum())
     assert f"<td>{100 * own[255, 1] / own[255].sum():.1f} % (" in page

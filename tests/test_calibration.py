@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 from scipy.special import softmax
 
 from ome.config.evaluating import evaluate_segmenter
+from ome.config.sections import scene_reader, settings_of
 from ome.config.segmenting import card_of
-from ome.config.selected import scene_reader, settings_of
 from ome.data.scene_index import SceneIndex
 from ome.inference.card import SegmenterCard
 from ome.scoring.temperature import RANGE, calibration_error, fit_temperature, with_temperature

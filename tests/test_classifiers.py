@@ -16,7 +16,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from ome.config.selected import scene_reader
+from ome.config.sections import scene_reader
 from ome.data.cams import read_cams
 from ome.data.datasets import Batch
 from ome.data.scene_index import SceneIndex

@@ -19,7 +19,7 @@ from ome.config.trainer import check_training
 from ome.errors import UserError
 from ome.networks.backbones import build_backbone
 from ome.pipeline.artifacts import plain
-from ome.pipeline.declared import UndeclaredError, declared_config
+from ome.pipeline.config_guard import UndeclaredError, declared_config
 from tests.conftest import compose_config, tiny
 
 

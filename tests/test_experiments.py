@@ -7,7 +7,7 @@ import pytest
 import torch
 from omegaconf import DictConfig
 
-from ome.config.selected import settings_of
+from ome.config.sections import settings_of
 from ome.data.palette import Palette
 from ome.data.scene_index import SceneIndex
 from ome.errors import UserError

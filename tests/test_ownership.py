@@ -22,10 +22,10 @@ from ome.inference.card import SegmenterCard
 from ome.inference.mapping import ROWS_FOLDER
 from ome.pipeline import checksums as listing
 from ome.pipeline.engine import execute
+from ome.pipeline.forecast import forecast_of
 from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.marks import MARK
-from ome.pipeline.prospect import foresee
 from ome.pipeline.stage import Stage, Work
 from ome.tagging.table import Table
 from tests.conftest import compose_config, forked, tiny
@@ -139,7 +139,7 @@ def test_a_file_that_a_person_put_beside_the_results_is_not_lost(tmp_path: Path,
     assert not execute(stage, config(tmp_path, lr=2))
     line = f"made holds files that ome did not write, the first is {name}"
     with pytest.raises(UserError, match=re.escape(line)):
-        foresee(stage, config(tmp_path, lr=3), {})
+        forecast_of(stage, config(tmp_path, lr=3), {})
     with pytest.raises(UserError, match=re.escape(line)):
         execute(stage, config(tmp_path, lr=3))
     assert len(ran) == 2

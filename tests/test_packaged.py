@@ -13,7 +13,7 @@ from ome.config.checks import check_settings
 from ome.data.transforms import IMAGE_MEAN, IMAGE_STD
 from ome.errors import UserError
 from ome.networks.backbones import build_backbone
-from ome.networks.packaged import packaged_encoder
+from ome.networks.package_weights import packaged_encoder
 from tests.conftest import compose_config
 
 FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}

@@ -31,7 +31,7 @@ from ome.geo.raster import read_class_map, read_png
 from ome.inference.card import CARD, SegmenterCard
 from ome.pipeline.layout import mask_path
 from ome.pipeline.manifest import Manifest
-from ome.report.covered import mapped_areas
+from ome.report.map_areas import mapped_areas
 from ome.report.provenance import describe_inputs
 from ome.scoring.scores import Scores
 from ome.stages.reproduce import compare_folders

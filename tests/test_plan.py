@@ -28,7 +28,7 @@ def plan_in(folder: Path, *overrides: str) -> dict[str, Row]:
 
 
 def states(plan: dict[str, Row]) -> list[str]:
-    return [row.prospect.state for row in plan.values()]
+    return [row.forecast.state for row in plan.values()]
 
 
 def contents(folder: Path) -> dict[Path, int]:
@@ -106,9 +106,9 @@ def test_the_run_does_what_the_plan_says(town: Path) -> None:
     assert len(list((town / RUN / "cam/cams").rglob("*.npz"))) == plan["cam"].amounts.units["CAM tile"]
     assert len(list((town / RUN / "pseudo/masks").rglob("*.png"))) == plan["pseudo"].amounts.tiles
     for name, row in plan.items():
-        manifest = Manifest.read(town / row.prospect.artefact.folder)
+        manifest = Manifest.read(town / row.forecast.artefact.folder)
         assert manifest is not None
-        assert manifest.fingerprint == row.prospect.artefact.manifest.fingerprint, name
+        assert manifest.fingerprint == row.forecast.artefact.manifest.fingerprint, name
 
     finished = plan_in(town)
     assert states(finished) == ["up to date"] * 7
@@ -150,10 +150,10 @@ def test_a_result_holds_however_the_path_of_a_file_is_spelled(tmp_path: Path) ->
     seen, typed = set(), spellings(tmp_path, file)
     for spelled in typed.values():
         plan = plan_in(tmp_path, f"backbone.weights={spelled}")
-        seen.add(plan["cam"].prospect.artefact.manifest.fingerprint)
+        seen.add(plan["cam"].forecast.artefact.manifest.fingerprint)
     assert len(seen) == 1
     file.write_bytes(b"others")
-    cam = plan_in(tmp_path, f"backbone.weights={typed['relative']}")["cam"].prospect
+    cam = plan_in(tmp_path, f"backbone.weights={typed['relative']}")["cam"].forecast
     assert cam.artefact.manifest.fingerprint not in seen
 
     _, manifest = cam.artefact
@@ -163,7 +163,7 @@ def test_a_result_holds_however_the_path_of_a_file_is_spelled(tmp_path: Path) ->
     )
     Manifest("cam", fingerprint, older, manifest.inputs).write(tmp_path / RUN / "cam")
     states = {
-        name: plan_in(tmp_path, f"backbone.weights={one}")["cam"].prospect.state
+        name: plan_in(tmp_path, f"backbone.weights={one}")["cam"].forecast.state
         for name, one in typed.items()
     }
     assert set(states.values()) == {"up to date"}
@@ -173,17 +173,17 @@ def test_a_result_holds_where_the_project_moves(tmp_path: Path) -> None:
     before, after = tmp_path / "before", tmp_path / "after"
     (file := before / "data/weights.pth").parent.mkdir(parents=True)
     file.write_bytes(b"")
-    cam = plan_in(before, "backbone.weights=data/weights.pth")["cam"].prospect.artefact
+    cam = plan_in(before, "backbone.weights=data/weights.pth")["cam"].forecast.artefact
     cam.manifest.write(before / RUN / "cam")
     before.rename(after)
     for typed in ("data/weights.pth", str(after / "data/weights.pth")):
-        assert plan_in(after, f"backbone.weights={typed}")["cam"].prospect.state == "up to date"
+        assert plan_in(after, f"backbone.weights={typed}")["cam"].forecast.state == "up to date"
     (after / "data/weights.pth").rename(after / "data/others.pth")
-    assert plan_in(after, "backbone.weights=data/others.pth")["cam"].prospect.state == "runs"
+    assert plan_in(after, "backbone.weights=data/others.pth")["cam"].forecast.state == "runs"
     (before / "data").mkdir(parents=True)
     (before / "data/weights.pth").write_bytes(b"")  # both are there: they are two files
     (after / "data/others.pth").rename(after / "data/weights.pth")
-    assert plan_in(after, "backbone.weights=data/weights.pth")["cam"].prospect.state == "runs"
+    assert plan_in(after, "backbone.weights=data/weights.pth")["cam"].forecast.state == "runs"
 
 
 def test_a_plan_of_several_runs_is_refused(tmp_path: Path) -> None:

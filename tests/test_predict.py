@@ -22,7 +22,7 @@ import ome
 from ome.data.transforms import to_tensor
 from ome.errors import UserError
 from ome.inference.card import SegmenterCard
-from ome.inference.trained import network_folder, stage_of_network
+from ome.inference.segmenter_folders import network_folder, stage_of_network
 from ome.networks.exchange import largest_difference, load_onnx, load_program, save_program, trace
 from ome.networks.segmenters import Segmenter
 from ome.pipeline.manifest import Manifest

@@ -85,7 +85,7 @@ def test_a_plan_counts_the_windows_and_names_what_will_fail(
     assert row.amounts.units == {"segmenter window": sum(seen)}
     assert sum(seen) % networks == 0
     (row,) = plan_of(compose_config([*settings, "stage.predict.scene=list.txt"]), ["predict"])
-    assert (row.title, row.prospect.state) == ("predict, 0 of 3", "up to date")
+    assert (row.title, row.forecast.state) == ("predict, 0 of 3", "up to date")
 
 
 @pytest.mark.parametrize("name", ["list_failed.txt", "list_areas.csv"])

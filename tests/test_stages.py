@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from omegaconf import DictConfig
 
-from ome.config.selected import settings_of
+from ome.config.sections import settings_of
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tag_filter import coverage
@@ -24,11 +24,11 @@ from ome.geo.raster import read_png
 from ome.pipeline.changes import changes_since
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.engine import execute
+from ome.pipeline.forecast import forecast_of
 from ome.pipeline.layout import read_tag_table
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import Manifest, identity
 from ome.pipeline.marks import MARK
-from ome.pipeline.prospect import foresee
 from ome.pipeline.registry import STAGES
 from ome.pipeline.stage import Stage, Work, used_config
 from ome.scoring.rows import read_rows
@@ -371,15 +371,15 @@ def test_what_will_be_done_is_known_before(
     left(tmp_path / "made")
     written.clear()
     before = sorted(tmp_path.rglob("*"))
-    prospect = foresee(stage, config(tmp_path, lr=lr), {})
+    forecast = forecast_of(stage, config(tmp_path, lr=lr), {})
     assert sorted(tmp_path.rglob("*")) == before
-    assert prospect.state == (state if lr == 1 else "runs")
-    there = [name for name in "abc" if prospect.remains and prospect.remains.has(f"{name}.txt")]
+    assert forecast.state == (state if lr == 1 else "runs")
+    there = [name for name in "abc" if forecast.partial and forecast.partial.has(f"{name}.txt")]
     ran = execute(stage, config(tmp_path, lr=lr))
-    assert ran == (prospect.state != "up to date")
+    assert ran == (forecast.state != "up to date")
     assert "".join(written) == (writes if lr == 1 else "abc")
     assert not ran or sorted([*there, *written]) == list("abc")
-    assert Manifest.read(tmp_path / "made").fingerprint == prospect.artefact.manifest.fingerprint  # type: ignore[union-attr]
+    assert Manifest.read(tmp_path / "made").fingerprint == forecast.artefact.manifest.fingerprint  # type: ignore[union-attr]
 
 
 def test_what_has_changed_since_a_result_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

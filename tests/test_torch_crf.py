@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from scipy.special import softmax
 
 from ome.config.objects import crf_of, crf_threads
-from ome.config.selected import settings_of
+from ome.config.sections import settings_of
 from ome.crf import lattice as numba_lattice
 from ome.crf.densecrf import DenseCrf
 from ome.crf.inputs import CrfParameters, blockwise_order, kernel_features

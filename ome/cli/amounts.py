@@ -10,44 +10,46 @@ from typing import Final
 
 from omegaconf import DictConfig
 
-from ome.cli.known import Amounts, Known, Unit
 from ome.cli.remaining import files_missing, steps_left
+from ome.cli.workload import Amounts, DataFacts, Unit
 from ome.data.scene_index import SplitName
 from ome.data.splits import mapped_scenes
 from ome.data.tiles import Length, Tile, automatic_epochs, automatic_steps
 from ome.geo.flat import rows_in
 from ome.geo.windows import window_starts, window_stride
 from ome.pipeline.artifacts import listed
+from ome.pipeline.forecast import Forecast
 from ome.pipeline.layout import cam_path, map_path, mask_path, round_folder
-from ome.pipeline.marks import Remains
-from ome.pipeline.prospect import Prospect
+from ome.pipeline.marks import PartialResult
 
 RANDOM: Final = "random"
 
-NOTHING: Final = Remains(Path("/dev/null"))
+NOTHING: Final = PartialResult(Path("/dev/null"))
 """The remains of a result that is computed from the start."""
 
 
-def amounts(name: str, config: DictConfig, settings: DictConfig, prospect: Prospect, known: Known) -> Amounts:
+def amounts(
+    name: str, config: DictConfig, settings: DictConfig, forecast: Forecast, facts: DataFacts
+) -> Amounts:
     """The remaining work of a stage.
 
     Args:
         name: Name of the stage.
         config: The composed configuration.
         settings: Settings of the stage, or of one of its parts.
-        prospect: What will happen to it; a stage that resumes has less to do.
-        known: What is known about the data.
+        forecast: What will happen to it; a stage that resumes has less to do.
+        facts: What is known about the data.
     """
-    if name not in _AMOUNTS or prospect.state == "up to date":
+    if name not in _AMOUNTS or forecast.state == "up to date":
         return Amounts()
-    return _AMOUNTS[name](config, settings, known, prospect.remains or NOTHING)
+    return _AMOUNTS[name](config, settings, facts, forecast.partial or NOTHING)
 
 
-def _cam(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
+def _cam(config: DictConfig, settings: DictConfig, facts: DataFacts, done: PartialResult) -> Amounts:
     from ome.inference.classifier import members  # noqa: PLC0415 - loads torch, as the stage will
 
-    kept, tagged = known.tiles(kept=True), known.tiles()
-    names = list(known.table.names if known.table else config.dataset.classes or [])
+    kept, tagged = facts.tiles(kept=True), facts.tiles()
+    names = list(facts.table.names if facts.table else config.dataset.classes or [])
     weights = settings.checkpoint or config.backbone.weights
     steps: int | None = 0
     validated: int | None = 0
@@ -58,7 +60,7 @@ def _cam(config: DictConfig, settings: DictConfig, known: Known, done: Remains) 
             epochs = settings.epochs or automatic_epochs(len(kept), settings.batch)
             length = Length.of_epochs(epochs, len(kept), settings.batch)
             folders = [member.folder for member in members(config.classifier, Path(), names)]
-            candidates = known.table.select("val", tagged=True).tiles if known.table else ()
+            candidates = facts.table.select("val", tagged=True).tiles if facts.table else ()
             validation = min(settings.validation_tiles, len(candidates or tagged or ()))
             steps, validated = steps_left(length, done, folders, validation)
     units: dict[Unit, int | None] = {"classifier step": steps, "classifier validation tile": validated}
@@ -67,8 +69,8 @@ def _cam(config: DictConfig, settings: DictConfig, known: Known, done: Remains) 
     return Amounts(None if tagged is None else len(tagged), steps, units, _name(weights))
 
 
-def _pseudo(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
-    tiles = known.tiles()
+def _pseudo(config: DictConfig, settings: DictConfig, facts: DataFacts, done: PartialResult) -> Amounts:
+    tiles = facts.tiles()
     missing = files_missing(tiles, done, Path(), _pseudo_mask)
     units: dict[Unit, int | None] = {"CRF tile": missing}
     if settings.cams == "cam" and not config.stage.cam.export.write:
@@ -76,35 +78,37 @@ def _pseudo(config: DictConfig, settings: DictConfig, known: Known, done: Remain
     return Amounts(None if tiles is None else len(tiles), 0, units)
 
 
-def _seg(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
+def _seg(config: DictConfig, settings: DictConfig, facts: DataFacts, done: PartialResult) -> Amounts:
     targets = list(settings.targets)
-    if not _has_masks(config, known, "train"):
+    if not _has_masks(config, facts, "train"):
         targets = [target for target in targets if target != "full"]
-    return _segmenters(config, known, done, [Path(target) for target in targets])
+    return _segmenters(config, facts, done, [Path(target) for target in targets])
 
 
-def _refine(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
-    tiles = known.tiles()
+def _refine(config: DictConfig, settings: DictConfig, facts: DataFacts, done: PartialResult) -> Amounts:
+    tiles = facts.tiles()
     folders = [round_folder(Path(), number) for number in range(1, settings.rounds + 1)]
-    segmenters = _segmenters(config, known, done, folders)
+    segmenters = _segmenters(config, facts, done, folders)
     missing = [files_missing(tiles, done, folder, _pseudo_mask) or 0 for folder in folders]
     labelled = None if tiles is None else sum(missing)
     units: dict[Unit, int | None] = {"CRF tile": labelled, "segmenter tile": labelled}
     return Amounts(segmenters.tiles, segmenters.steps, {**segmenters.units, **units}, segmenters.weights)
 
 
-def _segmenters(config: DictConfig, known: Known, done: Remains, folders: Sequence[Path]) -> Amounts:
+def _segmenters(
+    config: DictConfig, facts: DataFacts, done: PartialResult, folders: Sequence[Path]
+) -> Amounts:
     """The work of a training with the same recipe in each folder, and of its maps."""
-    recipe, tiles = config.segmenter.recipe, known.tiles()
+    recipe, tiles = config.segmenter.recipe, facts.tiles()
     steps = validated = None
     if recipe.steps or tiles is not None:
         total = recipe.steps or automatic_steps(len(tiles or ()), recipe.batch)
         length = Length.of_steps(total, recipe.steps_per_epoch)
-        validation = recipe.validation_tiles if _has_masks(config, known, "val", "train") else 0
+        validation = recipe.validation_tiles if _has_masks(config, facts, "val", "train") else 0
         steps, validated = steps_left(length, done, folders, validation)
     windows = None
-    if known.index is not None:
-        scenes = mapped_scenes(known.index)
+    if facts.index is not None:
+        scenes = mapped_scenes(facts.index)
         left = [scene for folder in folders for scene in scenes if not done.has(map_path(folder, scene))]
         size = config.dataset.tile.size
         windows = sum(_windows(scene.height, scene.width, size, config) for scene in left)
@@ -117,16 +121,16 @@ def _segmenters(config: DictConfig, known: Known, done: Remains, folders: Sequen
     return Amounts(None if tiles is None else len(tiles), steps, units, weights)
 
 
-def _has_masks(config: DictConfig, known: Known, *splits: SplitName) -> bool:
+def _has_masks(config: DictConfig, facts: DataFacts, *splits: SplitName) -> bool:
     """Whether a scene of the splits has a reference mask; before scenes exist, whether masks are set."""
-    if known.index is None:
+    if facts.index is None:
         return bool(config.dataset.get("masks"))
-    return any(scene.mask for split in splits for scene in known.index.split(split))
+    return any(scene.mask for split in splits for scene in facts.index.split(split))
 
 
-def _affinity(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
+def _affinity(config: DictConfig, settings: DictConfig, facts: DataFacts, done: PartialResult) -> Amounts:
     del config
-    tiles = known.tiles()
+    tiles = facts.tiles()
     if tiles is None:
         return Amounts(None, None, {}, "of the classifier")
     length = Length.of_epochs(settings.epochs, len(tiles), settings.batch)
@@ -134,12 +138,12 @@ def _affinity(config: DictConfig, settings: DictConfig, known: Known, done: Rema
     return Amounts(len(tiles), steps, {}, "of the classifier")
 
 
-def _predict(config: DictConfig, settings: DictConfig, known: Known, done: Remains) -> Amounts:
+def _predict(config: DictConfig, settings: DictConfig, facts: DataFacts, done: PartialResult) -> Amounts:
     """Windows of a scene, predicted by each of the networks that are averaged."""
     from ome.cli.tile_counts import map_sizes  # noqa: PLC0415 - loads readers of scenes, as the stage will
     from ome.inference.mapping import ROWS_FOLDER  # noqa: PLC0415
 
-    size = known.card.tile if known.card else config.dataset.tile.size
+    size = facts.card.tile if facts.card else config.dataset.tile.size
     sizes = map_sizes(settings)
     rows = sum(height for height, _ in sizes)
     left = max(0, rows - rows_in(done.folder / ROWS_FOLDER))
@@ -150,7 +154,7 @@ def _predict(config: DictConfig, settings: DictConfig, known: Known, done: Remai
     return Amounts(0, 0, units)
 
 
-_AMOUNTS: Final[Mapping[str, Callable[[DictConfig, DictConfig, Known, Remains], Amounts]]] = {
+_AMOUNTS: Final[Mapping[str, Callable[[DictConfig, DictConfig, DataFacts, PartialResult], Amounts]]] = {
     "cam": _cam,
     "affinity": _affinity,
     "pseudo": _pseudo,

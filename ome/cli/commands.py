@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from ome.cli.last_command import repeated_words
 from ome.cli.parser import parser
-from ome.cli.repeated import repeated_words
 from ome.errors import UserError
 from ome.geo.scene_list import names_many
 from ome.geo.vsi import scene_at

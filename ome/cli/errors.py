@@ -16,7 +16,7 @@ from omegaconf.errors import (
 from rich.markup import escape
 from yaml import MarkedYAMLError
 
-from ome.config.unknown import unknown_setting
+from ome.config.unknown_settings import unknown_setting
 from ome.errors import UserError
 from ome.plugins import STAGE_PLUGINS, is_plugin
 from ome.progress import console

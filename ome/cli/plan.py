@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Final
 from omegaconf import DictConfig
 
 from ome.cli.amounts import amounts
-from ome.cli.known import Amounts, Known, Unit, together
-from ome.config.selected import settings_of
+from ome.cli.workload import Amounts, DataFacts, Unit, together
+from ome.config.sections import settings_of
 from ome.data.tiles import evenly_spaced
 from ome.errors import UserError
 from ome.pipeline.artifacts import Artefact
-from ome.pipeline.prospect import Prospect, foresee
+from ome.pipeline.forecast import Forecast, forecast_of
 from ome.pipeline.registry import find_stage
 
 if TYPE_CHECKING:
@@ -30,14 +30,14 @@ class Row:
     Attributes:
         name: Name of the stage.
         title: The name, with the number of parts if there are several.
-        prospect: What will happen to it.
+        forecast: What will happen to it.
         amounts: Its remaining work.
         faults: Why some of its parts will fail, by the names of the parts.
     """
 
     name: str
     title: str
-    prospect: Prospect
+    forecast: Forecast
     amounts: Amounts
     faults: Mapping[str, str]
 
@@ -53,7 +53,7 @@ class Row:
 
     def seconds(self, timed: "Mapping[Unit, Timed]") -> float | None:
         """A lower bound of its seconds, from the known and timed work; None where nothing was timed."""
-        if self.prospect.state == "up to date":
+        if self.forecast.state == "up to date":
             return 0.0
         counts = {unit: count for unit, count in self.amounts.units.items() if count and unit in timed}
         if not counts and (not self.amounts.units or any(self.amounts.units.values()) or not self.is_known):
@@ -69,34 +69,34 @@ def plan_of(config: DictConfig, names: Sequence[str]) -> list[Row]:
         names: The selected stages, in order.
 
     Raises:
-        UserError: See `foresee`; of one of several parts only where none of them can be made.
+        UserError: See `forecast_of`; of one of several parts only where none of them can be made.
     """
     rows, _ = counted_rows(config, names, verify=False)
     return rows
 
 
-def counted_rows(config: DictConfig, names: Sequence[str], *, verify: bool) -> tuple[list[Row], Known]:
+def counted_rows(config: DictConfig, names: Sequence[str], *, verify: bool) -> tuple[list[Row], DataFacts]:
     """The rows of a plan, and what is known about the data that they count."""
     planned: dict[str, Artefact] = {}
     parts: dict[str, _Parts] = {}
     for name in names:
         parts[name] = _Parts.of(config, name, planned, verify=verify)
-        planned[name] = parts[name].prospect.artefact
-    known = known_of(config, {name: stage_parts.prospect for name, stage_parts in parts.items()})
-    return [stage_parts.row(name, config, known) for name, stage_parts in parts.items()], known
+        planned[name] = parts[name].forecast.artefact
+    facts = facts_of(config, {name: stage_parts.forecast for name, stage_parts in parts.items()})
+    return [stage_parts.row(name, config, facts) for name, stage_parts in parts.items()], facts
 
 
 @dataclass(frozen=True)
 class _Parts:
-    """The prospects of a stage's parts; a stage without parts counts as one.
+    """The forecasts of a stage's parts; a stage without parts counts as one.
 
     Attributes:
-        left: Settings and prospects of the parts that will run; of the first part if none will.
+        left: Settings and forecasts of the parts that will run; of the first part if none will.
         count: Number of parts; None for a stage without parts.
         faults: Why some parts will fail.
     """
 
-    left: list[tuple[DictConfig, Prospect]]
+    left: list[tuple[DictConfig, Forecast]]
     count: int | None
     faults: dict[str, str]
 
@@ -104,42 +104,42 @@ class _Parts:
     def of(cls, config: DictConfig, name: str, planned: Mapping[str, Artefact], *, verify: bool) -> "_Parts":
         stage, stage_config = find_stage(name, config), settings_of(config, name)
         several, faults = stage.several(stage_config), dict[str, str]()
-        foreseen: list[tuple[DictConfig, Prospect]] = []
+        upcoming: list[tuple[DictConfig, Forecast]] = []
         parts = {name: stage_config} if several is None else several
         for title, part in parts.items():
             try:
-                prospect = foresee(stage, part, planned, force=config.force, verify=verify)
+                forecast = forecast_of(stage, part, planned, force=config.force, verify=verify)
             except UserError as error:
                 faults[title] = str(error)
                 if len(faults) == len(parts):
                     raise
                 continue
-            foreseen.append((part, prospect))
-        left = [(part, prospect) for part, prospect in foreseen if prospect.state != "up to date"]
-        return cls(left or foreseen[:1], None if several is None else len(parts), faults)
+            upcoming.append((part, forecast))
+        left = [(part, forecast) for part, forecast in upcoming if forecast.state != "up to date"]
+        return cls(left or upcoming[:1], None if several is None else len(parts), faults)
 
     @property
-    def prospect(self) -> Prospect:
-        """The prospect of the first part."""
+    def forecast(self) -> Forecast:
+        """The forecast of the first part."""
         return self.left[0][1]
 
-    def row(self, name: str, config: DictConfig, known: Known) -> Row:
+    def row(self, name: str, config: DictConfig, facts: DataFacts) -> Row:
         """The row of the plan; the work of many parts is extrapolated from `MOST` of them."""
         sample, work = evenly_spaced(self.left, MOST), list[Amounts]()
-        for part, prospect in sample:
+        for part, forecast in sample:
             try:
-                work.append(amounts(name, config, part.stage, prospect, known))
+                work.append(amounts(name, config, part.stage, forecast, facts))
             except UserError as error:
                 if self.count is None:
                     raise
                 self.faults[str(part.stage.scene)] = str(error)
         total = work[0] if self.count is None else together(work, len(self.left) / len(sample))
-        left = 0 if self.prospect.state == "up to date" else len(self.left)
+        left = 0 if self.forecast.state == "up to date" else len(self.left)
         title = name if self.count is None else f"{name}, {left} of {self.count}"
-        return Row(name, title, self.prospect, total, self.faults)
+        return Row(name, title, self.forecast, total, self.faults)
 
 
-def known_of(config: DictConfig, prospects: Mapping[str, Prospect]) -> Known:
+def facts_of(config: DictConfig, forecasts: Mapping[str, Forecast]) -> DataFacts:
     """What is known about the data before anything runs.
 
     It comes from results that the command will not replace, else from image headers and the table of tags.
@@ -147,16 +147,16 @@ def known_of(config: DictConfig, prospects: Mapping[str, Prospect]) -> Known:
     from ome.cli.tile_counts import card_of_maps, tagged_tiles  # noqa: PLC0415 - loads readers of scenes
 
     folders: dict[str, Path] = {}
-    for prospect in prospects.values():
-        folders |= {name: artefact.folder for name, artefact in prospect.inputs.items()}
-    kept = {name: path for name, path in folders.items() if _is_kept(name, prospects)}
-    if "predict" in prospects:
-        return Known(card=card_of_maps(settings_of(config, "predict"), prospects["predict"].inputs))
-    known = Known.of(kept)
-    if known.table is None and (tagged := tagged_tiles(config, known.index)) is not None:
-        return Known(*tagged, prepared=False)
-    return known
+    for forecast in forecasts.values():
+        folders |= {name: artefact.folder for name, artefact in forecast.inputs.items()}
+    kept = {name: path for name, path in folders.items() if _is_kept(name, forecasts)}
+    if "predict" in forecasts:
+        return DataFacts(card=card_of_maps(settings_of(config, "predict"), forecasts["predict"].inputs))
+    facts = DataFacts.of(kept)
+    if facts.table is None and (tagged := tagged_tiles(config, facts.index)) is not None:
+        return DataFacts(*tagged, prepared=False)
+    return facts
 
 
-def _is_kept(name: str, prospects: Mapping[str, Prospect]) -> bool:
-    return name not in prospects or prospects[name].state == "up to date"
+def _is_kept(name: str, forecasts: Mapping[str, Forecast]) -> bool:
+    return name not in forecasts or forecasts[name].state == "up to date"

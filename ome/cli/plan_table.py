@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ome.cli.amounts import RANDOM
-from ome.cli.known import Unit
 from ome.cli.plan import Row, counted_rows
+from ome.cli.workload import Unit
 from ome.progress import console
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ FAULTS: Final = 5
 
 def show_plan(config: DictConfig, rows: Sequence[Row]) -> None:
     """Prints the plan of a run before its first stage, without times."""
-    if any(row.prospect.state != "up to date" for row in rows):
+    if any(row.forecast.state != "up to date" for row in rows):
         console.print(_table(config, rows, None))
         for line in _remarks(rows):
             console.print(line, markup=False)
@@ -32,7 +32,7 @@ def show_plan(config: DictConfig, rows: Sequence[Row]) -> None:
 
 def show_timed_plan(config: DictConfig, names: Sequence[str], *, verify: bool) -> None:
     """Prints the plan with times, which are estimated from a few steps on this machine; see `plan_of`."""
-    rows, known = counted_rows(config, names, verify=verify)
+    rows, facts = counted_rows(config, names, verify=verify)
     units = {unit for row in rows for unit, count in row.amounts.units.items() if count != 0}
     timed: Mapping[Unit, Timed] = {}
     alone = config.trainer.strategy == "auto"
@@ -41,7 +41,7 @@ def show_timed_plan(config: DictConfig, names: Sequence[str], *, verify: bool) -
 
         console.print(f"timing on this machine: {', '.join(sorted(units))}")
         with console.status("a busy machine takes longer"):
-            timed = timings(config, units, known)
+            timed = timings(config, units, facts)
     console.print(_table(config, rows, timed))
     for line in _about(rows, timed, alone=alone):
         console.print(line, markup=False)
@@ -55,7 +55,7 @@ def _table(config: DictConfig, rows: Sequence[Row], timed: "Mapping[Unit, Timed]
     if timed is not None:
         shown.add_column("estimate", justify="right")
     for row in rows:
-        state, what = row.prospect.state, row.amounts
+        state, what = row.forecast.state, row.amounts
         cells = [row.title, f"[{COLOURS[state]}]{state}[/]", *map(_count, (what.tiles, what.steps))]
         weights = f"[bold red]{RANDOM}[/]" if what.weights == RANDOM else escape(what.weights)
         cells += [weights, where if row.computes else ""]
@@ -94,8 +94,8 @@ def duration(seconds: float) -> str:
 def _remarks(rows: Sequence[Row]) -> Iterator[str]:
     """What has changed since the results of stages that run again; and that random weights are poor."""
     for row in rows:
-        if row.prospect.changes:
-            yield f"changed since the result of {row.name}: {', '.join(row.prospect.changes)}"
+        if row.forecast.changes:
+            yield f"changed since the result of {row.name}: {', '.join(row.forecast.changes)}"
     if any(row.amounts.weights == RANDOM for row in rows):
         yield "random weights make poor maps: backbone=efficientnet_lite0 has ImageNet weights (ome[weights])"
 
@@ -124,5 +124,5 @@ def _about(rows: Sequence[Row], timed: "Mapping[Unit, Timed]", *, alone: bool) -
             "unknown: which tiles train is known once stage=labels has read the reference masks. Type the "
             "same command with stage=all stage.until=labels in place of plan=true, then this one again"
         )
-    elif any(row.name == "labels" and row.prospect.state != "up to date" for row in rows):
+    elif any(row.name == "labels" and row.forecast.state != "up to date" for row in rows):
         yield "tiles are counted from the table of tags; those without valid pixels will be left out"

@@ -8,17 +8,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ome.data.tiles import Length, Tile
-from ome.pipeline.marks import Remains
+from ome.pipeline.marks import PartialResult
 
 
-def steps_left(length: Length, done: Remains, folders: Sequence[Path], validation: int) -> tuple[int, int]:
+def steps_left(
+    length: Length, done: PartialResult, folders: Sequence[Path], validation: int
+) -> tuple[int, int]:
     """Remaining steps of the trainings in the folders, and tiles that they will still validate."""
     steps = [length.total_steps - _steps_done(done, folder, length) for folder in folders]
     epochs = sum(math.ceil(left / length.steps_per_epoch) for left in steps)
     return sum(steps), epochs * validation
 
 
-def _steps_done(done: Remains, folder: Path, length: Length) -> int:
+def _steps_done(done: PartialResult, folder: Path, length: Length) -> int:
     import torch  # noqa: PLC0415 - as the stage will
 
     from ome.training.checkpoints import NETWORK  # noqa: PLC0415
@@ -37,7 +39,7 @@ def _steps_done(done: Remains, folder: Path, length: Length) -> int:
 
 
 def files_missing(
-    tiles: Sequence[Tile] | None, done: Remains, folder: Path, path_of: Callable[[Path, Tile], Path]
+    tiles: Sequence[Tile] | None, done: PartialResult, folder: Path, path_of: Callable[[Path, Tile], Path]
 ) -> int | None:
     """Number of tiles whose file does not exist yet."""
     return None if tiles is None else sum(not done.has(path_of(folder, tile)) for tile in tiles)

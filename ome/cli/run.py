@@ -13,8 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ome.cli.command_log import removed_if_refused, settings_folder
-from ome.cli.endings import quiet_output
 from ome.cli.errors import explain, fail, hydra_message
+from ome.cli.exits import quiet_output
 from ome.cli.help import help_text, is_plain_help
 from ome.cli.presets import fitting_preset
 from ome.cli.words import check_words, is_setting, with_home, with_plus, with_text

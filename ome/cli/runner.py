@@ -7,10 +7,10 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig
 from rich.markup import escape
 
+from ome.cli.last_command import preset_before
 from ome.cli.plan import plan_of
 from ome.cli.plan_table import show_plan, show_timed_plan
-from ome.cli.repeated import preset_before
-from ome.config.selected import settings_of
+from ome.config.sections import settings_of
 from ome.distributed.collectives import is_rank_zero
 from ome.distributed.rank import is_nonzero_rank
 from ome.errors import UserError

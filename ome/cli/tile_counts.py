@@ -15,7 +15,7 @@ from ome.data.scene_writer import SceneJob
 from ome.data.tags import TagTable
 from ome.data.tiles import evenly_spaced
 from ome.geo.mosaic import Mosaic
-from ome.geo.opened import UnreadableError
+from ome.geo.raster_file import UnreadableError
 from ome.geo.raster_folder import rasters_in, scenes_in
 from ome.geo.reader import Raster
 from ome.geo.stac import raster_of
@@ -78,7 +78,7 @@ def card_of_maps(config: DictConfig, inputs: Mapping[str, Artefact]) -> "Segment
         inputs: Its inputs.
     """
     from ome.inference.card import CARD, SegmenterCard  # noqa: PLC0415 - loads torch
-    from ome.inference.trained import network_folder  # noqa: PLC0415 - loads torch
+    from ome.inference.segmenter_folders import network_folder  # noqa: PLC0415 - loads torch
 
     (stage,) = inputs
     folder = network_folder(inputs[stage].folder, config.stage.network)

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch.nn import functional as F
 
-from ome.cli.drawn_tiles import Samples
-from ome.cli.known import Known, Unit
 from ome.cli.stopwatch import MOST, Timed, repeated, timed_steps
+from ome.cli.timing_tiles import Samples
+from ome.cli.workload import DataFacts, Unit
 from ome.config.classifying import classifier_learner, initial_classifier
 from ome.config.objects import augmentation, hardware, labeller_of
 from ome.config.recipes import loss_of
+from ome.config.sections import settings_of
 from ome.config.segmenting import segmenter_learner
-from ome.config.selected import settings_of
 from ome.data.datasets import MaskDataset, TagDataset, full_weight
 from ome.data.tiles import MOST_STEPS, Tile
 from ome.distributed.processes import own_cores
@@ -35,15 +35,15 @@ EXPORTED: Final = 4
 """Number of tiles whose CAMs are timed together."""
 
 
-def timings(config: DictConfig, units: Collection[Unit], known: Known) -> dict[Unit, Timed]:
+def timings(config: DictConfig, units: Collection[Unit], facts: DataFacts) -> dict[Unit, Timed]:
     """Times units of work on tiles of the prepared scenes, or on synthetic ones before there are scenes.
 
     Args:
         config: The composed configuration, of a single process.
         units: What to time; only the networks that they need are built.
-        known: What is known about the data.
+        facts: What is known about the data.
     """
-    samples, timed = Samples.of(config, known), dict[Unit, Timed]()
+    samples, timed = Samples.of(config, facts), dict[Unit, Timed]()
     if any(unit.startswith(("classifier", "CAM")) for unit in units):
         timed |= _classifier(settings_of(config, "cam"), units, samples)
     if "CRF tile" in units:

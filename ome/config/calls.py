@@ -13,7 +13,7 @@ from ome.errors import UserError, first_line
 from ome.inference.card import SegmenterCard, check_alike
 from ome.inference.map_rows import windows_at_a_time
 from ome.inference.predictor import Ensemble, Predictor
-from ome.inference.trained import trained_folder
+from ome.inference.segmenter_folders import trained_folder
 from ome.pipeline.manifest import Manifest
 
 DEFAULTS: Final = {

@@ -10,7 +10,7 @@ from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseExce
 from ome.config.cross_checks import cross_faults
 from ome.config.schema import Settings
 from ome.config.schema.hints import Hint, addresses, expected, fits, hints_of, text_of_number
-from ome.config.unknown import unknown_setting
+from ome.config.unknown_settings import unknown_setting
 from ome.errors import UserError
 from ome.pipeline.artifacts import plain
 from ome.pipeline.registry import SIDE_STAGES, STAGES

@@ -12,7 +12,7 @@ from ome.geo.vsi import SceneAddress, scene_at
 from ome.inference.card import SegmenterCard
 from ome.inference.map_names import check_names, map_name
 from ome.inference.map_rows import MapOptions
-from ome.inference.trained import trained_folder
+from ome.inference.segmenter_folders import trained_folder
 from ome.pipeline.artifacts import listed
 from ome.progress import console
 

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from ome.config.fitting import train
 from ome.config.objects import augmentation, frozen, hardware, warn_if_random
 from ome.config.recipes import count_classes, loss_of, optimization_of
-from ome.config.selected import scene_reader
+from ome.config.sections import scene_reader
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import MaskDataset, MaskOf, full_weight
 from ome.data.scene_index import SceneIndex
@@ -20,7 +20,7 @@ from ome.distributed.collectives import is_rank_zero
 from ome.geo.areas import PixelAreas
 from ome.inference.card import CARD, SegmenterCard
 from ome.inference.predictor import Predictor
-from ome.inference.trained import stage_of_network
+from ome.inference.segmenter_folders import stage_of_network
 from ome.networks.segmenters import Segmenter
 from ome.pipeline.artifacts import inherited_runs, stage_folder
 from ome.pipeline.manifest import Manifest

@@ -155,7 +155,7 @@ def _published_faults(name_key: str, name: str, weights_key: str, weights: str |
     """A line where an encoder is unknown, or has no such published weights."""
     from ome.networks.encoder import resolve_encoder  # noqa: PLC0415 - takes its time
     from ome.networks.hub import check_published  # noqa: PLC0415
-    from ome.networks.packaged import PACKAGE  # noqa: PLC0415
+    from ome.networks.package_weights import PACKAGE  # noqa: PLC0415
     from ome.networks.weights import looks_like_file  # noqa: PLC0415
 
     known = name == "resnet38d" or is_plugin(name, BACKBONE_PLUGINS)
@@ -172,7 +172,7 @@ def _weights_and_bands(weights: str | None, config: DictConfig) -> tuple[str | N
     Published weights are not downloaded for a check. If the number of bands is only known from the images,
     weight files are not checked: they may be for more or fewer than three bands.
     """
-    from ome.networks.packaged import PACKAGE  # noqa: PLC0415 - slow to import
+    from ome.networks.package_weights import PACKAGE  # noqa: PLC0415 - slow to import
 
     channels = config.dataset.get("channels")
     if channels is None and (source := (config.dataset.get("images") or {}).get(config.dataset.bands)):

@@ -11,7 +11,7 @@ from ome.data.raw_split import resolve_split
 from ome.data.scene_index import Scene, SceneIndex
 from ome.data.scene_writer import SceneJob, named_opacity, write_scene
 from ome.errors import UserError, few
-from ome.geo.opened import UnreadableError
+from ome.geo.raster_file import UnreadableError
 from ome.geo.reader import Raster
 from ome.progress import track
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from ome.errors import UserError
 from ome.geo.grid import Grid, misplaced
-from ome.geo.opened import UnreadableError
+from ome.geo.raster_file import UnreadableError
 from ome.geo.reader import Raster
 
 LOSSY: Final = ("JPEG", "YCBCR JPEG", "WEBP", "LERC", "JPEG2000", "JP2OPENJPEG")

@@ -16,7 +16,7 @@ from ome.geo.band_labels import BAND_COLOURS
 from ome.geo.gdal import SCENE_DRIVERS
 from ome.geo.grid import grid_of
 from ome.geo.opacity import is_opacity
-from ome.geo.opened import OpenedFile, UnreadableError
+from ome.geo.raster_file import RasterFile, UnreadableError
 from ome.geo.strips import Strip, sample_of, strips_of
 from ome.geo.validity import Validity
 from ome.geo.vsi import VsiPath
@@ -66,7 +66,7 @@ class Raster:
         transform: Affine | None = None,
     ) -> None:
         self._channels = tuple(channels)
-        self._file = OpenedFile(source, name, drivers, remedy)
+        self._file = RasterFile(source, name, drivers, remedy)
         self.name, dataset = self._file.name, self._file.dataset
         self.grid = grid_of(self.name, dataset, transform)
         self.depth = self._file.depth

@@ -11,7 +11,7 @@ from rasterio.windows import Window
 
 from ome.errors import UserError
 from ome.geo import lossy
-from ome.geo.opened import OpenedFile
+from ome.geo.raster_file import RasterFile
 
 
 class Validity:
@@ -29,7 +29,7 @@ class Validity:
         UserError: No pixel of this data type can have the nodata value.
     """
 
-    def __init__(self, file: OpenedFile, nodata: float | None, *, has_colour_table: bool) -> None:
+    def __init__(self, file: RasterFile, nodata: float | None, *, has_colour_table: bool) -> None:
         dataset, depth = file.dataset, file.dataset.dtypes[0]
         if nodata is not None and not fits(nodata, depth):
             raise UserError(

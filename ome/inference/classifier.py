@@ -14,7 +14,7 @@ from ome.data.tags import TagTable
 from ome.data.tiles import Tile, batches_of_one_size
 from ome.data.transforms import to_tensor
 from ome.errors import UserError
-from ome.networks.described import classifier_from
+from ome.networks.descriptions import classifier_from
 from ome.networks.one_vs_all import OneVsAllNetwork
 from ome.networks.seam import SeamNetwork
 from ome.pipeline.manifest import Manifest

@@ -30,7 +30,7 @@ class BackboneNetwork(nn.Module):
 
     @property
     def description(self) -> dict[str, Any] | None:
-        """Plain values from which `ome.networks.described` builds the network; None if it cannot."""
+        """Plain values from which `ome.networks.descriptions` builds the network; None if it cannot."""
         backbone = self.backbone
         if backbone.name is None:
             return None

@@ -8,7 +8,7 @@ from torch import nn
 from ome.errors import UserError, few
 from ome.networks.checkpoint_file import SUFFIXES, bare_name, read_checkpoint
 from ome.networks.hub import download_encoder
-from ome.networks.packaged import PACKAGE, packaged_encoder
+from ome.networks.package_weights import PACKAGE, packaged_encoder
 from ome.networks.statistics import adapt_to_imagenet, check_convertible, statistics_of
 from ome.networks.tensors import LoadReport, by_comparable_name, comparable, first_convolution, load_tensors
 

@@ -18,11 +18,11 @@ from ome.faults import disk_fault, memory_fault
 from ome.files import write_json
 from ome.pipeline.artifacts import INHERITED, Artefact
 from ome.pipeline.checksums import hashes_of
-from ome.pipeline.declared import declared_config
+from ome.pipeline.config_guard import declared_config
+from ome.pipeline.input_changes import unchanged
 from ome.pipeline.inputs import find_inputs
 from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest, versions
-from ome.pipeline.meanwhile import unchanged
 from ome.pipeline.stage import OnFinish, Stage, Work
 from ome.pipeline.task import check_inputs, inherited_result, task_of
 from ome.progress import console

@@ -16,7 +16,7 @@ from ome.pipeline.artifacts import (
     stage_folder,
     whole_paths,
 )
-from ome.pipeline.declared import FREE
+from ome.pipeline.config_guard import FREE
 from ome.pipeline.manifest import Manifest
 from ome.plugin_code import CODE, code_of
 from ome.scoring.spread import flatten

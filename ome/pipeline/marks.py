@@ -25,7 +25,7 @@ State = Literal["up to date", "resumes", "runs"]
 """What a command would do with an artefact: nothing, resume its partial folder, or start from scratch."""
 
 
-class Remains(NamedTuple):
+class PartialResult(NamedTuple):
     """Usable files of an interrupted or damaged artefact.
 
     Attributes:

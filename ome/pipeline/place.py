@@ -1,6 +1,6 @@
 """The folder of an artefact. Only this module deletes and replaces, and only what the engine has written.
 
-What a user has changed is moved aside first, see `ome.pipeline.spared`.
+What a user has changed is moved aside first, see `ome.pipeline.user_files`.
 
 A finished folder holds a manifest, a partial one a mark file. A folder without either, or with that of
 another artefact, is never replaced: an error names it before any work begins.
@@ -17,8 +17,8 @@ from ome.files import remove_temporaries, sync, write_text
 from ome.pipeline.checksums import damaged, remove_from, write_listing
 from ome.pipeline.manifest import NAME, Manifest
 from ome.pipeline.marks import MARK, PARTIAL, WRITTEN, read_if_whole, read_mark, writes_noted, written_in
-from ome.pipeline.remains import remove_broken
-from ome.pipeline.spared import check_added, set_changed_aside, set_foreign_aside
+from ome.pipeline.truncated_files import remove_broken
+from ome.pipeline.user_files import check_added, set_changed_aside, set_foreign_aside
 from ome.progress import console
 
 

@@ -11,9 +11,9 @@ from ome.pipeline.artifacts import Artefact, find_same, inherited_runs, whole_pa
 from ome.pipeline.changes import changes_since
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.checksums import damaged, hashes_of
+from ome.pipeline.input_changes import Seen
 from ome.pipeline.manifest import Manifest, compute_fingerprint, recorded
 from ome.pipeline.marks import read_if_whole
-from ome.pipeline.meanwhile import Seen
 from ome.pipeline.place import Place
 from ome.pipeline.stage import Stage, used_config
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ome.files import read_csv, read_json
 from ome.pipeline.layout import COOCCURRENCE, TAG_SCORES, TAG_SUMMARY
 from ome.plots.charts import Bar, heat_cells, percent_bars
-from ome.report.judging import Judged
+from ome.report.tile_quality import TileQuality
 from ome.scoring.rows import Row
 from ome.scoring.scores import ratio
 from ome.scoring.tables import RatioOf, miou_ratio, percent
@@ -116,7 +116,7 @@ def cooccurrence_map(labels: Path) -> dict[str, Any]:
     }
 
 
-def worst_table(judged: Sequence[Judged]) -> Table:
+def worst_table(scored: Sequence[TileQuality]) -> Table:
     """Names, scores and the class of lowest IoU of tiles."""
     rows = [
         [
@@ -125,6 +125,6 @@ def worst_table(judged: Sequence[Judged]) -> Table:
             percent(one.scores.oa),
             one.scores.names[int(np.nanargmin(one.scores.iou))],
         ]
-        for one in judged
+        for one in scored
     ]
     return table(["tile", "mIoU", "OA", "weakest class"], rows)

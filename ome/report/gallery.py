@@ -14,9 +14,9 @@ from ome.data.tiles import Tile, evenly_spaced
 from ome.pipeline.layout import SEGMENTER_TITLES, read_tag_table
 from ome.pipeline.stage import Work
 from ome.report.contents import worst_table
-from ome.report.covered import mapped_areas, predicted_areas
 from ome.report.exhibits import Exhibit, Exhibitor, mixed_tiles
-from ome.report.judging import Judged, judge_maps, judge_pseudo_masks, weight_errors, worst
+from ome.report.map_areas import mapped_areas, predicted_areas
+from ome.report.tile_quality import TileQuality, map_quality, pseudo_mask_quality, weight_errors, worst
 from ome.scoring.tables import percent
 
 WORST = 3
@@ -32,7 +32,7 @@ class Gallery:
         worst: Title, note, table of scores and name of the exhibits of `worst_tiles` and `worst_maps`.
         errors: Sums of `error_counts` by criterion, the weight first; empty without pseudo masks
             or references.
-        judged_on: Description of the tiles that `errors` counts.
+        scored_on: Description of the tiles that `errors` counts.
         areas: Titles, notes and tables of the areas of classes in maps.
         segmenters: Folders of the trained segmenters by title.
     """
@@ -40,7 +40,7 @@ class Gallery:
     exhibits: dict[str, list[Exhibit]] = field(default_factory=dict)
     worst: list[dict[str, Any]] = field(default_factory=list)
     errors: dict[str, NDArray[np.int64]] = field(default_factory=dict)
-    judged_on: str = ""
+    scored_on: str = ""
     areas: list[dict[str, Any]] = field(default_factory=list)
     segmenters: dict[str, Path] = field(default_factory=dict)
 
@@ -48,18 +48,18 @@ class Gallery:
         self,
         name: str,
         title: str,
-        judged_on: str,
-        judged: Sequence[Judged],
+        scored_on: str,
+        scored: Sequence[TileQuality],
         draw: Callable[[Tile, str], Exhibit],
     ) -> None:
         """Adds pictures and table of the worst of some tiles, `draw` being called with tile and note."""
-        lowest = worst(judged, WORST)
+        lowest = worst(scored, WORST)
         self.exhibits[name] = [
             draw(one.tile, f"mIoU {percent(one.scores.miou)} %, OA {percent(one.scores.oa)} %")
             for one in lowest
         ]
         if lowest:
-            note = f"The lowest mIoU among {judged_on}."
+            note = f"The lowest mIoU among {scored_on}."
             self.worst.append({"title": title, "note": note, "table": worst_table(lowest), "exhibits": name})
 
 
@@ -73,14 +73,14 @@ def collect(work: Work, reader: SceneReader) -> Gallery:
     gallery.exhibits["tiles"] = [exhibitor.training_tile(tile) for tile in tiles]
     gallery.exhibits["maps"] = [exhibitor.mapped(scene.whole) for scene in scenes]
     if "pseudo" in work.inputs:
-        judged = judge_pseudo_masks(work.inputs["pseudo"], reader, table.tiles)
-        gallery.errors, gallery.judged_on = {"weight": judged.errors}, f"{len(judged.tiles)} training tiles"
+        scored = pseudo_mask_quality(work.inputs["pseudo"], reader, table.tiles)
+        gallery.errors, gallery.scored_on = {"weight": scored.errors}, f"{len(scored.tiles)} training tiles"
         gallery.add_worst(
-            "worst_tiles", "Pseudo masks", gallery.judged_on, judged.tiles, exhibitor.training_tile
+            "worst_tiles", "Pseudo masks", gallery.scored_on, scored.tiles, exhibitor.training_tile
         )
     if "ablation" in work.inputs:
         gallery.errors = weight_errors(work.inputs["ablation"], "cam")
-        gallery.judged_on = "the tiles of stage=ablation"
+        gallery.scored_on = "the tiles of stage=ablation"
     gallery.errors = {name: counts for name, counts in gallery.errors.items() if counts.any()}
     segmenters = gallery.segmenters = exhibitor.segmenters()
     weak = [title for title in segmenters if title != SEGMENTER_TITLES["full"]]
@@ -92,7 +92,7 @@ def collect(work: Work, reader: SceneReader) -> Gallery:
     gallery.areas = [areas for areas in (mapped_areas(compared, reader),) if areas]
     gallery.areas += predicted_areas(Path(work.config.run_dir))
     if weak:
-        windows = judge_maps(segmenters[weak[-1]], reader, work.config.dataset.tile.size)
-        judged_on = f"{len(windows)} windows of the mapped scenes"
-        gallery.add_worst("worst_maps", weak[-1].capitalize(), judged_on, windows, exhibitor.mapped)
+        windows = map_quality(segmenters[weak[-1]], reader, work.config.dataset.tile.size)
+        scored_on = f"{len(windows)} windows of the mapped scenes"
+        gallery.add_worst("worst_maps", weak[-1].capitalize(), scored_on, windows, exhibitor.mapped)
     return gallery

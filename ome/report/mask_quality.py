@@ -16,12 +16,12 @@ from ome.scoring.rows import read_rows, variant_table
 from ome.scoring.tables import percent
 
 
-def uncertainty(criteria: Mapping[str, NDArray[np.int64]], judged_on: str) -> dict[str, Any] | None:
+def uncertainty(criteria: Mapping[str, NDArray[np.int64]], scored_on: str) -> dict[str, Any] | None:
     """Whether pixels with a low weight are wrong more often.
 
     Args:
         criteria: Sums of `error_counts` by criterion, none of them 0; the first criterion is the weight.
-        judged_on: Description of the counted tiles.
+        scored_on: Description of the counted tiles.
 
     Returns:
         Charts of the error rate by level, and a sentence that compares full weight with lower weights; None
@@ -31,7 +31,7 @@ def uncertainty(criteria: Mapping[str, NDArray[np.int64]], judged_on: str) -> di
         return None
     return {
         "verdict": _verdict(next(iter(criteria.values()))),
-        "note": f"Wrong pixels at each level, and in brackets the fraction of pixels there; on {judged_on}.",
+        "note": f"Wrong pixels at each level, and in brackets the fraction of pixels there; on {scored_on}.",
         "charts": {name: _level_bars(counts) for name, counts in criteria.items()},
     }
 

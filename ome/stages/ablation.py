@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from ome.config.objects import crf_of, crf_threads, hardware
-from ome.config.selected import scene_reader
+from ome.config.sections import scene_reader
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile, evenly_spaced

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from ome.config.fitting import train
 from ome.config.objects import augmentation, crf_of, crf_threads, hardware, optimization
-from ome.config.selected import scene_reader
+from ome.config.sections import scene_reader
 from ome.config.trainer import training_extras
 from ome.data.cams import write_cams
 from ome.data.datamodules import TileDataModule

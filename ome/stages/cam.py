@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from ome.config.classifying import initial_classifier, train_classifier
 from ome.config.objects import hardware, warn_if_random
-from ome.config.selected import scene_reader
+from ome.config.sections import scene_reader
 from ome.config.trainer import training_extras
 from ome.data.cams import write_cams
 from ome.data.scene_index import SceneIndex

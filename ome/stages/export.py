@@ -15,7 +15,7 @@ from ome.errors import UserError
 from ome.extras import require
 from ome.files import save_atomically
 from ome.inference.card import SegmenterCard
-from ome.inference.trained import network_folder
+from ome.inference.segmenter_folders import network_folder
 from ome.networks.exchange import (
     CHECKED_SIZES,
     INPUT,

@@ -8,7 +8,7 @@ import numpy as np
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
-from ome.config.selected import scene_reader
+from ome.config.sections import scene_reader
 from ome.data.image_tags import read_tags
 from ome.data.mask_tags import tags_from_masks
 from ome.data.mask_values import contradictions

@@ -30,7 +30,7 @@ from ome.inference.map_names import check_folders
 from ome.inference.map_rows import windows_at_a_time
 from ome.inference.mapping import map_scene
 from ome.inference.predictor import CrfPredictor, Ensemble
-from ome.inference.trained import network_folder
+from ome.inference.segmenter_folders import network_folder
 from ome.pipeline.artifacts import Artefact, stage_folder
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work

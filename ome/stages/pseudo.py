@@ -6,7 +6,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ome.config.objects import hardware, labeller_of
-from ome.config.selected import scene_reader
+from ome.config.sections import scene_reader
 from ome.data.cams import cam_files
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 
 from ome.config.evaluating import evaluate_segmenter
 from ome.config.objects import hardware, labeller_of
+from ome.config.sections import scene_reader
 from ome.config.segmenting import (
     SEGMENTER_FREE_KEYS,
     SEGMENTER_KEYS,
@@ -19,7 +20,6 @@ from ome.config.segmenting import (
     predictor_of,
     train_segmenter,
 )
-from ome.config.selected import scene_reader
 from ome.config.trainer import training_extras
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from ome.config.selected import scene_reader
+from ome.config.sections import scene_reader
 from ome.data.scene_index import SceneIndex
 from ome.distributed.collectives import is_rank_zero
 from ome.files import write_csv, write_json, write_text
@@ -17,7 +17,7 @@ from ome.pipeline.stage import Stage, Work
 from ome.plots.charts import duration_bars
 from ome.progress import console
 from ome.report import contents, gallery, histories, mask_quality, provenance
-from ome.report.covered import predicted_scenes
+from ome.report.map_areas import predicted_scenes
 from ome.report.page import encode_exhibits, legend, write_page
 from ome.report.paper import write_figures
 from ome.report.pictures import draw_panels
@@ -128,7 +128,7 @@ def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gall
         "legend": legend(index.palette.classes),
         "exhibits": encode_exhibits(shown.exhibits),
         "areas": shown.areas,
-        "uncertainty": mask_quality.uncertainty(shown.errors, shown.judged_on),
+        "uncertainty": mask_quality.uncertainty(shown.errors, shown.scored_on),
         "worst": shown.worst,
         "ablation": mask_quality.ablation(work.inputs["ablation"]) if "ablation" in work.inputs else None,
         "trainings": histories.charts(work.inputs),

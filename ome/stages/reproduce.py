@@ -14,7 +14,7 @@ from ome.errors import UserError
 from ome.files import noted, write_csv
 from ome.pipeline.artifacts import Artefact, find_same, inherited_runs
 from ome.pipeline.checksums import NAME as LISTING
-from ome.pipeline.declared import EVERYTHING
+from ome.pipeline.config_guard import EVERYTHING
 from ome.pipeline.engine import execute
 from ome.pipeline.layout import PAGE
 from ome.pipeline.manifest import NAME as MANIFEST

@@ -4,8 +4,8 @@ from functools import partial
 from typing import Any
 
 from ome.config.evaluating import evaluate_segmenter
+from ome.config.sections import scene_reader
 from ome.config.segmenting import SEGMENTER_FREE_KEYS, SEGMENTER_KEYS, train_segmenter
-from ome.config.selected import scene_reader
 from ome.config.trainer import training_extras
 from ome.data.datasets import MaskOf, full_weight
 from ome.data.scene_index import SceneIndex

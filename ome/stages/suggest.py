@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ome.config.objects import hardware
-from ome.config.selected import scene_reader
+from ome.config.sections import scene_reader
 from ome.data.scene_index import SceneIndex
 from ome.data.suggestions import write_suggestions
 from ome.data.tags import TagTable

@@ -10,7 +10,7 @@ from torch import Tensor
 from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
-from ome.networks.described import affinity_from
+from ome.networks.descriptions import affinity_from
 from ome.training.affinity_loss import affinity_loss, grid_labels
 from ome.training.clipping import ClippedModule
 from ome.training.optimizers import Optimization
@@ -20,7 +20,7 @@ class AffinityLearner(ClippedModule):
     """Trains AffinityNet on pairs of neighbouring cells (Ahn & Kwak, CVPR 2018, section 3.2).
 
     Args:
-        network: The network to train, or its description from a checkpoint (see `ome.networks.described`).
+        network: The network to train, or its description from a checkpoint (see `ome.networks.descriptions`).
         num_classes: Number of classes C.
         total_steps: Optimiser steps of the whole training, for the schedule.
         radius: Largest distance of a pair, in cells.

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
 from ome.errors import UserError
-from ome.networks.described import classifier_from
+from ome.networks.descriptions import classifier_from
 from ome.networks.seam import CamPair, SeamNetwork
 from ome.scoring.confusion import count_pixels
 from ome.scoring.multilabel import multilabel_scores
@@ -41,7 +41,7 @@ class SeamClassifier(ClippedModule):
     among the tags.
 
     Args:
-        network: The network to train, or its description from a checkpoint (see `ome.networks.described`).
+        network: The network to train, or its description from a checkpoint (see `ome.networks.descriptions`).
         names: The C class names.
         total_steps: Optimiser steps of the whole training, for the schedule.
         optimizer: Settings of the optimiser, possibly as a dict.

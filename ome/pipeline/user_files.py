@@ -8,7 +8,7 @@ from typing import Final
 from ome.errors import UserError
 from ome.pipeline.checksums import unlisted, unwritten
 from ome.pipeline.marks import read_if_whole, written_in
-from ome.pipeline.remains import is_whole
+from ome.pipeline.truncated_files import is_whole
 from ome.progress import console
 
 CHANGED: Final = ".changed"

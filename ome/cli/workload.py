@@ -46,7 +46,7 @@ class Amounts:
 
 
 @dataclass(frozen=True)
-class Known:
+class DataFacts:
     """What is known about the data before a command runs.
 
     Attributes:
@@ -62,7 +62,7 @@ class Known:
     card: "SegmenterCard | None" = None
 
     @classmethod
-    def of(cls, inputs: Mapping[str, Path]) -> "Known":
+    def of(cls, inputs: Mapping[str, Path]) -> "DataFacts":
         """Reads the results of `prepare` and `labels`, if they are among the folders."""
         if "prepare" not in inputs:
             return cls()

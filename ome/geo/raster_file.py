@@ -28,7 +28,7 @@ class UnreadableError(UserError):
     """A file that is damaged, not a raster, or of another depth: a folder may hold several."""
 
 
-class OpenedFile:
+class RasterFile:
     """An open raster: a local file, a remote or archived one that GDAL reads by windows, or bytes.
 
     Attributes:

@@ -9,39 +9,39 @@ from ome.pipeline.artifacts import Artefact
 from ome.pipeline.checksums import damaged, split_at
 from ome.pipeline.inputs import find_inputs
 from ome.pipeline.manifest import NAME, Manifest
-from ome.pipeline.marks import MARK, Remains, State, read_if_whole, read_mark
+from ome.pipeline.marks import MARK, PartialResult, State, read_if_whole, read_mark
 from ome.pipeline.place import Place
-from ome.pipeline.spared import check_added
 from ome.pipeline.stage import Stage
 from ome.pipeline.task import check_inputs, inherited_result, task_of
+from ome.pipeline.user_files import check_added
 
 
-class Prospect(NamedTuple):
+class Forecast(NamedTuple):
     """What `execute` would do with a stage.
 
     Attributes:
         state: `up to date`, `resumes` (in the partial folder) or `runs` (from the start).
         artefact: Folder of the result, and the part of its manifest that is known beforehand.
-        remains: Existing files of a result that resumes.
+        partial: Existing files of a result that resumes.
         inputs: Artefacts that the stage reads.
         changes: What differs from the present result, see `ome.pipeline.task.Task`.
     """
 
     state: State
     artefact: Artefact
-    remains: Remains | None
+    partial: PartialResult | None
     inputs: Mapping[str, Artefact]
     changes: Sequence[str]
 
 
-def foresee(
+def forecast_of(
     stage: Stage,
     config: DictConfig,
     planned: Mapping[str, Artefact],
     *,
     force: bool = False,
     verify: bool = False,
-) -> Prospect:
+) -> Forecast:
     """Tells what `execute` would do with the same arguments; writes and prints nothing.
 
     A fingerprint depends only on settings and other fingerprints, so it is known before the inputs exist.
@@ -63,21 +63,21 @@ def foresee(
     finished = {name: artefact for name, artefact in artefacts.items() if name not in planned}
     check_inputs(finished, verify=verify)
     state: State = "runs"
-    remains = inherited = None
+    partial = inherited = None
     if not force:
-        state, remains = _state(task.place, task.fingerprint, verify=verify)
+        state, partial = _state(task.place, task.fingerprint, verify=verify)
         if state != "up to date":
             inherited = inherited_result(stage, config, task.fingerprint, verify=verify)
         if inherited is not None:
-            state, remains, folder = "up to date", None, inherited
+            state, partial, folder = "up to date", None, inherited
     if state != "up to date":
         check_added(folder)
     manifest = Manifest(stage.name, task.fingerprint, task.used, task.inputs)
     changes = [] if state == "up to date" else task.changes
-    return Prospect(state, Artefact(folder, manifest), remains, artefacts, changes)
+    return Forecast(state, Artefact(folder, manifest), partial, artefacts, changes)
 
 
-def _state(place: Place, fingerprint: str, *, verify: bool) -> tuple[State, Remains | None]:
+def _state(place: Place, fingerprint: str, *, verify: bool) -> tuple[State, PartialResult | None]:
     """The state after `recover`, `set_damaged_aside` and `open` of `Place`, and the files that remain."""
     for folder, hashed in ((place.partial, True), (place.folder, verify)):
         manifest = read_if_whole(folder)
@@ -88,10 +88,10 @@ def _state(place: Place, fingerprint: str, *, verify: bool) -> tuple[State, Rema
         if wrong == []:
             return ("up to date" if of_this else "runs"), None
         if of_this and wrong is not None:
-            return "resumes", Remains(folder, frozenset(split_at(folder, wrong[0])[1]))
+            return "resumes", PartialResult(folder, frozenset(split_at(folder, wrong[0])[1]))
         if of_this and folder == place.folder:
             return "runs", None
     unfinished = (place.partial / MARK).exists() and not (place.partial / NAME).exists()
     if unfinished and read_mark(place.partial)[0] == fingerprint:
-        return "resumes", Remains(place.partial)
+        return "resumes", PartialResult(place.partial)
     return "runs", None

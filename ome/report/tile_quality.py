@@ -18,12 +18,12 @@ from ome.scoring.calibration import LEVELS, error_counts
 from ome.scoring.confusion import confusion_matrix, where_decided
 from ome.scoring.scores import Scores
 
-JUDGED = 256
+SAMPLED_TILES = 256
 """Largest number of tiles, evenly spaced over all tiles, that are scored one by one."""
 
 
 @dataclass(frozen=True)
-class Judged:
+class TileQuality:
     """A tile with the scores of its pixels."""
 
     tile: Tile
@@ -31,7 +31,7 @@ class Judged:
 
 
 @dataclass(frozen=True)
-class PseudoMasksJudged:
+class PseudoMaskQuality:
     """Scores of pseudo masks.
 
     Attributes:
@@ -39,40 +39,40 @@ class PseudoMasksJudged:
         errors: Sum of `ome.scoring.calibration.error_counts` of the tiles, by weight.
     """
 
-    tiles: list[Judged]
+    tiles: list[TileQuality]
     errors: NDArray[np.int64]
 
 
-def judge_pseudo_masks(folder: Path, reader: SceneReader, tiles: Sequence[Tile]) -> PseudoMasksJudged:
+def pseudo_mask_quality(folder: Path, reader: SceneReader, tiles: Sequence[Tile]) -> PseudoMaskQuality:
     """Scores the pseudo masks in a folder tile by tile, if the tile has a reference mask."""
-    judged: list[Judged] = []
+    scored: list[TileQuality] = []
     errors = np.zeros((LEVELS, 2), dtype=np.int64)
-    chosen = evenly_spaced([tile for tile in tiles if reader.has_mask(tile.scene)], JUDGED)
+    chosen = evenly_spaced([tile for tile in tiles if reader.has_mask(tile.scene)], SAMPLED_TILES)
     for tile in track(chosen, "scores of single tiles", len(chosen)):
         (mask, weight), reference = read_pseudo_label(folder, tile), reader.mask(tile)
         errors += error_counts(weight, mask, reference)
-        judged += _judged(tile, mask, reference, reader)
-    return PseudoMasksJudged(judged, errors)
+        scored += _quality(tile, mask, reference, reader)
+    return PseudoMaskQuality(scored, errors)
 
 
-def judge_maps(folder: Path, reader: SceneReader, size: int) -> list[Judged]:
+def map_quality(folder: Path, reader: SceneReader, size: int) -> list[TileQuality]:
     """Scores the class maps in a segmenter's folder in windows of `size` pixels, if there is a reference."""
     scenes = [
         scene for scene in mapped_scenes(reader.index) if scene.mask and map_path(folder, scene).exists()
     ]
-    chosen = evenly_spaced([tile for scene in scenes for tile in scene.tiles(size, size)], JUDGED)
-    judged: list[Judged] = []
+    chosen = evenly_spaced([tile for scene in scenes for tile in scene.tiles(size, size)], SAMPLED_TILES)
+    scored: list[TileQuality] = []
     for scene in track(scenes, "scores of windows: scenes", len(scenes)):
         if windows := [tile for tile in chosen if tile.scene == scene.name]:
             predicted = read_class_map(map_path(folder, scene))
             for tile in windows:
-                judged += _judged(tile, window(predicted, tile), reader.mask(tile), reader)
-    return judged
+                scored += _quality(tile, window(predicted, tile), reader.mask(tile), reader)
+    return scored
 
 
-def worst(judged: Sequence[Judged], count: int) -> list[Judged]:
+def worst(scored: Sequence[TileQuality], count: int) -> list[TileQuality]:
     """The tiles of the lowest mIoU, sorted by mIoU and then by name."""
-    return sorted(judged, key=lambda one: (one.scores.miou, one.tile.name))[:count]
+    return sorted(scored, key=lambda one: (one.scores.miou, one.tile.name))[:count]
 
 
 def window(values: NDArray[np.uint8], tile: Tile) -> NDArray[np.uint8]:
@@ -95,10 +95,10 @@ def weight_errors(folder: Path, stage: str) -> dict[str, NDArray[np.int64]]:
     return counts
 
 
-def _judged(
+def _quality(
     tile: Tile, mask: NDArray[np.uint8], reference: NDArray[np.uint8], reader: SceneReader
-) -> list[Judged]:
+) -> list[TileQuality]:
     """The tile with its scores; an empty list if no pixel has a class in both mask and reference."""
     names = reader.index.palette.names
     matrix = confusion_matrix(mask, where_decided(mask, reference), len(names))
-    return [Judged(tile, Scores(matrix, names))] if matrix.any() else []
+    return [TileQuality(tile, Scores(matrix, names))] if matrix.any() else []

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
-from ome.cli.known import Known
+from ome.cli.workload import DataFacts
 from ome.config.raw_data import raw_layout
-from ome.config.selected import scene_reader
+from ome.config.sections import scene_reader
 from ome.data.palette import Palette
 from ome.data.scene_index import Scene, SceneIndex
 from ome.data.scenes import SceneReader
@@ -32,7 +32,7 @@ BATCH: Final = 64
 """Number of synthetic tiles; a larger batch repeats some."""
 
 
-class DrawnScene(SceneReader):
+class TimingScene(SceneReader):
     """A reader of one scene that exists only in memory: a procedural town.
 
     Args:
@@ -75,17 +75,17 @@ class Samples:
     drawn: bool
 
     @classmethod
-    def of(cls, config: DictConfig, known: Known) -> "Samples":
+    def of(cls, config: DictConfig, facts: DataFacts) -> "Samples":
         """Tiles of the dataset if its tags are known, else synthetic ones of the configured size."""
-        if known.prepared and known.index is not None and known.table is not None:
-            tagged = known.table.select("train", tagged=True)
-            return cls(scene_reader(config, known.index), tagged, drawn=False)
-        palette, channels = _facts(config, known)
-        height, width = _usual_size(config, known)
+        if facts.prepared and facts.index is not None and facts.table is not None:
+            tagged = facts.table.select("train", tagged=True)
+            return cls(scene_reader(config, facts.index), tagged, drawn=False)
+        palette, channels = _palette_and_channels(config, facts)
+        height, width = _usual_size(config, facts)
         many = range(min(BATCH, height, width))
         # Just as large as the tiles need: with tags of whole images they may be whole scenes.
         side = max(height, width) + len(many)
-        reader = DrawnScene(palette, channels, config.dataset.get("display"), side)
+        reader = TimingScene(palette, channels, config.dataset.get("display"), side)
         tiles = tuple(Tile("drawn", number, number, height, width) for number in many)
         tags = np.zeros((len(tiles), palette.num_classes), dtype=np.uint8)
         tags[:, :TAGGED] = 1
@@ -114,21 +114,21 @@ class Samples:
         return images
 
 
-def _usual_size(config: DictConfig, known: Known) -> tuple[int, int]:
+def _usual_size(config: DictConfig, facts: DataFacts) -> tuple[int, int]:
     """Height and width of a training tile: with tags of whole images, those of an image."""
-    if known.card is not None:
-        return known.card.tile, known.card.tile
-    if known.table is None:
+    if facts.card is not None:
+        return facts.card.tile, facts.card.tile
+    if facts.table is None:
         return (config.dataset.tile.size,) * 2
-    return median_low((tile.height, tile.width) for tile in known.table.tiles)
+    return median_low((tile.height, tile.width) for tile in facts.table.tiles)
 
 
-def _facts(config: DictConfig, known: Known) -> tuple[Palette, tuple[int, ...]]:
+def _palette_and_channels(config: DictConfig, facts: DataFacts) -> tuple[Palette, tuple[int, ...]]:
     """Classes and bands, from the prepared scenes if they exist, else from the raw dataset."""
     configured = tuple(config.dataset.get("channels") or ())
-    if known.card is not None:
-        return Palette(known.card.classes, {}), known.card.channels
-    if known.index is not None:
-        return known.index.palette, configured or known.index.channels or (1, 2, 3)
+    if facts.card is not None:
+        return Palette(facts.card.classes, {}), facts.card.channels
+    if facts.index is not None:
+        return facts.index.palette, configured or facts.index.channels or (1, 2, 3)
     layout = raw_layout(config)
     return layout.palette, configured or layout.default_channels or (1, 2, 3)
