@@ -73,7 +73,7 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path, monkeypatch: pytest.Mo
     assert "did you mean name=val ley? or run the same command with stage=labels first" in printed
     other = Manifest.read(run / "labels")
     assert other is not None
-    replace(other, inputs={"prepare": "other scenes"}).write(here / "runs/valley_1/labels")
+    replace(other, inputs={"prepare": "other scenes"}).write(here / "runs/valley2/labels")
     assert "did you mean name=val ley? or" in forked(here, *typo)[1]
     (run / "report/report.html").write_text("")
     status, printed = forked(elsewhere, "report", str(run), "force=true")
