@@ -611,7 +611,7 @@ def test_maps_of_two_scenes_of_one_name(run_here: Run, tmp_path: Path) -> None:
     first = Manifest.read(run / "predict/city")
     assert first is not None
     assert "map_name" not in first.config["stage"]  # so that maps made before there was this setting are kept
-    with pytest.raises(UserError, match=r"name this map, --name NAME or stage\.predict\.map_name=NAME"):
+    with pytest.raises(UserError, match=r"choose another name, --name NAME or stage\.predict\.map_name=NAME"):
         run_here(*BASE, "stage.predict.scene=b/city.tif")
     named = [*BASE, "stage.predict.scene=b/city.tif", "stage.predict.map_name='b 2'"]
     run_here(*named)

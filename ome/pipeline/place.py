@@ -68,13 +68,10 @@ class Place:
             return
         what = f"holds the result of stage={held}" if held else "was not written by ome and is not empty"
         stage = self.artefact.partition(" ")[0]
-        other = {
-            "prepare": "choose another scenes=...",
-            "predict": "name this map, --name NAME or stage.predict.map_name=NAME",
-        }
+        other = {"prepare": "scenes=...", "predict": "name, --name NAME or stage.predict.map_name=NAME"}
         raise UserError(
-            f"{path} {what}, and that of stage={self.artefact} would replace it: move it away, or "
-            f"{other.get(stage, 'choose another run_dir=...')}"
+            f"{path} {what}, and that of stage={self.artefact} would replace it: move it away, or choose "
+            f"another {other.get(stage, 'run_dir=...')}"
         )
 
     def _held(self, path: Path) -> str | None:
