@@ -11,6 +11,10 @@ class UserError(Exception):
     """
 
 
+class OtherBandsError(UserError):
+    """Weights fit a network, except that they are for images of another number of bands."""
+
+
 def first_line(error: BaseException) -> str:
     """The first line of an error's message."""
     return str(error).partition("\n")[0]

@@ -18,6 +18,7 @@ from ome.config.schema.hints import expected, parse
 from ome.config.trainer import check_training
 from ome.errors import UserError
 from ome.networks.backbones import build_backbone
+from ome.networks.features import Backbone, Features
 from ome.pipeline.artifacts import plain
 from ome.pipeline.config_guard import UndeclaredError, declared_config
 from tests.conftest import compose_config, tiny
@@ -213,39 +214,80 @@ def test_a_stage_cannot_read_what_it_does_not_declare() -> None:
             read()
 
 
-@pytest.mark.parametrize("key", ["backbone.weights", "segmenter.weights"])
+class OwnBackbone(Backbone):
+    """A backbone of a user."""
+
+    def __init__(self, in_channels: int, output_stride: int) -> None:
+        super().__init__()
+        self.in_channels, self.output_stride, self.channels, self.frozen = (
+            in_channels,
+            output_stride,
+            (4,) * 3,
+            (),
+        )
+        self.conv1 = nn.Conv2d(in_channels, 4, 3, output_stride, 1)
+
+    def forward(self, image: torch.Tensor) -> Features:
+        return Features(*[self.conv1(image)] * 3)
+
+
+@pytest.fixture
+def own_images(tmp_path: Path) -> list[str]:
+    """Settings of images whose number of bands is not known before they are read."""
+    (tmp_path / "tags.csv").write_text("image,split,tags\n")
+    return ["dataset=custom", f"dataset.raw={tmp_path}", f"dataset.tags={tmp_path}/tags.csv"]
+
+
+RANDOM = (
+    "backbone=resnet18",
+    "segmenter.encoder=resnet18",
+    "backbone.weights=null",
+    "segmenter.weights=null",
+)
+PLUGIN = f"+backbone._target_={__name__}.OwnBackbone"
+
+
+@pytest.mark.parametrize("channels", ["null", "[1,2,3]"])
+@pytest.mark.parametrize("keys", [["backbone.weights"], ["segmenter.weights"], [PLUGIN, "backbone.weights"]])
 @pytest.mark.parametrize(
     ("content", "line"),
     [
         (None, "is truncated or not a checkpoint"),
         ({"other.weight": torch.zeros(2, 2)}, "these are another network's weights"),
-        ({"conv1.weight": torch.zeros(64, 5, 7, 7)}, "is for images of 5 bands, but the dataset has 3"),
+        ({"conv1.weight": torch.zeros(5, 3, 7, 7)}, "1 tensors have another shape than in the network"),
         ({}, "contains no named tensors"),
     ],
 )
 def test_weights_that_do_not_fit_are_known_before_the_first_stage(
-    tmp_path: Path, key: str, content: dict[str, torch.Tensor] | None, line: str
+    tmp_path: Path,
+    own_images: list[str],
+    keys: list[str],
+    channels: str,
+    content: dict[str, torch.Tensor] | None,
+    line: str,
 ) -> None:
     file = tmp_path / "weights.pth"
     if content is None:
         file.write_bytes(b"PK\x03\x04 and no more")
     else:
         torch.save(content, file)
-    weights = ["backbone.weights=null", "segmenter.weights=null", f"{key}={file}"]
-    config = composed("backbone=resnet18", "segmenter.encoder=resnet18", *weights)
+    config = compose_config(
+        [*own_images, f"dataset.channels={channels}", *RANDOM, *keys[:-1], f"{keys[-1]}={file}"]
+    )
     with pytest.raises(UserError, match=line):
-        check_settings(config, selected_stages(config))
+        check_settings(config, ["cam", "seg"])
 
 
-def test_weights_for_the_bands_that_only_the_images_know_are_left_alone(tmp_path: Path) -> None:
-    backbone = build_backbone("resnet18", None, 16, in_channels=5)
+@pytest.mark.parametrize("own", [[], [PLUGIN]])
+def test_weights_may_be_for_any_bands_if_only_the_images_know_theirs(
+    tmp_path: Path, own_images: list[str], own: list[str]
+) -> None:
+    backbone = OwnBackbone(5, 16) if own else build_backbone("resnet18", None, 16, in_channels=5)
     torch.save(backbone.state_dict(), tmp_path / "five.pth")
-    (tmp_path / "tags.csv").write_text("image,split,tags\n")
-    images = ["dataset=custom", f"dataset.raw={tmp_path}", f"dataset.tags={tmp_path}/tags.csv"]
-    weights = ["backbone=resnet18", f"backbone.weights={tmp_path}/five.pth", "backbone.encoder_weights=null"]
-    check_settings(compose_config([*images, *weights]), ["cam"])
+    settings = [*own_images, *RANDOM, *own, f"backbone.weights={tmp_path}/five.pth"]
+    check_settings(compose_config(settings), ["cam"])
     with pytest.raises(UserError, match="is for images of 5 bands, but the dataset has 3"):
-        check_settings(compose_config([*images, *weights, "dataset.channels=[1,2,3]"]), ["cam"])
+        check_settings(compose_config([*settings, "dataset.channels=[1,2,3]"]), ["cam"])
 
 
 def weighed(

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from ome.errors import UserError
 from ome.networks.backbones import build_backbone
 from ome.networks.segmenters import build_segmenter
 from ome.networks.statistics import check_convertible
+from ome.networks.transformers import patch_of
 from ome.training.optimizers import layer_scales
 from tests.conftest import compose_config
 
@@ -47,18 +49,63 @@ def tiny(name: str) -> nn.Module:
     return network.eval()
 
 
-def test_a_patch_of_fourteen_pixels_stands_for_sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
-    create = timm.create_model
-
-    def small(name: str, **arguments: bool | int) -> nn.Module:
-        return create(name, **arguments, embed_dim=48, depth=6, num_heads=3)
-
+@pytest.fixture
+def _small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes every transformer of timm small."""
+    small = partial(timm.create_model, embed_dim=48, depth=6, num_heads=3)
     monkeypatch.setattr(timm, "create_model", small)
+
+
+@pytest.mark.usefixtures("_small")
+def test_a_patch_of_fourteen_pixels_stands_for_sixteen() -> None:
     image = torch.rand(1, 3, 64, 90)
     assert build_backbone("vit_small_patch14_dinov2", None, 16)(image).final.shape == (1, 48, 4, 6)
     segmenter = build_segmenter("dpt", "vit_small_patch14_dinov2", 2)
     assert segmenter(image).shape == (1, 2, 64, 90)
     assert min(layer_scales(segmenter.encoder, 0.5).values()) < 0.5**6  # as segmenter.recipe.layer_decay asks
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("wrapper", ["", "teacher.backbone."])
+@pytest.mark.parametrize(
+    ("name", "prefix_tokens"),
+    [
+        ("vit_small_patch14_dinov2", 1),
+        ("vit_small_patch14_reg4_dinov2", 0),  # its five other tokens have no position
+        ("deit_tiny_distilled_patch16_224", 2),
+    ],
+)
+def test_weights_of_another_image_size_are_interpolated_as_timm_does(
+    tmp_path: Path, name: str, prefix_tokens: int, wrapper: str
+) -> None:
+    donor = timm.create_model(name, img_size=112, num_classes=0)
+    for parameter in donor.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    side = 112 // patch_of(donor)
+    assert donor.pos_embed.shape == (1, side**2 + prefix_tokens, 48)
+    torch.save(donor.state_dict(), tmp_path / "timm.pth")
+    torch.save({wrapper + key: value for key, value in donor.state_dict().items()}, tmp_path / "file.pth")
+    overlay = {"file": str(tmp_path / "timm.pth")}
+    expected = timm.create_model(name, pretrained=True, pretrained_cfg_overlay=overlay, num_classes=0)
+    assert expected.pos_embed.shape != donor.pos_embed.shape
+    source = str(tmp_path / "file.pth")
+    classifier = build_backbone(name, source, 16).encoder.state_dict()
+    segmenter = build_segmenter("dpt", name, 2, source).encoder.get_submodule("model").state_dict()
+    assert classifier.keys() - segmenter.keys() <= {"norm.weight", "norm.bias"}, "not used by the segmenter"
+    for key, value in (*classifier.items(), *segmenter.items()):
+        assert torch.equal(value, expected.state_dict()[key]), key
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("shape", [(1, 7 * 9 + 1, 48), (1, 65, 64), (1, 0, 48)])
+def test_a_position_embedding_that_cannot_be_interpolated_is_one_line(
+    tmp_path: Path, shape: tuple[int, ...]
+) -> None:
+    donor = timm.create_model("vit_small_patch14_dinov2", num_classes=0).state_dict()
+    torch.save(donor | {"pos_embed": torch.zeros(shape)}, tmp_path / "file.pth")
+    message = rf"pos_embed \[{', '.join(map(str, shape))}\] instead of .*; give the weights of this network"
+    with pytest.raises(UserError, match=message):
+        build_backbone("vit_small_patch14_dinov2", str(tmp_path / "file.pth"), 16)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from ome.config.raw_data import is_folder_of_images, raw_layout, split_fault
 from ome.data.raw import RawLayout
 from ome.data.tiles import MOST_STEPS
-from ome.errors import UserError
+from ome.errors import OtherBandsError, UserError
 from ome.plugins import BACKBONE_PLUGINS, SEGMENTER_PLUGINS, is_plugin, name_of
 
 SEVERAL_BACKBONES: Final = (
@@ -37,19 +37,20 @@ def _segmenter(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     segmenter = config.segmenter
     if {"seg", "refine"} & {*stages}:
         if is_plugin(name_of(segmenter), SEGMENTER_PLUGINS) or "_target_" in segmenter:
-            from ome.config.plugin_trials import plugin_faults  # noqa: PLC0415 - slow to import
+            from ome.config.plugin_trials import check_plugin  # noqa: PLC0415 - slow to import
 
-            yield from plugin_faults(config, "segmenter", _weights_and_bands(None, config)[1])
+            weights, bands = _on_disk(segmenter.get("weights")), _bands(config)
+            yield from _faults(lambda: check_plugin(config, "segmenter", weights, bands or 3), bands)
             return
         # Where both are the same, the segmenter's setting most often refers to the backbone's.
         same = segmenter.encoder == config.backbone.name and "_target_" not in config.backbone
         key = "backbone.name" if same else "segmenter.encoder"
-        weights = "backbone" if segmenter.weights == config.backbone.weights else "segmenter"
-        if faults := _published_faults(key, segmenter.encoder, f"{weights}.weights", segmenter.weights):
+        group = "backbone" if segmenter.weights == config.backbone.weights else "segmenter"
+        if faults := _published_faults(key, segmenter.encoder, f"{group}.weights", segmenter.weights):
             yield from faults
             return
         kind = (name_of(segmenter), segmenter.encoder)
-        yield from _segmenter_faults(*kind, *_weights_and_bands(segmenter.weights, config), segmenter.weights)
+        yield from _segmenter_faults(*kind, _on_disk(segmenter.weights), _bands(config), segmenter.weights)
 
 
 def _classifier(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
@@ -73,17 +74,17 @@ def _classifier(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
             f"dataset.tile.size={config.dataset.tile.size} is less than a cell of the CAM, "
             f"backbone.output_stride={backbone.output_stride}: use larger tiles"
         )
+    weights, bands = None if checkpoint else backbone.get("weights"), _bands(config)
     if is_plugin(name_of(backbone), BACKBONE_PLUGINS) or "_target_" in backbone:
-        from ome.config.plugin_trials import plugin_faults  # noqa: PLC0415 - slow to import
+        from ome.config.plugin_trials import check_plugin  # noqa: PLC0415 - slow to import
 
-        yield from plugin_faults(config, "backbone", _weights_and_bands(None, config)[1])
+        yield from _faults(lambda: check_plugin(config, "backbone", _on_disk(weights), bands or 3), bands)
         return
-    weights = None if checkpoint else backbone.weights
     if faults := _published_faults("backbone.name", backbone.name, "backbone.weights", weights):
         yield from faults
         return
     kind = (name_of(backbone), backbone.output_stride, classifier.pcm, classifier.attention)
-    yield from _classifier_faults(*kind, *_weights_and_bands(weights, config), weights)
+    yield from _classifier_faults(*kind, _on_disk(weights), bands, weights)
 
 
 def _dataset(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
@@ -128,12 +129,12 @@ def _classifier_faults(
     backbone, classifier = {"name": name, "output_stride": stride}, {"pcm": pcm, "attention": attention}
 
     def build() -> None:
-        network = build_classifier(backbone, classifier, 2, bands, weights)
+        network = build_classifier(backbone, classifier, 2, bands or 3, weights)
         encoder: Any = getattr(network.backbone, "encoder", None)
         if typed and encoder is not None:
             check_convertible(encoder, name, typed)
 
-    return _faults(build)
+    return _faults(build, bands)
 
 
 @cache
@@ -144,11 +145,11 @@ def _segmenter_faults(
     from ome.networks.statistics import check_convertible  # noqa: PLC0415
 
     def build() -> None:
-        network = build_segmenter(name, encoder, 2, weights, bands)
+        network = build_segmenter(name, encoder, 2, weights, bands or 3)
         if typed:
             check_convertible(network.encoder, encoder, typed)
 
-    return _faults(build)
+    return _faults(build, bands)
 
 
 def _published_faults(name_key: str, name: str, weights_key: str, weights: str | None) -> list[str]:
@@ -166,28 +167,30 @@ def _published_faults(name_key: str, name: str, weights_key: str, weights: str |
     return [f"{weights_key}={weights}: {fault}" for fault in _faults(lambda: check_published(name, weights))]
 
 
-def _weights_and_bands(weights: str | None, config: DictConfig) -> tuple[str | None, int]:
-    """Weights on this disk, and the number of bands of the images for which they must fit.
-
-    Published weights are not downloaded for a check. If the number of bands is only known from the images,
-    weight files are not checked: they may be for more or fewer than three bands.
-    """
+def _on_disk(weights: str | None) -> str | None:
+    """The weights if they are on this disk: published ones are not downloaded for a check."""
     from ome.networks.package_weights import PACKAGE  # noqa: PLC0415 - slow to import
 
+    return weights if weights == PACKAGE or (weights and Path(weights).is_file()) else None
+
+
+def _bands(config: DictConfig) -> int:
+    """Number of bands of the images; 0 if it is only known from the images."""
     channels = config.dataset.get("channels")
     if channels is None and (source := (config.dataset.get("images") or {}).get(config.dataset.bands)):
         channels = source.channels
-    exists = weights == PACKAGE or bool(weights and channels and Path(weights).is_file())
-    return weights if exists else None, len(channels or (1, 2, 3))
+    return len(channels or ())
 
 
-def _faults(build: Callable[[], object]) -> list[str]:
+def _faults(build: Callable[[], object], bands: int = 0) -> list[str]:
+    """The error line of a function; if the number of `bands` is unknown (0), weights may be for any."""
     logger = logging.getLogger("ome.networks")
     logger.setLevel(logging.WARNING)  # loaded weights are reported when the training starts
     try:
         build()
     except UserError as error:
-        return [str(error)]
+        if bands or not isinstance(error, OtherBandsError):
+            return [str(error)]
     finally:
         logger.setLevel(logging.NOTSET)
     return []

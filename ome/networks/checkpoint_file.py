@@ -4,6 +4,7 @@ import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import safetensors.torch
 import torch
@@ -50,7 +51,9 @@ def read_checkpoint(path: Path, option: str = "backbone.weights") -> dict[str, T
     try:
         if path.suffix == ".safetensors":
             return dict(safetensors.torch.load_file(path))
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, the tensors are read once, into the network; files of old versions of torch cannot be.
+        mapped = is_zipfile(path)
+        content: Any = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"{path} is not a checkpoint of plain tensors; save its state dict alone: "

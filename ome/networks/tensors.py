@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from ome.errors import UserError, few
+from ome.errors import OtherBandsError, UserError, few
 from ome.networks.checkpoint_file import bare_name
 
 logger = logging.getLogger(__name__)
@@ -36,35 +36,38 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     `stem.0`.
 
     Raises:
-        UserError: The number of bands or another shape differs, or fewer than nine tenths of the network's
-            tensors are in the checkpoint.
+        UserError: A shape differs, or fewer than nine tenths of the network's tensors are in the checkpoint.
+        OtherBandsError: Nothing but the number of bands differs.
     """
     targets, sources = by_comparable_name(module.state_dict()), by_comparable_name(tensors)
     loaded: dict[str, Tensor] = {}
-    misfits = []
+    misfits, bands = [], None
     first = first_convolution(module)
     for key in [key for key in targets if key in sources]:
         (name, target), value = targets[key], _adapt_bands(sources[key][1], targets[key][1].shape)
         if value.shape == target.shape:
             loaded[name] = value
         elif name == first and value.shape[1:2] != target.shape[1:2]:
-            raise UserError(
-                f"{source} is for images of {value.shape[1]} bands, but the dataset has {target.shape[1]} "
-                "(dataset.channels): only weights for 3 bands can be adapted to another number"
-            )
+            bands = value.shape[1], target.shape[1]
         else:
             misfits.append(f"{name} {list(value.shape)} instead of {list(target.shape)}")
     if misfits:
         raise UserError(
-            f"{source}: {len(misfits)} tensors have another shape than in the network: {few(misfits, 3)}"
+            f"{source}: {len(misfits)} tensors have another shape than in the network: {few(misfits, 3)}; "
+            "give the weights of this network"
         )
     # Old checkpoints lack this counter of BatchNorm, which only training with momentum=None reads.
     required = [name for name, _ in targets.values() if not name.endswith("num_batches_tracked")]
-    missing = tuple(name for name in required if name not in loaded)
+    missing = tuple(name for name in required if name not in loaded and not (bands and name == first))
     if len(missing) > (1 - SMALLEST_FRACTION) * len(required):
         raise UserError(
             f"{source} lacks {len(missing)} of the network's {len(required)} tensors ({few(missing, 3)}) and "
             f"has {few(tensors, 3)}: these are another network's weights"
+        )
+    if bands:
+        raise OtherBandsError(
+            f"{source} is for images of {bands[0]} bands, but the dataset has {bands[1]} "
+            "(dataset.channels): only weights for 3 bands can be adapted to another number"
         )
     module.load_state_dict(loaded, strict=False)
     unexpected = tuple(name for key, (name, _) in sources.items() if key not in targets)
