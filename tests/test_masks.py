@@ -1,5 +1,6 @@
 """Masks and tags are compared with their images and with one another."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -278,8 +279,36 @@ def test_a_class_without_reference_and_masks_of_unknown_colours(folder: Path) ->
     for name in ("a", "b"):
         write(folder / f"masks/{name}.tif", np.full((3, 24, 32), 7, np.uint8))
     colours = {"field": [255, 0, 0], "water": [0, 0, 255]}
-    with pytest.raises(UserError, match=r"no pixel of 2 of 2 masks \(a, b\) has a class's colour, .* 7,7,7"):
+    said = (
+        r"1536 of 1536 labelled .*\(100 %\).* 7,7,7 .* no pixel of 2 of 2 masks \(a, b\) has a class's colour"
+    )
+    with pytest.raises(UserError, match=said):
         prepare(folder, classes=colours)
+
+
+@pytest.mark.parametrize("colour", [(7, 7, 7), (7, 8, 9)])
+@pytest.mark.parametrize(
+    ("known", "nodata", "share"), [(16, 0, "50 %"), (15, 0, "53.1 %"), (1, 0, "96.9 %"), (3, 26, "50 %")]
+)
+def test_the_share_of_the_labelled_pixels_outside_the_palette_is_said_and_most_are_an_error(
+    folder: Path, colour: Sequence[int], known: int, nodata: int, share: str
+) -> None:
+    mask = np.repeat(np.array(colour, np.uint8), 24 * 32).reshape(3, 24, 32)
+    mask[:, :, : known + nodata] = 0
+    mask[0, :, :known] = 255
+    for name in ("a", "b"):
+        write(folder / f"masks/{name}.tif", mask)
+    facts = {"classes": {"field": [255, 0, 0]}, "ignored": {"nodata": [0, 0, 0]}}
+    (folder / "tags.csv").write_text("image,tags\na,field\nb,field\n")
+    outside, labelled = 48 * (32 - known - nodata), 48 * (32 - nodata)
+    said = rf"^{outside} of {labelled} labelled .* \({share}\) .*outside the palette"
+    typed = rf"'dataset.ignored=\{{none: \[{', '.join(map(str, colour))}\]\}}'"
+    if share == "50 %":
+        assert re.search(f"{said}.*{typed}", prepare(folder, **facts)[1][0])
+        return
+    grey = r"type 'dataset.indices=\{field: VALUE\}'; " if len(set(colour)) == 1 else "px\\); "
+    with pytest.raises(UserError, match=rf"{said}.*{grey}correct 'dataset.classes=.*{typed}"):
+        prepare(folder, **facts)
 
 
 def test_tags_that_contradict_masks_are_counted(folder: Path) -> None:

@@ -19,6 +19,9 @@ from ome.ignore import IGNORE
 LISTED = 3
 """Largest number of examples in a message."""
 
+MOST: Final = 0.5
+"""Largest fraction of labelled pixels that may be outside the palette."""
+
 NODATA_HINT: Final = (
     "the masks declare its value as nodata or transparent: gdal_edit -unsetnodata MASK, or rewrite them"
 )
@@ -29,11 +32,10 @@ def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
     """Compares the values of prepared masks with the classes.
 
     Yields:
-        A line about each class without a reference pixel, and one where there is a single class.
+        Lines about unknown colours, classes without a reference pixel, and a single class.
 
     Raises:
-        UserError: Masks of class indices hold other values, a mask has only unknown colours, or no pixel of
-            any mask is of a class.
+        UserError: Values or colours are not those of the classes, or no pixel of any mask is of a class.
     """
     masked = [scene for scene in index.scenes if scene.mask is not None]
     if not masked:
@@ -42,13 +44,8 @@ def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
     absent = [name for name in layout.palette.names if not pixels[name]]
     if layout.indices and (foreign := _foreign_values(layout, index, masked, absent)):
         raise UserError(_meaning(layout, foreign, pixels))
-    unknown = [scene.name for scene in masked if not any(scene.class_pixels) and scene.unknown_pixels]
-    if unknown:
-        raise UserError(
-            f"no pixel of {len(unknown)} of {len(masked)} masks ({', '.join(unknown[:LISTED])}) has a "
-            f"class's colour, the most frequent are {index.unknown}: correct "
-            "'dataset.classes={NAME: [RED, GREEN, BLUE], ...}'"
-        )
+    if index.unknown.pixels:
+        yield _outside(layout, index, masked)
     if len(absent) == layout.palette.num_classes:
         key, values = ("indices", layout.indices) if layout.indices else ("classes", layout.palette.classes)
         raise UserError(
@@ -65,6 +62,31 @@ def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
             f"no pixel in any of {len(masked)} masks is of {', '.join(absent)}: without a score; check the "
             f"colours or values of the classes, and whether {NODATA_HINT}"
         )
+
+
+def _outside(layout: RawLayout, index: SceneIndex, masked: list[Scene]) -> str:
+    """Says which fraction of the labelled pixels, those that are not ignored, is outside the palette.
+
+    Raises:
+        UserError: It is more than `MOST`, or all of one mask.
+    """
+    names, unknown, as_first = layout.palette.names, index.unknown, layout.palette.unknown_as_first
+    labelled = sum(index.class_pixels.values()) + (0 if as_first else unknown.pixels)
+    fraction, meaning = unknown.pixels / labelled, f"count as {names[0]}" if as_first else "no class"
+    said = (
+        f"{unknown.pixels} of {labelled} labelled pixels of the masks ({100 * fraction:.3g} %) have colours "
+        f"outside the palette, and {meaning}: {unknown}; "
+    )
+    ignored = f"'dataset.ignored={{none: {list(unknown.counts[0][0])}}}' names what is meant to have none"
+    wholly = [scene.name for scene in masked if not any(scene.class_pixels) and scene.unknown_pixels]
+    if as_first or (fraction <= MOST and not wholly):
+        return said + ignored
+    if wholly:
+        said += f"no pixel of {len(wholly)} of {len(masked)} masks ({few(wholly)}) has a class's colour; "
+    if all(red == green == blue for (red, green, blue), _ in unknown.counts):
+        values = ", ".join(f"{name}: VALUE" for name in names)
+        said += f"if masks hold values and no colours, type 'dataset.indices={{{values}}}'; "
+    raise UserError(f"{said}correct 'dataset.classes={{NAME: [RED, GREEN, BLUE], ...}}'; {ignored}")
 
 
 def _foreign_values(

@@ -45,12 +45,6 @@ def run(work: Work) -> dict[str, Any]:
     similar = [] if classes_are_typed else near_names(layout.palette.names)
     for line in [*similar, *_mask_warnings(work.config, layout, index)]:
         console.print(f"[yellow]{escape(line)}[/]")
-    unknown = index.unknown
-    if unknown.pixels:
-        console.print(
-            f"[yellow]{unknown.pixels} reference pixels have colours outside the palette, and no class[/]:",
-            escape(f"{unknown}; 'dataset.ignored={{NAME: [RED, GREEN, BLUE]}}' names those that are meant"),
-        )
     if is_folder_of_images(work.config):
         bands = list(layout.channels or index.channels)
         console.print(f"{len(index.scenes)} images, bands {bands}")
@@ -58,7 +52,7 @@ def run(work: Work) -> dict[str, Any]:
         "raw": str(raw.resolve()),
         "scenes": {split: len(index.split(split)) for split in ("train", "val", "test")},
         "class_pixels": index.class_pixels,
-        "unknown_pixels": unknown.pixels,
+        "unknown_pixels": index.unknown.pixels,
         "broken_scenes": len(index.broken),
     }
 
