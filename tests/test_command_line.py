@@ -379,10 +379,18 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, word: str, 
     [
         ("name=2_10", "name='2_10'"),
         ("dataset.split.train=[2_10, 1e3,a1]", "dataset.split.train=['2_10', '1e3',a1]"),
+        ("dataset.classes=[1,water]", "dataset.classes=['1',water]"),
         ("inherit=1.10,2", "inherit='1.10','2'"),
         *[
             (word, word)
-            for word in ("name", "name='2_10'", "output=2_1/a", "stage.cam.epochs=1_0", "run_dir=..")
+            for word in (
+                "name",
+                "name='2_10'",
+                "output=2_1/a",
+                "stage.cam.epochs=1_0",
+                "run_dir=..",
+                "dataset.classes={field: [0, 0, 255]}",
+            )
         ],
     ],
 )

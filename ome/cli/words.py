@@ -46,7 +46,7 @@ def with_home(word: str) -> str:
 def with_text(word: str) -> str:
     """A setting with quotes around what looks like a number but is text: Hydra would read 2_10 as 210."""
     key, equals, value = word.partition("=")
-    if not equals or key.lstrip("+") not in _TEXTS or set(value) & set("\"'"):
+    if not equals or key.lstrip("+") not in _TEXTS or set(value) & set("\"'{"):  # a mapping may hold colours
         return word
     return f"{key}={_NUMBER.sub(lambda number: repr(number[0]), value)}"
 
