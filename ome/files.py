@@ -21,6 +21,10 @@ NOTING: Final[list[Callable[[Path], None]]] = []
 """Called with the path of each file before it is written, by all threads."""
 
 
+_TEMPORARY: Final = re.compile(r"\.(.+)\.\d+(\.[^.]*)?")
+"""Name of a temporary file of `atomic_path`: the stem and the suffix of its final name are groups."""
+
+
 def noted(path: Path) -> None:
     """Says that a file, or everything in a folder, is about to be written by other means than this module."""
     for note in NOTING:
@@ -67,10 +71,16 @@ def is_file(path: Path) -> bool:
     return path.is_file()
 
 
+def final_path(path: Path) -> Path:
+    """The path that a temporary file of `atomic_path` would get; the path itself for any other file."""
+    match = _TEMPORARY.fullmatch(path.name)
+    return path.with_name(match[1] + (match[2] or "")) if match else path
+
+
 def remove_temporaries(folder: Path) -> None:
     """Removes temporary files of processes killed within `atomic_path`; no process may be writing there."""
     for path in folder.rglob(".*"):
-        if re.fullmatch(r"\..+\.\d+(\.[^.]*)?", path.name) and path.is_file():
+        if _TEMPORARY.fullmatch(path.name) and path.is_file():
             path.unlink()
 
 

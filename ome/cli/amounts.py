@@ -25,7 +25,7 @@ from ome.pipeline.marks import PartialResult
 RANDOM: Final = "random"
 
 NOTHING: Final = PartialResult(Path("/dev/null"))
-"""The remains of a result that is computed from the start."""
+"""The partial result of a stage that starts from scratch."""
 
 
 def amounts(

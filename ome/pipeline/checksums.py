@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ome.damage import DamagedError
-from ome.files import read_csv, sync, write_csv
+from ome.files import final_path, read_csv, sync, write_csv
 from ome.pipeline.manifest import NAME as MANIFEST
 
 NAME = "files.csv"
@@ -19,9 +19,6 @@ _UNLISTED = (NAME, MANIFEST)
 
 # Names that start with a dot and may be removed: marks and locks of ome, and files of macOS.
 _OWN_OR_SYSTEM = re.compile(r"\.?\.fingerprint(\.\d+)?|\..+\.lock|\.DS_Store|\._.*")
-
-# Of a temporary file of `ome.files.atomic_path`: the stem and the suffix of the name that it would get.
-_TEMPORARY = re.compile(r"\.(.+)\.\d+(\.[^.]*)?")
 
 # QGIS and GDAL write statistics and styles into these, so they are only checked to exist.
 _OF_VIEWERS = (".aux.xml", ".qml", ".qmd", ".ovr", ".gpkg-wal", ".gpkg-shm")
@@ -99,18 +96,17 @@ def unlisted(folder: Path, files: int) -> list[str]:
     listed = {line.name for line in _read(folder)}
     stems = listed | {str(Path(name).with_suffix("")) for name in listed}
     viewed = {stem + ending for stem in stems for ending in _OF_VIEWERS}
-    entries = (entry for entry in _walk(folder) if not _OWN_OR_SYSTEM.fullmatch(entry.name))
-    names = {os.path.relpath(entry.path, folder) for entry in entries}
     known = {*listed, *viewed, *_UNLISTED}
-    return sorted(name for name in names if _final(name) not in known) if len(listed) == files else []
+    others = sorted(name for name, final in _names(folder) if final not in known)
+    return others if len(listed) == files else []
 
 
 def unwritten(folder: Path, written: Collection[str]) -> list[str]:
     """Names of files that are neither among those written, which may be folders, nor below one of them."""
-    entries = (entry for entry in _walk(folder) if not _OWN_OR_SYSTEM.fullmatch(entry.name))
-    names = (os.path.relpath(entry.path, folder) for entry in entries)
     known = {*written, *_UNLISTED}
-    return sorted(name for name in names if known.isdisjoint({_final(name), *map(str, Path(name).parents)}))
+    return sorted(
+        name for name, final in _names(folder) if known.isdisjoint({final, *map(str, Path(name).parents)})
+    )
 
 
 def remove_from(folder: Path, name: str) -> list[str]:
@@ -128,11 +124,12 @@ def split_at(folder: Path, name: str) -> tuple[list[str], list[str]]:
     return names[:place], names[place:]
 
 
-def _final(name: str) -> str:
-    """The name that a temporary file would get; that of any other file."""
-    folder, file = os.path.split(name)
-    match = _TEMPORARY.fullmatch(file)
-    return str(Path(folder) / (match[1] + (match[2] or ""))) if match else name
+def _names(folder: Path) -> Iterator[tuple[str, str]]:
+    """Names of files that may be a person's, each with the one that it would get if temporary."""
+    for entry in _walk(folder):
+        if not _OWN_OR_SYSTEM.fullmatch(entry.name):
+            name = os.path.relpath(entry.path, folder)
+            yield name, str(final_path(Path(name)))
 
 
 def _read(folder: Path) -> list[Listed]:
