@@ -73,20 +73,21 @@ def _outside(layout: RawLayout, index: SceneIndex, masked: list[Scene]) -> str:
     names, unknown, as_first = layout.palette.names, index.unknown, layout.palette.unknown_as_first
     labelled = sum(index.class_pixels.values()) + (0 if as_first else unknown.pixels)
     fraction, meaning = unknown.pixels / labelled, f"count as {names[0]}" if as_first else "no class"
-    said = (
-        f"{unknown.pixels} of {labelled} labelled pixels of the masks ({100 * fraction:.3g} %) have colours "
-        f"outside the palette, and {meaning}: {unknown}; "
-    )
+    outside = f"{unknown.pixels} of {labelled} labelled pixels of the masks ({100 * fraction:.3g} %)"
     ignored = f"'dataset.ignored={{none: {list(unknown.counts[0][0])}}}' names what is meant to have none"
     wholly = [scene.name for scene in masked if not any(scene.class_pixels) and scene.unknown_pixels]
     if as_first or (fraction <= MOST and not wholly):
-        return said + ignored
+        return f"{outside} have colours outside the palette, and {meaning}: {unknown}; {ignored}"
+    hints = ""
     if wholly:
-        said += f"no pixel of {len(wholly)} of {len(masked)} masks ({few(wholly)}) has a class's colour; "
+        hints += f"no pixel of {len(wholly)} of {len(masked)} masks ({few(wholly)}) has a class's colour; "
     if all(red == green == blue for (red, green, blue), _ in unknown.counts):
         values = ", ".join(f"{name}: VALUE" for name in names)
-        said += f"if masks hold values and no colours, type 'dataset.indices={{{values}}}'; "
-    raise UserError(f"{said}correct 'dataset.classes={{NAME: [RED, GREEN, BLUE], ...}}'; {ignored}")
+        hints += f"if masks hold values and no colours, type 'dataset.indices={{{values}}}'; "
+    raise UserError(
+        f"{outside} have colours outside the palette, and {meaning}: {unknown}; {hints}correct "
+        f"'dataset.classes={{NAME: [RED, GREEN, BLUE], ...}}'; {ignored}"
+    )
 
 
 def _foreign_values(
