@@ -116,9 +116,10 @@ def test_the_page_shows_the_scores_and_the_worst_tiles(finished: Path, browser: 
     scores = {}
     for tile in TagTable.read(finished / RUN / "labels/tags.csv", names).select("train", tagged=True).tiles:
         mask, reference = read_png(mask_path(finished / RUN / "pseudo", "masks", tile)), reader.mask(tile)
-        pairs = [(mask[reference != 255] == k, reference[reference != 255] == k) for k in range(len(names))]
-        ious = [(a & b).sum() / (a | b).sum() for a, b in pairs if (a | b).any()]
-        scores[tile.name] = 100 * float(np.mean(ious))
+        both = (mask != 255) & (reference != 255)  # a tile without any response has no class anywhere
+        pairs = [(mask[both] == k, reference[both] == k) for k in range(len(names))]
+        if ious := [(a & b).sum() / (a | b).sum() for a, b in pairs if (a | b).any()]:
+            scores[tile.name] = 100 * float(np.mean(ious))
     worst = sorted(scores, key=lambda name: (scores[name], name))[:3]
     shown = texts(browser, "#worst ~ .scroll th[scope=row]")[:3]
     assert shown == worst
