@@ -4,10 +4,11 @@
         [--sets vaihingen_parts] [--seeds 0 1 2] [--quick] [--output accuracy] [KEY=VALUE ...]
 
 Each set and seed is a run of `experiment=accuracy`: the weak and the pixel-supervised segmenter have the same
-recipe, steps and tiles. Finished runs are not repeated, and interrupted ones are resumed. `--quick` ends with
-the pseudo masks. Further settings (KEY=VALUE) apply to every run; use another --output with them. The tables
-are printed, and written with the command to `accuracy.md` in the output folder: scores, and how many pixels
-of the pseudo masks are wrong for each range of weights, which `weights.png` shows.
+recipe, steps and tiles. Finished runs are not repeated, and interrupted ones are resumed. `--quick` compares
+recipes of the classifier in less time: pseudo masks alone, after three passes over the tiles, one seed.
+Further settings (KEY=VALUE) apply to every run; use another --output with them. The tables are printed, and
+written with the command to `accuracy.md` in the output folder: scores, and how many pixels of the pseudo
+masks are wrong for each range of weights, which `weights.png` shows.
 
 DATA contains `isprs_slices` and `deepglobe_quarters`, each with a folder of settings for --config-dir.
 """
@@ -48,6 +49,7 @@ SETS = {
 }
 """Folder of each set, its folder of images, and its settings; DeepGlobe has one tile per image, since all
 four would take four times as long."""
+QUICK = ["stage.until=pseudo", "stage.cam.epochs=3"]
 STAGES = ("prepare", "labels", "cam", "pseudo", "seg", "refine")
 RANGES = 6
 """Number of ranges of weights in the table of errors."""
@@ -75,14 +77,13 @@ class Finished(NamedTuple):
 def command(name: str, seed: int, options: argparse.Namespace) -> list[str]:
     """The command line of a run."""
     folder, images, settings = SETS[name]
-    quick = ["stage.until=pseudo"] if options.quick else []
     return [
         *(sys.executable, "-m", "ome.run", "--config-dir", str(options.data / folder / "settings")),
         *("stage=all", "experiment=accuracy", f"dataset={name}", f"seed={seed}"),
         *(f"dataset.raw={options.data / folder / images}", f"backbone.weights={options.weights}"),
         *(f"output={options.output}", f"scenes={options.output}/scenes/{name}", f"name={name}_{seed}"),
         *settings,
-        *quick,
+        *(QUICK if options.quick else []),
         *options.settings,
     ]
 
@@ -137,11 +138,14 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
     parser.add_argument("--weights", type=Path, required=True, help="weights of tf_efficientnet_lite0")
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--quick", action="store_true", help="end with the pseudo masks")
-    parser.add_argument("--output", type=Path, default=Path("accuracy"))
+    parser.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2; with --quick 0")
+    parser.add_argument("--quick", action="store_true", help="only pseudo masks, after three passes")
+    parser.add_argument("--output", type=Path, help="default: accuracy; with --quick accuracy_quick")
     parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="settings of every run")
-    return parser.parse_intermixed_args()
+    options = parser.parse_intermixed_args()
+    options.seeds = options.seeds or ([0] if options.quick else [0, 1, 2])
+    options.output = options.output or Path("accuracy_quick" if options.quick else "accuracy")
+    return options
 
 
 def main() -> None:
