@@ -1,6 +1,7 @@
 """A folder of anybody's images, prepared: kinds, depths, bands, masks, and what is wrong with them."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,24 @@ def test_scenes_and_new_images_agree_on_what_was_measured(
             UserError, match=r"channels=\[4\]: band 4 was opacity when the scenes in .*stage=pre"
         ):
             SceneReader(SceneIndex.read(index.folder), [4])
+
+
+@pytest.mark.parametrize("nodata", [None, 255])
+def test_what_images_seem_to_say_about_invalid_pixels_is_pointed_out_once(
+    images: Path, nodata: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for path in images.iterdir():
+        path.unlink()
+    for name in ("a", "b"):
+        pixels = np.dstack([archives.image(5, 3), np.full((40, 56), 255, np.uint8)])
+        pixels[:, :16] = 0
+        (images / f"{name}.tif").write_bytes(archives.raster(pixels, photometric="RGB", alpha="NO"))
+        Image.fromarray(pixels[..., :3]).save(images / "c.tif", tiffinfo={42113: "-9999"})
+    prepare(images, channels=[1, 2, 3], nodata=nodata)
+    said = " ".join(capsys.readouterr().out.split())
+    opacity = r"a\.tif has opacity in band 4, .* -colorinterp_4 alpha FILE \(and 1 other images alike\)"
+    assert re.search(opacity, said)
+    assert ("nodata=-9999, which no pixel of uint8 can have" in said) == (nodata is None)
 
 
 def test_scenes_are_prepared_again_for_channels_that_name_opacity_only(images: Path) -> None:

@@ -1,4 +1,5 @@
 import os
+import re
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -15,11 +16,14 @@ from rasterio.transform import Affine, from_origin
 from rasterio.windows import Window
 
 from ome.data.byte_image import open_scene
+from ome.data.unmarked import unmarked
 from ome.errors import UserError
 from ome.geo import lossy
+from ome.geo.mosaic import Mosaic
 from ome.geo.raster import read_class_map, read_png, write_grey_png, write_palette_png
 from ome.geo.reader import Raster
 from ome.geo.scene_files import scene_files
+from ome.geo.virtual_raster import VirtualRaster
 
 COLOURS = ((255, 255, 255), (0, 0, 255), (0, 255, 255))
 PALETTE = [value for colour in COLOURS for value in colour] + [0] * (768 - 9)
@@ -298,6 +302,67 @@ def test_opacity_may_have_soft_edges(tmp_path: Path, kind: str, depth: str, is_o
         assert raster.opacity == (4 if is_opacity else None)
         assert raster.mislabelled_opacity == (None if is_opacity else 4)
         np.testing.assert_array_equal(raster.valid(0, 0, 64, 64), (band > 0) | (not is_opacity))
+
+
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+@pytest.mark.parametrize("driver", ["GTiff", "VRT", "folder"])
+@pytest.mark.parametrize(
+    ("kind", "is_opacity"),
+    [
+        ("blank", True),
+        *((kind, False) for kind in ("hard", "blank, soft", "blank, infrared", "full", "empty", "labelled")),
+    ],
+)
+def test_opacity_without_a_label_is_pointed_out(
+    tmp_path: Path, kind: str, is_opacity: bool, driver: str, depth: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It stays an image band: the values are no proof."""
+    image, band = collar("blank" if kind == "labelled" else kind, depth)
+    if kind in {"full", "empty"}:
+        image[:], band[:] = 0, np.iinfo(depth).max if kind == "full" else 0
+    path = write(
+        tmp_path / "folder" / "scene.tif",
+        np.concatenate([image, band[None]]),
+        photometric="RGB",
+        alpha="YES" if kind == "labelled" else "NO",
+    )
+    if driver == "VRT":
+        rasterio.shutil.copy(path, path.with_suffix(".vrt"), driver="VRT")
+        path = path.with_suffix(".vrt")
+    with open_scene(path.parent if driver == "folder" else path, (1, 2, 3)) as scene:
+        assert scene.valid(0, 0, 64, 64).all() == (kind != "labelled")
+    said = " ".join(capsys.readouterr().out.split())
+    assert (f"{path.name if driver != 'folder' else 'folder'} has opacity in band 4" in said) == is_opacity
+    assert ("gdal_edit.py -colorinterp_4 alpha FILE" in said) == is_opacity
+
+
+@pytest.mark.parametrize("typed", [None, 0])
+@pytest.mark.parametrize("driver", ["GTiff", "VRT", "folder"])
+@pytest.mark.parametrize(
+    ("depth", "nodata"), [("uint8", -9999), ("uint8", 256), ("uint16", -1), ("int16", 1e5)]
+)
+def test_a_declared_nodata_value_that_no_pixel_can_have_is_pointed_out(
+    tmp_path: Path, driver: str, depth: str, nodata: float, typed: int | None
+) -> None:
+    write(tmp_path / "plain" / "scene.tif", noise(3, depth))
+    (tmp_path / "folder").mkdir()
+    path = tmp_path / "folder" / "scene.vrt"
+    rasterio.shutil.copy(tmp_path / "plain" / "scene.tif", path, driver="VRT")
+    band = re.compile(r"(<VRTRasterBand[^>]*>)")
+    path.write_text(band.sub(rf"\1<NoDataValue>{nodata}</NoDataValue>", path.read_text()))
+    if driver != "VRT":
+        rasterio.shutil.copy(path, path.with_suffix(".tif"), driver="GTiff")
+    opened = {
+        "GTiff": lambda: Raster(path.with_suffix(".tif"), nodata=typed),
+        "VRT": lambda: VirtualRaster(path, nodata=typed),
+        "folder": lambda: Mosaic([path.with_suffix(".tif")], "folder", nodata=typed),
+    }
+    if driver == "folder" and depth == "int16":
+        pytest.skip("a folder of images")
+    with opened[driver]() as raster:
+        assert raster.nodata == (typed,) * 3
+        line = f"declares nodata={nodata:g}, which no pixel of {depth} can have"
+        assert [line in said for said in unmarked(raster)] == ([True] if typed is None else [])
 
 
 def test_a_tile_of_nothing_and_one_whose_opacity_was_never_written(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from rich.markup import escape
 
 from ome.data.scaling import Limits, Scaling, misfit, scaling_of
+from ome.data.unmarked import say_unmarked, unmarked
 from ome.errors import UserError
 from ome.geo.grid import Grid
 from ome.geo.image_source import ImageSource, source_of
@@ -142,4 +143,5 @@ def open_scene(
     else:
         raster = Raster(path, channels=channels, nodata=nodata)
     with raster:
+        say_unmarked({line: [raster] for line in unmarked(raster)})
         yield ByteImage(raster, channels, limits)

@@ -9,6 +9,7 @@ from ome.data.raw import RawLayout
 from ome.data.raw_file import RawFile
 from ome.data.scaling import misfit
 from ome.data.scene_writer import SceneJob
+from ome.data.unmarked import say_unmarked, unmarked
 from ome.errors import UserError
 from ome.progress import console
 
@@ -27,13 +28,16 @@ def checked_bands(jobs: Sequence[SceneJob], layout: RawLayout) -> tuple[int, ...
     misnamed: Counter[int] = Counter()
     depths: Counter[str] = Counter()
     misfits: list[str] = []
+    unclear: dict[str, list[RawFile]] = {}
     for job in jobs:
-        with job.image.open() as raster:
+        with job.image.open(layout.nodata) as raster:
             bands.setdefault(raster.shown_bands, []).append(job.image)
             orders.setdefault(raster.band_colours, []).append(job.image)
             opacity.update([raster.opacity] if raster.opacity in layout.channels else [])
             misnamed.update([raster.mislabelled_opacity] if raster.mislabelled_opacity else [])
             depths[raster.depth] += 1
+            for line in unmarked(raster):
+                unclear.setdefault(line, []).append(job.image)
         if layout.limits is not None and raster.depth == "uint16":
             with job.image.open(layout.nodata, layout.named_bands) as raster:
                 values = misfit(raster, layout.channels or raster.shown_bands, layout.limits)
@@ -48,6 +52,7 @@ def checked_bands(jobs: Sequence[SceneJob], layout: RawLayout) -> tuple[int, ...
             f"[yellow]band {band} of {count} images is labelled opacity[/], but holds an image: it is kept "
             "as an image band"
         )
+    say_unmarked(unclear)
     _say_orders({colours: files for colours, files in orders.items() if colours and all(colours)})
     if len(bands) > 1 and not layout.channels:
         kinds = " and ".join(

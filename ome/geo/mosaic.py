@@ -112,6 +112,11 @@ class Mosaic:
         return self._raster(0).mislabelled_opacity
 
     @property
+    def lost_nodata(self) -> float | None:
+        """See `Validity.lost_nodata`; of the first raster."""
+        return self._raster(0).lost_nodata
+
+    @property
     def shown_bands(self) -> tuple[int, ...]:
         """See `Raster.shown_bands`; of the first raster."""
         return self._raster(0).shown_bands

@@ -27,14 +27,14 @@ def is_opacity(values: NDArray[Any], image: NDArray[Any]) -> bool:
         image: The same pixels of the image's bands, (B, N).
     """
     empty, full = values == 0, values == values.max()
-    blank = bool(empty.any()) and _is_one_colour(image[:, empty])
+    blank = bool(empty.any()) and is_one_colour(image[:, empty])
     if empty.all() or (blank and (empty | full).mean() >= OPAQUE):
         return blank
     solid = full.sum() / (~empty).sum()
     return bool(solid >= (BLANK if blank else FEATHERED if empty.any() else OPAQUE))
 
 
-def _is_one_colour(pixels: NDArray[Any]) -> bool:
+def is_one_colour(pixels: NDArray[Any]) -> bool:
     """Whether nearly all pixels (B, N) are equal."""
     middle = np.quantile(pixels, 0.5, axis=1, method="nearest", keepdims=True)
     return bool((pixels == middle).all(axis=0).mean() >= OPAQUE)

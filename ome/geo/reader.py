@@ -117,6 +117,11 @@ class Raster:
         return next((band for band in self._labelled_opacity if band != self.opacity), None)
 
     @property
+    def lost_nodata(self) -> float | None:
+        """See `Validity.lost_nodata`."""
+        return self._validity.lost_nodata
+
+    @property
     def shown_bands(self) -> tuple[int, ...]:
         """Bands (1-based) of the image as `read` returns it, without opacity."""
         return tuple(band for band in range(1, self.bands + 1) if band != self.opacity)
@@ -190,7 +195,6 @@ class Raster:
         """Whether a band labelled alpha is opacity, judged by nine windows; that of a PNG always is."""
         if self._file.dataset.driver == "PNG":
             return True
-        windows = sample_of(self.grid)
-        pixels = np.concatenate([self.read(*window).reshape(self.bands, -1) for window in windows], 1)
-        labelled = [other - 1 for other in self._labelled_opacity]
-        return is_opacity(pixels[band - 1], np.delete(pixels, labelled, axis=0))
+        sample = [self.read(*window).reshape(self.bands, -1) for window in sample_of(self.grid)]
+        pixels = np.concatenate(sample, axis=1)
+        return is_opacity(pixels[band - 1], np.delete(pixels, np.subtract(self._labelled_opacity, 1), axis=0))

@@ -2,16 +2,22 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Final
+from xml.etree import ElementTree as ET
 
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import Interleaving, MaskFlags
+from rasterio.io import MemoryFile
+from rasterio.shutil import copy
 from rasterio.windows import Window
 
 from ome.errors import UserError
 from ome.geo import lossy
 from ome.geo.raster_file import RasterFile
+
+_KEEP: Final = ("GTiff", "VRT")
+"""Formats that may declare a nodata value which no pixel can have."""
 
 
 class Validity:
@@ -45,6 +51,16 @@ class Validity:
         self._kind = np.dtype(depth)
         self._mask_flags: Sequence[Sequence[MaskFlags]] = dataset.mask_flag_enums  # empty for one of its own
         self._may_be_nan = self._kind.kind in "fc"
+
+    @cached_property
+    def lost_nodata(self) -> float | None:
+        """A nodata value that the file declares, but no pixel can have, which rasterio passes over."""
+        if None not in self.nodata or self._kind.kind not in "iu" or self._file.dataset.driver not in _KEEP:
+            return None
+        with MemoryFile(ext=".vrt") as description:
+            copy(self._file.dataset, description.name, driver="VRT")  # a description keeps the value
+            declared = ET.fromstring(description.read()).iter("NoDataValue")  # noqa: S314 - GDAL's own
+        return next((float(value.text or "nan") for value in declared), None)
 
     def is_everywhere(self, bands: Sequence[int]) -> bool:
         """Whether every pixel is valid for certain, without reading any; see `valid`."""
