@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, Final, TypeVar
 
 from rich.console import Console
@@ -47,6 +48,12 @@ if not console.is_terminal:
 
 SECONDS_BETWEEN_LINES = 20.0
 """Seconds between two progress lines in a log file."""
+
+
+@cache
+def say_once(line: str) -> None:
+    """Prints a warning once, e.g. about a table that every stage reads."""
+    console.print(f"[yellow]{line}[/]")
 
 
 def print_table(

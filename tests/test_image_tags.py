@@ -150,6 +150,27 @@ def test_a_sheet_that_nobody_sees_is_not_read(tmp_path: Path, hidden: str) -> No
     assert outline(path).names == ("tree",)
 
 
+@pytest.mark.parametrize("second", ["rows", "empty", "hidden"])
+@pytest.mark.parametrize("first", ["visible", "hidden"])
+def test_several_sheets_are_pointed_out_once(
+    tmp_path: Path, first: str, second: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    book = openpyxl.Workbook()
+    states = {"spring": first, "summer": "visible", "autumn (2)": second}
+    for title, state in states.items():
+        sheet = book.create_sheet(title)
+        for row in (["image", "tags"], ["a", title[:6]]) if state != "empty" else ():
+            sheet.append(row)
+        sheet.sheet_state = "hidden" if state == "hidden" else "visible"
+    del book["Sheet"]
+    book.save(tmp_path / "tags.xlsx")
+    names = [outline(tmp_path / "tags.xlsx").names for _ in range(2)]
+    read, *others = [title for title, state in states.items() if state not in {"hidden", "empty"}]
+    assert names == [(read[:6],)] * 2
+    line = f"{read} is read, and not {', '.join(others)}: move the sheet of the table to the front"
+    assert " ".join(capsys.readouterr().out.split()).count(line) == bool(others)
+
+
 def chart(book: dict[str, bytes]) -> None:
     book["xl/workbook.xml"] = book["xl/workbook.xml"].replace(b"worksheet", b"chartsheet")
     for name in [name for name in book if name.endswith(".rels")]:

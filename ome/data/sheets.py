@@ -10,9 +10,10 @@ from zipfile import ZipFile
 
 from ome.data.names import normal_form
 from ome.data.raw_file import check_expansion
-from ome.errors import UserError
+from ome.errors import UserError, few
 from ome.extras import require
 from ome.files import plain_cell
+from ome.progress import say_once
 
 SPREADSHEETS: Final = (".xlsx", ".xlsm")
 """Suffixes of files that openpyxl reads; all other files except `OTHERS` are read as CSV."""
@@ -156,15 +157,24 @@ def _workbook(path: Path) -> list[tuple[int, list[str]]]:
         both = []
         for data_only in (True, False):
             workbook = openpyxl.load_workbook(path, read_only=True, data_only=data_only)
-            sheet = next(sheet for sheet in workbook.worksheets if sheet.sheet_state == "visible")
-            sheet.reset_dimensions()  # the size that the file states may be wrong
-            both.append(list(sheet.iter_rows(values_only=True)))
+            visible = [sheet for sheet in workbook.worksheets if sheet.sheet_state == "visible"]
+            for sheet in visible:
+                sheet.reset_dimensions()  # the size that the file states may be wrong
+            both.append(list(visible[0].iter_rows(values_only=True)))
+            others = [
+                sheet.title for sheet in visible[1:] if any(map(any, sheet.iter_rows(values_only=True)))
+            ]
             workbook.close()
     except UserError:
         raise
     except Exception as error:  # of a damaged workbook, or of one with parts that openpyxl does not know
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not a spreadsheet: {reason}; save it as .xlsx or CSV") from error
+    if others:
+        say_once(
+            f"{path}: of its sheets, {visible[0].title} is read, and not {few(others)}: move the sheet of "
+            "the table to the front, or save it as CSV"
+        )
     lines = [[_text(cell) for cell in row] for row in both[0]]
     # A formula has a value only if a spreadsheet program has saved the file.
     for number, (row, cells) in enumerate(zip(both[1], lines, strict=True), start=1):

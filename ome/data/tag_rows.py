@@ -5,18 +5,15 @@ or a window of an image, with a column for each class.
 """
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
-
-from rich.markup import escape
 
 from ome.data.listed_names import check_listed
 from ome.data.names import EMPTY, IMAGE_COLUMNS, TOO_SMALL, WINDOW_COLUMNS, check_class, check_classes
 from ome.data.sheets import Sheet, read_sheet
 from ome.data.tag_row import Form, TagRow, image_row, listed_tags, window_row
 from ome.errors import UserError
-from ome.progress import console
+from ome.progress import say_once
 
 
 class TagRows(NamedTuple):
@@ -102,15 +99,9 @@ def _say_readings(sheet: Sheet, classes: Sequence[str], *, finished: bool) -> No
     columns = [name for name in classes if name in sheet.header]
     cells = [row[name] for _, row in sheet.rows for name in columns]
     if finished and (empty := cells.count("")):
-        _say_once(f"{sheet.path}: {empty} of {len(cells)} cells of classes are empty: they are read as 0")
+        say_once(f"{sheet.path}: {empty} of {len(cells)} cells of classes are empty: they are read as 0")
     if crosses := sum(cell.casefold() == "x" for cell in cells):
-        _say_once(f"{sheet.path}: {crosses} of {len(cells)} cells of classes are x: they are read as 1")
-
-
-@cache
-def _say_once(line: str) -> None:
-    """Prints a line once, although every stage reads the table, some several times."""
-    console.print(f"[yellow]{escape(line)}[/]")
+        say_once(f"{sheet.path}: {crosses} of {len(cells)} cells of classes are x: they are read as 1")
 
 
 def _classes(sheet: Sheet, form: Form, names: Sequence[str], *, finished: bool) -> tuple[str, ...]:
