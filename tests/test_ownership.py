@@ -2,8 +2,10 @@
 
 import os
 import re
+import shutil
 import zipfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -329,6 +331,55 @@ def test_two_datasets_of_one_name_are_told_apart(run_here: Run, tmp_path: Path) 
     run_here(*custom("labels", "dataset.raw=here/moved", "dataset.tags=here/tags.csv"))
 
 
+@pytest.mark.parametrize("settings", [[], ["stage.predict.confidence=true"]])
+@pytest.mark.parametrize("kind", ["file", "folder", "archive"])
+@pytest.mark.parametrize("how", ["moved", "copied", "copied with times"])
+@pytest.mark.parametrize("same", [True, False])
+def test_a_project_that_was_moved_with_its_scenes_knows_its_maps(
+    run_here: Run,
+    tmp_path: Path,
+    same: bool,
+    how: str,
+    kind: str,
+    settings: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Another scene of the same name, size and time is another one."""
+    old, new = tmp_path / "old", tmp_path / "new"
+    make_run(old / "run")
+    (old / "city").mkdir()
+    scene = write(old / "city/city.tif", random_scene(40, 40))
+    with zipfile.ZipFile(old / "city.zip", "w") as archive:
+        archive.write(scene, "city.tif")
+    typed = {"file": "{}/city/city.tif", "folder": "{}/city", "archive": "/vsizip/{}/city.zip/city.tif"}[kind]
+
+    def predict(project: Path, *more: str) -> None:
+        scene = f"stage.predict.scene={typed.format(project)}"
+        run_here(*BASE, "dataset=synthetic", f"run_dir={project / 'run'}", scene, *more)
+
+    predict(old)
+    if how == "moved":
+        old.rename(new)
+    else:
+        shutil.copytree(old, new, copy_function=shutil.copy if how == "copied" else shutil.copy2)
+    if not same:
+        for path in (new / "city/city.tif", new / "city.zip"):
+            state, content = path.stat(), bytearray(path.read_bytes())
+            content[1000] ^= 1
+            path.write_bytes(content)
+            os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+    before = contents(new / "run/predict")
+    capsys.readouterr()
+    if same:
+        predict(new, *settings)
+        assert ("up to date predict" in capsys.readouterr().out) == (not settings)
+        predict(new)
+    else:
+        with pytest.raises(UserError, match=r"holds the result of stage=predict of .*old/city"):
+            predict(new, *settings)
+    assert before.items() <= contents(new / "run/predict").items() or (same and settings)
+
+
 @pytest.mark.parametrize("typed", [".", "..", "up/..", "city.partial.tif", ".city.tif", "city"])
 def test_every_scene_has_a_folder_of_its_own(
     run_here: Run, tmp_path: Path, typed: str, monkeypatch: pytest.MonkeyPatch
@@ -394,6 +445,19 @@ def test_a_map_from_python_replaces_no_file(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"city_confidence\.tif exists and is not a map of .*city\.tif"):
         ome.map_scene(scene, run, tmp_path / "here", confidence=True, **settings)
     assert contents(tmp_path / "here") == before
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_map_from_python_that_was_moved_with_its_scene_is_replaced(tmp_path: Path, same: bool) -> None:
+    run, old, new = make_run(tmp_path / "run"), tmp_path / "old", tmp_path / "new"
+    settings: dict[str, Any] = {"flip": False, "device": "cpu", "precision": "32-true"}
+    old.mkdir()
+    ome.map_scene(write(old / "city.tif", random_scene(64, 64)), run, old / "map", **settings)
+    old.rename(new)
+    if not same:
+        write(new / "city.tif", random_scene(64, 64))
+    with nullcontext() if same else pytest.raises(UserError, match="exists and is not a map of"):
+        ome.map_scene(new / "city.tif", run, new / "map", **settings)
 
 
 def test_rasters_in_the_making_remove_their_own_files(tmp_path: Path) -> None:

@@ -110,6 +110,19 @@ def test_tables_of_another_list_of_the_same_name_are_not_replaced(run_here: Run,
     assert (scenes / "run/predict/data_areas.csv").read_text() == table
 
 
+@pytest.mark.parametrize("typed", ["all.txt", "data/?.tif"])
+def test_a_list_that_was_moved_with_its_scenes_and_run_knows_its_tables_and_maps(
+    run_here: Run, tmp_path: Path, scenes: Path, typed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (scenes / "all.txt").write_text("data/a.tif\ndata/b.tif\n")
+    run_here(*BASE, f"stage.predict.scene={typed}")
+    before = times_of(scenes)
+    moved = scenes.rename(tmp_path.with_name(f"{tmp_path.name}_moved"))
+    monkeypatch.chdir(moved)
+    run_here(*BASE, f"stage.predict.scene={typed}")
+    assert list(times_of(moved).values()) == list(before.values())
+
+
 def test_a_damaged_scene_is_left_out_and_the_rest_is_mapped_once(run_here: Run, scenes: Path) -> None:
     seen = []
     config = compose_config([*BASE, "stage.predict.scene=all.txt"])

@@ -1,5 +1,6 @@
 """The tables that are written beside the maps of a list of scenes."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -22,6 +23,7 @@ class ListTables:
     def __init__(self, folder: Path, text: str) -> None:
         name = name_of_list(text)
         self._list = str(Path(text).absolute())
+        self._from_here = os.path.relpath(self._list, folder.absolute())
         self._areas, self._failures = folder / f"{name}{AREAS}", folder / f"{name}_failed.txt"
         self._mark = folder / f".{name}_areas.json"
 
@@ -32,8 +34,11 @@ class ListTables:
             UserError: There are such files.
         """
         existing = [path for path in (self._areas, self._failures) if path.exists()]
-        if existing and (held := self._held()) != self._list:
-            whose = f"is of {held}" if held else "was not written by ome for a list of scenes"
+        held = read_json_if_whole(self._mark) or {}
+        if existing and self._list != held.get("list") and self._from_here != held.get("from_here"):
+            whose = (
+                f"is of {held['list']}" if "list" in held else "was not written by ome for a list of scenes"
+            )
             raise UserError(
                 f"{existing[0]} {whose}, and the maps of {self._list} would replace it: move it away, or "
                 "rename the list"
@@ -50,7 +55,8 @@ class ListTables:
             UserError: See `check`.
         """
         self.check()
-        write_json(self._mark, {"list": self._list})
+        # The path from here stays the same where a project moves.
+        write_json(self._mark, {"list": self._list, "from_here": self._from_here})
         for path in (self._areas, self._failures):
             path.unlink(missing_ok=True)
         write_total_areas(self._areas, counts)
@@ -58,8 +64,3 @@ class ListTables:
             lines = [line for scene, reason in failed.items() for line in (f"# {reason}", scene)]
             write_text(self._failures, "\n".join(lines) + "\n")
             console.print(f"scenes that failed: {self._failures}")
-
-    def _held(self) -> str | None:
-        """The list that the tables are of; None if no mark says so."""
-        mark = read_json_if_whole(self._mark)
-        return None if mark is None else str(mark.get("list"))

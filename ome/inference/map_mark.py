@@ -1,6 +1,7 @@
 """Marks the maps in a folder, so that only files of the same scene are replaced."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ def mark_map(
     existing = [path for path in files if path.exists()]
     # The map of a scene named NAME_confidence has the same path as the confidence of NAME.
     others = [path for path in existing if path.stem != name and _read_mark(folder / f".{path.stem}.json")]
-    if existing and (before is None or before["scene"] != full_address(scene)):
+    if existing and (before is None or not _is_of(before, scene, made_of)):
         others = others or existing
     written = before.get("endings", ENDINGS) if before else ()  # earlier versions did not record them
     others += [folder / f"{name}{end}" for end in endings if end not in written]
@@ -52,6 +53,15 @@ def mark_map(
         for end in set(written) - set(endings):
             (folder / f"{name}{end}").unlink(missing_ok=True)
     write_json(mark, {"scene": full_address(scene), "made_of": made_of, "endings": list(endings)})
+
+
+def _is_of(mark: dict[str, Any], scene: SceneAddress, made_of: list[Any]) -> bool:
+    """Whether a mark is of a scene, which may have moved: then its first file has the same size and time."""
+    before = mark["scene"]
+    if before == full_address(scene):
+        return True
+    is_moved = isinstance(scene, Path) and Path(before).name == scene.name and not os.path.lexists(before)
+    return is_moved and mark["made_of"][:1] == made_of[:1]
 
 
 def _read_mark(path: Path) -> dict[str, Any] | None:

@@ -3,16 +3,18 @@
 `ome.pipeline.engine` runs it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 from omegaconf import DictConfig
 
 from ome.pipeline.artifacts import Artefact, plain, stage_folder
-from ome.pipeline.manifest import Manifest
+from ome.pipeline.manifest import Manifest, recorded
 from ome.pipeline.place import Place
+from ome.pipeline.same_files import same_content
 from ome.plugin_code import CODE, codes_in
 
 OnFinish: TypeAlias = Callable[[DictConfig, Artefact, Mapping[str, Artefact]], None]
@@ -104,16 +106,33 @@ class Stage:
         whole = stage_folder(config, self.name)
         return whole if self.part is None else whole / self.part(config)
 
-    def place(self, config: DictConfig, used: Mapping[str, Any] | None = None) -> Place:
-        """The `Place` of that folder; `used` is the configuration that the manifest will record, if known."""
-        artefact = self._artefact(used_config(self, config) if used is None else used)
-        return Place(self.folder(config), artefact, self._artefact_in)
+    def place(
+        self, config: DictConfig, used: dict[str, Any] | None = None, outside: Sequence[Path] = ()
+    ) -> Place:
+        """The `Place` of that folder.
+
+        Args:
+            config: The configuration.
+            used: The configuration that the manifest will record; None if it is not known yet.
+            outside: The external files in there.
+        """
+        if used is None:
+            with recorded() as files:
+                used = used_config(self, config)
+            outside = [path for path, _ in files]
+        return Place(self.folder(config), self._artefact(used), partial(self._artefact_in, used, outside))
 
     def _artefact(self, used: Mapping[str, Any]) -> str:
         return self.name if self.subject is None else f"{self.name} of {self.subject(used)}"
 
-    def _artefact_in(self, manifest: Manifest) -> str:
-        return self._artefact(manifest.config) if manifest.stage == self.name else manifest.stage
+    def _artefact_in(self, used: Mapping[str, Any], outside: Sequence[Path], manifest: Manifest) -> str:
+        """The artefact of a manifest; that of `used` also if its subject has moved."""
+        if manifest.stage != self.name:
+            return manifest.stage
+        ours, theirs = self._artefact(used), self._artefact(manifest.config)
+        named_alike = Path(ours).name == Path(theirs).name
+        is_moved = named_alike and ours != theirs and same_content(used.get("sources"), outside, manifest)
+        return ours if is_moved else theirs
 
 
 def used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:

@@ -10,11 +10,12 @@ from ome.errors import UserError
 from ome.pipeline.artifacts import Artefact, find_same, inherited_runs, whole_paths
 from ome.pipeline.changes import changes_since
 from ome.pipeline.checksums import NAME as LISTING
-from ome.pipeline.checksums import damaged, hashes_of
+from ome.pipeline.checksums import damaged
 from ome.pipeline.input_changes import Seen
 from ome.pipeline.manifest import Manifest, compute_fingerprint, recorded
 from ome.pipeline.marks import read_if_whole
 from ome.pipeline.place import Place
+from ome.pipeline.same_files import same_content
 from ome.pipeline.stage import Stage, used_config
 
 
@@ -48,7 +49,7 @@ def task_of(stage: Stage, config: DictConfig, artefacts: Mapping[str, Artefact])
     with recorded() as files:
         used = used_config(stage, config)
     outside, seen = [path for path, _ in files], Seen(artefacts, files, used.get("sources", []))
-    place = stage.place(config, used)
+    place = stage.place(config, used, outside)
     present = read_if_whole(place.folder)
     if present is not None and (held := _as_recorded(stage, used, inputs, outside, present)) is not None:
         return Task(held, inputs, outside, seen, present.fingerprint, place, [])
@@ -72,29 +73,9 @@ def _as_recorded(
             held["sources"] = before.get("sources")
         if compute_fingerprint(stage.name, stage.version, held, inputs) != present.fingerprint:
             continue
-        if not copied or _same_content(used.get("sources"), outside, present):
+        if not copied or same_content(used.get("sources"), outside, present):
             return held
     return None
-
-
-def _same_content(sources: Any, outside: Sequence[Path], present: Manifest) -> bool:  # noqa: ANN401 - nested
-    """Whether external files differ from those of a result in times and folders alone, as after a copy."""
-    if not outside or _without_times(sources) != _without_times(present.config.get("sources")):
-        return False
-    return len(outside) == len(present.hashes) and hashes_of(outside) == present.hashes
-
-
-def _without_times(sources: Any) -> Any:  # noqa: ANN401
-    """The same without the time in each `identity`, which may be one of several in a row."""
-    if not isinstance(sources, list | tuple):
-        return sources
-    kept = []
-    for place, one in enumerate(sources):
-        match sources[max(0, place - 2) : place + 1]:
-            case [str(), int(), int()]:
-                continue
-        kept.append(_without_times(one))
-    return kept
 
 
 def check_inputs(artefacts: Mapping[str, Artefact], *, verify: bool) -> None:
