@@ -208,6 +208,28 @@ def test_a_file_that_a_person_put_into_a_partial_folder_is_moved_aside(
     assert [path.name for path in (tmp_path / "made.changed").iterdir()] == [name.partition("/")[0]]
 
 
+@pytest.mark.parametrize("name", ["notes.txt", "deep/map.tif", "masks/mine.png"])
+@pytest.mark.parametrize("own", [True, False])
+def test_a_file_that_a_person_puts_into_a_partial_folder_while_its_stage_runs_is_no_result(
+    tmp_path: Path, name: str, own: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A stage of a plug-in may write by other means than `ome.files`."""
+
+    def run(work: Work) -> dict[str, Any]:
+        write_text(work.folder / "masks/first", "first")
+        (work.folder / name).parent.mkdir(exist_ok=True)
+        (work.folder / name).write_text("mine")
+        return {}
+
+    monkeypatch.setattr(run, "__module__", "ome.stages.made" if own else "plugin")
+    execute(Stage("made", run), config(tmp_path))
+    listed = (tmp_path / "made/files.csv").read_text()
+    assert ("masks/first" in listed, name in listed) == (True, not own)
+    kept = tmp_path / ("made.changed" if own else "made") / name
+    assert kept.read_text() == "mine"
+    assert ("was not written by ome" in capsys.readouterr().out) == own
+
+
 @pytest.mark.parametrize("link", ["made", "made.partial"])
 def test_a_folder_of_the_engine_may_be_a_link(tmp_path: Path, link: str) -> None:
     disk = tmp_path / "disk"

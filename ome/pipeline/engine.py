@@ -25,6 +25,7 @@ from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest, versions
 from ome.pipeline.stage import OnFinish, Stage, Work
 from ome.pipeline.task import check_inputs, inherited_result, task_of
+from ome.pipeline.user_files import set_foreign_aside
 from ome.progress import console
 
 
@@ -93,6 +94,8 @@ def execute(
             hashes = hashes_of(outside) if is_rank_zero() else []
         if is_rank_zero():
             seconds = round(time.monotonic() - started, 2)
+            if stage.run.__module__.startswith("ome."):  # a plug-in may write by other means than `ome.files`
+                set_foreign_aside(place.partial, folder)
             manifest = place.finish(
                 lambda files: Manifest(
                     stage.name,
