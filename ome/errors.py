@@ -1,6 +1,7 @@
 """The error for mistakes that a user can correct: one line, no traceback."""
 
-from collections.abc import Iterable
+import difflib
+from collections.abc import Collection, Iterable
 
 
 class UserError(Exception):
@@ -24,3 +25,10 @@ def few(items: Iterable[object], most: int = 5) -> str:
     """The first items of a list, for a message."""
     listed = [str(item) for item in items]
     return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")
+
+
+def guess(option: str, known: Collection[str]) -> str:
+    """`; did you mean --classes?` after an unknown option such as --class; a colon where none is like it."""
+    near = [name for name in known if name.startswith(option)]
+    near = near or difflib.get_close_matches(option, known, n=1, cutoff=0.75)
+    return f"; did you mean {near[0]}?" if near else ":"

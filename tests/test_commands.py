@@ -133,6 +133,12 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
             ["train", "nowhere", "--epochs", "3"],
             "error: ome train does not know --epochs: ome train --help lists",
         ),
+        (["train", "x", "--nam", "a"], "ome train does not know --nam; did you mean --name? ome train --h"),
+        (["predict", "a", "b", "--conf"], "ome predict does not know --conf; did you mean --confidence?"),
+        (["tags", "x", "--class", "a,b"], "error: unknown option --class; did you mean --classes? ome tags"),
+        (["tags", "x", "--sugg=a"], "error: unknown option --sugg; did you mean --suggestions? ome tags"),
+        (["tags", "x", "--zzz", "a"], "error: unknown option --zzz: ome tags --help lists options"),
+        (["--multi", "stage=labels"], "unknown option --multi; did you mean --multirun?"),
         (["train", "nowhere"], "error: nowhere is not a folder: give the folder of the images"),
         (
             ["train", "images"],

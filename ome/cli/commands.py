@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Final
 
 from ome.cli.last_command import repeated_words
-from ome.cli.parser import parser
-from ome.errors import UserError
+from ome.cli.parser import options_of, parser
+from ome.errors import UserError, guess
 from ome.geo.scene_list import names_many
 from ome.geo.vsi import scene_at
 
@@ -25,9 +25,10 @@ def words_of(arguments: Sequence[str]) -> list[str]:
     settings = [word for word in arguments if _is_setting(word)]
     options, unknown = parser().parse_known_args([word for word in arguments if word not in settings])
     if unknown:
+        word, command = unknown[0].partition("=")[0], options.command
         raise UserError(
-            f"ome {options.command} does not know {unknown[0]}: ome {options.command} --help lists options; "
-            "a setting is typed as KEY=VALUE without dashes, e.g. stage.cam.epochs=3"
+            f"ome {command} does not know {word}{guess(word, options_of(command))} ome {command} --help "
+            "lists options; a setting is typed as KEY=VALUE without dashes, e.g. stage.cam.epochs=3"
         )
     return [*_WORDS[options.command](options), *settings]
 

@@ -72,3 +72,10 @@ def parser() -> argparse.ArgumentParser:
             f"--{form}", dest="format", action="store_const", const=form, help=f"print the table in {form}"
         )
     return top
+
+
+def options_of(command: str) -> list[str]:
+    """The options of a command, with their dashes."""
+    (commands,) = parser()._subparsers._group_actions  # type: ignore[union-attr]  # noqa: SLF001
+    chosen: argparse.ArgumentParser = commands.choices[command]  # type: ignore[index,call-overload]
+    return [name for action in chosen._actions for name in action.option_strings]  # noqa: SLF001

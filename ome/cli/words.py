@@ -14,7 +14,7 @@ from hydra.errors import HydraException
 from ome.cli.help import groups
 from ome.config.schema import Settings
 from ome.config.schema.hints import addresses
-from ome.errors import UserError
+from ome.errors import UserError, guess
 
 _MAPPINGS: Final = tuple(
     f"{key}."
@@ -71,13 +71,15 @@ def check_words(words: Sequence[str]) -> None:
         raise UserError(f"{words[-1]} takes a value: type it after the option")
     for word, following in zip_longest(words, words[1:], fillvalue=""):
         option, equals, value = word.partition("=")
-        if not re.fullmatch(r"--\w[\w.-]*", option) or any(name.startswith(option) for name in known):
+        if not re.fullmatch(r"--\w[\w.-]*", option) or option in known:
             continue
         if not equals:
             is_value = following and not following.startswith("-") and "=" not in following
             value = following if is_value else "VALUE"
         key = option.lstrip("-").replace("-", "_")
-        raise UserError(f"unknown option {option}: settings have no dashes, type {key}={value}")
+        raise UserError(
+            f"unknown option {option}{guess(option, known)} settings have no dashes, type {key}={value}"
+        )
 
 
 def _check_hydra(words: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ from ome.extras import require
 from ome.faults import disk_fault
 from ome.progress import console
 from ome.tagging.items import Item, Key, find_images, windows_of
-from ome.tagging.options import parser
+from ome.tagging.options import options_in
 from ome.tagging.pictures import Pictures
 from ome.tagging.session import Session
 from ome.tagging.table import Table
@@ -32,9 +32,8 @@ def main(arguments: Sequence[str]) -> int:
     Returns:
         The exit status: 0, or 1 after a user error, which is printed in one line.
     """
-    options = parser().parse_args(arguments)
     try:
-        serve(options)
+        serve(options_in(arguments))
     except (UserError, OSError) as error:
         line = str(error) if isinstance(error, UserError) else disk_fault(error)
         if line is None:
