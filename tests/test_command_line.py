@@ -330,6 +330,33 @@ def test_an_unset_variable_of_the_shell_is_no_folder(tmp_path: Path, words: list
     assert (done.returncode, done.stdout.startswith(line), done.stdout.count("\n")) == (1, True, 1)
 
 
+@pytest.mark.parametrize(
+    ("variables", "line"),
+    [
+        ({"RANK": "x"}, "RANK=x is no whole number: torchrun or srun sets it; in a process started by hand"),
+        ({"LOCAL_RANK": ""}, "LOCAL_RANK= is no whole number"),
+        ({"WORLD_SIZE": "1.0"}, "WORLD_SIZE=1.0 is no whole number"),
+        ({"SLURM_PROCID": "-1"}, "SLURM_PROCID=-1 is no whole number"),
+        ({"SLURM_LOCALID": "1e9"}, "SLURM_LOCALID=1e9 is no whole number"),
+        ({"RANK": "2"}, "RANK=2 is not below WORLD_SIZE=2"),
+        ({"WORLD_SIZE": "0"}, "RANK=0 is not below WORLD_SIZE=0"),
+        ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_RANK=0 is not below LOCAL_WORLD_SIZE=0"),
+        ({"SLURM_PROCID": "9", "SLURM_STEP_NUM_TASKS": "9"}, "SLURM_PROCID=9 is not below SLURM_STEP_NUM"),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False])
+def test_ranks_that_no_launcher_gives_are_one_line(
+    tmp_path: Path, variables: dict[str, str], line: str, whole: bool
+) -> None:
+    """Beside the other variables of torchrun, and without those that are not compared."""
+    place = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+    others = place | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"} if whole or "not below" in line else {}
+    for words in (["stage=labels"], ["stage=labels", "plan=true"], ["stage=nothing"]):
+        status, printed = forked(tmp_path, *words, sabotage=lambda: os.environ.update(others | variables))
+        assert (status, len(printed.splitlines())) == (1, 1), printed
+        assert f"error: the environment variable {line}" in printed
+
+
 @pytest.mark.parametrize("module", ["ome", "ome.run"])
 def test_the_version_is_that_of_ome(tmp_path: Path, module: str) -> None:
     done = run_words(tmp_path, [sys.executable, "-m", module, "--version"])

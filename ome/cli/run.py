@@ -19,7 +19,7 @@ from ome.cli.help import help_text, is_plain_help
 from ome.cli.presets import fitting_preset
 from ome.cli.words import check_words, is_setting, with_home, with_plus, with_text
 from ome.config.folders import checked_folder
-from ome.distributed.rank import is_nonzero_rank
+from ome.distributed.rank import check_ranks, is_nonzero_rank
 from ome.distributed.signals import Stopped
 from ome.errors import UserError
 from ome.faults import disk_fault
@@ -70,6 +70,14 @@ def _run(config: DictConfig) -> float | None:
     return miou
 
 
+def _is_nonzero_rank_checked() -> bool:
+    try:
+        check_ranks()
+    except UserError as error:
+        fail(str(error))
+    return is_nonzero_rank()
+
+
 def main() -> None:
     """Runs the command line; a user error ends with one line and exit status 1."""
     if len(sys.argv) == 1 or "--version" in sys.argv:
@@ -80,7 +88,7 @@ def main() -> None:
     words = [with_plus(with_text(with_home(word))) for word in sys.argv[1:]]
     sys.argv[1:] = sorted(words, key=is_setting)
     plans = any(word.lstrip("+").lower() == "plan=true" for word in sys.argv)
-    if is_nonzero_rank() or plans:
+    if _is_nonzero_rank_checked() or plans:
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]
     try:
         sys.argv += fitting_preset(sys.argv[1:])

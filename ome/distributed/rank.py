@@ -4,13 +4,19 @@ It is known before torch is loaded, so that only one process reports a mistyped 
 """
 
 import os
+import re
 from typing import NamedTuple
+
+from ome.errors import UserError
 
 TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """Environment variables that torchrun and most other launchers set for each process."""
 
 SRUN = ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "SLURM_LOCALID", "SLURM_JOB_ID")
 """Environment variables that srun sets for each task; a batch script has SLURM_NTASKS, but not the step's."""
+
+_RANKS = {"RANK": "WORLD_SIZE", "LOCAL_RANK": "LOCAL_WORLD_SIZE", "SLURM_PROCID": "SLURM_STEP_NUM_TASKS"}
+"""The number of processes that each rank is below, by the environment variables of both."""
 
 
 class Place(NamedTuple):
@@ -27,6 +33,22 @@ class Place(NamedTuple):
     world_size: int
     local_rank: int
     neighbours: int
+
+
+def check_ranks() -> None:
+    """Checks the numbers that a launcher gave to this process.
+
+    Raises:
+        UserError: One is no number, or a rank is not below the number of processes.
+    """
+    remedy = "torchrun or srun sets it; in a process started by hand, unset it"
+    for name in (*TORCHRUN[:3], "LOCAL_WORLD_SIZE", *SRUN[:3]):
+        if not re.fullmatch("[0-9]{1,9}", value := os.environ.get(name, "0")):
+            raise UserError(f"the environment variable {name}={value} is no whole number: {remedy}")
+    for name, size in _RANKS.items():
+        value, count = os.environ.get(name, "0"), os.environ.get(size)
+        if count is not None and int(value) >= int(count):
+            raise UserError(f"the environment variable {name}={value} is not below {size}={count}: {remedy}")
 
 
 def is_nonzero_rank() -> bool:
