@@ -2,6 +2,8 @@
 
 import os
 import re
+from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,9 @@ from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.geo.raster_folder import rasters_in
 from ome.ignore import IGNORE
+from ome.inference.map_names import check_folders, check_names
+from ome.inference.map_rows import MapOptions
+from ome.tagging.items import find_images
 from tests import archives
 
 TAGS = "image,split,tags\na,train,road;tree\nb,test,tree\n"
@@ -281,6 +286,33 @@ def test_scenes_and_new_images_agree_on_what_was_measured(
             UserError, match=r"channels=\[4\]: band 4 was opacity when the scenes in .*stage=pre"
         ):
             SceneReader(SceneIndex.read(index.folder), [4])
+
+
+@pytest.mark.parametrize(
+    "names", [("d", "D"), ("stra\u00dfe", "STRASSE"), ("caf\u00e9", "cafe\u0301"), ("d", "d_")]
+)
+@pytest.mark.parametrize("ending", ["tif", "png"])
+@pytest.mark.parametrize("by", ["prepare", "tags", "list", "folder"])
+def test_names_that_are_one_on_many_disks_are_refused_everywhere(
+    images: Path, names: tuple[str, str], ending: str, by: str
+) -> None:
+    """Composed accents and decomposed ones look alike and are one image in a table, too."""
+    paths = [images / f"{names[0]}.tif", images / f"{names[1]}.{ending}"]
+    for path in paths:
+        path.write_bytes(archives.raster(archives.image(1, 3), "PNG" if path.suffix == ".png" else "GTiff"))
+    options = MapOptions()
+    calls: dict[str, Callable[[], object]] = {
+        "prepare": lambda: prepare(images),
+        "tags": lambda: find_images(images),
+        "list": lambda: check_folders(paths),
+        "folder": lambda: check_names(paths, options),
+    }
+    with (
+        nullcontext()
+        if names[1] == "d_"
+        else pytest.raises(UserError, match=r"keep one|: rename one of them")
+    ):
+        calls[by]()
 
 
 @pytest.mark.parametrize("nodata", [None, 255])

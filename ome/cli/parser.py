@@ -77,5 +77,5 @@ def parser() -> argparse.ArgumentParser:
 def options_of(command: str) -> list[str]:
     """The options of a command, with their dashes."""
     (commands,) = parser()._subparsers._group_actions  # type: ignore[union-attr]  # noqa: SLF001
-    chosen: argparse.ArgumentParser = commands.choices[command]  # type: ignore[index,call-overload]
+    chosen: argparse.ArgumentParser = commands.choices[command]  # type: ignore[index]
     return [name for action in chosen._actions for name in action.option_strings]  # noqa: SLF001

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ome.data.archives import RawFiles
+from ome.data.file_names import check_apart
 from ome.data.image_bands import checked_bands
 from ome.data.raw import RawLayout, raw_files
 from ome.data.raw_file import RawFile
@@ -115,6 +116,7 @@ def scene_jobs(layout: RawLayout, raw: Path) -> list[SceneJob]:
     """
     images, masks = raw_files(layout, raw)
     listed = resolve_split(layout.split, raw, images)
+    check_apart((scene for scene, _ in listed), f"{raw}: the scenes")
     file_of = {scene: images.find(scene) for scene, _ in listed}
     _require_all("image", file_of, images)
     mask_of = {scene: masks.find(scene) if masks else None for scene, _ in listed}

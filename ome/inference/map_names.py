@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from ome.data.file_names import folded
 from ome.errors import UserError
 from ome.geo.vsi import SceneAddress
 from ome.inference.map_rows import MapOptions
@@ -46,13 +47,13 @@ def check_names(scenes: Sequence[SceneAddress], options: MapOptions) -> None:
         options: Outputs beside the class maps.
 
     Raises:
-        UserError: Two maps would write the same file, or names that differ only in case.
+        UserError: Two maps would write the same file, see `folded`.
     """
     endings = endings_of(options)
     writers: dict[str, SceneAddress] = {}
     for scene in scenes:
         for file in (f"{map_name(scene)}{ending}" for ending in endings):
-            if (other := writers.setdefault(file.casefold(), scene)) != scene:
+            if (other := writers.setdefault(folded(file), scene)) != scene:
                 raise UserError(
                     f"the maps of {other} and {scene} would both write {file}: rename one of them"
                 )
@@ -62,12 +63,12 @@ def check_folders(scenes: Sequence[SceneAddress]) -> None:
     """Checks that each scene of a list is mapped into its own folder.
 
     Raises:
-        UserError: Two scenes have the same name, or names that differ only in case.
+        UserError: Two scenes have the same name, see `folded`.
     """
     by_folder: dict[str, SceneAddress] = {}
     for scene in scenes:
         name = map_name(scene)
-        if (other := by_folder.setdefault(name.casefold(), scene)) != scene:
+        if (other := by_folder.setdefault(folded(name), scene)) != scene:
             raise UserError(
                 f"the maps of {other} and {scene} would both lie in {name}: rename one of them, or map one "
                 "by itself with --name NAME"

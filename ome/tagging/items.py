@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ome.data.archives import RawFiles
+from ome.data.file_names import check_apart
 from ome.data.folder import image_names
 from ome.data.raw_file import RawFile
 from ome.data.raw_source import ANY_IMAGE
@@ -47,9 +48,10 @@ def find_images(folder: Path) -> list[Item]:
     """The images of a folder as `dataset=custom` finds them, in order of their names.
 
     Raises:
-        UserError: The folder does not exist, has no image, or has two images of one name.
+        UserError: The folder does not exist, has no image, or has two of one name, see `check_apart`.
     """
     names = image_names(folder, "ome tags")
+    check_apart(names, f"{folder}: the images")
     files = RawFiles(ANY_IMAGE, folder)
     files_of = ((name, files.find(name)) for name in names)
     return [Item(file, name) for name, file in files_of if file is not None]
