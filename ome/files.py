@@ -6,13 +6,10 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from ome.damage import DamagedError, checked_end, checked_form, named_if_damaged
 from ome.errors import UserError
@@ -50,12 +47,22 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
         yield temporary
         sync(temporary)
         if path.exists():  # keeps the permissions
-            shutil.copymode(path, temporary)
+            _keep_access(path, temporary)
         temporary.replace(path)
         if durable:
             sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _keep_access(path: Path, replacement: Path) -> None:
+    """Gives a file the owner, group and mode of the one that it will replace, as far as this user may."""
+    before = path.stat()
+    for owner in (before.st_uid, -1):
+        with suppress(OSError):
+            os.chown(replacement, owner, before.st_gid)
+            break
+    shutil.copymode(path, replacement)
 
 
 def is_file(path: Path) -> bool:
@@ -183,18 +190,6 @@ def read_csv(path: Path) -> list[dict[str, str]]:
         rows = csv.reader(io.StringIO(text, newline=""))
         header, *body = [[plain_cell(cell) for cell in row] for row in rows]
         return [dict(zip(header, row, strict=True)) for row in body]
-
-
-def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Writes a compressed `.npz` atomically."""
-    with atomic_path(path) as temporary:
-        np.savez_compressed(temporary, **arrays)  # type: ignore[arg-type]
-
-
-def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Reads an `.npz` without ever unpickling."""
-    with np.load(path, allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
 
 
 def save_atomically(path: Path, save: Callable[[Path], object]) -> None:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ome.crf.densecrf import DenseCrf
 from ome.crf.inputs import CrfParameters
-from ome.files import read_arrays
+from ome.data.array_files import read_arrays
 from ome.networks.pcm import pixel_correlation
 from ome.networks.resnet38d import ResNet38d
 from ome.networks.seam import SeamNetwork

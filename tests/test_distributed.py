@@ -267,6 +267,10 @@ def test_a_process_that_cannot_say_why_it_ended_is_named() -> None:
     assert why_ended([1, -signal.SIGKILL], mistake) is mistake  # whoever took too long to end
     assert why_ended([143, 143], told) is told
     assert why_ended([1, 0], None) is None
+    for exits in ([0, -signal.SIGTERM], [-signal.SIGTERM, -signal.SIGTERM], [1, -signal.SIGTERM]):
+        early = why_ended(exits, None)  # before it could report anything
+        assert isinstance(early, Stopped)
+        assert early.status == 128 + signal.SIGTERM
     lost = LostProcessError.here()
     assert str(why_ended([1, -signal.SIGKILL], lost)).startswith("process 1 of 2 was killed (SIGKILL)")
     assert why_ended([1, 1], lost) is lost

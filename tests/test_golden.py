@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from ome.files import read_arrays, read_json, write_arrays, write_json
+from ome.data.array_files import read_arrays, write_arrays
+from ome.files import read_json, write_json
 
 GOLDEN = Path(__file__).parent / "golden"
 SCRIPT = Path(check_golden.__file__)

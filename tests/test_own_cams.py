@@ -15,7 +15,7 @@ from rasterio.transform import Affine, from_origin
 from torch.nn import functional as F
 
 import ome
-from ome.data.cams import cam_files
+from ome.data.cams import cam_files, read_cams, write_cams
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
@@ -86,6 +86,26 @@ def test_other_arrays_are_refused(tmp_path: Path, maps: NDArray[Any], line: str)
     np.save(tmp_path / "a.npy", maps)
     with pytest.raises(UserError, match=line):
         read_maps(tmp_path / "a.npy", NAMES)
+
+
+@pytest.mark.parametrize("name", ["a.npy", "a.npz", "cams.npz"])
+def test_bits_that_flipped_are_one_line(tmp_path: Path, name: str) -> None:
+    """Damage raises errors of zipfile, zlib, tokenize and numpy, by the place of the bit."""
+    path, maps = tmp_path / name, np.random.default_rng(0).random((3, 16, 16), dtype=np.float32)
+    if name == "cams.npz":
+        write_cams(path, maps, np.ones(3, np.uint8))
+    elif path.suffix == ".npy":
+        np.save(path, maps)
+    else:
+        np.savez_compressed(path, maps=maps)
+    whole, refused = path.read_bytes(), 0
+    for place in range(0, len(whole), max(1, len(whole) // 400)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x11]) + whole[place + 1 :])
+        try:
+            read_cams(path, 3) if name == "cams.npz" else read_maps(path, NAMES)
+        except UserError:
+            refused += 1
+    assert refused > 9
 
 
 def test_damaged_doubled_and_missing_files_are_named(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The table of tags while a person fills it: what is read, what is written, what can be undone."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,46 @@ def test_a_linked_table_stays_a_link_and_keeps_its_mode(images: Path, tmp_path: 
     assert "field_0.tif,1" in elsewhere.read_text()
 
 
+def test_a_table_keeps_its_group(images: Path) -> None:
+    table = images.parent / "tags.csv"
+    table.write_text("image,road\n")
+    table.chmod(0o664)
+    groups = [group for group in (*os.getgroups(), 4321) if group != table.stat().st_gid]
+    try:
+        os.chown(table, -1, groups[-1] if os.geteuid() == 0 else groups[0])
+    except (IndexError, OSError):
+        pytest.skip("this user has one group")
+    before = table.stat()
+    session(images).set_tags(0, ["road"])
+    after = table.stat()
+    assert after.st_ino != before.st_ino
+    assert (after.st_uid, after.st_gid, after.st_mode) == (before.st_uid, before.st_gid, before.st_mode)
+
+
+def test_a_table_that_is_read_only_is_not_replaced(images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = images.parent / "tags.csv"
+    table.write_text("image,road\n")
+    work = session(images)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may always write
+    with pytest.raises(UserError, match=r"tags\.csv cannot be written: it is read-only"):
+        work.set_tags(0, ["road"])
+    assert table.read_text() == "image,road\n"
+
+
+@pytest.mark.parametrize("what", ["loop", "file"])
+def test_a_table_without_a_place_is_one_line(images: Path, what: str) -> None:
+    table = images.parent / "deep/tags.csv"
+    work = Session(find_images(images), Table.read(table, windows=False), ["road"])
+    if what == "loop":
+        table.parent.mkdir()
+        table.symlink_to(table.name)
+        assert main([str(images), "--table", str(table)]) == 1
+    else:
+        table.parent.write_text("in the way")
+    with pytest.raises(UserError, match=r"tags\.csv cannot be written: (Too many levels|Not a directory)"):
+        work.set_tags(0, ["road"])
+
+
 def test_what_needs_no_column_gets_none(images: Path) -> None:
     table = images.parent / "tags.csv"
     table.write_text(HEADER + "field_0,val,1,0\nfield_1,train,0,1\n")
@@ -187,6 +228,10 @@ def test_nothing_changes_where_nothing_can_be_written(images: Path) -> None:
         ("ROAD", "class road already exists"),
         ("None", "the class 'None' stands for an empty cell in many tables"),
         ("?", "stands for an empty cell in many tables"),
+        (
+            "Unnamed: 0",
+            "is a column of tables of tags",
+        ),  # readers leave such a column out
     ],
 )
 def test_names_that_would_break_the_table_are_refused(images: Path, name: str, message: str) -> None:

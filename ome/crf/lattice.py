@@ -11,16 +11,16 @@ the values of vertices are flat, (V * W,), and W is a multiple of 8.
 
 from typing import NamedTuple
 
-import numba
 import numpy as np
 
 from ome.crf.chains import WIDEST, blur_chains
+from ome.crf.compiled import compiled
 from ome.crf.simplices import Float, Index, Key, lift_scale, lifted_bounds, link, locate
 from ome.crf.vectors import LANES, add8, fill8, load8, multiply8, store8
 from ome.errors import UserError
 
 # Fused multiply-adds make sums faster, and no sum depends on the sign of a zero.
-kernel = numba.njit(nogil=True, cache=True, fastmath={"contract", "nsz"})
+kernel = compiled(fastmath={"contract", "nsz"})
 
 
 class Lattice(NamedTuple):

@@ -4,16 +4,17 @@ The lattice vertices are the integer vectors with d + 1 coordinates of sum 0 tha
 remainder, 0..d, numbers the vertices of a simplex. Names of dimensions are those of `ome.crf.lattice`.
 """
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
+
+from ome.crf.compiled import compiled
 
 Float = NDArray[np.float32]
 Index = NDArray[np.int32]
 Key = NDArray[np.int64]
 
 # No fused multiply-adds: a rounding difference can put a point into another simplex.
-kernel = numba.njit(nogil=True, cache=True)
+kernel = compiled()
 
 EMPTY = -1
 HASH_MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)  # 2^64 / golden ratio: Fibonacci hashing

@@ -5,14 +5,13 @@ CAMs of other programs come in other file formats, which `cam_files` lists.
 
 from pathlib import Path
 from typing import Final
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.data.array_files import read_arrays, write_arrays
 from ome.data.names import normal_form
 from ome.errors import UserError
-from ome.files import read_arrays, write_arrays
 
 SUFFIXES: Final = (".npy", ".npz", ".tif", ".tiff")
 """Suffixes of CAM files of other programs."""
@@ -42,12 +41,12 @@ def read_cams(path: Path, num_classes: int) -> NDArray[np.float32]:
     try:
         stored = read_arrays(path)
         cams = from_differences(stored["differences"])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        stack = np.zeros((num_classes, *cams.shape[1:]), dtype=np.float32)
+        stack[stored["classes"]] = cams
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise UserError(
             f"cannot read the CAMs {path}: run its stage (cam or affinity) again with force=true"
         ) from error
-    stack = np.zeros((num_classes, *cams.shape[1:]), dtype=np.float32)
-    stack[stored["classes"]] = cams
     return stack
 
 

@@ -25,6 +25,9 @@ TOO_SMALL: Final = "too_small"
 """Optional column of a table of windows: the tags of classes that are too small to learn from, see
 `dataset.filter`."""
 
+UNNAMED: Final = re.compile(r"Unnamed: \d+")
+"""Name that pandas gives a column without one, which readers of tables leave out."""
+
 EMPTY: Final = ("nan", "nat", "na", "<na>", "n.a.", "none", "null", "-", "--", "\u2013", "\u2014", "?")
 """What programs and people write for an empty cell, in lower case."""
 
@@ -99,7 +102,7 @@ def check_class(name: str, what: str) -> str:
         raise UserError(
             f"{what} {name!r} cannot have {wrong[0]} in it: separate tags by {SEPARATORS[0]}, as in road;tree"
         )
-    if name.casefold() in (*IMAGE_COLUMNS, *WINDOW_COLUMNS, TOO_SMALL):
+    if name.casefold() in (*IMAGE_COLUMNS, *WINDOW_COLUMNS, TOO_SMALL) or UNNAMED.fullmatch(name):
         raise UserError(f"{what} {name!r} is a column of tables of tags: give it another name")
     return name
 

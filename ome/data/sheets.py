@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from zipfile import ZipFile
 
-from ome.data.names import normal_form
+from ome.data.names import UNNAMED, normal_form
 from ome.data.raw_file import check_expansion
 from ome.errors import UserError, few
 from ome.extras import require
@@ -30,9 +30,6 @@ ENCODINGS: Final = {
     codecs.BOM_UTF16_BE: "UTF-16",
 }
 """Encodings other than UTF-8 by the byte order marks of their files."""
-
-_UNNAMED: Final = re.compile(r"Unnamed: \d+")
-"""Name that pandas gives a column without one."""
 
 
 class Sheet(NamedTuple):
@@ -85,7 +82,7 @@ def read_sheet(path: Path) -> Sheet:
     book = path.suffix.lower() in SPREADSHEETS
     lines, delimiter = (_workbook(path), ",") if book else _csv(path)
     lines = [(number, [normal_form(plain_cell(cell)) for cell in cells]) for number, cells in lines]
-    header = ["" if _UNNAMED.fullmatch(name) else name for name in lines[0][1]] if lines else []
+    header = ["" if UNNAMED.fullmatch(name) else name for name in lines[0][1]] if lines else []
     body = [(number, cells) for number, cells in lines[1:] if any(cells)]
     named = [place for place, name in enumerate(header) if name]
     numbered = header[:1] == [""] and _numbers_rows([cells[0] for _, cells in body])

@@ -72,7 +72,10 @@ def why_ended(exits: Sequence[int], reported: BaseException | None) -> BaseExcep
     Returns:
         The error of the process that failed first; None if it is unknown.
     """
-    killers = [-status for status in exits if status < 0 and -status not in SIGNALS]
+    signals = [-status for status in exits if status < 0]
+    killers = [number for number in signals if number not in SIGNALS]
+    if signals and not killers and reported is None:
+        return Stopped(signals[0])  # it was told to stop while it imported its modules
     if not killers or not (reported is None or isinstance(reported, Stopped | LostProcessError)):
         return reported
     index, name = exits.index(-killers[0]), signal.Signals(killers[0]).name

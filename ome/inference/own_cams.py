@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import rasterio
@@ -14,12 +13,12 @@ from rasterio.transform import Affine
 from torch.nn import functional as F
 
 from ome.crf.arrays import finite_maps
+from ome.data.array_files import read_arrays
 from ome.data.cams import cam_files
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile, evenly_spaced
 from ome.errors import UserError
-from ome.files import read_arrays
 from ome.geo.gdal import plain_pixels
 from ome.geo.grid import Grid, misplaced
 from ome.geo.sidecars import check_sidecars
@@ -133,16 +132,14 @@ def read_maps(
     described: tuple[str | None, ...] = ()
     grid: Grid | None = None
     try:
-        if path.suffix.lower() == ".npy":
-            maps = np.lib.format.open_memmap(path, mode="r")  # np.load would accept a renamed .npz
-        elif path.suffix.lower() == ".npz":
+        if path.suffix.lower() in {".npy", ".npz"}:
             (maps,) = read_arrays(path).values()
         else:
             with plain_pixels(), rasterio.open(path, driver="GTiff") as raster:
                 check_sidecars(path, raster)
                 grid = Grid(raster.height, raster.width, raster.crs, raster.transform)
                 maps, described = _without_nodata(raster), raster.descriptions
-    except (OSError, ValueError, EOFError, BadZipFile, rasterio.RasterioIOError) as error:
+    except (OSError, ValueError, rasterio.RasterioIOError) as error:
         remedy = "save the array alone, np.save(path, cams), without other arrays and not in a dict"
         raise UserError(f"{path} cannot be read as one array of maps: {error}; {remedy}") from error
     if maps.ndim != 3 or len(maps) != len(names) or not maps.size or maps.dtype.kind not in "fiu":

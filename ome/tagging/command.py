@@ -2,6 +2,7 @@
 
 import argparse
 import fcntl
+import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -130,7 +131,7 @@ def locked(path: Path) -> Iterator[None]:
         UserError: Another process has locked it, or the folder cannot be written.
     """
     try:
-        path = path.resolve()
+        path = Path(os.path.realpath(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = path.with_name(f".{path.name}.lock").open("a", encoding="utf-8")
     except OSError as error:

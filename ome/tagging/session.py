@@ -165,9 +165,9 @@ class Session:
                 rows.pop(key, None)
             else:
                 rows[key] = row
-        if self._file_stamp() != self._stamp:
-            raise UserError(f"{self._table.path} was changed by another program: start ome tags again")
         try:
+            if self._file_stamp() != self._stamp:
+                raise UserError(f"{self._table.path} was changed by another program: start ome tags again")
             self._table.write(change.names[side], rows)
         except OSError as error:
             raise UserError(f"{self._table.path} cannot be written: {error.strerror}") from error

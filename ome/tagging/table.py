@@ -4,6 +4,8 @@
 e.g. have a training image without tags.
 """
 
+import errno
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,7 +112,12 @@ class Table:
             fixed = self._fixed_columns(written)
             classes = [] if self.form == "listed" else list(names)
             header, lines = [*fixed, *classes], [_image_line(fixed, classes, row) for row in written]
-        write_csv(self.path.resolve(), header, lines, durable=True)  # keeps a symbolic link
+        path = Path(
+            os.path.realpath(self.path)
+        )  # keeps a symbolic link; one that leads to itself is an OSError
+        if path.exists() and not os.access(path, os.W_OK):  # a rename would replace it all the same
+            raise PermissionError(errno.EACCES, "it is read-only", str(path))
+        write_csv(path, header, lines, durable=True)
 
     def _fixed_columns(self, rows: Sequence[Row]) -> list[str]:
         """The columns of the file except the classes, and `kept` if a row needs it."""
