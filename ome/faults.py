@@ -33,6 +33,11 @@ def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
             )
             name = line.encode(errors="surrogateescape")
             return f"a name is not in UTF-8 ({name!r}): rename the file or folder"
+        if "</torch_" in str(seen) or "out of shared memory" in str(seen):
+            return (
+                "the processes that load data have no shared memory left: type trainer.workers=0, or "
+                "enlarge /dev/shm, e.g. by docker run --shm-size=8g"
+            )
         filename = getattr(seen, "filename", None)
         for number in (*numbers, *([errno.ENOENT] if _makes_folder(seen) else [])):
             reason = os.strerror(number)
@@ -42,7 +47,7 @@ def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
             if number in NO_ROOM:
                 remedy = "free some space; the same command resumes where it stopped"
                 return f"cannot write to {folder or filename or unnamed} ({reason}): {remedy}"
-            remedy = "choose other folders with output=... and scenes=..., or get access to it"
+            remedy = "get access to it, or choose other folders, e.g. output=... and scenes=... for results"
             if number == errno.ENAMETOOLONG:
                 remedy = "give the scene, image or run a shorter name"
             return f"cannot read or write {filename or folder or unnamed} ({reason}): {remedy}"

@@ -39,6 +39,7 @@ from ome.geo.cog import write_class_cog, write_probability_cog
 from ome.geo.flat import FlatRasters
 from ome.geo.grid import Grid
 from ome.geo.polygons import Region
+from ome.geo.reader import Raster
 from ome.pipeline import checksums as listing
 from ome.pipeline.engine import execute
 from ome.pipeline.manifest import Manifest
@@ -47,7 +48,7 @@ from ome.stages import prepare
 from ome.training.checkpoints import load_network
 from ome.training.fit import _checkpoint
 from tests.conftest import forked, tiny
-from tests.test_stages import config
+from tests.test_stages import config, counting
 
 Run = Callable[..., DictConfig]
 SCENES = "scenes/synthetic_rgb_full"
@@ -300,6 +301,45 @@ def test_a_changed_byte_is_found_by_its_hash(tmp_path: Path) -> None:
     assert execute(stage, config(tmp_path), verify=True)
     assert written[5:] == ["4.txt"]
     assert not execute(stage, config(tmp_path), verify=True)
+
+
+@pytest.mark.parametrize("link", [True, False])
+def test_a_file_of_which_a_dead_link_or_an_empty_folder_is_left_is_made_again(
+    tmp_path: Path, link: bool
+) -> None:
+    stage, runs = counting()
+    execute(stage, config(tmp_path))
+    path = tmp_path / "made/artefact"
+    path.unlink()
+    path.symlink_to("/nowhere/artefact") if link else path.mkdir()
+    for _ in range(2):
+        execute(stage, config(tmp_path))
+        assert path.read_text() == "whole"
+    assert not path.is_symlink()
+    assert len(runs) == 2
+
+
+@pytest.mark.parametrize(
+    "reason",
+    [
+        "unable to write to file </torch_1_2_3>: No space left on device (28)",
+        "unable to allocate shared memory(shm) for file </torch_1_2>: Resource temporarily unavailable (11)",
+        "DataLoader worker is killed by signal: Bus error. It is possible that it is out of shared memory.",
+    ],
+)
+def test_shared_memory_is_not_the_disk(tmp_path: Path, reason: str) -> None:
+    line = str(disk_fault(RuntimeError(reason), tmp_path))
+    assert "type trainer.workers=0, or enlarge /dev/shm" in line
+
+
+@pytest.mark.parametrize("name", ["a.tif", "a.png"])
+def test_an_image_that_may_not_be_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / name)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    with pytest.raises(UserError, match=rf"{name} may not be read \(no permission\): get access to it"):
+        Raster(tmp_path / name)
 
 
 def test_a_damaged_list_of_files_makes_everything_again(tmp_path: Path) -> None:

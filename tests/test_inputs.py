@@ -109,6 +109,14 @@ def test_verify_reads_every_byte_of_what_a_stage_reads(trained: Run, name: str) 
     assert not (RUN / "pseudo").exists()
 
 
+@pytest.mark.parametrize("path", [RUN / "labels/tags.csv", Path("scenes/synthetic_rgb_full/index.json")])
+def test_what_the_plan_reads_can_be_redone(trained: Run, whole: Path, path: Path) -> None:
+    """The plan before a run must not fail at the damage that the run is about to mend."""
+    path.write_bytes(bytes(255 - byte for byte in path.read_bytes()))
+    trained(*tiny(), *QUICK, *WALKED, "stage.until=labels", "verify=true")
+    assert path.read_bytes() == (whole / path).read_bytes()
+
+
 def test_verify_reads_every_byte_of_files_outside_the_run(
     run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

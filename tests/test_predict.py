@@ -21,6 +21,7 @@ from PIL import Image
 import ome
 from ome.data.transforms import to_tensor
 from ome.errors import UserError
+from ome.inference.array_scene import _has_bands_first
 from ome.inference.card import SegmenterCard
 from ome.inference.segmenter_folders import network_folder, stage_of_network
 from ome.networks.exchange import largest_difference, load_onnx, load_program, save_program, trace
@@ -99,7 +100,16 @@ def test_arrays_as_people_have_them(tmp_path: Path) -> None:
     np.testing.assert_array_equal(ome.predict(pixels, run, **options, **numbers).classes, expected)
     for wrong, message in (
         (pixels.transpose(2, 0, 1), r"shape \(3, 64, 64\), but bands must be last: give array.transpose"),
+        (torch.zeros(3, 40, 48, dtype=torch.uint8), r"bands must be last: give tensor.permute\(1, 2, 0\)"),
+        (np.zeros((224, 512, 512), np.uint8), "bands must be last"),
         (pixels / 255, r"has float64 values: give uint8 or uint16, e\.g\. \(array \* 255\)"),
+        (pixels.tolist(), r"has int64 values: .*, e\.g\. np.asarray\(array\).astype\('uint8'\)$"),
+        (
+            pixels.astype(np.int16) * 9,
+            r"has int16 values: .* np.asarray\(array\).astype\('uint16'\)$",
+        ),
+        (torch.ones(9, 9, 3, dtype=torch.int32), r"has int32 values: .*, e\.g\. tensor.to\(torch.uint8\)$"),
+        (np.full((9, 9, 3), np.nan), r"e\.g\. \(np.ma.masked_invalid\(array\) \* 255\).astype"),
         (pixels[None], r"shape \(1, 64, 64, 3\): give \(height, width, bands\)"),
         (pixels[..., 0], "has 1 bands, and the network expects the bands"),
         (torch.zeros(64, 64, 3, requires_grad=True), r"has float32 values: .* \(tensor \* 255\).byte\(\)"),
@@ -111,6 +121,27 @@ def test_arrays_as_people_have_them(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=message):
             ome.predict(wrong, run, **options)
+
+
+@pytest.mark.parametrize(
+    ("shape", "needed", "first"),
+    [
+        ((3, 40, 48), 3, True),
+        ((3, 40, 48), 4, True),  # of a network of four bands
+        ((1, 40, 48), 3, True),
+        ((13, 40, 48), 4, True),
+        ((224, 512, 512), 3, True),
+        ((40, 48, 3), 3, False),
+        ((40, 48, 224), 3, False),
+        ((3, 500, 4), 4, False),  # three rows
+        ((100, 128, 224), 3, False),
+        ((1, 1, 3), 3, False),
+    ],
+)
+def test_bands_that_come_first_are_told_from_small_images(
+    shape: tuple[int, ...], needed: int, first: bool
+) -> None:
+    assert _has_bands_first(shape, needed) == first
 
 
 def test_the_settings_of_a_run_are_those_of_its_maps_from_python(tmp_path: Path) -> None:

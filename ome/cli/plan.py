@@ -1,6 +1,7 @@
 """The plan of a command: its stages, the work of each, and an estimate of the time."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -10,6 +11,7 @@ from omegaconf import DictConfig
 from ome.cli.amounts import amounts
 from ome.cli.workload import Amounts, DataFacts, Unit, together
 from ome.config.sections import settings_of
+from ome.damage import DamagedError
 from ome.data.tiles import evenly_spaced
 from ome.errors import UserError
 from ome.pipeline.artifacts import Artefact
@@ -152,7 +154,9 @@ def facts_of(config: DictConfig, forecasts: Mapping[str, Forecast]) -> DataFacts
     kept = {name: path for name, path in folders.items() if _is_kept(name, forecasts)}
     if "predict" in forecasts:
         return DataFacts(card=card_of_maps(settings_of(config, "predict"), forecasts["predict"].inputs))
-    facts = DataFacts.of(kept)
+    facts = DataFacts()
+    with suppress(DamagedError):  # the stage that wrote it may be about to redo it, as with `verify=true`
+        facts = DataFacts.of(kept)
     if facts.table is None and (tagged := tagged_tiles(config, facts.index)) is not None:
         return DataFacts(*tagged, prepared=False)
     return facts

@@ -65,8 +65,11 @@ def _run(config: DictConfig) -> float | None:
         if config.plan or is_nonzero_rank():
             return miou
         OmegaConf.save(config, log / RESOLVED, resolve=not OmegaConf.is_missing(config.dataset, "raw"))
-    except UserError as error:
-        fail(str(error))  # here and not in `main`, before Hydra adds its own lines
+    except Exception as error:
+        line = str(error) if isinstance(error, UserError) else disk_fault(error)
+        if line is None:
+            raise
+        fail(line)  # here and not in `main`, before Hydra adds its own lines
     return miou
 
 

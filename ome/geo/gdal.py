@@ -15,6 +15,8 @@ from xml.etree import ElementTree as ET
 from PIL import Image
 from rasterio.errors import NotGeoreferencedWarning
 
+from ome.errors import UserError
+
 os.environ.setdefault("GDAL_CACHEMAX", "64")  # MB; by default each loader worker takes 5 % of the memory
 # GDAL then tries fixed sidecar names instead of listing the folder: `ome.geo.sidecars` checks those names.
 os.environ["GDAL_DISABLE_READDIR_ON_OPEN"] = "TRUE"
@@ -80,6 +82,25 @@ def orientation(source: Path | bytes) -> int:
             return int(image.getexif().get(_ORIENTATION, 1))
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return 1  # not a photograph
+
+
+def check_readable(path: Path, name: str, remedy: str) -> None:
+    """Refuses what GDAL would wait for or call damaged.
+
+    Args:
+        path: The raster.
+        name: Its name in the error message.
+        remedy: What to do if it does not exist.
+
+    Raises:
+        UserError: It does not exist, is no file, or may not be read.
+    """
+    if not path.exists():
+        raise UserError(f"{name} does not exist: {remedy}")
+    if not path.is_file():  # a pipe
+        raise UserError(f"{name} is not a file: save it as one, which is read more than once")
+    if not os.access(path, os.R_OK):
+        raise UserError(f"{name} may not be read (no permission): get access to it, e.g. by chmod u+r")
 
 
 @contextmanager

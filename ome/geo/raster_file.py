@@ -14,7 +14,7 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from ome.errors import UserError
-from ome.geo.gdal import IMAGE_DRIVERS, jpeg_warnings, orientation, plain_pixels
+from ome.geo.gdal import IMAGE_DRIVERS, check_readable, jpeg_warnings, orientation, plain_pixels
 from ome.geo.remote import WITHOUT_HEAD, probe, reading_options
 from ome.geo.sidecars import ArchivedBytes, check_archived, check_metadata, check_sidecars, in_memory
 from ome.geo.vsi import VsiPath
@@ -53,10 +53,8 @@ class RasterFile:
         self._remedy = remedy or "copy or download it again"
         self._options: dict[str, str] = {}
         self._stack = ExitStack()
-        if isinstance(source, Path) and not source.exists():
-            raise UserError(f"{self.name} does not exist: {remedy or 'check the path'}")
-        if isinstance(source, Path) and not source.is_file():  # GDAL would wait for a pipe for ever
-            raise UserError(f"{self.name} is not a file: save it as one, which is read more than once")
+        if isinstance(source, Path):
+            check_readable(source, self.name, remedy or "check the path")
         start: Path | bytes
         if isinstance(source, VsiPath):
             start = probe(source).start

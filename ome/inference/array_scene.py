@@ -31,12 +31,13 @@ def geotiff_of(scene: Any, channels: tuple[int, ...]) -> bytes:  # noqa: ANN401 
         raise UserError(f"the array has the shape {array.shape}: give (height, width, bands)")
     if not array.size:
         raise UserError(f"the array has no pixels, its shape is {array.shape}: give (height, width, bands)")
-    if max(channels) <= array.shape[0] < min(array.shape[1:]) and array.shape[0] < 32:
+    if _has_bands_first(array.shape, max(channels)):
         raise UserError(
-            f"the array has the shape {array.shape}, but bands must be last: give array.transpose(1, 2, 0)"
+            f"the array has the shape {array.shape}, but bands must be last: "
+            f"give {'tensor.permute' if isinstance(scene, Tensor) else 'array.transpose'}(1, 2, 0)"
         )
     if array.dtype.name not in IMAGE_DEPTHS:
-        raise _wrong_depth(array.dtype.name, "(array * 255).astype('uint8')")
+        raise _wrong_depth(array.dtype.name, _remedy(array, is_tensor=isinstance(scene, Tensor)))
     height, width, count = array.shape
     size = {"height": height, "width": width, "count": count, "dtype": array.dtype.name}
     with plain_pixels(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as memory:
@@ -51,7 +52,8 @@ def geotiff_of(scene: Any, channels: tuple[int, ...]) -> bytes:  # noqa: ANN401 
 
 def _pixels(scene: Any) -> NDArray[Any]:  # noqa: ANN401
     if isinstance(scene, Tensor) and scene.is_floating_point():
-        raise _wrong_depth(str(scene.dtype).removeprefix("torch."), "(tensor * 255).byte()")
+        remedy = "(tensor * 255).byte() for values from 0 to 1"
+        raise _wrong_depth(str(scene.dtype).removeprefix("torch."), remedy)
     try:
         array = np.asanyarray(scene.detach().cpu() if isinstance(scene, Tensor) else scene)
     # RuntimeError: tensors without data, as on the device `meta`.
@@ -62,7 +64,29 @@ def _pixels(scene: Any) -> NDArray[Any]:  # noqa: ANN401
     return array if isinstance(array, np.ma.MaskedArray) else np.asarray(array)
 
 
+def _has_bands_first(shape: tuple[int, ...], needed: int) -> bool:
+    """Whether an array of three dimensions can hardly have its bands last.
+
+    Images of fewer than 32 rows and of 32 bands or more exist, but not both in one.
+
+    Args:
+        shape: Its shape.
+        needed: The number of bands that the network needs.
+    """
+    first, *others = shape
+    square = others[0] == others[1] >= 32
+    return first < min(others) and (needed <= first < 32 or min(others) >= 32 > first or square)
+
+
+def _remedy(array: NDArray[Any], *, is_tensor: bool) -> str:
+    """What to type for an array of another depth, so that no value overflows and nan is no data."""
+    if array.dtype.kind in "iu" and array.min() >= 0 and array.max() <= np.iinfo(np.uint16).max:
+        depth = "uint8" if array.max() <= np.iinfo(np.uint8).max else "uint16"
+        return f"tensor.to(torch.{depth})" if is_tensor else f"np.asarray(array).astype('{depth}')"
+    if array.dtype.kind == "f" and np.isnan(array).any():
+        return "(np.ma.masked_invalid(array) * 255).astype('uint8') for values from 0 to 1"
+    return "(array * 255).astype('uint8') for values from 0 to 1"
+
+
 def _wrong_depth(depth: str, remedy: str) -> UserError:
-    return UserError(
-        f"the array has {depth} values: give uint8 or uint16, e.g. {remedy} for values from 0 to 1"
-    )
+    return UserError(f"the array has {depth} values: give uint8 or uint16, e.g. {remedy}")

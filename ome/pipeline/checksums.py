@@ -112,8 +112,11 @@ def unwritten(folder: Path, written: Collection[str]) -> list[str]:
 def remove_from(folder: Path, name: str) -> list[str]:
     """Removes a listed file and all files written after it, which may depend on it; returns the others."""
     kept, lost = split_at(folder, name)
-    for later in lost:
-        (folder / later).unlink(missing_ok=True)
+    for path in (folder / later for later in lost):
+        if path.is_dir() and not path.is_symlink():  # somebody made an empty folder in its place
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)
     return kept
 
 
@@ -143,9 +146,10 @@ def _read(folder: Path) -> list[Listed]:
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """The files that belong into the list."""
+    """The files that belong into the list; links that lead nowhere are none."""
     for entry in _walk(folder):
-        if not entry.name.startswith(".") and os.path.relpath(entry.path, folder) not in _UNLISTED:
+        own = not entry.name.startswith(".") and os.path.relpath(entry.path, folder) not in _UNLISTED
+        if own and entry.is_file():
             yield entry
 
 

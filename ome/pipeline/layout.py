@@ -6,9 +6,11 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.damage import DamagedError
 from ome.data.scene_index import Scene, SceneIndex
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
+from ome.errors import UserError
 from ome.geo.raster import read_png
 
 CAMS: Final = "cams"
@@ -88,6 +90,11 @@ def read_tag_table(folder: Path, index: SceneIndex) -> TagTable:
     """Reads the tags from the folder of stage labels.
 
     Raises:
-        UserError: The table is missing or damaged.
+        DamagedError: The table is missing or damaged.
     """
-    return TagTable.read(folder / TAGS, index.palette.names)
+    try:
+        return TagTable.read(folder / TAGS, index.palette.names)
+    except UserError as error:
+        raise DamagedError(
+            f"{error} (ome wrote this table: type stage=labels verify=true to redo it)"
+        ) from error
