@@ -71,6 +71,25 @@ def test_cams_of_other_scenes_of_the_same_name_are_not_read(trained: Run) -> Non
     assert not (RUN / "pseudo").exists()
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("dataset.split.test=['2_11']", "scenes/synthetic_rgb_full was made with dataset.split.test"),
+        ("dataset.filter.minimum=0.5", "/labels was made with dataset.filter.minimum=0.02, not 0.5"),
+        ("dataset.tile.stride=32", "/labels was made with dataset.tile.stride=64, not 32"),
+        ("stage.pseudo.threads=2", ""),
+        ("trainer.workers=1", ""),
+    ],
+)
+def test_a_setting_of_an_earlier_stage_that_does_not_count_is_said(
+    trained: Run, capsys: pytest.CaptureFixture[str], typed: str, said: str
+) -> None:
+    trained(*tiny("cam"), *QUICK, typed)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert said in printed
+    assert ("for the setting to count" in printed) == bool(said)
+
+
 def test_an_optional_input_made_from_other_things_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

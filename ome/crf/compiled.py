@@ -37,7 +37,8 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:  # noqa: AN
         dispatcher = numba.njit(nogil=True, **options)(function)
         # RuntimeError: neither the package's folder nor the user's cache folder can be written.
         with suppress(RuntimeError):
-            dispatcher._cache = Cache(function)  # noqa: SLF001 - `cache=True` does the same without ours
+            # As `cache=True` does, with another class.
+            dispatcher._cache = Cache(function)  # type: ignore[no-untyped-call]  # noqa: SLF001
         return dispatcher
 
     return decorate

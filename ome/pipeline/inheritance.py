@@ -53,7 +53,7 @@ def _misfit(
     Its configuration must equal this one, and so must those of its inputs, down to the scenes. External files
     are not checked again.
     """
-    if (other := _other_config(config, manifest)) is not None:
+    if (other := other_config(config, manifest)) is not None:
         return other
     for name, fingerprint in manifest.inputs.items():
         if name in inputs:
@@ -71,7 +71,8 @@ def _misfit(
     return None
 
 
-def _other_config(config: DictConfig, manifest: Manifest) -> str | None:
+def other_config(config: DictConfig, manifest: Manifest) -> str | None:
+    """The first setting, or code, of which a result was made with another one; see `_NOT_COMPARED`."""
     for key, value in manifest.config.items():
         if key in _NOT_COMPARED:
             continue

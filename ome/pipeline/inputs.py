@@ -10,11 +10,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
+from rich.markup import escape
 
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.pipeline.artifacts import Artefact, stage_folder
-from ome.pipeline.inheritance import inherited_result
+from ome.pipeline.inheritance import inherited_result, other_config
 from ome.pipeline.manifest import NAME, Manifest
 from ome.pipeline.marks import artefacts_in, read_if_whole
 from ome.pipeline.registry import SIDE_STAGES
@@ -51,6 +52,8 @@ def find_inputs(
         folder = folders.get(name, stage_folder(config, name))
         if (manifest := Manifest.read(folder)) is not None:
             inputs[name] = Artefact(folder, manifest)
+            if name in needed and name not in folders and planned is None:
+                _say_other_settings(stage, name, folder, other_config(config, manifest))
             continue
         if (folders or planned) and name not in needed:
             continue  # `stage=all` has already run the optional stages that are enabled
@@ -66,6 +69,15 @@ def find_inputs(
     if "prepare" in inputs:
         check_raw(config, inputs["prepare"])
     return _consistent(stage, needed, inputs, quiet=planned is not None)
+
+
+def _say_other_settings(stage: str, name: str, folder: Path, misfit: str | None) -> None:
+    """Points out a setting that does not count, as an earlier stage was made with another one."""
+    if misfit is not None and is_rank_zero():
+        console.print(
+            f"[yellow]{folder} was made with {escape(misfit)}[/]: stage={stage} reads it as it is; type "
+            f"stage={name} first, or stage=all, for the setting to count"
+        )
 
 
 def _remedy(stage: str, name: str, folder: Path, config: DictConfig) -> str:
