@@ -1,15 +1,17 @@
 """What `plan=true` says of a run before it, half-way and after it, and what the run then does."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-from ome.cli import stopwatch
+from ome.cli import plan_table, stopwatch
 from ome.cli.plan import Row, plan_of
 from ome.cli.plan_table import duration
 from ome.cli.runner import selected_stages
+from ome.cli.workload import DataFacts
 from ome.files import read_csv
 from ome.inference import pseudo_labels
 from ome.pipeline.manifest import Manifest, compute_fingerprint
@@ -220,19 +222,31 @@ def test_durations(seconds: float, shown: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "each", "taken"),
-    [([100.0, 1.0, 9.0, 1.0], 1.0, 3), ([100.0, 30.0], 30.0, 1), ([9.0] + [0.01] * 20, 0.01, 20)],
-    ids=["a disturbed one", "slow", "quick"],
+    [
+        ([100.0, 0.4, 1.9, 0.4], 0.4, 3),
+        ([100.0, 4.0], 4.0, 1),
+        ([100.0, 2.0, 2.0], 2.0, 2),
+        ([9.0] + [0.01] * 20, 0.01, 20),
+    ],
+    ids=["a disturbed one", "slow", "rather slow", "quick"],
 )
 def test_the_cold_time_is_left_out_and_few_warm_ones_are_taken(
     seconds: list[float], each: float, taken: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import torch  # noqa: PLC0415
 
-    left = iter(seconds)
-    monkeypatch.setattr(stopwatch, "_seconds", lambda *_: next(left))
-    timed = stopwatch.repeated(lambda: None, 4, torch.device("cpu"))
+    left, counts = iter(seconds), list[int]()
+
+    def clocked(work: Callable[[], object], device: torch.device) -> float:
+        del device
+        work()
+        return next(left)
+
+    monkeypatch.setattr(stopwatch, "_seconds", clocked)
+    timed = stopwatch.repeated(lambda units: counts.append(len(units)), list("abcd"), torch.device("cpu"))
     assert timed == (each / 4, 4 * taken)
     assert not list(left)
+    assert counts == [1] + [4] * taken  # a single one warms up
 
     ends = iter([5.0, *(5.0 + sum(seconds[1 : number + 1]) for number in range(1, len(seconds)))])
     monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: next(ends))
@@ -240,3 +254,12 @@ def test_the_cold_time_is_left_out_and_few_warm_ones_are_taken(
     while not trainer.should_stop:
         clock.on_train_batch_end(trainer, SimpleNamespace(device=torch.device("cpu")))  # type: ignore[arg-type]
     assert len(clock.warm) == taken
+
+
+@pytest.mark.parametrize(("share", "said"), [(0.2, True), (1.5, False)])
+def test_a_busy_machine_is_said(share: float, said: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([(0.0, 0.0, 0.0, 0.0, 0.0), (10.0 * share, 0.0, 0.0, 0.0, 10.0)])
+    monkeypatch.setattr(plan_table.os, "times", lambda: next(clock))
+    monkeypatch.setattr("ome.cli.timings.timings", lambda *_: {"CAM tile": stopwatch.Timed(1.0, 1)})
+    _, lines = plan_table._timed(compose_config(["trainer=cpu"]), {"CAM tile"}, DataFacts())
+    assert [line.count("about 20% of these times") for line in lines] == [1] * said

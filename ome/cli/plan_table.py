@@ -1,6 +1,7 @@
 """The plan of a command as a table, with times where they were asked for."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from omegaconf import DictConfig
@@ -9,7 +10,7 @@ from rich.table import Table
 
 from ome.cli.amounts import RANDOM
 from ome.cli.plan import Row, counted_rows
-from ome.cli.workload import Unit
+from ome.cli.workload import DataFacts, Unit
 from ome.progress import console
 
 if TYPE_CHECKING:
@@ -17,6 +18,9 @@ if TYPE_CHECKING:
 
 COLOURS: Final = {"up to date": "green", "resumes": "yellow", "runs": "bold"}
 UNKNOWN: Final = "unknown"
+
+BUSY: Final = 0.6
+"""Processor seconds by second of timed work, below which other programs are said to slow it down."""
 
 FAULTS: Final = 5
 """Largest number of failing parts that are listed."""
@@ -34,17 +38,33 @@ def show_timed_plan(config: DictConfig, names: Sequence[str], *, verify: bool) -
     """Prints the plan with times, which are estimated from a few steps on this machine; see `plan_of`."""
     rows, facts = counted_rows(config, names, verify=verify)
     units = {unit for row in rows for unit, count in row.amounts.units.items() if count != 0}
-    timed: Mapping[Unit, Timed] = {}
     alone = config.trainer.strategy == "auto"
-    if units and alone:
-        from ome.cli.timings import timings  # noqa: PLC0415 - loads the training code
-
-        console.print(f"timing on this machine: {', '.join(sorted(units))}")
-        with console.status("a busy machine takes longer"):
-            timed = timings(config, units, facts)
+    timed, busy = _timed(config, units, facts) if units and alone else ({}, [])
     console.print(_table(config, rows, timed))
-    for line in _about(rows, timed, alone=alone):
+    for line in [*_about(rows, timed, alone=alone), *busy]:
         console.print(line, markup=False)
+
+
+def _timed(
+    config: DictConfig, units: Collection[Unit], facts: DataFacts
+) -> "tuple[Mapping[Unit, Timed], list[str]]":
+    """The times of units of work, and a line if other programs have slowed them down."""
+    from ome.cli.timings import timings  # noqa: PLC0415 - loads the training code
+    from ome.config.objects import hardware  # noqa: PLC0415
+
+    console.print(f"timing on this machine: {', '.join(sorted(units))}")
+    with console.status("a busy machine takes longer"):
+        before = os.times()
+        timed = timings(config, units, facts)
+        *spent, elapsed = [end - start for start, end in zip(before, os.times(), strict=True)]
+    share = sum(spent) / elapsed
+    if hardware(config).uses_gpu or share > BUSY:
+        return timed, []
+    busy = (
+        f"the machine is busy: the timed work had {share:.0%} of a processor core. While no other program "
+        f"runs, a run takes about {share:.0%} of these times"
+    )
+    return timed, [busy]
 
 
 def _table(config: DictConfig, rows: Sequence[Row], timed: "Mapping[Unit, Timed] | None") -> Table:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from statistics import median
 from typing import Any, Final, NamedTuple
@@ -16,8 +17,8 @@ from ome.training.fit import fitted_precision, quieten
 
 BUDGET: Final = 1.0
 """Seconds for which each unit of work is repeated after the warm-up."""
-SLOW: Final = 20.0
-"""Seconds after which a single repetition is enough."""
+SLOW: Final = 3.0
+"""Seconds after which a single repetition is enough: on a busy machine each one is slow."""
 FEW: Final = 3
 """Least number of repetitions of quick work: one may be disturbed."""
 MOST: Final = 20
@@ -36,19 +37,19 @@ class Timed(NamedTuple):
     number: int
 
 
-def repeated(work: Callable[[], object], units: int, device: torch.device) -> Timed:
+def repeated(work: Callable[[Any], object], units: Any, device: torch.device) -> Timed:  # noqa: ANN401
     """Times a call that does several units of work: the median of its calls after a warm-up.
 
     Args:
         work: The call.
-        units: Number of units that a call does.
+        units: What it is called with, a list or an array; for the warm-up with the first of them alone.
         device: Where it computes: the time includes what it started there.
     """
-    _seconds(work, device)
+    _seconds(partial(work, units[:1]), device)
     times: list[float] = []
     while not _suffices(times):
-        times.append(_seconds(work, device))
-    return Timed(median(times) / units, units * len(times))
+        times.append(_seconds(partial(work, units), device))
+    return Timed(median(times) / len(units), len(units) * len(times))
 
 
 def _suffices(warm: Sequence[float]) -> bool:

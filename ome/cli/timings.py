@@ -2,8 +2,6 @@
 
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -69,8 +67,7 @@ def _classifier(config: DictConfig, units: Collection[Unit], samples: Samples) -
     if "CAM tile" in units:
         whole = OneVsAllNetwork([network for _ in names]) if config.classifier.one_vs_all else network
         predictor = CamPredictor(device, whole, reader, samples.table, settings.export)
-        tiles = samples.tiles(EXPORTED)
-        timed["CAM tile"] = repeated(lambda: list(predictor(tiles)), len(tiles), device)
+        timed["CAM tile"] = repeated(lambda tiles: list(predictor(tiles)), samples.tiles(EXPORTED), device)
     return timed
 
 
@@ -107,7 +104,7 @@ def _segmenter(config: DictConfig, units: Collection[Unit], samples: Samples) ->
             precision=machine.precision,
         )
         images = samples.images(batch, config.dataset.tile.size)
-        timed[unit] = repeated(partial(predict, images), batch, machine.device())
+        timed[unit] = repeated(predict, images, machine.device())
     return timed
 
 
@@ -122,11 +119,11 @@ def _crf(config: DictConfig, samples: Samples) -> Timed:
         stacks = [_maps(tile, samples.table.by_name[tile.name]) for tile in group]
         list(labeller(images, stacks))
 
-    label([replace(tiles[0], height=min(tiles[0].height, 32))])  # compiles its loops
     size = labeller.tiles_at_a_time((len(samples.table.names), tiles[0].height, tiles[0].width))
     groups = [[tile] * size for tile in tiles]
     with ThreadPoolExecutor(threads) as pool:
-        return repeated(lambda: list(pool.map(label, groups)), threads * size, hardware(config).device())
+        timed = repeated(lambda some: list(pool.map(label, some)), groups, hardware(config).device())
+    return Timed(timed.seconds / size, timed.number * size)
 
 
 def _maps(tile: Tile, tags: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -143,8 +140,8 @@ def _forward(config: DictConfig, network: torch.nn.Module, samples: Samples, bat
     images = samples.tensor(batch, config.dataset.tile.size).to(device)
     network.to(device).eval()
 
-    def forward() -> None:
+    def forward(some: torch.Tensor) -> None:
         with torch.inference_mode(), autocast(device, machine.precision):
-            network(images)
+            network(some)
 
-    return repeated(forward, batch, device)
+    return repeated(forward, images, device)
