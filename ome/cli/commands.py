@@ -14,10 +14,9 @@ from ome.geo.vsi import scene_at
 
 
 def words_of(arguments: Sequence[str]) -> list[str]:
-    """The arguments of `python -m ome.run` for a command; changes to the working folder of the run's command.
+    """The arguments of `python -m ome.run` for a command, given the words after `ome`.
 
-    Args:
-        arguments: As typed after `ome`.
+    Changes to the working folder of the run's command.
 
     Raises:
         UserError: A folder does not exist, or is not the folder of a run, or an option is unknown.

@@ -77,11 +77,9 @@ class DataFacts:
 
 
 def together(parts: Sequence[Amounts], each: float) -> Amounts:
-    """The work of all parts of a stage, extrapolated from a sample of them.
+    """The work of all parts of a stage, extrapolated from a sample of parts that train nothing.
 
-    Args:
-        parts: The sample; the stage trains nothing and all units are known.
-        each: How many parts each of the sample represents.
+    Each part of the sample represents `each` parts.
     """
     counts = Counter[Unit]()
     for part in parts:

@@ -30,9 +30,7 @@ DEFAULTS: Final = {
 def check_arguments(typed: dict[str, Any], **switches: bool) -> None:
     """Checks arguments of `ome.predict` against the ranges of the settings of the same names.
 
-    Args:
-        typed: Arguments by name; None stands for the run's setting.
-        **switches: Arguments that are True or False.
+    None stands for the run's setting; `switches` are true or false.
 
     Raises:
         UserError: An argument is out of range.
