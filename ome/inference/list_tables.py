@@ -13,12 +13,7 @@ from ome.progress import console
 
 
 class ListTables:
-    """`<name>_areas.csv` and `<name>_failed.txt`, and a mark of the list that they are of.
-
-    Args:
-        folder: Folder of the maps.
-        text: The list of scenes or the pattern, as typed.
-    """
+    """`<name>_areas.csv` and `<name>_failed.txt`, and a mark of the list or pattern that they are of."""
 
     def __init__(self, folder: Path, text: str) -> None:
         name = name_of_list(text)
@@ -47,12 +42,7 @@ class ListTables:
     def write(self, counts: Mapping[str, Counts], failed: Mapping[str, str]) -> None:
         """Writes the areas of all maps, and a list of the failed scenes that `predict` can read again.
 
-        Args:
-            counts: See `write_total_areas`, by scene.
-            failed: Reason of each scene that failed.
-
-        Raises:
-            UserError: See `check`.
+        The arguments are by scene: counts, see `write_total_areas`, and reasons. Errors as for `check`.
         """
         self.check()
         # The path from here stays the same where a project moves.

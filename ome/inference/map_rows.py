@@ -30,13 +30,7 @@ GPU_PIXELS: Final = 1 << 22
 
 
 def windows_at_a_time(batch: int | None, tile: int, device: torch.device) -> int:
-    """The number of windows in one forward pass.
-
-    Args:
-        batch: `prediction.batch`; None for the default of the device.
-        tile: Side of a window in pixels.
-        device: Device of the network.
-    """
+    """The number of windows in one forward pass: `prediction.batch`, or what suits the device."""
     return batch or (WINDOWS if device.type == "cpu" else max(1, GPU_PIXELS // tile**2))
 
 
@@ -100,19 +94,10 @@ def predict_rows(
     *,
     all_classes: bool = True,
 ) -> Generator[PredictedRows]:
-    """Predicts a scene from top to bottom.
+    """Yields blocks of the rows of a scene, from top to bottom.
 
-    Args:
-        scene: The scene.
-        card: The card of the segmenter.
-        predict: The segmenter.
-        options: Stride and batch of the windows.
-        first_row: First row to predict.
-        stop_row: Row after the last one to predict, see `rows_of_part`; None for all rows.
-        all_classes: Whether to return `probabilities`; otherwise they have C = 0.
-
-    Yields:
-        Blocks of rows, in order.
+    Rows before `first_row` and from `stop_row` on, see `rows_of_part`, are left out. Without `all_classes`,
+    `probabilities` have C = 0.
     """
     in_turn = Lock()  # a GDAL dataset may be used by one thread at a time
 

@@ -50,12 +50,7 @@ def save_pdf(path: Path, figure: Figure) -> None:
 
 
 def cooccurrence_figure(matrix: NDArray[np.float64], names: Sequence[str]) -> Figure:
-    """Heat map with numbers of P(class of the column | class of the row).
-
-    Args:
-        matrix: (C, C) in [0, 1] from `cooccurrence`; nan rows are left blank.
-        names: Class names in order of index.
-    """
+    """Heat map with numbers of P(class of the column | class of the row); nan rows are left blank."""
     figure = _heat_map(matrix, names, decimals=2)
     axes = figure.axes[0]
     axes.set_title(
@@ -69,9 +64,7 @@ def cooccurrence_figure(matrix: NDArray[np.float64], names: Sequence[str]) -> Fi
 def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
     """Heat map with numbers of a confusion matrix in percent of each reference class.
 
-    Args:
-        matrix: (C, C) pixel counts; rows are the reference. A class without reference pixels is left blank.
-        names: Class names in order of index.
+    Rows are the reference; a class without reference pixels is left blank.
     """
     percent = 100 * ratio(matrix, matrix.sum(axis=1, keepdims=True))
     figure = _heat_map(percent, names, decimals=1, maximum=100)
@@ -83,13 +76,7 @@ def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
 
 
 def tag_counts_figure(names: Sequence[str], tiles: Mapping[str, int], dropped: Mapping[str, int]) -> Figure:
-    """Bars of the tiles with each class, and of those in which it is too small to learn from.
-
-    Args:
-        names: Class names, from top to bottom.
-        tiles: Number of tiles with the class, by class name.
-        dropped: Number of them of which the class covers too little, by class name.
-    """
+    """Bars of the tiles with each class, and of those of them in which it is too small to learn from."""
     figure = Figure(figsize=(7, 1.1 + 0.42 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     rows = np.arange(len(names))
@@ -117,8 +104,7 @@ def tag_counts_figure(names: Sequence[str], tiles: Mapping[str, int], dropped: M
 def curves_figure(curves: Mapping[str, Curve]) -> Figure:
     """One small chart per quantity over the training steps, each with its own scale.
 
-    Args:
-        curves: Steps and values by the quantity's name; values that are not finite are left out.
+    Values that are not finite are left out.
     """
     columns = min(3, max(1, len(curves)))
     rows = max(1, math.ceil(len(curves) / columns))
@@ -142,12 +128,7 @@ def curves_figure(curves: Mapping[str, Curve]) -> Figure:
 
 
 def spreads_figure(bars: Mapping[str, Spread], label: str) -> Figure:
-    """Bars of mean scores with error bars of one standard deviation.
-
-    Args:
-        bars: The score by the bar's name, from top to bottom; an undefined score has no bar.
-        label: Label of the axis.
-    """
+    """Bars of mean scores with error bars of one standard deviation; an undefined score has no bar."""
     names = [textwrap.fill(name, LETTERS, subsequent_indent="  ") for name in bars]
     lines = max(name.count("\n") + 1 for name in names)
     figure = Figure(figsize=(8, 0.9 + (0.19 + 0.13 * lines) * len(bars)), layout="constrained")

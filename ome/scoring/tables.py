@@ -23,15 +23,7 @@ RatioOf = tuple[str, str]
 
 
 def miou_ratio(rows: Mapping[str, Scores], name: str, full: str) -> float:
-    """Ratio of the mIoU of two rows, e.g. of weak supervision and pixel supervision.
-
-    Args:
-        rows: Scores by row name.
-        name: The row of the numerator.
-        full: The row of the denominator.
-
-    Returns:
-        mIoU of `name` / mIoU of `full`, not negative; nan if either is nan or the second is 0.
+    """Ratio of the mIoU of two rows, e.g. of weak supervision and pixel supervision; nan if undefined.
 
     Raises:
         UserError: A row does not exist.
@@ -44,18 +36,10 @@ def miou_ratio(rows: Mapping[str, Scores], name: str, full: str) -> float:
 
 
 def score_table(rows: Mapping[str, Scores], *, title: str = "", ratio_of: RatioOf | None = None) -> Table:
-    """The scores in percent for a terminal.
+    """The scores in percent for a terminal: mIoU, mF1, OA and the IoU of each class, `-` for undefined ones.
 
     Unlike in the files, methods are columns and scores are rows, so that tables with many or long class names
-    fit into 80 characters.
-
-    Args:
-        rows: Scores by row name, all of the same classes.
-        title: Title above the table.
-        ratio_of: If set, a line with the ratio of the mIoU of these rows is added.
-
-    Returns:
-        mIoU, mF1, OA and the IoU of each class; `-` for undefined scores.
+    fit into 80 characters. `ratio_of` adds a line with the ratio of the mIoU of two rows.
 
     Raises:
         UserError: `ratio_of` names a row that does not exist.

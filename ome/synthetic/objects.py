@@ -32,11 +32,7 @@ class Block(NamedTuple):
 
 
 class Painter:
-    """Paints single objects on a canvas.
-
-    Args:
-        canvas: The canvas of the scene.
-    """
+    """Paints single objects on a canvas."""
 
     def __init__(self, canvas: Canvas) -> None:
         self.canvas = canvas

@@ -51,14 +51,7 @@ def _names(text: str) -> list[str]:
 
 
 def _numbers(text: str, counts: Sequence[int], least: int, most: int, remedy: str) -> tuple[int, ...]:
-    """Parses numbers separated by commas.
-
-    Args:
-        text: The argument.
-        counts: Allowed counts of numbers.
-        least: Smallest allowed number.
-        most: Largest allowed number.
-        remedy: What to type instead, for the error.
+    """Parses numbers, one of the allowed `counts` of them, separated by commas.
 
     Raises:
         ArgumentTypeError: The argument has another form.

@@ -143,8 +143,7 @@ def _checkpoint(folder: Path) -> Path | None:
 def fitted_precision(module: pl.LightningModule, hardware: Hardware) -> tuple[str, int]:
     """Prepares a module for the device that will train it.
 
-    Returns:
-        The name of the precision, and the number of convolutions that keep float32.
+    Returns the name of the precision, and the number of convolutions that keep float32.
     """
     channels_last(module)
     precision = decided_precision(hardware.precision, hardware.device())

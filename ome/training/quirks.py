@@ -28,8 +28,7 @@ def broadcast_loss(logits: Tensor, tags: Tensor) -> Tensor:
 class KeepHighestValidationLoss(Callback):
     """Ends a classifier's training with the weights of the epoch whose validation loss was the highest.
 
-    Args:
-        folder: Folder for those weights until the training ends.
+    Until the training ends, they are in its folder.
     """
 
     def __init__(self, folder: Path) -> None:
