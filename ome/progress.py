@@ -82,6 +82,14 @@ def pace(rate: float) -> str:
     return f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
 
 
+def duration(seconds: float) -> str:
+    """Seconds as text, in seconds, minutes or hours."""
+    for length, unit in ((3600, "h"), (60, "min")):
+        if seconds >= 1.5 * length:
+            return f"{seconds / length:.1f} {unit}"
+    return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
+
+
 class RateColumn(ProgressColumn):
     """Items per second, averaged over the last 30 seconds."""
 

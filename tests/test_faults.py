@@ -246,7 +246,7 @@ def test_the_second_of_two_runs_in_one_folder_is_refused(tmp_path: Path) -> None
     overrides = [f"scenes={tmp_path / SCENES}", f"run_dir={labels.parent}", f"dataset.raw={tmp_path}/raw"]
     status, printed = forked(other, *tiny("labels"), *overrides)
     assert status == 1
-    assert printed.startswith(f"error: another run is working on {labels}: wait for it")
+    assert printed.startswith(f"error: another process is working on {labels}: wait for it")
     children = subprocess.run(["pgrep", "-P", str(first.pid)], capture_output=True, text=True, check=False)
     for child in children.stdout.split():
         os.kill(int(child), signal.SIGKILL)

@@ -9,13 +9,13 @@ import pytest
 
 from ome.cli import plan_table, stopwatch
 from ome.cli.plan import Row, plan_of
-from ome.cli.plan_table import duration
 from ome.cli.runner import selected_stages
 from ome.cli.workload import DataFacts
 from ome.files import read_csv
 from ome.inference import pseudo_labels
 from ome.pipeline.manifest import Manifest, compute_fingerprint
 from ome.pipeline.registry import find_stage
+from ome.progress import duration
 from tests.conftest import compose_config, forked, tiny
 
 RUN = Path("runs/synthetic_mobilenet_v2")

@@ -154,7 +154,7 @@ def test_a_second_run_on_the_same_folder_is_refused(tmp_path: Path) -> None:
     tmp_path.joinpath(".made.lock").touch()
     with tmp_path.joinpath(".made.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another run is working on"):
+        with pytest.raises(UserError, match="another process is working on"):
             execute(stage, config(tmp_path))
     assert not ran
 

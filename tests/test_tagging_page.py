@@ -14,8 +14,8 @@ from PIL import Image
 
 from ome.data.suggestions import write_suggestions
 from ome.data.tiles import Tile
+from ome.pipeline.locks import locked
 from ome.tagging import main
-from ome.tagging.command import locked
 from ome.tagging.items import find_images
 from ome.tagging.pictures import Pictures
 from tests.browser import complaints, show_as
@@ -215,7 +215,7 @@ def test_a_second_server_on_the_same_table_is_refused(
     assert main([str(folder), "--port", "0"]) == 1
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1
-    assert "error: another ome tags uses" in said[0]
+    assert "error: another process is working on" in said[0]
     other = ["--table", str(folder.parent / "other.csv"), "--port", str(server.port)]
     assert main([str(folder), *other]) == 1
     assert f"cannot use port {server.port}" in capsys.readouterr().out
@@ -506,7 +506,7 @@ def test_what_was_answered_survives_a_kill_at_any_moment(tmp_path: Path) -> None
     for number, tags in answered.items():
         possible = [tags, sent[1]] if number == sent[0] else [tags]
         assert [name for name in ("road", "tree") if found[number][name] == "1"] in possible
-    with locked(images / "tags.csv"):
+    with locked(images / ".tags.csv.lock", "the table", wait=False):
         pass  # the lock went with the process
 
 

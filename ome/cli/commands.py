@@ -2,7 +2,7 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -55,10 +55,6 @@ def _train(options: argparse.Namespace) -> list[str]:
     return [*config_dir, "stage=all", "dataset=custom", *settings]
 
 
-def _resume(options: argparse.Namespace) -> list[str]:
-    return [*words_of_run(options.run), "stage=all"]
-
-
 def _predict(options: argparse.Namespace) -> list[str]:
     many = names_many(options.scene)
     scene = Path(options.scene).absolute() if many else scene_at(options.scene).absolute()
@@ -77,10 +73,6 @@ def _predict(options: argparse.Namespace) -> list[str]:
     return [*words_of_run(run), "stage=predict", *_settings(**chosen), *(averaged if others else [])]
 
 
-def _report(options: argparse.Namespace) -> list[str]:
-    return [*words_of_run(options.run), "stage=report"]
-
-
 def _export(options: argparse.Namespace) -> list[str]:
     target = {"stage.export.target": options.target} if options.target else {}
     return [*words_of_run(options.run), "stage=export", *_settings(**target)]
@@ -92,11 +84,11 @@ def _compare(options: argparse.Namespace) -> list[str]:
     return ["stage=compare", "name=comparison", f"stage.compare.runs=[{runs}]", *form]
 
 
-_WORDS: Final = {
+_WORDS: Final[dict[str, Callable[[argparse.Namespace], list[str]]]] = {
     "train": _train,
-    "resume": _resume,
+    "resume": lambda options: [*words_of_run(options.run), "stage=all"],
     "predict": _predict,
-    "report": _report,
+    "report": lambda options: [*words_of_run(options.run), "stage=report"],
     "export": _export,
     "compare": _compare,
 }

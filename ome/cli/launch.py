@@ -85,7 +85,7 @@ def _launch_several(config: DictConfig, place: Place | None, started: int, work:
     from ome.distributed.processes import joined_group  # noqa: PLC0415
 
     machine = hardware(config)
-    if not machine.is_distributed:
+    if machine.strategy != "ddp":
         raise UserError(
             f"{started} processes were started, but trainer.strategy={machine.strategy} uses one: "
             "type trainer=ddp or trainer=ddp_cpu, or start one"

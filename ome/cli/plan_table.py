@@ -11,7 +11,7 @@ from rich.table import Table
 from ome.cli.amounts import RANDOM
 from ome.cli.plan import Row, counted_rows
 from ome.cli.workload import DataFacts, Unit
-from ome.progress import console
+from ome.progress import console, duration
 
 if TYPE_CHECKING:
     from ome.cli.stopwatch import Timed
@@ -101,14 +101,6 @@ def _estimate(row: Row, timed: "Mapping[Unit, Timed]") -> str:
     if (seconds := row.seconds(timed)) is not None:
         return ("" if row.is_known else "> ") + duration(seconds)
     return "not timed" if row.is_known else UNKNOWN
-
-
-def duration(seconds: float) -> str:
-    """Seconds as text, in seconds, minutes or hours."""
-    for length, unit in ((3600, "h"), (60, "min")):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
 
 
 def _remarks(rows: Sequence[Row]) -> Iterator[str]:

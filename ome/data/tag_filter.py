@@ -41,17 +41,13 @@ def minimum_coverage(
         (C,) float64 in [0, 1].
 
     Raises:
-        UserError: When an override names no class, or a value is outside [0, 1].
+        UserError: When an override names no class.
     """
     if unknown := sorted(set(overrides) - set(names)):
         raise UserError(
             f"dataset.filter.overrides: {unknown[0]} is not a class; the classes are {', '.join(names)}"
         )
-    values = [float(overrides.get(name, minimum)) for name in names]
-    for name, value in zip(names, values, strict=True):
-        if not 0 <= value <= 1:
-            raise UserError(f"dataset.filter: {value} for {name} is not a fraction of a tile; give 0 to 1")
-    return np.asarray(values)
+    return np.asarray([float(overrides.get(name, minimum)) for name in names])
 
 
 class Filtered(NamedTuple):

@@ -43,7 +43,7 @@ def locked(
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             if not wait:
-                raise InUseError(f"another run is working on {what}: {remedy}") from error
+                raise InUseError(f"another process is working on {what}: {remedy}") from error
             console.print(f"waiting for another run that is computing {what}")
             fcntl.flock(stream, fcntl.LOCK_EX)
         yield

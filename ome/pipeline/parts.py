@@ -19,7 +19,7 @@ from ome.pipeline.inputs import find_inputs
 from ome.pipeline.locks import InUseError
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.stage import OnFinish, Stage
-from ome.progress import console
+from ome.progress import console, duration
 
 _SHOWN: Final = 20
 """Number of failures in the final message; the stage's file lists all of them."""
@@ -110,14 +110,8 @@ def _say_progress(name: str, turns: Turns, started: float, total: int, *, ran: b
         left = ""
     else:
         seconds = (time.monotonic() - started) / worked * (total - done)
-        left = f", about {_duration(seconds)} left"
+        left = f", about {duration(seconds)} left"
     console.print(f"[bold]{name}[/]: {min(done, total)} of {total}{left}")
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _conclude(

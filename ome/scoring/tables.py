@@ -7,7 +7,6 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from ome.errors import UserError
 from ome.scoring.scores import Scores
 
 MEANS: Final = ("mIoU", "mF1", "OA")
@@ -23,14 +22,7 @@ RatioOf = tuple[str, str]
 
 
 def miou_ratio(rows: Mapping[str, Scores], name: str, full: str) -> float:
-    """Ratio of the mIoU of two rows, e.g. of weak supervision and pixel supervision; nan if undefined.
-
-    Raises:
-        UserError: A row does not exist.
-    """
-    for row_name in (name, full):
-        if row_name not in rows:
-            raise UserError(f"no scores for {row_name!r}, there are: {', '.join(rows) or 'none'}")
+    """Ratio of the mIoU of two rows, e.g. of weak supervision and pixel supervision; nan if undefined."""
     reference = rows[full].miou
     return rows[name].miou / reference if reference else float("nan")
 
@@ -42,7 +34,6 @@ def score_table(rows: Mapping[str, Scores], *, title: str = "", ratio_of: RatioO
     fit into 80 characters. `ratio_of` adds a line with the ratio of the mIoU of two rows.
 
     Raises:
-        UserError: `ratio_of` names a row that does not exist.
         ValueError: There is no row, or the rows have different classes.
     """
     caption = _ratio_line(rows, ratio_of) if ratio_of else None

@@ -1,7 +1,6 @@
 """The command line `ome tags FOLDER`."""
 
 import argparse
-import fcntl
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,6 +15,7 @@ from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.extras import require
 from ome.faults import disk_fault
+from ome.pipeline.locks import locked
 from ome.progress import console
 from ome.tagging.items import Item, Key, find_images, windows_of
 from ome.tagging.options import options_in
@@ -53,7 +53,9 @@ def serve(options: argparse.Namespace) -> None:
     folder = Path(options.folder)
     path = Path(options.table) if options.table else folder / "tags.csv"
     images = find_images(folder)
-    with locked(path):
+    table = Path(os.path.realpath(path))  # of a circle of links, too, which the table's reader reports
+    lock = table.with_name(f".{table.name}.lock")
+    with locked(lock, f"{path} (--table)", wait=False, remedy="stop it, or use its page"):
         session = open_session(images, path, options)
         app = make_app(session, Pictures(options.bands, options.range), folder.resolve().name)
         with _listen(options.port) as listener:
@@ -114,27 +116,6 @@ def _report_missing_images(table: Table, images: Sequence[Item]) -> None:
             f"[yellow]{len(missing)} rows of the table have no image here[/], the first is "
             f"{escape(missing[0])}; they stay in the table",
         )
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Locks the table for this process; the lock ends with the process, even after a crash.
-
-    Raises:
-        UserError: Another process has locked it, or the folder cannot be written.
-    """
-    try:
-        path = Path(os.path.realpath(path))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = path.with_name(f".{path.name}.lock").open("a", encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror}): give another --table") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise UserError(f"another ome tags uses {path}: stop it, or use its page") from error
-        yield
 
 
 @contextmanager

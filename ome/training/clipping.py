@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ome.errors import UserError
 from ome.training.scalars import is_read
 
 
@@ -48,12 +47,7 @@ class ClippedModule(pl.LightningModule):
 
         No value or 0 disables clipping. Returns the norm before clipping, a scalar; None unless clipped by
         norm.
-
-        Raises:
-            UserError: The algorithm does not exist.
         """
-        if algorithm not in {None, "norm", "value"}:
-            raise UserError(f"trainer.gradient_clip_algorithm={algorithm}: choose norm or value")
         if not value:
             return None
         # 16-mixed scales the gradient, and a fused optimiser unscales it within its step.

@@ -49,17 +49,6 @@ class Hardware:
             self.accelerator == "auto" and torch.cuda.is_available()
         )
 
-    @property
-    def is_distributed(self) -> bool:
-        """Whether there may be more than one process.
-
-        Raises:
-            UserError: The strategy is unknown.
-        """
-        if self.strategy not in {"auto", "ddp"}:
-            raise UserError(f"trainer.strategy={self.strategy} is unknown: choose auto or ddp")
-        return self.strategy == "ddp"
-
     def processes(self) -> int:
         """The number of processes to start on this machine.
 
