@@ -61,13 +61,9 @@ class Finding(NamedTuple):
 
 
 def main(overrides: Sequence[str]) -> int:
-    """Prints the findings.
+    """Prints the findings about a run, or about settings as on its command line.
 
-    Args:
-        overrides: The folder of a run, or settings as on its command line.
-
-    Returns:
-        1 if something would make a run fail, else 0.
+    Returns 1 if something would make a run fail, else 0.
     """
     if {"-h", "--help"} & {*overrides}:
         console.print(HELP, markup=False)

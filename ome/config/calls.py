@@ -48,9 +48,7 @@ def check_arguments(typed: dict[str, Any], **switches: bool) -> None:
 def views_of(segmenter: Path, typed: dict[str, Any]) -> tuple[dict[str, Any], float, int | None]:
     """The views of windows, the stride and the batch: as typed, else as the run was made with.
 
-    Args:
-        segmenter: Folder of a trained segmenter, whose stage recorded the settings of its predictions.
-        typed: Arguments by the names of `DEFAULTS`; None where the run's setting is to be used.
+    `typed` has the names of `DEFAULTS`, with None for the setting that the segmenter's stage recorded.
     """
     manifest = Manifest.read(segmenter.parent)
     views = DEFAULTS | (manifest.config.get("prediction", {}) if manifest else {})
@@ -97,16 +95,10 @@ def path_of(value: object, name: str) -> Path:
 def segmenter_of(
     folders: Sequence[Path], device: str | None, batch: int | None, views: dict[str, Any]
 ) -> tuple[SegmenterCard, Ensemble, int]:
-    """Loads segmenters whose probabilities are averaged.
+    """Loads segmenters whose probabilities are averaged: card, predictor, and its windows at a time.
 
-    Args:
-        folders: Those of `network_folders`.
-        device: A torch device; None for the GPU if there is one.
-        batch: Windows predicted together; None for what suits the device.
-        views: Arguments of `Predictor`.
-
-    Returns:
-        The card, the predictor, and how many windows it takes together.
+    `folders` are those of `network_folders`, `views` arguments of `Predictor`. No device stands for the GPU
+    if there is one, no batch for what suits the device.
 
     Raises:
         UserError: The segmenters differ, or the device cannot be used.

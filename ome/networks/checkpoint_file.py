@@ -34,9 +34,7 @@ def bare_name(name: str) -> str:
 def read_checkpoint(path: Path, option: str = "backbone.weights") -> dict[str, Tensor]:
     """Reads a checkpoint's tensors by name, without unpickling anything but tensors and plain containers.
 
-    Args:
-        path: The file.
-        option: The setting that names it, for messages.
+    Messages name the file by the setting `option`.
 
     Raises:
         UserError: The file does not exist, or contains no tensors that can be read safely.

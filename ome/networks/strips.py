@@ -21,12 +21,9 @@ class Strip(NamedTuple):
 
 
 def strips(height: int, rows: int, halo: int) -> Iterator[Strip]:
-    """Divides an image into strips.
+    """Divides an image into strips of `rows` rows, with `halo` context rows on both sides.
 
-    Args:
-        height: Rows of the image.
-        rows: Rows of a strip; the last strip may have fewer.
-        halo: Context rows on both sides of a strip; fewer at the image's borders.
+    The last strip may have fewer rows, and strips at the image's borders less context.
     """
     for top in range(0, height, rows):
         bottom = min(top + rows, height)

@@ -68,9 +68,8 @@ def stride_of(patch: int) -> int:
 def to_patches(image: Tensor, patch: int) -> Tensor:
     """Resizes images so that each patch covers `stride_of(patch)` pixels of the original in each direction.
 
-    Args:
-        image: Images (B, bands, H, W), H and W divisible by that stride.
-        patch: Side of a patch in pixels; if it is a power of two, the images stay as they are.
+    H and W are divisible by that stride. If the side of a patch is a power of two, the images stay as they
+    are.
     """
     stride = stride_of(patch)
     if stride == patch:
@@ -82,12 +81,7 @@ def to_patches(image: Tensor, patch: int) -> Tensor:
 def resample_positions(network: nn.Module, embedding: Tensor) -> Tensor:
     """Resamples a position embedding of square images of another size, as timm does for its own weights.
 
-    Args:
-        network: A plain transformer.
-        embedding: The embedding of a checkpoint (1, tokens, channels).
-
-    Returns:
-        The embedding for the network's size; the given one if it fits, or is not of square images.
+    The embedding (1, tokens, channels) stays as it is if it fits, or is not of square images.
     """
     target: Any = getattr(network, "pos_embed", None)
     patches: Any = getattr(network, "patch_embed", None)
@@ -156,9 +150,7 @@ class TransformerBackbone(Backbone):
 class AnyPatch(nn.Module):
     """A segmentation network on a plain transformer, for images with height and width divisible by 32.
 
-    Args:
-        network: Takes images with height and width divisible by the patch; it has an `encoder` with a timm
-            `model`.
+    It wraps a network with an `encoder` with a timm `model`, for multiples of the patch.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -45,12 +45,7 @@ class Labeller(Protocol):
 
 
 class TileLabeller:
-    """Computes the pseudo labels of one tile after the other.
-
-    Args:
-        crf_of: Returns the CRF of an image (H, W, 3) uint8.
-        labelling: How class maps become masks and weights.
-    """
+    """Computes the pseudo labels of one tile after the other."""
 
     def __init__(self, crf_of: Callable[[NDArray[np.uint8]], Crf], labelling: Labelling) -> None:
         self._crf_of = crf_of
