@@ -20,24 +20,25 @@ def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
     # A UserError about a missing permission already has a message of its own.
     numbers = NO_ROOM if isinstance(error, UserError) else (*NO_ROOM, *NO_ACCESS)
     unnamed = "the folder of the run"
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, UnicodeEncodeError) and seen.reason.startswith("surrogates"):
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UnicodeEncodeError) and cause.reason.startswith("surrogates"):
             line = (
-                seen.object[: seen.start].rpartition("\n")[2] + seen.object[seen.start :].partition("\n")[0]
+                cause.object[: cause.start].rpartition("\n")[2]
+                + cause.object[cause.start :].partition("\n")[0]
             )
             name = line.encode(errors="surrogateescape")
             return f"a name is not in UTF-8 ({name!r}): rename the file or folder"
-        if "</torch_" in str(seen) or "out of shared memory" in str(seen):
+        if "</torch_" in str(cause) or "out of shared memory" in str(cause):
             return (
                 "the processes that load data have no shared memory left: type trainer.workers=0, or "
                 "enlarge /dev/shm, e.g. by docker run --shm-size=8g"
             )
-        filename = getattr(seen, "filename", None)
-        for number in (*numbers, *([errno.ENOENT] if _makes_folder(seen) else [])):
+        filename = getattr(cause, "filename", None)
+        for number in (*numbers, *([errno.ENOENT] if _makes_folder(cause) else [])):
             reason = os.strerror(number)
             # GDAL and torch report in words.
-            if not (isinstance(seen, OSError) and seen.errno == number) and reason not in str(seen):
+            if not (isinstance(cause, OSError) and cause.errno == number) and reason not in str(cause):
                 continue
             if number in NO_ROOM:
                 remedy = "free some space; the same command resumes where it stopped"
@@ -46,7 +47,7 @@ def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
             if number == errno.ENAMETOOLONG:
                 remedy = "give the scene, image or run a shorter name"
             return f"cannot read or write {filename or folder or unnamed} ({reason}): {remedy}"
-        seen = seen.__cause__ or seen.__context__
+        cause = cause.__cause__ or cause.__context__
     return None
 
 

@@ -154,16 +154,16 @@ class Meter:
 @contextmanager
 def meter(description: str, total: int, done: int = 0) -> Iterator[Meter]:
     """A `Meter` that is closed when the block ends, also by an error."""
-    shown = Meter(description, total, done)
+    progress = Meter(description, total, done)
     try:
-        yield shown
+        yield progress
     finally:
-        shown.close()
+        progress.close()
 
 
 def track(items: Iterable[T], description: str, total: int) -> Iterator[T]:
     """Yields the items and counts each on a `Meter` once it is done."""
-    with meter(description, total) as shown:
+    with meter(description, total) as progress:
         for item in items:
             yield item
-            shown.advance()
+            progress.advance()

@@ -120,8 +120,8 @@ def _remove(log: Path, settings: Path, run: Path) -> None:
     """Removes what Hydra wrote, and the folders in which nothing else is."""
     for name in _HYDRAS:
         (settings / name).unlink(missing_ok=True)
-    if (said := log / LOG).exists() and not said.stat().st_size:
-        said.unlink()
+    if (output := log / LOG).exists() and not output.stat().st_size:
+        output.unlink()
     for folder in (settings, log, *log.parents):
         if folder in run.parents and folder not in NEW:
             break

@@ -26,23 +26,23 @@ def quiet_endings() -> Iterator[None]:
         raise KeyboardInterrupt
 
     # Another handler is not replaced: a shell ignores SIGINT for what it starts in the background.
-    mine = signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    is_default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
     try:
-        if mine:
+        if is_default:
             signal.signal(signal.SIGINT, interrupt)
         with quiet_output():
             yield
     except SystemExit:
         raise
     except BaseException as error:
-        if mine:
+        if is_default:
             signal.signal(signal.SIGINT, signal.SIG_IGN)
         # Libraries wrap an interruption of their import in errors of their own.
         if interrupted or isinstance(error, KeyboardInterrupt):
             _end("interrupted", 128 + signal.SIGINT)
         raise
     finally:
-        if mine:
+        if is_default:
             signal.signal(signal.SIGINT, signal.SIG_DFL)  # else Python's last steps print a traceback
 
 

@@ -53,10 +53,10 @@ def evaluate_segmenter(config: DictConfig, folder: Path, reader: SceneReader, ti
     if missing:
         windows = windows_at_a_time(prediction.batch, card.tile, hardware(config).device())
         options = MapOptions(stride=prediction.stride, batch=windows)
-        with meter(f"{title}: rows", sum(scene.height for scene in missing)) as shown:
+        with meter(f"{title}: rows", sum(scene.height for scene in missing)) as progress:
             for scene in missing:
                 image = reader.whole(scene.name)
-                write_class_map(map_path(folder, scene), image, card, predictor(), options, shown)
+                write_class_map(map_path(folder, scene), image, card, predictor(), options, progress)
     barrier()
     return _scored(folder, reader, title)
 

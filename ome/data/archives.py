@@ -50,10 +50,10 @@ class RawFiles:
         self._raw = raw
         self._places, files = self._locate()
         self._files: dict[str, list[RawFile]] = {}
-        anywhere = "*" not in str(source.folder)
+        any_folder = "*" not in str(source.folder)
         for file in files:
             scene = self.source.scene_of(PurePosixPath(file.name).name)
-            if scene is not None and (anywhere or self.source.matches_path(file.name)):
+            if scene is not None and (any_folder or self.source.matches_path(file.name)):
                 self._files.setdefault(scene, []).append(file)
 
     @property

@@ -69,11 +69,11 @@ def process_tiles(
     size, at most as many as `tiles_at_a_time` returns for class maps of their shape (C, H, W).
     """
     missing = [tile for tile in tiles if not path_of(tile).exists()]
-    with meter(title, len(tiles), len(tiles) - len(missing)) as shown, ThreadPoolExecutor(threads) as pool:
+    with meter(title, len(tiles), len(tiles) - len(missing)) as progress, ThreadPoolExecutor(threads) as pool:
 
         def work(group: Sequence[LoadedTile]) -> None:
             job(group)
-            shown.advance(len(group))
+            progress.advance(len(group))
 
         running: deque[Future[None]] = deque()
         try:

@@ -29,10 +29,10 @@ class ListTables:
             UserError: There are such files.
         """
         existing = [path for path in (self._areas, self._failures) if path.exists()]
-        held = read_json_if_whole(self._mark) or {}
-        if existing and self._list != held.get("list") and self._from_here != held.get("from_here"):
+        mark = read_json_if_whole(self._mark) or {}
+        if existing and self._list != mark.get("list") and self._from_here != mark.get("from_here"):
             whose = (
-                f"is of {held['list']}" if "list" in held else "was not written by ome for a list of scenes"
+                f"is of {mark['list']}" if "list" in mark else "was not written by ome for a list of scenes"
             )
             raise UserError(
                 f"{existing[0]} {whose}, and the maps of {self._list} would replace it: move it away, or "

@@ -32,12 +32,12 @@ def write_polygons(
         len(card.classes),
     )
     grid = scene.grid
-    with meter("polygons: rows", flat.height) as shown:
+    with meter("polygons: rows", flat.height) as progress:
 
         def counted() -> Iterator[Any]:
             for batch in batches:
                 yield batch
-                shown.advance(min(STRIP, flat.height))
+                progress.advance(min(STRIP, flat.height))
 
         return write_regions(
             path, counted(), card.names, card.colours, grid.crs, grid.transform, options.simplify, areas.unit

@@ -60,8 +60,8 @@ def map_scene(
         rows, done = flat.rows, flat.rows_done
         if done > rows.start:
             console.print(f"{name}: resuming at row {done} of {rows.stop}")
-        with meter(f"map {name}: rows", len(rows), done - rows.start) as shown:
-            speed = _predict_missing(flat, scene, card, predict, options, shown)
+        with meter(f"map {name}: rows", len(rows), done - rows.start) as progress:
+            speed = _predict_missing(flat, scene, card, predict, options, progress)
         barrier()
         if not is_rank_zero():
             return {}
@@ -101,16 +101,16 @@ def write_class_map(
     card: SegmenterCard,
     predict: PredictBatch,
     options: MapOptions,
-    shown: Meter,
+    progress: Meter,
 ) -> None:
     """Writes only the class map of a scene, in one process; resumes an interrupted map with the same result.
 
-    See `write_class_cog`; `shown` counts the rows.
+    See `write_class_cog`; `progress` counts the rows.
     """
     grid = scene.grid
     with FlatRasters(path.with_suffix(".rows"), {"classes": 1}, grid.height, grid.width) as flat:
-        shown.advance(flat.rows_done)
-        _predict_missing(flat, scene, card, predict, options, shown)
+        progress.advance(flat.rows_done)
+        _predict_missing(flat, scene, card, predict, options, progress)
         write_class_cog(path, flat.paths["classes"], grid, card.names, card.colours)
         flat.discard()
 
@@ -121,7 +121,7 @@ def _predict_missing(
     card: SegmenterCard,
     predict: PredictBatch,
     options: MapOptions,
-    shown: Meter,
+    progress: Meter,
 ) -> float | None:
     """Predicts and writes the missing rows; returns megapixels per second, or None if no row was missing."""
     done, stop, speed = flat.rows_done, flat.rows.stop, None
@@ -140,8 +140,8 @@ def _predict_missing(
                 written.result()
             written = writer.submit(write, block)
             height = len(block.classes)
-            speed = round(shown.rate(height) * flat.width * world_size() / 1e6, 3)
-            shown.advance(height, f"{speed:.2f} Mpx/s")
+            speed = round(progress.rate(height) * flat.width * world_size() / 1e6, 3)
+            progress.advance(height, f"{speed:.2f} Mpx/s")
         if written is not None:
             written.result()
     return speed

@@ -27,11 +27,11 @@ def tag_probabilities(
     network = channels_last(network.to(device)).eval()
     pixels = int(1e6 * DEFAULT_MEGAPIXELS[device.type] / network.zoom**2)
     batches = []
-    with meter(f"{what}, tiles", len(tiles)) as shown, torch.inference_mode():
+    with meter(f"{what}, tiles", len(tiles)) as progress, torch.inference_mode():
         for indices in batches_of_one_size(tiles, lambda tile: pixels // (tile.height * tile.width)):
             images = to_tensor(np.stack([reader.image(tiles[index]) for index in indices])).to(device)
             # The same pooling as in the classifier's loss.
             logits = network(images).cam.mean(dim=(2, 3))
             batches.append(logits.double().sigmoid().cpu().numpy())
-            shown.advance(len(indices))
+            progress.advance(len(indices))
     return np.concatenate(batches)

@@ -58,7 +58,7 @@ def execute(
     """
     folders = {} if folders is None else folders
     artefacts = find_inputs(stage.name, stage.needed(config), stage.optional_inputs, config, folders)
-    used, inputs, outside, seen, fingerprint, place, changes = task_of(stage, config, artefacts)
+    used, inputs, outside, snapshot, fingerprint, place, changes = task_of(stage, config, artefacts)
     folder, logs = place.folder, Path(config.run_dir) / "logs" / stage.name
     with _locks(stage, config, fingerprint, folder), _machine_faults(folder):
         if is_rank_zero():
@@ -86,7 +86,7 @@ def execute(
             place.open(fingerprint, fresh=force)
         barrier()
         started = time.monotonic()
-        with place.written(), unchanged(stage, config, seen, place):
+        with place.written(), unchanged(stage, config, snapshot, place):
             input_folders = {name: path for name, (path, _) in artefacts.items()}
             stage_config = declared_config(config, (*used, *stage.free_keys))
             counts = stage.run(Work(stage_config, place.partial, input_folders, logs, config))

@@ -17,7 +17,7 @@ from ome.pipeline.place import Place
 from ome.pipeline.stage import Stage
 
 
-class Seen(NamedTuple):
+class Snapshot(NamedTuple):
     """What a stage reads, as it was before the stage ran.
 
     Attributes:
@@ -32,7 +32,7 @@ class Seen(NamedTuple):
 
 
 @contextmanager
-def unchanged(stage: Stage, config: DictConfig, seen: Seen, place: Place) -> Iterator[None]:
+def unchanged(stage: Stage, config: DictConfig, snapshot: Snapshot, place: Place) -> Iterator[None]:
     """Refuses the result of the block, in which a stage runs, if what it reads has changed since.
 
     Raises:
@@ -42,13 +42,13 @@ def unchanged(stage: Stage, config: DictConfig, seen: Seen, place: Place) -> Ite
     try:
         yield
     except BaseException as error:  # also Ctrl-C, after which the folder would be resumed
-        if changed := _changed(stage, config, seen, failed=True):
+        if changed := _changed(stage, config, snapshot, failed=True):
             refused = _refused(stage, place, changed)
             if isinstance(error, Exception):
                 raise refused from error
         raise
     # Rank 0 decides for all, since processes may briefly see a shared folder differently.
-    if changed := gather(_changed(stage, config, seen) if is_rank_zero() else [])[0]:
+    if changed := gather(_changed(stage, config, snapshot) if is_rank_zero() else [])[0]:
         raise _refused(stage, place, changed)
 
 
@@ -58,19 +58,19 @@ def _refused(stage: Stage, place: Place, changed: list[str]) -> UserError:
     return UserError(f"{few(changed)} changed while stage={stage.name} ran: type the same command again")
 
 
-def _changed(stage: Stage, config: DictConfig, seen: Seen, *, failed: bool = False) -> list[str]:
+def _changed(stage: Stage, config: DictConfig, snapshot: Snapshot, *, failed: bool = False) -> list[str]:
     """Names what has changed.
 
     New files are not named, e.g. scores of other runs: the next command finds them. Neither is a scene whose
     server does not answer; it is not asked if the stage has failed.
     """
-    results = [str(one.folder) for one in seen.artefacts.values() if _is_replaced(one, failed=failed)]
-    files = [str(path) for path, before in seen.files if identity(path) != before]
+    results = [str(one.folder) for one in snapshot.artefacts.values() if _is_replaced(one, failed=failed)]
+    files = [str(path) for path, before in snapshot.files if identity(path) != before]
     if results or files or failed or stage.external_files is None:
         return [*results, *dict.fromkeys(files)]
     with suppress(UserError, OSError):
         # As texts in a set: comparing each entry with all others takes minutes for 60,000 files.
-        if not {*map(repr, seen.sources)} <= {*map(repr, stage.external_files(config))}:
+        if not {*map(repr, snapshot.sources)} <= {*map(repr, stage.external_files(config))}:
             return ["what it reads outside the run"]
     return []
 

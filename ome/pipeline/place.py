@@ -60,18 +60,18 @@ class Place:
             path.is_dir() and all(entry.name.startswith(f".{MARK}.") for entry in path.iterdir())
         ):
             return
-        held = self._held(path)
-        if held == self.artefact:
+        other = self._artefact_at(path)
+        if other == self.artefact:
             return
-        what = f"holds the result of stage={held}" if held else "was not written by ome and is not empty"
+        what = f"holds the result of stage={other}" if other else "was not written by ome and is not empty"
         stage = self.artefact.partition(" ")[0]
-        other = {"prepare": "scenes=...", "predict": "name, --name NAME or stage.predict.map_name=NAME"}
+        setting = {"prepare": "scenes=...", "predict": "name, --name NAME or stage.predict.map_name=NAME"}
         raise UserError(
             f"{path} {what}, and that of stage={self.artefact} would replace it: move it away, or choose "
-            f"another {other.get(stage, 'run_dir=...')}"
+            f"another {setting.get(stage, 'run_dir=...')}"
         )
 
-    def _held(self, path: Path) -> str | None:
+    def _artefact_at(self, path: Path) -> str | None:
         """The artefact that a finished or partial folder holds; None if the engine did not write it."""
         if (manifest := read_if_whole(path)) is not None:
             return self._artefact_of(manifest)

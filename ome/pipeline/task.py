@@ -11,7 +11,7 @@ from ome.pipeline.artifacts import Artefact, find_same, inherited_runs, whole_pa
 from ome.pipeline.changes import changes_since
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.checksums import damaged
-from ome.pipeline.input_changes import Seen
+from ome.pipeline.input_changes import Snapshot
 from ome.pipeline.manifest import Manifest, compute_fingerprint, recorded
 from ome.pipeline.marks import read_if_whole
 from ome.pipeline.place import Place
@@ -28,7 +28,7 @@ class Task(NamedTuple):
     used: dict[str, Any]
     inputs: dict[str, str]
     outside: list[Path]
-    seen: Seen
+    snapshot: Snapshot
     fingerprint: str
     place: Place
     changes: list[str]
@@ -43,18 +43,18 @@ def task_of(stage: Stage, config: DictConfig, artefacts: Mapping[str, Artefact])
     inputs = {name: manifest.fingerprint for name, (_, manifest) in artefacts.items()}
     with recorded() as files:
         used = used_config(stage, config)
-    outside, seen = [path for path, _ in files], Seen(artefacts, files, used.get("sources", []))
+    outside, snapshot = [path for path, _ in files], Snapshot(artefacts, files, used.get("sources", []))
     place = stage.place(config, used, outside)
     present = read_if_whole(place.folder)
-    if present is not None and (held := _as_recorded(stage, used, inputs, outside, present)) is not None:
-        return Task(held, inputs, outside, seen, present.fingerprint, place, [])
+    if present is not None and (settings := _as_recorded(stage, used, inputs, outside, present)) is not None:
+        return Task(settings, inputs, outside, snapshot, present.fingerprint, place, [])
     changes: list[str] = []
     if present is not None:
-        held = {key: whole_paths(value, key, present.config.get(key)) for key, value in used.items()}
-        changes = changes_since(present, held, inputs)
+        settings = {key: whole_paths(value, key, present.config.get(key)) for key, value in used.items()}
+        changes = changes_since(present, settings, inputs)
     used = {key: whole_paths(value, key) for key, value in used.items()}
     fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
-    return Task(used, inputs, outside, seen, fingerprint, place, changes)
+    return Task(used, inputs, outside, snapshot, fingerprint, place, changes)
 
 
 def _as_recorded(
@@ -63,13 +63,13 @@ def _as_recorded(
     """The settings as a result records them if it is of the same ones, and of files with the same content."""
     before = present.config
     for copied in (False, True):
-        held = {key: whole_paths(value, key, before.get(key), same=copied) for key, value in used.items()}
+        settings = {key: whole_paths(value, key, before.get(key), same=copied) for key, value in used.items()}
         if copied:
-            held["sources"] = before.get("sources")
-        if compute_fingerprint(stage.name, stage.version, held, inputs) != present.fingerprint:
+            settings["sources"] = before.get("sources")
+        if compute_fingerprint(stage.name, stage.version, settings, inputs) != present.fingerprint:
             continue
         if not copied or same_content(used.get("sources"), outside, present):
-            return held
+            return settings
     return None
 
 

@@ -111,7 +111,7 @@ def _variants(
         return mask_variants(crf_for(image), maps, title, scales, backgrounds, weights)
 
     with (
-        meter(f"variants of the {title} masks, tiles", len(tiles)) as shown,
+        meter(f"variants of the {title} masks, tiles", len(tiles)) as progress,
         ThreadPoolExecutor(crf_threads(config)) as pool,
     ):
         for start in range(0, len(tiles), IN_MEMORY):
@@ -122,7 +122,7 @@ def _variants(
                 chunk, stacks, pool.map(variants_of, images, stacks), strict=True
             ):
                 yield tile, maps, variants
-                shown.advance()
+                progress.advance()
 
 
 def _write_details(

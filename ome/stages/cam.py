@@ -80,10 +80,10 @@ def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
     """Writes the missing CAMs among this process's shard of the tiles."""
     folder, tiles = work.folder, shard(tagged.tiles)
     missing = [tile for tile in tiles if not cam_path(folder, tile).exists()]
-    with meter("multi-scale CAMs, tiles", len(tiles), len(tiles) - len(missing)) as shown:
+    with meter("multi-scale CAMs, tiles", len(tiles), len(tiles) - len(missing)) as progress:
         for tile, cams in zip(missing, predictor(missing), strict=True):
             write_cams(cam_path(folder, tile), cams, tagged.by_name[tile.name])
-            shown.advance()
+            progress.advance()
 
 
 def _score_tags(

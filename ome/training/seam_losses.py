@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ome.networks.features import resize_maps
 
 EPSILON = 1e-5
-ECR_SHARE = 0.2
+ECR_FRACTION = 0.2
 
 
 class SeamLosses(NamedTuple):
@@ -78,7 +78,7 @@ def cross_refinement_loss(refined: Tensor, cam: Tensor) -> Tensor:
     target = cam.detach()
     target = torch.where(target < target.amax(dim=1, keepdim=True), 0.0, target)
     difference = (target - refined).abs().flatten(1)
-    hardest = int(ECR_SHARE * difference.shape[1])
+    hardest = int(ECR_FRACTION * difference.shape[1])
     return difference.topk(hardest, dim=1).values.mean()
 
 
