@@ -141,8 +141,8 @@ def bench_samples(reader: SceneReader, tiles: Sequence[Tile], size: int, folder:
     with patch("ome.data.datasets.KEPT_BYTES", 0):
         uncached[0]  # decides not to cache
     drawn(cached)
-    read, held = [seconds(partial(drawn, dataset)) / len(tiles) * 1e3 for dataset in (uncached, cached)]
-    compare("a sample of image, mask and weight: read, cached", read, held, "ms")
+    read, from_cache = [seconds(partial(drawn, dataset)) / len(tiles) * 1e3 for dataset in (uncached, cached)]
+    compare("a sample of image, mask and weight: read, cached", read, from_cache, "ms")
     image = reader.image(tiles[0])
     mean, std = (torch.tensor(values) for values in band_statistics(3))
 

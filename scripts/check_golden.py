@@ -80,10 +80,10 @@ def _same_shape(computed: Array, golden: Array) -> None:
 
 def worst(quantity: str, computed: Any, golden: Array, tolerance: float) -> Check:  # noqa: ANN401 - numbers or arrays
     """Compares by the largest absolute difference; nan matches nan only."""
-    mine = np.asarray(computed, dtype=np.float64)
-    _same_shape(mine, golden)
-    both_nan = np.isnan(mine) & np.isnan(golden)
-    difference = np.where(both_nan, 0.0, np.abs(mine - golden))
+    values = np.asarray(computed, dtype=np.float64)
+    _same_shape(values, golden)
+    both_nan = np.isnan(values) & np.isnan(golden)
+    difference = np.where(both_nan, 0.0, np.abs(values - golden))
     return Check(quantity, float(difference.max(initial=0.0)), tolerance)
 
 

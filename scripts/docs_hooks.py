@@ -99,8 +99,8 @@ def on_post_page(output: str, **_others: Any) -> str:  # noqa: ANN401 - fixed by
     Raises:
         ValueError: It does.
     """
-    if found := _ELSEWHERE.search(output):
-        raise ValueError(f"a page of the documentation loads from another host: {found[0]}")
+    if address := _ELSEWHERE.search(output):
+        raise ValueError(f"a page of the documentation loads from another host: {address[0]}")
     return output
 
 
@@ -156,8 +156,8 @@ def _above(lines: list[str], row: int) -> str:
 def settings_tables() -> str:
     """All settings: config.yaml, then the options of every group."""
     parts = ["## The main configuration", _table(settings(CONF / "config.yaml"), "")]
-    found = {str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir()}
-    for group in (*GROUPS, *sorted(found - {*GROUPS, *_WITHOUT_OPTIONS})):
+    groups = {str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir()}
+    for group in (*GROUPS, *sorted(groups - {*GROUPS, *_WITHOUT_OPTIONS})):
         paths = sorted((CONF / group).glob("*.yaml"))
         option = group.removesuffix("/settings")
         parts.append(f"## `{option}=`")
@@ -170,7 +170,7 @@ def settings_tables() -> str:
             parts += [f"### `{option}={path.stem}`", file_header(path)]
             if group not in {"experiment", "preset"}:
                 explained = [
-                    Setting(key, default, said or meanings.get(key, "")) for key, default, said in keys
+                    Setting(key, default, meaning or meanings.get(key, "")) for key, default, meaning in keys
                 ]
                 parts.append(_table(explained, _prefix(path)))
     return "\n\n".join(parts)

@@ -83,9 +83,9 @@ def load_encoder(encoder: nn.Module, name: str, weights: str) -> LoadReport:
         tensors = packaged_encoder(name)
     else:
         tensors = download_encoder(name, weights)
-    if is_plain_transformer(name) and (found := by_comparable_name(tensors).get("pos_embed")):
+    if is_plain_transformer(name) and (positions := by_comparable_name(tensors).get("pos_embed")):
         # In a segmenter, timm's network is the `model` of the encoder.
-        tensors[found[0]] = resample_positions(getattr(encoder, "model", encoder), found[1])
+        tensors[positions[0]] = resample_positions(getattr(encoder, "model", encoder), positions[1])
     report = load_tensors(encoder, tensors, source)
     if report.missing:
         raise UserError(
