@@ -25,8 +25,9 @@ def words_of(arguments: Sequence[str]) -> list[str]:
     options, unknown = parser().parse_known_args([word for word in arguments if word not in settings])
     if unknown:
         word, command = unknown[0].partition("=")[0], options.command
+        meant = guess(word, options_of(command))
         raise UserError(
-            f"ome {command} does not know {word}{guess(word, options_of(command))} ome {command} --help "
+            f"ome {command} does not know {word}{meant} ome {command} --help "
             "lists options; a setting is typed as KEY=VALUE without dashes, e.g. stage.cam.epochs=3"
         )
     return [*_WORDS[options.command](options), *settings]

@@ -77,9 +77,8 @@ def check_words(words: Sequence[str]) -> None:
             is_value = following and not following.startswith("-") and "=" not in following
             value = following if is_value else "VALUE"
         key = option.lstrip("-").replace("-", "_")
-        raise UserError(
-            f"unknown option {option}{guess(option, known)} settings have no dashes, type {key}={value}"
-        )
+        meant = guess(option, known)
+        raise UserError(f"unknown option {option}{meant} settings have no dashes, type {key}={value}")
 
 
 def _check_hydra(words: Sequence[str]) -> None:

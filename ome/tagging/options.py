@@ -42,7 +42,8 @@ def options_in(arguments: Sequence[str]) -> argparse.Namespace:
     if unknown:
         known = [name for action in tags._actions for name in action.option_strings]  # noqa: SLF001
         word = unknown[0].partition("=")[0]
-        raise UserError(f"unknown option {word}{guess(word, known)} ome tags --help lists options")
+        meant = guess(word, known)
+        raise UserError(f"unknown option {word}{meant} ome tags --help lists options")
     return options
 
 
