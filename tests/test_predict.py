@@ -240,6 +240,7 @@ def test_arguments_have_the_limits_of_settings(
         ({"run": "a\0b"}, "expected a path"),
         ({"run": ""}, "run='': expected a path"),
         ({"run": ["run", "run/"]}, r"run/seg/weak is given twice: give each run once"),
+        ({"run": "run/seg"}, "run/seg is not the folder of a run with a segmenter: give one such as"),
         ({"network": 5}, "network=5: expected weak, full, round_1"),
         ({"folder": None}, "folder=None: expected a path"),
         ({"folder": "a\0b"}, "expected a path"),

@@ -18,7 +18,10 @@ def trained_folder(run: Path, network: str | None = None) -> Path:
     """
     if not run.is_dir():
         raise UserError(f"{run} is not a folder: give the folder of a run, e.g. runs/potsdam_resnet50")
-    return network_folder(run / stage_of_network(network, [run]), network)
+    stage = stage_of_network(network, [run])
+    if not any((run / name).is_dir() for name in ("seg", "refine")):
+        raise UserError(f"{run} is not the folder of a run with a segmenter: give one such as runs/valley")
+    return network_folder(run / stage, network)
 
 
 def stage_of_network(network: str | None, runs: Sequence[Path]) -> str:
