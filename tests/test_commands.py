@@ -171,7 +171,22 @@ def test_mistakes_are_one_line(tmp_path: Path, typed: list[str], message: str) -
 
 
 @pytest.mark.parametrize(
-    "name", ["valley", "nan", "1e5", "007", "true", "null", "a b", "it's", "q\\'", "[x]", "é,=#"]
+    "name",
+    [
+        "valley",
+        "nan",
+        "1e5",
+        "007",
+        "true",
+        "null",
+        "a b",
+        "it's",
+        "q\\'",
+        "[x]",
+        "é,=#",
+        "a\\b",
+        "b\\",
+    ],
 )
 def test_folders_may_have_any_name(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
