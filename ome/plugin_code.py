@@ -21,7 +21,7 @@ _LIBRARIES: Final = ("ome", "torch", "torchvision", "pytorch_lightning", "lightn
 def code_of(name: str) -> str | None:
     """The SHA-256 (first 16 digits) of the module or package that defines an object or entry point, if found.
 
-    Nothing is imported, as a name may come from another person's run. None for what is no plug-in.
+    Nothing is imported, as a name may come from another person's run. None for what is not a plug-in.
     """
     top, dot, _ = _modules(tuple(sys.path)).get(name, name).partition(".")
     if not top or top in _LIBRARIES or (not dot and name == top):

@@ -20,7 +20,7 @@ OPEN: Final = "trainer."
 """The group with other keys too, the arguments of `pl.Trainer`, which `ome.config.trainer` checks."""
 
 OTHERS: Final = {"": ("callbacks", "hydra", "optimizer", "preset"), "stage.": (*STAGES, *SIDE_STAGES)}
-"""Keys of groups that are no settings; plug-ins have stages too."""
+"""Keys of groups that are not settings; plug-ins have stages too."""
 
 
 def check_settings(config: DictConfig, stages: Sequence[str] = ()) -> None:

@@ -31,7 +31,7 @@ class CrfParameters:
         bilateral_weight: Its weight, from 0 to `LARGEST_WEIGHT`.
 
     Raises:
-        UserError: A value is no number, or out of its range.
+        UserError: A value is not a number, or out of its range.
     """
 
     iterations: int = 10

@@ -160,7 +160,7 @@ def _bare(name: str) -> str:
 
 
 def _is_sign(letter: str) -> bool:
-    """Whether a character that is no letter makes another name, as in C and C++."""
+    """Whether a character that is not a letter makes another name, as in C and C++."""
     return letter in _SIGNS or unicodedata.category(letter)[0] == "S"
 
 

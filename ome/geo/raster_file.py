@@ -168,7 +168,7 @@ class RasterFile:
 
 
 def _images_in(dataset: Any) -> list[tuple[int, int]]:  # noqa: ANN401 - rasterio's own
-    """Sizes of the pages of a TIFF that are no previews; overviews and masks are no pages.
+    """Sizes of the pages of a TIFF that are not previews; overviews and masks are not pages.
 
     A preview has at most half the rows and half the columns of the first page, rounded up.
     """
