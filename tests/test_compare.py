@@ -220,7 +220,7 @@ def test_runs_without_scores_are_named(
         "left out: runs/b has no scores: none of cam, affinity, pseudo, ablation, seg, refine has" in printed
     )
     assert "left out: runs/c has no scores: it has no reference masks" in printed
-    with pytest.raises(UserError, match=r"none of the 1 runs of .* has scores"):
+    with pytest.raises(UserError, match=r"none of the 1 runs of .* has scores.*predicted tags in its report"):
         run_here("stage=compare", "stage.compare.runs=runs/b", "name=none")
 
 

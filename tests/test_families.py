@@ -96,6 +96,42 @@ def test_weights_of_another_image_size_are_interpolated_as_timm_does(
         assert torch.equal(value, expected.state_dict()[key]), key
 
 
+def as_of_the_authors(tensors: dict[str, Tensor], token: str) -> dict[str, Tensor]:
+    """Weights of timm's network under the names that DINOv2 and DINOv3 are published with."""
+    published = dict(tensors)
+    published[token] = published.pop("reg_token")
+    published["mask_token"] = torch.zeros(1, published["cls_token"].shape[2])
+    if "pos_embed" in published:  # the class token has a position of its own there
+        place = torch.full_like(published["cls_token"], 0.5)
+        published["cls_token"] = published["cls_token"] - place
+        published["pos_embed"] = torch.cat([place, published["pos_embed"]], dim=1)
+    else:
+        published["rope_embed.periods"] = torch.ones(8)
+    return published
+
+
+@pytest.mark.usefixtures("_small")
+@pytest.mark.parametrize("wrapper", ["", "teacher.backbone."])
+@pytest.mark.parametrize(
+    ("name", "token"),
+    [("vit_small_patch14_reg4_dinov2", "register_tokens"), ("vit_small_patch16_dinov3", "storage_tokens")],
+)
+def test_files_of_the_authors_are_read_as_timm_reads_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, token: str, wrapper: str
+) -> None:
+    donor = timm.create_model(name, num_classes=0)
+    for parameter in donor.parameters():
+        nn.init.normal_(parameter, std=0.2)
+    published = as_of_the_authors(donor.state_dict(), token)
+    torch.save({wrapper + key: value for key, value in published.items()}, tmp_path / "file.pth")
+    source = str(tmp_path / "file.pth")
+    classifier = build_backbone(name, source, 16).encoder.state_dict()
+    segmenter = build_segmenter("dpt", name, 2, source).encoder.get_submodule("model").state_dict()
+    for key, value in (*classifier.items(), *segmenter.items()):
+        assert torch.allclose(value, donor.state_dict()[key], atol=1e-6), key
+    assert not capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("_small")
 @pytest.mark.parametrize("shape", [(1, 7 * 9 + 1, 48), (1, 65, 64), (1, 0, 48)])
 def test_a_position_embedding_that_cannot_be_interpolated_is_one_line(

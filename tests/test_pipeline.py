@@ -164,6 +164,9 @@ def test_pictures_are_compared_by_mouse_keys_and_choice(finished: Path, browser:
 
 def test_the_page_fits_a_phone_in_light_and_dark(finished: Path, browser: "Chrome") -> None:
     open_page(browser, finished)
+    show_as(browser, 390, 740, touch=True)
+    cooccurrence = browser.find_elements("css selector", ".heat")[-1]
+    assert cooccurrence.rect["x"] + cooccurrence.rect["width"] <= 390  # five classes need no scrolling
     lightness = {}
     for dark in (False, True):
         show_as(browser, 360, 740, dark=dark, touch=True)

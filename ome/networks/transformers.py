@@ -1,12 +1,9 @@
 """Plain vision transformers of timm (ViT, DINOv2, DINOv3, MAE) as the classifier's backbone."""
 
-import logging
-from math import isqrt
-from typing import Any, Final
+from typing import Final
 
 import timm
 import torch
-from timm.layers.pos_embed import resample_abs_pos_embed
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -20,8 +17,6 @@ from ome.networks.encoder import (
     resolve_encoder,
 )
 from ome.networks.features import Backbone, Features, pad_to_multiple
-
-logger = logging.getLogger(__name__)
 
 _MODULES: Final = ("vision_transformer", "eva", "deit")
 """Modules of timm whose networks have one stride in all blocks and take images of many sizes."""
@@ -76,25 +71,6 @@ def to_patches(image: Tensor, patch: int) -> Tensor:
         return image
     size = [side // stride * patch for side in image.shape[2:]]
     return F.interpolate(image, size, mode="bilinear", align_corners=False)
-
-
-def resample_positions(network: nn.Module, embedding: Tensor) -> Tensor:
-    """Resamples a position embedding of square images of another size, as timm does for its own weights.
-
-    The embedding (1, tokens, channels) stays as it is if it fits, or is not of square images.
-    """
-    target: Any = getattr(network, "pos_embed", None)
-    patches: Any = getattr(network, "patch_embed", None)
-    if target is None or patches is None or embedding.shape[::2] != target.shape[::2]:
-        return embedding
-    prefix = target.shape[1] - patches.num_patches  # tokens of no place, such as that of the class
-    side = isqrt(max(0, embedding.shape[1] - prefix))
-    if embedding.shape == target.shape or not side or side**2 + prefix != embedding.shape[1]:
-        return embedding
-    grid = [*patches.grid_size]
-    logger.info("position embedding resampled from %d x %d to %d x %d patches", side, side, *grid)
-    resampled: Tensor = resample_abs_pos_embed(embedding, grid, [side, side], num_prefix_tokens=prefix)
-    return resampled
 
 
 class TransformerBackbone(Backbone):

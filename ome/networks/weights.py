@@ -11,7 +11,8 @@ from ome.networks.hub import download_encoder
 from ome.networks.package_weights import PACKAGE, packaged_encoder
 from ome.networks.statistics import adapt_to_imagenet, check_convertible, statistics_of
 from ome.networks.tensors import LoadReport, by_comparable_name, comparable, first_convolution, load_tensors
-from ome.networks.transformers import is_plain_transformer, resample_positions
+from ome.networks.transformer_weights import fitted_to_timm
+from ome.networks.transformers import is_plain_transformer
 
 
 def looks_like_file(weights: str) -> bool:
@@ -83,9 +84,8 @@ def load_encoder(encoder: nn.Module, name: str, weights: str) -> LoadReport:
         tensors = packaged_encoder(name)
     else:
         tensors = download_encoder(name, weights)
-    if is_plain_transformer(name) and (positions := by_comparable_name(tensors).get("pos_embed")):
-        # In a segmenter, timm's network is the `model` of the encoder.
-        tensors[positions[0]] = resample_positions(getattr(encoder, "model", encoder), positions[1])
+    if is_plain_transformer(name):  # in a segmenter, timm's network is the `model` of the encoder
+        tensors = fitted_to_timm(getattr(encoder, "model", encoder), tensors)
     report = load_tensors(encoder, tensors, source)
     if report.missing:
         raise UserError(

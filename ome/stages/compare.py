@@ -27,7 +27,8 @@ PAIRS_HEADER = ("scored", "on", "settings", "compared with", "seeds", "mIoU more
 _SCORED = ("cam", "affinity", "pseudo", "ablation", "seg", "refine")
 _WHENCE = (
     f"the stages {', '.join(_SCORED[:-1])} and {_SCORED[-1]} compute them, and only with reference masks "
-    "(dataset.masks for images of your own)"
+    "(dataset.masks for images of your own). Without masks, compare how many tags of val images each run's "
+    "classifier gets right: the table of predicted tags in its report"
 )
 
 
