@@ -197,6 +197,18 @@ def test_folders_may_have_any_name(tmp_path: Path, name: str, monkeypatch: pytes
     assert compose_config(words_of(["compare", name, "b"])).stage.compare.runs == [name, "b"]
 
 
+@pytest.mark.parametrize("name", ["${x}", "a${oc.env:HOME}b"])
+def test_a_name_that_settings_would_replace_is_refused(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "tags.csv").write_text("")
+    for words in (["train", name], ["compare", name, "b"]):
+        with pytest.raises(UserError, match=r"contains \$\{, which settings replace: rename it"):
+            words_of(words)
+
+
 @pytest.mark.parametrize("classes", [2, 12, 250])
 def test_a_setting_may_be_longer_than_a_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, classes: int

@@ -113,10 +113,16 @@ def _settings(**values: object) -> list[str]:
 
 
 def _quoted(value: object) -> str:
-    """A value quoted for Hydra's grammar: a folder may be named `1e5`, `nan` or `true`."""
+    """A value quoted for Hydra's grammar: a folder may be named `1e5`, `nan` or `true`.
+
+    Raises:
+        UserError: It would be read as a reference to another setting.
+    """
     if isinstance(value, bool):
         return str(value).lower()
     text = str(value)
+    if "${" in text:
+        raise UserError(f"{text} contains ${{, which settings replace: rename it, or make a link to it")
     if all(letter.isalnum() or letter in "/._-" for letter in text) and (
         "/" in text
         or (
