@@ -124,10 +124,25 @@ def map_scene(
 ) -> dict[str, Any]:
     """Writes the map of a scene of any size, as `stage=predict` does; an interrupted call is resumed.
 
-    The arguments are those of `predict`, and a folder for each scene and set of arguments. On request it also
-    has the probability of the class on the map (`confidence`), or of every class (`probabilities`), and a
-    GeoPackage (`polygons`, which needs `ome[vector]`). Returns pixels and areas of each class, and megapixels
-    per second.
+    Args:
+        scene: A raster, a folder of GeoTIFFs on one grid, a URL, or a STAC item.
+        run: See `predict`.
+        folder: Output folder; use one for each scene and set of arguments.
+        asset: See `predict`.
+        network: See `predict`.
+        confidence: Also write the probability of the class on the map.
+        probabilities: Also write the probability of every class.
+        polygons: Also write a GeoPackage; needs `ome[vector]`.
+        scales: See `predict`.
+        flip: See `predict`.
+        tta: See `predict`.
+        stride: See `predict`.
+        batch: See `predict`.
+        device: See `predict`.
+        precision: See `predict`.
+
+    Returns:
+        Pixels and areas of each class, and megapixels per second.
 
     Raises:
         UserError: See `predict`; or the folder holds files of these names that are not a map of this scene.

@@ -25,8 +25,10 @@ _CHOOSE: Final = "omit it, and choose the folder of the run by run_dir= or outpu
 def check_written(config: DictConfig) -> None:
     """Refuses settings of Hydra by which it would write into files or folders of something else.
 
-    Hydra has not written anything yet. `settings_folder` cannot do it: a command that sets
-    `hydra.output_subdir` has replaced it.
+    `settings_folder` cannot: a command that sets `hydra.output_subdir` has replaced it.
+
+    Args:
+        config: The configuration of a command, before Hydra has written anything.
 
     Raises:
         UserError: There is such a setting.

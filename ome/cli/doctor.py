@@ -61,9 +61,13 @@ class Finding(NamedTuple):
 
 
 def main(overrides: Sequence[str]) -> int:
-    """Prints the findings about a run, or about settings as on its command line.
+    """Prints the findings.
 
-    Returns 1 if something would make a run fail, else 0.
+    Args:
+        overrides: The folder of a run, or settings as on its command line.
+
+    Returns:
+        1 if something would make a run fail, else 0.
     """
     if {"-h", "--help"} & {*overrides}:
         console.print(HELP, markup=False)

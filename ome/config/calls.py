@@ -48,7 +48,9 @@ def check_arguments(typed: dict[str, Any], **switches: bool) -> None:
 def views_of(segmenter: Path, typed: dict[str, Any]) -> tuple[dict[str, Any], float, int | None]:
     """The views of windows, the stride and the batch: as typed, else as the run was made with.
 
-    `typed` has the names of `DEFAULTS`, with None for the setting that the segmenter's stage recorded.
+    Args:
+        segmenter: Folder of a trained segmenter, whose stage recorded the settings of its predictions.
+        typed: Arguments by the names of `DEFAULTS`; None where the run's setting is to be used.
     """
     manifest = Manifest.read(segmenter.parent)
     views = DEFAULTS | (manifest.config.get("prediction", {}) if manifest else {})
@@ -95,10 +97,16 @@ def path_of(value: object, name: str) -> Path:
 def segmenter_of(
     folders: Sequence[Path], device: str | None, batch: int | None, views: dict[str, Any]
 ) -> tuple[SegmenterCard, Ensemble, int]:
-    """Loads segmenters whose probabilities are averaged: card, predictor, and its windows at a time.
+    """Loads segmenters whose probabilities are averaged.
 
-    `folders` are those of `network_folders`, `views` arguments of `Predictor`. No device stands for the GPU
-    if there is one, no batch for what suits the device.
+    Args:
+        folders: Those of `network_folders`.
+        device: A torch device; None for the GPU if there is one.
+        batch: Windows predicted together; None for what suits the device.
+        views: Arguments of `Predictor`.
+
+    Returns:
+        The card, the predictor, and how many windows it takes together.
 
     Raises:
         UserError: The segmenters differ, or the device cannot be used.

@@ -39,8 +39,10 @@ PIXELS: Final = 10_000
 def evaluate_segmenter(config: DictConfig, folder: Path, reader: SceneReader, title: str) -> list[Row]:
     """Calibrates a trained segmenter, writes the missing maps of the scenes, and scores them.
 
-    A collective call: each process maps and reads its shard of the scenes. Returns one row, named by the
-    title, of the evaluation split; none if no scene of it has a reference mask.
+    A collective call: each process maps and reads its shard of the scenes.
+
+    Returns:
+        One row, named by the title, of the evaluation split; none if no scene of it has a reference mask.
     """
     barrier()  # rank 0 writes the card
     card, prediction = SegmenterCard.read(folder), config.prediction

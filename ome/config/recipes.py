@@ -42,7 +42,10 @@ def optimization_of(recipe: DictConfig, steps: int) -> Optimization:
 def loss_of(segmenter: DictConfig, num_classes: int, count: Callable[[], Sequence[float]]) -> SegmenterLoss:
     """The loss of a segmenter's recipe, with that of its auxiliary head.
 
-    `count` returns the pixels of each class in the training masks; it is only called for named class weights.
+    Args:
+        segmenter: The configured segmenter.
+        num_classes: Number of classes C.
+        count: Returns the pixels of each class in the training masks; only called for named class weights.
 
     Raises:
         UserError: Class weights do not fit the classes, or a further term cannot be built.

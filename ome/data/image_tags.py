@@ -34,9 +34,11 @@ class Outline(NamedTuple):
 
 
 def outline(path: Path, names: Sequence[str] = ()) -> Outline:
-    """Reads which classes and images a table of tags, see `read_tags`, names.
+    """Reads which classes and images a table of tags names.
 
-    The class names are taken from the table unless they are given.
+    Args:
+        path: A table of images, or one of tiles as `TagTable.read` takes it; CSV or `.xlsx`.
+        names: Class names if known; empty to take them from the table.
 
     Raises:
         UserError: The table is missing, damaged or of neither kind, or a row is wrong.
@@ -51,10 +53,13 @@ def outline(path: Path, names: Sequence[str] = ()) -> Outline:
 
 
 def read_tags(path: Path, index: SceneIndex) -> TagTable:
-    """Reads a table of tags, CSV or `.xlsx`, of images or of tiles as `TagTable.read` takes it.
+    """Reads a table of tags of either kind.
 
-    A tag of an image applies to the whole image, so its tile is the whole image, whatever its size. Sizes and
-    splits of images are those of the prepared scenes.
+    A tag of an image applies to the whole image, so its tile is the whole image, whatever its size.
+
+    Args:
+        path: A table of images, or one of tiles as `TagTable.read` takes it; CSV or `.xlsx`.
+        index: The prepared scenes, for the sizes and splits of images.
 
     Raises:
         UserError: The table is missing, damaged or of neither kind, a row is wrong, or an image not a scene.

@@ -40,7 +40,13 @@ def tags_from_masks(
 ) -> MaskTags:
     """Lays tiles over the train and val scenes and reads which classes each of them contains.
 
-    The filter is that of `minimum_coverage` and `filter_tiles`; for `cover` see `tile_scene`.
+    Args:
+        reader: Reads the reference masks.
+        layout: Size and stride of the tiles.
+        minimum: Least fraction of a tile, in [0, 1], that each class present must cover.
+        overrides: Other fractions by class name.
+        drops: What happens if a class covers less, see `filter_tiles`.
+        cover: Whether tiles reach the lower and right edges of a scene, see `tile_scene`.
 
     Raises:
         UserError: A scene has no reference mask, or a fraction is wrong.

@@ -31,7 +31,8 @@ NODATA_HINT: Final = (
 def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
     """Compares the values of prepared masks with the classes.
 
-    Yields lines about unknown colours, classes without a reference pixel, and a single class.
+    Yields:
+        Lines about unknown colours, classes without a reference pixel, and a single class.
 
     Raises:
         UserError: Values or colours are not those of the classes, or no pixel of any mask is of a class.
@@ -147,10 +148,13 @@ def _settings(indices: Mapping[str, int], none: int | None) -> str:
 
 
 def table_conflict(layout: RawLayout, raw: Path, index: SceneIndex) -> str | None:
-    """Describes two index masks that show the same class in different colours, and what to type; else None.
+    """Describes two index masks that show the same class in different colours.
 
     Programs that choose a palette for each image number the same colours differently from file to file. Only
     values that occur in a mask are compared, as the rest of a table is often filled in at will.
+
+    Returns:
+        What differs and what to type; None if nothing does, or masks are read by their colours.
     """
     if not layout.indices:
         return None

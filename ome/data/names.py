@@ -57,9 +57,11 @@ def normal_form(text: str) -> str:
 
 
 def check_name(name: str, what: str) -> str:
-    """Refuses a name, in normal form, that is not a valid file name on every system.
+    """Refuses a name that is not a valid file name on every system.
 
-    `what` is its owner for the error message, e.g. `tags.csv, line 3: the image`.
+    Args:
+        name: The name in normal form.
+        what: Owner of the name, for the error message, e.g. `tags.csv, line 3: the image`.
 
     Raises:
         UserError: Nothing of it is visible, it begins with a dot, has surrounding blanks, is the error of a

@@ -63,7 +63,9 @@ class RawFile:
     def open(self, nodata: float | None = None, channels: Sequence[int] = ()) -> Raster:
         """Opens the file as a raster, to be used as a context manager.
 
-        No nodata value stands for those in the file; `channels` (1-based) count as image, never as opacity.
+        Args:
+            nodata: Nodata value; None for the values in the file.
+            channels: Bands (1-based) that count as image, never as opacity.
 
         Raises:
             UnreadableError: The file is damaged, or not a GeoTIFF, PNG or JPEG.

@@ -64,10 +64,14 @@ class Scaling:
 def scaling_of(
     raster: Raster | Mosaic, bands: Sequence[int], limits: Limits | None = None, *, progress: bool = False
 ) -> Scaling:
-    """The scaling of a 16-bit raster, which is not read if limits are given.
+    """The scaling of a 16-bit raster.
 
-    None stands for the `PERCENTILES` (nearest rank) of each band's valid pixels without its nodata value.
-    `progress` shows the progress of reading.
+    Args:
+        raster: The open raster; not read if limits are given.
+        bands: The bands, 1-based.
+        limits: Limits of every band; None for the `PERCENTILES` (nearest rank) of each band's valid pixels
+            without its nodata value.
+        progress: Show the progress of reading.
 
     Raises:
         UserError: The file is damaged.
@@ -87,8 +91,9 @@ def scaling_of(
 def misfit(raster: Raster | Mosaic, bands: Sequence[int], limits: Limits) -> str | None:
     """Tells limits in another unit than the values of a 16-bit raster, by nine windows.
 
-    Returns the values of the raster, in words, if the limits clip most of them or leave few grey levels of
-    each band; None if the limits fit, or no pixel is valid.
+    Returns:
+        The values of the raster, in words, if the limits clip most of them or leave few grey levels of each
+        band; None if the limits fit, or no pixel is valid.
     """
     parts = [raster.read(*window, bands)[:, raster.valid(*window)] for window in sample_of(raster.grid)]
     values, (low, high) = np.concatenate(parts, axis=1), limits

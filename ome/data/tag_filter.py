@@ -30,9 +30,15 @@ def tags_of(mask: NDArray[np.uint8], num_classes: int) -> NDArray[np.uint8]:
 def minimum_coverage(
     names: Sequence[str], minimum: float, overrides: Mapping[str, float]
 ) -> NDArray[np.float64]:
-    """Least coverage (C,) in [0, 1] that each class must have where it is present.
+    """Least coverage that each class must have where it is present.
 
-    `minimum` is the default for classes without an override by name.
+    Args:
+        names: Class names, in index order.
+        minimum: Default for classes without an override, e.g. 0.1.
+        overrides: Values by class name, e.g. 0.025 for cars.
+
+    Returns:
+        (C,) float64 in [0, 1].
 
     Raises:
         UserError: When an override names no class.

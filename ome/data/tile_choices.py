@@ -69,8 +69,11 @@ def tile_choices(
 ) -> list[TileChoice]:
     """The table, by size and filter.
 
-    `covered` is the coverage (N, C) in the tiles of each scene, by layout; `minimum` (C,) is scaled with the
-    filter; `shown` is the least coverage of classes without an override. For `drops` see `filter_tiles`.
+    Args:
+        covered: Coverage (N, C) in the tiles of each scene, by layout.
+        minimum: (C,) configured least coverage of each class; it is scaled with the filter.
+        shown: Configured least coverage of classes without an override.
+        drops: What the filter drops, see `filter_tiles`.
     """
     rows = []
     for layout, scenes in covered.items():

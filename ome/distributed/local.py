@@ -30,7 +30,10 @@ _SECONDS_TO_STOP = 300.0
 def run_in_processes(count: int, work: Callable[[], object], *, gpu: bool) -> None:
     """Does the work in new processes on this machine; when one of them fails, the others are ended.
 
-    Each process calls the picklable function within their group.
+    Args:
+        count: Number of processes.
+        work: The function that each process calls within their group; it must be picklable.
+        gpu: Whether each process uses a GPU.
 
     Raises:
         UserError: A process raised it, or was killed.

@@ -33,12 +33,17 @@ LEAST_COMPARED = 8
 
 
 class OwnCams:
-    """Reads the maps of tagged tiles from a folder, and its subfolders, with one file per tile or per scene.
+    """Reads the maps of tiles from a folder with one file per tile or per scene.
 
     A file has C maps (C, h, w) in the order of the classes, raw or normalised and of any stride: `.npy`, an
     `.npz` with one array, or a GeoTIFF with C bands. Its name is that of the tile, e.g.
-    `north_00000_00256.npy`, or that of the scene (an image of `dataset=custom`), from which the window of the
-    tile is taken. Each tagged class is stretched to 0..1 in each tile.
+    `north_00000_00256.npy`, or that of the scene (an image of `dataset=custom`), from which the window of
+    the tile is taken. Each tagged class is stretched to 0..1 in each tile.
+
+    Args:
+        folder: Folder of the files; its subfolders are searched too.
+        reader: Has the sizes of the scenes.
+        tagged: The tags of the tiles.
 
     Raises:
         UserError: The folder is missing or has no maps, or two files have the same name.
@@ -114,7 +119,10 @@ def read_maps(
 ) -> NDArray[np.float32]:
     """Reads the maps (C, h, w) of one file, without unpickling; 0 where a GeoTIFF declares nodata.
 
-    A GeoTIFF must match the size and georeference of the image that `place` gives.
+    Args:
+        path: The file.
+        names: The C classes, in order.
+        place: Gives the size and georeference of the image, which those of a GeoTIFF must match.
 
     Raises:
         UserError: The file is damaged, does not contain C finite maps, names its bands in another order, or

@@ -50,10 +50,14 @@ class AffinityNetwork(BackboneNetwork):
 
 
 def neighbour_offsets(radius: int) -> list[tuple[int, int]]:
-    """Offsets from a cell to neighbours nearer than the radius, one of each pair of opposite offsets.
+    """Offsets from a cell to its neighbours, one of each pair of opposite offsets.
 
-    They are (rows, columns) with rows^2 + columns^2 < radius^2 and rows > 0, or rows = 0 and columns > 0; 34
-    offsets for radius 5.
+    Args:
+        radius: Distance in cells; neighbours are nearer than this.
+
+    Returns:
+        (rows, columns) with rows^2 + columns^2 < radius^2 and rows > 0, or rows = 0 and columns > 0; 34
+        offsets for radius 5.
     """
     reach = range(1 - radius, radius)
     return [

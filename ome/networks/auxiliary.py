@@ -6,8 +6,11 @@ from torch import nn
 class AuxiliaryHead(nn.Sequential):
     """FCN head on an encoder's third stage, as in mmsegmentation's PSPNet: 3x3 convolution, dropout, 1x1.
 
-    It computes logits (B, num_classes, h, w) of features (B, channels, h, w); inside, it has a quarter of the
-    channels.
+    It computes logits (B, num_classes, h, w) of features (B, channels, h, w).
+
+    Args:
+        channels: Channels of the features; inside, the head has a quarter of them.
+        num_classes: Number of classes C.
     """
 
     def __init__(self, channels: int, num_classes: int) -> None:

@@ -14,6 +14,9 @@ class BackboneNetwork(nn.Module):
 
     The state dict names the backbone's tensors without a prefix, as published checkpoints do.
 
+    Args:
+        backbone: Computes the features.
+
     Attributes:
         is_frozen: Whether `freeze` was called.
     """
@@ -57,8 +60,13 @@ class BackboneNetwork(nn.Module):
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         """Splits the trainable parameters into four groups, as AffinityNet and SEAM do.
 
-        These are backbone weights at `lr`, backbone biases at 2 lr without decay, weights of new layers at 10
-        lr, their biases at 20 lr without decay. A group may be empty.
+        Args:
+            lr: Base learning rate.
+            weight_decay: Weight decay of all parameters except biases.
+
+        Returns:
+            Groups for a torch optimizer: backbone weights at `lr`, backbone biases at 2 lr without decay,
+            weights of new layers at 10 lr, their biases at 20 lr without decay. A group may be empty.
         """
         trainable = [(name, p) for name, p in self.named_parameters() if p.requires_grad]
         groups = []

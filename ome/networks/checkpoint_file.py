@@ -34,7 +34,9 @@ def bare_name(name: str) -> str:
 def read_checkpoint(path: Path, option: str = "backbone.weights") -> dict[str, Tensor]:
     """Reads a checkpoint's tensors by name, without unpickling anything but tensors and plain containers.
 
-    Messages name the file by the setting `option`.
+    Args:
+        path: The file.
+        option: The setting that names it, for messages.
 
     Raises:
         UserError: The file does not exist, or contains no tensors that can be read safely.

@@ -22,7 +22,13 @@ UNSUPPORTED_ERRORS = (ValueError, TypeError, KeyError, AttributeError, Assertion
 
 
 def resolve_encoder(name: str) -> str:
-    """The name of an encoder in segmentation-models-pytorch; that of a timm model gets the prefix `tu-`.
+    """Finds the name of an encoder in segmentation-models-pytorch.
+
+    Args:
+        name: A segmentation-models-pytorch encoder, or a timm model with or without the prefix `tu-`.
+
+    Returns:
+        The name; that of a timm model has the prefix `tu-`.
 
     Raises:
         UserError: Neither library has such an encoder.

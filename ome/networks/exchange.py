@@ -93,7 +93,14 @@ def largest_difference(
 ) -> float:
     """The largest absolute difference of any logit of a segmenter and its copy on random images.
 
-    `sizes` are batch, height and width of each set of images. Infinity if the copy fails on them.
+    Args:
+        segmenter: In eval mode, on the CPU.
+        copy: The copy, as `load_program` or `load_onnx` returns it.
+        bands: Bands of the images.
+        sizes: Batch, height and width of each set of images.
+
+    Returns:
+        The difference; infinity if the copy fails on images of these sizes.
     """
     generator = torch.Generator().manual_seed(0)
     largest = 0.0

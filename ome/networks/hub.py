@@ -42,9 +42,14 @@ def check_published(name: str, weights: str) -> None:
 
 
 def download_encoder(name: str, weights: str) -> dict[str, Tensor]:
-    """Reads published weights, one of `published_weights(name)`, from the local cache or downloads them.
+    """Reads published weights of an encoder for three bands from the local cache or downloads them.
 
-    They are the state dict of an encoder for three bands.
+    Args:
+        name: Any name `resolve_encoder` accepts.
+        weights: One of `published_weights(name)`.
+
+    Returns:
+        The encoder's state dict.
 
     Raises:
         UserError: The weights do not exist, or are not in the cache and cannot be downloaded.

@@ -24,8 +24,14 @@ _MODULES: Final = {
 def packaged_encoder(name: str) -> dict[str, Tensor]:
     """Reads the weights of an encoder from a package (Apache-2.0, trained by Google on ImageNet).
 
-    They were trained on images with mean and standard deviation 0.5. The state dict is that of the whole
-    network, under timm's names; the package has the same tensors in the same order under other names.
+    They were trained on images with mean and standard deviation 0.5.
+
+    Args:
+        name: Any name `resolve_encoder` accepts.
+
+    Returns:
+        The state dict of the whole network, under timm's names; the package has the same tensors in the same
+        order under other names.
 
     Raises:
         UserError: No package has weights of this encoder, or the package is not installed or has changed.

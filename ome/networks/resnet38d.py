@@ -102,6 +102,9 @@ class ResNet38d(Backbone):
     In eval mode without gradients, memory is saved in two ways: a large batch is computed a few images at a
     time, and in large images the maps up to b3 (many pixels) and from b6 on (many channels) are computed
     strip by strip.
+
+    Args:
+        in_channels: Bands of the input image.
     """
 
     channels = (512, 1024, 4096)

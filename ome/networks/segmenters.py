@@ -64,7 +64,12 @@ class Segmenter(nn.Module):
     def with_auxiliary(self, image: Tensor, head: nn.Module) -> tuple[Tensor, Tensor]:
         """Computes class logits, and those of a head on the encoder's third stage, upsampled bilinearly.
 
-        Both are (B, C, H, W) for normalised images (B, bands, H, W); the head takes `third_stage_channels`.
+        Args:
+            image: Normalised images (B, bands, H, W), float.
+            head: Computes logits (B, C, h, w) of features (B, `third_stage_channels`, h, w).
+
+        Returns:
+            Logits of the network and of the head, each (B, C, H, W).
         """
         stages: list[Tensor] = []
 

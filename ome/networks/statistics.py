@@ -24,7 +24,9 @@ IMAGENET: Final[Statistics] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 def statistics_of(name: str, weights: str) -> Statistics:
     """The statistics that an encoder's weights expect, according to timm; ImageNet's for other libraries.
 
-    If the weights are not a timm tag, the tag in the name is used, or else timm's default.
+    Args:
+        name: Any name `resolve_encoder` accepts.
+        weights: A timm tag; if it is not one, the tag in the name is used, or else timm's default.
     """
     resolved = resolve_encoder(name)
     if not resolved.startswith(TIMM_PREFIX):

@@ -21,9 +21,12 @@ class Strip(NamedTuple):
 
 
 def strips(height: int, rows: int, halo: int) -> Iterator[Strip]:
-    """Divides an image into strips of `rows` rows, with `halo` context rows on both sides.
+    """Divides an image into strips.
 
-    The last strip may have fewer rows, and strips at the image's borders less context.
+    Args:
+        height: Rows of the image.
+        rows: Rows of a strip; the last strip may have fewer.
+        halo: Context rows on both sides of a strip; fewer at the image's borders.
     """
     for top in range(0, height, rows):
         bottom = min(top + rows, height)

@@ -63,8 +63,9 @@ def stride_of(patch: int) -> int:
 def to_patches(image: Tensor, patch: int) -> Tensor:
     """Resizes images so that each patch covers `stride_of(patch)` pixels of the original in each direction.
 
-    H and W are divisible by that stride. If the side of a patch is a power of two, the images stay as they
-    are.
+    Args:
+        image: Images (B, bands, H, W), H and W divisible by that stride.
+        patch: Side of a patch in pixels; if it is a power of two, the images stay as they are.
     """
     stride = stride_of(patch)
     if stride == patch:
@@ -126,7 +127,9 @@ class TransformerBackbone(Backbone):
 class AnyPatch(nn.Module):
     """A segmentation network on a plain transformer, for images with height and width divisible by 32.
 
-    It wraps a network with an `encoder` with a timm `model`, for multiples of the patch.
+    Args:
+        network: Takes images with height and width divisible by the patch; it has an `encoder` with a timm
+            `model`.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -21,11 +21,15 @@ def looks_like_file(weights: str) -> bool:
 
 
 def load_weights(module: nn.Module, source: Path | str) -> LoadReport:
-    """Loads a local checkpoint, `.pth`-like or `.safetensors`, into a network, whose tensors are overwritten.
+    """Loads a local checkpoint into a network.
 
-    A `.pth` is a state dict, itself or under "state_dict". Tensors are matched by name, without wrapper
-    prefixes ("module.", "backbone.", "encoder.", ...) on either side. A first convolution of three bands is
-    adapted to any other number of bands. The tensors that were not loaded are logged.
+    Tensors are matched by name, without wrapper prefixes ("module.", "backbone.", "encoder.", ...) on either
+    side. A first convolution of three bands is adapted to any other number of bands. The tensors that were
+    not loaded are logged.
+
+    Args:
+        module: The network; its tensors are overwritten in place.
+        source: A `.pth`-like file (a state dict, itself or under "state_dict") or a `.safetensors` file.
 
     Raises:
         UserError: The file is missing or unreadable, has less than nine tenths of the network's tensors, or
@@ -35,9 +39,12 @@ def load_weights(module: nn.Module, source: Path | str) -> LoadReport:
 
 
 def load_classifier(network: nn.Module, source: Path | str, names: Sequence[str]) -> None:
-    """Loads a whole trained classifier, such as a published `resnet38_SEAM.pth`; see `load_weights`.
+    """Loads a whole trained classifier, such as a published `resnet38_SEAM.pth`.
 
-    The class names are in the order of the checkpoint's classes, which it does not name.
+    Args:
+        network: A `SeamNetwork`; its tensors are overwritten in place.
+        source: See `load_weights`.
+        names: The C class names, in the order of the checkpoint's classes, which it does not name.
 
     Raises:
         UserError: The file cannot be read, has another number of classes or bands, or lacks tensors of the
@@ -68,10 +75,13 @@ def load_classifier(network: nn.Module, source: Path | str, names: Sequence[str]
 
 
 def load_encoder(encoder: nn.Module, name: str, weights: str) -> LoadReport:
-    """Loads weights into a segmentation-models-pytorch or timm encoder of this name.
+    """Loads a local file or published weights into a segmentation-models-pytorch or timm encoder.
 
-    They are a path, "package" (see `packaged_encoder`), or a name such as "imagenet" (timm: also a tag such
-    as "a1_in1k").
+    Args:
+        encoder: An encoder of `segmentation_models_pytorch.encoders.get_encoder`; overwritten in place.
+        name: The encoder's name.
+        weights: A path, "package" (see `packaged_encoder`), or a name such as "imagenet" (timm: also a tag
+            such as "a1_in1k").
 
     Raises:
         UserError: The weights do not exist, cannot be downloaded, or do not fit the encoder.

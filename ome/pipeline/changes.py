@@ -15,9 +15,14 @@ MOST: Final = 6
 def changes_since(result: Manifest, used: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
     """Names what a stage would now compute from in another form than for its result.
 
-    `used` is the configuration as in `Manifest.config`; `inputs` are fingerprints by stage. The names are
-    addresses of settings, files outside the run, and `the result of <stage>`; `the code of the stage` if
-    nothing else has changed.
+    Args:
+        result: Manifest of the result.
+        used: The configuration that the stage depends on, as in `Manifest.config`.
+        inputs: Fingerprints of the stages that it reads, by name.
+
+    Returns:
+        Addresses of settings, names of files outside the run, and `the result of <stage>`; `the code of the
+        stage` if nothing else has changed.
     """
     before, now = flatten(result.config), flatten(used)
     keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))

@@ -45,7 +45,12 @@ class Labeller(Protocol):
 
 
 class TileLabeller:
-    """Computes the pseudo labels of one tile after the other."""
+    """Computes the pseudo labels of one tile after the other.
+
+    Args:
+        crf_of: Returns the CRF of an image (H, W, 3) uint8.
+        labelling: How class maps become masks and weights.
+    """
 
     def __init__(self, crf_of: Callable[[NDArray[np.uint8]], Crf], labelling: Labelling) -> None:
         self._crf_of = crf_of

@@ -73,10 +73,17 @@ def write_format(
 ) -> float:
     """Exports a segmenter for images of any size or, if the format cannot, for images of one tile.
 
-    ONNX has no pooling to a fixed number of cells, as in pspnet, for images of any size. The file has the
-    ending of one of `FORMATS`. `traced` returns the program for images of a side in pixels, None for any
-    side; for the description see `describe`. Without `any_size`, only images of one tile are tried. Returns
-    the largest difference of a logit from torch.
+    ONNX has no pooling to a fixed number of cells, as in pspnet, for images of any size.
+
+    Args:
+        path: File with the ending of one of `FORMATS`.
+        segmenter: The torch network that the exported one is compared with.
+        traced: Returns its program for images of the given side in pixels, None for any side.
+        description: Metadata, see `describe`.
+        any_size: Whether to try images of any size first.
+
+    Returns:
+        The largest difference of a logit from torch.
 
     Raises:
         UserError: The format cannot represent the network for either size.

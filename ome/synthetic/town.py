@@ -37,11 +37,16 @@ _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 
 
 def write_town(layout: RawLayout, raw: Path, size: int, seed: int) -> None:
-    """Draws the scenes of a layout and writes them to its archives in a folder.
+    """Draws the scenes of a layout and writes them to its archives.
 
-    Every kind of image and of reference in the layout is written, with bands of `BANDS` and classes of
-    `DRAWN`; a pixel is 25 cm. The same arguments always give the same bytes, and a scene does not depend on
-    the other scenes.
+    Every kind of image and of reference in the layout is written. The same arguments always give the same
+    bytes, and a scene does not depend on the other scenes.
+
+    Args:
+        layout: Archives, file names, colours and scene lists, with bands of `BANDS` and classes of `DRAWN`.
+        raw: Folder for the archives.
+        size: Side of a scene in pixels of 25 cm.
+        seed: Seed of the random generators.
 
     Raises:
         UserError: The layout has bands, classes or a reference that the town does not have, or has no

@@ -23,10 +23,17 @@ these if both are rounded as much, in opposite directions."""
 
 
 def passes(module: ClippedModule, image: Tensor, context: Context) -> tuple[list[Tensor], list[Tensor]]:
-    """Outputs of the forward passes of a step in a context, and gradients of a random weighted sum of them.
+    """Outputs of the forward passes of a step, and the gradients of a random weighted sum of them.
 
-    Random numbers, buffers and `.grad` stay as they are. Outputs and the gradients of the trained parameters
-    are float32 (float64 for float64 networks), detached.
+    Random numbers, buffers and `.grad` stay as they are.
+
+    Args:
+        module: What is trained.
+        image: Images of a batch (B, bands, H, W), float.
+        context: Context of the forward passes.
+
+    Returns:
+        Outputs and gradients of the trained parameters, float32 (float64 for float64 networks), detached.
     """
     buffers = list(module.buffers())
     before = [buffer.clone() for buffer in buffers]
