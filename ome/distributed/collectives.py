@@ -62,7 +62,11 @@ def shard(items: Sequence[T]) -> list[T]:
 def sum_over_processes(values: "Tensor") -> "Tensor":
     """Sums a tensor of the same shape over all processes, which must all call this in the same order.
 
-    It may be on the device of this process or on the CPU; the sum is a new tensor without gradient.
+    Args:
+        values: Any shape and dtype, on the device of this process or on the CPU.
+
+    Returns:
+        The sum, a new tensor without gradient, the same in every process.
     """
     total = values.detach().clone()
     if (group := _group()) is not None:

@@ -88,9 +88,13 @@ class PixelAreas:
         return np.concatenate(cells)[row - first * CELL :][:height]
 
     def by_class(self, read: Callable[[int, int], NDArray[np.uint8]]) -> tuple[NDArray[np.int64], Floats]:
-        """Sums the pixels and the area in `unit` of each index (256,) of a map.
+        """Sums the pixels and the area of each class of a map.
 
-        `read(row, height)` returns the class indices (height, W) uint8, or 255.
+        Args:
+            read: `read(row, height)` -> (height, W) uint8 class indices, or 255.
+
+        Returns:
+            Pixels of each index (256,), and their area in `unit` (256,).
         """
         pixels, covered, nowhere = np.zeros(256, dtype=np.int64), np.zeros(256), 0
         for row in range(0, self._height, STRIP):

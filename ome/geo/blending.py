@@ -9,7 +9,8 @@ from torch import Tensor
 def blending_window(size: int) -> NDArray[np.float32]:
     """Raised cosine in two dimensions: a pixel counts most where its window sees context on all sides.
 
-    The values (size, size) are in (0, 1], positive at the border, where a scene's edge has no other window.
+    Returns:
+        (size, size) float32 in (0, 1]; positive at the border, where a scene's edge has no other window.
     """
     floor = 1e-3
     profile = np.sin(np.pi * (np.arange(size) + 0.5) / size) ** 2 * (1 - floor) + floor
@@ -17,7 +18,13 @@ def blending_window(size: int) -> NDArray[np.float32]:
 
 
 class BlendedRows:
-    """The sums of the windows, `size` rows high, that overlap a band of rows, on the predictions' device."""
+    """The sums of the windows that overlap a band of rows, on the device of the predictions.
+
+    Args:
+        num_classes: C.
+        size: Rows of the band, the side of a window.
+        width: Columns of the band.
+    """
 
     def __init__(self, num_classes: int, size: int, width: int) -> None:
         self._size = size

@@ -24,10 +24,16 @@ THREADS = "ALL_CPUS"
 def write_class_cog(path: Path, flat: Path, grid: Grid, names: Sequence[str], colours: Sequence[RGB]) -> None:
     """Writes a class map that a viewer shows in the classes' colours and with their names.
 
-    `flat` has (H, W) bytes, class indices or 255; see `FlatRasters`. Colours are in the band's colour table,
-    255 is nodata. Class names are written twice: into the file as the band's tags `CLASS_0`, `CLASS_1`, ...,
-    and into `<path>.aux.xml` as GDAL's category names, which GeoTIFF cannot hold. QGIS takes its legend from
-    a style file beside the raster, see `raster_style`.
+    Colours are in the band's colour table, 255 is nodata. Class names are written twice: into the file as the
+    band's tags `CLASS_0`, `CLASS_1`, ..., and into `<path>.aux.xml` as GDAL's category names, which GeoTIFF
+    cannot hold. QGIS takes its legend from a style file beside the raster, see `raster_style`.
+
+    Args:
+        path: The file to write.
+        flat: (H, W) bytes, class indices or 255; see `FlatRasters`.
+        grid: Size and georeference of the map.
+        names: Class names in order of index.
+        colours: RGB of each class, 0..255.
     """
     root = _dataset(grid)
     band = _band(root, 1, flat, grid, "class")

@@ -21,6 +21,9 @@ _CHUNK: Final = 256
 class Ellipsoid:
     """The ellipsoid of a reference system, measured on its authalic sphere (Snyder 1987, pages 16 and 17).
 
+    Args:
+        crs: A geographic or projected reference system.
+
     Attributes:
         radius: Radius in metres of the sphere with the same surface.
     """

@@ -41,9 +41,12 @@ class Grid:
 
 
 def grid_of(name: str, dataset: Any, transform: Affine | None) -> Grid:  # noqa: ANN401 - rasterio's own
-    """The size and georeference of an open raster, whose name is for error messages.
+    """The size and georeference of an open raster.
 
-    `transform` comes from a sidecar file, and is used where the file has none.
+    Args:
+        name: Name of the raster in error messages.
+        dataset: The raster.
+        transform: Pixel to world coordinates where the file has none; it comes from a sidecar file.
 
     Raises:
         UserError: The raster is placed by control points or polynomials, or its pixels have size 0.

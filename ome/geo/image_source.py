@@ -40,9 +40,16 @@ def source_of(raster: Raster | Mosaic) -> ImageSource:
 def differences(
     scene: ImageSource, channels: tuple[int, ...], training: ImageSource, trained: tuple[int, ...]
 ) -> list[str]:
-    """A line for each difference of a scene from the training images that changes the network's input.
+    """How a scene differs from the training images in what changes the input of the network.
 
-    `channels` and `trained` are the bands of each that the network takes.
+    Args:
+        scene: The source of the scene.
+        channels: Its bands that the network takes.
+        training: The source of the training images.
+        trained: Their bands.
+
+    Returns:
+        A line for each difference.
     """
     lines = []
     if scene.bands != training.bands and channels == trained:

@@ -16,11 +16,15 @@ BLANK: Final = 0.5
 
 
 def is_opacity(values: NDArray[Any], image: NDArray[Any]) -> bool:
-    """Whether nearly all values (N,) of a band are 0 or its maximum, given the pixels (B, N) of the image.
+    """Whether nearly all values of a band are 0 or its maximum.
 
     GDAL labels the fourth band of many GeoTIFFs alpha. Soft edges are allowed, wider ones where the image has
     a single colour wherever the band is 0. A band that is 0 everywhere is opacity only if the image has a
     single colour too; otherwise the band was never written.
+
+    Args:
+        values: Pixels of the band, (N,).
+        image: The same pixels of the image's bands, (B, N).
     """
     empty, full = values == 0, values == values.max()
     blank = bool(empty.any()) and is_one_colour(image[:, empty])

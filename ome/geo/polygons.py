@@ -50,8 +50,10 @@ class Region:
     def outline(self, transform: Affine, tolerance: float) -> "Geometry":
         """Its polygon, with holes, in world coordinates.
 
-        The tolerance of the simplification (Douglas and Peucker) is in pixels; 0 removes only points on
-        straight lines.
+        Args:
+            transform: Pixel to world coordinates.
+            tolerance: Tolerance of the simplification (Douglas and Peucker) in pixels; 0 removes only points
+                on straight lines.
         """
         import shapely  # noqa: PLC0415 - part of an extra
 
@@ -70,11 +72,21 @@ def class_regions(
     num_classes: int,
     strip: int = STRIP,
 ) -> Iterator[list[Region]]:
-    """Yields the regions of a class map that end in each strip, from top to bottom.
+    """Finds the regions of a class map from top to bottom.
 
     Memory holds the polygons of one strip, and all parts of the regions that reach its lower edge: only a
-    region that extends over the whole map is ever in memory as a whole. The regions do not depend on the rows
-    of a strip. Confidence may have any unit.
+    region that extends over the whole map is ever in memory as a whole.
+
+    Args:
+        classes: Reads uint8 class indices, or 255.
+        confidence: Reads the confidence of each pixel, any unit.
+        areas: Reads the area of each pixel.
+        height: Rows of the map.
+        num_classes: C.
+        strip: Rows processed at a time; the regions do not depend on it.
+
+    Yields:
+        The regions that end in each strip.
     """
     open_regions: list[Region] = []
     edge: NDArray[np.int64] | None = None

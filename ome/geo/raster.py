@@ -21,7 +21,9 @@ from ome.geo.reader import Raster
 def atomic_raster(path: Path, size: int) -> Iterator[Path]:
     """Yields a temporary path as `atomic_path` does, for GDAL, which may not report a full disk.
 
-    If writing fails and hardly more than `size` bytes are free, the disk is full.
+    Args:
+        path: The raster to write.
+        size: Bytes that may be needed; if writing fails and hardly more are free, the disk is full.
 
     Raises:
         OSError: The disk is full, or the raster is incomplete.
@@ -64,9 +66,12 @@ def read_class_map(path: Path) -> NDArray[np.uint8]:
 
 
 def write_palette_png(path: Path, mask: NDArray[np.uint8], palette: Sequence[int]) -> None:
-    """Writes class indices (H, W) or 255 as an indexed PNG: viewers show colours, readers get the indices.
+    """Writes class indices as an indexed PNG: viewers show colours, readers get the indices.
 
-    The palette has 768 values: red, green and blue of each index.
+    Args:
+        path: The file to write.
+        mask: (H, W) uint8 class indices or 255.
+        palette: 768 values, red, green and blue of each index in 0..255.
     """
     image = Image.fromarray(mask)
     image.putpalette(list(palette))
@@ -81,7 +86,10 @@ def write_grey_png(path: Path, values: NDArray[np.uint8]) -> None:
 
 
 def read_png(path: Path) -> NDArray[np.uint8]:
-    """Reads an indexed or grey PNG: (H, W) uint8, the indices, not their colours, or the grey values.
+    """Reads an indexed or grey PNG.
+
+    Returns:
+        (H, W) uint8: the indices, not their colours, or the grey values.
 
     Raises:
         UserError: The file is missing, truncated, no PNG, or has another kind of pixels.

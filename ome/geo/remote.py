@@ -64,9 +64,13 @@ def probe(scene: VsiPath) -> Probe:
 
 
 def fetch(url: str, name: str, most: int, *, by_range: bool = True) -> tuple[Any, bytes]:
-    """The headers and at most `most` first bytes of a URL, which messages call `name`.
+    """The headers and the first bytes of a URL.
 
-    `by_range`: a range request is sent, and a server refused that does not support it.
+    Args:
+        url: Its address.
+        name: Its name in error messages.
+        most: Largest number of bytes to read.
+        by_range: Send a range request, and refuse a server that does not support it.
 
     Raises:
         UserError: The request failed; the message says why.

@@ -20,7 +20,8 @@ from ome.geo.vsi import SceneAddress, VsiPath, full_address
 def scene_files(path: SceneAddress) -> list[Path]:
     """The local files of a scene: its rasters, the sources of a VRT, and the sidecars of each.
 
-    For a scene in an archive, the archive.
+    Args:
+        path: A raster, a VRT, or a folder of rasters; for a scene in an archive, the archive is returned.
 
     Raises:
         UserError: The path does not exist, or the folder holds no raster.

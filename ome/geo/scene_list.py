@@ -20,11 +20,15 @@ def names_many(text: str) -> bool:
 
 
 def listed_scenes(text: str) -> list[str] | None:
-    """The scenes of a list, in its order, or of a pattern, sorted; without duplicates. None for other texts.
+    """The scenes of a list or a pattern, without duplicates.
 
-    A list is a text file with a scene per line: a path (a relative one starts at the file's folder) or a URL.
-    Lines that begin with # are comments. In a pattern such as `/data/*.tif`, `**` stands for folders of any
-    depth.
+    Args:
+        text: A text file with a scene per line: a path (a relative one starts at the file's folder) or a
+            URL. Lines that begin with # are comments. Or a pattern such as `/data/*.tif`; `**` stands for
+            folders of any depth.
+
+    Returns:
+        The scenes in the order of the file, or sorted; None where the text is neither.
 
     Raises:
         UserError: The file does not exist or lists no scene, or nothing matches the pattern.

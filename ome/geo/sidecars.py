@@ -62,7 +62,9 @@ def sidecar_names(raster: PurePath) -> list[str]:
 def sidecars_of(raster: Path, siblings: Mapping[str, Path]) -> list[Path]:
     """The files beside a raster that change its pixels, validity or georeference; not its overviews.
 
-    `siblings` are the files of its folder, by name in lower case.
+    Args:
+        raster: The raster.
+        siblings: The files of its folder, by name in lower case.
     """
     paths = [siblings[name] for name in sidecar_names(raster) if name in siblings]
     return [path for path in paths if _is_relevant(path)]
@@ -71,7 +73,9 @@ def sidecars_of(raster: Path, siblings: Mapping[str, Path]) -> list[Path]:
 def check_sidecars(raster: Path, dataset: Any) -> None:  # noqa: ANN401 - rasterio's own
     """Refuses a raster whose sidecars or metadata make GDAL read other files.
 
-    `dataset` is the raster, opened, but no pixels, mask or overview read yet: GDAL opens sidecars then.
+    Args:
+        raster: The raster.
+        dataset: The same, opened, but no pixels, mask or overview read yet: GDAL opens sidecars then.
 
     Raises:
         UserError: A mask or overviews are not a GeoTIFF, or refer to other files.

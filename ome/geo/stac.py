@@ -26,8 +26,10 @@ def is_item(scene: SceneAddress) -> bool:
 def raster_of(scene: SceneAddress, asset: str | None = None, *, allow_external: bool = False) -> SceneAddress:
     """The raster of a scene: an asset of a STAC item; any other scene is returned as it is.
 
-    No asset stands for the only raster, or the only one with the role `data` or `visual`. `allow_external`
-    lets an item on this disk name an asset outside its folder.
+    Args:
+        scene: The scene.
+        asset: Name of the asset; None for the only raster, or the only one with the role `data` or `visual`.
+        allow_external: Let an item on this disk name an asset outside its folder.
 
     Raises:
         UserError: It is not an item, the asset is missing, ambiguous or outside the allowed folder.

@@ -11,10 +11,16 @@ VERSION: Final = "3.22"
 
 
 def raster_style(names: Sequence[str], colours: Sequence[RGB]) -> str:
-    """The style of a class map, whose legend lists the classes only, as the text of a `.qml` file.
+    """The style of a class map, whose legend lists the classes only.
 
-    Without it QGIS lists all 256 colours that the colour table of a GeoTIFF always has. QGIS loads it with a
-    raster of the same name in the same folder.
+    Without it QGIS lists all 256 colours that the colour table of a GeoTIFF always has.
+
+    Args:
+        names: Class names in order of index.
+        colours: RGB of each class, 0..255.
+
+    Returns:
+        The text of a `.qml` file. QGIS loads it with a raster of the same name in the same folder.
     """
     root = ET.Element("qgis", version=VERSION)
     renderer = ET.SubElement(
@@ -30,9 +36,15 @@ def raster_style(names: Sequence[str], colours: Sequence[RGB]) -> str:
 
 
 def region_style(names: Sequence[str], colours: Sequence[RGB], column: str) -> str:
-    """The style of a layer of polygons, filled by the class that a column names, with thin outlines.
+    """The style of a layer of polygons: filled by class, with thin outlines.
 
-    QGIS takes it from the table `layer_styles` of a GeoPackage.
+    Args:
+        names: Class names, as in the column.
+        colours: RGB of each class, 0..255.
+        column: Column with the class names.
+
+    Returns:
+        The text of a style. QGIS takes it from the table `layer_styles` of a GeoPackage.
     """
     root = ET.Element("qgis", version=VERSION)
     renderer = ET.SubElement(root, "renderer-v2", {"type": "categorizedSymbol", "attr": column})

@@ -68,9 +68,14 @@ class Validity:
         return not any(sources) and not self._may_be_nan and bool(self._written.all())
 
     def valid(self, window: Window, bands: Sequence[int]) -> NDArray[np.bool_]:
-        """Reads the validity of a window inside the raster, (height, width), True where valid.
+        """Reads the validity of a window.
 
-        A pixel is nodata where all these bands (1-based) of the image are.
+        Args:
+            window: Inside the raster.
+            bands: Bands (1-based) of the image; a pixel is nodata where all of them are.
+
+        Returns:
+            (height, width), True where valid.
 
         Raises:
             UnreadableError: The file is damaged there.

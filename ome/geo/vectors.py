@@ -35,9 +35,18 @@ def write_regions(
 ) -> int:
     """Writes a polygon for each region, with class, area before simplification, and mean confidence.
 
-    Each batch is written before the next is taken. The layer has the file's stem as name; colours are for the
-    style of QGIS. For the tolerance see `Region.outline`; the column of the areas is `area_<unit>`. Returns
-    the number of polygons.
+    Args:
+        path: The GeoPackage to write; its layer has the file's stem as name.
+        batches: The regions; each batch is written before the next is taken.
+        names: Class names in order of index.
+        colours: RGB of each class, 0..255, for the style of QGIS.
+        crs: Coordinate reference system, if any.
+        transform: Pixel to world coordinates.
+        tolerance: See `Region.outline`.
+        unit: Unit of the areas; their column is `area_<unit>`.
+
+    Returns:
+        The number of polygons.
 
     Raises:
         OSError: The disk is full.

@@ -39,6 +39,10 @@ GDAL ignores case, and accepts an attribute in place of a tag.
 def check_virtual(path: Path, *, allow_external: bool = False) -> None:
     """Refuses a virtual raster that reads files outside its folder, or anything but local rasters.
 
+    Args:
+        path: The VRT.
+        allow_external: Allow local files outside its folder.
+
     Raises:
         UserError: It is not XML, holds code, or names a file outside its folder, a network source, or a file
             of an unsupported format.

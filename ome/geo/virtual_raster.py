@@ -41,10 +41,15 @@ class _Source(NamedTuple):
 
 
 class VirtualRaster(Raster):
-    """A virtual raster: a pixel is also invalid where no file that it reads is valid; see `Raster`.
+    """A virtual raster: a pixel is also invalid where no file that it reads is valid.
 
-    `ome.geo.virtual.check_virtual` must have accepted it. The nodata value is that of the files too, unless
-    the VRT changes their values.
+    Args:
+        path: The VRT; `ome.geo.virtual.check_virtual` must have accepted it.
+        channels: Bands in use, see `Raster`.
+        nodata: Nodata value, see `Raster`; of the files too, unless the VRT changes their values.
+
+    Raises:
+        UserError: See `Raster`.
     """
 
     def __init__(self, path: Path, *, channels: Sequence[int] = (), nodata: float | None = None) -> None:

@@ -90,7 +90,8 @@ SceneAddress: TypeAlias = Path | VsiPath
 def scene_at(address: str | Path) -> SceneAddress:
     """Parses an address: a local file or folder becomes a `Path`, anything else a `VsiPath`.
 
-    It is a path, `https://`, `s3://`, `gs://`, `az://`, `file://`, or GDAL's `/vsi...`.
+    Args:
+        address: A path, `https://`, `s3://`, `gs://`, `az://`, `file://`, or GDAL's `/vsi...`.
 
     Raises:
         UserError: The scheme or file system is not supported.

@@ -4,7 +4,13 @@
 def window_starts(length: int, size: int, stride: int) -> list[int]:
     """Where windows start along one axis so that they cover it; the last is shifted back to the edge.
 
-    `[0]` where the axis is no longer than a window. A stride of more than `size` leaves gaps.
+    Args:
+        length: Pixels along the axis.
+        size: Window size in pixels.
+        stride: Pixels from one start to the next; more than `size` leaves gaps.
+
+    Returns:
+        Ascending starts; `[0]` where the axis is no longer than a window.
 
     Raises:
         ValueError: `length` or `stride` is not positive.

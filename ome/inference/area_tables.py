@@ -23,8 +23,15 @@ Counts = Mapping[str, Any]
 def write_areas(path: Path, flat: FlatRasters, names: Sequence[str], areas: PixelAreas) -> dict[str, Any]:
     """Writes and prints the area of each class in a map.
 
-    Returns pixels by class, `empty_pixels`, and square metres by class if the map has a coordinate reference
-    system.
+    Args:
+        path: The CSV file to write.
+        flat: The rows of the map.
+        names: Class names in order of index.
+        areas: Measures the pixels.
+
+    Returns:
+        Pixels by class, `empty_pixels`, and square metres by class if the map has a coordinate reference
+        system.
     """
     pixels, covered = areas.by_class(lambda row, height: flat.read("classes", row, height)[0])
     per_class = {name: int(pixels[index]) for index, name in enumerate(names)}
@@ -43,8 +50,11 @@ def write_areas(path: Path, flat: FlatRasters, names: Sequence[str], areas: Pixe
 def write_total_areas(path: Path, scenes: Mapping[str, Counts]) -> None:
     """Writes pixels, percent and square metres of each class, by scene and in total; prints the totals.
 
-    Writes nothing if there are no scenes. The totals have square metres only if all scenes have. The counts
-    of a folder of photographs are below `maps`.
+    Writes nothing if there are no scenes. The totals have square metres only if all scenes have.
+
+    Args:
+        path: The CSV file to write.
+        scenes: The counts of each scene by its name; those of a folder of photographs are below `maps`.
     """
     maps = dict(_maps(scenes))
     if not maps:

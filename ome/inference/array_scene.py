@@ -14,10 +14,12 @@ from ome.geo.reader import IMAGE_DEPTHS
 
 
 def geotiff_of(scene: Any, channels: tuple[int, ...]) -> bytes:  # noqa: ANN401 - anything that numpy converts to an array
-    """Converts an array or tensor (height, width, bands), uint8 or uint16, to a GeoTIFF in memory.
+    """Converts an array (height, width, bands) to a GeoTIFF in memory.
 
-    Pixels of a masked array that are masked in all bands of the network (counted from 1) become pixels
-    without data.
+    Args:
+        scene: A numpy array or a torch tensor, uint8 or uint16. Pixels of a masked array that are masked in
+            all bands of the network become pixels without data.
+        channels: The bands that the network takes, counted from 1.
 
     Raises:
         UserError: The shape or the type of the array is wrong.

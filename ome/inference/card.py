@@ -139,7 +139,10 @@ def _listed(values: Sequence[object] | None) -> str:
 
 
 def check_alike(segmenters: Mapping[Path, SegmenterCard]) -> None:
-    """Checks that the probabilities of segmenters, given by their folders, can be averaged.
+    """Checks that the probabilities of segmenters can be averaged.
+
+    Args:
+        segmenters: Their cards by the folders that messages name.
 
     Raises:
         UserError: Their classes, colours, bands or scaling differ.

@@ -42,7 +42,14 @@ class LoadedTile(NamedTuple):
 
 
 def class_maps_from(device: torch.device, folder: Path, reader: SceneReader, tagged: TagTable) -> ClassMapsOf:
-    """The CAMs of a finished stage: from its files or, if it wrote none, from its classifier."""
+    """The CAMs of a finished stage: from its files or, if it wrote none, from its classifier.
+
+    Args:
+        device: Device of the classifier.
+        folder: Folder of `stage=cam` or `stage=affinity`.
+        reader: Reads the images.
+        tagged: The tags of the tiles.
+    """
     num_classes = reader.index.palette.num_classes
 
     def read(tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
@@ -63,10 +70,17 @@ def process_tiles(
     threads: int,
     tiles_at_a_time: Callable[[tuple[int, ...]], int] = lambda _shape: 1,
 ) -> None:
-    """Runs jobs for the tiles of this process whose files do not exist yet, in several threads.
+    """Runs jobs for the tiles whose files do not exist yet, in several threads.
 
-    `path_of` returns the path of the last file that a job writes for a tile. A job processes tiles of one
-    size, at most as many as `tiles_at_a_time` returns for class maps of their shape (C, H, W).
+    Args:
+        title: Title of the progress display.
+        tiles: The tiles of this process.
+        path_of: Returns the path of the last file that the job writes for a tile.
+        reader: Reads the images.
+        maps_of: Returns the class maps.
+        job: Processes tiles of one size; called in a thread.
+        threads: Number of threads.
+        tiles_at_a_time: Returns the largest number of tiles of a job for class maps of a shape (C, H, W).
     """
     missing = [tile for tile in tiles if not path_of(tile).exists()]
     with meter(title, len(tiles), len(tiles) - len(missing)) as progress, ThreadPoolExecutor(threads) as pool:

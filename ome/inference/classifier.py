@@ -42,7 +42,13 @@ class Member(NamedTuple):
 
 
 def members(classifier: Mapping[str, Any], folder: Path, names: Sequence[str]) -> list[Member]:
-    """The networks that make up the classifier in the folder of a stage, in the order of the classes."""
+    """The networks that make up the classifier, in the order of the classes.
+
+    Args:
+        classifier: The configuration group `classifier`.
+        folder: Folder of the stage.
+        names: The C class names.
+    """
     if not classifier["one_vs_all"]:
         return [Member(folder, "classifier", slice(0, len(names)))]
     return [
@@ -58,9 +64,14 @@ def build_classifier(
     in_channels: int,
     weights: str | None,
 ) -> SeamNetwork:
-    """Builds one network of the classifier from the configuration groups `backbone` and `classifier`.
+    """Builds one network of the classifier.
 
-    For the weights of the backbone see `classifier_from`.
+    Args:
+        backbone: The configuration group `backbone`.
+        classifier: The configuration group `classifier`.
+        num_classes: Number of its classes.
+        in_channels: Bands of an image.
+        weights: Weights of the backbone, see `classifier_from`; None for random weights.
     """
     description = {
         "backbone": name_of(backbone),
@@ -106,7 +117,15 @@ def classifier_in(folder: Path, reader: SceneReader) -> tuple[SeamNetwork | OneV
 
 
 class CamPredictor:
-    """Computes multi-scale CAMs of tiles with a trained classifier and settings of `stage.cam.export`."""
+    """Computes multi-scale CAMs of tiles with a trained classifier.
+
+    Args:
+        device: Device of the network.
+        network: The classifier.
+        reader: Reads the images.
+        tagged: The tags of the tiles.
+        settings: The settings `stage.cam.export`.
+    """
 
     def __init__(
         self,

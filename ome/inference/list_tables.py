@@ -13,7 +13,12 @@ from ome.progress import console
 
 
 class ListTables:
-    """`<name>_areas.csv` and `<name>_failed.txt`, and a mark of the list or pattern that they are of."""
+    """`<name>_areas.csv` and `<name>_failed.txt`, and a mark of the list that they are of.
+
+    Args:
+        folder: Folder of the maps.
+        text: The list of scenes or the pattern, as typed.
+    """
 
     def __init__(self, folder: Path, text: str) -> None:
         name = name_of_list(text)
@@ -42,7 +47,12 @@ class ListTables:
     def write(self, counts: Mapping[str, Counts], failed: Mapping[str, str]) -> None:
         """Writes the areas of all maps, and a list of the failed scenes that `predict` can read again.
 
-        The arguments are by scene: counts, see `write_total_areas`, and reasons. Errors as for `check`.
+        Args:
+            counts: See `write_total_areas`, by scene.
+            failed: Reason of each scene that failed.
+
+        Raises:
+            UserError: See `check`.
         """
         self.check()
         # The path from here stays the same where a project moves.

@@ -19,8 +19,15 @@ def mark_map(
 ) -> None:
     """Writes `.<name>.json` with the scene of a map, its files, and everything else that it depends on.
 
-    If the dependencies, as values that JSON can represent, have changed, the rows of an interrupted call are
-    discarded, and so are files of the earlier map that the new one does not have.
+    If the dependencies have changed, the rows of an interrupted call are discarded, and so are files of the
+    earlier map that the new one does not have.
+
+    Args:
+        folder: Folder of the map.
+        name: Name of the map, see `map_name`.
+        scene: The scene.
+        dependencies: Values that JSON can represent.
+        endings: Those of the `ENDINGS` that the map will have.
 
     Raises:
         UserError: The folder has files of these names without a mark of this scene, or is a file.

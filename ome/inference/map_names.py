@@ -42,6 +42,10 @@ def map_name(scene: SceneAddress) -> str:
 def check_names(scenes: Sequence[SceneAddress], options: MapOptions) -> None:
     """Checks that the maps of scenes in one folder do not overwrite each other's files.
 
+    Args:
+        scenes: The scenes that are mapped into one folder.
+        options: Outputs beside the class maps.
+
     Raises:
         UserError: Two maps would write the same file, see `folded`.
     """

@@ -20,7 +20,19 @@ def write_polygons(
     scene: ByteImage,
     options: MapOptions,
 ) -> int:
-    """Writes the regions of one class each, with their confidence and area; returns their number."""
+    """Writes the regions of one class each, with their confidence and area.
+
+    Args:
+        path: The GeoPackage to write.
+        flat: The rows of the map and of its confidence.
+        card: The card of the segmenter.
+        areas: Measures the pixels.
+        scene: The mapped scene.
+        options: Has the distance by which outlines may move.
+
+    Returns:
+        Number of regions.
+    """
     from ome.geo.polygons import STRIP, class_regions  # noqa: PLC0415 - part of an extra
     from ome.geo.vectors import write_regions  # noqa: PLC0415
 

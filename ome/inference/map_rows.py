@@ -30,7 +30,13 @@ GPU_PIXELS: Final = 1 << 22
 
 
 def windows_at_a_time(batch: int | None, tile: int, device: torch.device) -> int:
-    """The number of windows in one forward pass: `prediction.batch`, or what suits the device."""
+    """The number of windows in one forward pass.
+
+    Args:
+        batch: `prediction.batch`; None for the default of the device.
+        tile: Side of a window in pixels.
+        device: Device of the network.
+    """
     return batch or (WINDOWS if device.type == "cpu" else max(1, GPU_PIXELS // tile**2))
 
 
@@ -94,10 +100,19 @@ def predict_rows(
     *,
     all_classes: bool = True,
 ) -> Generator[PredictedRows]:
-    """Yields blocks of the rows of a scene, from top to bottom.
+    """Predicts a scene from top to bottom.
 
-    Rows before `first_row` and from `stop_row` on, see `rows_of_part`, are left out. Without `all_classes`,
-    `probabilities` have C = 0.
+    Args:
+        scene: The scene.
+        card: The card of the segmenter.
+        predict: The segmenter.
+        options: Stride and batch of the windows.
+        first_row: First row to predict.
+        stop_row: Row after the last one to predict, see `rows_of_part`; None for all rows.
+        all_classes: Whether to return `probabilities`; otherwise they have C = 0.
+
+    Yields:
+        Blocks of rows, in order.
     """
     in_turn = Lock()  # a GDAL dataset may be used by one thread at a time
 

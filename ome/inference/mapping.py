@@ -41,8 +41,18 @@ def map_scene(
     """Writes `<name>.tif`, `<name>_areas.csv` and the optional outputs.
 
     A collective call: each process predicts a part of the rows, and all must see the same folder. An
-    interrupted run resumes after the last rows that were written, with the same result. Returns size in
-    pixels, pixels and areas of each class, and megapixels per second; nothing except on rank 0.
+    interrupted run resumes after the last rows that were written, with the same result.
+
+    Args:
+        scene: The scene.
+        name: Beginning of the file names.
+        card: The card of the segmenter.
+        predict: The segmenter.
+        folder: Folder of the files; it may have those of an interrupted run.
+        options: Optional outputs, and the layout of the windows.
+
+    Returns:
+        Size in pixels, pixels and areas of each class, and megapixels per second; empty except on rank 0.
 
     Raises:
         UserError: The scene is damaged, or an option is wrong.
@@ -105,7 +115,13 @@ def write_class_map(
 ) -> None:
     """Writes only the class map of a scene, in one process; resumes an interrupted map with the same result.
 
-    See `write_class_cog`; `progress` counts the rows.
+    Args:
+        path: The GeoTIFF to write; see `write_class_cog`.
+        scene: The scene.
+        card: The card of the segmenter.
+        predict: The segmenter.
+        options: Stride and batch of the windows.
+        progress: Counts the rows.
     """
     grid = scene.grid
     with FlatRasters(path.with_suffix(".rows"), {"classes": 1}, grid.height, grid.width) as flat:

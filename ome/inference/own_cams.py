@@ -172,10 +172,15 @@ def _without_nodata(raster: Any) -> NDArray[Any]:  # noqa: ANN401 - rasterio's o
 
 
 def window_of(maps: NDArray[np.float32], tile: Tile, size: tuple[int, int]) -> NDArray[np.float32]:
-    """The maps (C, H, W) of a tile, from those (C, h, w) of its scene of `size` pixels, at any stride.
+    """The maps (C, H, W) of a tile, from the maps of its scene at any stride.
 
     The result equals that of resizing the maps bilinearly to the scene's size and cutting out the window, but
     takes less memory.
+
+    Args:
+        maps: (C, h, w) float32, maps of the scene.
+        tile: The window.
+        size: Height and width of the scene in pixels.
     """
     rows = (tile.row + torch.arange(tile.height, dtype=torch.float64) + 0.5) / size[0] * 2 - 1
     columns = (tile.column + torch.arange(tile.width, dtype=torch.float64) + 0.5) / size[1] * 2 - 1

@@ -70,9 +70,13 @@ class Ensemble:
 
 
 class CrfPredictor:
-    """A predictor whose probabilities are refined by the CRF, window by window, in several threads.
+    """A predictor whose probabilities are refined by the CRF, window by window.
 
-    `places` are the indices of the three bands of an image that make up the picture (H, W, 3) for the CRF.
+    Args:
+        predict: Returns the probabilities.
+        crf_of: Returns the CRF of a picture (H, W, 3) uint8.
+        places: Indices of the three bands of an image that make up the picture.
+        threads: Number of windows that are refined at the same time.
     """
 
     def __init__(

@@ -27,10 +27,18 @@ def write_pseudo_labels(
     *,
     threads: int,
 ) -> None:
-    """Writes the missing `masks`, `weights` and `cam_argmax` of this process's shard of all tiles.
+    """Writes the missing `masks`, `weights` and `cam_argmax` of this process's shard of the tiles.
 
     Pixels without data have no class and weight 0. The CRF of a tile depends only on that tile, so the result
     is the same for any number of threads.
+
+    Args:
+        folder: Folder of the three folders.
+        reader: Reads the images.
+        tiles: All tiles, of every process.
+        maps_of: Returns their class maps.
+        labeller: Computes masks and weights from class maps.
+        threads: Number of threads that call it.
     """
     colours = reader.index.palette.flat()
 

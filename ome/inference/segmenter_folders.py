@@ -25,9 +25,11 @@ def trained_folder(run: Path, network: str | None = None) -> Path:
 
 
 def stage_of_network(network: str | None, runs: Sequence[Path]) -> str:
-    """The stage that holds a segmenter: `weak`, `full` or `round_1`, `round_2`, ...; None for the latest.
+    """The stage that holds a segmenter.
 
-    `runs` are the folders of the run and of the runs that it inherits from.
+    Args:
+        network: `weak`, `full` or `round_1`, `round_2`, ...; None for the last one that was trained.
+        runs: Folders of the run and of the runs that it inherits from.
 
     Raises:
         UserError: The segmenter does not exist.

@@ -23,7 +23,18 @@ def tag_probabilities(
     device: torch.device,
     what: str,
 ) -> NDArray[np.float64]:
-    """The probability of each class in each tile: the sigmoid of the pooled CAM, (N, C) in [0, 1]."""
+    """The probability of each class in each tile: the sigmoid of the pooled CAM.
+
+    Args:
+        network: A classifier.
+        reader: Reads the images.
+        tiles: N tiles of any sizes.
+        device: Device of the classifier.
+        what: Title of the progress display.
+
+    Returns:
+        (N, C) float64 in [0, 1].
+    """
     network = channels_last(network.to(device)).eval()
     pixels = int(1e6 * DEFAULT_MEGAPIXELS[device.type] / network.zoom**2)
     batches = []

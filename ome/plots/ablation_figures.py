@@ -16,9 +16,11 @@ GREEN = "#228833"
 
 
 def bars_figure(values: Mapping[str, float], partial: Collection[str] = ()) -> Figure:
-    """Horizontal bars of the mIoU in [0, 1] of mask variants; nan leaves a gap.
+    """Horizontal bars of the mIoU of mask variants.
 
-    Variants that are scored on a part of the pixels are drawn hatched.
+    Args:
+        values: mIoU in [0, 1] by name, from top to bottom; nan leaves a gap.
+        partial: Names of the variants that are scored on a part of the pixels and drawn hatched.
     """
     figure = Figure(figsize=(9, 1.2 + 0.32 * len(values)), layout="constrained")
     axes = figure.add_subplot()
@@ -79,7 +81,11 @@ def thresholds_figure(curves: ThresholdCurves) -> Figure:
 
 
 def calibration_figure(criteria: Mapping[str, NDArray[np.int64]]) -> Figure:
-    """One chart per criterion: the error rate at each level, and the fraction of pixels at that level."""
+    """One chart per criterion: the error rate at each level, and the fraction of pixels at that level.
+
+    Args:
+        criteria: Sums of `error_counts` by criterion; the chart of a criterion without pixels is empty.
+    """
     figure = Figure(figsize=(3.6 * max(1, len(criteria)), 3), layout="constrained")
     for place, (name, counts) in enumerate(criteria.items(), start=1):
         axes = figure.add_subplot(1, len(criteria), place)

@@ -119,9 +119,12 @@ def duration(seconds: float) -> str:
 
 
 def line_chart(title: str, curves: Mapping[str, Curve], *, percent: bool = False) -> LineChart:
-    """Scales curves to the area of a chart; values that are not finite are left out.
+    """Scales curves to the area of a chart.
 
-    The axis of the values is 0 to 100 for `percent`; otherwise it covers 0 and all values.
+    Args:
+        title: Title of the chart.
+        curves: Steps and values by name; values that are not finite are left out.
+        percent: Whether the axis of the values is 0 to 100; otherwise it covers 0 and all values.
     """
     points = {name: _finite(*curve) for name, curve in curves.items()}
     steps, values = np.concatenate([*points.values(), np.empty((2, 0))], axis=1)

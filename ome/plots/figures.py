@@ -50,7 +50,12 @@ def save_pdf(path: Path, figure: Figure) -> None:
 
 
 def cooccurrence_figure(matrix: NDArray[np.float64], names: Sequence[str]) -> Figure:
-    """Heat map with numbers of P(class of the column | class of the row); nan rows are left blank."""
+    """Heat map with numbers of P(class of the column | class of the row).
+
+    Args:
+        matrix: (C, C) in [0, 1] from `cooccurrence`; nan rows are left blank.
+        names: Class names in order of index.
+    """
     figure = _heat_map(matrix, names, decimals=2)
     axes = figure.axes[0]
     axes.set_title(
@@ -64,7 +69,9 @@ def cooccurrence_figure(matrix: NDArray[np.float64], names: Sequence[str]) -> Fi
 def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
     """Heat map with numbers of a confusion matrix in percent of each reference class.
 
-    Rows are the reference; a class without reference pixels is left blank.
+    Args:
+        matrix: (C, C) pixel counts; rows are the reference. A class without reference pixels is left blank.
+        names: Class names in order of index.
     """
     percent = 100 * ratio(matrix, matrix.sum(axis=1, keepdims=True))
     figure = _heat_map(percent, names, decimals=1, maximum=100)
@@ -76,7 +83,13 @@ def confusion_figure(matrix: NDArray[np.int64], names: Sequence[str]) -> Figure:
 
 
 def tag_counts_figure(names: Sequence[str], tiles: Mapping[str, int], dropped: Mapping[str, int]) -> Figure:
-    """Bars of the tiles with each class, and of those of them in which it is too small to learn from."""
+    """Bars of the tiles with each class, and of those in which it is too small to learn from.
+
+    Args:
+        names: Class names, from top to bottom.
+        tiles: Number of tiles with the class, by class name.
+        dropped: Number of them of which the class covers too little, by class name.
+    """
     figure = Figure(figsize=(7, 1.1 + 0.42 * len(names)), layout="constrained")
     axes = figure.add_subplot()
     rows = np.arange(len(names))
@@ -104,7 +117,8 @@ def tag_counts_figure(names: Sequence[str], tiles: Mapping[str, int], dropped: M
 def curves_figure(curves: Mapping[str, Curve]) -> Figure:
     """One small chart per quantity over the training steps, each with its own scale.
 
-    Values that are not finite are left out.
+    Args:
+        curves: Steps and values by the quantity's name; values that are not finite are left out.
     """
     columns = min(3, max(1, len(curves)))
     rows = max(1, math.ceil(len(curves) / columns))
@@ -128,7 +142,12 @@ def curves_figure(curves: Mapping[str, Curve]) -> Figure:
 
 
 def spreads_figure(bars: Mapping[str, Spread], label: str) -> Figure:
-    """Bars of mean scores with error bars of one standard deviation; an undefined score has no bar."""
+    """Bars of mean scores with error bars of one standard deviation.
+
+    Args:
+        bars: The score by the bar's name, from top to bottom; an undefined score has no bar.
+        label: Label of the axis.
+    """
     names = [textwrap.fill(name, LETTERS, subsequent_indent="  ") for name in bars]
     lines = max(name.count("\n") + 1 for name in names)
     figure = Figure(figsize=(8, 0.9 + (0.19 + 0.13 * lines) * len(bars)), layout="constrained")

@@ -18,10 +18,16 @@ def letter_of(index: int) -> str:
 
 
 def letter_spots(region: NDArray[np.bool_]) -> list[tuple[int, int]]:
-    """Rows and columns of at least one letter inside a region (H, W) that is not empty, far enough apart.
+    """Positions of letters inside a region, far enough apart.
 
     The first is the pixel whose surrounding square, a quarter of the tile wide, has most pixels of the
     region; others follow as long as at least half of their square belongs to the region.
+
+    Args:
+        region: (H, W) bool with at least one true pixel.
+
+    Returns:
+        Row and column of each position, at least one.
     """
     size = max(region.shape)
     reach = max(size // 8, 1)

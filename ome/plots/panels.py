@@ -26,7 +26,14 @@ Swatch = tuple[Image.Image, str]
 
 
 def panel(rows: Sequence[tuple[str, Sequence[Layer]]], legend: Sequence[Swatch] = ()) -> Image.Image:
-    """Draws tiles, each with its title, in rows, their pictures in columns, one per name, and a legend.
+    """Draws tiles in rows and their pictures in columns, one per name.
+
+    Args:
+        rows: Title and pictures of each tile.
+        legend: Legend below the rows, see `class_legend` and `heat_legend`.
+
+    Returns:
+        Mode `RGB`.
 
     Raises:
         ValueError: There is no row.

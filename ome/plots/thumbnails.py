@@ -82,7 +82,14 @@ def heat_picture(name: str, image: NDArray[np.uint8], values: NDArray[np.float32
 def heat_pictures(
     image: NDArray[np.uint8], maps: NDArray[np.float32], tags: NDArray[np.uint8], names: Sequence[str]
 ) -> list[Layer]:
-    """Heat maps of the activation maps (C, H, W) in [0, 1] of the tagged classes over an image."""
+    """Heat maps of the activation maps of the tagged classes over an image.
+
+    Args:
+        image: (H, W, 3) uint8.
+        maps: (C, H, W) in [0, 1].
+        tags: (C,) of 0 and 1.
+        names: Names of the C pictures.
+    """
     return [heat_picture(names[index], image, maps[index]) for index in np.flatnonzero(tags).tolist()]
 
 
@@ -95,7 +102,10 @@ def heat(values: NDArray[np.float32]) -> NDArray[np.float64]:
 def encode(layer: Layer, most: int) -> str:
     """The layer as a `data:` address: WebP for photographs, PNG for masks and grey values.
 
-    It is downsized until the address has at most `most` bytes, or its longer side is the last of `SIDES`.
+    Args:
+        layer: The layer to encode.
+        most: Largest number of bytes of the address; the picture is downsized until the address fits, or
+            until its longer side is the last of `SIDES`.
     """
     address, side = "", SIDES[0]
     while side >= SIDES[1]:
@@ -108,9 +118,12 @@ def encode(layer: Layer, most: int) -> str:
 
 
 def drawn(picture: Image.Image, side: int, legible: int) -> Image.Image:
-    """The picture of a layer as it is shown, masks with letters, with sides of at most `side` pixels.
+    """The picture of a layer as it is shown, masks with letters.
 
-    Smaller ones are enlarged by the largest whole factor to at most `legible` pixels.
+    Args:
+        picture: The picture of a layer.
+        side: Largest length of a side in pixels.
+        legible: Pictures with shorter sides, in pixels, are enlarged by the largest whole factor that fits.
     """
     thumbnail = _thinned(
         picture, side, Image.Resampling.BOX if picture.mode == "RGB" else Image.Resampling.NEAREST

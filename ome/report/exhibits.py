@@ -67,9 +67,12 @@ class Exhibit:
 
 
 class Exhibitor:
-    """Draws exhibits from the results of the finished stages, the inputs of stage report.
+    """Draws exhibits from the results of the finished stages of a run.
 
-    `table` has the tags of the training tiles.
+    Args:
+        work: The work of stage report, whose inputs are the finished stages.
+        reader: Reads images and reference masks.
+        table: The tags of the training tiles.
     """
 
     def __init__(self, work: Work, reader: SceneReader, table: TagTable) -> None:

@@ -24,6 +24,9 @@ def training_curves(inputs: Mapping[str, Path]) -> dict[str, dict[str, Curve]]:
 
     Quantities that are 0 or nan at every step are left out: losses that are switched off, and scores without
     reference masks.
+
+    Args:
+        inputs: Folders of the finished stages by name.
     """
     by_training: dict[str, dict[str, Curve]] = {}
     for stage, folder in inputs.items():

@@ -22,10 +22,14 @@ REFERENCE = "reference"
 
 
 def mapped_areas(folders: Mapping[str, Path], reader: SceneReader) -> dict[str, Any] | None:
-    """Title, note and table of the areas of all mapped scenes, by segmenter and in the reference.
+    """The total areas of all mapped scenes, by segmenter and in the reference.
 
-    `folders` are those of the segmenters by the title of their column. None if no scene with a coordinate
-    reference system is mapped.
+    Args:
+        folders: Folders of the segmenters, by the title of their column.
+        reader: Reads the reference masks.
+
+    Returns:
+        Title, note and table; None if no scene with a coordinate reference system is mapped.
     """
     names = list(reader.index.palette.names)
     all_scenes = mapped_scenes(reader.index)

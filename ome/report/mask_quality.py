@@ -64,7 +64,11 @@ def _level_bars(counts: NDArray[np.int64]) -> list[Bar]:
 
 
 def ablation(folder: Path) -> dict[str, Any]:
-    """Scores of the variants of the pseudo masks, and of the CAMs by threshold, of stage ablation."""
+    """Scores of the variants of the pseudo masks, and of the CAMs by threshold.
+
+    Args:
+        folder: The folder of stage ablation.
+    """
     rows = read_rows(folder)
     charts = [
         chart

@@ -53,10 +53,14 @@ def encode_exhibits(groups: Mapping[str, Sequence[Exhibit]]) -> dict[str, list[d
 
 
 def write_page(path: Path, content: Mapping[str, Any]) -> None:
-    """Renders the template with these variables and writes the page, an HTML file.
+    """Renders the template and writes the page.
 
     Everything in `content` is escaped. The page's content security policy allows only its own script and
     style, and no requests.
+
+    Args:
+        path: The HTML file to write.
+        content: The variables of the template.
     """
     environment = Environment(
         loader=PackageLoader("ome.report", _TEMPLATES),

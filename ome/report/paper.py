@@ -31,8 +31,12 @@ def write_figures(
 ) -> None:
     """Writes a PDF for each chart that has data.
 
-    `labels` is among the finished stages. The confusion matrices are those of the rows `compared`; `errors`
-    are sums of `error_counts` by criterion.
+    Args:
+        folder: Folder of the PDF files.
+        inputs: Folders of the finished stages by name, `labels` among them.
+        rows: All scores.
+        compared: The rows whose confusion matrices are drawn.
+        errors: Sums of `error_counts` by criterion.
     """
     names, matrix = read_cooccurrence(inputs["labels"])
     summary = read_json(inputs["labels"] / TAG_SUMMARY)

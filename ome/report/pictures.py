@@ -12,7 +12,13 @@ from ome.report.gallery import Gallery
 
 
 def draw_panels(folder: Path, shown: Gallery, classes: Mapping[str, RGB]) -> None:
-    """Writes a panel of each tile's CAMs, one of the pseudo masks, and one of each segmenter's maps."""
+    """Writes a panel of each tile's CAMs, one of the pseudo masks, and one of each segmenter's maps.
+
+    Args:
+        folder: Folder of the image files.
+        shown: The exhibits of the page.
+        classes: Colour of each class by name.
+    """
     tiles, maps, legend = shown.exhibits["tiles"], shown.exhibits["maps"], class_legend(classes)
     for stage in HEAT:
         for title, layers in _rows(tiles, [heat_name(name, stage) for name in classes]):

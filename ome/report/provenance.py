@@ -24,10 +24,17 @@ HASHED = ("backbone.weights", "segmenter.weights", "dataset.tags")
 
 
 def describe_inputs(config: DictConfig, manifests: Mapping[str, Manifest]) -> list[str]:
-    """Describes the external files that the stages read, in a line each.
+    """Describes the external files that the stages read.
 
     Raw files are described by name, size and modification time when the scenes were prepared; weights and the
     table of tags by the SHA-256 of their current content.
+
+    Args:
+        config: The configuration of the run.
+        manifests: Manifests of the finished stages, by name.
+
+    Returns:
+        One line per file.
     """
     raw = list(_files(manifests["prepare"].config.get("sources", []))) if "prepare" in manifests else []
     lines = [
@@ -69,7 +76,11 @@ def recorded(manifests: Mapping[str, Manifest], config: DictConfig, key: str) ->
 
 
 def commands(*runs: Path) -> list[str]:
-    """The last `MOST_COMMANDS` different command lines of the runs, each in the place of its last use."""
+    """The last `MOST_COMMANDS` different command lines, each in the place of its last use.
+
+    Args:
+        runs: Folders of runs, in which Hydra saved the overrides of each command.
+    """
     typed = [words for run in runs for words in read_undamaged(command_files(run), list)]
     lines = [shlex.join(["python", "-m", "ome.run", *map(str, words)]) for words in typed]
     last_first = list(dict.fromkeys(reversed(lines)))

@@ -23,7 +23,9 @@ DOUBTFUL: Final = 0.5
 def remarks(labels: Path, pseudo: Mapping[str, Any] | None) -> list[str]:
     """Sentences about problems with the tags and the pseudo masks of a run.
 
-    `pseudo` are the counts in the manifest of stage pseudo; None if it did not run.
+    Args:
+        labels: Folder of stage labels.
+        pseudo: Counts in the manifest of stage pseudo; None if it did not run.
     """
     summary = read_json(labels / TAG_SUMMARY)
     cooccurrence = {row["class"]: row for row in read_csv(labels / COOCCURRENCE)}

@@ -37,7 +37,9 @@ class ScoredResult:
 def scored_results(runs: Sequence[Path], others: Sequence[Path]) -> Iterator[ScoredResult]:
     """Yields the scores of the runs' stages; `report` and `compare` only repeat scores of other stages.
 
-    These may have read stages of the runs `others`, of which only the settings are used.
+    Args:
+        runs: Folders of the runs to compare.
+        others: Folders of runs whose stages these may have read; only their settings are used.
     """
     compared = [(run, artefact) for run in runs for artefact in results_of(run)]
     known = [*(one for _, one in compared), *(artefact for run in others for artefact in results_of(run))]

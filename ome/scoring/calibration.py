@@ -36,9 +36,14 @@ def error_rates(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def merged_levels(counts: NDArray[np.int64], most: int = 12) -> dict[str, tuple[int, int]]:
-    """Right and wrong pixels of a sum of `error_counts` by level (`255`) that occurs, the lowest first.
+    """Right and wrong pixels of each level that occurs; if there are too many levels, of ranges of levels.
 
-    With more than `most` levels, by equal ranges of levels (`213-233`).
+    Args:
+        counts: A sum of `error_counts`.
+        most: Largest number of levels, or of equal ranges of levels.
+
+    Returns:
+        Right and wrong pixels by level (`255`) or range (`213-233`), the lowest first.
     """
     levels = np.flatnonzero(counts.sum(axis=1))
     if len(levels) <= most:
@@ -54,7 +59,11 @@ def merged_levels(counts: NDArray[np.int64], most: int = 12) -> dict[str, tuple[
 def calibration_table(criteria: Mapping[str, NDArray[np.int64]]) -> tuple[list[str], list[list[str]]]:
     """Header and one row for each criterion and level that occurs, for `ome.files.write_csv`.
 
-    The rows have criterion, level, pixels, their fraction of all pixels and the error rate, both in percent.
+    Args:
+        criteria: Sums of `error_counts` by criterion.
+
+    Returns:
+        Criterion, level, pixels, their fraction of all pixels and the error rate, both in percent.
     """
     rows = []
     for name, counts in criteria.items():

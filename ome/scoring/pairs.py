@@ -37,9 +37,14 @@ class PairedDifference:
 def paired_difference(
     first: Mapping[Hashable, float], second: Mapping[Hashable, float]
 ) -> PairedDifference | None:
-    """Compares the scores in [0, 1] of two settings, by seed, by a paired t-test: second minus first.
+    """Compares the scores of two settings by a paired t-test.
 
-    None if fewer than two seeds have a defined score for both.
+    Args:
+        first: Scores in [0, 1] of the baseline by seed.
+        second: Scores in [0, 1] of the other setting by seed.
+
+    Returns:
+        Second minus first; None if fewer than two seeds have a defined score for both.
     """
     pairs = np.array([(first[seed], second[seed]) for seed in first if seed in second]).reshape(-1, 2)
     differences = np.diff(pairs[~np.isnan(pairs).any(axis=1)], axis=1)[:, 0]

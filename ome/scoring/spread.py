@@ -53,10 +53,16 @@ def keys_under(name: str, keys: Iterable[str]) -> list[str]:
 
 
 def distinguishing_keys(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:
-    """A few keys whose values distinguish all different flat settings; a missing key counts as a value.
+    """A few keys whose values distinguish all different settings.
 
     Chosen greedily: the key that separates most settings comes first; among equal ones a `name`, then the
     least nested.
+
+    Args:
+        settings: Flat settings of each run; a missing key counts as a value.
+
+    Returns:
+        The keys, empty if all settings are the same.
     """
     varying, chosen = _varying(settings), list[str]()
 

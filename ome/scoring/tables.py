@@ -22,16 +22,33 @@ RatioOf = tuple[str, str]
 
 
 def miou_ratio(rows: Mapping[str, Scores], name: str, full: str) -> float:
-    """Ratio of the mIoU of two rows, e.g. of weak supervision and pixel supervision; nan if undefined."""
+    """Ratio of the mIoU of two rows, e.g. of weak supervision and pixel supervision.
+
+    Args:
+        rows: Scores by row name.
+        name: The row of the numerator.
+        full: The row of the denominator.
+
+    Returns:
+        mIoU of `name` / mIoU of `full`, not negative; nan if either is nan or the second is 0.
+    """
     reference = rows[full].miou
     return rows[name].miou / reference if reference else float("nan")
 
 
 def score_table(rows: Mapping[str, Scores], *, title: str = "", ratio_of: RatioOf | None = None) -> Table:
-    """The scores in percent for a terminal: mIoU, mF1, OA and the IoU of each class, `-` for undefined ones.
+    """The scores in percent for a terminal.
 
     Unlike in the files, methods are columns and scores are rows, so that tables with many or long class names
-    fit into 80 characters. `ratio_of` adds a line with the ratio of the mIoU of two rows.
+    fit into 80 characters.
+
+    Args:
+        rows: Scores by row name, all of the same classes.
+        title: Title above the table.
+        ratio_of: If set, a line with the ratio of the mIoU of these rows is added.
+
+    Returns:
+        mIoU, mF1, OA and the IoU of each class; `-` for undefined scores.
 
     Raises:
         ValueError: There is no row, or the rows have different classes.

@@ -65,7 +65,12 @@ def run(work: Work) -> dict[str, Any]:
 
 
 class Sums:
-    """Counts over tiles for the maps of one stage and its variants, in the same order in every process."""
+    """Counts over tiles for the maps of one stage.
+
+    Args:
+        reader: Reads the reference masks.
+        names: Names of the variants, the same in every process and in the same order.
+    """
 
     def __init__(self, reader: SceneReader, names: Sequence[str]) -> None:
         self._reader = reader

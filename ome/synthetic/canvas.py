@@ -76,9 +76,13 @@ class Canvas:
         self._v = rows * self._cos - columns * self._sin + bend.T
 
     def patch(self, u: float, v: float, reach: float, angle: float = 0.0) -> Patch | None:
-        """The part of the canvas within `reach` of a point (u, v); None if it is outside the scene.
+        """The part of the canvas within `reach` of a point; None if it is outside the scene.
 
-        `angle`, in radians, is that from the u axis to the object's length.
+        Args:
+            u: Coordinate of the point in the scene's frame.
+            v: The other coordinate.
+            reach: Half the side of the part.
+            angle: Angle from the u axis to the object's length, in radians.
         """
         middle = (self.size - 1) / 2
         row, column = middle + u * self._sin + v * self._cos, middle + u * self._cos - v * self._sin
@@ -101,9 +105,14 @@ class Canvas:
         label: int,
         height: NDArray[np.floating[Any]] | float = 0.0,
     ) -> None:
-        """Covers the pixels `inside` (h, w) of a patch with a reflectance (4,) or (h, w, 4) and a class.
+        """Covers part of a patch.
 
-        The gradient of the height above the ground, a number or (h, w), determines the slope.
+        Args:
+            patch: The part of the canvas.
+            inside: (h, w) bool, the pixels to cover.
+            colour: (4,) or (h, w, 4) reflectance.
+            label: Class of the pixels.
+            height: Height above the ground, a number or (h, w); its gradient determines the slope.
         """
         relief = np.broadcast_to(np.asarray(height, dtype=np.float32), inside.shape)
         self.albedo[patch.window][inside] = np.broadcast_to(colour, (*inside.shape, 4))[inside]

@@ -32,7 +32,11 @@ class Block(NamedTuple):
 
 
 class Painter:
-    """Paints single objects on a canvas."""
+    """Paints single objects on a canvas.
+
+    Args:
+        canvas: The canvas of the scene.
+    """
 
     def __init__(self, canvas: Canvas) -> None:
         self.canvas = canvas

@@ -11,7 +11,11 @@ from ome.synthetic.objects import STREET, Block
 
 
 class ScenePainter(DistrictPainter):
-    """Paints a whole scene on an empty canvas."""
+    """Paints a whole scene.
+
+    Args:
+        canvas: The empty canvas.
+    """
 
     def __init__(self, canvas: Canvas) -> None:
         super().__init__(canvas)
@@ -71,9 +75,16 @@ class ScenePainter(DistrictPainter):
 def draw_scene(
     rng: np.random.Generator, size: int, sun: float, elevation: float
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draws one scene of the town, with the sun of `Canvas`; the generator determines it.
+    """Draws one scene of the town.
 
-    The pixels (S, S, 4) are red, green, blue and near infrared; the classes are (S, S).
+    Args:
+        rng: Random generator, which determines the scene.
+        size: Side S of the scene in pixels.
+        sun: Direction in which shadows fall, in radians from the columns towards the rows.
+        elevation: Tangent of the sun's elevation angle.
+
+    Returns:
+        The pixels (S, S, 4) uint8 (red, green, blue, near infrared) and the classes (S, S) uint8.
     """
     canvas = Canvas(rng, size, sun, elevation)
     ScenePainter(canvas).scene()

@@ -79,7 +79,13 @@ def write_town(layout: RawLayout, raw: Path, size: int, seed: int) -> None:
 
 
 def check_layout(layout: RawLayout) -> NDArray[np.uint8]:
-    """Refuses what the town cannot draw; returns the colours (6, 3) of what it draws.
+    """Refuses what the town cannot draw.
+
+    Args:
+        layout: The facts about its scenes.
+
+    Returns:
+        (6, 3) uint8, the colours of what it draws.
 
     Raises:
         UserError: It cannot draw such images or masks, or the scenes are not listed.
@@ -102,7 +108,15 @@ def check_layout(layout: RawLayout) -> NDArray[np.uint8]:
 
 
 def boundaries(label: NDArray[np.uint8], radius: int) -> NDArray[np.bool_]:
-    """Marks the pixels (H, W) that have a pixel of another class within a radius in pixels."""
+    """Marks the pixels that have a pixel of another class within a radius.
+
+    Args:
+        label: (H, W) uint8.
+        radius: In pixels.
+
+    Returns:
+        (H, W) bool.
+    """
     rows, columns = np.ogrid[-radius : radius + 1, -radius : radius + 1]
     disc = rows**2 + columns**2 <= radius**2
     least, largest = (of(label, footprint=disc, mode="nearest") for of in (minimum_filter, maximum_filter))

@@ -25,7 +25,14 @@ from ome.tagging.table import Table
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Runs the command with the words after `ome tags` until it is interrupted; returns the exit status."""
+    """Runs the command until it is interrupted.
+
+    Args:
+        arguments: The words after `ome tags`.
+
+    Returns:
+        The exit status: 0, or 1 after a user error, which is printed in one line.
+    """
     try:
         serve(options_in(arguments))
     except (UserError, OSError) as error:

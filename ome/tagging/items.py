@@ -58,10 +58,14 @@ def find_images(folder: Path) -> list[Item]:
 
 
 def windows_of(images: Iterable[Item], size: int, windows: Iterable[Tile] = ()) -> list[Item]:
-    """Windows of whole images: a grid of `size` pixels that covers each image, and the windows of a table.
+    """Windows of images: a grid that covers each image, as in training, and the windows of a table.
 
-    A window of the table replaces one of the grid with the same upper left corner; those of other images are
-    ignored.
+    A window of the table replaces one of the grid with the same upper left corner.
+
+    Args:
+        images: Whole images.
+        size: Side of the grid's windows in pixels.
+        windows: Windows of the table, on the grid or not; those of other images are ignored.
 
     Raises:
         UserError: An image cannot be read, or a window of the table lies outside its image.

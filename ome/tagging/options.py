@@ -52,7 +52,14 @@ def _names(text: str) -> list[str]:
 
 
 def _numbers(text: str, counts: Sequence[int], least: int, most: int, remedy: str) -> tuple[int, ...]:
-    """Parses numbers, one of the allowed `counts` of them, separated by commas.
+    """Parses numbers separated by commas.
+
+    Args:
+        text: The argument.
+        counts: Allowed counts of numbers.
+        least: Smallest allowed number.
+        most: Largest allowed number.
+        remedy: What to type instead, for the error.
 
     Raises:
         ArgumentTypeError: The argument has another form.

@@ -40,7 +40,13 @@ PAGE: Final = Path(__file__).parent / "page"
 
 
 def make_app(session: Session, pictures: Pictures, title: str) -> Starlette:
-    """Builds the application; the title of the page is the name of the folder."""
+    """Builds the application.
+
+    Args:
+        session: The tags.
+        pictures: Renders the pictures of the session's items.
+        title: Title of the page: the name of the folder.
+    """
 
     def state(number: int | None = None) -> JSONResponse:
         """The state that the page needs after a change, including the changed item."""
@@ -101,7 +107,11 @@ def make_app(session: Session, pictures: Pictures, title: str) -> Starlette:
 
 
 class OwnPageOnly:
-    """Refuses requests of other web pages: any page in the browser could send some to this machine."""
+    """Refuses requests of other web pages, since any page in the browser could send requests to this machine.
+
+    Args:
+        app: The application that handles all other requests.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -34,7 +34,11 @@ class Change:
 class Session:
     """The items, their tags, and the changes so far; safe to use from several threads.
 
-    The file of the table is not written before the first change. `names` are further class names.
+    Args:
+        items: Items to be tagged, in the order in which the page shows them.
+        table: The table to be continued; its file is not written before the first change.
+        names: Further class names besides those of the table.
+        suggestions: Suggestions of a classifier, by image or window.
     """
 
     def __init__(
@@ -72,7 +76,10 @@ class Session:
     def set_tags(self, number: int, tags: Collection[str], *, none: bool = False) -> None:
         """Sets the tags of an item and writes the table.
 
-        An item without tags is not decided, or shows `none` of the classes.
+        Args:
+            number: Number of the item.
+            tags: Names of the classes that it shows; empty for an item that is not decided.
+            none: Whether it shows none of the classes.
 
         Raises:
             UserError: A tag is not a class, `none` is true despite tags, or the file cannot be written.

@@ -78,7 +78,11 @@ class Table:
 
     @classmethod
     def read(cls, path: Path, *, windows: bool) -> "Table":
-        """Reads a CSV file of any form; without a file, the table is empty, for windows or for images.
+        """Reads the file; if it does not exist, the table is empty.
+
+        Args:
+            path: A CSV file of any form that `dataset=custom` reads.
+            windows: Whether a new table is for windows instead of images.
 
         Raises:
             UserError: The file is not a table of tags, or a row is invalid; the message names file and line.
@@ -94,7 +98,12 @@ class Table:
         return cls(path, table.form, table.names, rows, tuple(table.header))
 
     def write(self, names: Sequence[str], rows: Mapping[Key, Row]) -> None:
-        """Writes the table and syncs it to the disk, without new rows that are not decided."""
+        """Writes the table and syncs it to the disk.
+
+        Args:
+            names: Class names, in order of the columns.
+            rows: Rows by image or window; new rows that are not decided are not written.
+        """
         if self.form == "windows":
             fixed = [*WINDOW_COLUMNS, *(name for name in self.header if name == TOO_SMALL)]
             header, lines = [*fixed, *names], list(_window_lines(fixed, names, rows))

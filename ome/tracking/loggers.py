@@ -13,7 +13,11 @@ def open_logger(config: DictConfig, folder: Path, title: str) -> Iterator[Logger
     """Opens the configured logger for one training, and closes it when the block ends, also by an error.
 
     Every logger gets the same scalars under the same names: those that the module logs, and `learning_rate`.
-    Weights & Biases has one folder for all trainings of a run, other loggers use `folder`.
+
+    Args:
+        config: The whole configuration; `config.logger` selects the logger.
+        folder: Folder for the logger's files; Weights & Biases has one folder for all trainings of a run.
+        title: Name of the training.
     """
     kind = config.logger.kind
     if kind == "wandb":

@@ -39,7 +39,12 @@ _unreachable: list[str] = []
 
 @contextmanager
 def training_logger(config: DictConfig, title: str) -> Iterator[Logger]:
-    """A Lightning logger with a W&B run for this training only, which ends with the block."""
+    """A Lightning logger with a W&B run for this training only, which ends with the block.
+
+    Args:
+        config: The whole configuration, with the stage's settings under `stage`.
+        title: Name of the training.
+    """
     if not is_rank_zero():
         yield WandbLogger(offline=True)  # Lightning replaces it by one that does nothing
         return
@@ -50,7 +55,13 @@ def training_logger(config: DictConfig, title: str) -> Iterator[Logger]:
 
 
 def show_stage(config: DictConfig, finished: Artefact, inputs: Mapping[str, Artefact]) -> None:
-    """Shows a finished stage as a W&B run with its counts, scores, tables, pictures and inputs."""
+    """Shows a finished stage as a W&B run with its counts, scores, tables, pictures and inputs.
+
+    Args:
+        config: The whole configuration, with the stage's settings under `stage`.
+        finished: The finished stage.
+        inputs: The finished stages that it read, by name.
+    """
     manifest = finished.manifest
     try:
         with _open(config, manifest.stage) as run:

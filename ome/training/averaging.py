@@ -75,10 +75,15 @@ class _Averaging(WeightAveraging):
 
 
 def averaging(memory: float, total_steps: int) -> list[Callback]:
-    """A callback that keeps an exponential moving average of the weights and of BatchNorm's statistics.
+    """Callbacks that keep an exponential moving average of the weights and of BatchNorm's statistics.
 
-    `memory` is its time constant as a fraction of all steps: the decay is 1 - 1 / (memory * total_steps).
-    With 0 there is no callback.
+    Args:
+        memory: Time constant of the average as a fraction of all steps: its decay is
+            1 - 1 / (memory * total_steps). With 0 nothing is averaged.
+        total_steps: Optimiser steps of the whole training.
+
+    Returns:
+        One callback, or an empty list.
     """
     if not memory:
         return []

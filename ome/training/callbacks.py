@@ -77,7 +77,9 @@ class StopAtNan(Callback):
 class StopWhenAsked(Callback):
     """On SIGTERM or SIGINT writes a checkpoint and ends the training, in all processes at the same step.
 
-    Whether another process got a signal is checked after every `every` steps.
+    Args:
+        path: Path of the checkpoint.
+        every: Steps between two checks of whether another process got a signal.
     """
 
     def __init__(self, path: Path, every: int) -> None:

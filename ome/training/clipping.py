@@ -43,10 +43,14 @@ class ClippedModule(pl.LightningModule):
         self.clip(gradient_clip_val, gradient_clip_algorithm)
 
     def clip(self, value: float | None, algorithm: str | None) -> Tensor | None:
-        """Clips the gradients in place, by their total norm (`norm`, or no algorithm) or each `value`.
+        """Clips the gradients in place.
 
-        No value or 0 disables clipping. Returns the norm before clipping, a scalar; None unless clipped by
-        norm.
+        Args:
+            value: Largest total norm, or largest absolute value of each; None or 0 disables clipping.
+            algorithm: `norm` (also for None) or `value`.
+
+        Returns:
+            The norm before clipping, a scalar; None unless clipped by norm.
         """
         if not value:
             return None

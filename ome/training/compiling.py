@@ -49,8 +49,12 @@ class Compiling(Callback):
 
     Before the first step with a new size of image, outputs and gradients are compared with eager ones. If
     they differ by more than rounding, or torch cannot compile the network, the training continues eagerly,
-    and is then the same byte by byte as without this callback. So it is with too few steps of the whole
-    training, see `WORTH`; the time of a step is never measured, as a training must be reproducible.
+    and is then the same byte by byte as without this callback. So it is with too few steps, see `WORTH`; the
+    time of a step is never measured, as a training must be reproducible.
+
+    Args:
+        title: Name of the training for messages.
+        total_steps: Optimiser steps of the whole training, also where a part of them is resumed.
     """
 
     def __init__(self, title: str, total_steps: int) -> None:

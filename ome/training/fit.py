@@ -143,7 +143,8 @@ def _checkpoint(folder: Path) -> Path | None:
 def fitted_precision(module: pl.LightningModule, hardware: Hardware) -> tuple[str, int]:
     """Prepares a module for the device that will train it.
 
-    Returns the name of the precision, and the number of convolutions that keep float32.
+    Returns:
+        The name of the precision, and the number of convolutions that keep float32.
     """
     channels_last(module)
     precision = decided_precision(hardware.precision, hardware.device())

@@ -100,7 +100,12 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """A context for Lightning's mixed precisions outside of its trainer; no effect for other precisions."""
+    """A context for Lightning's mixed precisions outside of its trainer; no effect for other precisions.
+
+    Args:
+        device: The device of the computation.
+        precision: `auto`, `bf16-mixed`, `16-mixed`, or a precision without autocast such as `32-true`.
+    """
     dtype = _MIXED.get(decided_precision(precision, device))
     return torch.autocast(device.type, dtype, enabled=dtype is not None)
 

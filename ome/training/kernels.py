@@ -34,9 +34,13 @@ def replace_wrong_kernels(network: nn.Module) -> int:
     With torch 2.15 in the channels-last layout, two kinds of weight gradients access memory that is not
     theirs, which may kill the process: those of dilated convolutions in groups, which are also wrong by more
     than 100 % or infinite, and those of padded kernels of more than `LARGEST` pixels. These are therefore
-    replaced without a test; every other kind of convolution is tested once, in a few milliseconds. The
-    network is changed in place, its parameters stay the same objects. Returns the number of changed
-    convolutions.
+    replaced without a test; every other kind of convolution is tested once, in a few milliseconds.
+
+    Args:
+        network: The network, changed in place; its parameters stay the same objects.
+
+    Returns:
+        Number of convolutions that were changed.
     """
     changed = 0
     for module in network.modules():
@@ -63,8 +67,14 @@ def is_wrong(
 ) -> bool:
     """Whether the weight gradient of a convolution in bfloat16 differs from float32's by more than rounding.
 
-    Not for those that `replace_wrong_kernels` replaces without a test. `per_group` are the channels of a
-    group; 0 without groups.
+    Not for those that `replace_wrong_kernels` replaces without a test.
+
+    Args:
+        per_group: Channels of a group; 0 for a convolution without groups.
+        kernel: Its size.
+        stride: Its stride.
+        dilation: Its dilation.
+        padding: Its padding, as `nn.Conv2d` has it.
     """
     generator = torch.Generator().manual_seed(0)
     layout, groups = torch.channels_last, GROUPS if per_group else 1

@@ -52,8 +52,12 @@ class Optimization:
     ) -> OptimizerLRScheduler:
         """Builds the return value of `LightningModule.configure_optimizers`.
 
-        The network has all parameters; the rates of its encoder fall from layer to layer, see `layer_scales`.
-        `groups` have `name`, `params`, `lr` and `weight_decay`; empty ones are skipped.
+        Args:
+            network: Has all parameters.
+            encoder: The part whose rates fall from layer to layer, see `layer_scales`.
+            groups: `name`, `params`, `lr` and `weight_decay` of each group of parameters; empty ones are
+                skipped.
+            total_steps: Optimiser steps of the whole training.
         """
         scales = layer_scales(encoder, self.layer_decay) if self.layer_decay != 1 else {}
         norms = set() if self.norm_decay else norm_parameters(network)

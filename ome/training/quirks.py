@@ -28,7 +28,8 @@ def broadcast_loss(logits: Tensor, tags: Tensor) -> Tensor:
 class KeepHighestValidationLoss(Callback):
     """Ends a classifier's training with the weights of the epoch whose validation loss was the highest.
 
-    Until the training ends, they are in its folder.
+    Args:
+        folder: Folder for those weights until the training ends.
     """
 
     def __init__(self, folder: Path) -> None:

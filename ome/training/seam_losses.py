@@ -43,9 +43,15 @@ def normalise_maps(maps: Tensor) -> Tensor:
 
 
 def multilabel_loss(pooled: Tensor, tags: Tensor, learnt: Tensor | None = None) -> Tensor:
-    """Multilabel soft margin loss of the mean raw maps (B, C) against the tags (B, C), a scalar.
+    """Multilabel soft margin loss of the globally averaged CAM.
 
-    `learnt` (B, C) is 0 for classes that take no part: their loss is 0.
+    Args:
+        pooled: Means of the raw maps (B, C).
+        tags: Image-level tags (B, C), 0 or 1.
+        learnt: (B, C), 1 for classes that take part, 0 for others, whose loss is 0; None for all.
+
+    Returns:
+        The mean over images and classes, a scalar.
     """
     return F.multilabel_soft_margin_loss(pooled, tags.to(pooled.dtype), learnt)
 
