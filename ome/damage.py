@@ -25,7 +25,11 @@ class DamagedError(UserError):
 
 @contextmanager
 def named_if_damaged(path: Path, remedy: str = "run the command that wrote it again") -> Iterator[None]:
-    """Turns any error that the content of a file causes in the block into one line with a remedy.
+    """Turns any error that the content of a file causes into one line.
+
+    Args:
+        path: The file that the block reads.
+        remedy: What to do.
 
     Raises:
         DamagedError: The block raised such an error, or a `DamagedError` with another remedy.

@@ -32,7 +32,12 @@ def _is_installed(name: str) -> bool:
 
 
 def require(extra: str, what: str, otherwise: str = "") -> None:
-    """Checks, before long work begins, that an extra is installed for `what`; the message names it.
+    """Checks that an extra is installed, before long work begins.
+
+    Args:
+        extra: Name of the extra.
+        what: What needs it, for the error message.
+        otherwise: Alternative without the extra, if any, for the error message.
 
     Raises:
         UserError: One of its modules is not installed.

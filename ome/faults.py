@@ -13,9 +13,14 @@ NO_ACCESS: Final = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno
 
 
 def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
-    """A line for a full or read-only disk, a missing permission, or a name that is not UTF-8; else None.
+    """A message for a full or read-only disk, a missing permission, or a name that is not UTF-8.
 
-    The causes of the error are searched too. The line names `folder`, or else the file that the error names.
+    Args:
+        error: The error; its causes are searched too.
+        folder: Folder to name in the message; None for the file that the error names.
+
+    Returns:
+        What is wrong, where, and what to do; None for any other error.
     """
     # A UserError about a missing permission already has a message of its own.
     numbers = NO_ROOM if isinstance(error, UserError) else (*NO_ROOM, *NO_ACCESS)

@@ -32,10 +32,13 @@ def noted(path: Path) -> None:
 def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
     """Yields a temporary path in the same folder and renames it to `path` when the block succeeds.
 
-    The temporary name keeps the suffix, since writers choose their format by it. When the block raises, the
-    temporary file is removed and `path` is left as it was. The content is synced to disk before the rename,
-    since a power cut could otherwise leave an empty file of that name; if `durable`, so is the new name, for
-    files that cannot be computed again.
+    The temporary name keeps the suffix, since writers choose their format by it. When the block raises,
+    the temporary file is removed and `path` is left as it was. The content is synced to disk before the
+    rename, since a power cut could otherwise leave an empty file of that name.
+
+    Args:
+        path: The file to write.
+        durable: Sync the new name to disk as well, for files that cannot be computed again.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
@@ -161,7 +164,11 @@ def plain_cell(cell: str) -> str:
 
 
 def plain_text(content: bytes, name: object) -> str:
-    """The text of a user's file, with or without a byte order mark; `name` is for the error message.
+    """The text of a user's file, with or without a byte order mark.
+
+    Args:
+        content: The bytes of the file.
+        name: Name of the file in the error message.
 
     Raises:
         UserError: It is not UTF-8.

@@ -19,9 +19,15 @@ _LIBRARIES: Final = ("ome", "torch", "torchvision", "pytorch_lightning", "lightn
 
 
 def code_of(name: str) -> str | None:
-    """The SHA-256 (first 16 digits) of the module or package that defines an object or entry point, if found.
+    """The SHA-256 (first 16 digits) of the module, or of all modules of the package, that defines a plug-in.
 
-    Nothing is imported, as a name may come from another person's run. None for what is not a plug-in.
+    Nothing is imported, as a name may come from another person's run.
+
+    Args:
+        name: The dotted path of an object, or the name of an entry point of `ome`.
+
+    Returns:
+        The hash; None for what is not a plug-in, or cannot be found.
     """
     top, dot, _ = _modules(tuple(sys.path)).get(name, name).partition(".")
     if not top or top in _LIBRARIES or (not dot and name == top):

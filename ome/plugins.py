@@ -22,14 +22,22 @@ def name_of(node: Mapping[str, Any]) -> str:
 
 
 def import_targets(config: DictConfig) -> None:
-    """Imports the `_target_` of `backbone` and `segmenter`, so that `find` can find them; see `imported`."""
+    """Imports the `_target_` of `backbone` and `segmenter`, so that `find` can find them.
+
+    Raises:
+        UserError: See `imported`.
+    """
     for group in ("backbone", "segmenter"):
         if target := config[group].get("_target_"):
             imported(target, f"{group}._target_")
 
 
 def imported(target: str, key: str) -> Any:  # noqa: ANN401 - an object of any type
-    """Imports the object at a dotted path, which the setting `key` contains.
+    """Imports the object at a dotted path.
+
+    Args:
+        target: A dotted path such as `thin.ThinNet`.
+        key: The setting that contains it, for the error message.
 
     Raises:
         UserError: The module or the object cannot be imported.

@@ -66,8 +66,12 @@ def print_table(
 ) -> None:
     """Prints a table.
 
-    The first `texts` columns hold texts, the others numbers, which are aligned right; the rows `bold` are
-    emphasised.
+    Args:
+        title: Title above the table.
+        header: Titles of the columns.
+        rows: One text per column.
+        texts: Number of columns, from the left, that hold texts; the others, numbers, are aligned right.
+        bold: Indices of the rows to emphasise.
     """
     table = Table(title=title)
     for place, name in enumerate(header):
@@ -102,7 +106,10 @@ class RateColumn(ProgressColumn):
 class Meter:
     """Counts finished items and shows how many are done, how fast, and how long the rest will take.
 
-    The description says the work in a few words; `done` items were finished by an earlier, interrupted run.
+    Args:
+        description: The work in a few words, e.g. `CRF and uncertainty`.
+        total: Number of items.
+        done: Items that an earlier, interrupted run already finished.
     """
 
     def __init__(self, description: str, total: int, done: int = 0) -> None:

@@ -31,7 +31,15 @@ NOTHING: Final = PartialResult(Path("/dev/null"))
 def amounts(
     name: str, config: DictConfig, settings: DictConfig, forecast: Forecast, facts: DataFacts
 ) -> Amounts:
-    """The remaining work of a stage, or of one of its parts; one that resumes has less to do."""
+    """The remaining work of a stage.
+
+    Args:
+        name: Name of the stage.
+        config: The composed configuration.
+        settings: Settings of the stage, or of one of its parts.
+        forecast: What will happen to it; a stage that resumes has less to do.
+        facts: What is known about the data.
+    """
     if name not in _AMOUNTS or forecast.state == "up to date":
         return Amounts()
     return _AMOUNTS[name](config, settings, facts, forecast.partial or NOTHING)

@@ -15,9 +15,10 @@ from ome.geo.vsi import scene_at
 
 
 def words_of(arguments: Sequence[str]) -> list[str]:
-    """The arguments of `python -m ome.run` for a command, given the words after `ome`.
+    """The arguments of `python -m ome.run` for a command; changes to the working folder of the run's command.
 
-    Changes to the working folder of the run's command.
+    Args:
+        arguments: As typed after `ome`.
 
     Raises:
         UserError: A folder does not exist, or is not the folder of a run, or an option is unknown.

@@ -23,7 +23,15 @@ from ome.progress import console
 
 
 def fail(line: str, status: int = 1) -> NoReturn:
-    """Ends the process with one line that says what is wrong, where, and what to type instead."""
+    """Ends the process with one line that says why.
+
+    Args:
+        line: What is wrong, where, and what to type instead.
+        status: The exit status.
+
+    Raises:
+        SystemExit: Always.
+    """
     console.quiet = False  # a rank other than 0 is quiet otherwise
     console.print(f"[bold red]error:[/] {escape(line)}")
     sys.exit(status)

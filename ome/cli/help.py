@@ -16,7 +16,11 @@ def is_plain_help(words: Sequence[str]) -> bool:
 
 
 def help_text(words: Sequence[str]) -> str:
-    """The help page for a command line, whose settings are shown in the page."""
+    """The help page for a command line.
+
+    Args:
+        words: The command line; its settings are shown in the page.
+    """
     settings = [word for word in words if not word.startswith("-")]
     with initialize_config_module("ome.conf", version_base="1.3"):
         config = compose("config", overrides=settings, return_hydra_config=True)

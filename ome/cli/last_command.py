@@ -40,6 +40,9 @@ class _Command(NamedTuple):
 def repeated_words(folder: Path) -> list[str]:
     """The settings of a run's last undamaged command; changes to the working folder of that command.
 
+    Args:
+        folder: The folder of the run.
+
     Raises:
         UserError: The folder does not exist, is not that of a run, or all its commands are damaged.
     """
@@ -69,7 +72,9 @@ def repeated_words(folder: Path) -> list[str]:
 def preset_before(run: Path, log: Path) -> str | None:
     """The preset of the last command that made something of a run; None where there was none.
 
-    The present command, whose log folder is `log`, does not count.
+    Args:
+        run: The folder of the run.
+        log: The log folder of the present command, which does not count.
     """
     files = [path for path in command_files(run) if log not in path.parents[:2]]
     # From the last: a run may have hundreds of logs, and this happens whenever a command starts.

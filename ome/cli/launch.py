@@ -30,6 +30,9 @@ def launch(config: DictConfig) -> float | None:
     With `trainer.strategy=ddp` there is a process for each device. torchrun, srun or the like may have
     started them, and each calls this function; otherwise it starts them on this machine.
 
+    Args:
+        config: The composed configuration.
+
     Returns:
         See `run_stages`; None for a plan.
 

@@ -64,7 +64,11 @@ class Row:
 
 
 def plan_of(config: DictConfig, names: Sequence[str]) -> list[Row]:
-    """Tells what a command would do with the selected stages, in order; writes nothing.
+    """Tells what a command would do, stage by stage; writes nothing.
+
+    Args:
+        config: The composed configuration.
+        names: The selected stages, in order.
 
     Raises:
         UserError: See `forecast_of`; of one of several parts only where none of them can be made.

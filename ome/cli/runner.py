@@ -29,6 +29,9 @@ from ome.tracking.stages import stage_tracker
 def run_stages(config: DictConfig) -> float | None:
     """Runs the selected stages.
 
+    Args:
+        config: The composed configuration.
+
     Returns:
         The mIoU of the last stage in [0, 1], see `objective`; None where it has no scores.
 

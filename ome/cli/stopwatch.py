@@ -40,8 +40,10 @@ class Timed(NamedTuple):
 def repeated(work: Callable[[Any], object], units: Any, device: torch.device) -> Timed:  # noqa: ANN401
     """Times a call that does several units of work: the median of its calls after a warm-up.
 
-    The call gets `units`, a list or an array; for the warm-up the first of them alone. The time includes what
-    it started on the device.
+    Args:
+        work: The call.
+        units: What it is called with, a list or an array; for the warm-up with the first of them alone.
+        device: Where it computes: the time includes what it started there.
     """
     _seconds(partial(work, units[:1]), device)
     times: list[float] = []
@@ -95,7 +97,14 @@ def _load(data: Any) -> None:  # noqa: ANN401
 
 
 def timed_steps(config: DictConfig, module: pl.LightningModule, data: Any, batch: int) -> Timed:  # noqa: ANN401
-    """Times steps of a training as `fit` takes them; `data` has at least a batch. Writes nothing."""
+    """Times steps of a training as `fit` takes them, and writes nothing.
+
+    Args:
+        config: The composed configuration.
+        module: What is trained.
+        data: Data set of the training, with at least a batch of items.
+        batch: Items of a step.
+    """
     machine, clock = hardware(config), _Steps()
     quieten()
     precision, _ = fitted_precision(module, machine)

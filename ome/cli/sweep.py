@@ -19,9 +19,14 @@ from ome.errors import UserError
 
 
 def as_job(config: DictConfig, sweep: Path, folder: Path) -> None:
-    """Turns a configuration, in place, into that of a job in the folder of a sweep.
+    """Turns a configuration into that of a job, with its own folder and access to other finished stages.
 
     Finished stages are searched in the run of that name outside the sweep, then in the other jobs' folders.
+
+    Args:
+        config: The job's configuration, changed in place.
+        sweep: The folder of the sweep.
+        folder: The folder of the job.
     """
     from ome.pipeline.artifacts import listed  # noqa: PLC0415 - Hydra loads this module to print --help
 

@@ -32,7 +32,9 @@ MOST: Final = 1000
 def tagged_tiles(config: DictConfig, index: SceneIndex | None) -> tuple[SceneIndex, TagTable] | None:
     """The scenes and tags that `prepare` and `labels` will write, including tiles that are all nodata.
 
-    `index` are the prepared scenes, if they exist.
+    Args:
+        config: The composed configuration.
+        index: The prepared scenes, if they exist.
 
     Returns:
         None where the tags are derived from masks, which would have to be read.
@@ -69,7 +71,12 @@ def _size(job: SceneJob) -> tuple[int, int] | None:
 
 
 def card_of_maps(config: DictConfig, inputs: Mapping[str, Artefact]) -> "SegmenterCard | None":
-    """The card of the segmenter that maps scenes; None where it has none."""
+    """The card of the segmenter that maps scenes; None where it has none.
+
+    Args:
+        config: Configuration of the stage.
+        inputs: Its inputs.
+    """
     from ome.inference.card import CARD, SegmenterCard  # noqa: PLC0415 - loads torch
     from ome.inference.segmenter_folders import network_folder  # noqa: PLC0415 - loads torch
 
@@ -79,7 +86,10 @@ def card_of_maps(config: DictConfig, inputs: Mapping[str, Artefact]) -> "Segment
 
 
 def map_sizes(settings: DictConfig) -> list[tuple[int, int]]:
-    """Height and width of the images that stage predict, with these settings, will map.
+    """Height and width of the images that stage predict will map.
+
+    Args:
+        settings: Settings of the stage: `scene`, `asset` and `allow_external`.
 
     Raises:
         UserError: The scene cannot be opened.

@@ -33,7 +33,14 @@ BATCH: Final = 64
 
 
 class TimingScene(SceneReader):
-    """A reader of one scene of `side` pixels that exists only in memory: a procedural town."""
+    """A reader of one scene that exists only in memory: a procedural town.
+
+    Args:
+        palette: The classes of the data set.
+        channels: Bands of an image, 1-based.
+        display: See `SceneReader`.
+        side: Side of the scene in pixels.
+    """
 
     def __init__(
         self, palette: Palette, channels: Sequence[int], display: Sequence[int] | None, side: int

@@ -36,7 +36,10 @@ EXPORTED: Final = 4
 def timings(config: DictConfig, units: Collection[Unit], facts: DataFacts) -> dict[Unit, Timed]:
     """Times units of work on tiles of the prepared scenes, or on synthetic ones before there are scenes.
 
-    Only the networks that the units need are built.
+    Args:
+        config: The composed configuration, of a single process.
+        units: What to time; only the networks that they need are built.
+        facts: What is known about the data.
     """
     samples, timed = Samples.of(config, facts), dict[Unit, Timed]()
     if any(unit.startswith(("classifier", "CAM")) for unit in units):

@@ -77,9 +77,11 @@ class DataFacts:
 
 
 def together(parts: Sequence[Amounts], each: float) -> Amounts:
-    """The work of all parts of a stage, extrapolated from a sample of parts that train nothing.
+    """The work of all parts of a stage, extrapolated from a sample of them.
 
-    Each part of the sample represents `each` parts.
+    Args:
+        parts: The sample; the stage trains nothing and all units are known.
+        each: How many parts each of the sample represents.
     """
     counts = Counter[Unit]()
     for part in parts:

@@ -30,7 +30,9 @@ DEFAULTS: Final = {
 def check_arguments(typed: dict[str, Any], **switches: bool) -> None:
     """Checks arguments of `ome.predict` against the ranges of the settings of the same names.
 
-    None stands for the run's setting; `switches` are true or false.
+    Args:
+        typed: Arguments by name; None stands for the run's setting.
+        **switches: Arguments that are True or False.
 
     Raises:
         UserError: An argument is out of range.

@@ -17,9 +17,13 @@ LARGEST_SIDE: Final = 256
 
 
 def check_plugin(config: DictConfig, group: str, weights: str | None, bands: int) -> None:
-    """Checks that the plug-in that is `backbone` or `segmenter`, the `group`, is such a network.
+    """Checks that the plug-in that is `backbone` or `segmenter` is such a network.
 
-    It gets images of so many bands, and `weights` if they are on this disk.
+    Args:
+        config: The settings.
+        group: "backbone" or "segmenter".
+        weights: Weights on this disk that it loads; None for random ones.
+        bands: Number of bands of an image.
 
     Raises:
         UserError: It is not, or the weights do not fit.

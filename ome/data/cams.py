@@ -18,7 +18,13 @@ SUFFIXES: Final = (".npy", ".npz", ".tif", ".tiff")
 
 
 def write_cams(path: Path, cams: NDArray[np.float32], tags: NDArray[np.uint8]) -> None:
-    """Writes the CAMs (C, H, W) in [0, 1] of a tile atomically, those of classes with a tag (C,)."""
+    """Writes the CAMs of a tile atomically.
+
+    Args:
+        path: Path of the file.
+        cams: (C, H, W) in [0, 1]; maps of classes without a tag are not kept.
+        tags: (C,) of 0 and 1.
+    """
     classes = np.flatnonzero(tags).astype(np.uint8)
     write_arrays(path, {"differences": differences(cams[classes].astype(np.float16)), "classes": classes})
 

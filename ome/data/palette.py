@@ -127,7 +127,14 @@ class Palette:
         return len(self.classes)
 
     def encode(self, rgb: NDArray[np.uint8]) -> Encoded:
-        """Turns colours (H, W, 3) uint8 into class indices; only exact matches count."""
+        """Turns colours into class indices; only exact matches count.
+
+        Args:
+            rgb: (H, W, 3) uint8.
+
+        Returns:
+            The (H, W) uint8 mask and the pixels of each colour that the palette does not name.
+        """
         packed = rgb[..., 0].astype(np.uint32)
         for channel in (1, 2):
             packed <<= 8

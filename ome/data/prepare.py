@@ -24,9 +24,17 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: b
     window is read equally fast; 16-bit values are scaled to 8 bits (see `ome.data.scaling`). Masks hold the
     class index, or 255 for ignored and unknown colours.
 
-    Existing scenes that were made from the same files are kept. `skip_broken` skips scenes that cannot be
-    read, unless no scene can. The index, also written to the folder, lists them and the colours that are not
-    in the palette.
+    Existing scenes that were made from the same files are kept.
+
+    Args:
+        layout: The layout of the dataset.
+        raw: The raw folder.
+        folder: Output folder.
+        skip_broken: Skip scenes whose image or mask cannot be read, unless no scene can.
+
+    Returns:
+        The index, also written to the folder. Its `unknown` lists the colours that are not in the palette,
+        its `broken` the skipped scenes.
 
     Raises:
         UserError: When an archive or a listed scene is missing, files are damaged, or a mask does not have

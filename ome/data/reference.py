@@ -21,6 +21,13 @@ PERHAPS_LOSSY: Final = ("WEBP", "LERC", "JPEG2000", "JP2OPENJPEG")
 def check_reference(scene: str, reference: Raster, image: Grid, image_name: str, *, indices: bool) -> None:
     """Refuses a reference that does not match its image, or whose compression may have changed values.
 
+    Args:
+        scene: Name of the scene in error messages.
+        reference: The open reference.
+        image: Size and georeference of its image.
+        image_name: Name of the image in error messages.
+        indices: Whether its values are class indices.
+
     Raises:
         UnreadableError: Its compression is lossy, or may be.
         UserError: Its size, CRS or position differs, or it has neither one band nor three.
@@ -53,10 +60,13 @@ def check_reference(scene: str, reference: Raster, image: Grid, image_name: str,
 def reference_colours(
     reference: Raster, *, indices: bool
 ) -> Iterator[tuple[int, NDArray[np.uint8], NDArray[np.bool_]]]:
-    """Reads a reference, see `check_reference`, from top to bottom.
+    """Reads a reference from top to bottom.
 
-    A single band is looked up in the file's colour table, unless values are class `indices`; without a table,
-    value v becomes (v, v, v).
+    A single band is looked up in the file's colour table; without one, value v becomes (v, v, v).
+
+    Args:
+        reference: The open reference; see `check_reference`.
+        indices: Whether values are class indices, so that a colour table is ignored.
 
     Yields:
         First row, colours (rows, W, 3) uint8, and validity (rows, W).

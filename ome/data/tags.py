@@ -50,8 +50,10 @@ class TagTable:
     def select(self, split: str, *, kept: bool = False, tagged: bool = False) -> "TagTable":
         """The part of the table that belongs to a split.
 
-        `kept`: only tiles that train the classifier; `tagged`: only those with a tag, as others can be
-        neither learnt nor mapped.
+        Args:
+            split: `train`, `val` or `test`.
+            kept: Only tiles that train the classifier.
+            tagged: Only tiles with at least one tag; the others can be neither learnt nor mapped.
         """
         chosen = np.array([name == split for name in self.splits], dtype=bool)
         if kept:

@@ -128,9 +128,14 @@ class Length(NamedTuple):
 
 
 def batches_of_one_size(tiles: Sequence[Tile], most: Callable[[Tile], int]) -> list[list[int]]:
-    """Indices of the tiles of each batch: consecutive tiles of one height and width.
+    """Groups consecutive tiles of one height and width.
 
-    A batch has at most `most(tile)` tiles of that size, and at least one.
+    Args:
+        tiles: The tiles.
+        most: Returns the largest batch for a tile of that size; a batch has at least one tile.
+
+    Returns:
+        Indices of the tiles of each batch.
     """
     batches: list[list[int]] = []
     for index, tile in enumerate(tiles):

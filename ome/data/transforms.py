@@ -30,7 +30,14 @@ cv2.setNumThreads(0)  # data loading is parallel over workers already
 
 
 def to_tensor(image: NDArray[np.uint8]) -> Tensor:
-    """Normalises images (..., H, W, bands) uint8 with the ImageNet statistics: (..., bands, H, W) float32."""
+    """Normalises an image with the ImageNet statistics.
+
+    Args:
+        image: (..., H, W, bands) uint8.
+
+    Returns:
+        (..., bands, H, W) float32.
+    """
     tables = _normalised(image.shape[-1])
     result = np.empty((*image.shape[:-3], image.shape[-1], *image.shape[-3:-1]), np.float32)
     for place in np.ndindex(*image.shape[:-3]):

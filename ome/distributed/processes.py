@@ -96,6 +96,10 @@ def joined_group(place: Place, *, gpu: bool) -> Iterator[None]:
 
     Only the first process that fails raises its error; the others exit without a message.
 
+    Args:
+        place: See `started_place`.
+        gpu: Whether each process uses a GPU.
+
     Raises:
         UserError: The processes do not find each other.
     """
@@ -127,7 +131,12 @@ def joined_group(place: Place, *, gpu: bool) -> Iterator[None]:
 
 @contextmanager
 def group(place: Place, store: Store, *, gpu: bool) -> Iterator[None]:
-    """Creates the process group, whose processes share a store, for the duration of the block.
+    """Creates the process group for the duration of the block.
+
+    Args:
+        place: Rank of this process and size of the group.
+        store: Store that all processes of the group share.
+        gpu: Whether each process uses a GPU.
 
     Raises:
         UserError: There are fewer GPUs than processes.

@@ -15,6 +15,9 @@ class Turns:
     """Iterates over the indices 0 .. count - 1, each of which is returned in one process only.
 
     Every process must create its `Turns` in the same order and with the same counts.
+
+    Args:
+        count: Number of work items.
     """
 
     def __init__(self, count: int) -> None:
@@ -26,7 +29,15 @@ class Turns:
             yield index
 
     def add(self, what: str, number: int = 1) -> int:
-        """Adds a number to a counter that all processes share, and returns its new value."""
+        """Adds to a counter that all processes share.
+
+        Args:
+            what: Name of the counter.
+            number: The number to add.
+
+        Returns:
+            The new value of the counter.
+        """
         if world_size() == 1:
             self._counts[what] += number
             return self._counts[what]

@@ -41,7 +41,8 @@ class Listed(NamedTuple):
 def write_listing(folder: Path) -> int:
     """Writes the list of a stage's files, in the order in which they were written, and syncs them to disk.
 
-    Returns their number.
+    Returns:
+        The number of files.
     """
     entries = sorted(_files(folder), key=lambda entry: (entry.stat().st_mtime_ns, entry.path))
     paths = [Path(entry.path) for entry in entries]

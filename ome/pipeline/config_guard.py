@@ -37,7 +37,9 @@ class UndeclaredError(BaseException):
 def declared_config(config: DictConfig, keys: Iterable[str]) -> DictConfig:
     """Copies a configuration so that reading a key that is not declared raises `UndeclaredError`.
 
-    A dotted key stands for all below it, `EVERYTHING` for all.
+    Args:
+        config: The configuration with the settings of one stage under `stage`.
+        keys: Dotted keys that the stage declares; a key stands for all below it, `EVERYTHING` for all.
     """
     allowed = {*FREE, *keys}
     if EVERYTHING in allowed:

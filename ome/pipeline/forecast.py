@@ -45,7 +45,13 @@ def forecast_of(
     """Tells what `execute` would do with the same arguments; writes and prints nothing.
 
     A fingerprint depends only on settings and other fingerprints, so it is known before the inputs exist.
-    `planned` are the future artefacts of the stages before it in the same command, by name.
+
+    Args:
+        stage: The stage.
+        config: The configuration with this stage's settings under `stage`.
+        planned: Future artefacts of the stages before it in the same command, by name.
+        force: See `execute`.
+        verify: See `execute`.
 
     Raises:
         UserError: See `execute`.

@@ -49,8 +49,13 @@ def execute_parts(
 ) -> None:
     """Runs a stage for each of several parts, which are shared out among processes and commands.
 
-    `config` selects all parts; `parts` has the configuration of each by its name in messages. The other
-    arguments are those of `execute`; the process that ran a part calls `on_finish`.
+    Args:
+        stage: What to run.
+        config: The configuration that selects all parts.
+        parts: The configuration of each part, by its name in messages.
+        force: See `execute`.
+        verify: See `execute`.
+        on_finish: See `execute`; called by the process that ran the part.
 
     Raises:
         UserError: At once if a folder holds something else, an input is missing, or the disk is full. After

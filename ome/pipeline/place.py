@@ -23,9 +23,12 @@ from ome.progress import console
 
 
 class Place:
-    """The folder of one artefact, such as `predict of /data/city.tif`, and that in which it is written.
+    """The folder of one artefact, and the partial folder in which it is written.
 
-    `artefact_of` gives the name of an artefact from a manifest.
+    Args:
+        folder: Folder of the finished artefact.
+        artefact: Name of the artefact, e.g. `predict of /data/city.tif`.
+        artefact_of: Gives the same name from a manifest.
 
     Raises:
         UserError: The folder is the root of the disk, or named like a partial folder.

@@ -14,6 +14,9 @@ class Stages(Mapping[str, Stage]):
     """Stages by name: the `STAGE` of the module of that name, imported on access.
 
     Some modules import networks and Lightning, which takes seconds.
+
+    Args:
+        names: Names of the stages, in order.
     """
 
     def __init__(self, *names: str) -> None:

@@ -35,7 +35,12 @@ class Task(NamedTuple):
 
 
 def task_of(stage: Stage, config: DictConfig, artefacts: Mapping[str, Artefact]) -> Task:
-    """The task of a stage that reads these artefacts of other stages.
+    """The task of a stage.
+
+    Args:
+        stage: The stage.
+        config: The configuration with this stage's settings under `stage`.
+        artefacts: What it reads from other stages, by name.
 
     Raises:
         UserError: An external file does not exist, or the folder cannot be that of an artefact.

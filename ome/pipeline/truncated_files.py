@@ -19,8 +19,10 @@ def remove_broken(folder: Path) -> str | None:
     """Removes incomplete files from a partial folder, and files that may have been made from them.
 
     The latter are those written after them, those in or below the same folder, and those in folders of the
-    same name, since a tile has files in several folders. Returns the name of the first incomplete file, if
-    any.
+    same name, since a tile has files in several folders.
+
+    Returns:
+        Name of the first incomplete file; None if all are complete.
     """
     inside = (path for path in folder.rglob("*") if "logs" not in path.relative_to(folder).parts)
     files = [path for path in inside if path.is_file() and not path.name.startswith(".")]

@@ -31,9 +31,13 @@ def check_added(folder: Path) -> None:
 
 
 def set_changed_aside(folder: Path, changed: Sequence[str]) -> None:
-    """Moves files that have changed out of a finished folder that will be replaced, except incomplete ones.
+    """Moves files that have changed out of a folder that will be replaced, except incomplete ones.
 
-    Somebody may have edited them, for example polygons in a GIS. `changed` are their names, see `damaged`.
+    Somebody may have edited them, for example polygons in a GIS.
+
+    Args:
+        folder: Folder of a finished artefact.
+        changed: Names of files that are missing or differ from the folder's list, see `damaged`.
     """
     for name in changed:
         path = folder / name
@@ -42,7 +46,12 @@ def set_changed_aside(folder: Path, changed: Sequence[str]) -> None:
 
 
 def set_foreign_aside(partial: Path, folder: Path) -> None:
-    """Moves files that the engine has not written out of the partial folder of an artefact."""
+    """Moves files that the engine has not written out of a partial folder.
+
+    Args:
+        partial: The partial folder.
+        folder: That of the finished artefact.
+    """
     written = written_in(partial)
     for name in () if written is None else unwritten(partial, written):
         _set_aside(partial / name, folder, name, "was not written by ome")
