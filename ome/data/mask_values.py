@@ -16,8 +16,7 @@ from ome.data.tags import TagTable
 from ome.errors import UserError, few
 from ome.ignore import IGNORE
 
-LISTED = 3
-"""Largest number of examples in a message."""
+LISTED: Final = 3  # largest number of examples in a message
 
 MOST: Final = 0.5
 """Largest fraction of labelled pixels that may be outside the palette."""
