@@ -44,7 +44,12 @@ def fitted_to_timm(network: nn.Module, tensors: Mapping[str, Tensor]) -> dict[st
 def resample_positions(network: nn.Module, embedding: Tensor) -> Tensor:
     """Resamples a position embedding of square images of another size, as timm does for its own weights.
 
-    The embedding (1, tokens, channels) stays as it is if it fits, or is not of square images.
+    Args:
+        network: A plain transformer.
+        embedding: The embedding of a checkpoint (1, tokens, channels).
+
+    Returns:
+        The embedding for the network's size; the given one if it fits, or is not of square images.
     """
     target: Any = getattr(network, "pos_embed", None)
     patches: Any = getattr(network, "patch_embed", None)
