@@ -41,13 +41,17 @@ def minimum_coverage(
         (C,) float64 in [0, 1].
 
     Raises:
-        UserError: When an override names no class.
+        UserError: When an override names no class, or a value is outside [0, 1].
     """
     if unknown := sorted(set(overrides) - set(names)):
         raise UserError(
             f"dataset.filter.overrides: {unknown[0]} is not a class; the classes are {', '.join(names)}"
         )
-    return np.asarray([float(overrides.get(name, minimum)) for name in names])
+    values = [float(overrides.get(name, minimum)) for name in names]
+    for name, value in zip(names, values, strict=True):
+        if not 0 <= value <= 1:
+            raise UserError(f"dataset.filter: {value} for {name} is not a fraction of a tile; give 0 to 1")
+    return np.asarray(values)
 
 
 class Filtered(NamedTuple):
