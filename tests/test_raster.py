@@ -365,6 +365,21 @@ def test_a_declared_nodata_value_that_no_pixel_can_have_is_pointed_out(
         assert [line in said for said in unmarked(raster)] == ([True] if typed is None else [])
 
 
+@pytest.mark.parametrize("text", [b"\xe9", b"\x01", b"\xff\xfe"])
+@pytest.mark.parametrize("place", ["file", "band"])
+def test_text_of_any_bytes_in_a_file_does_not_matter(tmp_path: Path, place: str, text: bytes) -> None:
+    """Latin-1, for example, in what a camera or an agency wrote."""
+    path = write(tmp_path / "scene.tif", noise(3, "uint8"), photometric="RGB")
+    with rasterio.open(path, "r+") as raster:
+        if place == "file":
+            raster.update_tags(TIFFTAG_IMAGEDESCRIPTION="place" + "_" * len(text))
+        else:
+            raster.set_band_description(1, "place" + "_" * len(text))
+    path.write_bytes(path.read_bytes().replace(b"place" + b"_" * len(text), b"place" + text))
+    with Raster(path) as raster:
+        assert (unmarked(raster), raster.band_colours) == ([], ("red", "green", "blue"))
+
+
 def test_a_tile_of_nothing_and_one_whose_opacity_was_never_written(tmp_path: Path) -> None:
     for name, image in (("nothing", np.zeros((3, 64, 64), np.uint8)), ("image", noise(3, "uint8", 64, 64))):
         pixels = np.concatenate([image, np.zeros((1, 64, 64), np.uint8)])

@@ -1,5 +1,6 @@
 """What a file says that its bands show."""
 
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -13,7 +14,11 @@ BAND_COLOURS: Final = ("red", "green", "blue", "nir")
 
 def labelled_colours(dataset: DatasetReader) -> tuple[str, ...]:
     """One of `BAND_COLOURS` for each band, by its description or its label; empty if unknown."""
-    pairs = zip(dataset.descriptions, dataset.colorinterp, strict=True)
+    try:
+        descriptions: Sequence[str | None] = dataset.descriptions
+    except UnicodeDecodeError:  # rasterio reads UTF-8 alone
+        descriptions = [None] * dataset.count
+    pairs = zip(descriptions, dataset.colorinterp, strict=True)
     words = [((text or "").strip().casefold(), kind.name) for text, kind in pairs]
     return tuple(next((word for word in pair if word in BAND_COLOURS), "") for pair in words)
 

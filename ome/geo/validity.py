@@ -59,7 +59,8 @@ class Validity:
             return None
         with MemoryFile(ext=".vrt") as description:
             copy(self._file.dataset, description.name, driver="VRT")  # a description keeps the value
-            declared = ET.fromstring(description.read()).iter("NoDataValue")  # noqa: S314 - GDAL's own
+            text = description.read().decode(errors="replace")  # metadata may have any bytes
+        declared = ET.fromstring(text).iter("NoDataValue")  # noqa: S314 - GDAL's own
         return next((float(value.text or "nan") for value in declared), None)
 
     def is_everywhere(self, bands: Sequence[int]) -> bool:
