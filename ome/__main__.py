@@ -15,7 +15,7 @@ HELP = """ome: from image-level tags to pixel-accurate land-cover maps.
   ome predict runs/NAME SCENE          maps a scene of any size; --polygons, --confidence
   ome report runs/NAME                 rewrites the report of a run
   ome compare runs/A runs/B            the scores of several runs in one table
-  ome export runs/NAME                 the network as ONNX and torch.export
+  ome export runs/NAME                 the network as ONNX and torch.export; --target deepness for QGIS
   ome doctor [runs/NAME]               checks the installation, the machine and the data
 
 Each command has its own --help. Any setting may follow train, resume, predict, report,

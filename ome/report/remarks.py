@@ -30,7 +30,8 @@ def remarks(labels: Path, pseudo: Mapping[str, Any] | None) -> list[str]:
     summary = read_json(labels / TAG_SUMMARY)
     cooccurrence = {row["class"]: row for row in read_csv(labels / COOCCURRENCE)}
     counts = summary["kept_tiles_with_class"]
-    return [*_of_classes(summary), *_of_pairs(counts, cooccurrence), *_of_masks(counts, pseudo or {})]
+    of_classes = [*_of_classes(summary), *_of_few(summary)]
+    return [*of_classes, *_of_pairs(counts, cooccurrence), *_of_masks(counts, pseudo or {})]
 
 
 def _of_classes(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -47,8 +48,17 @@ def _of_classes(summary: Mapping[str, Any]) -> Iterator[str]:
             yield f"{name}: in every tile, so the tags do not show where it is absent"
         elif count >= COMMON * tiles:
             yield f"{name}: in {count} of {tiles} tiles, so the tags hardly show where it is absent"
-        elif count < ENOUGH:
-            yield f"{name}: in {count} of {tiles} tiles; a class in fewer than {ENOUGH} is hardly learnt"
+
+
+def _of_few(summary: Mapping[str, Any]) -> Iterator[str]:
+    """One sentence for all classes in few tiles: in a small run, all of them are."""
+    few = [
+        f"{name} ({count})"
+        for name, count in summary["kept_tiles_with_class"].items()
+        if RARE < count < ENOUGH
+    ]
+    if few:
+        yield f"in fewer than {ENOUGH} tiles, so hardly learnt: {', '.join(few)}"
 
 
 def _of_pairs(counts: Mapping[str, int], cooccurrence: Mapping[str, Mapping[str, str]]) -> Iterator[str]:
