@@ -191,6 +191,31 @@ def test_links_lead_to_files_of_the_repository(page: Path) -> None:
     assert [link for link in links if "://" not in link and not (page.parent / link).exists()] == []
 
 
+@pytest.mark.parametrize(
+    ("pattern", "pages"),
+    [
+        (
+            r"([\d.]+)\s+%\s+\((DeepGlobe|Vaihingen|Potsdam)\b",
+            ("README.md", "docs/index.md", "docs/results.md"),
+        ),
+        (
+            r"(\d+\s+min\s+\d+\s+s)\s+(?:with\s+the\s+installation|on\s+two\s+cores)",
+            ("README.md", "docs/results.md"),
+        ),
+        (r"(\d+ to \d+) minutes", ("README.md", "docs/index.md")),
+    ],
+    ids=["accuracy", "demo", "demo elsewhere"],
+)
+def test_figures_of_several_pages_agree(pattern: str, pages: tuple[str, ...]) -> None:
+    texts = [(ROOT / page).read_text(encoding="utf-8") for page in pages]
+    first, *others = [
+        {re.sub(r"\s+", " ", " ".join(found.groups())) for found in re.finditer(pattern, text)}
+        for text in texts
+    ]
+    assert first
+    assert others == [first] * len(others)
+
+
 def test_every_page_is_in_the_navigation() -> None:
     navigation = (ROOT / "mkdocs.yml").read_text(encoding="utf-8")
     for page in (ROOT / "docs").glob("*.md"):
