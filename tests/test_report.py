@@ -213,6 +213,17 @@ def test_commands_are_those_typed_each_once(tmp_path: Path) -> None:
     assert commands(tmp_path / "nowhere") == []
 
 
+@pytest.mark.parametrize("name", [r"caf\udce9.tif", r"caf\udce9\udcff.tif", r"\udce9/caf.tif"])
+def test_a_command_that_named_a_file_outside_utf_8_does_not_stop_the_page(tmp_path: Path, name: str) -> None:
+    """It was refused itself, but Hydra keeps its words."""
+    path = tmp_path / "logs" / "2026-01-01" / "config/overrides.yaml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f'- "stage.predict.scene={name}"\n')
+    (line,) = commands(tmp_path)
+    line.encode()
+    assert "stage.predict.scene=" in line
+
+
 def test_what_a_stage_recorded_wins_over_what_is_configured_now() -> None:
     config = compose_config(["backbone=resnet50", "seed=9"])
     trained = {"seed": 3, "backbone": {"name": "resnet18"}}

@@ -84,7 +84,8 @@ def commands(*runs: Path) -> list[str]:
     typed = [words for run in runs for words in read_undamaged(command_files(run), list)]
     lines = [shlex.join(["python", "-m", "ome.run", *map(str, words)]) for words in typed]
     last_first = list(dict.fromkeys(reversed(lines)))
-    return last_first[:MOST_COMMANDS][::-1]
+    # A refused command may have named a file that is not in UTF-8, which the page cannot hold.
+    return [line.encode(errors="replace").decode() for line in last_first[:MOST_COMMANDS][::-1]]
 
 
 def finished(folders: Mapping[str, Path]) -> datetime:
