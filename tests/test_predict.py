@@ -634,6 +634,18 @@ def test_importing_the_package_loads_no_torch() -> None:
         ome.predicted  # noqa: B018
 
 
+@pytest.mark.parametrize("name", ["new\nline", "tab\there", "a\u2028b", "\x1bred"])
+@pytest.mark.parametrize("typed", [(), ("stage.predict.map_name=plain",)], ids=["its name", "another"])
+def test_a_scene_whose_name_breaks_lines_is_refused(
+    run_here: Run, tmp_path: Path, name: str, typed: tuple[str, ...]
+) -> None:
+    run = make_run(tmp_path / "run")
+    write(tmp_path / f"{name}.tif", random_scene(40, 40))
+    with pytest.raises(UserError, match="has a line break or another control character in it: rename it"):
+        run_here(*BASE, f"stage.predict.scene='{name}.tif'", *typed)
+    assert not list((run / "predict").glob("*"))
+
+
 def test_maps_of_two_scenes_of_one_name(run_here: Run, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     for place in "ab":

@@ -61,7 +61,8 @@ def raster_of_scene(config: DictConfig) -> SceneAddress:
 
 def name_of_map(config: DictConfig) -> str:
     """The name of the map: that of the settings, or the scene's."""
-    return config.stage.map_name or map_name(scene_of(config))
+    name = map_name(scene_of(config))  # also where another is typed, since it checks the scene's
+    return config.stage.map_name or name
 
 
 def scenes_by_name(config: DictConfig, options: MapOptions) -> dict[str, SceneAddress]:

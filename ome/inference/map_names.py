@@ -1,5 +1,6 @@
 """Names of a map's files and folder."""
 
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -28,8 +29,11 @@ def map_name(scene: SceneAddress) -> str:
     """The name of a scene's map, for its files and folder.
 
     Raises:
-        UserError: The scene is the root of the file system, which has no name.
+        UserError: The scene is the root of the file system, which has no name, or its name has a line break
+            or another control character, which lists of files and GIS cannot hold.
     """
+    if any(unicodedata.category(letter) in {"Cc", "Zl", "Zp"} for letter in str(scene)):
+        raise UserError(f"{str(scene)!r} has a line break or another control character in it: rename it")
     if isinstance(scene, Path) and scene.name in {"", ".."}:
         scene = scene.resolve()
     name = scene.stem
