@@ -88,6 +88,7 @@ def test_encoder_weights_are_loaded(tmp_path: Path) -> None:
         ("unet", "resnet38d", "segmenter.encoder=resnet50"),
         ("unet", "resnet1o1", "resnet101"),
         ("pspnet", "vgg11", "'pspnet' cannot use encoder 'vgg11'"),
+        ("deeplabv3plus", "swin_tiny_patch4_window7_224", "type segmenter=fpn, which takes most encoders"),
     ],
 )
 def test_unsuitable_segmenters_are_refused(name: str, encoder: str, message: str) -> None:
