@@ -128,10 +128,10 @@ def build_segmenter(
     except UNSUPPORTED_ERRORS as error:
         if name not in SEGMENTERS:
             raise
-        other = "" if name == "fpn" else "segmenter=fpn, which takes most encoders, or "
+        other = "" if name == "fpn" else "type segmenter=fpn, which takes most encoders, or "
         raise UserError(
-            f"segmenter {name!r} cannot use encoder {encoder!r}: {first_line(error)}; type {other}another "
-            "segmenter.encoder, such as resnet50 or convnext_tiny"
+            f"segmenter {name!r} cannot use encoder {encoder!r}: {first_line(error)}; {other}use another, "
+            "such as resnet50 or convnext_tiny"
         ) from error
     if options:
         check_sizes(network, in_channels, f"segmenter {name!r} cannot use encoder {encoder!r}")
