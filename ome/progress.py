@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, Final, TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -52,8 +53,8 @@ SECONDS_BETWEEN_LINES = 20.0
 
 @cache
 def say_once(line: str) -> None:
-    """Prints a warning once, e.g. about a table that every stage reads."""
-    console.print(f"[yellow]{line}[/]")
+    """Prints a warning, plain text, once, e.g. about a table that every stage reads."""
+    console.print(f"[yellow]{escape(line)}[/]")
 
 
 def print_table(

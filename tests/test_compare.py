@@ -29,6 +29,8 @@ def test_mean_and_sample_deviation() -> None:
     assert str(spread([0.5])) == "50.00"
     assert math.isnan(spread([0.5]).deviation)
     assert str(spread([0.5, math.nan])) == "-"
+    with pytest.raises(ValueError, match="no values"):
+        spread([])
 
 
 def test_settings_become_one_level() -> None:

@@ -3,7 +3,7 @@
 import pytest
 from rich.markup import escape
 
-from ome.progress import console, pace, print_table
+from ome.progress import console, pace, print_table, say_once
 
 
 @pytest.mark.parametrize(("rate", "said"), [(34.23, "34.2/s"), (1.0, "1.0/s"), (0.025, "40.0 s each")])
@@ -21,6 +21,10 @@ def test_brackets_and_colons_of_names_are_text(name: str, capsys: pytest.Capture
     console.print(f"[yellow]{escape(name)}[/]")
     assert capsys.readouterr().out == f"{name}\n"
     console.print(name, markup=False)
+    assert capsys.readouterr().out == f"{name}\n"
+    say_once.cache_clear()
+    say_once(name)
+    say_once(name)
     assert capsys.readouterr().out == f"{name}\n"
     print_table(None, ["class", "tiles"], [[escape(name), "2"]])
     assert f" {name} " in capsys.readouterr().out

@@ -271,6 +271,7 @@ def test_list_files_win_over_counts_and_are_found_in_the_raw_folder(
         (Split(train=("../1",)), "the scene '../1' has '/' in it"),
         (Split(train=Path("none.txt")), "the list none.txt or .*none.txt does not exist"),
         (Split(train=("1",), test=Path("empty.txt")), "empty.txt is empty"),
+        (Split(numeric=(-1, 1, 1)), "negative"),
         (Split(numeric=(0, 1, 1)), "dataset.split.train is empty"),
     ],
 )

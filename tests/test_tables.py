@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from ome.errors import UserError
 from ome.files import write_csv
 from ome.scoring.scores import Scores
 from ome.scoring.tables import csv_table, latex_lines, markdown_table, miou_ratio, score_table
@@ -77,7 +78,9 @@ def test_ratio_of_two_rows() -> None:
     assert np.isnan(miou_ratio({"a": ROWS["CAM"], "b": nothing_right}, "a", "b"))
 
 
-def test_rows_of_other_classes_are_refused() -> None:
+def test_rows_that_are_missing_or_of_other_classes_are_refused() -> None:
+    with pytest.raises(UserError, match="no scores for 'weak', there are: CAM, pixel-supervised"):
+        markdown_table(ROWS, ratio_of=("weak", "CAM"))
     other = Scores(np.eye(2, dtype=np.int64), ("a", "b"))
     with pytest.raises(ValueError, match="one set of classes, not 2"):
         markdown_table({**ROWS, "other": other})

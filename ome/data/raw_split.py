@@ -55,6 +55,8 @@ def split_from_facts(value: Mapping[str, Any]) -> Split:
         return Split(folders={name: tuple(map(str, folders.get(name) or ())) for name in SPLITS})
     if numeric is None or lists:
         return Split(train_list, val_list, test_list, skip_absent=value.get("absent") == "skip")
+    if len(numeric) != 3:
+        raise UserError(f"dataset.split.numeric={list(numeric)}: give three counts (train, val, test)")
     train, val, test = (int(count) for count in numeric)
     return Split(numeric=(train, val, test))
 
@@ -106,11 +108,13 @@ def _numeric(counts: tuple[int, int, int], images: RawFiles) -> dict[SplitName, 
         raise UserError(
             f"dataset.split.numeric: {words[0]} in {images.where} is not a number; list the scenes"
         )
+    setting = f"dataset.split.numeric={list(counts)}"
+    if min(counts) < 0:
+        raise UserError(f"{setting}: counts cannot be negative")
     if sum(counts) > len(names):
         raise UserError(
-            f"dataset.split.numeric={list(counts)} needs {sum(counts)} scenes and {images.where} has "
-            f"{len(names)}: give smaller counts, or lists by dataset.split.train=... and "
-            "dataset.split.test=..."
+            f"{setting} needs {sum(counts)} scenes and {images.where} has {len(names)}: give smaller counts, "
+            "or lists by dataset.split.train=... and dataset.split.test=..."
         )
     train, val, test = counts
     ordered = sorted(names, key=int)

@@ -30,7 +30,16 @@ class Spread:
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Mean and standard deviation of the score, in [0, 1], of each run; nan if one of them is nan."""
+    """Mean and standard deviation of a score.
+
+    Args:
+        values: The score of each run, in [0, 1]; the mean is nan if one of them is nan.
+
+    Raises:
+        ValueError: There is no value.
+    """
+    if len(values) == 0:
+        raise ValueError("no values to summarise")
     array = np.asarray(values, dtype=np.float64)
     deviation = float(array.std(ddof=1)) if len(array) > 1 else float("nan")
     return Spread(float(array.mean()), deviation, len(array))

@@ -7,6 +7,7 @@ import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from ome.errors import UserError
 from ome.scoring.scores import Scores
 
 MEANS: Final = ("mIoU", "mF1", "OA")
@@ -31,7 +32,13 @@ def miou_ratio(rows: Mapping[str, Scores], name: str, full: str) -> float:
 
     Returns:
         mIoU of `name` / mIoU of `full`, not negative; nan if either is nan or the second is 0.
+
+    Raises:
+        UserError: A row does not exist.
     """
+    for row_name in (name, full):
+        if row_name not in rows:
+            raise UserError(f"no scores for {row_name!r}, there are: {', '.join(rows) or 'none'}")
     reference = rows[full].miou
     return rows[name].miou / reference if reference else float("nan")
 
@@ -51,6 +58,7 @@ def score_table(rows: Mapping[str, Scores], *, title: str = "", ratio_of: RatioO
         mIoU, mF1, OA and the IoU of each class; `-` for undefined scores.
 
     Raises:
+        UserError: `ratio_of` names a row that does not exist.
         ValueError: There is no row, or the rows have different classes.
     """
     caption = _ratio_line(rows, ratio_of) if ratio_of else None

@@ -112,9 +112,8 @@ class Table:
             fixed = self._fixed_columns(written)
             classes = [] if self.form == "listed" else list(names)
             header, lines = [*fixed, *classes], [_image_line(fixed, classes, row) for row in written]
-        path = Path(
-            os.path.realpath(self.path)
-        )  # keeps a symbolic link; one that leads to itself is an OSError
+        # Keeps a symbolic link; one that leads to itself is an OSError.
+        path = Path(os.path.realpath(self.path))
         if path.exists() and not os.access(path, os.W_OK):  # a rename would replace it all the same
             raise PermissionError(errno.EACCES, "it is read-only", str(path))
         write_csv(path, header, lines, durable=True)

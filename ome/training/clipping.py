@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ome.errors import UserError
 from ome.training.scalars import is_read
 
 
@@ -51,7 +52,12 @@ class ClippedModule(pl.LightningModule):
 
         Returns:
             The norm before clipping, a scalar; None unless clipped by norm.
+
+        Raises:
+            UserError: The algorithm does not exist.
         """
+        if algorithm not in {None, "norm", "value"}:
+            raise UserError(f"trainer.gradient_clip_algorithm={algorithm}: choose norm or value")
         if not value:
             return None
         # 16-mixed scales the gradient, and a fused optimiser unscales it within its step.
