@@ -135,9 +135,9 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
         ),
         (["train", "x", "--nam", "a"], "ome train does not know --nam; did you mean --name? ome train --h"),
         (["predict", "a", "b", "--conf"], "ome predict does not know --conf; did you mean --confidence?"),
-        (["tags", "x", "--class", "a,b"], "error: unknown option --class; did you mean --classes? ome tags"),
-        (["tags", "x", "--sugg=a"], "error: unknown option --sugg; did you mean --suggestions? ome tags"),
-        (["tags", "x", "--zzz", "a"], "error: unknown option --zzz: ome tags --help lists options"),
+        (["tags", "x", "--class", "a,b"], "ome tags does not know --class; did you mean --classes? ome tags"),
+        (["tags", "x", "--sugg=a"], "ome tags does not know --sugg; did you mean --suggestions? ome"),
+        (["tags", "x", "--zzz", "a"], "error: ome tags does not know --zzz: ome tags --help lists options"),
         (["--multi", "stage=labels"], "unknown option --multi; did you mean --multirun?"),
         (["train", "nowhere"], "error: nowhere is not a folder: give the folder of the images"),
         (
@@ -146,6 +146,24 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
         ),
         (["predict", "runs/a", "images"], "error: runs/a is not a folder: give the folder of a run"),
         (["predict", "a.tif", "images"], "error: a.tif is not a folder: give the folder of a run"),
+        (["predict", "images", "a.tif", "b.tif"], "a.tif is a file, not a run, and the last word alone is"),
+        (["predict", "images", "images/c.png", "images/d.png"], "type a quoted pattern, 'images/*.png', a"),
+        (["predict", "images"], "error: ome predict: the following arguments are required: scene: ome predi"),
+        (["predict", "images", "x", "--name"], "ome predict: argument --name: expected one argument: ome"),
+        *(
+            ([command, "images", "my", "house"], f"takes {takes}, and my is a word too many: type a path wi")
+            for command, takes in (
+                ("train", "IMAGES"),
+                ("tags", "FOLDER"),
+                ("report", "RUN"),
+                ("resume", "RUN"),
+                ("export", "RUN"),
+            )
+        ),
+        *(
+            ([command], f"ome {command}: the following arguments are required:")
+            for command in ("train", "tags", "report", "resume", "export", "compare", "predict")
+        ),
         (["predict", "images", "x.tif"], "error: x.tif does not exist: give a raster, or a folder of them"),
         (["report", "images"], "error: images is not the folder of a run: give one such as runs/valley"),
         (["compare", "runs/a"], "no finished run matches runs/a"),
@@ -163,7 +181,8 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
 )
 def test_mistakes_are_one_line(tmp_path: Path, typed: list[str], message: str) -> None:
     (tmp_path / "images").mkdir()
-    (tmp_path / "a.tif").touch()
+    for name in ("a.tif", "images/c.png"):
+        (tmp_path / name).touch()
     status, printed = forked(tmp_path, *typed)
     assert (status, len(printed.strip().splitlines())) == (1, 1), printed
     assert message in printed

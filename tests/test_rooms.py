@@ -23,7 +23,7 @@ FLOORS = (
     ("data", "plots"),
     ("crf", "geo", "scoring"),
     ("distributed",),
-    ("damage", "extras", "faults", "files", "plugin_code", "plugins", "progress"),
+    ("arguments", "damage", "extras", "faults", "files", "plugin_code", "plugins", "progress"),
     ("errors", "ignore"),
 )
 """From the top of the house to its ground, as in docs/architecture.md."""

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Final
 
 from ome.cli.last_command import repeated_words
-from ome.cli.parser import options_of, parser
-from ome.errors import UserError, guess
+from ome.cli.parser import parsers
+from ome.errors import UserError
 from ome.geo.scene_list import names_many
 from ome.geo.vsi import scene_at
+
+_SETTINGS: Final = "; a setting is typed as KEY=VALUE without dashes, e.g. stage.cam.epochs=3"
 
 
 def words_of(arguments: Sequence[str]) -> list[str]:
@@ -21,18 +23,12 @@ def words_of(arguments: Sequence[str]) -> list[str]:
         arguments: As typed after `ome`.
 
     Raises:
-        UserError: A folder does not exist, or is not the folder of a run, or an option is unknown.
+        UserError: A folder does not exist or is not the folder of a run; see also `Arguments.parse`.
     """
     settings = [word for word in arguments if _is_setting(word)]
-    options, unknown = parser().parse_known_args([word for word in arguments if word not in settings])
-    if unknown:
-        word, command = unknown[0].partition("=")[0], options.command
-        meant = guess(word, options_of(command))
-        raise UserError(
-            f"ome {command} does not know {word}{meant} ome {command} --help "
-            "lists options; a setting is typed as KEY=VALUE without dashes, e.g. stage.cam.epochs=3"
-        )
-    return [*_WORDS[options.command](options), *settings]
+    command, *words = (word for word in arguments if word not in settings)
+    options = parsers()[command].parse(words, _SETTINGS)
+    return [*_WORDS[command](options), *settings]
 
 
 def _is_setting(word: str) -> bool:
@@ -59,6 +55,14 @@ def _train(options: argparse.Namespace) -> list[str]:
 
 
 def _predict(options: argparse.Namespace) -> list[str]:
+    run, *others = options.run
+    for other in others:
+        if other.is_file():  # most likely the shell's answer to an unquoted pattern
+            pattern = other.parent / f"*{other.suffix}"
+            raise UserError(
+                f"{other} is a file, not a run, and the last word alone is the scene: for several scenes "
+                f"type a quoted pattern, '{pattern}', a folder, or a list of scenes (.txt, one a line)"
+            )
     many = names_many(options.scene)
     scene = Path(options.scene).absolute() if many else scene_at(options.scene).absolute()
     if isinstance(scene, Path) and not many and not scene.exists():
@@ -71,7 +75,6 @@ def _predict(options: argparse.Namespace) -> list[str]:
     chosen["stage.predict.scene"] = str(scene) if isinstance(scene, Path) else scene.address
     if options.name:
         chosen["stage.predict.map_name"] = options.name
-    run, *others = options.run
     averaged = [f"stage.predict.others=[{','.join(_quoted(other.absolute()) for other in others)}]"]
     return [*words_of_run(run), "stage=predict", *_settings(**chosen), *(averaged if others else [])]
 

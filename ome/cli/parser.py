@@ -1,20 +1,21 @@
-"""The argument parser of the commands `ome train IMAGES`, `ome predict RUN SCENE` and so on."""
+"""The arguments of the commands `ome train IMAGES`, `ome predict RUN SCENE` and so on."""
 
-import argparse
 from pathlib import Path
 
+from ome.arguments import Arguments
 
-def parser() -> argparse.ArgumentParser:
-    """The argument parser of all commands."""
-    top = argparse.ArgumentParser(prog="ome", allow_abbrev=False)
-    commands = top.add_subparsers(dest="command", required=True)
 
-    def command(name: str, summary: str, setting: str) -> argparse.ArgumentParser:
-        epilog = (
+def parsers() -> dict[str, Arguments]:
+    """The parser of each command."""
+    commands: dict[str, Arguments] = {}
+
+    def command(name: str, summary: str, setting: str) -> Arguments:
+        note = (
             f"Any setting may follow as KEY=VALUE, such as {setting}; python -m ome.run --help lists them. "
             "With plan=true it only prints the stages, their work, and an estimate of the time that it takes."
         )
-        return commands.add_parser(name, help=summary, description=summary, epilog=epilog, allow_abbrev=False)
+        commands[name] = Arguments(f"ome {name}", summary, note)
+        return commands[name]
 
     train = command(
         "train",
@@ -71,11 +72,4 @@ def parser() -> argparse.ArgumentParser:
         compare.add_argument(
             f"--{form}", dest="format", action="store_const", const=form, help=f"print the table in {form}"
         )
-    return top
-
-
-def options_of(command: str) -> list[str]:
-    """The options of a command, with their dashes."""
-    (commands,) = parser()._subparsers._group_actions  # type: ignore[union-attr]  # noqa: SLF001
-    chosen: argparse.ArgumentParser = commands.choices[command]  # type: ignore[index]
-    return [name for action in chosen._actions for name in action.option_strings]  # noqa: SLF001
+    return commands

@@ -18,7 +18,7 @@ from ome.faults import disk_fault
 from ome.pipeline.locks import locked
 from ome.progress import console
 from ome.tagging.items import Item, Key, find_images, windows_of
-from ome.tagging.options import options_in
+from ome.tagging.options import parser
 from ome.tagging.pictures import Pictures
 from ome.tagging.session import Session
 from ome.tagging.table import Table
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str]) -> int:
         The exit status: 0, or 1 after a user error, which is printed in one line.
     """
     try:
-        serve(options_in(arguments))
+        serve(parser().parse(arguments))
     except (UserError, OSError) as error:
         line = str(error) if isinstance(error, UserError) else disk_fault(error)
         if line is None:

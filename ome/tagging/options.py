@@ -4,8 +4,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Final
 
+from ome.arguments import Arguments
 from ome.data.scaling import Limits
-from ome.errors import UserError, guess
 
 PORT: Final = 8765
 
@@ -15,9 +15,9 @@ that ome train FOLDER reads.
 """
 
 
-def parser() -> argparse.ArgumentParser:
+def parser() -> Arguments:
     """The parser of the words after `ome tags`."""
-    parser = argparse.ArgumentParser("ome tags", description=DESCRIPTION, allow_abbrev=False)
+    parser = Arguments("ome tags", DESCRIPTION)
     parser.add_argument("folder", help="GeoTIFF, PNG or JPEG images, 8 or 16 bits, any number of bands")
     parser.add_argument("--table", help="the CSV file to write or to continue (FOLDER/tags.csv)")
     parser.add_argument("--classes", type=_names, default=(), help="further classes, e.g. road,water")
@@ -29,22 +29,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--range", type=_range, help="16-bit values shown black and white, e.g. 0,4095")
     parser.add_argument("--port", type=_port, default=PORT, help=f"0 for any free port ({PORT})")
     return parser
-
-
-def options_in(arguments: Sequence[str]) -> argparse.Namespace:
-    """The options in the words after `ome tags`.
-
-    Raises:
-        UserError: An option is unknown.
-    """
-    tags = parser()
-    options, unknown = tags.parse_known_args(arguments)
-    if unknown:
-        known = [name for action in tags._actions for name in action.option_strings]  # noqa: SLF001
-        word = unknown[0].partition("=")[0]
-        meant = guess(word, known)
-        raise UserError(f"unknown option {word}{meant} ome tags --help lists options")
-    return options
 
 
 def _names(text: str) -> list[str]:

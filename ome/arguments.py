@@ -1,0 +1,52 @@
+"""The parser of a command's arguments, whose errors are one line."""
+
+import argparse
+from collections.abc import Sequence
+from typing import NoReturn
+
+from ome.errors import UserError, guess
+
+
+class Arguments(argparse.ArgumentParser):
+    """An `argparse` parser of the words after a command such as `ome tags`; options are typed in full.
+
+    Args:
+        command: The command, `ome tags`.
+        summary: What it does, for its help.
+        note: Last lines of its help.
+    """
+
+    def __init__(self, command: str, summary: str, note: str | None = None) -> None:
+        super().__init__(command, description=summary, epilog=note, allow_abbrev=False)
+
+    def parse(self, words: Sequence[str], other: str = "") -> argparse.Namespace:
+        """Parses words.
+
+        Args:
+            words: As typed after the command.
+            other: What else the command takes, for the error about an unknown option.
+
+        Raises:
+            UserError: A word is missing, unknown, one too many, or has another form.
+        """
+        options, unknown = self.parse_known_args(words)
+        if not unknown:
+            return options
+        word = unknown[0].partition("=")[0]
+        if word.startswith("-"):
+            known = [name for action in self._actions for name in action.option_strings]
+            line = f"{self.prog} does not know {word}{guess(word, known)} {self.prog} --help lists options"
+            raise UserError(line + other)
+        takes = " ".join(action.dest.upper() for action in self._actions if not action.option_strings)
+        raise UserError(
+            f"{self.prog} takes {takes}, and {unknown[0]} is a word too many: type a path with spaces in "
+            "quotes, and a command for each path"
+        )
+
+    def error(self, message: str) -> NoReturn:
+        """Raises the parser's error, which `argparse` would print below the usage.
+
+        Raises:
+            UserError: Always.
+        """
+        raise UserError(f"{self.prog}: {message}: {self.prog} --help lists what it takes")
