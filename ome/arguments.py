@@ -35,8 +35,8 @@ class Arguments(argparse.ArgumentParser):
         word = unknown[0].partition("=")[0]
         if word.startswith("-"):
             known = [name for action in self._actions for name in action.option_strings]
-            line = f"{self.prog} does not know {word}{guess(word, known)} {self.prog} --help lists options"
-            raise UserError(line + other)
+            hint = f"{guess(word, known)} {self.prog} --help"
+            raise UserError(f"{self.prog} does not know {word}{hint} lists options{other}")
         takes = " ".join(action.dest.upper() for action in self._actions if not action.option_strings)
         raise UserError(
             f"{self.prog} takes {takes}, and {unknown[0]} is a word too many: type a path with spaces in "
