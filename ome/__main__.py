@@ -1,11 +1,10 @@
 """The command `ome`: its commands such as `ome train IMAGES`, or settings as for `python -m ome.run`."""
 
-import difflib
 import os
 import sys
 
 from ome.cli.exits import quiet_endings
-from ome.errors import UserError
+from ome.errors import UserError, guess
 
 HELP = """ome: from image-level tags to pixel-accurate land-cover maps.
 
@@ -68,9 +67,8 @@ def _translate() -> None:
 
     if sys.argv[1] not in COMMANDS:
         known = ("tags", *COMMANDS, "doctor")
-        near = difflib.get_close_matches(sys.argv[1], known, n=1, cutoff=0.75)
-        hint = f"did you mean {near[0]}? choose" if near else "choose"
-        fail(f"unknown command '{sys.argv[1]}': {hint} one of {', '.join(known)}")
+        hint = guess(sys.argv[1], known, "did you mean {}? ", "")
+        fail(f"unknown command '{sys.argv[1]}': {hint}choose one of {', '.join(known)}")
     try:
         sys.argv[1:] = words_of(sys.argv[1:])
     except UserError as error:

@@ -34,8 +34,7 @@ class Arguments(argparse.ArgumentParser):
             return options
         word = unknown[0].partition("=")[0]
         if word.startswith("-"):
-            known = [name for action in self._actions for name in action.option_strings]
-            hint = f"{guess(word, known)} {self.prog} --help"
+            hint = f"{guess(word, self._option_string_actions)} {self.prog} --help"
             raise UserError(f"{self.prog} does not know {word}{hint} lists options{other}")
         takes = " ".join(action.dest.upper() for action in self._actions if not action.option_strings)
         raise UserError(

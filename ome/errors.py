@@ -1,7 +1,7 @@
 """The error for mistakes that a user can correct: one line, no traceback."""
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -27,8 +27,16 @@ def few(items: Iterable[object], most: int = 5) -> str:
     return ", ".join(listed[:most]) + (", ..." if len(listed) > most else "")
 
 
-def guess(option: str, known: Collection[str]) -> str:
-    """`; did you mean --classes?` after an unknown option such as --class; a colon where none is like it."""
-    near = [name for name in known if name.startswith(option)]
-    near = near or difflib.get_close_matches(option, known, n=1, cutoff=0.75)
-    return f"; did you mean {near[0]}?" if near else ":"
+def guess(typed: str, known: Iterable[str], hint: str = "; did you mean {}?", otherwise: str = ":") -> str:
+    """A hint such as `; did you mean --classes?` after an unknown name such as --class.
+
+    Args:
+        typed: The unknown name.
+        known: The names that there are.
+        hint: Returned with the name that is most like the unknown one in place of `{}`.
+        otherwise: Returned where none is like it.
+    """
+    names = [*known]
+    near = [name for name in names if name.startswith(typed)]
+    near = near or difflib.get_close_matches(typed, names, n=1, cutoff=0.75)
+    return hint.format(near[0]) if near else otherwise

@@ -1,6 +1,5 @@
 """Plug-ins: stages, networks and losses from other packages, by entry point or by `_target_` in a YAML."""
 
-import difflib
 import logging
 import sys
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from typing import Any
 from hydra.utils import get_object
 from omegaconf import DictConfig
 
-from ome.errors import UserError
+from ome.errors import UserError, guess
 
 STAGE_PLUGINS, SEGMENTER_PLUGINS, BACKBONE_PLUGINS = "ome.stages", "ome.segmenters", "ome.backbones"
 """Entry point groups of plug-ins."""
@@ -83,6 +82,5 @@ def find(name: str, known: Mapping[str, Any], group: str, what: str) -> Any:  # 
         return getattr(sys.modules[module], attribute)
     if module:
         raise UserError(f"unknown {what} '{name}': import {module} first, or name it by {what}._target_")
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.75)
-    hint = f"; did you mean '{close[0]}'?" if close else ""
+    hint = guess(name, known, "; did you mean '{}'?", "")
     raise UserError(f"unknown {what} '{name}': choose one of {', '.join(known)}{hint}")

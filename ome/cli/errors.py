@@ -1,6 +1,5 @@
 """Turns user errors on the command line into one line each."""
 
-import difflib
 import re
 import shlex
 import sys
@@ -17,7 +16,7 @@ from rich.markup import escape
 from yaml import MarkedYAMLError
 
 from ome.config.unknown_settings import unknown_setting
-from ome.errors import UserError
+from ome.errors import UserError, guess
 from ome.plugins import STAGE_PLUGINS, is_plugin
 from ome.progress import console
 
@@ -70,8 +69,7 @@ def _in_files(error: Exception) -> str:
         group, separator, option = error.missing_cfg_file.partition("//")  # an option such as /data/images
         if not separator:
             group, _, option = group.rpartition("/")
-        near = difflib.get_close_matches(option.lower(), error.options, n=1)
-        hint = f"did you mean {group}={near[0]}? " if near else ""
+        hint = guess(option.lower(), error.options, f"did you mean {group}={{}}? ", "")
         if separator and group == "dataset":
             hint = f"for a folder of images type dataset=custom dataset.raw=/{option}; "
         if group == "stage" and is_plugin(option, STAGE_PLUGINS):

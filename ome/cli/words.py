@@ -66,7 +66,7 @@ def check_words(words: Sequence[str]) -> None:
     """
     _check_groups(words)
     _check_hydra(words)
-    known = [name for action in get_args_parser()._actions for name in action.option_strings]  # noqa: SLF001
+    known = get_args_parser()._option_string_actions  # noqa: SLF001
     if words and words[-1] in {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}:
         raise UserError(f"{words[-1]} takes a value: type it after the option")
     for word, following in zip_longest(words, words[1:], fillvalue=""):

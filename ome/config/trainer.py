@@ -3,7 +3,6 @@
 Importing this module imports neither torch nor Lightning, so that the command line is checked quickly.
 """
 
-import difflib
 import inspect
 import logging
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ome.config.schema import Trainer
 from ome.config.schema.hints import expected, fits, parse
-from ome.errors import UserError
+from ome.errors import UserError, guess
 
 if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback
@@ -142,10 +141,9 @@ def check_training(config: DictConfig) -> None:
             if key in RESERVED:
                 raise UserError(f"trainer.{key} is set by ome: {RESERVED[key]}")
             if key not in known:
-                near = difflib.get_close_matches(key, [*known - set(RESERVED), *HARDWARE], n=1)
-                hint = (
-                    f"did you mean trainer.{near[0]}?" if near else "see the arguments of Lightning's Trainer"
-                )
+                names = sorted({*known, *HARDWARE} - {*RESERVED})
+                otherwise = "see the arguments of Lightning's Trainer"
+                hint = guess(key, names, "did you mean trainer.{}?", otherwise)
                 raise UserError(f"trainer.{key} is not an argument of pl.Trainer: {hint}")
             if key in POSITIVE and arguments[key] in {0, "0"}:
                 raise UserError(f"trainer.{key}={arguments[key]}: expected a number above 0")

@@ -4,7 +4,6 @@ Results in the run's own folder are used as they are, as long as each was made f
 another run are used only if they match the configuration.
 """
 
-import difflib
 import shlex
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -13,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from ome.distributed.collectives import is_rank_zero
-from ome.errors import UserError
+from ome.errors import UserError, guess
 from ome.pipeline.artifacts import Artefact, stage_folder
 from ome.pipeline.inheritance import inherited_result, other_config
 from ome.pipeline.manifest import NAME, Manifest
@@ -94,9 +93,8 @@ def _remedy(stage: str, name: str, folder: Path, config: DictConfig) -> str:
         and (manifest := read_if_whole(result))
         and manifest.inputs.get("prepare") == scenes.fingerprint
     ]
-    near = difflib.get_close_matches(run.name, runs, n=1)
-    guess = f"did you mean name={near[0]}? or " if near else ""
-    return f"{guess}run the same command with stage={name} first, or with stage=all"
+    hint = guess(run.name, runs, "did you mean name={}? or ", "")
+    return f"{hint}run the same command with stage={name} first, or with stage=all"
 
 
 def _consistent(
