@@ -209,7 +209,7 @@ def test_the_plan_counts_tagged_tiles_before_anything_is_prepared(
     monkeypatch.chdir(tmp_path)
     plans = []
     for _ in ("from headers", "from the results"):
-        plan = plan_of(compose_config(custom("all")), STAGES)
+        plan, _ = plan_of(compose_config(custom("all")), STAGES)
         plans.append([(row.amounts.tiles, row.amounts.steps, row.amounts.units) for row in plan[2:]])
         run_here(*custom("all", "stage.until=labels"))
     assert plans[0] == plans[1]

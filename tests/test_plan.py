@@ -26,7 +26,7 @@ def plan_in(folder: Path, *overrides: str) -> dict[str, Row]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         config = compose_config([*tiny(), *overrides])
-        return {row.name: row for row in plan_of(config, selected_stages(config))}
+        return {row.name: row for row in plan_of(config, selected_stages(config))[0]}
 
 
 def states(plan: dict[str, Row]) -> list[str]:

@@ -70,7 +70,7 @@ def test_a_plan_counts_the_windows_and_names_what_will_fail(
     make_run(scenes / "other", seed=1)
     (scenes / "list.txt").write_text("data/a.tif\ndata/none.tif\ndata/d.tif\n")
     settings = [*BASE, "dataset.tile.size=999", *overrides]  # the segmenter's own tile is 64 pixels
-    (row,) = plan_of(compose_config([*settings, "stage.predict.scene=list.txt"]), ["predict"])
+    (row,), _ = plan_of(compose_config([*settings, "stage.predict.scene=list.txt"]), ["predict"])
     assert list(row.faults) == [str(scenes / "data/none.tif")]
     seen = []
     predict = Predictor.__call__
@@ -84,7 +84,7 @@ def test_a_plan_counts_the_windows_and_names_what_will_fail(
         run_here(*settings, "stage.predict.scene=list.txt")
     assert row.amounts.units == {"segmenter window": sum(seen)}
     assert sum(seen) % networks == 0
-    (row,) = plan_of(compose_config([*settings, "stage.predict.scene=list.txt"]), ["predict"])
+    (row,), _ = plan_of(compose_config([*settings, "stage.predict.scene=list.txt"]), ["predict"])
     assert (row.title, row.forecast.state) == ("predict, 0 of 3", "up to date")
 
 
@@ -126,7 +126,7 @@ def test_a_list_that_was_moved_with_its_scenes_and_run_knows_its_tables_and_maps
 def test_a_damaged_scene_is_left_out_and_the_rest_is_mapped_once(run_here: Run, scenes: Path) -> None:
     seen = []
     config = compose_config([*BASE, "stage.predict.scene=all.txt"])
-    assert [row.title for row in plan_of(config, ["predict"])] == ["predict, 5 of 5"]
+    assert [row.title for row in plan_of(config, ["predict"])[0]] == ["predict, 5 of 5"]
     for _ in range(2):  # and nothing is mapped again
         with pytest.raises(UserError) as raised:
             run_here(*BASE, "stage.predict.scene=all.txt")
@@ -134,7 +134,7 @@ def test_a_damaged_scene_is_left_out_and_the_rest_is_mapped_once(run_here: Run, 
         assert first == "1 of 5 failed"
         assert [line.partition(" is damaged")[0] for line in rest] == [str(scenes / "data/broken.tif")]
         seen.append(times_of(scenes))
-        assert [row.title for row in plan_of(config, ["predict"])] == ["predict, 1 of 5"]
+        assert [row.title for row in plan_of(config, ["predict"])[0]] == ["predict, 1 of 5"]
     assert seen[0] == seen[1]
     assert list(maps_of(scenes)) == list(NAMES)
     failures = scenes / "run/predict/all_failed.txt"

@@ -63,22 +63,20 @@ class Row:
         return sum(count * timed[unit].seconds for unit, count in counts.items())
 
 
-def plan_of(config: DictConfig, names: Sequence[str]) -> list[Row]:
+def plan_of(config: DictConfig, names: Sequence[str], *, verify: bool = False) -> tuple[list[Row], DataFacts]:
     """Tells what a command would do, stage by stage; writes nothing.
 
     Args:
         config: The composed configuration.
         names: The selected stages, in order.
+        verify: See `execute`.
+
+    Returns:
+        The rows of the plan, and what is known about the data that they count.
 
     Raises:
         UserError: See `forecast_of`; of one of several parts only where none of them can be made.
     """
-    rows, _ = counted_rows(config, names, verify=False)
-    return rows
-
-
-def counted_rows(config: DictConfig, names: Sequence[str], *, verify: bool) -> tuple[list[Row], DataFacts]:
-    """The rows of a plan, and what is known about the data that they count."""
     planned: dict[str, Artefact] = {}
     parts: dict[str, _Parts] = {}
     for name in names:

@@ -9,7 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ome.cli.amounts import RANDOM
-from ome.cli.plan import Row, counted_rows
+from ome.cli.plan import Row, plan_of
 from ome.cli.workload import DataFacts, Unit
 from ome.progress import console, duration
 
@@ -36,7 +36,7 @@ def show_plan(config: DictConfig, rows: Sequence[Row]) -> None:
 
 def show_timed_plan(config: DictConfig, names: Sequence[str], *, verify: bool) -> None:
     """Prints the plan with times, which are estimated from a few steps on this machine; see `plan_of`."""
-    rows, facts = counted_rows(config, names, verify=verify)
+    rows, facts = plan_of(config, names, verify=verify)
     units = {unit for row in rows for unit, count in row.amounts.units.items() if count != 0}
     alone = config.trainer.strategy == "auto"
     timed, busy = _timed(config, units, facts) if units and alone else ({}, [])

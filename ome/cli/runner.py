@@ -19,7 +19,6 @@ from ome.pipeline.engine import execute
 from ome.pipeline.layout import SEGMENTER_TITLES
 from ome.pipeline.parts import execute_parts
 from ome.pipeline.registry import SIDE_STAGES, STAGES, find_stage
-from ome.pipeline.stage import Stage
 from ome.plugins import import_targets
 from ome.progress import console
 from ome.scoring.rows import read_rows
@@ -49,7 +48,7 @@ def run_stages(config: DictConfig) -> float | None:
         find_stage(name, config).place(settings_of(config, name)).check_finished()
     if len(names) > 1 and is_rank_zero():
         _say_preset(config)
-        show_plan(config, plan_of(config, names))
+        show_plan(config, plan_of(config, names)[0])
     folders: dict[str, Path] = {}
     for name in names:
         stage, stage_config = find_stage(name, config), settings_of(config, name)
@@ -134,10 +133,6 @@ def selected_stages(config: DictConfig) -> list[str]:
         if last not in STAGES:
             raise UserError(f"stage.until={last}: unknown stage '{last}': choose one of {', '.join(STAGES)}")
         before = list(STAGES)[: list(STAGES).index(last)]
-        return [*(name for name in before if _is_enabled(STAGES[name], config)), last]
+        return [*(name for name in before if STAGES[name].enabled(config)), last]
     find_stage(selected, config)
     return [selected]
-
-
-def _is_enabled(stage: Stage, config: DictConfig) -> bool:
-    return stage.enabled is None or stage.enabled(config)

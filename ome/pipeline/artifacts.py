@@ -71,12 +71,12 @@ def results_of(run: Path) -> list[Artefact]:
     return results
 
 
-def find_same(runs: Iterable[Path], name: str, fingerprint: str) -> Artefact | None:
-    """The first finished stage of that name and fingerprint among the runs."""
-    for run in runs:
-        manifest = Manifest.read(run / name)
+def find_same(folders: Iterable[Path], fingerprint: str) -> Artefact | None:
+    """The first finished stage of that fingerprint among the folders of stages."""
+    for folder in folders:
+        manifest = Manifest.read(folder)
         if manifest is not None and manifest.fingerprint == fingerprint:
-            return Artefact(run / name, manifest)
+            return Artefact(folder, manifest)
     return None
 
 

@@ -63,20 +63,22 @@ def hashes_of(paths: Sequence[Path]) -> list[str]:
         return list(pool.map(_hash, paths))
 
 
-def damaged(folder: Path, files: int, *, verify: bool) -> list[str] | None:
+def damaged(folder: Path, files: int | None, *, verify: bool) -> list[str] | None:
     """Compares a stage's folder with its list.
 
     Names and sizes cost a second for 100,000 files; hashes read every byte.
 
     Args:
         folder: Folder of the stage.
-        files: Number of files in the list, from the manifest.
+        files: Number of files in the list, from the manifest; None if there is no list to compare with.
         verify: Compare hashes as well.
 
     Returns:
         Names of the files that are missing or changed, in the order in which they were written; None where
         the list itself is damaged.
     """
+    if files is None:
+        return []
     listed = _read(folder)
     if len(listed) != files:
         return None

@@ -24,7 +24,7 @@ from ome.pipeline.inputs import find_inputs
 from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest, versions
 from ome.pipeline.stage import OnFinish, Stage, Work
-from ome.pipeline.task import check_inputs, inherited_result, task_of
+from ome.pipeline.task import check_inputs, inherited_folder, task_of
 from ome.pipeline.user_files import set_foreign_aside
 from ome.progress import console
 
@@ -138,7 +138,7 @@ def _finished(
     present = Manifest.read(folder)
     if present is not None and present.fingerprint == fingerprint:
         return folder
-    return inherited_result(stage, config, fingerprint, verify=verify)
+    return inherited_folder(stage, config, fingerprint, verify=verify)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from ome.pipeline.manifest import NAME, Manifest
 from ome.pipeline.marks import MARK, PartialResult, State, read_if_whole, read_mark
 from ome.pipeline.place import Place
 from ome.pipeline.stage import Stage
-from ome.pipeline.task import check_inputs, inherited_result, task_of
+from ome.pipeline.task import check_inputs, inherited_folder, task_of
 from ome.pipeline.user_files import check_added
 
 
@@ -67,7 +67,7 @@ def forecast_of(
     if not force:
         state, partial = _state(task.place, task.fingerprint, verify=verify)
         if state != "up to date":
-            inherited = inherited_result(stage, config, task.fingerprint, verify=verify)
+            inherited = inherited_folder(stage, config, task.fingerprint, verify=verify)
         if inherited is not None:
             state, partial, folder = "up to date", None, inherited
     if state != "up to date":
@@ -84,7 +84,7 @@ def _state(place: Place, fingerprint: str, *, verify: bool) -> tuple[State, Part
         of_this = manifest is not None and manifest.fingerprint == fingerprint
         if manifest is None or not (of_this or folder == place.partial):
             continue
-        wrong = [] if manifest.files is None else damaged(folder, manifest.files, verify=hashed)
+        wrong = damaged(folder, manifest.files, verify=hashed)
         if wrong == []:
             return ("up to date" if of_this else "runs"), None
         if of_this and wrong is not None:

@@ -60,9 +60,9 @@ def _misfit(
             if inputs[name].manifest.fingerprint != fingerprint:
                 return f"another {name} than {inputs[name].folder}"
             continue
-        before = (
-            _same_scenes(config, fingerprint) if name == "prepare" else find_same(runs, name, fingerprint)
-        )
+        # Runs share the prepared scenes.
+        folders = [stage_folder(config, name)] if name == "prepare" else [run / name for run in runs]
+        before = find_same(folders, fingerprint)
         if before is None:
             return f"a result of stage={name} that does not exist any more"
         misfit = _misfit(config, before.manifest, inputs, runs)
@@ -101,15 +101,6 @@ def _extras(config: DictConfig, manifest: Manifest) -> dict[str, Any]:
     extras = {key: value for key, value in trainer.items() if key not in (*FREE, *TRAINER_KEYS)}
     callbacks = plain(config, "callbacks")
     return extras | ({"callbacks": sorted(callbacks)} if callbacks else {})
-
-
-def _same_scenes(config: DictConfig, fingerprint: str) -> Artefact | None:
-    """The prepared scenes, which runs share, if they have that fingerprint."""
-    folder = stage_folder(config, "prepare")
-    manifest = Manifest.read(folder)
-    if manifest is None or manifest.fingerprint != fingerprint:
-        return None
-    return Artefact(folder, manifest)
 
 
 def _flat(key: str, value: object, recorded: object = None) -> dict[str, Any]:

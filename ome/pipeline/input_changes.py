@@ -82,6 +82,6 @@ def _is_replaced(artefact: Artefact, *, failed: bool) -> bool:
     if repr(read_if_whole(folder)) != repr(before):
         return True
     try:
-        return failed and before.files is not None and damaged(folder, before.files, verify=False) != []
+        return failed and damaged(folder, before.files, verify=False) != []
     except OSError:
         return True

@@ -95,8 +95,7 @@ class Place:
             return
         manifest, wrong = read_if_whole(self.partial), None
         if manifest is not None:
-            files = manifest.files
-            wrong = [] if files is None else damaged(self.partial, files, verify=True)
+            wrong = damaged(self.partial, manifest.files, verify=True)
             if wrong == []:
                 self._replace()
                 return
@@ -117,7 +116,7 @@ class Place:
     def set_damaged_aside(self, fingerprint: str, *, verify: bool) -> None:
         """Turns a result with damaged files into a partial one."""
         present = Manifest.read(self.folder)
-        if present is None or present.fingerprint != fingerprint or present.files is None:
+        if present is None or present.fingerprint != fingerprint:
             return
         wrong = damaged(self.folder, present.files, verify=verify)
         if wrong != []:
@@ -136,7 +135,7 @@ class Place:
         """
         check_added(self.folder)
         present = read_if_whole(self.folder)
-        if present is not None and present.files is not None:
+        if present is not None:
             set_changed_aside(self.folder, damaged(self.folder, present.files, verify=False) or ())
         set_foreign_aside(self.partial, self.folder)
         if fresh or not (self.partial / MARK).exists() or read_mark(self.partial)[0] != fingerprint:

@@ -68,7 +68,7 @@ class Stage:
         external_files: Returns the identities (name, size, time) of files outside the run that it reads.
         optional_config: Returns further configuration that changes its result only where it is set, by key.
         version: Incremented when a change of the code makes earlier results stale.
-        enabled: Returns whether `stage=all` runs it before a later stage; None for always.
+        enabled: Returns whether `stage=all` runs it before a later stage; by default always.
         part: Returns the name of the part of its folder that the configuration selects, e.g. a scene; each
             part is an artefact. None for a stage whose folder is one artefact.
         parts: Returns the configuration of each part by its name in messages, or None if the configuration
@@ -87,7 +87,7 @@ class Stage:
     external_files: Callable[[DictConfig], list[Any]] | None = None
     optional_config: Callable[[DictConfig], dict[str, Any]] | None = None
     version: int = 1
-    enabled: Callable[[DictConfig], bool] | None = None
+    enabled: Callable[[DictConfig], bool] = lambda _config: True
     part: Callable[[DictConfig], str] | None = None
     parts: Callable[[DictConfig], Mapping[str, DictConfig] | None] | None = None
     conclude: Conclude | None = None

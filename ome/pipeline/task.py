@@ -81,7 +81,7 @@ def _as_recorded(
 def check_inputs(artefacts: Mapping[str, Artefact], *, verify: bool) -> None:
     """Refuses artefacts that have changed since their stage wrote them."""
     for name, (folder, manifest) in artefacts.items():
-        wrong = [] if manifest.files is None else damaged(folder, manifest.files, verify=verify)
+        wrong = damaged(folder, manifest.files, verify=verify)
         if wrong != []:
             file = folder / (wrong[0] if wrong else LISTING)
             raise UserError(
@@ -89,12 +89,10 @@ def check_inputs(artefacts: Mapping[str, Artefact], *, verify: bool) -> None:
             )
 
 
-def inherited_result(stage: Stage, config: DictConfig, fingerprint: str, *, verify: bool) -> Path | None:
+def inherited_folder(stage: Stage, config: DictConfig, fingerprint: str, *, verify: bool) -> Path | None:
     """The folder of an undamaged result of that fingerprint in a run that this one inherits from."""
     if stage.name == "prepare" or stage.part is not None:
         return None
-    same = find_same(inherited_runs(config), stage.name, fingerprint)
-    whole = same is not None and (
-        same.manifest.files is None or damaged(same.folder, same.manifest.files, verify=verify) == []
-    )
+    same = find_same((run / stage.name for run in inherited_runs(config)), fingerprint)
+    whole = same is not None and damaged(same.folder, same.manifest.files, verify=verify) == []
     return same.folder if same and whole else None

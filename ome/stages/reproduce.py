@@ -133,7 +133,8 @@ def _finished_stages(config: DictConfig, folder: Path) -> dict[str, Artefact]:
         for name, fingerprint in artefact.manifest.inputs.items():
             if name in artefacts:
                 continue
-            required = _scenes(config) if name == "prepare" else find_same(runs, name, fingerprint)
+            folders = (run / name for run in runs)
+            required = _scenes(config) if name == "prepare" else find_same(folders, fingerprint)
             if required is None:
                 raise UserError(
                     f"the result of stage={name}, which {artefact.folder} depends on, does not exist"
