@@ -133,7 +133,7 @@ def test_pictures_are_compared_by_mouse_keys_and_choice(finished: Path, browser:
 
     open_page(browser, finished)
     show_as(browser, 1200, 800)
-    first = browser.find_element("css selector", ".exhibit")
+    first = browser.find_element("css selector", ".layered")
     over, under, slider = (first.find_element("css selector", name) for name in (".over", ".under", "input"))
     layers = {
         picture.get_attribute("alt").rpartition(" of ")[0]: picture.get_attribute("src")

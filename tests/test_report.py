@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ome.config.schema.stages import MOST_EXHIBITS
+from ome.config.schema.stages import MOST_TILES
 from ome.pipeline.manifest import Manifest
 from ome.plots.charts import BOTTOM, LEFT, RIGHT, TOP, duration, heat_cells, line_chart, percent_bars
 from ome.plots.thumbnails import class_picture, encode, error_picture, heat_picture, photo, weight_picture
 from ome.report.contents import tag_scores
-from ome.report.exhibits import Exhibit
+from ome.report.layered_tiles import LayeredTile
 from ome.report.mask_quality import uncertainty
-from ome.report.page import encode_exhibits, legend, write_page
+from ome.report.page import encode_layered, legend, write_page
 from ome.report.provenance import commands, recorded, version_rows
 from ome.scoring.calibration import merged_levels
 from ome.stages.report import SECTIONS
@@ -141,23 +141,23 @@ def content(**given: Any) -> dict[str, Any]:  # noqa: ANN401
     absent = dict.fromkeys(("scores", "tag_scores", "uncertainty", "ablation"))
     mappings = ("facts", "cards", "class_bars", "trainings", "versions", "settings")
     lists = ("confusions", "remarks", "tags", "legend", "areas", "worst", "times", "commands", "inputs")
-    empty: dict[str, Any] = texts | absent | {"exhibits": {"tiles": []}}
+    empty: dict[str, Any] = texts | absent | {"layered_tiles": {"tiles": []}}
     empty |= {name: {} for name in mappings} | {name: [] for name in lists}
     cooccurrence = {"title": "", "note": "", "names": [], "cells": []}
     return empty | {"title": "t", "sections": SECTIONS, "cooccurrence": cooccurrence} | given
 
 
-def exhibits(number: int, layers: int) -> list[Exhibit]:
+def layered_tiles(number: int, layers: int) -> list[LayeredTile]:
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (400, 400, 3)).astype(np.uint8)
     own = [photo(f"layer {index}", noise) for index in range(layers)]
-    return [Exhibit(f"tile {index}", layers=own) for index in range(number)]
+    return [LayeredTile(f"tile {index}", layers=own) for index in range(number)]
 
 
 def test_the_page_stays_below_its_bound_with_the_most_it_may_show(tmp_path: Path) -> None:
-    shown = encode_exhibits({"tiles": exhibits(MOST_EXHIBITS, 1), "maps": exhibits(4, 1)})
+    shown = encode_layered({"tiles": layered_tiles(MOST_TILES, 1), "maps": layered_tiles(4, 1)})
     sections = {name: SECTIONS[name] for name in ("scores", "tags", "tiles", "maps", "time", "again")}
-    write_page(tmp_path / "page.html", content(exhibits=shown, sections=sections))
+    write_page(tmp_path / "page.html", content(layered_tiles=shown, sections=sections))
     size = (tmp_path / "page.html").stat().st_size
     assert 2_500_000 < size < 5_000_000
 
@@ -166,7 +166,7 @@ def test_names_cannot_become_markup_and_the_page_cannot_load_anything(
     tmp_path: Path,
     browser: "Chrome",
 ) -> None:
-    shown = encode_exhibits({"tiles": exhibits(1, 2)})
+    shown = encode_layered({"tiles": layered_tiles(1, 2)})
     shown["tiles"][0] |= {"title": HOSTILE, "note": HOSTILE, "left": HOSTILE}
     shown["tiles"][0]["layers"][0]["name"] = HOSTILE
     sections = {name: SECTIONS[name] for name in ("scores", "tags", "tiles", "time", "again")}
@@ -174,7 +174,7 @@ def test_names_cannot_become_markup_and_the_page_cannot_load_anything(
         title=HOSTILE,
         facts={HOSTILE: HOSTILE},
         legend=legend({HOSTILE: (0, 0, 0)}),
-        exhibits=shown,
+        layered_tiles=shown,
         sections=sections,
         tags=percent_bars({HOSTILE: 0.5}),
         commands=[HOSTILE],

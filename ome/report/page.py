@@ -17,7 +17,7 @@ from ome.plots import charts
 from ome.plots.letters import letter_of
 from ome.plots.thumbnails import encode
 from ome.progress import track
-from ome.report.exhibits import Exhibit
+from ome.report.layered_tiles import LayeredTile
 
 MOST_PICTURE_BYTES: Final = 4_000_000
 """Largest size of all pictures together; each may have an equal part, and larger ones are downsized."""
@@ -43,12 +43,12 @@ def legend(classes: Mapping[str, RGB]) -> list[LegendEntry]:
     return [*entries, LegendEntry("", "no class", "#000000")]
 
 
-def encode_exhibits(groups: Mapping[str, Sequence[Exhibit]]) -> dict[str, list[dict[str, Any]]]:
-    """Encodes exhibits for the template, with pictures of at most `MOST_PICTURE_BYTES` in total."""
-    exhibits = [exhibit for group in groups.values() for exhibit in group]
-    number = sum(len(exhibit.layers) for exhibit in exhibits)
+def encode_layered(groups: Mapping[str, Sequence[LayeredTile]]) -> dict[str, list[dict[str, Any]]]:
+    """Encodes layered tiles for the template, with pictures of at most `MOST_PICTURE_BYTES` in total."""
+    tiles = [tile for group in groups.values() for tile in group]
+    number = sum(len(tile.layers) for tile in tiles)
     most = MOST_PICTURE_BYTES // max(number, 1)
-    encoded = (_encoded(exhibit, most) for exhibit in track(exhibits, "pictures of the page", len(exhibits)))
+    encoded = (_encoded(tile, most) for tile in track(tiles, "pictures of the page", len(tiles)))
     return {name: [next(encoded) for _ in group] for name, group in groups.items()}
 
 
@@ -102,8 +102,8 @@ def _digest(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _encoded(exhibit: Exhibit, most: int) -> dict[str, Any]:
-    layers = [{"name": layer.name, "address": encode(layer, most)} for layer in exhibit.layers]
-    width, height = exhibit.layers[0].picture.size
-    texts = {key: getattr(exhibit, key) for key in ("title", "note", "left", "right")}
+def _encoded(tile: LayeredTile, most: int) -> dict[str, Any]:
+    layers = [{"name": layer.name, "address": encode(layer, most)} for layer in tile.layers]
+    width, height = tile.layers[0].picture.size
+    texts = {key: getattr(tile, key) for key in ("title", "note", "left", "right")}
     return {**texts, "width": width, "height": height, "layers": layers}

@@ -7,8 +7,8 @@ from ome.geo.grid import RGB
 from ome.pipeline.layout import PSEUDO_MASK
 from ome.plots.panels import class_legend, heat_legend, save_panel
 from ome.plots.thumbnails import Layer
-from ome.report.exhibits import ARGMAX, HEAT, IMAGE, REFERENCE, WEIGHT, Exhibit, heat_name
 from ome.report.gallery import Gallery
+from ome.report.layered_tiles import ARGMAX, HEAT, IMAGE, REFERENCE, WEIGHT, LayeredTile, heat_name
 
 
 def draw_panels(folder: Path, shown: Gallery, classes: Mapping[str, RGB]) -> None:
@@ -16,10 +16,10 @@ def draw_panels(folder: Path, shown: Gallery, classes: Mapping[str, RGB]) -> Non
 
     Args:
         folder: Folder of the image files.
-        shown: The exhibits of the page.
+        shown: The layered tiles of the page.
         classes: Colour of each class by name.
     """
-    tiles, maps, legend = shown.exhibits["tiles"], shown.exhibits["maps"], class_legend(classes)
+    tiles, maps, legend = shown.layered_tiles["tiles"], shown.layered_tiles["maps"], class_legend(classes)
     for stage in HEAT:
         for title, layers in _rows(tiles, [heat_name(name, stage) for name in classes]):
             save_panel(folder / stage / f"{title}.png", [(title, layers)], heat_legend())
@@ -31,11 +31,11 @@ def draw_panels(folder: Path, shown: Gallery, classes: Mapping[str, RGB]) -> Non
 
 
 def _rows(
-    exhibits: Sequence[Exhibit], names: Collection[str], beside: Collection[str] = (IMAGE,)
+    tiles: Sequence[LayeredTile], names: Collection[str], beside: Collection[str] = (IMAGE,)
 ) -> list[tuple[str, list[Layer]]]:
-    """Title and layers of the exhibits that have any layer in `names`: these layers and those in `beside`."""
+    """Title and layers of the tiles that have any layer in `names`: these layers and those in `beside`."""
     return [
-        (exhibit.title, [layer for layer in exhibit.layers if layer.name in {*names, *beside}])
-        for exhibit in exhibits
-        if any(layer.name in names for layer in exhibit.layers)
+        (tile.title, [layer for layer in tile.layers if layer.name in {*names, *beside}])
+        for tile in tiles
+        if any(layer.name in names for layer in tile.layers)
     ]

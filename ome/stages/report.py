@@ -18,7 +18,7 @@ from ome.plots.charts import duration_bars
 from ome.progress import console
 from ome.report import contents, gallery, histories, mask_quality, provenance
 from ome.report.map_areas import predicted_scenes
-from ome.report.page import encode_exhibits, legend, write_page
+from ome.report.page import encode_layered, legend, write_page
 from ome.report.paper import write_figures
 from ome.report.pictures import draw_panels
 from ome.report.remarks import remarks
@@ -60,7 +60,7 @@ def run(work: Work) -> dict[str, Any]:
     draw_panels(work.folder, shown, index.palette.classes)
     if work.settings.figures:
         write_figures(work.folder / "figures", work.inputs, rows, _compared(rows), shown.errors)
-    return {"rows": len(rows), **{name: len(group) for name, group in shown.exhibits.items()}}
+    return {"rows": len(rows), **{name: len(group) for name, group in shown.layered_tiles.items()}}
 
 
 def show(config: DictConfig, folder: Path) -> None:
@@ -126,7 +126,7 @@ def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gall
         "tag_scores": contents.tag_scores(work.inputs["cam"]) if "cam" in work.inputs else None,
         "cooccurrence": contents.cooccurrence_map(labels),
         "legend": legend(index.palette.classes),
-        "exhibits": encode_exhibits(shown.exhibits),
+        "layered_tiles": encode_layered(shown.layered_tiles),
         "areas": shown.areas,
         "uncertainty": mask_quality.uncertainty(shown.errors, shown.scored_on),
         "worst": shown.worst,
@@ -144,8 +144,8 @@ def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gall
 def _sections(content: Mapping[str, Any]) -> dict[str, str]:
     """Titles of the sections that are not empty."""
     empty = {
-        "tiles": not content["exhibits"]["tiles"],
-        "maps": not content["exhibits"]["maps"],
+        "tiles": not content["layered_tiles"]["tiles"],
+        "maps": not content["layered_tiles"]["maps"],
         "training": not content["trainings"],
         **{name: not content[name] for name in ("areas", "uncertainty", "worst", "ablation")},
     }

@@ -18,7 +18,7 @@ from ome.config.schema.limits import (
 )
 from ome.config.schema.maps import ExportNetwork, Predict
 
-MOST_EXHIBITS: Final = 24
+MOST_TILES: Final = 24
 """Largest number of tiles and of scenes in the report, so that its page stays small."""
 
 Patterns = str | list[str]
@@ -118,7 +118,7 @@ class Report:
     """`stage.report`."""
 
     tiles: Annotated[
-        Annotated[int, between(0, MOST_EXHIBITS)],
+        Annotated[int, between(0, MOST_TILES)],
         "number of tiles, and of scenes, that are shown, beside the three worst of each",
     ]
     figures: Annotated[bool, "write the charts also as PDF into report/figures, for papers"]

@@ -1,9 +1,9 @@
-// Each exhibit has its layers as pictures; the viewer lays two of them over one another.
-for (const exhibit of document.querySelectorAll(".exhibit")) {
-  const viewer = exhibit.querySelector(".viewer");
+// Each tile has its layers as pictures; the viewer lays two of them over one another.
+for (const tile of document.querySelectorAll(".layered")) {
+  const viewer = tile.querySelector(".viewer");
   const stack = viewer.querySelector(".stack");
   const slider = viewer.querySelector("input");
-  const layers = [...exhibit.querySelectorAll(".layers img")];
+  const layers = [...tile.querySelectorAll(".layers img")];
 
   const show = (select) => {
     const picture = stack.querySelector("." + select.dataset.side);

@@ -48,7 +48,7 @@ def heat_name(name: str, stage: str) -> str:
 
 
 @dataclass
-class Exhibit:
+class LayeredTile:
     """A tile or scene with its layers.
 
     Attributes:
@@ -66,8 +66,8 @@ class Exhibit:
     right: str = IMAGE
 
 
-class Exhibitor:
-    """Draws exhibits from the results of the finished stages of a run.
+class TileDrawer:
+    """Draws layered tiles from the results of the finished stages of a run.
 
     Args:
         work: The work of stage report, whose inputs are the finished stages.
@@ -91,40 +91,40 @@ class Exhibitor:
         }
         return weak | {SEGMENTER_TITLES["full"]: self._inputs["seg"] / "full"}
 
-    def training_tile(self, tile: Tile, note: str = "") -> Exhibit:
+    def training_tile(self, tile: Tile, note: str = "") -> LayeredTile:
         """A training tile: image, CAM of each tag, argmax, pseudo masks and weights of all rounds."""
         image = self._reader.display(tile)
-        exhibit = Exhibit(tile.name, note or self._tags_of(tile), [photo(IMAGE, image)])
+        result = LayeredTile(tile.name, note or self._tags_of(tile), [photo(IMAGE, image)])
         for stage in HEAT:
-            exhibit.layers += self._heat(stage, tile, image)
+            result.layers += self._heat(stage, tile, image)
         masks: dict[str, NDArray[np.uint8]] = {}
         if "pseudo" in self._inputs:
             pseudo = self._inputs["pseudo"]
             argmax = read_png(mask_path(pseudo, "cam_argmax", tile))
-            exhibit.layers.append(class_picture(ARGMAX, argmax, self._colours))
+            result.layers.append(class_picture(ARGMAX, argmax, self._colours))
             sources = {"": pseudo} | {in_round("", round_number(folder)): folder for folder in self._rounds()}
             for after, folder in sources.items():
                 mask, weight = read_pseudo_label(folder, tile)
                 masks[PSEUDO_MASK + after] = mask
-                exhibit.layers.append(class_picture(PSEUDO_MASK + after, mask, self._colours))
-                exhibit.layers.append(weight_picture(WEIGHT + after, weight))
+                result.layers.append(class_picture(PSEUDO_MASK + after, mask, self._colours))
+                result.layers.append(weight_picture(WEIGHT + after, weight))
         reference = self._reader.mask(tile) if self._reader.has_mask(tile.scene) else None
-        return self._compared(exhibit, masks, reference)
+        return self._compared(result, masks, reference)
 
-    def mapped(self, tile: Tile, note: str = "") -> Exhibit:
+    def mapped_tile(self, tile: Tile, note: str = "") -> LayeredTile:
         """A window of a mapped scene, or the whole scene: image, and the map of each segmenter."""
         scene = self._reader.index.scene(tile.scene)
         title = scene.name if tile == scene.whole else tile.name
-        exhibit = Exhibit(title, note, [photo(IMAGE, self._reader.display(tile))])
+        result = LayeredTile(title, note, [photo(IMAGE, self._reader.display(tile))])
         maps: dict[str, NDArray[np.uint8]] = {}
         for title, folder in self.segmenters().items():
             if map_path(folder, scene).exists():
                 with Raster(map_path(folder, scene)) as opened:
                     maps[title] = opened.values(tile.row, tile.column, tile.height, tile.width)
-                exhibit.layers.append(class_picture(title, maps[title], self._colours))
+                result.layers.append(class_picture(title, maps[title], self._colours))
         reference = self._reader.mask(tile) if self._reader.has_mask(tile.scene) else None
         weak = {title: map_ for title, map_ in maps.items() if title != SEGMENTER_TITLES["full"]}
-        return self._compared(exhibit, weak or maps, reference)
+        return self._compared(result, weak or maps, reference)
 
     def _heat(self, stage: str, tile: Tile, image: NDArray[np.uint8]) -> list[Layer]:
         names = self._table.names
@@ -135,16 +135,16 @@ class Exhibitor:
         return heat_pictures(image, cams, self._table.by_name[tile.name], titles)
 
     def _compared(
-        self, exhibit: Exhibit, masks: dict[str, NDArray[np.uint8]], reference: NDArray[np.uint8] | None
-    ) -> Exhibit:
+        self, result: LayeredTile, masks: dict[str, NDArray[np.uint8]], reference: NDArray[np.uint8] | None
+    ) -> LayeredTile:
         """Adds the reference and the errors of the last mask, and chooses the layers that are shown first."""
         last = next(reversed(masks), IMAGE)
-        exhibit.left, exhibit.right = (IMAGE, last) if reference is None else (last, REFERENCE)
+        result.left, result.right = (IMAGE, last) if reference is None else (last, REFERENCE)
         if reference is not None:
-            exhibit.layers.append(class_picture(REFERENCE, reference, self._colours))
+            result.layers.append(class_picture(REFERENCE, reference, self._colours))
             if last in masks:
-                exhibit.layers.append(error_picture(f"errors of the {last}", masks[last], reference))
-        return exhibit
+                result.layers.append(error_picture(f"errors of the {last}", masks[last], reference))
+        return result
 
     def _tags_of(self, tile: Tile) -> str:
         present = np.flatnonzero(self._table.by_name[tile.name]).tolist()
