@@ -20,8 +20,7 @@ from ome.geo.stac import raster_of
 from ome.geo.vsi import SceneAddress, VsiPath, scene_at
 from ome.inference.array_scene import geotiff_of
 from ome.inference.card import CARD, SegmenterCard
-from ome.inference.map_mark import mark_map
-from ome.inference.map_names import endings_of, map_name
+from ome.inference.map_files import endings_of, map_name, mark_map
 from ome.inference.map_rows import PROBABILITY_ONE, MapOptions, predict_rows
 from ome.inference.mapping import map_scene as write_maps
 from ome.networks.views import Tta

@@ -17,7 +17,7 @@ from ome.errors import UserError
 from ome.geo.scene_files import remote_state
 from ome.geo.stac import raster_of
 from ome.geo.vsi import VsiPath, full_address, scene_at
-from ome.inference.map_names import map_name
+from ome.inference.map_files import map_name
 from tests.conftest import forked
 from tests.test_maps import random_scene, write
 from tests.test_predict import BASE, Run, classes_of

@@ -23,7 +23,7 @@ from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.geo.raster_folder import rasters_in
 from ome.ignore import IGNORE
-from ome.inference.map_names import check_folders, check_names
+from ome.inference.map_files import check_folders, check_names
 from ome.inference.map_rows import MapOptions
 from ome.tagging.items import find_images
 from tests import archives

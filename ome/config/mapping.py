@@ -10,7 +10,7 @@ from ome.geo.raster_folder import other_rasters_in, scenes_in
 from ome.geo.stac import raster_of
 from ome.geo.vsi import SceneAddress, scene_at
 from ome.inference.card import SegmenterCard
-from ome.inference.map_names import check_names, map_name
+from ome.inference.map_files import check_names, map_name
 from ome.inference.map_rows import MapOptions
 from ome.inference.segmenter_folders import trained_folder
 from ome.pipeline.artifacts import listed

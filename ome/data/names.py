@@ -37,6 +37,9 @@ INVISIBLE: Final = "\u115f\u1160\u3164\uffa0\u2800"
 JOINERS: Final = "\u200c\u200d"
 """Invisible characters that several scripts and emoji need within a name."""
 
+LINE_BREAKERS: Final = frozenset({"Cc", "Zl", "Zp"})
+"""Unicode categories of control characters and line separators, which lists of files and GIS cannot hold."""
+
 _ERROR: Final = re.compile(r"#(?!\d)(?:[^\Wa-z]|[/¡¿])+[!?]|#\w/\w|#NV|Err:\d+")
 """What spreadsheets of any language show for a formula without a value."""
 
@@ -68,8 +71,8 @@ def check_name(name: str, what: str) -> str:
             formula, or contains a path separator, a line separator, a control character or an invisible one.
     """
     kinds = {letter: unicodedata.category(letter) for letter in name}
-    lines = ("Cc", "Zl", "Zp", "Cs")  # Cs: bytes that are not UTF-8
-    wrong = [letter for letter in name if letter in "/\\" or kinds[letter] in lines]
+    refused = {*LINE_BREAKERS, "Cs"}  # Cs: bytes that are not UTF-8
+    wrong = [letter for letter in name if letter in "/\\" or kinds[letter] in refused]
     unseen = [letter for letter in name if letter in INVISIBLE or kinds[letter] == "Cf"]
     hidden = [letter for letter in unseen if letter not in JOINERS]
     reason = "" if any(kind[0] in "LNPS" for kind in kinds.values()) else "is empty"

@@ -26,7 +26,7 @@ from ome.geo.scene_list import listed_scenes
 from ome.geo.vsi import full_address, scene_at
 from ome.inference.card import CARD, SegmenterCard, check_alike
 from ome.inference.list_tables import ListTables
-from ome.inference.map_names import check_folders
+from ome.inference.map_files import check_folders
 from ome.inference.map_rows import windows_at_a_time
 from ome.inference.mapping import map_scene
 from ome.inference.predictor import CrfPredictor, Ensemble
