@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from ome.errors import UserError
 from ome.pipeline.engine import execute
 from ome.pipeline.stage import Stage, Work
-from ome.plugin_code import code_of, codes_in
+from ome.plugins import code_of, codes_in
 from tests.test_predict import TRAINED, make_run
 
 THIN = "class ThinNet:\n    class Inner:\n        pass\n"

@@ -23,7 +23,7 @@ FLOORS = (
     ("data", "plots"),
     ("crf", "geo", "scoring"),
     ("distributed",),
-    ("arguments", "damage", "extras", "faults", "files", "plugin_code", "plugins", "progress"),
+    ("arguments", "damage", "extras", "faults", "files", "plugins", "progress"),
     ("errors", "ignore"),
 )
 """From the top of the house to its ground, as in docs/architecture.md."""

@@ -25,8 +25,7 @@ from ome.networks.segmenters import Segmenter
 from ome.pipeline.artifacts import inherited_runs, stage_folder
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.stage import Work
-from ome.plugin_code import code_of
-from ome.plugins import name_of
+from ome.plugins import code_of, name_of
 from ome.training.averaging import averaging
 from ome.training.checkpoints import is_trained
 from ome.training.segmenter import UncertaintyWeightedSegmenter

@@ -13,7 +13,7 @@ from ome.files import read_json, write_json
 from ome.geo.grid import RGB
 from ome.geo.image_source import ImageSource
 from ome.networks.segmenters import Segmenter, build_segmenter
-from ome.plugin_code import code_of
+from ome.plugins import code_of
 from ome.training.checkpoints import load_network
 
 CARD: Final = "segmenter.json"

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from ome.pipeline.manifest import Manifest
-from ome.plugin_code import CODE
+from ome.plugins import CODE
 from ome.scoring.spread import flatten
 
 MOST: Final = 6

@@ -18,7 +18,7 @@ from ome.pipeline.artifacts import (
 )
 from ome.pipeline.config_guard import FREE
 from ome.pipeline.manifest import Manifest
-from ome.plugin_code import CODE, code_of
+from ome.plugins import CODE, code_of
 from ome.scoring.spread import flatten
 
 _NOT_COMPARED = {"stage", "sources", "trainer.compile", *TRAINER_KEYS}

@@ -15,7 +15,7 @@ from ome.pipeline.artifacts import Artefact, plain, stage_folder
 from ome.pipeline.manifest import Manifest, recorded
 from ome.pipeline.place import Place
 from ome.pipeline.same_files import same_content
-from ome.plugin_code import CODE, codes_in
+from ome.plugins import CODE, codes_in
 
 OnFinish: TypeAlias = Callable[[DictConfig, Artefact, Mapping[str, Artefact]], None]
 """Called with a finished stage's configuration, its artefact, and the artefacts of its inputs by name."""
