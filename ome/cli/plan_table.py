@@ -57,12 +57,12 @@ def _timed(
         before = os.times()
         timed = timings(config, units, facts)
         *spent, elapsed = [end - start for start, end in zip(before, os.times(), strict=True)]
-    share = sum(spent) / elapsed
-    if hardware(config).uses_gpu or share > BUSY:
+    fraction = sum(spent) / elapsed
+    if hardware(config).uses_gpu or fraction > BUSY:
         return timed, []
     busy = (
-        f"the machine is busy: the timed work had {share:.0%} of a processor core. While no other program "
-        f"runs, a run takes about {share:.0%} of these times"
+        f"the machine is busy: the timed work had {fraction:.0%} of a processor core. While no other program "
+        f"runs, a run takes about {fraction:.0%} of these times"
     )
     return timed, [busy]
 

@@ -20,7 +20,7 @@ from ome.config.sections import settings_of
 from ome.config.segmenting import segmenter_learner
 from ome.data.datasets import MaskDataset, TagDataset, full_weight
 from ome.data.tiles import MOST_STEPS, Tile
-from ome.distributed.processes import own_cores
+from ome.distributed.processes import process_cores
 from ome.inference.classifier import CamPredictor
 from ome.inference.map_rows import windows_at_a_time
 from ome.inference.predictor import Predictor
@@ -110,7 +110,7 @@ def _segmenter(config: DictConfig, units: Collection[Unit], samples: Samples) ->
 
 def _crf(config: DictConfig, samples: Samples) -> Timed:
     """Times the pseudo labels of as many tiles in parallel as the stage processes."""
-    threads, labeller = config.stage.threads or own_cores(), labeller_of(config)
+    threads, labeller = config.stage.threads or process_cores(), labeller_of(config)
     tiles = samples.tiles(threads)
     tiles = [tiles[number % len(tiles)] for number in range(threads)]
 

@@ -14,7 +14,7 @@ from ome.crf.inputs import Crf, CrfParameters
 from ome.crf.reference import ReferenceDenseCrf
 from ome.crf.torch_crf import BatchCrf, TorchCrf
 from ome.data.transforms import Augmentation
-from ome.distributed.processes import own_cores
+from ome.distributed.processes import process_cores
 from ome.progress import console
 from ome.pseudo.labellers import BatchLabeller, Labeller, TileLabeller
 from ome.pseudo.uncertainty import Labelling
@@ -127,4 +127,4 @@ def crf_threads(config: DictConfig) -> int:
     """
     if crf_backend(config) == "torch" and hardware(config).uses_gpu:
         return 1
-    return config.stage.threads or own_cores()
+    return config.stage.threads or process_cores()

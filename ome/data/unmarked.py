@@ -28,9 +28,9 @@ def unmarked(raster: Raster | Mosaic) -> list[str]:
     return lines
 
 
-def say_unmarked(found: Mapping[str, Sequence[object]]) -> None:
+def say_unmarked(files_by_line: Mapping[str, Sequence[object]]) -> None:
     """Prints the files of each line of `unmarked`."""
-    for line, files in found.items():
+    for line, files in files_by_line.items():
         more = f" (and {len(files) - 1} other images alike)" if len(files) > 1 else ""
         console.print(f"[yellow]{escape(str(files[0]))} {line}[/]{more}")
 

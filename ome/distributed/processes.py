@@ -50,7 +50,7 @@ class LostProcessError(UserError):
         )
 
 
-def own_cores() -> int:
+def process_cores() -> int:
     """Number of cores for this process, if all processes that share cores get the same number."""
     return max(1, len(os.sched_getaffinity(0)) // _place.neighbours)
 

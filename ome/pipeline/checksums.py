@@ -18,7 +18,7 @@ NAME = "files.csv"
 _UNLISTED = (NAME, MANIFEST)
 
 # Names that start with a dot and may be removed: marks and locks of ome, and files of macOS.
-_OWN_OR_SYSTEM = re.compile(r"\.?\.fingerprint(\.\d+)?|\..+\.lock|\.DS_Store|\._.*")
+_REMOVABLE = re.compile(r"\.?\.fingerprint(\.\d+)?|\..+\.lock|\.DS_Store|\._.*")
 
 # QGIS and GDAL write statistics and styles into these, so they are only checked to exist.
 _OF_VIEWERS = (".aux.xml", ".qml", ".qmd", ".ovr", ".gpkg-wal", ".gpkg-shm")
@@ -132,7 +132,7 @@ def split_at(folder: Path, name: str) -> tuple[list[str], list[str]]:
 def _names(folder: Path) -> Iterator[tuple[str, str]]:
     """Names of files that may be a person's, each with the one that it would get if temporary."""
     for entry in _walk(folder):
-        if not _OWN_OR_SYSTEM.fullmatch(entry.name):
+        if not _REMOVABLE.fullmatch(entry.name):
             name = os.path.relpath(entry.path, folder)
             yield name, str(final_path(Path(name)))
 
@@ -150,8 +150,8 @@ def _read(folder: Path) -> list[Listed]:
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
     """The files that belong into the list; links that lead nowhere are none."""
     for entry in _walk(folder):
-        own = not entry.name.startswith(".") and os.path.relpath(entry.path, folder) not in _UNLISTED
-        if own and entry.is_file():
+        hidden = entry.name.startswith(".") or os.path.relpath(entry.path, folder) in _UNLISTED
+        if not hidden and entry.is_file():
             yield entry
 
 

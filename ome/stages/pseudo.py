@@ -12,10 +12,10 @@ from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.distributed.collectives import barrier
-from ome.distributed.processes import own_cores
+from ome.distributed.processes import process_cores
 from ome.inference.class_maps import ClassMapsOf, class_maps_from
-from ome.inference.own_cams import OwnCams
 from ome.inference.pseudo_labels import mask_statistics, score_masks, write_pseudo_labels
+from ome.inference.user_cams import UserCams
 from ome.pipeline.layout import CAM_TITLES, CAMS, PSEUDO_MASK, read_tag_table
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
@@ -34,7 +34,7 @@ def run(work: Work) -> dict[str, Any]:
         tiles,
         maps_of,
         labeller_of(work.config),
-        threads=work.settings.threads or own_cores(),
+        threads=work.settings.threads or process_cores(),
     )
     barrier()
     # A stage that wrote CAMs has scored them.
@@ -51,7 +51,7 @@ def _class_maps(work: Work, reader: SceneReader, table: TagTable) -> ClassMapsOf
     cams = work.settings.cams
     if cams in CAM_TITLES:
         return class_maps_from(hardware(work.config).device(), work.inputs[cams], reader, table)
-    maps_of = OwnCams(Path(cams), reader, table)
+    maps_of = UserCams(Path(cams), reader, table)
     maps_of.check(table.tiles)
     return maps_of
 

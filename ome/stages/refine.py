@@ -26,7 +26,7 @@ from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, barrier, shard
-from ome.distributed.processes import own_cores
+from ome.distributed.processes import process_cores
 from ome.geo.raster import read_png
 from ome.inference.class_maps import ClassMapsOf, class_maps_from
 from ome.inference.pseudo_labels import mask_statistics, score_masks, write_pseudo_labels
@@ -96,7 +96,7 @@ def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: 
         table.tiles,
         maps_of,
         labeller_of(work.config),
-        threads=work.settings.threads or own_cores(),
+        threads=work.settings.threads or process_cores(),
     )
     barrier()
 

@@ -103,14 +103,14 @@ def _source(config: DictConfig) -> Path:
 
 def _configuration(folder: Path) -> DictConfig:
     """The configuration of the run's last command with raw data; the manifests hold those of the stages."""
-    saved = [*folder.glob(f"logs/*/{RESOLVED}"), *folder.glob(RESOLVED)]
-    if not saved:
+    files = [*folder.glob(f"logs/*/{RESOLVED}"), *folder.glob(RESOLVED)]
+    if not files:
         raise UserError(f"{folder} has no {RESOLVED}: none of that run's commands has finished")
-    saved.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
-    whole = [config for config in read_undamaged(saved) if {"dataset", "scenes", "inherit"} <= {*config}]
+    files.sort(key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    whole = [config for config in read_undamaged(files) if {"dataset", "scenes", "inherit"} <= {*config}]
     if not whole:
         raise UserError(
-            f"{saved[0]} is damaged: repeat a command of that run, such as stage=labels, which writes another"
+            f"{files[0]} is damaged: repeat a command of that run, such as stage=labels, which writes another"
         )
     latest: list[DictConfig] = [OmegaConf.create(config) for config in whole]
     # A command such as `predict` does not name the raw data.

@@ -9,7 +9,7 @@ import torch
 from llvmlite.binding import get_host_cpu_features  # type: ignore[import-untyped]
 from torch import nn
 
-from ome.distributed.processes import own_cores
+from ome.distributed.processes import process_cores
 from ome.errors import UserError
 
 _MIXED = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
@@ -80,7 +80,7 @@ class Hardware:
         """Loader processes per training process; 0 on a CPU, whose cores the training needs."""
         if self.workers is not None:
             return self.workers
-        return min(8, own_cores()) if self.uses_gpu else 0
+        return min(8, process_cores()) if self.uses_gpu else 0
 
 
 def decided_precision(precision: str, device: torch.device) -> str:

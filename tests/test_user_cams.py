@@ -22,7 +22,7 @@ from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.geo.grid import Grid
-from ome.inference.own_cams import OwnCams, read_maps, window_of
+from ome.inference.user_cams import UserCams, read_maps, window_of
 from ome.pipeline.layout import read_pseudo_label, read_tag_table
 from tests.conftest import tiny
 
@@ -184,7 +184,7 @@ def test_maps_in_another_order_than_the_tags_are_pointed_out(
     table = TagTable(NAMES, tiles, tags, ("train",) * 30, np.ones(30, dtype=bool))
     for tile, one in zip(tiles, tags, strict=True):
         save(tmp_path / f"{tile.name}.npy", MAPS + np.roll(one, shift)[:, None, None])
-    own = OwnCams(tmp_path, cast("SceneReader", None), table)  # only maps of whole scenes need a reader
+    own = UserCams(tmp_path, cast("SceneReader", None), table)  # only maps of whole scenes need a reader
     for some in (tiles, ()):
         own.check(some)
     said = " ".join(capsys.readouterr().out.split())
@@ -253,7 +253,7 @@ def test_the_maps_of_a_tile_lie_where_the_tile_lies(tmp_path: Path) -> None:
     path = tmp_path / f"{tile.name}.tif"
     for corner, fits in (((AT[0] + 8, AT[1] - 4), True), (AT, False)):
         placed(path, MAPS, Grid(5, 7, UTM, from_origin(*corner, 2, 2)))
-        own = OwnCams(tmp_path, cast("SceneReader", Reader()), table)
+        own = UserCams(tmp_path, cast("SceneReader", Reader()), table)
         if fits:
             own.check((tile,))
             continue

@@ -32,7 +32,7 @@ LEAST_COMPARED = 8
 """With fewer tiles, the comparison says nothing."""
 
 
-class OwnCams:
+class UserCams:
     """Reads the maps of tiles from a folder with one file per tile or per scene.
 
     A file has C maps (C, h, w) in the order of the classes, raw or normalised and of any stride: `.npy`, an
