@@ -157,8 +157,8 @@ def _load_once(source: ConfigSource, config_path: str, load: Callable[..., Confi
         return load(source, config_path)
     if (source.path, config_path) not in _parsed:
         _parsed[source.path, config_path] = pickle.dumps(load(source, config_path))
-    found: ConfigResult = pickle.loads(_parsed[source.path, config_path])
-    return found
+    parsed: ConfigResult = pickle.loads(_parsed[source.path, config_path])
+    return parsed
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -65,11 +65,11 @@ class Server(NamedTuple):
 
     def ask(self, method: str, path: str, body: object = None, **headers: str) -> Answer:
         """Sends a request as the page does, but for the headers given."""
-        given = {name.replace("_", "-"): value for name, value in headers.items()}
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
         connection = HTTPConnection("127.0.0.1", self.port, timeout=30)
         try:
             content = body if body is None or isinstance(body, bytes) else json.dumps(body)
-            connection.request(method, path, content, ({} if body is None else JSON) | given)
+            connection.request(method, path, content, ({} if body is None else JSON) | fields)
             answer = connection.getresponse()
             return Answer(answer.status, {k.lower(): v for k, v in answer.getheaders()}, answer.read())
         finally:
@@ -89,14 +89,14 @@ def serving(*arguments: str) -> Iterator[Server]:
         command(*arguments), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment
     )
     assert process.stdout is not None
-    said = ""
+    output = ""
     try:
         for line in process.stdout:
-            said += line
-            if (found := re.search(r"http://127\.0\.0\.1:(\d+)/", line)) is not None:
-                yield Server(process, int(found[1]))
+            output += line
+            if (match := re.search(r"http://127\.0\.0\.1:(\d+)/", line)) is not None:
+                yield Server(process, int(match[1]))
                 return
-        raise AssertionError(said)
+        raise AssertionError(output)
     finally:
         process.kill()
         process.communicate()

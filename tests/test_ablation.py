@@ -38,15 +38,15 @@ def test_variants_by_hand() -> None:
     # The last pixel is disputed: class 1 in the CAM, class 0 after the CRF. Scaled, .6 beats .5 four times of
     # six, and .5 beats .6 once: the variance is 8/36, the largest of the tile.
     maps = np.array([[[0.9, 0.1, 0.5]], [[0.1, 0.9, 0.6]]], np.float32)
-    made = mask_variants(SwapsLast(), maps, "CAM", (0.5, 0.75, 1, 1.25, 1.5, 1.75), [1.0, 0.3], [28, 113])
-    np.testing.assert_array_equal(made.crf, [[0, 1, 0]])
-    assert {name: level.tolist() for name, level in made.levels.items()} == {
+    variants = mask_variants(SwapsLast(), maps, "CAM", (0.5, 0.75, 1, 1.25, 1.5, 1.75), [1.0, 0.3], [28, 113])
+    np.testing.assert_array_equal(variants.crf, [[0, 1, 0]])
+    assert {name: level.tolist() for name, level in variants.levels.items()} == {
         "weight": [[255, 255, 0]],
         "absolute weight": [[255, 255, 28]],
         "both argmaxes agree": [[1, 1, 0]],
     }
     # The background of the last pixel is .4 or .4 ** .3 = .76; the CRF swaps it with class 0.
-    assert {name: mask.tolist()[0] for name, mask in made.masks.items()} == {
+    assert {name: mask.tolist()[0] for name, mask in variants.masks.items()} == {
         "CAM argmax": [0, 1, 1],
         "CAM argmax, background alpha 1": [0, 1, 1],
         "CAM argmax, background alpha 0.3": [0, 1, 255],
@@ -124,8 +124,8 @@ def test_kept_pixels_thresholds_and_errors_equal_those_of_the_files(finished: Pa
     tiles = TagTable.read(finished / RUN / "labels/tags.csv", names).select("train", tagged=True).tiles
     pseudo = finished / RUN / "pseudo"
     masks, weights, cams, references = (
-        np.stack(made)
-        for made in (
+        np.stack(arrays)
+        for arrays in (
             [read_png(mask_path(pseudo, "masks", tile)) for tile in tiles],
             [read_png(mask_path(pseudo, "weights", tile)) for tile in tiles],
             [read_cams(cam_path(finished / RUN / "cam", tile), len(names)) for tile in tiles],
@@ -135,10 +135,10 @@ def test_kept_pixels_thresholds_and_errors_equal_those_of_the_files(finished: Pa
     counted = references != 255
     shares = {row[""]: row["pixels"] for row in read_csv(finished / RUN / "ablation/ablation.csv")}
     for least in (28, 113, 255):
-        kept = counted & (weights >= least)
+        certain = counted & (weights >= least)
         name = f"CAM + CRF, weight >= {least}"
-        assert shares[name] == f"{100 * kept.sum() / counted.sum():.2f}"
-        expected = confusion_matrix(masks[kept], references[kept], len(names))
+        assert shares[name] == f"{100 * certain.sum() / counted.sum():.2f}"
+        expected = confusion_matrix(masks[certain], references[certain], len(names))
         np.testing.assert_array_equal(counts_of(finished, "ablation")[name], expected)
     for row in read_csv(finished / RUN / "ablation/calibration_cam.csv"):
         if row["criterion"] == "weight":
@@ -153,9 +153,9 @@ def test_kept_pixels_thresholds_and_errors_equal_those_of_the_files(finished: Pa
         name for name in names if (references == names.index(name)).any()
     ]
     for row in best:
-        own = references == names.index(row["class"])
-        found = (cams[:, names.index(row["class"])] >= np.float32(row["threshold"])) & counted
-        iou = 100 * (own & found).sum() / (own | found).sum()
+        of_class = references == names.index(row["class"])
+        predicted = (cams[:, names.index(row["class"])] >= np.float32(row["threshold"])) & counted
+        iou = 100 * (of_class & predicted).sum() / (of_class | predicted).sum()
         assert float(row["IoU"]) == pytest.approx(iou, abs=0.006)
 
 
@@ -173,10 +173,10 @@ def test_the_report_shows_the_variants_of_a_run_that_went_no_further(
     tiles = (
         TagTable.read(RUN / "labels/tags.csv", reader.index.palette.names).select("train", tagged=True).tiles
     )
-    own = pseudo_mask_quality(RUN / "pseudo", reader, tiles).errors
-    np.testing.assert_array_equal(errors.sum(axis=1), own.sum(axis=1))
-    np.testing.assert_allclose(errors, own, atol=0.0001 * own.sum())
-    assert f"<td>{100 * own[255, 1] / own[255].sum():.1f} % (" in page
+    expected = pseudo_mask_quality(RUN / "pseudo", reader, tiles).errors
+    np.testing.assert_array_equal(errors.sum(axis=1), expected.sum(axis=1))
+    np.testing.assert_allclose(errors, expected, atol=0.0001 * expected.sum())
+    assert f"<td>{100 * expected[255, 1] / expected[255].sum():.1f} % (" in page
     assert 'id="ablation"' in page
     assert 'id="maps"' not in page
 

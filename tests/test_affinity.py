@@ -152,11 +152,11 @@ def test_loss_equals_a_loop_over_all_pairs(classes: list[int]) -> None:
 
 def learner() -> AffinityLearner:
     torch.manual_seed(0)
-    made = AffinityLearner(
+    module = AffinityLearner(
         AffinityNetwork(TinyBackbone()), 2, total_steps=30, radius=3, optimizer=Optimization(lr=0.02)
     )
-    made.log = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
-    return made
+    module.log = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
+    return module
 
 
 def two_halves() -> Batch:
@@ -170,26 +170,26 @@ def two_halves() -> Batch:
 
 
 def test_training_step_is_the_loss_of_the_network_s_pairs() -> None:
-    made, batch = learner(), two_halves()
-    features = made.network(batch["image"]).detach()
+    module, batch = learner(), two_halves()
+    features = module.network(batch["image"]).detach()
     pairs = torch.tensor(sorted(all_pairs(4, 6, 3))).T
     cells = features.flatten(2)
     affinity = torch.exp(-(cells[:, :, pairs[0]] - cells[:, :, pairs[1]]).abs().mean(dim=1))
     labels = torch.tensor([[IGNORE] * 6, *[[1, 1, 1, 0, 0, 0]] * 3]).expand(2, 4, 6)
     expected = brute_loss(affinity, labels, pairs)
-    assert made.training_step(batch).item() == pytest.approx(expected, rel=1e-4)
+    assert module.training_step(batch).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_training_parts_unlike_cells() -> None:
-    made, batch = learner(), two_halves()
-    configured: Any = made.configure_optimizers()
+    module, batch = learner(), two_halves()
+    configured: Any = module.configure_optimizers()
     optimizer = configured["optimizer"]
-    first = made.training_step(batch).item()
+    first = module.training_step(batch).item()
     for _ in range(30):
         optimizer.zero_grad()
-        made.training_step(batch).backward()
+        module.training_step(batch).backward()
         optimizer.step()
-    assert made.training_step(batch).item() < first / 2
+    assert module.training_step(batch).item() < first / 2
 
 
 def test_transition_by_hand() -> None:

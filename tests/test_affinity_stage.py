@@ -100,9 +100,9 @@ def test_an_interrupted_walk_goes_on_and_is_read(classified: Path, monkeypatch: 
         assert after.shape == (len(tags), tile.height, tile.width)
         assert 0 <= after.min() <= after.max() <= 1
         assert not after[tags == 0].any()
-        seen = before.mean(axis=(1, 2)) > 0.01  # a class in a few pixels is spread thinner than 1e-5
+        visible = before.mean(axis=(1, 2)) > 0.01  # a class in a few pixels is spread thinner than 1e-5
         # The walk of a network that has hardly learnt spreads a class evenly, down to rounding.
-        assert after[seen].any(axis=(1, 2)).all()
+        assert after[visible].any(axis=(1, 2)).all()
         moved += not np.allclose(before, after, atol=0.01)
         label = read_png(done / "labels" / tile.scene / f"{tile.name}.png")
         assert set(np.unique(label)) <= {*np.flatnonzero(tags), IGNORE}
@@ -147,18 +147,18 @@ def test_two_processes_leave_what_one_leaves(classified: Path) -> None:
     assert names == {path.relative_to(two) for path in (two / "affinity").rglob("*") if path.is_file()}
     for name in (name for name in names if "labels" in name.parts):
         assert (two / name).read_bytes() == (one / name).read_bytes()
-    ours, theirs = (torch.load(made / "affinity/network.pt", weights_only=True) for made in (one, two))
+    ours, theirs = (torch.load(folder / "affinity/network.pt", weights_only=True) for folder in (one, two))
     for name, tensor in ours.items():
         torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
-    rows, expected = (read_rows(made / "affinity")[0].scores.matrix for made in (two, one))
+    rows, expected = (read_rows(folder / "affinity")[0].scores.matrix for folder in (two, one))
     np.testing.assert_array_equal(rows.sum(axis=1), expected.sum(axis=1))
     assert np.abs(rows - expected).sum() <= 0.002 * expected.sum()
     # Counts of the same maps are those of one process to the last pixel, and so is what is written of them.
     run(*tiny("ablation"), "stage.ablation.tiles=7", "name=again", "inherit=runs/two", "force=true")
-    made = {path.name: path.read_bytes() for path in (two / "ablation").iterdir()}
-    assert len(made) == 19
-    for name in made.keys() - {"manifest.json", "files.csv"}:
-        assert (again / "ablation" / name).read_bytes() == made[name], name
+    files = {path.name: path.read_bytes() for path in (two / "ablation").iterdir()}
+    assert len(files) == 19
+    for name in files.keys() - {"manifest.json", "files.csv"}:
+        assert (again / "ablation" / name).read_bytes() == files[name], name
 
 
 @pytest.mark.parametrize(

@@ -153,8 +153,8 @@ def test_the_disc_that_a_satellite_sees(size: int, capsys: pytest.CaptureFixture
     outside = int((measured == 0).sum())
     pixels, areas = PixelAreas(grid, "disc.tif").by_class(lambda _, rows: np.zeros((rows, side), np.uint8))
     assert (pixels[0], areas[0]) == (side**2, pytest.approx(measured.sum()))
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"disc.tif: {outside} pixels with a class are not on Earth" in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"disc.tif: {outside} pixels with a class are not on Earth" in printed
     PixelAreas(grid).by_class(lambda row, rows: np.where(measured[row : row + rows], 0, 255).astype(np.uint8))
     assert not capsys.readouterr().out
 

@@ -31,8 +31,8 @@ def test_maps_become_what_the_stage_makes_of_them() -> None:
     maps = stretched(MAPS) * np.array(tags, np.float32)[:, None, None]
     right = label_of(DenseCrf(IMAGE, CrfParameters()), maps)
     # Raw maps of another range, a torch tensor, and maps that are normalised already.
-    for given in (5 * MAPS, torch.from_numpy(5 * MAPS), maps):
-        label = ome.pseudo_label(IMAGE, given, tags)
+    for raw in (5 * MAPS, torch.from_numpy(5 * MAPS), maps):
+        label = ome.pseudo_label(IMAGE, raw, tags)
         assert (label.mask == right.mask).mean() > 0.99
         assert np.abs(label.weight.astype(int) - right.weight).mean() < 2
         assert set(np.unique(label.mask)) <= {0, 2}

@@ -105,13 +105,13 @@ def test_the_average_is_torch_s_to_the_bit_and_goes_on_from_a_checkpoint() -> No
     for step in range(5):
         moved(model, generator)
         if step == 3:  # as a resumed run has it
-            ours, kept = _Average(model, 0.7), ours.state_dict()
-            ours.load_state_dict(kept)
+            ours, state = _Average(model, 0.7), ours.state_dict()
+            ours.load_state_dict(state)
         for average in (theirs, ours):
             average.update_parameters(model)
-        wanted, found = theirs.state_dict(), ours.state_dict()
-        assert list(wanted) == list(found)
-        assert all(torch.equal(wanted[name], found[name]) for name in wanted)
+        expected, actual = theirs.state_dict(), ours.state_dict()
+        assert list(expected) == list(actual)
+        assert all(torch.equal(expected[name], actual[name]) for name in expected)
 
 
 def test_the_average_lies_on_the_device_that_the_module_is_moved_to() -> None:

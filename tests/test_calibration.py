@@ -94,9 +94,9 @@ def test_the_card_has_a_temperature_where_val_has_masks(
     card.write(tmp_path)
     (row,) = evaluate_segmenter(config, tmp_path, reader, "weak segmentation")
     assert row.where == "test scenes"
-    found = SegmenterCard.read(tmp_path)
-    assert (found.temperature is not None) == bool(val)
-    assert found.uncalibrated() == card
+    result = SegmenterCard.read(tmp_path)
+    assert (result.temperature is not None) == bool(val)
+    assert result.uncalibrated() == card
     assert ("weak segmentation: confidence calibrated on" in capsys.readouterr().out) == bool(val)
     assert evaluate_segmenter(config, tmp_path, reader, "again")[0].scores.miou == row.scores.miou
     assert "calibrated" not in capsys.readouterr().out

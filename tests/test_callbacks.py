@@ -82,9 +82,9 @@ def trained(
 
 def test_there_are_none_by_default_and_several_on_demand() -> None:
     assert callbacks_of(composed()) == []
-    made = callbacks_of(composed("callbacks=[ema,early_stopping]", "callbacks.ema.decay=0.5"))
-    assert [type(one) for one in made] == [EMAWeightAveraging, EarlyStopping, EarlyStopping]
-    assert made[0] is not callbacks_of(composed("callbacks=ema"))[0]
+    callbacks = callbacks_of(composed("callbacks=[ema,early_stopping]", "callbacks.ema.decay=0.5"))
+    assert [type(one) for one in callbacks] == [EMAWeightAveraging, EarlyStopping, EarlyStopping]
+    assert callbacks[0] is not callbacks_of(composed("callbacks=ema"))[0]
 
 
 @pytest.mark.parametrize("name", ["early_stopping", "ema", "lr_monitor", "device_stats"])
@@ -99,8 +99,8 @@ def test_the_average_of_the_weights_is_what_is_kept(tmp_path: Path) -> None:
     for weights in recorder.weights[2:]:
         average = 0.5 * average + 0.5 * weights
     torch.testing.assert_close(nn.utils.parameters_to_vector(network.head.parameters()).detach(), average)
-    kept = torch.load(tmp_path / "network.pt", weights_only=True)["head.weight"]
-    torch.testing.assert_close(kept.flatten(), average[: kept.numel()])
+    weight = torch.load(tmp_path / "network.pt", weights_only=True)["head.weight"]
+    torch.testing.assert_close(weight.flatten(), average[: weight.numel()])
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])

@@ -45,9 +45,11 @@ BACKBONES = ("resnet38d", "resnet18", "resnet50", "mobilenet_v2", "mit_b0")
 
 def classifier(*, pcm: bool = True, **weights: float) -> SeamClassifier:
     torch.manual_seed(0)
-    made = SeamClassifier(SeamNetwork(TinyBackbone(), 3, pcm=pcm), ("a", "b", "c"), total_steps=10, **weights)
-    made.log_dict = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
-    return made
+    module = SeamClassifier(
+        SeamNetwork(TinyBackbone(), 3, pcm=pcm), ("a", "b", "c"), total_steps=10, **weights
+    )
+    module.log_dict = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
+    return module
 
 
 def batch() -> Batch:
@@ -65,20 +67,20 @@ def test_every_combination_trains_all_that_exists(pcm: bool, er: float, ecr: flo
         with pytest.raises(UserError, match=r"set classifier\.pcm=false"):
             classifier(pcm=pcm, **weights)
         return
-    made = classifier(pcm=pcm, **weights)
+    module = classifier(pcm=pcm, **weights)
     of_pcm = {"f8_3.weight", "f8_4.weight", "f9.weight"}
-    assert of_pcm & set(made.network.state_dict()) == (of_pcm if pcm else set())
-    made.training_step(batch()).backward()  # type: ignore[no-untyped-call]
-    without = [name for name, parameter in made.named_parameters() if parameter.grad is None]
+    assert of_pcm & set(module.network.state_dict()) == (of_pcm if pcm else set())
+    module.training_step(batch()).backward()  # type: ignore[no-untyped-call]
+    without = [name for name, parameter in module.named_parameters() if parameter.grad is None]
     assert without == []
 
 
 def test_a_transformer_has_no_parameter_without_gradient() -> None:
     network = SeamNetwork(build_backbone("mit_b0", None, 16), 3, pcm=False, attention=0.1)
-    made = SeamClassifier(network, ("a", "b", "c"), total_steps=10, er_weight=0, ecr_weight=0)
-    made.log_dict = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
-    made.training_step(batch()).backward()  # type: ignore[no-untyped-call]
-    assert [name for name, parameter in made.named_parameters() if parameter.grad is None] == []
+    module = SeamClassifier(network, ("a", "b", "c"), total_steps=10, er_weight=0, ecr_weight=0)
+    module.log_dict = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
+    module.training_step(batch()).backward()  # type: ignore[no-untyped-call]
+    assert [name for name, parameter in module.named_parameters() if parameter.grad is None] == []
 
 
 @pytest.mark.parametrize(
@@ -95,12 +97,12 @@ def test_a_transformer_has_no_parameter_without_gradient() -> None:
 def test_a_second_view_is_computed_only_where_two_are_compared(
     settings: dict[str, float], views: int
 ) -> None:
-    made = classifier(**settings)  # type: ignore[arg-type]
+    module = classifier(**settings)  # type: ignore[arg-type]
     sizes: list[torch.Size] = []
-    made.network.backbone.register_forward_hook(
+    module.network.backbone.register_forward_hook(
         lambda _module, inputs, _output: sizes.append(inputs[0].shape[2:])
     )
-    made.training_step(batch())
+    module.training_step(batch())
     assert sizes == [(32, 24), (16, 12)][:views]
 
 
@@ -116,18 +118,18 @@ def test_plain_cam_starts_undecided_and_seam_as_published() -> None:
 
 def test_a_batch_is_resized_as_a_whole_to_few_sizes() -> None:
     torch.manual_seed(0)
-    made = SeamClassifier(SeamNetwork(TinyBackbone(), 2), ("a", "b"), total_steps=9, rescale=(0.5, 2.0))
+    module = SeamClassifier(SeamNetwork(TinyBackbone(), 2), ("a", "b"), total_steps=9, rescale=(0.5, 2.0))
     column = torch.arange(64.0).expand(2, 3, 64, 64)
     sizes = set()
     for _ in range(60):
-        resized = made._rescaled(column)
+        resized = module._rescaled(column)
         sizes.add(resized.shape[-1])
         # From edge to edge: nothing is cut off and nothing is added.
         assert resized[0, 0, 0, 0] <= 1
         assert resized[0, 0, 0, -1] >= 62
     assert sizes == {32, 48, 64, 80, 96, 112, 128}
-    kept = SeamClassifier(SeamNetwork(TinyBackbone(), 2), ("a", "b"), total_steps=9)
-    assert kept._rescaled(column) is column
+    unscaled = SeamClassifier(SeamNetwork(TinyBackbone(), 2), ("a", "b"), total_steps=9)
+    assert unscaled._rescaled(column) is column
 
 
 @pytest.mark.parametrize(("clip", "scale"), [(None, None), (1e-3, None), (1e3, None), (1e-3, 512.0)])
@@ -189,26 +191,26 @@ def test_no_more_pixels_are_tagged_at_a_time_than_fit(zoom: float) -> None:
     pixels: list[int] = []
     network.backbone.register_forward_pre_hook(lambda _, inputs: pixels.append(inputs[0][:, 0].numel()))
     tiles = [Tile("a", 0, 100 * number, 100, 100) for number in range(31)]
-    found = tag_probabilities(network, cast("SceneReader", Blank()), tiles, torch.device("cpu"), "tags")
-    assert found.shape == (31, 2)
+    scores = tag_probabilities(network, cast("SceneReader", Blank()), tiles, torch.device("cpu"), "tags")
+    assert scores.shape == (31, 2)
     assert 0.9 * 0.3e6 < max(pixels) <= 0.3e6
 
 
 def test_plain_cam_is_cross_entropy_of_the_pooled_map() -> None:
-    made = classifier(pcm=False, er_weight=0, ecr_weight=0).eval()
+    module = classifier(pcm=False, er_weight=0, ecr_weight=0).eval()
     image, tags = batch().values()
-    output = made.network(image)
+    output = module.network(image)
     assert torch.equal(output.refined, output.cam)
-    final = made.network.backbone(image).final
+    final = module.network.backbone(image).final
     cam = F.interpolate(
-        torch.einsum("bdhw,cd->bchw", final, made.network.fc8.weight[:, :, 0, 0]),
+        torch.einsum("bdhw,cd->bchw", final, module.network.fc8.weight[:, :, 0, 0]),
         (32, 24),
         mode="bilinear",
         align_corners=True,
     )
     torch.testing.assert_close(output.cam, cam)
     expected = F.binary_cross_entropy_with_logits(cam.mean((2, 3)), tags)
-    torch.testing.assert_close(made.training_step(batch()), expected)
+    torch.testing.assert_close(module.training_step(batch()), expected)
 
 
 def _naive_attention(
@@ -293,11 +295,11 @@ def test_attention_spreads_the_clipped_cam_at_prediction(name: str, stride: int)
 @pytest.mark.parametrize("name", CLASSIFIERS)
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_classifiers_and_backbones_compose_freely(name: str, backbone: str) -> None:
-    made = compose_config(["stage=cam", f"classifier={name}", f"backbone={backbone}"])
-    assert made.backbone.name == backbone
-    assert made.classifier.name == name
-    assert made.classifier.zoom == (1 if name in {"seam", "one_vs_all"} else 2)
-    switches = {key: bool(value) for key, value in made.classifier.items() if key not in {"name", "zoom"}}
+    config = compose_config(["stage=cam", f"classifier={name}", f"backbone={backbone}"])
+    assert config.backbone.name == backbone
+    assert config.classifier.name == name
+    assert config.classifier.zoom == (1 if name in {"seam", "one_vs_all"} else 2)
+    switches = {key: bool(value) for key, value in config.classifier.items() if key not in {"name", "zoom"}}
     assert switches == {
         "er_weight": name in {"seam", "one_vs_all"},
         "ecr_weight": name in {"seam", "one_vs_all"},
@@ -310,12 +312,12 @@ def test_classifiers_and_backbones_compose_freely(name: str, backbone: str) -> N
 
 @pytest.mark.parametrize("backbone", ["resnet18", "mit_b0"])
 def test_attention_is_refused_where_there_is_none(backbone: str) -> None:
-    made = compose_config(["stage=cam", "classifier=attention", f"backbone={backbone}"])
+    config = compose_config(["stage=cam", "classifier=attention", f"backbone={backbone}"])
     if backbone == "mit_b0":
-        assert build_classifier(made.backbone, made.classifier, 2, 3, None).attention == 0.125
+        assert build_classifier(config.backbone, config.classifier, 2, 3, None).attention == 0.125
         return
     with pytest.raises(UserError, match=r"type backbone=mit_b0, or classifier\.attention=null"):
-        build_classifier(made.backbone, made.classifier, 2, 3, None)
+        build_classifier(config.backbone, config.classifier, 2, 3, None)
 
 
 def test_one_vs_all_has_a_member_for_each_class() -> None:
@@ -418,12 +420,12 @@ def test_a_checkpoint_reloads_with_nothing_else_at_hand(
     torch.manual_seed(0)
     network = SeamNetwork(build_backbone(backbone, None, 16, in_channels=4), 2, **settings).freeze()
     rates = Optimization(lr=0.02, power=0.8)
-    made = SeamClassifier(network, ("a", "b"), total_steps=7, optimizer=rates, er_weight=0.5, clip=2.0)
-    loaded = reloaded(made, tmp_path / "any.ckpt")
+    module = SeamClassifier(network, ("a", "b"), total_steps=7, optimizer=rates, er_weight=0.5, clip=2.0)
+    loaded = reloaded(module, tmp_path / "any.ckpt")
     assert loaded._optimizer == rates
     image = torch.rand(1, 4, 32, 48)
     with torch.no_grad():
-        for before, after in zip(made.eval().network(image), loaded.eval().network(image), strict=True):
+        for before, after in zip(module.eval().network(image), loaded.eval().network(image), strict=True):
             assert torch.equal(before, after)
-    learnt = [[name for name, p in one.named_parameters() if p.requires_grad] for one in (made, loaded)]
-    assert learnt[0] == learnt[1] != [name for name, _ in made.named_parameters()]
+    learnt = [[name for name, p in one.named_parameters() if p.requires_grad] for one in (module, loaded)]
+    assert learnt[0] == learnt[1] != [name for name, _ in module.named_parameters()]

@@ -476,7 +476,9 @@ def test_help_of_ome_names_every_command_and_fits_a_screen(tmp_path: Path) -> No
 def test_help_is_that_of_hydra(tmp_path: Path, settings: list[str]) -> None:
     """Which prints it itself where there is another option, with a group that nobody types."""
     (tmp_path / "none").mkdir()
-    own = run_process(tmp_path, "--help", *settings).stdout
+    page = run_process(tmp_path, "--help", *settings).stdout
     whole = run_process(tmp_path, "--help", "--config-dir", "none", *settings).stdout
-    assert own.splitlines() == [line for line in whole.splitlines() if not line.startswith("stage/settings:")]
-    assert own.count("\n") == whole.count("\n") - 1 > 50
+    assert page.splitlines() == [
+        line for line in whole.splitlines() if not line.startswith("stage/settings:")
+    ]
+    assert page.count("\n") == whole.count("\n") - 1 > 50

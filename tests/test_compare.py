@@ -22,10 +22,10 @@ NAMES = ("grass", "road")
 
 def test_mean_and_sample_deviation() -> None:
     values = [0.41, 0.47, 0.44]
-    made = spread(values)
-    assert made.mean == pytest.approx(statistics.mean(values))
-    assert made.deviation == pytest.approx(statistics.stdev(values))
-    assert str(made) == "44.00 ± 3.00"
+    result = spread(values)
+    assert result.mean == pytest.approx(statistics.mean(values))
+    assert result.deviation == pytest.approx(statistics.stdev(values))
+    assert str(result) == "44.00 ± 3.00"
     assert str(spread([0.5])) == "50.00"
     assert math.isnan(spread([0.5]).deviation)
     assert str(spread([0.5, math.nan])) == "-"
@@ -69,23 +69,23 @@ def test_a_row_is_named_by_what_it_alone_has() -> None:
 
 def test_rows_can_be_named_by_what_was_varied() -> None:
     """The weight belongs to the classifier, and the random rate tells all rows apart by itself."""
-    found = [
+    settings = [
         {"classifier.name": name, "classifier.er": er, "stage.cam.lr": lr}
         for name, er, lr in (("seam", "1", ".11"), ("cam", "0", ".12"), ("cam", "0", ".13"))
     ]
     names = ["classifier.name=seam", "classifier.name=cam", "classifier.name=cam"]
     rates = ["stage.cam.lr=.11", "stage.cam.lr=.12", "stage.cam.lr=.13"]
-    assert labels(found) == rates
-    assert labels(found, ["classifier", "stage.cam.lr"]) == [
+    assert labels(settings) == rates
+    assert labels(settings, ["classifier", "stage.cam.lr"]) == [
         f"{a}, {b}" for a, b in zip(names, rates, strict=True)
     ]
     # What is not named still keeps different runs apart.
-    assert labels(found, ["classifier"]) == [
+    assert labels(settings, ["classifier"]) == [
         names[0],
         f"{names[1]}, stage.cam.lr=.12",
         f"{names[2]}, stage.cam.lr=.13",
     ]
-    assert labels(found, ["nothing"]) == rates
+    assert labels(settings, ["nothing"]) == rates
 
 
 def _run(folder: Path, seed: int, right: int, **settings: object) -> None:

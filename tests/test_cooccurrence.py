@@ -55,7 +55,7 @@ def test_anything_but_a_table_of_zeros_and_ones_is_refused(tags: np.ndarray) -> 
 
 
 @pytest.mark.parametrize(
-    ("tags", "said"),
+    ("tags", "expected"),
     [
         ([[1, 0, 0], [1, 0, 0]], ["field is the only class that is learnt from the 2"]),
         (
@@ -69,8 +69,8 @@ def test_anything_but_a_table_of_zeros_and_ones_is_refused(tags: np.ndarray) -> 
         ([[1, 0, 0], [0, 1, 0]], []),
     ],
 )
-def test_what_tags_cannot_teach_is_said(tags: list[list[int]], said: list[str]) -> None:
+def test_what_tags_cannot_teach_is_said(tags: list[list[int]], expected: list[str]) -> None:
     """2: too small in the tile to be learnt from it."""
     lines = inseparable(("field", "lake", "road"), np.minimum(tags, 1), np.array(tags) < 2)
-    assert len(lines) == len(said)
-    assert all(line.startswith(words) for line, words in zip(lines, said, strict=True))
+    assert len(lines) == len(expected)
+    assert all(line.startswith(words) for line, words in zip(lines, expected, strict=True))

@@ -32,9 +32,9 @@ def test_a_segmenter_has_the_state_that_it_has_without() -> None:
             torch.manual_seed(1)
             network(images)
         together.eval()(images)
-    found, expected = together.state_dict(), plain.state_dict()
-    assert list(found) == list(expected)
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    actual, expected = together.state_dict(), plain.state_dict()
+    assert list(actual) == list(expected)
+    assert all(torch.equal(actual[name], expected[name]) for name in expected)
 
 
 def test_counters_are_there_after_an_error_and_layers_that_average_by_them_count_themselves() -> None:

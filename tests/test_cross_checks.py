@@ -196,19 +196,19 @@ def test_values_of_the_trainer_are_looked_at(argument: str) -> None:
 
 
 def test_a_stage_cannot_read_what_it_does_not_declare() -> None:
-    own = declared_config(composed(), ("seed", "dataset.tile.size", "segmenter"))
-    assert own.seed == 0
-    assert own.dataset.tile.size == 64
-    assert own.segmenter.encoder == "mobilenet_v2", "what a key refers to need not be declared"
-    assert own.run_dir
+    declared = declared_config(composed(), ("seed", "dataset.tile.size", "segmenter"))
+    assert declared.seed == 0
+    assert declared.dataset.tile.size == 64
+    assert declared.segmenter.encoder == "mobilenet_v2", "what a key refers to need not be declared"
+    assert declared.run_dir
     for read in (
-        lambda: own.crf.iterations,
-        lambda: own.dataset.tile.stride,
-        lambda: own.dataset.get("channels"),
-        lambda: own.trainer.precision,
-        lambda: dict(own.classifier),
-        lambda: "iterations" in own.crf,
-        lambda: OmegaConf.to_container(own.crf, resolve=True),
+        lambda: declared.crf.iterations,
+        lambda: declared.dataset.tile.stride,
+        lambda: declared.dataset.get("channels"),
+        lambda: declared.trainer.precision,
+        lambda: dict(declared.classifier),
+        lambda: "iterations" in declared.crf,
+        lambda: OmegaConf.to_container(declared.crf, resolve=True),
     ):
         with pytest.raises(UndeclaredError, match="without declaring it: add it to"):
             read()
@@ -278,13 +278,13 @@ def test_weights_that_do_not_fit_are_known_before_the_first_stage(
         check_settings(config, ["cam", "seg"])
 
 
-@pytest.mark.parametrize("own", [[], [PLUGIN]])
+@pytest.mark.parametrize("dataset", [[], [PLUGIN]])
 def test_weights_may_be_for_any_bands_if_only_the_images_know_theirs(
-    tmp_path: Path, own_images: list[str], own: list[str]
+    tmp_path: Path, own_images: list[str], dataset: list[str]
 ) -> None:
-    backbone = OwnBackbone(5, 16) if own else build_backbone("resnet18", None, 16, in_channels=5)
+    backbone = OwnBackbone(5, 16) if dataset else build_backbone("resnet18", None, 16, in_channels=5)
     torch.save(backbone.state_dict(), tmp_path / "five.pth")
-    settings = [*own_images, *RANDOM, *own, f"backbone.weights={tmp_path}/five.pth"]
+    settings = [*own_images, *RANDOM, *dataset, f"backbone.weights={tmp_path}/five.pth"]
     check_settings(compose_config(settings), ["cam"])
     with pytest.raises(UserError, match="is for images of 5 bands, but the dataset has 3"):
         check_settings(compose_config([*settings, "dataset.channels=[1,2,3]"]), ["cam"])

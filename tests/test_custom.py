@@ -155,15 +155,17 @@ def test_tags_of_val_are_compared_with_those_of_the_classifier(run_here: Run, tm
     (tmp_path / "tags.csv").write_text("\n".join(["image,split,tags", *rows]) + "\n")
     run_here(*custom("all", "stage.until=cam"))
     run_here(*custom("suggest"))
-    told = {
+    probabilities = {
         tile.scene: one.probabilities
         for tile, one in read_suggestions(RUN / "suggest/suggestions.csv").items()
     }
-    given = {image: {name for name, value in told[image].items() if value > 0.5} for image in tags}
+    predicted = {
+        image: {name for name, value in probabilities[image].items() if value > 0.5} for image in tags
+    }
     for row in read_csv(RUN / "cam/tag_scores.csv"):
-        for column, counted in (("shown", tags), ("given", given)):
+        for column, counted in (("shown", tags), ("given", predicted)):
             assert int(row[column]) == sum(row["class"] in names for names in counted.values())
-        assert int(row["right"]) == sum(row["class"] in tags[image] & given[image] for image in tags)
+        assert int(row["right"]) == sum(row["class"] in tags[image] & predicted[image] for image in tags)
     run_here(*custom("report"))
     assert "Tags predicted by the classifier" in (RUN / "report/report.html").read_text()
 
@@ -171,14 +173,14 @@ def test_tags_of_val_are_compared_with_those_of_the_classifier(run_here: Run, tm
 def check_suggestions(run_here: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Of every image, tagged or not: the sigmoid of the classifier's mean response."""
     run_here(*custom("suggest"))
-    told = capsys.readouterr().out
-    found = read_suggestions(RUN / "suggest/suggestions.csv")
-    assert {tile.name[:7]: (tile.height, tile.width) for tile in found} == {
+    printed = capsys.readouterr().out
+    suggestions = read_suggestions(RUN / "suggest/suggestions.csv")
+    assert {tile.name[:7]: (tile.height, tile.width) for tile in suggestions} == {
         f"photo {number}": size for number, size in enumerate(SIZES)
     }
     network = SeamNetwork(build_backbone("mobilenet_v2", None, 16), 2, pcm=False).eval()
     network.load_state_dict(torch.load(RUN / "cam/network.pt", weights_only=True))
-    for tile, (uncertainty, probabilities) in found.items():
+    for tile, (uncertainty, probabilities) in suggestions.items():
         with plain_pixels(), rasterio.open(f"images/{tile.scene}.jpg") as photograph:
             image = photograph.read().transpose(1, 2, 0) / 255  # Pillow decodes colours otherwise
         image = (image - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
@@ -190,8 +192,8 @@ def check_suggestions(run_here: Run, capsys: pytest.CaptureFixture[str]) -> None
         bits = -(xlogy(expected, expected) + xlogy(1 - expected, 1 - expected)) / np.log(2)
         # Near 0 and 1 a thousandth more, from another reader of JPEG, is a hundredth of a bit.
         assert uncertainty == pytest.approx(bits.mean(), abs=1e-2)
-    spread = np.ptp([list(one.probabilities.values()) for one in found.values()], axis=0).max()
-    assert ("predicts the same tags for every image" in told) == (spread < 0.005)
+    spread = np.ptp([list(one.probabilities.values()) for one in suggestions.values()], axis=0).max()
+    assert ("predicts the same tags for every image" in printed) == (spread < 0.005)
 
 
 @pytest.mark.parametrize("table", ["images", "windows"])
@@ -267,10 +269,10 @@ def test_settings_typed_as_mappings_and_lists_are_taken(run_here: Run, tmp_path:
     classes = "dataset.classes={water: [0, 0, 255], field: [0, 255, 0]}"
     ignored = "dataset.ignored={cloud: [255, 255, 255]}"
     run_here(*custom("prepare", "dataset.masks=masks", indices, classes, ignored, "dataset.range=[0,100]"))
-    made = read_json(Path("scenes/custom_all_full/index.json"))
-    assert made["class_pixels"] == {"water": 0, "field": 48 * 64}
-    assert made["classes"] == {"water": [0, 0, 255], "field": [0, 255, 0]}
-    assert made["ignored"] == {"cloud": [255, 255, 255]}
+    index = read_json(Path("scenes/custom_all_full/index.json"))
+    assert index["class_pixels"] == {"water": 0, "field": 48 * 64}
+    assert index["classes"] == {"water": [0, 0, 255], "field": [0, 255, 0]}
+    assert index["ignored"] == {"cloud": [255, 255, 255]}
 
 
 def test_new_images_are_prepared_and_new_notes_beside_them_change_nothing(
@@ -299,14 +301,14 @@ def test_scenes_follow_the_channels_where_they_name_opacity(
     pixels[:9, :, 3] = 0
     for name in "ab":
         Image.fromarray(pixels, "RGBA").save(tmp_path / f"images/{name}.png")
-    for channels, said in [
+    for channels, message in [
         ("null", "done"),
         ("[3,2,1]", "up to date"),
         ("[4,1]", "done"),
         ("[4,1]", "up to date"),
     ]:
         run_here(*custom("prepare", f"dataset.channels={channels}"))
-        assert f"{said} prepare" in capsys.readouterr().out
+        assert f"{message} prepare" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -130,7 +130,7 @@ def segmenter_gradients() -> list[list[Tensor]]:
     weight = torch.randint(0, 256, (4, 4, 4), generator=generator)
     # The second process has a tenth of the first one's certainty.
     weight = (weight * torch.tensor([1, 1, 0.1, 0.1])[:, None, None]).to(torch.uint8)
-    found = []
+    results = []
     for underfit in (
         None,
         PretendedUnderfitting("ignore", 0.9, 0.5),
@@ -144,8 +144,8 @@ def segmenter_gradients() -> list[list[Tensor]]:
             auxiliary=nn.Conv2d(1, 2, 1),
         )
         module.network.encoder.requires_grad_(requires_grad=False)
-        found.append(gradients(module, {"image": image, "mask": mask, "weight": weight}))
-    return found
+        results.append(gradients(module, {"image": image, "mask": mask, "weight": weight}))
+    return results
 
 
 def affinity_gradients() -> list[Tensor]:
@@ -178,12 +178,12 @@ class Work:
 
     def __call__(self) -> None:
         train(self.folder)
-        found = {
+        results = {
             "segmenter": segmenter_gradients(),
             "affinity": affinity_gradients(),
             "counted": torch.from_numpy(counted()),
         }
-        torch.save(found, self.folder / f"found_{rank()}.pt")
+        torch.save(results, self.folder / f"result_{rank()}.pt")
         self.break_down()
         barrier()
         if rank() == 1:
@@ -196,8 +196,8 @@ class Work:
         with pytest.raises(UserError, match="the loss of tiny became nan or infinite by step"):
             train(self.folder / "nan", broken=0)
         checkpoint = self.folder / f"nan/{CHECKPOINT}.ckpt"
-        kept = torch.load(checkpoint, weights_only=True)["state_dict"] if checkpoint.exists() else {}
-        assert all(tensor.isfinite().all() for tensor in kept.values())
+        state = torch.load(checkpoint, weights_only=True)["state_dict"] if checkpoint.exists() else {}
+        assert all(tensor.isfinite().all() for tensor in state.values())
 
 
 @dataclass(frozen=True)
@@ -206,8 +206,8 @@ class Together:
     error: UserError
     ended: float
 
-    def found(self, name: str) -> Any:  # noqa: ANN401
-        both = [torch.load(self.folder / f"found_{index}.pt", weights_only=True)[name] for index in (0, 1)]
+    def result_of(self, name: str) -> Any:  # noqa: ANN401
+        both = [torch.load(self.folder / f"result_{index}.pt", weights_only=True)[name] for index in (0, 1)]
         torch.testing.assert_close(both[0], both[1])  # every process has the same
         return both[0]
 
@@ -239,19 +239,19 @@ def test_a_training_by_two_is_the_training_by_one(together: Together, tmp_path: 
 
 def test_the_segmenter_divides_by_the_weights_of_all_processes(together: Together) -> None:
     one = segmenter_gradients()
-    torch.testing.assert_close(together.found("segmenter"), one)
+    torch.testing.assert_close(together.result_of("segmenter"), one)
     assert not all(torch.allclose(a, b) for a, b in zip(one[1], one[2], strict=True))
 
 
 def test_a_pair_weighs_the_same_on_every_process(together: Together) -> None:
-    torch.testing.assert_close(together.found("affinity"), affinity_gradients(), rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(together.result_of("affinity"), affinity_gradients(), rtol=1e-3, atol=1e-6)
 
 
 def test_an_odd_number_of_maps_is_counted_once(together: Together) -> None:
     prediction, reference = maps()
     expected = np.zeros((3, 3), dtype=np.int64)
     np.add.at(expected, (reference.ravel(), prediction.ravel()), 1)
-    np.testing.assert_array_equal(together.found("counted").numpy(), expected)
+    np.testing.assert_array_equal(together.result_of("counted").numpy(), expected)
     np.testing.assert_array_equal(counted(), expected)
 
 
@@ -262,10 +262,10 @@ def test_when_one_process_fails_the_other_ends_and_one_line_is_left(together: To
 
 
 def test_a_process_that_cannot_say_why_it_ended_is_named() -> None:
-    mistake, told = UserError("no such scene"), Stopped(signal.SIGTERM)
+    mistake, stop = UserError("no such scene"), Stopped(signal.SIGTERM)
     assert why_ended([1, -signal.SIGTERM], mistake) is mistake
     assert why_ended([1, -signal.SIGKILL], mistake) is mistake  # whoever took too long to end
-    assert why_ended([143, 143], told) is told
+    assert why_ended([143, 143], stop) is stop
     assert why_ended([1, 0], None) is None
     for exits in ([0, -signal.SIGTERM], [-signal.SIGTERM, -signal.SIGTERM], [1, -signal.SIGTERM]):
         early = why_ended(exits, None)  # before it could report anything
@@ -274,7 +274,7 @@ def test_a_process_that_cannot_say_why_it_ended_is_named() -> None:
     lost = LostProcessError.here()
     assert str(why_ended([1, -signal.SIGKILL], lost)).startswith("process 1 of 2 was killed (SIGKILL)")
     assert why_ended([1, 1], lost) is lost
-    killed, aborted = why_ended([143, -signal.SIGKILL], told), why_ended([-signal.SIGABRT, 143], told)
+    killed, aborted = why_ended([143, -signal.SIGKILL], stop), why_ended([-signal.SIGABRT, 143], stop)
     assert str(killed).startswith("process 1 of 2 was killed (SIGKILL), probably out of memory; the same")
     assert str(aborted).startswith("process 0 of 2 was killed (SIGABRT); the same command")
     assert isinstance(why_ended([0, -signal.SIGSEGV], None), UserError)

@@ -209,7 +209,7 @@ def test_links_lead_to_files_of_the_repository(page: Path) -> None:
 def test_figures_of_several_pages_agree(pattern: str, pages: tuple[str, ...]) -> None:
     texts = [(ROOT / page).read_text(encoding="utf-8") for page in pages]
     first, *others = [
-        {re.sub(r"\s+", " ", " ".join(found.groups())) for found in re.finditer(pattern, text)}
+        {re.sub(r"\s+", " ", " ".join(match.groups())) for match in re.finditer(pattern, text)}
         for text in texts
     ]
     assert first

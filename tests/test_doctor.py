@@ -23,11 +23,11 @@ def lines(text: str, kind: str) -> list[str]:
 
 def test_a_machine_without_data_can_make_the_town(capsys: pytest.CaptureFixture[str]) -> None:
     assert doctor.main([]) == 0
-    said = capsys.readouterr().out
-    assert f"ok    python     {sys.version.split()[0]}" in said
-    assert f"rasterio {rasterio.__version__}" in said
-    assert "synthetic is drawn when it is prepared" in said
-    assert "nothing is wrong" in said
+    printed = capsys.readouterr().out
+    assert f"ok    python     {sys.version.split()[0]}" in printed
+    assert f"rasterio {rasterio.__version__}" in printed
+    assert "synthetic is drawn when it is prepared" in printed
+    assert "nothing is wrong" in printed
 
 
 def test_data_is_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -101,8 +101,8 @@ def test_the_folder_of_a_run_stands_for_its_settings(
     assert status == 0, printed
     monkeypatch.chdir(tmp_path)
     assert doctor.main(["work/runs/here"]) == 0
-    said = capsys.readouterr().out
-    assert "prepared in scenes/hamlet_rgb_full" in said
+    report = capsys.readouterr().out
+    assert "prepared in scenes/hamlet_rgb_full" in report
     run = work / "runs/here"
     for folder, name in (
         ("seg", "manifest.json"),
@@ -113,9 +113,9 @@ def test_the_folder_of_a_run_stands_for_its_settings(
         (run / folder / name).touch()
     monkeypatch.chdir(tmp_path)
     assert doctor.main(["work/runs/here"]) == 0
-    said = capsys.readouterr().out
-    assert f"{run}: finished are labels, seg" in said
-    assert f"{run}: unfinished are cam: ome resume {run}" in said
+    report = capsys.readouterr().out
+    assert f"{run}: finished are labels, seg" in report
+    assert f"{run}: unfinished are cam: ome resume {run}" in report
     monkeypatch.chdir(tmp_path)
     assert doctor.main(["nowhere"]) == 1
     assert "nowhere is not a folder: give the folder of a run" in capsys.readouterr().out

@@ -137,13 +137,13 @@ def test_a_url_is_mapped_again_when_it_was_replaced(
 ) -> None:
     make_run(tmp_path / "run")
     command = (*BASE, f"stage.predict.scene={web.address}/city.tif")
-    said = []
+    up_to_date = []
     for scene in (random_scene(90, 70), None, random_scene(70, 90)):
         if scene is not None:
             write(web.folder / "city.tif", scene)
         run_here(*command)
-        said.append("up to date" in capsys.readouterr().out)
-    assert said == [False, True, False]
+        up_to_date.append("up to date" in capsys.readouterr().out)
+    assert up_to_date == [False, True, False]
     assert classes_of(tmp_path / "run/predict/city/city.tif").shape == (70, 90)
 
 
@@ -285,8 +285,8 @@ def test_items_name_their_rasters(web: Web, asset: str | None, chosen: str) -> N
     }
     local = item(web.folder / "item.json", **assets)
     assert raster_of(local, asset) == web.folder / chosen
-    found = raster_of(scene_at(f"{web.address}/item.json?sig=1"), asset)
-    assert found == scene_at(f"{web.address}/{chosen}")
+    raster = raster_of(scene_at(f"{web.address}/item.json?sig=1"), asset)
+    assert raster == scene_at(f"{web.address}/{chosen}")
 
 
 def test_items_that_leave_a_choice_list_it(tmp_path: Path) -> None:
@@ -321,10 +321,10 @@ def test_the_map_of_an_item_is_called_like_it(run_here: Run, tmp_path: Path, web
     write(web.folder / "visual.tif", random_scene(64, 64))
     item(web.folder / "S2A_33.json", visual={"href": "visual.tif", "type": COG})
     run_here(*BASE, f"stage.predict.scene={web.address}/S2A_33.json")
-    made = tmp_path / "run/predict/S2A_33/S2A_33.tif"
-    first = made.stat().st_mtime_ns
+    path = tmp_path / "run/predict/S2A_33/S2A_33.tif"
+    first = path.stat().st_mtime_ns
     run_here(*BASE, f"stage.predict.scene={web.address}/S2A_33.json")
-    assert made.stat().st_mtime_ns == first
+    assert path.stat().st_mtime_ns == first
     os.utime(web.folder / "visual.tif", ns=(1, 1))
     run_here(*BASE, f"stage.predict.scene={web.address}/S2A_33.json")
-    assert made.stat().st_mtime_ns != first
+    assert path.stat().st_mtime_ns != first

@@ -100,20 +100,20 @@ def test_deepness_finds_what_it_reads(tmp_path: Path) -> None:
     write_deepness(path, network, replace(CARD, tile=90))
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     read = {key: json.loads(value) for key, value in session.get_modelmeta().custom_metadata_map.items()}
-    (given,), (result,) = session.get_inputs(), session.get_outputs()
-    assert given.shape[1:] == [3, read["tiles_size"], read["tile_size"]] == [3, 96, 96]
+    (entry,), (result,) = session.get_inputs(), session.get_outputs()
+    assert entry.shape[1:] == [3, read["tiles_size"], read["tile_size"]] == [3, 96, 96]
     assert result.shape[1] == 3
     assert read["model_type"] == "Segmentor"
     assert read["class_names"] == {str(index): name for index, name in enumerate(CARD.classes)}
     assert read["resolution"] == 50  # centimetres
     pixels = np.random.default_rng(0).integers(0, 256, (1, 96, 96, 3), dtype=np.uint8)
     standard = (np.float32(pixels / 255) - read["standardization_mean"]) / read["standardization_std"]
-    (probabilities,) = session.run(None, {given.name: standard.transpose(0, 3, 1, 2).astype(np.float32)})
+    (probabilities,) = session.run(None, {entry.name: standard.transpose(0, 3, 1, 2).astype(np.float32)})
     with torch.no_grad():
         expected = network(to_tensor(pixels)).softmax(dim=1).numpy()
     np.testing.assert_allclose(probabilities, expected, atol=1e-5)
-    kept = np.where(probabilities < read["seg_thresh"], 0, probabilities)
-    np.testing.assert_array_equal(kept.argmax(axis=1), expected.argmax(axis=1))
+    confident = np.where(probabilities < read["seg_thresh"], 0, probabilities)
+    np.testing.assert_array_equal(confident.argmax(axis=1), expected.argmax(axis=1))
     deep = ImageSource("uint16", 3, ("red", "green", "blue"))
     for card in (replace(CARD, limits=(0, 4000)), replace(CARD, source=deep)):
         with pytest.raises(UserError, match=r"stage\.export\.target=deepness: .* 16-bit images"):

@@ -411,14 +411,14 @@ def test_broken_images_are_named_and_left_out_when_asked(run_here: Run, tmp_path
     custom = ["dataset=custom", "dataset.raw=images", "dataset.tags=tags.csv", "dataset.tile.size=32"]
     with pytest.raises(UserError, match=r"field_07\.png is damaged"):
         run_here("stage=prepare", *custom)
-    made = run_here("stage=prepare", *custom, "stage.prepare.broken=skip")
-    index = SceneIndex.read(Path(made.scenes))
+    config = run_here("stage=prepare", *custom, "stage.prepare.broken=skip")
+    index = SceneIndex.read(Path(config.scenes))
     assert index.broken == ("field_07",)
     assert len(index.scenes) == 11
-    manifest = Manifest.read(Path(made.scenes))
+    manifest = Manifest.read(Path(config.scenes))
     assert manifest is not None
     assert manifest.counts["broken_scenes"] == 1
     run_here("stage=labels", *custom)
-    tags = (Path(made.run_dir) / "labels/tags.csv").read_text().splitlines()
+    tags = (Path(config.run_dir) / "labels/tags.csv").read_text().splitlines()
     assert len(tags) == 12
     assert not any("field_07" in line for line in tags)

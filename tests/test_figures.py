@@ -79,9 +79,9 @@ def test_confusion_is_in_percent_of_the_reference() -> None:
 
 def test_bars_add_up_to_the_tiles_of_a_class() -> None:
     axes = tag_counts_figure(NAMES, TILES, DROPPED).axes[0]
-    kept, lost = ([bar.get_width() for bar in bars] for bars in axes.containers)
-    assert kept == [1500, 770, 15]
-    assert lost == [0, 30, 25]
+    learnt, small = ([bar.get_width() for bar in bars] for bars in axes.containers)
+    assert learnt == [1500, 770, 15]
+    assert small == [0, 30, 25]
     assert [text.get_text() for text in axes.texts] == ["1,500", "800 (−30)", "40 (−25)"]  # noqa: RUF001 - a minus
     assert axes.figure.legends
     assert not tag_counts_figure(NAMES, TILES, dict.fromkeys(NAMES, 0)).legends
@@ -120,8 +120,8 @@ def test_a_panel_has_the_columns_that_are_there_in_the_palettes_colours() -> Non
     assert 0 < drawn_at[1].min() < drawn_at[1].max() < drawn_at[2].min()  # one row below the other
     for column in columns[1:]:
         for colour, pixels in (((0, 0, 255), 56 * 32), ((255, 255, 0), 56 * 32), ((0, 0, 0), 8 * 64)):
-            own = (column == colour).all(axis=-1).sum() / 4**2  # 64 pixels fit four times into a cell
-            assert own == pytest.approx(pixels, rel=0.2)  # the rest is letters
+            cells = (column == colour).all(axis=-1).sum() / 4**2  # 64 pixels fit four times into a cell
+            assert cells == pytest.approx(pixels, rel=0.2)  # the rest is letters
 
 
 def test_pictures_of_a_panel_are_those_of_the_page() -> None:

@@ -12,8 +12,8 @@ HERE = Path(__file__).parents[1]
 
 
 def pins(lines: str) -> dict[str, str]:
-    found = (line.partition("==") for line in lines.splitlines() if line and not line.startswith("#"))
-    return {canonicalize_name(name): version for name, _, version in found}
+    pairs = (line.partition("==") for line in lines.splitlines() if line and not line.startswith("#"))
+    return {canonicalize_name(name): version for name, _, version in pairs}
 
 
 def test_floors_are_the_limits_and_the_tested_versions_keep_them() -> None:

@@ -143,7 +143,7 @@ def twelve_bits(seed: int, bands: int = 4) -> np.ndarray[Any, np.dtype[np.uint16
 
 
 @pytest.mark.parametrize(
-    ("limits", "said"),
+    ("limits", "message"),
     [
         (None, ""),
         ([0, 4095], ""),
@@ -155,7 +155,7 @@ def twelve_bits(seed: int, bands: int = 4) -> np.ndarray[Any, np.dtype[np.uint16
     ],
 )
 def test_limits_in_another_unit_than_the_values_are_pointed_out(
-    images: Path, limits: list[int] | None, said: str, capsys: pytest.CaptureFixture[str]
+    images: Path, limits: list[int] | None, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """They would make every image white, black or nearly so, in training and in maps."""
     for name in ("a.JPG", "b.png", "c (1).tif"):
@@ -164,15 +164,15 @@ def test_limits_in_another_unit_than_the_values_are_pointed_out(
         (images / f"{name}.tif").write_bytes(archives.raster(twelve_bits(0), nodata=0))
     prepare(images, range=limits)
     output = " ".join(capsys.readouterr().out.split())
-    assert ("does not" in output) == bool(said)
-    assert said in output
+    assert ("does not" in output) == bool(message)
+    assert message in output
     measured = twelve_bits(0)[5:]
     first, last = np.percentile(measured, [2, 98], axis=(0, 1), method="inverted_cdf")
     values = f"a.tif has values from {first.min()} to {last.max()} (percentiles 2 and 98)"
-    assert (values in output) == bool(said)
+    assert (values in output) == bool(message)
     with open_scene(images / "a.tif", (1, 2, 3, 4), limits and (limits[0], limits[1])):
         output = " ".join(capsys.readouterr().out.split())
-    assert (f"{values}: dataset.range={limits} does not fit them" in output) == bool(said)
+    assert (f"{values}: dataset.range={limits} does not fit them" in output) == bool(message)
 
 
 def test_what_an_image_was_is_known_of_its_scene(images: Path) -> None:
@@ -205,16 +205,16 @@ def test_sixteen_bits_are_spread_between_the_percentiles_of_what_was_measured(im
     (images / "b.tif").write_bytes(archives.raster(deep[::-1].copy(), nodata=0))
     index = prepare(images)
     assert index.channels == (1, 2, 3, 4)
-    made = SceneReader(index).image(whole(index, "a"))
+    image = SceneReader(index).image(whole(index, "a"))
     for band in range(4):
         values = deep[..., band].astype(float)
         low, high = np.percentile(deep[5:, :, band], [2, 98], method="inverted_cdf")
         expected = np.clip((values - low) / (high - low) * 255, 0, 255)
-        assert np.abs(made[..., band] - expected).max() <= 0.5
-    assert not made[:5].any()
+        assert np.abs(image[..., band] - expected).max() <= 0.5
+    assert not image[:5].any()
     index = prepare(images, range=[100, 1100])
-    made = SceneReader(index).image(whole(index, "a"))
-    assert np.abs(made - np.clip((deep.astype(float) - 100) / 1000 * 255, 0, 255)).max() <= 0.5
+    image = SceneReader(index).image(whole(index, "a"))
+    assert np.abs(image - np.clip((deep.astype(float) - 100) / 1000 * 255, 0, 255)).max() <= 0.5
 
 
 def test_a_band_without_values_or_of_one_value_is_black() -> None:
@@ -273,14 +273,14 @@ def test_scenes_and_new_images_agree_on_what_was_measured(
         pixels = np.dstack([archives.image(5, 3), band])
         (images / f"{name}.tif").write_bytes(archives.raster(pixels, photometric="RGB", alpha="YES"))
     index = prepare(images, channels=channels)
-    said = " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
     reader = SceneReader(index, channels)
     with open_scene(images / "a.tif", reader.channels) as new:
         expected = new.valid(0, 0, 40, 56)
     assert np.array_equal(reader.valid(whole(index, "a")), expected)
     if named := 4 in reader.channels:
         assert expected.all()
-    assert ("of 2 images is opacity, but dataset.channels includes it" in said) == (named and opacity)
+    assert ("of 2 images is opacity, but dataset.channels includes it" in printed) == (named and opacity)
     if not named and opacity:
         with pytest.raises(
             UserError, match=r"channels=\[4\]: band 4 was opacity when the scenes in .*stage=pre"
@@ -327,10 +327,10 @@ def test_what_images_seem_to_say_about_invalid_pixels_is_pointed_out_once(
         (images / f"{name}.tif").write_bytes(archives.raster(pixels, photometric="RGB", alpha="NO"))
         Image.fromarray(pixels[..., :3]).save(images / "c.tif", tiffinfo={42113: "-9999"})
     prepare(images, channels=[1, 2, 3], nodata=nodata)
-    said = " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
     opacity = r"a\.tif has opacity in band 4, .* -colorinterp_4 alpha FILE \(and 1 other images alike\)"
-    assert re.search(opacity, said)
-    assert ("nodata=-9999, which no pixel of uint8 can have" in said) == (nodata is None)
+    assert re.search(opacity, printed)
+    assert ("nodata=-9999, which no pixel of uint8 can have" in printed) == (nodata is None)
 
 
 def test_scenes_are_prepared_again_for_channels_that_name_opacity_only(images: Path) -> None:

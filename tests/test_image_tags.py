@@ -31,10 +31,10 @@ def write(folder: Path, text: str) -> Path:
 
 def test_tags_of_an_image_belong_to_the_whole_image(tmp_path: Path) -> None:
     path = write(tmp_path, "image,tags\nb.JPG,road; tree\na,tree|road|tree\nc.d.tif,tree\n")
-    said = outline(path)
-    assert said.names == ("road", "tree")
-    assert said.splits == {"b": "train", "a": "train", "c.d": "train"}
-    table = read_tags(path, index(said.splits))
+    facts = outline(path)
+    assert facts.names == ("road", "tree")
+    assert facts.splits == {"b": "train", "a": "train", "c.d": "train"}
+    table = read_tags(path, index(facts.splits))
     assert table.tiles == (Tile("b", 0, 0, 30, 40), Tile("a", 0, 0, 30, 40), Tile("c.d", 0, 0, 30, 40))
     assert table.tags.tolist() == [[1, 1], [1, 1], [0, 1]]
     assert table.kept.all()
@@ -42,10 +42,10 @@ def test_tags_of_an_image_belong_to_the_whole_image(tmp_path: Path) -> None:
 
 def test_columns_of_classes_keep_their_order_and_may_say_the_split(tmp_path: Path) -> None:
     path = write(tmp_path, "image, split, tree, road\na,train,1,0\nb,test,0,0\nc,,0,1\nd, val ,1,1\n")
-    said = outline(path)
-    assert said.names == ("tree", "road")
-    assert said.splits == {"a": "train", "b": "test", "c": "train", "d": "val"}
-    table = read_tags(path, index(said.splits, said.names))
+    facts = outline(path)
+    assert facts.names == ("tree", "road")
+    assert facts.splits == {"a": "train", "b": "test", "c": "train", "d": "val"}
+    table = read_tags(path, index(facts.splits, facts.names))
     assert table.tags.tolist() == [[1, 0], [0, 0], [0, 1], [1, 1]]
     assert table.splits == ("train", "test", "train", "val")
     assert table.kept.tolist() == [True, False, True, True]
@@ -62,9 +62,9 @@ def test_images_without_tags_stand_in_a_table_that_says_what_became_of_them(
     tmp_path: Path, text: str
 ) -> None:
     path = write(tmp_path, text)
-    said = outline(path)
-    assert said.names == ("road", "tree")
-    table = read_tags(path, index(said.splits))
+    facts = outline(path)
+    assert facts.names == ("road", "tree")
+    table = read_tags(path, index(facts.splits))
     assert table.tags.tolist() == [[0, 1], [0, 0], [0, 0], [1, 0], [1, 0], [0, 0]]
     assert table.kept.tolist() == [True, False, False, False, True, False]
     assert table.splits == ("train", "train", "train", "train", "train", "val")
@@ -73,9 +73,9 @@ def test_images_without_tags_stand_in_a_table_that_says_what_became_of_them(
 def test_a_table_of_tiles_says_the_same(tmp_path: Path) -> None:
     header = "scene,row,column,height,width,split,tree,road\n"
     path = write(tmp_path, f"{header}a,0,0,9,9,test,1,0\na,9,0,9,9,train,1,0\nb,0,0,9,9,val,0,1\n")
-    said = outline(path)
-    assert said == (("tree", "road"), {"a": "train", "b": "val"}, {"a": 2, "b": 4})
-    assert read_tags(path, index(said.splits, said.names)).tiles[1] == Tile("a", 9, 0, 9, 9)
+    facts = outline(path)
+    assert facts == (("tree", "road"), {"a": "train", "b": "val"}, {"a": 2, "b": 4})
+    assert read_tags(path, index(facts.splits, facts.names)).tiles[1] == Tile("a", 9, 0, 9, 9)
 
 
 def test_classes_that_are_known_may_be_more_than_the_tags(tmp_path: Path) -> None:
@@ -131,9 +131,9 @@ def test_the_size_that_a_spreadsheet_states_is_not_believed(
         with pytest.raises(UserError, match=r"tags.xlsx, line 5: a formula without a value"):
             outline(path)
         return
-    said = outline(path)
-    assert (said.names, said.splits) == (("road", "tree"), {"a": "train", "b": "test", "c": "train"})
-    assert read_tags(path, index(said.splits)).tags.tolist() == [[1, 0], [0, 1], [1, 0]]
+    facts = outline(path)
+    assert (facts.names, facts.splits) == (("road", "tree"), {"a": "train", "b": "test", "c": "train"})
+    assert read_tags(path, index(facts.splits)).tags.tolist() == [[1, 0], [0, 1], [1, 0]]
 
 
 @pytest.mark.parametrize("hidden", ["hidden", "veryHidden"])
@@ -253,9 +253,9 @@ def test_what_is_read_for_0_and_1_is_said_once(tmp_path: Path, capsys: pytest.Ca
     path = write(tmp_path, "image,road,tree\na,x,\nb,,1\n")
     for _ in range(2):
         outline(path)
-    said = " ".join(capsys.readouterr().out.split())
-    assert said.count("2 of 4 cells of classes are empty: they are read as 0") == 1
-    assert said.count("1 of 4 cells of classes are x: they are read as 1") == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("2 of 4 cells of classes are empty: they are read as 0") == 1
+    assert printed.count("1 of 4 cells of classes are x: they are read as 1") == 1
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])

@@ -72,7 +72,7 @@ def test_cams_of_other_scenes_of_the_same_name_are_not_read(trained: Run) -> Non
 
 
 @pytest.mark.parametrize(
-    ("typed", "said"),
+    ("typed", "message"),
     [
         ("dataset.split.test=['2_11']", "scenes/synthetic_rgb_full was made with dataset.split.test"),
         ("dataset.filter.minimum=0.5", "/labels was made with dataset.filter.minimum=0.02, not 0.5"),
@@ -82,12 +82,12 @@ def test_cams_of_other_scenes_of_the_same_name_are_not_read(trained: Run) -> Non
     ],
 )
 def test_a_setting_of_an_earlier_stage_that_does_not_count_is_said(
-    trained: Run, capsys: pytest.CaptureFixture[str], typed: str, said: str
+    trained: Run, capsys: pytest.CaptureFixture[str], typed: str, message: str
 ) -> None:
     trained(*tiny("cam"), *QUICK, typed)
     printed = " ".join(capsys.readouterr().out.split())
-    assert said in printed
-    assert ("for the setting to count" in printed) == bool(said)
+    assert message in printed
+    assert ("for the setting to count" in printed) == bool(message)
 
 
 def test_an_optional_input_made_from_other_things_is_left_out(
@@ -96,14 +96,14 @@ def test_an_optional_input_made_from_other_things_is_left_out(
     Manifest("labels", "new", {}, {}).write(tmp_path / "labels")
     Manifest("cam", "cam", {}, {"labels": "old"}).write(tmp_path / "cam")
     Manifest("seg", "seg", {}, {"cam": "cam"}).write(tmp_path / "seg")
-    given: list[set[str]] = []
+    inputs: list[set[str]] = []
 
     def run(work: Work) -> dict[str, Any]:
-        given.append(set(work.inputs))
+        inputs.append(set(work.inputs))
         return {}
 
     execute(Stage("made", run, requires=("labels",), optional_inputs=("cam", "seg")), config(tmp_path))
-    assert given == [{"labels"}]
+    assert inputs == [{"labels"}]
     assert capsys.readouterr().out.count("left out") == 2
 
 
@@ -193,16 +193,16 @@ def test_cams_replaced_by_hand_are_named_without_being_asked(trained: Run) -> No
 
 def test_another_order_of_the_classes_is_another_dataset(run_here: Run) -> None:
     """The order is the class index; as a mapping, both orders are equal."""
-    made = run_here(*tiny("prepare"))
-    before = Manifest.read(Path(made.scenes))
-    classes = dict(made.dataset.classes)
+    composed = run_here(*tiny("prepare"))
+    before = Manifest.read(Path(composed.scenes))
+    classes = dict(composed.dataset.classes)
     turned = dict(reversed(classes.items()))
     assert classes == turned
     for order, same in ((classes, True), (turned, False)):
-        made.dataset.classes = DictConfig(order)
-        made.stage = {"name": "prepare", "broken": "fail"}
-        execute(STAGES["prepare"], made)
-        after = Manifest.read(Path(made.scenes))
+        composed.dataset.classes = DictConfig(order)
+        composed.stage = {"name": "prepare", "broken": "fail"}
+        execute(STAGES["prepare"], composed)
+        after = Manifest.read(Path(composed.scenes))
         assert before is not None
         assert after is not None
         assert (after.fingerprint == before.fingerprint) == same
@@ -305,11 +305,11 @@ def test_a_partial_stage_trusts_no_file_for_being_there(
     stage = Stage("made", run)
     execute(stage, config(tmp_path))
     folder, partial = tmp_path / "made", tmp_path / "made.partial"
-    made = Manifest.read(folder)
-    assert made is not None
+    result = Manifest.read(folder)
+    assert result is not None
     before = {path: path.stat().st_size for path in folder.rglob("*.*") if path.is_file()}
     folder.rename(partial)
-    write_text(partial / MARK, f"{made.fingerprint}\nmade\n")
+    write_text(partial / MARK, f"{result.fingerprint}\nmade\n")
     if not manifest:
         (partial / MANIFEST).unlink()
         (partial / LISTING).unlink()
@@ -367,8 +367,8 @@ def test_a_kill_between_any_two_changes_on_the_disk_is_recovered_from(tmp_path: 
         for _ in range(2):
             execute(stage, config(run, lr=rate))
             assert (run / "made/artefact").read_text() == "whole"
-            kept = {"made.changed"} if damage else set()  # a person may have written that half
-            assert {path.name for path in run.iterdir()} - {".made.lock", "logs"} == {"made"} | kept
+            aside = {"made.changed"} if damage else set()  # a person may have written that half
+            assert {path.name for path in run.iterdir()} - {".made.lock", "logs"} == {"made"} | aside
         if damage:
             assert [path.read_text() for path in (run / "made.changed").iterdir()] == ["half"]
         if status == 0:
@@ -432,23 +432,23 @@ def test_a_stage_resumes_from_files_that_were_cut(
     shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
     folder = Path("scenes/synthetic_rgb_full") if stage == "prepare" else RUN / stage
     partial = folder.rename(folder.with_name(folder.name + ".partial"))
-    made = Manifest.read(partial)
-    assert made is not None
+    manifest = Manifest.read(partial)
+    assert manifest is not None
     for later in (MANIFEST, LISTING):
         (partial / later).unlink()
-    write_text(partial / MARK, made.fingerprint)
+    write_text(partial / MARK, manifest.fingerprint)
     victim = min(partial.glob(name))
     os.truncate(victim, int(part * victim.stat().st_size))
     run_here(*tiny(stage), *QUICK, *WALKED, "stage.seg.targets=[weak]")
     again = Manifest.read(folder)
     assert again is not None
-    assert (again.fingerprint, again.files) == (made.fingerprint, made.files)
-    kept = whole / folder
+    assert (again.fingerprint, again.files) == (manifest.fingerprint, manifest.files)
+    reference = whole / folder
     differing = [
         path
-        for path in kept.rglob("*")
+        for path in reference.rglob("*")
         if path.is_file()
         and path.name not in {MANIFEST, LISTING}
-        and path.read_bytes() != (folder / path.relative_to(kept)).read_bytes()
+        and path.read_bytes() != (folder / path.relative_to(reference)).read_bytes()
     ]
     assert differing == []

@@ -45,16 +45,16 @@ def gradients(network: nn.Module, image: Tensor) -> dict[str, Tensor]:
 def watched(network: nn.Module) -> Iterator[tuple[nn.Conv2d, dict[str, Tensor]]]:
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
-            seen: dict[str, Tensor] = {}
+            tensors: dict[str, Tensor] = {}
 
             def watch(
-                _: nn.Module, given: tuple[Tensor], output: Tensor, seen: dict[str, Tensor] = seen
+                _: nn.Module, images: tuple[Tensor], output: Tensor, tensors: dict[str, Tensor] = tensors
             ) -> None:
-                seen["images"] = given[0].detach().clone()
-                output.register_hook(lambda upstream: seen.update(upstream=upstream))
+                tensors["images"] = images[0].detach().clone()
+                output.register_hook(lambda upstream: tensors.update(upstream=upstream))
 
             module.register_forward_hook(watch)
-            yield module, seen
+            yield module, tensors
 
 
 @pytest.mark.parametrize(
@@ -75,12 +75,12 @@ def test_gradients_are_right_and_the_same_twice(group: str, name: str) -> None:
     first = gradients(network, image)
     assert first
     tried: set[object] = set()
-    for module, seen in layers:
-        kind = seen and (*module.weight.shape, module.stride, module.dilation, *seen["images"].shape)
-        if "upstream" not in seen or kind in tried:
+    for module, tensors in layers:
+        kind = tensors and (*module.weight.shape, module.stride, module.dilation, *tensors["images"].shape)
+        if "upstream" not in tensors or kind in tried:
             continue
         tried.add(kind)
-        images, upstream = seen["images"].float(), seen["upstream"].float()
+        images, upstream = tensors["images"].float(), tensors["upstream"].float()
         weight = module.weight.detach().requires_grad_()
         # Padding as the layer does it itself, which may depend on the size of its input.
         exact = F.conv2d(images, weight, None, module.stride, module.padding, module.dilation, module.groups)
@@ -119,11 +119,11 @@ def test_convolutions_that_may_kill_the_process_are_replaced_untried(
     network = UNSAFE[kind]()
     assert replace_wrong_kernels(network) == 1
     image = torch.rand(2, 16, 32, 32).contiguous(memory_format=torch.channels_last)
-    found = gradients(network, image)
+    actual = gradients(network, image)
     network.zero_grad()
     network(image).square().mean().backward()
     for name, value in network.named_parameters():
-        torch.testing.assert_close(found[name], value.grad)
+        torch.testing.assert_close(actual[name], value.grad)
 
 
 def test_convolutions_without_groups_or_dilation_stay() -> None:

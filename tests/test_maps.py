@@ -210,7 +210,7 @@ def test_16_bits_are_scaled_as_prepared_scenes_are(tmp_path: Path) -> None:
     scaled = []
     for band in pixels.astype(float):
         ordered = np.sort(band[band > 0])
-        low, high = (ordered[int(np.ceil(share * ordered.size)) - 1] for share in (0.02, 0.98))
+        low, high = (ordered[int(np.ceil(fraction * ordered.size)) - 1] for fraction in (0.02, 0.98))
         scaled.append(np.where(band > 0, np.rint(np.clip((band - low) / (high - low), 0, 1) * 255), 0))
     with open_scene(path, (1, 2, 3), None) as scene:
         np.testing.assert_array_equal(scene.read(0, 0, 100, 90), np.stack(scaled, -1))
@@ -317,12 +317,12 @@ def test_a_killed_map_goes_on_and_comes_out_the_same(tmp_path: Path) -> None:
     path = write(tmp_path / "city.tif", random_scene(400, 150), nodata=7)
     options = {"confidence": True, "probabilities": True, "batch": 2}
 
-    def seen(images: np.ndarray) -> np.ndarray:
+    def predict(images: np.ndarray) -> np.ndarray:
         """Also depends on the place in the window, so that a window left out would show."""
         values = brightest(images) + np.linspace(0, 1, 64, dtype=np.float32)[:, None]
         return values / values.sum(axis=1, keepdims=True)
 
-    make_map(path, tmp_path / "whole", predict=seen, **options)
+    make_map(path, tmp_path / "whole", predict=predict, **options)
     child = os.fork()
     if child == 0:  # the process that is killed
         torch.set_num_threads(1)
@@ -331,7 +331,7 @@ def test_a_killed_map_goes_on_and_comes_out_the_same(tmp_path: Path) -> None:
         def killed(images: np.ndarray) -> np.ndarray:
             if next(calls) == 11:
                 os.kill(os.getpid(), signal.SIGKILL)
-            return seen(images)
+            return predict(images)
 
         make_map(path, tmp_path / "map", predict=killed, **options)
         os._exit(1)
@@ -342,7 +342,7 @@ def test_a_killed_map_goes_on_and_comes_out_the_same(tmp_path: Path) -> None:
 
     def counted(images: np.ndarray) -> np.ndarray:
         calls.append(len(images))
-        return seen(images)
+        return predict(images)
 
     make_map(path, tmp_path / "map", predict=counted, **options)
     assert 0 < sum(calls) < 12 * 4 - 11, "rows that were finished are not predicted again"
@@ -392,7 +392,7 @@ COLOURS = ("red", "green", "blue")
 
 
 @pytest.mark.parametrize(
-    ("bands", "kind", "labels", "channels", "said"),
+    ("bands", "kind", "labels", "channels", "message"),
     [
         (3, "uint8", COLOURS, (1, 2, 3), ""),
         (3, "uint8", COLOURS[::-1], (3, 2, 1), ""),
@@ -424,7 +424,7 @@ def test_bands_and_depths_unlike_those_of_the_training_images_are_said(
     kind: str,
     labels: tuple[str, ...],
     channels: tuple[int, ...],
-    said: str,
+    message: str,
 ) -> None:
     path = write(tmp_path / "city.tif", random_scene(70, 66, bands, kind), photometric="MINISBLACK")
     if labels:
@@ -434,8 +434,8 @@ def test_bands_and_depths_unlike_those_of_the_training_images_are_said(
     with open_scene(path, channels) as scene:
         map_scene(scene, "city", card, brightest, tmp_path / "map", MapOptions())
     output = " ".join(capsys.readouterr().out.split())
-    assert said in output
-    assert ("the training images" in output) == bool(said)
+    assert message in output
+    assert ("the training images" in output) == bool(message)
 
 
 def test_a_scene_that_lies_nowhere_on_earth_is_named(tmp_path: Path) -> None:

@@ -137,12 +137,12 @@ def test_a_class_whose_value_is_nodata_is_named(folder: Path, kind: str, names: 
             indexed = Image.fromarray(mask)
             indexed.putpalette([0, 0, 255, 255, 0, 0, 0, 255, 0])
             indexed.save(folder / f"masks/{name}.png", transparency=0)
-    said = "the masks declare its value as nodata or transparent: gdal_edit -unsetnodata"
+    hint = "the masks declare its value as nodata or transparent: gdal_edit -unsetnodata"
     if names.count(";") == 1:
-        with pytest.raises(UserError, match=f"hold the values 1 and .*none of field, which is 0: .*{said}"):
+        with pytest.raises(UserError, match=f"hold the values 1 and .*none of field, which is 0: .*{hint}"):
             prepare(folder)
     else:
-        assert any("masks is of field: " in line and said in line for line in prepare(folder)[1])
+        assert any("masks is of field: " in line and hint in line for line in prepare(folder)[1])
 
 
 @pytest.mark.parametrize("depth", ["complex64", "complex128", "complex_int16"])
@@ -279,19 +279,19 @@ def test_a_class_without_reference_and_masks_of_unknown_colours(folder: Path) ->
     for name in ("a", "b"):
         write(folder / f"masks/{name}.tif", np.full((3, 24, 32), 7, np.uint8))
     colours = {"field": [255, 0, 0], "water": [0, 0, 255]}
-    said = (
+    hint = (
         r"1536 of 1536 labelled .*\(100 %\).* 7,7,7 .* no pixel of 2 of 2 masks \(a, b\) has a class's colour"
     )
-    with pytest.raises(UserError, match=said):
+    with pytest.raises(UserError, match=hint):
         prepare(folder, classes=colours)
 
 
 @pytest.mark.parametrize("colour", [(7, 7, 7), (7, 8, 9)])
 @pytest.mark.parametrize(
-    ("known", "nodata", "share"), [(16, 0, "50 %"), (15, 0, "53.1 %"), (1, 0, "96.9 %"), (3, 26, "50 %")]
+    ("known", "nodata", "percent"), [(16, 0, "50 %"), (15, 0, "53.1 %"), (1, 0, "96.9 %"), (3, 26, "50 %")]
 )
 def test_the_share_of_the_labelled_pixels_outside_the_palette_is_said_and_most_are_an_error(
-    folder: Path, colour: Sequence[int], known: int, nodata: int, share: str
+    folder: Path, colour: Sequence[int], known: int, nodata: int, percent: str
 ) -> None:
     mask = np.repeat(np.array(colour, np.uint8), 24 * 32).reshape(3, 24, 32)
     mask[:, :, : known + nodata] = 0
@@ -301,13 +301,13 @@ def test_the_share_of_the_labelled_pixels_outside_the_palette_is_said_and_most_a
     facts = {"classes": {"field": [255, 0, 0]}, "ignored": {"nodata": [0, 0, 0]}}
     (folder / "tags.csv").write_text("image,tags\na,field\nb,field\n")
     outside, labelled = 48 * (32 - known - nodata), 48 * (32 - nodata)
-    said = rf"^{outside} of {labelled} labelled .* \({share}\) .*outside the palette"
+    hint = rf"^{outside} of {labelled} labelled .* \({percent}\) .*outside the palette"
     typed = rf"'dataset.ignored=\{{none: \[{', '.join(map(str, colour))}\]\}}'"
-    if share == "50 %":
-        assert re.search(f"{said}.*{typed}", prepare(folder, **facts)[1][0])
+    if percent == "50 %":
+        assert re.search(f"{hint}.*{typed}", prepare(folder, **facts)[1][0])
         return
     grey = r"type 'dataset.indices=\{field: VALUE\}'; " if len(set(colour)) == 1 else "px\\); "
-    with pytest.raises(UserError, match=rf"{said}.*{grey}correct 'dataset.classes=.*{typed}"):
+    with pytest.raises(UserError, match=rf"{hint}.*{grey}correct 'dataset.classes=.*{typed}"):
         prepare(folder, **facts)
 
 

@@ -28,8 +28,8 @@ def test_equals_a_brute_force_average_precision_and_f1() -> None:
 
 def test_uncertainty_is_the_mean_entropy_in_bits() -> None:
     # A quarter: 1/4 log2 4 + 3/4 log2 4/3 = 0.8113 bits.
-    found = tag_uncertainty(np.array([[0.5, 0.5], [0.0, 1.0], [0.25, 0.75], [0.5, 1.0]]))
-    np.testing.assert_allclose(found, [1, 0, 0.811278, 0.5], atol=1e-6)
+    uncertainty = tag_uncertainty(np.array([[0.5, 0.5], [0.0, 1.0], [0.25, 0.75], [0.5, 1.0]]))
+    np.testing.assert_allclose(uncertainty, [1, 0, 0.811278, 0.5], atol=1e-6)
 
 
 def test_classes_without_positives_are_nan_and_left_out_of_the_mean() -> None:

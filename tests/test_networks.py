@@ -156,11 +156,11 @@ def test_unfrozen_batchnorm_learns(network: SeamNetwork) -> None:
 def test_parameter_groups(network: SeamNetwork) -> None:
     groups = network.freeze().parameter_groups(0.01, 5e-4)
     names = {id(parameter): name for name, parameter in network.named_parameters()}
-    found = [
+    actual = [
         ([names[id(p)] for p in group["params"]], pytest.approx(group["lr"]), group["weight_decay"])
         for group in groups
     ]
-    assert found == [
+    assert actual == [
         (["backbone.middle.weight", "backbone.final.weight"], 0.01, 5e-4),
         (["backbone.middle.bias"], 0.02, 0.0),
         (["fc8.weight", "f8_3.weight", "f8_4.weight", "f9.weight"], 0.1, 5e-4),

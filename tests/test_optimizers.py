@@ -38,13 +38,13 @@ class Blocks(nn.Module):
 def test_a_layer_counts_from_where_the_image_leaves() -> None:
     network = Blocks()
     scales = layer_scales(network, 0.5)
-    found = {name: scales[id(parameter)] for name, parameter in network.named_parameters()}
+    by_name = {name: scales[id(parameter)] for name, parameter in network.named_parameters()}
     # stem, block.0, block.1, norm: four layers
-    assert found["stem.weight"] == 0.5**4
-    assert found["block.0.0.weight"] == found["block.0.1.bias"] == 0.5**3
-    assert found["block.1.0.weight"] == 0.5**2
-    assert found["norm.weight"] == 0.5
-    assert found["unused.weight"] == 1
+    assert by_name["stem.weight"] == 0.5**4
+    assert by_name["block.0.0.weight"] == by_name["block.0.1.bias"] == 0.5**3
+    assert by_name["block.1.0.weight"] == 0.5**2
+    assert by_name["norm.weight"] == 0.5
+    assert by_name["unused.weight"] == 1
     assert network.training
     assert int(network.norm.num_batches_tracked) == 0, "statistics are left as they are"
 

@@ -198,8 +198,8 @@ def test_a_file_that_a_person_put_into_a_partial_folder_is_moved_aside(
         put.write_text("mine")
     broken[0] = False
     execute(stage, config(tmp_path, lr=2 if by in {"other settings", "damage"} else 1), force=by == "force")
-    kept = tmp_path / "made.changed" / name
-    assert kept.is_symlink() if name == "link" else kept.read_text() == "mine"
+    aside = tmp_path / "made.changed" / name
+    assert aside.is_symlink() if name == "link" else aside.read_text() == "mine"
     assert (resumed[0] == resumed[-1]) == (by in {"resuming", "damage"})
     assert not (tmp_path / "made.partial").exists()
     listed = (tmp_path / "made/files.csv").read_text()
@@ -209,9 +209,9 @@ def test_a_file_that_a_person_put_into_a_partial_folder_is_moved_aside(
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "deep/map.tif", "masks/mine.png"])
-@pytest.mark.parametrize("own", [True, False])
+@pytest.mark.parametrize("ours", [True, False])
 def test_a_file_that_a_person_puts_into_a_partial_folder_while_its_stage_runs_is_no_result(
-    tmp_path: Path, name: str, own: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, name: str, ours: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A stage of a plug-in may write by other means than `ome.files`."""
 
@@ -221,13 +221,13 @@ def test_a_file_that_a_person_puts_into_a_partial_folder_while_its_stage_runs_is
         (work.folder / name).write_text("mine")
         return {}
 
-    monkeypatch.setattr(run, "__module__", "ome.stages.made" if own else "plugin")
+    monkeypatch.setattr(run, "__module__", "ome.stages.made" if ours else "plugin")
     execute(Stage("made", run), config(tmp_path))
     listed = (tmp_path / "made/files.csv").read_text()
-    assert ("masks/first" in listed, name in listed) == (True, not own)
-    kept = tmp_path / ("made.changed" if own else "made") / name
-    assert kept.read_text() == "mine"
-    assert ("was not written by ome" in capsys.readouterr().out) == own
+    assert ("masks/first" in listed, name in listed) == (True, not ours)
+    path = tmp_path / ("made.changed" if ours else "made") / name
+    assert path.read_text() == "mine"
+    assert ("was not written by ome" in capsys.readouterr().out) == ours
 
 
 @pytest.mark.parametrize("link", ["made", "made.partial"])
@@ -265,10 +265,10 @@ def test_a_lock_empties_no_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["/", "made.partial", "Made.PARTIAL"])
 def test_some_names_are_no_artefacts(tmp_path: Path, name: str) -> None:
     stage, ran = counting()
-    own = config(tmp_path)
-    own.scenes = str(tmp_path / name)
+    settings = config(tmp_path)
+    settings.scenes = str(tmp_path / name)
     with pytest.raises(UserError, match=r"cannot be the folder of prepare|was not written by ome"):
-        execute(replace(stage, name="prepare"), own)
+        execute(replace(stage, name="prepare"), settings)
     assert not ran
 
 
@@ -410,21 +410,21 @@ def test_every_scene_has_a_folder_of_its_own(
     for name in ("city.tif", "city.partial.tif", ".city.tif", "city/a.tif", "up/a.tif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         write(tmp_path / name, random_scene(40, 40))
-    own = ["dataset=synthetic", f"run_dir={tmp_path / 'run'}"]
+    words = ["dataset=synthetic", f"run_dir={tmp_path / 'run'}"]
     if typed == "..":
         monkeypatch.chdir(tmp_path / "up")
     scenes = [f"stage.predict.scene={path}" for path in (typed, tmp_path / "city.tif")]
-    run_here(*BASE, *own, scenes[0])
+    run_here(*BASE, *words, scenes[0])
     before = contents(tmp_path / "run/predict")
     if typed == "city":
         with pytest.raises(
             UserError,
             match=r"stage=predict of .*city, and that of stage=predict of .*city\.tif w",
         ):
-            run_here(*BASE, *own, scenes[1], "force=true")
+            run_here(*BASE, *words, scenes[1], "force=true")
     else:
-        run_here(*BASE, *own, scenes[1])
-        run_here(*BASE, *own, scenes[0])
+        run_here(*BASE, *words, scenes[1])
+        run_here(*BASE, *words, scenes[0])
     after = contents(tmp_path / "run/predict")
     assert before.items() <= after.items()
     maps = [path for path in (tmp_path / "run").rglob("manifest.json") if path.parent.name != "seg"]
@@ -510,23 +510,23 @@ def test_a_kill_before_the_mark_was_named_leaves_nothing_of_the_users(tmp_path: 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     file(tmp_path / "file")
-    own = config(tmp_path)
-    own.run_dir = str(tmp_path / "file/run")
+    settings = config(tmp_path)
+    settings.run_dir = str(tmp_path / "file/run")
     with pytest.raises(UserError, match=r"cannot write .*\.made\.lock \(.*\): choose another place"):
-        execute(counting()[0], own)
+        execute(counting()[0], settings)
 
 
 def test_a_sweep_without_scores_removes_nothing(tmp_path: Path) -> None:
     notes(tmp_path / "sweep/compare.partial")
     (tmp_path / "sweep/0_a").mkdir()
-    made = compose_config(["stage=labels"])
-    OmegaConf.set_struct(made, False)
-    made.hydra = {
+    settings = compose_config(["stage=labels"])
+    OmegaConf.set_struct(settings, False)
+    settings.hydra = {
         "sweep": {"dir": str(tmp_path / "sweep")},
         "sweeper": {"params": None},
         "overrides": {"task": ["seed=0,1"]},
     }
-    Sweep().on_multirun_end(made)
+    Sweep().on_multirun_end(settings)
     assert (tmp_path / "sweep/compare.partial/notes.txt").exists()
 
 
@@ -551,10 +551,10 @@ def test_rows_of_an_interrupted_map_are_of_the_same_card(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scene, run = write(tmp_path / "city.tif", random_scene(64, 64)), make_run(tmp_path / "run")
-    record, kept = tmp_path / "maps" / ROWS_FOLDER / RECORD, list[bool]()
+    record, records_exist = tmp_path / "maps" / ROWS_FOLDER / RECORD, list[bool]()
 
     def interrupted(*_: object) -> None:
-        kept.append(record.exists())
+        records_exist.append(record.exists())
         write_json(record, 1)
 
     monkeypatch.setattr("ome.api.write_maps", interrupted)
@@ -562,7 +562,7 @@ def test_rows_of_an_interrupted_map_are_of_the_same_card(
         if temperature is not None:
             replace(SegmenterCard.read(run / "seg/weak"), temperature=temperature).write(run / "seg/weak")
         ome.map_scene(scene, run, tmp_path / "maps", flip=False, device="cpu", precision="32-true")
-    assert kept == [False, True, False]
+    assert records_exist == [False, True, False]
 
 
 def test_a_folder_of_maps_is_written_by_one_call_at_a_time(tmp_path: Path) -> None:

@@ -55,9 +55,9 @@ def test_the_package_is_read_by_the_meaning_of_its_names(number: int, blocks: li
 
 
 def test_a_backbone_starts_from_its_package() -> None:
-    made = compose_config(["backbone=efficientnet_lite0"])
-    check_settings(made, ["cam", "seg"])
-    backbone = build_backbone(made.backbone.name, made.backbone.weights, 16)
+    config = compose_config(["backbone=efficientnet_lite0"])
+    check_settings(config, ["cam", "seg"])
+    backbone = build_backbone(config.backbone.name, config.backbone.weights, 16)
     published = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
     published.load_state_dict(packaged_encoder("tf_efficientnet_lite0"))
     model = backbone.eval().encoder.model

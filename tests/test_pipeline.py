@@ -123,8 +123,8 @@ def test_the_page_shows_the_scores_and_the_worst_tiles(finished: Path, browser: 
     worst = sorted(scores, key=lambda name: (scores[name], name))[:3]
     shown = texts(browser, "#worst ~ .scroll th[scope=row]")[:3]
     assert shown == worst
-    told = texts(browser, "#worst ~ .scroll td:nth-child(2)")[:3]
-    assert told == [f"{scores[name]:.2f}" for name in worst]
+    values = texts(browser, "#worst ~ .scroll td:nth-child(2)")[:3]
+    assert values == [f"{scores[name]:.2f}" for name in worst]
 
 
 def test_pictures_are_compared_by_mouse_keys_and_choice(finished: Path, browser: "Chrome") -> None:
@@ -274,9 +274,9 @@ def test_the_report_tells_what_classes_cover_on_the_ground(
     for index, name in enumerate(["impervious_surface", "building", "low_vegetation", "tree", "car"]):
         for cells, shown in ((tables[0], [*maps, reference]), (tables[1], [mapped])):
             first = [cell.replace("<wbr>", "") for cell in cells].index(name)
-            told = [float(cell.replace(",", "")) for cell in cells[first + 1 : first + 4]]
+            areas = [float(cell.replace(",", "")) for cell in cells[first + 1 : first + 4]]
             # A pixel of the town is a quarter of a metre wide, but for UTM's scale.
-            for area, classes in zip(told if len(shown) > 1 else told[2:], shown, strict=True):
+            for area, classes in zip(areas if len(shown) > 1 else areas[2:], shown, strict=True):
                 assert area == pytest.approx((classes == index).sum() / 16, rel=1e-3, abs=1)
     without_bound = mapped_areas({"weak": RUN / "seg/weak", "full": Path("nowhere")}, reader)
     assert without_bound is not None
@@ -295,12 +295,12 @@ def test_a_run_can_be_reproduced_to_the_byte(
     overrides = ["stage=reproduce", f"stage.reproduce.run={run}", "logger=none"]
     launch(compose_config(overrides))
     assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
-    made = Path("runs/reproduced/reproduce")
-    lines = {line["stage"]: line for line in read_csv(made / "reproduction.csv")}
+    result = Path("runs/reproduced/reproduce")
+    lines = {line["stage"]: line for line in read_csv(result / "reproduction.csv")}
     assert list(lines) == ["prepare", "labels", "cam", "pseudo"]
     assert {line["artefacts"] for line in lines.values()} == {"equal"}, lines
     for stage in lines:
-        folder = made / "scenes" if stage == "prepare" else made / "run" / stage
+        folder = result / "scenes" if stage == "prepare" else result / "run" / stage
         first = Path("scenes/synthetic_rgb_full") if stage == "prepare" else run / stage
         names = {path.relative_to(folder) for path in folder.rglob("*") if path.is_file()}
         names -= {Path("manifest.json"), Path("files.csv")}
@@ -325,14 +325,14 @@ def test_inputs_are_told_by_content_or_by_time(tmp_path: Path) -> None:
         ),
     ]
     many = [[f"{number}.tif", number, second] for number in range(25)]
-    told = [
+    descriptions = [
         describe_inputs(config, {"prepare": Manifest("prepare", "a", {"sources": many[:n]}, {})})
         for n in (24, 25)
     ]
-    assert "and 5 more; sha256 of the whole list" in told[1][20]
+    assert "and 5 more; sha256 of the whole list" in descriptions[1][20]
     assert (
-        [line.count("bytes") for line in told[0]]
-        == [line.count("bytes") for line in told[1]]
+        [line.count("bytes") for line in descriptions[0]]
+        == [line.count("bytes") for line in descriptions[1]]
         == [1] * 20 + [0, 0]
     )
 
@@ -390,12 +390,12 @@ def kill_at(name: str) -> None:
     Path.replace = killing  # type: ignore[assignment,method-assign]
 
 
-def terminate_at_step(learner: Any, wanted: int) -> None:  # noqa: ANN401 - a LightningModule's class
+def terminate_at_step(learner: Any, number: int) -> None:  # noqa: ANN401 - a LightningModule's class
     """Makes this process receive SIGTERM in the middle of a training step."""
     step = learner.training_step
 
     def terminating(module: Any, batch: Any) -> Tensor:  # noqa: ANN401
-        if module.global_step == wanted:
+        if module.global_step == number:
             os.kill(os.getpid(), signal.SIGTERM)
         result: Tensor = step(module, batch)
         return result
@@ -432,8 +432,8 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Pat
             assert status == 143, printed
             assert printed.splitlines()[-1] == "error: terminated; the same command resumes where it stopped"
             assert "Traceback" not in printed
-            kept = torch.load(tmp_path / RUN / "cam.partial/last.ckpt", weights_only=True)
-            assert kept["global_step"] == 9
+            checkpoint = torch.load(tmp_path / RUN / "cam.partial/last.ckpt", weights_only=True)
+            assert checkpoint["global_step"] == 9
         status, printed = forked(tmp_path, *until, sabotage=partial(kill_at, name))
         assert status == -signal.SIGKILL, f"{stage}: {printed}"
         if stage == "cam":
@@ -443,15 +443,15 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Pat
     status, printed = forked(tmp_path, *tiny())
     assert status == 0, printed
     assert results(tmp_path) == results(finished)
-    made, expected = artefacts(tmp_path, *OTHERS), artefacts(finished, *OTHERS)
-    assert made.keys() == expected.keys()
-    assert [name for name in made if made[name] != expected[name]] == []
+    actual, expected = artefacts(tmp_path, *OTHERS), artefacts(finished, *OTHERS)
+    assert actual.keys() == expected.keys()
+    assert [name for name in actual if actual[name] != expected[name]] == []
 
 
 @pytest.mark.slow
 def test_all_orientations_are_predicted_wherever_a_segmenter_predicts(finished: Path) -> None:
-    for stage, own in (("seg", ["stage.seg.targets=[weak]"]), ("refine", [])):
-        typed = [*tiny(stage), f"inherit=[{RUN}]", "name=turned", "prediction.tta=d4", *own]
+    for stage, settings in (("seg", ["stage.seg.targets=[weak]"]), ("refine", [])):
+        typed = [*tiny(stage), f"inherit=[{RUN}]", "name=turned", "prediction.tta=d4", *settings]
         status, printed = forked(finished, *typed)
         assert status == 0, printed
     before, turned = finished / RUN, finished / "runs/turned"
@@ -508,9 +508,9 @@ def test_a_run_killed_twenty_times_at_random_ends_with_the_same_artefacts(
         kills += 1
     status, printed = forked(tmp_path, *tiny())
     assert status == 0, printed
-    made, expected = artefacts(tmp_path, *OTHERS), artefacts(finished, *OTHERS)
-    assert made.keys() == expected.keys()
-    assert [name for name in made if made[name] != expected[name]] == []
+    actual, expected = artefacts(tmp_path, *OTHERS), artefacts(finished, *OTHERS)
+    assert actual.keys() == expected.keys()
+    assert [name for name in actual if actual[name] != expected[name]] == []
 
 
 @pytest.mark.slow
@@ -518,7 +518,7 @@ def test_a_side_stage_that_was_killed_leaves_what_two_processes_leave(finished: 
     (finished / "tags").mkdir()
     for folder in ("logs", "labels"):
         shutil.copytree(finished / RUN / folder, finished / "tags" / folder)
-    own = {
+    settings = {
         "predict": [
             "stage.predict.scene=scenes/synthetic_rgb_full/images/2_13.tif",
             "stage.predict.confidence=true",
@@ -528,7 +528,7 @@ def test_a_side_stage_that_was_killed_leaves_what_two_processes_leave(finished: 
         "ablation": ["stage.ablation.tiles=3"],
     }
     for stage in dict.fromkeys(stage for stage, _ in SIDE_KILLS):
-        typed = [*tiny(stage), f"inherit=[{RUN}]", *own.get(stage, [])]
+        typed = [*tiny(stage), f"inherit=[{RUN}]", *settings.get(stage, [])]
         for name in (name for of, name in SIDE_KILLS if of == stage):
             status, printed = forked(finished, *typed, "name=killed", sabotage=partial(kill_at, name))
             assert status == -signal.SIGKILL, f"{stage} at {name}: {printed}"
@@ -540,41 +540,41 @@ def test_a_side_stage_that_was_killed_leaves_what_two_processes_leave(finished: 
         status, printed = start(finished, *(t for t in typed if t != "trainer=cpu"), trainer, "name=whole")
         assert status == 0, printed
         assert printed.count(f"done {stage}") == 1
-    made, expected = (artefacts(finished / "runs" / name) for name in ("killed", "whole"))
+    actual, expected = (artefacts(finished / "runs" / name) for name in ("killed", "whole"))
     assert {Path(name).parts[0] for name in expected} == {stage for stage, _ in SIDE_KILLS}
     assert not any("/." in name for name in expected)
-    assert made.keys() == expected.keys()
-    assert [name for name in made if made[name] != expected[name]] == []
+    assert actual.keys() == expected.keys()
+    assert [name for name in actual if actual[name] != expected[name]] == []
 
 
 @pytest.mark.slow
 def test_two_processes_leave_what_one_leaves(finished: Path, tmp_path: Path) -> None:
     # With the networks of one process, what they map can be compared; the last one is trained by two.
     for stage, inside in (("cam", "."), ("seg", "weak"), ("seg", "full")):
-        made = tmp_path / RUN / f"{stage}.partial" / inside
-        made.mkdir(parents=True)
+        partial_folder = tmp_path / RUN / f"{stage}.partial" / inside
+        partial_folder.mkdir(parents=True)
         manifest = json.loads((finished / RUN / stage / "manifest.json").read_text())
         (tmp_path / RUN / f"{stage}.partial/.fingerprint").write_text(manifest["fingerprint"])
         for path in (finished / RUN / stage / inside).glob("*.*"):
             if path.name in ("network.pt", "history.csv", CARD):
-                shutil.copy(path, made)
+                shutil.copy(path, partial_folder)
     overrides = [override for override in tiny() if override != "trainer=cpu"]
     status, printed = forked(tmp_path, *overrides, "trainer=ddp_cpu")
     assert status == 0, printed
     assert printed.count("done ") == 7
-    made, expected = artefacts(tmp_path, *OTHERS), artefacts(finished, *OTHERS)
-    assert made.keys() == expected.keys()
+    actual, expected = artefacts(tmp_path, *OTHERS), artefacts(finished, *OTHERS)
+    assert actual.keys() == expected.keys()
     for stage in ("labels", "cam", "pseudo", "seg", "refine", "report"):
         manifests = [
             json.loads((run / RUN / stage / "manifest.json").read_text()) for run in (tmp_path, finished)
         ]
         assert manifests[0]["fingerprint"] == manifests[1]["fingerprint"]
         assert manifests[0]["files"] == manifests[1]["files"]
-    assert made[str(RUN / "labels/tags.csv")] == expected[str(RUN / "labels/tags.csv")]
+    assert actual[str(RUN / "labels/tags.csv")] == expected[str(RUN / "labels/tags.csv")]
     two, one = results(tmp_path), results(finished)
     assert two.keys() == one.keys()
     for row in ("CAM", "pseudo mask", "weak segmentation", "pixel-supervised segmentation"):
-        matrices = [np.array(found[row]["matrix"]) for found in (two, one)]  # type: ignore[index]
+        matrices = [np.array(rows[row]["matrix"]) for rows in (two, one)]  # type: ignore[index]
         # The same pixels are scored, and next to none falls otherwise.
         np.testing.assert_array_equal(matrices[0].sum(axis=1), matrices[1].sum(axis=1))
         assert np.abs(matrices[0] - matrices[1]).sum() <= 0.002 * matrices[1].sum()

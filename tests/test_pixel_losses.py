@@ -33,8 +33,8 @@ def batch() -> tuple[Tensor, Tensor, Tensor]:
 def test_pixel_weights(mode: str, expected: list[float] | None) -> None:
     stored = torch.tensor([[[0, 12, 13, 255]]], dtype=torch.uint8)
     weights = pixel_weights(stored, mode)  # type: ignore[arg-type]
-    wanted = [value / 255 for value in (0, 12, 13, 255)] if expected is None else expected
-    torch.testing.assert_close(weights, torch.tensor([[wanted]], dtype=torch.float32))
+    factors = [value / 255 for value in (0, 12, 13, 255)] if expected is None else expected
+    torch.testing.assert_close(weights, torch.tensor([[factors]], dtype=torch.float32))
 
 
 def test_unknown_weighting_is_refused() -> None:
@@ -55,7 +55,7 @@ def test_cross_entropy_of_each_pixel_is_the_formula(smoothing: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "factor", "share"),
+    ("mode", "factor", "divisor"),
     [
         ("none", [2, 1, 0, 0.5], [2, 1, 0, 0.5]),
         ("continuous", [2, 0.2, 0, 0], [2, 0.2, 0, 0]),
@@ -63,12 +63,14 @@ def test_cross_entropy_of_each_pixel_is_the_formula(smoothing: float) -> None:
         ("threshold", [2, 1, 0, 0.025], [2, 1, 0, 0.5]),
     ],
 )
-def test_weights_of_certainty_and_class_multiply(mode: str, factor: list[float], share: list[float]) -> None:
+def test_weights_of_certainty_and_class_multiply(
+    mode: str, factor: list[float], divisor: list[float]
+) -> None:
     target = torch.tensor([[[0, 1, 255, 2]]])
     weight = torch.tensor([[[255, 51, 255, 0]]], dtype=torch.uint8)
     pixels = weigh_pixels(target, weight, mode, torch.tensor([2.0, 1.0, 0.5]))  # type: ignore[arg-type]
     torch.testing.assert_close(pixels.factor, torch.tensor([[factor]], dtype=torch.float32))
-    torch.testing.assert_close(pixels.normaliser, torch.tensor([[share]], dtype=torch.float32))
+    torch.testing.assert_close(pixels.normaliser, torch.tensor([[divisor]], dtype=torch.float32))
 
 
 def test_class_weights_give_the_weighted_mean_of_torch() -> None:
@@ -92,22 +94,22 @@ def test_balanced_weights_by_hand() -> None:
 def test_hardest_pixels_by_hand() -> None:
     loss = torch.tensor([[[0.1, 0.9, 5.0, 0.4, 0.9]]])
     eligible = torch.tensor([[[True, True, False, True, True]]])
-    kept = {
-        share: hardest_pixels(loss, eligible, share).flatten().nonzero().flatten().tolist()
-        for share in (0.01, 0.5, 0.51, 0.75, 1.0)
+    places = {
+        fraction: hardest_pixels(loss, eligible, fraction).flatten().nonzero().flatten().tolist()
+        for fraction in (0.01, 0.5, 0.51, 0.75, 1.0)
     }
     # One of four is 0.9, and so is the other that is as hard.
-    assert kept == {0.01: [1, 4], 0.5: [1, 4], 0.51: [1, 3, 4], 0.75: [1, 3, 4], 1.0: [0, 1, 3, 4]}
+    assert places == {0.01: [1, 4], 0.5: [1, 4], 0.51: [1, 3, 4], 0.75: [1, 3, 4], 1.0: [0, 1, 3, 4]}
     assert not hardest_pixels(loss, torch.zeros_like(eligible), 0.5).any()
 
 
 def test_hardest_pixels_are_those_of_a_sort() -> None:
     loss = torch.rand(3, 8, 9, generator=torch.Generator().manual_seed(2))
     eligible = torch.rand(3, 8, 9, generator=torch.Generator().manual_seed(3)) > 0.4
-    kept = hardest_pixels(loss, eligible, 0.3).numpy()
+    hardest = hardest_pixels(loss, eligible, 0.3).numpy()
     values = np.sort(loss.numpy()[eligible.numpy()])[::-1]
     expected = values[: int(np.ceil(0.3 * len(values)))]
-    np.testing.assert_array_equal(np.sort(loss.numpy()[kept])[::-1], expected)
+    np.testing.assert_array_equal(np.sort(loss.numpy()[hardest])[::-1], expected)
 
 
 def overlap_example() -> tuple[Tensor, Tensor, Tensor]:

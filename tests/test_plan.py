@@ -149,14 +149,14 @@ def test_a_result_holds_however_the_path_of_a_file_is_spelled(tmp_path: Path) ->
     file = tmp_path / "data/weights.pth"
     file.parent.mkdir()
     file.write_bytes(b"")
-    seen, typed = set(), spellings(tmp_path, file)
+    fingerprints, typed = set(), spellings(tmp_path, file)
     for spelled in typed.values():
         plan = plan_in(tmp_path, f"backbone.weights={spelled}")
-        seen.add(plan["cam"].forecast.artefact.manifest.fingerprint)
-    assert len(seen) == 1
+        fingerprints.add(plan["cam"].forecast.artefact.manifest.fingerprint)
+    assert len(fingerprints) == 1
     file.write_bytes(b"others")
     cam = plan_in(tmp_path, f"backbone.weights={typed['relative']}")["cam"].forecast
-    assert cam.artefact.manifest.fingerprint not in seen
+    assert cam.artefact.manifest.fingerprint not in fingerprints
 
     _, manifest = cam.artefact
     older = json.loads(json.dumps(manifest.config).replace(str(file), typed["relative"]))
@@ -256,10 +256,10 @@ def test_the_cold_time_is_left_out_and_few_warm_ones_are_taken(
     assert len(clock.warm) == taken
 
 
-@pytest.mark.parametrize(("share", "said"), [(0.2, True), (1.5, False)])
-def test_a_busy_machine_is_said(share: float, said: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock = iter([(0.0, 0.0, 0.0, 0.0, 0.0), (10.0 * share, 0.0, 0.0, 0.0, 10.0)])
+@pytest.mark.parametrize(("load", "is_busy"), [(0.2, True), (1.5, False)])
+def test_a_busy_machine_is_said(load: float, is_busy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([(0.0, 0.0, 0.0, 0.0, 0.0), (10.0 * load, 0.0, 0.0, 0.0, 10.0)])
     monkeypatch.setattr(plan_table.os, "times", lambda: next(clock))
     monkeypatch.setattr("ome.cli.timings.timings", lambda *_: {"CAM tile": stopwatch.Timed(1.0, 1)})
     _, lines = plan_table._timed(compose_config(["trainer=cpu"]), {"CAM tile"}, DataFacts())
-    assert [line.count("about 20% of these times") for line in lines] == [1] * said
+    assert [line.count("about 20% of these times") for line in lines] == [1] * is_busy

@@ -48,12 +48,12 @@ def test_all_modules_of_a_package_count(thin: Path) -> None:
     package = thin.parent / "meadow_package"
     (package / "parts").mkdir(parents=True)
     (package / "__init__.py").write_text("")
-    seen = {code_of("meadow_package.Net")}
+    codes = {code_of("meadow_package.Net")}
     for name in ("net.py", "parts/block.py"):
         (package / name).write_text("x = 1\n")
-        seen.add(code_of("meadow_package.Net"))
-    assert code_of("meadow_package.parts.block.Block") in seen
-    assert len(seen - {None}) == 3
+        codes.add(code_of("meadow_package.Net"))
+    assert code_of("meadow_package.parts.block.Block") in codes
+    assert len(codes - {None}) == 3
     assert "meadow_package" not in sys.modules
 
 
@@ -95,8 +95,8 @@ def test_a_stage_runs_again_when_the_code_of_a_plugin_changes(
     assert [execute(stage, config) for _ in range(2)] == [True, False]
     thin.write_text(THIN + "# changed\n")
     assert execute(stage, config)
-    said = " ".join(capsys.readouterr().out.split())
-    assert "(changed: the code of meadow_thin.ThinNet)" in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "(changed: the code of meadow_thin.ThinNet)" in printed
 
 
 def test_a_network_is_not_loaded_into_other_code(thin: Path, tmp_path: Path) -> None:

@@ -62,8 +62,8 @@ def test_a_region_knows_its_mean_confidence() -> None:
     for index in range(3):
         labels, count = ndimage.label(classes == index)
         expected += ndimage.sum(confidence, labels, range(1, count + 1)).tolist()
-    found = [region.confidence for region in regions_of(classes, 9, confidence)]
-    np.testing.assert_allclose(sorted(found), sorted(expected))
+    means = [region.confidence for region in regions_of(classes, 9, confidence)]
+    np.testing.assert_allclose(sorted(means), sorted(expected))
 
 
 def test_a_geopackage_of_them(tmp_path: Path) -> None:

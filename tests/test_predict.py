@@ -78,8 +78,8 @@ def test_a_map_is_what_the_network_says(run_here: Run, tmp_path: Path) -> None:
         "files.csv",
         "manifest.json",
     }
-    for given in (scene, pixels.transpose(1, 2, 0)):
-        prediction = ome.predict(given, run, flip=False, device="cpu", precision=FP32)
+    for image in (scene, pixels.transpose(1, 2, 0)):
+        prediction = ome.predict(image, run, flip=False, device="cpu", precision=FP32)
         np.testing.assert_array_equal(prediction.classes, one_window(run, pixels))
         assert prediction.names == tuple(TRAINED.classes)
         assert prediction.confidence.min() > 1 / 3 - 0.01
@@ -227,7 +227,7 @@ def test_arguments_have_the_limits_of_settings(
 ) -> None:
     run = make_run(tmp_path / "run")
     scene = write(tmp_path / "city.tif", random_scene(20, 20))
-    for call in (ome.predict, lambda *given, **options: ome.map_scene(*given, tmp_path / "out", **options)):
+    for call in (ome.predict, lambda *args, **options: ome.map_scene(*args, tmp_path / "out", **options)):
         with pytest.raises(UserError, match=message) as raised:
             call(scene, run, **{"device": "cpu", name: value})
         assert "\n" not in str(raised.value)
@@ -309,19 +309,19 @@ def test_the_mean_of_runs_is_mapped(run_here: Run, tmp_path: Path) -> None:
     options = {"flip": False, "device": "cpu", "precision": FP32}
     for count in (1, 2, 3):
         mean = np.mean(networks[:count], axis=0)
-        found = ome.predict(scene, runs[:count], **options)
-        np.testing.assert_allclose(found.confidence, mean.max(axis=0), atol=1 / 254)
-        assert (found.classes == mean.argmax(axis=0)).mean() > 0.99  # others are ties
+        prediction = ome.predict(scene, runs[:count], **options)
+        np.testing.assert_allclose(prediction.confidence, mean.max(axis=0), atol=1 / 254)
+        assert (prediction.classes == mean.argmax(axis=0)).mean() > 0.99  # others are ties
 
     run_here(*BASE, "stage.predict.scene=city.tif", "stage.predict.others=[b,c]")
     written = tmp_path / "run/predict/city/city.tif"
-    np.testing.assert_array_equal(classes_of(written), found.classes)
+    np.testing.assert_array_equal(classes_of(written), prediction.classes)
     ome.map_scene(scene, runs, tmp_path / "maps", **options)
-    np.testing.assert_array_equal(classes_of(tmp_path / "maps/city.tif"), found.classes)
+    np.testing.assert_array_equal(classes_of(tmp_path / "maps/city.tif"), prediction.classes)
     # A map is stale when a network of another run was trained again.
     make_run(runs[1], seed=3)
     run_here(*BASE, "stage.predict.scene=city.tif", "stage.predict.others=[b,c]")
-    assert (classes_of(written) != found.classes).any()
+    assert (classes_of(written) != prediction.classes).any()
 
 
 @pytest.mark.parametrize(
@@ -564,8 +564,8 @@ def test_what_is_not_installed_is_named(
     make_run(tmp_path / "run")
     write(tmp_path / "city.tif", random_scene(20, 20))
     real = importlib.util.find_spec
-    gone = ("pyogrio", "onnxruntime")
-    monkeypatch.setattr("ome.extras.find_spec", lambda name: None if name in gone else real(name))
+    packages = ("pyogrio", "onnxruntime")
+    monkeypatch.setattr("ome.extras.find_spec", lambda name: None if name in packages else real(name))
     with pytest.raises(
         UserError, match=r'stage\.predict\.polygons=true needs pyogrio: pip install "ome\[vector\]"'
     ):

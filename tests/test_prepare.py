@@ -80,8 +80,8 @@ def test_potsdam(
     assert [(scene.name, scene.split) for scene in index.scenes] == [("2_10", "train"), ("5_15", "test")]
     reader = SceneReader(index)
     for scene in ("2_10", "5_15"):
-        wanted = images[scene][..., [channel - 1 for channel in channels]]
-        assert np.array_equal(reader.image(whole(scene)), wanted)
+        expected = images[scene][..., [channel - 1 for channel in channels]]
+        assert np.array_equal(reader.image(whole(scene)), expected)
         assert np.array_equal(reader.mask(whole(scene)), masks[scene])
     assert index.scene("2_10").class_pixels == tuple(int((masks["2_10"] == c).sum()) for c in range(5))
     assert index.unknown.pixels == 0
@@ -354,14 +354,14 @@ def test_missing_scenes_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("form", ["zip", "folder", "loose"])
 def test_files_of_another_kind_are_named_with_what_to_type(tmp_path: Path, form: archives.Form) -> None:
     potsdam(tmp_path / "raw", "rgb", "eroded", form)
-    for given, message in [
+    for settings, message in [
         (
             {},
             r"found none of .*3_Ortho_IRRG.zip, .*; .*RGB.*: type dataset.bands=rgb to use the existing",
         ),
         ({"bands": "rgb"}, r"5_Labels_all.zip, .*: type dataset.reference=eroded to use the existing files"),
     ]:
-        layout = archives.layout("potsdam", *(f"dataset.{key}={value}" for key, value in given.items()))
+        layout = archives.layout("potsdam", *(f"dataset.{key}={value}" for key, value in settings.items()))
         with pytest.raises(UserError, match=message):
             prepare_scenes(layout, tmp_path / "raw", tmp_path / "scenes")
     (tmp_path / "empty").mkdir()
@@ -446,8 +446,8 @@ def test_a_choice_of_channels_is_not_kept_for_who_makes_none(tmp_path: Path) -> 
     """Scenes are shared: a later command without the choice reads the bands that the dataset names."""
     layout, _, _ = potsdam(tmp_path)
     plain, chosen = (
-        prepare_scenes(made, tmp_path, tmp_path / name)
-        for name, made in (("plain", layout), ("chosen", replace(layout, channels=(3, 1))))
+        prepare_scenes(variant, tmp_path, tmp_path / name)
+        for name, variant in (("plain", layout), ("chosen", replace(layout, channels=(3, 1))))
     )
     assert (tmp_path / "chosen/index.json").read_bytes() == (tmp_path / "plain/index.json").read_bytes()
     np.testing.assert_array_equal(

@@ -6,9 +6,9 @@ from rich.markup import escape
 from ome.progress import console, pace, print_table, say_once
 
 
-@pytest.mark.parametrize(("rate", "said"), [(34.23, "34.2/s"), (1.0, "1.0/s"), (0.025, "40.0 s each")])
-def test_work_slower_than_one_a_second_is_given_in_seconds_of_each(rate: float, said: str) -> None:
-    assert pace(rate) == said
+@pytest.mark.parametrize(("rate", "text"), [(34.23, "34.2/s"), (1.0, "1.0/s"), (0.025, "40.0 s each")])
+def test_work_slower_than_one_a_second_is_given_in_seconds_of_each(rate: float, text: str) -> None:
+    assert pace(rate) == text
 
 
 @pytest.mark.parametrize(

@@ -163,44 +163,44 @@ def place(files: Mapping[str, Mapping[str, bytes]], raw: Path, form: str) -> Non
 def test_scenes_masks_and_tags_are_those_of_the_miniature(
     name: str, form: str, run_here: Run, tmp_path: Path
 ) -> None:
-    made = SETS[name]()
-    place(made.files, tmp_path / "raw", form)
+    miniature = SETS[name]()
+    place(miniature.files, tmp_path / "raw", form)
     config = run_here(
         *(f"dataset={name}", "dataset.raw=raw", "stage=all", "stage.until=labels"),
         "dataset.tile={size: 2, stride: 2}",
     )
     index = SceneIndex.read(Path(config.scenes))
-    assert {scene.name: scene.split for scene in index.scenes} == made.splits
+    assert {scene.name: scene.split for scene in index.scenes} == miniature.splits
     reader = SceneReader(index)
-    for scene, values in made.masks.items():
+    for scene, values in miniature.masks.items():
         assert reader.mask(Tile(scene, 0, 0, 2, 4)).tolist() == values
         channels = [3, 0, 1] if config.dataset.bands == "irrg" else [0, 1, 2]
         pixels = archives.image(1, 5 if name == "flair" else 3, 2, 4)
         assert np.array_equal(reader.image(Tile(scene, 0, 0, 2, 4)), pixels[..., channels])
-    assert {name: count for name, count in index.class_pixels.items() if count} == made.pixels
+    assert {name: count for name, count in index.class_pixels.items() if count} == miniature.pixels
     assert index.unknown.pixels == 0
     with (Path(config.run_dir) / "labels/tags.csv").open() as file:
         rows = list(csv.DictReader(file))
     for row in rows:
         column = int(row["column"])
-        seen = {value for line in made.masks[row["scene"]] for value in line[column : column + 2]}
+        classes = {value for line in miniature.masks[row["scene"]] for value in line[column : column + 2]}
         tagged = {k for k, each in enumerate(index.palette.names) if row[each] == "1"}
-        assert tagged == seen - {IGNORE}
-    assert len(rows) == 2 * sum(split != "test" for split in made.splits.values())
+        assert tagged == classes - {IGNORE}
+    assert len(rows) == 2 * sum(split != "test" for split in miniature.splits.values())
 
 
 @pytest.mark.parametrize("name", ["openearthmap", "isaid"])
 def test_layouts_without_any_archive(name: str, tmp_path: Path) -> None:
     """The folder of the regions itself; images and masks of iSAID side by side, as its kit wants them."""
-    made = SETS[name]()
-    for archive, members in made.files.items():
+    miniature = SETS[name]()
+    for archive, members in miniature.files.items():
         above = Path(archive).parts[0] if name == "isaid" else ""
         files = {str(Path(above, file)): content for file, content in members.items()}
         archives.pack(files, tmp_path / "raw", None, "loose")
     raw = tmp_path / "raw" / ("OpenEarthMap_wo_xBD" if name == "openearthmap" else "")
     index = prepare_scenes(archives.layout(name), raw, tmp_path / "scenes")
-    assert {scene.name: scene.split for scene in index.scenes} == made.splits
-    assert {name: count for name, count in index.class_pixels.items() if count} == made.pixels
+    assert {scene.name: scene.split for scene in index.scenes} == miniature.splits
+    assert {name: count for name, count in index.class_pixels.items() if count} == miniature.pixels
 
 
 def test_images_of_xbd_can_be_asked_for(tmp_path: Path) -> None:
@@ -228,8 +228,8 @@ def test_images_that_are_missing_beside_their_masks_are_said(
     }
     place(files, tmp_path / "raw", form)
     run_here(f"dataset={name}", "dataset.raw=raw", "stage=prepare")
-    said = " ".join(capsys.readouterr().out.split())
-    assert f"reference masks without an image: 1, the first is of {lost}; they are skipped" in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert f"reference masks without an image: 1, the first is of {lost}; they are skipped" in printed
 
 
 def test_a_folder_of_a_split_that_is_not_there_is_said(
@@ -239,8 +239,8 @@ def test_a_folder_of_a_split_that_is_not_there_is_said(
     place(flair().files, tmp_path, "zip")
     layout = archives.layout("flair", "dataset.split.folders.val=[D004_2021,D999_2020]")
     resolve_split(layout.split, tmp_path, RawFiles(layout.image, tmp_path))
-    said = " ".join(capsys.readouterr().out.split())
-    assert "there is no folder D999_2020: check for another version" in said
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "there is no folder D999_2020: check for another version" in printed
     with pytest.raises(UserError, match=r"both define the split: type dataset.split.folders=null"):
         archives.layout("flair", "dataset.split.numeric=[1,1,1]")
 

@@ -331,9 +331,9 @@ def test_opacity_without_a_label_is_pointed_out(
         path = path.with_suffix(".vrt")
     with open_scene(path.parent if driver == "folder" else path, (1, 2, 3)) as scene:
         assert scene.valid(0, 0, 64, 64).all() == (kind != "labelled")
-    said = " ".join(capsys.readouterr().out.split())
-    assert (f"{path.name if driver != 'folder' else 'folder'} has opacity in band 4" in said) == is_opacity
-    assert ("gdal_edit.py -colorinterp_4 alpha FILE" in said) == is_opacity
+    printed = " ".join(capsys.readouterr().out.split())
+    assert (f"{path.name if driver != 'folder' else 'folder'} has opacity in band 4" in printed) == is_opacity
+    assert ("gdal_edit.py -colorinterp_4 alpha FILE" in printed) == is_opacity
 
 
 @pytest.mark.parametrize("typed", [None, 0])
@@ -362,7 +362,7 @@ def test_a_declared_nodata_value_that_no_pixel_can_have_is_pointed_out(
     with opened[driver]() as raster:
         assert raster.nodata == (typed,) * 3
         line = f"declares nodata={nodata:g}, which no pixel of {depth} can have"
-        assert [line in said for said in unmarked(raster)] == ([True] if typed is None else [])
+        assert [line in remark for remark in unmarked(raster)] == ([True] if typed is None else [])
 
 
 @pytest.mark.parametrize("text", [b"\xe9", b"\x01", b"\xff\xfe"])
@@ -641,8 +641,8 @@ def test_a_jpeg_2000_without_its_end_is_damaged(tmp_path: Path, codec: str, lost
     with Raster(path) as raster:
         np.testing.assert_array_equal(raster.read(0, 0, 256, 256), pixels)
     content = path.read_bytes()
-    kept = len(content) // 2 if lost == "half" else len(content) - 1000
-    path.write_bytes(content[:kept] + bytes(1000 if lost == "end is 0" else 0))
+    length = len(content) // 2 if lost == "half" else len(content) - 1000
+    path.write_bytes(content[:length] + bytes(1000 if lost == "end is 0" else 0))
     with pytest.raises(UserError, match=r"scene\.jp2 is damaged"), Raster(path) as raster:
         raster.read(0, 0, 256, 256)
 
@@ -697,12 +697,12 @@ def test_a_grey_png_keeps_every_level(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_png(tmp_path / "weight.png"), values)
 
 
-@pytest.mark.parametrize("kept", [0.0, 0.01, 0.5, 0.99])
-def test_a_truncated_png_is_named(tmp_path: Path, kept: float) -> None:
+@pytest.mark.parametrize("fraction", [0.0, 0.01, 0.5, 0.99])
+def test_a_truncated_png_is_named(tmp_path: Path, fraction: float) -> None:
     path = tmp_path / "tile.png"
     write_grey_png(path, np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8))
     content = path.read_bytes()
-    path.write_bytes(content[: int(kept * len(content))])
+    path.write_bytes(content[: int(fraction * len(content))])
     with pytest.raises(UserError, match=r"tile\.png is damaged or incomplete"):
         read_png(path)
 

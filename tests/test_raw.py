@@ -30,18 +30,18 @@ def test_files_are_found_in_an_archive_its_folder_or_loose(
     archives.pack(FILES, tmp_path, "ortho.zip", form, inside)
     files = RawFiles(SOURCE, tmp_path)
     assert files.scenes() == ["1", "2_10"]
-    found = files.find("2_10")
-    assert found is not None
-    assert found.read_bytes() == b"two"
+    file = files.find("2_10")
+    assert file is not None
+    assert file.read_bytes() == b"two"
     assert files.find("10") is None
 
 
 def test_the_archive_comes_before_its_folder(tmp_path: Path) -> None:
     archives.pack({"area_1.tif": b"loose"}, tmp_path, "ortho.zip", "folder")
     archives.pack({"area_1.tif": b"packed"}, tmp_path, "ortho.zip")
-    found = RawFiles(SOURCE, tmp_path).find("1")
-    assert found is not None
-    assert found.read_bytes() == b"packed"
+    file = RawFiles(SOURCE, tmp_path).find("1")
+    assert file is not None
+    assert file.read_bytes() == b"packed"
 
 
 def test_a_missing_archive_names_every_place_and_the_remedy(tmp_path: Path) -> None:
@@ -63,9 +63,9 @@ def test_one_name_in_two_folders_is_told_apart_by_the_folder_of_the_pattern(tmp_
     files = {"v1/images/1.tif": b"image", "v1/masks/1.tif": b"mask"}
     archives.pack(files, tmp_path, "both.zip")
     for folder, content in (("images", b"image"), ("masks", b"mask")):
-        found = RawFiles(RawSource(f"{folder}/{{scene}}.tif", "both.zip"), tmp_path).find("1")
-        assert found is not None
-        assert found.read_bytes() == content
+        file = RawFiles(RawSource(f"{folder}/{{scene}}.tif", "both.zip"), tmp_path).find("1")
+        assert file is not None
+        assert file.read_bytes() == content
 
 
 def test_any_image_has_one_of_the_known_suffixes(tmp_path: Path) -> None:
@@ -365,9 +365,9 @@ def test_sidecars_in_an_archive_are_those_of_the_folder(
     beside = {"k": mask_file(tmp_path), "l": NODATA % 1}.get(sidecar[-1].lower(), WORLD)
     for form in ("zip", "folder"):
         archives.pack({image: content, sidecar: beside}, tmp_path / form, "x.zip", form, inside)
-        found = RawFiles(RawSource("{scene}.*", "x.zip"), tmp_path / form).find("a")
-        assert found is not None
-        with found.open() as raster:
+        file = RawFiles(RawSource("{scene}.*", "x.zip"), tmp_path / form).find("a")
+        assert file is not None
+        with file.open() as raster:
             if form == "zip" or sidecar != "a.tif.MSK":  # GDAL finds .MSK only where it lists the folder
                 assert raster.valid(0, 0, 40, 56).mean() == valid
             assert raster.nodata[0] == nodata
@@ -395,10 +395,10 @@ def test_sidecars_in_an_archive_are_those_of_the_folder(
 )
 def test_sidecars_in_an_archive_are_checked(tmp_path: Path, name: str, content: bytes, line: str) -> None:
     archives.pack({"a.tif": archives.raster(archives.image(0)), name: content}, tmp_path, "x.zip")
-    found = RawFiles(RawSource("{scene}.*", "x.zip"), tmp_path).find("a")
-    assert found is not None
+    file = RawFiles(RawSource("{scene}.*", "x.zip"), tmp_path).find("a")
+    assert file is not None
     with pytest.raises(UserError, match=line):
-        found.open()
+        file.open()
 
 
 def test_another_sidecar_in_an_archive_is_another_file(tmp_path: Path) -> None:
@@ -406,7 +406,7 @@ def test_another_sidecar_in_an_archive_is_another_file(tmp_path: Path) -> None:
     for sidecar in (WORLD, WORLD.replace(b"0.5", b"0.6"), None):
         beside = {} if sidecar is None else {"a.tfw": sidecar}
         archives.pack({"a.tif": archives.raster(archives.image(0)), **beside}, tmp_path, "x.zip")
-        found = RawFiles(RawSource("{scene}.*", "x.zip"), tmp_path).find("a")
-        assert found is not None
-        stamps.append(found.fingerprint)
+        file = RawFiles(RawSource("{scene}.*", "x.zip"), tmp_path).find("a")
+        assert file is not None
+        stamps.append(file.fingerprint)
     assert len(set(stamps)) == 3

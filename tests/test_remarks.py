@@ -17,7 +17,7 @@ def labels(folder: Path, tiles: int, counts: dict[str, int], overlap: list[list[
 
 
 @pytest.mark.parametrize(
-    ("tiles", "counts", "overlap", "said"),
+    ("tiles", "counts", "overlap", "expected"),
     [
         (90, {"a": 50, "b": 20}, [[1, 0.2], [0.25, 1]], []),
         (
@@ -56,11 +56,11 @@ def labels(folder: Path, tiles: int, counts: dict[str, int], overlap: list[list[
     ],
 )
 def test_what_tags_imply(
-    tmp_path: Path, tiles: int, counts: dict[str, int], overlap: list[list[float]], said: list[str]
+    tmp_path: Path, tiles: int, counts: dict[str, int], overlap: list[list[float]], expected: list[str]
 ) -> None:
     lines = remarks(labels(tmp_path, tiles, counts, overlap), {"zero_weight": 0.4})
-    assert len(lines) == len(said)
-    assert all(line.startswith(begin) for line, begin in zip(lines, said, strict=True))
+    assert len(lines) == len(expected)
+    assert all(line.startswith(begin) for line, begin in zip(lines, expected, strict=True))
 
 
 def test_what_weights_imply(tmp_path: Path) -> None:

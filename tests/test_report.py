@@ -44,13 +44,13 @@ def test_masks_keep_their_colours_but_for_the_letters() -> None:
     table = np.array([*COLOURS, *[(0, 0, 0)] * 253])
     expected = np.kron(mask, np.ones((3, 3), dtype=np.uint8))  # 80 pixels are enlarged towards 256
     assert shown.shape == (120, 240, 3)
-    own = (shown == table[expected]).all(axis=-1)
-    lettered = shown[~own]
-    assert 0 < len(lettered) < 0.06 * own.size
+    coloured = (shown == table[expected]).all(axis=-1)
+    lettered = shown[~coloured]
+    assert 0 < len(lettered) < 0.06 * coloured.size
     # Letters are black on white, and no colour stands between two classes.
     assert set(map(tuple, lettered.tolist())) <= {(0, 0, 0), (255, 255, 255)}
-    assert not own[8 * 3 :, :120].all()
-    assert not own[8 * 3 :, 120:].all()
+    assert not coloured[8 * 3 :, :120].all()
+    assert not coloured[8 * 3 :, 120:].all()
 
 
 def test_errors_are_black_and_pixels_that_do_not_count_grey() -> None:
@@ -115,13 +115,13 @@ def test_bars_ticks_and_cells_by_hand() -> None:
 def test_errors_by_weight_are_told_in_words() -> None:
     counts = np.zeros((256, 2), dtype=np.int64)
     counts[255], counts[28], counts[0] = (90, 10), (3, 7), (0, 10)
-    told = uncertainty({"weight": counts}, "2 tiles")
-    assert told is not None
-    assert told["verdict"] == (
+    section = uncertainty({"weight": counts}, "2 tiles")
+    assert section is not None
+    assert section["verdict"] == (
         "Of the pixels with full weight (83.33 % of all) 10.00 % are wrong, of the others 85.00 %: "
         "here a low weight means an error more often."
     )
-    assert [(bar.label, bar.length) for bar in told["charts"]["weight"]] == [
+    assert [(bar.label, bar.length) for bar in section["charts"]["weight"]] == [
         ("level 0", 1),
         ("level 28", 0.7),
         ("level 255", 0.1),
@@ -135,7 +135,7 @@ def test_errors_by_weight_are_told_in_words() -> None:
     assert (len(merged), sum(map(sum, merged.values()))) == (12, 512)
 
 
-def content(**given: Any) -> dict[str, Any]:  # noqa: ANN401
+def content(**parts: Any) -> dict[str, Any]:  # noqa: ANN401
     """What the template names, with as little as can be there."""
     texts = dict.fromkeys(("no_scores", "scored_on"), "")
     absent = dict.fromkeys(("scores", "tag_scores", "uncertainty", "ablation"))
@@ -144,14 +144,14 @@ def content(**given: Any) -> dict[str, Any]:  # noqa: ANN401
     empty: dict[str, Any] = texts | absent | {"layered_tiles": {"tiles": []}}
     empty |= {name: {} for name in mappings} | {name: [] for name in lists}
     cooccurrence = {"title": "", "note": "", "names": [], "cells": []}
-    return empty | {"title": "t", "sections": SECTIONS, "cooccurrence": cooccurrence} | given
+    return empty | {"title": "t", "sections": SECTIONS, "cooccurrence": cooccurrence} | parts
 
 
 def layered_tiles(number: int, layers: int) -> list[LayeredTile]:
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 256, (400, 400, 3)).astype(np.uint8)
-    own = [photo(f"layer {index}", noise) for index in range(layers)]
-    return [LayeredTile(f"tile {index}", layers=own) for index in range(number)]
+    pictures = [photo(f"layer {index}", noise) for index in range(layers)]
+    return [LayeredTile(f"tile {index}", layers=pictures) for index in range(number)]
 
 
 def test_the_page_stays_below_its_bound_with_the_most_it_may_show(tmp_path: Path) -> None:
@@ -227,10 +227,10 @@ def test_a_command_that_named_a_file_outside_utf_8_does_not_stop_the_page(tmp_pa
 def test_what_a_stage_recorded_wins_over_what_is_configured_now() -> None:
     config = compose_config(["backbone=resnet50", "seed=9"])
     trained = {"seed": 3, "backbone": {"name": "resnet18"}}
-    made = {
+    manifests = {
         "labels": Manifest("labels", "", {"stage": {}}, {}, versions={"torch": "1", "numpy": "2"}),
         "cam": Manifest("cam", "", trained, {}, versions={"torch": "1", "numpy": "3"}),
     }
-    assert [recorded(made, config, key) for key in ("seed", "backbone.name")] == [3, "resnet18"]
+    assert [recorded(manifests, config, key) for key in ("seed", "backbone.name")] == [3, "resnet18"]
     assert [recorded({}, config, key) for key in ("seed", "backbone.name")] == [9, "resnet50"]
-    assert version_rows(made) == {"torch": "1", "numpy": "2 (labels); 3 (cam)"}
+    assert version_rows(manifests) == {"torch": "1", "numpy": "2 (labels); 3 (cam)"}

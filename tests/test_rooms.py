@@ -112,9 +112,9 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     graph: dict[str, set[str]] = {name: set() for name in names}
     for name, path in names.items():
         for target in imported(path):
-            found = target if target in names else target.rpartition(".")[0]
-            if found in names and found != name:
-                graph[name].add(found)
+            source = target if target in names else target.rpartition(".")[0]
+            if source in names and source != name:
+                graph[name].add(source)
     while free := [name for name, targets in graph.items() if not targets & graph.keys()]:
         for name in free:
             del graph[name]

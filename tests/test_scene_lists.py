@@ -72,18 +72,18 @@ def test_a_plan_counts_the_windows_and_names_what_will_fail(
     settings = [*BASE, "dataset.tile.size=999", *overrides]  # the segmenter's own tile is 64 pixels
     (row,), _ = plan_of(compose_config([*settings, "stage.predict.scene=list.txt"]), ["predict"])
     assert list(row.faults) == [str(scenes / "data/none.tif")]
-    seen = []
+    sizes = []
     predict = Predictor.__call__
 
     def counted(self: Predictor, images: NDArray[np.uint8]) -> NDArray[np.float32]:
-        seen.append(len(images))
+        sizes.append(len(images))
         return predict(self, images)
 
     monkeypatch.setattr(Predictor, "__call__", counted)
     with pytest.raises(UserError, match="1 of 3 failed"):
         run_here(*settings, "stage.predict.scene=list.txt")
-    assert row.amounts.units == {"segmenter window": sum(seen)}
-    assert sum(seen) % networks == 0
+    assert row.amounts.units == {"segmenter window": sum(sizes)}
+    assert sum(sizes) % networks == 0
     (row,), _ = plan_of(compose_config([*settings, "stage.predict.scene=list.txt"]), ["predict"])
     assert (row.title, row.forecast.state) == ("predict, 0 of 3", "up to date")
 
@@ -124,7 +124,7 @@ def test_a_list_that_was_moved_with_its_scenes_and_run_knows_its_tables_and_maps
 
 
 def test_a_damaged_scene_is_left_out_and_the_rest_is_mapped_once(run_here: Run, scenes: Path) -> None:
-    seen = []
+    times = []
     config = compose_config([*BASE, "stage.predict.scene=all.txt"])
     assert [row.title for row in plan_of(config, ["predict"])[0]] == ["predict, 5 of 5"]
     for _ in range(2):  # and nothing is mapped again
@@ -133,9 +133,9 @@ def test_a_damaged_scene_is_left_out_and_the_rest_is_mapped_once(run_here: Run, 
         first, *rest = str(raised.value).splitlines()
         assert first == "1 of 5 failed"
         assert [line.partition(" is damaged")[0] for line in rest] == [str(scenes / "data/broken.tif")]
-        seen.append(times_of(scenes))
+        times.append(times_of(scenes))
         assert [row.title for row in plan_of(config, ["predict"])[0]] == ["predict, 1 of 5"]
-    assert seen[0] == seen[1]
+    assert times[0] == times[1]
     assert list(maps_of(scenes)) == list(NAMES)
     failures = scenes / "run/predict/all_failed.txt"
     assert listed_scenes(str(failures)) == [str(scenes / "data/broken.tif")]
@@ -148,7 +148,7 @@ def test_a_damaged_scene_is_left_out_and_the_rest_is_mapped_once(run_here: Run, 
     write(scenes / "data/broken.tif", random_scene(64, 64))
     run_here(*BASE, "stage.predict.scene='data/*.tif'")
     assert list(maps_of(scenes)) == ["a", "b", "broken", "c", "d"]
-    assert {path: time for path, time in times_of(scenes).items() if path in seen[0]} == seen[0]
+    assert {path: time for path, time in times_of(scenes).items() if path in times[0]} == times[0]
     assert len(read_csv(scenes / "run/predict/data_areas.csv")) == 6 * 3
 
 

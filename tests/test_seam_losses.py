@@ -146,10 +146,10 @@ def _plain_total(view1: tuple[Tensor, Tensor], view2: tuple[Tensor, Tensor], tag
 
 
 def test_views_that_are_computed_together_have_the_losses_and_gradients_of_each() -> None:
-    found = []
+    results = []
     for total in (
         _plain_total,
-        lambda *given: seam_loss(*given, er_weight=2, ecr_weight=3, min_pool_weight=5).total,
+        lambda *tensors: seam_loss(*tensors, er_weight=2, ecr_weight=3, min_pool_weight=5).total,
     ):
         generator = torch.Generator().manual_seed(5)
         sides = (16, 16, 8, 8)
@@ -158,6 +158,6 @@ def test_views_that_are_computed_together_have_the_losses_and_gradients_of_each(
         maps[2][1, 2] += 9  # all of it is left
         maps = [part.requires_grad_() for part in maps]
         loss = total((maps[0], maps[1]), (maps[2], maps[3]), torch.tensor([[1.0, 1, 0], [0, 1, 1]]))
-        found.append([loss, *torch.autograd.grad(loss, maps)])
-    for plain, together in zip(*found, strict=True):
+        results.append([loss, *torch.autograd.grad(loss, maps)])
+    for plain, together in zip(*results, strict=True):
         torch.testing.assert_close(together, plain, rtol=1e-12, atol=1e-14)

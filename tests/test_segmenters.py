@@ -101,7 +101,7 @@ def test_unsuitable_segmenters_are_refused(name: str, encoder: str, message: str
 def test_a_checkpoint_reloads_with_nothing_else_at_hand(tmp_path: Path, *, head: bool) -> None:
     torch.manual_seed(0)
     network = build_segmenter("fpn", "resnet18", 3, in_channels=4)
-    made = UncertaintyWeightedSegmenter(
+    learner = UncertaintyWeightedSegmenter(
         network,
         total_steps=7,
         optimizer=Optimization(lr=0.3),
@@ -110,7 +110,7 @@ def test_a_checkpoint_reloads_with_nothing_else_at_hand(tmp_path: Path, *, head:
         ),
         auxiliary=AuxiliaryHead(network.third_stage_channels, 3) if head else None,
     )
-    loaded = reloaded(made, tmp_path / "any.ckpt")
+    loaded = reloaded(learner, tmp_path / "any.ckpt")
     generator = torch.Generator().manual_seed(1)
     batch = {
         "image": torch.rand(2, 4, 32, 48, generator=generator),
@@ -118,7 +118,7 @@ def test_a_checkpoint_reloads_with_nothing_else_at_hand(tmp_path: Path, *, head:
         "weight": torch.full((2, 32, 48), 255, dtype=torch.uint8),
     }
     losses = []
-    for module in (made.eval(), loaded.eval()):
+    for module in (learner.eval(), loaded.eval()):
         module.log = lambda *_args, **_kwargs: None
         losses.append(module.training_step(batch).item())
     assert losses[0] == losses[1]

@@ -95,15 +95,15 @@ def test_a_scene_smaller_than_the_window(height: int, width: int) -> None:
 
 
 def test_small_scenes_are_extended_by_reflection() -> None:
-    seen = []
+    images = []
 
     def predict(batch: np.ndarray) -> np.ndarray:
-        seen.append(batch)
+        images.append(batch)
         return per_pixel(batch)
 
     predict_scene(predict, 8, 8, height=6, width=5)
     rows, columns = [0, 1, 2, 3, 4, 5, 4, 3], [0, 1, 2, 3, 4, 3, 2, 1]
-    np.testing.assert_array_equal(seen[0][0], SCENE[np.ix_(rows, columns)])
+    np.testing.assert_array_equal(images[0][0], SCENE[np.ix_(rows, columns)])
 
 
 def test_batches_are_no_larger_than_asked() -> None:

@@ -72,9 +72,9 @@ def test_scenes_are_shared_by_runs_of_any_seed(tmp_path: Path, run_here: Run) ->
 
 def test_a_seed_counts_for_stages_that_read_it(tmp_path: Path) -> None:
     def seeded(seed: int) -> DictConfig:
-        made = config(tmp_path)
-        made.seed = seed
-        return made
+        settings = config(tmp_path)
+        settings.seed = seed
+        return settings
 
     unseeded, _ = counting()
     assert [execute(unseeded, seeded(seed)) for seed in (0, 1)] == [True, False]
@@ -122,14 +122,14 @@ def test_a_failed_stage_leaves_the_old_result_and_its_own_remains(tmp_path: Path
     with pytest.raises(UserError, match="broken"):
         execute(Stage("made", fail), config(tmp_path, lr=2))
     assert (tmp_path / "made/artefact").read_text() == "whole"
-    seen: list[bool] = []
+    resumes: list[bool] = []
 
     def go_on(work: Work) -> dict[str, Any]:
-        seen.append((work.folder / "half").exists())
+        resumes.append((work.folder / "half").exists())
         return {}
 
     execute(Stage("made", go_on), config(tmp_path, lr=2))
-    assert seen == [True]
+    assert resumes == [True]
 
 
 def test_remains_of_other_work_are_not_taken_over(tmp_path: Path) -> None:
@@ -168,10 +168,10 @@ def test_every_stage_has_the_same_settings_alone_and_in_all(stage: str) -> None:
 
 def test_the_command_line_wins_over_what_an_experiment_says_of_a_stage() -> None:
     overrides = ["stage=cam", "experiment=deepglobe_small", "dataset.raw=raw", "stage.cam.lr=0.5"]
-    made = settings_of(compose_config(overrides), "cam")
-    assert made.stage.lr == 0.5
-    assert made.stage.dihedral is True  # the experiment's
-    assert made.stage.momentum == 0.9  # the stage's own
+    settings = settings_of(compose_config(overrides), "cam")
+    assert settings.stage.lr == 0.5
+    assert settings.stage.dihedral is True  # the experiment's
+    assert settings.stage.momentum == 0.9  # the stage's own
     wins = settings_of(compose_config([*overrides, "stage.cam.dihedral=false"]), "cam")
     assert wins.stage.dihedral is False
 
@@ -198,9 +198,9 @@ CHOICES = (
 
 @pytest.mark.parametrize(("stage", "dataset", "backbone"), CHOICES)
 def test_dataset_backbone_and_stage_compose_freely(stage: str, dataset: str, backbone: str) -> None:
-    made = compose_config([f"stage={stage}", f"dataset={dataset}", f"backbone={backbone}"])
-    assert (made.stage.name, made.dataset.name, made.backbone.name) == (stage, dataset, backbone)
-    assert made.name == f"{dataset}_{backbone}"
+    config = compose_config([f"stage={stage}", f"dataset={dataset}", f"backbone={backbone}"])
+    assert (config.stage.name, config.dataset.name, config.backbone.name) == (stage, dataset, backbone)
+    assert config.name == f"{dataset}_{backbone}"
 
 
 def test_probabilities_among_tags_sum_to_one_over_the_tagged() -> None:
@@ -391,7 +391,7 @@ def test_what_has_changed_since_a_result_is_named(tmp_path: Path, capsys: pytest
         stage, config_keys=("seed",), external_files=lambda _: [*identity(weights), identity(tags)]
     )
 
-    def said(seed: int, lr: int) -> str:
+    def message_of(seed: int, lr: int) -> str:
         capsys.readouterr()
         settings = config(tmp_path, lr=lr)
         settings.seed = seed
@@ -399,18 +399,18 @@ def test_what_has_changed_since_a_result_is_named(tmp_path: Path, capsys: pytest
         return " ".join(capsys.readouterr().out.split()).rpartition(" done")[0]
 
     Manifest("before", "a", {}, {}).write(tmp_path / "before")
-    assert "earlier result" not in said(0, lr=1)
-    assert said(0, lr=2).endswith("/made, to replace an earlier result (changed: stage.made.lr)")
-    assert said(1, lr=3).endswith("(changed: seed, stage.made.lr)")
+    assert "earlier result" not in message_of(0, lr=1)
+    assert message_of(0, lr=2).endswith("/made, to replace an earlier result (changed: stage.made.lr)")
+    assert message_of(1, lr=3).endswith("(changed: seed, stage.made.lr)")
     os.utime(weights, ns=(1, 1))  # a copy
-    assert said(1, lr=3) == ""
+    assert message_of(1, lr=3) == ""
     weights.write_text("others")
-    assert said(1, lr=3).endswith("(changed: weights.pth)")
+    assert message_of(1, lr=3).endswith("(changed: weights.pth)")
     Manifest("before", "b", {}, {}).write(tmp_path / "before")
     tags.write_text("others")
-    assert said(1, lr=3).endswith("(changed: tags.csv, the result of before)")
+    assert message_of(1, lr=3).endswith("(changed: tags.csv, the result of before)")
     stage = replace(stage, version=stage.version + 1)
-    assert said(1, lr=3).endswith("(changed: the code of the stage)")
+    assert message_of(1, lr=3).endswith("(changed: the code of the stage)")
 
 
 def test_maps_of_the_run_are_named_among_changes() -> None:

@@ -64,12 +64,12 @@ def test_augmentation_is_decided_by_its_seed_and_moves_masks_with_the_image() ->
     again, [again_mask] = plain(5, image, [mask])
     assert np.array_equal(first, again)
     assert np.array_equal(first_mask, again_mask)
-    seen = set()
+    orientations = set()
     for seed in range(40):
         varied, [varied_mask] = plain(seed, image, [mask])
         assert np.array_equal(varied_mask, varied[..., 0] > 127)
-        seen.add(varied.tobytes())
-    assert len(seen) == 8  # rotations and reflections
+        orientations.add(varied.tobytes())
+    assert len(orientations) == 8  # rotations and reflections
 
 
 def test_scale_place_and_colour_are_drawn_independently() -> None:
@@ -124,9 +124,9 @@ def test_looked_up_values_are_those_of_the_formula_to_the_bit(shape: tuple[int, 
     image = np.random.default_rng(1).integers(0, 256, shape, dtype=np.uint8)
     mean, std = (torch.tensor(values) for values in band_statistics(shape[-1]))
     expected = ((torch.from_numpy(image).float() / 255 - mean) / std).movedim(-1, -3)
-    found = to_tensor(image[..., ::-1, :])  # as a mirrored tile lies in memory
-    assert torch.equal(found.flip(-1), expected)
-    assert found.is_contiguous()
+    tensor = to_tensor(image[..., ::-1, :])  # as a mirrored tile lies in memory
+    assert torch.equal(tensor.flip(-1), expected)
+    assert tensor.is_contiguous()
 
 
 class Drawn:
@@ -166,12 +166,12 @@ def test_tiles_that_fit_are_read_once_and_give_the_same_samples(
     reader: Any = Drawn()
     tiles = [Tile("scene", 0, 24 * column, 24, 24) for column in range(3)]
     varied = AUGMENTATIONS[augmentation]
-    kept = MaskDataset(reader, tiles, reader.masks, varied, seed=3)
+    dataset = MaskDataset(reader, tiles, reader.masks, varied, seed=3)
     for position in range(12):
         key = (position % 3, position)
         expected = MaskDataset(Drawn(), tiles, reader.masks, varied, seed=3)[key]  # type: ignore[arg-type]
-        found = kept[key]
-        assert all(torch.equal(found[name], expected[name]) for name in expected)
+        sample = dataset[key]
+        assert all(torch.equal(sample[name], expected[name]) for name in expected)
     assert reader.reads == (3 if room else 12)
 
 

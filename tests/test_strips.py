@@ -28,12 +28,12 @@ def test_strips_are_the_whole(height: int, rows: int) -> None:
 
 
 def test_no_more_rows_than_asked_for_are_seen_at_once() -> None:
-    layers, seen = _layers(), []
-    layers.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].shape[2]))
+    layers, heights = _layers(), []
+    layers.register_forward_pre_hook(lambda _, inputs: heights.append(inputs[0].shape[2]))
     with torch.inference_mode():
         in_strips(layers, torch.rand(1, 2, 64, 8, dtype=torch.float64), rows=8, halo=11, stride=4)
-    assert len(seen) == 8
-    assert max(seen) == 8 + 2 * 12
+    assert len(heights) == 8
+    assert max(heights) == 8 + 2 * 12
 
 
 @pytest.fixture(scope="module", params=[torch.contiguous_format, torch.channels_last])
@@ -62,9 +62,9 @@ def test_resnet38d_in_strips_is_resnet38d(resnet38d: ResNet38d, monkeypatch: pyt
     monkeypatch.setattr(network, "strip_pixels", 16 * 40)
     passes, strips = _passes(network, image)
     assert [shape[2] for shape in passes] == [36, 52, 56, 56, 56, 44, 28]
-    for expected, found in zip(whole, strips, strict=True):
-        assert found.is_contiguous(memory_format=_layout(network))
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
+    for expected, actual in zip(whole, strips, strict=True):
+        assert actual.is_contiguous(memory_format=_layout(network))
+        torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_a_batch_is_computed_some_whole_images_at_a_time(
@@ -72,12 +72,12 @@ def test_a_batch_is_computed_some_whole_images_at_a_time(
 ) -> None:
     network, images = resnet38d, torch.rand(3, 3, 32, 24)
     monkeypatch.setattr(network, "strip_pixels", 2 * 32 * 24)
-    passes, found = _passes(network, images)
+    passes, strips = _passes(network, images)
     assert [tuple(shape[::2]) for shape in passes] == [(2, 32), (1, 32)]
     with torch.inference_mode():
         alone = [network(images[number : number + 1]) for number in range(3)]
     expected = [torch.cat(maps) for maps in zip(*alone, strict=True)]
-    for one, other in zip(expected, found, strict=True):
+    for one, other in zip(expected, strips, strict=True):
         assert other.is_contiguous(memory_format=_layout(network))
         torch.testing.assert_close(other, one, rtol=1e-4, atol=1e-4 * float(one.abs().max()))
 
@@ -103,6 +103,6 @@ def test_a_gpu_gives_the_maps_of_the_cpu(dtype: torch.dtype, most: float) -> Non
     with torch.inference_mode():
         expected = network(images)
         with torch.autocast("cuda", dtype, enabled=dtype != torch.float32):
-            found = network.cuda()(images.cuda())
-    for one, other in zip(expected, found, strict=True):
+            actual = network.cuda()(images.cuda())
+    for one, other in zip(expected, actual, strict=True):
         assert float((other.cpu().float() - one).norm() / one.norm()) < most

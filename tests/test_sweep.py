@@ -72,29 +72,33 @@ def _finished(run: Path, stage: str, fingerprint: str, config: dict[str, Any], *
 
 def _reading(*names: str) -> tuple[Stage, list[dict[str, Path]]]:
     """A stage that remembers the folders that it was given."""
-    given: list[dict[str, Path]] = []
+    inputs: list[dict[str, Path]] = []
 
     def run(work: Work) -> dict[str, Any]:
-        given.append(dict(work.inputs))
+        inputs.append(dict(work.inputs))
         return {}
 
-    return Stage("seg", run, requires=names), given
+    return Stage("seg", run, requires=names), inputs
 
 
 def test_what_a_result_was_made_from_must_fit_too(tmp_path: Path) -> None:
     """Pseudo masks say nothing of the backbone; the CAMs that they were made of do."""
-    good, bad, gone = (tmp_path / name for name in ("good", "bad", "gone"))
-    for made, backbone in ((good, "small"), (bad, "large")):
-        _finished(made, "cam", f"cam of {made.name}", {"backbone": backbone, "trainer.accelerator": "gpu"})
-        _finished(made, "pseudo", f"pseudo of {made.name}", {"stage": {"a": 1}}, cam=f"cam of {made.name}")
-    _finished(gone, "pseudo", "pseudo of gone", {}, cam="cam of gone")
-    stage, given = _reading("pseudo")
-    execute(stage, _config(tmp_path / "job", bad, gone, good))
-    assert given == [{"pseudo": good / "pseudo"}]
+    good, bad, orphan = (tmp_path / name for name in ("good", "bad", "gone"))
+    for folder, backbone in ((good, "small"), (bad, "large")):
+        _finished(
+            folder, "cam", f"cam of {folder.name}", {"backbone": backbone, "trainer.accelerator": "gpu"}
+        )
+        _finished(
+            folder, "pseudo", f"pseudo of {folder.name}", {"stage": {"a": 1}}, cam=f"cam of {folder.name}"
+        )
+    _finished(orphan, "pseudo", "pseudo of gone", {}, cam="cam of gone")
+    stage, inputs = _reading("pseudo")
+    execute(stage, _config(tmp_path / "job", bad, orphan, good))
+    assert inputs == [{"pseudo": good / "pseudo"}]
     with pytest.raises(UserError, match="bad/pseudo was made with backbone=large, not small"):
         execute(stage, _config(tmp_path / "other", bad))
     with pytest.raises(UserError, match="made with a result of stage=cam that does not exist any more"):
-        execute(stage, _config(tmp_path / "other", gone))
+        execute(stage, _config(tmp_path / "other", orphan))
 
 
 def test_results_that_were_made_from_different_things_are_not_mixed(tmp_path: Path) -> None:
@@ -110,7 +114,7 @@ def test_results_that_were_made_from_different_things_are_not_mixed(tmp_path: Pa
 def test_a_job_waits_for_the_one_that_makes_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    stage, given = _reading("labels")
+    stage, inputs = _reading("labels")
     first, second = tmp_path / "0_first", tmp_path / "1_second"
     _finished(tmp_path / "run", "labels", "labels", {})
     execute(stage, _config(tmp_path / "elsewhere/job", tmp_path / "run"))
@@ -128,13 +132,13 @@ def test_a_job_waits_for_the_one_that_makes_the_same(
         manifest.write(first / "seg")
     waiting.join(20)
     assert not waiting.is_alive()
-    assert len(given) == 1
+    assert len(inputs) == 1
     assert not (second / "seg").exists()
     assert "waiting for another run that is computing the same seg" in capsys.readouterr().out
 
 
 def test_scenes_in_the_making_are_waited_for(tmp_path: Path) -> None:
-    stage, given = _reading()
+    stage, inputs = _reading()
     stage = replace(stage, name="prepare")
     config = _config(tmp_path / "run")
     waiting = threading.Thread(target=execute, args=(stage, config), daemon=True)
@@ -145,9 +149,9 @@ def test_scenes_in_the_making_are_waited_for(tmp_path: Path) -> None:
         waiting.start()
         waiting.join(0.3)
         assert waiting.is_alive()
-        assert not given
+        assert not inputs
     waiting.join(20)
-    assert len(given) == 1
+    assert len(inputs) == 1
 
 
 def test_other_processes_find_the_jobs_function_by_name() -> None:
@@ -183,12 +187,12 @@ def test_a_search_gets_the_last_score_of_weak_labels(
 @pytest.mark.parametrize("name", ["tile_size", "seam", "uncertainty", "optuna_seam"])
 def test_ready_sweeps_name_what_they_sweep(name: str) -> None:
     with initialize_config_module("ome.conf", version_base="1.3"):
-        made = compose("config", [f"sweep={name}", "dataset=potsdam"], return_hydra_config=True)
-    assert made.hydra.mode.name == "MULTIRUN"
-    parameters = [f"{key}={value}" for key, value in made.hydra.sweeper.params.items()]
+        config = compose("config", [f"sweep={name}", "dataset=potsdam"], return_hydra_config=True)
+    assert config.hydra.mode.name == "MULTIRUN"
+    parameters = [f"{key}={value}" for key, value in config.hydra.sweeper.params.items()]
     for override in OverridesParser.create().parse_overrides(parameters):
         assert override.is_sweep_override()
-        assert OmegaConf.select(made, override.key_or_group, throw_on_missing=True) is not None
+        assert OmegaConf.select(config, override.key_or_group, throw_on_missing=True) is not None
 
 
 def test_a_sweep_ends_in_one_table(tmp_path: Path) -> None:
@@ -278,11 +282,11 @@ def test_jobs_side_by_side_share_what_is_the_same(
         "0_dataset.filter.minimum=0.02",
         "1_dataset.filter.minimum=0.5",
     ]
-    made = [Manifest.read(job / "labels") for job in jobs]
+    manifests = [Manifest.read(job / "labels") for job in jobs]
     scenes = Manifest.read(tmp_path / SCENES)
     assert scenes is not None
-    assert [manifest.config["dataset.filter"]["minimum"] for manifest in made if manifest] == [0.02, 0.5]
-    assert [manifest.inputs for manifest in made if manifest] == [{"prepare": scenes.fingerprint}] * 2
+    assert [manifest.config["dataset.filter"]["minimum"] for manifest in manifests if manifest] == [0.02, 0.5]
+    assert [manifest.inputs for manifest in manifests if manifest] == [{"prepare": scenes.fingerprint}] * 2
     assert len(list(tmp_path.glob("scenes/*/manifest.json"))) == 1
 
 
@@ -300,13 +304,13 @@ def test_a_search_ends_with_the_best_of_its_jobs(tmp_path: Path) -> None:
     status, printed = forked(tmp_path, *overrides)
     assert status == 0, printed
     (sweep,) = (tmp_path / "runs/sweeps").iterdir()
-    found = OmegaConf.load(sweep / "optimization_results.yaml")
+    search = OmegaConf.load(sweep / "optimization_results.yaml")
     rows = read_csv(sweep / "compare/comparison.csv")
     values = [read_rows(job / "cam")[-1].scores.miou for job in sorted(sweep.glob("[01]_*"))]
-    assert found.best_value == pytest.approx(max(values))
+    assert search.best_value == pytest.approx(max(values))
     assert len(set(values)) == len(rows) == 2
-    keys = list(found.best_params)
+    keys = list(search.best_params)
     assert all(f"{key}=" in row["settings"] for key in keys for row in rows)
     best = Manifest.read(sorted(sweep.glob("[01]_*"))[int(np.argmax(values))] / "cam")
     assert best is not None
-    assert found.best_params["stage.cam.lr"] == best.config["stage"]["lr"]
+    assert search.best_params["stage.cam.lr"] == best.config["stage"]["lr"]

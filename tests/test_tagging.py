@@ -49,8 +49,8 @@ def tags_of_training(images: Path) -> dict[str, list[int]]:
     facts = archives.facts("custom") | {"tags": str(path)}
     index = prepare_scenes(folder_layout(facts, images), images, images.parent / "scenes")
     table = read_tags(path, index)
-    kept = table.select("train", kept=True)
-    return {tile.scene: tags.tolist() for tile, tags in zip(kept.tiles, kept.tags, strict=True)}
+    training = table.select("train", kept=True)
+    return {tile.scene: tags.tolist() for tile, tags in zip(training.tiles, training.tags, strict=True)}
 
 
 def test_a_new_table_is_what_the_project_reads(images: Path) -> None:
@@ -165,7 +165,7 @@ def test_what_needs_no_column_gets_none(images: Path) -> None:
 
 def test_every_change_can_be_undone_and_made_again(images: Path) -> None:
     work = session(images)
-    seen = []
+    states = []
     for change in (
         lambda: work.add_class("road"),
         lambda: work.set_tags(1, ["road"]),
@@ -176,14 +176,14 @@ def test_every_change_can_be_undone_and_made_again(images: Path) -> None:
         lambda: work.remove_class("road"),
     ):
         change()
-        seen.append(written(images))
-    assert len(set(seen)) == len(seen)
+        states.append(written(images))
+    assert len(set(states)) == len(states)
     changed = []
-    for text in reversed(seen[:-1]):
+    for text in reversed(states[:-1]):
         changed.append(work.undo())
         assert written(images) == text
     assert changed == [None, 1, 0, 1, None, 1]
-    for text in seen[1:]:
+    for text in states[1:]:
         work.redo()
         assert written(images) == text
     assert work.redo() is None
@@ -197,9 +197,9 @@ def test_cooccurrence_is_that_of_the_images_that_train(images: Path) -> None:
     work.set_tags(0, ["road", "tree"])
     work.set_tags(1, ["road"])
     work.set_tags(2, [], none=True)
-    said = work.summary()
-    assert said["images"] == [2, 1, 0]
-    assert said["cooccurrence"] == [[1, 0.5, 0], [1, 1, 0], [None, None, None]]
+    summary = work.summary()
+    assert summary["images"] == [2, 1, 0]
+    assert summary["cooccurrence"] == [[1, 0.5, 0], [1, 1, 0], [None, None, None]]
 
 
 def test_nothing_changes_where_nothing_can_be_written(images: Path) -> None:

@@ -213,9 +213,9 @@ def test_a_second_server_on_the_same_table_is_refused(
     server: Server, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([str(folder), "--port", "0"]) == 1
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 1
-    assert "error: another process is working on" in said[0]
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1
+    assert "error: another process is working on" in lines[0]
     other = ["--table", str(folder.parent / "other.csv"), "--port", str(server.port)]
     assert main([str(folder), *other]) == 1
     assert f"cannot use port {server.port}" in capsys.readouterr().out
@@ -502,10 +502,10 @@ def test_what_was_answered_survives_a_kill_at_any_moment(tmp_path: Path) -> None
             killer.join()
         assert server.process.wait(30) == -signal.SIGKILL
     assert len(answered) == 2
-    found = {int(name[6]): row for name, row in rows_of(images).items()}
+    rows = {int(name[6]): row for name, row in rows_of(images).items()}
     for number, tags in answered.items():
         possible = [tags, sent[1]] if number == sent[0] else [tags]
-        assert [name for name in ("road", "tree") if found[number][name] == "1"] in possible
+        assert [name for name in ("road", "tree") if rows[number][name] == "1"] in possible
     with locked(images / ".tags.csv.lock", "the table", wait=False):
         pass  # the lock went with the process
 

@@ -14,7 +14,7 @@ NAMES = ("building", "tree", "car", "water")  # water is nowhere
 def tiles() -> list[tuple[np.ndarray, np.ndarray]]:
     """Maps with values on, between and beside the thresholds, and references with ignored pixels."""
     generator = np.random.default_rng(0)
-    made = []
+    pairs = []
     for height, width in ((9, 14), (7, 5)):
         reference = generator.integers(0, 3, (height, width)).astype(np.uint8)
         maps = generator.random((4, height, width), dtype=np.float32)
@@ -23,8 +23,8 @@ def tiles() -> list[tuple[np.ndarray, np.ndarray]]:
         maps[1][reference != 1] *= 0.5
         maps[3] = 0
         reference[generator.random(reference.shape) < 0.1] = 255
-        made.append((maps, reference))
-    return made
+        pairs.append((maps, reference))
+    return pairs
 
 
 def test_scores_equal_those_of_a_mask_for_each_class_and_threshold() -> None:
@@ -34,12 +34,12 @@ def test_scores_equal_those_of_a_mask_for_each_class_and_threshold() -> None:
         for place, threshold in enumerate(THRESHOLDS):
             matrix = np.zeros((2, 2), dtype=np.int64)
             for maps, reference in tiles():
-                own = np.where(reference == 255, 255, reference == label).astype(np.uint8)
-                matrix += confusion_matrix((maps[label] >= threshold).astype(np.uint8), own, 2)
+                binary = np.where(reference == 255, 255, reference == label).astype(np.uint8)
+                matrix += confusion_matrix((maps[label] >= threshold).astype(np.uint8), binary, 2)
             scores = Scores(matrix, ("others", "own"))
             for name in ("iou", "precision", "recall"):
-                found, expected = getattr(curves, name)[label, place], getattr(scores, name)[1]
-                np.testing.assert_equal(found, expected, err_msg=f"{name} of {label} at {threshold}")
+                actual, expected = getattr(curves, name)[label, place], getattr(scores, name)[1]
+                np.testing.assert_equal(actual, expected, err_msg=f"{name} of {label} at {threshold}")
 
 
 def test_the_best_threshold_by_hand() -> None:
@@ -71,9 +71,9 @@ def test_errors_by_level_equal_a_loop_over_pixels() -> None:
     mask[generator.random(mask.shape) < 0.1] = 255
     reference[generator.random(mask.shape) < 0.1] = 255
     expected = np.zeros((256, 2), dtype=int)
-    for level, made, true in zip(levels.flat, mask.flat, reference.flat, strict=True):
-        if 255 not in {int(made), int(true)}:
-            expected[level, int(made != true)] += 1
+    for level, predicted, true in zip(levels.flat, mask.flat, reference.flat, strict=True):
+        if 255 not in {int(predicted), int(true)}:
+            expected[level, int(predicted != true)] += 1
     counts = error_counts(levels, mask, reference)
     np.testing.assert_array_equal(counts, expected)
     rates = error_rates(counts)

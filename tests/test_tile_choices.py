@@ -44,8 +44,8 @@ def test_tiles_classes_and_overlap_are_counted() -> None:
 
 def test_a_class_that_is_left_out_does_not_lower_the_overlap_of_the_others() -> None:
     """Two classes always come together, the second covers 2 to 30 %; the third is alone."""
-    share = np.linspace(0.02, 0.3, 50)[:, None]
-    together = np.hstack([1 - share, share, 0 * share])
+    fractions = np.linspace(0.02, 0.3, 50)[:, None]
+    together = np.hstack([1 - fractions, fractions, 0 * fractions])
     covered = {Layout(8, 8): [np.vstack([together, np.tile([0.0, 0.0, 1.0], (50, 1))])]}
     for row in tile_choices(covered, np.full(3, 0.1), 0.1, "class"):
         assert (row.kept, row.cooccurrence) == (100, pytest.approx(1 / 3))

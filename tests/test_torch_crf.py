@@ -157,13 +157,13 @@ def test_a_batch_gives_what_the_numba_crf_gives_for_each_tile(
     images = tiles_of(size, tiles)
     stacks = np.stack([random_stack(classes, size, seed=tile) for tile in range(tiles)])
     powers = np.random.default_rng(2).uniform(0.25, 2, (5, classes)).astype(np.float32)
-    given = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(stacks)
-    batch = BatchCrf(given[0], parameters, bundle=3, engine=engine)
+    tensors = torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(stacks)
+    batch = BatchCrf(tensors[0], parameters, bundle=3, engine=engine)
     singles = [DenseCrf(image, parameters) for image in images]
     refined = np.stack([crf.infer(stack) for crf, stack in zip(singles, stacks, strict=True)])
     winners = np.stack([crf.winners(stack, powers) for crf, stack in zip(singles, stacks, strict=True)])
-    np.testing.assert_allclose(batch.infer(given[1]), refined, atol=1e-4)
-    np.testing.assert_array_equal(batch.winners(given[1], powers), winners)
+    np.testing.assert_allclose(batch.infer(tensors[1]), refined, atol=1e-4)
+    np.testing.assert_array_equal(batch.winners(tensors[1], powers), winners)
 
 
 @pytest.mark.parametrize("name", ["a", "b", "c"])

@@ -58,7 +58,7 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def records(path: Path) -> list[Any]:
     """Every record of a .wandb file: a log of LevelDB, blocks of 32 KiB with records or pieces of them."""
-    content, place, pieces, found = path.read_bytes(), 7, b"", []
+    content, place, pieces, contents = path.read_bytes(), 7, b"", []
     assert content[:4] == b":W&B"
     while place + 7 <= len(content):
         left = 32768 - place % 32768
@@ -69,31 +69,31 @@ def records(path: Path) -> list[Any]:
         pieces += content[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in {1, 4}:  # a whole record, or its last piece
-            found.append(wandb_internal_pb2.Record.FromString(pieces))
+            contents.append(wandb_internal_pb2.Record.FromString(pieces))
             pieces = b""
-    return found
+    return contents
 
 
 def runs(folder: Path) -> dict[str, list[Any]]:
     """The records of every offline run by the run's name."""
-    found = {}
+    by_title = {}
     for path in sorted(folder.glob("logs/wandb/offline-run-*/*.wandb")):
         read = records(path)
         (started,) = [record.run for record in read if record.WhichOneof("record_type") == "run"]
-        found[started.display_name] = read
-    return found
+        by_title[started.display_name] = read
+    return by_title
 
 
 def plain(items: Any) -> dict[str, Any]:  # noqa: ANN401 - repeated protocol messages
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for item in items:
         name, *inner = [item.key] if item.key else item.nested_key
         value = json.loads(item.value_json)
         if inner:
-            found.setdefault(name, {})["/".join(inner)] = value
+            values.setdefault(name, {})["/".join(inner)] = value
         else:
-            found[name] = value
-    return found
+            values[name] = value
+    return values
 
 
 def history(read: list[Any]) -> list[dict[str, Any]]:
@@ -101,22 +101,22 @@ def history(read: list[Any]) -> list[dict[str, Any]]:
 
 
 def wandb_scalars(folder: Path) -> Scalars:
-    found: Scalars = defaultdict(list)
+    scalars: Scalars = defaultdict(list)
     for line in history(runs(folder / RUN)["synthetic_mobilenet_v2 classifier"]):
         for name, value in line.items():
             if not name.startswith("_") and name not in {"epoch", "trainer/global_step"}:
-                found[name].append((line["trainer/global_step"], value))
-    return found
+                scalars[name].append((line["trainer/global_step"], value))
+    return scalars
 
 
 def csv_scalars(folder: Path) -> Scalars:
-    found: Scalars = defaultdict(list)
+    scalars: Scalars = defaultdict(list)
     (path,) = folder.glob("runs/csv/logs/cam/version_0/metrics.csv")
     for line in read_csv(path):
         for name, value in line.items():
             if value and name not in {"epoch", "step"}:
-                found[name].append((int(line["step"]), float(value)))
-    return found
+                scalars[name].append((int(line["step"]), float(value)))
+    return scalars
 
 
 def tensorboard_scalars(folder: Path) -> Scalars:
@@ -128,17 +128,17 @@ def tensorboard_scalars(folder: Path) -> Scalars:
 
 @pytest.mark.parametrize("other", [csv_scalars, tensorboard_scalars])
 def test_loggers_get_the_same_scalars(tracked: Path, other: Callable[[Path], Scalars]) -> None:
-    expected, found = wandb_scalars(tracked), other(tracked)
+    expected, actual = wandb_scalars(tracked), other(tracked)
     assert set(expected) >= {"train/total", "validation/cam_miou", "learning_rate", "learning_rate_2"}
-    assert set(found) == set(expected)
+    assert set(actual) == set(expected)
     for name, points in expected.items():
-        assert [step for step, _ in found[name]] == [step for step, _ in points]
-        assert [value for _, value in found[name]] == pytest.approx([value for _, value in points], rel=1e-6)
+        assert [step for step, _ in actual[name]] == [step for step, _ in points]
+        assert [value for _, value in actual[name]] == pytest.approx([value for _, value in points], rel=1e-6)
 
 
 def test_learning_rates_are_those_of_the_schedule(tracked: Path) -> None:
     """Polynomial decay over two epochs of single tiles; new layers have ten times the rate, biases twice."""
-    found = wandb_scalars(tracked)
+    scalars = wandb_scalars(tracked)
     manifest = Manifest.read(tracked / RUN / "cam")
     assert manifest is not None
     read = runs(tracked / RUN)["synthetic_mobilenet_v2 classifier"]
@@ -148,16 +148,16 @@ def test_learning_rates_are_those_of_the_schedule(tracked: Path) -> None:
     assert 20 < steps < 40
     factors = {"learning_rate": 1, "learning_rate_2": 2, "learning_rate_3": 10, "learning_rate_4": 20}
     for name, factor in factors.items():
-        for step, rate in found[name]:
+        for step, rate in scalars[name]:
             assert rate == pytest.approx(factor * 0.01 * (1 - (step + 1) / steps) ** 0.9, rel=1e-5)
 
 
 def test_every_stage_is_a_run_of_its_own(tracked: Path) -> None:
-    found = runs(tracked / RUN)
-    assert set(found) == {
+    by_title = runs(tracked / RUN)
+    assert set(by_title) == {
         f"synthetic_mobilenet_v2 {title}" for title in ("prepare", "labels", "classifier", "cam", "report")
     }
-    for name, read in found.items():
+    for name, read in by_title.items():
         (started,) = [record.run for record in read if record.WhichOneof("record_type") == "run"]
         stage = name.split()[-1]
         assert started.job_type == ("cam" if stage == "classifier" else stage)
@@ -173,23 +173,23 @@ def test_every_stage_is_a_run_of_its_own(tracked: Path) -> None:
 
 def test_the_machine_is_watched_while_training(tracked: Path) -> None:
     read = runs(tracked / RUN)["synthetic_mobilenet_v2 classifier"]
-    found = [record.stats.item for record in read if record.WhichOneof("record_type") == "stats"]
-    assert {"cpu", "memory_percent"} <= {item.key for items in found for item in items}
+    statistics = [record.stats.item for record in read if record.WhichOneof("record_type") == "stats"]
+    assert {"cpu", "memory_percent"} <= {item.key for items in statistics for item in items}
 
 
 def test_stages_show_counts_tables_and_pictures(tracked: Path) -> None:
-    found = runs(tracked / RUN)
-    (labels,) = history(found["synthetic_mobilenet_v2 labels"])
+    by_title = runs(tracked / RUN)
+    (labels,) = history(by_title["synthetic_mobilenet_v2 labels"])
     assert {"cooccurrence", "pictures/cooccurrence", "pictures/tags"} <= set(labels)
     assert "tags" in labels  # 16 tiles; a table of thousands would be left out
     assert labels["cooccurrence"]["nrows"] == 5
     updates = [
         plain(record.summary.update)
-        for record in found["synthetic_mobilenet_v2 labels"]
+        for record in by_title["synthetic_mobilenet_v2 labels"]
         if record.WhichOneof("record_type") == "summary"
     ]
     assert any(update.get("train_tiles") == 16 for update in updates)
-    (report,) = history(found["synthetic_mobilenet_v2 report"])
+    (report,) = history(by_title["synthetic_mobilenet_v2 report"])
     assert {"scores", "results", "confusion/CAM"} <= set(report)
     assert sum(name.startswith("pictures/cam/") for name in report) == 2
     picture = report["pictures/confusion/CAM"]
@@ -201,7 +201,7 @@ def test_stages_show_counts_tables_and_pictures(tracked: Path) -> None:
 
 def test_lineage_leads_from_stage_to_stage(tracked: Path) -> None:
     used: dict[str, set[str]] = {}
-    made: dict[str, str] = {}
+    digests: dict[str, str] = {}
     for name, read in runs(tracked / RUN).items():
         every = [record.artifact for record in read if record.WhichOneof("record_type") == "artifact"]
         artifacts = [artifact for artifact in every if artifact.type != "run_table"]
@@ -211,14 +211,14 @@ def test_lineage_leads_from_stage_to_stage(tracked: Path) -> None:
             assert Path(entry.ref.removeprefix("file://")).name == "manifest.json"
             assert Path(entry.ref.removeprefix("file://")).exists()
             if not artifact.use_after_commit:
-                made[artifact.name] = artifact.digest
+                digests[artifact.name] = artifact.digest
         used[name.split()[-1]] = {artifact.name for artifact in artifacts if artifact.use_after_commit}
-        assert all(made.get(artifact.name, artifact.digest) == artifact.digest for artifact in artifacts)
+        assert all(digests.get(artifact.name, artifact.digest) == artifact.digest for artifact in artifacts)
     scenes, run_name = "synthetic_rgb_full-prepare", RUN.name
     assert used["labels"] == {scenes}
     assert used["cam"] == {scenes, f"{run_name}-labels"}
     assert used["report"] == {scenes, f"{run_name}-labels", f"{run_name}-cam"}
-    assert set(made) == {scenes, *(f"{run_name}-{stage}" for stage in ("labels", "cam", "report"))}
+    assert set(digests) == {scenes, *(f"{run_name}-{stage}" for stage in ("labels", "cam", "report"))}
 
 
 @pytest.mark.slow
@@ -261,6 +261,6 @@ def test_without_network_the_run_is_kept_offline(
     assert opened == ["online", "offline", "offline"]  # the server is asked once
     wandb.teardown()
     assert set(runs(RUN)) == {"synthetic_mobilenet_v2 prepare", "synthetic_mobilenet_v2 labels"}
-    said = capsys.readouterr().out
-    assert "127.0.0.1:9" in said
-    assert said.count(f"to upload later: wandb sync {RUN}/logs/wandb/offline-run-*") == 1
+    printed = capsys.readouterr().out
+    assert "127.0.0.1:9" in printed
+    assert printed.count(f"to upload later: wandb sync {RUN}/logs/wandb/offline-run-*") == 1

@@ -42,18 +42,18 @@ class Pixelwise(nn.Module):
 def sorted_out(settings: dict[str, Any]) -> dict[str, Any]:
     """Settings by the object to which they belong."""
     rates = {name for name in settings if name in Optimization.__dataclass_fields__}
-    own = {name for name in settings if name in {"head_lr", "auxiliary", "freeze_batchnorm"}}
-    arguments = {name: settings[name] for name in own}
+    module_names = {name for name in settings if name in {"head_lr", "auxiliary", "freeze_batchnorm"}}
+    arguments = {name: settings[name] for name in module_names}
     arguments["optimizer"] = Optimization(**{name: settings[name] for name in rates})
-    rest = {name: value for name, value in settings.items() if name not in rates | own}
+    rest = {name: value for name, value in settings.items() if name not in rates | module_names}
     return arguments | {"loss": SegmenterLoss(**rest)}
 
 
 def module(**settings: Any) -> UncertaintyWeightedSegmenter:  # noqa: ANN401
     torch.manual_seed(0)
-    made = UncertaintyWeightedSegmenter(Pixelwise(), total_steps=10, **sorted_out(settings))
-    made.log = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
-    return made
+    learner = UncertaintyWeightedSegmenter(Pixelwise(), total_steps=10, **sorted_out(settings))
+    learner.log = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
+    return learner
 
 
 def batch() -> Batch:
@@ -83,17 +83,17 @@ def reloaded(module: pl.LightningModule, path: Path) -> Any:  # noqa: ANN401
     ],
 )
 def test_the_loss_of_a_hand_worked_batch(weighting: str, weights: list[float]) -> None:
-    made = module(weighting=weighting)
+    learner = module(weighting=weighting)
     image, mask, _ = batch().values()
-    logits = made.network(image).permute(0, 2, 3, 1).reshape(6, 2)
+    logits = learner.network(image).permute(0, 2, 3, 1).reshape(6, 2)
     target = mask.flatten().clamp_max(1)
     entropy = F.cross_entropy(logits, target, reduction="none")
     divisor = 5.0 if weighting == "threshold" else max(1.0, sum(weights))
-    expected, loss = (entropy * torch.tensor(weights)).sum() / divisor, made.training_step(batch())
+    expected, loss = (entropy * torch.tensor(weights)).sum() / divisor, learner.training_step(batch())
     torch.testing.assert_close(loss, expected)
-    gradients = [torch.autograd.grad(one, made.network.head.weight) for one in (loss, expected)]
+    gradients = [torch.autograd.grad(one, learner.network.head.weight) for one in (loss, expected)]
     torch.testing.assert_close(*gradients)
-    assert made.auxiliary is None
+    assert learner.auxiliary is None
 
 
 def entropies(head: nn.Module) -> Tensor:
@@ -104,21 +104,21 @@ def entropies(head: nn.Module) -> Tensor:
 
 
 def test_the_auxiliary_loss_has_the_weights_and_the_divisor_of_the_main_one() -> None:
-    made = module(auxiliary=nn.Conv2d(1, 2, 1), auxiliary_weight=0.4)
+    learner = module(auxiliary=nn.Conv2d(1, 2, 1), auxiliary_weight=0.4)
     weights = torch.tensor([1, 0.2, 0, 0, 0.4, 10 / 255])
-    entropy = entropies(made.network.head) + 0.4 * entropies(made.auxiliary)
+    entropy = entropies(learner.network.head) + 0.4 * entropies(learner.auxiliary)
     expected = (entropy * weights).sum() / weights.sum()
-    torch.testing.assert_close(made.training_step(batch()), expected)
+    torch.testing.assert_close(learner.training_step(batch()), expected)
 
 
 def test_the_hardest_pixels_are_divided_by_their_own_weights() -> None:
-    made = module(ohem=0.5)
+    learner = module(ohem=0.5)
     weights = torch.tensor([1, 0.2, 0, 0, 0.4, 10 / 255])
-    loss = entropies(made.network.head) * weights
+    loss = entropies(learner.network.head) * weights
     # Four pixels have weight; half of them are two.
-    kept = loss.argsort(descending=True)[:2]
-    expected = loss[kept].sum() / weights[kept].sum().clamp_min(1)
-    torch.testing.assert_close(made.training_step(batch()), expected)
+    hardest = loss.argsort(descending=True)[:2]
+    expected = loss[hardest].sum() / weights[hardest].sum().clamp_min(1)
+    torch.testing.assert_close(learner.training_step(batch()), expected)
 
 
 def test_overlap_losses_are_added_to_the_mean() -> None:
@@ -138,9 +138,9 @@ def test_the_head_learns_faster_and_norms_do_not_decay_when_asked() -> None:
     def groups(**more: Any) -> list[tuple[float, float, int]]:  # noqa: ANN401
         arguments = sorted_out(settings | more)
         module = UncertaintyWeightedSegmenter(network, total_steps=10, **arguments)
-        made: Any = module.configure_optimizers()
-        found = made["optimizer"].param_groups
-        return [(group["initial_lr"], group["weight_decay"], len(group["params"])) for group in found]
+        optimization: Any = module.configure_optimizers()
+        parameters = optimization["optimizer"].param_groups
+        return [(group["initial_lr"], group["weight_decay"], len(group["params"])) for group in parameters]
 
     assert groups() == [(0.1, 0.01, 4), (0.1, 0.01, 6)]
     assert groups(name="adamw", head_lr=10.0, norm_decay=False) == [
@@ -152,8 +152,8 @@ def test_the_head_learns_faster_and_norms_do_not_decay_when_asked() -> None:
 
 
 def test_warm_up_leads_to_the_schedule() -> None:
-    made = module(lr=0.5, minimum_lr=0.1, power=1.0, warmup=4, head_lr=10.0)
-    configured: Any = made.configure_optimizers()
+    learner = module(lr=0.5, minimum_lr=0.1, power=1.0, warmup=4, head_lr=10.0)
+    configured: Any = learner.configure_optimizers()
     optimizer, scheduler = configured["optimizer"], configured["lr_scheduler"]["scheduler"]
     rates = []
     for _ in range(10):
@@ -180,11 +180,11 @@ def test_a_rate_below_the_minimum_is_not_raised() -> None:
 
 @pytest.mark.parametrize("frozen", [True, False])
 def test_batchnorm_of_the_encoder_stays_as_pretrained_when_asked(*, frozen: bool) -> None:
-    made = module(freeze_batchnorm=frozen)
-    made.train()
-    made.on_train_epoch_start()
-    made.network.encoder(torch.randn(4, 1, 8, 8) + 3)
-    moved = bool(made.network.encoder.running_mean.abs() > 0)
+    learner = module(freeze_batchnorm=frozen)
+    learner.train()
+    learner.on_train_epoch_start()
+    learner.network.encoder(torch.randn(4, 1, 8, 8) + 3)
+    moved = bool(learner.network.encoder.running_mean.abs() > 0)
     assert moved is not frozen
 
 
@@ -235,11 +235,11 @@ def test_validation_scores_the_network_and_leaves_no_trace_in_it(tmp_path: Path)
     network = trained(tmp_path / "seen", validated=True)
     files = [(tmp_path / name / "network.pt").read_bytes() for name in ("blind", "seen")]
     assert files[0] == files[1]
-    found = [
+    rows = [
         (row["step"], row["name"], float(row["value"])) for row in read_csv(tmp_path / "seen/history.csv")
     ]
-    scores = {name: value for step, name, value in found if step == "6"}
-    assert [step for step, name, _ in found if name == "validation/miou"] == ["2", "4", "6"]
+    scores = {name: value for step, name, value in rows if step == "6"}
+    assert [step for step, name, _ in rows if name == "validation/miou"] == ["2", "4", "6"]
     # Counted once more, pixel by pixel.
     network.eval()
     with torch.no_grad():

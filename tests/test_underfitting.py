@@ -64,5 +64,5 @@ def test_the_step_changes_weighted_losses_when_their_mean_is_low(weighting: str)
     clamped = sum(min(loss, 0.4) for loss in losses) / divisor
     assert clamped < mean
     for beta, expected in ((mean + 1e-3, clamped), (mean - 1e-3, mean)):
-        made = module(weighting=weighting, underfit=PretendedUnderfitting("clamp", beta, 0.4))
-        assert made.training_step(batch()).item() == pytest.approx(expected)
+        learner = module(weighting=weighting, underfit=PretendedUnderfitting("clamp", beta, 0.4))
+        assert learner.training_step(batch()).item() == pytest.approx(expected)

@@ -131,14 +131,14 @@ def test_damaged_doubled_and_missing_files_are_named(tmp_path: Path) -> None:
 
 
 def test_pseudo_masks_of_own_maps_are_those_of_the_function(run_here: Run) -> None:
-    own = [*tiny(), "stage.until=pseudo", "name=own", "stage.pseudo.cams=mine"]
+    settings = [*tiny(), "stage.until=pseudo", "name=own", "stage.pseudo.cams=mine"]
     run_here(*tiny(), "stage.until=labels", "name=own")
     index, mine, run = SceneIndex.read(next(Path("scenes").iterdir())), Path("mine"), Path("runs/own")
     table = read_tag_table(run / "labels", index).select("train", tagged=True)
     random = np.random.default_rng(0)
     for tile in table.tiles:
         save(mine / tile.scene / f"{tile.name}.npy", random.random((5, 8, 8), dtype=np.float32))
-    run_here(*own)
+    run_here(*settings)
     assert not (run / "cam").exists()
     reader = SceneReader(index)
     for tile in table.tiles[:2]:
@@ -153,9 +153,9 @@ def test_pseudo_masks_of_own_maps_are_those_of_the_function(run_here: Run) -> No
     with pytest.raises(
         UserError, match=rf"stage.pseudo.cams=mine has no maps of 1 of \d+ tiles: add {changed.stem}"
     ):
-        run_here(*own)
+        run_here(*settings)
     with pytest.raises(UserError, match=r"stage\.pseudo\.cams=camm is neither cam, affinity nor a folder"):
-        run_here(*own[:-1], "stage.pseudo.cams=camm")
+        run_here(*settings[:-1], "stage.pseudo.cams=camm")
 
 
 def test_bands_named_in_another_order_are_refused(tmp_path: Path) -> None:
@@ -184,13 +184,13 @@ def test_maps_in_another_order_than_the_tags_are_pointed_out(
     table = TagTable(NAMES, tiles, tags, ("train",) * 30, np.ones(30, dtype=bool))
     for tile, one in zip(tiles, tags, strict=True):
         save(tmp_path / f"{tile.name}.npy", MAPS + np.roll(one, shift)[:, None, None])
-    own = UserCams(tmp_path, cast("SceneReader", None), table)  # only maps of whole scenes need a reader
+    cams = UserCams(tmp_path, cast("SceneReader", None), table)  # only maps of whole scenes need a reader
     for some in (tiles, ()):
-        own.check(some)
-    said = " ".join(capsys.readouterr().out.split())
+        cams.check(some)
+    printed = " ".join(capsys.readouterr().out.split())
     question = "in only 0 of 30 tiles (10 by chance): are the maps in the order building, car, tree?"
-    assert asked == (question in said)
-    assert asked == bool(said)
+    assert asked == (question in printed)
+    assert asked == bool(printed)
 
 
 def placed(path: Path, maps: NDArray[Any], grid: Grid, nodata: float | None = None) -> None:
@@ -253,12 +253,12 @@ def test_the_maps_of_a_tile_lie_where_the_tile_lies(tmp_path: Path) -> None:
     path = tmp_path / f"{tile.name}.tif"
     for corner, fits in (((AT[0] + 8, AT[1] - 4), True), (AT, False)):
         placed(path, MAPS, Grid(5, 7, UTM, from_origin(*corner, 2, 2)))
-        own = UserCams(tmp_path, cast("SceneReader", Reader()), table)
+        cams = UserCams(tmp_path, cast("SceneReader", Reader()), table)
         if fits:
-            own.check((tile,))
+            cams.check((tile,))
             continue
         with pytest.raises(UserError, match=r"is shifted by 16\.0 pixels against its image"):
-            own.check((tile,))
+            cams.check((tile,))
 
 
 @pytest.mark.parametrize(("dtype", "nodata"), [("float32", 9999), ("float32", np.nan), ("uint8", 255)])

@@ -69,12 +69,12 @@ def test_counter_of_old_checkpoints_may_lack(tmp_path: Path, donor: dict[str, Te
     assert load_weights(_network(), tmp_path / "weights.pth").missing == ()
 
 
-@pytest.mark.parametrize(("given", "wanted"), [(4, 3), (4, 6), (1, 4)])
-def test_weights_for_another_number_of_bands_are_refused(tmp_path: Path, given: int, wanted: int) -> None:
-    torch.save(_network(given).state_dict(), tmp_path / "weights.pth")
-    message = f"is for images of {given} bands, but the dataset has {wanted} .dataset.channels.:"
+@pytest.mark.parametrize(("bands", "others"), [(4, 3), (4, 6), (1, 4)])
+def test_weights_for_another_number_of_bands_are_refused(tmp_path: Path, bands: int, others: int) -> None:
+    torch.save(_network(bands).state_dict(), tmp_path / "weights.pth")
+    message = f"is for images of {bands} bands, but the dataset has {others} .dataset.channels.:"
     with pytest.raises(UserError, match=message):
-        load_weights(_network(wanted), tmp_path / "weights.pth")
+        load_weights(_network(others), tmp_path / "weights.pth")
 
 
 def test_a_trained_network_of_other_bands_or_classes_is_refused(tmp_path: Path) -> None:
@@ -189,13 +189,13 @@ def test_a_classifier_that_does_not_fit_is_one_line(tmp_path: Path, published: d
 
     refused(r"has 5 classes and the dataset has 2 \(a, b\)", published, ("a", "b"))
     refused("3 tensors have another shape", published)
-    own = {name: value.clone() for name, value in network.state_dict().items()}
+    tensors = {name: value.clone() for name, value in network.state_dict().items()}
     refused(
-        "missing keys f9.weight, unexpected keys none", {n: v for n, v in own.items() if n != "f9.weight"}
+        "missing keys f9.weight, unexpected keys none", {n: v for n, v in tensors.items() if n != "f9.weight"}
     )
-    four = own | {"encoder.conv1.weight": torch.zeros(64, 4, 7, 7)}
+    four = tensors | {"encoder.conv1.weight": torch.zeros(64, 4, 7, 7)}
     refused(r"is for images of 4 bands, but the dataset has 3 \(dataset.channels\): a whole classifier", four)
-    refused("missing keys none, unexpected keys extra.weight", own | {"extra.weight": torch.zeros(1)})
+    refused("missing keys none, unexpected keys extra.weight", tensors | {"extra.weight": torch.zeros(1)})
     with pytest.raises(UserError, match=r"weights file does not exist:.*stage\.cam\.checkpoint="):
         load_classifier(network, tmp_path / "absent.pth", CLASSES)
 
@@ -309,10 +309,10 @@ def test_mxnet_files_load_into_the_network(tmp_path: Path) -> None:
 def test_mxnet_names_cover_resnet38d() -> None:
     """Every tensor has exactly one published name, built here from the published naming scheme."""
     with torch.device("meta"):
-        wanted = [name for name in ResNet38d().state_dict() if not name.endswith("num_batches_tracked")]
+        names = [name for name in ResNet38d().state_dict() if not name.endswith("num_batches_tracked")]
     ends = {"weight": "gamma", "bias": "beta", "running_mean": "moving_mean", "running_var": "moving_var"}
     published = []
-    for name in wanted:
+    for name in names:
         parts = name.split(".")
         if parts[0] in {"conv1a", "bn7"}:
             end = "weight" if parts[0] == "conv1a" else ends[parts[1]]
@@ -324,5 +324,5 @@ def test_mxnet_names_cover_resnet38d() -> None:
         published.append(
             f"arg:res{unit}_{branch}_weight" if layer == "conv" else f"aux:bn{unit}_{branch}_{ends[parts[2]]}"
         )
-    assert [resnet38d_name(name) for name in published] == wanted
+    assert [resnet38d_name(name) for name in published] == names
     assert resnet38d_name("arg:linear1000_weight") is None
