@@ -333,11 +333,14 @@ def test_an_unset_variable_of_the_shell_is_no_folder(tmp_path: Path, words: list
 @pytest.mark.parametrize(
     ("variables", "line"),
     [
-        ({"RANK": "x"}, "RANK=x is no whole number: torchrun or srun sets it; in a process started by hand"),
-        ({"LOCAL_RANK": ""}, "LOCAL_RANK= is no whole number"),
-        ({"WORLD_SIZE": "1.0"}, "WORLD_SIZE=1.0 is no whole number"),
-        ({"SLURM_PROCID": "-1"}, "SLURM_PROCID=-1 is no whole number"),
-        ({"SLURM_LOCALID": "1e9"}, "SLURM_LOCALID=1e9 is no whole number"),
+        (
+            {"RANK": "x"},
+            "RANK=x is not a whole number: torchrun or srun sets it; in a process started by hand",
+        ),
+        ({"LOCAL_RANK": ""}, "LOCAL_RANK= is not a whole number"),
+        ({"WORLD_SIZE": "1.0"}, "WORLD_SIZE=1.0 is not a whole number"),
+        ({"SLURM_PROCID": "-1"}, "SLURM_PROCID=-1 is not a whole number"),
+        ({"SLURM_LOCALID": "1e9"}, "SLURM_LOCALID=1e9 is not a whole number"),
         ({"RANK": "2"}, "RANK=2 is not below WORLD_SIZE=2"),
         ({"WORLD_SIZE": "0"}, "RANK=0 is not below WORLD_SIZE=0"),
         ({"LOCAL_WORLD_SIZE": "0"}, "LOCAL_RANK=0 is not below LOCAL_WORLD_SIZE=0"),

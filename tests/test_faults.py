@@ -338,7 +338,7 @@ def test_an_image_that_may_not_be_read_is_not_called_damaged(
 ) -> None:
     Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / name)
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
-    with pytest.raises(UserError, match=rf"{name} may not be read \(no permission\): get access to it"):
+    with pytest.raises(UserError, match=rf"{name} cannot be read \(permission denied\): make it readable"):
         Raster(tmp_path / name)
 
 

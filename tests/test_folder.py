@@ -99,7 +99,7 @@ def test_many_classes_have_colours_of_their_own() -> None:
     names = [f"class {number}" for number in range(len(DISTINCT) * len(SHADES))]
     colours = distinct_colours(names)
     assert len({*colours.values(), (0, 0, 0)}) == len(names) + 1
-    with pytest.raises(UserError, match=r"49 classes are more than the 48 colours at hand"):
+    with pytest.raises(UserError, match=r"49 classes are more than the 48 default colours"):
         distinct_colours([*names, "one more"])
 
 

@@ -312,7 +312,7 @@ def test_formulas_without_values_and_other_spreadsheets_are_named(tmp_path: Path
         ("image,tags,tags\na,tree,tree\n", "line 1: a column occurs twice"),
         ("image,tags,tree\na,tree,1\n", "line 1: unknown column 'tree'; a table has tags, or a column"),
         ("image,tags\na\n", "line 2: not as many values"),
-        ("image,tags\na,tree\n,tree\n", "line 3: no image is named"),
+        ("image,tags\na,tree\n,tree\n", "line 3: the image has no name"),
         ("image,tags\na,tree\na.png,road\n", "line 3: image a is already in line 2"),
         ("image,tags\na,tree\nb,;\n", "line 3: b has no tag to train on; give it one, or delete"),
         ("image,tree\na,1\nb,0\n", "line 3: b has no tag to train on"),

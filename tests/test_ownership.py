@@ -278,11 +278,11 @@ def test_some_names_are_no_artefacts(tmp_path: Path, name: str) -> None:
 @pytest.mark.parametrize(
     ("scenes", "message"),
     [
-        ("images", "scenes=images and the raw folder images lie in one another"),
-        ("images/scenes", "lie in one another"),
-        (".", "lie in one another"),
-        ("images/..", "lie in one another"),
-        ("linked", "lie in one another"),
+        ("images", "scenes=images and the raw folder images overlap"),
+        ("images/scenes", "overlap"),
+        (".", "overlap"),
+        ("images/..", "overlap"),
+        ("linked", "overlap"),
         (
             "runs/x/labels",
             "runs/x/labels holds the result of stage=labels, and that of stage=prepare of",
@@ -586,8 +586,11 @@ def test_a_folder_of_maps_is_written_by_one_call_at_a_time(tmp_path: Path) -> No
         (["hydra.job_logging.handlers.file.filename=mine/run.log"], "would write into mine/run.log: omit it"),
         (["+hydra.hydra_logging.handlers.file.filename=mine/run.log"], "write into a file before it"),
         (["-m", "seed=1,2", "hydra.sweep.dir=mine"], "mine/multirun.yaml would be overwritten, and ome has"),
-        (["-m", "seed=1,2", "hydra.sweep.subdir={mine}"], "is not a name of its own for each job: omit it"),
-        (["-m", "seed=1,2", "hydra.sweep.subdir=same"], "hydra.sweep.subdir=same is not a name of its own"),
+        (["-m", "seed=1,2", "hydra.sweep.subdir={mine}"], "does not name each job differently: omit it"),
+        (
+            ["-m", "seed=1,2", "hydra.sweep.subdir=same"],
+            "hydra.sweep.subdir=same does not name each job differently",
+        ),
         (["hydra.callbacks=null"], "hydra.callbacks=null: ome checks and compares jobs by hydra.callbacks"),
         (["~hydra.callbacks.sweep"], "settings of Hydra are set one by one: type hydra.NAME=VALUE"),
     ],

@@ -46,7 +46,7 @@ def check_written(config: DictConfig) -> None:
     if hydra["mode"] == RunMode.MULTIRUN:
         subdir = hydra["sweep"]["subdir"]
         if "${hydra" not in subdir or subdir.startswith("/") or ".." in subdir:
-            raise UserError(f"hydra.sweep.subdir={subdir} is not a name of its own for each job: omit it")
+            raise UserError(f"hydra.sweep.subdir={subdir} does not name each job differently: omit it")
         _check_folder("hydra.sweep.dir", config.hydra.sweep.dir, "multirun.yaml", "multirun.yaml")
     else:
         log = f"{job}.log" if handlers else ""

@@ -170,7 +170,7 @@ def distinct_colours(names: Sequence[str]) -> dict[str, RGB]:
     ]
     if len(names) > len(colours):
         raise UserError(
-            f"dataset.classes: {len(names)} classes are more than the {len(colours)} colours at hand: "
+            f"dataset.classes: {len(names)} classes are more than the {len(colours)} default colours: "
             "give them by 'dataset.classes={NAME: [RED, GREEN, BLUE], ...}'"
         )
     return dict(zip(names, colours, strict=False))

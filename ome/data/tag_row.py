@@ -52,7 +52,7 @@ def image_row(line: int, cells: dict[str, str], where: str, names: Sequence[str]
     """
     written = cells["image"]
     if not written:
-        raise UserError(f"{where}: no image is named")
+        raise UserError(f"{where}: the image has no name")
     image = check_name(image_name(written), f"{where}: the image")
     tags = _tags(cells, where, names, form)
     known = (*IMAGE_COLUMNS, *names)

@@ -39,12 +39,12 @@ def check_ranks() -> None:
     """Checks the numbers that a launcher gave to this process.
 
     Raises:
-        UserError: One is no number, or a rank is not below the number of processes.
+        UserError: One is not a number, or a rank is not below the number of processes.
     """
     remedy = "torchrun or srun sets it; in a process started by hand, unset it"
     for name in (*TORCHRUN[:3], "LOCAL_WORLD_SIZE", *SRUN[:3]):
         if not re.fullmatch("[0-9]{1,9}", value := os.environ.get(name, "0")):
-            raise UserError(f"the environment variable {name}={value} is no whole number: {remedy}")
+            raise UserError(f"the environment variable {name}={value} is not a whole number: {remedy}")
     for name, size in _RANKS.items():
         value, count = os.environ.get(name, "0"), os.environ.get(size)
         if count is not None and int(value) >= int(count):

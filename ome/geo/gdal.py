@@ -93,14 +93,14 @@ def check_readable(path: Path, name: str, remedy: str) -> None:
         remedy: What to do if it does not exist.
 
     Raises:
-        UserError: It does not exist, is no file, or may not be read.
+        UserError: It does not exist, is not a file, or cannot be read.
     """
     if not path.exists():
         raise UserError(f"{name} does not exist: {remedy}")
     if not path.is_file():  # a pipe
         raise UserError(f"{name} is not a file: save it as one, which is read more than once")
     if not os.access(path, os.R_OK):
-        raise UserError(f"{name} may not be read (no permission): get access to it, e.g. by chmod u+r")
+        raise UserError(f"{name} cannot be read (permission denied): make it readable, e.g. by chmod u+r")
 
 
 @contextmanager

@@ -105,7 +105,7 @@ def whole_paths(value: Any, key: str = "", recorded: Any = None, *, same: bool =
         )
         return [whole_paths(one, key, other, same=same) for one, other in zip(value, others, strict=True)]
     is_path = isinstance(value, str) and key.rpartition(".")[2] in _PATHS
-    # A plain word such as `imagenet` is no path, whatever lies in the working folder; /vsizip/... is no file.
+    # A plain word such as `imagenet` is not a path, whatever lies in the working folder; nor is /vsizip/...
     if not (is_path and set(value) & {"/", "."} and (same or os.path.lexists(value))):
         return value
     path = Path(value).resolve()

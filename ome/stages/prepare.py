@@ -148,8 +148,7 @@ def _check_apart(scenes: Path, raw: Path) -> None:
             # samefile: the file system may ignore case.
             if path == outer or (path.exists() and outer.exists() and path.samefile(outer)):
                 raise UserError(
-                    f"scenes={scenes} and the raw folder {raw} lie in one another: choose scenes=... outside "
-                    "the raw folder"
+                    f"scenes={scenes} and the raw folder {raw} overlap: choose scenes=... outside of {raw}"
                 )
 
 
