@@ -34,7 +34,7 @@ from ome.networks.segmenters import build_segmenter
 from ome.training.averaging import averaging
 from ome.training.fit import fit
 from ome.training.hardware import Hardware
-from ome.training.scalars import LOG_EVERY
+from ome.training.recorders import LOG_EVERY
 
 FIRST: Final = 12
 """First of the `LOG_EVERY` steps that are counted; one of them logs, but not for the first time."""

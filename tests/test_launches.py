@@ -17,7 +17,7 @@ from ome.training.fit import fit
 from ome.training.hardware import Hardware
 from ome.training.optimizers import Optimization, OptimizerName
 from ome.training.pixel_losses import lovasz_softmax
-from ome.training.scalars import LOG_EVERY
+from ome.training.recorders import LOG_EVERY
 from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 from ome.training.underfitting import PretendedUnderfitting

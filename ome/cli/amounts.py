@@ -12,8 +12,7 @@ from omegaconf import DictConfig
 
 from ome.cli.remaining import files_missing, steps_left
 from ome.cli.workload import Amounts, DataFacts, Unit
-from ome.data.scene_index import SplitName
-from ome.data.splits import mapped_scenes
+from ome.data.scene_index import SplitName, mapped_scenes
 from ome.data.tiles import Length, Tile, automatic_epochs, automatic_steps
 from ome.geo.flat import rows_in
 from ome.geo.windows import window_starts, window_stride

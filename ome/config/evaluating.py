@@ -13,8 +13,8 @@ from omegaconf import DictConfig
 
 from ome.config.objects import hardware
 from ome.config.segmenting import predictor_of, val_tiles
+from ome.data.scene_index import evaluation_split, mapped_scenes
 from ome.data.scenes import SceneReader
-from ome.data.splits import evaluation_split, mapped_scenes
 from ome.data.tiles import Tile, evenly_spaced
 from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, shard
 from ome.geo.raster import read_class_map

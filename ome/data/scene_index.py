@@ -1,4 +1,7 @@
-"""The index of the prepared scenes, with classes and pixel counts, which `prepare` writes."""
+"""The index of the prepared scenes, with classes and pixel counts, which `prepare` writes.
+
+Also selects the scenes that are scored, and those that are mapped.
+"""
 
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -156,3 +159,19 @@ def _scene_from_json(value: dict[str, Any]) -> Scene:
     counts = tuple(((r, g, b), count) for r, g, b, count in unknown["counts"])
     colours = UnknownColours(counts, unknown["rest"])
     return Scene(**value | {"unknown": colours, "class_pixels": tuple(value["class_pixels"])})
+
+
+def evaluation_split(index: SceneIndex) -> SplitName:
+    """The split for scoring segmentation: the first of test, val and train with reference masks."""
+    names: tuple[SplitName, ...] = ("test", "val", "train")
+    return next(name for name in names if name == "train" or any(s.mask for s in index.split(name)))
+
+
+def mapped_scenes(index: SceneIndex) -> list[Scene]:
+    """The scenes to predict: those of the test split, and those that segmentation is scored on.
+
+    With neither masks nor a test split, those of the val or the train split.
+    """
+    scored = [scene for scene in index.split(evaluation_split(index)) if scene.mask]
+    test = [scene for scene in index.split("test") if scene not in scored]
+    return scored + test or index.split("val") or index.split("train")

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.data.scene_index import mapped_scenes
 from ome.data.scenes import SceneReader
-from ome.data.splits import mapped_scenes
 from ome.data.tiles import Tile, evenly_spaced
 from ome.pipeline.layout import SEGMENTER_TITLES, read_tag_table
 from ome.pipeline.stage import Work

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.data.scene_index import mapped_scenes
 from ome.data.scenes import SceneReader
-from ome.data.splits import mapped_scenes
 from ome.files import read_csv
 from ome.geo.areas import PixelAreas
 from ome.geo.ellipsoid import Floats

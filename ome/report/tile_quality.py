@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.data.scene_index import mapped_scenes
 from ome.data.scenes import SceneReader
-from ome.data.splits import mapped_scenes
 from ome.data.tiles import Tile, evenly_spaced
 from ome.files import read_csv
 from ome.geo.raster import read_class_map

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from ome.distributed.collectives import any_rank, rank
 from ome.distributed.signals import install_handlers, stop, stop_requested
 from ome.errors import UserError
-from ome.training.scalars import Outputs
+from ome.training.recorders import Outputs
 
 
 class SeedEachStep(Callback):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ome.errors import UserError
-from ome.training.scalars import is_read
+from ome.training.recorders import is_read
 
 
 class ClippedModule(pl.LightningModule):

@@ -26,8 +26,7 @@ from ome.training.compiling import Compiling
 from ome.training.counters import counted_together
 from ome.training.hardware import Hardware, channels_last, decided_precision
 from ome.training.kernels import replace_wrong_kernels
-from ome.training.recorders import History, TrainingMeter
-from ome.training.scalars import LOG_EVERY
+from ome.training.recorders import LOG_EVERY, History, TrainingMeter
 
 CHECKPOINT = "last"
 

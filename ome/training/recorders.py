@@ -1,7 +1,7 @@
 """Callbacks that record a training, and show how far it is."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 import torch
 from pytorch_lightning import LightningModule, Trainer
@@ -10,7 +10,25 @@ from pytorch_lightning.callbacks import Callback
 from ome.distributed.collectives import is_rank_zero
 from ome.files import write_csv
 from ome.progress import Meter
-from ome.training.scalars import Outputs
+
+LOG_EVERY: Final = 10
+"""Steps between two reads of a scalar from the device; Lightning needs half a millisecond to log each."""
+
+Outputs: TypeAlias = Any
+"""What Lightning passes to callbacks after a step: a dictionary with `loss`."""
+
+
+def is_read(trainer: Trainer) -> bool:
+    """Whether the scalars of the current step are read.
+
+    `History` reads them at every tenth step of an epoch, loggers at every tenth step of the training, and
+    callbacks at the end of an epoch.
+    """
+    return (
+        trainer.fit_loop.batch_idx % LOG_EVERY == 0
+        or (trainer.global_step + 1) % LOG_EVERY == 0
+        or trainer.is_last_batch
+    )
 
 
 class History(Callback):
