@@ -12,9 +12,9 @@ from typing import Any, Final, TypeAlias
 from omegaconf import DictConfig
 
 from ome.pipeline.artifacts import Artefact, plain, stage_folder
+from ome.pipeline.changes import same_content
 from ome.pipeline.manifest import Manifest, recorded
 from ome.pipeline.place import Place
-from ome.pipeline.same_files import same_content
 from ome.plugins import CODE, codes_in
 
 OnFinish: TypeAlias = Callable[[DictConfig, Artefact, Mapping[str, Artefact]], None]

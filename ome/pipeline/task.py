@@ -8,14 +8,13 @@ from omegaconf import DictConfig
 
 from ome.errors import UserError
 from ome.pipeline.artifacts import Artefact, find_same, inherited_runs, whole_paths
-from ome.pipeline.changes import changes_since
+from ome.pipeline.changes import changes_since, same_content
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.checksums import damaged
 from ome.pipeline.input_changes import Snapshot
 from ome.pipeline.manifest import Manifest, compute_fingerprint, recorded
 from ome.pipeline.marks import read_if_whole
 from ome.pipeline.place import Place
-from ome.pipeline.same_files import same_content
 from ome.pipeline.stage import Stage, used_config
 
 
