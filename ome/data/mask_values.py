@@ -105,36 +105,36 @@ def _foreign_values(
 
 def _meaning(layout: RawLayout, foreign: list[int], pixels: Mapping[str, int]) -> str:
     names = layout.palette.names
-    seen = sorted(layout.indices[name] for name in names if pixels[name])
-    if foreign == [IGNORE] and len(names) == 2 and 0 in {*layout.indices.values()} - {*seen}:
+    values = sorted(layout.indices[name] for name in names if pixels[name])
+    if foreign == [IGNORE] and len(names) == 2 and 0 in {*layout.indices.values()} - {*values}:
         absent = next(name for name in names if not pixels[name])
         return (
-            f"masks hold the values {few(seen, 10)} and pixels of no class, and none of {absent}, which is "
+            f"masks hold the values {few(values, 10)} and pixels of no class, and none of {absent}, which is "
             f"0: see whether {NODATA_HINT}"
         )
-    seen = sorted({*foreign, *(layout.indices[name] for name in names if pixels[name])})
-    message = f"masks hold the values {few(seen, 10)}, and the classes have {dict(layout.indices)}"
-    if len(names) == 1 and len(seen) == 2:
-        other = next(value for value in seen if value != layout.indices[names[0]])
+    values = sorted({*foreign, *(layout.indices[name] for name in names if pixels[name])})
+    message = f"masks hold the values {few(values, 10)}, and the classes have {dict(layout.indices)}"
+    if len(names) == 1 and len(values) == 2:
+        other = next(value for value in values if value != layout.indices[names[0]])
         first, second = sorted((other, layout.indices[names[0]]))
         return (
             f"{message}: if {second} is {names[0]}, what has {first} must be a class too, or every map would "
             f"be scored as right: type 'dataset.classes=[other,{names[0]}]' 'dataset.indices={{other: "
             f"{first}, {names[0]}: {second}}}', and tag other in the table"
         )
-    without_zero = [value for value in seen if value]
+    without_zero = [value for value in values if value]
     if without_zero == list(range(1, len(names) + 1)):
         message += "; these look like indices from 1"
     elif all(pixels[name] for name in names) and len(foreign) == 1:
         remedy = _settings(layout.indices, none=foreign[0])
         return f"{message}: if {foreign[0]} marks pixels without a class, type {remedy}"
-    order = seen if len(seen) == len(names) else without_zero
+    order = values if len(values) == len(names) else without_zero
     if len(order) != len(names):
         return (
             f"{message}: give each class its value by 'dataset.indices={{{names[0]}: VALUE, ...}}', and "
             "other values a name there and in 'dataset.ignored={NAME: [VALUE, VALUE, VALUE]}'"
         )
-    remedy = _settings(dict(zip(names, order, strict=True)), none=0 if len(order) < len(seen) else None)
+    remedy = _settings(dict(zip(names, order, strict=True)), none=0 if len(order) < len(values) else None)
     return f"{message}: if the values follow the order of the classes, type {remedy}"
 
 
@@ -157,7 +157,7 @@ def table_conflict(layout: RawLayout, raw: Path, index: SceneIndex) -> str | Non
     """
     if not layout.indices:
         return None
-    seen: dict[str, tuple[list[int], RawFile]] = {}
+    colours: dict[str, tuple[list[int], RawFile]] = {}
     for job in scene_jobs(layout, raw):
         if job.mask is None or job.scene not in index.by_name:
             continue
@@ -169,7 +169,7 @@ def table_conflict(layout: RawLayout, raw: Path, index: SceneIndex) -> str | Non
             if not pixels:
                 continue
             colour: list[int] = table[layout.indices[name]].tolist()
-            before, file = seen.setdefault(name, (colour, job.mask))
+            before, file = colours.setdefault(name, (colour, job.mask))
             if colour != before:
                 values = ", ".join(f"{one}: {value}" for one, value in layout.indices.items())
                 return (

@@ -91,15 +91,15 @@ def resolve_split(split: Split, raw: Path, images: RawFiles) -> list[tuple[str, 
         listed = _present(listed, images)
     if not listed["train"]:
         raise UserError("dataset.split.train is empty: list the scenes to train on")
-    seen: dict[str, SplitName] = {}
+    split_of: dict[str, SplitName] = {}
     for split_name in SPLITS:
         for scene in listed[split_name]:
             check_name(scene, f"dataset.split.{split_name}: the scene")
-            if scene in seen:
-                both = f"dataset.split.{seen[scene]} and dataset.split.{split_name}"
+            if scene in split_of:
+                both = f"dataset.split.{split_of[scene]} and dataset.split.{split_name}"
                 raise UserError(f"scene {scene} is listed twice, in {both}: list it once")
-            seen[scene] = split_name
-    return list(seen.items())
+            split_of[scene] = split_name
+    return list(split_of.items())
 
 
 def _numeric(counts: tuple[int, int, int], images: RawFiles) -> dict[SplitName, Sequence[str]]:
@@ -129,18 +129,18 @@ def _by_folder(folders: Mapping[str, tuple[str, ...]], images: RawFiles) -> dict
     listed: dict[SplitName, list[str]] = {name: [] for name in SPLITS}
     # Cached, since thousands of scenes may be in one folder.
     split_of = cache(partial(_split_of, folders))
-    seen: set[PurePosixPath] = set()
+    with_scenes: set[PurePosixPath] = set()
     for scene in images.scenes():
         folder = images.folder_of(scene)
         if folder is None:
             continue
-        seen.add(folder)
+        with_scenes.add(folder)
         if (split := split_of(folder)) is not None:
             listed[split].append(scene)
     if not any(listed.values()):
         listing = ", ".join(folder for split in folders.values() for folder in split)
         raise UserError(f"dataset.split.folders: no scene of {images.where} is in {listing or 'a folder'}")
-    places = {place for folder in seen for place in (folder, *folder.parents)}
+    places = {place for folder in with_scenes for place in (folder, *folder.parents)}
     empty = [name for names in folders.values() for name in names if not any(p.match(name) for p in places)]
     if empty:
         console.print(

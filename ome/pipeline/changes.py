@@ -30,7 +30,7 @@ def changes_since(result: Manifest, used: Mapping[str, Any], inputs: Mapping[str
     keys = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
     changes = [_in_words(key, result.stage) for key in keys if key != "sources"]
     if "sources" in keys:
-        files = {*_identities(result.config.get("sources"))} ^ {*_identities(used.get("sources"))}
+        files = {*identities(result.config.get("sources"))} ^ {*identities(used.get("sources"))}
         changes += sorted({name for name, *_ in files}) or ["files outside the run"]
     names = [name for name in {**result.inputs, **inputs} if result.inputs.get(name) != inputs.get(name)]
     changes += [f"the result of {name}" for name in names]
@@ -46,7 +46,7 @@ def _in_words(key: str, stage: str) -> str:
     return key.replace("stage.", f"stage.{stage}.", 1)
 
 
-def _identities(sources: Any) -> Iterator[tuple[str, int | str, int]]:  # noqa: ANN401 - nested lists
+def identities(sources: Any) -> Iterator[tuple[str, int | str, int]]:  # noqa: ANN401 - nested lists
     """The identities of files (see `ome.pipeline.manifest.identity`) in nested lists, also in a row.
 
     Those of maps of the run are their names and fingerprints.
@@ -58,7 +58,7 @@ def _identities(sources: Any) -> Iterator[tuple[str, int | str, int]]:  # noqa: 
                     yield name, size, changed
                 case [str(name), str(fingerprint)] if re.fullmatch("[0-9a-f]{16}", fingerprint):
                     yield f"the map {name}", fingerprint, 0
-            yield from _identities(one)
+            yield from identities(one)
 
 
 def same_content(sources: Any, outside: Sequence[Path], present: Manifest) -> bool:  # noqa: ANN401 - nested

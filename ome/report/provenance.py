@@ -2,7 +2,7 @@
 
 import hashlib
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ome.damage import read_undamaged
+from ome.pipeline.changes import identities
 from ome.pipeline.layout import command_files
 from ome.pipeline.manifest import NAME, Manifest
 
@@ -36,7 +37,8 @@ def describe_inputs(config: DictConfig, manifests: Mapping[str, Manifest]) -> li
     Returns:
         One line per file.
     """
-    raw = list(_files(manifests["prepare"].config.get("sources", []))) if "prepare" in manifests else []
+    sources = manifests["prepare"].config.get("sources") if "prepare" in manifests else []
+    raw = [one for one in identities(sources) if isinstance(one[1], int)]  # not of maps
     lines = [
         f"{name}  {size} bytes  changed {datetime.fromtimestamp(time / 1e9, UTC):%Y-%m-%d %H:%M:%S UTC}"
         for name, size, time in raw[:LISTED]
@@ -52,13 +54,6 @@ def describe_inputs(config: DictConfig, manifests: Mapping[str, Manifest]) -> li
             with Path(value).open("rb") as stream:
                 lines.append(f"{key}={value}  sha256 {hashlib.file_digest(stream, 'sha256').hexdigest()}")
     return lines
-
-
-def _files(sources: list[Any]) -> Iterator[tuple[str, int, int]]:
-    """Name, size and modification time (ns) of the files among the sources of stage=prepare."""
-    for entry in sources:
-        if isinstance(entry, list) and len(entry) == 3 and isinstance(entry[1], int):
-            yield entry[0], entry[1], entry[2]
 
 
 def recorded(manifests: Mapping[str, Manifest], config: DictConfig, key: str) -> Any:  # noqa: ANN401 - any setting

@@ -45,13 +45,13 @@ def scored_results(runs: Sequence[Path], others: Sequence[Path]) -> Iterator[Sco
     known = [*(one for _, one in compared), *(artefact for run in others for artefact in results_of(run))]
     by_fingerprint = {manifest.fingerprint: manifest for _, manifest in known}
     datasets = {run: _dataset(run) for run in runs}
-    seen: set[str] = set()
+    fingerprints: set[str] = set()
     scored: list[tuple[Path, dict[str, Hashable], Hashable]] = []
     for run, (folder, manifest) in compared:
         # The same result in two folders is not a repetition.
-        if manifest.stage in {"report", "compare"} or manifest.fingerprint in seen:
+        if manifest.stage in {"report", "compare"} or manifest.fingerprint in fingerprints:
             continue
-        seen.add(manifest.fingerprint)
+        fingerprints.add(manifest.fingerprint)
         settings = _settings(manifest, by_fingerprint) | datasets[run]
         scored.append((folder, settings, _seed(manifest, by_fingerprint)))
     # An interrupted run does not name its dataset; take the name from another run of the same scenes.

@@ -64,10 +64,10 @@ def inseparable(names: Sequence[str], tags: NDArray[Any], learnt: NDArray[np.boo
         learnt: (N, C), whether the classifier learns the class from the tile.
     """
     tiles, shown = f"the {len(tags)} training tiles", np.asarray(tags.any(axis=0))
-    seen = np.asarray((tags & learnt).any(axis=0))
-    small = compress(names, shown & ~seen)
+    learnable = np.asarray((tags & learnt).any(axis=0))
+    small = compress(names, shown & ~learnable)
     lines = [f"{name} is too small in all of {tiles} that show it, so it is not learnt" for name in small]
-    occurring = np.flatnonzero(seen).tolist()
+    occurring = np.flatnonzero(learnable).tolist()
     if len(occurring) == 1:
         where = f"{names[occurring[0]]} is the only class that is learnt from {tiles}"
         return [*lines, f"{where}, so nearly every pixel of a map will be it: tag what else the images show"]
