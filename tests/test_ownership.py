@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
+from PIL import Image
 
 import ome
 from ome.api import LOCK
@@ -330,13 +331,23 @@ def test_a_town_is_not_built_over_real_archives(run_here: Run, tmp_path: Path) -
     assert contents(tmp_path / "raw") == before
 
 
-def test_two_datasets_of_one_name_are_told_apart(run_here: Run, tmp_path: Path) -> None:
-    """Of files of the same names, sizes and times."""
+def flipped(path: Path) -> None:
+    """Changes a file, but neither its size nor its time."""
+    state, content = path.stat(), bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_two_datasets_of_one_name_are_told_apart(run_here: Run, tmp_path: Path, gone: bool) -> None:
+    """Of files of the same names, sizes and times, also where the folder of the first is gone."""
     for name in ("here", "there"):
         (tmp_path / name).mkdir()
         write_photographs(tmp_path / name)
         for image in (tmp_path / name / "images").iterdir():
             os.utime(image, (0, 0))
+    flipped(tmp_path / "there/images/photo 1.jpg")
     here, there = (
         custom("labels", f"dataset.raw={name}/images", f"dataset.tags={name}/tags.csv")
         for name in ("here", "there")
@@ -344,13 +355,72 @@ def test_two_datasets_of_one_name_are_told_apart(run_here: Run, tmp_path: Path) 
     run_here(*here, "stage=prepare")
     run_here(*here)
     before = contents(tmp_path / "scenes")
-    for stage in ("prepare", "labels"):
-        with pytest.raises(UserError, match=r"holds the scenes of .*here/images, not of .*there/images"):
+    if gone:
+        (tmp_path / "here/images").rename(tmp_path / "here/moved")
+    lines = {"labels": r"holds the scenes of other files, once in .*here/images, not of .*there/images"}
+    for stage in ("labels",) if gone else ("prepare", "labels", "cam"):
+        line = lines[stage] if gone else r"holds the scenes of .*here/images, not of .*there/images"
+        with pytest.raises(UserError, match=line):
             run_here(*there, f"stage={stage}")
     assert contents(tmp_path / "scenes") == before
     run_here(*there, "stage=prepare", "dataset.name=other")
-    (tmp_path / "here/images").rename(tmp_path / "here/moved")
+    if not gone:
+        (tmp_path / "here/images").rename(tmp_path / "here/moved")
     run_here(*custom("labels", "dataset.raw=here/moved", "dataset.tags=here/tags.csv"))
+    for image in (tmp_path / "here/moved").iterdir():  # to save space
+        image.unlink()
+    run_here(*custom("labels", "dataset.raw=here/moved", "dataset.tags=here/tags.csv"))
+
+
+@pytest.mark.parametrize("copy", [shutil.copy, shutil.copy2])
+@pytest.mark.parametrize("kind", ["custom", "potsdam"])
+def test_a_copied_project_is_used_beside_the_original(
+    run_here: Run,
+    tmp_path: Path,
+    kind: str,
+    copy: Callable[[str, str], str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    if kind == "custom":
+        write_photographs(old)
+        typed = custom("labels")
+    else:
+        monkeypatch.chdir(old)
+        run_here(*tiny("prepare"), "scenes=town")
+        typed = [word.replace("dataset=synthetic", "dataset=potsdam") for word in tiny("labels")]
+        typed = [word for word in typed if "town" not in word]
+    monkeypatch.chdir(old)
+    run_here(*typed, "stage=all", "stage.until=labels")
+    shutil.copytree(old, new, copy_function=copy)
+    monkeypatch.chdir(new)
+    before = contents(new)
+    for stage in (["labels"], ["prepare"], ["all", "stage.until=labels"]):
+        capsys.readouterr()
+        run_here(*typed, f"stage={stage[0]}", *stage[1:])
+        assert "up to date" in capsys.readouterr().out
+        assert contents(new).items() >= before.items()
+    flipped(next(path for path in (new / "images" if kind == "custom" else new / "raw").iterdir()))
+    with pytest.raises(UserError, match=r"holds the scenes of .*old/.*, not of dataset.raw="):
+        run_here(*typed)
+
+
+def test_images_replaced_under_a_table_are_said(
+    run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`stage=labels` alone reads the scenes of the images before."""
+    write_photographs(tmp_path)
+    run_here(*custom("all"), "stage.until=labels")
+    image = tmp_path / "images/photo 1.jpg"
+    os.utime(image, (0, 0))
+    capsys.readouterr()
+    run_here(*custom("labels"))
+    assert "has changed since" not in capsys.readouterr().out
+    Image.new("RGB", (60, 60)).save(image)
+    run_here(*custom("labels"))
+    assert "images has changed since scenes/custom_all_full was prepared" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("settings", [[], ["stage.predict.confidence=true"]])

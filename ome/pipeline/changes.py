@@ -74,6 +74,22 @@ def same_content(sources: Any, outside: Sequence[Path], present: Manifest) -> bo
     return len(outside) == len(present.hashes) and hashes_of(outside) == present.hashes
 
 
+def same_files(files: Sequence[tuple[Path, list[Any]]], present: Manifest, *, times: bool) -> bool:
+    """Whether external files are those of a result, wherever they are.
+
+    Args:
+        files: The files with their identities, see `recorded`.
+        present: The manifest of the result.
+        times: Whether equal times tell that the content is the same.
+    """
+    before, now = [*identities(present.config.get("sources"))], [tuple(values) for _, values in files]
+    if times and before == now:
+        return True
+    if [values[:2] for values in before] != [values[:2] for values in now]:
+        return False
+    return hashes_of([path for path, _ in files]) == present.hashes
+
+
 def _without_places(sources: Any) -> Any:  # noqa: ANN401
     """The same with names for whole paths, and without the time in each `identity`, which may be in a row."""
     if isinstance(sources, str) and sources.startswith("/"):

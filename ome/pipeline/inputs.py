@@ -5,8 +5,10 @@ another run are used only if they match the configuration.
 """
 
 import shlex
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
@@ -14,10 +16,12 @@ from rich.markup import escape
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError, guess
 from ome.pipeline.artifacts import Artefact, stage_folder
+from ome.pipeline.changes import same_files
 from ome.pipeline.inheritance import inherited_result, other_config
-from ome.pipeline.manifest import NAME, Manifest
+from ome.pipeline.manifest import NAME, Manifest, recorded
 from ome.pipeline.marks import artefacts_in, read_if_whole
-from ome.pipeline.registry import SIDE_STAGES
+from ome.pipeline.registry import SIDE_STAGES, STAGES
+from ome.pipeline.stage import used_config
 from ome.progress import console
 
 
@@ -65,8 +69,8 @@ def find_inputs(
                 f"stage={stage} needs the result of stage={name}, which is not in {folder}{unfit}: "
                 f"{_remedy(stage, name, folder, config)}"
             )
-    if "prepare" in inputs:
-        check_raw(config, inputs["prepare"])
+    if "prepare" in inputs and "prepare" not in folders:
+        check_raw(config, inputs["prepare"], reads_names=stage == "labels" and planned is None)
     return _consistent(stage, needed, inputs, quiet=planned is not None)
 
 
@@ -115,19 +119,51 @@ def _consistent(
     return {name: artefact for name, artefact in inputs.items() if name not in stale}
 
 
-def check_raw(config: DictConfig, scenes: Artefact) -> None:
+def check_raw(
+    config: DictConfig,
+    scenes: Artefact,
+    files: Sequence[tuple[Path, list[Any]]] | None = None,
+    *,
+    reads_names: bool = False,
+) -> None:
     """Detects two datasets of the same name.
 
+    Args:
+        config: The configuration.
+        scenes: The prepared scenes.
+        files: The raw files of the configured folder, see `recorded`; None to look them up if they matter.
+        reads_names: Whether the stage looks up scenes by the names in a table, which another dataset may use.
+
     Raises:
-        UserError: The scenes were prepared from another raw folder than the configured one, and both exist.
+        UserError: The scenes were prepared from other files than those of the configured raw folder, and the
+            folder that they were prepared from exists, or the stage reads names.
     """
-    recorded = Path(scenes.manifest.counts.get("raw", ""))
+    before = Path(scenes.manifest.counts.get("raw", ""))
     raw = "" if OmegaConf.is_missing(config.dataset, "raw") else config.dataset.get("raw", "")
     # The procedural town does not depend on the folder.
-    if not recorded.name or not raw or config.dataset.get("town") is not None:
+    if not before.name or not raw or config.dataset.get("town") is not None or not Path(raw).is_dir():
         return
-    if recorded.is_dir() and Path(raw).is_dir() and not recorded.samefile(raw):
-        raise UserError(
-            f"{scenes.folder} holds the scenes of {recorded}, not of dataset.raw={raw}: give each dataset "
-            f"its own name, dataset.name=... (ome train: --name), or delete {scenes.folder}"
-        )
+    exists = before.is_dir()
+    is_same = exists and before.samefile(raw)
+    if (is_same or not exists) and not (reads_names and scenes.manifest.hashes):
+        return
+    if files is None:
+        with recorded() as present, suppress(UserError):  # e.g. the images were deleted to save space
+            used_config(STAGES["prepare"], config)
+        files = present
+    if same_files(files, scenes.manifest, times=is_same) or not (exists or files):
+        return
+    first = "type stage=prepare first, or stage=all"
+    if is_same:
+        if is_rank_zero():
+            console.print(
+                f"[yellow]{escape(str(raw))} has changed since {escape(str(scenes.folder))} was prepared[/]: "
+                f"the scenes are read as they are; {first}, for the change to count"
+            )
+        return
+    of = str(before) if exists else f"other files, once in {before}"
+    remedy = "" if exists else f"{first}; or "
+    raise UserError(
+        f"{scenes.folder} holds the scenes of {of}, not of dataset.raw={raw}: {remedy}give each dataset "
+        f"its own name, dataset.name=... (ome train: --name), or delete {scenes.folder}"
+    )

@@ -12,6 +12,7 @@ from ome.pipeline.changes import changes_since, same_content
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.checksums import damaged
 from ome.pipeline.input_changes import Snapshot
+from ome.pipeline.inputs import check_raw
 from ome.pipeline.manifest import Manifest, compute_fingerprint, recorded
 from ome.pipeline.marks import read_if_whole
 from ome.pipeline.place import Place
@@ -50,6 +51,8 @@ def task_of(stage: Stage, config: DictConfig, artefacts: Mapping[str, Artefact])
     outside, snapshot = [path for path, _ in files], Snapshot(artefacts, files, used.get("sources", []))
     place = stage.place(config, used, outside)
     present = read_if_whole(place.folder)
+    if present is not None and present.stage == stage.name == "prepare":
+        check_raw(config, Artefact(place.folder, present), files)
     if present is not None and (settings := _as_recorded(stage, used, inputs, outside, present)) is not None:
         return Task(settings, inputs, outside, snapshot, present.fingerprint, place, [])
     changes: list[str] = []

@@ -17,8 +17,7 @@ from ome.data.raw_split import list_files
 from ome.data.scene_index import SceneIndex
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError, few
-from ome.pipeline.artifacts import Artefact, plain
-from ome.pipeline.inputs import check_raw
+from ome.pipeline.artifacts import plain
 from ome.pipeline.manifest import identity
 from ome.pipeline.marks import read_if_whole
 from ome.pipeline.stage import Stage, Work
@@ -89,8 +88,8 @@ def sources(config: DictConfig) -> list[Any]:
     If the raw folder is not set or does not exist, the identities are those in the manifest of the scenes.
 
     Raises:
-        UserError: There is neither a raw folder nor a manifest, the raw folder and the folder of the scenes
-            overlap, or the scenes were prepared from another raw folder.
+        UserError: There is neither a raw folder nor a manifest, or the raw folder and the folder of the
+            scenes overlap.
     """
     scenes, order = Path(config.scenes), {"classes": list(config.dataset.classes or [])}
     manifest = read_if_whole(scenes)
@@ -107,8 +106,6 @@ def sources(config: DictConfig) -> list[Any]:
         identities = [order, *_raw_files(config, Path(raw_folder(config)))]
     if raw_is_set:
         _check_apart(scenes, Path(config.dataset.raw))
-    if manifest is not None:
-        check_raw(config, Artefact(scenes, manifest))
     return identities
 
 
