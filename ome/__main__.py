@@ -1,6 +1,7 @@
 """The command `ome`: its commands such as `ome train IMAGES`, or settings as for `python -m ome.run`."""
 
 import os
+import re
 import sys
 
 from ome.cli.exits import quiet_endings
@@ -41,6 +42,9 @@ def _run() -> None:
 
             what = f"argument {place} of ome {name}" if place else "the command"
             fail(f"{what} is empty ({word!r}), e.g. an unset variable of the shell: give a value")
+        # A file of that name would be taken for an option.
+        if place and re.fullmatch(r"-.*[^a-z-].*|-[a-z]{2,}", word) and os.path.lexists(word):
+            sys.argv[place + 1] = f"./{word}"
     if name == "doctor":
         from ome.cli.doctor import main as doctor  # noqa: PLC0415 - each loads what it needs
 

@@ -29,13 +29,15 @@ class Arguments(argparse.ArgumentParser):
         Raises:
             UserError: A word is missing, unknown, one too many, or has another form.
         """
+        known = [*self._option_string_actions, "--"]
+        for word in words:  # before the parser, which would only say what is missing
+            option = word.partition("=")[0]
+            if option.startswith("-") and option not in known:
+                hint = f"{guess(option, known)} {self.prog} --help"
+                raise UserError(f"{self.prog} does not know {option}{hint} lists options{other}")
         options, unknown = self.parse_known_args(words)
         if not unknown:
             return options
-        word = unknown[0].partition("=")[0]
-        if word.startswith("-"):
-            hint = f"{guess(word, self._option_string_actions)} {self.prog} --help"
-            raise UserError(f"{self.prog} does not know {word}{hint} lists options{other}")
         takes = " ".join(action.dest.upper() for action in self._actions if not action.option_strings)
         raise UserError(
             f"{self.prog} takes {takes}, and {unknown[0]} is a word too many: type a path with spaces in "

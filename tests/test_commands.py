@@ -166,6 +166,18 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
         ),
         (["predict", "images", "x.tif"], "error: x.tif does not exist: give a raster, or a folder of them"),
         (["report", "images"], "error: images is not the folder of a run: give one such as runs/valley"),
+        (["predict", "images", "-b.tif"], "error: ome predict does not know -b.tif: ome predict --help"),
+        (["predict", "images", "-a.tif"], "images is not the folder of a run"),
+        (["predict", "images", "-a(1).tif"], "images is not the folder of a run"),
+        (["predict", "-images", "--a.tif"], "-images is not the folder of a run"),
+        (["train", "-images"], "the table of tags -images/tags.csv does not exist"),
+        (["train", "images", "--tags", "-a.tif", "--name", "-x"], "ome train does not know -x"),
+        (["report", "-images"], "-images is not the folder of a run"),
+        (["resume", "-images"], "-images is not the folder of a run"),
+        (["export", "-images"], "-images is not the folder of a run"),
+        (["compare", "-images"], "no finished run matches ./-images"),
+        (["tags", "-images"], "no GeoTIFF, PNG or JPEG in -images"),
+        (["tags", "images", "--table", "-a.tif"], "no GeoTIFF, PNG or JPEG in images"),
         (["compare", "runs/a"], "no finished run matches runs/a"),
         (["compare", "runs/a", "stage.compare.settigns=1"], "did you mean stage.compare.settings?"),
         (["train", LONG], "(File name too long): give the scene, image or run a shorter name"),
@@ -180,8 +192,9 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, typed: list[str], message: str) -> None:
-    (tmp_path / "images").mkdir()
-    for name in ("a.tif", "images/c.png"):
+    for name in ("images", "-images"):
+        (tmp_path / name).mkdir()
+    for name in ("a.tif", "-a.tif", "--a.tif", "-a(1).tif", "images/c.png"):
         (tmp_path / name).touch()
     status, printed = forked(tmp_path, *typed)
     assert (status, len(printed.strip().splitlines())) == (1, 1), printed

@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ from ome.pipeline.stage import Stage, Work
 from ome.tagging.table import Table
 from tests.conftest import compose_config, forked, tiny
 from tests.test_custom import custom, write_photographs
+from tests.test_damage import damage
 from tests.test_maps import random_scene, write
 from tests.test_predict import BASE, classes_of
 from tests.test_stages import config, counting
@@ -97,6 +99,25 @@ def test_what_is_not_the_engines_is_refused_by_name_and_stays(
     assert not ran
     assert contents(tmp_path) == before
     assert set(there) <= set(tmp_path.rglob("*"))
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize("how", ["empty", "half", "form", "key", "unreadable"])
+def test_a_result_with_a_damaged_manifest_is_called_damaged(tmp_path: Path, how: str, force: bool) -> None:
+    stage, ran = counting()
+    execute(stage, config(tmp_path))
+    manifest = tmp_path / "made/manifest.json"
+    if how in {"empty", "half", "form"}:
+        damage(manifest, how)
+    else:
+        manifest.write_bytes(manifest.read_bytes().replace(b"stage", b"stbge" if how == "key" else b"\xff"))
+    before = contents(tmp_path)
+    line = r"made/manifest\.json is damaged .*: if ome wrote .*made, delete it and run the stage again"
+    for act in (partial(execute, force=force), partial(forecast_of, planned={})):
+        with pytest.raises(UserError, match=line):
+            act(stage, config(tmp_path))
+    assert contents(tmp_path) == before
+    assert len(ran) == 1
 
 
 @pytest.mark.parametrize("empty", ["made", "made.partial"])

@@ -93,6 +93,11 @@ def damaged(folder: Path, files: int | None, *, verify: bool) -> list[str] | Non
     return [line.name for line in listed if line.name in wrong]
 
 
+def has_listing(folder: Path) -> bool:
+    """Whether a folder has the list of a finished stage, which names one file at least."""
+    return bool(_read(folder))
+
+
 def unlisted(folder: Path, files: int) -> list[str]:
     """Names of files that are neither listed nor written by a viewer; empty where the list is damaged."""
     listed = {line.name for line in _read(folder)}

@@ -1,13 +1,14 @@
 """The mark of a partial folder and the manifest of a finished one: they tell what the engine wrote."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from ome.errors import UserError
-from ome.files import NOTING
+from ome.files import NOTING, write_text
+from ome.pipeline.checksums import has_listing
 from ome.pipeline.manifest import NAME, Manifest
 
 PARTIAL = ".partial"
@@ -44,6 +45,37 @@ class PartialResult(NamedTuple):
 def read_mark(folder: Path) -> list[str]:
     """The lines of a partial folder's mark: fingerprint, name of the artefact, what was written, and ''."""
     return (folder / MARK).read_text(encoding="utf-8", errors="replace").split("\n")
+
+
+def record_in(folder: Path) -> Manifest | str | None:
+    """The manifest of a folder, else the artefact that its mark names; None if the engine did not write it.
+
+    A mark that was truncated, or written by an earlier version, names none: its artefact is empty.
+
+    Raises:
+        DamagedError: There is a list of files, but neither a mark nor a manifest that can be read.
+    """
+    if (manifest := read_if_whole(folder)) is not None:
+        return manifest
+    try:
+        lines = read_mark(folder)
+    except OSError:
+        # Another program's manifest has no such list beside it.
+        return Manifest.read(folder) if has_listing(folder) else None
+    return lines[1] if len(lines) > 2 else ""
+
+
+def write_mark(folder: Path, artefact: str, fingerprint: str, written: Sequence[str] | None) -> None:
+    """Writes the mark of a partial folder.
+
+    Args:
+        folder: The partial folder.
+        artefact: Name of the artefact.
+        fingerprint: Its fingerprint; empty where no command may resume it.
+        written: What the engine has written there so far; None if that is not known.
+    """
+    lines = [fingerprint, artefact, *([] if written is None else [WRITTEN, *written]), ""]
+    write_text(folder / MARK, "\n".join(lines))
 
 
 def written_in(folder: Path) -> list[str] | None:

@@ -7,16 +7,25 @@ another artefact, is never replaced: an error names it before any work begins.
 """
 
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
-from ome.files import remove_temporaries, sync, write_text
+from ome.files import remove_temporaries, sync
 from ome.pipeline.checksums import damaged, remove_from, write_listing
 from ome.pipeline.manifest import NAME, Manifest
-from ome.pipeline.marks import MARK, PARTIAL, WRITTEN, read_if_whole, read_mark, writes_noted, written_in
+from ome.pipeline.marks import (
+    MARK,
+    PARTIAL,
+    read_if_whole,
+    read_mark,
+    record_in,
+    write_mark,
+    writes_noted,
+    written_in,
+)
 from ome.pipeline.truncated_files import remove_broken
 from ome.pipeline.user_files import check_added, set_changed_aside, set_foreign_aside
 from ome.progress import console
@@ -76,14 +85,10 @@ class Place:
 
     def _artefact_at(self, path: Path) -> str | None:
         """The artefact that a finished or partial folder holds; None if the engine did not write it."""
-        if (manifest := read_if_whole(path)) is not None:
-            return self._artefact_of(manifest)
-        try:
-            lines = read_mark(path)
-        except OSError:
-            return None
-        # A mark without a second line was truncated, or written by an earlier version.
-        return lines[1] if len(lines) > 2 else self.artefact
+        record = record_in(path)
+        if isinstance(record, Manifest):
+            return self._artefact_of(record)
+        return self.artefact if record == "" else record
 
     def recover(self) -> None:
         """Moves a complete partial folder to its final place; can be repeated after a kill at any point.
@@ -100,13 +105,13 @@ class Place:
                 self._replace()
                 return
         if manifest is None or wrong is None:
-            self._write_mark("", written_in(self.partial))
+            write_mark(self.partial, self.artefact, "", written_in(self.partial))
             console.print(
                 f"[yellow]{self.folder}: its list of files is damaged, everything in it is computed again[/]",
             )
         else:
             kept = remove_from(self.partial, wrong[0])
-            self._write_mark(manifest.fingerprint, kept)
+            write_mark(self.partial, self.artefact, manifest.fingerprint, kept)
             console.print(
                 f"[yellow]{self.folder}: {len(wrong)} of {manifest.files} files are missing or have changed, "
                 f"the first is {wrong[0]}; {(manifest.files or 0) - len(kept)} are computed again[/]",
@@ -141,7 +146,7 @@ class Place:
         if fresh or not (self.partial / MARK).exists() or read_mark(self.partial)[0] != fingerprint:
             self._clear(self.partial)
             self.partial.mkdir(parents=True)
-            self._write_mark(fingerprint, ())
+            write_mark(self.partial, self.artefact, fingerprint, ())
         remove_temporaries(self.partial)
         if broken := remove_broken(self.partial):
             console.print(
@@ -151,7 +156,7 @@ class Place:
 
     def forget(self) -> None:
         """Marks the partial folder as one that no command resumes."""
-        self._write_mark("", written_in(self.partial))
+        write_mark(self.partial, self.artefact, "", written_in(self.partial))
 
     def finish(self, manifest_of: Callable[[int], Manifest]) -> Manifest:
         """Lists the files, writes the manifest with their number, and moves the folder to its place."""
@@ -171,10 +176,6 @@ class Place:
             if is_rank_zero() and [path.name for path in self.partial.iterdir()] == [MARK]:
                 self._clear(self.partial)
             raise
-
-    def _write_mark(self, fingerprint: str, written: Sequence[str] | None) -> None:
-        lines = [fingerprint, self.artefact, *([] if written is None else [WRITTEN, *written]), ""]
-        write_text(self.partial / MARK, "\n".join(lines))
 
     def _replace(self) -> None:
         self._clear(self.folder)
