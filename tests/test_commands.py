@@ -177,7 +177,7 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
         (["export", "-images"], "-images is not the folder of a run"),
         (["compare", "-images"], "no finished run matches ./-images"),
         (["tags", "-images"], "no GeoTIFF, PNG or JPEG in -images"),
-        (["tags", "images", "--table", "-a.tif"], "no GeoTIFF, PNG or JPEG in images"),
+        (["tags", "images", "--table", "-a.tif"], "error: -a.tif, line 1: no column image; give image,tags"),
         (["compare", "runs/a"], "no finished run matches runs/a"),
         (["compare", "runs/a", "stage.compare.settigns=1"], "did you mean stage.compare.settings?"),
         (["train", LONG], "(File name too long): give the scene, image or run a shorter name"),
