@@ -35,6 +35,8 @@ def _run() -> None:
     if sys.argv[1:] in ([], ["--help"], ["-h"], ["help"]):
         print(HELP)  # noqa: T201
         return
+    if sys.argv[1] == "help":  # ome help train
+        sys.argv[1:] = [*sys.argv[2:], "--help"]
     name = sys.argv[1]
     for place, word in enumerate(sys.argv[1:]):
         if not word.strip() or (word.startswith("--") and word.endswith("=")):

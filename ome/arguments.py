@@ -38,16 +38,19 @@ class Arguments(argparse.ArgumentParser):
         options, unknown = self.parse_known_args(words)
         if not unknown:
             return options
-        takes = " ".join(action.dest.upper() for action in self._actions if not action.option_strings)
         raise UserError(
-            f"{self.prog} takes {takes}, and {unknown[0]} is a word too many: type a path with spaces in "
-            "quotes, and a command for each path"
+            f"{unknown[0]} is a word too many: type {self._form()}, a path with spaces in quotes, and a "
+            "command for each path"
         )
 
     def error(self, message: str) -> NoReturn:
-        """Raises the parser's error, which `argparse` would print below the usage.
+        """Raises what `argparse` would print below its page of usage.
 
         Raises:
             UserError: Always.
         """
-        raise UserError(f"{self.prog}: {message}: {self.prog} --help lists what it takes")
+        raise UserError(f"{self.prog}: {message}: type {self._form()}; {self.prog} --help lists options")
+
+    def _form(self) -> str:
+        """The command with the names of its words, such as `ome predict RUN SCENE`."""
+        return " ".join((self.prog, *(one.dest.upper() for one in self._get_positional_actions())))

@@ -460,7 +460,17 @@ def test_scenes_and_tags_do_not_wait_for_torch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", [[], ["--help"], ["--version"], ["doctor"], ["doctor", "--help"], ["train", "--help"], ["help"]]
+    "words",
+    [
+        [],
+        ["--help"],
+        ["--version"],
+        ["doctor"],
+        ["doctor", "--help"],
+        ["train", "--help"],
+        ["help"],
+        ["help", "train"],
+    ],
 )
 def test_what_needs_no_network_does_not_wait_for_torch(tmp_path: Path, words: list[str]) -> None:
     done = run_without_torch(tmp_path, *words)

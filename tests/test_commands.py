@@ -36,7 +36,7 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path, monkeypatch: pytest.Mo
     assert status == 0, printed
     card = SegmenterCard.read(here / "runs/val ley/seg/weak")
     assert (card.nodata, card.source) == (0, ("uint8", 3, ("red", "green", "blue")))
-    assert printed.strip().endswith("map a scene: ome predict runs/val ley SCENE")
+    assert printed.strip().endswith("map a scene: ome predict 'runs/val ley' SCENE")
     assert "Warning" not in printed  # of a chart without data
     assert "preset=few (others: quick, laptop, gpu, paper)" in printed
     for network in ("classifier", "segmenter (weak segmentation)"):
@@ -144,14 +144,26 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
             ["train", "images"],
             "the table of tags images/tags.csv does not exist: fill one with ome tags images",
         ),
+        (["train", "a (b)"], "does not exist: fill one with ome tags 'a (b)' --classes NAME,NAME"),
+        (["report", "broken run"], "settings of the run and run_dir='broken run'"),
+        (["stage=report", "run_dir=a sweep"], "stage.compare.runs='a sweep/*' for the table of its runs"),
+        (["stage=report", "run_dir=a sweep"], "or run_dir='a sweep/0_...' for one"),
+        (["train"], "ome train: the following arguments are required: images: type ome train IMAGES; ome"),
+        (["train", "--tags"], "ome train: argument --tags: expected one argument: type ome train IMAGES"),
+        (["predict", "images"], "arguments are required: scene: type ome predict RUN SCENE; ome predict --"),
+        (["resume"], "ome resume: the following arguments are required: run: type ome resume RUN; ome re"),
+        (["report"], "ome report: the following arguments are required: run: type ome report RUN; ome re"),
+        (["export"], "ome export: the following arguments are required: run: type ome export RUN; ome ex"),
+        (["compare"], "ome compare: the following arguments are required: runs: type ome compare RUNS; o"),
+        (["tags"], "ome tags: the following arguments are required: folder: type ome tags FOLDER; ome tags"),
+        (["help", "tarin"], "error: unknown command 'tarin': did you mean train? choose one of tags"),
         (["predict", "runs/a", "images"], "error: runs/a is not a folder: give the folder of a run"),
         (["predict", "a.tif", "images"], "error: a.tif is not a folder: give the folder of a run"),
         (["predict", "images", "a.tif", "b.tif"], "a.tif is a file, not a run, and the last word alone is"),
         (["predict", "images", "images/c.png", "images/d.png"], "type a quoted pattern, 'images/*.png', a"),
-        (["predict", "images"], "error: ome predict: the following arguments are required: scene: ome predi"),
-        (["predict", "images", "x", "--name"], "ome predict: argument --name: expected one argument: ome"),
+        (["predict", "images", "x", "--name"], "ome predict: argument --name: expected one argument: type"),
         *(
-            ([command, "images", "my", "house"], f"takes {takes}, and my is a word too many: type a path wi")
+            ([command, "images", "my", "house"], f"my is a word too many: type ome {command} {takes}, a path")
             for command, takes in (
                 ("train", "IMAGES"),
                 ("tags", "FOLDER"),
@@ -159,10 +171,6 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
                 ("resume", "RUN"),
                 ("export", "RUN"),
             )
-        ),
-        *(
-            ([command], f"ome {command}: the following arguments are required:")
-            for command in ("train", "tags", "report", "resume", "export", "compare", "predict")
         ),
         (["predict", "images", "x.tif"], "error: x.tif does not exist: give a raster, or a folder of them"),
         (["report", "images"], "error: images is not the folder of a run: give one such as runs/valley"),
@@ -192,12 +200,14 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, typed: list[str], message: str) -> None:
-    for name in ("images", "-images"):
-        (tmp_path / name).mkdir()
-    for name in ("a.tif", "-a.tif", "--a.tif", "-a(1).tif", "images/c.png"):
+    for folder in ("images", "-images", "a (b)", "a sweep", "broken run/logs/x/config"):
+        (tmp_path / folder).mkdir(parents=True)
+    for name in ("a.tif", "-a.tif", "--a.tif", "-a(1).tif", "images/c.png", "a sweep/multirun.yaml"):
         (tmp_path / name).touch()
+    (tmp_path / "broken run/logs/x/config/overrides.yaml").write_text("{")
     status, printed = forked(tmp_path, *typed)
-    assert (status, len(printed.strip().splitlines())) == (1, 1), printed
+    lines = [line for line in printed.strip().splitlines() if not line.startswith("a command is left out")]
+    assert (status, len(lines)) == (1, 1), printed
     assert message in printed
     assert not list((tmp_path / "runs").rglob("*"))
 

@@ -1,9 +1,15 @@
 """What `plan=true` says of a run before it, half-way and after it, and what the run then does."""
 
 import json
+import os
+import pkgutil
+import re
+import signal
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -223,10 +229,10 @@ def test_durations(seconds: float, shown: str) -> None:
 @pytest.mark.parametrize(
     ("seconds", "each", "taken"),
     [
-        ([100.0, 0.4, 1.9, 0.4], 0.4, 3),
-        ([100.0, 4.0], 4.0, 1),
-        ([100.0, 2.0, 2.0], 2.0, 2),
-        ([9.0] + [0.01] * 20, 0.01, 20),
+        ([2.0, 0.4, 1.9, 0.4], 0.4, 3),
+        ([2.0, 4.0], 4.0, 1),
+        ([2.0, 2.0, 2.0], 2.0, 2),
+        ([2.0] + [0.01] * 20, 0.01, 20),
     ],
     ids=["a disturbed one", "slow", "rather slow", "quick"],
 )
@@ -250,10 +256,97 @@ def test_the_cold_time_is_left_out_and_few_warm_ones_are_taken(
 
     ends = iter([5.0, *(5.0 + sum(seconds[1 : number + 1]) for number in range(1, len(seconds)))])
     monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: next(ends))
-    clock, trainer = stopwatch._Steps(), SimpleNamespace(should_stop=False)
+    clock, trainer = stopwatch._Steps(stopwatch.MOST), SimpleNamespace(should_stop=False)
     while not trainer.should_stop:
         clock.on_train_batch_end(trainer, SimpleNamespace(device=torch.device("cpu")))  # type: ignore[arg-type]
     assert len(clock.warm) == taken
+
+
+@pytest.mark.parametrize(
+    ("seconds", "side_by_side", "called"),
+    [
+        ([100.0, 0.1, 4.0], False, [1, 1, 8]),
+        ([5.0, 4.0, 8.0], False, [1, 1, 2]),
+        ([50.0, 46.0, 46.0], False, [1, 1, 1]),
+        ([50.0, 46.0], True, [1, 8]),
+    ],
+    ids=["only compiled for long", "some are too long", "one is too long", "all at the same time"],
+)
+def test_units_that_would_take_too_long_are_left_out(
+    seconds: list[float], side_by_side: bool, called: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch  # noqa: PLC0415
+
+    left, counts = iter(seconds), list[int]()
+
+    def clocked(work: Callable[[], object], device: torch.device) -> float:
+        del device
+        work()
+        return next(left)
+
+    monkeypatch.setattr(stopwatch, "_seconds", clocked)
+    timed = stopwatch.repeated(
+        lambda units: counts.append(len(units)), range(8), torch.device("cpu"), side_by_side=side_by_side
+    )
+    assert counts == called
+    assert timed == (seconds[-1] / called[-1], called[-1])
+
+
+@pytest.mark.parametrize(
+    ("of_a_part", "batches", "expected"),
+    [(0.5, [2, 16], (4.0, 1)), (5.5, [2], (44.0, 0))],
+    ids=["whole steps", "a step of a minute"],
+)
+def test_a_long_step_is_estimated_from_a_part_of_it(
+    of_a_part: float,
+    batches: list[int],
+    expected: tuple[float, int],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    import torch  # noqa: PLC0415
+
+    asked = list[int]()
+
+    def steps(*_: object, batch: int, most: int) -> list[float]:
+        del most
+        asked.append(batch)
+        return [of_a_part if batch == 2 else 4.0]
+
+    monkeypatch.setattr(stopwatch, "_warm_steps", steps)
+    monkeypatch.setattr(stopwatch, "fitted_precision", lambda *_: ("32-true", 0))
+    timed = stopwatch.timed_steps(compose_config(["trainer=cpu"]), torch.nn.Linear(1, 1), [0], 16)  # type: ignore[arg-type]
+    assert (timed, asked) == (expected, batches)
+
+
+def _interrupted_by(number: int, owner: Any, name: str) -> None:  # noqa: ANN401 - a class or module
+    """Makes this process receive a signal whenever it calls a function."""
+    called = getattr(owner, name)
+
+    def interrupting(*arguments: object, **named: object) -> object:
+        os.kill(os.getpid(), number)
+        return called(*arguments, **named)
+
+    setattr(owner, name, interrupting)
+
+
+@pytest.mark.parametrize(
+    ("number", "line"), [(signal.SIGINT, "error: interrupted"), (signal.SIGTERM, "error: terminated")]
+)
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        ("training.seam.SeamClassifier", "training_step"),
+        ("cli.timings", "_crf"),
+        ("cli.runner", "show_timed_plan"),
+    ],
+)
+def test_a_plan_ends_at_once_in_one_line(town: Path, number: int, line: str, owner: str, name: str) -> None:
+    sabotage = partial(_interrupted_by, number, pkgutil.resolve_name(f"ome.{owner}"), name)
+    before = contents(town)
+    status, printed = forked(town, *tiny(), "stage.until=pseudo", "plan=true", sabotage=sabotage)
+    assert (status, printed.splitlines()[-1]) == (128 + number, line), printed
+    assert not re.search("Traceback|Keyboard|resumes", printed)
+    assert contents(town) == before
 
 
 @pytest.mark.parametrize(("load", "is_busy"), [(0.2, True), (1.5, False)])

@@ -3,6 +3,7 @@
 import argparse
 import os
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
@@ -44,7 +45,9 @@ def _train(options: argparse.Namespace) -> list[str]:
         raise UserError(f"{images} is not a folder: give the folder of the images")
     tags = options.tags or images / "tags.csv"
     if not tags.exists():  # what else it may be, reading it tells
-        remedy = f"fill one with ome tags {images} --classes NAME,NAME, or give it by --tags"
+        remedy = (
+            f"fill one with ome tags {shlex.quote(str(images))} --classes NAME,NAME, or give it by --tags"
+        )
         raise UserError(f"the table of tags {tags} does not exist: {remedy}")
     name = options.name or images.resolve().name
     paths = {"dataset.raw": images, "dataset.tags": tags, "dataset.masks": options.masks}

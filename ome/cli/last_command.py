@@ -1,6 +1,7 @@
 """The settings of a run's last command, which the commands of a finished run repeat."""
 
 import os
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -60,7 +61,7 @@ def repeated_words(folder: Path) -> list[str]:
     if not commands:
         raise UserError(
             f"every command saved in {folder / 'logs'} is damaged: type python -m ome.run stage=... with "
-            f"the settings of the run and run_dir={folder}"
+            f"the settings of the run and run_dir={shlex.quote(str(folder))}"
         )
     last = max(commands)
     with suppress(FileNotFoundError):

@@ -44,7 +44,8 @@ def launch(config: DictConfig) -> float | None:
         check_command(config)
     if config.plan:
         if not is_nonzero_rank():
-            print_plan(config)
+            with stopping_on_signals():
+                print_plan(config)
         return None
     place, work = started_place(), _Stages(config)
     started = place.world_size if place else 1

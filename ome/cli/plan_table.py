@@ -122,7 +122,7 @@ def _about(rows: Sequence[Row], timed: "Mapping[Unit, Timed]", *, alone: bool) -
     rest = f", plus the work of {', '.join(lacking)} that is not timed or unknown"
     yield f"in all: {'at least ' * bool(lacking and seconds)}{total}" + (rest if lacking and seconds else "")
     if timed:
-        parts = [f"{unit} {time.seconds:.2g} s (of {time.number})" for unit, time in timed.items()]
+        parts = (f"{unit} {one.seconds:.2g} s (of {one.number or 'a part'})" for unit, one in timed.items())
         yield f"estimated from times on this machine: {', '.join(parts)}"
     if not alone:
         yield "several processes are not timed: type trainer.strategy=auto for the times of a single one"

@@ -25,7 +25,7 @@ from ome.errors import UserError
 from ome.faults import disk_fault
 from ome.pipeline.manifest import RESOLVED
 
-RESUMES = "the same command resumes where it stopped"
+RESUMES = "; the same command resumes where it stopped"
 
 NO_ARGUMENTS = """No arguments, so nothing runs. To start:
   python -m ome.run stage=all                   every stage on a procedural town, no data needed
@@ -108,8 +108,6 @@ def main() -> None:
         if (line := disk_fault(error) or hydra_message(error)) is None:
             raise
         fail(line)
-    except KeyboardInterrupt:
-        fail(f"interrupted; {RESUMES}", status=130)
-    except Stopped as stopped:
-        word = "interrupted" if stopped.status == 130 else "terminated"
-        fail(f"{word}; {RESUMES}", status=stopped.status)
+    except (KeyboardInterrupt, Stopped) as end:
+        status = end.status if isinstance(end, Stopped) else 130
+        fail(f"{'interrupted' if status == 130 else 'terminated'}{'' if plans else RESUMES}", status=status)

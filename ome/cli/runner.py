@@ -1,5 +1,6 @@
 """Runs the selected stages in order, or prints their plan."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +41,10 @@ def run_stages(config: DictConfig) -> float | None:
     import_targets(config)
     names = selected_stages(config)
     if names != ["compare"] and (Path(config.run_dir) / "multirun.yaml").exists():
+        runs, one = (shlex.quote(f"{config.run_dir}/{name}") for name in ("*", "0_..."))
         raise UserError(
-            f"{config.run_dir} is a sweep, not a run: type stage=compare stage.compare.runs="
-            f"'{config.run_dir}/*' for the table of its runs, or run_dir={config.run_dir}/0_... for one"
+            f"{config.run_dir} is a sweep, not a run: type stage=compare stage.compare.runs={runs} for the "
+            f"table of its runs, or run_dir={one} for one"
         )
     for name in names[1:]:  # before the first stage works for hours; its own folder is checked when it starts
         find_stage(name, config).place(settings_of(config, name)).check_finished()
@@ -65,7 +67,8 @@ def run_stages(config: DictConfig) -> float | None:
         show(config, folders[last])
         trained = any(result.manifest.stage == "seg" for result in results_of(Path(config.run_dir)))
         if trained and not is_nonzero_rank():
-            console.print(f"map a scene: ome predict {config.run_dir} SCENE", markup=False)
+            run = shlex.quote(str(config.run_dir))
+            console.print(f"map a scene: ome predict {run} SCENE", markup=False)
     if last == "compare":
         from ome.stages.compare import show as show_comparison  # noqa: PLC0415
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 
 from ome.config.objects import hardware
 from ome.data.datamodules import TileDataModule
+from ome.distributed.signals import install_handlers
 from ome.training.fit import fitted_precision, quieten
 
 BUDGET: Final = 1.0
@@ -23,6 +24,10 @@ FEW: Final = 3
 """Least number of repetitions of quick work: one may be disturbed."""
 MOST: Final = 20
 """Largest number of repetitions."""
+LONG: Final = 10.0
+"""Seconds above which work is estimated from a part of it: a step of a large network may take a minute."""
+PART: Final = 2
+"""Tiles of a part of a step: BatchNorm cannot be trained with one value of a channel."""
 
 
 class Timed(NamedTuple):
@@ -30,23 +35,34 @@ class Timed(NamedTuple):
 
     Attributes:
         seconds: Seconds of one unit.
-        number: Number of units that were timed.
+        number: Number of units that were timed; 0 if it was less than one.
     """
 
     seconds: float
     number: int
 
 
-def repeated(work: Callable[[Any], object], units: Any, device: torch.device) -> Timed:  # noqa: ANN401
+def repeated(
+    work: Callable[[Any], object],
+    units: Any,  # noqa: ANN401
+    device: torch.device,
+    *,
+    side_by_side: bool = False,
+) -> Timed:
     """Times a call that does several units of work: the median of its calls after a warm-up.
 
     Args:
         work: The call.
-        units: What it is called with, a list or an array; for the warm-up with the first of them alone.
+        units: What it is called with, a list or an array; for the warm-up with the first of them alone. If
+            all of them would take longer than `LONG`, some are left out.
         device: Where it computes: the time includes what it started there.
+        side_by_side: Whether the units are worked on at the same time, so that none is left out.
     """
-    _seconds(partial(work, units[:1]), device)
-    times: list[float] = []
+    alone, times = partial(work, units[:1]), list[float]()
+    # The first call may have compiled code: only a second one tells whether all of them take too long.
+    too_long = _seconds(alone, device) * len(units) > LONG and len(units) > 1 and not side_by_side
+    if too_long and (warm := _seconds(alone, device)) * len(units) > LONG:
+        units = units[: max(1, int(LONG / warm))]
     while not _suffices(times):
         times.append(_seconds(partial(work, units), device))
     return Timed(median(times) / len(units), len(units) * len(times))
@@ -73,7 +89,8 @@ def _wait(device: torch.device) -> None:
 class _Steps(pl.Callback):
     """Records when steps end, and stops the training when enough were timed."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self.ends: list[float] = []
 
     @property
@@ -81,11 +98,15 @@ class _Steps(pl.Callback):
         """Seconds of each step but the first, which loads and compiles code for the others."""
         return [end - before for before, end in pairwise(self.ends)]
 
+    def on_train_start(self, *_: object) -> None:
+        """Replaces Lightning's signal handlers, with which SIGTERM would not end the command."""
+        install_handlers()
+
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: object) -> None:
         """Records the time."""
         _wait(pl_module.device)
         self.ends.append(time.perf_counter())
-        trainer.should_stop = _suffices(self.warm)
+        trainer.should_stop = len(self.warm) == self._most or _suffices(self.warm)
 
 
 def _load(data: Any) -> None:  # noqa: ANN401
@@ -99,22 +120,43 @@ def _load(data: Any) -> None:  # noqa: ANN401
 def timed_steps(config: DictConfig, module: pl.LightningModule, data: Any, batch: int) -> Timed:  # noqa: ANN401
     """Times steps of a training as `fit` takes them, and writes nothing.
 
+    Steps that take longer than `LONG` are estimated from a step of `PART` tiles.
+
     Args:
         config: The composed configuration.
         module: What is trained.
         data: Data set of the training, with at least a batch of items.
         batch: Items of a step.
     """
-    machine, clock = hardware(config), _Steps()
     quieten()
-    precision, _ = fitted_precision(module, machine)
+    precision, _ = fitted_precision(module, hardware(config))
+    _load(data)
+    if batch > PART:
+        (part,) = _warm_steps(config, module, data, precision, batch=PART, most=1)
+        if (seconds := part * batch / PART) > LONG:
+            return Timed(seconds, 0)
+    warm = _warm_steps(config, module, data, precision, batch=batch, most=MOST)
+    return Timed(median(warm), len(warm))
+
+
+def _warm_steps(
+    config: DictConfig,
+    module: pl.LightningModule,
+    data: Any,  # noqa: ANN401
+    precision: str,
+    *,
+    batch: int,
+    most: int,
+) -> list[float]:
+    """Seconds of at most `most` steps of `batch` items, after the first step."""
+    machine, clock = hardware(config), _Steps(most)
     tiles = TileDataModule(
         data,
         batch=batch,
         seed=config.seed,
         workers=machine.loader_processes(),
-        steps=MOST + 1,
-        steps_per_epoch=MOST + 1,
+        steps=most + 1,
+        steps_per_epoch=most + 1,
     )
     trainer = pl.Trainer(
         accelerator=machine.accelerator,
@@ -129,6 +171,5 @@ def timed_steps(config: DictConfig, module: pl.LightningModule, data: Any, batch
         num_sanity_val_steps=0,
         use_distributed_sampler=False,
     )
-    _load(data)
     trainer.fit(module, tiles)
-    return Timed(median(clock.warm), len(clock.warm))
+    return clock.warm

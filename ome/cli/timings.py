@@ -122,7 +122,8 @@ def _crf(config: DictConfig, samples: Samples) -> Timed:
     size = labeller.tiles_at_a_time((len(samples.table.names), tiles[0].height, tiles[0].width))
     groups = [[tile] * size for tile in tiles]
     with ThreadPoolExecutor(threads) as pool:
-        timed = repeated(lambda some: list(pool.map(label, some)), groups, hardware(config).device())
+        device = hardware(config).device()
+        timed = repeated(lambda some: list(pool.map(label, some)), groups, device, side_by_side=True)
     return Timed(timed.seconds / size, timed.number * size)
 
 

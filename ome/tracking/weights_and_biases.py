@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlparse
 
@@ -115,7 +116,9 @@ def _open(config: DictConfig, title: str) -> Iterator["Run"]:
     if mode != "online":
         run = start(mode)
     if mode == "offline":
-        _print_once(f"wandb: offline; to upload later: wandb sync {folder}/logs/wandb/offline-run-*")
+        _print_once(
+            f"wandb: offline; to upload later: wandb sync {quote(str(folder))}/logs/wandb/offline-run-*"
+        )
     elif run.url:
         _print_once(f"wandb: {run.url}")
     try:
