@@ -10,7 +10,8 @@ import pytest
 from scipy import stats
 
 from ome.errors import UserError
-from ome.files import read_csv
+from ome.files import read_csv, write_csv
+from ome.pipeline.layout import TAG_SCORES
 from ome.pipeline.manifest import Manifest
 from ome.scoring.pairs import paired_difference
 from ome.scoring.rows import Row, write_rows
@@ -222,8 +223,58 @@ def test_runs_without_scores_are_named(
         "left out: runs/b has no scores: none of cam, affinity, pseudo, ablation, seg, refine has" in printed
     )
     assert "left out: runs/c has no scores: it has no reference masks" in printed
-    with pytest.raises(UserError, match=r"none of the 1 runs of .* has scores.*predicted tags in its report"):
+    with pytest.raises(
+        UserError, match=r"none of the 1 runs of .* has scores.*predicts for images of the split val"
+    ):
         run_here("stage=compare", "stage.compare.runs=runs/b", "name=none")
+
+
+def _tagged(folder: Path, seed: int, counts: dict[str, tuple[int, int, int]], **settings: object) -> None:
+    """A finished classifier of a run without masks, with shown, predicted and right tags of each class."""
+    rows = [(name, *numbers) for name, numbers in counts.items()]
+    write_csv(folder / "cam" / TAG_SCORES, ("class", "shown", "given", "right"), rows)
+    Manifest("cam", str(folder), {"stage": settings, "seed": seed}, {}).write(folder / "cam")
+
+
+def test_runs_without_masks_are_compared_by_their_tags(
+    tmp_path: Path, run_here: Callable[..., object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "abc":
+        (tmp_path / f"runs/{name}/cam").mkdir(parents=True)
+    _tagged(tmp_path / "runs/a", 0, {"grass": (4, 4, 3), "road": (2, 0, 0), "sea": (0, 1, 0)}, lr=0.1)
+    _tagged(tmp_path / "runs/b", 1, {"road": (2, 2, 2), "grass": (4, 4, 4), "sea": (0, 0, 0)}, lr=0.1)
+    _tagged(tmp_path / "runs/c", 0, {"grass": (4, 2, 2), "road": (2, 2, 1), "sea": (0, 0, 0)}, lr=0.5)
+    run_here("stage=compare", "stage.compare.runs=runs/?", "name=all")
+    printed = capsys.readouterr().out
+    assert "tags of the split val that the classifier predicts, percent" in printed
+    assert "left out" not in printed
+    folder = tmp_path / "runs/all/compare"
+    first, second = read_csv(folder / "tags.csv")
+    deviations = [100 * statistics.stdev(pair) for pair in ((0.375, 1.0), (0.75, 1.0))]
+    assert (first["settings"], first["runs"], first["sea"]) == ("stage.cam.lr=0.1", "2", "-")
+    assert (first["mean F1"], first["grass"]) == (
+        f"68.75 ± {deviations[0]:.2f}",
+        f"87.50 ± {deviations[1]:.2f}",
+    )
+    assert (second["mean F1"], second["grass"], second["road"]) == ("58.33", "66.67", "50.00")
+    assert not list(folder.glob("comparison.csv")) + list(folder.glob("*.png"))
+    assert (
+        "| predicted tags | val tiles | stage.cam.lr=0.5 | 1 | 58.33 |"
+        in (folder / "comparison.md").read_text()
+    )
+
+    _run(tmp_path / "runs/d", 0, 80, lr=0.1)  # with masks
+    _tagged(tmp_path / "runs/c", 0, {"grass": (4, 4, 4), "road": (2, 2, 1), "sea": (0, 0, 0)}, lr=0.5)
+    run_here("stage=compare", "stage.compare.runs=runs/?", "name=all")
+    printed = capsys.readouterr().out
+    assert "left out" not in printed
+    assert "predicts, percent" in printed
+    assert read_csv(folder / "tags.csv")[1]["grass"] == "100.00"
+    assert [row["mIoU"] for row in read_csv(folder / "comparison.csv")]
+
+    _tagged(tmp_path / "runs/c", 0, {"grass": (4, 4, 4), "rail": (2, 2, 1), "sea": (0, 0, 0)}, lr=0.5)
+    with pytest.raises(UserError, match="runs of the classes grass, road, sea, and runs of grass, rail, sea"):
+        run_here("stage=compare", "stage.compare.runs=runs/?", "name=all")
 
 
 def test_a_new_score_makes_the_comparison_stale(tmp_path: Path, run_here: Callable[..., object]) -> None:

@@ -1,17 +1,20 @@
 """Scores of finished runs, with the settings that each score depends on."""
 
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from omegaconf import OmegaConf
 
 from ome.damage import read_undamaged
 from ome.errors import UserError
+from ome.files import read_csv
 from ome.pipeline.artifacts import results_of
+from ome.pipeline.layout import TAG_SCORES
 from ome.pipeline.manifest import RESOLVED, Manifest
-from ome.scoring.rows import Row, read_rows
+from ome.scoring.rows import Row
 from ome.scoring.scores import Scores
 from ome.scoring.spread import flatten
 
@@ -20,7 +23,25 @@ _IGNORED = ("seed", "sources")
 
 
 @dataclass(frozen=True)
-class ScoredResult:
+class TagRow:
+    """How well a classifier predicts the tags of the tiles of `val`.
+
+    Attributes:
+        f1: F1 in [0, 1] by class; nan for a class that no tile has.
+        name: Name of the result.
+        scored_on: Split and unit.
+    """
+
+    f1: dict[str, float]
+    name: str = "predicted tags"
+    scored_on: str = "val tiles"
+
+
+R = TypeVar("R", bound=Row | TagRow)
+
+
+@dataclass(frozen=True)
+class ScoredResult(Generic[R]):
     """A row of scores of one run.
 
     Attributes:
@@ -29,17 +50,31 @@ class ScoredResult:
         seed: Seed of the latest training that the result depends on; None if unknown.
     """
 
-    row: Row
+    row: R
     settings: dict[str, Hashable]
     seed: Hashable
 
 
-def scored_results(runs: Sequence[Path], others: Sequence[Path]) -> Iterator[ScoredResult]:
+def tag_rows(folder: Path) -> list[TagRow]:
+    """The row of stage cam; an empty list if no tile of `val` has tags, and for other stages."""
+    if not (folder / TAG_SCORES).exists():
+        return []
+    f1: dict[str, float] = {}
+    for row in read_csv(folder / TAG_SCORES):
+        shown, given, right = (int(row[key]) for key in ("shown", "given", "right"))
+        f1[row["class"]] = 2 * right / (shown + given) if shown else float("nan")
+    return [TagRow(f1)]
+
+
+def scored_results(
+    runs: Sequence[Path], others: Sequence[Path], rows_of: Callable[[Path], list[R]]
+) -> Iterator[ScoredResult[R]]:
     """Yields the scores of the runs' stages; `report` and `compare` only repeat scores of other stages.
 
     Args:
         runs: Folders of the runs to compare.
         others: Folders of runs whose stages these may have read; only their settings are used.
+        rows_of: Reads the scores of a stage, `read_rows` or `tag_rows`.
     """
     compared = [(run, artefact) for run in runs for artefact in results_of(run)]
     known = [*(one for _, one in compared), *(artefact for run in others for artefact in results_of(run))]
@@ -61,7 +96,7 @@ def scored_results(runs: Sequence[Path], others: Sequence[Path]) -> Iterator[Sco
     for folder, settings, seed in scored:
         if (scenes := settings.get("scenes")) in names:
             settings.setdefault("dataset.name", names[scenes])
-        yield from (ScoredResult(row, settings, seed) for row in read_rows(folder))
+        yield from (ScoredResult(row, settings, seed) for row in rows_of(folder))
 
 
 def _settings(manifest: Manifest, by_fingerprint: Mapping[str, Manifest]) -> dict[str, Hashable]:
@@ -98,21 +133,31 @@ def _seed(manifest: Manifest, by_fingerprint: Mapping[str, Manifest]) -> Hashabl
     return next((seed for seed in seeds if seed is not None), None)
 
 
-def with_same_classes(results: Sequence[ScoredResult]) -> list[ScoredResult]:
+def with_same_classes(results: Sequence[ScoredResult[Row]]) -> list[ScoredResult[Row]]:
     """The results with their classes in the order of the first result.
 
     Raises:
         UserError: The results have different classes.
     """
-    names, reordered = results[0].row.scores.names, list[ScoredResult]()
+    check_classes([result.row.scores.names for result in results])
+    names, reordered = results[0].row.scores.names, list[ScoredResult[Row]]()
     for result in results:
         scores = result.row.scores
-        if set(scores.names) != set(names):
-            raise UserError(
-                f"stage.compare.runs: there are runs of the classes {', '.join(names)}, and runs of "
-                f"{', '.join(scores.names)}: compare them separately"
-            )
         order = [scores.names.index(name) for name in names]
         row = replace(result.row, scores=Scores(scores.matrix[np.ix_(order, order)], names))
         reordered.append(replace(result, row=row))
     return reordered
+
+
+def check_classes(of_results: Sequence[Collection[str]]) -> None:
+    """Refuses results of different classes.
+
+    Raises:
+        UserError: See above.
+    """
+    for names in of_results:
+        if set(names) != set(of_results[0]):
+            raise UserError(
+                f"stage.compare.runs: there are runs of the classes {', '.join(of_results[0])}, and runs of "
+                f"{', '.join(names)}: compare them separately"
+            )
