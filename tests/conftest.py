@@ -205,8 +205,7 @@ def copy_until(stage: str, run: Path, folder: Path) -> Path:
     Returns:
         The copy.
     """
-    names = list(STAGES)
-    later = names[names.index(stage) + 1 :]
+    later = STAGES[STAGES.index(stage) + 1 :]
     shutil.copytree(run, folder, ignore=shutil.ignore_patterns(*later, "logs"), dirs_exist_ok=True)
     return folder
 

@@ -24,7 +24,7 @@ from ome.pipeline.engine import execute
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.marks import MARK
-from ome.pipeline.registry import STAGES
+from ome.pipeline.registry import find_stage
 from ome.pipeline.stage import Stage, Work
 from tests.conftest import compose_config, copy_until, forked, tiny
 from tests.test_custom import write_photographs
@@ -201,7 +201,7 @@ def test_another_order_of_the_classes_is_another_dataset(run_here: Run) -> None:
     for order, same in ((classes, True), (turned, False)):
         composed.dataset.classes = DictConfig(order)
         composed.stage = {"name": "prepare", "broken": "fail"}
-        execute(STAGES["prepare"], composed)
+        execute(find_stage("prepare", composed), composed)
         after = Manifest.read(Path(composed.scenes))
         assert before is not None
         assert after is not None

@@ -135,7 +135,7 @@ def selected_stages(config: DictConfig) -> list[str]:
             raise UserError(f"stage.until={last}: stage=all never runs this stage: type stage={last}")
         if last not in STAGES:
             raise UserError(f"stage.until={last}: unknown stage '{last}': choose one of {', '.join(STAGES)}")
-        before = list(STAGES)[: list(STAGES).index(last)]
-        return [*(name for name in before if STAGES[name].enabled(config)), last]
+        before = STAGES[: STAGES.index(last)]
+        return [*(name for name in before if find_stage(name, config).enabled(config)), last]
     find_stage(selected, config)
     return [selected]

@@ -20,7 +20,7 @@ from ome.pipeline.changes import same_files
 from ome.pipeline.inheritance import inherited_result, other_config
 from ome.pipeline.manifest import NAME, Manifest, recorded
 from ome.pipeline.marks import artefacts_in, read_if_whole
-from ome.pipeline.registry import SIDE_STAGES, STAGES
+from ome.pipeline.registry import SIDE_STAGES, find_stage
 from ome.pipeline.stage import used_config
 from ome.progress import console
 
@@ -149,7 +149,7 @@ def check_raw(
         return
     if files is None:
         with recorded() as present, suppress(UserError):  # e.g. the images were deleted to save space
-            used_config(STAGES["prepare"], config)
+            used_config(find_stage("prepare", config), config)
         files = present
     if same_files(files, scenes.manifest, times=is_same) or not (exists or files):
         return

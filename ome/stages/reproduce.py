@@ -19,7 +19,7 @@ from ome.pipeline.engine import execute
 from ome.pipeline.layout import PAGE
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import RESOLVED, Manifest
-from ome.pipeline.registry import STAGES
+from ome.pipeline.registry import STAGES, find_stage
 from ome.pipeline.stage import Stage, Work
 from ome.progress import console, print_table
 from ome.tracking.stages import stage_tracker
@@ -64,7 +64,7 @@ def run(work: Work) -> dict[str, Any]:
             outcomes.append(Outcome(name, 0, []))
             continue
         recorded = _as_recorded(config, first.manifest, work)
-        execute(STAGES[name], recorded, folders=folders, on_finish=stage_tracker(recorded))
+        execute(find_stage(name, recorded), recorded, folders=folders, on_finish=stage_tracker(recorded))
         outcomes.append(compare_folders(name, first.folder, folders[name]))
         _warn_of_versions(first.manifest, Manifest.read(folders[name]))
     if is_rank_zero():
