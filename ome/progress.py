@@ -8,7 +8,6 @@ from functools import cache
 from typing import Any, Final, TypeVar
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -52,9 +51,9 @@ SECONDS_BETWEEN_LINES = 20.0
 
 
 @cache
-def say_once(line: str) -> None:
-    """Prints a warning, plain text, once, e.g. about a table that every stage reads."""
-    console.print(f"[yellow]{escape(line)}[/]")
+def say_once(line: str, style: str = "yellow") -> None:
+    """Prints plain text once, as a warning by default, e.g. about a table that every stage reads."""
+    console.print(line, style=style, markup=False)
 
 
 def print_table(

@@ -252,7 +252,7 @@ def test_without_network_the_run_is_kept_offline(
     monkeypatch.delenv("WANDB_MODE", raising=False)
     monkeypatch.setattr(tracking, "SECONDS_TO_OPEN", 1.0)
     monkeypatch.setattr(tracking, "_unreachable", [])
-    tracking._print_once.cache_clear()
+    tracking.say_once.cache_clear()
     wandb.teardown()  # which reads the environment once
     opened: list[str] = []
     init = wandb.init

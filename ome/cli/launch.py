@@ -1,6 +1,7 @@
 """Runs the stages in as many processes as `trainer` sets, or in those that a launcher has started."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
@@ -12,16 +13,6 @@ from ome.distributed.rank import Place, is_nonzero_rank, started_place
 from ome.distributed.signals import stopping_on_signals
 from ome.errors import UserError
 from ome.progress import console
-
-
-@dataclass(frozen=True)
-class _Stages:
-    """The work of each process, as a picklable callable."""
-
-    config: DictConfig
-
-    def __call__(self) -> float | None:
-        return run_stages(self.config)
 
 
 def launch(config: DictConfig) -> float | None:
@@ -47,7 +38,7 @@ def launch(config: DictConfig) -> float | None:
             with stopping_on_signals():
                 print_plan(config)
         return None
-    place, work = started_place(), _Stages(config)
+    place, work = started_place(), partial(run_stages, config)
     started = place.world_size if place else 1
     with stopping_on_signals():
         if config.trainer.strategy == "auto" and started == 1:
@@ -82,7 +73,9 @@ def check_command(config: DictConfig) -> None:
         raise unexpected[0]
 
 
-def _launch_several(config: DictConfig, place: Place | None, started: int, work: _Stages) -> float | None:
+def _launch_several(
+    config: DictConfig, place: Place | None, started: int, work: Callable[[], float | None]
+) -> float | None:
     # Loads torch, which some stages do not need in a single process.
     from ome.config.objects import hardware  # noqa: PLC0415
     from ome.distributed.local import run_in_processes  # noqa: PLC0415

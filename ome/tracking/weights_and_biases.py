@@ -9,7 +9,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from ome.errors import UserError
 from ome.pipeline.artifacts import Artefact
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import versions
-from ome.progress import console
+from ome.progress import console, say_once
 from ome.tracking.wandb_content import numbers, pictures, tables
 
 if TYPE_CHECKING:
@@ -112,27 +111,20 @@ def _open(config: DictConfig, title: str) -> Iterator["Run"]:
             _unreachable.append(" ".join(str(error).split()))
     if mode == "online" and _unreachable:
         mode = "offline"
-        _print_once(f"[yellow]wandb: {_unreachable[0]}[/]")
+        say_once(f"wandb: {_unreachable[0]}")
     if mode != "online":
         run = start(mode)
     if mode == "offline":
-        _print_once(
-            f"wandb: offline; to upload later: wandb sync {quote(str(folder))}/logs/wandb/offline-run-*"
-        )
+        place = f"{quote(str(folder))}/logs/wandb/offline-run-*"
+        say_once(f"wandb: offline; to upload later: wandb sync {place}", "none")
     elif run.url:
-        _print_once(f"wandb: {run.url}")
+        say_once(f"wandb: {run.url}", "none")
     try:
         yield run
     except BaseException:
         run.finish(exit_code=1)  # `with run` would print a traceback, also where a signal stops the command
         raise
     run.finish()
-
-
-@cache
-def _print_once(line: str) -> None:
-    """Prints a line, but not a second time for another W&B run."""
-    console.print(line)
 
 
 def _logged_in() -> bool:

@@ -11,7 +11,7 @@ from pytorch_lightning.callbacks import Callback
 from ome.distributed.collectives import any_rank, rank
 from ome.distributed.signals import install_handlers, stop, stop_requested
 from ome.errors import UserError
-from ome.training.recorders import Outputs
+from ome.training.recorders import LOG_EVERY, Outputs
 
 
 class SeedEachStep(Callback):
@@ -39,21 +39,20 @@ class StopAtNan(Callback):
     All processes stop at the same step, since they share gradients.
     """
 
-    def __init__(self, title: str, every: int) -> None:
+    def __init__(self, title: str) -> None:
         self._title = title
-        self._every = every
         self._total: torch.Tensor | None = None
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Outputs, batch: object, batch_idx: int
     ) -> None:
-        """Accumulates on the device whether the loss was finite; reads it only at every `every`-th step."""
+        """Accumulates on the device whether the loss was finite; reads it only every `LOG_EVERY` steps."""
         del pl_module, batch
         loss = outputs["loss"].detach()
         if self._total is None:
             self._total = torch.zeros_like(loss)
         self._total.add_(loss, alpha=0)  # 0 * loss is 0 if finite, else nan, in a single kernel
-        if (batch_idx + 1) % self._every == 0:
+        if (batch_idx + 1) % LOG_EVERY == 0:
             self._check(trainer)
 
     def on_validation_start(self, trainer: Trainer, *_: object) -> None:
@@ -77,14 +76,14 @@ class StopAtNan(Callback):
 class StopWhenAsked(Callback):
     """On SIGTERM or SIGINT writes a checkpoint and ends the training, in all processes at the same step.
 
+    With several processes, each asks the others for a signal only every `LOG_EVERY` steps.
+
     Args:
         path: Path of the checkpoint.
-        every: Steps between two checks of whether another process got a signal.
     """
 
-    def __init__(self, path: Path, every: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._every = every
 
     def on_train_start(self, *_: object) -> None:
         """Replaces Lightning's signal handlers, which would communicate with other processes."""
@@ -101,7 +100,7 @@ class StopWhenAsked(Callback):
         """Stops after a signal, except at an epoch's last step, which is followed by a checkpoint."""
         del pl_module, outputs, batch
         together = trainer.world_size > 1
-        if (together and (batch_idx + 1) % self._every) or batch_idx + 1 == trainer.num_training_batches:
+        if (together and (batch_idx + 1) % LOG_EVERY) or batch_idx + 1 == trainer.num_training_batches:
             return
         if any_rank(stop_requested()):
             trainer.save_checkpoint(self._path)

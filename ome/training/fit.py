@@ -73,12 +73,12 @@ def fit(
     all_callbacks = [
         SeedEachStep(seed),
         *([Compiling(title, total_steps)] if hardware.compile else ()),
-        StopAtNan(title, LOG_EVERY),
-        TrainingMeter(title, total_steps, LOG_EVERY),
-        History(folder / HISTORY, LOG_EVERY),
+        StopAtNan(title),
+        TrainingMeter(title, total_steps),
+        History(folder / HISTORY),
         *callbacks,
         # After the callbacks whose state it saves.
-        StopWhenAsked(folder / f"{CHECKPOINT}.ckpt", LOG_EVERY),
+        StopWhenAsked(folder / f"{CHECKPOINT}.ckpt"),
         ModelCheckpoint(folder, CHECKPOINT, save_top_k=1, every_n_epochs=1, enable_version_counter=False),
     ]
     precision, wrong = fitted_precision(module, hardware)

@@ -34,9 +34,8 @@ def is_read(trainer: Trainer) -> bool:
 class History(Callback):
     """Records logged scalars with their steps, in checkpoints too, and writes them when training ends."""
 
-    def __init__(self, path: Path, every: int) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._every = every
         self._rows: list[tuple[int, str, float]] = []
 
     def state_dict(self) -> dict[str, Any]:
@@ -50,13 +49,13 @@ class History(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: object, batch: object, batch_idx: int
     ) -> None:
-        """Records the scalars of every `every`-th step."""
+        """Records the scalars every `LOG_EVERY` steps."""
         del outputs, batch
         rates = learning_rates(trainer.optimizers[0])
-        if trainer.global_step % self._every == 0 or trainer.is_last_batch:
+        if trainer.global_step % LOG_EVERY == 0 or trainer.is_last_batch:
             # For the loggers. Plain numbers would be copied to the device, with a synchronisation.
             pl_module.log_dict({name: torch.full((), rate) for name, rate in rates.items()})
-        if batch_idx % self._every == 0:
+        if batch_idx % LOG_EVERY == 0:
             self._record(trainer, "train/")
             self._rows += [(trainer.global_step, name, rate) for name, rate in rates.items()]
 
@@ -85,10 +84,9 @@ def learning_rates(optimizer: torch.optim.Optimizer) -> dict[str, float]:
 class TrainingMeter(Callback):
     """The progress display of a training: steps, rate, time left and the latest loss."""
 
-    def __init__(self, title: str, total: int, every: int) -> None:
+    def __init__(self, title: str, total: int) -> None:
         self._title = title
         self._total = total
-        self._every = every
         self._note = ""
         self._meter: Meter | None = None
 
@@ -100,11 +98,11 @@ class TrainingMeter(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Outputs, batch: object, batch_idx: int
     ) -> None:
-        """Counts the step; reads the loss from the device only at every `every`-th step."""
+        """Counts the step; reads the loss from the device only every `LOG_EVERY` steps."""
         del trainer, pl_module, batch
         if self._meter is None:
             return
-        if batch_idx % self._every == 0:
+        if batch_idx % LOG_EVERY == 0:
             self._note = f"loss {float(outputs['loss']):.4f}"
         self._meter.advance(1, self._note)
 
