@@ -149,16 +149,13 @@ def facts_of(config: DictConfig, forecasts: Mapping[str, Forecast]) -> DataFacts
     folders: dict[str, Path] = {}
     for forecast in forecasts.values():
         folders |= {name: artefact.folder for name, artefact in forecast.inputs.items()}
-    kept = {name: path for name, path in folders.items() if _is_kept(name, forecasts)}
+    replaced = {name for name, forecast in forecasts.items() if forecast.state != "up to date"}
+    folders = {name: path for name, path in folders.items() if name not in replaced}
     if "predict" in forecasts:
         return DataFacts(card=card_of_maps(settings_of(config, "predict"), forecasts["predict"].inputs))
     facts = DataFacts()
     with suppress(DamagedError):  # the stage that wrote it may be about to redo it, as with `verify=true`
-        facts = DataFacts.of(kept)
+        facts = DataFacts.of(folders)
     if facts.table is None and (tagged := tagged_tiles(config, facts.index)) is not None:
         return DataFacts(*tagged, prepared=False)
     return facts
-
-
-def _is_kept(name: str, forecasts: Mapping[str, Forecast]) -> bool:
-    return name not in forecasts or forecasts[name].state == "up to date"

@@ -62,19 +62,12 @@ def _check_database(path: Path) -> None:
             raise ValueError(path)
 
 
-def _check_json(path: Path) -> None:
-    json.loads(path.read_bytes())
-
-
-def _check_lines(path: Path) -> None:
-    checked_end(path.read_bytes().decode())  # not read_text, which takes a lone CR for the end of a line
-
-
-_CHECKS: Final[dict[str, Callable[[Path], None]]] = {
+_CHECKS: Final[dict[str, Callable[[Path], object]]] = {
     **dict.fromkeys((".npz", ".pt", ".pt2", ".ckpt"), _check_zip),
-    **dict.fromkeys((".csv", ".md", ".qml"), _check_lines),
+    # Not read_text, which takes a lone CR for the end of a line.
+    **dict.fromkeys((".csv", ".md", ".qml"), lambda path: checked_end(path.read_bytes().decode())),
     ".gpkg": _check_database,
     ".png": _check_png,
     ".tif": check_written,
-    ".json": _check_json,
+    ".json": lambda path: json.loads(path.read_bytes()),
 }

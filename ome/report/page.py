@@ -92,14 +92,11 @@ def _breakable(name: str) -> Markup:
 def _policy(style: str, script: str) -> str:
     """A content security policy for exactly this style and script, and pictures inside the page."""
     kinds = [("style-src", style), ("script-src", script)]
-    allowed = [f"{kind} 'sha256-{_digest(text)}'" for kind, text in kinds]
+    digests = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for _, text in kinds]
+    allowed = [f"{kind} 'sha256-{digest}'" for (kind, _), digest in zip(kinds, digests, strict=True)]
     return "; ".join(
         ["default-src 'none'", "img-src data:", *allowed, "base-uri 'none'", "form-action 'none'"]
     )
-
-
-def _digest(text: str) -> str:
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def _encoded(tile: LayeredTile, most: int) -> dict[str, Any]:
