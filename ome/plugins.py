@@ -37,14 +37,14 @@ def import_targets(config: DictConfig) -> None:
     """Imports the `_target_` of `backbone` and `segmenter`, so that `find` can find them.
 
     Raises:
-        UserError: See `imported`.
+        UserError: See `import_object`.
     """
     for group in ("backbone", "segmenter"):
         if target := config[group].get("_target_"):
-            imported(target, f"{group}._target_")
+            import_object(target, f"{group}._target_")
 
 
-def imported(target: str, key: str) -> Any:  # noqa: ANN401 - an object of any type
+def import_object(target: str, key: str) -> Any:  # noqa: ANN401 - an object of any type
     """Imports the object at a dotted path.
 
     Args:

@@ -25,7 +25,7 @@ from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch.utils.data import DataLoader
 
 from ome.config.classifying import classifier_learner
-from ome.config.objects import frozen
+from ome.config.objects import is_frozen
 from ome.config.recipes import loss_of
 from ome.config.sections import settings_of
 from ome.config.segmenting import segmenter_learner
@@ -107,7 +107,7 @@ def modules(changes: Sequence[str], classes: int) -> Iterator[tuple[str, Any]]:
         settings = settings_of(changed, "cam")
         torch.manual_seed(0)
         network = build_classifier(changed.backbone, changed.classifier, classes, 3, None)
-        if frozen(changed.backbone.freeze, "published"):
+        if is_frozen(changed.backbone.freeze, "published"):
             network.freeze()
         yield name, classifier_learner(settings, network, names, classes, 10**6)
     config = composed("dataset=potsdam", *changes)

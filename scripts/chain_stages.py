@@ -10,7 +10,7 @@ import torch
 from measuring import Bytes, shifted, smooth_noise, synthetic_image
 from omegaconf import DictConfig
 
-from ome.config.objects import crf_of, frozen, hardware, labelling_of, optimization
+from ome.config.objects import crf_of, hardware, is_frozen, labelling_of, optimization
 from ome.config.recipes import loss_of
 from ome.config.sections import settings_of
 from ome.config.segmenting import segmenter_learner
@@ -116,7 +116,7 @@ class Chain:
 
         def work() -> Callable[[], None]:
             network = self._classifier()
-            if frozen(self._config.backbone.freeze, "published"):
+            if is_frozen(self._config.backbone.freeze, "published"):
                 network.freeze()
             names = [str(number) for number in range(self._classes)]
             rates = optimization(settings, STEPS)

@@ -16,7 +16,7 @@ from ome.data.scene_index import SplitName, mapped_scenes
 from ome.data.tiles import Length, Tile, automatic_epochs, automatic_steps
 from ome.geo.flat import rows_in
 from ome.geo.windows import window_starts, window_stride
-from ome.pipeline.artifacts import listed
+from ome.pipeline.artifacts import as_list
 from ome.pipeline.forecast import Forecast
 from ome.pipeline.layout import cam_path, map_path, mask_path, round_folder
 from ome.pipeline.marks import PartialResult
@@ -147,7 +147,7 @@ def _predict(config: DictConfig, settings: DictConfig, facts: DataFacts, done: P
     rows = sum(height for height, _ in sizes)
     left = max(0, rows - rows_in(done.folder / ROWS_FOLDER))
     windows = math.ceil(sum(_windows(*shape, size, config) for shape in sizes) * left / rows)
-    units: dict[Unit, int | None] = {"segmenter window": windows * (1 + len(listed(settings.others)))}
+    units: dict[Unit, int | None] = {"segmenter window": windows * (1 + len(as_list(settings.others)))}
     if settings.crf:
         units["CRF tile"] = windows
     return Amounts(0, 0, units)

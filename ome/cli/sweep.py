@@ -28,10 +28,10 @@ def as_job(config: DictConfig, sweep: Path, folder: Path) -> None:
         sweep: The folder of the sweep.
         folder: The folder of the job.
     """
-    from ome.pipeline.artifacts import listed  # noqa: PLC0415 - Hydra loads this module to print --help
+    from ome.pipeline.artifacts import as_list  # noqa: PLC0415 - Hydra loads this module to print --help
 
     with open_dict(config):
-        config.inherit = [*(listed(config.inherit) or [config.run_dir]), f"{glob.escape(str(sweep))}/*"]
+        config.inherit = [*(as_list(config.inherit) or [config.run_dir]), f"{glob.escape(str(sweep))}/*"]
         config.run_dir = str(folder)
         if config.logger.get("group", "") is None:
             config.logger.group = sweep.name
@@ -76,7 +76,7 @@ class Sweep(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 - fixed by Hydra
         """Runs `stage=compare` over the jobs' folders."""
         del kwargs
-        from ome.pipeline.artifacts import listed  # noqa: PLC0415
+        from ome.pipeline.artifacts import as_list  # noqa: PLC0415
         from ome.pipeline.engine import execute  # noqa: PLC0415
         from ome.progress import console  # noqa: PLC0415
         from ome.stages.compare import STAGE, show  # noqa: PLC0415 - torch is loaded where there is something to do
@@ -91,7 +91,7 @@ class Sweep(Callback):
                 "runs": f"{glob.escape(str(sweep))}/*",
                 "settings": _swept_keys(config),
             }
-            recorded.inherit = listed(config.inherit) or [config.run_dir]
+            recorded.inherit = as_list(config.inherit) or [config.run_dir]
             recorded.run_dir = str(sweep)
         try:
             execute(STAGE, recorded, on_finish=stage_tracker(recorded))

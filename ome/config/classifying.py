@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from ome.config.fitting import train
-from ome.config.objects import augmentation, frozen, hardware, optimization
+from ome.config.objects import augmentation, hardware, is_frozen, optimization
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import TagDataset
 from ome.data.scenes import SceneReader
@@ -32,7 +32,7 @@ def initial_classifier(
     """
     torch.manual_seed(config.seed)
     network = build_classifier(config.backbone, config.classifier, num_classes, in_channels, weights)
-    return network.freeze() if frozen(config.backbone.freeze, config.backbone.weights) else network
+    return network.freeze() if is_frozen(config.backbone.freeze, config.backbone.weights) else network
 
 
 def classifier_learner(

@@ -18,7 +18,7 @@ from ome.errors import UserError
 from ome.extras import missing_modules
 from ome.geo.scene_list import names_many
 from ome.geo.vsi import scene_at
-from ome.pipeline.artifacts import listed, matching_folders
+from ome.pipeline.artifacts import as_list, matching_folders
 from ome.pipeline.layout import CAM_TITLES
 from ome.pipeline.manifest import NAME as MANIFEST
 
@@ -155,7 +155,7 @@ def _scene(settings: DictConfig) -> Iterator[str]:
 
 def _inherited(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     del stages
-    runs = listed(config.inherit)
+    runs = as_list(config.inherit)
     if not any(matching_folders(run) for run in runs) and any(not has_magic(run) for run in runs):
         yield f"inherit={config.inherit} does not exist: give folders of runs, or a pattern such as 'runs/*'"
 

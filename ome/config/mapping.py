@@ -13,7 +13,7 @@ from ome.inference.card import SegmenterCard
 from ome.inference.map_files import check_names, map_name
 from ome.inference.map_rows import MapOptions
 from ome.inference.segmenter_folders import trained_folder
-from ome.pipeline.artifacts import listed
+from ome.pipeline.artifacts import as_list
 from ome.progress import console
 
 
@@ -29,7 +29,7 @@ def other_segmenters(config: DictConfig) -> list[Path]:
     Raises:
         UserError: A run does not exist, has no such segmenter, or is named twice.
     """
-    runs = [Path(config.run_dir), *map(Path, listed(config.stage.others))]
+    runs = [Path(config.run_dir), *map(Path, as_list(config.stage.others))]
     for place, run in enumerate(runs):
         if run.resolve() in [other.resolve() for other in runs[:place]]:
             raise UserError(f"the run {run} is named twice, and would count twice in the mean: name it once")

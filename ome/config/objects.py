@@ -30,7 +30,7 @@ def augmentation(settings: DictConfig, crop: int) -> Augmentation:
     return Augmentation(crop, (float(low), float(high)), jitter, bool(settings.dihedral))
 
 
-def frozen(choice: bool | Literal["auto"], weights: str | None) -> bool:
+def is_frozen(choice: bool | Literal["auto"], weights: str | None) -> bool:
     """Whether pretrained layers are frozen; `auto`: if there are pretrained weights."""
     return weights is not None if choice == "auto" else choice
 

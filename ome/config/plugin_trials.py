@@ -9,7 +9,7 @@ from torch import Tensor
 from ome.errors import UserError, first_line
 from ome.inference.classifier import build_classifier
 from ome.networks.segmenters import build_segmenter
-from ome.plugins import imported, name_of
+from ome.plugins import import_object, name_of
 
 CLASSES: Final = 2
 LARGEST_SIDE: Final = 256
@@ -31,7 +31,7 @@ def check_plugin(config: DictConfig, group: str, weights: str | None, bands: int
     node, side = config[group], min(config.dataset.tile.size, LARGEST_SIDE)
     try:
         if target := node.get("_target_"):
-            imported(target, f"{group}._target_")
+            import_object(target, f"{group}._target_")
         with torch.inference_mode():
             shape = tuple(_maps(config, group, weights, torch.zeros(1, bands, side, side)).shape)
         if shape != (1, CLASSES, side, side):

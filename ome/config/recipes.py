@@ -15,7 +15,7 @@ from ome.data.datasets import MaskOf
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, shard
 from ome.errors import UserError
-from ome.plugins import imported
+from ome.plugins import import_object
 from ome.progress import track
 from ome.training.optimizers import Optimization
 from ome.training.pixel_losses import LossTerm, Weighting, balanced_class_weights, pixel_weights
@@ -72,7 +72,7 @@ def _loss_term(term: DictConfig, number: int, num_classes: int) -> tuple[float, 
     if isinstance(weight, (bool, str)) or weight is None or not 0 <= weight < math.inf:
         raise UserError(f"{key}.weight={weight}: expected a number of at least 0")
     arguments = {str(name): value for name, value in term.items() if name not in {"_target_", "weight"}}
-    kind = imported(term._target_, f"{key}._target_")
+    kind = import_object(term._target_, f"{key}._target_")
     try:
         loss = kind(**arguments) if isinstance(kind, type) else partial(kind, **arguments)
         value = _trial(loss, num_classes)

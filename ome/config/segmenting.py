@@ -8,7 +8,7 @@ import torch
 from omegaconf import DictConfig
 
 from ome.config.fitting import train
-from ome.config.objects import augmentation, frozen, hardware, warn_if_random
+from ome.config.objects import augmentation, hardware, is_frozen, warn_if_random
 from ome.config.recipes import count_classes, loss_of, optimization_of
 from ome.config.sections import scene_reader
 from ome.data.datamodules import TileDataModule
@@ -90,7 +90,7 @@ def segmenter_learner(
         loss=loss,
         head_lr=settings.recipe.head_lr,
         auxiliary=bool(settings.auxiliary_weight),
-        freeze_batchnorm=frozen(settings.freeze_batchnorm, settings.weights),
+        freeze_batchnorm=is_frozen(settings.freeze_batchnorm, settings.weights),
     )
 
 

@@ -42,7 +42,7 @@ def matching_folders(pattern: str) -> list[Path]:
     return sorted(start.glob(str(Path(pattern).relative_to(start))))
 
 
-def listed(patterns: str | Iterable[str] | None) -> list[str]:
+def as_list(patterns: str | Iterable[str] | None) -> list[str]:
     """A list of patterns from one pattern, several or none."""
     if not patterns:
         return []
@@ -52,7 +52,7 @@ def listed(patterns: str | Iterable[str] | None) -> list[str]:
 def inherited_runs(config: DictConfig) -> list[Path]:
     """The other runs whose finished stages this run may read; the patterns are expanded anew at each call."""
     this_run = Path(config.run_dir).resolve()
-    folders = [folder for pattern in listed(config.inherit) for folder in matching_folders(pattern)]
+    folders = [folder for pattern in as_list(config.inherit) for folder in matching_folders(pattern)]
     return [folder for folder in folders if folder.resolve() != this_run]
 
 

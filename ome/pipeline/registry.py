@@ -7,7 +7,7 @@ from omegaconf import DictConfig
 
 from ome.errors import UserError
 from ome.pipeline.stage import Stage
-from ome.plugins import STAGE_PLUGINS, find, imported, is_plugin
+from ome.plugins import STAGE_PLUGINS, find, import_object, is_plugin
 
 STAGES: Final = ("prepare", "labels", "cam", "affinity", "pseudo", "ablation", "seg", "refine", "report")
 """Names of the stages of `stage=all`, in order."""
@@ -32,7 +32,7 @@ def find_stage(name: str, config: DictConfig) -> Stage:
     key = f"stage.{name}._target_"
     if settings is not None and not target and not is_plugin(name, STAGE_PLUGINS):
         raise UserError(f"{key} is not set: give the dotted path of the stage, e.g. {name}.STAGE")
-    stage = imported(target, key) if target else find(name, known, STAGE_PLUGINS, "stage")
+    stage = import_object(target, key) if target else find(name, known, STAGE_PLUGINS, "stage")
     if not isinstance(stage, Stage) or stage.name != name:
         raise UserError(f"{key}={target} is not the stage {name}: name a Stage({name!r}, ...)")
     return stage

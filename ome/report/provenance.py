@@ -83,7 +83,7 @@ def commands(*runs: Path) -> list[str]:
     return [line.encode(errors="replace").decode() for line in last_first[:MOST_COMMANDS][::-1]]
 
 
-def finished(folders: Mapping[str, Path]) -> datetime:
+def finish_time(folders: Mapping[str, Path]) -> datetime:
     """When the last of the stages in these folders was finished, by the times of the manifests."""
     latest = max((folder / NAME).stat().st_mtime for folder in folders.values())
     return datetime.fromtimestamp(latest, UTC)

@@ -9,7 +9,7 @@ from omegaconf import DictConfig
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import read_csv, write_csv, write_text
-from ome.pipeline.artifacts import inherited_runs, listed, matching_folders, results_of
+from ome.pipeline.artifacts import as_list, inherited_runs, matching_folders, results_of
 from ome.pipeline.layout import TAG_SCORES
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
@@ -115,7 +115,7 @@ def find_runs(config: DictConfig) -> list[Path]:
     Raises:
         UserError: `stage.compare.runs` is not set, or a pattern matches no folder with a finished stage.
     """
-    patterns = listed(config.stage.runs)
+    patterns = as_list(config.stage.runs)
     if not patterns:
         raise UserError(
             "stage.compare.runs is not set: type stage.compare.runs='runs/potsdam_*', or a list of folders"
@@ -133,7 +133,7 @@ def find_runs(config: DictConfig) -> list[Path]:
 
 def _naming_settings(settings: str | Sequence[str] | None, results: Sequence[ScoredResult[Any]]) -> list[str]:
     """The settings that are to name the rows, after a warning about those that no result depends on."""
-    names = listed(settings)
+    names = as_list(settings)
     known = {key for result in results for key in result.settings}
     for name in names:
         if not keys_under(name, known):

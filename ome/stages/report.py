@@ -171,7 +171,7 @@ def _facts(work: Work, index: SceneIndex, stages_done: Mapping[str, Manifest]) -
         "segmenter": f"{recorded('segmenter.name')} on {recorded('segmenter.encoder')}",
         "seed": recorded("seed"),
         "stages": ", ".join(stages_done) + (f"; not yet {', '.join(lacking)}" if lacking else ""),
-        "finished": f"{provenance.finished(work.inputs):%Y-%m-%d %H:%M} UTC",
+        "finished": f"{provenance.finish_time(work.inputs):%Y-%m-%d %H:%M} UTC",
     }
 
 
