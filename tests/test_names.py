@@ -192,7 +192,15 @@ def test_what_spreadsheets_add_says_nothing(tmp_path: Path, text: str) -> None:
         ('image,tags\na,"field, water"\n', "line 2: the class 'field, water' cannot have , in it"),
         ("image,tags\na,field\nb,../../x\n", "line 3: the class '../../x' has '/' in it"),
         ("image,../x\na,1\n", "line 1: the class '../x' has '/' in it"),
-        ("image,tags\n../a,field\n", "line 2: the image '../a' has '/' in it"),
+        ("image,tags\n../a,field\n", "line 2: the image '../a' has a folder in it: leave it out, as in a$"),
+        ("image,tags\nimages/a.tif,field\n", "'images/a.tif' has a folder in it: leave it out, as in a.tif$"),
+        (r"image,tags%images\a.tif,field%", "has a folder in it: leave it out, as in a.tif$"),
+        (r"image,field%C:\data\a.tif,1%", "has a folder in it: leave it out, as in a.tif$"),
+        (
+            r"scene,row,column,height,width,split,kept,field%x\a.tif,0,0,9,9,train,1,1%",
+            "line 2: the scene .* has a folder in it: leave it out, as in a.tif$",
+        ),
+        ("image,tags\na/,field\n", "the image 'a/' has '/' in it"),
         ("image,tags,,\na,field,,5\n", "line 2: not as many values"),
         ("image,tags\na,field\nb,field;None\n", "None stands for an empty cell in many tables: empty these"),
         ("image,field,NaN\na,1,0\nb,0,1\n", "NaN stands for .* if it is a class"),
@@ -201,7 +209,7 @@ def test_what_spreadsheets_add_says_nothing(tmp_path: Path, text: str) -> None:
     ],
 )
 def test_what_would_be_read_wrongly_is_named(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "tags.csv").write_text(text)
+    (tmp_path / "tags.csv").write_text(text.replace("%", "\n"))
     with pytest.raises(UserError, match=message):
         read_tag_rows(tmp_path / "tags.csv")
 

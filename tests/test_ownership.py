@@ -20,6 +20,7 @@ import ome
 from ome.api import LOCK
 from ome.cli.sweep import Sweep
 from ome.errors import UserError
+from ome.faults import disk_fault
 from ome.files import noted, write_json, write_text
 from ome.geo.flat import RECORD, FlatRasters
 from ome.inference.card import SegmenterCard
@@ -350,6 +351,17 @@ def test_a_town_is_not_built_over_real_archives(run_here: Run, tmp_path: Path) -
     with pytest.raises(UserError, match=r"RGB\.zip is not an archive of the town"):
         run_here(*tiny("prepare"), "force=true")
     assert contents(tmp_path / "raw") == before
+
+
+@pytest.mark.parametrize("scene", ["b\udcff.tif", "b\udcff/city.tif"])
+def test_a_scene_outside_utf8_leaves_no_folder(run_here: Run, tmp_path: Path, scene: str) -> None:
+    run = make_run(tmp_path / "run")
+    (tmp_path / scene).parent.mkdir(exist_ok=True)
+    write(tmp_path / "city.tif", random_scene(40, 40)).rename(tmp_path / scene)
+    with pytest.raises((UserError, UnicodeEncodeError)) as raised:
+        run_here(*BASE, "dataset=synthetic", f"run_dir={run}", f"stage.predict.scene='{scene}'")
+    assert "b'" in (disk_fault(raised.value) or "")
+    assert not [path for path in (run / "predict").rglob("*") if path.suffix != ".lock"]
 
 
 def flipped(path: Path) -> None:

@@ -1,6 +1,6 @@
 """Calls from Python: checks their arguments, and loads the segmenters of runs."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -75,7 +75,10 @@ def network_folders(run: str | Path | Sequence[str | Path], network: str | None)
     """
     if network is not None and not isinstance(network, str):
         raise UserError(f"network={network!r}: expected weak, full, round_1, ..., or None for the last one")
-    runs = [run] if isinstance(run, str | Path) or not isinstance(run, Iterable) else [*run]
+    try:
+        runs = [run] if isinstance(run, str | Path) else [*run]
+    except TypeError:  # no sequence, though an array without dimensions looks like one
+        runs = [run]  # type: ignore[list-item]  # refused by `path_of`
     if not runs:
         raise UserError("no run is given: give the folder of a run, e.g. runs/potsdam_resnet50")
     folders = [trained_folder(path_of(folder, "run"), network) for folder in runs]

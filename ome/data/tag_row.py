@@ -53,18 +53,29 @@ def image_row(line: int, cells: dict[str, str], where: str, names: Sequence[str]
     written = cells["image"]
     if not written:
         raise UserError(f"{where}: the image has no name")
-    image = check_name(image_name(written), f"{where}: the image")
+    image = _name(written, f"{where}: the image")
     tags = _tags(cells, where, names, form)
     known = (*IMAGE_COLUMNS, *names)
     rest = {name: cell for name, cell in cells.items() if name not in known}
     return TagRow(line, image, written, None, _split(cells, where), _kept(cells, where), tags, rest=rest)
 
 
+def _name(written: str, what: str, *, suffix: bool = True) -> str:
+    """Name of an image or scene, of which `suffix` tells whether it may have one.
+
+    Raises:
+        UserError: It is no name of a file, e.g. has a folder before it, as in tables of other programs.
+    """
+    bare = re.split(r"[/\\]", written)[-1]
+    if bare not in {"", written}:
+        raise UserError(f"{what} {written!r} has a folder in it: leave it out, as in {bare}")
+    return check_name(image_name(written) if suffix else written, what)
+
+
 def window_row(line: int, cells: dict[str, str], where: str, names: Sequence[str], form: Form) -> TagRow:
     """Parses a row that describes a window of an image; see `image_row`."""
     # Tables written by ome have a column `tile`, and scenes without suffixes.
-    scene = cells["scene"] if "tile" in cells else image_name(cells["scene"])
-    check_name(scene, f"{where}: the scene")
+    scene = _name(cells["scene"], f"{where}: the scene", suffix="tile" not in cells)
     tile = Tile(scene, *(_pixels(cells, name, where) for name in ("row", "column", "height", "width")))
     if min(tile.height, tile.width) < 1:
         raise UserError(f"{where}: height and width must be at least 1")

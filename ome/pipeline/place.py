@@ -54,11 +54,13 @@ class Place:
         self._artefact_of = artefact_of
 
     def check(self) -> None:
-        """Checks the folders that would be replaced.
+        """Checks the folders that would be replaced, and the name of the artefact.
 
         Raises:
             UserError: One of them holds something else than this artefact.
+            UnicodeEncodeError: The name is not in UTF-8, so that the mark of an empty folder would fail.
         """
+        self.artefact.encode()
         self.check_finished()
         self._check(self.partial)
 
@@ -72,8 +74,7 @@ class Place:
             path.is_dir() and all(entry.name.startswith(f".{MARK}.") for entry in path.iterdir())
         ):
             return
-        other = self._artefact_at(path)
-        if other == self.artefact:
+        if (other := self._artefact_at(path)) == self.artefact:
             return
         what = f"holds the result of stage={other}" if other else "was not written by ome and is not empty"
         stage = self.artefact.partition(" ")[0]
@@ -123,8 +124,7 @@ class Place:
         present = Manifest.read(self.folder)
         if present is None or present.fingerprint != fingerprint:
             return
-        wrong = damaged(self.folder, present.files, verify=verify)
-        if wrong != []:
+        if (wrong := damaged(self.folder, present.files, verify=verify)) != []:
             check_added(self.folder)
             set_changed_aside(self.folder, wrong or ())
             set_foreign_aside(self.partial, self.folder)
