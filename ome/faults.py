@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import traceback
 from pathlib import Path
 from typing import Final
@@ -40,6 +41,8 @@ def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
                 "enlarge /dev/shm, e.g. by docker run --shm-size=8g"
             )
         filename = getattr(cause, "filename", None)
+        if loop := re.fullmatch("Symlink loop from '(.*)'", str(cause)):  # of pathlib, before Python 3.13
+            cause, filename = OSError(errno.ELOOP, os.strerror(errno.ELOOP)), loop[1]
         for number in (*numbers, *([errno.ENOENT] if _makes_folder(cause) else [])):
             reason = os.strerror(number)
             # GDAL and torch report in words.

@@ -102,6 +102,17 @@ def test_a_name_that_is_not_utf_8_is_one_line(tmp_path: Path, write: Callable[[P
     assert re.fullmatch(r"a name is not in UTF-8 \(b'[^\n]*b\\xff\.tif'\): rename the file or folder", line)
 
 
+@pytest.mark.parametrize("read", [Path.resolve, Path.read_bytes, Path.mkdir])
+def test_a_link_to_itself_is_one_line(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    link = tmp_path / "link"
+    link.symlink_to(link)
+    with pytest.raises((OSError, RuntimeError)) as raised:
+        read(link / "below")
+    line = disk_fault(raised.value)
+    assert line is not None
+    assert re.match(rf"cannot read or write {link}(/below)? \(Too many levels of symbolic links\): ", line)
+
+
 def test_a_name_that_is_too_long_is_to_be_shortened(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="too long") as raised:
         write_text(tmp_path / ("scene" * 60), "")

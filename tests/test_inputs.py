@@ -184,6 +184,27 @@ def test_files_outside_the_run_that_were_copied_are_the_same_files(
     assert "done labels" in capsys.readouterr().out
 
 
+def test_a_run_among_the_raw_data_is_no_raw_data(
+    run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_here(*tiny("prepare"), "scenes=town")
+    typed = [word.replace("synthetic", "potsdam") for word in tiny("labels") if "town" not in word]
+    (tmp_path / "raw/manifest.json").write_text('{"name": "of the data set"}')
+    run_here(*typed, "run_dir=raw/run", "stage=prepare")
+    for folder in ("raw/run/seg.partial/masks", "raw/run/logs/seg/media"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("L", (8, 8)).save(tmp_path / folder / "a.png")
+    (tmp_path / "raw/run/seg.partial" / MARK).write_text("0\nseg\n")
+    run_here(*typed, "run_dir=raw/run")
+    assert (tmp_path / "raw/run/labels/tags.png").exists()
+    capsys.readouterr()
+    run_here(*typed, "run_dir=raw/run", "stage=prepare")
+    assert "up to date prepare" in capsys.readouterr().out
+    Image.new("L", (8, 8)).save(tmp_path / "raw/a.png")
+    run_here(*typed, "run_dir=raw/run", "stage=prepare")
+    assert "changed: a.png" in capsys.readouterr().out
+
+
 def test_cams_replaced_by_hand_are_named_without_being_asked(trained: Run) -> None:
     path = sorted((RUN / "cam/cams/2_10").iterdir())[3]
     write_cams(path, np.ones((6, 64, 64), np.float32), np.ones(6, np.uint8))

@@ -18,8 +18,8 @@ from ome.data.scene_index import SceneIndex
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError, few
 from ome.pipeline.artifacts import plain
-from ome.pipeline.manifest import identity
-from ome.pipeline.marks import read_if_whole
+from ome.pipeline.manifest import NAME, identity
+from ome.pipeline.marks import MARK, PARTIAL, read_if_whole
 from ome.pipeline.stage import Stage, Work
 from ome.progress import console
 from ome.synthetic.town import write_town
@@ -128,7 +128,11 @@ def _raw_files(config: DictConfig, raw: Path) -> list[Any]:
         raise UserError(fault)
     if is_folder_of_images(config):
         return _folder_sources(config, raw)
-    paths = [*raw.rglob("*")]
+    below = [*raw.rglob("*")]
+    own = {path.parent for path in below if path.name == NAME and read_if_whole(path.parent)}
+    own |= {folder for folder in below if folder.name.endswith(PARTIAL) and (folder / MARK).exists()}
+    own |= {folder.parent / "logs" for folder in own}  # a run may lie among the raw data
+    paths = [path for path in below if own.isdisjoint(path.parents)]
     archives = {path for path in paths if path.suffix.lower() == ".zip" and path.is_file()}
     lists = list_files(raw_layout(config).split, raw)
     return [identity(path) for path in sorted(image_files(paths) | archives | lists)]
