@@ -130,13 +130,8 @@ def _quoted(value: object) -> str:
     text = str(value)
     if "${" in text:
         raise UserError(f"{text} contains ${{, which settings replace: rename it, or make a link to it")
-    if all(letter.isalnum() or letter in "/._-" for letter in text) and (
-        "/" in text
-        or (
-            text[:1].isalpha()
-            and text.isascii()
-            and text.lower() not in {"true", "false", "null", "nan", "inf"}
-        )
-    ):
+    plain = text.isascii() and all(letter.isalnum() or letter in "/._-" for letter in text)
+    is_word = text[:1].isalpha() and text.lower() not in {"true", "false", "null", "nan", "inf"}
+    if plain and ("/" in text or is_word):
         return text
     return "'" + re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + ("\\'" if match[2] else ""), text) + "'"
