@@ -21,7 +21,6 @@ from ome.pipeline.inheritance import inherited_result, other_config
 from ome.pipeline.manifest import NAME, Manifest, recorded
 from ome.pipeline.marks import artefacts_in, read_if_whole
 from ome.pipeline.registry import SIDE_STAGES, find_stage
-from ome.pipeline.stage import used_config
 from ome.progress import console
 
 
@@ -148,8 +147,10 @@ def check_raw(
     if (is_same or not exists) and not (reads_names and scenes.manifest.hashes):
         return
     if files is None:
+        list_files = find_stage("prepare", config).external_files
         with recorded() as present, suppress(UserError):  # e.g. the images were deleted to save space
-            used_config(find_stage("prepare", config), config)
+            if list_files is not None:
+                list_files(config)
         files = present
     if same_files(files, scenes.manifest, times=is_same) or not (exists or files):
         return
