@@ -40,7 +40,7 @@ JOINERS: Final = "\u200c\u200d"
 LINE_BREAKERS: Final = frozenset({"Cc", "Zl", "Zp"})
 """Unicode categories of control characters and line separators, which lists of files and GIS cannot hold."""
 
-_ERROR: Final = re.compile(r"#(?!\d)(?:[^\Wa-z]|[/¡¿])+[!?]|#\w/\w|#NV|Err:\d+")
+FORMULA_ERROR: Final = re.compile(r"#(?!\d)(?:[^\Wa-z]|[/¡¿])+[!?]|#\w/\w|#NV|Err:\d+")
 """What spreadsheets of any language show for a formula without a value."""
 
 _SIGNS: Final = "%&#@*!?"
@@ -80,7 +80,7 @@ def check_name(name: str, what: str) -> str:
         reason = f"has the invisible character U+{ord(hidden[0]):04X} in it"
     if wrong:
         reason = f"has {wrong[0]!r} in it"
-    if _ERROR.fullmatch(name):
+    if FORMULA_ERROR.fullmatch(name):
         reason = "is the error of a formula"
     if name.startswith("."):
         reason = reason or "begins with a dot"

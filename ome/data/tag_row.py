@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
-from ome.data.names import IMAGE_COLUMNS, SEPARATORS, TOO_SMALL, check_name
+from ome.data.names import FORMULA_ERROR, IMAGE_COLUMNS, SEPARATORS, TOO_SMALL, check_name
 from ome.data.raw_source import image_name
 from ome.data.scene_index import SPLITS
 from ome.data.tiles import Tile
@@ -67,7 +67,7 @@ def _name(written: str, what: str, *, suffix: bool = True) -> str:
         UserError: It is no name of a file, e.g. has a folder before it, as in tables of other programs.
     """
     bare = re.split(r"[/\\]", written)[-1]
-    if bare not in {"", written}:
+    if bare not in {"", written} and not FORMULA_ERROR.fullmatch(written):  # such as #N/A
         raise UserError(f"{what} {written!r} has a folder in it: leave it out, as in {bare}")
     return check_name(image_name(written) if suffix else written, what)
 
