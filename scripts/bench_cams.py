@@ -20,7 +20,7 @@ from ome.data.transforms import to_tensor
 from ome.inference.classifier import DEFAULT_MEGAPIXELS
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
-from ome.pseudo.fusion import fuse_cams, multi_scale_cams
+from ome.pseudo.fusion import multi_scale_cams, normalise_cam
 from ome.training.hardware import autocast, channels_last
 
 SCALES = (0.5, 1.0, 1.5, 2.0)
@@ -39,7 +39,7 @@ def one_by_one(network: SeamNetwork, images: Tensor, tags: Tensor) -> Tensor:
                 cam = network(resized.flip(-1) if mirrored else resized).refined
                 cam = F.interpolate(cam, size, mode="bilinear")[0]
                 maps.append((cam.flip(-1) if mirrored else cam).cpu())
-        fused.append(fuse_cams(torch.stack(maps), tag.cpu()))
+        fused.append(normalise_cam(torch.stack(maps).sum(0), tag.cpu()))
     return torch.stack(fused)
 
 

@@ -27,7 +27,7 @@ from ome.data.array_files import read_arrays
 from ome.networks.pcm import pixel_correlation
 from ome.networks.resnet38d import ResNet38d
 from ome.networks.seam import SeamNetwork
-from ome.pseudo.fusion import fuse_cams
+from ome.pseudo.fusion import normalise_cam
 from ome.pseudo.uncertainty import pseudo_label
 from ome.scoring.confusion import confusion_matrix
 from ome.scoring.cooccurrence import cooccurrence
@@ -166,7 +166,7 @@ def check_fusion(file: Arrays) -> Iterator[Check]:
     """Fused multi-scale CAM and its argmax; every second map is that of the flipped image."""
     maps = file.tensor("upsampled").clone()
     maps[1::2] = maps[1::2].flip(-1)
-    fused = fuse_cams(maps, file.tensor("label")).numpy()
+    fused = normalise_cam(maps.sum(0), file.tensor("label")).numpy()
     yield worst("norm_cam", fused, file["norm_cam"], 1e-5)
     yield disagreement("pred (share of pixels)", fused.argmax(axis=0), file["pred"], 0.0)
 

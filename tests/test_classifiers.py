@@ -31,7 +31,7 @@ from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.pipeline.layout import cam_path, read_tag_table
 from ome.pipeline.manifest import Manifest
-from ome.pseudo.fusion import fuse_cams
+from ome.pseudo.fusion import normalise_cam
 from ome.training.optimizers import Optimization
 from ome.training.seam import SeamClassifier
 from tests.conftest import compose_config, tiny
@@ -379,7 +379,7 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
         with torch.inference_mode():
             maps = torch.cat([alone(normalised).cam for alone in networks], dim=1)
             mirrored = torch.cat([alone(normalised.flip(-1)).cam for alone in networks], dim=1).flip(-1)
-            fused = fuse_cams(torch.cat([maps, mirrored]), torch.from_numpy(table.by_name[tile.name]))
+            fused = normalise_cam((maps + mirrored)[0], torch.from_numpy(table.by_name[tile.name]))
         # What becomes of a tile to which no network responds is the matter of tests/test_fusion.py.
         if fused.any():
             responded += 1

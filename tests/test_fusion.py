@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ome.pseudo.fusion import competing_cams, fuse_cams, multi_scale_cams
+from ome.pseudo.fusion import competing_cams, multi_scale_cams, normalise_cam
 
 
 def lopsided_cam(images: Tensor) -> Tensor:
@@ -19,7 +19,7 @@ def lopsided_cam(images: Tensor) -> Tensor:
 
 def test_by_hand() -> None:
     maps = torch.tensor([[[[1.0, -4.0, 3.0]], [[9.0, 9.0, 9.0]]], [[[0.0, 1.0, 1.0]], [[9.0, 9.0, 9.0]]]])
-    fused = fuse_cams(maps, torch.tensor([1, 0]))
+    fused = normalise_cam(maps.sum(0), torch.tensor([1, 0]))
     expected = torch.tensor([[[1 / 4.00001, 0.0, 4 / 4.00001]], [[0.0, 0.0, 0.0]]])
     torch.testing.assert_close(fused, expected)
 
@@ -41,7 +41,9 @@ def test_competition_depends_neither_on_the_scale_nor_on_other_tiles() -> None:
     torch.testing.assert_close(competing_cams(8 * total, tags), competing, atol=1e-4, rtol=1e-4)
     for each, tag, alone in zip(total, tags, competing, strict=True):
         torch.testing.assert_close(competing_cams(each, tag), alone)
-    torch.testing.assert_close(competing[1], fuse_cams(total[1:2], tags[1]))  # a single tag has no competitor
+    torch.testing.assert_close(
+        competing[1], normalise_cam(total[1], tags[1])
+    )  # a single tag has no competitor
     assert not competing[2].any()
 
 
@@ -100,7 +102,7 @@ def test_steps_one_by_one() -> None:
             cam = torch.nn.functional.interpolate(cam, (15, 22), mode="bilinear", align_corners=False)
             maps.append(cam[0].flip(-1) if mirrored else cam[0])
     torch.testing.assert_close(
-        multi_scale_cams(lopsided_cam, images, tags)[0], fuse_cams(torch.stack(maps), tags[0])
+        multi_scale_cams(lopsided_cam, images, tags)[0], normalise_cam(torch.stack(maps).sum(0), tags[0])
     )
 
 

@@ -12,11 +12,12 @@ from torch.nn import functional as F
 EPSILON = 1e-5
 
 
-def fuse_cams(maps: Tensor, tags: Tensor) -> Tensor:
-    """Sums maps of one tile, keeps the tagged classes and stretches each class to 0..1.
+def normalise_cam(total: Tensor, tags: Tensor) -> Tensor:
+    """Keeps the tagged classes of a summed CAM and stretches each class to 0..1.
 
     Args:
-        maps: (S, C, H, W) at the tile's size, flips undone; (S, B, C, H, W) fuses B tiles at once.
+        total: Sum of S maps of a tile, (C, H, W) at the tile's size, flips undone; (B, C, H, W) of B tiles at
+            once.
         tags: (C,) or (B, C), 1 for classes in the tile, 0 for others.
 
     Returns:
@@ -26,11 +27,6 @@ def fuse_cams(maps: Tensor, tags: Tensor) -> Tensor:
     Raises:
         ValueError: The tags do not fit the maps.
     """
-    return normalise_cam(maps.sum(0), tags)
-
-
-def normalise_cam(total: Tensor, tags: Tensor) -> Tensor:
-    """Keeps the tagged classes of a summed CAM and stretches each to 0..1, see `fuse_cams`."""
     if total.shape[:-2] != tags.shape:
         raise ValueError(f"tags of shape {tuple(tags.shape)} do not fit maps of shape {tuple(total.shape)}")
     kept = (total * tags.to(total)[..., None, None]).clamp_min(0.0)
@@ -64,7 +60,7 @@ def replace_zero_cams(cams: Tensor, tags: Tensor) -> Tensor:
     If all CAMs were 0, CRF and argmax would choose the first class of the dataset, even if it is not tagged.
 
     Args:
-        cams: (..., C, H, W) in [0, 1], see `fuse_cams`.
+        cams: (..., C, H, W) in [0, 1], see `normalise_cam`.
         tags: (..., C), 1 for classes in the tile, 0 for others.
 
     Returns:
