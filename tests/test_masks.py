@@ -216,6 +216,16 @@ def test_whole_values_of_every_depth_are_read_and_nodata_is_no_class(folder: Pat
 
 
 @pytest.mark.parametrize(
+    "kind", ["NONE", "LZW", "DEFLATE", "ZSTD", "LZMA", "PACKBITS", "CCITTRLE", "CCITTFAX3", "CCITTFAX4"]
+)
+def test_masks_of_every_lossless_compression_are_read(folder: Path, kind: str) -> None:
+    for name in ("a", "b"):
+        bits = {"nbits": 1} if kind.startswith("CCITT") else {}
+        write(folder / f"masks/{name}.tif", HALVES.astype(np.uint8), compress=kind, **bits)
+    assert prepare(folder)[0].class_pixels == {"field": 960, "water": 576}
+
+
+@pytest.mark.parametrize(
     ("profile", "message"),
     [
         ({"crs": "EPSG:4326"}, "scene a: the mask .*a.tif is in EPSG:4326, not in EPSG:32633"),
@@ -228,10 +238,12 @@ def test_whole_values_of_every_depth_are_read_and_nodata_is_no_class(folder: Pat
         ({"compress": "JPEG"}, r"has lossy compression \(JPEG\)"),
         ({"compress": "WEBP", "WEBP_LOSSLESS": "NO"}, "compressed as WEBP, which may be lossy"),
         ({"compress": "WEBP", "WEBP_LOSSLESS": "YES"}, "compressed as WEBP, which may be lossy"),
-        (
-            {"compress": "LERC"},
-            "compressed as LERC, which may be lossy: give the mask as",
+        *(
+            ({"compress": kind, "MAX_Z_ERROR": error}, f"compressed as {kind}, which may be lossy: give the")
+            for kind in ("LERC", "LERC_DEFLATE", "LERC_ZSTD")
+            for error in (0, 3)
         ),
+        ({"compress": "JPEG", "photometric": "YCBCR"}, r"has lossy compression \((YCBCR )?JPEG\)"),
     ],
 )
 def test_a_mask_that_does_not_fit_its_image_is_refused(
@@ -241,7 +253,7 @@ def test_a_mask_that_does_not_fit_its_image_is_refused(
     for name in ("a", "b"):
         write(
             folder / f"masks/{name}.tif",
-            values[None].repeat(3, 0) if "WEBP" in profile.values() else values,
+            values[None].repeat(3, 0) if {"WEBP", "YCBCR"} & {*profile.values()} else values,
             **profile,
         )
     with pytest.raises(UserError, match=message):

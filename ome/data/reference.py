@@ -11,11 +11,8 @@ from ome.geo.grid import Grid, misplaced
 from ome.geo.raster_file import UnreadableError
 from ome.geo.reader import Raster
 
-LOSSY: Final = ("JPEG", "YCBCR JPEG", "WEBP", "LERC", "JPEG2000", "JP2OPENJPEG")
-"""Compressions that may change values, by GDAL's names."""
-
-PERHAPS_LOSSY: Final = ("WEBP", "LERC", "JPEG2000", "JP2OPENJPEG")
-"""Those that also have a lossless mode; the file does not tell which mode was used."""
+LOSSLESS: Final = ("GTIFF", "PNG", "NONE", "LZW", "DEFLATE", "ZSTD", "LZMA", "PACKBITS")
+"""Compressions, and formats without one, that keep every value, by GDAL's names; so do those of faxes."""
 
 
 def check_reference(scene: str, reference: Raster, image: Grid, image_name: str, *, indices: bool) -> None:
@@ -33,10 +30,10 @@ def check_reference(scene: str, reference: Raster, image: Grid, image_name: str,
         UserError: Its size, CRS or position differs, or it has neither one band nor three.
     """
     grid = reference.grid
-    if reference.compression in LOSSY:
-        lossy = f"has lossy compression ({reference.compression}), which changes classes"
-        if reference.compression in PERHAPS_LOSSY:
-            lossy = f"is compressed as {reference.compression}, which may be lossy"
+    if reference.compression not in LOSSLESS and not reference.compression.startswith("CCITT"):
+        lossy = f"is compressed as {reference.compression}, which may be lossy"  # the file does not tell
+        if reference.compression in {"JPEG", "YCBCR JPEG"}:
+            lossy = f"has lossy compression ({reference.compression}), which changes classes"
         raise UnreadableError(f"{reference} {lossy}: give the mask as PNG, or as GeoTIFF with DEFLATE or LZW")
     if (grid.height, grid.width) != (image.height, image.width):
         raise UserError(

@@ -91,8 +91,9 @@ class RasterFile:
     @cached_property
     def compression(self) -> str:
         """The compression, such as JPEG; the driver's name where the file does not say."""
-        compression = self.dataset.compression
-        return compression.name.upper() if compression is not None else str(self.dataset.driver)
+        # Not `dataset.compression`, which does not know all of GDAL's.
+        tags: dict[str, str] = self.dataset.tags(ns="IMAGE_STRUCTURE")
+        return tags.get("COMPRESSION", str(self.dataset.driver)).upper()
 
     @property
     def depth(self) -> str:
