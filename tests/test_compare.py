@@ -244,7 +244,7 @@ def test_runs_without_masks_are_compared_by_their_tags(
     _tagged(tmp_path / "runs/a", 0, {"grass": (4, 4, 3), "road": (2, 0, 0), "sea": (0, 1, 0)}, lr=0.1)
     _tagged(tmp_path / "runs/b", 1, {"road": (2, 2, 2), "grass": (4, 4, 4), "sea": (0, 0, 0)}, lr=0.1)
     _tagged(tmp_path / "runs/c", 0, {"grass": (4, 2, 2), "road": (2, 2, 1), "sea": (0, 0, 0)}, lr=0.5)
-    run_here("stage=compare", "stage.compare.runs=runs/?", "name=all")
+    run_here("stage=compare", "stage.compare.runs=runs/*", "name=all")
     printed = capsys.readouterr().out
     assert "tags of the split val that the classifier predicts, percent" in printed
     assert "left out" not in printed
@@ -265,7 +265,7 @@ def test_runs_without_masks_are_compared_by_their_tags(
 
     _run(tmp_path / "runs/d", 0, 80, lr=0.1)  # with masks
     _tagged(tmp_path / "runs/c", 0, {"grass": (4, 4, 4), "road": (2, 2, 1), "sea": (0, 0, 0)}, lr=0.5)
-    run_here("stage=compare", "stage.compare.runs=runs/?", "name=all")
+    run_here("stage=compare", "stage.compare.runs=runs/*", "name=all")
     printed = capsys.readouterr().out
     assert "left out" not in printed
     assert "predicts, percent" in printed
@@ -274,7 +274,7 @@ def test_runs_without_masks_are_compared_by_their_tags(
 
     _tagged(tmp_path / "runs/c", 0, {"grass": (4, 4, 4), "rail": (2, 2, 1), "sea": (0, 0, 0)}, lr=0.5)
     with pytest.raises(UserError, match="runs of the classes grass, road, sea, and runs of grass, rail, sea"):
-        run_here("stage=compare", "stage.compare.runs=runs/?", "name=all")
+        run_here("stage=compare", "stage.compare.runs=runs/*", "name=all")
 
 
 def test_a_new_score_makes_the_comparison_stale(tmp_path: Path, run_here: Callable[..., object]) -> None:

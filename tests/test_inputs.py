@@ -90,6 +90,29 @@ def test_a_setting_of_an_earlier_stage_that_does_not_count_is_said(
     assert ("for the setting to count" in printed) == bool(message)
 
 
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        ("prediction.tta=d4", ""),
+        ("prediction.stride=1.0", ""),
+        ("crf.iterations=3", ""),
+        (
+            "segmenter.recipe.batch=3",
+            "/seg was made with segmenter.recipe.batch=2, not 3: stage=predict",
+        ),
+    ],
+)
+def test_a_setting_of_a_map_counts_for_the_map(
+    whole: Path, run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str], typed: str, said: str
+) -> None:
+    copy_until("seg", whole, tmp_path)
+    scene = next((tmp_path / "scenes").rglob("*.tif"))
+    run_here(*tiny("predict"), *QUICK, *WALKED, f"stage.predict.scene={scene}", typed)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert said in printed
+    assert ("for the setting to count" in printed) == bool(said)
+
+
 def test_an_optional_input_made_from_other_things_is_left_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -294,8 +294,8 @@ def test_units_that_would_take_too_long_are_left_out(
 
 @pytest.mark.parametrize(
     ("of_a_part", "batches", "expected"),
-    [(0.5, [2, 16], (4.0, 1)), (5.5, [2], (44.0, 0))],
-    ids=["whole steps", "a step of a minute"],
+    [(0.5, [2, 16], (4.0, 1)), (2.0, [2, 10], (6.4, 0)), (5.5, [2], (44.0, 0))],
+    ids=["whole steps", "a larger part", "a step of a minute"],
 )
 def test_a_long_step_is_estimated_from_a_part_of_it(
     of_a_part: float,

@@ -10,10 +10,12 @@ import pytest
 from PIL import Image
 
 from ome.config.schema.stages import MOST_TILES
+from ome.files import write_csv
 from ome.pipeline.manifest import Manifest
 from ome.plots.charts import BOTTOM, LEFT, RIGHT, TOP, duration, heat_cells, line_chart, percent_bars
 from ome.plots.thumbnails import class_picture, encode, error_picture, heat_picture, photo, weight_picture
 from ome.report.contents import tag_scores
+from ome.report.histories import training_curves
 from ome.report.layered_tiles import LayeredTile
 from ome.report.mask_quality import uncertainty
 from ome.report.page import encode_layered, legend, write_page
@@ -110,6 +112,31 @@ def test_bars_ticks_and_cells_by_hand() -> None:
             assert all(LEFT <= x <= RIGHT and TOP <= y <= BOTTOM for x, y in line.points)
     long = line_chart("long", {"long": (range(9999), range(9999))}).lines[0].points
     assert (len(long), long[0]) == (120, (LEFT, BOTTOM))
+
+
+@pytest.mark.parametrize(
+    ("most", "texts"),
+    [
+        (4.0, ["0", "1", "2", "3", "4"]),
+        (2e-4, ["0", "5.0e-5", "1.0e-4", "1.5e-4", "2.0e-4"]),
+        (4e-4, ["0", "0.0001", "0.0002", "0.0003", "0.0004"]),
+        (4e-5, ["0", "1e-5", "2e-5", "3e-5", "4e-5"]),
+        (1e-4, ["0", "2.5e-5", "5.0e-5", "7.5e-5", "1.0e-4"]),
+        (3.2e-3, ["0", "0.0008", "0.0016", "0.0024", "0.0032"]),
+        (2e6, ["0", "5.0e5", "1.0e6", "1.5e6", "2.0e6"]),
+        (2e-9, ["0", "5.0e-10", "1.0e-9", "1.5e-9", "2.0e-9"]),
+    ],
+)
+def test_the_numbers_of_an_axis_have_one_notation(most: float, texts: list[str]) -> None:
+    ticks = line_chart("rate", {"rate": ([0, 1], [0, most])}).y_ticks
+    assert [tick.text for tick in ticks] == texts
+
+
+def test_a_curve_that_repeats_another_or_says_nothing_is_not_drawn(tmp_path: Path) -> None:
+    values = {"train/multilabel": 0.5, "train/total": 0.5, "train/ecr": 0.0, "learning_rate": 0.1}
+    rows = [(step, name, value) for step in (0, 10) for name, value in values.items()]
+    write_csv(tmp_path / "history.csv", ("step", "name", "value"), rows)
+    assert list(training_curves({"cam": tmp_path})["cam"]) == ["train/multilabel", "learning_rate"]
 
 
 def test_errors_by_weight_are_told_in_words() -> None:

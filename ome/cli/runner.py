@@ -41,10 +41,10 @@ def run_stages(config: DictConfig) -> float | None:
     import_targets(config)
     names = selected_stages(config)
     if names != ["compare"] and (Path(config.run_dir) / "multirun.yaml").exists():
-        runs, one = (shlex.quote(f"{config.run_dir}/{name}") for name in ("*", "0_..."))
+        pattern, job = (shlex.quote(f"{config.run_dir}/{name}") for name in ("*", "0_..."))
         raise UserError(
-            f"{config.run_dir} is a sweep, not a run: type stage=compare stage.compare.runs={runs} for the "
-            f"table of its runs, or run_dir={one} for one"
+            f"{config.run_dir} is a sweep, not a run: type stage=compare stage.compare.runs={pattern} for "
+            f"the table of its runs, or run_dir={job} for one"
         )
     for name in names[1:]:  # before the first stage works for hours; its own folder is checked when it starts
         find_stage(name, config).place(settings_of(config, name)).check_finished()

@@ -120,7 +120,7 @@ def _load(data: Any) -> None:  # noqa: ANN401
 def timed_steps(config: DictConfig, module: pl.LightningModule, data: Any, batch: int) -> Timed:  # noqa: ANN401
     """Times steps of a training as `fit` takes them, and writes nothing.
 
-    Steps that take longer than `LONG` are estimated from a step of `PART` tiles.
+    Steps that take longer than `LONG` are estimated from steps of fewer tiles, at least `PART`.
 
     Args:
         config: The composed configuration.
@@ -131,12 +131,14 @@ def timed_steps(config: DictConfig, module: pl.LightningModule, data: Any, batch
     quieten()
     precision, _ = fitted_precision(module, hardware(config))
     _load(data)
+    tiles = batch
     if batch > PART:
         (part,) = _warm_steps(config, module, data, precision, batch=PART, most=1)
-        if (seconds := part * batch / PART) > LONG:
-            return Timed(seconds, 0)
-    warm = _warm_steps(config, module, data, precision, batch=batch, most=MOST)
-    return Timed(median(warm), len(warm))
+        tiles = min(batch, int(LONG * PART / part))  # a processor of many cores takes less for a tile of many
+        if tiles < min(batch, 2 * PART):
+            return Timed(part * batch / PART, 0)
+    warm = _warm_steps(config, module, data, precision, batch=tiles, most=MOST)
+    return Timed(median(warm) * batch / tiles, len(warm) if tiles == batch else 0)
 
 
 def _warm_steps(

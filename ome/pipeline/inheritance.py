@@ -71,10 +71,17 @@ def _misfit(
     return None
 
 
-def other_config(config: DictConfig, manifest: Manifest) -> str | None:
-    """The first setting, or code, of which a result was made with another one; see `_NOT_COMPARED`."""
+def other_config(config: DictConfig, manifest: Manifest, besides: Iterable[str] = ()) -> str | None:
+    """The first setting, or code, of which a result was made with another one; see `_NOT_COMPARED`.
+
+    Args:
+        config: The configuration.
+        manifest: Of the result.
+        besides: Keys that are not compared either; a key stands for all below it.
+    """
+    besides = tuple(f"{key}." for key in besides)
     for key, value in manifest.config.items():
-        if key in _NOT_COMPARED:
+        if key in _NOT_COMPARED or f"{key}.".startswith(besides):
             continue
         if key == CODE:
             if changed := [name for name, code in value.items() if code_of(name) != code]:

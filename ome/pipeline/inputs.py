@@ -47,6 +47,8 @@ def find_inputs(
             another run does not match; the message names the command that computes it.
     """
     inputs: dict[str, Artefact] = {}
+    # What a map reads itself, such as prediction.tta, counts for the map.
+    own = find_stage(stage, config).config_keys if stage in SIDE_STAGES else ()
     for name in (*needed, *used):
         if planned and name in planned:
             inputs[name] = planned[name]
@@ -55,7 +57,7 @@ def find_inputs(
         if (manifest := Manifest.read(folder)) is not None:
             inputs[name] = Artefact(folder, manifest)
             if name in needed and name not in folders and planned is None:
-                _say_other_settings(stage, name, folder, other_config(config, manifest))
+                _say_other_settings(stage, name, folder, other_config(config, manifest, own))
             continue
         if (folders or planned) and name not in needed:
             continue  # `stage=all` has already run the optional stages that are enabled

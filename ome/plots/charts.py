@@ -139,7 +139,8 @@ def line_chart(title: str, curves: Mapping[str, Curve], *, percent: bool = False
         for name, (x, y) in points.items()
     ]
     x_ticks = [Tick(place(value, xs, LEFT, RIGHT), f"{value:,g}") for value in xs]
-    y_ticks = [Tick(place(value, ys, BOTTOM, TOP), _short(value)) for value in ys]
+    heights = [place(value, ys, BOTTOM, TOP) for value in ys]
+    y_ticks = [Tick(at, text) for at, text in zip(heights, _short(ys), strict=True)]
     return LineChart(title, lines, x_ticks, y_ticks)
 
 
@@ -164,10 +165,15 @@ def _finite(steps: Sequence[float], values: Sequence[float]) -> NDArray[np.float
     return points[:, kept]
 
 
-def _short(value: float) -> str:
-    """A number in at most six characters or scientific notation, e.g. `1.5e-4`."""
-    text = f"{value:.3g}"
-    return text if len(text) <= 6 else f"{value:.1e}".replace("e-0", "e-").replace("e+0", "e")
+def _short(values: NDArray[np.float64]) -> list[str]:
+    """The numbers of an axis in one notation: at most six characters each, or scientific, e.g. `1.5e-4`."""
+    texts = [f"{value:.3g}" for value in values]
+    if all(len(text) <= 6 and "e" not in text for text in texts):
+        return texts
+    rounded = {digits: [float(f"{value:.{digits}e}") for value in values] for digits in range(3)}
+    digits = next((count for count, of in rounded.items() if np.allclose(values, of, rtol=1e-6, atol=0)), 2)
+    texts = [f"{value:.{digits}e}".replace("e-0", "e-").replace("e+0", "e") for value in values]
+    return ["0" if value == 0 else text for value, text in zip(values, texts, strict=True)]
 
 
 def _ticks(values: NDArray[np.float64], *, whole: bool) -> NDArray[np.float64]:

@@ -23,7 +23,7 @@ def training_curves(inputs: Mapping[str, Path]) -> dict[str, dict[str, Curve]]:
     """The curves of every training with a `history.csv`, by the name of the quantity.
 
     Quantities that are 0 or nan at every step are left out: losses that are switched off, and scores without
-    reference masks.
+    reference masks. So are those that equal an earlier one: the sum of a single loss.
 
     Args:
         inputs: Folders of the finished stages by name.
@@ -32,12 +32,10 @@ def training_curves(inputs: Mapping[str, Path]) -> dict[str, dict[str, Curve]]:
     for stage, folder in inputs.items():
         for path in sorted(folder.rglob(HISTORY)):
             name = " ".join([stage, *path.parent.relative_to(folder).parts]).replace("_", " ")
-            curves = _read_curves(path)
-            by_training[name] = {
-                title: (steps, values)
-                for title, (steps, values) in curves.items()
-                if np.nan_to_num(values).any()
-            }
+            drawn = by_training.setdefault(name, {})
+            for title, curve in _read_curves(path).items():
+                if np.nan_to_num(curve[1]).any() and curve not in drawn.values():
+                    drawn[title] = curve
     return by_training
 
 

@@ -58,7 +58,7 @@ def _of_few(summary: Mapping[str, Any]) -> Iterator[str]:
         if RARE < count < ENOUGH
     ]
     if few:
-        yield f"in fewer than {ENOUGH} tiles, so hardly learnt: {', '.join(few)}"
+        yield f"in fewer than {ENOUGH} tiles, so easily confused: {', '.join(few)}"
 
 
 def _of_pairs(counts: Mapping[str, int], cooccurrence: Mapping[str, Mapping[str, str]]) -> Iterator[str]:

@@ -89,9 +89,10 @@ def show(config: DictConfig, folder: Path) -> None:
     runs = find_runs(config)
     for run in runs:
         results = results_of(run)
-        if any(read_rows(result) or tag_rows(result) for result, _ in results):
+        stages = {manifest.stage for _, manifest in results}
+        if stages == {"compare"} or any(read_rows(result) or tag_rows(result) for result, _ in results):
             continue
-        scored = any(manifest.stage in _SCORED for _, manifest in results)
+        scored = not stages.isdisjoint(_SCORED)
         why = "it has no reference masks" if scored else f"none of {', '.join(_SCORED)} has finished"
         console.print(f"[yellow]left out[/]: {run} has no scores: {why}")
     suffix = {"markdown": "md", "latex": "tex"}.get(config.stage.format)

@@ -158,7 +158,8 @@ def write_deepness(path: Path, segmenter: Segmenter, card: SegmenterCard) -> Non
     probabilities = Segmenter(nn.Sequential(segmenter.network, nn.Softmax(dim=1))).eval()
     traced = partial(trace, probabilities, len(card.channels))
     write_format(path, probabilities, traced, description | {"output": output} | metadata, any_size=False)
-    console.print(f"{path.name}: for QGIS' plug-in Deepness")
+    place = "" if card.pixel_size else ". The training images have no pixel size: set the resolution there"
+    console.print(f"{path.name}: for QGIS' plug-in Deepness{place}", markup=False)
 
 
 STAGE = Stage("export", run, requires=stage_of_configured_network)
