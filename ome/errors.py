@@ -38,5 +38,5 @@ def guess(typed: str, known: Iterable[str], hint: str = "; did you mean {}?", ot
     """
     names = [*known]
     near = [name for name in names if name.startswith(typed)]
-    near = near or difflib.get_close_matches(typed, names, n=1, cutoff=0.75)
+    near = near or difflib.get_close_matches(typed, names, n=1, cutoff=0.65)
     return hint.format(near[0]) if near else otherwise
