@@ -13,6 +13,7 @@ from ome.cli.parser import parsers
 from ome.errors import UserError
 from ome.geo.scene_list import names_many
 from ome.geo.vsi import scene_at
+from ome.pipeline.layout import command_files
 
 _SETTINGS: Final = "; a setting is typed as KEY=VALUE without dashes, e.g. stage.cam.epochs=3"
 
@@ -70,6 +71,10 @@ def _predict(options: argparse.Namespace) -> list[str]:
     scene = Path(options.scene).absolute() if many else scene_at(options.scene).absolute()
     if isinstance(scene, Path) and not many and not scene.exists():
         raise UserError(f"{options.scene} does not exist: give a raster, or a folder of them")
+    if isinstance(scene, Path) and not many and scene.is_dir() and command_files(scene):
+        raise UserError(
+            f"{options.scene} is the folder of a run: type the scene, or a folder of them, after it"
+        )
     chosen: dict[str, object] = {
         f"stage.predict.{key}": True
         for key in ("confidence", "probabilities", "polygons")

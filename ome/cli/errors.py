@@ -81,6 +81,8 @@ def _in_files(error: Exception) -> str:
     line = " ".join(str(error).split()).partition(" Config search path:")[0]
     if "'hydra/sweeper" in line or "'hydra/launcher" in line:
         line += '; optuna, joblib and submitit come with pip install "ome[sweep]"'
+    if line.startswith("Additional config directory"):
+        line += ": give --config-dir the folder that holds dataset/, backbone/ and so on"
     return line
 
 

@@ -48,9 +48,10 @@ class ByteImage:
         self.name: str = raster.name
         self.grid: Grid = raster.grid
         if not all(1 <= channel <= raster.bands for channel in channels):
+            possible = ",".join(str(min(place + 1, raster.bands)) for place in range(len(channels)))
             raise UserError(
                 f"{raster} has {raster.bands} bands, and the network expects the bands {list(channels)}: "
-                "choose as many of them in the network's order, e.g. 'dataset.channels=[1,2,3]'"
+                f"choose as many of them in the network's order, e.g. 'dataset.channels=[{possible}]'"
             )
         if (band := raster.mislabelled_opacity) is not None:
             console.print(
