@@ -67,7 +67,7 @@ def _name(written: str, what: str, *, suffix: bool = True) -> str:
         UserError: It is no name of a file, e.g. has a folder before it, as in tables of other programs.
     """
     bare = re.split(r"[/\\]", written)[-1]
-    if bare not in {"", written} and not FORMULA_ERROR.fullmatch(written):  # such as #N/A
+    if bare not in {"", written} and not FORMULA_ERROR.fullmatch(written):  # #N/A has no folder
         raise UserError(f"{what} {written!r} has a folder in it: leave it out, as in {bare}")
     return check_name(image_name(written) if suffix else written, what)
 
