@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import NoReturn
 
 from ome.errors import UserError, guess
@@ -29,8 +30,9 @@ class Arguments(argparse.ArgumentParser):
         Raises:
             UserError: A word is missing, unknown, one too many, or has another form.
         """
-        known = [*self._option_string_actions, "--"]
-        for word in words:  # before the parser, which would only say what is missing
+        known = [*self._option_string_actions]
+        # Before the parser, which would only say what is missing; words after -- are no options.
+        for word in takewhile(lambda word: word != "--", words):
             option = word.partition("=")[0]
             if option.startswith("-") and option not in known:
                 hint = f"{guess(option, known)} {self.prog} --help"

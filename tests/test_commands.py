@@ -183,6 +183,8 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
         (["predict", "images", "-a.tif"], "images is not the folder of a run"),
         (["predict", "images", "-a(1).tif"], "images is not the folder of a run"),
         (["predict", "-images", "--a.tif"], "-images is not the folder of a run"),
+        (["train", "--", "-b"], "error: -b is not a folder: give the folder of the images"),
+        (["compare", "--", "-*"], "error: stage.compare.runs: no finished run matches -*: give folders"),
         (["train", "-images"], "the table of tags -images/tags.csv does not exist"),
         (["train", "images", "--tags", "-a.tif", "--name", "-x"], "ome train does not know -x"),
         (["report", "-images"], "-images is not the folder of a run"),
