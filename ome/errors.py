@@ -37,6 +37,6 @@ def guess(typed: str, known: Iterable[str], hint: str = "; did you mean {}?", ot
         otherwise: Returned where none is like it.
     """
     names = [*known]
-    near = [name for name in names if name.startswith(typed)]
+    near = [name for name in names if typed and name.startswith(typed)]
     near = near or difflib.get_close_matches(typed, names, n=1, cutoff=0.65)
     return hint.format(near[0]) if near else otherwise

@@ -25,6 +25,7 @@ from tests.conftest import compose_config, forked, run_process, run_without_torc
         (["stage=cam", "stage.lrr=1"], "error: unknown setting stage.lrr: did you mean stage.cam.lr?"),
         (["prepare"], "error: unknown command 'prepare': choose one of tags, train, resume, predict"),
         (["dataset=Potsdam"], "unknown option dataset=Potsdam: did you mean dataset=potsdam? there are"),
+        (["dataset="], "unknown option dataset=: there are"),
         (["stage=sge"], "unknown option stage=sge: did you mean stage=seg? there are"),
         (["trainer=dpp"], "unknown option trainer=dpp: did you mean trainer=ddp? there are"),
         (["trainer.max_epochs=3"], "trainer.max_epochs is set by ome: set stage.cam.epochs"),
