@@ -127,7 +127,7 @@ def check_raw(
     *,
     reads_names: bool = False,
 ) -> None:
-    """Detects two datasets of the same name.
+    """Detects two datasets of the same name, and points out raw files that have changed.
 
     Args:
         config: The configuration.
@@ -154,7 +154,8 @@ def check_raw(
             if list_files is not None:
                 list_files(config)
         files = present
-    if same_files(files, scenes.manifest, times=is_same) or not (exists or files):
+    deleted = not files and (is_same or not exists)
+    if deleted or same_files(files, scenes.manifest, times=is_same):
         return
     first = "type stage=prepare first, or stage=all"
     if is_same:
