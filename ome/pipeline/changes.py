@@ -87,7 +87,7 @@ def same_files(files: Sequence[tuple[Path, list[Any]]], present: Manifest, *, ti
         return True
     if [values[:2] for values in before] != [values[:2] for values in now]:
         return False
-    return hashes_of([path for path, _ in files]) == present.hashes
+    return len(files) == len(present.hashes) and hashes_of([path for path, _ in files]) == present.hashes
 
 
 def _without_places(sources: Any) -> Any:  # noqa: ANN401
