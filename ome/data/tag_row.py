@@ -61,7 +61,7 @@ def image_row(line: int, cells: dict[str, str], where: str, names: Sequence[str]
 
 
 def _name(written: str, what: str, *, suffix: bool = True) -> str:
-    """Name of an image or scene, of which `suffix` tells whether it may have one.
+    """Name of an image or scene as written in a table; `suffix` tells whether one is left out.
 
     Raises:
         UserError: It is no name of a file, e.g. has a folder before it, as in tables of other programs.
