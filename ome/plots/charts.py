@@ -167,7 +167,7 @@ def _finite(steps: Sequence[float], values: Sequence[float]) -> NDArray[np.float
 
 def _short(values: NDArray[np.float64]) -> list[str]:
     """The numbers of an axis in one notation: at most six characters each, or scientific, e.g. `1.5e-4`."""
-    texts = [f"{value:.3g}" for value in values]
+    texts = [f"{value:.0f}" if value.is_integer() else f"{value:.3g}" for value in map(float, values)]
     if all(len(text) <= 6 and "e" not in text for text in texts):
         return texts
     rounded = {digits: [float(f"{value:.{digits}e}") for value in values] for digits in range(3)}
