@@ -176,7 +176,7 @@ def test_the_report_shows_the_variants_of_a_run_that_went_no_further(
     expected = pseudo_mask_quality(RUN / "pseudo", reader, tiles).errors
     np.testing.assert_array_equal(errors.sum(axis=1), expected.sum(axis=1))
     np.testing.assert_allclose(errors, expected, atol=0.0001 * expected.sum())
-    assert f"<td>{100 * expected[255, 1] / expected[255].sum():.1f} % (" in page
+    assert f"<td>{100 * errors[255, 1] / errors[255].sum():.1f} % (" in page
     assert 'id="ablation"' in page
     assert 'id="maps"' not in page
 
