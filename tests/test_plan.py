@@ -5,7 +5,7 @@ import os
 import pkgutil
 import re
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -226,6 +226,19 @@ def test_durations(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown
 
 
+def _clocked(seconds: list[float], monkeypatch: pytest.MonkeyPatch) -> Iterator[float]:
+    """Lets calls take these seconds, one after the other; returns those that are left."""
+    left = iter(seconds)
+
+    def clocked(work: Callable[[], object], device: object) -> float:
+        del device
+        work()
+        return next(left)
+
+    monkeypatch.setattr(stopwatch, "_seconds", clocked)
+    return left
+
+
 @pytest.mark.parametrize(
     ("seconds", "each", "taken"),
     [
@@ -241,14 +254,7 @@ def test_the_cold_time_is_left_out_and_few_warm_ones_are_taken(
 ) -> None:
     import torch  # noqa: PLC0415
 
-    left, counts = iter(seconds), list[int]()
-
-    def clocked(work: Callable[[], object], device: torch.device) -> float:
-        del device
-        work()
-        return next(left)
-
-    monkeypatch.setattr(stopwatch, "_seconds", clocked)
+    left, counts = _clocked(seconds, monkeypatch), list[int]()
     timed = stopwatch.repeated(lambda units: counts.append(len(units)), list("abcd"), torch.device("cpu"))
     assert timed == (each / 4, 4 * taken)
     assert not list(left)
@@ -277,14 +283,8 @@ def test_units_that_would_take_too_long_are_left_out(
 ) -> None:
     import torch  # noqa: PLC0415
 
-    left, counts = iter(seconds), list[int]()
-
-    def clocked(work: Callable[[], object], device: torch.device) -> float:
-        del device
-        work()
-        return next(left)
-
-    monkeypatch.setattr(stopwatch, "_seconds", clocked)
+    _clocked(seconds, monkeypatch)
+    counts = list[int]()
     timed = stopwatch.repeated(
         lambda units: counts.append(len(units)), range(8), torch.device("cpu"), side_by_side=side_by_side
     )

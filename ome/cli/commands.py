@@ -69,12 +69,13 @@ def _predict(options: argparse.Namespace) -> list[str]:
             )
     many = names_many(options.scene)
     scene = Path(options.scene).absolute() if many else scene_at(options.scene).absolute()
-    if isinstance(scene, Path) and not many and not scene.exists():
-        raise UserError(f"{options.scene} does not exist: give a raster, or a folder of them")
-    if isinstance(scene, Path) and not many and scene.is_dir() and command_files(scene):
-        raise UserError(
-            f"{options.scene} is the folder of a run: type the scene, or a folder of them, after it"
-        )
+    if isinstance(scene, Path) and not many:
+        if not scene.exists():
+            raise UserError(f"{options.scene} does not exist: give a raster, or a folder of them")
+        if scene.is_dir() and command_files(scene):
+            raise UserError(
+                f"{options.scene} is the folder of a run: type the scene, or a folder of them, after it"
+            )
     chosen: dict[str, object] = {
         f"stage.predict.{key}": True
         for key in ("confidence", "probabilities", "polygons")

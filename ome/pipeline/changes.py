@@ -71,7 +71,7 @@ def same_content(sources: Any, outside: Sequence[Path], present: Manifest) -> bo
     """
     if not outside or _without_places(sources) != _without_places(present.config.get("sources")):
         return False
-    return len(outside) == len(present.hashes) and hashes_of(outside) == present.hashes
+    return _have_hashes(outside, present)
 
 
 def same_files(files: Sequence[tuple[Path, list[Any]]], present: Manifest, *, times: bool) -> bool:
@@ -87,7 +87,12 @@ def same_files(files: Sequence[tuple[Path, list[Any]]], present: Manifest, *, ti
         return True
     if [values[:2] for values in before] != [values[:2] for values in now]:
         return False
-    return len(files) == len(present.hashes) and hashes_of([path for path, _ in files]) == present.hashes
+    return _have_hashes([path for path, _ in files], present)
+
+
+def _have_hashes(files: Sequence[Path], present: Manifest) -> bool:
+    """Whether files have the content of a result's external files; reads them only if they are as many."""
+    return len(files) == len(present.hashes) and hashes_of(files) == present.hashes
 
 
 def _without_places(sources: Any) -> Any:  # noqa: ANN401
