@@ -2,7 +2,9 @@ import os
 import re
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import rasterio
@@ -225,11 +227,60 @@ def test_a_collar_that_loss_has_blurred_is_not_measured(tmp_path: Path, kind: st
     assert valid[~collar].mean() > 0.995
 
 
-def test_lossless_webp_keeps_dark_pixels_beside_a_collar(tmp_path: Path) -> None:
-    pixels = noise(3, "uint8")
+JPEG2000: dict[str, Any] = {"driver": "JP2OpenJPEG", "YCC": "NO"}
+
+
+@pytest.mark.parametrize("quality", [10, 25])
+@pytest.mark.parametrize("largest", [255, 4095, 10_000, 65_535])
+@pytest.mark.parametrize("bands", [1, 3])
+def test_a_collar_of_any_depth_that_loss_has_blurred_is_not_measured(
+    tmp_path: Path, bands: int, largest: int, quality: int
+) -> None:
+    """A wavelet moves values of 16 bits by little and far into the collar, where few stay exact."""
+    row, column = np.mgrid[:200, :200]
+    collar: np.ndarray = column - 0.4 * row > 111
+    smooth = cv2.GaussianBlur(np.random.default_rng(0).normal(0, 1, (200, 200, bands)), (0, 0), 2)
+    smooth = (0.6 + 0.8 * smooth.reshape(200, 200, bands).transpose(2, 0, 1)).clip(0.2, 1)
+    pixels = (smooth * largest).astype(np.uint8 if largest == 255 else np.uint16)
+    pixels[:, collar] = 0
+    pixels[:, 60:64, 20:30] = largest // 50  # a shadow within the image is measured
+    path = write(tmp_path / "scene.jp2", pixels, QUALITY=str(quality), nodata=0, **JPEG2000)
+    with Raster(path) as raster:
+        valid = raster.valid(0, 0, 200, 200)
+        np.testing.assert_array_equal(raster.valid(70, 50, 60, 85), valid[70:130, 50:135])
+        assert (raster.read(0, 0, 200, 200).max(axis=0) > 0)[collar].mean() > 0.005
+    assert valid[collar].mean() < 0.01
+    assert valid[~collar].mean() > 0.99
+
+
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+@pytest.mark.parametrize("nodata", [0, 203])
+def test_a_collar_within_the_error_of_lerc_is_not_measured(tmp_path: Path, depth: str, nodata: int) -> None:
+    pixels = noise(3, depth).clip(40, 190)
+    pixels[:, :, :21] = nodata
+    path = write(tmp_path / "scene.tif", pixels, compress="LERC", MAX_Z_ERROR=5, nodata=nodata)
+    with Raster(path) as raster:
+        assert nodata == 0 or (raster.read(0, 0, 40, 60)[:, :, :21] != nodata).any()
+        np.testing.assert_array_equal(raster.valid(0, 0, 40, 60), (pixels != nodata).any(axis=0))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("scene.tif", {"compress": "WEBP", "webp_lossless": True, "photometric": "RGB"}),
+        ("scene.tif", {"compress": "LERC", "MAX_Z_ERROR": 0}),
+        ("scene.jp2", {"QUALITY": "100", "REVERSIBLE": "YES", **JPEG2000}),
+    ],
+)
+@pytest.mark.parametrize("depth", ["uint8", "uint16"])
+def test_lossless_compression_keeps_dark_pixels_beside_a_collar(
+    tmp_path: Path, name: str, options: dict[str, Any], depth: str
+) -> None:
+    if depth == "uint16" and "webp_lossless" in options:
+        pytest.skip("WebP has 8 bits")
+    pixels = noise(3, depth)
     pixels[:, :, :20], pixels[:, :, 20:30] = 0, 3
-    path = write(tmp_path / "scene.tif", pixels, compress="WEBP", webp_lossless=True, photometric="RGB")
-    with Raster(path, nodata=0) as raster:
+    with Raster(write(tmp_path / name, pixels, **options), nodata=0) as raster:
         np.testing.assert_array_equal(raster.valid(0, 0, 40, 60), pixels.any(axis=0))
 
 
@@ -238,7 +289,8 @@ def test_pixels_near_nodata_by_arithmetic(nodata: tuple[float, ...]) -> None:
     pixels = np.random.default_rng(0).integers(0, 60, (3, 40, 30), dtype=np.uint8)
     pixels[:, :20] += 190
     away = np.abs(pixels - np.array(nodata)[:, None, None])
-    np.testing.assert_array_equal(lossy.near(pixels, nodata), (away <= lossy.BLURRED).all(axis=0))
+    for depth in ("uint8", "uint16"):  # a table for bytes, arithmetic for the others
+        np.testing.assert_array_equal(lossy.near(pixels.astype(depth), nodata, 24), (away <= 24).all(axis=0))
 
 
 @pytest.mark.parametrize("depth", ["uint8", "uint16"])

@@ -51,6 +51,7 @@ class Validity:
         self._kind = np.dtype(depth)
         self._mask_flags: Sequence[Sequence[MaskFlags]] = dataset.mask_flag_enums  # empty for one of its own
         self._may_be_nan = self._kind.kind in "fc"
+        self._losses: dict[tuple[int, ...], lossy.Loss | None] = {}
 
     @cached_property
     def lost_nodata(self) -> float | None:
@@ -146,19 +147,23 @@ class Validity:
     def _is_nodata(self, window: Window, bands: Sequence[int]) -> NDArray[np.bool_]:
         """Where all bands of the image hold their nodata value, allowing for lossy compression."""
         dataset, (row, column) = self._file.dataset, (window.row_off, window.col_off)
-        lossless = dataset.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION_REVERSIBILITY") == "LOSSLESS"
-        lossy_kind = "JPEG" in self._file.compression or (self._file.compression == "WEBP" and not lossless)
-        blurred = self._kind == np.uint8 and lossy_kind
-        margin = lossy.MARGIN if blurred else 0
+        values = [self.nodata[band - 1] for band in bands]
+        loss = self._loss(tuple(bands))
+        margin = lossy.MARGIN if loss else 0
         top, left = max(0, row - margin), max(0, column - margin)
         bottom = min(dataset.height, row + window.height + margin)
         right = min(dataset.width, column + window.width + margin)
         pixels = self._file.read(Window(left, top, right - left, bottom - top), indexes=list(bands))
-        values = [self.nodata[band - 1] for band in bands]
         empty = np.all([_equals(*pair) for pair in zip(pixels, values, strict=True)], axis=0)
-        if blurred and empty.any():
-            empty = lossy.with_blurred(empty, lossy.near(pixels, values))
+        if loss:
+            empty = lossy.with_blurred(empty, pixels, values, loss)
         return np.asarray(empty[row - top :, column - left :][: window.height, : window.width])
+
+    def _loss(self, bands: tuple[int, ...]) -> lossy.Loss | None:
+        """How far lossy compression moves nodata in these bands; found once, as it reads the whole image."""
+        if bands not in self._losses:
+            self._losses[bands] = lossy.loss_of(self._file, bands, [self.nodata[band - 1] for band in bands])
+        return self._losses[bands]
 
 
 def fits(value: float, depth: str) -> bool:
