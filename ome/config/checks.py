@@ -2,9 +2,10 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from contextlib import suppress
+from typing import Any, Final, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError, OmegaConfBaseException
 
 from ome.config.cross_checks import cross_faults
@@ -12,7 +13,6 @@ from ome.config.schema import Settings
 from ome.config.schema.hints import Hint, addresses, expected, fits, hints_of, text_of_number
 from ome.config.unknown_settings import unknown_setting
 from ome.errors import UserError
-from ome.pipeline.artifacts import plain
 from ome.pipeline.registry import SIDE_STAGES, STAGES
 from ome.plugins import STAGE_PLUGINS, is_plugin
 
@@ -43,11 +43,11 @@ def check_settings(config: DictConfig, stages: Sequence[str] = ()) -> None:
 
 def numbers_to_text(config: DictConfig) -> None:
     """Replaces numbers where a setting takes text, such as the name of a folder, in place."""
+    values = _resolved(config)
     for key, hint in addresses(Settings):
-        try:
-            value = plain(config, key)
-        except OmegaConfBaseException:
-            continue  # `check_settings` says so
+        value: Any = values
+        for name in key.split("."):
+            value = value.get(name) if isinstance(value, dict) else None
         if (text := text_of_number(value, hint)) != value:
             OmegaConf.update(config, key, text)
 
@@ -57,7 +57,7 @@ def type_faults(config: DictConfig) -> Iterator[tuple[str, str]]:
 
     A setting whose value is that of another such setting is left out: a single one has to be changed.
     """
-    faults = dict(_faults(config, Settings, ""))
+    faults = dict(_faults(config, _resolved(config), Settings, ""))
     for key, line in faults.items():
         parent, _, name = key.rpartition(".")
         node: Any = OmegaConf.to_container(OmegaConf.select(config, parent) if parent else config)
@@ -67,39 +67,58 @@ def type_faults(config: DictConfig) -> Iterator[tuple[str, str]]:
             yield key, line
 
 
-def _faults(config: DictConfig, group: type, above: str) -> Iterator[tuple[str, str]]:
-    node = OmegaConf.select(config, above.removesuffix(".")) if above else config
+def _resolved(node: DictConfig) -> dict[str, Any]:
+    """The settings below a node in plain types; an error stands for a value that cannot be resolved.
+
+    They are resolved at once where they can be: one by one, they take half of the time of all checks.
+    """
+    with suppress(OmegaConfBaseException):
+        return cast("dict[str, Any]", OmegaConf.to_container(node, resolve=True))
+    values: dict[str, Any] = {}
+    for key in node:
+        name = str(key)
+        try:
+            value = "???" if OmegaConf.is_missing(node, name) else node[name]
+            if isinstance(value, ListConfig):
+                value = OmegaConf.to_container(value, resolve=True)
+            values[name] = _resolved(value) if isinstance(value, DictConfig) else value
+        except OmegaConfBaseException as error:
+            values[name] = error
+    return values
+
+
+def _faults(config: DictConfig, values: dict[str, Any], group: type, above: str) -> Iterator[tuple[str, str]]:
+    """The faults of a group, whose settings `values` are, at addresses that begin with `above`."""
     hints = hints_of(group)
-    if above != OPEN and "_target_" not in node:
-        known = [*hints, *OTHERS.get(above, ())]
-        for name in (str(name) for name in node if name not in known):
-            if above == "stage." and _is_stage(config, name):
+    known = {name for name, value in values.items() if value != "???" and not isinstance(value, Exception)}
+    if above != OPEN and "_target_" not in known:
+        for name in (name for name in values if name not in {*hints, *OTHERS.get(above, ())}):
+            if above == "stage." and _is_stage(values, name):
                 continue
-            yield f"{above}{name}", unknown_setting(f"{above}{name}", node, f"{above}{name}")
+            parent = OmegaConf.select(config, above.removesuffix(".")) if above else config
+            yield f"{above}{name}", unknown_setting(f"{above}{name}", parent, f"{above}{name}")
     for name, expectation in hints.items():
-        key = f"{above}{name}"
-        if "_target_" in node and name not in node:
+        key, value = f"{above}{name}", values.get(name)
+        if "_target_" in known and name not in known:
             continue  # an object of the user's
-        if name in node and expectation.group is not None and OmegaConf.is_dict(node[name]):
-            yield from _faults(config, expectation.group, f"{key}.")
-        elif (line := _fault(config, key, expectation)) is not None:
+        if expectation.group is not None and isinstance(value, dict):
+            yield from _faults(config, value, expectation.group, f"{key}.")
+        elif (line := _fault(None if value == "???" else value, key, expectation)) is not None:
             yield key, line
 
 
-def _is_stage(config: DictConfig, name: str) -> bool:
+def _is_stage(stages: dict[str, Any], name: str) -> bool:
     """Whether settings are those of the selected stage, or of one from outside the package."""
-    settings = config.stage[name]
-    has_target = OmegaConf.is_dict(settings) and "_target_" in settings
-    return has_target or name == config.stage.name or is_plugin(name, STAGE_PLUGINS)
+    settings = stages[name]
+    has_target = isinstance(settings, dict) and "_target_" in settings
+    return has_target or name == stages["name"] or is_plugin(name, STAGE_PLUGINS)
 
 
-def _fault(config: DictConfig, key: str, hint: Hint) -> str | None:
-    try:
-        value = plain(config, key)
-    except InterpolationToMissingValueError:
+def _fault(value: Any, key: str, hint: Hint) -> str | None:  # noqa: ANN401 - whatever was typed
+    if isinstance(value, InterpolationToMissingValueError):
         return None  # e.g. ${dataset.raw}; the stage that needs it reports it
-    except OmegaConfBaseException as error:
-        return f"{key}: {str(error).splitlines()[0]}"
+    if isinstance(value, OmegaConfBaseException):
+        return f"{key}: {str(value).splitlines()[0]}"
     if fits(value, hint):
         return None
     if value is None:
