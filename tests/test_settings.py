@@ -116,7 +116,9 @@ def test_what_is_missing_or_malformed_is_one_line(overrides: list[str], line: st
         check_settings(compose_config(overrides))
 
 
-@pytest.mark.parametrize("beside", ["name=${nowhere}", "dataset.tile.size=${dataset.nowhere}", "dataset.raw=???"])
+@pytest.mark.parametrize(
+    "beside", ["name=${nowhere}", "dataset.tile.size=${dataset.nowhere}", "dataset.raw=???"]
+)
 def test_a_value_that_cannot_be_resolved_hides_no_other(beside: str) -> None:
     wrong = ["stage.cam.epochs=abc", "dataset.classes={low.veg: [0, 0]}", "dataset.tile.stride=two", "seed=x"]
     alone = dict(type_faults(compose_config(["dataset=custom", *wrong])))
