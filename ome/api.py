@@ -23,6 +23,7 @@ from ome.inference.card import CARD, SegmenterCard
 from ome.inference.map_files import endings_of, map_name, mark_map
 from ome.inference.map_rows import PROBABILITY_ONE, MapOptions, predict_rows
 from ome.inference.mapping import map_scene as write_maps
+from ome.inference.mapping import say_differences
 from ome.networks.views import Tta
 from ome.pipeline.locks import locked
 from ome.pipeline.manifest import identity
@@ -94,6 +95,7 @@ def predict(
     card, predictor, windows = segmenter_of(networks, device, batch, views)
     options = MapOptions(stride=stride, batch=windows)
     with _opened(_address(scene) if isinstance(scene, str | Path) else scene, card, asset) as opened:
+        say_differences(opened, card)
         blocks = list(predict_rows(opened, card, predictor, options, all_classes=False))
         confidence = np.concatenate([block.confidence for block in blocks])
         classes = np.concatenate([block.classes for block in blocks])

@@ -17,10 +17,12 @@ import rasterio
 import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
+from rasterio.transform import from_origin
 
 import ome
 from ome.data.transforms import to_tensor
 from ome.errors import UserError
+from ome.geo.image_source import ImageSource
 from ome.inference.array_scene import _has_bands_first
 from ome.inference.card import SegmenterCard
 from ome.inference.segmenter_folders import network_folder, stage_of_network
@@ -102,7 +104,18 @@ def test_arrays_as_people_have_them(tmp_path: Path) -> None:
         (pixels.transpose(2, 0, 1), r"shape \(3, 64, 64\), but bands must be last: give array.transpose"),
         (torch.zeros(3, 40, 48, dtype=torch.uint8), r"bands must be last: give tensor.permute\(1, 2, 0\)"),
         (np.zeros((224, 512, 512), np.uint8), "bands must be last"),
-        (pixels / 255, r"has float64 values: give uint8 or uint16, e\.g\. \(array \* 255\)"),
+        (pixels / 255, r"float64 values: give uint8 or uint16, e\.g\. \(np.asarray\(array\) \* 255\).astype"),
+        (pixels / 1.0, r"has float64 values: .* np.asarray\(array\).round\(\).astype\('uint8'\)$"),
+        (pixels * 99.0, r"has float64 values: .* np.asarray\(array\).round\(\).astype\('uint16'\)$"),
+        (torch.from_numpy(pixels * 1.0), r"float64 values: .*, e\.g\. tensor.round\(\).to\(torch.uint8\)$"),
+        (torch.from_numpy(pixels / 255), r"has float64 values: .*, e\.g\. \(tensor \* 255\).byte\(\)"),
+        (torch.ones(9, 9, 3) * torch.nan, r"has float32 values: .*, e\.g\. \(tensor \* 255\).byte\(\)"),
+        (pixels > 9, r"has bool values: .*, e\.g\. np.asarray\(array\).astype\('uint8'\)$"),
+        (torch.from_numpy(pixels > 9), r"has bool values: .*, e\.g\. tensor.to\(torch.uint8\)$"),
+        (pixels.astype(object), r"has object values: give uint8 or uint16$"),
+        (pixels.astype("int16") - 200, r"has int16 values: give uint8 or uint16$"),
+        (np.array([[["a"]]]), r"has str32 values: give uint8 or uint16$"),
+        (np.ma.masked_equal(pixels.astype(int), 9), r"np.ma.masked_invalid\(array\).astype\('uint8'\)$"),
         (pixels.tolist(), r"has int64 values: .*, e\.g\. np.asarray\(array\).astype\('uint8'\)$"),
         (
             pixels.astype(np.int16) * 9,
@@ -205,6 +218,49 @@ def test_the_nodata_value_of_the_run_is_that_of_its_scenes(run_here: Run, tmp_pa
     else:
         classes = ome.predict(pixels if how == "array" else tmp_path / "city.png", run, **options).classes
     np.testing.assert_array_equal(classes == 255, expected)
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ("array", ""),
+        ("depth", "the array has uint16 values, the training images uint8: uint16 is scaled and uint8 is"),
+        ("depth of a file", "city.tif has uint16 values, the training images uint8"),
+        ("order", "city.tif labels the bands [1, 2, 3] blue, green, red, the training images red, green,"),
+        ("size", "a pixel of city.tif is 2 m wide, of the training scenes 0.5 m: prediction.scales=[4.0]"),
+    ],
+)
+def test_what_a_scene_in_memory_has_unlike_the_training_images_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str, message: str
+) -> None:
+    run = make_run(tmp_path / "run")
+    card = replace(TRAINED, source=ImageSource("uint8", 3, ("red", "green", "blue")), pixel_size=0.5)
+    card.write(run / "seg/weak")
+    pixels = random_scene(64, 64, kind="uint16" if how.startswith("depth") else "uint8")
+    scene: Any = pixels.transpose(1, 2, 0)
+    if how not in {"array", "depth"}:
+        side = 2 if how == "size" else 0.5
+        scene = write(tmp_path / "city.tif", pixels, transform=from_origin(500_000, 5_800_000, side, side))
+    if how == "order":
+        with rasterio.open(scene, "r+") as dataset:
+            dataset.descriptions = ("blue", "green", "red")
+    ome.predict(scene, run, flip=False, device="cpu", precision=FP32)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert message in printed
+    assert ("training" in printed) == bool(message)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "PA", "CMYK", "HSV", "YCbCr", "LAB", "RGBX", "1"])
+def test_the_values_of_a_pillow_image_are_the_colours_that_it_shows(tmp_path: Path, mode: str) -> None:
+    """Arrays of an image show neither palette nor opacity, nor that its values are other colours than RGB."""
+    run = make_run(tmp_path / "run")
+    image = Image.fromarray(random_scene(64, 64).transpose(1, 2, 0))
+    options = {"flip": False, "device": "cpu", "precision": FP32}
+    expected = ome.predict(np.asarray(image), run, **options).classes
+    np.testing.assert_array_equal(ome.predict(image, run, **options).classes, expected)
+    other = Image.new(mode, (64, 64))
+    with pytest.raises(UserError, match=rf"the image has the mode {mode}: give image.convert\('RGB'\)"):
+        ome.predict(other, run, **options)
 
 
 @pytest.mark.parametrize(

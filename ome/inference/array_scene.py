@@ -1,6 +1,6 @@
 """Arrays and tensors as scenes, with checks for common mistakes such as bands first."""
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import rasterio
@@ -12,13 +12,16 @@ from ome.errors import UserError
 from ome.geo.gdal import plain_pixels
 from ome.geo.reader import IMAGE_DEPTHS
 
+NUMBERS: Final = ("L", "RGB", "I", "I;16", "I;16B", "F")
+"""Modes of Pillow's images whose numbers are what they show, as bands without opacity."""
+
 
 def geotiff_of(scene: Any, channels: tuple[int, ...]) -> bytes:  # noqa: ANN401 - anything that numpy converts to an array
     """Converts an array (height, width, bands) to a GeoTIFF in memory.
 
     Args:
-        scene: A numpy array or a torch tensor, uint8 or uint16. Pixels of a masked array that are masked in
-            all bands of the network become pixels without data.
+        scene: A numpy array, a torch tensor or an image of Pillow, uint8 or uint16. Pixels of a masked array
+            that are masked in all bands of the network become pixels without data.
         channels: The bands that the network takes, counted from 1.
 
     Raises:
@@ -51,11 +54,16 @@ def geotiff_of(scene: Any, channels: tuple[int, ...]) -> bytes:  # noqa: ANN401 
 
 
 def _pixels(scene: Any) -> NDArray[Any]:  # noqa: ANN401
-    if isinstance(scene, Tensor) and scene.is_floating_point():
-        remedy = "(tensor * 255).byte() for values from 0 to 1"
-        raise _wrong_depth(str(scene.dtype).removeprefix("torch."), remedy)
+    mode = getattr(scene, "mode", None) if hasattr(scene, "getbands") else None
+    if mode not in {None, *NUMBERS}:
+        raise UserError(f"the image has the mode {mode}: give image.convert('RGB'), or its file")
+    if isinstance(scene, Tensor):
+        scene = scene.detach()
+        if scene.is_floating_point():  # numpy has no bfloat16
+            values = np.empty(0) if scene.is_meta else scene.cpu().double().numpy()
+            raise _wrong_depth(str(scene.dtype).removeprefix("torch."), _remedy(values, is_tensor=True))
     try:
-        array = np.asanyarray(scene.detach().cpu() if isinstance(scene, Tensor) else scene)
+        array = np.asanyarray(scene.cpu() if isinstance(scene, Tensor) else scene)
     # RuntimeError: tensors without data, as on the device `meta`.
     except (ValueError, TypeError, RuntimeError) as error:
         line = str(error).partition("\n")[0]
@@ -79,14 +87,32 @@ def _has_bands_first(shape: tuple[int, ...], needed: int) -> bool:
 
 
 def _remedy(array: NDArray[Any], *, is_tensor: bool) -> str:
-    """What to type for an array of another depth, so that no value overflows and nan is no data."""
-    if array.dtype.kind in "iu" and array.min() >= 0 and array.max() <= np.iinfo(np.uint16).max:
-        depth = "uint8" if array.max() <= np.iinfo(np.uint8).max else "uint16"
-        return f"tensor.to(torch.{depth})" if is_tensor else f"np.asarray(array).astype('{depth}')"
-    if array.dtype.kind == "f" and np.isnan(array).any():
-        return "(np.ma.masked_invalid(array) * 255).astype('uint8') for values from 0 to 1"
-    return "(array * 255).astype('uint8') for values from 0 to 1"
+    """What to type for an array of another depth, so that no value overflows and nan is no data.
+
+    Args:
+        array: The array, which may be masked.
+        is_tensor: Whether it was a tensor.
+
+    Returns:
+        An expression of `array` or `tensor`; empty if its values fit no depth.
+    """
+    if array.dtype.kind not in "biuf":
+        return ""
+    values = np.ma.compressed(array)
+    values = values[np.isfinite(values)]
+    if values.size and not 0 <= values.min() <= values.max() <= np.iinfo(np.uint16).max:
+        return ""
+    floats, largest = array.dtype.kind == "f", values.max(initial=0)
+    whole = "np.ma.masked_invalid(array)" if values.size < array.size else "np.asarray(array)"
+    if floats and largest <= 1:
+        scaled = "(tensor * 255).byte()" if is_tensor else f"({whole} * 255).astype('uint8')"
+        return f"{scaled} for values from 0 to 1"
+    depth = "uint8" if largest <= np.iinfo(np.uint8).max else "uint16"
+    rounded = ".round()" if floats else ""
+    return f"tensor{rounded}.to(torch.{depth})" if is_tensor else f"{whole}{rounded}.astype('{depth}')"
 
 
 def _wrong_depth(depth: str, remedy: str) -> UserError:
-    return UserError(f"the array has {depth} values: give uint8 or uint16, e.g. {remedy}")
+    return UserError(
+        f"the array has {depth} values: give uint8 or uint16" + (f", e.g. {remedy}" if remedy else "")
+    )

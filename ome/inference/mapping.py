@@ -58,8 +58,7 @@ def map_scene(
         UserError: The scene is damaged, or an option is wrong.
     """
     options.check()
-    _compare_pixels(scene, card)
-    _compare_bands(scene, card)
+    say_differences(scene, card)
     grid = scene.grid
     bands = {"classes": 1}
     if options.confidence or options.polygons:
@@ -163,23 +162,20 @@ def _predict_missing(
     return speed
 
 
-def _compare_pixels(scene: ByteImage, card: SegmenterCard) -> None:
-    """Warns if objects appear larger or smaller than in the training scenes."""
-    grid = scene.grid
-    size = PixelAreas(grid, scene.name).pixel_size()
-    if size is None or card.pixel_size is None:
-        return
-    ratio = size / card.pixel_size
+def say_differences(scene: ByteImage, card: SegmenterCard) -> None:
+    """Warns if a scene differs from the training images in its pixel size, bands or depth.
+
+    Args:
+        scene: The scene.
+        card: The card of the segmenter.
+    """
+    name, size = Path(scene.name).name, PixelAreas(scene.grid, scene.name).pixel_size()
+    ratio = 1.0 if size is None or card.pixel_size is None else size / card.pixel_size
     if max(ratio, 1 / ratio) > MAX_PIXEL_RATIO:
         console.print(
-            f"[yellow]a pixel of {Path(scene.name).name} is {size:.3g} m wide, of the training scenes "
+            f"[yellow]a pixel of {escape(name)} is {size:.3g} m wide, of the training scenes "
             f"{card.pixel_size:.3g} m[/]: prediction.scales={[round(ratio, 2)]} predicts at their size",
         )
-
-
-def _compare_bands(scene: ByteImage, card: SegmenterCard) -> None:
-    """Warns if the scene differs from the training images in its bands or depth."""
-    if card.source is None:
-        return
-    for line in differences(scene.source, scene.channels, card.source, card.channels):
-        console.print(f"[yellow]{escape(Path(scene.name).name)} {escape(line)}[/]")
+    if card.source is not None:
+        for line in differences(scene.source, scene.channels, card.source, card.channels):
+            console.print(f"[yellow]{escape(name)} {escape(line)}[/]")
