@@ -47,10 +47,12 @@ def replace_wrong_kernels(network: nn.Module) -> int:
         if isinstance(module, nn.Conv2d) and not isinstance(module, _Float32):
             grouped = module.groups > 1
             per_group = module.in_channels // module.groups if grouped else 0
-            padded = module.padding not in {(0, 0), "valid"}
+            # Some encoders give lists.
+            padding = module.padding if isinstance(module.padding, str) else tuple(module.padding)
+            padded = padding not in {(0, 0), "valid"}
             unsafe = (grouped and max(module.dilation) > 1) or (padded and max(module.kernel_size) > LARGEST)
-            shape = module.kernel_size, module.stride, module.dilation, module.padding
-            if unsafe or is_wrong(per_group, *shape):
+            sizes = (tuple(size) for size in (module.kernel_size, module.stride, module.dilation))
+            if unsafe or is_wrong(per_group, *sizes, padding):
                 kind = type(module)
                 module.__class__ = type(kind.__name__, (_Float32, kind), {})
                 changed += 1
