@@ -2,6 +2,7 @@
 
 import os
 import re
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -215,6 +216,25 @@ def test_nothing_changes_where_nothing_can_be_written(images: Path) -> None:
     table.unlink()
     with pytest.raises(UserError, match=r"changed by another program"):
         work.undo()
+
+
+@pytest.mark.parametrize("how", ["in place", "renamed", "touched", "written again"])
+def test_what_another_program_wrote_is_never_overwritten(images: Path, how: str) -> None:
+    """Also where size and time of the file stay, as on disks with coarse times."""
+    work = session(images, "--classes", "road,lake")
+    work.set_tags(0, ["road"])
+    table = images.parent / "tags.csv"
+    before, status = table.read_bytes(), table.stat()
+    after = before.replace(b"train", b"valid") if how in {"in place", "renamed"} else before
+    path = table if how != "renamed" else table.with_name("other.csv")
+    path.write_bytes(after)
+    path.replace(table)
+    if how != "touched":
+        os.utime(table, ns=(status.st_atime_ns, status.st_mtime_ns))
+    refused = pytest.raises(UserError, match="was changed by another program")
+    with nullcontext() if after == before else refused:
+        work.set_tags(1, ["lake"])
+    assert (table.read_bytes() == after) == (after != before)
 
 
 @pytest.mark.parametrize(

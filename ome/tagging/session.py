@@ -57,7 +57,7 @@ class Session:
         self._done: list[Change] = []
         self._undone: list[Change] = []
         self._lock = threading.Lock()
-        self._stamp = self._file_stamp()
+        self._content = self._file_content()
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -166,21 +166,20 @@ class Session:
             else:
                 rows[key] = row
         try:
-            if self._file_stamp() != self._stamp:
+            if self._file_content() != self._content:
                 raise UserError(f"{self._table.path} was changed by another program: start ome tags again")
             self._table.write(change.names[side], rows)
+            self._content = self._file_content()
         except OSError as error:
             raise UserError(f"{self._table.path} cannot be written: {error.strerror}") from error
         self._rows, self._names = rows, change.names[side]
-        self._stamp = self._file_stamp()
 
-    def _file_stamp(self) -> tuple[int, ...]:
-        """Identifies the version of the file, to detect changes by other programs; empty for no file."""
+    def _file_content(self) -> bytes | None:
+        """The bytes of the file, as other programs may keep its size and time; None for no file."""
         try:
-            status = self._table.path.stat()
+            return self._table.path.read_bytes()
         except FileNotFoundError:
-            return ()
-        return status.st_ino, status.st_size, status.st_mtime_ns
+            return None
 
 
 def _without_nan(matrix: NDArray[np.float64]) -> list[list[float | None]]:
