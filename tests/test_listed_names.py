@@ -19,6 +19,21 @@ def rows(folder: Path, cells: list[str], names: tuple[str, ...] = ()) -> tuple[s
     [
         *("field water", "water and field", "field + water", "field & water", "field-water", "Field: water"),
         *("field und water", "field_water", "water  field", "field - water road"),
+        *(
+            "field\uff1bwater",
+            "field\uff0cwater",
+            "field\u3001water",
+            "field\u060cwater",
+            "field \u2022 water",
+        ),
+        *(
+            "field\u00b7water",
+            "field > water",
+            "field (water)",
+            "field or water",
+            "[field] [water]",
+            "field*water",
+        ),
     ],
 )
 def test_several_tags_are_no_class(tmp_path: Path, several: str) -> None:

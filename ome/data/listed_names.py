@@ -6,8 +6,8 @@ from typing import Final
 
 from ome.errors import UserError
 
-_BETWEEN: Final = re.compile(r"(?:[\s+&/:,._-]|\b(?:and|und|et|y|e|plus|with|mit)\b)*", re.IGNORECASE)
-"""What people write between tags."""
+_BETWEEN: Final = re.compile(r"(?:[\W_]|\b(?:and|und|et|y|e|plus|with|mit|or|oder|ou|o)\b)*", re.IGNORECASE)
+"""What people write between tags: words, and any signs, also commas and points of other alphabets."""
 
 _SCORE: Final = re.compile(r".*\w\s*(?:[:=]\s*\d*[.,]?\d+\s*%?|\(\s*(?:\d*[.,]\d+|\d+\s*%)\s*\))")
 """A name with a score, such as `field:0.9`, `field=1` and `field (90%)`."""
