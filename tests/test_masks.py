@@ -226,6 +226,30 @@ def test_masks_of_every_lossless_compression_are_read(folder: Path, kind: str) -
 
 
 @pytest.mark.parametrize(
+    ("profile", "tags", "message"),
+    [
+        ({"photometric": "MINISWHITE"}, {}, r"is a negative \(MINISWHITE\), whose values some programs read"),
+        ({"photometric": "MINISWHITE", "nbits": 1}, {}, "gdal_translate -co PHOTOMETRIC=MINISBLACK IN OUT"),
+        ({"photometric": "MINISWHITE", "nbits": 1, "compress": "CCITTFAX4"}, {}, "is a negative"),
+        ({}, {"offsets": (1.0,)}, r"other values are meant \(scale 1, offset 1\): gdal_translate -unscale"),
+        ({}, {"scales": (0.5,)}, r"other values are meant \(scale 0.5, offset 0\)"),
+        ({"dtype": "float32"}, {"scales": (-1.0,), "offsets": (1.0,)}, r"\(scale -1, offset 1\)"),
+    ],
+)
+def test_a_mask_whose_stored_values_stand_for_others_is_refused(
+    folder: Path, profile: dict[str, object], tags: dict[str, object], message: str
+) -> None:
+    for name in ("a", "b"):
+        path = folder / f"masks/{name}.tif"
+        write(path, HALVES.astype(np.uint8), **profile)
+        with rasterio.open(path, "r+") as dataset:
+            for key, value in tags.items():
+                setattr(dataset, key, value)
+    with pytest.raises(UserError, match=message):
+        prepare(folder)
+
+
+@pytest.mark.parametrize(
     ("profile", "message"),
     [
         ({"crs": "EPSG:4326"}, "scene a: the mask .*a.tif is in EPSG:4326, not in EPSG:32633"),

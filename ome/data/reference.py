@@ -1,7 +1,7 @@
 """Reads raw reference images as colours, and checks that they match their image."""
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,12 +11,9 @@ from ome.geo.grid import Grid, misplaced
 from ome.geo.raster_file import UnreadableError
 from ome.geo.reader import Raster
 
-LOSSLESS: Final = ("GTIFF", "PNG", "NONE", "LZW", "DEFLATE", "ZSTD", "LZMA", "PACKBITS")
-"""Compressions, and formats without one, that keep every value, by GDAL's names; so do those of faxes."""
-
 
 def check_reference(scene: str, reference: Raster, image: Grid, image_name: str, *, indices: bool) -> None:
-    """Refuses a reference that does not match its image, or whose compression may have changed values.
+    """Refuses a reference that does not match its image, or whose values may be other classes.
 
     Args:
         scene: Name of the scene in error messages.
@@ -26,15 +23,12 @@ def check_reference(scene: str, reference: Raster, image: Grid, image_name: str,
         indices: Whether its values are class indices.
 
     Raises:
-        UnreadableError: Its compression is lossy, or may be.
+        UnreadableError: Its compression is lossy, or may be, or its values stand for others.
         UserError: Its size, CRS or position differs, or it has neither one band nor three.
     """
     grid = reference.grid
-    if reference.compression not in LOSSLESS and not reference.compression.startswith("CCITT"):
-        lossy = f"is compressed as {reference.compression}, which may be lossy"  # the file does not tell
-        if reference.compression in {"JPEG", "YCBCR JPEG"}:
-            lossy = f"has lossy compression ({reference.compression}), which changes classes"
-        raise UnreadableError(f"{reference} {lossy}: give the mask as PNG, or as GeoTIFF with DEFLATE or LZW")
+    if fault := reference.mask_fault:
+        raise UnreadableError(f"{reference} {fault}")
     if (grid.height, grid.width) != (image.height, image.width):
         raise UserError(
             f"scene {scene}: the mask {reference} has {grid.width} x {grid.height} pixels, "

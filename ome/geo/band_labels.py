@@ -11,6 +11,9 @@ from rasterio.io import DatasetReader
 BAND_COLOURS: Final = ("red", "green", "blue", "nir")
 """What a file may say that a band shows."""
 
+LOSSLESS: Final = ("GTIFF", "PNG", "NONE", "LZW", "DEFLATE", "ZSTD", "LZMA", "PACKBITS")
+"""Compressions, and formats without one, that keep every value, by GDAL's names; so do those of faxes."""
+
 
 def labelled_colours(dataset: DatasetReader) -> tuple[str, ...]:
     """One of `BAND_COLOURS` for each band, by its description or its label; empty if unknown."""
@@ -59,6 +62,32 @@ def colour_fault(dataset: DatasetReader) -> str:
         return (
             "a negative, whose 0 is white (MINISWHITE): convert it, gdal_translate -co "
             f"PHOTOMETRIC=MINISBLACK -scale 0 {largest} {largest} 0 IN OUT"
+        )
+    return ""
+
+
+def mask_fault(dataset: DatasetReader, compression: str) -> str:
+    """Why the values of a mask may not be the classes that were meant, with a remedy, or empty.
+
+    Args:
+        dataset: The mask.
+        compression: Its compression, by GDAL's name.
+    """
+    if compression not in LOSSLESS and not compression.startswith("CCITT"):
+        lossy = f"is compressed as {compression}, which may be lossy"  # the file does not tell
+        if compression in {"JPEG", "YCBCR JPEG"}:
+            lossy = f"has lossy compression ({compression}), which changes classes"
+        return f"{lossy}: give the mask as PNG, or as GeoTIFF with DEFLATE or LZW"
+    if dataset.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES":
+        return (
+            "is a negative (MINISWHITE), whose values some programs read as they are and others inverted: "
+            "gdal_translate -co PHOTOMETRIC=MINISBLACK IN OUT keeps them, with -scale 0 1 1 0 it inverts"
+        )
+    if {*dataset.scales} != {1.0} or {*dataset.offsets} != {0.0}:
+        return (
+            f"says that other values are meant (scale {dataset.scales[0]:g}, offset {dataset.offsets[0]:g}): "
+            "gdal_translate -unscale IN OUT computes them, gdal_edit -scale 1 -offset 0 MASK keeps what is "
+            "stored"
         )
     return ""
 

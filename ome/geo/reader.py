@@ -180,9 +180,9 @@ class Raster:
         return strips_of(self.grid, self.bands)
 
     @property
-    def compression(self) -> str:
-        """The compression, such as JPEG; the driver's name where the file does not say."""
-        return self._file.compression
+    def mask_fault(self) -> str:
+        """Why the values of a mask may not be the classes that were meant, with a remedy; or empty."""
+        return band_labels.mask_fault(self._file.dataset, self._file.compression)
 
     def tags(self) -> dict[str, str]:
         """The file's tags."""
