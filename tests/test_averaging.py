@@ -1,6 +1,7 @@
 """The running average of the weights against a loop, and what a training leaves of it."""
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -43,12 +44,13 @@ class Learner(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def trained(memory: float) -> Learner:
+def trained(memory: float, precision: Any = "32-true") -> Learner:  # noqa: ANN401 - Lightning's
     module = Learner()
     samples: Any = list(torch.randn(4 * STEPS, 2, 3, 3))
     options: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
     trainer = pl.Trainer(
         accelerator="cpu",
+        precision=precision,
         max_epochs=1,
         num_sanity_val_steps=0,
         enable_model_summary=False,
@@ -70,6 +72,19 @@ def test_the_average_is_exponential_in_weights_and_statistics(memory: float, dec
     for name, value in module.network.state_dict().items():
         torch.testing.assert_close(value, expected[name], msg=name)
         torch.testing.assert_close(module.validated[name], expected[name], msg=name)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "16-true", "64-true"])
+def test_the_average_of_other_precisions_is_that_of_their_weights(precision: str) -> None:
+    module = trained(0.25, precision)
+    expected = {name: value.double() for name, value in module.states[0].items()}
+    for state in module.states[1:]:
+        for name, value in state.items():
+            mean = 0.9 * expected[name] + 0.1 * value
+            expected[name] = mean if value.is_floating_point() else mean.floor()
+    for name, value in module.network.state_dict().items():
+        assert value.dtype == module.states[0][name].dtype
+        torch.testing.assert_close(value, expected[name].to(value.dtype), msg=name)
 
 
 def test_without_memory_there_is_no_average() -> None:
@@ -117,7 +132,7 @@ def test_the_average_is_torch_s_to_the_bit_and_goes_on_from_a_checkpoint() -> No
 def test_the_average_lies_on_the_device_that_the_module_is_moved_to() -> None:
     module, (callback,) = Learner(), averaging(0.1, total_steps=10)
     module._device = torch.device("meta")  # as Lightning has it in `setup`; the tensors follow later
-    trainer: Any = None
+    trainer: Any = SimpleNamespace(precision="32-true")
     callback.setup(trainer, module, "fit")
     average: Any = callback
     tensors = average._average_model.state_dict().values()

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from ome.config.schema.general import Precision
 from ome.config.sections import scene_reader
 from ome.data.cams import read_cams
 from ome.data.datasets import Batch
@@ -130,6 +131,24 @@ def test_a_batch_is_resized_as_a_whole_to_few_sizes() -> None:
     assert sizes == {32, 48, 64, 80, 96, 112, 128}
     unscaled = SeamClassifier(SeamNetwork(TinyBackbone(), 2), ("a", "b"), total_steps=9)
     assert unscaled._rescaled(column) is column
+
+
+@pytest.mark.parametrize("pcm", [False, True])
+@pytest.mark.parametrize("precision", [name for name in get_args(Precision) if name != "auto"])
+def test_a_step_is_made_in_every_precision(precision: Any, *, pcm: bool) -> None:  # noqa: ANN401
+    torch.manual_seed(0)
+    network = SeamNetwork(TinyBackbone(), 3, pcm=pcm)
+    weights = {} if pcm else {"er_weight": 0.0}
+    module = SeamClassifier(network, ("a", "b", "c"), total_steps=9, rescale=(0.75, 1.33), **weights)
+    before = [parameter.detach().clone() for parameter in network.parameters()]
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_model_summary": False}
+    trainer = pl.Trainer(
+        accelerator="cpu", max_steps=1, enable_progress_bar=False, precision=precision, **quiet
+    )
+    samples: Any = [{name: part[i] for name, part in batch().items()} for i in range(2)]
+    trainer.fit(module, DataLoader(samples, 2))
+    assert any((old != new).any() for old, new in zip(before, network.parameters(), strict=True))
+    assert all(parameter.isfinite().all() for parameter in network.parameters())
 
 
 @pytest.mark.parametrize(("clip", "scale"), [(None, None), (1e-3, None), (1e3, None), (1e-3, 512.0)])

@@ -9,7 +9,7 @@ from pytorch_lightning.callbacks import Callback, WeightAveraging
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-_Tensors = dict[torch.dtype, list[Tensor]]
+_Pairs = dict[torch.dtype, tuple[list[Tensor], list[Tensor]]]
 
 
 class _Average(AveragedModel):
@@ -23,16 +23,16 @@ class _Average(AveragedModel):
         super().__init__(model, device, use_buffers=True)
         self._decay = decay
         self._first: bool | None = None
-        self._tensors: tuple[_Tensors, _Tensors] = {}, {}
+        self._tensors: _Pairs = {}
 
     @torch.no_grad()
     def update_parameters(self, model: nn.Module) -> None:
         """Moves the average towards the weights and buffers of the model; pass the same model each time."""
         if self._first is None:
             self._first = not int(self.n_averaged)  # one synchronisation: a checkpoint may have been loaded
-            self._tensors = _by_dtype(self.module), _by_dtype(model)
-        for dtype, averages in self._tensors[0].items():
-            current = self._tensors[1][dtype]
+            self._tensors = _by_dtype(self.module, model)
+        for dtype, (averages, weights) in self._tensors.items():
+            current = [weight.to(dtype) for weight in weights]  # the same tensors if they have the type
             if self._first:
                 torch._foreach_copy_(averages, current)
             elif dtype.is_floating_point:
@@ -43,12 +43,15 @@ class _Average(AveragedModel):
         self.n_averaged += 1
 
 
-def _by_dtype(module: nn.Module) -> _Tensors:
-    """All parameters and buffers by data type."""
-    tensors: _Tensors = {}
-    for tensor in (*module.parameters(), *module.buffers()):
-        tensors.setdefault(tensor.dtype, []).append(tensor)
-    return tensors
+def _by_dtype(average: nn.Module, model: nn.Module) -> _Pairs:
+    """All parameters and buffers of both modules by data type of the average."""
+    pairs: _Pairs = {}
+    tensors = ((*module.parameters(), *module.buffers()) for module in (average, model))
+    for mean, weight in zip(*tensors, strict=True):
+        averages, weights = pairs.setdefault(mean.dtype, ([], []))
+        averages.append(mean)
+        weights.append(weight)
+    return pairs
 
 
 def _average_counts(averages: list[Tensor], current: list[Tensor], decay: float) -> None:
@@ -67,11 +70,15 @@ class _Averaging(WeightAveraging):
         self._decay = decay
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Creates the average when a fit begins."""
-        del trainer
+        """Creates the average when a fit begins, of float64 for `64-true`, else of float32.
+
+        In 16 bits it would hardly move, since a step changes it by less than its rounding.
+        """
         if stage == "fit":
-            # The module itself is moved later; Lightning tells it by now where to.
+            # The module itself is moved and converted later; Lightning tells it by now where to.
             self._average_model = _Average(pl_module, self._decay, pl_module.device)
+            if trainer.precision == "64-true":
+                self._average_model.double()
 
 
 def averaging(memory: float, total_steps: int) -> list[Callback]:

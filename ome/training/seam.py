@@ -139,7 +139,8 @@ class SeamClassifier(ClippedModule):
         low, high = self._rescale
         if low == high == 1:
             return image
-        factor = low * (high / low) ** float(torch.rand(()).numpy())  # on the host: no synchronisation
+        drawn = torch.rand((), dtype=torch.float32).numpy()  # on the host: no synchronisation
+        factor = low * (high / low) ** float(drawn)
         # Few different sizes, because kernels are selected for each.
         size = [_side(factor, length) for length in image.shape[2:]]
         return F.interpolate(image, size, mode="bilinear", align_corners=False)
