@@ -72,6 +72,14 @@ def test_paths_stay_paths(typed: str) -> None:
         ("/vsizip//vsimem/x.zip/y.tif", "/vsimem/ is not supported"),
         ("/vsicurl/file:///etc/passwd", "give /vsicurl/https://"),
         ("/vsicurl?url=file:///etc/passwd", "give /vsicurl/https://"),
+        ("http://[::1", r"^http://\[::1 is not an address: Invalid IPv6 URL"),
+        (
+            "https://h.org:abc/x.tif?sig=1",
+            "^https://h.org:abc/x.tif is not an address: Port could not be cast",
+        ),
+        ("http://h.org:99999/x.tif", "is not an address: Port out of range"),
+        ("s3://[b/x.tif", "is not an address"),
+        ("file://[h/x.tif", "is not an address"),
     ],
 )
 def test_other_addresses_are_refused(typed: str, message: str) -> None:

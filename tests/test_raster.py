@@ -650,6 +650,21 @@ def test_sidecars_make_gdal_read_no_other_file(tmp_path: Path, kind: str) -> Non
         Raster(path)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+@pytest.mark.parametrize("ending", [".msk", ".MSK", ".ovr", ".aux.xml", "world", "wld"])
+def test_a_sidecar_on_a_disk_that_is_not_mounted_is_not_ignored(
+    tmp_path: Path, suffix: str, ending: str
+) -> None:
+    """GDAL reads the image without it: every pixel would be valid, or the image nowhere."""
+    path = tmp_path / f"Scene{suffix}"
+    Image.fromarray(noise(1, "uint8", 64, 64)[0]).save(path)
+    world = f"Scene.{suffix[1]}{suffix[-1]}w"
+    link = path.with_name({"world": world, "wld": "Scene.wld"}.get(ending, path.name + ending))
+    link.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=f"{link.name} is a link to a file that does not exist: restore"):
+        Raster(path)
+
+
 def test_sidecars_that_gdal_writes_are_read(tmp_path: Path) -> None:
     path = tmp_path / "scene.png"
     Image.fromarray(noise(1, "uint8", 512, 512)[0]).save(path)

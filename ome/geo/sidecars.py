@@ -11,6 +11,7 @@ from rasterio.errors import RasterioError
 from rasterio.io import DatasetReader, MemoryFile
 
 from ome.errors import UserError
+from ome.files import is_file
 from ome.geo.gdal import XML_FAULTS, plain_pixels
 
 _RASTERS: Final = (".msk", ".MSK", ".ovr", ".OVR")
@@ -78,12 +79,16 @@ def check_sidecars(raster: Path, dataset: Any) -> None:  # noqa: ANN401 - raster
         dataset: The same, opened, but no pixels, mask or overview read yet: GDAL opens sidecars then.
 
     Raises:
-        UserError: A mask or overviews are not a GeoTIFF, or refer to other files.
+        UserError: A mask or overviews are not a GeoTIFF, or refer to other files; a sidecar is a link to a
+            file that does not exist, which GDAL ignores.
     """
     check_metadata(str(raster), dataset)
     # GDAL does not list the folder (see ome.geo.gdal), so it tries only these names.
+    worlds = (raster.stem + name[len(raster.stem) :] for name in world_files(raster))
+    for name in (raster.name + ".aux.xml", *worlds):
+        is_file(raster.with_name(name))
     for path in (raster.with_name(raster.name + ending) for ending in _RASTERS):
-        if path.is_file():
+        if is_file(path):
             with _sidecar(str(path), str(path), raster.name) as sidecar:
                 check_sidecars(path, sidecar)
                 _check_mask(str(path), sidecar, dataset)

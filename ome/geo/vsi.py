@@ -94,11 +94,16 @@ def scene_at(address: str | Path) -> SceneAddress:
         address: A path, `https://`, `s3://`, `gs://`, `az://`, `file://`, or GDAL's `/vsi...`.
 
     Raises:
-        UserError: The scheme or file system is not supported.
+        UserError: The scheme or file system is not supported, or it has the form of no address.
     """
     text = str(address)
-    if text.startswith("file://"):
-        return Path(url2pathname(urlsplit(text).path))
+    try:
+        parts = urlsplit(text if "://" in text else "")
+        _ = parts.port  # which is read only then
+    except ValueError as error:
+        raise UserError(f"{text.partition('?')[0]} is not an address: {error}") from error
+    if parts.scheme == "file":
+        return Path(url2pathname(parts.path))
     if match := re.match(r"(\w+):/{1,2}(?=[^/])", text):  # Path() leaves one slash
         scheme = match[1].lower()
         if scheme in _SYSTEMS:
