@@ -13,6 +13,13 @@ NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 NO_ACCESS: Final = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
 
 
+def is_no_damage(error: BaseException) -> bool:
+    """Whether a file could not be read for want of memory, permission or a working disk: it may be whole."""
+    return memory_fault(error) is not None or (
+        isinstance(error, OSError) and error.errno in (*NO_ROOM, *NO_ACCESS)
+    )
+
+
 def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
     """A message for a full or read-only disk, a missing permission, or a name that is not UTF-8.
 

@@ -39,7 +39,9 @@ from ome.geo.cog import write_class_cog, write_probability_cog
 from ome.geo.flat import FlatRasters
 from ome.geo.grid import Grid
 from ome.geo.polygons import Region
+from ome.geo.raster import read_png
 from ome.geo.reader import Raster
+from ome.networks.checkpoint_file import read_checkpoint
 from ome.pipeline import checksums as listing
 from ome.pipeline.engine import execute
 from ome.pipeline.manifest import Manifest
@@ -351,6 +353,44 @@ def test_an_image_that_may_not_be_read_is_not_called_damaged(
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
     with pytest.raises(UserError, match=rf"{name} cannot be read \(permission denied\): make it readable"):
         Raster(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        PermissionError(errno.EACCES, os.strerror(errno.EACCES)),
+        OSError(errno.EIO, os.strerror(errno.EIO)),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+    ids=["permission", "disk", "memory", "memory of torch"],
+)
+@pytest.mark.parametrize(
+    ("name", "reader", "read"),
+    [
+        ("network.pt", "torch.load", lambda path: load_network(nn.Linear(1, 1), path.parent)),
+        ("last.ckpt", "torch.load", lambda path: _checkpoint(path.parent)),
+        ("file.pth", "torch.load", read_checkpoint),
+        ("a.npz", "numpy.load", lambda path: read_cams(path, 2)),
+        ("a.png", "PIL.Image.open", read_png),
+    ],
+)
+def test_a_file_that_cannot_be_read_now_is_not_called_damaged(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: Exception,
+    name: str,
+    reader: str,
+    read: Callable[[Path], object],
+) -> None:
+    """Nobody is told to delete it, and no checkpoint of a training is deleted."""
+    path = tmp_path / name
+    path.write_bytes(b"whole")
+    monkeypatch.setattr(reader, lambda *_, **__: (_ for _ in ()).throw(error))
+    with pytest.raises((OSError, MemoryError, RuntimeError, ValueError)) as raised:
+        read(path)
+    assert not isinstance(raised.value, UserError)
+    assert path.read_bytes() == b"whole"
 
 
 def test_a_damaged_list_of_files_makes_everything_again(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
             return {"": np.lib.format.open_memmap(path, mode="r")}  # np.load would accept a renamed .npz
         with np.load(path, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    except OSError:
+    except (OSError, MemoryError):
         raise
     except Exception as error:  # damage raises errors of zipfile, zlib, tokenize and more
         raise ValueError(first_line(error) or type(error).__name__) from error

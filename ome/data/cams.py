@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from ome.data.array_files import read_arrays, write_arrays
 from ome.data.names import normal_form
 from ome.errors import UserError
+from ome.faults import is_no_damage
 
 SUFFIXES: Final = (".npy", ".npz", ".tif", ".tiff")
 """Suffixes of CAM files of other programs."""
@@ -44,6 +45,8 @@ def read_cams(path: Path, num_classes: int) -> NDArray[np.float32]:
         stack = np.zeros((num_classes, *cams.shape[1:]), dtype=np.float32)
         stack[stored["classes"]] = cams
     except (OSError, ValueError, LookupError, TypeError) as error:
+        if is_no_damage(error):
+            raise
         raise UserError(
             f"cannot read the CAMs {path}: run its stage (cam or affinity) again with force=true"
         ) from error

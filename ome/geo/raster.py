@@ -13,6 +13,7 @@ from PIL import Image
 from rasterio._err import CPLE_BaseError
 
 from ome.errors import UserError
+from ome.faults import is_no_damage
 from ome.files import atomic_path
 from ome.geo.reader import Raster
 
@@ -100,6 +101,8 @@ def read_png(path: Path) -> NDArray[np.uint8]:
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist: run the stage that writes it") from error
     except (OSError, SyntaxError, ValueError) as error:
+        if is_no_damage(error):
+            raise
         raise UserError(
             f"{path} is damaged or incomplete ({error}): delete it and run its stage again"
         ) from error

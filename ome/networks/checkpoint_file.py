@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ome.errors import UserError
+from ome.faults import is_no_damage
 from ome.progress import console
 
 SUFFIXES = (".pth", ".pt", ".ckpt", ".bin", ".tar", ".safetensors", ".params")
@@ -60,6 +61,8 @@ def read_checkpoint(path: Path, option: str = "backbone.weights") -> dict[str, T
             "torch.save(model.state_dict(), 'file.pth')"
         ) from error
     except Exception as error:  # the readers raise many kinds of errors for other files
+        if is_no_damage(error):
+            raise
         raise UserError(f"{path} is truncated or not a checkpoint; copy or download it again") from error
     for key in ("state_dict", "model_state_dict", "model"):
         if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):

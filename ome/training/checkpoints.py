@@ -7,6 +7,7 @@ from torch import nn
 
 from ome.distributed.collectives import rank_zero_value
 from ome.errors import UserError
+from ome.faults import is_no_damage
 from ome.files import atomic_path
 from ome.networks.tensors import first_convolution
 
@@ -37,6 +38,8 @@ def load_network(network: nn.Module, folder: Path) -> None:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
     # A damaged file may raise any error; torch refuses a file that would run code.
     except Exception as error:
+        if is_no_damage(error):
+            raise
         raise UserError(
             f"{path} holds no weights ({type(error).__name__}): delete it and run its stage again"
         ) from error

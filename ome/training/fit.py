@@ -17,6 +17,7 @@ from ome.distributed.collectives import any_rank, is_rank_zero, rank_zero_value,
 from ome.distributed.processes import RunningProcesses
 from ome.distributed.signals import deferred_stop, stop, stop_requested
 from ome.errors import UserError
+from ome.faults import is_no_damage
 from ome.files import noted
 from ome.pipeline.layout import HISTORY
 from ome.progress import console
@@ -131,7 +132,9 @@ def _checkpoint(folder: Path) -> Path | None:
     if is_rank_zero() and path.exists():
         try:
             step = torch.load(path, map_location="cpu", weights_only=True)["global_step"]
-        except Exception as error:  # noqa: BLE001 - with any damage the training starts over
+        except Exception as error:  # with any damage the training starts over
+            if is_no_damage(error):
+                raise
             console.print(f"[yellow]{path}: checkpoint is corrupt ({type(error).__name__}); starting over[/]")
             path.unlink(missing_ok=True)
         else:
