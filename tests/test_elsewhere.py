@@ -2,18 +2,24 @@
 
 import json
 import os
+import re
+import subprocess
 import zipfile
+from base64 import b64encode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import certifi
 import numpy as np
 import pytest
 from PIL import Image
+from rasterio.errors import RasterioIOError
 
 import ome
 from ome.data.byte_image import open_scene
 from ome.errors import UserError
+from ome.geo.remote import reading_options
 from ome.geo.scene_files import remote_state
 from ome.geo.stac import raster_of
 from ome.geo.vsi import VsiPath, full_address, scene_at
@@ -119,6 +125,95 @@ def test_a_scene_that_is_lost_while_it_is_read_is_one_line(
         with pytest.raises(UserError, match=r"damaged at rows 400\.\.409, .*: try again, or download it"):
             scene.read(400, 400, 10, 10)
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A self-signed certificate for this machine, with its key."""
+    path = tmp_path_factory.mktemp("tls") / "both.pem"
+    command = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=me -addext subjectAltName=IP:127.0.0.1"
+    subprocess.run([*command.split(), "-keyout", path, "-out", path], check=True, capture_output=True)
+    return path
+
+
+TRUSTED = ("GDAL_CURL_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+REMOTE = ["city.tif", "item.json"]
+
+
+@pytest.mark.parametrize("name", REMOTE)
+@pytest.mark.parametrize("variable", TRUSTED)
+def test_certificates_that_gdal_or_python_is_told_of_count_for_both(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, name: str
+) -> None:
+    for key in TRUSTED:
+        monkeypatch.delenv(key, raising=False)
+    monkeypatch.setenv(TRUSTED[0], certifi.where())  # as rasterio does while it is imported
+    pixels = random_scene(30, 40)
+    write(tmp_path / "city.tif", pixels)
+    item(tmp_path / "item.json", data={"href": "city.tif"})
+    with serving(tmp_path, certificate) as web:
+        # Not of the raster: libcurl goes on trusting a certificate for the life of the process.
+        refused = refusal(f"{web.address}/item.json")
+        assert re.search("cannot be reached .*CERTIFICATE_VERIFY_FAILED.*CURL_CA_BUNDLE=FILE in the", refused)
+        assert TRUSTED[0] not in reading_options()
+        monkeypatch.setenv(variable, str(certificate))
+        assert reading_options()[TRUSTED[0]] == str(certificate)
+        with open_scene(raster_of(scene_at(f"{web.address}/{name}")), BANDS) as scene:
+            np.testing.assert_array_equal(scene.read(0, 0, 30, 40).transpose(2, 0, 1), pixels)
+
+
+BASIC = "Basic " + b64encode(b"me:secret").decode()
+
+
+@pytest.mark.parametrize(
+    ("login", "variables"),
+    [
+        (BASIC, {"GDAL_HTTP_USERPWD": "me:secret"}),
+        (BASIC, {"GDAL_HTTP_NETRC_FILE": "netrc"}),
+        (BASIC, {"GDAL_HTTP_HEADERS": f"Authorization: {BASIC}"}),
+        ("Bearer x", {"GDAL_HTTP_AUTH": "BEARER", "GDAL_HTTP_BEARER": "x"}),
+        ("", {"GDAL_HTTP_UNSAFESSL": "YES"}),
+    ],
+)
+def test_gdals_variables_open_what_is_not_public(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, login: str, variables: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret")
+    pixels = random_scene(30, 40)
+    write(tmp_path / "city.tif", pixels)
+    with serving(tmp_path, None if login else certificate) as web:
+        web.login = login
+        url = scene_at(f"{web.address}/city.tif")
+        why = re.escape(
+            "is not public: give its signed address, or a login by GDAL's" if login else "(_ssl.c"
+        )
+        assert re.search(why, refusal(f"{web.address}/city.tif"))
+        with pytest.raises(UserError, match=why):
+            remote_state(url)
+        for key, value in variables.items():
+            monkeypatch.setenv(key, value)
+        with open_scene(url, BANDS) as scene:
+            np.testing.assert_array_equal(scene.read(0, 0, 30, 40).transpose(2, 0, 1), pixels)
+        assert remote_state(url)[1:3] == [30, 40]
+
+
+@pytest.mark.parametrize(
+    ("scheme", "variable"), [("s3", "AWS"), ("gs", "GS"), ("az", "AZURE")], ids=["s3", "gs", "az"]
+)
+def test_buckets_without_a_login_name_the_variable_of_public_ones(
+    monkeypatch: pytest.MonkeyPatch, scheme: str, variable: str
+) -> None:
+    monkeypatch.setattr("ome.geo.scene_files.DatasetReader", without_login)
+    monkeypatch.setattr("ome.geo.raster_file.DatasetReader", without_login)
+    why = f"and the login; a public bucket needs {variable}_NO_SIGN_REQUEST=YES"
+    assert why in refusal(f"{scheme}://bucket/city.tif")
+    with pytest.raises(UserError, match=why):
+        remote_state(scene_at(f"{scheme}://bucket/city.tif"))
+
+
+def without_login(*_: object, **__: object) -> None:
+    raise RasterioIOError("no credentials")
 
 
 def test_a_server_may_know_get_alone(web: Web) -> None:
@@ -254,13 +349,17 @@ def test_members_of_archives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     with zipfile.ZipFile("one.zip", "w") as archive:
         archive.write(city, "in/city.tif")
     for typed in (
-        "one.zip/in/city.tif",
-        f"{tmp_path}/one.zip/in/city.tif",
-        "{one.zip}/in/city.tif",
+        "/vsizip/one.zip/in/city.tif",
+        f"/vsizip/{tmp_path}/one.zip/in/city.tif",
+        "/vsizip/{one.zip}/in/city.tif",
+        "/vsizip/one.zip",
         "one.zip",
+        f"{tmp_path}/one.zip",
+        tmp_path / "one.zip",
     ):
-        with open_scene(scene_at(f"/vsizip/{typed}"), BANDS) as scene:
+        with open_scene(scene_at(typed), BANDS) as scene:
             np.testing.assert_array_equal(scene.read(0, 0, 50, 40).transpose(2, 0, 1), pixels)
+        assert map_name(scene_at(typed)) == ("city" if "city" in str(typed) else "one")
     assert "one.zip holds in/city.tif" in refusal("/vsizip/one.zip/town.tif")
     assert "does not exist: give /vsizip/ARCHIVE.zip/MEMBER" in refusal("/vsizip/two.zip/city.tif")
     content = bytearray(Path("one.zip").read_bytes())

@@ -1,6 +1,7 @@
 """A web server on this machine that hands out a folder, by ranges, and counts the bytes."""
 
 import re
+import ssl
 import threading
 import time
 from collections.abc import Iterator
@@ -20,6 +21,7 @@ class Web:
         ranges: Whether it hands out parts of files.
         seconds: How long it thinks about each request.
         head: Whether it answers HEAD.
+        login: The `Authorization` header that it asks for; empty for none.
         sent: Bytes of each answer, but for headers.
     """
 
@@ -27,13 +29,14 @@ class Web:
     ranges: bool = True
     seconds: float = 0
     head: bool = True
+    login: str = ""
     sent: list[int] = field(default_factory=list)
     address: str = ""
 
 
 @contextmanager
-def serving(folder: Path) -> Iterator[Web]:
-    """Serves a folder until the block ends."""
+def serving(folder: Path, certificate: Path | None = None) -> Iterator[Web]:
+    """Serves a folder until the block ends, over TLS if there is a certificate (with its key)."""
     web = Web(folder)
 
     class Handler(BaseHTTPRequestHandler):
@@ -44,6 +47,9 @@ def serving(folder: Path) -> Iterator[Web]:
 
         def do_GET(self) -> None:
             time.sleep(web.seconds)
+            if web.login and self.headers.get("Authorization") != web.login:
+                self.send_error(401)
+                return
             path = folder / unquote(self.path.partition("?")[0]).lstrip("/")
             if not path.is_file():
                 self.send_error(404)
@@ -74,7 +80,12 @@ def serving(folder: Path) -> Iterator[Web]:
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
-    web.address = f"http://127.0.0.1:{server.server_port}"
+    scheme = "http" if certificate is None else "https"
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+    web.address = f"{scheme}://127.0.0.1:{server.server_port}"
     try:
         yield web
     finally:

@@ -52,12 +52,13 @@ class RasterFile:
         self.name = str(source) if name is None and not isinstance(source, bytes) else str(name)
         self._remedy = remedy or "copy or download it again"
         self._options: dict[str, str] = {}
+        self._refusal = ""
         self._stack = ExitStack()
         if isinstance(source, Path):
             check_readable(source, self.name, remedy or "check the path")
         start: Path | bytes
         if isinstance(source, VsiPath):
-            start = probe(source).start
+            _, start, self._refusal = probe(source)
             self._options, self._remedy = reading_options(), remedy or "try again, or download it"
             drivers = [driver for driver in drivers if driver in IMAGE_DRIVERS]
         else:
@@ -160,7 +161,7 @@ class RasterFile:
             formats = ", ".join(drivers)
             if isinstance(source, VsiPath):
                 raise UnreadableError(
-                    f"{self.name} cannot be opened as {formats} ({error}): check the address, or download it"
+                    self._refusal or f"{self.name} cannot be opened as {formats} ({error}): {source.remedy}"
                 ) from error
             raise UnreadableError(
                 f"{self.name} is damaged or not a raster ({formats}): {self._remedy}; gdal_translate IN OUT "

@@ -1,6 +1,7 @@
 """Requests to scenes behind a URL or in an archive, and the options with which GDAL reads them."""
 
 import os
+import ssl
 import zipfile
 import zlib
 from http.client import HTTPException
@@ -29,35 +30,61 @@ _DEFAULTS: Final = {
 }
 """Defaults of GDAL's options that a user may override by environment variables."""
 
+_LOGIN: Final = (401, 403, 407)
+"""Status codes of a server or proxy that asks for a login."""
+
+_CERTIFICATE: Final = (
+    "check the address, and name a certificate to trust by CURL_CA_BUNDLE=FILE in the environment"
+)
+_TRUSTED: Final = ("GDAL_CURL_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE")
+"""Variables for a file of certificates; rasterio sets the first, which GDAL prefers, to certifi's file."""
+
 WITHOUT_HEAD: Final = {"CPL_VSIL_CURL_USE_HEAD": "NO"}
 """For servers and signed URLs that allow only GET: GDAL sends GET and aborts a response of the whole file."""
+
+
+class RefusedError(UserError):
+    """A request that GDAL's may succeed: it has logins, certificates and proxies that this one does not."""
 
 
 class Probe(NamedTuple):
     """What is known of a scene before GDAL opens it.
 
     Attributes:
-        state: ETag, date and size of a URL, which change when it is replaced; empty for an archive or bucket.
-        start: Its first bytes; empty for a bucket.
+        state: ETag, date and size of a URL, which change when it is replaced; empty for an archive or bucket,
+            and for a URL that only GDAL can read.
+        start: Its first bytes; empty for a bucket, and for a URL that only GDAL can read.
+        refusal: Why a URL was not read; empty if it was.
     """
 
     state: list[Any]
     start: bytes
+    refusal: str = ""
 
 
 def reading_options() -> dict[str, str]:
     """GDAL's options for remote and archived scenes."""
-    return {key: value for key, value in _DEFAULTS.items() if key not in os.environ} | _FORCED
+    trusted = {_TRUSTED[0]: file} if (file := _certificates()) else {}
+    return {key: value for key, value in _DEFAULTS.items() if key not in os.environ} | _FORCED | trusted
+
+
+def _certificates() -> str:
+    """The file of trusted certificates that the user names; empty for the default."""
+    files = (os.environ.get(key, "") for key in _TRUSTED)
+    return next((file for file in files if file and Path(file).parent.name != "certifi"), "")
 
 
 def probe(scene: VsiPath) -> Probe:
     """Requests the start of a scene before GDAL does, for an error message that says why it cannot be read.
 
     Raises:
-        UserError: It does not exist, cannot be reached or read by windows, or is damaged in its archive.
+        UserError: It does not exist, cannot be read by windows, or is damaged in its archive.
     """
     if scene.url:
-        headers, start = fetch(scene.url, str(scene), _START)
+        try:
+            headers, start = fetch(scene.url, str(scene), _START)
+        except RefusedError as error:
+            return Probe([], b"", str(error))
         size = headers["Content-Range"].rpartition("/")[2]
         return Probe([headers["ETag"], headers["Last-Modified"], size], start)
     return Probe([], b"" if scene.member is None else _start_of_member(scene, *scene.member))
@@ -73,12 +100,14 @@ def fetch(url: str, name: str, most: int, *, by_range: bool = True) -> tuple[Any
         by_range: Send a range request, and refuse a server that does not support it.
 
     Raises:
-        UserError: The request failed; the message says why.
+        RefusedError: The server asks for a login, or cannot be reached.
+        UserError: The request failed otherwise; the message says why.
     """
     request = Request(url, headers={"Range": f"bytes=0-{most - 1}"} if by_range else {})  # noqa: S310 - http
     try:
         timeout = float(os.environ.get("GDAL_HTTP_TIMEOUT", _DEFAULTS["GDAL_HTTP_TIMEOUT"]))
-        with urlopen(request, timeout=timeout) as answer:  # noqa: S310
+        trusted = ssl.create_default_context(cafile=_certificates() or None)
+        with urlopen(request, timeout=timeout, context=trusted) as answer:  # noqa: S310
             if by_range and (answer.status != 206 or "Content-Range" not in answer.headers):
                 raise UserError(
                     f"{name}: its server does not support range requests: download it, and map the file"
@@ -86,17 +115,19 @@ def fetch(url: str, name: str, most: int, *, by_range: bool = True) -> tuple[Any
             return answer.headers, answer.read(most)
     except HTTPError as error:
         phrase = " ".join(str(error.reason).split())
-        raise UserError(f"{name} {_refusal(error.code)} ({error.code} {phrase})") from error
+        kind = RefusedError if error.code in _LOGIN else UserError
+        raise kind(f"{name} {_refusal(error.code)} ({error.code} {phrase})") from error
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
-        raise UserError(f"{name} cannot be reached ({reason}): check the address and the network") from error
+        remedy = _CERTIFICATE if isinstance(reason, ssl.SSLError) else "check the address and the network"
+        raise RefusedError(f"{name} cannot be reached ({reason}): {remedy}") from error
 
 
 def _refusal(code: int) -> str:
     if code in {404, 410}:
         return "does not exist: check the address"
-    if code in {401, 403}:
-        return "is not public: give its signed address"
+    if code in _LOGIN:
+        return "is not public: give its signed address, or a login by GDAL's environment variables"
     return "is empty" if code == 416 else "cannot be downloaded: try again later"
 
 

@@ -54,10 +54,11 @@ def remote_state(scene: SceneAddress) -> list[Any]:
     """
     if not isinstance(scene, VsiPath) or not scene.is_remote:
         return []
-    return [full_address(scene), *(probe(scene).state or _layout(scene))]
+    probed = probe(scene)
+    return [full_address(scene), *(probed.state or _layout(scene, probed.refusal))]
 
 
-def _layout(scene: VsiPath) -> list[Any]:
+def _layout(scene: VsiPath, refusal: str) -> list[Any]:
     """Shape and data types of a raster, and the offset and size of its last block."""
     try:
         with (
@@ -71,4 +72,4 @@ def _layout(scene: VsiPath) -> list[Any]:
             where = [opened.get_tag_item(key, "TIFF", bidx=opened.count) for key in keys]
             return [opened.height, opened.width, *opened.dtypes, *where]
     except (RasterioError, OSError, ValueError) as error:
-        raise UserError(f"{scene} cannot be opened ({error}): check the address, or download it") from error
+        raise UserError(refusal or f"{scene} cannot be opened ({error}): {scene.remedy}") from error

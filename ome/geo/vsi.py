@@ -19,6 +19,13 @@ _SYSTEMS: Final = {
 }
 """GDAL's prefix of each supported URL scheme."""
 
+_PUBLIC: Final = {
+    "/vsis3/": "AWS_NO_SIGN_REQUEST",
+    "/vsigs/": "GS_NO_SIGN_REQUEST",
+    "/vsiaz/": "AZURE_NO_SIGN_REQUEST",
+}
+"""The environment variable with which GDAL reads a public bucket without a login."""
+
 _ZIP: Final = "/vsizip/"
 SUPPORTED: Final = ("vsicurl", "vsis3", "vsigs", "vsiaz", "vsizip")
 
@@ -59,6 +66,14 @@ class VsiPath:
     def is_remote(self) -> bool:
         """Whether it is read over the network."""
         return re.match(r"(/vsizip/\{?/?)?/?vsi(?!zip)", self.path) is not None
+
+    @property
+    def remedy(self) -> str:
+        """What to do if GDAL cannot open it."""
+        for system, variable in _PUBLIC.items():
+            if system in self.path:
+                return f"check the address and the login; a public bucket needs {variable}=YES set"
+        return "check the address, or download it"
 
     @cached_property
     def member(self) -> tuple[Path, str] | None:
@@ -112,7 +127,8 @@ def scene_at(address: str | Path) -> SceneAddress:
             schemes = ", ".join(_SYSTEMS)
             raise UserError(f"{text.partition('?')[0]} is not supported: give {schemes}:// or a file")
     if not text.startswith("/vsi"):
-        return Path(address)
+        path = Path(address)
+        return VsiPath(text, _ZIP + text) if path.suffix.lower() == ".zip" and path.is_file() else path
     if unknown := [system for system in re.findall(r"/(vsi\w+)", text) if system not in SUPPORTED]:
         supported = ", ".join(f"/{name}/" for name in SUPPORTED)
         raise UserError(f"{text}: /{unknown[0]}/ is not supported, only {supported}")
