@@ -11,6 +11,7 @@ import ast
 import re
 import shutil
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -236,11 +237,15 @@ def error_lines() -> str:
     return "\n".join(parts)
 
 
-_ERRORS = {"UserError", "InUseError", "DamagedError"}
+@cache
+def _errors() -> set[str]:
+    """Names of the classes of user errors: the first, and all that are derived from it."""
+    code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "ome").rglob("*.py"))
+    return {"UserError", *re.findall(r"^class (\w+)\(UserError\)", code, re.MULTILINE)}
 
 
 def _raised(node: ast.AST) -> str:
-    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _ERRORS):
+    if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _errors()):
         return ""
     return _template(node.args[0]) if node.args else ""
 

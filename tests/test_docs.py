@@ -176,6 +176,11 @@ def test_error_lines_are_those_of_the_code() -> None:
     assert "- `unknown <what> '<name>': choose one of <known, ...><hint>`" in docs_hooks.error_lines()
 
 
+@pytest.mark.parametrize("kind", UserError.__subclasses__(), ids=lambda kind: kind.__name__)
+def test_error_lines_of_every_kind_of_user_error_are_listed(kind: type[UserError]) -> None:
+    assert kind.__name__ in docs_hooks._errors()
+
+
 def test_pages_hold_the_tables_of_the_code_as_it_is() -> None:
     for page in docs_hooks.DOCS.glob("*.md"):
         text = page.read_text(encoding="utf-8")

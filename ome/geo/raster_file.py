@@ -56,13 +56,11 @@ class RasterFile:
         self._stack = ExitStack()
         if isinstance(source, Path):
             check_readable(source, self.name, remedy or "check the path")
-        start: Path | bytes
+        start = b"" if isinstance(source, VsiPath) else source
         if isinstance(source, VsiPath):
             _, start, self._refusal = probe(source)
             self._options, self._remedy = reading_options(), remedy or "try again, or download it"
             drivers = [driver for driver in drivers if driver in IMAGE_DRIVERS]
-        else:
-            start = source
         self.dataset = self._open(source, drivers)
         if len(pages := _images_in(self.dataset)) > 1:
             sizes = " and ".join(list(dict.fromkeys(f"{height} x {width}" for height, width in pages))[:3])
@@ -159,9 +157,11 @@ class RasterFile:
                 self._options |= WITHOUT_HEAD
                 return self._open(source, drivers)
             formats = ", ".join(drivers)
+            if self._refusal:
+                raise UnreadableError(self._refusal) from error
             if isinstance(source, VsiPath):
                 raise UnreadableError(
-                    self._refusal or f"{self.name} cannot be opened as {formats} ({error}): {source.remedy}"
+                    f"{self.name} cannot be opened as {formats} ({error}): {source.remedy}"
                 ) from error
             raise UnreadableError(
                 f"{self.name} is damaged or not a raster ({formats}): {self._remedy}; gdal_translate IN OUT "

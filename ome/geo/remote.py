@@ -115,8 +115,12 @@ def fetch(url: str, name: str, most: int, *, by_range: bool = True) -> tuple[Any
             return answer.headers, answer.read(most)
     except HTTPError as error:
         phrase = " ".join(str(error.reason).split())
-        kind = RefusedError if error.code in _LOGIN else UserError
-        raise kind(f"{name} {_refusal(error.code)} ({error.code} {phrase})") from error
+        if error.code in _LOGIN:
+            raise RefusedError(
+                f"{name} is not public ({error.code} {phrase}): give its signed address, or a login by the "
+                "environment variables of GDAL"
+            ) from error
+        raise UserError(f"{name} {_refusal(error.code)} ({error.code} {phrase})") from error
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         remedy = _CERTIFICATE if isinstance(reason, ssl.SSLError) else "check the address and the network"
@@ -126,8 +130,6 @@ def fetch(url: str, name: str, most: int, *, by_range: bool = True) -> tuple[Any
 def _refusal(code: int) -> str:
     if code in {404, 410}:
         return "does not exist: check the address"
-    if code in _LOGIN:
-        return "is not public: give its signed address, or a login by GDAL's environment variables"
     return "is empty" if code == 416 else "cannot be downloaded: try again later"
 
 

@@ -72,4 +72,6 @@ def _layout(scene: VsiPath, refusal: str) -> list[Any]:
             where = [opened.get_tag_item(key, "TIFF", bidx=opened.count) for key in keys]
             return [opened.height, opened.width, *opened.dtypes, *where]
     except (RasterioError, OSError, ValueError) as error:
-        raise UserError(refusal or f"{scene} cannot be opened ({error}): {scene.remedy}") from error
+        if refusal:
+            raise UserError(refusal) from error
+        raise UserError(f"{scene} cannot be opened ({error}): {scene.remedy}") from error
