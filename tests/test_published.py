@@ -1,6 +1,7 @@
 """Published data sets in their layouts: miniature archives, as downloaded, unpacked or loose."""
 
 import csv
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,7 +162,7 @@ def place(files: Mapping[str, Mapping[str, bytes]], raw: Path, form: str) -> Non
 @pytest.mark.parametrize("form", ["zip", pytest.param("folder", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", SETS)
 def test_scenes_masks_and_tags_are_those_of_the_miniature(
-    name: str, form: str, run_here: Run, tmp_path: Path
+    name: str, form: str, run_here: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     miniature = SETS[name]()
     place(miniature.files, tmp_path / "raw", form)
@@ -178,6 +179,11 @@ def test_scenes_masks_and_tags_are_those_of_the_miniature(
         pixels = archives.image(1, 5 if name == "flair" else 3, 2, 4)
         assert np.array_equal(reader.image(Tile(scene, 0, 0, 2, 4)), pixels[..., channels])
     assert {name: count for name, count in index.class_pixels.items() if count} == miniature.pixels
+    printed = capsys.readouterr().out
+    counts = [f"{list(miniature.splits.values()).count(split)} {split}" for split in ("train", "val", "test")]
+    assert f"{', '.join(counts)} scenes" in printed, "the page on data sets asks to check them"
+    for each, count in miniature.pixels.items():
+        assert re.search(rf"{each} +│ +{count} │", printed)
     assert index.unknown.pixels == 0
     with (Path(config.run_dir) / "labels/tags.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -21,7 +21,7 @@ from ome.pipeline.artifacts import plain
 from ome.pipeline.manifest import NAME, identity
 from ome.pipeline.marks import MARK, PARTIAL, read_if_whole
 from ome.pipeline.stage import Stage, Work
-from ome.progress import console
+from ome.progress import console, print_table
 from ome.synthetic.town import write_town
 
 
@@ -47,9 +47,19 @@ def run(work: Work) -> dict[str, Any]:
     if is_folder_of_images(work.config):
         bands = list(layout.channels or index.channels)
         console.print(f"{len(index.scenes)} images, bands {bands}")
+    scenes = {split: len(index.split(split)) for split in ("train", "val", "test")}
+    if labelled := sum(index.class_pixels.values()):
+        print_table(
+            ", ".join(f"{count} {split}" for split, count in scenes.items()) + " scenes",
+            ("class", "labelled pixels", "percent"),
+            [
+                (name, str(pixels), f"{100 * pixels / labelled:.2f}")
+                for name, pixels in index.class_pixels.items()
+            ],
+        )
     return {
         "raw": str(raw.resolve()),
-        "scenes": {split: len(index.split(split)) for split in ("train", "val", "test")},
+        "scenes": scenes,
         "class_pixels": index.class_pixels,
         "unknown_pixels": index.unknown.pixels,
         "broken_scenes": len(index.broken),
