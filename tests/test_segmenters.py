@@ -1,5 +1,6 @@
 """Segmentation networks: any size in, the same size out."""
 
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -81,14 +82,25 @@ def test_encoder_weights_are_loaded(tmp_path: Path) -> None:
     assert all(torch.equal(value, donor[name]) for name, value in network.encoder.state_dict().items())
 
 
+DILATING = ("pspnet", "deeplabv3plus")
+UNDILATED = ("vgg11", "densenet121", "swin_tiny_patch4_window7_224", "hrnet_w18_small", "pvt_v2_b0")
+
+
 @pytest.mark.parametrize(
     ("name", "encoder", "message"),
     [
         ("deeplab3plus", "resnet18", "deeplabv3plus, dpt, fpn, pspnet.*did you mean 'deeplabv3plus'"),
         ("unet", "resnet38d", "segmenter.encoder=resnet50"),
         ("unet", "resnet1o1", "resnet101"),
-        ("pspnet", "vgg11", "'pspnet' cannot use encoder 'vgg11'"),
-        ("deeplabv3plus", "swin_tiny_patch4_window7_224", "type segmenter=fpn, which takes most encoders"),
+        *(
+            (*pair, "it cannot be dilated; type segmenter=fpn, which")
+            for pair in product(DILATING, UNDILATED)
+        ),
+        # No other segmenter takes this one.
+        *(
+            (name, "mixer_b16_224", "pattern; use another, such")
+            for name in (*DILATING, "unet", "fpn", "upernet")
+        ),
     ],
 )
 def test_unsuitable_segmenters_are_refused(name: str, encoder: str, message: str) -> None:

@@ -98,6 +98,6 @@ def _of_one_network(tensors: dict[str, Tensor], path: Path) -> dict[str, Tensor]
     if others:
         console.print(
             f"[yellow]{path} contains several networks[/]: using {chosen}, not {' or '.join(others)}; to use "
-            f"another, save it by itself, e.g. torch.save(content['{others[0]}'], 'file.pth')"
+            "another, save a file that has only its tensors"
         )
     return branches[chosen]

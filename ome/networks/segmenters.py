@@ -1,5 +1,6 @@
 """Segmentation networks of segmentation-models-pytorch that take images of any size."""
 
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
@@ -128,10 +129,14 @@ def build_segmenter(
     except UNSUPPORTED_ERRORS as error:
         if name not in SEGMENTERS:
             raise
-        other = "" if name == "fpn" else "type segmenter=fpn, which takes most encoders, or "
+        reason, other = first_line(error).rstrip(".!"), ""
+        if not reason or re.search(
+            "output_stride|dilated", reason
+        ):  # only some segmenters dilate their encoder
+            reason, other = "it cannot be dilated", "type segmenter=fpn, which takes most encoders, or "
         raise UserError(
-            f"segmenter {name!r} cannot use encoder {encoder!r}: {first_line(error)}; {other}use another, "
-            "such as resnet50 or convnext_tiny"
+            f"segmenter {name!r} cannot use encoder {encoder!r}: {reason}; {other}use another, such as "
+            "resnet50 or convnext_tiny"
         ) from error
     if options:
         check_sizes(network, in_channels, f"segmenter {name!r} cannot use encoder {encoder!r}")
