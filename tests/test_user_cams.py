@@ -193,6 +193,21 @@ def test_maps_in_another_order_than_the_tags_are_pointed_out(
     assert asked == bool(printed)
 
 
+@pytest.mark.parametrize(("constant", "tagged", "said"), [(-9, 2, 4), (-9, 1, 0), (0, 2, 0)])
+def test_maps_that_leave_every_pixel_without_a_class_are_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], constant: int, tagged: int, said: int
+) -> None:
+    tiles = tuple(Tile(f"t{number}", 0, 0, 20, 28) for number in range(4))
+    tags = np.tile((np.arange(3) < tagged).astype(np.uint8), (4, 1))
+    table = TagTable(NAMES, tiles, tags, ("train",) * 4, np.ones(4, dtype=bool))
+    for tile in tiles:
+        save(tmp_path / f"{tile.name}.npy", MAPS + constant)
+    UserCams(tmp_path, cast("SceneReader", None), table).check(tiles)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert bool(said) == (f"in {said} of 4 tiles no map of a tagged class is above 0" in printed)
+    assert bool(said) == bool(printed)
+
+
 def placed(path: Path, maps: NDArray[Any], grid: Grid, nodata: float | None = None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     profile: dict[str, Any] = {"driver": "GTiff", "count": len(maps), "dtype": maps.dtype, "nodata": nodata}

@@ -54,7 +54,7 @@ class UserCams:
         self._folder, self._reader, self._tagged = folder, reader, tagged
 
     def check(self, tiles: Sequence[Tile]) -> None:
-        """Checks before the first CRF that all tiles have maps; says so if their order looks wrong.
+        """Checks before the first CRF that all tiles have maps; says if their order or range looks wrong.
 
         Raises:
             UserError: Some tiles have no maps, or a file has none of this number of classes.
@@ -68,15 +68,21 @@ class UserCams:
         self._compare_with_tags(evenly_spaced(tiles, MOST_COMPARED))
 
     def _compare_with_tags(self, tiles: Sequence[Tile]) -> None:
-        """Prints a line if the strongest maps are no more often of tagged classes than others are."""
-        names, right, by_chance, compared = self._tagged.names, 0, 0.0, 0
+        """Prints a line if the strongest maps are no more often of tagged classes than others, or below 0."""
+        names, right, by_chance, compared, dark = self._tagged.names, 0, 0.0, 0, 0
         for tile in tiles:
             maps, _ = self._maps(tile)
             peaks, tags = maps.max(axis=(1, 2)), self._tagged.by_name[tile.name]
+            dark += int(tags.sum() > 1 and peaks[tags > 0].max() <= 0)
             if peaks.min() < peaks.max() and 0 < tags.sum() < len(tags):
                 right += int(tags[peaks.argmax()])
                 by_chance += float(tags.mean())
                 compared += 1
+        if dark:
+            console.print(
+                f"[yellow]stage.pseudo.cams={self._folder}[/]: in {dark} of {len(tiles)} tiles no map of a "
+                "tagged class is above 0, and no pixel gets a class: add a constant to logits, or take their softmax"
+            )
         if compared >= LEAST_COMPARED and right <= by_chance:
             console.print(
                 f"[yellow]stage.pseudo.cams={self._folder}[/]: the strongest map is of a tagged class in "
@@ -86,9 +92,7 @@ class UserCams:
 
     def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         """Yields the normalised maps of each tile, (C, H, W) float32 in [0, 1]."""
-        for tile in tiles:
-            maps, size = self._maps(tile)
-            yield normalised(maps, size, self._tagged.by_name[tile.name])
+        return (normalised(*self._maps(tile), self._tagged.by_name[tile.name]) for tile in tiles)
 
     def _maps(self, tile: Tile) -> tuple[NDArray[np.float32], tuple[int, int]]:
         """The maps (C, h, w) of a tile as they are in its file, and the tile's height and width."""
