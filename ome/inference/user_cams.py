@@ -81,7 +81,7 @@ class UserCams:
         if dark:
             console.print(
                 f"[yellow]stage.pseudo.cams={self._folder}[/]: in {dark} of {len(tiles)} tiles no map of a "
-                "tagged class is above 0, and no pixel gets a class: add a constant to logits, or take their softmax"
+                "tagged class is above 0, and no pixel gets a class: add a constant to logits"
             )
         if compared >= LEAST_COMPARED and right <= by_chance:
             console.print(
