@@ -9,9 +9,11 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from ome.damage import read_undamaged
-from ome.errors import UserError
+from ome.data.scene_index import INDEX
+from ome.errors import UserError, few
 from ome.files import read_csv
 from ome.pipeline.artifacts import results_of
+from ome.pipeline.checksums import NAME as FILES
 from ome.pipeline.layout import TAG_SCORES
 from ome.pipeline.manifest import RESOLVED, Manifest
 from ome.scoring.rows import Row
@@ -48,11 +50,13 @@ class ScoredResult(Generic[R]):
         row: The scores.
         settings: Flat settings of the stage and of the stages that it depends on.
         seed: Seed of the latest training that the result depends on; None if unknown.
+        run: Folder of the run.
     """
 
     row: R
     settings: dict[str, Hashable]
     seed: Hashable
+    run: Path
 
 
 def tag_rows(folder: Path) -> list[TagRow]:
@@ -80,23 +84,27 @@ def scored_results(
     known = [*(one for _, one in compared), *(artefact for run in others for artefact in results_of(run))]
     by_fingerprint = {manifest.fingerprint: manifest for _, manifest in known}
     datasets = {run: _dataset(run) for run in runs}
+    same = _same_scenes(runs)
     fingerprints: set[str] = set()
-    scored: list[tuple[Path, dict[str, Hashable], Hashable]] = []
+    scored: list[tuple[Path, Path, dict[str, Hashable], Hashable]] = []
     for run, (folder, manifest) in compared:
         # The same result in two folders is not a repetition.
         if manifest.stage in {"report", "compare"} or manifest.fingerprint in fingerprints:
             continue
         fingerprints.add(manifest.fingerprint)
         settings = _settings(manifest, by_fingerprint) | datasets[run]
-        scored.append((folder, settings, _seed(manifest, by_fingerprint)))
-    # An interrupted run does not name its dataset; take the name from another run of the same scenes.
-    names = {
-        one["scenes"]: one["dataset.name"] for _, one, _ in scored if {"scenes", "dataset.name"} <= {*one}
-    }
-    for folder, settings, seed in scored:
+        if (scenes := settings.get("scenes")) in same:
+            settings["scenes"] = same[scenes]
+        scored.append((run, folder, settings, _seed(manifest, by_fingerprint)))
+    # An interrupted run does not name its dataset, and equal scenes may have several names: the first.
+    names: dict[Hashable, Hashable] = {}
+    for *_, one, _ in scored:
+        if {"scenes", "dataset.name"} <= {*one}:
+            names.setdefault(one["scenes"], one["dataset.name"])
+    for run, folder, settings, seed in scored:
         if (scenes := settings.get("scenes")) in names:
-            settings.setdefault("dataset.name", names[scenes])
-        yield from (ScoredResult(row, settings, seed) for row in rows_of(folder))
+            settings["dataset.name"] = names[scenes]
+        yield from (ScoredResult(row, settings, seed, run) for row in rows_of(folder))
 
 
 def _settings(manifest: Manifest, by_fingerprint: Mapping[str, Manifest]) -> dict[str, Hashable]:
@@ -124,6 +132,20 @@ def _dataset(run: Path) -> dict[str, Hashable]:
     return {}
 
 
+def _same_scenes(runs: Sequence[Path]) -> dict[Hashable, Hashable]:
+    """Fingerprint of each run's scenes -> that of the first scenes of the same files, of whatever name."""
+    first: dict[Hashable, Hashable] = {}
+    same: dict[Hashable, Hashable] = {}
+    for run in runs:
+        for settings in read_undamaged(sorted(run.glob(f"logs/*/{RESOLVED}"))):
+            folder = Path(str(settings.get("scenes")))
+            if (manifest := Manifest.read(folder)) is None or not (folder / FILES).is_file():
+                continue
+            files = {(row["name"], row["sha256"]) for row in read_csv(folder / FILES) if row["name"] != INDEX}
+            same[manifest.fingerprint] = first.setdefault(frozenset(files), manifest.fingerprint)
+    return same
+
+
 def _seed(manifest: Manifest, by_fingerprint: Mapping[str, Manifest]) -> Hashable:
     """The seed of a stage, or of the latest training that it depends on; None if unknown."""
     if "seed" in manifest.config:
@@ -139,7 +161,7 @@ def with_same_classes(results: Sequence[ScoredResult[Row]]) -> list[ScoredResult
     Raises:
         UserError: The results have different classes.
     """
-    check_classes([result.row.scores.names for result in results])
+    check_classes([(result.run, result.row.scores.names) for result in results])
     names, reordered = results[0].row.scores.names, list[ScoredResult[Row]]()
     for result in results:
         scores = result.row.scores
@@ -149,15 +171,19 @@ def with_same_classes(results: Sequence[ScoredResult[Row]]) -> list[ScoredResult
     return reordered
 
 
-def check_classes(of_results: Sequence[Collection[str]]) -> None:
-    """Refuses results of different classes.
+def check_classes(of_results: Sequence[tuple[Path, Collection[str]]]) -> None:
+    """Refuses runs of different classes.
+
+    Args:
+        of_results: The run and the classes of each result.
 
     Raises:
         UserError: See above.
     """
-    for names in of_results:
-        if set(names) != set(of_results[0]):
+    first, expected = of_results[0]
+    for run, names in of_results:
+        if different := sorted({*expected} ^ {*names}):
             raise UserError(
-                f"stage.compare.runs: there are runs of the classes {', '.join(of_results[0])}, and runs of "
-                f"{', '.join(names)}: compare them separately"
+                f"{first} and {run} have other classes (only in one of them: {few(different)}): compare "
+                "runs of the same classes"
             )

@@ -70,7 +70,7 @@ def run(work: Work) -> dict[str, Any]:
         }
         save_figure(work.folder / "comparison.png", spreads_figure(bars, "mIoU, %"))
     if tags:
-        check_classes([result.row.f1 for result in tags])
+        check_classes([(result.run, result.row.f1) for result in tags])
         names, by_group = list(tags[0].row.f1), grouped(tags, naming)
         tables["tags"] = [*TAGS_HEADER, *names], [tag_cells(*one, names) for one in by_group.items()]
     for name, table in tables.items():
