@@ -15,11 +15,12 @@ HELP = """ome: from image-level tags to pixel-accurate land-cover maps.
   ome predict runs/NAME SCENE          maps a scene of any size; --polygons, --confidence
   ome report runs/NAME                 rewrites the report of a run
   ome compare runs/A runs/B            the scores of several runs in one table
+  ome suggest runs/NAME                suggests tags of the untagged images, for ome tags --suggestions
   ome export runs/NAME                 the network as ONNX and torch.export; --target deepness for QGIS
   ome doctor [runs/NAME]               checks the installation, the machine and the data
 
-Each command has its own --help. Any setting may follow train, resume, predict, report,
-compare and export as KEY=VALUE; plan=true only prints the stages, tiles, steps and time of what would run.
+Each command has its own --help. Any setting may follow train, resume, predict, report, compare,
+suggest and export as KEY=VALUE; plan=true only prints the stages, tiles, steps and time of what would run.
 
   python -m ome.run --help             every stage, choice and setting
   python -m ome.run stage=all          every stage on a procedural town: no data needed"""

@@ -3,9 +3,12 @@
 import argparse
 from collections.abc import Sequence
 from itertools import takewhile
-from typing import NoReturn
+from typing import Final, NoReturn
 
 from ome.errors import UserError, guess
+
+_MEANT: Final = dict.fromkeys(("-o", "--out", "--output", "--output-dir"), "--name")
+"""Options of other programs, and those that stand for them here."""
 
 
 class Arguments(argparse.ArgumentParser):
@@ -35,7 +38,7 @@ class Arguments(argparse.ArgumentParser):
         for word in takewhile(lambda word: word != "--", words):
             option = word.partition("=")[0]
             if option.startswith("-") and option not in known:
-                hint = f"{guess(option, known)} {self.prog} --help"
+                hint = f"{guess(_MEANT.get(option, option), known)} {self.prog} --help"
                 raise UserError(f"{self.prog} does not know {option}{hint} lists options{other}")
         options, unknown = self.parse_known_args(words)
         if not unknown:

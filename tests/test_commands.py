@@ -1,6 +1,7 @@
 """`ome train`, `predict`, `report` and `compare`, as typed one after the other."""
 
 import os
+import shlex
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -82,6 +83,14 @@ def test_from_images_to_a_map_and_a_table(tmp_path: Path, monkeypatch: pytest.Mo
     assert "<title>ome: val ley</title>" in (run / "report/report.html").read_text(encoding="utf-8")
     assert not [path for path in elsewhere.iterdir() if not path.name.startswith(".printed")]
 
+    status, printed = forked(elsewhere, "suggest", str(run))
+    assert status == 0, printed
+    typed = shlex.split(printed.partition("the most uncertain images first: ")[2])
+    assert typed[:4] == ["ome", "tags", str(here / "images"), "--suggestions"]
+    assert Path(typed[4]) == run / "suggest/suggestions.csv"
+    assert Path(typed[4]).is_file()
+    assert typed[5:] == ["--table", str(here / "tags.csv")]
+
     status, printed = forked(elsewhere, "compare", str(run))
     assert "has scores: the stages cam, affinity" in printed
 
@@ -137,6 +146,18 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
         (["predict", "a", "b", "--conf"], "ome predict does not know --conf; did you mean --confidence?"),
         (["tags", "x", "--class", "a,b"], "ome tags does not know --class; did you mean --classes? ome tags"),
         (["tags", "x", "--sugg=a"], "ome tags does not know --sugg; did you mean --suggestions? ome"),
+        *(
+            ([*words, option, "a"], f"ome {words[0]} does not know {option}; did you mean --name? ome")
+            for words in (["train", "x"], ["predict", "a", "b"])
+            for option in ("-o", "--out", "--output", "--output-dir")
+        ),
+        (["report", "a", "--output", "b"], "ome report does not know --output: ome report --help lists"),
+        (
+            ["tags", "images", "--suggestions", "none.csv"],
+            "none.csv does not exist: run ome suggest RUN, and",
+        ),
+        (["suggest", "images", "my"], "my is a word too many: type ome suggest RUN, a path"),
+        (["suggest", "images"], "images is not the folder of a run: give one such as runs/valley"),
         (["tags", "x", "--zzz", "a"], "error: ome tags does not know --zzz: ome tags --help lists options"),
         (["--multi", "stage=labels"], "unknown option --multi; did you mean --multirun?"),
         (["train", "nowhere"], "error: nowhere is not a folder: give the folder of the images"),

@@ -104,6 +104,7 @@ _WORDS: Final[dict[str, Callable[[argparse.Namespace], list[str]]]] = {
     "resume": lambda options: [*words_of_run(options.run), "stage=all"],
     "predict": _predict,
     "report": lambda options: [*words_of_run(options.run), "stage=report"],
+    "suggest": lambda options: [*words_of_run(options.run), "stage=suggest"],
     "export": _export,
     "compare": _compare,
 }

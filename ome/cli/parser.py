@@ -57,6 +57,12 @@ def parsers() -> dict[str, Arguments]:
         predict.add_argument(f"--{option}", action="store_true", help=meaning)
     report = command("report", "Rewrites the report of a run.", "stage.report.figures=false")
     report.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
+    suggest = command(
+        "suggest",
+        "Suggests tags by the classifier of a run, for ome tags --suggestions.",
+        "trainer=cpu",
+    )
+    suggest.add_argument("run", type=Path, help="folder of the run, such as runs/valley")
     export = command(
         "export", "Writes the segmenter of a run as ONNX and torch.export.", "stage.export.network=full"
     )

@@ -69,6 +69,12 @@ def run_stages(config: DictConfig) -> float | None:
         if trained and not is_nonzero_rank():
             run = shlex.quote(str(config.run_dir))
             console.print(f"map a scene: ome predict {run} SCENE", markup=False)
+    if last == "suggest" and config.dataset.tags and not is_nonzero_rank():
+        # The working folder is that of the run's command.
+        raw, table = (Path(str(config.dataset[key])).absolute() for key in ("raw", "tags"))
+        words = ["ome", "tags", str(raw), "--suggestions", f"{folders[last]}/suggestions.csv"]
+        words += [] if table == raw / "tags.csv" else ["--table", str(table)]
+        console.print(f"the most uncertain images first: {shlex.join(words)}", markup=False)
     if last == "compare":
         from ome.stages.compare import show as show_comparison  # noqa: PLC0415
 

@@ -44,10 +44,12 @@ def read_suggestions(path: Path) -> dict[Tile, Suggestion]:
         UserError: It is missing, or was not written by ome.
     """
     if not path.is_file():
-        raise UserError(f"{path} does not exist: run python -m ome.run stage=suggest")
+        raise UserError(
+            f"{path} does not exist: run ome suggest RUN, and give runs/NAME/suggest/suggestions.csv"
+        )
     sheet = read_sheet(path)
     if missing := [name for name in COLUMNS if name not in sheet.header]:
-        raise UserError(f"{path}, line 1: no column {missing[0]}; run python -m ome.run stage=suggest again")
+        raise UserError(f"{path}, line 1: no column {missing[0]}; run ome suggest RUN again")
     sheet.check_lengths()
     names = [name for name in sheet.header if name not in COLUMNS]
     suggestions = {}
@@ -56,8 +58,8 @@ def read_suggestions(path: Path) -> dict[Tile, Suggestion]:
             tile = Tile(row["scene"], *(int(row[name]) for name in ("row", "column", "height", "width")))
             values = [float(row[name]) for name in ("uncertainty", *names)]
         except ValueError as error:
-            raise UserError(f"{path}, line {line}: {error}; run the stage suggest again") from error
+            raise UserError(f"{path}, line {line}: {error}; run ome suggest RUN again") from error
         if not all(0 <= value <= 1 for value in values):
-            raise UserError(f"{path}, line {line}: a value is not in 0..1; run the stage suggest again")
+            raise UserError(f"{path}, line {line}: a value is not in 0..1; run ome suggest RUN again")
         suggestions[tile] = Suggestion(values[0], dict(zip(names, values[1:], strict=True)))
     return suggestions

@@ -22,7 +22,9 @@ def parser() -> Arguments:
     parser.add_argument("--table", help="the CSV file to write or to continue (FOLDER/tags.csv)")
     parser.add_argument("--classes", type=_names, default=(), help="further classes, e.g. road,water")
     parser.add_argument("--tile", type=int, help="tag windows of this many pixels instead of whole images")
-    parser.add_argument("--suggestions", help="the file of stage=suggest: runs/NAME/suggest/suggestions.csv")
+    parser.add_argument(
+        "--suggestions", help="the file of ome suggest RUN: runs/NAME/suggest/suggestions.csv"
+    )
     parser.add_argument(
         "--bands", type=_bands, default=(), help="bands to show, e.g. 4,3,2 (the first three)"
     )
