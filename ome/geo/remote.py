@@ -100,7 +100,7 @@ def fetch(url: str, name: str, most: int, *, by_range: bool = True) -> tuple[Any
         by_range: Send a range request, and refuse a server that does not support it.
 
     Raises:
-        RefusedError: The server asks for a login, or cannot be reached.
+        RefusedError: The server asks for a login, or cannot be reached without GDAL's variables, if any.
         UserError: The request failed otherwise; the message says why.
     """
     request = Request(url, headers={"Range": f"bytes=0-{most - 1}"} if by_range else {})  # noqa: S310 - http
@@ -124,7 +124,14 @@ def fetch(url: str, name: str, most: int, *, by_range: bool = True) -> tuple[Any
     except (OSError, HTTPException, ValueError) as error:
         reason = getattr(error, "reason", None) or error
         remedy = _CERTIFICATE if isinstance(reason, ssl.SSLError) else "check the address and the network"
-        raise RefusedError(f"{name} cannot be reached ({reason}): {remedy}") from error
+        # Tries of GDAL's own, which would take minutes, are of use only with settings of its own.
+        kind = RefusedError if any(_is_of_gdal(key) for key in os.environ) else UserError
+        raise kind(f"{name} cannot be reached ({reason}): {remedy}") from error
+
+
+def _is_of_gdal(variable: str) -> bool:
+    """Whether an environment variable changes how GDAL reaches a server, such as by a proxy."""
+    return variable.startswith(("GDAL_HTTP_", "GDAL_HTTPS_", "GDAL_PROXY_")) and variable not in _DEFAULTS
 
 
 def _refusal(code: int) -> str:
