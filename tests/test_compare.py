@@ -165,6 +165,27 @@ def test_equal_scenes_under_two_names_are_the_same_data_set(
     assert [(row["settings"], row["runs"]) for row in table] == rows
 
 
+@pytest.mark.parametrize(("form", "suffix"), [("latex", "tex"), ("markdown", "md"), ("table", None)])
+def test_a_table_for_a_paper_is_alone_on_standard_output(
+    run_here: Callable[..., object],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    form: str,
+    suffix: str | None,
+) -> None:
+    """So that it can be sent to a file; another run without scores is said beside it."""
+    _run(tmp_path / "one", 0, 80, lr=0.1)
+    Manifest("labels", "x", {}, {}).write(tmp_path / "two/labels")
+    for _ in ("first", "up to date"):
+        run_here("stage=compare", "name=t", "stage.compare.runs=[one,two]", f"stage.compare.format={form}")
+        out, beside = capsys.readouterr()
+        said = out if suffix is None else beside
+        assert "left out: two has no scores" in said
+        assert "runs/t/compare" in said
+        if suffix is not None:
+            assert out.strip() == (tmp_path / f"runs/t/compare/comparison.{suffix}").read_text().strip()
+
+
 def test_differences_are_taken_seed_by_seed() -> None:
     """Against scipy's test of two related samples, and by hand: 2, 4 and 6 points, of which the mean is 4."""
     first, second = {"0": 0.50, "1": 0.40, "2": 0.60, "7": 0.1}, {"2": 0.66, "0": 0.52, "1": 0.44, "9": 0.9}

@@ -40,6 +40,8 @@ def run_stages(config: DictConfig) -> float | None:
     """
     import_targets(config)
     names = selected_stages(config)
+    # A table for a paper is alone on standard output: ome compare RUNS --latex > table.tex.
+    console.stderr = names == ["compare"] and config.stage.compare.format != "table"
     if names != ["compare"] and (Path(config.run_dir) / "multirun.yaml").exists():
         pattern, job = (shlex.quote(f"{config.run_dir}/{name}") for name in ("*", "0_..."))
         raise UserError(

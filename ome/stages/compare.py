@@ -98,7 +98,7 @@ def show(config: DictConfig, folder: Path) -> None:
     suffix = {"markdown": "md", "latex": "tex"}.get(config.stage.format)
     if suffix is not None:
         text = (folder / f"comparison.{suffix}").read_text(encoding="utf-8")
-        console.print(text, markup=False)
+        print(text)  # noqa: T201 - the console may be standard error
         return
     for name, header, title in (
         ("comparison", HEADER, "percent, mean ± standard deviation"),
