@@ -218,6 +218,24 @@ def test_nothing_changes_where_nothing_can_be_written(images: Path) -> None:
         work.undo()
 
 
+@pytest.mark.parametrize("listed", [False, True])
+@pytest.mark.parametrize("name", ["road lake", "road or lake", "lake:0", "!lake", "not road", "road (90%)"])
+def test_the_page_takes_no_name_that_its_table_cannot_be_read_with(
+    images: Path, name: str, *, listed: bool
+) -> None:
+    table = images.parent / "tags.csv"
+    if listed:
+        table.write_text("image,split,tags\nfield_0.png,train,road;lake\n")
+    work = session(images, *([] if listed else ["--classes", "road,lake"]))
+    refused = pytest.raises(UserError, match=re.escape(f"the class {name!r} "))
+    with refused if listed else nullcontext():
+        work.add_class(name)
+        work.set_tags(0, [name])
+    session(images)  # reads the table
+    with refused if listed else nullcontext():
+        session(images, "--classes", name)
+
+
 @pytest.mark.parametrize("how", ["in place", "renamed", "touched", "written again"])
 def test_what_another_program_wrote_is_never_overwritten(images: Path, how: str) -> None:
     """Also where size and time of the file stay, as on disks with coarse times."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.data.listed_names import check_listed
 from ome.data.suggestions import Suggestion
 from ome.errors import UserError
 from ome.scoring.cooccurrence import cooccurrence
@@ -54,6 +55,7 @@ class Session:
         self._rows: dict[Key, Row] = dict(table.rows)
         self._splits = {row.image: row.split for row in table.rows.values()}
         self._names = tuple(dict.fromkeys([*table.names, *(checked_name(name, ()) for name in names)]))
+        self._check_listed(self._names)
         self._done: list[Change] = []
         self._undone: list[Change] = []
         self._lock = threading.Lock()
@@ -104,6 +106,7 @@ class Session:
         """
         with self._lock:
             names = (*self._names, checked_name(name, self._names))
+            self._check_listed(names)
             self._do(Change(None, (None, None), (self._names, names)))
 
     def remove_class(self, name: str) -> None:
@@ -173,6 +176,11 @@ class Session:
         except OSError as error:
             raise UserError(f"{self._table.path} cannot be written: {error.strerror}") from error
         self._rows, self._names = rows, change.names[side]
+
+    def _check_listed(self, names: Sequence[str]) -> None:
+        """Refuses names that a table which lists tags in a cell could not be read with."""
+        if self._table.form == "listed":
+            check_listed(names, str(self._table.path))
 
     def _file_content(self) -> bytes | None:
         """The bytes of the file, as other programs may keep its size and time; None for no file."""
