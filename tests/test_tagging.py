@@ -465,7 +465,7 @@ def test_the_most_uncertain_comes_first(images: Path) -> None:
             "good.csv is a table of images: omit --tile",
         ),
         (["images", "--tile", "0"], "size 0 and stride 0 must both be at least 1"),
-        (["images", "--suggestions", "no.csv"], "no.csv does not exist: run python -m ome.run"),
+        (["images", "--suggestions", "no.csv"], "no.csv does not exist: run ome suggest RUN"),
         (["images", "--suggestions", "good.csv"], "good.csv, line 1: no column scene"),
         (["images", "--classes", "a;b"], "cannot have ; in it"),
     ],
