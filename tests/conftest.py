@@ -164,7 +164,9 @@ def _load_once(source: ConfigSource, config_path: str, load: Callable[..., Confi
 def pytest_configure() -> None:
     """Keeps files of tests in memory where there is room: a disk takes milliseconds to sync each."""
     memory = Path("/dev/shm")  # noqa: S108 - pytest makes a folder of its own in it
-    if memory.is_dir() and os.access(memory, os.W_OK) and shutil.disk_usage(memory).free > 4 << 30:
+    if not os.access(memory, os.W_OK) or os.statvfs(memory).f_flag & os.ST_NOEXEC:
+        return
+    if shutil.disk_usage(memory).free > 4 << 30:
         os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(memory))
 
 
