@@ -279,14 +279,19 @@ def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:
         ),
         ("dataset.split.train=[]", "dataset.split.train is empty"),
         ("dataset.tags=nowhere.csv", "dataset.tags=nowhere.csv does not exist: check the path"),
+        ("backbone.weights=no.pth", "backbone.weights=no.pth does not exist: check the path"),
+        (
+            ["backbone=resnet38d", "backbone.weights=resnet38d.pth"],
+            "convert_mxnet.py writes it from the ImageNet",
+        ),
         ("crf.backend=other", "crf.backend=other: expected lattice, torch, auto or pydensecrf"),
     ],
 )
-def test_wrong_settings_are_one_line(run_here: Run, override: str, message: str) -> None:
+def test_wrong_settings_are_one_line(run_here: Run, override: str | list[str], message: str) -> None:
     quick = ["stage.cam.epochs=1", "stage.cam.export.scales=[1.0]"]
     until = [] if "until" in override else ["stage.until=pseudo"]
     with pytest.raises(UserError, match=message.replace("[", r"\[").replace("]", r"\]")):
-        run_here(*tiny(), *quick, *until, override)
+        run_here(*tiny(), *quick, *until, *([override] if isinstance(override, str) else override))
 
 
 @pytest.mark.slow

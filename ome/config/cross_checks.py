@@ -33,6 +33,12 @@ BATCHES: Final = {
     "segmenter.recipe.batch": {"seg", "refine"},
 }
 """Sizes of batches, and the stages that train with them."""
+CHECK: Final = "check the path"
+RESNET38D: Final = (
+    "scripts/convert_mxnet.py writes it from the ImageNet weights of SEAM's authors (docs/datasets.md), "
+    "backbone.weights=null starts from random ones"
+)
+"""What to do without a file that is to be read: any, and that of presets and experiments after the paper."""
 NETWORK_STAGES: Final = CRF_STAGES | {"cam", "seg", "predict", "export", "suggest"}
 
 
@@ -142,7 +148,8 @@ def _files(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
             from ome.networks.weights import looks_like_file  # noqa: PLC0415 - slow to import
 
             if looks_like_file(path):
-                yield from _missing(key, path)
+                own = key == "backbone.weights" and config.backbone.name == "resnet38d"
+                yield from _missing(key, path, RESNET38D if own else CHECK)
 
 
 def _scene(settings: DictConfig) -> Iterator[str]:
@@ -160,6 +167,6 @@ def _inherited(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
         yield f"inherit={config.inherit} does not exist: give folders of runs, or a pattern such as 'runs/*'"
 
 
-def _missing(key: str, path: str) -> Iterator[str]:
+def _missing(key: str, path: str, remedy: str = CHECK) -> Iterator[str]:
     if not Path(path).exists():
-        yield f"{key}={path} does not exist: check the path"
+        yield f"{key}={path} does not exist: {remedy}"
