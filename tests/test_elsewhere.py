@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import zipfile
 from base64 import b64encode
@@ -130,6 +131,8 @@ def test_a_scene_that_is_lost_while_it_is_read_is_one_line(
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A self-signed certificate for this machine, with its key."""
+    if shutil.which("openssl") is None:
+        pytest.skip("there is no openssl")
     path = tmp_path_factory.mktemp("tls") / "both.pem"
     command = "openssl req -x509 -newkey rsa:2048 -nodes -subj /CN=me -addext subjectAltName=IP:127.0.0.1"
     subprocess.run([*command.split(), "-keyout", path, "-out", path], check=True, capture_output=True)

@@ -130,9 +130,8 @@ def build_segmenter(
         if name not in SEGMENTERS:
             raise
         reason, other = first_line(error).rstrip(".!"), ""
-        if not reason or re.search(
-            "output_stride|dilated", reason
-        ):  # only some segmenters dilate their encoder
+        # Only some segmenters dilate their encoder.
+        if not reason or re.search("output_stride|dilated", reason):
             reason, other = "it cannot be dilated", "type segmenter=fpn, which takes most encoders, or "
         raise UserError(
             f"segmenter {name!r} cannot use encoder {encoder!r}: {reason}; {other}use another, such as "
