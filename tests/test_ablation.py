@@ -31,7 +31,7 @@ RUN = Path("runs/synthetic_resnet18")
 
 def resnet(stage: str = "all") -> list[str]:
     """A tiny run on one scene, whose maps a random walk moves."""
-    return [*tiny(stage), "backbone=resnet18", "dataset.split.train=['2_10']"]
+    return [*tiny(stage), "backbone.name=resnet18", "dataset.split.train=['2_10']"]
 
 
 def test_variants_by_hand() -> None:

@@ -25,7 +25,7 @@ from ome.scoring.rows import read_rows
 from ome.stages import affinity
 from tests.conftest import compose_config, copy_until, forked_pair, tiny
 
-RUN = Path("runs/synthetic_mobilenet_v2")
+RUN = Path("runs/synthetic_tu-test_resnet")
 Run = Callable[..., DictConfig]
 
 

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -158,33 +159,47 @@ def test_a_compiled_training_is_an_eager_one_to_rounding(
     torch.testing.assert_close(compiled, eager)
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.fixture(scope="module")
+def eager(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Trains SEAM without a compiler, once in each precision."""
+
+    @cache
+    def trained(precision: str) -> Path:
+        folder = tmp_path_factory.mktemp("eager")
+        train("SEAM", folder, precision)
+        return folder
+
+    return trained
+
+
 @pytest.mark.parametrize(
-    ("fault", "line"),
+    ("precision", "fault", "line"),
     [
-        (wrong_gradients, "its outputs or gradients would differ by"),
-        (lambda output: 2 * output, "its outputs or gradients would differ by"),
-        (lambda output: output * torch.nan, "its outputs or gradients would differ by nan times"),
-        (raising, "torch.compile fails (RuntimeError: cannot compile torch."),
+        ("32-true", wrong_gradients, "its outputs or gradients would differ by"),
+        ("32-true", lambda output: 2 * output, "its outputs or gradients would differ by"),
+        ("32-true", lambda output: output * torch.nan, "its outputs or gradients would differ by nan times"),
+        ("32-true", raising, "torch.compile fails (RuntimeError: cannot compile torch."),
+        ("bf16-mixed", wrong_gradients, "its outputs or gradients would differ by"),
+        ("bf16-mixed", raising, "torch.compile fails (RuntimeError: cannot compile torch."),
     ],
 )
 def test_with_a_wrong_compiler_a_training_is_an_eager_one_byte_by_byte(
+    precision: str,
     fault: Callable[[Tensor], Tensor],
     line: str,
-    precision: str,
+    eager: Callable[[str], Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    backend = Backend(fault)
+    expected, backend = eager(precision), Backend(fault)
     monkeypatch.setattr("ome.training.compiling.BACKEND", backend)
-    train("SEAM", tmp_path / "eager", precision)
     assert "not compiled" not in capsys.readouterr().out
-    train("SEAM", tmp_path / "compiled", precision, compile=True)
+    train("SEAM", tmp_path, precision, compile=True)
     assert f"tiny is not compiled: {line}" in capsys.readouterr().out
     assert backend.graphs
     for file in ("network.pt", "history.csv"):
-        assert (tmp_path / "compiled" / file).read_bytes() == (tmp_path / "eager" / file).read_bytes()
+        assert (tmp_path / file).read_bytes() == (expected / file).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ from ome.pipeline.artifacts import plain
 from ome.pipeline.config_guard import UndeclaredError, declared_config
 from tests.conftest import compose_config, tiny
 
+RESNET38D = ("backbone=resnet38d", "backbone.name=resnet38d")
+
 
 def composed(*overrides: str) -> DictConfig:
     return compose_config([*tiny("all"), *overrides])
@@ -69,7 +71,7 @@ class SameImage(nn.Module):
         ([f"segmenter.encoder={__name__}.SameImage"], "SameImage is for the classifier only"),
         (["+backbone._target_=torch.nn.Linear"], "backbone._target_=torch.nn.Linear is not a backbone"),
         (["dataset.tile.size={_target_:a.B}"], "'a.B'}: expected a whole number of at least 1"),
-        (["backbone=resnet38d", "backbone.output_stride=16"], "output_stride=16: resnet38d has 8"),
+        ([*RESNET38D, "backbone.output_stride=16"], "output_stride=16: resnet38d has 8"),
         (["backbone.output_stride=12"], "backbone.output_stride=12"),
         (["backbone=encoder", "backbone.name=resnet19"], "'resnet19'; did you mean"),
         (["segmenter.encoder=resnet38d"], "resnet38d is for the classifier only"),
@@ -90,9 +92,15 @@ class SameImage(nn.Module):
             r"losses\[0\].weight=x: expected a number of at least 0",
         ),
         (["segmenter.recipe.losses=[3]"], "expected a list of mappings"),
-        (["backbone.weights=imagnet"], "'mobilenet_v2' has no published weights 'imagnet'"),
-        (["segmenter.weights=imagnet"], "'mobilenet_v2' has no published weights 'imagnet'"),
-        (["backbone=resnet38d", "backbone.output_stride=8", "backbone.weights=imagenet"], "no published"),
+        (
+            ["backbone.name=mobilenet_v2", "backbone.weights=imagnet"],
+            "'mobilenet_v2' has no published weights 'imagnet'",
+        ),
+        (
+            ["segmenter.encoder=mobilenet_v2", "segmenter.weights=imagnet"],
+            "'mobilenet_v2' has no published weights 'imagnet'",
+        ),
+        ([*RESNET38D, "backbone.output_stride=8", "backbone.weights=imagenet"], "no published"),
         (["backbone.weights=3", "backbone.encoder_weights=null"], "backbone.weights=3: expected text"),
         (["dataset.display=[1,2,9]"], r"dataset.display=\[1, 2, 9\]: give three positions"),
         (["dataset.bands=xyz"], "dataset.bands=xyz: synthetic has"),
@@ -199,7 +207,7 @@ def test_a_stage_cannot_read_what_it_does_not_declare() -> None:
     declared = declared_config(composed(), ("seed", "dataset.tile.size", "segmenter"))
     assert declared.seed == 0
     assert declared.dataset.tile.size == 64
-    assert declared.segmenter.encoder == "mobilenet_v2", "what a key refers to need not be declared"
+    assert declared.segmenter.encoder == "tu-test_resnet", "what a key refers to need not be declared"
     assert declared.run_dir
     for read in (
         lambda: declared.crf.iterations,

@@ -31,7 +31,7 @@ from tests import archives
 from tests.conftest import TINY, compose_config, tiny
 
 Run = Callable[..., DictConfig]
-RUN = Path("runs/custom_mobilenet_v2")
+RUN = Path("runs/custom_tu-test_resnet")
 STAGES = ["prepare", "labels", "cam", "pseudo", "seg", "report"]
 SIZES = [(48, 64), (70, 50), (64, 64), (90, 100), (40, 44)]
 UTM = {"crs": "EPSG:32633", "transform": Affine(10, 0, 500_000, 0, -10, 5_800_000)}

@@ -212,12 +212,25 @@ class Together:
         return both[0]
 
 
+def forking(*words: Any, start_method: str, **options: Any) -> Any:  # noqa: ANN401
+    """Starts copies of this process: new ones would import for seconds."""
+    assert start_method == "spawn"
+    return start_processes(*words, start_method="fork", **options)
+
+
 @pytest.fixture(scope="module")
 def together(tmp_path_factory: pytest.TempPathFactory) -> Together:
     folder = tmp_path_factory.mktemp("together")
-    with pytest.raises(UserError) as raised:
-        run_in_processes(2, Work(folder), gpu=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(local, "start_processes", forking)
+        with pytest.raises(UserError) as raised:
+            run_in_processes(2, Work(folder), gpu=False)
     return Together(folder, raised.value, time.time())
+
+
+def test_processes_that_start_anew_find_each_other() -> None:
+    """As those of users do; every other test here starts copies."""
+    run_in_processes(2, barrier, gpu=False)
 
 
 def test_a_training_by_two_is_the_training_by_one(together: Together, tmp_path: Path) -> None:
@@ -280,11 +293,6 @@ def test_a_process_that_cannot_say_why_it_ended_is_named() -> None:
     assert isinstance(why_ended([0, -signal.SIGSEGV], None), UserError)
 
 
-def forking(*words: Any, start_method: str, **options: Any) -> Any:  # noqa: ANN401
-    assert start_method == "spawn"
-    return start_processes(*words, start_method="fork", **options)
-
-
 def die_or_wait(folder: Path) -> None:
     """The second process is killed while the first waits for it."""
     if not is_rank_zero():
@@ -296,7 +304,6 @@ def die_or_wait(folder: Path) -> None:
 def test_a_killed_process_is_one_line_though_the_other_loses_its_connection(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In copies of this process; those of `together` start anew, as users' do, and import for seconds."""
     monkeypatch.setattr(local, "start_processes", forking)
     line = r"process 1 of 2 was killed \(SIGKILL\), probably out of memory; the same command resumes"
     with pytest.raises(UserError, match=line):

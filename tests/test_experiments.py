@@ -190,7 +190,7 @@ def test_unknown_colours_are_of_the_first_class_only_when_asked() -> None:
 
 @pytest.fixture(scope="module")
 def labelled(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with pseudo masks of the tiny town in runs/synthetic_mobilenet_v2."""
+    """A folder with pseudo masks of the tiny town in runs/synthetic_tu-test_resnet."""
     return copy_until("pseudo", tiny_run, tmp_path_factory.mktemp("labelled"))
 
 
@@ -227,7 +227,7 @@ def test_recipes_train_and_predict(
         *overrides,
         *RECIPES[recipe],
         f"name={recipe}",
-        "inherit=runs/synthetic_mobilenet_v2",
+        "inherit=runs/synthetic_tu-test_resnet",
         "segmenter.recipe.steps=2",
         "segmenter.recipe.batch=2",
         "stage.seg.targets=[weak]",
@@ -241,7 +241,7 @@ def test_cams_of_a_published_classifier_need_no_training(
     labelled: Path, monkeypatch: pytest.MonkeyPatch, run_here: Run
 ) -> None:
     monkeypatch.chdir(labelled)
-    trained = Path("runs/synthetic_mobilenet_v2")
+    trained = Path("runs/synthetic_tu-test_resnet")
     run_here(
         *tiny("cam"),
         "name=published",

@@ -255,7 +255,7 @@ def test_the_second_of_two_runs_in_one_folder_is_refused(tmp_path: Path) -> None
         time.sleep(0.05)
     other = tmp_path / "other"
     other.mkdir()
-    labels = tmp_path / "runs/synthetic_mobilenet_v2/labels"
+    labels = tmp_path / "runs/synthetic_tu-test_resnet/labels"
     overrides = [f"scenes={tmp_path / SCENES}", f"run_dir={labels.parent}", f"dataset.raw={tmp_path}/raw"]
     status, printed = forked(other, *tiny("labels"), *overrides)
     assert status == 1

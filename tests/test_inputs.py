@@ -31,7 +31,7 @@ from tests.test_custom import write_photographs
 from tests.test_stages import config, counting
 
 Run = Callable[..., DictConfig]
-RUN = Path("runs/synthetic_mobilenet_v2")
+RUN = Path("runs/synthetic_tu-test_resnet")
 QUICK = ["stage.cam.epochs=1", "stage.cam.validation_tiles=0", "dataset.split.train=['2_10']"]
 LABELS = ["stage=all", "stage.until=labels", "dataset=custom", "dataset.raw=images", "dataset.tags=tags.csv"]
 WALKED = ["stage.pseudo.cams=affinity", "stage.affinity.radius=2"]

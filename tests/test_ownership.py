@@ -460,8 +460,10 @@ def test_images_replaced_under_a_table_are_said(
     assert "has changed since" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("settings", [[], ["stage.predict.confidence=true"]])
-@pytest.mark.parametrize("kind", ["file", "folder", "archive"])
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [("file", []), ("file", ["stage.predict.confidence=true"]), ("folder", []), ("archive", [])],
+)
 @pytest.mark.parametrize("how", ["moved", "copied", "copied with times"])
 @pytest.mark.parametrize("same", [True, False])
 def test_a_project_that_was_moved_with_its_scenes_knows_its_maps(

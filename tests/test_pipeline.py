@@ -43,7 +43,7 @@ from tests.conftest import compose_config, forked, forked_pair, run_without_torc
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
-RUN = Path("runs/synthetic_mobilenet_v2")
+RUN = Path("runs/synthetic_tu-test_resnet")
 
 
 @pytest.fixture(scope="module")
@@ -238,7 +238,12 @@ def test_any_scene_can_be_mapped(finished: Path, monkeypatch: pytest.MonkeyPatch
         config = compose_config(overrides)
         assert read_card(config, RUN / folder) == card
         (finished / "card.json").rename(RUN / folder / CARD)
-    assert (card.segmenter, card.encoder, card.channels, card.tile) == ("fpn", "mobilenet_v2", (1, 2, 3), 64)
+    assert (card.segmenter, card.encoder, card.channels, card.tile) == (
+        "fpn",
+        "tu-test_resnet",
+        (1, 2, 3),
+        64,
+    )
     assert list(card.classes) == ["impervious_surface", "building", "low_vegetation", "tree", "car"]
     assert card.pixel_size == pytest.approx(0.25, rel=1e-3)
 

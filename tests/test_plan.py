@@ -24,7 +24,7 @@ from ome.pipeline.registry import find_stage
 from ome.progress import duration
 from tests.conftest import compose_config, forked, tiny
 
-RUN = Path("runs/synthetic_mobilenet_v2")
+RUN = Path("runs/synthetic_tu-test_resnet")
 STAGES = ["prepare", "labels", "cam", "pseudo", "seg", "refine", "report"]
 
 
@@ -330,14 +330,12 @@ def _interrupted_by(number: int, owner: Any, name: str) -> None:  # noqa: ANN401
 
 
 @pytest.mark.parametrize(
-    ("number", "line"), [(signal.SIGINT, "error: interrupted"), (signal.SIGTERM, "error: terminated")]
-)
-@pytest.mark.parametrize(
-    ("owner", "name"),
+    ("number", "line", "owner", "name"),
     [
-        ("training.seam.SeamClassifier", "training_step"),
-        ("cli.timings", "_crf"),
-        ("cli.runner", "show_timed_plan"),
+        (signal.SIGINT, "error: interrupted", "training.seam.SeamClassifier", "training_step"),
+        (signal.SIGTERM, "error: terminated", "training.seam.SeamClassifier", "training_step"),
+        (signal.SIGINT, "error: interrupted", "cli.timings", "_crf"),
+        (signal.SIGTERM, "error: terminated", "cli.runner", "show_timed_plan"),
     ],
 )
 def test_a_plan_ends_at_once_in_one_line(town: Path, number: int, line: str, owner: str, name: str) -> None:

@@ -227,7 +227,7 @@ def test_a_filter_that_leaves_no_tile_says_so(run_here: Run) -> None:
     whole = ["dataset.tile={size: 256, stride: 256}", "dataset.filter={minimum: 0.9, overrides: {car: 0.9}}"]
     with pytest.raises(UserError, match=r"left none of 2 tiles to train on: lower dataset\.filter\.minimum"):
         run_here(*tiny(), *whole, "stage.until=labels")
-    assert not Path("runs/synthetic_mobilenet_v2/labels").exists()
+    assert not Path("runs/synthetic_tu-test_resnet/labels").exists()
 
 
 def test_a_class_too_small_to_see_is_left_out_alone_or_with_its_tile(run_here: Run) -> None:
@@ -266,8 +266,8 @@ def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:
         UserError, match=r"the loss of classifier became nan or infinite by step .* lower the learning rate"
     ):
         run_here(*tiny(), "stage.until=cam", "stage.cam.lr=1e18")
-    assert not Path("runs/synthetic_mobilenet_v2/cam").exists()
-    assert not Path("runs/synthetic_mobilenet_v2/cam.partial/last.ckpt").exists()
+    assert not Path("runs/synthetic_tu-test_resnet/cam").exists()
+    assert not Path("runs/synthetic_tu-test_resnet/cam.partial/last.ckpt").exists()
 
 
 @pytest.mark.parametrize(
@@ -281,7 +281,7 @@ def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:
         ("dataset.tags=nowhere.csv", "dataset.tags=nowhere.csv does not exist: check the path"),
         ("backbone.weights=no.pth", "backbone.weights=no.pth does not exist: check the path"),
         (
-            ["backbone=resnet38d", "backbone.weights=resnet38d.pth"],
+            ["backbone=resnet38d", "backbone.name=resnet38d", "backbone.weights=resnet38d.pth"],
             "convert_mxnet.py writes it from the ImageNet",
         ),
         ("crf.backend=other", "crf.backend=other: expected lattice, torch, auto or pydensecrf"),

@@ -29,7 +29,7 @@ CAM = [
     "stage.cam.batch=1",
     "dataset.split.train=['2_10']",
 ]
-RUN = Path("runs/synthetic_mobilenet_v2")
+RUN = Path("runs/synthetic_tu-test_resnet")
 
 
 def run(*overrides: str) -> DictConfig:
@@ -102,7 +102,7 @@ def history(read: list[Any]) -> list[dict[str, Any]]:
 
 def wandb_scalars(folder: Path) -> Scalars:
     scalars: Scalars = defaultdict(list)
-    for line in history(runs(folder / RUN)["synthetic_mobilenet_v2 classifier"]):
+    for line in history(runs(folder / RUN)["synthetic_tu-test_resnet classifier"]):
         for name, value in line.items():
             if not name.startswith("_") and name not in {"epoch", "trainer/global_step"}:
                 scalars[name].append((line["trainer/global_step"], value))
@@ -141,7 +141,7 @@ def test_learning_rates_are_those_of_the_schedule(tracked: Path) -> None:
     scalars = wandb_scalars(tracked)
     manifest = Manifest.read(tracked / RUN / "cam")
     assert manifest is not None
-    read = runs(tracked / RUN)["synthetic_mobilenet_v2 classifier"]
+    read = runs(tracked / RUN)["synthetic_tu-test_resnet classifier"]
     defined = [record.metric for record in read if record.WhichOneof("record_type") == "metric"]
     assert ("*", "trainer/global_step") in {(metric.glob_name, metric.step_metric) for metric in defined}
     steps = 2 * manifest.counts["training_tiles"]
@@ -155,13 +155,13 @@ def test_learning_rates_are_those_of_the_schedule(tracked: Path) -> None:
 def test_every_stage_is_a_run_of_its_own(tracked: Path) -> None:
     by_title = runs(tracked / RUN)
     assert set(by_title) == {
-        f"synthetic_mobilenet_v2 {title}" for title in ("prepare", "labels", "classifier", "cam", "report")
+        f"synthetic_tu-test_resnet {title}" for title in ("prepare", "labels", "classifier", "cam", "report")
     }
     for name, read in by_title.items():
         (started,) = [record.run for record in read if record.WhichOneof("record_type") == "run"]
         stage = name.split()[-1]
         assert started.job_type == ("cam" if stage == "classifier" else stage)
-        assert (started.project, started.run_group) == ("ome", "synthetic_mobilenet_v2")
+        assert (started.project, started.run_group) == ("ome", "synthetic_tu-test_resnet")
         config = {item.key: json.loads(item.value_json) for item in started.config.update}
         assert config["dataset"]["name"] == "synthetic"
         assert config["run_dir"] == str(RUN)  # resolved, as all of it
@@ -172,24 +172,24 @@ def test_every_stage_is_a_run_of_its_own(tracked: Path) -> None:
 
 
 def test_the_machine_is_watched_while_training(tracked: Path) -> None:
-    read = runs(tracked / RUN)["synthetic_mobilenet_v2 classifier"]
+    read = runs(tracked / RUN)["synthetic_tu-test_resnet classifier"]
     statistics = [record.stats.item for record in read if record.WhichOneof("record_type") == "stats"]
     assert {"cpu", "memory_percent"} <= {item.key for items in statistics for item in items}
 
 
 def test_stages_show_counts_tables_and_pictures(tracked: Path) -> None:
     by_title = runs(tracked / RUN)
-    (labels,) = history(by_title["synthetic_mobilenet_v2 labels"])
+    (labels,) = history(by_title["synthetic_tu-test_resnet labels"])
     assert {"cooccurrence", "pictures/cooccurrence", "pictures/tags"} <= set(labels)
     assert "tags" in labels  # 16 tiles; a table of thousands would be left out
     assert labels["cooccurrence"]["nrows"] == 5
     updates = [
         plain(record.summary.update)
-        for record in by_title["synthetic_mobilenet_v2 labels"]
+        for record in by_title["synthetic_tu-test_resnet labels"]
         if record.WhichOneof("record_type") == "summary"
     ]
     assert any(update.get("train_tiles") == 16 for update in updates)
-    (report,) = history(by_title["synthetic_mobilenet_v2 report"])
+    (report,) = history(by_title["synthetic_tu-test_resnet report"])
     assert {"scores", "results", "confusion/CAM"} <= set(report)
     assert sum(name.startswith("pictures/cam/") for name in report) == 2
     picture = report["pictures/confusion/CAM"]
@@ -260,7 +260,7 @@ def test_without_network_the_run_is_kept_offline(
     run(*tiny(), "stage.until=labels", "logger=wandb")
     assert opened == ["online", "offline", "offline"]  # the server is asked once
     wandb.teardown()
-    assert set(runs(RUN)) == {"synthetic_mobilenet_v2 prepare", "synthetic_mobilenet_v2 labels"}
+    assert set(runs(RUN)) == {"synthetic_tu-test_resnet prepare", "synthetic_tu-test_resnet labels"}
     printed = capsys.readouterr().out
     assert "127.0.0.1:9" in printed
     assert printed.count(f"to upload later: wandb sync {RUN}/logs/wandb/offline-run-*") == 1
