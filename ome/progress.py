@@ -75,7 +75,8 @@ def print_table(
     """
     table = Table(title=title)
     for place, name in enumerate(header):
-        table.add_column(name, justify="left" if place < texts else "right")
+        # Not cut: settings and paths differ at their ends.
+        table.add_column(name, justify="left" if place < texts else "right", overflow="fold")
     for index, row in enumerate(rows):
         table.add_row(*row, style="bold" if index in bold else None)
     console.print(table)

@@ -28,3 +28,15 @@ def test_brackets_and_colons_of_names_are_text(name: str, capsys: pytest.Capture
     assert capsys.readouterr().out == f"{name}\n"
     print_table(None, ["class", "tiles"], [[escape(name), "2"]])
     assert f" {name} " in capsys.readouterr().out
+
+
+def test_a_narrow_screen_cuts_no_cell(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The ends of settings and paths are what differs."""
+    monkeypatch.setattr(console, "_width", 40)
+    names = ["segmenter.recipe.weighting=none", "segmenter.recipe.weighting=continuous"]
+    print_table("three seeds", ["settings", "compared with", "mIoU"], [[*names, "39.04 ± 0.69"]], texts=2)
+    lines = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
+    columns = ["".join(cell.strip() for cell in column) for column in zip(*lines, strict=True)]
+    assert [column.replace(" ", "") for column in columns] == [*names, "39.04±0.69"]

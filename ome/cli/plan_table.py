@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from omegaconf import DictConfig
 from rich.markup import escape
@@ -71,7 +71,8 @@ def _table(config: DictConfig, rows: Sequence[Row], timed: "Mapping[Unit, Timed]
     where = _where(config) if any(row.computes for row in rows) else ""
     shown = Table(title=f"plan of {escape(str(config.run_dir))}")
     for column in ("stage", "state", "tiles", "steps", "weights", "device, precision"):
-        shown.add_column(column, justify="right" if column in {"tiles", "steps"} else "left")
+        justify: Literal["left", "right"] = "right" if column in {"tiles", "steps"} else "left"
+        shown.add_column(column, justify=justify, overflow="fold")
     if timed is not None:
         shown.add_column("estimate", justify="right")
     for row in rows:
