@@ -1,7 +1,6 @@
 """The command `ome`: its commands such as `ome train IMAGES`, or settings as for `python -m ome.run`."""
 
 import os
-import re
 import sys
 
 from ome.cli.exits import quiet_endings
@@ -45,9 +44,6 @@ def _run() -> None:
 
             what = f"argument {place} of ome {name}" if place else "the command"
             fail(f"{what} is empty ({word!r}), e.g. an unset variable of the shell: give a value")
-        # A file of that name would be taken for an option.
-        if place and re.fullmatch(r"-.*[^a-z-].*|-[a-z]{2,}", word) and os.path.lexists(word):
-            sys.argv[place + 1] = f"./{word}"
     if name == "doctor":
         from ome.cli.doctor import main as doctor  # noqa: PLC0415 - each loads what it needs
 
@@ -79,7 +75,7 @@ def _translate() -> None:
     try:
         sys.argv[1:] = words_of(sys.argv[1:])
     except UserError as error:
-        fail(str(error))
+        fail(*error.args)
     except OSError as error:
         if (line := disk_fault(error)) is None:
             raise

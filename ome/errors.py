@@ -1,7 +1,32 @@
 """The error for mistakes that a user can correct: one line, no traceback."""
 
 import difflib
+import re
+import shlex
 from collections.abc import Iterable
+from typing import Final
+
+_UNSEEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Characters that break a line, move the cursor or turn the direction: control characters and separators."""
+
+
+def one_line(text: str) -> str:
+    r"""The text with its control characters written as in Python: a newline in a name becomes `\n`."""
+    return _UNSEEN.sub(_escaped, text)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    letter = match[0]
+    return repr(letter)[1:-1] if letter.isascii() else f"\\u{ord(letter):04x}"
+
+
+def shell_word(text: object) -> str:
+    """A word of a command, such as a path, quoted for the shell on one line."""
+    word = str(text)
+    if not _UNSEEN.search(word):
+        return shlex.quote(word)
+    escaped = word.replace("\\", r"\\").replace("'", r"\'")
+    return f"$'{one_line(escaped)}'"
 
 
 class UserError(Exception):
@@ -9,7 +34,17 @@ class UserError(Exception):
 
     The message is one line that says what is wrong, where (file, key, pixel count) and what to type
     or change instead. `ome.run` prints it without a traceback and exits with status 1.
+
+    Args:
+        *lines: The message, or several lines where several things are wrong. Names in them may hold newlines.
     """
+
+    def __init__(self, *lines: str) -> None:
+        super().__init__(*map(one_line, lines))
+
+    def __str__(self) -> str:
+        """The message, a line for each mistake."""
+        return "\n".join(self.args)
 
 
 class OtherBandsError(UserError):

@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from typing import Final
 
-from ome.errors import UserError
+from ome.errors import UserError, one_line
 
 NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 NO_ACCESS: Final = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP)
@@ -28,8 +28,13 @@ def disk_fault(error: BaseException, folder: Path | None = None) -> str | None:
         folder: Folder to name in the message; None for the file that the error names.
 
     Returns:
-        What is wrong, where, and what to do; None for any other error.
+        What is wrong, where, and what to do, on one line; None for any other error.
     """
+    line = _disk_fault(error, folder)
+    return line and one_line(line)
+
+
+def _disk_fault(error: BaseException, folder: Path | None) -> str | None:
     # A UserError about a missing permission already has a message of its own.
     numbers = NO_ROOM if isinstance(error, UserError) else (*NO_ROOM, *NO_ACCESS)
     unnamed = "the folder of the run"

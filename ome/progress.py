@@ -21,6 +21,8 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
+from ome.errors import one_line
+
 T = TypeVar("T")
 
 _NOT_MARKUP: Final = re.compile(r"(?<!\\)\[(?!(?:/|red|green|yellow|bold|bold red|bold yellow)\])")
@@ -28,9 +30,10 @@ _NOT_MARKUP: Final = re.compile(r"(?<!\\)\[(?!(?:/|red|green|yellow|bold|bold re
 
 
 class _Console(Console):
-    """A console that takes brackets in names and paths for text."""
+    """A console that prints a text on one line, and takes brackets in names and paths for text."""
 
     def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401 - rich's
+        text = one_line(text)
         if options.get("markup") is not False:
             text = _NOT_MARKUP.sub(r"\\[", text)
         return super().render_str(text, **options)

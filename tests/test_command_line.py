@@ -60,6 +60,25 @@ def test_mistakes_are_one_line(tmp_path: Path, overrides: list[str], message: st
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        *(["train", "a\nb"], ["resume", "a\nb"], ["predict", "a\nb", "c"], ["report", "a\rb"]),
+        *(["tags", "a\nb"], ["doctor", "a\nb"], ["compare", "a\nb"], ["tags", ".", "--no\nne"]),
+        *(["a\nb"], ["stage=cam", "--a\nb"], ["stage=a\nb"], ["a\nb=1"], ["stage=cam", "a\nb"]),
+        *(["stage=cam", "dataset=custom", "dataset.raw=a\nb"], ["stage=prepare", "inherit=a\nb"]),
+        *(["stage=all", "run_dir=/proc/a\nb"], ["stage=cam", "name=a\nb"], ["stage=cam", "seed=a\nb"]),
+        *(["-m", "stage=cam", "seed=0,a\nb"], ["stage=predict", "stage.predict.scene=a\nb"]),
+        *(["stage=cam", "--config-dir=a\nb"], ["stage=cam", "backbone=a\nb"]),
+    ],
+)
+def test_a_newline_in_a_name_does_not_break_the_line(tmp_path: Path, words: list[str]) -> None:
+    status, printed = forked(tmp_path, *words)
+    lines = [line for line in printed.splitlines() if not line.startswith(("ok", "note"))]
+    assert status == 1
+    assert len(lines) - ("doctor" in words) == 1, printed
+
+
+@pytest.mark.parametrize(
     ("overrides", "message"),
     [
         (["stage=cam", "stage.lr=1"], "unknown setting stage.lr: type stage.cam.lr"),

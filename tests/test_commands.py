@@ -170,7 +170,6 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
         (["stage=report", "run_dir=a sweep"], "stage.compare.runs='a sweep/*' for the table of its runs"),
         (["stage=report", "run_dir=a sweep"], "or run_dir='a sweep/0_...' for one"),
         (["train"], "ome train: the following arguments are required: images: type ome train IMAGES; ome"),
-        (["train", "--tags"], "ome train: argument --tags: expected one argument: type ome train IMAGES"),
         (["predict", "images"], "arguments are required: scene: type ome predict RUN SCENE; ome predict --"),
         (["predict", "a", "broken run"], "error: broken run is the folder of a run: type the scene, or"),
         (["resume"], "ome resume: the following arguments are required: run: type ome resume RUN; ome re"),
@@ -212,6 +211,23 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
         (["resume", "-images"], "-images is not the folder of a run"),
         (["export", "-images"], "-images is not the folder of a run"),
         (["compare", "-images"], "no finished run matches ./-images"),
+        *(([command, "--x"], "--x is not the folder of a run") for command in ("report", "resume", "export")),
+        (["train", "--x"], "the table of tags --x/tags.csv does not exist"),
+        (["tags", "--x"], "no GeoTIFF, PNG or JPEG in --x"),
+        (["predict", "--x", "--x"], "--x is not the folder of a run"),
+        (["compare", "--x"], "no finished run matches ./--x"),
+        (["report", "--y=1"], "--y=1 is not the folder of a run"),
+        (["train", "--tags"], "type ome train IMAGES; type ./--tags for the file of that name; ome train"),
+        (["predict", "a", "b", "--confidence=1"], "--confidence takes no value, omit what follows its =: ty"),
+        (["compare", "a", "--latex=x.tex"], "ome compare: --latex takes no value, omit what follows its ="),
+        (["--cfg"], "argument --cfg/-c: expected one argument: type python -m ome.run --hydra-help"),
+        (["stage=cam", "--cfg", "x"], "--cfg/-c: invalid choice: 'x' (choose from 'job', 'hydra', 'all')"),
+        (["stage=cam", "--info", "x"], "argument --info/-i: invalid choice: 'x' (choose from"),
+        (["stage=cam", "-m=2"], "--multirun/-m takes no value, omit what follows its =: type python"),
+        (["stage=cam", "--help=2"], "--help/-h takes no value, omit what follows its =: type python"),
+        (["stage=cam", "-q"], "unknown option -q: settings have no dashes, type q=VALUE"),
+        (["stage=cam", "--a b!"], "unknown option --a b!: settings have no dashes, type a b!=VALUE"),
+        (["stage=cam", "--"], "settings have no dashes, type KEY=VALUE"),
         (["tags", "-images"], "no GeoTIFF, PNG or JPEG in -images"),
         (["tags", "images", "--table", "-a.tif"], "error: -a.tif, line 1: no column image; give image,tags"),
         (["compare", "runs/a"], "no finished run matches runs/a"),
@@ -228,10 +244,11 @@ def test_files_of_ones_own_in_the_working_folder(tmp_path: Path, monkeypatch: py
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, typed: list[str], message: str) -> None:
-    for folder in ("images", "-images", "a (b)", "a sweep", "broken run/logs/x/config"):
+    for folder in ("images", "-images", "--x", "--y=1", "a (b)", "a sweep", "broken run/logs/x/config"):
         (tmp_path / folder).mkdir(parents=True)
-    for name in ("a.tif", "-a.tif", "--a.tif", "-a(1).tif", "images/c.png", "a sweep/multirun.yaml"):
+    for name in ("a.tif", "-a.tif", "--a.tif", "--tags", "-a(1).tif", "images/c.png"):
         (tmp_path / name).touch()
+    (tmp_path / "a sweep/multirun.yaml").touch()
     (tmp_path / "broken run/logs/x/config/overrides.yaml").write_text("{")
     status, printed = forked(tmp_path, *typed)
     lines = [line for line in printed.strip().splitlines() if not line.startswith("a command is left out")]

@@ -1,8 +1,14 @@
-"""Progress of long work."""
+"""Progress of long work, and lines that stay lines."""
+
+import errno
+import pickle
+import subprocess
 
 import pytest
 from rich.markup import escape
 
+from ome.errors import UserError, shell_word
+from ome.faults import disk_fault
 from ome.progress import console, pace, print_table, say_once
 
 
@@ -40,3 +46,30 @@ def test_a_narrow_screen_cuts_no_cell(
     lines = [line.split("│")[1:-1] for line in capsys.readouterr().out.splitlines() if line.startswith("│")]
     columns = ["".join(cell.strip() for cell in column) for column in zip(*lines, strict=True)]
     assert [column.replace(" ", "") for column in columns] == [*names, "39.04±0.69"]
+
+
+UNSEEN = ["a\nb", "a\r\nb", "a\tb", "\x1b[31mred", "\x7f", "a\x85b", "a\u2028b", "\u202egpj.tif"]
+
+
+@pytest.mark.parametrize("name", UNSEEN)
+def test_control_characters_of_names_are_printed_as_escapes(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = repr(name)[1:-1].replace(r"\x85", r"\u0085")
+    error = pickle.loads(pickle.dumps(UserError(f"{name} is no folder", "two")))
+    assert str(error) == f"{line} is no folder\ntwo"
+    assert f"{line} (Permission" in str(disk_fault(PermissionError(errno.EACCES, "no", name)))
+    say_once.cache_clear()
+    say_once(name)
+    console.print(f"[yellow]{escape(name)}[/]")
+    print_table(None, ["class"], [[escape(name)]])
+    assert capsys.readouterr().out.count(line) == 3
+
+
+@pytest.mark.parametrize("name", [*UNSEEN, "plain", "it's", "a\\n'\n$x`", "é\n"])
+def test_a_printed_word_is_typed_on_one_line(name: str) -> None:
+    word = shell_word(name)
+    assert len(word.splitlines()) == 1
+    command = ["bash", "-c", f"printf %s {word}"]
+    read = subprocess.run(command, capture_output=True, check=True, env={"LC_ALL": "C.UTF-8"})
+    assert read.stdout.decode() == name

@@ -3,14 +3,13 @@
 import argparse
 import os
 import re
-import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
 from ome.cli.last_command import repeated_words
 from ome.cli.parser import parsers
-from ome.errors import UserError
+from ome.errors import UserError, shell_word
 from ome.geo.scene_list import names_many
 from ome.geo.vsi import scene_at
 from ome.pipeline.layout import command_files
@@ -46,9 +45,7 @@ def _train(options: argparse.Namespace) -> list[str]:
         raise UserError(f"{images} is not a folder: give the folder of the images")
     tags = options.tags or images / "tags.csv"
     if not tags.exists():  # what else it may be, reading it tells
-        remedy = (
-            f"fill one with ome tags {shlex.quote(str(images))} --classes NAME,NAME, or give it by --tags"
-        )
+        remedy = f"fill one with ome tags {shell_word(images)} --classes NAME,NAME, or give it by --tags"
         raise UserError(f"the table of tags {tags} does not exist: {remedy}")
     name = options.name or images.resolve().name
     paths = {"dataset.raw": images, "dataset.tags": tags, "dataset.masks": options.masks}

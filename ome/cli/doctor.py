@@ -2,7 +2,6 @@
 
 import os
 import platform
-import shlex
 import shutil
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -24,7 +23,7 @@ from ome.config.raw_data import is_folder_of_images, raw_folder, raw_layout
 from ome.data.raw import RawLayout, raw_files
 from ome.data.raw_split import resolve_split
 from ome.data.scene_index import INDEX, SceneIndex
-from ome.errors import UserError
+from ome.errors import UserError, shell_word
 from ome.extras import EXTRAS, missing_modules
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import versions
@@ -70,7 +69,7 @@ def main(overrides: Sequence[str]) -> int:
         1 if something would make a run fail, else 0.
     """
     if {"-h", "--help"} & {*overrides}:
-        console.print(HELP, markup=False)
+        print(HELP)  # noqa: T201
         return 0
     findings = [*_installed(), *_machine()]
     try:
@@ -177,7 +176,7 @@ def _results(config: DictConfig) -> Iterator[Finding]:
     text = f"{run}: finished are {', '.join(finished)}" if finished else f"{run}: no stage is finished"
     yield Finding("ok" if finished else "note", "run", text)
     if unfinished:
-        line = f"unfinished are {', '.join(unfinished)}: ome resume {shlex.quote(str(run))}"
+        line = f"unfinished are {', '.join(unfinished)}: ome resume {shell_word(run)}"
         yield Finding("note", "run", f"{run}: {line}")
 
 

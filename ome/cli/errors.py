@@ -1,7 +1,6 @@
 """Turns user errors on the command line into one line each."""
 
 import re
-import shlex
 import sys
 from typing import Final, NoReturn
 
@@ -16,31 +15,36 @@ from rich.markup import escape
 from yaml import MarkedYAMLError
 
 from ome.config.unknown_settings import unknown_setting
-from ome.errors import UserError, guess
+from ome.errors import UserError, guess, one_line, shell_word
 from ome.plugins import STAGE_PLUGINS, is_plugin
 from ome.progress import console
 
 
-def fail(line: str, status: int = 1) -> NoReturn:
+def fail(*lines: str, status: int = 1) -> NoReturn:
     """Ends the process with one line that says why.
 
     Args:
-        line: What is wrong, where, and what to type instead.
+        *lines: What is wrong, where, and what to type instead; a line for each mistake.
         status: The exit status.
 
     Raises:
         SystemExit: Always.
     """
     console.quiet = False  # a rank other than 0 is quiet otherwise
-    console.print(f"[bold red]error:[/] {escape(line)}")
+    for place, line in enumerate(lines):
+        console.print(f"{'' if place else '[bold red]error:[/] '}{escape(line)}")
     sys.exit(status)
 
 
 def explain(error: Exception) -> str:
     """Turns an error of Hydra or OmegaConf about a wrong override into one line."""
-    cause = error.__cause__
     if isinstance(root_cause := _first_cause(error), UserError):
         return str(root_cause)
+    return one_line(_reason(error))
+
+
+def _reason(error: Exception) -> str:
+    cause = error.__cause__
     if ambiguous := re.match(r"Ambiguous value for argument '(.*)'\n", str(error)):
         return _several(ambiguous[1])
     if isinstance(error, OverrideParseException):
@@ -104,7 +108,8 @@ def _quoted(key: str, value: str) -> str:
     """A setting quoted for the shell and for Hydra, which then reads its value as a string."""
     quote = '"' if "'" in value else "'"
     setting = f"{key}={quote}{value.strip(quote)}{quote}"
-    return shlex.quote(setting) if set(setting) & set('"$`!\\') else f'"{setting}"'
+    plain = setting.isprintable() and not set(setting) & set('"$`!\\')
+    return f'"{setting}"' if plain else shell_word(setting)
 
 
 def _several(override: str) -> str:

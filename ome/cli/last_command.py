@@ -1,7 +1,6 @@
 """The settings of a run's last command, which the commands of a finished run repeat."""
 
 import os
-import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -9,7 +8,7 @@ from typing import Final, NamedTuple
 from rich.markup import escape
 
 from ome.damage import DamagedError, named_if_damaged, read_yaml
-from ome.errors import UserError
+from ome.errors import UserError, shell_word
 from ome.pipeline.layout import command_files
 from ome.pipeline.registry import SIDE_STAGES
 from ome.progress import console
@@ -61,7 +60,7 @@ def repeated_words(folder: Path) -> list[str]:
     if not commands:
         raise UserError(
             f"every command saved in {folder / 'logs'} is damaged: type python -m ome.run stage=... with "
-            f"the settings of the run and run_dir={shlex.quote(str(folder))}"
+            f"the settings of the run and run_dir={shell_word(folder)}"
         )
     last = max(commands)
     with suppress(FileNotFoundError):

@@ -64,11 +64,11 @@ def check_command(config: DictConfig) -> None:
         try:
             check()
         except UserError as error:
-            lines += str(error).splitlines()
+            lines += error.args
         except (TypeError, ValueError, AttributeError, OmegaConfBaseException) as error:
             unexpected.append(error)
     if lines:  # they explain what else went wrong: a value of a wrong type
-        raise UserError("\n".join(dict.fromkeys(lines)))
+        raise UserError(*dict.fromkeys(lines))
     if unexpected:
         raise unexpected[0]
 

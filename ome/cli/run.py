@@ -66,10 +66,10 @@ def _run(config: DictConfig) -> float | None:
             return miou
         OmegaConf.save(config, log / RESOLVED, resolve=not OmegaConf.is_missing(config.dataset, "raw"))
     except Exception as error:
-        line = str(error) if isinstance(error, UserError) else disk_fault(error)
-        if line is None:
+        lines = error.args if isinstance(error, UserError) else (disk_fault(error),)
+        if lines == (None,):
             raise
-        fail(line)  # here and not in `main`, before Hydra adds its own lines
+        fail(*lines)  # here and not in `main`, before Hydra adds its own lines
     return miou
 
 
@@ -77,7 +77,7 @@ def _is_nonzero_rank_checked() -> bool:
     try:
         check_ranks()
     except UserError as error:
-        fail(str(error))
+        fail(*error.args)
     return is_nonzero_rank()
 
 
@@ -103,7 +103,7 @@ def main() -> None:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if is_nonzero_rank():
             sys.exit(1)  # rank 0 prints the message
-        fail(explain(error))
+        fail(*explain(error).split("\n"))
     except Exception as error:
         if (line := disk_fault(error) or hydra_message(error)) is None:
             raise

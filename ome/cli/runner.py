@@ -1,6 +1,5 @@
 """Runs the selected stages in order, or prints their plan."""
 
-import shlex
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from ome.cli.plan_table import show_plan, show_timed_plan
 from ome.config.sections import settings_of
 from ome.distributed.collectives import is_rank_zero
 from ome.distributed.rank import is_nonzero_rank
-from ome.errors import UserError
+from ome.errors import UserError, shell_word
 from ome.pipeline.artifacts import results_of
 from ome.pipeline.engine import execute
 from ome.pipeline.layout import SEGMENTER_TITLES
@@ -43,7 +42,7 @@ def run_stages(config: DictConfig) -> float | None:
     # A table for a paper is alone on standard output: ome compare RUNS --latex > table.tex.
     console.stderr = names == ["compare"] and config.stage.compare.format != "table"
     if names != ["compare"] and (Path(config.run_dir) / "multirun.yaml").exists():
-        pattern, job = (shlex.quote(f"{config.run_dir}/{name}") for name in ("*", "0_..."))
+        pattern, job = (shell_word(f"{config.run_dir}/{name}") for name in ("*", "0_..."))
         raise UserError(
             f"{config.run_dir} is a sweep, not a run: type stage=compare stage.compare.runs={pattern} for "
             f"the table of its runs, or run_dir={job} for one"
@@ -69,14 +68,14 @@ def run_stages(config: DictConfig) -> float | None:
         show(config, folders[last])
         trained = any(result.manifest.stage == "seg" for result in results_of(Path(config.run_dir)))
         if trained and not is_nonzero_rank():
-            run = shlex.quote(str(config.run_dir))
+            run = shell_word(config.run_dir)
             console.print(f"map a scene: ome predict {run} SCENE", markup=False)
     if last == "suggest" and config.dataset.tags and not is_nonzero_rank():
         # The working folder is that of the run's command.
         raw, table = (Path(str(config.dataset[key])).absolute() for key in ("raw", "tags"))
         words = ["ome", "tags", str(raw), "--suggestions", f"{folders[last]}/suggestions.csv"]
         words += [] if table == raw / "tags.csv" else ["--table", str(table)]
-        console.print(f"the most uncertain images first: {shlex.join(words)}", markup=False)
+        console.print(f"the most uncertain images first: {' '.join(map(shell_word, words))}", markup=False)
     if last == "compare":
         from ome.stages.compare import show as show_comparison  # noqa: PLC0415
 

@@ -46,9 +46,9 @@ class Sweep(Callback):
         try:
             check_written(config)
         except UserError as error:  # Hydra would only warn
-            fail(str(error))
+            fail(*error.args)
         except OmegaConfBaseException as error:
-            fail(explain(error))
+            fail(*explain(error).split("\n"))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 - fixed by Hydra
         """Removes constant settings from the folders' names; refuses a sweep of equal jobs."""
@@ -108,18 +108,18 @@ def _check_jobs(overrides: Sequence[Override]) -> None:
     swept = [override for override in overrides if override.is_discrete_sweep()]
     first = {override.key_or_group: next(_values(override)) for override in swept}
     plain = [str(override.input_line) for override in overrides if not override.is_sweep_override()]
-    lines = []
+    lines: list[str] = []
     for override in swept:
         for value in _values(override):
             chosen = [*plain, *(first | {override.key_or_group: value}).values()]
             try:
                 check_command(compose("config", overrides=chosen))
             except UserError as error:
-                lines += str(error).splitlines()
+                lines += error.args
             except (HydraException, OmegaConfBaseException) as error:  # else Hydra warns and goes on
-                fail(explain(error))
+                fail(*explain(error).split("\n"))
     if lines:
-        fail("\n".join(dict.fromkeys(lines)))
+        fail(*dict.fromkeys(lines))
 
 
 def _values(override: Override) -> Iterator[str]:

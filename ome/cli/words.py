@@ -4,13 +4,14 @@ import re
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any, Final, get_args, get_origin
+from typing import Any, Final, NoReturn, get_args, get_origin
 
 from hydra._internal.utils import get_args_parser
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import ChoiceSweep, QuotedString
 from hydra.errors import HydraException
 
+from ome.arguments import in_words
 from ome.cli.help import groups
 from ome.config.schema import Settings
 from ome.config.schema.hints import addresses
@@ -66,19 +67,26 @@ def check_words(words: Sequence[str]) -> None:
     """
     _check_groups(words)
     _check_hydra(words)
-    known = get_args_parser()._option_string_actions  # noqa: SLF001
+    parser = get_args_parser()
+    known = parser._option_string_actions  # noqa: SLF001
     if words and words[-1] in {"--config-dir", "-cd", "--config-path", "-cp", "--config-name", "-cn"}:
         raise UserError(f"{words[-1]} takes a value: type it after the option")
     for word, following in zip_longest(words, words[1:], fillvalue=""):
         option, equals, value = word.partition("=")
-        if not re.fullmatch(r"--\w[\w.-]*", option) or option in known:
+        if not option.startswith("-") or option in known:
             continue
         if not equals:
             is_value = following and not following.startswith("-") and "=" not in following
             value = following if is_value else "VALUE"
-        key = option.lstrip("-").replace("-", "_")
+        key = option.lstrip("-").replace("-", "_") or "KEY"
         meant = guess(option, known)
         raise UserError(f"unknown option {option}{meant} settings have no dashes, type {key}={value}")
+
+    def refuse(message: str) -> NoReturn:
+        raise UserError(f"{in_words(message)}: type python -m ome.run --hydra-help for Hydra's options")
+
+    parser.error = refuse  # type: ignore[method-assign] # it prints a page
+    parser.parse_args([word for word in words if word != "--version"])
 
 
 def _check_hydra(words: Sequence[str]) -> None:

@@ -38,7 +38,7 @@ def check_settings(config: DictConfig, stages: Sequence[str] = ()) -> None:
             raise
     of_types = [line for key, line in faults.items() if not any(re.match(f"{key}[= ]", one) for one in lines)]
     if lines := [*of_types, *lines]:
-        raise UserError("\n".join(dict.fromkeys(lines)))
+        raise UserError(*dict.fromkeys(lines))
 
 
 def numbers_to_text(config: DictConfig) -> None:

@@ -42,7 +42,7 @@ def checked_folder(key: str, *, _root_: DictConfig) -> str:
         UserError: See `folder_faults`.
     """
     if faults := list(folder_faults(_root_)):
-        raise UserError("\n".join(faults))
+        raise UserError(*faults)
     folder = Path(str(OmegaConf.select(_root_, key)))
     NEW.update(path for path in (folder.absolute(), *folder.absolute().parents) if not path.exists())
     return str(folder)

@@ -66,7 +66,7 @@ def raw_folder(config: DictConfig) -> str:
         UserError: It is not set.
     """
     if not is_raw_set(config):
-        raise UserError(raw_fault(config))
+        raise UserError(raw_fault(config) or "")
     return str(config.dataset.raw)
 
 

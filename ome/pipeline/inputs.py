@@ -4,7 +4,6 @@ Results in the run's own folder are used as they are, as long as each was made f
 another run are used only if they match the configuration.
 """
 
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -14,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
 from ome.distributed.collectives import is_rank_zero
-from ome.errors import UserError, guess
+from ome.errors import UserError, guess, shell_word
 from ome.pipeline.artifacts import Artefact, stage_folder
 from ome.pipeline.changes import same_files
 from ome.pipeline.inheritance import inherited_result, other_config
@@ -88,7 +87,7 @@ def _remedy(stage: str, name: str, folder: Path, config: DictConfig) -> str:
     """What to type where the result of a stage is not in its folder: a run of the same scenes may have it."""
     run = folder.parent
     if stage in (*SIDE_STAGES, "report") and name != "prepare" and any(artefacts_in(run)):
-        return f"continue the run first: ome resume {shlex.quote(str(run))}"
+        return f"continue the run first: ome resume {shell_word(run)}"
     scenes = read_if_whole(stage_folder(config, "prepare"))
     results = {place.parents[1].name: place.parent for place in run.parent.glob(f"*/{name}/{NAME}")}
     runs = [

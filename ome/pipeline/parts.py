@@ -136,7 +136,7 @@ def _conclude(
     if failed:
         lines = [_of_part(name, reason) for name, reason in failed.items()]
         more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-        raise UserError("\n".join([f"{len(failed)} of {len(parts)} failed", *lines[:_SHOWN], *more]))
+        raise UserError(f"{len(failed)} of {len(parts)} failed", *lines[:_SHOWN], *more)
 
 
 def _finished(

@@ -1,7 +1,6 @@
 """Provenance of a run: external files, commands, versions, and the records of each stage."""
 
 import hashlib
-import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from ome.damage import read_undamaged
+from ome.errors import shell_word
 from ome.pipeline.changes import identities
 from ome.pipeline.layout import command_files
 from ome.pipeline.manifest import NAME, Manifest
@@ -77,7 +77,7 @@ def commands(*runs: Path) -> list[str]:
         runs: Folders of runs, in which Hydra saved the overrides of each command.
     """
     typed = [words for run in runs for words in read_undamaged(command_files(run), list)]
-    lines = [shlex.join(["python", "-m", "ome.run", *map(str, words)]) for words in typed]
+    lines = [" ".join(map(shell_word, ["python", "-m", "ome.run", *words])) for words in typed]
     last_first = list(dict.fromkeys(reversed(lines)))
     # A refused command may have named a file that is not in UTF-8, which the page cannot hold.
     return [line.encode(errors="replace").decode() for line in last_first[:MOST_COMMANDS][::-1]]
