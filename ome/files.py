@@ -69,12 +69,15 @@ def is_file(path: Path) -> bool:
     """Whether a path is a file.
 
     Raises:
-        UserError: It is a link whose target does not exist, so that its file would be left out of a folder.
+        UserError: It is a link whose target does not exist, so that its file would be left out of a folder; or
+            a named pipe, a socket or a device, which a reader would wait for.
     """
     if path.is_symlink() and not path.exists():
         raise UserError(
             f"{path} is a link to a file that does not exist: restore the file, or delete the link"
         )
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path} is not a file, but a named pipe, a socket or a device: delete or rename it")
     return path.is_file()
 
 

@@ -18,6 +18,7 @@ from rasterio.transform import Affine, from_origin
 from rasterio.windows import Window
 
 from ome.data.byte_image import open_scene
+from ome.data.folder import image_names
 from ome.data.unmarked import unmarked
 from ome.errors import UserError
 from ome.geo import lossy
@@ -896,6 +897,43 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
     {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda link: link.symlink_to("/dev/zero")}[kind](path)
     with pytest.raises(UserError, match=r"a.tif is not a file"):
         Raster(path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("{}.aux.xml", "{}.aux", "{}.msk", "{}.MSK", "{}.ovr", "{}.OVR", "{}.AUX", "{stem}.wld", "{stem}.WLD"),
+        *("{stem}.tfw", "{stem}.pgw", "{stem}.jgw", "{stem}.tifw", "{stem}.tab", "{stem}.aux", "{stem}.xml"),
+        *("{stem}.IMD", "{stem}.RPB", "{stem}_rpc.txt", "{stem}_RPC.TXT", "{stem}_MTL.txt", "{stem}.txt"),
+        *("METADATA.DIM", "summary.txt", "{stem}.pvl", "{stem}_metadata.xml", "{stem}.pass"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["tif", "png", "jpg"])
+def test_a_pipe_beside_a_raster_is_not_waited_for(tmp_path: Path, name: str, suffix: str) -> None:
+    raster = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (8, 8)).save(raster)
+    pipe = tmp_path / name.format(raster.name, stem="a")
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=rf"{pipe.name} is not a file, but a named pipe, .*: delete or rename"):
+        Raster(raster)
+    pipe.unlink()
+    pipe.mkdir()
+    Raster(raster).close()
+    pipe.rmdir()
+    pipe.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=rf"{pipe.name} is not a file"):
+        Raster(raster)
+
+
+@pytest.mark.parametrize("name", ["b.tif", "a.tif.aux.xml", "a.aux", "a.tfw", "a.tif.msk"])
+def test_a_pipe_in_a_folder_of_images_is_named(tmp_path: Path, name: str) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.tif")
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name} is not a file"):
+        scene_files(tmp_path)
+    if name == "b.tif":
+        with pytest.raises(UserError, match=rf"{name} is not a file"):
+            image_names(tmp_path, "dataset.raw")
 
 
 @pytest.mark.parametrize(

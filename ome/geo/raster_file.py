@@ -16,7 +16,7 @@ from rasterio.windows import Window
 from ome.errors import UserError
 from ome.geo.gdal import IMAGE_DRIVERS, check_readable, jpeg_warnings, orientation, plain_pixels
 from ome.geo.remote import WITHOUT_HEAD, probe, reading_options
-from ome.geo.sidecars import ArchivedBytes, check_archived, check_metadata, check_sidecars, in_memory
+from ome.geo.sidecars import ArchivedBytes, check_archived, check_metadata, check_pipes, check_sidecars, in_memory
 from ome.geo.vsi import VsiPath
 
 _CODESTREAM: Final = b"\xff\x4f\xff\x51"
@@ -51,11 +51,11 @@ class RasterFile:
     ) -> None:
         self.name = str(source) if name is None and not isinstance(source, bytes) else str(name)
         self._remedy = remedy or "copy or download it again"
-        self._options: dict[str, str] = {}
-        self._refusal = ""
+        self._options, self._refusal = dict[str, str](), ""
         self._stack = ExitStack()
         if isinstance(source, Path):
             check_readable(source, self.name, remedy or "check the path")
+            check_pipes(source)
         start = b"" if isinstance(source, VsiPath) else source
         if isinstance(source, VsiPath):
             _, start, self._refusal = probe(source)

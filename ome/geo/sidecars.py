@@ -1,7 +1,10 @@
 """Files beside a raster that change what GDAL reads from it."""
 
+import os
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any, Final
 from uuid import uuid4
@@ -16,6 +19,12 @@ from ome.geo.gdal import XML_FAULTS, plain_pixels
 
 _RASTERS: Final = (".msk", ".MSK", ".ovr", ".OVR")
 """Endings of the sidecars that GDAL opens with any driver; it writes GeoTIFFs."""
+
+_OF_FOLDERS: Final = ("metadata.dim", "summary.txt")
+"""Sidecars of every raster in a folder, in lower case, as satellites' products have them."""
+
+_CLOCK_TICK: Final = 2 * 10**9
+"""Nanoseconds that the coarsest clocks of file systems take for a step."""
 
 _ERDAS: Final = b"EHFA_HEADER_TAG"
 
@@ -68,7 +77,34 @@ def sidecars_of(raster: Path, siblings: Mapping[str, Path]) -> list[Path]:
         siblings: The files of its folder, by name in lower case.
     """
     paths = [siblings[name] for name in sidecar_names(raster) if name in siblings]
-    return [path for path in paths if _is_relevant(path)]
+    return [path for path in paths if is_file(path) and _is_relevant(path)]
+
+
+def check_pipes(raster: Path) -> None:
+    """Refuses pipes, sockets and devices beside a raster: GDAL waits for those that have a sidecar's name.
+
+    Args:
+        raster: The raster, not opened yet.
+
+    Raises:
+        UserError: There is one whose name starts as the raster's.
+    """
+    folder, changed = raster.parent, raster.parent.stat().st_mtime_ns
+    if time.time_ns() - changed < _CLOCK_TICK:
+        changed = time.monotonic_ns()  # what changes next may have the same time
+    for name in _not_files(str(folder), changed):
+        if name.lower().startswith((raster.stem.lower(), *_OF_FOLDERS)):
+            is_file(folder / name)
+
+
+@lru_cache(maxsize=64)
+def _not_files(folder: str, _changed: int) -> list[str]:
+    """Names of what is neither a file nor a folder, cached, as each raster of the folder asks for it."""
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.name for entry in entries if not (entry.is_file() or entry.is_dir())]
+    except PermissionError:  # it can be entered, not listed
+        return []
 
 
 def check_sidecars(raster: Path, dataset: Any) -> None:  # noqa: ANN401 - rasterio's own
