@@ -17,7 +17,6 @@ from ome.errors import UserError
 NOTING: Final[list[Callable[[Path], None]]] = []
 """Called with the path of each file before it is written, by all threads."""
 
-
 _TEMPORARY: Final = re.compile(r"\.(.+)\.\d+(\.[^.]*)?")
 """Name of a temporary file of `atomic_path`: the stem and the suffix of its final name are groups."""
 
@@ -38,12 +37,14 @@ def atomic_path(path: Path, *, durable: bool = False) -> Iterator[Path]:
 
     Args:
         path: The file to write.
-        durable: Sync the new name to disk as well, for files that cannot be computed again.
+        durable: Sync the new name to disk as well, for a user's file that one process at a time writes;
+            its temporary name is always the same, so that the next process replaces what a killed one left.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{'ome-unsaved' if durable else os.getpid()}{path.suffix}")
     noted(path)
     try:
+        temporary.unlink(missing_ok=True)
         yield temporary
         sync(temporary)
         if path.exists():  # keeps the permissions
@@ -69,13 +70,11 @@ def is_file(path: Path) -> bool:
     """Whether a path is a file.
 
     Raises:
-        UserError: It is a link whose target does not exist, so that its file would be left out of a folder; or
-            a named pipe, a socket or a device, which a reader would wait for.
+        UserError: It is a link to nothing, so that its file would be left out of a folder, or a pipe, a
+            socket or a device, which a reader would wait for.
     """
     if path.is_symlink() and not path.exists():
-        raise UserError(
-            f"{path} is a link to a file that does not exist: restore the file, or delete the link"
-        )
+        raise UserError(f"{path} is a link to a file that does not exist: restore it, or delete the link")
     if path.exists() and not path.is_file() and not path.is_dir():
         raise UserError(f"{path} is not a file, but a named pipe, a socket or a device: delete or rename it")
     return path.is_file()

@@ -11,11 +11,13 @@ from pathlib import Path
 import openpyxl
 import pytest
 
+from ome.data.folder import folder_layout
 from ome.data.image_tags import outline, read_tags
 from ome.data.palette import Palette, distinct_colours
 from ome.data.scene_index import Scene, SceneIndex, SplitName
 from ome.data.tiles import Tile
 from ome.errors import UserError
+from tests import archives
 
 
 def index(splits: dict[str, SplitName], names: Sequence[str] = ("road", "tree")) -> SceneIndex:
@@ -169,6 +171,53 @@ def test_several_sheets_are_pointed_out_once(
     assert names == [(read[:6],)] * 2
     line = f"{read} is read, and not {', '.join(others)}: move the sheet of the table to the front"
     assert " ".join(capsys.readouterr().out.split()).count(line) == bool(others)
+
+
+@pytest.mark.parametrize("how", ["hidden", "flat", "grouped", "filtered"])
+def test_rows_and_columns_that_are_hidden_are_pointed_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], how: str
+) -> None:
+    path = workbook(tmp_path, [["image", "road", "tree"], ["a", 1, 0], ["b", 0, 1], ["c", 1, 1]])
+    book = openpyxl.load_workbook(path)
+    sheet = book.worksheets[0]
+    if how == "filtered":
+        sheet.auto_filter.ref = "A1:C4"
+        sheet.auto_filter.add_filter_column(1, ["1"])
+    for number in (3, 9):  # the ninth row is empty
+        row = sheet.row_dimensions[number]
+        row.hidden, row.height = how != "flat", 1e-9 if how == "flat" else None  # openpyxl omits a 0
+    if how == "grouped":
+        sheet.column_dimensions.group("B", "C", hidden=True)
+    elif how == "flat":
+        sheet.column_dimensions["C"].width = 1e-9
+    book.save(path)
+    assert [[*outline(path).splits], [*outline(path).splits]] == [["a", "b", "c"]] * 2
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("1 rows are hidden or filtered out, 3, and are read like the rest: delete") == 1
+    columns = {"grouped": "2 columns are hidden or filtered out, road, tree", "flat": "1 columns are hidden"}
+    assert printed.count("columns are hidden") == printed.count(columns.get(how, "columns are hidden"))
+    assert ("columns are hidden" in printed) == (how in columns)
+
+
+def test_a_table_that_shows_everything_has_no_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    outline(workbook(tmp_path, [["image", "road"], ["a", 1]]))
+    assert "hidden" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["sum", "Total", "Σ"])
+@pytest.mark.parametrize("cells", [[2, 1], [1, 1], ["", ""], ["100%", "50%"]])
+@pytest.mark.parametrize("suffix", ["csv", "xlsx"])
+def test_a_row_of_sums_is_no_image(tmp_path: Path, name: str, cells: list[object], suffix: str) -> None:
+    rows = [["image", "road", "tree"], ["a", 1, 0], ["b", 1, 1], [name, *cells]]
+    text = "".join(",".join(map(str, row)) + "\n" for row in rows)
+    table = workbook(tmp_path, rows) if suffix == "xlsx" else write(tmp_path, text)
+    for stem in "ab":
+        (tmp_path / f"{stem}.png").touch()
+    facts = archives.facts("custom") | {"tags": str(table)}
+    with pytest.raises(UserError, match=rf"{name} \(line 4\); correct or|line 4: .*0 or 1|no tag to"):
+        folder_layout(facts, tmp_path)
 
 
 def chart(book: dict[str, bytes]) -> None:

@@ -902,7 +902,17 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("{}.aux.xml", "{}.aux", "{}.msk", "{}.MSK", "{}.ovr", "{}.OVR", "{}.AUX", "{stem}.wld", "{stem}.WLD"),
+        *(
+            "{}.aux.xml",
+            "{}.aux",
+            "{}.msk",
+            "{}.MSK",
+            "{}.ovr",
+            "{}.OVR",
+            "{}.AUX",
+            "{stem}.wld",
+            "{stem}.WLD",
+        ),
         *("{stem}.tfw", "{stem}.pgw", "{stem}.jgw", "{stem}.tifw", "{stem}.tab", "{stem}.aux", "{stem}.xml"),
         *("{stem}.IMD", "{stem}.RPB", "{stem}_rpc.txt", "{stem}_RPC.TXT", "{stem}_MTL.txt", "{stem}.txt"),
         *("METADATA.DIM", "summary.txt", "{stem}.pvl", "{stem}_metadata.xml", "{stem}.pass"),
@@ -914,7 +924,9 @@ def test_a_pipe_beside_a_raster_is_not_waited_for(tmp_path: Path, name: str, suf
     Image.new("RGB", (8, 8)).save(raster)
     pipe = tmp_path / name.format(raster.name, stem="a")
     os.mkfifo(pipe)
-    with pytest.raises(UserError, match=rf"{pipe.name} is not a file, but a named pipe, .*: delete or rename"):
+    with pytest.raises(
+        UserError, match=rf"{pipe.name} is not a file, but a named pipe, .*: delete or rename"
+    ):
         Raster(raster)
     pipe.unlink()
     pipe.mkdir()

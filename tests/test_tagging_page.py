@@ -507,6 +507,14 @@ def test_what_was_answered_survives_a_kill_at_any_moment(tmp_path: Path) -> None
         assert [name for name in ("road", "tree") if rows[number][name] == "1"] in possible
     with locked(images / ".tags.csv.lock", "the table", wait=False):
         pass  # the lock went with the process
+    (images / ".tags.ome-unsaved.csv").write_text("image,spl")  # as a kill within a save leaves it
+    with serving(str(images)) as server:
+        for tags in (["tree"], ["road"]):
+            assert server.ask("PUT", "/api/tags/0", {"tags": tags}).status == 200
+    assert {path.name for path in images.iterdir() if path.name.startswith((".", "tags"))} == {
+        ".tags.csv.lock",
+        "tags.csv",
+    }
 
 
 def test_a_page_without_its_server_says_so(browser: "Chrome", tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def _check_rows(tagged: Outline, images: Sequence[str], table: Path, raw: Path) 
         listed = few(f"{name} (line {tagged.lines[name]})" for name in wrong)
         raise UserError(
             f"{len(wrong)} of {len(tagged.splits)} images in {table} are not in {raw}: {listed}; "
-            "correct the rows, or add the images"
+            "correct or delete the rows, or add the images"
         )
 
 

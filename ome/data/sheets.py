@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from zipfile import ZipFile
 
+from ome.data.hidden_cells import say_hidden
 from ome.data.names import UNNAMED, normal_form
 from ome.data.raw_file import check_expansion
 from ome.errors import UserError, few
@@ -162,6 +163,9 @@ def _workbook(path: Path) -> list[tuple[int, list[str]]]:
                 sheet.title for sheet in visible[1:] if any(map(any, sheet.iter_rows(values_only=True)))
             ]
             workbook.close()
+        with ZipFile(path) as archive, archive.open(visible[0]._worksheet_path) as sheet:  # noqa: SLF001
+            lines = [[_text(cell) for cell in row] for row in both[0]]
+            say_hidden(path, sheet, lines)
     except UserError:
         raise
     except Exception as error:  # of a damaged workbook, or of one with parts that openpyxl does not know
@@ -172,7 +176,6 @@ def _workbook(path: Path) -> list[tuple[int, list[str]]]:
             f"{path}: of its sheets, {visible[0].title} is read, and not {few(others)}: move the sheet of "
             "the table to the front, or save it as CSV"
         )
-    lines = [[_text(cell) for cell in row] for row in both[0]]
     # A formula has a value only if a spreadsheet program has saved the file.
     for number, (row, cells) in enumerate(zip(both[1], lines, strict=True), start=1):
         if any(str(cell).startswith("=") and not text for cell, text in zip(row, cells, strict=False)):

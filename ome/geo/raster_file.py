@@ -16,7 +16,14 @@ from rasterio.windows import Window
 from ome.errors import UserError
 from ome.geo.gdal import IMAGE_DRIVERS, check_readable, jpeg_warnings, orientation, plain_pixels
 from ome.geo.remote import WITHOUT_HEAD, probe, reading_options
-from ome.geo.sidecars import ArchivedBytes, check_archived, check_metadata, check_pipes, check_sidecars, in_memory
+from ome.geo.sidecars import (
+    ArchivedBytes,
+    check_archived,
+    check_metadata,
+    check_pipes,
+    check_sidecars,
+    in_memory,
+)
 from ome.geo.vsi import VsiPath
 
 _CODESTREAM: Final = b"\xff\x4f\xff\x51"
