@@ -5,7 +5,17 @@ from contextlib import suppress
 from typing import Any
 
 import numba
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, NullCache
+
+from ome.progress import say_once
+
+
+def _say_uncached(reason: object = "") -> None:
+    """Says once a process that its kernels are compiled for it alone."""
+    say_once(
+        "the kernels of the CRF are compiled at every start, which takes up to a minute: their cache cannot "
+        f"be written{f' ({reason})' if reason else ''}; set NUMBA_CACHE_DIR to a folder that can"
+    )
 
 
 class Cache(FunctionCache):
@@ -22,8 +32,19 @@ class Cache(FunctionCache):
 
     def save_overload(self, sig: Any, data: Any) -> None:  # noqa: ANN401
         """Saves the compiled code for a signature, if there is room for it."""
-        with suppress(OSError):
+        try:
             super().save_overload(sig, data)  # type: ignore[no-untyped-call]
+        except OSError as error:
+            _say_uncached(error.strerror)
+
+
+class NoCache(NullCache):
+    """No cache on disk, which is said when a function is compiled."""
+
+    def save_overload(self, sig: Any, data: Any) -> None:  # noqa: ANN401
+        """Says it."""
+        del sig, data
+        _say_uncached()
 
 
 def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:  # noqa: ANN401
@@ -35,10 +56,10 @@ def compiled(**options: Any) -> Callable[[Callable[..., Any]], Any]:  # noqa: AN
 
     def decorate(function: Callable[..., Any]) -> Any:  # noqa: ANN401
         dispatcher = numba.njit(nogil=True, **options)(function)
-        # RuntimeError: neither the package's folder nor the user's cache folder can be written.
-        with suppress(RuntimeError):
-            # As `cache=True` does, with another class.
+        try:  # as `cache=True` does, with another class
             dispatcher._cache = Cache(function)  # type: ignore[no-untyped-call]  # noqa: SLF001
+        except RuntimeError:  # neither the package's folder nor the user's cache folder can be written
+            dispatcher._cache = NoCache()  # noqa: SLF001
         return dispatcher
 
     return decorate
