@@ -25,7 +25,9 @@ from ome.files import noted, write_json, write_text
 from ome.geo.flat import RECORD, FlatRasters
 from ome.inference.card import SegmenterCard
 from ome.inference.mapping import ROWS_FOLDER
+from ome.pipeline import changes
 from ome.pipeline import checksums as listing
+from ome.pipeline.checksums import hashes_of
 from ome.pipeline.engine import execute
 from ome.pipeline.forecast import forecast_of
 from ome.pipeline.locks import locked
@@ -392,7 +394,11 @@ def test_two_datasets_of_one_name_are_told_apart(run_here: Run, tmp_path: Path, 
         (tmp_path / "here/images").rename(tmp_path / "here/moved")
     lines = {"labels": r"holds the scenes of other files, once in .*here/images, not of .*there/images"}
     for stage in ("labels",) if gone else ("prepare", "labels", "cam"):
-        line = lines[stage] if gone else r"holds the scenes of .*here/images, not of .*there/images"
+        line = (
+            lines[stage]
+            if gone
+            else r"the scenes of .*here/images; 1 of 5 files in .*there/images have another"
+        )
         with pytest.raises(UserError, match=line):
             run_here(*there, f"stage={stage}")
     assert contents(tmp_path / "scenes") == before
@@ -430,14 +436,22 @@ def test_a_copied_project_is_used_beside_the_original(
     shutil.copytree(old, new, copy_function=copy)
     monkeypatch.chdir(new)
     before = contents(new)
+    read: list[Path] = []
+    monkeypatch.setattr(changes, "hashes_of", lambda files: [*map(read.append, files)] and hashes_of(files))
     for stage in (["labels"], ["prepare"], ["all", "stage.until=labels"]):
         capsys.readouterr()
         run_here(*typed, f"stage={stage[0]}", *stage[1:])
         assert "up to date" in capsys.readouterr().out
         assert contents(new).items() >= before.items()
-    flipped(next(path for path in (new / "images" if kind == "custom" else new / "raw").iterdir()))
-    with pytest.raises(UserError, match=r"holds the scenes of .*old/.*, not of dataset.raw="):
-        run_here(*typed)
+    assert len(read) == len(set(read)) > 1  # each file once, by the plan or the run
+    flipped(edited := next(path for path in (new / "images" if kind == "custom" else new / "raw").iterdir()))
+    line = rf"holds the scenes of .*old/.*; 1 of \d+ files .* have another content, such as {edited.name}: if"
+    for last in ("labels", "prepare", "all"):
+        with pytest.raises(UserError, match=line):
+            run_here(*typed, f"stage={last}", *(["stage.until=labels"] if last == "all" else []))
+    if kind == "custom":
+        shutil.rmtree(new / "scenes")  # as the line says
+        run_here(*typed, "stage=all", "stage.until=labels")
 
 
 def test_images_replaced_under_a_table_are_said(

@@ -92,7 +92,40 @@ def same_files(files: Sequence[tuple[Path, list[Any]]], present: Manifest, *, ti
 
 def _have_hashes(files: Sequence[Path], present: Manifest) -> bool:
     """Whether files have the content of a result's external files; reads them only if they are as many."""
-    return len(files) == len(present.hashes) and hashes_of(files) == present.hashes
+    return len(files) == len(present.hashes) and _known_hashes(files) == present.hashes
+
+
+def edited_files(files: Sequence[tuple[Path, list[Any]]], present: Manifest) -> list[str]:
+    """Names of external files whose content is not that of a result's files of the same names.
+
+    Args:
+        files: The files with their identities, see `recorded`.
+        present: The manifest of the result.
+
+    Returns:
+        The names; empty where the names differ, too, as in another dataset.
+    """
+    names = [values[0] for _, values in files]
+    before = [name for name, *_ in identities(present.config.get("sources"))]
+    if names != before or len(names) != len(present.hashes):
+        return []
+    hashes = _known_hashes([path for path, _ in files])
+    return [name for name, then, now in zip(names, present.hashes, hashes, strict=True) if then != now]
+
+
+_hashes: Final[dict[tuple[str, int, int, int, int], str]] = {}
+"""Hashes of the files read so far, by path, inode, size and times: a plan and its run ask twice."""
+
+
+def _known_hashes(files: Sequence[Path]) -> list[str]:
+    """As `hashes_of`, but each file is read once as long as it does not change."""
+    states = [(str(path.absolute()), path.stat()) for path in files]
+    keys = [
+        (name, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns) for name, state in states
+    ]
+    new = [(key, path) for key, path in zip(keys, files, strict=True) if key not in _hashes]
+    _hashes.update(zip([key for key, _ in new], hashes_of([path for _, path in new]), strict=True))
+    return [_hashes[key] for key in keys]
 
 
 def _without_places(sources: Any) -> Any:  # noqa: ANN401

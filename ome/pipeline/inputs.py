@@ -15,7 +15,7 @@ from rich.markup import escape
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError, guess, shell_word
 from ome.pipeline.artifacts import Artefact, stage_folder
-from ome.pipeline.changes import same_files
+from ome.pipeline.changes import edited_files, same_files
 from ome.pipeline.inheritance import inherited_result, other_config
 from ome.pipeline.manifest import NAME, Manifest, recorded
 from ome.pipeline.marks import artefacts_in, read_if_whole
@@ -165,6 +165,13 @@ def check_raw(
             )
         return
     of = str(before) if exists else f"other files, once in {before}"
+    if exists and (edited := edited_files(files, scenes.manifest)):
+        raise UserError(
+            f"{scenes.folder} holds the scenes of {of}; {len(edited)} of {len(files)} files in "
+            f"dataset.raw={raw} have another content, such as {edited[0]}: if they were edited in a copy of "
+            f"the project, delete {scenes.folder}, and the same command prepares them; if they are another "
+            "dataset, give it its own name, dataset.name=... (ome train: --name)"
+        )
     remedy = "" if exists else f"{first}; or "
     raise UserError(
         f"{scenes.folder} holds the scenes of {of}, not of dataset.raw={raw}: {remedy}give each dataset "
