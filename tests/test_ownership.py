@@ -366,6 +366,15 @@ def test_a_scene_outside_utf8_leaves_no_folder(run_here: Run, tmp_path: Path, sc
     assert not [path for path in (run / "predict").rglob("*") if path.suffix != ".lock"]
 
 
+def test_a_partial_folder_that_is_a_link_to_nothing_is_named(run_here: Run, tmp_path: Path) -> None:
+    write_photographs(tmp_path)
+    (tmp_path / "mine.partial").symlink_to("nowhere")
+    for force in ("false", "true"):
+        with pytest.raises(UserError, match=r"mine.partial is a link to a file that does not exist: restore"):
+            run_here(*custom("prepare"), "scenes=mine", f"force={force}")
+    assert (tmp_path / "mine.partial").is_symlink()
+
+
 def flipped(path: Path) -> None:
     """Changes a file, but neither its size nor its time."""
     state, content = path.stat(), bytearray(path.read_bytes())

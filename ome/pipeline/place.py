@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
-from ome.files import remove_temporaries, sync
+from ome.files import is_file, remove_temporaries, sync
 from ome.pipeline.checksums import damaged, remove_from, write_listing
 from ome.pipeline.manifest import NAME, Manifest
 from ome.pipeline.marks import (
@@ -69,6 +69,7 @@ class Place:
         self._check(self.folder)
 
     def _check(self, path: Path) -> None:
+        is_file(path)  # refuses a link to nothing, such as a disk that is not mounted
         # A kill after the folder was created and before its mark may leave the mark's temporary file.
         if not path.exists() or (
             path.is_dir() and all(entry.name.startswith(f".{MARK}.") for entry in path.iterdir())
