@@ -937,6 +937,36 @@ def test_a_pipe_beside_a_raster_is_not_waited_for(tmp_path: Path, name: str, suf
         Raster(raster)
 
 
+@pytest.mark.parametrize("text", ["", "abc", "1\n0\n0\n-1\n0\n", "0\n0\n0\n0\n5\n5\n", "1 0 0 -1 2", "\xff"])
+@pytest.mark.parametrize("name", ["a.tfw", "a.TFW", "a.wld", "a.tifw"])
+def test_a_world_file_that_gdal_ignores_is_named(tmp_path: Path, name: str, text: str) -> None:
+    raster, world = tmp_path / "a.tif", tmp_path / name
+    Image.new("RGB", (8, 8)).save(raster)
+    world.write_text(text, encoding="latin-1")
+    with pytest.raises(UserError, match=rf"{name} (is not a world file: it must hold six|does not place a)"):
+        Raster(raster)
+    for whole in ("1\n0\n0\n1\n.5\n.5\n", "0,5\n0\n0\n-0,5\n7\n9\n"):
+        world.write_text(whole)
+        with Raster(raster) as opened:
+            assert opened.grid.transform.a == (1 if "1" in whole else 0.5)
+    world.write_text(text, encoding="latin-1")  # not needed: the image has a place
+    write(raster, np.ones((3, 8, 8), np.uint8), transform=from_origin(5, 5, 2, 2))
+    with Raster(raster) as opened:
+        assert opened.grid.transform.a == 2
+
+
+def test_overviews_of_another_image_in_an_aux_are_not_shown(tmp_path: Path) -> None:
+    path, aux = tmp_path / "a.tif", tmp_path / "a.aux"
+    write(path, np.full((3, 512, 512), 200, np.uint8))
+    with rasterio.Env(USE_RRD="YES"), rasterio.open(path, "r+") as raster:
+        raster.build_overviews([2, 4])
+    content = aux.read_bytes()
+    write(path, np.full((3, 512, 512), 10, np.uint8))  # removes the sidecar
+    aux.write_bytes(content)
+    with Raster(path) as opened:
+        assert opened.reduced(0, 0, 512, 512, (128, 128)).mean() == 10
+
+
 @pytest.mark.parametrize("name", ["b.tif", "a.tif.aux.xml", "a.aux", "a.tfw", "a.tif.msk"])
 def test_a_pipe_in_a_folder_of_images_is_named(tmp_path: Path, name: str) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.tif")

@@ -15,6 +15,7 @@ from typing import Final
 from rasterio.transform import Affine
 
 from ome.errors import UserError
+from ome.geo.beside import world_transform
 from ome.geo.gdal import IMAGE_DRIVERS
 from ome.geo.reader import Raster
 from ome.geo.sidecars import ArchivedBytes, world_files
@@ -109,12 +110,7 @@ class RawFile:
             if PurePosixPath(name).name.lower() not in worlds:
                 continue
             sibling = RawFile(self.container, name, 0, 0)
-            try:
-                a, d, b, e, c, f = (float(value) for value in sibling.read_bytes().decode("ascii").split())
-            except ValueError as error:
-                raise UserError(f"{sibling} is not a world file: it must hold six numbers") from error
-            # A world file contains the centre of the first pixel, a transform its corner.
-            return Affine(a, b, c - (a + b) / 2, d, e, f - (d + e) / 2)
+            return world_transform(Path(str(sibling)), sibling.read_bytes())
         return None
 
 

@@ -13,7 +13,7 @@ from ome.data.names import UNNAMED, normal_form
 from ome.data.raw_file import check_expansion
 from ome.errors import UserError, few
 from ome.extras import require
-from ome.files import plain_cell
+from ome.files import is_file, plain_cell
 from ome.progress import say_once
 
 SPREADSHEETS: Final = (".xlsx", ".xlsm")
@@ -76,7 +76,7 @@ def read_sheet(path: Path) -> Sheet:
     """
     if path.is_dir():
         raise UserError(f"the table {path} is a folder: give a file, e.g. {path / 'tags.csv'}")
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"the table {path} does not exist: check the path")
     if path.suffix.lower() in OTHERS:
         raise UserError(f"{path}: this spreadsheet format is not supported: save it as .xlsx or CSV")

@@ -14,16 +14,10 @@ from rasterio.io import DatasetReader
 from rasterio.windows import Window
 
 from ome.errors import UserError
+from ome.geo.beside import options_for
 from ome.geo.gdal import IMAGE_DRIVERS, check_readable, jpeg_warnings, orientation, plain_pixels
 from ome.geo.remote import WITHOUT_HEAD, probe, reading_options
-from ome.geo.sidecars import (
-    ArchivedBytes,
-    check_archived,
-    check_metadata,
-    check_pipes,
-    check_sidecars,
-    in_memory,
-)
+from ome.geo.sidecars import ArchivedBytes, check_archived, check_metadata, check_sidecars, in_memory
 from ome.geo.vsi import VsiPath
 
 _CODESTREAM: Final = b"\xff\x4f\xff\x51"
@@ -62,7 +56,6 @@ class RasterFile:
         self._stack = ExitStack()
         if isinstance(source, Path):
             check_readable(source, self.name, remedy or "check the path")
-            check_pipes(source)
         start = b"" if isinstance(source, VsiPath) else source
         if isinstance(source, VsiPath):
             _, start, self._refusal = probe(source)
@@ -153,11 +146,11 @@ class RasterFile:
     def _open(self, source: Path | VsiPath | bytes, drivers: Sequence[str]) -> Any:  # noqa: ANN401 - rasterio
         try:
             with plain_pixels(), rasterio.Env(**self._options):
+                options = options_for(source) if isinstance(source, Path) else {}
+                path = source.path if isinstance(source, VsiPath) else str(source)
                 if isinstance(source, bytes):
                     path = in_memory(source, self._stack)
-                else:
-                    path = source.path if isinstance(source, VsiPath) else str(source)
-                return self._stack.enter_context(DatasetReader(path, driver=list(drivers)))
+                return self._stack.enter_context(DatasetReader(path, driver=list(drivers), **options))
         except (RasterioError, OSError, ValueError) as error:
             self.close()
             if "HTTP response code" in str(error) and not self._options.keys() >= WITHOUT_HEAD.keys():

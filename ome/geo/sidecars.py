@@ -1,10 +1,7 @@
 """Files beside a raster that change what GDAL reads from it."""
 
-import os
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Any, Final
 from uuid import uuid4
@@ -15,18 +12,11 @@ from rasterio.io import DatasetReader, MemoryFile
 
 from ome.errors import UserError
 from ome.files import is_file
+from ome.geo.beside import ERDAS, world_transform
 from ome.geo.gdal import XML_FAULTS, plain_pixels
 
 _RASTERS: Final = (".msk", ".MSK", ".ovr", ".OVR")
 """Endings of the sidecars that GDAL opens with any driver; it writes GeoTIFFs."""
-
-_OF_FOLDERS: Final = ("metadata.dim", "summary.txt")
-"""Sidecars of every raster in a folder, in lower case, as satellites' products have them."""
-
-_CLOCK_TICK: Final = 2 * 10**9
-"""Nanoseconds that the coarsest clocks of file systems take for a step."""
-
-_ERDAS: Final = b"EHFA_HEADER_TAG"
 
 
 class ArchivedBytes(bytes):
@@ -80,33 +70,6 @@ def sidecars_of(raster: Path, siblings: Mapping[str, Path]) -> list[Path]:
     return [path for path in paths if is_file(path) and _is_relevant(path)]
 
 
-def check_pipes(raster: Path) -> None:
-    """Refuses pipes, sockets and devices beside a raster: GDAL waits for those that have a sidecar's name.
-
-    Args:
-        raster: The raster, not opened yet.
-
-    Raises:
-        UserError: There is one whose name starts as the raster's.
-    """
-    folder, changed = raster.parent, raster.parent.stat().st_mtime_ns
-    if time.time_ns() - changed < _CLOCK_TICK:
-        changed = time.monotonic_ns()  # what changes next may have the same time
-    for name in _not_files(str(folder), changed):
-        if name.lower().startswith((raster.stem.lower(), *_OF_FOLDERS)):
-            is_file(folder / name)
-
-
-@lru_cache(maxsize=64)
-def _not_files(folder: str, _changed: int) -> list[str]:
-    """Names of what is neither a file nor a folder, cached, as each raster of the folder asks for it."""
-    try:
-        with os.scandir(folder) as entries:
-            return [entry.name for entry in entries if not (entry.is_file() or entry.is_dir())]
-    except PermissionError:  # it can be entered, not listed
-        return []
-
-
 def check_sidecars(raster: Path, dataset: Any) -> None:  # noqa: ANN401 - rasterio's own
     """Refuses a raster whose sidecars or metadata make GDAL read other files.
 
@@ -116,13 +79,16 @@ def check_sidecars(raster: Path, dataset: Any) -> None:  # noqa: ANN401 - raster
 
     Raises:
         UserError: A mask or overviews are not a GeoTIFF, or refer to other files; a sidecar is a link to a
-            file that does not exist, which GDAL ignores.
+            file that does not exist, or a world file without a place, which GDAL ignores.
     """
     check_metadata(str(raster), dataset)
     # GDAL does not list the folder (see ome.geo.gdal), so it tries only these names.
-    worlds = (raster.stem + name[len(raster.stem) :] for name in world_files(raster))
-    for name in (raster.name + ".aux.xml", *worlds):
-        is_file(raster.with_name(name))
+    is_file(raster.with_name(raster.name + ".aux.xml"))
+    ends = (name[len(raster.stem) :] for name in world_files(raster))
+    for world in (raster.with_name(raster.stem + end) for name in ends for end in (name, name.upper())):
+        # GDAL ignores what it cannot read, and the image would have no place.
+        if is_file(world) and dataset.transform.is_identity and not world_transform(world).is_identity:
+            raise UserError(f"{world} does not place {raster.name}: give pixels a width and height above 0")
     for path in (raster.with_name(raster.name + ending) for ending in _RASTERS):
         if is_file(path):
             with _sidecar(str(path), str(path), raster.name) as sidecar:
@@ -188,7 +154,7 @@ def _is_relevant(path: Path) -> bool:
     """Whether a sidecar changes what GDAL reads; the statistics that viewers write do not."""
     if path.suffix.lower() == ".aux":  # TeX has such files too
         with path.open("rb") as file:
-            return file.read(len(_ERDAS)) == _ERDAS
+            return file.read(len(ERDAS)) == ERDAS
     if path.suffix.lower() != ".xml":
         return True
     try:
