@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 from ome.errors import UserError
 from ome.files import write_csv
+from ome.progress import console as shown
 from ome.scoring.scores import Scores
 from ome.scoring.tables import csv_table, latex_lines, markdown_table, miou_ratio, score_table
 
@@ -27,7 +27,7 @@ def test_a_table_in_latex_escapes_what_latex_reads() -> None:
 
 
 def rendered(rows: dict[str, Scores], width: int) -> str:
-    console = Console(width=width, file=StringIO())
+    console = type(shown)(width=width, file=StringIO())
     console.print(score_table(rows, title="Scores", ratio_of=RATIO_OF))
     return console.file.getvalue()  # type: ignore[attr-defined]
 

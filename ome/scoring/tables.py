@@ -6,6 +6,7 @@ from typing import Final
 import numpy as np
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
+from rich.text import Text
 
 from ome.errors import UserError
 from ome.scoring.scores import Scores
@@ -66,7 +67,7 @@ def score_table(rows: Mapping[str, Scores], *, title: str = "", ratio_of: RatioO
     labels, *methods = _cells(rows)
     table.add_column("", no_wrap=True)
     for name, *_ in methods:
-        stacked = name.replace(" ", "\n").replace("-", "-\n")
+        stacked = Text(name.replace(" ", "\n").replace("-", "-\n"))
         table.add_column(
             stacked, justify="right", vertical="bottom", min_width=len("100.00"), overflow="fold"
         )
