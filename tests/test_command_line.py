@@ -171,6 +171,33 @@ def test_wrong_words_are_explained_in_one_line(overrides: list[str], message: st
 
 
 @pytest.mark.parametrize(
+    ("overrides", "lines"),
+    [
+        (
+            ["stage.lr=1", "epochs=3", "seed=x", "trainer.devices=two"],
+            ["unknown setting stage.lr: ", "unknown setting epochs: ", "trainer.devices=two: ", "seed=x: "],
+        ),
+        (["trainer.devices=2", "gpus=2"], ["unknown setting gpus: type trainer.devices"]),
+        (
+            ["dataset=Custom", "dataset.tags=x.csv", "foo=1"],
+            ["unknown option dataset=Custom", "unknown setting foo"],
+        ),
+        (["experiment=none", "stage.cam.rate=1"], ["unknown option experiment=none"]),
+        (["dataset.rw=x", "dataset=custom"], ["unknown setting dataset.rw"]),
+        (["seed=[", "foo=1"], ["cannot parse seed=[", "unknown setting foo"]),
+        (["-m", "foo=1", "bar=1"], ["unknown setting foo"]),
+    ],
+)
+def test_all_mistakes_are_said_at_once(tmp_path: Path, overrides: list[str], lines: list[str]) -> None:
+    """And none that only follows from another."""
+    status, printed = forked(tmp_path, "stage=cam", *overrides)
+    said = printed.removeprefix("error: ").splitlines()
+    assert (status, len(said)) == (1, len(lines)), printed
+    for line in lines:
+        assert printed.count(line) == 1, printed
+
+
+@pytest.mark.parametrize(
     ("name", "text", "message"),
     [
         ("dataset/broken", "name: [a\nraw: x: y\n", "broken.yaml, line 2, column 4 is not YAML: "),

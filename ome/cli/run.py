@@ -13,9 +13,10 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ome.cli.command_log import removed_if_refused, settings_folder
-from ome.cli.errors import explain, fail, hydra_message
+from ome.cli.errors import fail, hydra_message
 from ome.cli.exits import quiet_output
 from ome.cli.help import help_text, is_plain_help
+from ome.cli.mistakes import lines_about
 from ome.cli.presets import fitting_preset
 from ome.cli.words import check_words, is_setting, with_home, with_plus, with_text
 from ome.config.folders import checked_folder
@@ -103,7 +104,7 @@ def main() -> None:
     except (UserError, HydraException, OmegaConfBaseException) as error:
         if is_nonzero_rank():
             sys.exit(1)  # rank 0 prints the message
-        fail(*explain(error).split("\n"))
+        fail(*lines_about(sys.argv[1:], error))
     except Exception as error:
         if (line := disk_fault(error) or hydra_message(error)) is None:
             raise
