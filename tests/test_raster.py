@@ -897,6 +897,9 @@ def test_what_is_no_file_is_not_waited_for(tmp_path: Path, kind: str) -> None:
     {"pipe": os.mkfifo, "folder": os.mkdir, "device": lambda link: link.symlink_to("/dev/zero")}[kind](path)
     with pytest.raises(UserError, match=r"a.tif is not a file"):
         Raster(path)
+    if kind != "folder":
+        with pytest.raises(UserError, match=r"a.vrt is not a file"):
+            scene_files(path.rename(tmp_path / "a.vrt"))
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Final
 from xml.etree import ElementTree as ET
 
 from ome.errors import UserError
-from ome.geo.gdal import SCENE_DRIVERS, XML_FAULTS
+from ome.geo.gdal import SCENE_DRIVERS, XML_FAULTS, check_readable
 from ome.geo.reader import Raster
 
 DRIVER: Final = "VRT"
@@ -80,7 +80,8 @@ def sources_of(path: Path) -> list[Path]:
 
 
 def tree_of(path: Path) -> ET.Element:
-    """Parses a VRT; raises one of `XML_FAULTS` where it is not XML."""
+    """Parses a VRT; raises one of `XML_FAULTS` where it is not XML, a `UserError` where it is no file."""
+    check_readable(path, str(path), "check the path")
     content = path.read_bytes()
     if re.search(rb"<!(doctype|entity)", content, re.IGNORECASE):
         raise ET.ParseError("it declares entities")
