@@ -193,10 +193,20 @@ def test_rows_and_columns_that_are_hidden_are_pointed_out(
     book.save(path)
     assert [[*outline(path).splits], [*outline(path).splits]] == [["a", "b", "c"]] * 2
     printed = " ".join(capsys.readouterr().out.split())
-    assert printed.count("1 rows are hidden or filtered out, 3, and are read like the rest: delete") == 1
-    columns = {"grouped": "2 columns are hidden or filtered out, road, tree", "flat": "1 columns are hidden"}
+    assert printed.count("1 of 3 rows are hidden or filtered out, 3, and are read like the rest: delete") == 1
+    columns = {"grouped": "2 of 3 columns are hidden or filtered out, road, tree", "flat": "1 of 3 columns"}
     assert printed.count("columns are hidden") == printed.count(columns.get(how, "columns are hidden"))
     assert ("columns are hidden" in printed) == (how in columns)
+
+
+@pytest.mark.parametrize("span", ["B2:B3", "A2:A4", "B3:C4", "A4:C5", "B3:C3"])
+def test_merged_cells_are_refused(tmp_path: Path, span: str) -> None:
+    path = workbook(tmp_path, [["image", "road", "tree"], ["a", 1, 0], ["b", 0, 1], ["c", 1, 1]])
+    book = openpyxl.load_workbook(path)
+    book.worksheets[0].merge_cells(span)
+    book.save(path)
+    with pytest.raises(UserError, match=rf"tags.xlsx: the cells {span} are merged: split them, and fill"):
+        outline(path)
 
 
 def test_a_table_that_shows_everything_has_no_line(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from zipfile import ZipFile
 
-from ome.data.hidden_cells import say_hidden
+from ome.data.shown_cells import check_shown
 from ome.data.names import UNNAMED, normal_form
 from ome.data.raw_file import check_expansion
 from ome.errors import UserError, few
@@ -165,7 +165,7 @@ def _workbook(path: Path) -> list[tuple[int, list[str]]]:
             workbook.close()
         with ZipFile(path) as archive, archive.open(visible[0]._worksheet_path) as sheet:  # noqa: SLF001
             lines = [[_text(cell) for cell in row] for row in both[0]]
-            say_hidden(path, sheet, lines)
+            check_shown(path, sheet, lines)
     except UserError:
         raise
     except Exception as error:  # of a damaged workbook, or of one with parts that openpyxl does not know
