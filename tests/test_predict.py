@@ -130,6 +130,9 @@ def test_arrays_as_people_have_them(tmp_path: Path) -> None:
         (pixels[:0], r"no pixels, its shape is \(0, 64, 3\)"),
         (torch.zeros(9, 9, 3, device="meta"), r"the array has float32 values"),
         (torch.zeros(9, 9, 3, dtype=torch.uint8, device="meta"), r"the scene is not an array \(.*\): give"),
+        (torch.ones(9, 9, 3).to_sparse(), r"the scene is not an array \(.*\): give"),
+        (torch.ones(9, 9, 3, dtype=torch.uint8).to_sparse(), r"the scene is not an array \(.*\): give"),
+        (np.broadcast_to(np.uint8(1), (1 << 20, 1 << 20, 3)), r"the array of shape \(.*\) needs more memory"),
         ([[1, 2], [3]], r"the scene is not an array \(.*\): give \(height, width, bands\) uint8"),
     ):
         with pytest.raises(UserError, match=message):

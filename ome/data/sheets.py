@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from zipfile import ZipFile
 
-from ome.data.shown_cells import check_shown
 from ome.data.names import UNNAMED, normal_form
 from ome.data.raw_file import check_expansion
+from ome.data.shown_cells import check_shown
 from ome.errors import UserError, few
 from ome.extras import require
 from ome.files import is_file, plain_cell

@@ -5,6 +5,7 @@ from typing import Any, Final
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio.errors import RasterioError
 from rasterio.io import MemoryFile
 from torch import Tensor
 
@@ -43,28 +44,34 @@ def geotiff_of(scene: Any, channels: tuple[int, ...]) -> bytes:  # noqa: ANN401 
         raise _wrong_depth(array.dtype.name, _remedy(array, is_tensor=isinstance(scene, Tensor)))
     height, width, count = array.shape
     size = {"height": height, "width": width, "count": count, "dtype": array.dtype.name}
-    with plain_pixels(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as memory:
-        with memory.open(driver="GTiff", photometric="MINISBLACK", **size) as written:
-            written.write(np.ma.getdata(array).transpose(2, 0, 1))
-            # If there are too few bands, the reader of the file reports it.
-            if np.ma.is_masked(array) and max(channels) <= count:
-                masked = np.ma.getmaskarray(array)[..., [channel - 1 for channel in channels]]
-                written.write_mask(~masked.all(axis=-1))
-        return bytes(memory.getbuffer())
+    try:
+        with plain_pixels(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), MemoryFile() as memory:
+            with memory.open(driver="GTiff", photometric="MINISBLACK", **size) as written:
+                written.write(np.ma.getdata(array).transpose(2, 0, 1))
+                # If there are too few bands, the reader of the file reports it.
+                if np.ma.is_masked(array) and max(channels) <= count:
+                    masked = np.ma.getmaskarray(array)[..., [channel - 1 for channel in channels]]
+                    written.write_mask(~masked.all(axis=-1))
+            return bytes(memory.getbuffer())
+    except (RasterioError, MemoryError) as error:
+        raise UserError(
+            f"the array of shape {array.shape} needs more memory than there is: write it to a GeoTIFF, which "
+            "ome.map_scene reads by windows"
+        ) from error
 
 
 def _pixels(scene: Any) -> NDArray[Any]:  # noqa: ANN401
     mode = getattr(scene, "mode", None) if hasattr(scene, "getbands") else None
     if mode not in {None, *NUMBERS}:
         raise UserError(f"the image has the mode {mode}: give image.convert('RGB'), or its file")
-    if isinstance(scene, Tensor):
-        scene = scene.detach()
-        if scene.is_floating_point():  # numpy has no bfloat16
-            values = np.empty(0) if scene.is_meta else scene.cpu().double().numpy()
-            raise _wrong_depth(str(scene.dtype).removeprefix("torch."), _remedy(values, is_tensor=True))
     try:
+        if isinstance(scene, Tensor):
+            scene = scene.detach()
+            if scene.is_floating_point():  # numpy has no bfloat16
+                values = np.empty(0) if scene.is_meta else scene.cpu().double().numpy()
+                raise _wrong_depth(str(scene.dtype).removeprefix("torch."), _remedy(values, is_tensor=True))
         array = np.asanyarray(scene.cpu() if isinstance(scene, Tensor) else scene)
-    # RuntimeError: tensors without data, as on the device `meta`.
+    # RuntimeError: tensors without data, as on the device `meta`; TypeError: sparse ones.
     except (ValueError, TypeError, RuntimeError) as error:
         line = str(error).partition("\n")[0]
         raise UserError(f"the scene is not an array ({line}): give (height, width, bands) uint8") from error
