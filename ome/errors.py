@@ -9,6 +9,9 @@ from typing import Final
 _UNSEEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Characters that break a line, move the cursor or turn the direction: control characters and separators."""
 
+_OF_WORKER: Final = re.compile(r"Caught \w+ in .*\nOriginal Traceback ")
+"""Start of the message that torch gives to an error of a process that loads data: its whole traceback."""
+
 
 def one_line(text: str) -> str:
     r"""The text with its control characters written as in Python: a newline in a name becomes `\n`."""
@@ -40,6 +43,8 @@ class UserError(Exception):
     """
 
     def __init__(self, *lines: str) -> None:
+        if lines and _OF_WORKER.match(lines[0]):
+            lines = tuple(re.split(r"\n[\w.]+Error: ", lines[0])[-1].strip().split("\n"))
         super().__init__(*map(one_line, lines))
 
     def __str__(self) -> str:

@@ -6,9 +6,11 @@ import subprocess
 
 import pytest
 from rich.markup import escape
+from torch.utils.data import DataLoader, Dataset
 
 from ome.errors import UserError, shell_word
 from ome.faults import disk_fault
+from ome.geo.raster_file import UnreadableError
 from ome.progress import console, pace, print_table, say_once
 
 
@@ -64,6 +66,27 @@ def test_control_characters_of_names_are_printed_as_escapes(
     console.print(f"[yellow]{escape(name)}[/]")
     print_table(None, ["class"], [[escape(name)]])
     assert capsys.readouterr().out.count(line) == 3
+
+
+class Broken(Dataset[int]):
+    """Fails as a file does that is damaged."""
+
+    def __getitem__(self, index: int) -> int:
+        """Fails."""
+        try:
+            int("inner\nlines")
+        except ValueError as error:
+            raise UnreadableError("a.tif is damaged: copy it\nError: x", "two") from error
+
+    def __len__(self) -> int:
+        """One."""
+        return 1
+
+
+def test_an_error_of_a_process_that_loads_data_is_its_message() -> None:
+    with pytest.raises(UnreadableError) as raised:
+        list(DataLoader(Broken(), num_workers=1))
+    assert raised.value.args == (r"a.tif is damaged: copy it\nError: x", "two")
 
 
 @pytest.mark.parametrize("name", [*UNSEEN, "plain", "it's", "a\\n'\n$x`", "é\n"])
