@@ -165,6 +165,24 @@ def test_equal_scenes_under_two_names_are_the_same_data_set(
     assert [(row["settings"], row["runs"]) for row in table] == rows
 
 
+@pytest.mark.parametrize("number", [0, 1, 2, 7])
+def test_every_setting_in_which_runs_differ_is_listed(
+    run_here: Callable[..., object], tmp_path: Path, capsys: pytest.CaptureFixture[str], number: int
+) -> None:
+    """A label names only what tells the runs apart."""
+    names = [f"key{place}" for place in range(number)]
+    for place, name in enumerate(("a", "b", "c")):
+        _run(tmp_path / name, 0, 90 + place, same=1, **{key: min(place, 1) for key in names})
+    run_here("stage=compare", "name=table", "stage.compare.runs=[a,b,c]")
+    rows = read_csv(tmp_path / "runs/table/compare/differences.csv")
+    assert [(row["setting"], row["values"]) for row in rows] == [
+        (f"stage.cam.{key}", "0 | 1") for key in names
+    ]
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("the runs differ in") == (number > 1)
+    assert printed.count("stage.cam.key4, ...") == (number > 5)
+
+
 @pytest.mark.parametrize(("form", "suffix"), [("latex", "tex"), ("markdown", "md"), ("table", None)])
 def test_a_table_for_a_paper_is_alone_on_standard_output(
     run_here: Callable[..., object],

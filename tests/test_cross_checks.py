@@ -116,6 +116,15 @@ class SameImage(nn.Module):
             "nothing trains the pixel correlation",
         ),
         (["backbone.name=abc"], "backbone.name=abc: unknown backbone or encoder 'abc'"),
+        *(
+            (
+                [f"{key}={name}", weights],
+                f"{key}={name}: resnet18 has no weights with the tag",
+            )
+            for key in ("backbone.name", "segmenter.encoder")
+            for name in ("resnet18.abc", "tu-resnet18.abc")
+            for weights in ("backbone.weights=null", "backbone.weights=imagenet")
+        ),
         (["segmenter.encoder=abc"], "segmenter.encoder=abc: unknown backbone or encoder 'abc'"),
         (["backbone.name=true"], "backbone.name=True: expected text"),
         (["stage.cam.checkpoint="], "stage.cam.checkpoint=: expected text, or null"),

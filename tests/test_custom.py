@@ -1,5 +1,6 @@
 """Anybody's images from the command line to the report: other sizes, other bands, with masks and without."""
 
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from rasterio.transform import Affine
 from scipy.special import xlogy
 
 from ome.cli.plan import plan_of
+from ome.cli.runner import _tagging
 from ome.data.scene_index import SceneIndex
 from ome.data.suggestions import read_suggestions
 from ome.errors import UserError
@@ -27,6 +29,7 @@ from ome.networks.seam import SeamNetwork
 from ome.pipeline.manifest import Manifest
 from ome.scoring.rows import read_rows
 from ome.stages.suggest import is_constant
+from ome.tagging.options import parser
 from tests import archives
 from tests.conftest import TINY, compose_config, tiny
 
@@ -216,6 +219,37 @@ def test_the_plan_counts_tagged_tiles_before_anything_is_prepared(
         run_here(*custom("all", "stage.until=labels"))
     assert plans[0] == plans[1]
     assert plan[2].amounts.steps
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ("image,tags\na,x\n", []),
+        ("scene,row,column,height,width,split,x\na,0,0,64,64,train,1\n", ["--tile", "96"]),
+        ("scene;row;column;height;width;split;x\na;0;0;64;64;train;1\n", ["--tile", "96"]),
+    ],
+    ids=["images", "windows", "windows, semicolons"],
+)
+def test_suggestions_are_opened_by_the_command_that_is_printed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, words: list[str]
+) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/tags.csv").write_text(table)
+    monkeypatch.chdir(tmp_path)
+    config = compose_config(
+        ["dataset=custom", "dataset.raw=images", "dataset.tags=images/tags.csv", "dataset.tile.size=96"]
+    )
+    typed = shlex.split(_tagging(config, Path("runs/a/suggest")))
+    assert typed == [
+        "ome",
+        "tags",
+        f"{tmp_path}/images",
+        "--suggestions",
+        "runs/a/suggest/suggestions.csv",
+        *words,
+    ]
+    options = parser().parse_args(typed[2:])
+    assert options.tile == (96 if words else None)
 
 
 def test_a_classifier_that_tells_nothing_apart_is_noticed() -> None:

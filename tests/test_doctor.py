@@ -93,7 +93,10 @@ def test_help_says_what_can_be_typed(word: str, capsys: pytest.CaptureFixture[st
 def test_the_folder_of_a_run_stands_for_its_settings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also those of a dataset in a folder of the user's, and relative paths, from any working folder."""
+    """Also those of a dataset in a folder of the user's, and relative paths, from any working folder.
+
+    What is printed is right from where the user stands.
+    """
     (work := tmp_path / "work").mkdir()
     (work / "mine/dataset").mkdir(parents=True)
     (work / "mine/dataset/hamlet.yaml").write_text("defaults: [synthetic]\nname: hamlet\n")
@@ -102,7 +105,7 @@ def test_the_folder_of_a_run_stands_for_its_settings(
     monkeypatch.chdir(tmp_path)
     assert doctor.main(["work/runs/here"]) == 0
     report = capsys.readouterr().out
-    assert "prepared in scenes/hamlet_rgb_full" in report
+    assert f"prepared in {work / 'scenes/hamlet_rgb_full'}" in report
     run = work / "runs/here"
     for folder, name in (
         ("seg", "manifest.json"),

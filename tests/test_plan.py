@@ -8,14 +8,15 @@ import signal
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from ome.cli import plan_table, stopwatch
+from ome.cli import plan_table, stopwatch, timed_parts
 from ome.cli.plan import Row, plan_of
 from ome.cli.runner import selected_stages
+from ome.cli.stopwatch import PAIR
+from ome.cli.timed_parts import GROWTH, SLOW, Part, Timed
 from ome.cli.workload import DataFacts
 from ome.files import read_csv
 from ome.inference import pseudo_labels
@@ -239,83 +240,125 @@ def _clocked(seconds: list[float], monkeypatch: pytest.MonkeyPatch) -> Iterator[
     return left
 
 
+class Machine:
+    """A machine on which work takes a fixed time, and a time for each pixel.
+
+    Attributes:
+        spent: Seconds that everything took.
+        parts: The parts that were worked on.
+    """
+
+    def __init__(self, fixed: float, whole: float, of: Part, cold: float = 0.0) -> None:
+        self._fixed = fixed
+        self._pixel = whole / of.pixels
+        self._cold = cold
+        self.spent = 0.0
+        self.parts = list[Part]()
+
+    def __call__(self, part: Part) -> float:
+        seconds = self._fixed + self._pixel * part.pixels + self._cold * (not self.parts)
+        self.parts.append(part)
+        self.spent += seconds
+        return seconds
+
+    def repeats(self, monkeypatch: pytest.MonkeyPatch, whole: Part, share: float, **named: bool) -> Timed:
+        """Times it as a call."""
+        import torch  # noqa: PLC0415
+
+        monkeypatch.setattr(stopwatch, "_seconds", lambda work, _: work())
+        return stopwatch.repeated(self, lambda part: part, whole, torch.device("cpu"), share, **named)
+
+    def trains(self, monkeypatch: pytest.MonkeyPatch, whole: Part, share: float) -> Timed:
+        """Times it as steps, of which the first is not timed."""
+        import torch  # noqa: PLC0415
+
+        def steps(*arguments: Any, most: int, share: float, **_: object) -> list[float]:  # noqa: ANN401
+            seconds, times = [self(arguments[2][0])], list[float]()
+            while not stopwatch._suffices(times, most, share):
+                times.append(self(arguments[2][0]))
+            return times or seconds
+
+        monkeypatch.setattr(stopwatch, "_warm_steps", steps)
+        monkeypatch.setattr(stopwatch, "fitted_precision", lambda *_: ("32-true", 0))
+        config, module = compose_config(["trainer=cpu"]), torch.nn.Linear(1, 1)
+        return stopwatch.timed_steps(config, module, lambda part: [part], whole, share)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
-    ("seconds", "each", "taken"),
-    [
-        ([2.0, 0.4, 1.9, 0.4], 0.4, 3),
-        ([2.0, 4.0], 4.0, 1),
-        ([2.0, 2.0, 2.0], 2.0, 2),
-        ([2.0] + [0.01] * 20, 0.01, 20),
-    ],
-    ids=["a disturbed one", "slow", "rather slow", "quick"],
+    ("seconds", "number"),
+    [(0.01, 20), (0.4, 3), (1.5, 2)],
+    ids=["quick", "three of them", "slow"],
 )
 def test_the_cold_time_is_left_out_and_few_warm_ones_are_taken(
-    seconds: list[float], each: float, taken: int, monkeypatch: pytest.MonkeyPatch
+    seconds: float, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import torch  # noqa: PLC0415
+    whole = Part(4, 256, 256)
+    machine = Machine(0.0, seconds, whole, cold=100.0)
+    assert machine.repeats(monkeypatch, whole, 4.0) == (pytest.approx(seconds / 4), 4 * number)
+    assert machine.parts == [Part(1, 64, 64)] * 2 + [whole] * number  # a single small one warms up
 
-    left, counts = _clocked(seconds, monkeypatch), list[int]()
-    timed = stopwatch.repeated(lambda units: counts.append(len(units)), list("abcd"), torch.device("cpu"))
-    assert timed == (each / 4, 4 * taken)
-    assert not list(left)
-    assert counts == [1] + [4] * taken  # a single one warms up
-
-    ends = iter([5.0, *(5.0 + sum(seconds[1 : number + 1]) for number in range(1, len(seconds)))])
-    monkeypatch.setattr(stopwatch.time, "perf_counter", lambda: next(ends))
-    clock, trainer = stopwatch._Steps(stopwatch.MOST), SimpleNamespace(should_stop=False)
-    while not trainer.should_stop:
-        clock.on_train_batch_end(trainer, SimpleNamespace(device=torch.device("cpu")))  # type: ignore[arg-type]
-    assert len(clock.warm) == taken
+    machine = Machine(0.0, seconds, whole)
+    assert machine.trains(monkeypatch, whole, 8.0) == (pytest.approx(seconds), number)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "side_by_side", "called"),
-    [
-        ([100.0, 0.1, 4.0], False, [1, 1, 8]),
-        ([5.0, 4.0, 8.0], False, [1, 1, 2]),
-        ([50.0, 46.0, 46.0], False, [1, 1, 1]),
-        ([50.0, 46.0], True, [1, 8]),
-    ],
-    ids=["only compiled for long", "some are too long", "one is too long", "all at the same time"],
-)
-def test_units_that_would_take_too_long_are_left_out(
-    seconds: list[float], side_by_side: bool, called: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import torch  # noqa: PLC0415
-
-    _clocked(seconds, monkeypatch)
-    counts = list[int]()
-    timed = stopwatch.repeated(
-        lambda units: counts.append(len(units)), range(8), torch.device("cpu"), side_by_side=side_by_side
-    )
-    assert counts == called
-    assert timed == (seconds[-1] / called[-1], called[-1])
-
-
-@pytest.mark.parametrize(
-    ("of_a_part", "batches", "expected"),
-    [(0.5, [2, 16], (4.0, 1)), (2.0, [2, 10], (6.4, 0)), (5.5, [2], (44.0, 0))],
-    ids=["whole steps", "a larger part", "a step of a minute"],
-)
-def test_a_long_step_is_estimated_from_a_part_of_it(
-    of_a_part: float,
-    batches: list[int],
-    expected: tuple[float, int],
+@pytest.mark.parametrize("tiles", [1, 4, 16])
+@pytest.mark.parametrize(("height", "width"), [(48, 48), (128, 128), (512, 512), (500, 700), (5000, 7000)])
+@pytest.mark.parametrize("seconds", [0.01, 1.0, 30.0, 300.0, 3000.0])
+@pytest.mark.parametrize("fixed", [0.0, 0.3])
+@pytest.mark.parametrize("kind", ["a call", "a training"])
+def test_a_plan_is_quick_however_long_the_work_takes(
+    tiles: int,
+    height: int,
+    width: int,
+    seconds: float,
+    fixed: float,
+    kind: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    import torch  # noqa: PLC0415
+    """The smallest part is always timed; a part is extrapolated to about the time of the whole."""
+    whole, share = Part(tiles, height, width), 3.0
+    machine = Machine(fixed, seconds, whole)
+    least = Machine(fixed, seconds, whole)(whole.within(0, 1 if kind == "a call" else PAIR))
+    times = machine.repeats if kind == "a call" else machine.trains
+    estimate = times(monkeypatch, whole, share).seconds * (tiles if kind == "a call" else 1)
+    assert machine.spent <= 2 * share + 2 * least + 2 * min(SLOW, GROWTH * least)
+    assert seconds / 3 <= estimate
+    assert estimate <= 1.3 * (seconds + fixed) or machine.spent > share / 3
+    assert all(part[1:] == whole[1:] or not (part.height % 32 or part.width % 32) for part in machine.parts)
 
-    asked = list[int]()
 
-    def steps(*_: object, batch: int, most: int) -> list[float]:
-        del most
-        asked.append(batch)
-        return [of_a_part if batch == 2 else 4.0]
+def test_tiles_that_are_worked_on_side_by_side_are_timed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = Part(8, 512, 512)
+    machine = Machine(0.0, 50.0, whole)
+    assert machine.repeats(monkeypatch, whole, 4.0, side_by_side=True) == (pytest.approx(50 / 8), 0)
+    assert {part.tiles for part in machine.parts} == {8}
 
-    monkeypatch.setattr(stopwatch, "_warm_steps", steps)
-    monkeypatch.setattr(stopwatch, "fitted_precision", lambda *_: ("32-true", 0))
-    timed = stopwatch.timed_steps(compose_config(["trainer=cpu"]), torch.nn.Linear(1, 1), [0], 16)  # type: ignore[arg-type]
-    assert (timed, asked) == (expected, batches)
+
+@pytest.mark.parametrize("slow", [0, 1, 6])
+def test_units_share_the_time_of_a_plan(slow: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, shares = [0.0], list[float]()
+    monkeypatch.setattr("time.perf_counter", lambda: clock[0])
+    allowed = timed_parts.Allowance(7)
+    for number in range(7):
+        shares.append(allowed.share())
+        clock[0] += 100.0 if number < slow else 0.0
+    assert shares[0] == timed_parts.SECONDS / 7
+    assert shares[-1] == (timed_parts.SHARE if slow else timed_parts.SECONDS)
+
+
+@pytest.mark.parametrize(("backbone", "stride"), [("resnet38d", 8), ("mit_b0", 16)])
+def test_parts_of_tiles_fit_the_networks(
+    backbone: str, stride: int, town: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With parts of 32 pixels and no time for more, everything is still timed."""
+    monkeypatch.setattr(timed_parts, "LEAST", 32)
+    monkeypatch.setattr(timed_parts, "SLOW", 0.0)
+    monkeypatch.setattr(timed_parts, "SHARE", 0.0)
+    monkeypatch.setattr(timed_parts, "SECONDS", 0.0)
+    network = [f"backbone={backbone}", f"backbone.output_stride={stride}", "backbone.weights=null"]
+    status, printed = forked(town, *tiny(), *network, "plan=true")
+    assert status == 0, printed
+    assert "rough, of a part" in printed
 
 
 def _interrupted_by(number: int, owner: Any, name: str) -> None:  # noqa: ANN401 - a class or module
@@ -351,6 +394,6 @@ def test_a_plan_ends_at_once_in_one_line(town: Path, number: int, line: str, own
 def test_a_busy_machine_is_said(load: float, is_busy: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([(0.0, 0.0, 0.0, 0.0, 0.0), (10.0 * load, 0.0, 0.0, 0.0, 10.0)])
     monkeypatch.setattr(plan_table.os, "times", lambda: next(clock))
-    monkeypatch.setattr("ome.cli.timings.timings", lambda *_: {"CAM tile": stopwatch.Timed(1.0, 1)})
+    monkeypatch.setattr("ome.cli.timings.timings", lambda *_: {"CAM tile": Timed(1.0, 1)})
     _, lines = plan_table._timed(compose_config(["trainer=cpu"]), {"CAM tile"}, DataFacts())
     assert [line.count("about 20% of these times") for line in lines] == [1] * is_busy

@@ -71,11 +71,13 @@ def main(overrides: Sequence[str]) -> int:
     if {"-h", "--help"} & {*overrides}:
         print(HELP)  # noqa: T201
         return 0
-    findings = [*_installed(), *_machine()]
+    findings, here = [*_installed(), *_machine()], Path.cwd()
     try:
         config = _composed(overrides)
+        # The settings of a run are relative to its command's folder, which is the working folder now.
+        base = Path() if Path.cwd() == here else Path.cwd()
         findings += [Finding("wrong", "settings", line) for _, line in type_faults(config)]
-        findings += [*_raw_data(config), *_results(config)]
+        findings += [*_raw_data(config, base), *_results(config, base)]
     except (HydraException, OmegaConfBaseException) as error:
         findings.append(Finding("wrong", "settings", explain(error)))
     except UserError as error:
@@ -136,14 +138,14 @@ def _machine() -> Iterator[Finding]:
     yield Finding(kind, "disk", f"{free / (1 << 30):.0f} GB free in {Path.cwd()}")
 
 
-def _raw_data(config: DictConfig) -> Iterator[Finding]:
+def _raw_data(config: DictConfig, base: Path) -> Iterator[Finding]:
     name = config.dataset.name
     if config.dataset.get("town") is not None:
         yield Finding("ok", "data", f"{name} is drawn when it is prepared")
         return
-    prepared = Path(config.scenes, MANIFEST).exists()
+    prepared = (base / config.scenes / MANIFEST).exists()
     try:
-        yield from _sources(config, raw_layout(config), Path(raw_folder(config)))
+        yield from _sources(config, raw_layout(config), base / raw_folder(config))
     except UserError as error:
         yield Finding("note" if prepared else "wrong", "data", str(error))
 
@@ -165,8 +167,8 @@ def _sources(config: DictConfig, layout: RawLayout, raw: Path) -> Iterator[Findi
         yield Finding(("wrong" if needed else "note") if missing else "ok", "data", line)
 
 
-def _results(config: DictConfig) -> Iterator[Finding]:
-    scenes, run = Path(config.scenes), Path(config.run_dir)
+def _results(config: DictConfig, base: Path) -> Iterator[Finding]:
+    scenes, run = base / config.scenes, base / config.run_dir
     if (scenes / INDEX).exists():
         index = SceneIndex.read(scenes)
         yield Finding("ok", "scenes", f"{len(index.scenes)} prepared in {scenes}")

@@ -19,7 +19,7 @@ from ome.pipeline.forecast import Forecast, forecast_of
 from ome.pipeline.registry import find_stage
 
 if TYPE_CHECKING:
-    from ome.cli.stopwatch import Timed
+    from ome.cli.timed_parts import Timed
 
 MOST: Final = 500
 """Largest number of parts of a stage whose work is counted; the others are extrapolated."""

@@ -14,7 +14,7 @@ from ome.cli.workload import DataFacts, Unit
 from ome.progress import console, duration
 
 if TYPE_CHECKING:
-    from ome.cli.stopwatch import Timed
+    from ome.cli.timed_parts import Timed
 
 COLOURS: Final = {"up to date": "green", "resumes": "yellow", "runs": "bold"}
 UNKNOWN: Final = "unknown"
@@ -123,7 +123,8 @@ def _about(rows: Sequence[Row], timed: "Mapping[Unit, Timed]", *, alone: bool) -
     rest = f", plus the work of {', '.join(lacking)} that is not timed or unknown"
     yield f"in all: {'at least ' * bool(lacking and seconds)}{total}" + (rest if lacking and seconds else "")
     if timed:
-        parts = (f"{unit} {one.seconds:.2g} s (of {one.number or 'a part'})" for unit, one in timed.items())
+        of = {unit: f"of {one.number}" if one.number else "rough, of a part" for unit, one in timed.items()}
+        parts = (f"{unit} {one.seconds:.2g} s ({of[unit]})" for unit, one in timed.items())
         yield f"estimated from times on this machine: {', '.join(parts)}"
     if not alone:
         yield "several processes are not timed: type trainer.strategy=auto for the times of a single one"

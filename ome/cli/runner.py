@@ -11,6 +11,7 @@ from ome.cli.last_command import preset_before
 from ome.cli.plan import plan_of
 from ome.cli.plan_table import show_plan, show_timed_plan
 from ome.config.sections import settings_of
+from ome.data.tag_rows import read_tag_rows
 from ome.distributed.collectives import is_rank_zero
 from ome.distributed.rank import is_nonzero_rank
 from ome.errors import UserError, shell_word
@@ -71,16 +72,23 @@ def run_stages(config: DictConfig) -> float | None:
             run = shell_word(config.run_dir)
             console.print(f"map a scene: ome predict {run} SCENE", markup=False)
     if last == "suggest" and config.dataset.tags and not is_nonzero_rank():
-        # The working folder is that of the run's command.
-        raw, table = (Path(str(config.dataset[key])).absolute() for key in ("raw", "tags"))
-        words = ["ome", "tags", str(raw), "--suggestions", f"{folders[last]}/suggestions.csv"]
-        words += [] if table == raw / "tags.csv" else ["--table", str(table)]
-        console.print(f"the most uncertain images first: {' '.join(map(shell_word, words))}", markup=False)
+        console.print(f"the most uncertain images first: {_tagging(config, folders[last])}", markup=False)
     if last == "compare":
         from ome.stages.compare import show as show_comparison  # noqa: PLC0415
 
         show_comparison(settings_of(config, last), folders[last])
     return objective(folders[last])
+
+
+def _tagging(config: DictConfig, suggestions: Path) -> str:
+    """The command that tags the images of a run with the help of suggestions."""
+    # The working folder is that of the run's command.
+    raw, table = (Path(str(config.dataset[key])).absolute() for key in ("raw", "tags"))
+    words = ["ome", "tags", str(raw), "--suggestions", f"{suggestions}/suggestions.csv"]
+    words += [] if table == raw / "tags.csv" else ["--table", str(table)]
+    if read_tag_rows(table).form == "windows":
+        words += ["--tile", str(config.dataset.tile.size)]
+    return " ".join(map(shell_word, words))
 
 
 def print_plan(config: DictConfig) -> None:

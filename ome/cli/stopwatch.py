@@ -4,48 +4,32 @@ import time
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
-from statistics import median
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
 
+from ome.cli.timed_parts import Part, Timed, extrapolated
 from ome.config.objects import hardware
 from ome.data.datamodules import TileDataModule
 from ome.distributed.signals import install_handlers
 from ome.training.fit import fitted_precision, quieten
 
 BUDGET: Final = 1.0
-"""Seconds for which each unit of work is repeated after the warm-up."""
-SLOW: Final = 3.0
-"""Seconds after which a single repetition is enough: on a busy machine each one is slow."""
+"""Seconds for which each unit of work is repeated after the warm-up, if its share is no less."""
 FEW: Final = 3
 """Least number of repetitions of quick work: one may be disturbed."""
-MOST: Final = 20
-"""Largest number of repetitions."""
-LONG: Final = 10.0
-"""Seconds above which work is estimated from a part of it: a step of a large network may take a minute."""
-PART: Final = 2
-"""Tiles of a part of a step: BatchNorm cannot be trained with one value of a channel."""
-
-
-class Timed(NamedTuple):
-    """How long a unit of work takes.
-
-    Attributes:
-        seconds: Seconds of one unit.
-        number: Number of units that were timed; 0 if it was less than one.
-    """
-
-    seconds: float
-    number: int
+PAIR: Final = 2
+"""Least tiles of a step: BatchNorm cannot be trained with one value of a channel."""
 
 
 def repeated(
     work: Callable[[Any], object],
-    units: Any,  # noqa: ANN401
+    units: Callable[[Part], Any],
+    whole: Part,
     device: torch.device,
+    share: float,
     *,
     side_by_side: bool = False,
 ) -> Timed:
@@ -53,25 +37,29 @@ def repeated(
 
     Args:
         work: The call.
-        units: What it is called with, a list or an array; for the warm-up with the first of them alone. If
-            all of them would take longer than `LONG`, some are left out.
+        units: Returns what it is called with.
+        whole: The units. If they take longer than half of the share, the time of a part is extrapolated.
         device: Where it computes: the time includes what it started there.
+        share: Seconds for all calls; the smallest part is timed whatever it takes.
         side_by_side: Whether the units are worked on at the same time, so that none is left out.
     """
-    alone, times = partial(work, units[:1]), list[float]()
-    # The first call may have compiled code: only a second one tells whether all of them take too long.
-    too_long = _seconds(alone, device) * len(units) > LONG and len(units) > 1 and not side_by_side
-    if too_long and (warm := _seconds(alone, device)) * len(units) > LONG:
-        units = units[: max(1, int(LONG / warm))]
-    while not _suffices(times):
-        times.append(_seconds(partial(work, units), device))
-    return Timed(median(times) / len(units), len(units) * len(times))
+
+    def measured(part: Part, most: int) -> list[float]:
+        timed, times = partial(work, units(part)), list[float]()
+        if not warm:
+            warm.append(_seconds(timed, device))  # the first call may compile code
+        while not _suffices(times, most, share):
+            times.append(_seconds(timed, device))
+        return times
+
+    warm: list[float] = []
+    return extrapolated(measured, whole, whole.tiles if side_by_side else 1, share)
 
 
-def _suffices(warm: Sequence[float]) -> bool:
+def _suffices(warm: Sequence[float], most: int, share: float) -> bool:
     """Whether enough repetitions were timed."""
     spent = sum(warm)
-    return len(warm) == MOST or (len(warm) >= FEW and spent > BUDGET) or spent > SLOW
+    return len(warm) == most or (len(warm) >= FEW and spent > BUDGET) or (spent > share / 2 and bool(warm))
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -89,8 +77,9 @@ def _wait(device: torch.device) -> None:
 class _Steps(pl.Callback):
     """Records when steps end, and stops the training when enough were timed."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, share: float) -> None:
         self._most = most
+        self._share = share
         self.ends: list[float] = []
 
     @property
@@ -106,7 +95,7 @@ class _Steps(pl.Callback):
         """Records the time."""
         _wait(pl_module.device)
         self.ends.append(time.perf_counter())
-        trainer.should_stop = len(self.warm) == self._most or _suffices(self.warm)
+        trainer.should_stop = _suffices(self.warm, self._most, self._share)
 
 
 def _load(data: Any) -> None:  # noqa: ANN401
@@ -117,28 +106,29 @@ def _load(data: Any) -> None:  # noqa: ANN401
     torch.optim.SGD([weight], lr=0.0).step()
 
 
-def timed_steps(config: DictConfig, module: pl.LightningModule, data: Any, batch: int) -> Timed:  # noqa: ANN401
+def timed_steps(
+    config: DictConfig, module: pl.LightningModule, data: Callable[[Part], Any], whole: Part, share: float
+) -> Timed:
     """Times steps of a training as `fit` takes them, and writes nothing.
-
-    Steps that take longer than `LONG` are estimated from steps of fewer tiles, at least `PART`.
 
     Args:
         config: The composed configuration.
         module: What is trained.
-        data: Data set of the training, with at least a batch of items.
-        batch: Items of a step.
+        data: Returns the data set of the training, whose items have the size of the part.
+        whole: The items of a step. If it takes too long, the time of a part of it is extrapolated.
+        share: Seconds for all steps; the smallest part is timed whatever it takes.
     """
     quieten()
     precision, _ = fitted_precision(module, hardware(config))
-    _load(data)
-    tiles = batch
-    if batch > PART:
-        (part,) = _warm_steps(config, module, data, precision, batch=PART, most=1)
-        tiles = min(batch, int(LONG * PART / part))  # a processor of many cores takes less for a tile of many
-        if tiles < min(batch, 2 * PART):
-            return Timed(part * batch / PART, 0)
-    warm = _warm_steps(config, module, data, precision, batch=tiles, most=MOST)
-    return Timed(median(warm) * batch / tiles, len(warm) if tiles == batch else 0)
+    _load(data(whole.within(0, PAIR)))
+
+    def measured(part: Part, most: int) -> list[float]:
+        return _warm_steps(
+            config, module, data(part), precision, batch=part.tiles, most=most, share=share / 2
+        )
+
+    timed = extrapolated(measured, whole, PAIR, share)
+    return Timed(timed.seconds * whole.tiles, timed.number // whole.tiles)
 
 
 def _warm_steps(
@@ -149,9 +139,10 @@ def _warm_steps(
     *,
     batch: int,
     most: int,
+    share: float,
 ) -> list[float]:
     """Seconds of at most `most` steps of `batch` items, after the first step."""
-    machine, clock = hardware(config), _Steps(most)
+    machine, clock = hardware(config), _Steps(most, share)
     tiles = TileDataModule(
         data,
         batch=batch,

@@ -1,7 +1,7 @@
 """Tiles for timing: those of the prepared scenes, or synthetic ones before there are scenes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median_low
 from typing import Final
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch import Tensor
 
+from ome.cli.timed_parts import Part
 from ome.cli.workload import DataFacts
 from ome.config.raw_data import raw_layout
 from ome.config.sections import scene_reader
@@ -96,21 +97,40 @@ class Samples:
         """At most `count` of the tiles, evenly spaced."""
         return evenly_spaced(self.table.tiles, count)
 
+    def part(self, count: int) -> Part:
+        """So many tiles of the size of the first one."""
+        return Part(count, self.table.tiles[0].height, self.table.tiles[0].width)
+
+    def cropped(self, part: Part) -> list[Tile]:
+        """Tiles of which each is cut to the size of the part."""
+        return [
+            replace(tile, height=min(tile.height, part.height), width=min(tile.width, part.width))
+            for tile in self.tiles(part.tiles)
+        ]
+
+    def crops(self, part: Part, crop: int) -> list[Tile]:
+        """Tiles for a training whose crops of `crop` pixels are cut to those of the part, in proportion."""
+        fraction = part.height / crop
+        return [
+            replace(tile, height=round(tile.height * fraction), width=round(tile.width * fraction))
+            for tile in self.tiles(part.tiles)
+        ]
+
     def mask(self, tile: Tile) -> NDArray[np.uint8]:
         """A mask (H, W) of random classes."""
         size = (tile.height, tile.width)
         return np.random.default_rng(0).integers(0, len(self.table.names), size, dtype=np.uint8)
 
-    def images(self, count: int, size: int) -> NDArray[np.uint8]:
-        """Images (B, S, S, bands) of the first tile, repeated to fill them."""
+    def images(self, part: Part) -> NDArray[np.uint8]:
+        """Images (B, H, W, bands) of the first tile, repeated to fill them."""
         image = self.reader.image(self.table.tiles[0])
-        times = [-(-size // length) for length in image.shape[:2]]
-        window = np.tile(image, (*times, 1))[:size, :size]
-        return np.repeat(window[None], count, axis=0)
+        times = [-(-size // length) for size, length in zip(part[1:], image.shape[:2], strict=True)]
+        window = np.tile(image, (*times, 1))[: part.height, : part.width]
+        return np.repeat(window[None], part.tiles, axis=0)
 
-    def tensor(self, count: int, size: int) -> Tensor:
-        """The same as the networks take them, (B, bands, S, S) float32."""
-        images: Tensor = torch.as_tensor(to_tensor(self.images(count, size)))
+    def tensor(self, part: Part) -> Tensor:
+        """The same as the networks take them, (B, bands, H, W) float32."""
+        images: Tensor = torch.as_tensor(to_tensor(self.images(part)))
         return images
 
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from omegaconf import DictConfig
 from torch.nn import functional as F
 
-from ome.cli.stopwatch import MOST, Timed, repeated, timed_steps
+from ome.cli.stopwatch import repeated, timed_steps
+from ome.cli.timed_parts import MOST, Allowance, Part, Timed
 from ome.cli.timing_tiles import Samples
 from ome.cli.workload import DataFacts, Unit
 from ome.config.classifying import classifier_learner, initial_classifier
@@ -41,56 +42,59 @@ def timings(config: DictConfig, units: Collection[Unit], facts: DataFacts) -> di
         units: What to time; only the networks that they need are built.
         facts: What is known about the data.
     """
-    samples, timed = Samples.of(config, facts), dict[Unit, Timed]()
+    samples, timed, allowed = Samples.of(config, facts), dict[Unit, Timed](), Allowance(len(units))
     if any(unit.startswith(("classifier", "CAM")) for unit in units):
-        timed |= _classifier(settings_of(config, "cam"), units, samples)
+        timed |= _classifier(settings_of(config, "cam"), units, samples, allowed)
     if "CRF tile" in units:
-        timed["CRF tile"] = _crf(settings_of(config, "pseudo"), samples)
+        timed["CRF tile"] = _crf(settings_of(config, "pseudo"), samples, allowed.share())
     if any(unit.startswith("segmenter") for unit in units):
-        timed |= _segmenter(config, units, samples)
+        timed |= _segmenter(config, units, samples, allowed)
     return timed
 
 
-def _classifier(config: DictConfig, units: Collection[Unit], samples: Samples) -> dict[Unit, Timed]:
+def _classifier(
+    config: DictConfig, units: Collection[Unit], samples: Samples, allowed: Allowance
+) -> dict[Unit, Timed]:
     settings, reader, names = config.stage, samples.reader, samples.table.names
     device, timed = hardware(config).device(), dict[Unit, Timed]()
     trained = names[:1] if config.classifier.one_vs_all else names
     network = initial_classifier(config, len(trained), len(reader.channels), None)
-    if "classifier step" in units:
-        augment = augmentation(settings, settings.crop or config.dataset.tile.size)
-        tags = {name: tags[: len(trained)] for name, tags in samples.table.by_name.items()}
-        data = TagDataset(reader, samples.tiles(settings.batch), tags, augment, config.seed)
-        module = classifier_learner(config, network, trained, len(names), MOST + 1)
-        timed["classifier step"] = timed_steps(config, module, data, settings.batch)
     if "classifier validation tile" in units:
-        timed["classifier validation tile"] = _forward(config, network, samples, settings.batch)
+        timed["classifier validation tile"] = _forward(
+            config, network, samples, settings.batch, allowed.share()
+        )
     if "CAM tile" in units:
         whole = OneVsAllNetwork([network for _ in names]) if config.classifier.one_vs_all else network
         predictor = CamPredictor(device, whole, reader, samples.table, settings.export)
-        timed["CAM tile"] = repeated(lambda tiles: list(predictor(tiles)), samples.tiles(EXPORTED), device)
+        tiles = samples.part(len(samples.tiles(EXPORTED)))
+        timed["CAM tile"] = repeated(
+            lambda some: list(predictor(some)), samples.cropped, tiles, device, allowed.share()
+        )
+    if "classifier step" in units:
+        crop = settings.crop or config.dataset.tile.size
+        tags = {name: tags[: len(trained)] for name, tags in samples.table.by_name.items()}
+
+        def data(part: Part) -> TagDataset:
+            tiles = samples.crops(part, crop)
+            return TagDataset(reader, tiles, tags, augmentation(settings, part.height), config.seed)
+
+        module = classifier_learner(config, network, trained, len(names), MOST + 1)
+        step = Part(settings.batch, crop, crop)
+        timed["classifier step"] = timed_steps(config, module, data, step, allowed.share())
     return timed
 
 
-def _segmenter(config: DictConfig, units: Collection[Unit], samples: Samples) -> dict[Unit, Timed]:
+def _segmenter(
+    config: DictConfig, units: Collection[Unit], samples: Samples, allowed: Allowance
+) -> dict[Unit, Timed]:
     recipe, reader, machine = config.segmenter.recipe, samples.reader, hardware(config)
-    num_classes, timed = len(samples.table.names), dict[Unit, Timed]()
+    num_classes, timed, size = len(samples.table.names), dict[Unit, Timed](), config.dataset.tile.size
     name, encoder, prediction = name_of(config.segmenter), config.segmenter.encoder, config.prediction
     network = build_segmenter(name, encoder, num_classes, None, len(reader.channels))
-    if "segmenter step" in units:
-        augment = augmentation(recipe, config.dataset.tile.size)
-        tiles = samples.tiles(recipe.batch)
-        data = MaskDataset(reader, tiles, lambda tile: full_weight(samples.mask(tile)), augment, config.seed)
-        steps = max(recipe.steps or MOST_STEPS, MOST + 1)
-        loss = loss_of(config.segmenter, num_classes, lambda: [1.0] * num_classes)
-        module = segmenter_learner(config, network, loss, steps)
-        timed["segmenter step"] = timed_steps(config, module, data, recipe.batch)
     if "segmenter validation tile" in units:
-        timed["segmenter validation tile"] = _forward(config, network, samples, recipe.batch)
+        timed["segmenter validation tile"] = _forward(config, network, samples, recipe.batch, allowed.share())
     views: dict[Unit, tuple[Any, int]] = {
-        "segmenter window": (
-            prediction,
-            windows_at_a_time(prediction.batch, config.dataset.tile.size, machine.device()),
-        ),
+        "segmenter window": (prediction, windows_at_a_time(prediction.batch, size, machine.device())),
         "segmenter tile": (config.stage.refine, 1),
     }
     for unit in views.keys() & set(units):
@@ -103,28 +107,45 @@ def _segmenter(config: DictConfig, units: Collection[Unit], samples: Samples) ->
             tta=prediction.tta,
             precision=machine.precision,
         )
-        images = samples.images(batch, config.dataset.tile.size)
-        timed[unit] = repeated(predict, images, machine.device())
+        windows = Part(batch, size, size)
+        timed[unit] = repeated(predict, samples.images, windows, machine.device(), allowed.share())
+    if "segmenter step" in units:
+
+        def data(part: Part) -> MaskDataset:
+            tiles, augment = samples.crops(part, size), augmentation(recipe, part.height)
+            return MaskDataset(
+                reader, tiles, lambda tile: full_weight(samples.mask(tile)), augment, config.seed
+            )
+
+        steps = max(recipe.steps or MOST_STEPS, MOST + 1)
+        loss = loss_of(config.segmenter, num_classes, lambda: [1.0] * num_classes)
+        module = segmenter_learner(config, network, loss, steps)
+        step = Part(recipe.batch, size, size)
+        timed["segmenter step"] = timed_steps(config, module, data, step, allowed.share())
     return timed
 
 
-def _crf(config: DictConfig, samples: Samples) -> Timed:
+def _crf(config: DictConfig, samples: Samples, share: float) -> Timed:
     """Times the pseudo labels of as many tiles in parallel as the stage processes."""
     threads, labeller = config.stage.threads or process_cores(), labeller_of(config)
-    tiles = samples.tiles(threads)
-    tiles = [tiles[number % len(tiles)] for number in range(threads)]
+    whole = samples.part(threads)
+    at_once = labeller.tiles_at_a_time((len(samples.table.names), whole.height, whole.width))
+
+    def groups(part: Part) -> list[list[Tile]]:
+        tiles = samples.cropped(part)
+        return [[tiles[number % len(tiles)]] * at_once for number in range(threads)]
 
     def label(group: Sequence[Tile]) -> None:
         images = [samples.reader.display(tile) for tile in group]
         stacks = [_maps(tile, samples.table.by_name[tile.name]) for tile in group]
         list(labeller(images, stacks))
 
-    size = labeller.tiles_at_a_time((len(samples.table.names), tiles[0].height, tiles[0].width))
-    groups = [[tile] * size for tile in tiles]
     with ThreadPoolExecutor(threads) as pool:
         device = hardware(config).device()
-        timed = repeated(lambda some: list(pool.map(label, some)), groups, device, side_by_side=True)
-    return Timed(timed.seconds / size, timed.number * size)
+        timed = repeated(
+            lambda some: list(pool.map(label, some)), groups, whole, device, share, side_by_side=True
+        )
+    return Timed(timed.seconds / at_once, timed.number * at_once)
 
 
 def _maps(tile: Tile, tags: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -135,14 +156,18 @@ def _maps(tile: Tile, tags: NDArray[np.uint8]) -> NDArray[np.float32]:
     return result
 
 
-def _forward(config: DictConfig, network: torch.nn.Module, samples: Samples, batch: int) -> Timed:
-    machine = hardware(config)
+def _forward(
+    config: DictConfig, network: torch.nn.Module, samples: Samples, batch: int, share: float
+) -> Timed:
+    machine, size = hardware(config), config.dataset.tile.size
     device = machine.device()
-    images = samples.tensor(batch, config.dataset.tile.size).to(device)
     network.to(device).eval()
 
     def forward(some: torch.Tensor) -> None:
         with torch.inference_mode(), autocast(device, machine.precision):
             network(some)
 
-    return repeated(forward, images, device)
+    def images(part: Part) -> torch.Tensor:
+        return samples.tensor(part).to(device)
+
+    return repeated(forward, images, Part(batch, size, size), device, share)

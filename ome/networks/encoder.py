@@ -10,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ome.errors import UserError, first_line
+from ome.errors import UserError, few, first_line
 from ome.networks.features import Backbone, Features, pad_to_multiple
 
 TIMM_PREFIX = "tu-"
@@ -37,7 +37,13 @@ def resolve_encoder(name: str) -> str:
     if name in known:
         return name
     plain = name.removeprefix(TIMM_PREFIX)
-    if timm.is_model(plain.split(".")[0]):
+    model, _, tag = plain.partition(".")
+    if timm.is_model(model):
+        try:
+            timm.models.get_pretrained_cfg(plain, allow_unregistered=not tag)
+        except RuntimeError as error:
+            there = few(timm.list_pretrained(f"{model}.*")) or "none"
+            raise UserError(f"{model} has no weights with the tag {tag!r}; there are: {there}") from error
         return TIMM_PREFIX + plain
     close = difflib.get_close_matches(name, sorted({"resnet38d", *known, *timm.list_models()}), n=4)
     hint = f"did you mean {', '.join(close)}?" if close else "see timm.list_models() for the names"

@@ -1,7 +1,7 @@
 """Rows of a table that compares runs: repetitions as mean and spread, and differences seed by seed."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from ome.report.scored_runs import R, ScoredResult, TagRow
 from ome.scoring.pairs import paired_difference
 from ome.scoring.rows import Row
 from ome.scoring.scores import mean_of_defined
-from ome.scoring.spread import Spread, labels, spread
+from ome.scoring.spread import Spread, labels, spread, varying
 
 
 class Group(NamedTuple):
@@ -22,14 +22,30 @@ class Group(NamedTuple):
 
 def grouped(results: list[ScoredResult[R]], naming: Sequence[str]) -> dict[Group, list[ScoredResult[R]]]:
     """Groups repetitions, and labels each group with the settings that distinguish it from the others."""
-    by_row: dict[tuple[str, str], list[ScoredResult[R]]] = {}
-    for result in results:
-        by_row.setdefault((result.row.name, result.row.scored_on), []).append(result)
     groups: dict[Group, list[ScoredResult[R]]] = {}
-    for (name, scored_on), of_row in by_row.items():
+    for (name, scored_on), of_row in _by_row(results).items():
         for result, label in zip(of_row, labels([one.settings for one in of_row], naming), strict=True):
             groups.setdefault(Group(name, scored_on, label), []).append(result)
     return groups
+
+
+def differing_settings(results: Sequence[ScoredResult[Any]]) -> list[list[str]]:
+    """Every setting in which results of the same name differ, with its values; labels name only a few."""
+    values: dict[str, dict[str, None]] = {}
+    for of_row in _by_row(results).values():
+        for key in varying([one.settings for one in of_row]):
+            values.setdefault(key, {}).update(
+                dict.fromkeys(str(one.settings.get(key, "-")) for one in of_row)
+            )
+    return [[key, " | ".join(different)] for key, different in values.items()]
+
+
+def _by_row(results: Sequence[ScoredResult[R]]) -> dict[tuple[str, str], list[ScoredResult[R]]]:
+    """The results by name and data."""
+    by_row: dict[tuple[str, str], list[ScoredResult[R]]] = {}
+    for result in results:
+        by_row.setdefault((result.row.name, result.row.scored_on), []).append(result)
+    return by_row
 
 
 def paired_rows(groups: Mapping[Group, Sequence[ScoredResult[Row]]]) -> Iterator[list[str]]:

@@ -73,14 +73,14 @@ def distinguishing_keys(settings: Sequence[Mapping[str, Hashable]]) -> list[str]
     Returns:
         The keys, empty if all settings are the same.
     """
-    varying, chosen = _varying(settings), list[str]()
+    several, chosen = varying(settings), list[str]()
 
     def groups(names: Sequence[str]) -> int:
         return len({tuple(one.get(name) for name in names) for one in settings})
 
-    grouped = groups(varying)
+    grouped = groups(several)
     while groups(chosen) < grouped:
-        chosen.append(max(varying, key=lambda key: groups([*chosen, key])))
+        chosen.append(max(several, key=lambda key: groups([*chosen, key])))
     return chosen
 
 
@@ -98,9 +98,9 @@ def labels(settings: Sequence[Mapping[str, Hashable]], named: Sequence[str] = ()
     Returns:
         A label for each run, the same for equal settings; empty if all settings are the same.
     """
-    varying, first = _varying(settings), list[str]()
+    several, first = varying(settings), list[str]()
     for name in named:
-        keys = keys_under(name, varying)
+        keys = keys_under(name, several)
         first += distinguishing_keys([{key: one.get(key) for key in keys} for one in settings])
     groups: dict[str, list[int]] = {}
     for place, one in enumerate(settings):
@@ -114,22 +114,22 @@ def labels(settings: Sequence[Mapping[str, Hashable]], named: Sequence[str] = ()
 
 
 def _shortest_labels(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:
-    keys, varying = distinguishing_keys(settings), _varying(settings)
-    different = {tuple(one.get(key) for key in varying): one for one in settings}
+    keys, several = distinguishing_keys(settings), varying(settings)
+    different = {tuple(one.get(key) for key in several): one for one in settings}
     label_of: dict[tuple[Hashable, ...], str] = {}
     for values, one in different.items():
         others = [other for other_values, other in different.items() if other_values != values]
-        unique = [key for key in (*keys, *varying) if all(other.get(key) != one.get(key) for other in others)]
+        unique = [key for key in (*keys, *several) if all(other.get(key) != one.get(key) for other in others)]
         label_of[values] = _values(one, (unique[:1] or keys) if others else ())
-    return [label_of[tuple(one.get(key) for key in varying)] for one in settings]
+    return [label_of[tuple(one.get(key) for key in several)] for one in settings]
 
 
 def _values(one: Mapping[str, Hashable], keys: Sequence[str]) -> str:
     return ", ".join(f"{key}={one.get(key, '-')}" for key in keys)
 
 
-def _varying(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:
-    """Keys that have several values: first a `name`, then the least nested."""
+def varying(settings: Sequence[Mapping[str, Hashable]]) -> list[str]:
+    """Keys that have several values, of which a missing key is one: first a `name`, then the least nested."""
     keys = sorted({key for one in settings for key in one})
-    varying = [key for key in keys if len({one.get(key) for one in settings}) > 1]
-    return sorted(varying, key=lambda key: (not key.endswith("name"), key.count("."), key))
+    several = [key for key in keys if len({one.get(key) for one in settings}) > 1]
+    return sorted(several, key=lambda key: (not key.endswith("name"), key.count("."), key))

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from ome.distributed.collectives import is_rank_zero
-from ome.errors import UserError
+from ome.errors import UserError, few
 from ome.files import read_csv, write_csv, write_text
 from ome.pipeline.artifacts import as_list, inherited_runs, matching_folders, results_of
 from ome.pipeline.layout import TAG_SCORES
@@ -15,7 +15,7 @@ from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
 from ome.plots.figures import save_figure, spreads_figure
 from ome.progress import console, print_table
-from ome.report.comparison import grouped, paired_rows, score_cells, spread_of, tag_cells
+from ome.report.comparison import differing_settings, grouped, paired_rows, score_cells, spread_of, tag_cells
 from ome.report.scored_runs import (
     ScoredResult,
     check_classes,
@@ -32,6 +32,8 @@ HEADER = ("scored", "on", "settings", "runs", "pixels", "mIoU", "mF1", "OA")
 TAGS_HEADER = ("scored", "on", "settings", "runs", "mean F1")
 PAIRS_HEADER = ("scored", "on", "settings", "compared with", "seeds", "mIoU more", "from", "to", "p")
 
+DIFFERENCES = "differences.csv"
+
 _SCORED = ("cam", "affinity", "pseudo", "ablation", "seg", "refine")
 _WHENCE = (
     f"the stages {', '.join(_SCORED[:-1])} and {_SCORED[-1]} compute them, and only with reference masks "
@@ -43,8 +45,8 @@ _WHENCE = (
 def run(work: Work) -> dict[str, Any]:
     """Collects the rows of all runs.
 
-    Writes `comparison.md` and `.tex`; if there are reference masks, `comparison.csv`, `.png`, `.pdf` and
-    `pairs.csv`; if there are tags of `val`, `tags.csv`.
+    Writes `comparison.md`, `.tex` and `differences.csv`; if there are reference masks, `comparison.csv`,
+    `.png`, `.pdf` and `pairs.csv`; if there are tags of `val`, `tags.csv`.
     """
     if not is_rank_zero():
         return {}
@@ -73,6 +75,7 @@ def run(work: Work) -> dict[str, Any]:
         check_classes([(result.run, result.row.f1) for result in tags])
         names, by_group = list(tags[0].row.f1), grouped(tags, naming)
         tables["tags"] = [*TAGS_HEADER, *names], [tag_cells(*one, names) for one in by_group.items()]
+    write_csv(work.folder / DIFFERENCES, ("setting", "values"), differing_settings([*results, *tags]))
     for name, table in tables.items():
         write_csv(work.folder / f"{name}.csv", *table)
     for suffix, lines in (("md", markdown_lines), ("tex", latex_lines)):
@@ -95,6 +98,11 @@ def show(config: DictConfig, folder: Path) -> None:
         scored = not stages.isdisjoint(_SCORED)
         why = "it has no reference masks" if scored else f"none of {', '.join(_SCORED)} has finished"
         console.print(f"[yellow]left out[/]: {run} has no scores: {why}")
+    path = folder / DIFFERENCES
+    settings = [row["setting"] for row in (read_csv(path) if path.exists() else ())]
+    if len(settings) > 1:
+        listed = f"the runs differ in {len(settings)} settings: {few(settings)} ({path})"
+        console.print(listed, markup=False)
     suffix = {"markdown": "md", "latex": "tex"}.get(config.stage.format)
     if suffix is not None:
         text = (folder / f"comparison.{suffix}").read_text(encoding="utf-8")
