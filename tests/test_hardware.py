@@ -1,6 +1,9 @@
 """Precisions: which is chosen, and that what computes in it stays close to float32."""
 
 import copy
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -100,3 +103,28 @@ def test_every_batchnorm_is_shared_and_computes_what_it_did(encoder: str, device
     assert all(isinstance(layer, kinds) for layer in layers)
     assert shared.state_dict().keys() == plain.state_dict().keys()
     torch.testing.assert_close(shared(image).final, plain(image).final)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "spins"),
+    [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+    ids=["nothing", "the rounds", "the policy"],
+)
+@pytest.mark.parametrize("module", ["ome", "ome.run"])
+def test_waiting_threads_sleep_soon_unless_chosen_otherwise(
+    chosen: dict[str, str], spins: str | None, module: str
+) -> None:
+    """Before torch is loaded, after which the variable has no effect."""
+    code = (
+        "import os, runpy, sys\n"
+        "sys.argv[1:] = ['--help']\n"
+        "try: runpy.run_module(sys.argv[0], run_name='__main__')\n"
+        "except SystemExit: pass\n"
+        "print(os.environ.get('GOMP_SPINCOUNT'), file=sys.stderr)\n"
+    )
+    code = code.replace("sys.argv[0]", repr(module))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("GOMP", "OMP_WAIT"))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=kept | chosen, capture_output=True, text=True, check=True
+    )
+    assert done.stderr.split()[-1] == str(spins)

@@ -22,6 +22,8 @@ FEW: Final = 3
 """Least number of repetitions of quick work: one may be disturbed."""
 PAIR: Final = 2
 """Least tiles of a step: BatchNorm cannot be trained with one value of a channel."""
+STEP: Final = 6.0
+"""Forward passes that a step takes about as long as, per item: forth and back, of two views."""
 
 
 def repeated(
@@ -107,7 +109,12 @@ def _load(data: Any) -> None:  # noqa: ANN401
 
 
 def timed_steps(
-    config: DictConfig, module: pl.LightningModule, data: Callable[[Part], Any], whole: Part, share: float
+    config: DictConfig,
+    module: pl.LightningModule,
+    data: Callable[[Part], Any],
+    whole: Part,
+    share: float,
+    forward: float,
 ) -> Timed:
     """Times steps of a training as `fit` takes them, and writes nothing.
 
@@ -117,6 +124,7 @@ def timed_steps(
         data: Returns the data set of the training, whose items have the size of the part.
         whole: The items of a step. If it takes too long, the time of a part of it is extrapolated.
         share: Seconds for all steps; the smallest part is timed whatever it takes.
+        forward: Seconds of the network for an item, from which the size of the smallest part follows.
     """
     quieten()
     precision, _ = fitted_precision(module, hardware(config))
@@ -127,7 +135,8 @@ def timed_steps(
             config, module, data(part), precision, batch=part.tiles, most=most, share=share / 2
         )
 
-    timed = extrapolated(measured, whole, PAIR, share)
+    start = share / 3 / max(STEP * forward, 1e-9) * whole.pixels / whole.tiles
+    timed = extrapolated(measured, whole, PAIR, share, start)
     return Timed(timed.seconds * whole.tiles, timed.number // whole.tiles)
 
 

@@ -14,9 +14,11 @@ SHARE: Final = 2.0
 """Least share of a unit, however slow the earlier ones were."""
 GROWTH: Final = 2.25
 """Least growth in pixels from one part to the next: from 64 to 96 pixels a side."""
-SLOW: Final = 6.0
-"""Largest number of seconds of a second part that is timed whatever the share, for a line through two."""
-FLATTEST: Final = 0.3
+SLOW: Final = 3.0
+"""Seconds of a part, all in all, after which a larger one must be within the share."""
+LIKE: Final = 1.5
+"""Later parts are timed whatever the share, if they are to take no longer than so often the one before."""
+FLATTEST: Final = 0.05
 """Least slope of the line of time by pixels, as a fraction of the time of a pixel."""
 MOST: Final = 20
 """Largest number of repetitions of a part."""
@@ -78,6 +80,11 @@ class Line:
         self._points.append((pixels, seconds))
 
     @property
+    def is_line(self) -> bool:
+        """Whether there are two measurements."""
+        return len(self._points) > 1
+
+    @property
     def _slope(self) -> float:
         (before, earlier), (pixels, seconds) = [(0, 0.0), *self._points][-2:]
         proportional = seconds / pixels
@@ -96,7 +103,7 @@ class Line:
 
 
 def extrapolated(
-    measured: Callable[[Part, int], Sequence[float]], whole: Part, few: int, share: float
+    measured: Callable[[Part, int], Sequence[float]], whole: Part, few: int, share: float, start: float = 0.0
 ) -> Timed:
     """Times ever larger parts of a whole, as far as the seconds allow, and extrapolates to the whole.
 
@@ -104,19 +111,25 @@ def extrapolated(
         measured: Returns the seconds of a part, of which at most so many repetitions are timed.
         whole: The tiles.
         few: Least number of tiles.
-        share: Seconds for all; the smallest part is timed whatever it takes.
+        start: Pixels of the smallest part.
+        share: Seconds for all; the two smallest parts are timed whatever they take.
     """
-    part, line = whole.within(0, few), Line()
+    before, part, line, end = 0.0, whole.within(start, few), Line(), time.perf_counter() + share
     times = measured(part, 1 if part != whole else MOST)
     line.add(part.pixels, median(times))
-    left = max(share, 2 * min(SLOW, times[-1] * GROWTH))
     while part != whole:
-        larger = whole.within(line.pixels(left / 2), few)
-        if larger != whole and larger.pixels < part.pixels * GROWTH:
+        started = time.perf_counter()
+        goal = max(0.0, line.pixels((end - started) / 2))
+        if not line.is_line:
+            goal = max(goal, GROWTH * part.pixels)
+        elif started - before < SLOW:  # two parts have told how little of the time is the pixels'
+            goal = max(goal, line.pixels(LIKE * times[-1]))
+        larger = whole.within(goal, few)
+        least = GROWTH * part.pixels if line.is_line else part.pixels + 1
+        if larger.pixels < min(least, whole.pixels):
             break
-        part, times = larger, measured(larger, MOST if larger == whole else 1)
+        part, before, times = larger, started, measured(larger, MOST if larger == whole else 1)
         line.add(part.pixels, median(times))
-        left -= sum(times)
     is_some = part[1:] == whole[1:]
     return Timed(line.seconds(whole.pixels) / whole.tiles, part.tiles * len(times) * is_some)
 

@@ -42,7 +42,7 @@ def timings(config: DictConfig, units: Collection[Unit], facts: DataFacts) -> di
         units: What to time; only the networks that they need are built.
         facts: What is known about the data.
     """
-    samples, timed, allowed = Samples.of(config, facts), dict[Unit, Timed](), Allowance(len(units))
+    samples, timed, allowed = Samples.of(config, facts), dict[Unit, Timed](), Allowance(len(units) + 2)
     if any(unit.startswith(("classifier", "CAM")) for unit in units):
         timed |= _classifier(settings_of(config, "cam"), units, samples, allowed)
     if "CRF tile" in units:
@@ -59,10 +59,9 @@ def _classifier(
     device, timed = hardware(config).device(), dict[Unit, Timed]()
     trained = names[:1] if config.classifier.one_vs_all else names
     network = initial_classifier(config, len(trained), len(reader.channels), None)
-    if "classifier validation tile" in units:
-        timed["classifier validation tile"] = _forward(
-            config, network, samples, settings.batch, allowed.share()
-        )
+    if {"classifier validation tile", "classifier step"} & {*units}:
+        forward = _forward(config, network, samples, settings.batch, allowed.share())
+        timed["classifier validation tile"] = forward
     if "CAM tile" in units:
         whole = OneVsAllNetwork([network for _ in names]) if config.classifier.one_vs_all else network
         predictor = CamPredictor(device, whole, reader, samples.table, settings.export)
@@ -80,7 +79,7 @@ def _classifier(
 
         module = classifier_learner(config, network, trained, len(names), MOST + 1)
         step = Part(settings.batch, crop, crop)
-        timed["classifier step"] = timed_steps(config, module, data, step, allowed.share())
+        timed["classifier step"] = timed_steps(config, module, data, step, allowed.share(), forward.seconds)
     return timed
 
 
@@ -91,8 +90,9 @@ def _segmenter(
     num_classes, timed, size = len(samples.table.names), dict[Unit, Timed](), config.dataset.tile.size
     name, encoder, prediction = name_of(config.segmenter), config.segmenter.encoder, config.prediction
     network = build_segmenter(name, encoder, num_classes, None, len(reader.channels))
-    if "segmenter validation tile" in units:
-        timed["segmenter validation tile"] = _forward(config, network, samples, recipe.batch, allowed.share())
+    if {"segmenter validation tile", "segmenter step"} & {*units}:
+        forward = _forward(config, network, samples, recipe.batch, allowed.share())
+        timed["segmenter validation tile"] = forward
     views: dict[Unit, tuple[Any, int]] = {
         "segmenter window": (prediction, windows_at_a_time(prediction.batch, size, machine.device())),
         "segmenter tile": (config.stage.refine, 1),
@@ -121,7 +121,7 @@ def _segmenter(
         loss = loss_of(config.segmenter, num_classes, lambda: [1.0] * num_classes)
         module = segmenter_learner(config, network, loss, steps)
         step = Part(recipe.batch, size, size)
-        timed["segmenter step"] = timed_steps(config, module, data, step, allowed.share())
+        timed["segmenter step"] = timed_steps(config, module, data, step, allowed.share(), forward.seconds)
     return timed
 
 
