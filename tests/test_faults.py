@@ -345,14 +345,17 @@ def test_shared_memory_is_not_the_disk(tmp_path: Path, reason: str) -> None:
     assert "type trainer.workers=0, or enlarge /dev/shm" in line
 
 
-@pytest.mark.parametrize("name", ["a.tif", "a.png"])
+@pytest.mark.parametrize("name", ["a.tif", "a.png", "a.tif.msk", "a.png.ovr"])
 def test_an_image_that_may_not_be_read_is_not_called_damaged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(tmp_path / name)
-    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    image = tmp_path / name[:5]
+    Image.fromarray(np.zeros((9, 9, 3), np.uint8)).save(image)
+    (tmp_path / name).touch()
+    # Root may read everything.
+    monkeypatch.setattr(os, "access", lambda path, *_: Path(path).name != name)
     with pytest.raises(UserError, match=rf"{name} cannot be read \(permission denied\): make it readable"):
-        Raster(tmp_path / name)
+        Raster(image)
 
 
 @pytest.mark.parametrize(

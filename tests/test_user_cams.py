@@ -1,5 +1,6 @@
 """CAMs that were made elsewhere: read by tile and by scene, in every format, and what is refused."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
@@ -106,6 +107,17 @@ def test_bits_that_flipped_are_one_line(tmp_path: Path, name: str) -> None:
         except UserError:
             refused += 1
     assert refused > 9
+
+
+@pytest.mark.parametrize(
+    "name", ["b.npy", "b.npz", "b.tif", "a.tif.aux.xml", "a.tif.msk", "a.tfw", "x/a.npy"]
+)
+def test_a_pipe_among_maps_is_not_waited_for(tmp_path: Path, name: str) -> None:
+    (tmp_path / "a.tif").touch()
+    (tmp_path / "x").mkdir()
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{Path(name).name} is not a file, but a named pipe"):
+        cam_files(tmp_path)
 
 
 def test_damaged_doubled_and_missing_files_are_named(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from ome.data.array_files import read_arrays, write_arrays
 from ome.data.names import normal_form
 from ome.errors import UserError
 from ome.faults import is_no_damage
+from ome.files import is_file
+from ome.geo.beside import check_pipes
 
 SUFFIXES: Final = (".npy", ".npz", ".tif", ".tiff")
 """Suffixes of CAM files of other programs."""
@@ -57,13 +59,15 @@ def cam_files(folder: Path) -> dict[str, Path]:
     """The CAM files of another program in a folder and its subfolders, by name without suffix.
 
     Raises:
-        UserError: The folder is missing or holds no such file, or two files have the same name.
+        UserError: The folder is missing or holds no such file, or two files have the same name; or one is a
+            link to nothing or a pipe, or a pipe lies beside it.
     """
     if not folder.is_dir():
         raise UserError(f"stage.pseudo.cams={folder} is neither cam, affinity nor a folder: check the path")
     files: dict[str, Path] = {}
     for path in sorted(folder.rglob("*")):
-        if path.suffix.lower() in SUFFIXES and path.is_file():
+        if path.suffix.lower() in SUFFIXES and is_file(path):
+            check_pipes(path)
             name = normal_form(path.stem)
             if name in files:
                 raise UserError(f"{files[name]} and {path} are maps of one image: remove one of them")

@@ -13,7 +13,7 @@ from rasterio.io import DatasetReader, MemoryFile
 from ome.errors import UserError
 from ome.files import is_file
 from ome.geo.beside import ERDAS, world_transform
-from ome.geo.gdal import XML_FAULTS, plain_pixels
+from ome.geo.gdal import XML_FAULTS, check_readable, plain_pixels
 
 _RASTERS: Final = (".msk", ".MSK", ".ovr", ".OVR")
 """Endings of the sidecars that GDAL opens with any driver; it writes GeoTIFFs."""
@@ -91,6 +91,7 @@ def check_sidecars(raster: Path, dataset: Any) -> None:  # noqa: ANN401 - raster
             raise UserError(f"{world} does not place {raster.name}: give pixels a width and height above 0")
     for path in (raster.with_name(raster.name + ending) for ending in _RASTERS):
         if is_file(path):
+            check_readable(path, str(path), "restore it")
             with _sidecar(str(path), str(path), raster.name) as sidecar:
                 check_sidecars(path, sidecar)
                 _check_mask(str(path), sidecar, dataset)
