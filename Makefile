@@ -18,7 +18,7 @@ demo: $(VENV)/.installed  ## Install, then run every stage on a synthetic town
 # Bytecode is kept even where PYTHONDONTWRITEBYTECODE is set: else every process that a test starts compiles `ome`.
 TEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
-test: $(VENV)/.installed-dev  ## Run the tests (no network, five to eight minutes on two cores)
+test: $(VENV)/.installed-dev  ## Run the tests (no network, five minutes on two cores)
 	$(TEST)
 
 test-all: $(VENV)/.installed-dev  ## Run all tests, those too that repeat what others show at length (15 minutes)
