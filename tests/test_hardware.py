@@ -107,7 +107,7 @@ def test_every_batchnorm_is_shared_and_computes_what_it_did(encoder: str, device
 
 @pytest.mark.parametrize(
     ("chosen", "spins"),
-    [({}, "1000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
+    [({}, "10000"), ({"GOMP_SPINCOUNT": "5"}, "5"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None)],
     ids=["nothing", "the rounds", "the policy"],
 )
 @pytest.mark.parametrize("module", ["ome", "ome.run"])
