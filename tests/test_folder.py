@@ -78,7 +78,7 @@ def test_a_link_to_nothing_is_no_image_that_is_missing(images: Path, place: str,
     (images.parent / "masks").mkdir()
     folder = images if place == "images" else images.parent / "masks"
     (folder / "d.tif").symlink_to(target)
-    with pytest.raises(UserError, match=r"d\.tif is a link to a file that does not exist: restore it, or delete"):
+    with pytest.raises(UserError, match=r"d\.tif is a link to a file that does not exist: restore it,"):
         prepare(images, masks=str(images.parent / "masks"))
     with pytest.raises(UserError, match=r"d\.tif is a link to a file that does not exist"):
         rasters_in(folder)
