@@ -17,7 +17,7 @@ _OF_FOLDERS: Final = ("metadata.dim", "summary.txt")
 _CLOCK_TICK: Final = 2 * 10**9
 """Nanoseconds that the coarsest clocks of file systems take for a step."""
 
-ERDAS: Final = b"EHFA_HEADER_TAG"
+_ERDAS: Final = b"EHFA_HEADER_TAG"
 """First bytes of an `.aux` of Erdas Imagine."""
 
 
@@ -57,9 +57,15 @@ def options_for(raster: Path) -> dict[str, str]:
     check_pipes(raster)
     names = (f"{start}{end}" for start in (raster.name, raster.stem) for end in (".aux", ".AUX"))
     for path in map(raster.with_name, names):
-        if path.is_file() and path.open("rb").read(len(ERDAS)) == ERDAS:
+        if path.is_file() and is_of_erdas(path):
             return {"OVERVIEW_LEVEL": "NONE"}
     return {}
+
+
+def is_of_erdas(aux: Path) -> bool:
+    """Whether an `.aux` is of Erdas Imagine; TeX has such files, too."""
+    with aux.open("rb") as file:
+        return file.read(len(_ERDAS)) == _ERDAS
 
 
 def world_transform(world: Path, content: bytes | None = None) -> Affine:

@@ -12,7 +12,7 @@ from rasterio.io import DatasetReader, MemoryFile
 
 from ome.errors import UserError
 from ome.files import is_file
-from ome.geo.beside import ERDAS, world_transform
+from ome.geo.beside import is_of_erdas, world_transform
 from ome.geo.gdal import XML_FAULTS, check_readable, plain_pixels
 
 _RASTERS: Final = (".msk", ".MSK", ".ovr", ".OVR")
@@ -153,9 +153,8 @@ def check_metadata(name: str, dataset: Any) -> None:  # noqa: ANN401 - rasterio'
 
 def _is_relevant(path: Path) -> bool:
     """Whether a sidecar changes what GDAL reads; the statistics that viewers write do not."""
-    if path.suffix.lower() == ".aux":  # TeX has such files too
-        with path.open("rb") as file:
-            return file.read(len(ERDAS)) == ERDAS
+    if path.suffix.lower() == ".aux":
+        return is_of_erdas(path)
     if path.suffix.lower() != ".xml":
         return True
     try:
