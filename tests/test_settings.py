@@ -80,7 +80,17 @@ PRECISIONS = "auto, 32-true, 16-mixed, bf16-mixed, 16-true, bf16-true or 64-true
         ("dataset.tile.size=0", "a whole number of at least 1"),
         ("dataset.filter.minimum=10", "a number from 0 to 1"),
         ("dataset.channels=[0]", "a list of one or more whole numbers of at least 1, or null"),
-        ("dataset.split=random", "tags or a group of settings"),
+        (
+            "dataset.split=random",
+            (
+                "tags or a group of settings: type dataset.split.NAME=VALUE, "
+                "with NAME among train, val, test, numeric, folders, absent"
+            ),
+        ),
+        (
+            "dataset.tile=128",
+            "a group of settings: type dataset.tile.NAME=VALUE, with NAME among size, stride, cover",
+        ),
         ("logger.kind=paper", "csv, tensorboard, wandb or none"),
     ],
 )

@@ -24,14 +24,14 @@ def fail(*lines: str, status: int = 1) -> NoReturn:
     """Ends the process with one line that says why.
 
     Args:
-        *lines: What is wrong, where, and what to type instead; a line for each mistake.
+        *lines: What is wrong, where, and what to type instead; a text of several lines is fine.
         status: The exit status.
 
     Raises:
         SystemExit: Always.
     """
     console.quiet = False  # a rank other than 0 is quiet otherwise
-    for place, line in enumerate(lines):
+    for place, line in enumerate("\n".join(lines).split("\n")):
         console.print(f"{'' if place else '[bold red]error:[/] '}{escape(line)}")
     sys.exit(status)
 

@@ -12,7 +12,7 @@ from ome.config.cross_checks import cross_faults
 from ome.config.schema import Settings
 from ome.config.schema.hints import Hint, addresses, expected, fits, hints_of, text_of_number
 from ome.config.unknown_settings import unknown_setting
-from ome.errors import UserError
+from ome.errors import UserError, few
 from ome.pipeline.registry import SIDE_STAGES, STAGES
 from ome.plugins import STAGE_PLUGINS, is_plugin
 
@@ -121,6 +121,7 @@ def _fault(value: Any, key: str, hint: Hint) -> str | None:  # noqa: ANN401 - wh
         return f"{key}: {str(value).splitlines()[0]}"
     if fits(value, hint):
         return None
-    if value is None:
-        return f"{key} is not set: expected {expected(hint)}"
-    return f"{key}={value}: expected {expected(hint)}"
+    text = expected(hint)
+    if hint.group is not None:
+        text += f": type {key}.NAME=VALUE, with NAME among {few(hints_of(hint.group), 8)}"
+    return f"{key} is not set: expected {text}" if value is None else f"{key}={value}: expected {text}"
