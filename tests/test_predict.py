@@ -298,7 +298,7 @@ def test_arguments_have_the_limits_of_settings(
         ({"run": 5}, r"run=5: expected a path"),
         ({"run": np.array("run")}, r"run=array\('run'.*: expected a path"),
         ({"run": torch.tensor(3)}, r"run=tensor\(3\): expected a path"),
-        ({"run": b"run"}, r"run=114: expected a path"),
+        ({"run": b"run"}, r"run=b'run': expected a path"),
         ({"run": "a\0b"}, "expected a path"),
         ({"run": ""}, "run='': expected a path"),
         ({"run": ["run", "run/"]}, r"run/seg/weak is given twice: give each run once"),

@@ -1,5 +1,6 @@
 """The tagging page: what its server answers, to whom, and what a person sees and presses in a browser."""
 
+import asyncio
 import csv
 import signal
 import socket
@@ -11,11 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 from PIL import Image
+from starlette.requests import Request
 
 from ome.data.suggestions import write_suggestions
 from ome.data.tiles import Tile
+from ome.errors import UserError
 from ome.pipeline.locks import locked
 from ome.tagging import main
+from ome.tagging import server as server_module
 from ome.tagging.items import find_images
 from ome.tagging.pictures import Pictures
 from tests.browser import complaints, show_as
@@ -207,6 +211,19 @@ def test_a_page_that_goes_away_within_a_request_is_no_fault(tmp_path: Path) -> N
         running.process.send_signal(signal.SIGINT)
         assert running.process.stdout is not None
         assert "Traceback" not in running.process.stdout.read()
+
+
+def test_a_request_that_sends_less_than_it_announces_is_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def receive() -> dict[str, object]:
+        await asyncio.sleep(0 if (first := not parts) else 60)
+        parts.append(b'{"tags')
+        return {"type": "http.request", "body": parts[-1] if first else b"", "more_body": True}
+
+    parts: list[bytes] = []
+    monkeypatch.setattr(server_module, "MAX_WAIT", 0.2)
+    request = Request({"type": "http", "headers": [(b"content-type", b"application/json")]}, receive)
+    with pytest.raises(UserError, match=r"did not arrive whole within 0\.2 seconds"):
+        asyncio.run(server_module._body(request))
 
 
 def test_a_second_server_on_the_same_table_is_refused(

@@ -76,7 +76,7 @@ def network_folders(run: str | Path | Sequence[str | Path], network: str | None)
     if network is not None and not isinstance(network, str):
         raise UserError(f"network={network!r}: expected weak, full, round_1, ..., or None for the last one")
     try:
-        runs = [run] if isinstance(run, str | Path) else [*run]
+        runs = [run] if isinstance(run, str | bytes | Path) else [*run]
     except TypeError:  # no sequence, though an array without dimensions looks like one
         runs = [run]  # type: ignore[list-item]  # refused by `path_of`
     if not runs:

@@ -1,5 +1,6 @@
 """The HTTP server of the page."""
 
+import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,10 +15,10 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ome.data.palette import DISTINCT, SHADES, distinct_colours
 from ome.errors import UserError
+from ome.tagging.own_page import OwnPageOnly
 from ome.tagging.pictures import Pictures
 from ome.tagging.session import Session
 
@@ -27,14 +28,8 @@ HOSTS: Final = ("127.0.0.1", "localhost")
 MAX_BODY: Final = 1 << 16
 """Maximum size of a request in bytes."""
 
-PROTECTION: Final = {
-    b"content-security-policy": b"default-src 'none'; script-src 'self'; style-src 'self'; "
-    b"img-src 'self' data:; connect-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
-    b"x-content-type-options": b"nosniff",
-    b"referrer-policy": b"no-referrer",
-    b"cross-origin-resource-policy": b"same-origin",
-}
-"""The page loads nothing from other hosts, runs its own script only, and cannot be framed by other pages."""
+MAX_WAIT: Final = 10.0
+"""Seconds for the whole body of a request: one that announces more than it sends would wait forever."""
 
 PAGE: Final = Path(__file__).parent / "page"
 
@@ -106,56 +101,19 @@ def make_app(session: Session, pictures: Pictures, title: str) -> Starlette:
     )
 
 
-class OwnPageOnly:
-    """Refuses requests of other web pages, since any page in the browser could send requests to this machine.
-
-    Args:
-        app: The application that handles all other requests.
-    """
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handles one request."""
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request = Request(scope)
-        if not _is_own(request):
-            await PlainTextResponse("only the page of ome tags may send this request\n", 403)(
-                scope, receive, send
-            )
-            return
-
-        async def send_with_policy(message: Any) -> None:  # noqa: ANN401 - ASGI
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *PROTECTION.items()]
-            await send(message)
-
-        await self._app(scope, receive, send_with_policy)
-
-
-def _is_own(request: Request) -> bool:
-    headers = request.headers
-    origin = headers.get("origin")
-    # Compared with the Host header, as the port differs from ours if it is forwarded from another machine.
-    if origin is not None and origin.partition("://")[2] != headers.get("host"):
-        return False
-    # The user may open the page by a link on another page.
-    opened = request.method == "GET" and headers.get("sec-fetch-dest") == "document"
-    return opened or headers.get("sec-fetch-site", "none") in {"same-origin", "none"}
-
-
 async def _body(request: Request) -> dict[str, Any]:
     """The JSON object of a request; other pages' forms cannot send this content type."""
     if request.headers.get("content-type", "").partition(";")[0] != "application/json":
         raise UserError("the request must be application/json")
     content = b""
-    async for part in request.stream():
-        content += part
-        if len(content) > MAX_BODY:
-            raise UserError(f"the request is larger than {MAX_BODY} bytes")
+    try:
+        async with asyncio.timeout(MAX_WAIT):
+            async for part in request.stream():
+                content += part
+                if len(content) > MAX_BODY:
+                    raise UserError(f"the request is larger than {MAX_BODY} bytes")
+    except TimeoutError as error:
+        raise UserError(f"the request did not arrive whole within {MAX_WAIT:g} seconds") from error
     try:
         value = json.loads(content)
     except (ValueError, RecursionError) as error:
