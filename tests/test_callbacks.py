@@ -8,7 +8,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging
+from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -150,6 +150,18 @@ def test_a_value_that_lightning_refuses_is_one_line(tmp_path: Path) -> None:
             "+callbacks.mine={_target_:pytorch_lightning.callbacks.EarlyStopping,monitor:a,patience:soon}",
             r"callbacks\.mine\.patience=soon: expected a whole number",
         ),
+        *(
+            (
+                f"+callbacks.mine={{_target_:pytorch_lightning.callbacks.{kind},monitor:{monitor}}}",
+                rf"callbacks\.mine: {kind} monitors {monitor}, which is not logged{hint} there are valid",
+            )
+            for kind in ("EarlyStopping", "ModelCheckpoint")
+            for monitor, hint in (
+                ("val_loss", ";"),
+                ("validation/mIoU", r"; did you mean validation/miou\?"),
+                ("miou", ";"),
+            )
+        ),
         ("+callbacks.mine.decay=1", r"callbacks\.mine has no _target_"),
         ("+callbacks.mine._target_=no.such.thing", r"callbacks\.mine: cannot create no\.such\.thing"),
         ("+callbacks.mine._target_=builtins.dict", r"callbacks\.mine: builtins\.dict is not a Lightning"),
@@ -159,6 +171,16 @@ def test_what_cannot_be_used_is_one_line_before_the_first_stage(override: str, m
     with pytest.raises(UserError, match=message) as raised:
         launch(composed("stage=all", override))
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", [EarlyStopping, ModelCheckpoint])
+def test_a_training_without_the_score_that_a_callback_monitors_is_one_line(
+    tmp_path: Path, kind: type[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Samples, "val_dataloader", Samples.train_dataloader)
+    callback = kind(monitor="validation/f1")  # the classifier's
+    with pytest.raises(UserError, match=r"tiny: .* monitors validation/f1, which is not logged; did"):
+        trained(tmp_path, callback)
 
 
 def test_a_callback_that_logs_needs_a_logger() -> None:

@@ -26,6 +26,10 @@ from tests.conftest import compose_config, forked, run_process, run_without_torc
         (["prepare"], "error: unknown command 'prepare': choose one of tags, train, resume, predict"),
         (["dataset=Potsdam"], "unknown option dataset=Potsdam: did you mean dataset=potsdam? there are"),
         (["dataset="], "unknown option dataset=: there are"),
+        (
+            ["callbacks=[ema,lr_monitr]"],
+            "unknown option callbacks=lr_monitr: did you mean callbacks=lr_monitor?",
+        ),
         (["trainer=dpp"], "unknown option trainer=dpp: did you mean trainer=ddp? there are"),
         (["stage.refine.rounds=abc"], "stage.refine.rounds=abc: expected a whole number of at least 0"),
         (["-m", "stage.refine.rounds=1,abc"], "stage.refine.rounds=abc: expected a whole number"),
@@ -166,8 +170,9 @@ def test_wrong_words_are_explained_in_one_line(overrides: list[str], message: st
 
     with pytest.raises((UserError, HydraException, OmegaConfBaseException)) as raised:
         check()
-    assert message in explain(raised.value)
-    assert "\n" not in explain(raised.value)
+    (line,) = explain(raised.value)
+    assert message in line
+    assert "\n" not in line
 
 
 @pytest.mark.parametrize(

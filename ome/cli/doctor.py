@@ -79,7 +79,7 @@ def main(overrides: Sequence[str]) -> int:
         findings += [Finding("wrong", "settings", line) for _, line in type_faults(config)]
         findings += [*_raw_data(config, base), *_results(config, base)]
     except (HydraException, OmegaConfBaseException) as error:
-        findings.append(Finding("wrong", "settings", explain(error)))
+        findings += [Finding("wrong", "settings", line) for line in explain(error)]
     except UserError as error:
         findings.append(Finding("wrong", "data", str(error)))
     for kind, subject, text in findings:

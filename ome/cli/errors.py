@@ -2,8 +2,11 @@
 
 import re
 import sys
+from contextlib import nullcontext
 from typing import Final, NoReturn
 
+from hydra import initialize_config_module
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import MissingConfigException, OverrideParseException
 from omegaconf.errors import (
     ConfigTypeError,
@@ -24,23 +27,23 @@ def fail(*lines: str, status: int = 1) -> NoReturn:
     """Ends the process with one line that says why.
 
     Args:
-        *lines: What is wrong, where, and what to type instead; a text of several lines is fine.
+        *lines: What is wrong, where, and what to type instead; a line for each mistake.
         status: The exit status.
 
     Raises:
         SystemExit: Always.
     """
     console.quiet = False  # a rank other than 0 is quiet otherwise
-    for place, line in enumerate("\n".join(lines).split("\n")):
+    for place, line in enumerate(lines):
         console.print(f"{'' if place else '[bold red]error:[/] '}{escape(line)}")
     sys.exit(status)
 
 
-def explain(error: Exception) -> str:
-    """Turns an error of Hydra or OmegaConf about a wrong override into one line."""
+def explain(error: Exception) -> list[str]:
+    """Turns an error of Hydra or OmegaConf about a wrong override into one line, or one for each mistake."""
     if isinstance(root_cause := _first_cause(error), UserError):
-        return str(root_cause)
-    return one_line(_reason(error))
+        return [*root_cause.args]
+    return [one_line(_reason(error))]
 
 
 def _reason(error: Exception) -> str:
@@ -69,11 +72,11 @@ def _in_files(error: Exception) -> str:
         return f"{missing[1]} is not set: type {missing[1]}=..."
     if isinstance(error, InterpolationResolutionError):
         return f"{error.full_key}: {str(error).splitlines()[0]}"
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file and error.options:
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file and (options := _options(error)):
         group, separator, option = error.missing_cfg_file.partition("//")  # an option such as /data/images
         if not separator:
             group, _, option = group.rpartition("/")
-        hint = guess(option.lower(), error.options, f"did you mean {group}={{}}? ", "")
+        hint = guess(option.lower(), options, f"did you mean {group}={{}}? ", "")
         if separator and group == "dataset":
             hint = f"for a folder of images type dataset=custom dataset.raw=/{option}; "
         if group == "stage" and is_plugin(option, STAGE_PLUGINS):
@@ -81,13 +84,23 @@ def _in_files(error: Exception) -> str:
         slash = "/" if separator else ""
         timm = "; encoder takes those of timm: backbone=encoder backbone.name=NAME"
         more = timm if group == "backbone" else ""
-        return f"unknown option {group}={slash}{option}: {hint}there are {', '.join(error.options)}{more}"
+        return f"unknown option {group}={slash}{option}: {hint}there are {', '.join(options)}{more}"
     line = " ".join(str(error).split()).partition(" Config search path:")[0]
     if "'hydra/sweeper" in line or "'hydra/launcher" in line:
         line += '; optuna, joblib and submitit come with pip install "ome[sweep]"'
     if line.startswith("Additional config directory"):
         line += ": give --config-dir the folder that holds dataset/, backbone/ and so on"
     return line
+
+
+def _options(error: MissingConfigException) -> list[str]:
+    """The options of the group of a missing one; Hydra does not tell them if it is one of a list."""
+    hydra, group = GlobalHydra.instance(), str(error.missing_cfg_file).rpartition("/")[0]
+    if error.options or not group:
+        return [*(error.options or ())]
+    ready = hydra.is_initialized()
+    with nullcontext() if ready else initialize_config_module("ome.conf", version_base="1.3"):
+        return hydra.config_loader().get_group_options(group)
 
 
 def _first_cause(error: BaseException) -> BaseException:

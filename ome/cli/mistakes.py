@@ -24,7 +24,7 @@ def lines_about(words: Sequence[str], error: Exception) -> list[str]:
         words: The command line, without the program.
         error: What it ended with.
     """
-    lines = explain(error).split("\n")
+    lines = explain(error)
     left = [word for word in words if not word.startswith(("hydra.", "hydra/"))]
     if isinstance(error, UserError) or not all(map(is_setting, left)):  # options may add files or jobs
         return lines
@@ -35,7 +35,7 @@ def lines_about(words: Sequence[str], error: Exception) -> list[str]:
             with initialize_config_module("ome.conf", version_base="1.3"):
                 faults = dict(type_faults(compose("config", overrides=left)))
         except (UserError, HydraException, OmegaConfBaseException) as another:
-            lines += explain(another).split("\n")
+            lines += explain(another)
         else:
             typed = set(map(_key, left))
             lines += [line for key, line in faults.items() if key in typed]

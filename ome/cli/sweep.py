@@ -48,7 +48,7 @@ class Sweep(Callback):
         except UserError as error:  # Hydra would only warn
             fail(*error.args)
         except OmegaConfBaseException as error:
-            fail(explain(error))
+            fail(*explain(error))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:  # noqa: ANN401 - fixed by Hydra
         """Removes constant settings from the folders' names; refuses a sweep of equal jobs."""
@@ -117,7 +117,7 @@ def _check_jobs(overrides: Sequence[Override]) -> None:
             except UserError as error:
                 lines += error.args
             except (HydraException, OmegaConfBaseException) as error:  # else Hydra warns and goes on
-                fail(explain(error))
+                fail(*explain(error))
     if lines:
         fail(*dict.fromkeys(lines))
 

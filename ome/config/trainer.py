@@ -179,11 +179,18 @@ def _check_values(values: Mapping[str, Any]) -> None:
 def _check_callbacks(config: DictConfig) -> None:
     from pytorch_lightning.callbacks import DeviceStatsMonitor, LearningRateMonitor  # noqa: PLC0415
 
-    for name, callback in zip(config.callbacks, callbacks_of(config), strict=True):
+    from ome.training.monitors import SCORES, check_monitor  # noqa: PLC0415
+
+    callbacks = callbacks_of(config)
+    plug_ins = any(not type(callback).__module__.startswith("pytorch_lightning.") for callback in callbacks)
+    for name, callback in zip(config.callbacks, callbacks, strict=True):
         if isinstance(callback, (DeviceStatsMonitor, LearningRateMonitor)) and config.logger.kind == "none":
             raise UserError(f"callbacks.{name} writes to a logger, and logger=none: type logger=csv")
         if isinstance(callback, DeviceStatsMonitor) and find_spec("psutil") is None:
             raise UserError(f"callbacks.{name} needs psutil: pip install psutil")
+        ours = str(getattr(callback, "monitor", "")).startswith(("train/", "learning_rate"))
+        if not plug_ins and not ours:  # plug-ins may log more, and the terms of a loss depend on it
+            check_monitor(f"callbacks.{name}", callback, SCORES)
 
 
 def _arguments(config: DictConfig) -> dict[str, Any]:

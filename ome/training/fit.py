@@ -27,6 +27,7 @@ from ome.training.compiling import Compiling
 from ome.training.counters import counted_together
 from ome.training.hardware import Hardware, channels_last, decided_precision
 from ome.training.kernels import replace_wrong_kernels
+from ome.training.monitors import check_monitor
 from ome.training.recorders import LOG_EVERY, History, TrainingMeter
 
 CHECKPOINT = "last"
@@ -66,7 +67,8 @@ def fit(
         arguments: Further arguments of `pl.Trainer`, except those that are set here.
 
     Raises:
-        UserError: The loss became nan, or the requested hardware does not exist.
+        UserError: The loss became nan, the requested hardware does not exist, or a callback monitors a score
+            that the module does not log.
         Stopped: The process received SIGTERM or SIGINT.
     """
     quieten()
@@ -118,7 +120,13 @@ def fit(
             f"{precision} ({error}): choose another trainer=..."
         ) from error
     with deferred_stop(), counted_together(module.get_submodule("network")):
-        trainer.fit(module, data, ckpt_path=_checkpoint(folder), weights_only=True)
+        try:
+            trainer.fit(module, data, ckpt_path=_checkpoint(folder), weights_only=True)
+        except (MisconfigurationException, RuntimeError) as error:
+            for callback in callbacks:
+                if str(getattr(callback, "monitor", None)) in str(error):
+                    check_monitor(title, callback, trainer.callback_metrics)
+            raise
         if is_rank_zero():
             save_network(module.get_submodule("network"), folder)
             (folder / f"{CHECKPOINT}.ckpt").unlink(missing_ok=True)
