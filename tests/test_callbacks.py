@@ -183,6 +183,18 @@ def test_a_training_without_the_score_that_a_callback_monitors_is_one_line(
         trained(tmp_path, callback)
 
 
+def test_a_checkpoint_of_the_users_own_is_written_beside_ours(tmp_path: Path) -> None:
+    own = ModelCheckpoint(tmp_path / "own", every_n_epochs=1, save_top_k=-1)  # settings that ours has, too
+    trained(tmp_path / "tiny", own)
+    assert len([*(tmp_path / "own").glob("*.ckpt")]) == 2
+
+
+def test_equal_callbacks_are_one_line_before_the_first_stage() -> None:
+    one = "{_target_:pytorch_lightning.callbacks.EarlyStopping,monitor:validation/miou}"
+    with pytest.raises(UserError, match=r"callbacks\.a, callbacks\.b: .* more than one stateful callback"):
+        check_training(composed(f"+callbacks.a={one}", f"+callbacks.b={one}"))
+
+
 def test_a_callback_that_logs_needs_a_logger() -> None:
     with pytest.raises(UserError, match=r"callbacks\.lr_monitor writes to a logger"):
         check_training(composed("callbacks=lr_monitor", "logger=none"))

@@ -51,7 +51,6 @@ RESERVED: Final = {
 POSITIVE: Final = ("check_val_every_n_epoch", "val_check_interval")
 """Arguments of `pl.Trainer` that divide by zero during the training if they are 0."""
 
-
 PLAIN: Final = {bool, int, float, str, type(None)}
 """Types of arguments that are checked by their annotation."""
 
@@ -147,44 +146,46 @@ def check_training(config: DictConfig) -> None:
                 raise UserError(f"trainer.{key} is not an argument of pl.Trainer: {hint}")
             if key in POSITIVE and arguments[key] in {0, "0"}:
                 raise UserError(f"trainer.{key}={arguments[key]}: expected a number above 0")
-        _check_values(trainer_arguments(config))
-    if config.get("callbacks"):
-        _check_callbacks(config)
+    callbacks = dict(zip(config.get("callbacks") or (), callbacks_of(config), strict=True))
+    if arguments or callbacks:
+        _check_values(trainer_arguments(config), callbacks)
+    if callbacks:
+        _check_callbacks(callbacks, str(config.logger.kind))
 
 
-def _check_values(values: Mapping[str, Any]) -> None:
-    """Lets Lightning check the values."""
+def _check_values(values: Mapping[str, Any], callbacks: "Mapping[Any, Callback]") -> None:
+    """Lets Lightning check the arguments of its Trainer."""
     import pytorch_lightning as pl  # noqa: PLC0415
     import torch  # noqa: PLC0415
     from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: PLC0415
 
-    quiet: dict[str, Any] = dict.fromkeys(
-        ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
-    )
+    quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
     loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
     levels, deterministic = [logger.level for logger in loggers], torch.are_deterministic_algorithms_enabled()
     try:
         for logger in loggers:
             logger.setLevel(logging.ERROR)
-        pl.Trainer(accelerator="cpu", devices=1, **quiet, **values)
+        pl.Trainer(accelerator="cpu", devices=1, callbacks=[*callbacks.values()], **quiet, **values)
     except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
-        pairs = ", ".join(f"trainer.{key}={value}" for key, value in values.items())
-        raise UserError(f"{pairs}: Lightning's Trainer says: {' '.join(str(error).split())}") from error
+        typed = [f"trainer.{key}={value}" for key, value in values.items()]
+        typed += [f"callbacks.{name}" for name in callbacks]
+        raise UserError(
+            f"{', '.join(typed)}: Lightning's Trainer says: {' '.join(str(error).split())}"
+        ) from error
     finally:
         for logger, level in zip(loggers, levels, strict=True):
             logger.setLevel(level)
         torch.use_deterministic_algorithms(deterministic)
 
 
-def _check_callbacks(config: DictConfig) -> None:
+def _check_callbacks(callbacks: "Mapping[Any, Callback]", logger: str) -> None:
     from pytorch_lightning.callbacks import DeviceStatsMonitor, LearningRateMonitor  # noqa: PLC0415
 
     from ome.training.monitors import SCORES, check_monitor  # noqa: PLC0415
 
-    callbacks = callbacks_of(config)
-    plug_ins = any(not type(callback).__module__.startswith("pytorch_lightning.") for callback in callbacks)
-    for name, callback in zip(config.callbacks, callbacks, strict=True):
-        if isinstance(callback, (DeviceStatsMonitor, LearningRateMonitor)) and config.logger.kind == "none":
+    plug_ins = any(not type(one).__module__.startswith("pytorch_lightning.") for one in callbacks.values())
+    for name, callback in callbacks.items():
+        if isinstance(callback, (DeviceStatsMonitor, LearningRateMonitor)) and logger == "none":
             raise UserError(f"callbacks.{name} writes to a logger, and logger=none: type logger=csv")
         if isinstance(callback, DeviceStatsMonitor) and find_spec("psutil") is None:
             raise UserError(f"callbacks.{name} needs psutil: pip install psutil")

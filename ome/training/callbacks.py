@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Callback
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 
 from ome.distributed.collectives import any_rank, rank
 from ome.distributed.signals import install_handlers, stop, stop_requested
@@ -71,6 +71,10 @@ class StopAtNan(Callback):
                 f"(learning rate {rate:.3g}): lower the learning rate, or set trainer.precision=32-true"
             )
         self._total = None
+
+
+class LastCheckpoint(ModelCheckpoint):
+    """The checkpoint of the last epoch: a type of its own, as a user's may have the same settings."""
 
 
 class StopWhenAsked(Callback):

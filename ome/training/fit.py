@@ -9,7 +9,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint
+from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
 
 from ome.distributed.batchnorm import synchronise_batchnorm
@@ -21,7 +21,7 @@ from ome.faults import is_no_damage
 from ome.files import noted
 from ome.pipeline.layout import HISTORY
 from ome.progress import console
-from ome.training.callbacks import SeedEachStep, StopAtNan, StopWhenAsked
+from ome.training.callbacks import LastCheckpoint, SeedEachStep, StopAtNan, StopWhenAsked
 from ome.training.checkpoints import save_network
 from ome.training.compiling import Compiling
 from ome.training.counters import counted_together
@@ -82,7 +82,7 @@ def fit(
         *callbacks,
         # After the callbacks whose state it saves.
         StopWhenAsked(folder / f"{CHECKPOINT}.ckpt"),
-        ModelCheckpoint(folder, CHECKPOINT, save_top_k=1, every_n_epochs=1, enable_version_counter=False),
+        LastCheckpoint(folder, CHECKPOINT, save_top_k=1, every_n_epochs=1, enable_version_counter=False),
     ]
     precision, wrong = fitted_precision(module, hardware)
     if wrong:
