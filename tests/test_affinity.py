@@ -270,4 +270,4 @@ def test_a_checkpoint_says_what_it_is_one_of(tmp_path: Path) -> None:
     assert loaded.network.is_frozen
     image = torch.rand(1, 4, 32, 48)
     with torch.no_grad():
-        assert torch.equal(loaded.network.eval()(image), network.eval()(image))
+        assert torch.equal(loaded.eval()(image), network.eval()(image))

@@ -444,7 +444,7 @@ def test_a_checkpoint_reloads_with_nothing_else_at_hand(
     assert loaded._optimizer == rates
     image = torch.rand(1, 4, 32, 48)
     with torch.no_grad():
-        for before, after in zip(module.eval().network(image), loaded.eval().network(image), strict=True):
+        for before, after in zip(module.eval().network(image), loaded.eval()(image), strict=True):
             assert torch.equal(before, after)
     learnt = [[name for name, p in one.named_parameters() if p.requires_grad] for one in (module, loaded)]
     assert learnt[0] == learnt[1] != [name for name, _ in module.named_parameters()]

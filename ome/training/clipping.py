@@ -19,9 +19,13 @@ class ClippedModule(pl.LightningModule):
         """The part of the network whose forward pass may be compiled."""
         return self.get_submodule("network")
 
+    def forward(self, image: Tensor) -> Any:  # noqa: ANN401 - whatever the network returns
+        """What the network predicts for images (B, bands, H, W)."""
+        return self.get_submodule("network")(image)
+
     def outputs(self, image: Tensor) -> Any:  # noqa: ANN401 - whatever the network returns
         """All forward passes of a training step for images (B, bands, H, W), with their gradient graph."""
-        return self.get_submodule("network")(image)
+        return self(image)
 
     def sizes(self, image: Tensor) -> int:
         """The number of sizes that images (B, bands, H, W) of a batch may have in these passes."""
