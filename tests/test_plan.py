@@ -339,14 +339,14 @@ def test_tiles_that_are_worked_on_side_by_side_are_timed_together(monkeypatch: p
 
 @pytest.mark.parametrize("slow", [0, 1, 6])
 def test_units_share_the_time_of_a_plan(slow: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    clock, shares = [0.0], list[float]()
+    clock, limits = [0.0], list[float]()
     monkeypatch.setattr("time.perf_counter", lambda: clock[0])
     allowed = timed_parts.Allowance(7)
     for number in range(7):
-        shares.append(allowed.share())
+        limits.append(allowed.limit())
         clock[0] += 100.0 if number < slow else 0.0
-    assert shares[0] == timed_parts.SECONDS / 7
-    assert shares[-1] == (timed_parts.SHARE if slow else timed_parts.SECONDS)
+    assert limits[0] == timed_parts.SECONDS / 7
+    assert limits[-1] == (timed_parts.LEAST_LIMIT if slow else timed_parts.SECONDS)
 
 
 @pytest.mark.parametrize(("backbone", "stride"), [("resnet38d", 8), ("mit_b0", 16)])

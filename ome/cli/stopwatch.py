@@ -17,7 +17,7 @@ from ome.distributed.signals import install_handlers
 from ome.training.fit import fitted_precision, quieten
 
 BUDGET: Final = 1.0
-"""Seconds for which each unit of work is repeated after the warm-up, if its share is no less."""
+"""Seconds for which each unit of work is repeated after the warm-up, if its limit is no less."""
 FEW: Final = 3
 """Least number of repetitions of quick work: one may be disturbed."""
 PAIR: Final = 2
@@ -31,7 +31,7 @@ def repeated(
     units: Callable[[Part], Any],
     whole: Part,
     device: torch.device,
-    share: float,
+    limit: float,
     *,
     side_by_side: bool = False,
 ) -> Timed:
@@ -40,9 +40,9 @@ def repeated(
     Args:
         work: The call.
         units: Returns what it is called with.
-        whole: The units. If they take longer than half of the share, the time of a part is extrapolated.
+        whole: The units. If they take longer than half of the limit, the time of a part is extrapolated.
         device: Where it computes: the time includes what it started there.
-        share: Seconds for all calls; the smallest part is timed whatever it takes.
+        limit: Seconds for all calls; the smallest part is timed whatever it takes.
         side_by_side: Whether the units are worked on at the same time, so that none is left out.
     """
 
@@ -50,18 +50,18 @@ def repeated(
         timed, times = partial(work, units(part)), list[float]()
         if not warm:
             warm.append(_seconds(timed, device))  # the first call may compile code
-        while not _suffices(times, most, share):
+        while not _suffices(times, most, limit):
             times.append(_seconds(timed, device))
         return times
 
     warm: list[float] = []
-    return extrapolated(measured, whole, whole.tiles if side_by_side else 1, share)
+    return extrapolated(measured, whole, whole.tiles if side_by_side else 1, limit)
 
 
-def _suffices(warm: Sequence[float], most: int, share: float) -> bool:
+def _suffices(warm: Sequence[float], most: int, limit: float) -> bool:
     """Whether enough repetitions were timed."""
     spent = sum(warm)
-    return len(warm) == most or (len(warm) >= FEW and spent > BUDGET) or (spent > share / 2 and bool(warm))
+    return len(warm) == most or (len(warm) >= FEW and spent > BUDGET) or (spent > limit / 2 and bool(warm))
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
@@ -79,9 +79,9 @@ def _wait(device: torch.device) -> None:
 class _Steps(pl.Callback):
     """Records when steps end, and stops the training when enough were timed."""
 
-    def __init__(self, most: int, share: float) -> None:
+    def __init__(self, most: int, limit: float) -> None:
         self._most = most
-        self._share = share
+        self._limit = limit
         self.ends: list[float] = []
 
     @property
@@ -97,7 +97,7 @@ class _Steps(pl.Callback):
         """Records the time."""
         _wait(pl_module.device)
         self.ends.append(time.perf_counter())
-        trainer.should_stop = _suffices(self.warm, self._most, self._share)
+        trainer.should_stop = _suffices(self.warm, self._most, self._limit)
 
 
 def _load(data: Any) -> None:  # noqa: ANN401
@@ -113,7 +113,7 @@ def timed_steps(
     module: pl.LightningModule,
     data: Callable[[Part], Any],
     whole: Part,
-    share: float,
+    limit: float,
     forward: float,
 ) -> Timed:
     """Times steps of a training as `fit` takes them, and writes nothing.
@@ -123,7 +123,7 @@ def timed_steps(
         module: What is trained.
         data: Returns the data set of the training, whose items have the size of the part.
         whole: The items of a step. If it takes too long, the time of a part of it is extrapolated.
-        share: Seconds for all steps; the smallest part is timed whatever it takes.
+        limit: Seconds for all steps; the smallest part is timed whatever it takes.
         forward: Seconds of the network for an item, from which the size of the smallest part follows.
     """
     quieten()
@@ -132,11 +132,11 @@ def timed_steps(
 
     def measured(part: Part, most: int) -> list[float]:
         return _warm_steps(
-            config, module, data(part), precision, batch=part.tiles, most=most, share=share / 2
+            config, module, data(part), precision, batch=part.tiles, most=most, limit=limit / 2
         )
 
-    start = share / 3 / max(STEP * forward, 1e-9) * whole.pixels / whole.tiles
-    timed = extrapolated(measured, whole, PAIR, share, start)
+    start = limit / 3 / max(STEP * forward, 1e-9) * whole.pixels / whole.tiles
+    timed = extrapolated(measured, whole, PAIR, limit, start)
     return Timed(timed.seconds * whole.tiles, timed.number // whole.tiles)
 
 
@@ -148,10 +148,10 @@ def _warm_steps(
     *,
     batch: int,
     most: int,
-    share: float,
+    limit: float,
 ) -> list[float]:
     """Seconds of at most `most` steps of `batch` items, after the first step."""
-    machine, clock = hardware(config), _Steps(most, share)
+    machine, clock = hardware(config), _Steps(most, limit)
     tiles = TileDataModule(
         data,
         batch=batch,

@@ -10,14 +10,14 @@ SECONDS: Final = 16.0
 """Seconds for which the units of a plan are timed, all together."""
 LEAST: Final = 64
 """Least side of a part of a tile in pixels."""
-SHARE: Final = 2.0
-"""Least share of a unit, however slow the earlier ones were."""
+LEAST_LIMIT: Final = 2.0
+"""Least limit of a unit, however slow the earlier ones were."""
 GROWTH: Final = 2.25
 """Least growth in pixels from one part to the next: from 64 to 96 pixels a side."""
 SLOW: Final = 3.0
-"""Seconds of a part, all in all, after which a larger one must be within the share."""
+"""Seconds of a part, all in all, after which a larger one must be within the limit."""
 LIKE: Final = 1.5
-"""Later parts are timed whatever the share, if they are to take no longer than so often the one before."""
+"""Later parts are timed whatever the limit, if they are to take no longer than so often the one before."""
 FLATTEST: Final = 0.05
 """Least slope of the line of time by pixels, as a fraction of the time of a pixel."""
 MOST: Final = 20
@@ -103,7 +103,7 @@ class Line:
 
 
 def extrapolated(
-    measured: Callable[[Part, int], Sequence[float]], whole: Part, few: int, share: float, start: float = 0.0
+    measured: Callable[[Part, int], Sequence[float]], whole: Part, few: int, limit: float, start: float = 0.0
 ) -> Timed:
     """Times ever larger parts of a whole, as far as the seconds allow, and extrapolates to the whole.
 
@@ -112,9 +112,9 @@ def extrapolated(
         whole: The tiles.
         few: Least number of tiles.
         start: Pixels of the smallest part.
-        share: Seconds for all; the two smallest parts are timed whatever they take.
+        limit: Seconds for all; the two smallest parts are timed whatever they take.
     """
-    before, part, line, end = 0.0, whole.within(start, few), Line(), time.perf_counter() + share
+    before, part, line, end = 0.0, whole.within(start, few), Line(), time.perf_counter() + limit
     times = measured(part, 1 if part != whole else MOST)
     line.add(part.pixels, median(times))
     while part != whole:
@@ -145,8 +145,8 @@ class Allowance:
         self._units = units
         self._end = time.perf_counter() + SECONDS
 
-    def share(self) -> float:
+    def limit(self) -> float:
         """Seconds of the next unit."""
-        share = (self._end - time.perf_counter()) / self._units
+        limit = (self._end - time.perf_counter()) / self._units
         self._units -= 1
-        return max(SHARE, share)
+        return max(LEAST_LIMIT, limit)

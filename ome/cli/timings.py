@@ -46,7 +46,7 @@ def timings(config: DictConfig, units: Collection[Unit], facts: DataFacts) -> di
     if any(unit.startswith(("classifier", "CAM")) for unit in units):
         timed |= _classifier(settings_of(config, "cam"), units, samples, allowed)
     if "CRF tile" in units:
-        timed["CRF tile"] = _crf(settings_of(config, "pseudo"), samples, allowed.share())
+        timed["CRF tile"] = _crf(settings_of(config, "pseudo"), samples, allowed.limit())
     if any(unit.startswith("segmenter") for unit in units):
         timed |= _segmenter(config, units, samples, allowed)
     return timed
@@ -60,14 +60,14 @@ def _classifier(
     trained = names[:1] if config.classifier.one_vs_all else names
     network = initial_classifier(config, len(trained), len(reader.channels), None)
     if {"classifier validation tile", "classifier step"} & {*units}:
-        forward = _forward(config, network, samples, settings.batch, allowed.share())
+        forward = _forward(config, network, samples, settings.batch, allowed.limit())
         timed["classifier validation tile"] = forward
     if "CAM tile" in units:
         whole = OneVsAllNetwork([network for _ in names]) if config.classifier.one_vs_all else network
         predictor = CamPredictor(device, whole, reader, samples.table, settings.export)
         tiles = samples.part(len(samples.tiles(EXPORTED)))
         timed["CAM tile"] = repeated(
-            lambda some: list(predictor(some)), samples.cropped, tiles, device, allowed.share()
+            lambda some: list(predictor(some)), samples.cropped, tiles, device, allowed.limit()
         )
     if "classifier step" in units:
         crop = settings.crop or config.dataset.tile.size
@@ -79,7 +79,7 @@ def _classifier(
 
         module = classifier_learner(config, network, trained, len(names), MOST + 1)
         step = Part(settings.batch, crop, crop)
-        timed["classifier step"] = timed_steps(config, module, data, step, allowed.share(), forward.seconds)
+        timed["classifier step"] = timed_steps(config, module, data, step, allowed.limit(), forward.seconds)
     return timed
 
 
@@ -91,7 +91,7 @@ def _segmenter(
     name, encoder, prediction = name_of(config.segmenter), config.segmenter.encoder, config.prediction
     network = build_segmenter(name, encoder, num_classes, None, len(reader.channels))
     if {"segmenter validation tile", "segmenter step"} & {*units}:
-        forward = _forward(config, network, samples, recipe.batch, allowed.share())
+        forward = _forward(config, network, samples, recipe.batch, allowed.limit())
         timed["segmenter validation tile"] = forward
     views: dict[Unit, tuple[Any, int]] = {
         "segmenter window": (prediction, windows_at_a_time(prediction.batch, size, machine.device())),
@@ -108,7 +108,7 @@ def _segmenter(
             precision=machine.precision,
         )
         windows = Part(batch, size, size)
-        timed[unit] = repeated(predict, samples.images, windows, machine.device(), allowed.share())
+        timed[unit] = repeated(predict, samples.images, windows, machine.device(), allowed.limit())
     if "segmenter step" in units:
 
         def data(part: Part) -> MaskDataset:
@@ -121,11 +121,11 @@ def _segmenter(
         loss = loss_of(config.segmenter, num_classes, lambda: [1.0] * num_classes)
         module = segmenter_learner(config, network, loss, steps)
         step = Part(recipe.batch, size, size)
-        timed["segmenter step"] = timed_steps(config, module, data, step, allowed.share(), forward.seconds)
+        timed["segmenter step"] = timed_steps(config, module, data, step, allowed.limit(), forward.seconds)
     return timed
 
 
-def _crf(config: DictConfig, samples: Samples, share: float) -> Timed:
+def _crf(config: DictConfig, samples: Samples, limit: float) -> Timed:
     """Times the pseudo labels of as many tiles in parallel as the stage processes."""
     threads, labeller = config.stage.threads or process_cores(), labeller_of(config)
     whole = samples.part(threads)
@@ -143,7 +143,7 @@ def _crf(config: DictConfig, samples: Samples, share: float) -> Timed:
     with ThreadPoolExecutor(threads) as pool:
         device = hardware(config).device()
         timed = repeated(
-            lambda some: list(pool.map(label, some)), groups, whole, device, share, side_by_side=True
+            lambda some: list(pool.map(label, some)), groups, whole, device, limit, side_by_side=True
         )
     return Timed(timed.seconds / at_once, timed.number * at_once)
 
@@ -157,7 +157,7 @@ def _maps(tile: Tile, tags: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _forward(
-    config: DictConfig, network: torch.nn.Module, samples: Samples, batch: int, share: float
+    config: DictConfig, network: torch.nn.Module, samples: Samples, batch: int, limit: float
 ) -> Timed:
     machine, size = hardware(config), config.dataset.tile.size
     device = machine.device()
@@ -170,4 +170,4 @@ def _forward(
     def images(part: Part) -> torch.Tensor:
         return samples.tensor(part).to(device)
 
-    return repeated(forward, images, Part(batch, size, size), device, share)
+    return repeated(forward, images, Part(batch, size, size), device, limit)
