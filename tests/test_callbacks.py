@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ome.cli.launch import launch
-from ome.config.trainer import RESERVED, callbacks_of, check_training, trainer_arguments, training_extras
+from ome.config.trainer import RESERVED, callbacks_of, trainer_arguments, training_extras
+from ome.config.trainer_checks import check_training
 from ome.errors import UserError
 from ome.training.fit import fit
 from ome.training.hardware import Hardware
@@ -143,6 +144,10 @@ def test_a_value_that_lightning_refuses_is_one_line(tmp_path: Path) -> None:
         ),
         ("+trainer.profiler={_target_:no.such.Profiler}", r"trainer\.profiler: cannot create no\.such\.Prof"),
         ("+trainer.val_check_interval=0", r"trainer\.val_check_interval=0: expected a number above 0"),
+        ("+trainer.limit_train_batches=0.0", r"trainer\.limit_train_batches=0\.0: expected a number above 0"),
+        ("+trainer.detect_anomaly=maybe", r"trainer\.detect_anomaly=maybe: expected true or false"),
+        ("+trainer.deterministic=always", r"trainer\.deterministic=always: expected true, false or warn"),
+        ("+trainer.gradient_clip_val=big", r"trainer\.gradient_clip_val=big: expected a number"),
         ("+trainer.max_steps=7", r"trainer\.max_steps is set by ome: set stage\.cam\.epochs or"),
         ("+trainer.logger=true", r"trainer\.logger is set by ome: choose logger=csv"),
         ("+trainer.default_root_dir=x", r"trainer\.default_root_dir is set by ome: set run_dir"),

@@ -146,6 +146,12 @@ def test_a_newline_in_a_name_does_not_break_the_line(tmp_path: Path, words: list
         (["+a.b=1"], "unknown setting a: known are seed, force"),
         (["+_a=1"], "unknown setting _a: known are seed, force"),
         (["+stage.foo.bar=1"], "unknown setting stage.foo: known are prepare, labels"),
+        (
+            ["+optimizer.momentum=0.5"],
+            "optimizer.momentum: type stage.cam.momentum or stage.affinity",
+        ),
+        (["+preset.lr=1"], "unknown setting preset.lr: type stage.cam.lr"),
+        (["callbacks.ema.decay=0.9"], "unknown setting callbacks.ema: type callbacks=ema first"),
         (["stage=cam", "~crf"], "crf is not set: expected a group of settings"),
         (["stage=all", "stage.until=predict"], "stage=all never runs this stage: type stage=predict"),
         (["stage=all", "backbone.weights=/etc/hosts"], "a checkpoint"),

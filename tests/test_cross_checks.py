@@ -15,7 +15,7 @@ from ome.config.checks import check_settings, numbers_to_text, type_faults
 from ome.config.schema import Settings
 from ome.config.schema.hints import addresses as settings_below
 from ome.config.schema.hints import expected, parse
-from ome.config.trainer import check_training
+from ome.config.trainer_checks import check_training
 from ome.errors import UserError
 from ome.networks.backbones import build_backbone
 from ome.networks.features import Backbone, Features
@@ -205,7 +205,7 @@ def test_an_extra_that_is_not_installed() -> None:
 
 @pytest.mark.parametrize(
     "argument",
-    ["gradient_clip_val=abc", "gradient_clip_algorithm=foo", "limit_train_batches=-3", "max_time=soon"],
+    ["limit_val_batches=-1", "gradient_clip_algorithm=foo", "limit_train_batches=-3", "max_time=soon"],
 )
 def test_values_of_the_trainer_are_looked_at(argument: str) -> None:
     with pytest.raises(UserError, match=f"trainer.{argument}: Lightning's Trainer says"):

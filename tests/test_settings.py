@@ -107,6 +107,7 @@ def test_a_wrong_value_is_one_line(override: str, expected: str) -> None:
     [
         (["stage.cam.lr=null"], "stage.cam.lr is not set: expected a number above 0"),
         (["backbone=encoder", "name=a"], "backbone.name is not set: expected text"),
+        (["~stage", "+stage.foo=1"], "stage.name is not set: expected text"),
         (["stage.cam.export=null"], "stage.cam.export is not set: expected a group of settings"),
         (
             ["dataset=custom", "dataset.range=[9,1]"],

@@ -8,7 +8,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ome.cli.runner import last_objective, print_plan, run_stages, selected_stages
 from ome.config.checks import check_settings, numbers_to_text
-from ome.config.trainer import check_training
+from ome.config.trainer_checks import check_training
 from ome.distributed.rank import Place, is_nonzero_rank, started_place
 from ome.distributed.signals import stopping_on_signals
 from ome.errors import UserError

@@ -19,7 +19,7 @@ from ome.plugins import STAGE_PLUGINS, is_plugin
 OPEN: Final = "trainer."
 """The group with other keys too, the arguments of `pl.Trainer`, which `ome.config.trainer` checks."""
 
-OTHERS: Final = {"": ("callbacks", "hydra", "optimizer", "preset"), "stage.": (*STAGES, *SIDE_STAGES)}
+OTHERS: Final = {"": ("callbacks", "hydra"), "stage.": (*STAGES, *SIDE_STAGES)}
 """Keys of groups that are not settings; plug-ins have stages too."""
 
 
@@ -93,10 +93,11 @@ def _faults(config: DictConfig, values: dict[str, Any], group: type, above: str)
     known = {name for name, value in values.items() if value != "???" and not isinstance(value, Exception)}
     if above != OPEN and "_target_" not in known:
         for name in (name for name in values if name not in {*hints, *OTHERS.get(above, ())}):
-            if above == "stage." and _is_stage(values, name):
-                continue
+            if values[name] == {} or (above == "stage." and _is_stage(values, name)):
+                continue  # an option without settings, such as preset=gpu
             parent = OmegaConf.select(config, above.removesuffix(".")) if above else config
-            yield f"{above}{name}", unknown_setting(f"{above}{name}", parent, f"{above}{name}")
+            typed = ".".join([f"{above}{name}", *_first(values[name])])
+            yield f"{above}{name}", unknown_setting(f"{above}{name}", parent, typed)
     for name, expectation in hints.items():
         key, value = f"{above}{name}", values.get(name)
         if "_target_" in known and name not in known:
@@ -107,11 +108,18 @@ def _faults(config: DictConfig, values: dict[str, Any], group: type, above: str)
             yield key, line
 
 
+def _first(value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever was typed
+    """The names on the way to the first setting in a group."""
+    while isinstance(value, dict) and value:
+        name, value = next(iter(value.items()))
+        yield str(name)
+
+
 def _is_stage(stages: dict[str, Any], name: str) -> bool:
     """Whether settings are those of the selected stage, or of one from outside the package."""
     settings = stages[name]
     has_target = isinstance(settings, dict) and "_target_" in settings
-    return has_target or name == stages["name"] or is_plugin(name, STAGE_PLUGINS)
+    return has_target or name == stages.get("name") or is_plugin(name, STAGE_PLUGINS)
 
 
 def _fault(value: Any, key: str, hint: Hint) -> str | None:  # noqa: ANN401 - whatever was typed

@@ -4,17 +4,15 @@ Importing this module imports neither torch nor Lightning, so that the command l
 """
 
 import inspect
-import logging
 from collections.abc import Mapping
 from dataclasses import fields
-from importlib.util import find_spec
-from typing import TYPE_CHECKING, Any, Final, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Literal, get_origin, get_type_hints
 
 from omegaconf import DictConfig, OmegaConf
 
 from ome.config.schema import Trainer
 from ome.config.schema.hints import expected, fits, parse
-from ome.errors import UserError, guess
+from ome.errors import UserError
 
 if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback
@@ -48,9 +46,6 @@ RESERVED: Final = {
 }
 """Arguments of `pl.Trainer` that ome sets itself, and what to do instead."""
 
-POSITIVE: Final = ("check_val_every_n_epoch", "val_check_interval")
-"""Arguments of `pl.Trainer` that divide by zero during the training if they are 0."""
-
 PLAIN: Final = {bool, int, float, str, type(None)}
 """Types of arguments that are checked by their annotation."""
 
@@ -61,7 +56,7 @@ def trainer_arguments(config: DictConfig) -> dict[str, Any]:
     Raises:
         UserError: One of these objects cannot be created.
     """
-    return {key: _created(f"trainer.{key}", value) for key, value in _arguments(config).items()}
+    return {key: _created(f"trainer.{key}", value) for key, value in further_arguments(config).items()}
 
 
 def callbacks_of(config: DictConfig) -> "list[Callback]":
@@ -70,10 +65,12 @@ def callbacks_of(config: DictConfig) -> "list[Callback]":
     Raises:
         UserError: An entry has no `_target_`, or cannot be instantiated.
     """
+    if not config.get("callbacks"):
+        return []
     from pytorch_lightning.callbacks import Callback  # noqa: PLC0415 - slow to import
 
     objects = []
-    for name, entry in (config.get("callbacks") or {}).items():
+    for name, entry in config.callbacks.items():
         if not OmegaConf.is_dict(entry) or "_target_" not in entry:
             raise UserError(f"callbacks.{name} has no _target_: give the dotted name of a Lightning callback")
         callback = _created(f"callbacks.{name}", entry)
@@ -95,11 +92,11 @@ def _created(key: str, value: Any) -> Any:  # noqa: ANN401 - whatever is configu
         target = value.get("_target_", value) if isinstance(value, Mapping) else value
         raise UserError(f"{key}: cannot create {target}: {reason}") from error
     if created is not value and isinstance(value, Mapping):
-        _check_annotated(key, type(created), value)
+        check_annotated(key, type(created), value)
     return created
 
 
-def _check_annotated(key: str, kind: type, arguments: Mapping[str, Any]) -> None:
+def check_annotated(key: str, kind: type, arguments: Mapping[str, Any]) -> None:
     """Refuses e.g. text where a class takes numbers: many classes notice it only when they are used."""
     try:
         annotations = get_type_hints(kind.__init__)  # type: ignore[misc]  # of this class
@@ -107,13 +104,14 @@ def _check_annotated(key: str, kind: type, arguments: Mapping[str, Any]) -> None
         return
     for name, annotation in annotations.items():
         hint = parse(annotation)
-        if name in arguments and {*hint.options} <= PLAIN and not fits(arguments[name], hint):
+        plain = all(option in PLAIN or get_origin(option) is Literal for option in hint.options)
+        if plain and name in arguments and not fits(arguments[name], hint):
             raise UserError(f"{key}.{name}={arguments[name]}: expected {expected(hint)}")
 
 
 def training_extras(config: DictConfig) -> dict[str, Any]:
     """Callbacks, arguments of the trainer and `trainer.compile` if set, for the fingerprint of trainings."""
-    extras = {f"trainer.{key}": value for key, value in _arguments(config).items()}
+    extras = {f"trainer.{key}": value for key, value in further_arguments(config).items()}
     if config.trainer.compile:
         extras["trainer.compile"] = True
     if callbacks := config.get("callbacks"):
@@ -128,72 +126,7 @@ def known_arguments() -> set[str]:
     return set(inspect.signature(pl.Trainer).parameters)
 
 
-def check_training(config: DictConfig) -> None:
-    """Checks arguments of the trainer, and callbacks, before the first stage starts.
-
-    Raises:
-        UserError: An argument does not exist, is reserved or wrong, or a callback cannot be created.
-    """
-    if arguments := _arguments(config):
-        known = known_arguments()
-        for key in arguments:
-            if key in RESERVED:
-                raise UserError(f"trainer.{key} is set by ome: {RESERVED[key]}")
-            if key not in known:
-                names = sorted({*known, *HARDWARE} - {*RESERVED})
-                otherwise = "see the arguments of Lightning's Trainer"
-                hint = guess(key, names, "did you mean trainer.{}?", otherwise)
-                raise UserError(f"trainer.{key} is not an argument of pl.Trainer: {hint}")
-            if key in POSITIVE and arguments[key] in {0, "0"}:
-                raise UserError(f"trainer.{key}={arguments[key]}: expected a number above 0")
-    callbacks = dict(zip(config.get("callbacks") or (), callbacks_of(config), strict=True))
-    if arguments or callbacks:
-        _check_values(trainer_arguments(config), callbacks)
-    if callbacks:
-        _check_callbacks(callbacks, str(config.logger.kind))
-
-
-def _check_values(values: Mapping[str, Any], callbacks: "Mapping[Any, Callback]") -> None:
-    """Lets Lightning check the arguments of its Trainer."""
-    import pytorch_lightning as pl  # noqa: PLC0415
-    import torch  # noqa: PLC0415
-    from lightning_fabric.utilities.exceptions import MisconfigurationException  # noqa: PLC0415
-
-    quiet: dict[str, Any] = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
-    loggers = [logging.getLogger(name) for name in ("pytorch_lightning", "lightning_fabric")]
-    levels, deterministic = [logger.level for logger in loggers], torch.are_deterministic_algorithms_enabled()
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        pl.Trainer(accelerator="cpu", devices=1, callbacks=[*callbacks.values()], **quiet, **values)
-    except (MisconfigurationException, RuntimeError, TypeError, ValueError) as error:
-        typed = [f"trainer.{key}={value}" for key, value in values.items()]
-        typed += [f"callbacks.{name}" for name in callbacks]
-        raise UserError(
-            f"{', '.join(typed)}: Lightning's Trainer says: {' '.join(str(error).split())}"
-        ) from error
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        torch.use_deterministic_algorithms(deterministic)
-
-
-def _check_callbacks(callbacks: "Mapping[Any, Callback]", logger: str) -> None:
-    from pytorch_lightning.callbacks import DeviceStatsMonitor, LearningRateMonitor  # noqa: PLC0415
-
-    from ome.training.monitors import SCORES, check_monitor  # noqa: PLC0415
-
-    plug_ins = any(not type(one).__module__.startswith("pytorch_lightning.") for one in callbacks.values())
-    for name, callback in callbacks.items():
-        if isinstance(callback, (DeviceStatsMonitor, LearningRateMonitor)) and logger == "none":
-            raise UserError(f"callbacks.{name} writes to a logger, and logger=none: type logger=csv")
-        if isinstance(callback, DeviceStatsMonitor) and find_spec("psutil") is None:
-            raise UserError(f"callbacks.{name} needs psutil: pip install psutil")
-        ours = str(getattr(callback, "monitor", "")).startswith(("train/", "learning_rate"))
-        if not plug_ins and not ours:  # plug-ins may log more, and the terms of a loss depend on it
-            check_monitor(f"callbacks.{name}", callback, SCORES)
-
-
-def _arguments(config: DictConfig) -> dict[str, Any]:
+def further_arguments(config: DictConfig) -> dict[str, Any]:
+    """The keys of `trainer` that are arguments of `pl.Trainer`."""
     plain: dict[str, Any] = OmegaConf.to_container(config.trainer, resolve=True)  # type: ignore[assignment]
     return {key: value for key, value in plain.items() if key not in HARDWARE}

@@ -53,8 +53,9 @@ def unknown_setting(key: str, parent: Node, typed: str) -> str:
     near = difflib.get_close_matches(last, siblings, n=1)
     if typed != key and not near:
         ends = (typed, typed.rpartition(".")[2])
-        if addresses := next(filter(None, (_addresses(root, key, end) for end in ends)), None):
-            return f"unknown setting {typed}: type {' or '.join(addresses)}"
+        for addresses in (_addresses(root, key, end) for end in ends):
+            if others := [address for address in addresses if not address.startswith(f"{key}.")]:
+                return f"unknown setting {typed}: type {' or '.join(others)}"
     if line := _elsewhere(key, above, last):
         return line
     names = {address.rpartition(".")[2] for address in _addresses(root, above)} - {last}
@@ -66,8 +67,8 @@ def unknown_setting(key: str, parent: Node, typed: str) -> str:
         return f"unknown setting {key} in this configuration: add it by +{key}=..."
     elif near := difflib.get_close_matches(last, sorted(names), n=1, cutoff=0.75):
         hint = f"did you mean {' or '.join(_addresses(root, above, near[0]))}?"
-    else:
-        hint = f"known are {', '.join(siblings)}"
+    else:  # without siblings it is of an option that is not selected, such as callbacks=ema
+        hint = f"known are {', '.join(siblings)}" if siblings else f"type {above}={last} first"
     return f"unknown setting {key}: {hint}"
 
 
@@ -87,10 +88,11 @@ def _elsewhere(key: str, above: str, last: str) -> str | None:
 def _addresses(root: object, above: str, last: str = "") -> list[str]:
     """The addresses such as `stage.cam.lr` that end in a name, preferably those of the selected stage."""
     plain: Any = OmegaConf.to_container(root, resolve=False)
+    stage = (plain.get("stage") or {}).get("name")
     matches = [
         key
         for key in flatten(plain)
         if not key.startswith("hydra.") and key.endswith(f".{last}" if last else "")
     ]
-    of_stage = [key for key in matches if last and key.startswith(f"stage.{plain['stage']['name']}.")]
+    of_stage = [key for key in matches if last and key.startswith(f"stage.{stage}.")]
     return of_stage or [key for key in matches if key.startswith("stage.") or above != "stage"] or matches
