@@ -1,5 +1,7 @@
 """SEAM's losses, beside loops that follow the formulas and examples worked by hand."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -113,6 +115,29 @@ def test_maps_that_do_not_fit_are_named(view: tuple[Tensor, Tensor]) -> None:
     """Another size, a background class, and the CAM alone."""
     with pytest.raises(ValueError, match=r"a view is the raw and the refined CAM, both \(B, C, H, W\) with"):
         seam_loss(view, None, torch.ones(2, 3), er_weight=0, ecr_weight=0)
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [(0, "are tensors"), (1, "are tensors"), (2, "are tensors"), (3, r"with \[\(2, 3\), \(2, 2\)\]")],
+)
+def test_arrays_in_place_of_tensors_and_other_classes_to_learn_are_named(place: int, line: str) -> None:
+    view1, view2, tags = _views()
+    given: list[Any] = [view1, view2, tags, tags[:, :2]]
+    if place < 2:
+        given[place] = [maps.detach().numpy() for maps in given[place]]
+    elif place == 2:
+        given[place] = tags.numpy()
+    with pytest.raises(ValueError, match=line):
+        seam_loss(*given[: max(3, place + 1)])
+
+
+@pytest.mark.parametrize("side", [1, 2, 4])
+def test_the_losses_of_maps_of_few_pixels_are_numbers(side: int) -> None:
+    """A quarter of the pixels, and a fifth of the differences, are at least one."""
+    small, smaller = torch.rand(2, 3, side, side), torch.rand(2, 3, max(1, side // 2), max(1, side // 2))
+    losses = seam_loss((small, small), (smaller, smaller), torch.tensor([[1.0, 0, 1], [0, 1, 1]]))
+    assert all(one.isfinite() for one in losses)
 
 
 def test_absent_classes_do_not_regularise() -> None:

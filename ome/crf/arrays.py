@@ -31,8 +31,10 @@ def dense_crf(
     image, maps = image_array(image), map_array(probabilities)
     check_type(parameters, CrfParameters, "parameters")
     if maps.shape[1:] != image.shape[:2]:
+        last = maps.shape[:2] == image.shape[:2]
+        remedy = "classes are first, give np.moveaxis(probabilities, 2, 0)" if last else "resize them"
         raise UserError(
-            f"probabilities of {maps.shape[1:]} pixels do not fit an image of {image.shape[:2]}: resize them"
+            f"probabilities of {maps.shape[1:]} pixels do not fit an image of {image.shape[:2]}: {remedy}"
         )
     if maps.min() < 0 or maps.max() > 1 + 1e-4:
         raise UserError(f"probabilities lie in 0..1, not {maps.min():g}..{maps.max():g}: give their softmax")
@@ -88,15 +90,16 @@ def image_array(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _image_remedy(array: NDArray[Any]) -> str:
-    if not array.size or array.ndim not in {2, 3}:
-        return ""
     if array.ndim == 2:
         return ": give np.stack([image] * 3, axis=-1)"
+    if array.ndim != 3 or not array.size:
+        return ": give the pixels of one image, e.g. rasterio.open(path).read().transpose(1, 2, 0)"
     if array.shape[2] != 3 and array.shape[0] == 3:
         return ": bands are last, give image.transpose(1, 2, 0)"
-    if array.shape[2] > 3:
-        return ": give three of the bands, e.g. image[..., :3]"
-    return ": give bytes, e.g. (image * 255).astype(np.uint8)" if array.dtype.kind == "f" else ""
+    if array.shape[2] != 3:
+        return ": give three bands, e.g. image[..., [0, 1, 1]]"
+    scale = "(image * 255)" if array.dtype.kind == "f" else "(image / image.max() * 255)"
+    return f": give bytes, e.g. {scale}.astype(np.uint8)"
 
 
 def map_array(maps: NDArray[Any] | Tensor) -> NDArray[np.float32]:
@@ -107,7 +110,9 @@ def map_array(maps: NDArray[Any] | Tensor) -> NDArray[np.float32]:
     """
     array = as_array(maps)
     if array.ndim != 3 or not array.size or array.dtype.kind not in "fiub":
-        raise UserError(f"class maps are (C, H, W) numbers, not {array.shape} {array.dtype}")
+        remedies = {2: "maps[None] for one class", 4: "those of one image at a time, e.g. maps[0]"}
+        remedy = remedies.get(array.ndim, "one array, e.g. np.stack of the maps of all classes")
+        raise UserError(f"class maps are (C, H, W) numbers, not {array.shape} {array.dtype}: give {remedy}")
     if (result := finite_maps(array)) is None:
         raise UserError("class maps have nan, infinite or huge values: replace them, e.g. by np.nan_to_num")
     return result

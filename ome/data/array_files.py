@@ -33,3 +33,11 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         raise
     except Exception as error:  # damage raises errors of zipfile, zlib, tokenize and more
         raise ValueError(first_line(error) or type(error).__name__) from error
+
+
+def read_array(path: Path) -> NDArray[Any]:
+    """Reads the only array of an `.npy` or `.npz`; see `read_arrays`."""
+    arrays = read_arrays(path)
+    if len(arrays) != 1:
+        raise ValueError(f"it holds {len(arrays)} arrays, {', '.join(arrays)}")
+    return next(iter(arrays.values()))

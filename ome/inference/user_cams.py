@@ -13,7 +13,7 @@ from rasterio.transform import Affine
 from torch.nn import functional as F
 
 from ome.crf.arrays import finite_maps
-from ome.data.array_files import read_arrays
+from ome.data.array_files import read_array
 from ome.data.cams import cam_files
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
@@ -137,16 +137,16 @@ def read_maps(
     grid: Grid | None = None
     try:
         if path.suffix.lower() in {".npy", ".npz"}:
-            (maps,) = read_arrays(path).values()
+            maps = read_array(path)
         else:
             with plain_pixels(), rasterio.open(path, driver="GTiff") as raster:
                 check_sidecars(path, raster)
                 grid = Grid(raster.height, raster.width, raster.crs, raster.transform)
                 maps, described = _without_nodata(raster), raster.descriptions
     except (OSError, ValueError, rasterio.RasterioIOError) as error:
-        remedy = "save the array alone, np.save(path, cams), without other arrays and not in a dict"
+        remedy = "save the array again, np.save(path, cams), alone and not in a dict"
         raise UserError(f"{path} cannot be read as one array of maps: {error}; {remedy}") from error
-    if maps.ndim != 3 or len(maps) != len(names) or not maps.size or maps.dtype.kind not in "fiu":
+    if maps.ndim != 3 or len(maps) != len(names) or not maps.size or maps.dtype.kind not in "fiub":
         raise UserError(
             f"{path} holds {maps.dtype} of the shape {maps.shape}: give numbers of the shape "
             f"({len(names)}, height, width), a map for each class in the order {', '.join(names)}"

@@ -64,10 +64,10 @@ def min_pool_loss(refined: Tensor, tags: Tensor) -> Tensor:
         tags: Image-level tags (B, C), 0 or 1.
 
     Returns:
-        The mean over images of the ReLU of the H * W // 4 smallest per-pixel maxima over classes, a scalar.
+        The mean over images of the ReLU of the H * W // 4, but at least 1, smallest maxima over classes.
     """
     strongest = (refined * _as_maps(tags, refined)).amax(dim=1).flatten(1)
-    smallest = strongest.topk(strongest.shape[1] // 4, dim=1, largest=False).values
+    smallest = strongest.topk(max(1, strongest.shape[1] // 4), dim=1, largest=False).values
     return F.relu(smallest).mean()
 
 
@@ -84,7 +84,7 @@ def cross_refinement_loss(refined: Tensor, cam: Tensor) -> Tensor:
     target = cam.detach()
     target = torch.where(target < target.amax(dim=1, keepdim=True), 0.0, target)
     difference = (target - refined).abs().flatten(1)
-    hardest = int(ECR_FRACTION * difference.shape[1])
+    hardest = max(1, int(ECR_FRACTION * difference.shape[1]))
     return difference.topk(hardest, dim=1).values.mean()
 
 
@@ -115,11 +115,13 @@ def seam_loss(
         Every term and the total.
 
     Raises:
-        ValueError: There is one view, and a weight for a term that compares two; or maps and tags do not fit.
+        ValueError: There is one view, and a weight for a term that compares two; maps and tags do not fit, or
+            are not tensors.
     """
     views = (view1,) if view2 is None else (view1, view2)
+    labels = [tags] if learnt is None else [tags, learnt]
     for view in views:
-        _check_view(view, tags)
+        _check_view(view, labels)
     pooled = [cam.mean(dim=(2, 3)) for cam, _ in views]
     weights = None if learnt is None else _joined([learnt] * len(views))
     multilabel = multilabel_loss(_joined(pooled), _joined([tags] * len(views)), weights)
@@ -143,12 +145,15 @@ def seam_loss(
     return SeamLosses(multilabel, min_pool, classification, er, ecr, total)
 
 
-def _check_view(view: tuple[Tensor, Tensor], tags: Tensor) -> None:
-    shapes = [tuple(maps.shape) for maps in view]
-    if len(shapes) != 2 or shapes[0] != shapes[1] or len(shapes[0]) != 4 or shapes[0][:2] != tags.shape:
+def _check_view(view: tuple[Tensor, Tensor], labels: list[Tensor]) -> None:
+    """Checks a view against the tags, and against the classes that are learnt if there are some."""
+    if not all(isinstance(one, Tensor) for one in (*view, *labels)):
+        raise ValueError("maps and tags are tensors: give e.g. torch.as_tensor(tags)")
+    maps, tags = [tuple(one.shape) for one in view], [tuple(one.shape) for one in labels]
+    if len(maps) != 2 or maps[0] != maps[1] or len(maps[0]) != 4 or {*tags} != {maps[0][:2]}:
         raise ValueError(
-            f"a view is the raw and the refined CAM, both (B, C, H, W) with tags (B, C), not {shapes} with "
-            f"{tuple(tags.shape)}: resize maps with resize_maps, leave a background out, and give the CAM "
+            "a view is the raw and the refined CAM, both (B, C, H, W) with tags (and learnt) (B, C), not "
+            f"{maps} with {tags}: resize maps with resize_maps, leave a background out, and give the CAM "
             "twice where nothing refines it"
         )
 
