@@ -56,6 +56,26 @@ def test_plain_wrapped_and_safetensors_files_load(tmp_path: Path, donor: dict[st
     _loads(tmp_path / "weights.safetensors", donor)
 
 
+@pytest.mark.parametrize(
+    "prefix", ["features.", "ema_model.module.", "visual.trunk.", "image_encoder.model."]
+)
+def test_wrappers_of_any_name_are_taken_off(tmp_path: Path, donor: dict[str, Tensor], prefix: str) -> None:
+    path, others = tmp_path / "weights.pth", {"head.weight": torch.ones(2, 2)}
+    torch.save({prefix + name: value for name, value in donor.items()} | others, path)
+    _loads(path, donor)
+    torch.save({prefix.partition(".")[0]: donor, "optimizer": {"state": {}, "lr": 0.1}}, path)
+    _loads(path, donor)
+
+
+def test_of_two_networks_in_wrappers_the_first_is_used_and_said(
+    tmp_path: Path, donor: dict[str, Tensor], caplog: pytest.LogCaptureFixture
+) -> None:
+    second = {f"second.{name}": value + 1 for name, value in donor.items()}
+    torch.save({f"first.{name}": value for name, value in donor.items()} | second, tmp_path / "weights.pth")
+    _loads(tmp_path / "weights.pth", donor)
+    assert "first is used, not second" in caplog.text
+
+
 def test_classifier_is_left_out_and_reported(tmp_path: Path, donor: dict[str, Tensor]) -> None:
     torch.save(
         {**donor, "fc.weight": torch.zeros(10, 2), "fc.bias": torch.zeros(10)}, tmp_path / "weights.pth"
@@ -115,8 +135,10 @@ def test_unfit_files_are_refused_in_one_line(tmp_path: Path, donor: dict[str, Te
         assert file.name in str(raised.value)
         assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
-    torch.save({f"layer9.{name}": value for name, value in donor.items()}, path)
-    refused(r"lacks 8 of the network's 8 tensors .*0\.weight, .*layer9\.0\.weight.*another network")
+    torch.save({f"layer9_{name}": value for name, value in donor.items()}, path)
+    refused(
+        r"lacks 8 of the network's 8 tensors .*0\.weight, .*layer9_0\.weight.*another network.*give timm's"
+    )
     torch.save(_network(width=5).state_dict(), path)
     refused(r"7 tensors have another shape .*0\.weight \[5, 3, 3, 3\] instead of \[4, 3, 3, 3\]")
     path.write_bytes(b"<html>404</html>")

@@ -76,12 +76,11 @@ def read_checkpoint(path: Path, option: str = "backbone.weights") -> dict[str, T
 
 
 def _named_tensors(content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors by name, including those in a dictionary under one of `_BRANCHES`."""
+    """The tensors by name, including those in dictionaries of tensors, such as `{"model_ema": {...}}`."""
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
-    for branch in _BRANCHES:
-        below = content.get(branch)
+    for name, below in content.items():
         if isinstance(below, Mapping):
-            tensors |= {f"{branch}.{key}": value for key, value in below.items() if isinstance(value, Tensor)}
+            tensors |= {f"{name}.{key}": value for key, value in below.items() if isinstance(value, Tensor)}
     return tensors
 
 

@@ -1,6 +1,8 @@
 """Copies the tensors of a checkpoint into a network, by name."""
 
 import logging
+import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -62,7 +64,8 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     if len(missing) > (1 - SMALLEST_FRACTION) * len(required):
         raise UserError(
             f"{source} lacks {len(missing)} of the network's {len(required)} tensors ({few(missing, 3)}) and "
-            f"has {few(tensors, 3)}: these are another network's weights"
+            f"has {few(tensors, 3)}: these are another network's weights, or have another library's names; "
+            "give timm's file of this network"
         )
     if bands:
         raise OtherBandsError(
@@ -75,6 +78,29 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor], source: str) 
     if missing:
         logger.warning("%s: %d tensors keep random values: %s", source, len(missing), few(missing, 3))
     return LoadReport(missing, unexpected)
+
+
+def unwrapped(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors without the name of a wrapper that no list knows, such as `ema_model.module.`.
+
+    Args:
+        module: The network that they are for.
+        tensors: The tensors of a checkpoint; returned as they are if less than half of the network's names
+            stand behind one prefix, or as many stand without it.
+    """
+    wanted = {comparable(name) for name in module.state_dict()}
+    found: Counter[str] = Counter()
+    for name in tensors:
+        dots = (match.start() for match in re.finditer(r"\.", name))
+        first = next((dot for dot in dots if comparable(name[dot + 1 :]) in wanted), 0)
+        found[name[:first]] += 1
+    found.pop("", None)
+    (prefix, count), *others = [*found.most_common(), ("", 0)]
+    if count < max(len(wanted) / 2, 1 + sum(comparable(name) in wanted for name in tensors)):
+        return dict(tensors)
+    if alike := [other for other, number in others if number == count]:
+        logger.warning("several networks in the weights: %s is used, not %s", prefix, " or ".join(alike))
+    return {name[len(prefix) + 1 :]: one for name, one in tensors.items() if name.startswith(f"{prefix}.")}
 
 
 def first_convolution(module: nn.Module) -> str:

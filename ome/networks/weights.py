@@ -10,7 +10,14 @@ from ome.networks.checkpoint_file import SUFFIXES, bare_name, read_checkpoint
 from ome.networks.hub import download_encoder
 from ome.networks.package_weights import PACKAGE, packaged_encoder
 from ome.networks.statistics import adapt_to_imagenet, check_convertible, statistics_of
-from ome.networks.tensors import LoadReport, by_comparable_name, comparable, first_convolution, load_tensors
+from ome.networks.tensors import (
+    LoadReport,
+    by_comparable_name,
+    comparable,
+    first_convolution,
+    load_tensors,
+    unwrapped,
+)
 from ome.networks.transformer_weights import fitted_to_timm
 from ome.networks.transformers import is_plain_transformer
 
@@ -24,8 +31,8 @@ def load_weights(module: nn.Module, source: Path | str) -> LoadReport:
     """Loads a local checkpoint into a network.
 
     Tensors are matched by name, without wrapper prefixes ("module.", "backbone.", "encoder.", ...) on either
-    side. A first convolution of three bands is adapted to any other number of bands. The tensors that were
-    not loaded are logged.
+    side; other prefixes are found (`unwrapped`). A first convolution of three bands is adapted to any other
+    number of bands. The tensors that were not loaded are logged.
 
     Args:
         module: The network; its tensors are overwritten in place.
@@ -35,7 +42,7 @@ def load_weights(module: nn.Module, source: Path | str) -> LoadReport:
         UserError: The file is missing or unreadable, has less than nine tenths of the network's tensors, or
             one of another shape.
     """
-    return load_tensors(module, read_checkpoint(Path(source)), str(source))
+    return load_tensors(module, unwrapped(module, read_checkpoint(Path(source))), str(source))
 
 
 def load_classifier(network: nn.Module, source: Path | str, names: Sequence[str]) -> None:
@@ -89,7 +96,7 @@ def load_encoder(encoder: nn.Module, name: str, weights: str) -> LoadReport:
     source = weights if looks_like_file(weights) else f"{name} {weights}"
     check_convertible(encoder, name, weights)
     if looks_like_file(weights):
-        tensors = read_checkpoint(Path(weights))
+        tensors = unwrapped(encoder, read_checkpoint(Path(weights)))
     elif weights == PACKAGE:
         tensors = packaged_encoder(name)
     else:
