@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ome.errors import UserError
 from ome.networks import pcm
 from ome.networks.backbones import build_backbone
+from ome.networks.encoder import resolve_encoder
 from ome.networks.features import Backbone, Features
 from ome.networks.pcm import clean_cam, pixel_correlation
 from ome.networks.seam import SeamNetwork
@@ -217,6 +218,20 @@ def test_unsuitable_backbones_are_refused(name: str, stride: int, message: str) 
     with pytest.raises(UserError, match=message) as raised:
         build_backbone(name, None, stride)
     assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "named"),
+    [
+        ("dinov2_vits14", "vit_small_patch14_dinov2"),
+        ("facebook/dinov3-vits16", "vit_small_patch16_dinov3"),
+        ("microsoft/swin-tiny-patch4", "swin_tiny_patch4_window7_224"),
+        ("prithvi", "resnet50, convnext_tiny"),
+    ],
+)
+def test_names_of_other_libraries_are_answered_with_one_that_works(name: str, named: str) -> None:
+    with pytest.raises(UserError, match=named):
+        resolve_encoder(name)
 
 
 def test_resnet38d_names_the_file_option() -> None:

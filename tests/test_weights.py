@@ -1,5 +1,6 @@
 """Weights from files of several kinds, and one clear line for every file that does not fit."""
 
+import re
 import struct
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from ome.networks.hub import published_weights
 from ome.networks.resnet38d import ResNet38d
 from ome.networks.seam import SeamNetwork
 from ome.networks.segmenters import build_segmenter
+from ome.networks.statistics import say_assumed_statistics
 from ome.networks.weights import load_classifier, load_encoder, load_weights
 from ome.training.checkpoints import NETWORK, load_network
 
@@ -248,6 +250,24 @@ def test_torchvision_names_load_into_smp_and_timm_encoders(tmp_path: Path) -> No
             value for key, value in encoder.state_dict().items() if key.endswith("layer4.1.conv2.weight")
         )
         assert torch.equal(weight, published["layer4.1.conv2.weight"])
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("vit_base_patch16_224", r"w.pth is taken .* mean \(0.5, .*: .*vit_base_patch16_224.mae"),
+        ("vit_base_patch16_224.mae", ""),
+        ("vit_tiny_patch16_224", ""),
+        ("vit_small_patch14_dinov2", ""),
+        ("resnet50", ""),
+    ],
+)
+def test_a_file_for_a_name_with_weights_of_two_kinds_is_said(
+    caplog: pytest.LogCaptureFixture, name: str, line: str
+) -> None:
+    """A file of MAE without its tag would be taken for one of mean 0.5, timm's default of the name."""
+    say_assumed_statistics(name, "w.pth")
+    assert re.search(line, caplog.text) if line else not caplog.text
 
 
 def test_hub_mistakes_and_failures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Any segmentation-models-pytorch or timm encoder as the classifier's backbone."""
 
 import difflib
+import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -45,9 +46,18 @@ def resolve_encoder(name: str) -> str:
             there = few(timm.list_pretrained(f"{model}.*")) or "none"
             raise UserError(f"{model} has no weights with the tag {tag!r}; there are: {there}") from error
         return TIMM_PREFIX + plain
-    close = difflib.get_close_matches(name, sorted({"resnet38d", *known, *timm.list_models()}), n=4)
-    hint = f"did you mean {', '.join(close)}?" if close else "see timm.list_models() for the names"
+    names = sorted({"resnet38d", *known, *timm.list_models()})
+    close = difflib.get_close_matches(name, names, n=4) or _of_the_words_of(name, names)
+    hint = f"did you mean {', '.join(close)}?" if close else f"see timm.list_models(), or {ALTERNATIVES}"
     raise UserError(f"unknown backbone or encoder {name!r}; {hint}")
+
+
+def _of_the_words_of(name: str, names: Sequence[str]) -> list[str]:
+    """The shortest names with most words of one that other libraries use, such as `facebook/dinov2-small`."""
+    words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if len(word) > 2]
+    shared = {other: sum(word in other for word in words) for other in names}
+    most = max(shared.values())
+    return sorted((other for other in names if most and shared[other] == most), key=len)[:4]
 
 
 def encoder_options(name: str) -> dict[str, bool]:

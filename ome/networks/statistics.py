@@ -5,6 +5,7 @@ loaded: the difference is folded into the first convolution, so that checkpoints
 it.
 """
 
+import logging
 from typing import Final, cast
 
 import timm
@@ -12,8 +13,10 @@ import torch
 from timm.layers.std_conv import ScaledStdConv2d, ScaledStdConv2dSame, StdConv2d, StdConv2dSame
 from torch import Tensor, nn
 
-from ome.errors import UserError
+from ome.errors import UserError, few
 from ome.networks.encoder import TIMM_PREFIX, resolve_encoder
+
+logger = logging.getLogger(__name__)
 
 Statistics = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation of red, green and blue in [0, 1]."""
@@ -36,6 +39,25 @@ def statistics_of(name: str, weights: str) -> Statistics:
     tagged = (f"{model}.{tag}" for tag in (weights, named_tag) if f"{model}.{tag}" in known)
     config = timm.get_pretrained_cfg(next(tagged, model))
     return IMAGENET if config is None else (tuple(config.mean), tuple(config.std))
+
+
+def say_assumed_statistics(name: str, file: str) -> None:
+    """Says what a file of weights is taken for, if timm has weights of this network with other statistics.
+
+    Such as `vit_base_patch16_224`, by default of mean 0.5, whose weights of MAE expect ImageNet's.
+    """
+    model, _, tag = resolve_encoder(name).removeprefix(TIMM_PREFIX).partition(".")
+    assumed = statistics_of(name, file)
+    if tag or assumed == IMAGENET:
+        return
+    others = [one for one in timm.list_pretrained(f"{model}.*") if statistics_of(one, "") == IMAGENET]
+    if others:
+        logger.warning(
+            "%s is taken for weights of images with mean %s; is it ImageNet's? then name the tag: %s",
+            file,
+            assumed[0],
+            few(others, 9),
+        )
 
 
 def check_convertible(network: nn.Module, name: str, weights: str) -> None:

@@ -9,7 +9,12 @@ from ome.errors import UserError, few
 from ome.networks.checkpoint_file import SUFFIXES, bare_name, read_checkpoint
 from ome.networks.hub import download_encoder
 from ome.networks.package_weights import PACKAGE, packaged_encoder
-from ome.networks.statistics import adapt_to_imagenet, check_convertible, statistics_of
+from ome.networks.statistics import (
+    adapt_to_imagenet,
+    check_convertible,
+    say_assumed_statistics,
+    statistics_of,
+)
 from ome.networks.tensors import (
     LoadReport,
     by_comparable_name,
@@ -97,6 +102,7 @@ def load_encoder(encoder: nn.Module, name: str, weights: str) -> LoadReport:
     check_convertible(encoder, name, weights)
     if looks_like_file(weights):
         tensors = unwrapped(encoder, read_checkpoint(Path(weights)))
+        say_assumed_statistics(name, weights)
     elif weights == PACKAGE:
         tensors = packaged_encoder(name)
     else:
