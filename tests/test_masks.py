@@ -124,6 +124,19 @@ def test_what_a_message_says_to_type_is_right(folder: Path) -> None:
     assert lines == []
 
 
+def test_a_value_beside_those_of_right_classes_is_no_shift(folder: Path) -> None:
+    """FLAIR's classes count from 1, and ignored ones follow, which a new mapping would leave out."""
+    for name in ("a", "b"):
+        write(folder / f"masks/{name}.tif", np.arange(24 * 32).reshape(24, 32).astype(np.uint8) % 3)
+    facts = {"indices": {"field": 1, "water": 2, "snow": 3}, "ignored": {"snow": [9, 9, 9]}}
+    line = (
+        r"values 0, 1, 2 \(no class has 0\), and .*: if 0 marks pixels without a class, type "
+        r"'dataset.indices=\{field: 1, water: 2, snow: 3, none: 0\}'"
+    )
+    with pytest.raises(UserError, match=line):
+        prepare(folder, **facts)
+
+
 @pytest.mark.parametrize("names", ["field;water", "field;road;water"])
 @pytest.mark.parametrize("kind", ["GeoTIFF", "PNG"])
 def test_a_class_whose_value_is_nodata_is_named(folder: Path, kind: str, names: str) -> None:

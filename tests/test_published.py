@@ -209,6 +209,37 @@ def test_layouts_without_any_archive(name: str, tmp_path: Path) -> None:
     assert {name: count for name, count in index.class_pixels.items() if count} == miniature.pixels
 
 
+@pytest.mark.parametrize("renamed", ["{} (1).zip", "{} (12).ZIP"])
+@pytest.mark.parametrize("all_of_them", [True, False])
+@pytest.mark.parametrize("name", SETS)
+def test_archives_that_a_browser_renamed_are_named(
+    name: str, renamed: str, tmp_path: Path, *, all_of_them: bool
+) -> None:
+    files = SETS[name]().files
+    for archive in list(files)[None if all_of_them else -1 :]:
+        path = Path(archive)
+        files[str(path.with_name(renamed.format(path.stem)))] = files.pop(archive)
+    place(files, tmp_path, "zip")
+    with pytest.raises(UserError, match=rf"lacks .*\.zip: rename {tmp_path}/.* \(1.* to [\w]+\.zip$"):
+        prepare_scenes(archives.layout(name), tmp_path, tmp_path / "scenes")
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_masks_that_are_not_there_may_be_done_without(name: str, tmp_path: Path) -> None:
+    marks = ("masks_png", "labels/", "MSK_", "instance")
+    files = {
+        archive: {
+            member: content for member, content in members.items() if not any(m in member for m in marks)
+        }
+        for archive, members in SETS[name]().files.items()
+    }
+    place(files, tmp_path, "zip")
+    with pytest.raises(UserError, match=r"null dataset\.tags=TABLE to train without masks"):
+        prepare_scenes(archives.layout(name), tmp_path, tmp_path / "scenes")
+    index = prepare_scenes(archives.layout(name, "dataset.reference=null"), tmp_path, tmp_path / "scenes")
+    assert all(scene.mask is None for scene in index.scenes)
+
+
 def test_images_of_xbd_can_be_asked_for(tmp_path: Path) -> None:
     place(openearthmap().files, tmp_path, "zip")
     layout = archives.layout("openearthmap", "dataset.split.absent=refuse")

@@ -1,7 +1,8 @@
 """Finds the files of a raw dataset, in a zip archive, in its unpacked folder or loose."""
 
+import re
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
@@ -122,6 +123,7 @@ class RawFiles:
             else:
                 missing += [str(archive), f"{folder}/"]
         if places and missing:
+            _check_names(raw, missing)
             raise UserError(
                 f"{raw} holds {places[0].name}, and lacks {' or '.join(missing[:2])}: add it, or list the "
                 "archives that you have by dataset.images.BANDS.archive=[...] and "
@@ -139,8 +141,22 @@ class RawFiles:
             if files := list(_plain_files(raw, source, nested)):
                 return [raw], files
         names = sorted(path.name for path in raw.iterdir()) if raw.is_dir() else []
+        _check_names(raw, missing)
         holds = f"{raw} holds {few(names)}" if names else f"{raw} is empty"
         raise NotFoundError(f"found none of {', '.join(missing)}; {holds}")
+
+
+def _check_names(raw: Path, missing: Sequence[str]) -> None:
+    """Refuses archives that a browser or a file system has named otherwise, such as `Train (1).zip`."""
+    wanted = [Path(name) for name in missing if name.endswith(".zip")]
+    renamed = [
+        f"{path} to {archive.name}"
+        for archive in wanted
+        for path in sorted(archive.parent.glob("*"))
+        if re.sub(r"\s*\(\d+\)(?=\.zip$)", "", path.name.lower()) == archive.name.lower()
+    ]
+    if renamed:
+        raise UserError(f"{raw} lacks {wanted[0]}: rename {', '.join(renamed)}")
 
 
 def _zip_files(path: Path, source: RawSource) -> Iterator[RawFile]:

@@ -41,7 +41,7 @@ def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
         return
     pixels = index.class_pixels
     absent = [name for name in layout.palette.names if not pixels[name]]
-    if layout.indices and (foreign := _foreign_values(layout, index, masked, absent)):
+    if layout.indices and (foreign := _foreign(layout, index, masked, absent)):
         raise UserError(_meaning(layout, foreign, pixels))
     if index.unknown.pixels:
         yield _outside(layout, index, masked)
@@ -89,9 +89,7 @@ def _outside(layout: RawLayout, index: SceneIndex, masked: list[Scene]) -> str:
     )
 
 
-def _foreign_values(
-    layout: RawLayout, index: SceneIndex, masked: list[Scene], absent: list[str]
-) -> list[int]:
+def _foreign(layout: RawLayout, index: SceneIndex, masked: list[Scene], absent: list[str]) -> list[int]:
     """Values of index masks that belong to no class; also 255 where it must be a class."""
     foreign = sorted({red for (red, _, _), _ in index.unknown.counts})
     if foreign:
@@ -113,7 +111,8 @@ def _meaning(layout: RawLayout, foreign: list[int], pixels: Mapping[str, int]) -
             f"0: see whether {NODATA_HINT}"
         )
     values = sorted({*foreign, *(layout.indices[name] for name in names if pixels[name])})
-    message = f"masks hold the values {few(values, 10)}, and the classes have {dict(layout.indices)}"
+    unknown = f"{few(values, 10)} (no class has {few(foreign)})"
+    message = f"masks hold the values {unknown}, and the classes have {dict(layout.indices)}"
     if len(names) == 1 and len(values) == 2:
         other = next(value for value in values if value != layout.indices[names[0]])
         first, second = sorted((other, layout.indices[names[0]]))
@@ -123,7 +122,7 @@ def _meaning(layout: RawLayout, foreign: list[int], pixels: Mapping[str, int]) -
             f"{first}, {names[0]}: {second}}}', and tag other in the table"
         )
     without_zero = [value for value in values if value]
-    if without_zero == list(range(1, len(names) + 1)):
+    if without_zero == list(range(1, len(names) + 1)) and {*without_zero} - {*layout.indices.values()}:
         message += "; these look like indices from 1"
     elif all(pixels[name] for name in names) and len(foreign) == 1:
         remedy = _settings(layout.indices, none=foreign[0])

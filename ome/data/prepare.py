@@ -141,6 +141,8 @@ def _require_all(kind: str, file_of: dict[str, RawFile | None], files: RawFiles)
         f"{example}); complete the data, or list what you have by dataset.split.train=... and "
         "dataset.split.test=..."
     )
+    if kind != "image" and len(missing) == len(file_of):
+        message += ", or type dataset.reference=null dataset.tags=TABLE to train without masks"
     if all(scene.isdecimal() for scene in missing):
         # YAML and Hydra read 2_10 as the number 210.
         message += "; names with an underscore need quotes, as in 'dataset.split.train=[\"2_10\"]'"
