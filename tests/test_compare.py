@@ -234,7 +234,8 @@ def test_settings_are_compared_with_the_first_run_that_is_named(
     assert (row["settings"], row["compared with"]) == ("stage.cam.lr=0.5", "stage.cam.lr=0.1")
     assert (row["seeds"], row["mIoU more"]) == ("2", f"{mean:+.2f}")
     assert (tmp_path / "runs/all/compare/comparison.pdf").read_bytes().startswith(b"%PDF")
-    assert "compared with" in (tmp_path / "runs/all/compare/comparison.md").read_text()
+    assert "| compared with | seeds" in (text := (tmp_path / "runs/all/compare/comparison.md").read_text())
+    assert text.count("| --- | --- | --- | --- | ---: |") == 1
 
 
 def test_repetitions_become_one_row(tmp_path: Path, run_here: Callable[..., object]) -> None:

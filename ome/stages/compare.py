@@ -79,7 +79,9 @@ def run(work: Work) -> dict[str, Any]:
     for name, table in tables.items():
         write_csv(work.folder / f"{name}.csv", *table)
     for suffix, lines in (("md", markdown_lines), ("tex", latex_lines)):
-        shown = "\n".join(lines(*table) for table in tables.values() if table[1])
+        shown = "\n".join(
+            lines(*table, texts=4 if name == "pairs" else 3) for name, table in tables.items() if table[1]
+        )
         write_text(work.folder / f"comparison.{suffix}", shown)
     rows = [row for name, (_, body) in tables.items() if name != "pairs" for row in body]
     return {"runs": len(folders), "rows": len(rows)}
