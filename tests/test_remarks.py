@@ -87,3 +87,27 @@ def test_classes_that_are_too_small_count_in_no_tile(tmp_path: Path) -> None:
         "a: too small to learn from in all 3 training tiles that show it",
         "b: in every tile, so the tags do not show where it is absent",
     ]
+
+
+@pytest.mark.parametrize(
+    ("shown", "given", "tags"),
+    [
+        ((4, 5), (9, 0), "a"),
+        ((4, 5), (0, 0), "none"),
+        ((4, 5), (9, 9), "a, b"),
+        ((4, 5), (9, 1), None),
+        ((9, 0), (9, 0), None),
+        ((9, 9), (0, 0), None),
+    ],
+)
+def test_a_classifier_that_says_the_same_of_every_image_is_named(
+    tmp_path: Path, shown: tuple[int, int], given: tuple[int, int], tags: str | None
+) -> None:
+    """Unless all images do show the same; files of older versions do not say how many there are."""
+    folder = labels(tmp_path, 90, {"a": 50, "b": 40}, [[1, 0.2], [0.25, 1]])
+    rows = [["ab"[k], shown[k], given[k], 0, 9] for k in range(2)]
+    write_csv(tmp_path / "tag_scores.csv", ["class", "shown", "given", "right", "tiles"], rows)
+    lines = remarks(folder, None, tmp_path)
+    assert lines == [] if tags is None else f"all 9 tiles of val get the tags {tags}; train it" in lines[0]
+    write_csv(tmp_path / "tag_scores.csv", ["class", "shown", "given", "right"], [row[:4] for row in rows])
+    assert remarks(folder, None, tmp_path) == []

@@ -1,6 +1,6 @@
 """Remarks on a run's tags and pseudo masks: classes that can hardly be learnt, and unreliable masks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, Final
@@ -8,7 +8,7 @@ from typing import Any, Final
 from ome.data.names import RARE
 from ome.data.tile_choices import ENOUGH
 from ome.files import read_csv, read_json
-from ome.pipeline.layout import COOCCURRENCE, TAG_SUMMARY
+from ome.pipeline.layout import COOCCURRENCE, TAG_SCORES, TAG_SUMMARY
 
 TOGETHER: Final = 0.95
 """Two classes cannot be distinguished if at least this fraction of the tiles of each also has the other."""
@@ -20,18 +20,21 @@ DOUBTFUL: Final = 0.5
 """Pseudo masks are reported as unreliable if more than this fraction of their pixels has weight 0."""
 
 
-def remarks(labels: Path, pseudo: Mapping[str, Any] | None) -> list[str]:
-    """Sentences about problems with the tags and the pseudo masks of a run.
+def remarks(labels: Path, pseudo: Mapping[str, Any] | None, cam: Path | None = None) -> list[str]:
+    """Sentences about problems with the tags, the classifier and the pseudo masks of a run.
 
     Args:
         labels: Folder of stage labels.
         pseudo: Counts in the manifest of stage pseudo; None if it did not run.
+        cam: Folder of stage cam; None if it did not run.
     """
     summary = read_json(labels / TAG_SUMMARY)
     cooccurrence = {row["class"]: row for row in read_csv(labels / COOCCURRENCE)}
     counts = summary["kept_tiles_with_class"]
     of_classes = [*_of_classes(summary), *_of_few(summary)]
-    return [*of_classes, *_of_pairs(counts, cooccurrence), *_of_masks(counts, pseudo or {})]
+    scored = read_csv(cam / TAG_SCORES) if cam and (cam / TAG_SCORES).exists() else []
+    pairs = _of_pairs(counts, cooccurrence)
+    return [*of_classes, *pairs, *_of_classifier(scored), *_of_masks(counts, pseudo or {})]
 
 
 def _of_classes(summary: Mapping[str, Any]) -> Iterator[str]:
@@ -67,6 +70,20 @@ def _of_pairs(counts: Mapping[str, int], cooccurrence: Mapping[str, Mapping[str,
         if fraction >= TOGETHER:
             always = "always" if fraction == 1 else "nearly always"
             yield f"{first} and {second} {always} occur together: tags alone cannot distinguish them"
+
+
+def _of_classifier(scored: Sequence[Mapping[str, str]]) -> Iterator[str]:
+    """One sentence if all tiles of val get the same tags although theirs differ."""
+    if not scored or "tiles" not in scored[0]:  # of an older version
+        return
+    tiles = int(scored[0]["tiles"])
+    differ, varies = (any(0 < int(row[key]) < tiles for row in scored) for key in ("shown", "given"))
+    if differ and not varies:
+        given = ", ".join(row["class"] for row in scored if int(row["given"])) or "none"
+        yield (
+            f"the classifier says the same of every image: all {tiles} tiles of val get the tags {given}; "
+            "train it longer (stage.cam.epochs), or tag more images"
+        )
 
 
 def _of_masks(counts: Mapping[str, int], pseudo: Mapping[str, Any]) -> Iterator[str]:

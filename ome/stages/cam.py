@@ -97,8 +97,9 @@ def _score_tags(
     tiles = evenly_spaced(tagged.tiles, SCORED)
     predicted = tag_probabilities(network, reader, tiles, device, "tags of val") > 0.5
     present = np.stack([tagged.by_name[tile.name] for tile in tiles]).astype(bool)
-    counts = zip(tagged.names, present.sum(0), predicted.sum(0), (present & predicted).sum(0), strict=True)
-    write_csv(folder / TAG_SCORES, ("class", "shown", "given", "right"), counts)
+    counts = np.stack([present.sum(0), predicted.sum(0), (present & predicted).sum(0)], axis=1).tolist()
+    rows = [[name, *row, len(tiles)] for name, row in zip(tagged.names, counts, strict=True)]
+    write_csv(folder / TAG_SCORES, ("class", "shown", "given", "right", "tiles"), rows)
 
 
 def _is_needed(config: DictConfig) -> bool:

@@ -121,7 +121,9 @@ def _content(work: Work, index: SceneIndex, rows: list[Row], shown: gallery.Gall
         "cards": contents.score_cards(rows, _ratio_of(rows)) if rows else {},
         "class_bars": contents.class_bars(rows) if rows else {},
         "confusions": contents.confusions(_compared(rows)),
-        "remarks": remarks(labels, stages_done["pseudo"].counts if "pseudo" in stages_done else None),
+        "remarks": remarks(
+            labels, stages_done["pseudo"].counts if "pseudo" in stages_done else None, work.inputs.get("cam")
+        ),
         "tags": contents.tag_bars(labels),
         "tag_scores": contents.tag_scores(work.inputs["cam"]) if "cam" in work.inputs else None,
         "cooccurrence": contents.cooccurrence_map(labels),
