@@ -172,6 +172,21 @@ def test_pseudo_masks_of_own_maps_are_those_of_the_function(run_here: Run) -> No
         run_here(*settings[:-1], "stage.pseudo.cams=camm")
 
 
+def test_pseudo_masks_without_any_class_are_refused(run_here: Run) -> None:
+    """A segmenter would train on them, with a loss of 0, to its last step."""
+    run_here(*tiny(), "stage.until=labels", "name=own")
+    header, *rows = Path("runs/own/labels/tags.csv").read_text().splitlines()
+    cells = [[*header.split(",")[:7], *header.split(",")[-5:]]]
+    cells += [[*row.split(",")[:7], "1", "1", "0", "0", "0"] for row in rows]
+    Path("tags.csv").write_text("\n".join(map(",".join, cells)))
+    Path("mine").mkdir()
+    for scene in ("2_10", "2_11"):
+        np.save(f"mine/{scene}.npy", np.zeros((5, 8, 8), np.float32))
+    settings = [*tiny(), "name=own", "stage.pseudo.cams=mine", "dataset.tags=tags.csv"]
+    with pytest.raises(UserError, match="no pixel of 32 pseudo masks has a class"):
+        run_here(*settings, "stage.until=pseudo")
+
+
 def test_bands_named_in_another_order_are_refused(tmp_path: Path) -> None:
     for order in (NAMES, NAMES[::-1], ("first", "second", "third")):
         path = tmp_path / f"{order[0]}.tif"
