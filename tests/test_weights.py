@@ -176,7 +176,7 @@ def _empty_classifier(classes: int = 5) -> SeamNetwork:
     return network.to_empty(device="cpu")
 
 
-@pytest.mark.parametrize("prefix", ["", "module."])
+@pytest.mark.parametrize("prefix", ["", "module.", "ema_model."])
 def test_a_published_classifier_loads_whole(
     tmp_path: Path, published: dict[str, Tensor], prefix: str
 ) -> None:

@@ -62,7 +62,7 @@ def load_classifier(network: nn.Module, source: Path | str, names: Sequence[str]
         UserError: The file cannot be read, has another number of classes or bands, or lacks tensors of the
             network or has others.
     """
-    tensors = read_checkpoint(Path(source), "stage.cam.checkpoint")
+    tensors = unwrapped(network, read_checkpoint(Path(source), "stage.cam.checkpoint"))
     classes = [len(tensor) for name, tensor in tensors.items() if bare_name(name) == "fc8.weight"]
     if classes and classes != [len(names)]:
         raise UserError(
