@@ -80,3 +80,11 @@ def guess(typed: str, known: Iterable[str], hint: str = "; did you mean {}?", ot
     near = [name for name in names if typed and name.startswith(typed)]
     near = near or difflib.get_close_matches(typed, names, n=1, cutoff=0.65)
     return hint.format(near[0]) if near else otherwise
+
+
+def sharing_words(typed: str, known: Iterable[str]) -> list[str]:
+    """The four shortest names with most words of one that others write, such as `facebook/dinov2-small`."""
+    words = [word for word in re.split(r"[^a-z0-9]+", typed.lower()) if len(word) > 2]
+    shared = {name: sum(word in name for word in words) for name in known}
+    most = max(shared.values(), default=0)
+    return sorted((name for name, count in shared.items() if most and count == most), key=len)[:4]

@@ -1,7 +1,6 @@
 """Any segmentation-models-pytorch or timm encoder as the classifier's backbone."""
 
 import difflib
-import re
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from ome.errors import UserError, few, first_line
+from ome.errors import UserError, few, first_line, sharing_words
 from ome.networks.features import Backbone, Features, pad_to_multiple
 
 TIMM_PREFIX = "tu-"
@@ -47,17 +46,9 @@ def resolve_encoder(name: str) -> str:
             raise UserError(f"{model} has no weights with the tag {tag!r}; there are: {there}") from error
         return TIMM_PREFIX + plain
     names = sorted({"resnet38d", *known, *timm.list_models()})
-    close = difflib.get_close_matches(name, names, n=4) or _of_the_words_of(name, names)
+    close = difflib.get_close_matches(name, names, n=4) or sharing_words(name, names)
     hint = f"did you mean {', '.join(close)}?" if close else f"see timm.list_models(), or {ALTERNATIVES}"
     raise UserError(f"unknown backbone or encoder {name!r}; {hint}")
-
-
-def _of_the_words_of(name: str, names: Sequence[str]) -> list[str]:
-    """The shortest names with most words of one that other libraries use, such as `facebook/dinov2-small`."""
-    words = [word for word in re.split(r"[^a-z0-9]+", name.lower()) if len(word) > 2]
-    shared = {other: sum(word in other for word in words) for other in names}
-    most = max(shared.values())
-    return sorted((other for other in names if most and shared[other] == most), key=len)[:4]
 
 
 def encoder_options(name: str) -> dict[str, bool]:
