@@ -148,15 +148,15 @@ class RawFiles:
 
 def _check_names(raw: Path, missing: Sequence[str]) -> None:
     """Refuses archives that a browser or a file system has named otherwise, such as `Train (1).zip`."""
-    wanted = [Path(name) for name in missing if name.endswith(".zip")]
+    archives = [Path(name) for name in missing if name.endswith(".zip")]
     renamed = [
         f"{path} to {archive.name}"
-        for archive in wanted
+        for archive in archives
         for path in sorted(archive.parent.glob("*"))
         if re.sub(r"\s*\(\d+\)(?=\.zip$)", "", path.name.lower()) == archive.name.lower()
     ]
     if renamed:
-        raise UserError(f"{raw} lacks {wanted[0]}: rename {', '.join(renamed)}")
+        raise UserError(f"{raw} lacks {archives[0]}: rename {', '.join(renamed)}")
 
 
 def _zip_files(path: Path, source: RawSource) -> Iterator[RawFile]:

@@ -88,15 +88,15 @@ def unwrapped(module: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Ten
         tensors: The tensors of a checkpoint; returned as they are if less than half of the network's names
             stand behind one prefix, or as many stand without it.
     """
-    wanted = {comparable(name) for name in module.state_dict()}
-    found: Counter[str] = Counter()
+    names = {comparable(name) for name in module.state_dict()}
+    prefixes: Counter[str] = Counter()
     for name in tensors:
         dots = (match.start() for match in re.finditer(r"\.", name))
-        first = next((dot for dot in dots if comparable(name[dot + 1 :]) in wanted), 0)
-        found[name[:first]] += 1
-    found.pop("", None)
-    (prefix, count), *others = [*found.most_common(), ("", 0)]
-    if count < max(len(wanted) / 2, 1 + sum(comparable(name) in wanted for name in tensors)):
+        first = next((dot for dot in dots if comparable(name[dot + 1 :]) in names), 0)
+        prefixes[name[:first]] += 1
+    prefixes.pop("", None)
+    (prefix, count), *others = [*prefixes.most_common(), ("", 0)]
+    if count < max(len(names) / 2, 1 + sum(comparable(name) in names for name in tensors)):
         return dict(tensors)
     if alike := [other for other, number in others if number == count]:
         logger.warning("several networks in the weights: %s is used, not %s", prefix, " or ".join(alike))
