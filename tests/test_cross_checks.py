@@ -1,6 +1,7 @@
 """What settings say together is known before the first stage starts."""
 
 import math
+from collections.abc import Callable
 from contextlib import nullcontext
 from importlib.util import find_spec
 from pathlib import Path
@@ -321,6 +322,37 @@ def test_a_loss_is_tried_with_the_classes_of_the_dataset(classes: int, fits: boo
     config = compose_config(["dataset=synthetic", term])
     with nullcontext() if fits else pytest.raises(UserError, match="weighed is not a loss of"):
         check_settings(config, ["seg"])
+
+
+def of_pixels(logits: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    return nn.functional.cross_entropy(logits, mask, reduction="none") * factor
+
+
+def undefined(logits: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    return of_pixels(logits, mask, factor).mean().neg().log()
+
+
+def constant(logits: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> torch.Tensor:
+    return of_pixels(logits.detach(), mask, factor).mean()
+
+
+def number(logits: torch.Tensor, mask: torch.Tensor, factor: torch.Tensor) -> float:
+    return float(constant(logits, mask, factor))
+
+
+@pytest.mark.parametrize(
+    ("loss", "fault"),
+    [
+        (of_pixels, r"a tensor of the shape \(2, 64, 64\): give one number"),
+        (undefined, "nan for random logits"),
+        (constant, "a value that does not depend on the logits"),
+        (number, "float, not a scalar tensor"),
+    ],
+)
+def test_a_loss_that_trains_nothing_is_refused(loss: Callable[..., object], fault: str) -> None:
+    term = f"segmenter.recipe.losses=[{{_target_:{__name__}.{loss.__name__}}}]"
+    with pytest.raises(UserError, match=f"{loss.__name__} returns {fault}"):
+        check_settings(compose_config(["dataset=synthetic", term]), ["seg"])
 
 
 def test_a_loss_waits_for_classes_that_the_table_tells() -> None:

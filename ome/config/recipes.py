@@ -81,18 +81,30 @@ def _loss_term(term: DictConfig, number: int, num_classes: int) -> tuple[float, 
         raise UserError(
             f"{key}: {term._target_} is not a loss of (logits, mask, factor): {reason}"
         ) from error
-    if not isinstance(value, torch.Tensor) or value.ndim:
-        raise UserError(f"{key}: {term._target_} returns {type(value).__name__}, not a scalar tensor")
+    if fault := _fault_of(value):
+        raise UserError(f"{key}: {term._target_} returns {fault}")
     return float(weight), loss
 
 
 def _trial(loss: LossTerm, num_classes: int) -> Tensor:
     """The loss of two random images; 0 if the number of classes is unknown."""
     if not num_classes:
-        return torch.zeros(())
+        return torch.zeros((), requires_grad=True)
     random, side = torch.Generator().manual_seed(0), 64
     mask = torch.randint(num_classes, (2, side, side), generator=random)
-    return loss(torch.randn(2, num_classes, side, side, generator=random), mask, torch.ones(2, side, side))
+    logits = torch.randn(2, num_classes, side, side, generator=random, requires_grad=True)
+    return loss(logits.clone(), mask, torch.ones(2, side, side))  # which may be changed in place
+
+
+def _fault_of(value: object) -> str | None:
+    """What is wrong with the result of a trial."""
+    if not isinstance(value, torch.Tensor):
+        return f"{type(value).__name__}, not a scalar tensor"
+    if value.ndim:
+        return f"a tensor of the shape {tuple(value.shape)}: give one number, e.g. its mean"
+    if not value.isfinite():
+        return f"{value.item()} for random logits"
+    return None if value.requires_grad else "a value that does not depend on the logits, so it trains nothing"
 
 
 def _class_weights(
