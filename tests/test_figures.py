@@ -8,17 +8,15 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from ome.plots.figures import (
-    DPI,
     confusion_figure,
     cooccurrence_figure,
     curves_figure,
-    save_figure,
-    save_png,
     spreads_figure,
     tag_counts_figure,
 )
 from ome.plots.letters import letter_spots
 from ome.plots.panels import CELL, GAP, LINE, class_legend, heat_legend, panel, save_panel
+from ome.plots.saving import DPI, save_figure, save_png
 from ome.plots.thumbnails import class_picture, heat_picture, heat_pictures, photo, weight_picture
 from ome.scoring.spread import Spread
 
@@ -50,6 +48,15 @@ def tile() -> np.ndarray:
 
 def texts_at(figure: Figure, axes: int = 0) -> dict[tuple[float, float], str]:
     return {text.get_position(): text.get_text() for text in figure.axes[axes].texts}
+
+
+@pytest.mark.parametrize("name", ["$x^$ {", "US$5 to US$9", "$$", "$"])
+def test_names_with_dollars_are_drawn_as_they_are(name: str, tmp_path: Path) -> None:
+    save_figure(tmp_path / "tags.png", tag_counts_figure([name], {name: 3}, {name: 1}))
+    escaped = name.replace("$", r"\$")
+    figure = tag_counts_figure([escaped], {escaped: 3}, {escaped: 1})
+    figure.savefig(tmp_path / "escaped.png", dpi=DPI, metadata={"Software": None})
+    assert (tmp_path / "tags.png").read_bytes() == (tmp_path / "escaped.png").read_bytes()
 
 
 def test_cooccurrence_shows_each_number_in_its_cell() -> None:

@@ -1,23 +1,20 @@
-"""Charts of co-occurrence, confusion, tags and training, as figures and as PNG files."""
+"""Charts of co-occurrence, confusion, tags and training, as figures."""
 
 import math
 import textwrap
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-from matplotlib import colormaps, rc_context
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 from numpy.typing import NDArray
 
-from ome.files import save_atomically
 from ome.scoring.scores import ratio
 from ome.scoring.spread import Spread
 
-DPI: Final = 150
 BLUE, ORANGE = "#4477aa", "#ee8866"
 """Two colours that remain distinct with any kind of colour blindness (Paul Tol's schemes)."""
 
@@ -29,24 +26,6 @@ NUMBERED: Final = 50
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Steps, and the values at these steps."""
-
-
-def save_figure(path: Path, figure: Figure) -> None:
-    """Writes a figure as PNG to `path`, and as PDF beside it; see `save_png` and `save_pdf`."""
-    save_png(path, figure)
-    save_pdf(path.with_suffix(".pdf"), figure)
-
-
-def save_png(path: Path, figure: Figure) -> None:
-    """Writes a figure as PNG; the same figure gives the same bytes."""
-    save_atomically(path, lambda to: figure.savefig(to, dpi=DPI, metadata={"Software": None}))
-
-
-def save_pdf(path: Path, figure: Figure) -> None:
-    """Writes a figure as PDF with text that can be edited; the same figure gives the same bytes."""
-    undated = dict.fromkeys(("CreationDate", "Creator", "Producer"))
-    with rc_context({"pdf.fonttype": 42}):
-        save_atomically(path, lambda to: figure.savefig(to, format="pdf", metadata=undated))
 
 
 def cooccurrence_figure(matrix: NDArray[np.float64], names: Sequence[str]) -> Figure:

@@ -10,13 +10,8 @@ from numpy.typing import NDArray
 from ome.files import read_json
 from ome.pipeline.layout import TAG_SUMMARY
 from ome.plots.ablation_figures import bars_figure, calibration_figure
-from ome.plots.figures import (
-    confusion_figure,
-    cooccurrence_figure,
-    curves_figure,
-    save_pdf,
-    tag_counts_figure,
-)
+from ome.plots.figures import confusion_figure, cooccurrence_figure, curves_figure, tag_counts_figure
+from ome.plots.saving import save_pdf
 from ome.report.contents import read_cooccurrence
 from ome.report.histories import training_curves
 from ome.scoring.rows import Row

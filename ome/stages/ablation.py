@@ -22,7 +22,7 @@ from ome.inference.tile_scores import TileScorer
 from ome.pipeline.layout import CAM_TITLES, read_tag_table
 from ome.pipeline.stage import Stage, Work
 from ome.plots.ablation_figures import bars_figure, calibration_figure, thresholds_figure
-from ome.plots.figures import save_figure
+from ome.plots.saving import save_figure
 from ome.progress import console, meter, print_table
 from ome.pseudo.variants import CRITERIA, Variants, mask_variants, variant_names
 from ome.scoring.calibration import LEVELS, calibration_table, error_counts

@@ -13,7 +13,8 @@ from ome.pipeline.artifacts import as_list, inherited_runs, matching_folders, re
 from ome.pipeline.layout import TAG_SCORES
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
-from ome.plots.figures import save_figure, spreads_figure
+from ome.plots.figures import spreads_figure
+from ome.plots.saving import save_figure
 from ome.progress import console, print_table
 from ome.report.comparison import differing_settings, grouped, paired_rows, score_cells, spread_of, tag_cells
 from ome.report.scored_runs import (

@@ -25,7 +25,8 @@ from ome.files import write_csv, write_json
 from ome.pipeline.layout import COOCCURRENCE, TAG_SUMMARY, TAGS
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
-from ome.plots.figures import cooccurrence_figure, save_png, tag_counts_figure
+from ome.plots.figures import cooccurrence_figure, tag_counts_figure
+from ome.plots.saving import save_png
 from ome.progress import console, print_table
 from ome.scoring.cooccurrence import cooccurrence, inseparable
 

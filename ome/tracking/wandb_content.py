@@ -10,7 +10,8 @@ from PIL import Image
 
 from ome.files import read_csv
 from ome.pipeline.artifacts import Artefact
-from ome.plots.figures import DPI, confusion_figure
+from ome.plots.figures import confusion_figure
+from ome.plots.saving import DPI, draw
 from ome.scoring.rows import Row, read_rows
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _confusion(row: Row) -> "Table":
 
 def _confusion_picture(row: Row) -> "WandbImage":
     stream = BytesIO()
-    confusion_figure(row.scores.matrix, row.scores.names).savefig(stream, dpi=DPI)
+    draw(confusion_figure(row.scores.matrix, row.scores.names), stream, dpi=DPI)
     return wandb.Image(Image.open(stream), caption=f"{row.name}, {row.where}")
 
 
