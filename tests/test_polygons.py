@@ -13,7 +13,7 @@ from rasterio.transform import Affine, from_origin
 from scipy import ndimage
 
 from ome.geo.polygons import Region, class_regions
-from ome.geo.vectors import write_regions
+from ome.geo.vectors import layer_name, write_regions
 
 PIXELS = Affine.identity()
 COLOURS = [(200, 0, 0), (0, 200, 0)]
@@ -116,3 +116,32 @@ def test_an_empty_map_is_an_empty_layer(tmp_path: Path) -> None:
         write_regions(tmp_path / "none.gpkg", batches, ["a"], COLOURS[:1], None, PIXELS, 1.0, "pixels") == 0
     )
     assert pyogrio.read_info(tmp_path / "none.gpkg", layer="none")["features"] == 0
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "(1) city",
+        "-a",
+        "#1",
+        "[old]",
+        "gpkg_contents",
+        "Sqlite_sequence",
+        "layer_styles",
+        "a;b",
+        "a!b",
+        "a?",
+        "b!/c;d",
+    ],
+)
+def test_any_name_of_a_scene_and_a_folder(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    path = tmp_path / "maps" / f"{name}.gpkg"
+    batches = [regions_of(np.zeros((2, 2), np.uint8), 2)] * 2
+    assert write_regions(path, batches, ["a"], COLOURS[:1], None, PIXELS, 1.0, "pixels") == 2
+    files = [file for file in tmp_path.rglob("*") if file.is_file()]
+    assert files == [path]
+    layers = pyogrio.list_layers(path.rename(tmp_path / "map.gpkg"))[:, 0].tolist()
+    assert layers == [layer_name(path), "layer_styles"]
+    assert len(pyogrio.raw.read(tmp_path / "map.gpkg", layer=layers[0])[2]) == 2

@@ -3,11 +3,13 @@
 import datetime as dt
 import errno
 import os
+import re
 import shutil
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import numpy as np
@@ -36,7 +38,7 @@ def write_regions(
     """Writes a polygon for each region, with class, area before simplification, and mean confidence.
 
     Args:
-        path: The GeoPackage to write; its layer has the file's stem as name.
+        path: The GeoPackage to write; its layer has the file's stem as name, see `layer_name`.
         batches: The regions; each batch is written before the next is taken.
         names: Class names in order of index.
         colours: RGB of each class, 0..255, for the style of QGIS.
@@ -54,8 +56,13 @@ def write_regions(
     import pyogrio.raw  # noqa: PLC0415 - part of an extra
     import shapely  # noqa: PLC0415
 
-    count = 0
-    with atomic_path(path) as temporary, _reporting_disk(path), warnings.catch_warnings():
+    count, layer = 0, layer_name(path)
+    with (
+        atomic_path(path) as temporary,
+        _plain_path(temporary) as plain,
+        _reporting_disk(path),
+        warnings.catch_warnings(),
+    ):
         # An image without georeference has no CRS.
         warnings.filterwarnings("ignore", message="'crs' was not provided")
         for number, batch in enumerate(batches):
@@ -67,11 +74,11 @@ def write_regions(
             }
             if batch or number == 0:
                 pyogrio.raw.write(
-                    temporary,
+                    plain,
                     np.array(shapely.to_wkb(outlines), dtype=object),
                     list(values.values()),
                     list(values),
-                    layer=path.stem,
+                    layer=layer,
                     driver="GPKG",
                     geometry_type="Polygon",
                     crs=crs.to_wkt() if crs is not None else None,
@@ -79,8 +86,26 @@ def write_regions(
                     dataset_options=VERSION,
                 )
             count += len(batch)
-        _write_style(temporary, path.stem, region_style(names, colours, "class"))
+        _write_style(plain, layer, region_style(names, colours, "class"))
     return count
+
+
+def layer_name(path: Path) -> str:
+    """The file's stem, with `map_` before it where a GeoPackage cannot have a layer of that name."""
+    is_possible = re.match(r"(?!gpkg|sqlite_|layer_styles$)\w", path.stem, re.IGNORECASE)
+    return path.stem if is_possible else f"map_{path.stem}"
+
+
+@contextmanager
+def _plain_path(path: Path) -> Iterator[Path]:
+    """A path of the file for pyogrio, which takes `!` and `;` for an address and writes elsewhere."""
+    if not set(str(path)) & set("!;?"):
+        yield path
+        return
+    with TemporaryDirectory() as folder:
+        link = Path(folder, f"map{path.suffix}")
+        link.symlink_to(path.absolute())
+        yield link
 
 
 @contextmanager
