@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any, Final, TypeVar
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -67,7 +68,7 @@ def print_table(
     texts: int = 1,
     bold: Collection[int] = (),
 ) -> None:
-    """Prints a table.
+    """Prints a table of texts, in which brackets are no styles.
 
     Args:
         title: Title above the table.
@@ -76,12 +77,12 @@ def print_table(
         texts: Number of columns, from the left, that hold texts; the others, numbers, are aligned right.
         bold: Indices of the rows to emphasise.
     """
-    table = Table(title=title)
+    table = Table(title=escape(title) if title else None)
     for place, name in enumerate(header):
         # Not cut: settings and paths differ at their ends.
-        table.add_column(name, justify="left" if place < texts else "right", overflow="fold")
+        table.add_column(escape(name), justify="left" if place < texts else "right", overflow="fold")
     for index, row in enumerate(rows):
-        table.add_row(*row, style="bold" if index in bold else None)
+        table.add_row(*map(escape, row), style="bold" if index in bold else None)
     console.print(table)
 
 

@@ -34,8 +34,17 @@ def test_brackets_and_colons_of_names_are_text(name: str, capsys: pytest.Capture
     say_once(name)
     say_once(name)
     assert capsys.readouterr().out == f"{name}\n"
-    print_table(None, ["class", "tiles"], [[escape(name), "2"]])
-    assert f" {name} " in capsys.readouterr().out
+    assert_table_shows(name, capsys)
+
+
+@pytest.mark.parametrize("name", ["roof [red]", "[bold]", "[/red]"])
+def test_tables_take_styles_in_names_for_text(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert_table_shows(name, capsys)
+
+
+def assert_table_shows(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(name, [name, "tiles"], [[name, "2"]])
+    assert capsys.readouterr().out.count(name) == 3
 
 
 def test_a_narrow_screen_cuts_no_cell(
@@ -64,7 +73,7 @@ def test_control_characters_of_names_are_printed_as_escapes(
     say_once.cache_clear()
     say_once(name)
     console.print(f"[yellow]{escape(name)}[/]")
-    print_table(None, ["class"], [[escape(name)]])
+    print_table(None, ["class"], [[name]])
     assert capsys.readouterr().out.count(line) == 3
 
 

@@ -43,6 +43,23 @@ def test_markdown_has_percents_a_dash_for_nan_and_the_ratio() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "escaped"),
+    [
+        ("roof [red]", "roof [red]"),
+        ("[bold]", "[bold]"),
+        ("<b>", r"\<b>"),
+        ("a|b", r"a\|b"),
+        ("`*a*`", r"\`\*a\*\`"),
+        (r"a\b", r"a\\b"),
+    ],
+)
+def test_names_are_texts_in_the_terminal_and_in_markdown(name: str, escaped: str) -> None:
+    rows = dict.fromkeys(RATIO_OF, Scores(np.eye(2, dtype=np.int64), (name, "other")))
+    assert f" {name} " in rendered(rows, 80)
+    assert markdown_table(rows).startswith(f"|  | mIoU | mF1 | OA | {escaped} | other |\n")
+
+
 def test_csv_gives_the_same_numbers_and_the_ratio_as_a_row(tmp_path: Path) -> None:
     header, body = csv_table(ROWS, ratio_of=RATIO_OF)
     write_csv(tmp_path / "scores.csv", header, body)

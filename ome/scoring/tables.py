@@ -5,6 +5,7 @@ from typing import Final
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -18,6 +19,9 @@ _ESCAPED: Final = str.maketrans(
     {letter: f"\\{letter}" for letter in "&%$#_{}"}
     | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 )
+
+_MARKDOWN: Final = str.maketrans({letter: f"\\{letter}" for letter in "\\|<*`"})
+"""What would end a cell, begin an HTML tag or change the type of a name in markdown."""
 
 RatioOf = tuple[str, str]
 """Names of two rows whose ratio of mIoU, first / second, is shown."""
@@ -62,8 +66,8 @@ def score_table(rows: Mapping[str, Scores], *, title: str = "", ratio_of: RatioO
         UserError: `ratio_of` names a row that does not exist.
         ValueError: There is no row, or the rows have different classes.
     """
-    caption = _ratio_line(rows, ratio_of) if ratio_of else None
-    table = Table(title=title or None, caption=caption, caption_justify="left", box=SIMPLE_HEAD)
+    caption = escape(_ratio_line(rows, ratio_of)) if ratio_of else None
+    table = Table(title=escape(title) or None, caption=caption, caption_justify="left", box=SIMPLE_HEAD)
     labels, *methods = _cells(rows)
     table.add_column("", no_wrap=True)
     for name, *_ in methods:
@@ -75,7 +79,7 @@ def score_table(rows: Mapping[str, Scores], *, title: str = "", ratio_of: RatioO
         if index == len(MEANS) + 1:
             table.add_section()
             table.add_row("IoU")
-        table.add_row(label, *(cells[index] for cells in methods))
+        table.add_row(escape(label), *(cells[index] for cells in methods))
     return table
 
 
@@ -123,7 +127,7 @@ def _ratio_line(rows: Mapping[str, Scores], ratio_of: RatioOf) -> str:
 
 def markdown_lines(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 3) -> str:
     """A table in markdown, whose first `texts` columns are texts and whose other columns are numbers."""
-    first, *others = ([cell.replace("|", r"\|") for cell in cells] for cells in (header, *rows))
+    first, *others = ([cell.translate(_MARKDOWN) for cell in cells] for cells in (header, *rows))
     lines = [first, ["---"] * texts + ["---:"] * (len(header) - texts), *others]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
