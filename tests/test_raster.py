@@ -1,5 +1,7 @@
 import os
 import re
+import subprocess
+import sys
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -1000,3 +1002,15 @@ def test_a_mask_that_gdal_ignores_or_takes_for_damage_is_named(
                 written.update_tags(**flags)
     with pytest.raises(UserError, match=rf"a.tif.msk {line}.*: correct it"):
         Raster(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("name", ["PROJ_LIB", "PROJ_DATA"])
+def test_reference_systems_do_not_depend_on_a_folder_that_is_gone(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 1, "height": 2, "width": 2, "crs": "EPSG:32633"}
+    with rasterio.open(path, "w", transform=rasterio.Affine(1, 0, 9, 0, -1, 9), **profile):
+        pass
+    code = f"import ome.geo.gdal, rasterio; print(rasterio.open({str(path)!r}).crs.to_epsg())"
+    command, elsewhere = [sys.executable, "-c", code], os.environ | {name: str(tmp_path)}
+    done = subprocess.run(command, env=elsewhere, capture_output=True, text=True, check=False)
+    assert done.stdout == "32633\n", done.stderr

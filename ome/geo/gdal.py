@@ -23,6 +23,11 @@ os.environ["GDAL_DISABLE_READDIR_ON_OPEN"] = "TRUE"
 # Without these, GDAL silently pads truncated PNG and JPEG files.
 os.environ["GDAL_PNG_WHOLE_IMAGE_OPTIM"] = "NO"
 os.environ["GDAL_ERROR_ON_LIBJPEG_WARNING"] = "YES"
+for _name in ("PROJ_DATA", "PROJ_LIB"):
+    # Of another program, often one that is gone: reference systems would lose their EPSG codes.
+    _folders = os.environ.get(_name, "").split(os.pathsep)
+    if not any(Path(folder, "proj.db").is_file() for folder in _folders):
+        os.environ.pop(_name, None)
 
 IMAGE_DRIVERS: Final = ("GTiff", "PNG", "JPEG")
 """Formats of users' images; none of them refers to other files for its pixels."""
