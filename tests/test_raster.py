@@ -1014,3 +1014,16 @@ def test_reference_systems_do_not_depend_on_a_folder_that_is_gone(name: str, tmp
     command, elsewhere = [sys.executable, "-c", code], os.environ | {name: str(tmp_path)}
     done = subprocess.run(command, env=elsewhere, capture_output=True, text=True, check=False)
     assert done.stdout == "32633\n", done.stderr
+
+
+def test_nodata_of_some_bands_alone_is_called_so(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    profile = {"driver": "GTiff", "dtype": "uint8", "count": 3, "height": 2, "width": 2}
+    with rasterio.open(path, "w", **profile) as raster:
+        raster.write(np.zeros((3, 2, 2), np.uint8))
+    band = "<PAMRasterBand band='1'><NoDataValue>0</NoDataValue></PAMRasterBand>"
+    path.with_name("a.tif.aux.xml").write_text(f"<PAMDataset>{band}</PAMDataset>")
+    with Raster(path) as opened:
+        assert unmarked(opened)[0].startswith(
+            "declares nodata=0, for some of its bands alone: no pixel counts"
+        )

@@ -9,6 +9,7 @@ from ome.geo.mosaic import Mosaic
 from ome.geo.opacity import is_one_colour
 from ome.geo.reader import IMAGE_DEPTHS, Raster
 from ome.geo.strips import sample_of
+from ome.geo.validity import fits
 from ome.progress import console
 
 
@@ -16,9 +17,11 @@ def unmarked(raster: Raster | Mosaic) -> list[str]:
     """What is wrong with an open raster, each to follow the name of its file."""
     lines: list[str] = []
     if (nodata := raster.lost_nodata) is not None:
+        partly = fits(nodata, raster.depth)
+        reason = "for some of its bands alone" if partly else f"which no pixel of {raster.depth} can have"
         lines.append(
-            f"declares nodata={nodata:g}, which no pixel of {raster.depth} can have: no pixel counts as "
-            "nodata; type dataset.nodata=N for the value that its empty pixels have"
+            f"declares nodata={nodata:g}, {reason}: no pixel counts as nodata; type dataset.nodata=N "
+            "for the value that its empty pixels have"
         )
     if (band := unlabelled_opacity(raster)) is not None:
         lines.append(
