@@ -433,6 +433,22 @@ def test_a_table_without_training_images_is_refused(images: Path) -> None:
         prepare(images)
 
 
+def test_images_in_a_subfolder_are_named(images: Path) -> None:
+    below = images / "north"
+    below.mkdir()
+    for image in images.glob("*.*"):
+        image.rename(below / image.name)
+    with pytest.raises(UserError, match=r"no GeoTIFF, .*; north/a\.\w+ is in a subfolder, which is not read"):
+        prepare(images)
+    with pytest.raises(UserError, match=r"holds no GeoTIFF.*; north/a\.\w+ is in a subfolder"):
+        rasters_in(images)
+    first = min(below.iterdir())
+    first.with_stem("other").write_bytes(first.read_bytes())
+    first.with_stem("other").rename(images / f"other{first.suffix}")
+    with pytest.raises(UserError, match=r"are not in .*; north/a\.\w+ is in a subfolder, which is not read"):
+        prepare(images)
+
+
 def test_a_folder_without_images_and_masks_of_other_names_are_refused(images: Path) -> None:
     empty = images.parent / "empty"
     empty.mkdir()

@@ -13,6 +13,7 @@ from ome.data.raw_split import Split
 from ome.data.scene_index import SPLITS
 from ome.errors import UserError, few
 from ome.files import is_file
+from ome.geo.raster_folder import subfolder_hint
 from ome.geo.sidecars import sidecars_of
 
 NO_TABLE: Final = "dataset.tags is not set: type dataset.tags=/path/to/tags.csv (or .xlsx)"
@@ -95,7 +96,7 @@ def image_names(folder: Path, key: str) -> list[str]:
     unique = {name for path, name in stems if name is not None and is_file(path)}
     names = sorted(check_name(name, f"{key}: the image") for name in unique)
     if not names:
-        raise UserError(f"{key}: no GeoTIFF, PNG or JPEG in {folder}")
+        raise UserError(f"{key}: no GeoTIFF, PNG or JPEG in {folder}{subfolder_hint(folder)}")
     return names
 
 
@@ -105,7 +106,7 @@ def _check_rows(tagged: Outline, images: Sequence[str], table: Path, raw: Path) 
         listed = few(f"{name} (line {tagged.lines[name]})" for name in wrong)
         raise UserError(
             f"{len(wrong)} of {len(tagged.splits)} images in {table} are not in {raw}: {listed}; "
-            "correct or delete the rows, or add the images"
+            f"correct or delete the rows, or add the images{subfolder_hint(raw, wrong)}"
         )
 
 

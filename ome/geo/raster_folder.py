@@ -1,5 +1,6 @@
 """Folders of rasters: which files in them are read."""
 
+from collections.abc import Container
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,23 @@ def rasters_in(folder: Path) -> list[Path]:
     paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and is_file(path))
     if paths := [path for path in paths if not path.name.startswith(".")]:
         return paths
-    raise UserError(f"{folder} holds no GeoTIFF, PNG or JPEG: give a raster, or the folder that holds them")
+    raise UserError(
+        f"{folder} holds no GeoTIFF, PNG or JPEG{subfolder_hint(folder)}: give a raster, or the folder that "
+        "holds them"
+    )
+
+
+def subfolder_hint(folder: Path, stems: Container[str] | None = None) -> str:
+    """Names a raster in a subfolder, as rasters there are not read; empty if there is none.
+
+    Args:
+        folder: The folder.
+        stems: The raster has one of these names without a suffix; None for any.
+    """
+    for path in sorted(folder.glob("[!.]*/[!.]*")):
+        if path.suffix.lower() in SUFFIXES and (stems is None or path.stem in stems):
+            return f"; {path.relative_to(folder)} is in a subfolder, which is not read"
+    return ""
 
 
 def other_rasters_in(folder: Path) -> list[str]:
