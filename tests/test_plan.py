@@ -262,21 +262,21 @@ class Machine:
         self.spent += seconds
         return seconds
 
-    def repeats(self, monkeypatch: pytest.MonkeyPatch, whole: Part, share: float, **named: bool) -> Timed:
+    def repeats(self, monkeypatch: pytest.MonkeyPatch, whole: Part, limit: float, **named: bool) -> Timed:
         """Times it as a call."""
         import torch  # noqa: PLC0415
 
         monkeypatch.setattr(stopwatch, "_seconds", lambda work, _: work())
         monkeypatch.setattr("time.perf_counter", lambda: self.spent)
-        return stopwatch.repeated(self, lambda part: part, whole, torch.device("cpu"), share, **named)
+        return stopwatch.repeated(self, lambda part: part, whole, torch.device("cpu"), limit, **named)
 
-    def trains(self, monkeypatch: pytest.MonkeyPatch, whole: Part, share: float) -> Timed:
+    def trains(self, monkeypatch: pytest.MonkeyPatch, whole: Part, limit: float) -> Timed:
         """Times it as steps, of which the first is not timed."""
         import torch  # noqa: PLC0415
 
-        def steps(*arguments: Any, most: int, share: float, **_: object) -> list[float]:  # noqa: ANN401
+        def steps(*arguments: Any, most: int, limit: float, **_: object) -> list[float]:  # noqa: ANN401
             seconds, times = [self(arguments[2][0])], list[float]()
-            while not stopwatch._suffices(times, most, share):
+            while not stopwatch._suffices(times, most, limit):
                 times.append(self(arguments[2][0]))
             return times or seconds
 
@@ -284,7 +284,7 @@ class Machine:
         monkeypatch.setattr("time.perf_counter", lambda: self.spent)
         monkeypatch.setattr(stopwatch, "fitted_precision", lambda *_: ("32-true", 0))
         config, module = compose_config(["trainer=cpu"]), torch.nn.Linear(1, 1)
-        return stopwatch.timed_steps(config, module, lambda part: [part], whole, share, self.forward)  # type: ignore[arg-type]
+        return stopwatch.timed_steps(config, module, lambda part: [part], whole, limit, self.forward)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -319,14 +319,14 @@ def test_a_plan_is_quick_however_long_the_work_takes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """The smallest part is always timed; a part is extrapolated to about the time of the whole."""
-    whole, share = Part(tiles, height, width), 3.0
+    whole, limit = Part(tiles, height, width), 3.0
     machine = Machine(fixed, seconds, whole)
     least = Machine(fixed, seconds, whole)(whole.within(0, 1 if kind == "a call" else PAIR))
     times = machine.repeats if kind == "a call" else machine.trains
-    estimate = times(monkeypatch, whole, share).seconds * (tiles if kind == "a call" else 1)
-    assert machine.spent <= 2.5 * share + 8 * GROWTH * least
+    estimate = times(monkeypatch, whole, limit).seconds * (tiles if kind == "a call" else 1)
+    assert machine.spent <= 2.5 * limit + 8 * GROWTH * least
     assert seconds / 3 <= estimate
-    assert estimate <= 1.3 * (seconds + fixed) or machine.spent > share / 3
+    assert estimate <= 1.3 * (seconds + fixed) or machine.spent > limit / 3
     assert all(part[1:] == whole[1:] or not (part.height % 32 or part.width % 32) for part in machine.parts)
 
 
@@ -355,7 +355,7 @@ def test_parts_of_tiles_fit_the_networks(
 ) -> None:
     """With parts of 32 pixels and no time for more, everything is still timed."""
     monkeypatch.setattr(timed_parts, "LEAST", 32)
-    monkeypatch.setattr(timed_parts, "SHARE", 0.0)
+    monkeypatch.setattr(timed_parts, "LEAST_LIMIT", 0.0)
     monkeypatch.setattr(timed_parts, "SECONDS", 0.0)
     network = [f"backbone={backbone}", f"backbone.output_stride={stride}", "backbone.weights=null"]
     status, printed = forked(town, *tiny(), *network, "plan=true")

@@ -25,7 +25,8 @@ class ClippedModule(pl.LightningModule):
 
     def outputs(self, image: Tensor) -> Any:  # noqa: ANN401 - whatever the network returns
         """All forward passes of a training step for images (B, bands, H, W), with their gradient graph."""
-        return self(image)
+        # Not `self(image)`: with several processes, Lightning calls the training step in place of `forward`.
+        return self.get_submodule("network")(image)
 
     def sizes(self, image: Tensor) -> int:
         """The number of sizes that images (B, bands, H, W) of a batch may have in these passes."""
