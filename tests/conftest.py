@@ -38,6 +38,7 @@ from ome.cli.launch import check_command, launch
 from ome.errors import UserError
 from ome.geo import cog
 from ome.pipeline.registry import STAGES
+from ome.progress import say_once
 from tests.browser import browser, chromium  # noqa: F401 - fixtures for all
 
 CONF = Path(ome.__file__).parent / "conf"
@@ -175,6 +176,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     texts = {path: path.read_text(encoding="utf-8").lower() for path in {item.path for item in items}}
     words = ("crf", "tiny(", "tiny_run", "forked(")
     items.sort(key=lambda item: any(word in texts[item.path] for word in words))
+
+
+@pytest.fixture(autouse=True)
+def _nothing_said_yet() -> None:
+    """Lets each test print what is said once: folders of tests that passed have the names of later ones."""
+    say_once.cache_clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from ome.crf.compiled import Cache
-from ome.progress import say_once
 
 SOURCE = """
 from ome.crf.compiled import compiled
@@ -64,7 +63,6 @@ def refuse(error: Exception) -> Callable[..., None]:
 def test_without_a_folder_for_the_cache_functions_are_compiled(
     source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    say_once.cache_clear()
     monkeypatch.setattr(Cache, "__init__", refuse(RuntimeError("no locator available")))  # numba's words
     assert load(source)(2) == load(source)(2) == 4
     assert capsys.readouterr().out.count("are compiled at every start, which takes") == 1
@@ -75,7 +73,6 @@ def test_without_a_folder_for_the_cache_functions_are_compiled(
 def test_a_cache_that_cannot_be_written_is_left_out(
     source: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], number: int
 ) -> None:
-    say_once.cache_clear()
     monkeypatch.setattr("numba.core.caching.IndexDataCacheFile.save", refuse(OSError(number, "no")))
     assert load(source)(2) == 4
     assert "be written (no); set NUMBA_CACHE_DIR to" in " ".join(capsys.readouterr().out.split())

@@ -30,7 +30,6 @@ def test_brackets_and_colons_of_names_are_text(name: str, capsys: pytest.Capture
     assert capsys.readouterr().out == f"{name}\n"
     console.print(name, markup=False)
     assert capsys.readouterr().out == f"{name}\n"
-    say_once.cache_clear()
     say_once(name)
     say_once(name)
     assert capsys.readouterr().out == f"{name}\n"
@@ -70,7 +69,6 @@ def test_control_characters_of_names_are_printed_as_escapes(
     error = pickle.loads(pickle.dumps(UserError(f"{name} is no folder", "two")))
     assert str(error) == f"{line} is no folder\ntwo"
     assert f"{line} (Permission" in str(disk_fault(PermissionError(errno.EACCES, "no", name)))
-    say_once.cache_clear()
     say_once(name)
     console.print(f"[yellow]{escape(name)}[/]")
     print_table(None, ["class"], [[name]])
