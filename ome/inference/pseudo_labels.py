@@ -9,7 +9,6 @@ import numpy as np
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, shard
-from ome.errors import UserError
 from ome.geo.raster import read_png, write_grey_png, write_palette_png
 from ome.ignore import IGNORE
 from ome.inference.class_maps import ClassMapsOf, LoadedTile, process_tiles
@@ -76,11 +75,7 @@ def score_masks(folder: Path, kind: str, reader: SceneReader, tiles: Sequence[Ti
 
 
 def mask_statistics(folder: Path, tiles: Sequence[Tile], names: Sequence[str]) -> dict[str, Any]:
-    """The mean weight (0..255), the fraction of pixels with weight 0, pixels by class; a collective call.
-
-    Raises:
-        UserError: No pixel has a class.
-    """
+    """The mean weight (0..255), the fraction of pixels with weight 0, pixels by class; a collective call."""
     if not tiles:
         return {}
     weights, classes = np.zeros((2, 256), dtype=np.int64)
@@ -88,11 +83,6 @@ def mask_statistics(folder: Path, tiles: Sequence[Tile], names: Sequence[str]) -
         weights += np.bincount(read_png(mask_path(folder, "weights", tile)).ravel(), minlength=256)
         classes += np.bincount(read_png(mask_path(folder, "masks", tile)).ravel(), minlength=256)
     weights, classes = all_reduce_sum(np.stack([weights, classes]))
-    if not classes[:IGNORE].any():
-        raise UserError(
-            f"no pixel of {len(tiles)} pseudo masks has a class, so nothing can be learnt from them: train "
-            "the classifier longer (stage.cam.epochs), or give maps above 0 (stage.pseudo.cams)"
-        )
     fractions = weights / weights.sum()
     return {
         "mean_weight": float(fractions @ np.arange(256)),

@@ -13,6 +13,7 @@ from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.distributed.collectives import barrier
 from ome.distributed.processes import process_cores
+from ome.errors import UserError
 from ome.inference.class_maps import ClassMapsOf, class_maps_from
 from ome.inference.pseudo_labels import mask_statistics, score_masks, write_pseudo_labels
 from ome.inference.user_cams import UserCams
@@ -43,7 +44,13 @@ def run(work: Work) -> dict[str, Any]:
     rows = [] if are_scored else score_masks(work.folder, "cam_argmax", reader, tiles, CAM_TITLES["cam"])
     rows += score_masks(work.folder, "masks", reader, tiles, PSEUDO_MASK)
     write_rows(work.folder, rows)
-    return {"tiles": len(tiles), **mask_statistics(work.folder, tiles, table.names)}
+    statistics = mask_statistics(work.folder, tiles, table.names)
+    if tiles and not any(statistics["mask_pixels"].values()):
+        raise UserError(
+            f"no pixel of {len(tiles)} pseudo masks has a class, so nothing can be learnt from them: train "
+            "the classifier longer (stage.cam.epochs), or give maps above 0 (stage.pseudo.cams)"
+        )
+    return {"tiles": len(tiles), **statistics}
 
 
 def _class_maps(work: Work, reader: SceneReader, table: TagTable) -> ClassMapsOf:
