@@ -4,6 +4,7 @@ import os
 import sys
 
 from ome.cli.exits import quiet_endings
+from ome.cli.memory import keep_memory
 from ome.cli.waiting import share_cores
 from ome.errors import UserError, guess
 
@@ -29,6 +30,7 @@ suggest and export as KEY=VALUE; plan=true only prints the stages, tiles, steps 
 def main() -> None:
     """Runs the command line."""
     share_cores()
+    keep_memory()
     with quiet_endings():
         _run()
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from ome.crf.compiled import Cache
+from ome.compiled import Cache
 
 SOURCE = """
-from ome.crf.compiled import compiled
+from ome.compiled import compiled
 
 @compiled()
 def twice(number):

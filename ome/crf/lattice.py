@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ome.compiled import compiled
 from ome.crf.chains import WIDEST, blur_chains
-from ome.crf.compiled import compiled
 from ome.crf.simplices import Float, Index, Key, lift_scale, lifted_bounds, link, locate
 from ome.crf.vectors import LANES, add8, fill8, load8, multiply8, store8
 from ome.errors import UserError

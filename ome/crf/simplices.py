@@ -7,7 +7,7 @@ remainder, 0..d, numbers the vertices of a simplex. Names of dimensions are thos
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.crf.compiled import compiled
+from ome.compiled import compiled
 
 Float = NDArray[np.float32]
 Index = NDArray[np.int32]

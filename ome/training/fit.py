@@ -25,6 +25,7 @@ from ome.training.callbacks import LastCheckpoint, SeedEachStep, StopAtNan, Stop
 from ome.training.checkpoints import save_network
 from ome.training.compiling import Compiling
 from ome.training.counters import counted_together
+from ome.training.depthwise import speed_up_depthwise
 from ome.training.hardware import Hardware, channels_last, decided_precision
 from ome.training.kernels import replace_wrong_kernels
 from ome.training.monitors import check_monitor
@@ -158,8 +159,10 @@ def fitted_precision(module: pl.LightningModule, hardware: Hardware) -> tuple[st
     """
     channels_last(module)
     precision = decided_precision(hardware.precision, hardware.device())
-    wrong = replace_wrong_kernels(module) if precision == "bf16-mixed" and not hardware.uses_gpu else 0
-    return precision, wrong
+    if hardware.uses_gpu:
+        return precision, 0
+    speed_up_depthwise(module)
+    return precision, replace_wrong_kernels(module) if precision == "bf16-mixed" else 0
 
 
 def quieten() -> None:

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ome.training.depthwise import Depthwise
+
 TOLERANCE: Final = 0.02
 """Relative error of a weight gradient that rounding to bfloat16 explains; it is about 0.002."""
 
@@ -44,7 +46,7 @@ def replace_wrong_kernels(network: nn.Module) -> int:
     """
     changed = 0
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and not isinstance(module, _Float32):
+        if isinstance(module, nn.Conv2d) and not isinstance(module, _Float32 | Depthwise):
             grouped = module.groups > 1
             per_group = module.in_channels // module.groups if grouped else 0
             # Some encoders give lists.

@@ -13,7 +13,7 @@ from ome.progress import say_once
 def _say_uncached(reason: object = "") -> None:
     """Says once a process that its kernels are compiled for it alone."""
     say_once(
-        "the kernels of the CRF are compiled at every start, which takes up to a minute: their cache cannot "
+        "the numba kernels are compiled at every start, which takes up to a minute: their cache cannot "
         f"be written{f' ({reason})' if reason else ''}; set NUMBA_CACHE_DIR to a folder that can"
     )
 
