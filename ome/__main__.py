@@ -4,9 +4,9 @@ import os
 import sys
 
 from ome.cli.exits import quiet_endings
-from ome.cli.memory import keep_memory
 from ome.cli.waiting import share_cores
 from ome.errors import UserError, guess
+from ome.memory import keep_memory
 
 HELP = """ome: from image-level tags to pixel-accurate land-cover maps.
 

@@ -1,8 +1,8 @@
 """The entry point: `python -m ome.run stage=cam dataset=potsdam backbone=resnet38d`."""
 
 from ome.cli.exits import quiet_endings
-from ome.cli.memory import keep_memory
 from ome.cli.waiting import share_cores
+from ome.memory import keep_memory
 
 
 def main() -> None:

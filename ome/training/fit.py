@@ -19,6 +19,7 @@ from ome.distributed.signals import deferred_stop, stop, stop_requested
 from ome.errors import UserError
 from ome.faults import is_no_damage
 from ome.files import noted
+from ome.memory import returned_memory
 from ome.pipeline.layout import HISTORY
 from ome.progress import console
 from ome.training.callbacks import LastCheckpoint, SeedEachStep, StopAtNan, StopWhenAsked
@@ -120,7 +121,7 @@ def fit(
             f"this machine cannot train with accelerator={hardware.accelerator} precision="
             f"{precision} ({error}): choose another trainer=..."
         ) from error
-    with deferred_stop(), counted_together(module.get_submodule("network")):
+    with deferred_stop(), returned_memory(), counted_together(module.get_submodule("network")):
         try:
             trainer.fit(module, data, ckpt_path=_checkpoint(folder), weights_only=True)
         except (MisconfigurationException, RuntimeError) as error:
