@@ -1,13 +1,14 @@
 """Times a training step: a plain fp32 step, against a step of the trainer.
 
-    python scripts/bench_training.py [--backbone resnet18] [--size 256] [--batch 4] [--device cpu]
-                                     [--compile inductor] [--profile]
+    python scripts/bench_training.py [--backbone tu-tf_efficientnet_lite0] [--size 256] [--batch 4]
+                                     [--device cpu] [--compile inductor] [--profile]
 
 Both sides train the same networks on the same samples, which are in memory. The plain step computes all
 gradients, in fp32 and the usual memory layout, and reads the loss at each step. Ours is the step of
 `stage=cam` and `stage=seg` on that device: frozen layers have no gradients, the loss is not read at each
-step, the layout is channels-last, the optimiser is fused, and the precision is bf16 where the device has
-instructions for it (use `--precision 32-true` for fp32).
+step, the layout is channels-last, the optimiser is fused, depthwise convolutions on a CPU have gradients of
+their own, and the precision is bf16 where the device has instructions for it (use `--precision 32-true` for
+fp32).
 
 `--compile inductor` also times ours compiled as with `trainer.compile=true`, on a GPU with CUDA graphs, and
 prints the seconds until the first step is finished. `--profile` prints which operators take the time of ours,
@@ -29,7 +30,8 @@ from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.networks.segmenters import build_segmenter
 from ome.training.compiling import compiled
-from ome.training.hardware import autocast, channels_last, decided_precision
+from ome.training.fit import fitted_precision
+from ome.training.hardware import Hardware, autocast, decided_precision
 from ome.training.pixel_losses import pixel_cross_entropy, weigh_pixels
 from ome.training.seam_losses import seam_loss
 
@@ -53,7 +55,8 @@ def step_time(network: nn.Module, loss: Loss, device: torch.device, side: Side) 
     """Returns the seconds of a step of SGD."""
     plain = side.plain
     if not plain:
-        channels_last(network)
+        accelerator = "cpu" if device.type == "cpu" else "gpu"
+        fitted_precision(network, Hardware(accelerator, precision=side.precision))
     if side.backend:
         network.forward = compiled(network.forward, device, side.backend)
     parameters = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -129,7 +132,9 @@ def main() -> None:
     """Parses the command line and runs the benchmark."""
     parser = argparse.ArgumentParser(description="The plain fp32 step against the trainer's.")
     image_argument(parser)
-    parser.add_argument("--backbone", default="resnet50" if torch.cuda.is_available() else "resnet18")
+    parser.add_argument(
+        "--backbone", default="resnet50" if torch.cuda.is_available() else "tu-tf_efficientnet_lite0"
+    )
     parser.add_argument("--size", type=int, default=256)
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ome.training.compiling import compiled
-from ome.training.depthwise import SMALL, Depthwise, speed_up_depthwise
+from ome.training.depthwise import Depthwise, speed_up_depthwise
+from ome.training.depthwise_gradients import SMALL
 from ome.training.hardware import autocast, channels_last
 
 CHANNELS = 19
@@ -140,12 +141,22 @@ def test_parameters_and_keys_stay() -> None:
     assert torch.equal(copied(images_of()), network(images_of()))
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_without_gradients_bytes_are_those_of_the_plain_layer(precision: str) -> None:
+    """As a network that was trained in this process and one that was loaded predict the same."""
+    layer = convolution(kernel_size=5, padding=2, bias=True)
+    plain = copy.deepcopy(layer)
+    speed_up_depthwise(layer)
+    with torch.no_grad(), autocast(torch.device("cpu"), precision):
+        assert torch.equal(layer(images_of()), plain(images_of()))
+
+
 @pytest.mark.parametrize("frozen", ["images", "weight"])
 def test_only_the_gradients_that_are_used_are_computed(frozen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     layer, _ = pair(convolution(kernel_size=5))
     images = images_of().requires_grad_(frozen != "images")
     layer.requires_grad_(frozen != "weight")
-    name = "_image_gradient" if frozen == "images" else "weight_gradient"
+    name = "image_gradient" if frozen == "images" else "weight_gradient"
     monkeypatch.setattr(f"ome.training.depthwise.{name}", lambda *_: pytest.fail("computed"))
     layer(images).sum().backward()
     assert (images.grad is None) == (frozen == "images")
@@ -159,6 +170,17 @@ def test_a_keyword_call_and_other_functions_pass() -> None:
 
     layer, plain = pair(convolution(Named, kernel_size=5))
     torch.testing.assert_close(layer(images_of()), plain.float()(images_of()))
+
+
+def test_another_convolution_of_the_same_layer_is_torchs() -> None:
+    class Mixed(nn.Conv2d):
+        def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+            mixed = F.conv2d(input, input.new_ones(CHANNELS, CHANNELS, 1, 1))
+            return super().forward(mixed)
+
+    layer, plain = pair(convolution(Mixed, kernel_size=5))
+    torch.testing.assert_close(layer(images_of()), plain.float()(images_of()))
+    torch.testing.assert_close(layer(images_of()[0]), plain(images_of()[0]))  # without a batch
 
 
 def test_doubles_keep_their_precision() -> None:

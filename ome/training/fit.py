@@ -11,6 +11,7 @@ import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.callbacks import Callback
 from pytorch_lightning.loggers import Logger
+from torch import nn
 
 from ome.distributed.batchnorm import synchronise_batchnorm
 from ome.distributed.collectives import any_rank, is_rank_zero, rank_zero_value, world_size
@@ -152,7 +153,7 @@ def _checkpoint(folder: Path) -> Path | None:
     return path if rank_zero_value(step > 0) else None
 
 
-def fitted_precision(module: pl.LightningModule, hardware: Hardware) -> tuple[str, int]:
+def fitted_precision(module: nn.Module, hardware: Hardware) -> tuple[str, int]:
     """Prepares a module for the device that will train it.
 
     Returns:
