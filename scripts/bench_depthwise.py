@@ -55,9 +55,8 @@ def main() -> None:
         images = torch.rand(BATCH, channels, side, side).contiguous(memory_format=torch.channels_last)
         used = "32-true" if dilation > 1 else precision
         images = images.bfloat16() if used == "bf16-mixed" else images
-        name = (
-            f"{kernel} x {kernel}, stride {stride}, dilation {dilation}, {channels} of {side} px, {used[:4]}"
-        )
+        kind = f", stride {stride}" * (stride > 1) + f", dilation {dilation}" * (dilation > 1)
+        name = f"{kernel} x {kernel}{kind}, {channels} channels, {used.partition('-')[0]}"
         compare(name, work(plain, images.requires_grad_(), used), work(ours, images, used))
 
 
