@@ -23,6 +23,7 @@ from ome.data.datasets import Batch
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
+from ome.data.transforms import to_tensor
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.inference.classifier import CamPredictor, build_classifier, members
@@ -215,6 +216,24 @@ def test_no_more_pixels_are_tagged_at_a_time_than_fit(zoom: float) -> None:
     assert 0.9 * 0.3e6 < max(pixels) <= 0.3e6
 
 
+def test_tags_are_scored_as_they_are_trained() -> None:
+    torch.manual_seed(0)
+    network = SeamNetwork(TinyBackbone(), 2, pcm=False, sharpness=4.0).eval()
+    torch.nn.init.normal_(network.fc8.weight)
+    image, tags = to_tensor(np.zeros((32, 32, 3), np.uint8))[None], torch.tensor([[1, 0]])
+    with torch.no_grad():
+        logits = (4 * network(image).cam).exp().mean((2, 3)).log() / 4
+    tiles = [Tile("a", 0, 0, 32, 32)]
+    scores = tag_probabilities(network, cast("SceneReader", Blank()), tiles, torch.device("cpu"), "tags")
+    np.testing.assert_allclose(scores, logits.sigmoid().double().numpy(), rtol=1e-5)
+    module = SeamClassifier(network, ("a", "b"), total_steps=1, er_weight=0, ecr_weight=0).eval()
+    loss = module.training_step({"image": image, "tags": tags})
+    torch.testing.assert_close(loss, F.multilabel_soft_margin_loss(logits, tags.float()))
+    with torch.no_grad():
+        module.validation_step({"image": image, "tags": tags})
+    torch.testing.assert_close(module._predicted[0][0], logits)
+
+
 def test_plain_cam_is_cross_entropy_of_the_pooled_map() -> None:
     module = classifier(pcm=False, er_weight=0, ecr_weight=0).eval()
     image, tags = batch().values()
@@ -318,7 +337,8 @@ def test_classifiers_and_backbones_compose_freely(name: str, backbone: str) -> N
     assert config.backbone.name == backbone
     assert config.classifier.name == name
     assert config.classifier.zoom == (1 if name in {"seam", "one_vs_all"} else 2)
-    switches = {key: bool(value) for key, value in config.classifier.items() if key not in {"name", "zoom"}}
+    numbers = {"name", "zoom", "sharpness"}
+    switches = {key: bool(value) for key, value in config.classifier.items() if key not in numbers}
     assert switches == {
         "er_weight": name in {"seam", "one_vs_all"},
         "ecr_weight": name in {"seam", "one_vs_all"},
@@ -431,7 +451,10 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
 
 @pytest.mark.parametrize(
     ("backbone", "settings"),
-    [("resnet18", {"pcm": True}), ("mit_b0", {"pcm": False, "attention": 0.2, "zoom": 2.0})],
+    [
+        ("resnet18", {"pcm": True}),
+        ("mit_b0", {"pcm": False, "attention": 0.2, "zoom": 2.0, "sharpness": 3.0}),
+    ],
 )
 def test_a_checkpoint_reloads_with_nothing_else_at_hand(
     tmp_path: Path, backbone: str, settings: dict[str, Any]
@@ -442,6 +465,7 @@ def test_a_checkpoint_reloads_with_nothing_else_at_hand(
     module = SeamClassifier(network, ("a", "b"), total_steps=7, optimizer=rates, er_weight=0.5, clip=2.0)
     loaded = reloaded(module, tmp_path / "any.ckpt")
     assert loaded._optimizer == rates
+    assert loaded.network.sharpness == settings.get("sharpness", 0.0)
     image = torch.rand(1, 4, 32, 48)
     with torch.no_grad():
         for before, after in zip(module.eval().network(image), loaded.eval()(image), strict=True):

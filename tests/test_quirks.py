@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from ome.networks.seam import CamPair
 from ome.training.quirks import KeepHighestValidationLoss, broadcast_loss
 
 
@@ -25,12 +26,15 @@ def test_every_score_meets_every_tag() -> None:
 class Constant(nn.Module):
     """Gives the same score everywhere; without tags, the higher it is the higher the loss."""
 
+    sharpness = 1.0
+
     def __init__(self) -> None:
         super().__init__()
         self.score = nn.Parameter(torch.zeros(()))
 
-    def forward(self, image: Tensor) -> tuple[Tensor]:
-        return (self.score.expand(len(image), 2, 4, 4),)
+    def forward(self, image: Tensor) -> CamPair:
+        maps = self.score.expand(len(image), 2, 4, 4)
+        return CamPair(maps, maps)
 
 
 @torch.no_grad()

@@ -80,7 +80,8 @@ def build_classifier(
         "num_classes": num_classes,
         "pcm": classifier["pcm"],
         "attention": classifier["attention"],
-        "zoom": classifier.get("zoom", 1.0),  # manifests of older runs have no zoom
+        "zoom": classifier.get("zoom", 1.0),  # manifests of older runs have neither
+        "sharpness": classifier.get("sharpness", 0.0),
         "frozen": False,
     }
     return classifier_from(description, weights)

@@ -11,6 +11,7 @@ from ome.data.tiles import Tile, batches_of_one_size
 from ome.data.transforms import to_tensor
 from ome.inference.classifier import DEFAULT_MEGAPIXELS
 from ome.networks.one_vs_all import OneVsAllNetwork
+from ome.networks.pooling import pool_maps
 from ome.networks.seam import SeamNetwork
 from ome.progress import meter
 from ome.training.hardware import channels_last
@@ -41,8 +42,8 @@ def tag_probabilities(
     with meter(f"{what}, tiles", len(tiles)) as progress, torch.inference_mode():
         for indices in batches_of_one_size(tiles, lambda tile: pixels // (tile.height * tile.width)):
             images = to_tensor(np.stack([reader.image(tiles[index]) for index in indices])).to(device)
-            # The same pooling as in the classifier's loss.
-            logits = network(images).cam.mean(dim=(2, 3))
+            # As in the classifier's loss.
+            logits = pool_maps(network(images).cam, network.sharpness)
             batches.append(logits.double().sigmoid().cpu().numpy())
             progress.advance(len(indices))
     return np.concatenate(batches)

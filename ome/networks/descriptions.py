@@ -16,7 +16,8 @@ def classifier_from(description: Mapping[str, Any], weights: str | None = None) 
         description["num_classes"],
         pcm=description["pcm"],
         attention=description["attention"],
-        zoom=description.get("zoom", 1.0),  # older checkpoints do not have it
+        zoom=description.get("zoom", 1.0),  # older checkpoints have neither
+        sharpness=description.get("sharpness", 0.0),
     )
     return network.freeze() if description["frozen"] else network
 

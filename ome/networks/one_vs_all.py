@@ -15,6 +15,7 @@ class OneVsAllNetwork(nn.Module):
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.zoom = networks[0].zoom
+        self.sharpness = networks[0].sharpness
 
     def forward(self, image: Tensor) -> CamPair:
         """Computes the CAMs (B, C, H, W) of images (B, bands, H, W); see `SeamNetwork.forward`."""

@@ -41,6 +41,7 @@ class SeamNetwork(BackboneNetwork):
             eval mode; see `attend`. None for no attention.
         zoom: Factor by which images are enlarged bilinearly before the backbone; time and memory grow with
             its square.
+        sharpness: Of the pooling of a map to the score of its class, see `pool_maps`; not used in `forward`.
 
     Raises:
         UserError: `attention` is given, but the backbone has none.
@@ -55,6 +56,7 @@ class SeamNetwork(BackboneNetwork):
         pcm: bool = True,
         attention: float | None = None,
         zoom: float = 1.0,
+        sharpness: float = 0.0,
     ) -> None:
         super().__init__(backbone)
         if attention is not None and not backbone.attends:
@@ -66,6 +68,7 @@ class SeamNetwork(BackboneNetwork):
         self.pcm = pcm
         self.attention = attention
         self.zoom = zoom
+        self.sharpness = sharpness
         low, middle, final = backbone.channels
         self.dropout = nn.Dropout2d(0.5)
         self.fc8 = nn.Conv2d(final, num_classes, 1, bias=False)
@@ -86,7 +89,8 @@ class SeamNetwork(BackboneNetwork):
         """See `BackboneNetwork.description`."""
         backbone, classes = super().description, {"num_classes": self.fc8.out_channels}
         refinement = {"pcm": self.pcm, "attention": self.attention, "zoom": self.zoom}
-        return None if backbone is None else backbone | classes | refinement
+        pooling = {"sharpness": self.sharpness}
+        return None if backbone is None else backbone | classes | refinement | pooling
 
     def forward(self, image: Tensor) -> CamPair:
         """Computes raw and refined CAMs.

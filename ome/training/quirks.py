@@ -12,6 +12,8 @@ from torch.nn import functional as F
 from ome.data.datasets import Batch
 from ome.distributed.collectives import barrier, is_rank_zero
 from ome.files import save_atomically
+from ome.networks.pooling import pool_maps
+from ome.networks.seam import SeamNetwork
 
 HIGHEST: Final = "highest_loss.pt"
 
@@ -50,8 +52,9 @@ class KeepHighestValidationLoss(Callback):
     ) -> None:
         """Computes the broadcast loss of a validation batch."""
         del trainer, outputs
-        cam = pl_module.get_submodule("network")(batch["image"])[0]
-        self._losses.append(broadcast_loss(cam.mean(dim=(2, 3)), batch["tags"]))
+        network: SeamNetwork = pl_module.get_submodule("network")  # type: ignore[assignment]
+        pooled = pool_maps(network(batch["image"]).cam, network.sharpness)
+        self._losses.append(broadcast_loss(pooled, batch["tags"]))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Keeps the weights if no epoch had a higher loss."""

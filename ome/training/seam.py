@@ -13,6 +13,7 @@ from ome.data.datasets import Batch
 from ome.distributed.collectives import sum_over_processes, world_size
 from ome.errors import UserError
 from ome.networks.descriptions import classifier_from
+from ome.networks.pooling import pool_maps
 from ome.networks.seam import CamPair, SeamNetwork
 from ome.scoring.confusion import count_pixels
 from ome.scoring.multilabel import multilabel_scores
@@ -128,6 +129,7 @@ class SeamClassifier(ClippedModule):
             er_weight=self._er_weight,
             ecr_weight=self._ecr_weight,
             min_pool_weight=self._min_pool_weight,
+            sharpness=self.network.sharpness,
         )
         if self.logs:
             means = sum_over_processes(torch.stack(losses)) / world_size()
@@ -158,7 +160,7 @@ class SeamClassifier(ClippedModule):
         """Updates the validation scores with `image`, `tags` and, where there is one, `mask` (B, H, W)."""
         tags = batch["tags"]
         cam, refined = self.network(batch["image"])
-        self._predicted.append((cam.mean(dim=(2, 3)), tags))
+        self._predicted.append((pool_maps(cam, self.network.sharpness), tags))
         if "mask" in batch:
             tagged = refined.masked_fill(tags[:, :, None, None] == 0, -torch.inf)
             counts = count_pixels(tagged.argmax(dim=1), batch["mask"], tagged.shape[1])

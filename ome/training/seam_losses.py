@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ome.networks.features import resize_maps
+from ome.networks.pooling import pool_maps
 
 EPSILON = 1e-5
 ECR_FRACTION = 0.2
@@ -46,7 +47,7 @@ def multilabel_loss(pooled: Tensor, tags: Tensor, learnt: Tensor | None = None) 
     """Multilabel soft margin loss of the globally averaged CAM.
 
     Args:
-        pooled: Means of the raw maps (B, C).
+        pooled: Scores of the raw maps (B, C), see `pool_maps`.
         tags: Image-level tags (B, C), 0 or 1.
         learnt: (B, C), 1 for classes that take part, 0 for others, whose loss is 0; None for all.
 
@@ -97,6 +98,7 @@ def seam_loss(
     er_weight: float = 1.0,
     ecr_weight: float = 1.0,
     min_pool_weight: float = 1.0,
+    sharpness: float = 0.0,
 ) -> SeamLosses:
     """SEAM's loss for two views of the same images, or its terms for a single view.
 
@@ -110,6 +112,7 @@ def seam_loss(
         er_weight: Weight of the equivariance term.
         ecr_weight: Weight of the cross refinement term.
         min_pool_weight: Weight of the min-pool term.
+        sharpness: Of the pooling of the raw maps to scores, see `pool_maps`; 0 for their means.
 
     Returns:
         Every term and the total.
@@ -122,7 +125,7 @@ def seam_loss(
     labels = [tags] if learnt is None else [tags, learnt]
     for view in views:
         _check_view(view, labels)
-    pooled = [cam.mean(dim=(2, 3)) for cam, _ in views]
+    pooled = [pool_maps(cam, sharpness) for cam, _ in views]
     weights = None if learnt is None else _joined([learnt] * len(views))
     multilabel = multilabel_loss(_joined(pooled), _joined([tags] * len(views)), weights)
     min_pool = er = ecr = torch.zeros_like(multilabel)

@@ -86,6 +86,11 @@ class Classifier:
     zoom: Annotated[
         Positive, "factor by which tiles are enlarged before the network; the work grows with its square"
     ]
+    sharpness: Annotated[
+        NotNegative,
+        "pooling of a map to its class's score, log(mean(exp(sharpness x))) / sharpness: 0 for the mean; "
+        "the larger, the more count the strongest cells",
+    ]
     one_vs_all: Annotated[bool, "train one network per class, one after the other, instead of one for all"]
 
 
