@@ -1,5 +1,6 @@
 """Depthwise convolutions that train on a CPU, where torch's gradients take most of a step."""
 
+import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, cast
@@ -9,28 +10,33 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.overrides import TorchFunctionMode
 
-from ome.training.depthwise_gradients import Pair, image_gradient, weight_gradient
+from ome.training.depthwise_gradients import SMALL, Pair, image_gradient, weight_gradient
 
 
 def speed_up_depthwise(network: nn.Module) -> None:
     """Lets depthwise convolutions compute their gradients by this module, for a training on a CPU.
 
     With torch 2.15, gradients of 5 x 5 weights take ten to thirty times as long as their forward pass, and
-    dilated ones access memory that is not theirs in bfloat16, see `replace_wrong_kernels`.
+    dilated ones access memory that is not theirs in bfloat16, see `replace_wrong_kernels`. Those of 3 x 3
+    weights are fast without stride and dilation, and stay.
 
     Args:
         network: The network, changed in place; its parameters stay the same objects.
     """
     for module in network.modules():
-        if isinstance(module, nn.Conv2d) and not isinstance(module, Depthwise) and _is_depthwise(module):
+        if isinstance(module, nn.Conv2d) and not isinstance(module, Depthwise) and _is_slow(module):
             kind = type(module)
             module.__class__ = type(kind.__name__, (Depthwise, kind), {})
 
 
-def _is_depthwise(module: nn.Conv2d) -> bool:
-    """Whether each channel has weights of its own, and the padding is the same on both sides."""
+def _is_slow(module: nn.Conv2d) -> bool:
+    """Whether it is a depthwise convolution whose gradients torch computes slowly.
+
+    Named padding of an even kernel, which is not the same on both sides, is left to torch.
+    """
     sided = isinstance(module.padding, str) and any(size % 2 == 0 for size in module.kernel_size)
-    return 1 < module.groups == module.in_channels == module.out_channels and not sided
+    plain = {*module.stride, *module.dilation} == {1} and math.prod(module.kernel_size) <= SMALL
+    return 1 < module.groups == module.in_channels == module.out_channels and not sided and not plain
 
 
 class Depthwise:
