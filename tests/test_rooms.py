@@ -22,8 +22,8 @@ FLOORS = (
     ("synthetic", "pseudo", "networks"),
     ("data", "plots"),
     ("crf", "geo", "scoring"),
-    ("distributed",),
-    ("arguments", "damage", "extras", "faults", "files", "plugins", "progress"),
+    ("compiled", "distributed"),
+    ("arguments", "damage", "extras", "faults", "files", "memory", "plugins", "progress"),
     ("errors", "ignore"),
 )
 """From the top of the house to its ground, as in docs/architecture.md."""
