@@ -94,15 +94,8 @@ def _by_numba(
 
 
 @_by_numba.register_fake
-def _(
-    gradient: Tensor,
-    images: Tensor,
-    kernel: list[int],
-    stride: list[int],
-    padding: list[int],
-    dilation: list[int],
-) -> Tensor:
-    del gradient, stride, padding, dilation
+def _(gradient: Tensor, images: Tensor, kernel: list[int], *sizes: list[int]) -> Tensor:
+    del gradient, sizes
     return images.new_empty((images.shape[1], 1, *kernel), dtype=torch.float32)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ome.training.depthwise import Depthwise
+from ome.training.depthwise import Depthwise, mix_in
 
 TOLERANCE: Final = 0.02
 """Relative error of a weight gradient that rounding to bfloat16 explains; it is about 0.002."""
@@ -55,8 +55,7 @@ def replace_wrong_kernels(network: nn.Module) -> int:
             unsafe = (grouped and max(module.dilation) > 1) or (padded and max(module.kernel_size) > LARGEST)
             sizes = (tuple(size) for size in (module.kernel_size, module.stride, module.dilation))
             if unsafe or is_wrong(per_group, *sizes, padding):
-                kind = type(module)
-                module.__class__ = type(kind.__name__, (_Float32, kind), {})
+                mix_in(module, _Float32)
                 changed += 1
     return changed
 

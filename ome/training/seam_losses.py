@@ -44,7 +44,7 @@ def normalise_maps(maps: Tensor) -> Tensor:
 
 
 def multilabel_loss(pooled: Tensor, tags: Tensor, learnt: Tensor | None = None) -> Tensor:
-    """Multilabel soft margin loss of the globally averaged CAM.
+    """Multilabel soft margin loss of the pooled CAM.
 
     Args:
         pooled: Scores of the raw maps (B, C), see `pool_maps`.
