@@ -218,11 +218,13 @@ def test_no_more_pixels_are_tagged_at_a_time_than_fit(zoom: float) -> None:
 
 def test_tags_are_scored_as_they_are_trained() -> None:
     torch.manual_seed(0)
-    network = SeamNetwork(TinyBackbone(), 2, pcm=False, sharpness=4.0).eval()
+    network = SeamNetwork(TinyBackbone(), 2, pcm=False, pooling="competing").eval()
     torch.nn.init.normal_(network.fc8.weight)
     image, tags = to_tensor(np.zeros((32, 32, 3), np.uint8))[None], torch.tensor([[1, 0]])
     with torch.no_grad():
-        logits = (4 * network(image).cam).exp().mean((2, 3)).log() / 4
+        cam = network(image).cam
+        weights = cam.softmax(1) + 0.1
+        logits = (cam * weights).sum((2, 3)) / weights.sum((2, 3))
     tiles = [Tile("a", 0, 0, 32, 32)]
     scores = tag_probabilities(network, cast("SceneReader", Blank()), tiles, torch.device("cpu"), "tags")
     np.testing.assert_allclose(scores, logits.sigmoid().double().numpy(), rtol=1e-5)
@@ -337,8 +339,9 @@ def test_classifiers_and_backbones_compose_freely(name: str, backbone: str) -> N
     assert config.backbone.name == backbone
     assert config.classifier.name == name
     assert config.classifier.zoom == (1 if name in {"seam", "one_vs_all"} else 2)
-    numbers = {"name", "zoom", "sharpness"}
-    switches = {key: bool(value) for key, value in config.classifier.items() if key not in numbers}
+    assert config.classifier.pooling == ("mean" if name in {"seam", "one_vs_all"} else "competing")
+    others = {"name", "zoom", "pooling"}
+    switches = {key: bool(value) for key, value in config.classifier.items() if key not in others}
     assert switches == {
         "er_weight": name in {"seam", "one_vs_all"},
         "ecr_weight": name in {"seam", "one_vs_all"},
@@ -453,7 +456,7 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
     ("backbone", "settings"),
     [
         ("resnet18", {"pcm": True}),
-        ("mit_b0", {"pcm": False, "attention": 0.2, "zoom": 2.0, "sharpness": 3.0}),
+        ("mit_b0", {"pcm": False, "attention": 0.2, "zoom": 2.0, "pooling": "competing"}),
     ],
 )
 def test_a_checkpoint_reloads_with_nothing_else_at_hand(
@@ -465,7 +468,7 @@ def test_a_checkpoint_reloads_with_nothing_else_at_hand(
     module = SeamClassifier(network, ("a", "b"), total_steps=7, optimizer=rates, er_weight=0.5, clip=2.0)
     loaded = reloaded(module, tmp_path / "any.ckpt")
     assert loaded._optimizer == rates
-    assert loaded.network.sharpness == settings.get("sharpness", 0.0)
+    assert loaded.network.pooling == settings.get("pooling", "mean")
     image = torch.rand(1, 4, 32, 48)
     with torch.no_grad():
         for before, after in zip(module.eval().network(image), loaded.eval()(image), strict=True):

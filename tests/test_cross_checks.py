@@ -135,8 +135,9 @@ class SameImage(nn.Module):
             ["+dataset.images.more=3"],
             "dataset.images and dataset.masks: expected {archive, pattern} and not 3",
         ),
-        (["classifier.one_vs_all=true", "stage.pseudo.cams=affinity"], "AffinityNet starts from the"),
-        (["classifier.one_vs_all=true", f"stage.cam.checkpoint={__file__}"], "is one network of all classes"),
+        (["classifier=one_vs_all", "stage.pseudo.cams=affinity"], "AffinityNet starts from the"),
+        (["classifier.one_vs_all=true"], "type classifier.pooling=mean"),
+        (["classifier=one_vs_all", f"stage.cam.checkpoint={__file__}"], "is one network of all classes"),
     ],
 )
 def test_a_fault_is_one_line_before_the_first_stage(overrides: list[str], line: str) -> None:

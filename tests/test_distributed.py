@@ -50,7 +50,7 @@ class TinySeam(nn.Module):
     """A raw and a refined map of two classes, behind a live BatchNorm."""
 
     pcm, description = True, None
-    sharpness = 1.0
+    pooling = "competing"
 
     def __init__(self) -> None:
         super().__init__()

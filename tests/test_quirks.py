@@ -26,7 +26,7 @@ def test_every_score_meets_every_tag() -> None:
 class Constant(nn.Module):
     """Gives the same score everywhere; without tags, the higher it is the higher the loss."""
 
-    sharpness = 1.0
+    pooling = "competing"
 
     def __init__(self) -> None:
         super().__init__()

@@ -64,6 +64,8 @@ def _classifier(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
             "stage.cam.checkpoint is one network of all classes, but classifier.one_vs_all=true has one "
             "network per class: change one of the two"
         )
+    if classifier.one_vs_all and classifier.pooling == "competing":
+        yield "classifier.one_vs_all=true has no other classes to compete with: type classifier.pooling=mean"
     if classifier.pcm and not classifier.ecr_weight and not classifier.min_pool_weight:
         from ome.training.seam import UNTRAINED_PCM  # noqa: PLC0415 - slow to import
 

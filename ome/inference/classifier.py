@@ -81,7 +81,7 @@ def build_classifier(
         "pcm": classifier["pcm"],
         "attention": classifier["attention"],
         "zoom": classifier.get("zoom", 1.0),  # manifests of older runs have neither
-        "sharpness": classifier.get("sharpness", 0.0),
+        "pooling": classifier.get("pooling", "mean"),
         "frozen": False,
     }
     return classifier_from(description, weights)

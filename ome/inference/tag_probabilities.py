@@ -43,7 +43,7 @@ def tag_probabilities(
         for indices in batches_of_one_size(tiles, lambda tile: pixels // (tile.height * tile.width)):
             images = to_tensor(np.stack([reader.image(tiles[index]) for index in indices])).to(device)
             # As in the classifier's loss.
-            logits = pool_maps(network(images).cam, network.sharpness)
+            logits = pool_maps(network(images).cam, network.pooling)
             batches.append(logits.double().sigmoid().cpu().numpy())
             progress.advance(len(indices))
     return np.concatenate(batches)

@@ -17,7 +17,7 @@ def classifier_from(description: Mapping[str, Any], weights: str | None = None) 
         pcm=description["pcm"],
         attention=description["attention"],
         zoom=description.get("zoom", 1.0),  # older checkpoints have neither
-        sharpness=description.get("sharpness", 0.0),
+        pooling=description.get("pooling", "mean"),
     )
     return network.freeze() if description["frozen"] else network
 

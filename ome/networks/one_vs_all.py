@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from ome.networks.pooling import Pooling
 from ome.networks.seam import CamPair, SeamNetwork
 
 
@@ -15,7 +16,7 @@ class OneVsAllNetwork(nn.Module):
         super().__init__()
         self.networks = nn.ModuleList(networks)
         self.zoom = networks[0].zoom
-        self.sharpness = networks[0].sharpness
+        self.pooling: Pooling = "mean"  # a network of one class has no others that compete
 
     def forward(self, image: Tensor) -> CamPair:
         """Computes the CAMs (B, C, H, W) of images (B, bands, H, W); see `SeamNetwork.forward`."""

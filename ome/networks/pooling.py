@@ -1,26 +1,31 @@
 """Pooling of class activation maps to the scores of their classes."""
 
-import math
+from typing import Final, Literal
 
-import torch
 from torch import Tensor
 
+Pooling = Literal["mean", "competing"]
 
-def pool_maps(maps: Tensor, sharpness: float = 0.0) -> Tensor:
-    """Log-mean-exp pooling: between the mean of a map and its maximum.
+FLOOR: Final = 0.1
+"""Weight of a cell whose class has no probability, so that the maps of absent classes learn everywhere."""
 
-    From Pinheiro & Collobert, "From Image-level to Pixel-level Labeling with Convolutional Networks", CVPR
-    2015, equation 3, where it is called LSE.
+
+def pool_maps(maps: Tensor, pooling: Pooling = "mean") -> Tensor:
+    """Pools each map to the score of its class.
+
+    With the mean, a class has to respond everywhere in a tile that shows it, also where it is not. Weighted
+    by the softmax over the classes, a class is scored where it wins: after nGWP (Araslanov & Roth,
+    "Single-Stage Semantic Segmentation from Image Labels", CVPR 2020), with a floor of the weights instead
+    of a background class.
 
     Args:
-        maps: Responses (..., H, W), float.
-        sharpness: r in log(mean(exp(r x))) / r, at least 0. The larger, the more count the strongest cells;
-            0 is the mean.
+        maps: Responses of all classes (..., C, H, W), float.
+        pooling: "mean", or "competing" for the mean weighted by the softmax over C, plus `FLOOR`.
 
     Returns:
-        (...), one score per map.
+        (..., C), one score per class.
     """
-    if sharpness == 0:
+    if pooling == "mean":
         return maps.mean(dim=(-2, -1))
-    cells = maps.shape[-2] * maps.shape[-1]
-    return (torch.logsumexp(sharpness * maps, dim=(-2, -1)) - math.log(cells)) / sharpness
+    weights = maps.softmax(dim=-3) + FLOOR
+    return (weights * maps).sum(dim=(-2, -1)) / weights.sum(dim=(-2, -1))

@@ -15,6 +15,7 @@ from ome.networks.attention import attend
 from ome.networks.backbone_network import BackboneNetwork
 from ome.networks.features import Backbone, Features, resize_maps
 from ome.networks.pcm import ENTRIES, clean_cam, pixel_correlation
+from ome.networks.pooling import Pooling
 
 
 class CamPair(NamedTuple):
@@ -41,7 +42,7 @@ class SeamNetwork(BackboneNetwork):
             eval mode; see `attend`. None for no attention.
         zoom: Factor by which images are enlarged bilinearly before the backbone; time and memory grow with
             its square.
-        sharpness: Of the pooling of a map to the score of its class, see `pool_maps`; not used in `forward`.
+        pooling: How maps become scores, see `pool_maps`; not used in `forward`.
 
     Raises:
         UserError: `attention` is given, but the backbone has none.
@@ -56,7 +57,7 @@ class SeamNetwork(BackboneNetwork):
         pcm: bool = True,
         attention: float | None = None,
         zoom: float = 1.0,
-        sharpness: float = 0.0,
+        pooling: Pooling = "mean",
     ) -> None:
         super().__init__(backbone)
         if attention is not None and not backbone.attends:
@@ -68,7 +69,7 @@ class SeamNetwork(BackboneNetwork):
         self.pcm = pcm
         self.attention = attention
         self.zoom = zoom
-        self.sharpness = sharpness
+        self.pooling: Pooling = pooling
         low, middle, final = backbone.channels
         self.dropout = nn.Dropout2d(0.5)
         self.fc8 = nn.Conv2d(final, num_classes, 1, bias=False)
@@ -89,7 +90,7 @@ class SeamNetwork(BackboneNetwork):
         """See `BackboneNetwork.description`."""
         backbone, classes = super().description, {"num_classes": self.fc8.out_channels}
         refinement = {"pcm": self.pcm, "attention": self.attention, "zoom": self.zoom}
-        pooling = {"sharpness": self.sharpness}
+        pooling = {"pooling": self.pooling}
         return None if backbone is None else backbone | classes | refinement | pooling
 
     def forward(self, image: Tensor) -> CamPair:

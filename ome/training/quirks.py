@@ -53,7 +53,7 @@ class KeepHighestValidationLoss(Callback):
         """Computes the broadcast loss of a validation batch."""
         del trainer, outputs
         network: SeamNetwork = pl_module.get_submodule("network")  # type: ignore[assignment]
-        pooled = pool_maps(network(batch["image"]).cam, network.sharpness)
+        pooled = pool_maps(network(batch["image"]).cam, network.pooling)
         self._losses.append(broadcast_loss(pooled, batch["tags"]))
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -129,7 +129,7 @@ class SeamClassifier(ClippedModule):
             er_weight=self._er_weight,
             ecr_weight=self._ecr_weight,
             min_pool_weight=self._min_pool_weight,
-            sharpness=self.network.sharpness,
+            pooling=self.network.pooling,
         )
         if self.logs:
             means = sum_over_processes(torch.stack(losses)) / world_size()
@@ -160,7 +160,7 @@ class SeamClassifier(ClippedModule):
         """Updates the validation scores with `image`, `tags` and, where there is one, `mask` (B, H, W)."""
         tags = batch["tags"]
         cam, refined = self.network(batch["image"])
-        self._predicted.append((pool_maps(cam, self.network.sharpness), tags))
+        self._predicted.append((pool_maps(cam, self.network.pooling), tags))
         if "mask" in batch:
             tagged = refined.masked_fill(tags[:, :, None, None] == 0, -torch.inf)
             counts = count_pixels(tagged.argmax(dim=1), batch["mask"], tagged.shape[1])

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ome.networks.features import resize_maps
-from ome.networks.pooling import pool_maps
+from ome.networks.pooling import Pooling, pool_maps
 
 EPSILON = 1e-5
 ECR_FRACTION = 0.2
@@ -98,7 +98,7 @@ def seam_loss(
     er_weight: float = 1.0,
     ecr_weight: float = 1.0,
     min_pool_weight: float = 1.0,
-    sharpness: float = 0.0,
+    pooling: Pooling = "mean",
 ) -> SeamLosses:
     """SEAM's loss for two views of the same images, or its terms for a single view.
 
@@ -112,7 +112,7 @@ def seam_loss(
         er_weight: Weight of the equivariance term.
         ecr_weight: Weight of the cross refinement term.
         min_pool_weight: Weight of the min-pool term.
-        sharpness: Of the pooling of the raw maps to scores, see `pool_maps`; 0 for their means.
+        pooling: How raw maps become scores, see `pool_maps`.
 
     Returns:
         Every term and the total.
@@ -125,7 +125,7 @@ def seam_loss(
     labels = [tags] if learnt is None else [tags, learnt]
     for view in views:
         _check_view(view, labels)
-    pooled = [pool_maps(cam, sharpness) for cam, _ in views]
+    pooled = [pool_maps(cam, pooling) for cam, _ in views]
     weights = None if learnt is None else _joined([learnt] * len(views))
     multilabel = multilabel_loss(_joined(pooled), _joined([tags] * len(views)), weights)
     min_pool = er = ecr = torch.zeros_like(multilabel)

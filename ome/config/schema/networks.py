@@ -86,10 +86,10 @@ class Classifier:
     zoom: Annotated[
         Positive, "factor by which tiles are enlarged before the network; the work grows with its square"
     ]
-    sharpness: Annotated[
-        NotNegative,
-        "pooling of a map to its class's score, log(mean(exp(sharpness x))) / sharpness: 0 for the mean; "
-        "the larger, the more count the strongest cells",
+    pooling: Annotated[
+        Literal["mean", "competing"],
+        "how a map becomes its class's score: its mean; competing: its mean weighted by the softmax over the "
+        "classes plus 0.1 (after nGWP, Araslanov & Roth, CVPR 2020)",
     ]
     one_vs_all: Annotated[bool, "train one network per class, one after the other, instead of one for all"]
 
