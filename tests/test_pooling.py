@@ -47,6 +47,11 @@ def test_a_class_is_scored_where_it_wins() -> None:
     assert car > float(maps[1].mean()) + 1.0
 
 
+def test_the_gradient_is_that_of_the_score() -> None:
+    maps = torch.randn(1, 3, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    assert torch.autograd.gradcheck(lambda x: pool_maps(x, "competing"), maps.requires_grad_())
+
+
 def test_large_responses_stay_finite() -> None:
     maps = torch.tensor([[[1e4, -1e4]], [[0.0, 0.0]]], requires_grad=True)
     scores = pool_maps(maps, "competing")
