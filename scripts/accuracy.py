@@ -18,7 +18,7 @@ import shlex
 import statistics
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from pathlib import Path
 from typing import NamedTuple
@@ -53,7 +53,7 @@ QUICK = ["stage.until=pseudo", "stage.cam.epochs=3"]
 STAGES = ("prepare", "labels", "cam", "pseudo", "seg", "refine")
 RANGES = 6
 """Number of ranges of weights in the table of errors."""
-FULL = SEGMENTER_TITLES["full"]
+WEAK, FULL = SEGMENTER_TITLES["weak"], SEGMENTER_TITLES["full"]
 
 
 class Finished(NamedTuple):
@@ -113,13 +113,22 @@ def table_of(name: str, runs: Sequence[Finished]) -> str:
     lines = []
     for title, row in runs[0].rows.items():
         scores = [run.rows[title].scores for run in runs]
-        ratio = "" if row.scored_on == TRAIN_TILES else spread([run.reached(title) for run in runs])
+        is_compared = row.scored_on != TRAIN_TILES and FULL in runs[0].rows
+        ratio = spread([run.reached(title) for run in runs]) if is_compared else ""
         of_classes = zip(*(score.iou.tolist() for score in scores), strict=True)
         values = (spread([score.miou for score in scores]), ratio, *map(spread, of_classes))
         lines.append([f"{title} ({row.scored_on})", *map(str, values)])
     table = markdown_lines([name, "mIoU", "of pixel labels", *classes], lines, texts=1)
     minutes = statistics.mean([run.seconds for run in runs]) / 60
     return f"{table}\n{len(runs)} seeds, {minutes:.0f} minutes each."
+
+
+def mean_of_sets(runs: Mapping[str, Sequence[Finished]]) -> list[str]:
+    """A line with the mean over the sets of the weak segmenter's ratio; none if a set lacks a segmenter."""
+    if not all({WEAK, FULL} <= run.rows.keys() for of_set in runs.values() for run in of_set):
+        return []
+    ratios = [statistics.mean(run.reached(WEAK) for run in of_set) for of_set in runs.values()]
+    return [f"{WEAK} / {FULL}, mean of {', '.join(runs)}: {100 * statistics.mean(ratios):.1f} %"]
 
 
 def weight_table(name: str, errors: NDArray[np.int64]) -> str:
@@ -159,6 +168,7 @@ def main() -> None:
             folder = options.output / f"{name}_{seed}"
             runs.setdefault(name, []).append(finished(folder, options.output / "scenes" / name))
             tables = [table_of(each, of_set) for each, of_set in runs.items()]
+            tables += mean_of_sets(runs)
             errors = {each: np.sum([run.errors for run in of_set], axis=0) for each, of_set in runs.items()}
             calibration_figure(errors).savefig(options.output / "weights.png", dpi=150)
             tables += [weight_table(each, of_set) for each, of_set in errors.items()]

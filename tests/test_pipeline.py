@@ -69,6 +69,12 @@ def test_the_benchmark_of_accuracy_counts_what_a_run_left(finished: Path) -> Non
     (line,) = (row for row in rows if row.startswith(f"| {weak} (test"))
     assert f"{100 * np.mean(miou[0]):.2f} ± {100 * np.std(miou[0], ddof=1):.2f}" in line
     assert "2 seeds" in rows[-1]
+    (mean,) = accuracy.mean_of_sets({"one": runs, "other": runs[:1]})
+    ratios = [w / f for w, f in zip(*miou, strict=True)]
+    assert mean.endswith(f": {50 * (np.mean(ratios) + ratios[0]):.1f} %")
+    alone = run._replace(rows={title: row for title, row in run.rows.items() if title != full})
+    assert "weak segmentation (test" in accuracy.table_of("set", [alone])
+    assert accuracy.mean_of_sets({"set": runs, "other": [alone]}) == []
     # Every pixel of the pseudo masks is right or wrong at one weight.
     right, wrong = runs[0].errors.sum(axis=0)
     assert right / (right + wrong) == pytest.approx(runs[0].rows["pseudo mask"].scores.oa, abs=1e-9)
