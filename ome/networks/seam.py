@@ -89,9 +89,8 @@ class SeamNetwork(BackboneNetwork):
     def description(self) -> dict[str, Any] | None:
         """See `BackboneNetwork.description`."""
         backbone, classes = super().description, {"num_classes": self.fc8.out_channels}
-        refinement = {"pcm": self.pcm, "attention": self.attention, "zoom": self.zoom}
-        pooling = {"pooling": self.pooling}
-        return None if backbone is None else backbone | classes | refinement | pooling
+        switches = {name: getattr(self, name) for name in ("pcm", "attention", "zoom", "pooling")}
+        return None if backbone is None else backbone | classes | switches
 
     def forward(self, image: Tensor) -> CamPair:
         """Computes raw and refined CAMs.
