@@ -1,6 +1,9 @@
 """The CRF in torch: on the CPU against the one in numba and slow twins, on a GPU against the CPU."""
 
 import importlib.util
+import os
+import subprocess
+import sys
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -248,6 +251,18 @@ def test_a_missing_gpu_is_one_line() -> None:
         UserError, match=r"trainer\.accelerator=gpu, but torch finds no GPU: type trainer=cpu"
     ):
         crf_of(compose_config(["stage=pseudo", "crf.backend=torch", "trainer=gpu"]))
+
+
+@needs_triton
+@pytest.mark.parametrize(("runs", "classes"), [(25, 4), (17, 16)])
+def test_kernels_compile_for_a_gpu_without_one(runs: int, classes: int, tmp_path: Path) -> None:
+    # The interpreter accepts Python that Triton's compiler refuses.
+    script = [sys.executable, "-m", "tests.compile_kernels", str(runs), str(classes)]
+    variables = os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)}
+    run = subprocess.run(script, env=variables, capture_output=True, text=True, check=False, timeout=120)
+    assert run.returncode == 0, run.stderr
+    kernels = {line.split()[0] for line in run.stdout.splitlines()}
+    assert kernels == {"splat", "blur", "update_pixels"}
 
 
 @needs_gpu
