@@ -163,6 +163,17 @@ def test_errors_by_weight_are_told_in_words() -> None:
     assert (len(merged), sum(map(sum, merged.values()))) == (12, 512)
 
 
+def test_rare_levels_are_joined_with_their_neighbours() -> None:
+    counts = np.zeros((256, 2), dtype=np.int64)
+    counts[28], counts[95], counts[113], counts[255] = (600, 400), (0, 1), (900, 100), (2, 0)
+    assert merged_levels(counts) == {"28": (600, 400), "95-255": (902, 101)}
+    counts[255] = (2000, 5)
+    assert merged_levels(counts) == {"28": (600, 400), "95-113": (900, 101), "255": (2000, 5)}
+    counts[:255] = counts[:255, ::-1] + [1, 0]  # every level occurs: ranges
+    assert list(merged_levels(counts, 3)) == ["0-85", "86-170", "171-255"]
+    assert merged_levels(np.zeros((256, 2), dtype=np.int64)) == {}
+
+
 def content(**parts: Any) -> dict[str, Any]:  # noqa: ANN401
     """What the template names, with as little as can be there."""
     texts = dict.fromkeys(("no_scores", "scored_on"), "")

@@ -8,11 +8,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from ome.plots.figures import BLUE, ORANGE, plain
-from ome.scoring.calibration import error_rates
+from ome.scoring.calibration import merged_levels
 from ome.scoring.thresholds import THRESHOLDS, ThresholdCurves
 
 GREEN = "#228833"
 """A third colour that remains distinct from `BLUE` and `ORANGE`."""
+BARS = 6  # levels of a chart whose labels do not touch
 
 
 def bars_figure(values: Mapping[str, float], partial: Collection[str] = ()) -> Figure:
@@ -81,7 +82,7 @@ def thresholds_figure(curves: ThresholdCurves) -> Figure:
 
 
 def calibration_figure(criteria: Mapping[str, NDArray[np.int64]]) -> Figure:
-    """One chart per criterion: the error rate at each level, and the fraction of pixels at that level.
+    """One chart per criterion: the error rate at each level, see `merged_levels`, and its fraction of pixels.
 
     Args:
         criteria: Sums of `error_counts` by criterion; the chart of a criterion without pixels is empty.
@@ -89,15 +90,16 @@ def calibration_figure(criteria: Mapping[str, NDArray[np.int64]]) -> Figure:
     figure = Figure(figsize=(3.6 * max(1, len(criteria)), 3), layout="constrained")
     for place, (name, counts) in enumerate(criteria.items(), start=1):
         axes = figure.add_subplot(1, len(criteria), place)
-        pixels = counts.sum(axis=1)
-        levels = np.flatnonzero(pixels)
-        bars = axes.bar(range(len(levels)), 100 * error_rates(counts)[levels], 0.65, color=BLUE)
-        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8)
-        if len(levels):
-            overall = 100 * counts[:, 1].sum() / pixels.sum()
+        levels, pixels = merged_levels(counts, BARS), counts.sum()
+        rates = [100 * wrong / (right + wrong) for right, wrong in levels.values()]
+        bars = axes.bar(range(len(levels)), rates, 0.65, color=BLUE)
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # the dashed line does not cross numbers
+        axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8, bbox=box)
+        if levels:
+            overall = 100 * counts[:, 1].sum() / pixels
             shown = "all pixels" if place == 1 else None
             axes.axhline(overall, color=ORANGE, linewidth=1.2, linestyle="--", label=shown, zorder=0)
-        ticks = [f"{level}\n{100 * pixels[level] / pixels.sum():.1f} %" for level in levels]
+        ticks = [f"{level}\n{100 * sum(both) / pixels:.1f} %" for level, both in levels.items()]
         axes.set_xticks(range(len(levels)), ticks)
         axes.set_ylim(0, 110)  # room for the numbers
         axes.set_title(name, fontsize=9)

@@ -1,6 +1,7 @@
 """Calibration of weights: the error rate of a mask at each weight."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,8 @@ from ome.scoring.scores import ratio
 from ome.scoring.tables import percent
 
 LEVELS = 256
+RARE: Final = 0.001
+"""Fraction of the pixels below which a level has no error rate of its own in charts."""
 
 
 def error_counts(
@@ -38,6 +41,9 @@ def error_rates(counts: NDArray[np.int64]) -> NDArray[np.float64]:
 def merged_levels(counts: NDArray[np.int64], most: int = 12) -> dict[str, tuple[int, int]]:
     """Right and wrong pixels of each level that occurs; if there are too many levels, of ranges of levels.
 
+    A level or range with less than `RARE` of the pixels, whose error rate says little, is joined with the
+    next one, the last with the one before.
+
     Args:
         counts: A sum of `error_counts`.
         most: Largest number of levels, or of equal ranges of levels.
@@ -46,14 +52,21 @@ def merged_levels(counts: NDArray[np.int64], most: int = 12) -> dict[str, tuple[
         Right and wrong pixels by level (`255`) or range (`213-233`), the lowest first.
     """
     levels = np.flatnonzero(counts.sum(axis=1))
-    if len(levels) <= most:
-        return {str(level): (int(counts[level, 0]), int(counts[level, 1])) for level in levels}
-    merged = {}
-    for part in np.array_split(np.arange(LEVELS), most):
-        right, wrong = counts[part].sum(axis=0).tolist()
-        if right + wrong:
-            merged[f"{part[0]}-{part[-1]}"] = (right, wrong)
-    return merged
+    parts = [[level] for level in levels] if len(levels) <= most else np.array_split(np.arange(LEVELS), most)
+    merged: list[list[int]] = []
+    joined: list[int] = []
+    for part in parts:
+        joined = [*joined, *part]
+        if counts[joined].sum() >= RARE * counts.sum():
+            merged.append(joined)
+            joined = []
+    if joined:
+        merged[-1] += joined
+    return {_name(group): tuple(counts[group].sum(axis=0).tolist()) for group in merged}
+
+
+def _name(levels: Sequence[int]) -> str:
+    return f"{levels[0]}-{levels[-1]}" if len(levels) > 1 else str(levels[0])
 
 
 def calibration_table(criteria: Mapping[str, NDArray[np.int64]]) -> tuple[list[str], list[list[str]]]:
