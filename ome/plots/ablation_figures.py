@@ -93,7 +93,7 @@ def calibration_figure(criteria: Mapping[str, NDArray[np.int64]]) -> Figure:
         levels, pixels = merged_levels(counts, BARS), counts.sum()
         rates = [100 * wrong / (right + wrong) for right, wrong in levels.values()]
         bars = axes.bar(range(len(levels)), rates, 0.65, color=BLUE)
-        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # the dashed line does not cross numbers
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.5}  # over the dashed line
         axes.bar_label(bars, fmt="%.1f", padding=2, fontsize=8, bbox=box)
         if levels:
             overall = 100 * counts[:, 1].sum() / pixels
