@@ -32,7 +32,7 @@ from ome.data.scenes import SceneReader
 from ome.files import write_text
 from ome.pipeline.layout import SEGMENTER_TITLES, TRAIN_TILES, read_pseudo_label, read_tag_table
 from ome.pipeline.manifest import Manifest
-from ome.plots.ablation_figures import calibration_figure
+from ome.plots.ablation_figures import BARS, calibration_figure
 from ome.scoring.calibration import LEVELS, error_counts, merged_levels
 from ome.scoring.rows import Row, read_rows
 from ome.scoring.spread import spread
@@ -51,8 +51,6 @@ SETS = {
 four would take four times as long."""
 QUICK = ["stage.until=pseudo", "stage.cam.epochs=3"]
 STAGES = ("prepare", "labels", "cam", "pseudo", "seg", "refine")
-RANGES = 6
-"""Number of ranges of weights in the table of errors."""
 WEAK, FULL = SEGMENTER_TITLES["weak"], SEGMENTER_TITLES["full"]
 
 
@@ -136,7 +134,7 @@ def weight_table(name: str, errors: NDArray[np.int64]) -> str:
     total = errors.sum()
     lines = [
         (level, f"{100 * (right + wrong) / total:.1f} %", f"{100 * wrong / (right + wrong):.1f} %")
-        for level, (right, wrong) in merged_levels(errors, RANGES).items()
+        for level, (right, wrong) in merged_levels(errors, BARS).items()
     ]
     return markdown_lines((f"{name}, weight", "pixels", "wrong"), lines, texts=1)
 
