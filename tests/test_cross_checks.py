@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -76,9 +77,10 @@ class SameImage(nn.Module):
         (["backbone.output_stride=12"], "backbone.output_stride=12"),
         (["backbone=encoder", "backbone.name=resnet19"], "'resnet19'; did you mean"),
         (["segmenter.encoder=resnet38d"], "resnet38d is for the classifier only"),
+        (["backbone.weights=/nowhere/w.pth"], "backbone.weights=/nowhere/w.pth does not exist"),
         (
-            ["backbone.weights=/nowhere/w.pth", "segmenter.weights=null"],
-            "backbone.weights=/nowhere/w.pth does not exist",
+            ["backbone.encoder_weights=/nowhere/w.pth"],
+            "backbone.encoder_weights=/nowhere/w.pth does not",
         ),
         (["segmenter.weights=/nowhere/w.pth"], "segmenter.weights=/nowhere/w.pth does not exist"),
         (["stage.cam.checkpoint=/nowhere/c.pth"], "stage.cam.checkpoint=/nowhere/c.pth does not exist"),
@@ -102,6 +104,11 @@ class SameImage(nn.Module):
             "'mobilenet_v2' has no published weights 'imagnet'",
         ),
         ([*RESNET38D, "backbone.output_stride=8", "backbone.weights=imagenet"], "no published"),
+        (
+            ["backbone.weights=package"],
+            "backbone.weights=package: no package has weights of encoder 'tu-",
+        ),
+        (["backbone.encoder_weights=package"], "backbone.encoder_weights=package: no package has weights"),
         (["backbone.weights=3", "backbone.encoder_weights=null"], "backbone.weights=3: expected text"),
         (["dataset.display=[1,2,9]"], r"dataset.display=\[1, 2, 9\]: give three positions"),
         (["dataset.bands=xyz"], "dataset.bands=xyz: synthetic has"),
@@ -170,6 +177,18 @@ def test_all_faults_are_said_at_once_and_only_those_of_stages_that_run() -> None
     assert len(str(raised.value).splitlines()) == 3
     config = composed(*overrides[:2], "stage.until=pseudo")
     check_settings(config, selected_stages(config))
+
+
+def test_weights_that_cannot_be_downloaded_stop_a_command_before_its_first_stage(
+    run_here: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    line = r"backbone\.encoder_weights=imagenet: cannot download .* encoder 'resnet18' .*/path/file\.pth$"
+    with pytest.raises(UserError, match=line):
+        run_here(*tiny(), "segmenter.encoder=resnet18", "backbone.encoder_weights=imagenet")
+    assert not (tmp_path / "runs").exists()
+    assert not (tmp_path / "scenes").exists()
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])

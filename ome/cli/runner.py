@@ -10,6 +10,7 @@ from rich.markup import escape
 from ome.cli.last_command import preset_before
 from ome.cli.plan import plan_of
 from ome.cli.plan_table import show_plan, show_timed_plan
+from ome.config.encoder_weights import fetch_published
 from ome.config.sections import settings_of
 from ome.data.tag_rows import read_tag_rows
 from ome.distributed.collectives import is_rank_zero
@@ -52,7 +53,9 @@ def run_stages(config: DictConfig) -> float | None:
         find_stage(name, config).place(settings_of(config, name)).check_finished()
     if len(names) > 1 and is_rank_zero():
         _say_preset(config)
-        show_plan(config, plan_of(config, names)[0])
+        rows = plan_of(config, names)[0]
+        show_plan(config, rows)
+        fetch_published(config, {row.name for row in rows if row.forecast.state != "up to date"})
     folders: dict[str, Path] = {}
     for name in names:
         stage, stage_config = find_stage(name, config), settings_of(config, name)

@@ -7,6 +7,7 @@ from typing import Final
 
 from omegaconf import DictConfig, OmegaConf
 
+from ome.config.encoder_weights import weights_to_load
 from ome.config.folders import folder_faults
 from ome.config.raw_data import is_folder_of_images, raw_fault, split_fault
 from ome.config.trial_builds import TRIAL_BUILDS
@@ -139,17 +140,11 @@ def _files(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
             cam_files(Path(cams))
         except UserError as error:
             yield str(error)
-    weights = {
-        "backbone.weights": "cam" in stages and not checkpoint,
-        "segmenter.weights": bool({"seg", "refine"} & {*stages}),
-    }
-    for key, needed in weights.items():
-        if needed and (path := OmegaConf.select(config, key)):
-            from ome.networks.weights import looks_like_file  # noqa: PLC0415 - slow to import
+    for key, encoder, weights in weights_to_load(config, stages):
+        from ome.networks.weights import looks_like_file  # noqa: PLC0415 - slow to import
 
-            if looks_like_file(path):
-                own = key == "backbone.weights" and config.backbone.name == "resnet38d"
-                yield from _missing(key, path, RESNET38D if own else CHECK)
+        if looks_like_file(weights):
+            yield from _missing(key, weights, RESNET38D if encoder == "resnet38d" else CHECK)
 
 
 def _scene(settings: DictConfig) -> Iterator[str]:

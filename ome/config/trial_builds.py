@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from omegaconf import DictConfig
 
+from ome.config.encoder_weights import segmenter_weights_key
 from ome.config.raw_data import is_folder_of_images, raw_layout, split_fault
 from ome.data.raw import RawLayout
 from ome.data.tiles import MOST_STEPS
@@ -45,8 +46,8 @@ def _segmenter(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
         # Where both are the same, the segmenter's setting most often refers to the backbone's.
         same = segmenter.encoder == config.backbone.name and "_target_" not in config.backbone
         key = "backbone.name" if same else "segmenter.encoder"
-        group = "backbone" if segmenter.weights == config.backbone.weights else "segmenter"
-        if faults := _published_faults(key, segmenter.encoder, f"{group}.weights", segmenter.weights):
+        weights_key = segmenter_weights_key(config)
+        if faults := _published_faults(key, segmenter.encoder, weights_key, segmenter.weights):
             yield from faults
             return
         kind = (name_of(segmenter), segmenter.encoder)
@@ -155,18 +156,19 @@ def _segmenter_faults(
 
 
 def _published_faults(name_key: str, name: str, weights_key: str, weights: str | None) -> list[str]:
-    """A line where an encoder is unknown, or has no such published weights."""
+    """A line where an encoder is unknown, or has no such published or packaged weights."""
     from ome.networks.encoder import resolve_encoder  # noqa: PLC0415 - takes its time
     from ome.networks.hub import check_published  # noqa: PLC0415
-    from ome.networks.package_weights import PACKAGE  # noqa: PLC0415
+    from ome.networks.package_weights import PACKAGE, check_packaged  # noqa: PLC0415
     from ome.networks.weights import looks_like_file  # noqa: PLC0415
 
     known = name == "resnet38d" or is_plugin(name, BACKBONE_PLUGINS)
     if not known and (faults := _faults(lambda: resolve_encoder(name))):
         return [f"{name_key}={name}: {faults[0]}"]
-    if weights is None or weights == PACKAGE or looks_like_file(weights):
+    if weights is None or looks_like_file(weights):
         return []
-    return [f"{weights_key}={weights}: {fault}" for fault in _faults(lambda: check_published(name, weights))]
+    faults = _faults(lambda: check_packaged(name) if weights == PACKAGE else check_published(name, weights))
+    return [f"{weights_key}={weights}: {fault}" for fault in faults]
 
 
 def _on_disk(weights: str | None) -> str | None:

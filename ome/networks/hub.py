@@ -69,8 +69,8 @@ def download_encoder(name: str, weights: str) -> dict[str, Tensor]:
     except Exception as error:
         # The client libraries raise many kinds of errors.
         raise UserError(
-            f"cannot download weights {weights!r} of encoder {name!r} ({type(error).__name__}); "
-            "download them elsewhere and give the file: backbone.weights=/path/file.pth"
+            f"cannot download weights {weights!r} of encoder {name!r} ({type(error).__name__}): "
+            "download them elsewhere and give the path of the file, such as /path/file.pth"
         ) from error
     return dict(encoder.state_dict())
 

@@ -21,6 +21,20 @@ _MODULES: Final = {
 }
 
 
+def check_packaged(name: str) -> None:
+    """Checks that a package with the weights of an encoder exists and is installed.
+
+    Raises:
+        UserError: It does not, or is not.
+    """
+    if (model := _model(name)) not in _MODULES:
+        raise UserError(
+            f"no package has weights of encoder {name!r}, only of {' and '.join(_MODULES)}; "
+            "give the path of a file, such as /path/file.pth"
+        )
+    require("weights", f"loading weights of {model}", "give null for random weights")
+
+
 def packaged_encoder(name: str) -> dict[str, Tensor]:
     """Reads the weights of an encoder from a package (Apache-2.0, trained by Google on ImageNet).
 
@@ -36,13 +50,8 @@ def packaged_encoder(name: str) -> dict[str, Tensor]:
     Raises:
         UserError: No package has weights of this encoder, or the package is not installed or has changed.
     """
-    model = resolve_encoder(name).removeprefix(TIMM_PREFIX)
-    if model not in _MODULES:
-        raise UserError(
-            f"weights=package: no package has weights of encoder {name!r}, only of {' and '.join(_MODULES)}; "
-            "type backbone.weights=/path/file.pth"
-        )
-    require("weights", f"weights=package of {model}", "type backbone.weights=null for random weights")
+    check_packaged(name)
+    model = _model(name)
     module = find_spec(_MODULES[model])
     folder = Path(str(module.origin)).parent / "models" if module else Path()
     files = sorted(folder.glob("*.pth"))
@@ -51,3 +60,7 @@ def packaged_encoder(name: str) -> dict[str, Tensor]:
     if [tensor.shape for tensor in tensors.values()] != [tensor.shape for tensor in network.values()]:
         raise UserError(f"{folder} does not contain the weights of {model}: install its package again")
     return dict(zip(network, tensors.values(), strict=True))
+
+
+def _model(name: str) -> str:
+    return resolve_encoder(name).removeprefix(TIMM_PREFIX)

@@ -32,6 +32,11 @@ def looks_like_file(weights: str) -> bool:
     return "/" in weights or "\\" in weights or weights.endswith(SUFFIXES) or Path(weights).is_file()
 
 
+def is_published(weights: str) -> bool:
+    """Whether `weights` are downloaded from a hub: neither a file nor those of a package."""
+    return weights != PACKAGE and not looks_like_file(weights)
+
+
 def load_weights(module: nn.Module, source: Path | str) -> LoadReport:
     """Loads a local checkpoint into a network.
 
