@@ -92,6 +92,8 @@ def test_a_newline_in_a_name_does_not_break_the_line(tmp_path: Path, words: list
             ["stage=all", "stage.seg.epoch=1"],
             "unknown setting stage.seg.epoch: did you mean stage.cam.epochs",
         ),
+        (["stage.cam.steps=3"], "unknown setting stage.cam.steps: type stage.cam.epochs"),
+        (["segmenter.recipe.epochs=3"], "segmenter.recipe.epochs: type segmenter.recipe.steps"),
         (["foo=1"], "unknown setting foo: known are "),
         (["+seed=1"], "seed has a value already: type seed=1, without +"),
         (["stage=cam", "+stage.lr=1"], "unknown setting stage.lr: type stage.cam.lr"),

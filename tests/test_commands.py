@@ -409,3 +409,18 @@ def test_settings_of_a_run_may_refer_to_others(
     assert {"seed=3", "dataset.name=town_${seed}"} <= {*words}
     (folder,) = (Path(word.removeprefix("run_dir=")) for word in words if word.startswith("run_dir="))
     assert folder.samefile(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("names", "read"),
+    [
+        (["tags.csv"], "tags.csv"),
+        (["tags.xlsx"], "tags.xlsx"),
+        (["tags.xlsm"], "tags.xlsm"),
+        (["tags.xlsx", "tags.csv"], "tags.csv"),
+    ],
+)
+def test_the_table_of_tags_may_be_a_spreadsheet(tmp_path: Path, names: list[str], read: str) -> None:
+    for name in names:
+        (tmp_path / name).touch()
+    assert f"dataset.tags={tmp_path / read}" in " ".join(words_of(["train", str(tmp_path)]))

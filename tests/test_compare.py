@@ -138,6 +138,14 @@ def test_runs_of_other_scenes_or_classes_are_no_repetitions(
         run_here("stage=compare", "name=table", "stage.compare.runs=[a,d]")
 
 
+def test_what_only_one_run_has_is_named_after_it(run_here: Callable[..., object], tmp_path: Path) -> None:
+    scored(tmp_path / "scored", [[9, 1], [2, 8]], NAMES, scenes="one")
+    Manifest("labels", "b", {"seed": 0}, {}).write(tmp_path / "tags alone/labels")
+    run_here("stage=compare", "name=table", "stage.compare.runs=[scored,'tags alone']")
+    (row,) = read_csv(tmp_path / "runs/table/compare/comparison.csv")
+    assert (row["settings"], row["runs"]) == ("scored", "1")
+
+
 @pytest.mark.parametrize(
     ("other", "rows"),
     [
@@ -259,8 +267,8 @@ def test_repetitions_become_one_row(tmp_path: Path, run_here: Callable[..., obje
 @pytest.mark.parametrize(
     ("form", "line"),
     [
-        ("markdown", "| CAM | train tiles |  | 1 | 100.00 |"),
-        ("latex", r"CAM & train tiles &  & 1 & 100.00 &"),
+        ("markdown", "| CAM | train tiles | a | 1 | 100.00 |"),
+        ("latex", r"CAM & train tiles & a & 1 & 100.00 &"),
         ("table", "percent, mean ± standard deviation"),
     ],
 )

@@ -9,6 +9,7 @@ from typing import Final
 
 from ome.cli.last_command import repeated_words
 from ome.cli.parser import parsers
+from ome.data.sheets import SPREADSHEETS
 from ome.errors import UserError, shell_word
 from ome.geo.scene_list import names_many
 from ome.geo.vsi import scene_at
@@ -43,7 +44,8 @@ def _train(options: argparse.Namespace) -> list[str]:
     images = options.images
     if not images.is_dir():
         raise UserError(f"{images} is not a folder: give the folder of the images")
-    tags = options.tags or images / "tags.csv"
+    beside = [images / f"tags{suffix}" for suffix in (".csv", *SPREADSHEETS)]
+    tags = options.tags or next((path for path in beside if path.exists()), beside[0])
     if not tags.exists():  # what else it may be, reading it tells
         remedy = f"fill one with ome tags {shell_word(images)} --classes NAME,NAME, or give it by --tags"
         raise UserError(f"the table of tags {tags} does not exist: {remedy}")

@@ -23,7 +23,7 @@ def parsers() -> dict[str, Arguments]:
         "preset=quick (few, laptop, gpu, paper)",
     )
     train.add_argument("images", type=Path, help="folder of GeoTIFF, PNG or JPEG images")
-    train.add_argument("--tags", type=Path, help="table of tags, .csv or .xlsx; default: IMAGES/tags.csv")
+    train.add_argument("--tags", type=Path, help="table of tags; default: IMAGES/tags.csv or tags.xlsx")
     train.add_argument("--masks", type=Path, help="folder of reference masks, if there are any")
     train.add_argument("--name", help="name of the run; default: name of the folder of images")
     train.add_argument("--config-dir", type=Path, help="folder of YAML files of your own, see docs/extend.md")

@@ -124,7 +124,7 @@ def _about(rows: Sequence[Row], timed: "Mapping[Unit, Timed]", *, alone: bool) -
     yield f"in all: {'at least ' * bool(lacking and seconds)}{total}" + (rest if lacking and seconds else "")
     if timed:
         of = {unit: f"of {one.number}" if one.number else "rough, of a part" for unit, one in timed.items()}
-        parts = (f"{unit} {one.seconds:.2g} s ({of[unit]})" for unit, one in timed.items())
+        parts = (f"{unit} {_precise(one.seconds)} ({of[unit]})" for unit, one in timed.items())
         yield f"estimated from times on this machine: {', '.join(parts)}"
     if not alone:
         yield "several processes are not timed: type trainer.strategy=auto for the times of a single one"
@@ -140,3 +140,7 @@ def _about(rows: Sequence[Row], timed: "Mapping[Unit, Timed]", *, alone: bool) -
         )
     elif any(row.name == "labels" and row.forecast.state != "up to date" for row in rows):
         yield "tiles are counted from the table of tags; those without valid pixels will be left out"
+
+
+def _precise(seconds: float) -> str:
+    return f"{seconds:.2g} s" if seconds < 10 else duration(seconds)

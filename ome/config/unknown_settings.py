@@ -32,11 +32,14 @@ FIRST_GUESSES: Final = {
     "root": "dataset.raw",
     "images": "dataset.raw",
     "tags": "dataset.tags",
+    "stage.cam.steps": "stage.cam.epochs",
+    "stage.cam.max_steps": "stage.cam.epochs",
+    "segmenter.recipe.epochs": "segmenter.recipe.steps",
     "steps": "segmenter.recipe.steps",
     "max_steps": "segmenter.recipe.steps",
     "seeds": "seed",
 }
-"""Our addresses of settings that have other names in other tools."""
+"""Our addresses of settings that have other names in other tools; single words also below `dataset`."""
 
 
 def unknown_setting(key: str, parent: Node, typed: str) -> str:
@@ -74,8 +77,8 @@ def unknown_setting(key: str, parent: Node, typed: str) -> str:
 
 def _elsewhere(key: str, above: str, last: str) -> str | None:
     """The way to a setting that has another name here, or that is an argument of Lightning's Trainer."""
-    if above in {"", "dataset"} and last in FIRST_GUESSES:
-        return f"unknown setting {key}: type {FIRST_GUESSES[last]}"
+    if guess := FIRST_GUESSES.get(last if above in {"", "dataset"} else key):
+        return f"unknown setting {key}: type {guess}"
     if last == "_target_":
         return f"unknown setting {key}: add it by +{key}=..."
     if above == "trainer" and last in RESERVED:

@@ -24,7 +24,9 @@ def grouped(results: list[ScoredResult[R]], naming: Sequence[str]) -> dict[Group
     """Groups repetitions, and labels each group with the settings that distinguish it from the others."""
     groups: dict[Group, list[ScoredResult[R]]] = {}
     for (name, scored_on), of_row in _by_row(results).items():
-        for result, label in zip(of_row, labels([one.settings for one in of_row], naming), strict=True):
+        alone = len(of_row) == 1 and not naming  # nothing to distinguish it from: its run is its name
+        names = [of_row[0].run.name] if alone else labels([one.settings for one in of_row], naming)
+        for result, label in zip(of_row, names, strict=True):
             groups.setdefault(Group(name, scored_on, label), []).append(result)
     return groups
 
