@@ -19,29 +19,21 @@ DATA contains `isprs_slices` and `deepglobe_quarters`, each with a folder of set
 import argparse
 import re
 import shlex
-import statistics
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import date
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
+from accuracy_tables import Finished, finished, mean_of_sets, table_of, weight_table
 from measuring import machine
-from numpy.typing import NDArray
 from omegaconf import OmegaConf
 
-from ome.data.scene_index import SceneIndex
-from ome.data.scenes import SceneReader
+from ome.cli.commands import quoted_settings
 from ome.files import write_text
-from ome.pipeline.layout import SEGMENTER_TITLES, TRAIN_TILES, read_pseudo_label, read_tag_table
-from ome.pipeline.manifest import Manifest
-from ome.plots.ablation_figures import BARS, calibration_figure
-from ome.scoring.calibration import LEVELS, error_counts, merged_levels
-from ome.scoring.rows import Row, read_rows
-from ome.scoring.spread import spread
-from ome.scoring.tables import markdown_lines, miou_ratio
+from ome.plots.ablation_figures import calibration_figure
 
 SETS = {
     "potsdam_slices": ("isprs_slices", "potsdam", ["dataset.bands=irrg"]),
@@ -64,94 +56,36 @@ DECIDED = {
 }
 """Settings that this script decides, and the options to type instead: tables would be titled wrongly."""
 SETTING = re.compile(r"[+~]*(\w[\w./@]*)=")
-STAGES = ("prepare", "labels", "cam", "pseudo", "seg", "refine")
-WEAK, FULL = SEGMENTER_TITLES["weak"], SEGMENTER_TITLES["full"]
-
-
-class Finished(NamedTuple):
-    """The results of a run.
-
-    Attributes:
-        rows: Rows of scores by name.
-        seconds: Time of all stages.
-        errors: Right and wrong pixels of the pseudo masks by weight, see `error_counts`.
-    """
-
-    rows: dict[str, Row]
-    seconds: float
-    errors: NDArray[np.int64]
-
-    def reached(self, title: str) -> float:
-        """The mIoU of a row as a percentage of that of the pixel-supervised segmenter."""
-        return miou_ratio({name: row.scores for name, row in self.rows.items()}, title, FULL)
 
 
 def command(name: str, seed: int, options: argparse.Namespace) -> list[str]:
     """The command line of a run."""
     folder, images, settings = SETS[name]
+    paths = {
+        "dataset.raw": options.data / folder / images,
+        "backbone.weights": options.weights,
+        "output": options.output,
+        "scenes": options.output / "scenes" / name,
+    }
     return [
         *(sys.executable, "-m", "ome.run", "--config-dir", str(options.data / folder / "settings")),
-        *("stage=all", "experiment=accuracy", f"dataset={name}", f"seed={seed}"),
-        *(f"dataset.raw={options.data / folder / images}", f"backbone.weights={options.weights}"),
-        *(f"output={options.output}", f"scenes={options.output}/scenes/{name}", f"name={name}_{seed}"),
+        *("stage=all", "experiment=accuracy", f"dataset={name}", f"seed={seed}", f"name={name}_{seed}"),
+        *quoted_settings(**paths),
         *settings,
         *(QUICK if options.quick else []),
         *options.settings,
     ]
 
 
-def finished(folder: Path, scenes: Path) -> Finished:
-    """Reads the scores and times of a run."""
-    places = [scenes if stage == "prepare" else folder / stage for stage in STAGES]
-    manifests = [manifest for place in places if (manifest := Manifest.read(place)) is not None]
-    rows = {row.name: row for place in places for row in read_rows(place)}
-    return Finished(rows, sum(manifest.seconds for manifest in manifests), errors_of(folder, scenes))
-
-
-def errors_of(folder: Path, scenes: Path) -> NDArray[np.int64]:
-    """Counts the right and wrong pixels of a run's pseudo masks by weight."""
-    index = SceneIndex.read(scenes)
-    reader = SceneReader(index)
-    errors = np.zeros((LEVELS, 2), dtype=np.int64)
-    for tile in read_tag_table(folder / "labels", index).select("train", tagged=True).tiles:
-        mask, weight = read_pseudo_label(folder / "pseudo", tile)
-        errors += error_counts(weight, mask, reader.mask(tile))
-    return errors
-
-
-def table_of(name: str, runs: Sequence[Finished]) -> str:
-    """The table of a set: all scores, and the ratio of the weak to the pixel-supervised segmenter."""
-    classes = next(iter(runs[0].rows.values())).scores.names
-    lines = []
-    for title, row in runs[0].rows.items():
-        scores = [run.rows[title].scores for run in runs]
-        is_compared = row.scored_on != TRAIN_TILES and FULL in runs[0].rows
-        ratio = spread([run.reached(title) for run in runs]) if is_compared else ""
-        of_classes = zip(*(score.iou.tolist() for score in scores), strict=True)
-        values = (spread([score.miou for score in scores]), ratio, *map(spread, of_classes))
-        lines.append([f"{title} ({row.scored_on})", *map(str, values)])
-    table = markdown_lines([name, "mIoU", "of pixel labels", *classes], lines, texts=1)
-    minutes = statistics.mean([run.seconds for run in runs]) / 60
-    seeds = "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"
-    return f"{table}\n{seeds}, {minutes:.0f} minutes each."
-
-
-def mean_of_sets(runs: Mapping[str, Sequence[Finished]]) -> list[str]:
-    """A line with the mean over the sets of the weak segmenter's ratio; none if a set lacks a segmenter."""
-    if not all({WEAK, FULL} <= run.rows.keys() for of_set in runs.values() for run in of_set):
-        return []
-    ratios = [statistics.mean(run.reached(WEAK) for run in of_set) for of_set in runs.values()]
-    return [f"{WEAK} / {FULL}, mean of {', '.join(runs)}: {100 * statistics.mean(ratios):.1f} %"]
-
-
-def weight_table(name: str, errors: NDArray[np.int64]) -> str:
-    """The table of the fraction of pixels and their error rate for each range of weights."""
-    total = errors.sum()
-    lines = [
-        (level, f"{100 * (right + wrong) / total:.1f} %", f"{100 * wrong / (right + wrong):.1f} %")
-        for level, (right, wrong) in merged_levels(errors, BARS).items()
-    ]
-    return markdown_lines((f"{name}, weight", "pixels", "wrong"), lines, texts=1)
+def run(words: Sequence[str]) -> int:
+    """Runs a command, and returns its status; a signal that ends this script is passed on."""
+    with subprocess.Popen(words) as process:  # noqa: S603 - our own command line
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, lambda received, _: process.send_signal(received))
+        try:
+            return process.wait()
+        except KeyboardInterrupt:  # which the terminal has sent to both
+            return process.wait()
 
 
 def parsed() -> argparse.Namespace:
@@ -172,7 +106,8 @@ def parsed() -> argparse.Namespace:
         if key in DECIDED:
             parser.error(f"{word} cannot be set: type {DECIDED[key]}")
     options.settings = list(settings)
-    options.seeds = options.seeds or ([0] if options.quick else [0, 1, 2])
+    options.sets = list(dict.fromkeys(options.sets))
+    options.seeds = list(dict.fromkeys(options.seeds or ([0] if options.quick else [0, 1, 2])))
     options.output = options.output or Path("accuracy_quick" if options.quick else "accuracy")
     return options
 
@@ -185,13 +120,14 @@ def main() -> None:
     plan = OmegaConf.from_dotlist(options.settings).get("plan", False)
     for seed in options.seeds:
         for name in options.sets:
-            run = subprocess.run(command(name, seed, options), check=False)  # noqa: S603 - our own command line
-            if run.returncode:  # the run has said why
-                sys.exit(run.returncode)
+            if status := run(command(name, seed, options)):  # the run has said why
+                sys.exit(status)
             if plan:
                 continue
             folder = options.output / f"{name}_{seed}"
-            runs.setdefault(name, []).append(finished(folder, options.output / "scenes" / name))
+            runs.setdefault(name, []).append(
+                finished(folder, options.output / "scenes" / name, quick=options.quick)
+            )
             tables = [table_of(each, of_set) for each, of_set in runs.items()]
             tables += mean_of_sets(runs)
             errors = {each: np.sum([run.errors for run in of_set], axis=0) for each, of_set in runs.items()}

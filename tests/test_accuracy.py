@@ -2,15 +2,19 @@
 
 import re
 import shlex
+import signal
+import subprocess
+import sys
+import time
 from argparse import Namespace
 from contextlib import nullcontext
 from pathlib import Path
-from subprocess import CompletedProcess
 
 import accuracy
 import pytest
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS, SCRIPTS = ROOT / "docs", ROOT / "scripts"
 OPTIONS = re.compile(r"(?:accuracy\.py|`(?=--))([^`]*--se(?:ts|eds)[^`]*)`")
 DOCUMENTED = sorted(
     {words for page in DOCS.glob("*.md") for words in OPTIONS.findall(page.read_text("utf-8"))}
@@ -61,6 +65,31 @@ def test_pages_have_commands() -> None:
     assert len(DOCUMENTED) > 5
 
 
+def test_a_seed_or_set_that_is_typed_twice_is_no_repetition(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = parsed(
+        [*["--seeds", "1", "0", "1", "--sets", "vaihingen_parts", "vaihingen_parts"]], monkeypatch
+    )
+    assert (options.seeds, options.sets) == ([1, 0], ["vaihingen_parts"])
+
+
+def test_paths_are_quoted_for_hydra(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = parsed(["--output", "my, runs", "--data", "a b"], monkeypatch)
+    words = accuracy.command("vaihingen_parts", 0, options)
+    assert {"output='my, runs'", "scenes='my, runs/scenes/vaihingen_parts'"} < set(words)
+    assert "dataset.raw='a b/isprs_slices/vaihingen'" in words
+
+
+def test_a_signal_ends_the_run_before_the_script(tmp_path: Path) -> None:
+    child = f"import time, pathlib; pathlib.Path({str(tmp_path / 'started')!r}).touch(); time.sleep(60)"
+    script = f"import accuracy, sys; sys.exit(-accuracy.run([sys.executable, '-c', {child!r}]))"
+    with subprocess.Popen([sys.executable, "-c", script], cwd=SCRIPTS) as process:
+        while not (tmp_path / "started").exists():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == signal.SIGTERM
+
+
 @pytest.mark.parametrize(
     "typed", [["seed=3"], ["output=/x"], ["--seeds", "0", "dataset=potsdam"], ["stage.until=cam"]]
 )
@@ -83,12 +112,11 @@ def test_plans_and_failed_runs_have_no_table(
     """The lines of the runs are all that is printed, and the status of a failed one is returned."""
     commands: list[list[str]] = []
 
-    def run(command: list[str], *, check: bool) -> CompletedProcess[bytes]:
-        assert not check
+    def run(command: list[str]) -> int:
         commands.append(command)
-        return CompletedProcess(command, status)
+        return status
 
-    monkeypatch.setattr("accuracy.subprocess.run", run)
+    monkeypatch.setattr("accuracy.run", run)
     monkeypatch.setattr("sys.argv", ["accuracy.py", "--data", "/d", "--weights", "/w.pth", *typed])
     with pytest.raises(SystemExit, match=f"^{status}$") if status else nullcontext():
         accuracy.main()

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast, get_args
 
 import numpy as np
@@ -33,7 +34,7 @@ from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.pipeline.layout import cam_path, read_tag_table
 from ome.pipeline.manifest import Manifest
-from ome.pseudo.fusion import normalise_cam
+from ome.pseudo.fusion import competing_cams, normalise_cam
 from ome.training.optimizers import Optimization
 from ome.training.seam import SeamClassifier
 from tests.conftest import compose_config, tiny
@@ -369,6 +370,29 @@ def test_one_vs_all_has_a_member_for_each_class() -> None:
     assert members({"one_vs_all": False}, Path("cam"), ("tree", "car")) == [
         (Path("cam"), "classifier", slice(0, 2))
     ]
+
+
+@pytest.mark.parametrize(
+    ("settings", "fuse"),
+    [({"compete": True}, competing_cams), ({"compete": False}, normalise_cam), ({}, normalise_cam)],
+    ids=["competing", "alone", "of an older run"],
+)
+def test_cams_are_exported_as_set(
+    settings: dict[str, bool], fuse: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+) -> None:
+    torch.manual_seed(0)
+    network = SeamNetwork(TinyBackbone(), 3, pcm=False, zoom=1.0).eval()
+    torch.nn.init.normal_(network.fc8.weight)
+    image = np.random.default_rng(0).integers(0, 256, (32, 24, 3), dtype=np.uint8)
+    tile, tags = Tile("a", 0, 0, 32, 24), np.array([1.0, 0.0, 1.0], dtype=np.float32)
+    export = {"scales": [1.0], "flip": False, "precision": "32-true", "megapixels": None, **settings}
+    reader: Any = SimpleNamespace(image=lambda _: image)
+    tagged: Any = SimpleNamespace(by_name={tile.name: tags})
+    (maps,) = CamPredictor(torch.device("cpu"), network, reader, tagged, export)([tile])
+    with torch.inference_mode():
+        cam = network(to_tensor(image[None])).refined
+        upsampled = F.interpolate(cam, (32, 24), mode="bilinear")[0]
+    np.testing.assert_allclose(maps, fuse(upsampled, torch.from_numpy(tags)), atol=1e-5)
 
 
 @pytest.mark.slow

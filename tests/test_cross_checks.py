@@ -111,8 +111,13 @@ class SameImage(nn.Module):
         (["backbone.encoder_weights=package"], "backbone.encoder_weights=package: no package has weights"),
         (["backbone.weights=3", "backbone.encoder_weights=null"], "backbone.weights=3: expected text"),
         (["dataset.display=[1,2,9]"], r"dataset.display=\[1, 2, 9\]: give three positions"),
+        (["classifier.zoom=0.05"], "size=64 with classifier.zoom=0.05 is less than a cell"),
+        *(
+            (["classifier.zoom=" + zoom], f"classifier.zoom={zoom}: expected a number")
+            for zoom in ("1000.0", "0.0")
+        ),
         (["dataset.bands=xyz"], "dataset.bands=xyz: synthetic has"),
-        (["dataset.tile.size=8"], "dataset.tile.size=8 is less than a cell of the CAM"),
+        (["dataset.tile.size=8"], "size=8 with classifier.zoom=1 is less than a cell"),
         (["name=a/../b"], "name=a/../b is not the name of a folder"),
         (["name=''"], "name= is not the name of a folder"),
         (["+prediction.stirde=1"], r"unknown setting prediction.stirde: did you mean prediction.stride\?"),

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import accuracy
+import accuracy_tables
 import numpy as np
 import pytest
 import torch
@@ -58,27 +58,42 @@ def results(folder: Path) -> dict[str, object]:
 
 
 def test_the_benchmark_of_accuracy_counts_what_a_run_left(finished: Path) -> None:
-    run = accuracy.finished(finished / RUN, finished / "scenes/synthetic_rgb_full")
+    run = accuracy_tables.finished(finished / RUN, finished / "scenes/synthetic_rgb_full")
     weak, full = "weak segmentation", "pixel-supervised segmentation"
     row = run.rows[weak]
     better = Scores(row.scores.matrix + 999 * np.eye(5, dtype=np.int64), row.scores.names)
     runs = [run, run._replace(rows=run.rows | {weak: replace(row, scores=better)})]
     miou = [[row.rows[title].scores.miou for row in runs] for title in (weak, full)]
     assert [run.reached(weak) for run in runs] == pytest.approx([w / f for w, f in zip(*miou, strict=True)])
-    rows = accuracy.table_of("set", runs).splitlines()
+    rows = accuracy_tables.table_of("set", runs).splitlines()
     (line,) = (row for row in rows if row.startswith(f"| {weak} (test"))
     assert f"{100 * np.mean(miou[0]):.2f} ± {100 * np.std(miou[0], ddof=1):.2f}" in line
     assert "2 seeds" in rows[-1]
-    (mean,) = accuracy.mean_of_sets({"one": runs, "other": runs[:1]})
+    (mean,) = accuracy_tables.mean_of_sets({"one": runs, "other": runs[:1]})
     ratios = [w / f for w, f in zip(*miou, strict=True)]
     assert mean.endswith(f": {50 * (np.mean(ratios) + ratios[0]):.1f} %")
     alone = run._replace(rows={title: row for title, row in run.rows.items() if title != full})
-    assert "weak segmentation (test" in accuracy.table_of("set", [alone])
-    assert accuracy.mean_of_sets({"set": runs, "other": [alone]}) == []
+    assert "weak segmentation (test" in accuracy_tables.table_of("set", [alone])
+    assert accuracy_tables.mean_of_sets({"set": runs, "other": [alone]}) == []
+    fewer = run._replace(rows={title: row for title, row in run.rows.items() if "round" not in title})
+    for some in ([run, fewer], [fewer, run]):  # a seed that settled before its last round
+        lines = accuracy_tables.table_of("set", some).splitlines()
+        titles = [line.split(" | ")[0].removeprefix("| ") for line in lines[2:] if line.startswith("| ")]
+        assert len(titles) == len(run.rows)
+        assert [", 1 of 2 seeds" in title for title in titles] == ["round" in title for title in run.rows]
+    partly = {title: replace(row, fraction=0.5) for title, row in run.rows.items()}
+    table = accuracy_tables.table_of("set", [run, run._replace(rows=partly)])
+    assert "| pseudo mask (train tiles, 75.0 % of the pixels) |" in table
+    quick = accuracy_tables.finished(finished / RUN, finished / "scenes/synthetic_rgb_full", quick=True)
+    assert [*quick.rows] == ["CAM", "pseudo mask"]
+    assert quick.seconds < run.seconds
     # Every pixel of the pseudo masks is right or wrong at one weight.
     right, wrong = runs[0].errors.sum(axis=0)
     assert right / (right + wrong) == pytest.approx(runs[0].rows["pseudo mask"].scores.oa, abs=1e-9)
-    assert accuracy.weight_table("set", runs[0].errors).count("\n") > 1
+    errors = np.zeros((256, 2), dtype=np.int64)
+    errors[0], errors[255] = (1, 3), (9, 7)
+    table = accuracy_tables.weight_table("set", errors)
+    assert table.splitlines()[2:] == ["| 0 | 20.0 % | 75.0 % |", "| 255 | 80.0 % | 43.8 % |"]
     manifests = [
         read_json(finished / RUN / stage / "manifest.json") for stage in ("labels", "cam", "pseudo", "seg")
     ]

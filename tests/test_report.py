@@ -146,8 +146,8 @@ def test_errors_by_weight_are_told_in_words() -> None:
     section = uncertainty({"weight": counts}, "2 tiles")
     assert section is not None
     assert section["verdict"] == (
-        "Of the pixels with full weight (83.33 % of all) 10.00 % are wrong, of the others 85.00 %: "
-        "here a low weight means an error more often."
+        "Of the pixels with the largest weight, 255 (83.33 % of all), 10.00 % are wrong, "
+        "of the others 85.00 %: here a low weight means an error more often."
     )
     assert [(bar.label, bar.length) for bar in section["charts"]["weight"]] == [
         ("level 0", 1),
@@ -157,6 +157,16 @@ def test_errors_by_weight_are_told_in_words() -> None:
     flipped = uncertainty({"weight": counts[:, ::-1]}, "2 tiles")
     assert flipped is not None
     assert flipped["verdict"].endswith("does not mean an error more often.")
+    counts[255] = 0
+    of_absolute = uncertainty({"weight": counts}, "2 tiles")
+    assert of_absolute is not None
+    assert of_absolute["verdict"].startswith(
+        "Of the pixels with the largest weight, 28 (50.00 % of all), 70.00 % are wrong, of the others 100"
+    )
+    counts[28] = 0
+    of_one = uncertainty({"weight": counts}, "2 tiles")
+    assert of_one is not None
+    assert of_one["verdict"] == "All pixels have the weight 0; 100.00 % are wrong."
     assert uncertainty({}, "none") is None
     many = np.ones((256, 2), dtype=np.int64)
     merged = merged_levels(many)

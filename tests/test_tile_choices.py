@@ -49,3 +49,10 @@ def test_a_class_that_is_left_out_does_not_lower_the_overlap_of_the_others() -> 
     covered = {Layout(8, 8): [np.vstack([together, np.tile([0.0, 0.0, 1.0], (50, 1))])]}
     for row in tile_choices(covered, np.full(3, 0.1), 0.1, "class"):
         assert (row.kept, row.cooccurrence) == (100, pytest.approx(1 / 3))
+
+
+def test_filters_without_an_effect_are_one_row_each() -> None:
+    """A single class has no pair: its overlap is nan, which equals no other nan."""
+    covered = {Layout(8, 8): [np.ones((30, 1))]}
+    rows = tile_choices(covered, np.zeros(1), 0.0, "class")
+    assert [row[:5] for row in rows] == [(8, 0.0, 30, 30, 1)]

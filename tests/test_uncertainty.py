@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ome.crf.densecrf import DenseCrf
 from ome.errors import UserError
 from ome.pseudo.argmax import strongest
-from ome.pseudo.response import certainty_weight, response_variance
+from ome.pseudo.response import Normalisation, certainty_weight, response_variance, variance_of_votes
 from ome.pseudo.uncertainty import RESPONSE_SCALES, Labelling, pseudo_label
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -59,12 +59,28 @@ def test_weights_of_the_four_levels() -> None:
     np.testing.assert_array_equal(certainty_weight(uncertain_everywhere, "tile"), [[255, 63, 0]])
 
 
-def test_a_tile_without_contrast_in_its_variance_is_certain_or_absolute() -> None:
-    even = np.full((2, 2), 5 / 36)
-    np.testing.assert_array_equal(certainty_weight(even, "tile"), 255)
-    np.testing.assert_array_equal(certainty_weight(even, "absolute"), 113)
+@pytest.mark.parametrize("normalisation", ["tile", "absolute"])
+@pytest.mark.parametrize(("variance", "weight"), [(0.0, 255), (5 / 36, 113), (0.25, 0)])
+def test_a_tile_of_one_variance_is_as_certain_as_that(
+    variance: float, weight: int, normalisation: Normalisation
+) -> None:
+    np.testing.assert_array_equal(certainty_weight(np.full((2, 2), variance), normalisation), weight)
+
+
+@pytest.mark.parametrize("scales", [5, 6, 7, 10])
+def test_votes_for_and_against_are_equally_uncertain(scales: int) -> None:
+    """Rounding must not become the largest contrast of a tile."""
+    votes = np.arange(scales + 1)
+    variance = variance_of_votes([votes[None]], scales)
+    np.testing.assert_array_equal(variance, variance[:, ::-1])
+    np.testing.assert_allclose(variance[0], [np.var([1] * k + [0] * (scales - k)) for k in votes], atol=1e-15)
+    pair = variance_of_votes([np.array([[1, scales - 1]])], scales)
+    assert len(np.unique(certainty_weight(pair, "tile"))) == 1
+
+
+def test_an_unknown_normalisation_is_named() -> None:
     with pytest.raises(ValueError, match='not "scene"'):
-        certainty_weight(even, "scene")  # type: ignore[arg-type]
+        certainty_weight(np.zeros((2, 2)), "scene")  # type: ignore[arg-type]
 
 
 def test_a_single_class_is_certain_everywhere() -> None:

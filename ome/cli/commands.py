@@ -53,7 +53,7 @@ def _train(options: argparse.Namespace) -> list[str]:
     paths = {"dataset.raw": images, "dataset.tags": tags, "dataset.masks": options.masks}
     paths = {key: path for key, path in paths.items() if path is not None}
     config_dir = [f"--config-dir={options.config_dir.absolute()}"] if options.config_dir else []
-    settings = _settings(**{"dataset.name": name, "name": name}, **paths)
+    settings = quoted_settings(**{"dataset.name": name, "name": name}, **paths)
     return [*config_dir, "stage=all", "dataset=custom", *settings]
 
 
@@ -84,12 +84,12 @@ def _predict(options: argparse.Namespace) -> list[str]:
     if options.name:
         chosen["stage.predict.map_name"] = options.name
     averaged = [f"stage.predict.others=[{','.join(_quoted(other.absolute()) for other in others)}]"]
-    return [*words_of_run(run), "stage=predict", *_settings(**chosen), *(averaged if others else [])]
+    return [*words_of_run(run), "stage=predict", *quoted_settings(**chosen), *(averaged if others else [])]
 
 
 def _export(options: argparse.Namespace) -> list[str]:
     target = {"stage.export.target": options.target} if options.target else {}
-    return [*words_of_run(options.run), "stage=export", *_settings(**target)]
+    return [*words_of_run(options.run), "stage=export", *quoted_settings(**target)]
 
 
 def _compare(options: argparse.Namespace) -> list[str]:
@@ -118,10 +118,15 @@ def words_of_run(folder: Path) -> list[str]:
         UserError: See `repeated_words`.
     """
     run_dir = folder.absolute()  # the working folder changes
-    return [*repeated_words(folder), *_settings(run_dir=run_dir)]
+    return [*repeated_words(folder), *quoted_settings(run_dir=run_dir)]
 
 
-def _settings(**values: object) -> list[str]:
+def quoted_settings(**values: object) -> list[str]:
+    """Settings as words of a command, with values that Hydra reads as they are.
+
+    Raises:
+        UserError: A value would be read as a reference to another setting.
+    """
     return [f"{key}={_quoted(value)}" for key, value in values.items()]
 
 

@@ -74,8 +74,8 @@ def _classifier(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     side = round(config.dataset.tile.size * classifier.zoom)
     if side < backbone.output_stride:
         yield (
-            f"dataset.tile.size={config.dataset.tile.size} is less than a cell of the CAM, "
-            f"backbone.output_stride={backbone.output_stride}: use larger tiles"
+            f"dataset.tile.size={config.dataset.tile.size} with classifier.zoom={classifier.zoom} is less "
+            f"than a cell of the CAM, backbone.output_stride={backbone.output_stride}: use larger tiles"
         )
     weights, bands = None if checkpoint else backbone.get("weights"), _bands(config)
     if is_plugin(name_of(backbone), BACKBONE_PLUGINS) or "_target_" in backbone:

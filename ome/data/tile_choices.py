@@ -85,4 +85,5 @@ def tile_choices(
             overlap = mean_cooccurrence(cooccurrence(present, learnt))
             counts = len(fractions), len(present), classes
             rows.append(TileChoice(layout.size, factor * shown, *counts, overlap))
-    return list(dict.fromkeys(rows))
+    # As text, in which nan equals nan.
+    return list({repr(row): row for row in rows}.values())

@@ -73,10 +73,12 @@ def count_votes(winners: Any, runs_of_class: Sequence[Sequence[int]]) -> list[An
 
 
 def variance_of_votes(votes: Iterable[NDArray[np.integer]], scales: int) -> NDArray[np.float64]:
-    """The variance of [the class wins] over S runs, maximum over classes: float64 in [0, 0.25]."""
-    fractions = (count / scales for count in votes)
-    variance: NDArray[np.float64] = np.max([fraction * (1.0 - fraction) for fraction in fractions], axis=0)
-    return variance
+    """The variance of [the class wins] over S runs, maximum over classes: float64 in [0, 0.25].
+
+    Votes of k and of S - k give the same number, without rounding that a tile's stretch would enlarge.
+    """
+    products: NDArray[np.int64] = np.max([count * (scales - count) for count in votes], axis=0)
+    return products / scales**2
 
 
 def certainty_weight(variance: NDArray[np.float64], normalisation: Normalisation) -> NDArray[np.uint8]:
@@ -84,8 +86,8 @@ def certainty_weight(variance: NDArray[np.float64], normalisation: Normalisation
 
     Args:
         variance: (H, W) in [0, 0.25].
-        normalisation: "tile": u is the variance stretched to 0..1 over the tile, or 0 if it is constant.
-            "absolute": u is the variance / 0.25.
+        normalisation: "absolute": u is the variance / 0.25. "tile": u is the variance stretched to 0..1 over
+            the tile; if it is constant, as "absolute", since pixels in doubt everywhere are not certain.
 
     Returns:
         (H, W) uint8.
@@ -93,11 +95,9 @@ def certainty_weight(variance: NDArray[np.float64], normalisation: Normalisation
     Raises:
         ValueError: The normalisation is unknown.
     """
-    if normalisation == "absolute":
-        uncertainty = variance / LARGEST_VARIANCE
-    elif normalisation == "tile":
-        least, span = variance.min(), np.ptp(variance)
-        uncertainty = (variance - least) / span if span > 0 else np.zeros_like(variance)
-    else:
+    if normalisation not in {"tile", "absolute"}:
         raise ValueError(f'normalisation is "tile" or "absolute", not "{normalisation}"')
+    least, span = variance.min(), np.ptp(variance)
+    stretched = normalisation == "tile" and span > 0
+    uncertainty = (variance - least) / span if stretched else variance / LARGEST_VARIANCE
     return np.floor(255.0 * (1.0 - uncertainty)).astype(np.uint8)

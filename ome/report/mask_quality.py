@@ -24,7 +24,7 @@ def uncertainty(criteria: Mapping[str, NDArray[np.int64]], scored_on: str) -> di
         scored_on: Description of the counted tiles.
 
     Returns:
-        Charts of the error rate by level, and a sentence that compares full weight with lower weights; None
+        Charts of the error rate by level, and a sentence about the largest weight and the others; None
         without criteria.
     """
     if not criteria:
@@ -37,15 +37,16 @@ def uncertainty(criteria: Mapping[str, NDArray[np.int64]], scored_on: str) -> di
 
 
 def _verdict(counts: NDArray[np.int64]) -> str:
-    full, lower = counts[-1], counts[:-1].sum(axis=0)
-    if not full.sum() or not lower.sum():
+    *others, largest = np.flatnonzero(counts.sum(axis=1))
+    if not others:
         return (
-            f"All pixels have the same confidence; {percent(counts[:, 1].sum() / counts.sum())} % are wrong."
+            f"All pixels have the weight {largest}; {percent(counts[largest, 1] / counts.sum())} % are wrong."
         )
+    full, lower = counts[largest], counts[others].sum(axis=0)
     certain, uncertain = float(full[1] / full.sum()), float(lower[1] / lower.sum())
     means = "means" if uncertain > certain else "does not mean"
     return (
-        f"Of the pixels with full weight ({percent(full.sum() / counts.sum())} % of all) "
+        f"Of the pixels with the largest weight, {largest} ({percent(full.sum() / counts.sum())} % of all), "
         f"{percent(certain)} % are wrong, of the others {percent(uncertain)} %: "
         f"here a low weight {means} an error more often."
     )

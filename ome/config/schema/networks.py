@@ -11,6 +11,7 @@ from ome.config.schema.limits import (
     Natural,
     NotNegative,
     Positive,
+    Scale,
     ScaleRange,
     between,
     last_at_most,
@@ -84,7 +85,7 @@ class Classifier:
         "temperature of the encoder's self-attention that refines the CAM at prediction; null: off",
     ]
     zoom: Annotated[
-        Positive, "factor by which tiles are enlarged before the network; the work grows with its square"
+        Scale, "factor by which tiles are enlarged before the network; the work grows with its square"
     ]
     pooling: Annotated[
         Literal["mean", "competing"],
