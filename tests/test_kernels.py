@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 
 import pytest
 import torch
@@ -12,14 +13,15 @@ from torch.func import functional_call
 
 from ome.networks.backbones import build_backbone
 from ome.networks.segmenters import build_segmenter
-from ome.training.hardware import autocast, channels_last
-from ome.training.kernels import TOLERANCE, replace_wrong_kernels
+from ome.training.fit import fitted_precision
+from ome.training.hardware import Hardware, autocast, channels_last
+from ome.training.kernels import TOLERANCE, replace_unsafe_strides, replace_wrong_kernels
 from tests.conftest import CONF
 
 BACKBONES = sorted(path.stem for path in (CONF / "backbone").glob("*.yaml"))
 SEGMENTERS = sorted(path.stem for path in (CONF / "segmenter").glob("*.yaml"))
-ENCODERS = ("efficientnet-b0",)
-"""Those of others' packages that build their layers in another way than the backbones above."""
+ENCODERS = {"efficientnet-b0": 16, "repvgg_a0": 32}
+"""Those of others' packages, with layers unlike those of the backbones above, and their strides."""
 SIDE = 256
 SLOW = ("resnet18", "resnet38d", "resnet50", "pspnet", "segformer", "unet", "upernet")
 """Without convolutions of another kind than the others have."""
@@ -30,7 +32,7 @@ def network_of(group: str, name: str) -> nn.Module:
     if group == "segmenter":
         return build_segmenter(name, "test_vit" if name == "dpt" else "mobilenet_v2", 3)
     if group == "encoder":
-        return build_backbone(name, None, 16, 3)
+        return build_backbone(name, None, ENCODERS[name], 3)
     chosen = OmegaConf.load(CONF / f"backbone/{name}.yaml")
     encoder = "timm-tf_efficientnet_lite0" if name == "encoder" else chosen.name
     return build_backbone(encoder, None, chosen.output_stride, 3)
@@ -71,6 +73,7 @@ def watched(network: nn.Module) -> Iterator[tuple[nn.Conv2d, dict[str, Tensor]]]
 )
 def test_gradients_are_right_and_the_same_twice(group: str, name: str) -> None:
     network = channels_last(network_of(group, name)).eval()
+    replace_unsafe_strides(network)
     replace_wrong_kernels(network)
     layers = list(watched(network))
     grouped = any(module.groups > 1 for module, _ in layers)
@@ -143,13 +146,62 @@ def test_sizes_may_be_lists(key: str, groups: int) -> None:
     assert replace_wrong_kernels(nn.Sequential(layer)) == (groups > 1)
 
 
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("side", [32, 33])
+@pytest.mark.parametrize("stride", [2, 3, (2, 1)])
+@pytest.mark.parametrize("channels", [1, 3, 15])
+def test_narrow_convolutions_with_a_stride_compute_without(
+    channels: int, stride: int | tuple[int, int], side: int, precision: str
+) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(channels, 8, 1, stride))
+    exact = deepcopy(network).double()
+    for _ in range(2):  # a second training of the same network
+        fitted_precision(network, Hardware("cpu", precision=precision))
+    assert network[0].stride == (1, 1)
+    image = torch.rand(2, channels, side, side).contiguous(memory_format=torch.channels_last)
+    with autocast(image.device, precision):
+        output = network(image)
+    expected = exact(image.double().contiguous())
+    tolerance = 1e-5 if precision == "32-true" else TOLERANCE
+    torch.testing.assert_close(output.double(), expected, atol=tolerance, rtol=tolerance)
+    output.float().square().mean().backward()
+    expected.square().mean().backward()
+    for value, other in zip(network.parameters(), exact.parameters(), strict=True):
+        torch.testing.assert_close(value.grad.double(), other.grad, atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(16, 8, 1, 2),
+        nn.Conv2d(3, 8, 1),
+        nn.Conv2d(3, 8, 1, 2, padding=1),
+        nn.Conv2d(3, 8, 2, 2),
+        nn.Conv2d(4, 8, 1, 2, groups=2),
+    ],
+    ids=str,
+)
+def test_other_strides_stay(layer: nn.Conv2d) -> None:
+    stride = layer.stride
+    replace_unsafe_strides(nn.Sequential(layer))
+    assert (layer.stride, type(layer)) == (stride, nn.Conv2d)
+
+
+DILATED = (
+    "import sys; from ome.training.kernels import is_wrong; "
+    "sys.exit(7 if is_wrong(1, (3, 3), (1, 1), *[({0}, {0})] * 2) else 0)"
+)
+STRIDED = (
+    "import torch; w = torch.randn(48, {0}, 1, 1, requires_grad=True); "
+    "x = torch.randn(2, {0}, 128, 128).to(memory_format=torch.channels_last); "
+    "[torch.conv2d(x, w, None, 2).square().mean().backward() for _ in range(40)]"
+)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("dilation", [2, 12])
-def test_torch_is_wrong_where_it_is_replaced(dilation: int) -> None:
+@pytest.mark.parametrize("script", [*map(DILATED.format, (2, 12)), *map(STRIDED.format, (3, 15))])
+def test_torch_is_wrong_where_it_is_replaced(script: str) -> None:
     """Once this fails, torch has mended its kernel. In a process of its own, which the kernel may kill."""
-    script = (
-        "import sys; from ome.training.kernels import is_wrong; "
-        f"sys.exit(7 if is_wrong(1, (3, 3), (1, 1), *[({dilation}, {dilation})] * 2) else 0)"
-    )
     status = subprocess.run([sys.executable, "-c", script], check=False).returncode
     assert status == 7 or status < 0

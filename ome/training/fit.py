@@ -29,7 +29,7 @@ from ome.training.compiling import Compiling
 from ome.training.counters import counted_together
 from ome.training.depthwise import speed_up_depthwise
 from ome.training.hardware import Hardware, channels_last, decided_precision
-from ome.training.kernels import replace_wrong_kernels
+from ome.training.kernels import replace_unsafe_strides, replace_wrong_kernels
 from ome.training.monitors import check_monitor
 from ome.training.recorders import LOG_EVERY, History, TrainingMeter
 
@@ -164,6 +164,7 @@ def fitted_precision(module: nn.Module, hardware: Hardware) -> tuple[str, int]:
     if hardware.uses_gpu:
         return precision, 0
     speed_up_depthwise(module)
+    replace_unsafe_strides(module)
     return precision, replace_wrong_kernels(module) if precision == "bf16-mixed" else 0
 
 

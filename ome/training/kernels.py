@@ -1,7 +1,7 @@
-"""Replaces convolutions that torch computes wrongly in bfloat16 by float32 ones."""
+"""Replaces convolutions whose gradients torch computes wrongly on a CPU."""
 
 from functools import cache
-from typing import Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,9 @@ LARGEST: Final = 7
 
 GROUPS, BATCH, CHANNELS = 16, 2, 16
 
+NARROW: Final = 16
+"""Input channels from which on 1 x 1 convolutions with a stride have safe gradients."""
+
 
 class _Float32:
     """Makes a convolution compute in float32 under autocast."""
@@ -28,6 +31,38 @@ class _Float32:
         with torch.autocast(images.device.type, enabled=False):
             result: Tensor = super().forward(images.float())  # type: ignore[misc]
         return result
+
+
+class _Subsampling:
+    """Makes a 1 x 1 convolution read every n-th pixel itself: the same result by a kernel without stride."""
+
+    steps: Any
+
+    def forward(self, images: Tensor) -> Tensor:
+        rows, columns = self.steps
+        result: Tensor = super().forward(images[..., ::rows, ::columns])  # type: ignore[misc]
+        return result
+
+
+def replace_unsafe_strides(network: nn.Module) -> None:
+    """Lets 1 x 1 convolutions of few channels, such as the stem of RepVGG, compute without a stride.
+
+    With torch 2.15 in the channels-last layout, the gradient of their weights accesses memory that is not
+    its own, in every precision: it may be wrong, or kill the process.
+
+    Args:
+        network: The network, changed in place; its parameters stay the same objects.
+    """
+    for module in network.modules():
+        if (
+            isinstance(module, nn.Conv2d)
+            and module.groups == 1 < max(module.stride)
+            and module.in_channels < NARROW
+            and tuple(module.kernel_size) == (1, 1)
+            and not _is_padded(module)
+        ):
+            mix_in(module, _Subsampling)
+            cast("_Subsampling", module).steps, module.stride = module.stride, (1, 1)
 
 
 def replace_wrong_kernels(network: nn.Module) -> int:
@@ -51,13 +86,17 @@ def replace_wrong_kernels(network: nn.Module) -> int:
             per_group = module.in_channels // module.groups if grouped else 0
             # Some encoders give lists.
             padding = module.padding if isinstance(module.padding, str) else tuple(module.padding)
-            padded = padding not in {(0, 0), "valid"}
-            unsafe = (grouped and max(module.dilation) > 1) or (padded and max(module.kernel_size) > LARGEST)
+            is_large = _is_padded(module) and max(module.kernel_size) > LARGEST
+            unsafe = (grouped and max(module.dilation) > 1) or is_large
             sizes = (tuple(size) for size in (module.kernel_size, module.stride, module.dilation))
             if unsafe or is_wrong(per_group, *sizes, padding):
                 mix_in(module, _Float32)
                 changed += 1
     return changed
+
+
+def _is_padded(module: nn.Conv2d) -> bool:
+    return module.padding != "valid" and (isinstance(module.padding, str) or any(module.padding))
 
 
 @cache
