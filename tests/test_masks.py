@@ -40,6 +40,37 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [
+        ((0, 127, 255), r"the values 0, 127, 255 .*\{field: 0, road: 127, water: 255\}'"),
+        ((85, 170, 255), r"the values 85, 170, 255 .*\{field: 85, road: 170, water: 255\}'"),
+        ((1, 3), r"look like indices from 1.*\{field: 1, road: 2, water: 3\}'$"),
+        ((0, 1, 3), r"look like indices from 1.*\{field: 1, road: 2, water: 3, none: 0\}' "),
+        ((0, 1, 7, 255), r"the values 0, 1, 7, 255 \(no class has 7, 255\)"),
+        ((0, 1, 2, 7, 255), r"the values 0, 1, 2, 7 \(no class has 7\).*if 7 marks pixels without a class"),
+        (
+            (1, 2),
+            r"^no pixel .* is of field: .*are indices from 1, type .*\{field: 1, road: 2, water: 3\}'$",
+        ),
+        ((0, 255), r"^no pixel .* is of road, water: .*; masks hold 255: if it is a class, type"),
+        ((0, 1), r"^no pixel .* is of water: .*, or rewrite them$"),
+        ((0, 1, 2, 255), r"^$"),
+    ],
+)
+def test_values_of_three_classes(folder: Path, values: Sequence[int], line: str) -> None:
+    """255 may be a class where one has no pixel; otherwise it means no class."""
+    (folder / "tags.csv").write_text("image,tags\na,field;water;road\nb,field;water;road\n")
+    mask = np.array(values, np.uint8)[np.arange(24 * 32).reshape(24, 32) % len(values)]
+    for name in ("a", "b"):
+        write(folder / f"masks/{name}.tif", mask)
+    try:
+        said = " ".join(prepare(folder)[1])
+    except UserError as error:
+        said = str(error)
+    assert re.search(line, said), said
+
+
 def prepare(folder: Path, **facts: object) -> tuple[SceneIndex, list[str]]:
     facts = {
         "name": "mine",
@@ -50,7 +81,7 @@ def prepare(folder: Path, **facts: object) -> tuple[SceneIndex, list[str]]:
     } | facts
     layout = folder_layout(facts, folder / "images")
     index = prepare_scenes(layout, folder / "images", folder / "scenes")
-    return index, list(check_mask_values(layout, index))
+    return index, list(check_mask_values(layout, folder / "images", index))
 
 
 @pytest.mark.parametrize(
@@ -67,6 +98,9 @@ def prepare(folder: Path, **facts: object) -> tuple[SceneIndex, list[str]]:
             (0, 1, 254),
             r"if 254 marks pixels without a class, .*\{field: 0, water: 1, none: 254\}' '.*\[254, 254, 254\]",
         ),
+        ((0, 127, 255), r"the values 0, 127, 255 .*'dataset.indices=\{field: 127, water: 255, none: 0\}'"),
+        ((128, 255), r"the values 128, 255 .*'dataset.indices=\{field: 128, water: 255\}'"),
+        ((1, 255), r"the values 1, 255 .*'dataset.indices=\{field: 1, water: 255\}'"),
         ((3, 0, 1, 2), r"the values 0, 1, 2, 3.*give each class its value by 'dataset.indices="),
     ],
 )

@@ -1,11 +1,12 @@
 """Checks the values of reference masks against the classes and the tags, and suggests corrected settings."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
+from ome.data.mask_meanings import NODATA_HINT, foreign_values, possible_meaning, values_in
 from ome.data.prepare import scene_jobs
 from ome.data.raw import RawLayout
 from ome.data.raw_file import RawFile
@@ -21,14 +22,14 @@ LISTED: Final = 3  # largest number of examples in a message
 MOST: Final = 0.5
 """Largest fraction of labelled pixels that may be outside the palette."""
 
-NODATA_HINT: Final = (
-    "the masks declare its value as nodata or transparent: gdal_edit -unsetnodata MASK, or rewrite them"
-)
-"""Why a class may have no pixel although its value occurs in the files."""
 
-
-def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
+def check_mask_values(layout: RawLayout, raw: Path, index: SceneIndex) -> Iterator[str]:
     """Compares the values of prepared masks with the classes.
+
+    Args:
+        layout: The raw dataset.
+        raw: Its folder.
+        index: The prepared scenes.
 
     Yields:
         Lines about unknown colours, classes without a reference pixel, and a single class.
@@ -41,8 +42,9 @@ def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
         return
     pixels = index.class_pixels
     absent = [name for name in layout.palette.names if not pixels[name]]
-    if layout.indices and (foreign := _foreign(layout, index, masked, absent)):
-        raise UserError(_meaning(layout, foreign, pixels))
+    held = values_in(layout, raw, index) if layout.indices else None
+    if held and (line := foreign_values(layout, held)):
+        raise UserError(line)
     if index.unknown.pixels:
         yield _outside(layout, index, masked)
     if len(absent) == layout.palette.num_classes:
@@ -59,7 +61,7 @@ def check_mask_values(layout: RawLayout, index: SceneIndex) -> Iterator[str]:
     if absent:
         yield (
             f"no pixel in any of {len(masked)} masks is of {', '.join(absent)}: without a score; check the "
-            f"colours or values of the classes, and whether {NODATA_HINT}"
+            f"colours or values of the classes, and whether {NODATA_HINT}{possible_meaning(layout, held)}"
         )
 
 
@@ -87,62 +89,6 @@ def _outside(layout: RawLayout, index: SceneIndex, masked: list[Scene]) -> str:
         f"{outside} have colours outside the palette, and {meaning}: {unknown}; {hints}correct "
         f"'dataset.classes={{NAME: [RED, GREEN, BLUE], ...}}'; {ignored}"
     )
-
-
-def _foreign(layout: RawLayout, index: SceneIndex, masked: list[Scene], absent: list[str]) -> list[int]:
-    """Values of index masks that belong to no class; also 255 where it must be a class."""
-    foreign = sorted({red for (red, _, _), _ in index.unknown.counts})
-    if foreign:
-        return foreign
-    classes = sum(index.class_pixels.values())
-    ignored = sum(scene.height * scene.width for scene in masked) - classes - index.unknown.pixels
-    # Most programs write 0 and 255 for no and yes: here 0 would be the first class and 255 none.
-    alone = len(absent) == len(layout.palette.names) - 1 and len(layout.indices) <= 2
-    return [IGNORE] if alone and ignored and IGNORE not in layout.indices.values() else []
-
-
-def _meaning(layout: RawLayout, foreign: list[int], pixels: Mapping[str, int]) -> str:
-    names = layout.palette.names
-    values = sorted(layout.indices[name] for name in names if pixels[name])
-    if foreign == [IGNORE] and len(names) == 2 and 0 in {*layout.indices.values()} - {*values}:
-        absent = next(name for name in names if not pixels[name])
-        return (
-            f"masks hold the values {few(values, 10)} and pixels of no class, and none of {absent}, which is "
-            f"0: see whether {NODATA_HINT}"
-        )
-    values = sorted({*foreign, *(layout.indices[name] for name in names if pixels[name])})
-    unknown = f"{few(values, 10)} (no class has {few(foreign)})"
-    message = f"masks hold the values {unknown}, and the classes have {dict(layout.indices)}"
-    if len(names) == 1 and len(values) == 2:
-        other = next(value for value in values if value != layout.indices[names[0]])
-        first, second = sorted((other, layout.indices[names[0]]))
-        return (
-            f"{message}: if {second} is {names[0]}, what has {first} must be a class too, or every map would "
-            f"be scored as right: type 'dataset.classes=[other,{names[0]}]' 'dataset.indices={{other: "
-            f"{first}, {names[0]}: {second}}}', and tag other in the table"
-        )
-    without_zero = [value for value in values if value]
-    if without_zero == list(range(1, len(names) + 1)) and {*without_zero} - {*layout.indices.values()}:
-        message += "; these look like indices from 1"
-    elif all(pixels[name] for name in names) and len(foreign) == 1:
-        remedy = _settings(layout.indices, none=foreign[0])
-        return f"{message}: if {foreign[0]} marks pixels without a class, type {remedy}"
-    order = values if len(values) == len(names) else without_zero
-    if len(order) != len(names):
-        return (
-            f"{message}: give each class its value by 'dataset.indices={{{names[0]}: VALUE, ...}}', and "
-            "other values a name there and in 'dataset.ignored={NAME: [VALUE, VALUE, VALUE]}'"
-        )
-    remedy = _settings(dict(zip(names, order, strict=True)), none=0 if len(order) < len(values) else None)
-    return f"{message}: if the values follow the order of the classes, type {remedy}"
-
-
-def _settings(indices: Mapping[str, int], none: int | None) -> str:
-    """What to type for the values of classes, and for the one of pixels without a class, if any."""
-    ignored = "" if none is None else f" 'dataset.ignored={{none: {[none] * 3}}}'"
-    values = indices if none is None else {**indices, "none": none}
-    pairs = ", ".join(f"{name}: {value}" for name, value in values.items())
-    return f"'dataset.indices={{{pairs}}}'{ignored}"
 
 
 def table_conflict(layout: RawLayout, raw: Path, index: SceneIndex) -> str | None:

@@ -68,7 +68,7 @@ def run(work: Work) -> dict[str, Any]:
 
 def _mask_warnings(config: DictConfig, layout: RawLayout, index: SceneIndex) -> Iterator[str]:
     """Warnings about the values of the masks, and about masks and images without a counterpart."""
-    yield from check_mask_values(layout, index)
+    yield from check_mask_values(layout, Path(raw_folder(config)), index)
     if conflict := table_conflict(layout, Path(raw_folder(config)), index):
         if is_folder_of_images(config) and not config.dataset.indices:
             raise UserError(conflict)
