@@ -1,3 +1,4 @@
+import warnings
 from itertools import pairwise
 from pathlib import Path
 
@@ -57,6 +58,17 @@ def test_names_with_dollars_are_drawn_as_they_are(name: str, tmp_path: Path) -> 
     figure = tag_counts_figure([escaped], {escaped: 3}, {escaped: 1})
     figure.savefig(tmp_path / "escaped.png", dpi=DPI, metadata={"Software": None})
     assert (tmp_path / "tags.png").read_bytes() == (tmp_path / "escaped.png").read_bytes()
+
+
+def test_letters_that_no_font_has_are_said_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for name in ("\U00013000 reeds", "\U00013000 huts"):
+            save_figure(tmp_path / "tags.png", tag_counts_figure([name], {name: 3}, {name: 1}))
+    said = " ".join(capsys.readouterr().out.split())
+    assert said == (
+        "no installed font has \U00013000, which figures lack: install one, such as Noto Sans CJK"
+    )
 
 
 def test_cooccurrence_shows_each_number_in_its_cell() -> None:

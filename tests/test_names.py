@@ -40,6 +40,19 @@ def test_what_cannot_be_seen_is_in_no_name(name: str, letter: str) -> None:
         check_name(name.format(letter), "the image")
 
 
+@pytest.mark.parametrize("header", ["\u200bimage,split,tags", "\ufeff\ufeffimage,tags", "image,tags,\u200b"])
+def test_what_cannot_be_seen_is_in_no_column(tmp_path: Path, header: str) -> None:
+    (tmp_path / "tags.csv").write_text(f"{header}\na,train,field\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"line 1: a column's name has the invisible character U\+(200B|FE)"):
+        read_tag_rows(tmp_path / "tags.csv")
+
+
+@pytest.mark.parametrize("letter", list(";|,\uff1b\uff5c\uff0c\u3001\uff64\u060c\u061b\u037e"))
+def test_what_separates_words_is_in_no_class(letter: str) -> None:
+    with pytest.raises(UserError, match=rf"cannot have \{letter} in it: separate tags by ;"):
+        check_class(f"field{letter}tree", "the class")
+
+
 @pytest.mark.parametrize("name", ["\u200d", "\u200c\u200d", "\u0301", "\ufe0f"])
 def test_a_name_has_something_to_see(name: str) -> None:
     with pytest.raises(UserError, match="is empty: give it another name"):
@@ -171,6 +184,8 @@ def test_classes_that_are_meant_to_differ(first: str, second: str) -> None:
         "image,split,tags,,\r\na,train,field,,\r\nb,test,water,,\r\n,,,,\r\n",
         ",image,split,tags\n0,a,train,field\n1,b,test,water\n",
         "Unnamed: 0,image,split,tags\n0,a,train,field\n1,b,test,water\n",
+        ",image,split,tags\n2,a,train,field\n9,b,test,water\n",
+        ",image,split,tags\n9,a,train,field\n2,b,test,water\n",
         "image,split,tags,Unnamed: 3\na,train,field,\nb,test,water,\n",
         "Unnamed: 0,image,split,field,water\n0,a,train,1,0\n1,b,test,0,1\n",
         "\ufeffimage , split,tags\na.tif,train, field \nb.TIF,test,water;\n",

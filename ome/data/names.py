@@ -15,6 +15,9 @@ RARE = 2
 SEPARATORS = ";|"
 """Separators of the tags in a cell."""
 
+_SEPARATING: Final = frozenset(";|,\u3001\u060c\u061b")
+"""What separates words, in compatibility form: commas and semicolons, also Chinese and Arabic ones."""
+
 IMAGE_COLUMNS: Final = ("image", "split", "kept", "tags")
 """Columns of a table of images before those of the classes."""
 
@@ -59,8 +62,14 @@ def normal_form(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
+def hidden_letter(name: str) -> str:
+    """The first invisible character of a name that no script needs, as U+200B; empty if there is none."""
+    hidden = (one for one in name if one in INVISIBLE or unicodedata.category(one) == "Cf")
+    return next((f"U+{ord(one):04X}" for one in hidden if one not in JOINERS), "")
+
+
 def check_name(name: str, what: str) -> str:
-    """Refuses a name that is not a valid file name on every system.
+    """Refuses a name that cannot be a file name, or is not what it looks like.
 
     Args:
         name: The name in normal form.
@@ -73,11 +82,9 @@ def check_name(name: str, what: str) -> str:
     kinds = {letter: unicodedata.category(letter) for letter in name}
     refused = {*LINE_BREAKERS, "Cs"}  # Cs: bytes that are not UTF-8
     wrong = [letter for letter in name if letter in "/\\" or kinds[letter] in refused]
-    unseen = [letter for letter in name if letter in INVISIBLE or kinds[letter] == "Cf"]
-    hidden = [letter for letter in unseen if letter not in JOINERS]
     reason = "" if any(kind[0] in "LNPS" for kind in kinds.values()) else "is empty"
-    if hidden:
-        reason = f"has the invisible character U+{ord(hidden[0]):04X} in it"
+    if hidden := hidden_letter(name):
+        reason = f"has the invisible character {hidden} in it"
     if wrong:
         reason = f"has {wrong[0]!r} in it"
     if FORMULA_ERROR.fullmatch(name):
@@ -101,7 +108,7 @@ def check_class(name: str, what: str) -> str:
     check_name(name, what)
     if len(name) > LONGEST:
         raise UserError(f"{what} {name[:20]!r}... needs a name of 1 to {LONGEST} characters")
-    if wrong := [character for character in (*SEPARATORS, ",") if character in name]:
+    if wrong := [letter for letter in name if unicodedata.normalize("NFKC", letter) in _SEPARATING]:
         raise UserError(
             f"{what} {name!r} cannot have {wrong[0]} in it: separate tags by {SEPARATORS[0]}, as in road;tree"
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 from zipfile import ZipFile
 
-from ome.data.names import UNNAMED, normal_form
+from ome.data.names import UNNAMED, hidden_letter, normal_form
 from ome.data.raw_file import check_expansion
 from ome.data.shown_cells import check_shown
 from ome.errors import UserError, few
@@ -88,6 +88,8 @@ def read_sheet(path: Path) -> Sheet:
     named = [place for place, name in enumerate(header) if name]
     numbered = header[:1] == [""] and _numbers_rows([cells[0] for _, cells in body])
     names = [header[place] for place in named]
+    if hidden := "".join(map(hidden_letter, names))[:6]:
+        raise UserError(f"{path}, line 1: a column's name has the invisible character {hidden}: retype it")
     if len(set(names)) < len(names):
         raise UserError(f"{path}, line 1: a column occurs twice")
     width = max(named, default=-1) + 1
@@ -107,8 +109,8 @@ def read_sheet(path: Path) -> Sheet:
 
 
 def _numbers_rows(column: list[str]) -> bool:
-    """Whether a column counts the rows from 0 or 1, as pandas writes it."""
-    return any(column == [str(number + first) for number in range(len(column))] for first in (0, 1))
+    """Whether a column numbers the rows, as pandas writes it; rows may have been sorted or left out."""
+    return all(map(str.isdecimal, column)) and len({*column}) == len(column)
 
 
 def _csv(path: Path) -> tuple[list[tuple[int, list[str]]], str]:
