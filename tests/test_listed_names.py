@@ -46,6 +46,10 @@ def test_several_tags_are_no_class(tmp_path: Path, several: str) -> None:
 @pytest.mark.parametrize(
     ("cells", "fault"),
     [
+        *(
+            (["a" + sign + "b"], f"'a{sign}b' has {sign} in it: separate tags by ;")
+            for sign in "\uff1b\uff5c\uff0c\u3001\uff64\u060c\u061b"
+        ),
         (["field:0.9;water:0.1", "water"], "'field:0.9' has a number as a score would"),
         (["field:1;water:0", "field:0;water:1"], "'field:0' has a number"),
         (["field (90%)", "water"], "has a number"),

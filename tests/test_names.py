@@ -47,12 +47,6 @@ def test_what_cannot_be_seen_is_in_no_column(tmp_path: Path, header: str) -> Non
         read_tag_rows(tmp_path / "tags.csv")
 
 
-@pytest.mark.parametrize("letter", list(";|,\uff1b\uff5c\uff0c\u3001\uff64\u060c\u061b\u037e"))
-def test_what_separates_words_is_in_no_class(letter: str) -> None:
-    with pytest.raises(UserError, match=rf"cannot have \{letter} in it: separate tags by ;"):
-        check_class(f"field{letter}tree", "the class")
-
-
 @pytest.mark.parametrize("name", ["\u200d", "\u200c\u200d", "\u0301", "\ufe0f"])
 def test_a_name_has_something_to_see(name: str) -> None:
     with pytest.raises(UserError, match="is empty: give it another name"):

@@ -9,6 +9,9 @@ from ome.errors import UserError
 _BETWEEN: Final = re.compile(r"(?:[\W_]|\b(?:and|und|et|y|e|plus|with|mit|or|oder|ou|o)\b)*", re.IGNORECASE)
 """What people write between tags: words, and any signs, also commas and points of other alphabets."""
 
+_SEPARATORS: Final = re.compile("[\uff1b\uff5c\uff0c\u3001\uff64\u060c\u061b]")
+"""Commas, semicolons and bars of other scripts: Chinese, Japanese and Arabic ones."""
+
 _SCORE: Final = re.compile(r".*\w\s*(?:[:=]\s*\d*[.,]?\d+\s*%?|\(\s*(?:\d*[.,]\d+|\d+\s*%)\s*\))")
 """A name with a score, such as `field:0.9`, `field=1` and `field (90%)`."""
 
@@ -38,6 +41,8 @@ def check_listed(names: Sequence[str], where: str) -> None:
 def _faults(name: str, names: Sequence[str]) -> Iterator[str]:
     if parts := _parts(name, [other for other in names if other != name]):
         yield f"consists of {' and '.join(parts)}: separate tags by ; as in {';'.join(parts)}"
+    if letter := _SEPARATORS.search(name):
+        yield f"has {letter[0]} in it: separate tags by ;"
     if _SCORE.fullmatch(name):
         yield "has a number as a score would: a tag says only that a class is there, so leave out numbers"
     negation = _NEGATION.fullmatch(name)

@@ -15,9 +15,6 @@ RARE = 2
 SEPARATORS = ";|"
 """Separators of the tags in a cell."""
 
-_SEPARATING: Final = frozenset(";|,\u3001\u060c\u061b")
-"""What separates words, in compatibility form: commas and semicolons, also Chinese and Arabic ones."""
-
 IMAGE_COLUMNS: Final = ("image", "split", "kept", "tags")
 """Columns of a table of images before those of the classes."""
 
@@ -108,7 +105,7 @@ def check_class(name: str, what: str) -> str:
     check_name(name, what)
     if len(name) > LONGEST:
         raise UserError(f"{what} {name[:20]!r}... needs a name of 1 to {LONGEST} characters")
-    if wrong := [letter for letter in name if unicodedata.normalize("NFKC", letter) in _SEPARATING]:
+    if wrong := [character for character in (*SEPARATORS, ",") if character in name]:
         raise UserError(
             f"{what} {name!r} cannot have {wrong[0]} in it: separate tags by {SEPARATORS[0]}, as in road;tree"
         )
