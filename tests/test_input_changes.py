@@ -20,6 +20,7 @@ from ome.distributed.local import run_in_processes
 from ome.errors import UserError
 from ome.files import write_text
 from ome.pipeline.engine import execute
+from ome.pipeline.forecast import forecast_of
 from ome.pipeline.manifest import Manifest, identity
 from ome.pipeline.marks import PARTIAL
 from ome.pipeline.parts import execute_parts
@@ -124,6 +125,50 @@ def test_what_a_stage_does_not_depend_on_may_change(tmp_path: Path, what: str) -
     stage, resumed = reading(tmp_path, meanwhile)
     assert execute(stage, config(tmp_path))
     assert resumed == [False]
+
+
+def copied(folder: Path, what: str) -> None:
+    for name in ("scene", "sidecar"):
+        os.utime(folder / name, (9, 9))
+    if what == "edited":
+        edit(folder / "scene")
+    if what == "of another size":
+        (folder / "scene").write_text("as it was before")
+    if what == "another input":
+        replace(BEFORE, fingerprint="b").write(folder / "before")
+    if what == "record damaged":
+        (folder / "logs/made/started.json").write_text("{")
+    if what == "record of another program":
+        (folder / "logs/made/started.json").write_text('{"a": 1}')
+
+
+@pytest.mark.parametrize(
+    ("what", "resumes"),
+    [
+        ("copied", True),
+        ("edited", False),
+        ("of another size", False),
+        ("another input", False),
+        ("record damaged", False),
+        ("record of another program", False),
+    ],
+)
+def test_a_killed_stage_resumes_although_its_files_were_copied(
+    tmp_path: Path, what: str, resumes: bool
+) -> None:
+    """As weights on the local disk of each machine on which a job is continued."""
+    stage, resumed = reading(tmp_path, partial(end_after, lambda _: None, KeyboardInterrupt(), tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        execute(stage, config(tmp_path))
+    copied(tmp_path, what)
+    assert forecast_of(stage, config(tmp_path), {}).state == ("resumes" if resumes else "runs")
+    assert execute(stage, config(tmp_path))
+    assert resumed == [False, resumes]
+    assert not execute(stage, config(tmp_path))
+    copied(tmp_path, "copied")
+    assert not execute(stage, config(tmp_path)), "the result has the hashes of its own files"
+    assert execute(stage, config(tmp_path), force=True)
+    assert resumed[2:] == [False]
 
 
 def test_an_input_that_is_being_removed_is_named(tmp_path: Path) -> None:

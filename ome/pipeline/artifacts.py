@@ -33,6 +33,11 @@ def stage_folder(config: DictConfig, name: str) -> Path:
     return Path(config.scenes) if name == "prepare" else Path(config.run_dir) / name
 
 
+def logs_of(config: DictConfig, name: str) -> Path:
+    """The run's logs of a stage."""
+    return Path(config.run_dir) / "logs" / name
+
+
 def matching_folders(pattern: str) -> list[Path]:
     """The folder of that name, or the folders that match it as a pattern, sorted."""
     if Path(pattern).is_dir():  # a sweep's folders have brackets in their names

@@ -16,7 +16,7 @@ from ome.distributed.collectives import barrier, is_rank_zero, rank_zero_value
 from ome.errors import UserError
 from ome.faults import disk_fault, memory_fault
 from ome.files import write_json
-from ome.pipeline.artifacts import INHERITED, Artefact
+from ome.pipeline.artifacts import INHERITED, Artefact, logs_of
 from ome.pipeline.checksums import hashes_of
 from ome.pipeline.config_guard import declared_config
 from ome.pipeline.input_changes import unchanged
@@ -24,6 +24,7 @@ from ome.pipeline.inputs import find_inputs
 from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest, versions
 from ome.pipeline.stage import OnFinish, Stage, Work
+from ome.pipeline.started import write_started
 from ome.pipeline.task import check_inputs, inherited_folder, task_of
 from ome.pipeline.user_files import set_foreign_aside
 from ome.progress import console
@@ -59,7 +60,7 @@ def execute(
     folders = {} if folders is None else folders
     artefacts = find_inputs(stage.name, stage.needed(config), stage.optional_inputs, config, folders)
     used, inputs, outside, snapshot, fingerprint, place, changes = task_of(stage, config, artefacts)
-    folder, logs = place.folder, Path(config.run_dir) / "logs" / stage.name
+    folder, logs = place.folder, logs_of(config, stage.name)
     with _locks(stage, config, fingerprint, folder), _machine_faults(folder):
         if is_rank_zero():
             place.check()
@@ -84,6 +85,7 @@ def execute(
         _say(f"[bold]{stage.name}[/] -> {folder}{replaces}")
         if is_rank_zero():
             place.open(fingerprint, fresh=force)
+            write_started(stage, logs, Manifest(stage.name, fingerprint, used, inputs), outside)
         barrier()
         started = time.monotonic()
         with place.written(), unchanged(stage, config, snapshot, place):

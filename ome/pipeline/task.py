@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from omegaconf import DictConfig
 
 from ome.errors import UserError
-from ome.pipeline.artifacts import Artefact, find_same, inherited_runs, whole_paths
+from ome.pipeline.artifacts import Artefact, find_same, inherited_runs, logs_of, whole_paths
 from ome.pipeline.changes import changes_since, same_content
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.checksums import damaged
@@ -17,6 +17,7 @@ from ome.pipeline.manifest import Manifest, compute_fingerprint, recorded
 from ome.pipeline.marks import read_if_whole
 from ome.pipeline.place import Place
 from ome.pipeline.stage import Stage, used_config
+from ome.pipeline.started import started_in
 
 
 class Task(NamedTuple):
@@ -59,6 +60,9 @@ def task_of(stage: Stage, config: DictConfig, artefacts: Mapping[str, Artefact])
     if present is not None:
         settings = {key: whole_paths(value, key, present.config.get(key)) for key, value in used.items()}
         changes = changes_since(present, settings, inputs)
+    started = started_in(logs_of(config, stage.name), place)
+    if started is not None and (settings := _as_recorded(stage, used, inputs, outside, started)) is not None:
+        return Task(settings, inputs, outside, snapshot, started.fingerprint, place, changes)
     used = {key: whole_paths(value, key) for key, value in used.items()}
     fingerprint = compute_fingerprint(stage.name, stage.version, used, inputs)
     return Task(used, inputs, outside, snapshot, fingerprint, place, changes)
