@@ -152,7 +152,10 @@ def test_two_processes_leave_what_one_leaves(classified: Path) -> None:
         torch.testing.assert_close(theirs[name], tensor, rtol=1e-3, atol=1e-4, msg=name)
     rows, expected = (read_rows(folder / "affinity")[0].scores.matrix for folder in (two, one))
     np.testing.assert_array_equal(rows.sum(axis=1), expected.sum(axis=1))
-    assert np.abs(rows - expected).sum() <= 0.002 * expected.sum()
+    # Two classes are nearly equal in many pixels, so that rounding decides the argmax, but not the maps.
+    for path in (name for name in names if name.suffix == ".npz"):
+        ours, theirs = (read_cams(folder / path, len(rows)) for folder in (one, two))
+        np.testing.assert_allclose(theirs, ours, atol=0.05)
     # Counts of the same maps are those of one process to the last pixel, and so is what is written of them.
     run(*tiny("ablation"), "stage.ablation.tiles=7", "name=again", "inherit=runs/two", "force=true")
     files = {path.name: path.read_bytes() for path in (two / "ablation").iterdir()}

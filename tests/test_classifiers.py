@@ -401,13 +401,13 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
         *tiny(),
         "stage.until=cam",
         "dataset.split.train=['2_10']",
-        "backbone=mobilenet_v2",
         "stage.cam.epochs=1",
         "stage.cam.lr=0.05",
         "stage.cam.batch=8",
         "stage.cam.validation_tiles=2",
         "classifier=cam",
         "classifier.one_vs_all=true",
+        "classifier.pooling=mean",
         "stage.cam.export.compete=false",
     ]
     config = run_here(*overrides)
@@ -430,7 +430,7 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
     written = [read_cams(cam_path(folder, tile), len(names)) for tile in tiles]
     networks = []
     for name in names:
-        alone = SeamNetwork(build_backbone("mobilenet_v2", None, 16), 1, pcm=False).eval()
+        alone = SeamNetwork(build_backbone("test_resnet", None, 16), 1, pcm=False).eval()
         alone.load_state_dict(states[f"class_{name}"])
         networks.append(alone)
     responded = 0

@@ -431,7 +431,7 @@ def terminate_at_step(learner: Any, number: int) -> None:  # noqa: ANN401 - a Li
 
 OTHERS = (
     *(".locks", "half", "tags", "killed", "whole", "mapped", "predict", "reproduced"),
-    *("averaged", "interrupted"),
+    *("averaged", "interrupted", "turned"),
 )
 """Folders that other tests leave beside and in the finished run."""
 
