@@ -24,6 +24,8 @@ from ome.pipeline.stage import stage_folder
 
 ROOT = Path(__file__).parents[1]
 docs_hooks = pytest.importorskip("docs_hooks")
+docs_settings = pytest.importorskip("docs_settings")
+docs_errors = pytest.importorskip("docs_errors")
 
 QUICK = (
     "segmenter.recipe.steps=2",
@@ -117,7 +119,7 @@ def test_the_examples_of_extending_run(tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_every_setting_is_listed_with_what_it_takes_and_means() -> None:
-    page = docs_hooks.settings_tables()
+    page = docs_settings.settings_tables()
     rows = re.findall(r"^\| `([^`]+)` \| [^|]* \| ([^|]*) \| ([^|]+) \|$", page, flags=re.MULTILINE)
     listed = {key: (takes, meaning) for key, takes, meaning in rows}
     assert listed["stage.cam.momentum"] == ("a number of at least 0 and below 1", "momentum of SGD")
@@ -129,7 +131,7 @@ def test_every_setting_is_listed_with_what_it_takes_and_means() -> None:
 
 
 def test_every_setting_is_listed_with_its_default() -> None:
-    page = docs_hooks.settings_tables()
+    page = docs_settings.settings_tables()
     with initialize_config_module("ome.conf", version_base="1.3"):
         config = compose("config", overrides=["stage=cam", "dataset=potsdam"])
     listed = dict(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", page, flags=re.MULTILINE))
@@ -153,8 +155,8 @@ def test_comments_of_a_yaml_file_are_read_beside_and_above(tmp_path: Path) -> No
         "a: 1  # beside\n# above\n# it\nb: {c: [1,\n    2]}\nnested:\n  d: 'x # y'  # last\n",
         encoding="utf-8",
     )
-    assert docs_hooks.file_header(path) == "What it is. More of it.\n\n```\na command\n```"
-    assert docs_hooks.settings(path) == [
+    assert docs_settings.file_header(path) == "What it is. More of it.\n\n```\na command\n```"
+    assert docs_settings.settings(path) == [
         ("a", "1", "beside"),
         ("b", "{c: [1, 2]}", "above it"),
         ("nested.d", "'x # y'", "last"),
@@ -173,12 +175,12 @@ def test_the_examples_of_own_cams_run() -> None:
 def test_error_lines_are_those_of_the_code() -> None:
     with pytest.raises(UserError, match=r"^unknown stage 'paint': choose one of prepare, labels"):
         selected_stages(OmegaConf.create({"stage": {"name": "paint"}}))
-    assert "- `unknown <what> '<name>': choose one of <known, ...><hint>`" in docs_hooks.error_lines()
+    assert "- `unknown <what> '<name>': choose one of <known, ...><hint>`" in docs_errors.error_lines()
 
 
 @pytest.mark.parametrize("kind", UserError.__subclasses__(), ids=lambda kind: kind.__name__)
 def test_error_lines_of_every_kind_of_user_error_are_listed(kind: type[UserError]) -> None:
-    assert kind.__name__ in docs_hooks._errors()
+    assert kind.__name__ in docs_errors._errors()
 
 
 def test_pages_hold_the_tables_of_the_code_as_it_is() -> None:
