@@ -68,7 +68,8 @@ def errors_of(folder: Path, scenes: Path) -> NDArray[np.int64]:
 
 def table_of(name: str, runs: Sequence[Finished]) -> str:
     """The table of a set: all scores, and the ratio of each segmenter to the pixel-supervised one."""
-    titles = dict.fromkeys(title for run in sorted(runs, key=_fewer_rows) for title in run.rows)
+    longest = sorted(runs, key=lambda run: -len(run.rows))
+    titles = dict.fromkeys(title for run in longest for title in run.rows)
     classes = next(iter(runs[0].rows.values())).scores.names
     lines = []
     for title in titles:
@@ -85,10 +86,6 @@ def table_of(name: str, runs: Sequence[Finished]) -> str:
     minutes = statistics.mean([run.seconds for run in runs]) / 60
     seeds = "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"
     return f"{table}\n{seeds}, {minutes:.0f} minutes each."
-
-
-def _fewer_rows(run: Finished) -> int:
-    return -len(run.rows)
 
 
 def mean_of_sets(runs: Mapping[str, Sequence[Finished]]) -> list[str]:

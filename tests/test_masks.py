@@ -71,6 +71,13 @@ def test_values_of_three_classes(folder: Path, values: Sequence[int], line: str)
     assert re.search(line, said), said
 
 
+def test_masks_of_zeros_alone_are_named_where_zero_is_no_class(folder: Path) -> None:
+    for name in ("a", "b"):
+        write(folder / f"masks/{name}.tif", np.zeros((24, 32), np.uint8))
+    with pytest.raises(UserError, match=r"hold the values 0 \(no class has 0\).*give each class its value"):
+        prepare(folder, indices={"field": 1, "water": 2})
+
+
 def prepare(folder: Path, **facts: object) -> tuple[SceneIndex, list[str]]:
     facts = {
         "name": "mine",

@@ -113,7 +113,7 @@ def _meaning(layout: RawLayout, classes: list[int], foreign: list[int]) -> str:
         )
     without_zero = [value for value in values if value]
     none = 0 if len(without_zero) < len(values) else None
-    if without_zero[-1] == len(names) and {*without_zero} - {*layout.indices.values()}:
+    if without_zero[-1:] == [len(names)] and {*without_zero} - {*layout.indices.values()}:
         return (
             f"{message}; these look like indices from 1: if the values follow the order of the classes, type "
             f"{_settings(_from_one(names), none)}"
