@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import random
 import re
 import shutil
@@ -22,6 +23,7 @@ from torch import Tensor
 import ome
 from ome.cli.launch import launch
 from ome.config.segmenting import read_card
+from ome.data.datamodules import TileDataModule
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
@@ -38,7 +40,7 @@ from ome.stages.reproduce import compare_folders
 from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 from tests.browser import complaints, show_as
-from tests.conftest import compose_config, forked, forked_pair, run_without_torch, tiny
+from tests.conftest import compose_config, copy_until, forked, forked_pair, run_without_torch, tiny
 
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
@@ -472,6 +474,38 @@ def test_a_run_stopped_in_every_stage_ends_with_the_same_artefacts(finished: Pat
     actual, expected = artefacts(tmp_path, *OTHERS), artefacts(finished, *OTHERS)
     assert actual.keys() == expected.keys()
     assert [name for name in actual if actual[name] != expected[name]] == []
+
+
+def pickle_data_sets() -> None:
+    construct = TileDataModule.__init__
+
+    def checked(module: TileDataModule, *data: object, **options: Any) -> None:  # noqa: ANN401
+        assert data[0] is not None
+        pickle.dumps(data)
+        construct(module, *data, **options)  # type: ignore[arg-type]
+
+    TileDataModule.__init__ = checked  # type: ignore[method-assign]
+
+
+# Python starts processes by "spawn" on macOS, and by "forkserver" on Linux from 3.14 on.
+@pytest.mark.parametrize(
+    ("stage", "before", "settings", "inputs"),
+    [
+        ("cam", "labels", [], {"prepare", "labels"}),
+        ("affinity", "cam", [], {"prepare", "labels", "cam"}),
+        ("seg", "pseudo", ["stage.seg.targets=[weak]"], {"prepare", "labels", "pseudo"}),
+        ("seg", "labels", ["stage.seg.targets=[full]"], {"prepare", "labels"}),
+    ],
+)
+def test_a_training_needs_only_what_it_reads_and_passes_it_to_loader_processes(
+    stage: str, before: str, settings: list[str], inputs: set[str], finished: Path, tmp_path: Path
+) -> None:
+    copy_until(before, finished, tmp_path)
+    status, printed = forked(tmp_path, *tiny(stage), *settings, sabotage=pickle_data_sets)
+    assert status == 0, printed
+    manifest = Manifest.read(tmp_path / RUN / stage)
+    assert manifest is not None
+    assert manifest.inputs.keys() == inputs
 
 
 @pytest.mark.slow

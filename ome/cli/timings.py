@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -19,7 +20,7 @@ from ome.config.objects import augmentation, hardware, labeller_of
 from ome.config.recipes import loss_of
 from ome.config.sections import settings_of
 from ome.config.segmenting import segmenter_learner
-from ome.data.datasets import MaskDataset, TagDataset, full_weight
+from ome.data.datasets import MaskDataset, TagDataset, certain
 from ome.data.tiles import MOST_STEPS, Tile
 from ome.distributed.processes import process_cores
 from ome.inference.classifier import CamPredictor
@@ -113,9 +114,7 @@ def _segmenter(
 
         def data(part: Part) -> MaskDataset:
             tiles, augment = samples.crops(part, size), augmentation(recipe, part.height)
-            return MaskDataset(
-                reader, tiles, lambda tile: full_weight(samples.mask(tile)), augment, config.seed
-            )
+            return MaskDataset(reader, tiles, partial(certain, samples.mask), augment, config.seed)
 
         steps = max(recipe.steps or MOST_STEPS, MOST + 1)
         loss = loss_of(config.segmenter, num_classes, lambda: [1.0] * num_classes)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,7 +13,7 @@ from ome.config.objects import augmentation, hardware, is_frozen, warn_if_random
 from ome.config.recipes import count_classes, loss_of, optimization_of
 from ome.config.sections import scene_reader
 from ome.data.datamodules import TileDataModule
-from ome.data.datasets import MaskDataset, MaskOf, full_weight
+from ome.data.datasets import MaskDataset, MaskOf, certain
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile, automatic_steps, evenly_spaced
@@ -98,7 +99,7 @@ def _validation(reader: SceneReader, training: Sequence[Tile], size: int, count:
     """Up to `count` tiles with a reference, evenly spaced over `val`, else over the training tiles."""
     tiles = val_tiles(reader, size) or [tile for tile in training if reader.has_mask(tile.scene)]
     chosen = evenly_spaced(tiles, count)
-    return MaskDataset(reader, chosen, lambda tile: full_weight(reader.mask(tile))) if chosen else None
+    return MaskDataset(reader, chosen, partial(certain, reader.mask)) if chosen else None
 
 
 def val_tiles(reader: SceneReader, size: int) -> list[Tile]:

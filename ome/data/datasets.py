@@ -22,7 +22,7 @@ Decoded = tuple[NDArray[np.uint8], list[NDArray[np.uint8]]]
 """Image (H, W, bands) and masks (H, W) of a tile."""
 
 MaskOf = Callable[[Tile], tuple[NDArray[np.uint8], NDArray[np.uint8]]]
-"""Returns the class mask and the weight of a tile, both (H, W) uint8."""
+"""Returns the class mask and the weight of a tile, both (H, W) uint8. Loader processes unpickle it."""
 
 
 KEPT_BYTES: Final = 1 << 29
@@ -130,8 +130,14 @@ class TagDataset(TileDataset):
         return [self.reader.mask(tile)]
 
 
-def full_weight(mask: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """A mask (H, W) with every pixel certain: weight 255."""
+def certain(
+    read: Callable[[Tile], NDArray[np.uint8]], tile: Tile
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """The mask of a tile, with every pixel certain: weight 255.
+
+    With `partial` it is a `MaskOf` that processes can pass on, unlike a lambda.
+    """
+    mask = read(tile)
     return mask, np.full_like(mask, 255)
 
 

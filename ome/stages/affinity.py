@@ -1,6 +1,7 @@
 """CAMs -> AffinityNet, and CAMs refined by a random walk along its affinities (optional)."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from ome.config.sections import scene_reader
 from ome.config.trainer import training_extras
 from ome.data.cams import write_cams
 from ome.data.datamodules import TileDataModule
-from ome.data.datasets import MaskDataset, full_weight
+from ome.data.datasets import MaskDataset, certain
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
@@ -69,8 +70,12 @@ def _build(config: DictConfig, in_channels: int) -> AffinityNetwork:
     return network.freeze() if config.backbone.freeze else network
 
 
-def _label_path(work: Work, tile: Tile) -> Path:
-    return work.folder / "labels" / tile.scene / f"{tile.name}.png"
+def _label_path(folder: Path, tile: Tile) -> Path:
+    return folder / "labels" / tile.scene / f"{tile.name}.png"
+
+
+def _read_label(folder: Path, tile: Tile) -> NDArray[np.uint8]:
+    return read_png(_label_path(folder, tile))
 
 
 def _label(work: Work, reader: SceneReader, tagged: TagTable, maps_of: ClassMapsOf) -> None:
@@ -81,12 +86,12 @@ def _label(work: Work, reader: SceneReader, tagged: TagTable, maps_of: ClassMaps
     def label(group: Sequence[LoadedTile]) -> None:
         for tile, image, valid, stack in group:
             labels = affinity_label(crf_for(image), stack, tagged.by_name[tile.name], alphas)
-            write_palette_png(_label_path(work, tile), np.where(valid, labels, IGNORE), colours)
+            write_palette_png(_label_path(work.folder, tile), np.where(valid, labels, IGNORE), colours)
 
     process_tiles(
         "affinity labels, tiles",
         shard(tagged.tiles),
-        lambda tile: _label_path(work, tile),
+        partial(_label_path, work.folder),
         reader,
         maps_of,
         label,
@@ -96,13 +101,13 @@ def _label(work: Work, reader: SceneReader, tagged: TagTable, maps_of: ClassMaps
 
 def _train(work: Work, network: AffinityNetwork, reader: SceneReader, tagged: TagTable) -> None:
     config, settings = work.config, work.settings
-
-    def mask_of(tile: Tile) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-        return full_weight(read_png(_label_path(work, tile)))
-
     data = TileDataModule(
         MaskDataset(
-            reader, tagged.tiles, mask_of, augmentation(settings, config.dataset.tile.size), config.seed
+            reader,
+            tagged.tiles,
+            partial(certain, partial(_read_label, work.folder)),
+            augmentation(settings, config.dataset.tile.size),
+            config.seed,
         ),
         batch=settings.batch,
         seed=config.seed,

@@ -3,11 +3,13 @@
 from functools import partial
 from typing import Any
 
+from omegaconf import DictConfig
+
 from ome.config.evaluating import evaluate_segmenter
 from ome.config.sections import scene_reader
 from ome.config.segmenting import SEGMENTER_FREE_KEYS, SEGMENTER_KEYS, train_segmenter
 from ome.config.trainer import training_extras
-from ome.data.datasets import MaskOf, full_weight
+from ome.data.datasets import MaskOf, certain
 from ome.data.scene_index import SceneIndex
 from ome.errors import UserError
 from ome.pipeline.layout import SEGMENTER_TITLES, read_pseudo_label, read_tag_table
@@ -23,10 +25,9 @@ def run(work: Work) -> dict[str, Any]:
     index = SceneIndex.read(work.inputs["prepare"])
     reader = scene_reader(work.config, index)
     tiles = read_tag_table(work.inputs["labels"], index).select("train", tagged=True).tiles
-    masks: dict[str, MaskOf] = {
-        "weak": partial(read_pseudo_label, work.inputs["pseudo"]),
-        "full": lambda tile: full_weight(reader.mask(tile)),
-    }
+    masks: dict[str, MaskOf] = {"full": partial(certain, reader.mask)}
+    if "pseudo" in work.inputs:
+        masks["weak"] = partial(read_pseudo_label, work.inputs["pseudo"])
     rows: list[Row] = []
     for target in targets:
         usable = [tile for tile in tiles if target == "weak" or reader.has_mask(tile.scene)]
@@ -43,10 +44,14 @@ def run(work: Work) -> dict[str, Any]:
     return {"tiles": len(tiles), "miou": {row.name: row.scores.miou for row in rows}}
 
 
+def _requires(config: DictConfig) -> tuple[str, ...]:
+    return "prepare", "labels", *(("pseudo",) if "weak" in config.stage.targets else ())
+
+
 STAGE = Stage(
     "seg",
     run,
-    requires=("prepare", "labels", "pseudo"),
+    requires=_requires,
     config_keys=SEGMENTER_KEYS,
     free_keys=SEGMENTER_FREE_KEYS,
     external_files=lambda config: identity(config.segmenter.weights),
