@@ -21,7 +21,8 @@ from typing import Final, NamedTuple
 
 import numpy as np
 import torch
-from chain_stages import PRESENT, Chain, Clock
+from chain_clock import Clock
+from chain_stages import PRESENT, Chain
 from measuring import composed, cores, heading
 from omegaconf import DictConfig
 
