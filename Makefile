@@ -46,8 +46,10 @@ format: $(VENV)/.installed-dev  ## Rewrite the code in the project's style, and 
 docs: $(VENV)/.installed-dev  ## Build the documentation into build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
 
+# They need a run with a scene, or hours: docs/benchmarks.md.
+LONG_BENCHES := scripts/bench_map.py scripts/bench_chain.py
 bench: $(VENV)/.installed-dev  ## Measure what the project claims to be fast at
-	for script in scripts/bench_*.py; do $(BIN)/python $$script || exit 1; done
+	for script in $(filter-out $(LONG_BENCHES),$(wildcard scripts/bench_*.py)); do $(BIN)/python $$script || exit 1; done
 
 DATA ?= data
 WEIGHTS ?= $(DATA)/tf_efficientnet_lite0_fp16.pth

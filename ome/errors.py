@@ -4,6 +4,7 @@ import difflib
 import re
 import shlex
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Final
 
 _UNSEEN: Final = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
@@ -59,6 +60,11 @@ class OtherBandsError(UserError):
 def first_line(error: BaseException) -> str:
     """The first line of an error's message."""
     return str(error).partition("\n")[0]
+
+
+def no_folder(path: Path) -> str:
+    """The begin of an error line about a path that should be a folder."""
+    return f"{path} {'is a file, not a folder' if path.exists() else 'does not exist'}"
 
 
 def few(items: Iterable[object], most: int = 5) -> str:

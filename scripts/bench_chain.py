@@ -41,7 +41,7 @@ class DataSet:
 
 
 DATASETS: Final = {
-    "ome_potsdam": DataSet(23 * 45**2, 14 * 36.0),
+    "ome_potsdam": DataSet(23 * 46**2, 14 * 36.0),
     "ome_vaihingen": DataSet(16 * 19 * 15, 17 * 5.0),
     "ome_deepglobe": DataSet(563 * 64, 120 * 2448**2 / 1e6),
 }

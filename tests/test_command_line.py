@@ -163,7 +163,7 @@ def test_a_newline_in_a_name_does_not_break_the_line(tmp_path: Path, words: list
         ),
         (
             ["stage=prepare", "dataset=potsdam", f"dataset.raw={__file__}"],
-            "test_command_line.py is not a folder",
+            "test_command_line.py is a file, not a folder",
         ),
         (
             ["stage=predict", "stage.predict.scene=a,b.tif"],

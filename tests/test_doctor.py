@@ -121,4 +121,4 @@ def test_the_folder_of_a_run_stands_for_its_settings(
     assert f"{run}: unfinished are cam: ome resume {run}" in report
     monkeypatch.chdir(tmp_path)
     assert doctor.main(["nowhere"]) == 1
-    assert "nowhere is not a folder: give the folder of a run" in capsys.readouterr().out
+    assert "nowhere does not exist: give the folder of a run" in capsys.readouterr().out

@@ -402,7 +402,7 @@ def test_broken_images_are_counted_and_named_in_one_line(images: Path) -> None:
     ("facts", "message"),
     [
         ({"tags": None}, "dataset.tags is not set: type dataset.tags="),
-        ({"masks": "nowhere"}, "dataset.masks: nowhere is not a folder"),
+        ({"masks": "nowhere"}, "dataset.masks: nowhere does not exist"),
         ({"range": [5]}, r"dataset.range=\[5\]: give the values that become 0 and 255"),
         ({"range": [9, 9]}, r"dataset.range=\[9, 9\]"),
         ({"range": [0, 70000]}, r"dataset.range=\[0, 70000\]"),
@@ -459,7 +459,7 @@ def test_a_folder_without_images_and_masks_of_other_names_are_refused(images: Pa
         UserError, match=r"none of the 1 masks in .* has an image's name, one is called a_mask: name"
     ):
         prepare(images, masks=str(empty))
-    with pytest.raises(UserError, match=r"dataset.raw: nowhere is not a folder"):
+    with pytest.raises(UserError, match=r"dataset.raw: nowhere does not exist"):
         folder_layout(archives.facts("custom") | {"tags": str(images.parent / "tags.csv")}, Path("nowhere"))
 
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import openpyxl
 import pytest
 from omegaconf import OmegaConf
 
@@ -43,8 +44,14 @@ def test_few_tagged_images_have_a_preset_of_their_own(
 ) -> None:
     table = tmp_path / "my tags.csv"
     table.write_text("image,tags\n" + "a.png,road\n" * rows)
+    book = openpyxl.Workbook()
+    for row in (("image", "tags"), *[("a.png", "road")] * rows):
+        book.active.append(row)  # type: ignore[union-attr]
+    workbook = tmp_path / "my tags.xlsx"
+    book.save(workbook)
     monkeypatch.setenv("PATH", "")  # no driver of a GPU
-    assert fitting_preset(["stage=all", f"dataset.tags={quote}{table}{quote}"]) == [f"preset={preset}"]
+    for path in (table, workbook):
+        assert fitting_preset(["stage=all", f"dataset.tags={quote}{path}{quote}"]) == [f"preset={preset}"]
     assert fitting_preset([f"dataset.tags={table}", "preset=gpu"]) == []
 
 

@@ -446,7 +446,7 @@ def test_the_most_uncertain_comes_first(images: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["nowhere"], "ome tags: nowhere is not a folder"),
+        (["nowhere"], "ome tags: nowhere does not exist"),
         (["empty"], "ome tags: no GeoTIFF, PNG or JPEG in empty"),
         *(
             (

@@ -10,7 +10,7 @@ from typing import Final
 from ome.cli.last_command import repeated_words
 from ome.cli.parser import parsers
 from ome.data.sheets import SPREADSHEETS
-from ome.errors import UserError, shell_word
+from ome.errors import UserError, no_folder, shell_word
 from ome.geo.scene_list import names_many
 from ome.geo.vsi import scene_at
 from ome.pipeline.layout import command_files
@@ -43,7 +43,10 @@ def _is_setting(word: str) -> bool:
 def _train(options: argparse.Namespace) -> list[str]:
     images = options.images
     if not images.is_dir():
-        raise UserError(f"{images} is not a folder: give the folder of the images")
+        remedy = "give the folder of the images"
+        if images.exists():
+            remedy = "put it alone into one, tag its windows (ome tags FOLDER --tile 256), and give that"
+        raise UserError(f"{no_folder(images)}: {remedy}")
     beside = [images / f"tags{suffix}" for suffix in (".csv", *SPREADSHEETS)]
     tags = options.tags or next((path for path in beside if path.exists()), beside[0])
     if not tags.exists():  # what else it may be, reading it tells

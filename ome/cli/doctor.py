@@ -23,7 +23,7 @@ from ome.config.raw_data import is_folder_of_images, raw_folder, raw_layout
 from ome.data.raw import RawLayout, raw_files
 from ome.data.raw_split import resolve_split
 from ome.data.scene_index import INDEX, SceneIndex
-from ome.errors import UserError, shell_word
+from ome.errors import UserError, no_folder, shell_word
 from ome.extras import EXTRAS, missing_modules
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import versions
@@ -152,7 +152,7 @@ def _raw_data(config: DictConfig, base: Path) -> Iterator[Finding]:
 
 def _sources(config: DictConfig, layout: RawLayout, raw: Path) -> Iterator[Finding]:
     if not raw.is_dir():
-        raise UserError(f"dataset.raw={raw} is not a folder: give the folder of the archives")
+        raise UserError(f"dataset.raw={no_folder(raw)}: give the folder of the archives")
     images, masks = raw_files(layout, raw)
     listed = [scene for scene, _ in resolve_split(layout.split, raw, images)]
     kinds = [("images", images)]

@@ -8,7 +8,7 @@ from typing import Final, NamedTuple
 from rich.markup import escape
 
 from ome.damage import DamagedError, named_if_damaged, read_yaml
-from ome.errors import UserError, shell_word
+from ome.errors import UserError, no_folder, shell_word
 from ome.pipeline.layout import command_files
 from ome.pipeline.registry import SIDE_STAGES
 from ome.progress import console
@@ -47,7 +47,7 @@ def repeated_words(folder: Path) -> list[str]:
         UserError: The folder does not exist, is not that of a run, or all its commands are damaged.
     """
     if not folder.is_dir():
-        raise UserError(f"{folder} is not a folder: give the folder of a run, such as runs/valley")
+        raise UserError(f"{no_folder(folder)}: give the folder of a run, such as runs/valley")
     files = command_files(folder.absolute())
     if not files:
         raise UserError(f"{folder} is not the folder of a run: give one such as runs/valley")

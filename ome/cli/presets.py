@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from ome.errors import UserError
+
 _DECIDED = ("preset=", "experiment=")
 _ON_THE_CPU = ("trainer=cpu", "trainer=ddp_cpu", "trainer.accelerator=cpu")
 
@@ -24,9 +26,18 @@ def fitting_preset(words: Sequence[str]) -> list[str]:
     if any(word.startswith(_DECIDED) for word in words) or not any("=" in word for word in words):
         return []
     tables = [Path(word.removeprefix(_TABLE).strip("'\"")) for word in words if word.startswith(_TABLE)]
-    if any(table.is_file() and table.read_bytes().count(b"\n") <= FEW + 1 for table in tables):
+    if any(_is_short(table) for table in tables):
         return ["preset=few"]
     return ["preset=laptop"] if any(word in _ON_THE_CPU for word in words) or not gpus() else []
+
+
+def _is_short(table: Path) -> bool:
+    from ome.data.sheets import read_sheet  # noqa: PLC0415 - takes half a second
+
+    try:
+        return len(read_sheet(table).rows) <= FEW
+    except UserError:
+        return False  # the stage that reads it says why
 
 
 def gpus() -> str:

@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from ome.data.folder import folder_layout
 from ome.data.raw import RawLayout, layout_from_facts
-from ome.errors import UserError
+from ome.errors import UserError, no_folder
 from ome.pipeline.artifacts import plain
 
 FACTS = (
@@ -79,4 +79,4 @@ def raw_fault(config: DictConfig) -> str | None:
     raw = Path(config.dataset.raw)
     if config.dataset.get("town") is not None or raw.is_dir():
         return None
-    return f"{raw} {'is not a folder' if raw.exists() else 'does not exist'}: {remedy}"
+    return f"{no_folder(raw)}: {remedy}"

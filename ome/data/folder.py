@@ -11,7 +11,7 @@ from ome.data.raw import RawLayout, limits_of
 from ome.data.raw_source import ANY_IMAGE, RawSource
 from ome.data.raw_split import Split
 from ome.data.scene_index import SPLITS
-from ome.errors import UserError, few
+from ome.errors import UserError, few, no_folder
 from ome.files import is_file
 from ome.geo.raster_folder import subfolder_hint
 from ome.geo.sidecars import sidecars_of
@@ -91,7 +91,7 @@ def image_names(folder: Path, key: str) -> list[str]:
             used everywhere, or is a link to a file that does not exist.
     """
     if not folder.is_dir():
-        raise UserError(f"{key}: {folder} is not a folder")
+        raise UserError(f"{key}: {no_folder(folder)}")
     stems = ((path, ANY_IMAGE.scene_of(path.name)) for path in folder.iterdir())
     unique = {name for path, name in stems if name is not None and is_file(path)}
     names = sorted(check_name(name, f"{key}: the image") for name in unique)

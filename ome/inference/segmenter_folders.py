@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from ome.errors import UserError
+from ome.errors import UserError, no_folder
 from ome.pipeline.layout import round_folders
 from ome.pipeline.manifest import Manifest
 from ome.training.checkpoints import NETWORK
@@ -17,7 +17,7 @@ def trained_folder(run: Path, network: str | None = None) -> Path:
         UserError: The run does not exist or did not train the segmenter.
     """
     if not run.is_dir():
-        raise UserError(f"{run} is not a folder: give the folder of a run, e.g. runs/potsdam_resnet50")
+        raise UserError(f"{no_folder(run)}: give the folder of a run, e.g. runs/potsdam_resnet50")
     stage = stage_of_network(network, [run])
     if not any((run / name).is_dir() for name in ("seg", "refine")):
         raise UserError(f"{run} is not the folder of a run with a segmenter: give one such as runs/valley")
