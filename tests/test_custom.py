@@ -4,6 +4,7 @@ import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from scipy.special import xlogy
 
 from ome.cli.plan import plan_of
 from ome.cli.runner import _tagging
+from ome.config import classifying, segmenting
 from ome.data.scene_index import SceneIndex
 from ome.data.suggestions import read_suggestions
 from ome.errors import UserError
@@ -28,6 +30,7 @@ from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.pipeline.manifest import Manifest
 from ome.scoring.rows import read_rows
+from ome.stages import affinity
 from ome.stages.suggest import is_constant
 from ome.tagging.options import parser
 from tests import archives
@@ -309,6 +312,33 @@ def test_settings_typed_as_mappings_and_lists_are_taken(run_here: Run, tmp_path:
     assert index["class_pixels"] == {"water": 0, "field": 48 * 64}
     assert index["classes"] == {"water": [0, 0, 255], "field": [0, 255, 0]}
     assert index["ignored"] == {"cloud": [255, 255, 255]}
+
+
+@pytest.mark.parametrize(
+    ("stage", "trains"), [("cam", classifying), ("seg", segmenting), ("affinity", affinity)]
+)
+def test_no_training_pads_tiles_that_are_all_smaller_than_its_crops(
+    stage: str, trains: ModuleType, run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(_settings: DictConfig, crop: int) -> None:
+        raise RuntimeError(f"crop {crop}")
+
+    write_photographs(tmp_path)
+    (tmp_path / "masks").mkdir()
+    for number, (height, width) in enumerate(SIZES):
+        mask = np.full((height, width), number % 2, dtype=np.uint8)
+        Image.fromarray(mask).save(tmp_path / f"masks/photo {number}.png")
+    typed = [
+        "dataset.masks=masks",
+        "dataset.tile.size=256",
+        "stage.seg.targets=[full]",
+        "stage.refine.rounds=0",
+    ]
+    run_here(*custom("all", *typed, "stage.until=cam"))
+    shutil.rmtree(RUN / stage, ignore_errors=True)
+    monkeypatch.setattr(trains, "augmentation", stop)
+    with pytest.raises(RuntimeError, match="crop 128"):  # the largest image has 90 x 100 pixels
+        run_here(*custom(stage, *typed))
 
 
 def test_new_images_are_prepared_and_new_notes_beside_them_change_nothing(

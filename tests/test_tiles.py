@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from ome.data.tiles import Tile, automatic_epochs, automatic_steps, evenly_spaced, tile_scene
+from ome.data.tiles import Tile, automatic_epochs, automatic_steps, crop_side, evenly_spaced, tile_scene
 from ome.errors import UserError
 
 
@@ -63,8 +63,27 @@ def test_evenly_spaced_items_run_from_the_first_to_the_last() -> None:
 
 
 @pytest.mark.parametrize(
+    ("sides", "size", "crop"),
+    [
+        ([(256, 256)], 256, 256),
+        ([(306, 306)], 306, 306),
+        ([(64, 64)], 256, 64),
+        ([(100, 90), (20, 31)], 256, 128),
+        ([(100, 300)], 256, 256),
+        ([(1, 1)], 256, 32),
+        ([(1000, 2000)], 128, 128),
+    ],
+)
+def test_crops_are_no_larger_than_the_largest_tile(
+    sides: list[tuple[int, int]], size: int, crop: int
+) -> None:
+    tiles = [Tile("a", 0, 0, height, width) for height, width in sides]
+    assert crop_side(tiles, size) == crop
+
+
+@pytest.mark.parametrize(
     ("tiles", "epochs"),
-    [(0, 20), (1, 20), (240, 20), (255, 20), (256, 19), (748, 7), (800, 6), (46575, 6)],
+    [(0, 60), (1, 60), (95, 60), (96, 50), (240, 20), (256, 19), (748, 7), (800, 6), (46575, 6)],
 )
 def test_a_classifier_has_passes_for_enough_steps_between_limits(tiles: int, epochs: int) -> None:
     assert automatic_epochs(tiles, 16) == epochs

@@ -21,7 +21,7 @@ from ome.config.recipes import loss_of
 from ome.config.sections import settings_of
 from ome.config.segmenting import segmenter_learner
 from ome.data.datasets import MaskDataset, TagDataset, certain
-from ome.data.tiles import MOST_STEPS, Tile
+from ome.data.tiles import MOST_STEPS, Tile, crop_side
 from ome.distributed.processes import process_cores
 from ome.inference.classifier import CamPredictor
 from ome.inference.map_rows import windows_at_a_time
@@ -71,7 +71,7 @@ def _classifier(
             lambda some: list(predictor(some)), samples.cropped, tiles, device, allowed.limit()
         )
     if "classifier step" in units:
-        crop = settings.crop or config.dataset.tile.size
+        crop = settings.crop or crop_side(samples.table.tiles, config.dataset.tile.size)
         tags = {name: tags[: len(trained)] for name, tags in samples.table.by_name.items()}
 
         def data(part: Part) -> TagDataset:
@@ -111,15 +111,16 @@ def _segmenter(
         windows = Part(batch, size, size)
         timed[unit] = repeated(predict, samples.images, windows, machine.device(), allowed.limit())
     if "segmenter step" in units:
+        crop = crop_side(samples.table.tiles, size)
 
         def data(part: Part) -> MaskDataset:
-            tiles, augment = samples.crops(part, size), augmentation(recipe, part.height)
+            tiles, augment = samples.crops(part, crop), augmentation(recipe, part.height)
             return MaskDataset(reader, tiles, partial(certain, samples.mask), augment, config.seed)
 
         steps = max(recipe.steps or MOST_STEPS, MOST + 1)
         loss = loss_of(config.segmenter, num_classes, lambda: [1.0] * num_classes)
         module = segmenter_learner(config, network, loss, steps)
-        step = Part(recipe.batch, size, size)
+        step = Part(recipe.batch, crop, crop)
         timed["segmenter step"] = timed_steps(config, module, data, step, allowed.limit(), forward.seconds)
     return timed
 

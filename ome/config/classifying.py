@@ -14,7 +14,7 @@ from ome.data.datamodules import TileDataModule
 from ome.data.datasets import TagDataset
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
-from ome.data.tiles import automatic_epochs, evenly_spaced
+from ome.data.tiles import automatic_epochs, crop_side, evenly_spaced
 from ome.inference.classifier import Member, build_classifier
 from ome.networks.seam import SeamNetwork
 from ome.pipeline.stage import Work
@@ -62,7 +62,7 @@ def train_classifier(work: Work, member: Member, reader: SceneReader, table: Tag
     names = table.names[member.classes]
     kept = table.select("train", kept=True)
     learnt = None if kept.too_small is None else kept.learnt[:, member.classes]
-    augment = augmentation(settings, settings.crop or config.dataset.tile.size)
+    augment = augmentation(settings, settings.crop or crop_side(kept.tiles, config.dataset.tile.size))
     data = TileDataModule(
         TagDataset(reader, kept.tiles, _tags(kept, member), augment, config.seed, learnt=learnt),
         _validation(settings, reader, table, member),

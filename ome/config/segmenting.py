@@ -16,7 +16,7 @@ from ome.data.datamodules import TileDataModule
 from ome.data.datasets import MaskDataset, MaskOf, certain
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
-from ome.data.tiles import Tile, automatic_steps, evenly_spaced
+from ome.data.tiles import Tile, automatic_steps, crop_side, evenly_spaced
 from ome.distributed.collectives import is_rank_zero
 from ome.geo.areas import PixelAreas
 from ome.inference.card import CARD, SegmenterCard
@@ -58,7 +58,7 @@ def train_segmenter(
         replace(card, temperature=kept).write(folder)
     if trained:
         return
-    augment = augmentation(recipe, config.dataset.tile.size)
+    augment = augmentation(recipe, crop_side(tiles, config.dataset.tile.size))
     data = TileDataModule(
         MaskDataset(reader, tiles, mask_of, augment, config.seed),
         _validation(reader, tiles, config.dataset.tile.size, recipe.validation_tiles),

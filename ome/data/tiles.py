@@ -69,6 +69,15 @@ def _offsets(length: int, size: int, stride: int, *, cover: bool) -> list[int]:
     return window_starts(length, size, stride) if cover else list(range(0, length - size + 1, stride))
 
 
+def crop_side(tiles: Sequence[Tile], size: int) -> int:
+    """Side of training crops: `size` pixels, or fewer where all tiles are smaller, instead of padding them.
+
+    It is then the largest side of a tile, up to a multiple of 32: encoders halve images five times.
+    """
+    largest = max(max(tile.height, tile.width) for tile in tiles)
+    return min(size, 32 * math.ceil(largest / 32))
+
+
 PASSES: Final = 10
 """Passes over the tiles of a training whose steps are not set.
 
@@ -84,7 +93,7 @@ MOST_STEPS: Final = 20_000
 CLASSIFIER_STEPS: Final = 300
 """Fewest steps of a classifier whose epochs are not set, if `CLASSIFIER_PASSES` allow it."""
 
-CLASSIFIER_PASSES: Final = (6, 20)
+CLASSIFIER_PASSES: Final = (6, 60)
 """Fewest and most passes of such a classifier."""
 
 

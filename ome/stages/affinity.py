@@ -20,7 +20,7 @@ from ome.data.datasets import MaskDataset, certain
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
-from ome.data.tiles import Tile
+from ome.data.tiles import Tile, crop_side
 from ome.data.transforms import to_tensor
 from ome.distributed.collectives import barrier, shard
 from ome.geo.raster import read_png, write_palette_png
@@ -106,7 +106,7 @@ def _train(work: Work, network: AffinityNetwork, reader: SceneReader, tagged: Ta
             reader,
             tagged.tiles,
             partial(certain, partial(_read_label, work.folder)),
-            augmentation(settings, config.dataset.tile.size),
+            augmentation(settings, crop_side(tagged.tiles, config.dataset.tile.size)),
             config.seed,
         ),
         batch=settings.batch,
