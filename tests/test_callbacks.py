@@ -8,7 +8,12 @@ import pytest
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig
-from pytorch_lightning.callbacks import EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.callbacks import (
+    EarlyStopping,
+    EMAWeightAveraging,
+    LearningRateMonitor,
+    ModelCheckpoint,
+)
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -83,12 +88,12 @@ def trained(
 
 def test_there_are_none_by_default_and_several_on_demand() -> None:
     assert callbacks_of(composed()) == []
-    callbacks = callbacks_of(composed("callbacks=[ema,early_stopping]", "callbacks.ema.decay=0.5"))
-    assert [type(one) for one in callbacks] == [EMAWeightAveraging, EarlyStopping, EarlyStopping]
-    assert callbacks[0] is not callbacks_of(composed("callbacks=ema"))[0]
+    callbacks = callbacks_of(composed("callbacks=[lr_monitor,early_stopping]"))
+    assert [type(one) for one in callbacks] == [LearningRateMonitor, EarlyStopping, EarlyStopping]
+    assert callbacks[0] is not callbacks_of(composed("callbacks=lr_monitor"))[0]
 
 
-@pytest.mark.parametrize("name", ["early_stopping", "ema", "lr_monitor", "device_stats"])
+@pytest.mark.parametrize("name", ["early_stopping", "lr_monitor", "device_stats"])
 def test_every_ready_one_passes_the_check(name: str) -> None:
     check_training(composed(f"callbacks={name}"))
 
@@ -166,6 +171,10 @@ def test_a_value_that_lightning_refuses_is_one_line(tmp_path: Path) -> None:
                 ("validation/mIoU", r"; did you mean validation/miou\?"),
                 ("miou", ";"),
             )
+        ),
+        (
+            "+callbacks.mine._target_=pytorch_lightning.callbacks.EMAWeightAveraging",
+            r"callbacks\.mine averages the weights, as segmenter\.recipe\.average=0\.05 does: leave it out",
         ),
         ("+callbacks.mine.decay=1", r"callbacks\.mine has no _target_"),
         ("+callbacks.mine._target_=no.such.thing", r"callbacks\.mine: cannot create no\.such\.thing"),

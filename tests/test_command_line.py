@@ -27,7 +27,7 @@ from tests.conftest import compose_config, forked, run_process, run_without_torc
         (["dataset=Potsdam"], "unknown option dataset=Potsdam: did you mean dataset=potsdam? there are"),
         (["dataset="], "unknown option dataset=: there are"),
         (
-            ["callbacks=[ema,lr_monitr]"],
+            ["callbacks=[early_stopping,lr_monitr]"],
             "unknown option callbacks=lr_monitr: did you mean callbacks=lr_monitor?",
         ),
         (["trainer=dpp"], "unknown option trainer=dpp: did you mean trainer=ddp? there are"),
@@ -153,7 +153,10 @@ def test_a_newline_in_a_name_does_not_break_the_line(tmp_path: Path, words: list
             "optimizer.momentum: type stage.cam.momentum or stage.affinity",
         ),
         (["+preset.lr=1"], "unknown setting preset.lr: type stage.cam.lr"),
-        (["callbacks.ema.decay=0.9"], "unknown setting callbacks.ema: type callbacks=ema first"),
+        (
+            ["callbacks.device_stats.cpu_stats=true"],
+            "unknown setting callbacks.device_stats: type callbacks=device_stats first",
+        ),
         (["stage=cam", "~crf"], "crf is not set: expected a group of settings"),
         (["stage=all", "stage.until=predict"], "stage=all never runs this stage: type stage=predict"),
         (["stage=all", "backbone.weights=/etc/hosts"], "a checkpoint"),

@@ -23,7 +23,7 @@ HARDWARE: Final = tuple(field.name for field in fields(Trainer))
 RESERVED: Final = {
     "accumulate_grad_batches": "set stage.cam.batch or segmenter.recipe.batch",
     "barebones": "it leaves out checkpoints",
-    "callbacks": "type callbacks=ema, or add a file to conf/callbacks",
+    "callbacks": "type callbacks=early_stopping, or add a file to conf/callbacks",
     "default_root_dir": "set run_dir",
     "enable_autolog_hparams": "choose a logger=...",
     "enable_checkpointing": "an interrupted training resumes from its checkpoint",

@@ -4,7 +4,7 @@ Importing this module imports neither torch nor Lightning, so that the command l
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
@@ -49,7 +49,12 @@ def check_training(config: DictConfig) -> None:
     if arguments or callbacks:
         _check_values(trainer_arguments(config), callbacks)
     if callbacks:
-        _check_callbacks(callbacks, str(config.logger.kind))
+        averages = {
+            "stage.cam": config.stage.cam.average,
+            "segmenter.recipe": config.segmenter.recipe.average,
+        }
+        typed = [f"{key}.average={value}" for key, value in averages.items() if value]
+        _check_callbacks(callbacks, str(config.logger.kind), typed)
 
 
 def _check_values(values: Mapping[str, Any], callbacks: "Mapping[Any, Callback]") -> None:
@@ -78,8 +83,12 @@ def _check_values(values: Mapping[str, Any], callbacks: "Mapping[Any, Callback]"
         torch.use_deterministic_algorithms(deterministic)
 
 
-def _check_callbacks(callbacks: "Mapping[Any, Callback]", logger: str) -> None:
-    from pytorch_lightning.callbacks import DeviceStatsMonitor, LearningRateMonitor  # noqa: PLC0415
+def _check_callbacks(callbacks: "Mapping[Any, Callback]", logger: str, averages: Sequence[str]) -> None:
+    from pytorch_lightning.callbacks import (  # noqa: PLC0415
+        DeviceStatsMonitor,
+        LearningRateMonitor,
+        WeightAveraging,
+    )
 
     from ome.training.monitors import SCORES, check_monitor  # noqa: PLC0415
 
@@ -89,6 +98,11 @@ def _check_callbacks(callbacks: "Mapping[Any, Callback]", logger: str) -> None:
             raise UserError(f"callbacks.{name} writes to a logger, and logger=none: type logger=csv")
         if isinstance(callback, DeviceStatsMonitor) and find_spec("psutil") is None:
             raise UserError(f"callbacks.{name} needs psutil: pip install psutil")
+        if isinstance(callback, WeightAveraging) and averages:
+            zero = averages[0].partition("=")[0]
+            raise UserError(
+                f"callbacks.{name} averages the weights, as {averages[0]} does: leave it out, or {zero}=0"
+            )
         ours = str(getattr(callback, "monitor", "")).startswith(("train/", "learning_rate"))
         if not plug_ins and not ours:  # plug-ins may log more, and the terms of a loss depend on it
             check_monitor(f"callbacks.{name}", callback, SCORES)

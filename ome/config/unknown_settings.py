@@ -70,7 +70,7 @@ def unknown_setting(key: str, parent: Node, typed: str) -> str:
         return f"unknown setting {key} in this configuration: add it by +{key}=..."
     elif near := difflib.get_close_matches(last, sorted(names), n=1, cutoff=0.75):
         hint = f"did you mean {' or '.join(_addresses(root, above, near[0]))}?"
-    else:  # without siblings it is of an option that is not selected, such as callbacks=ema
+    else:  # without siblings it is of an option that is not selected, such as callbacks=device_stats
         hint = f"known are {', '.join(siblings)}" if siblings else f"type {above}={last} first"
     return f"unknown setting {key}: {hint}"
 
