@@ -29,9 +29,22 @@ def test_classes_compete_by_hand() -> None:
     total = torch.tensor([[4.0, 2.0, -1.0], [1.0, 3.0, 2.0], [9.0, 9.0, 9.0]])[:, None]
     competing = competing_cams(total, torch.tensor([1, 1, 0]))[:, 0].tolist()
     first = [1 / (1 + math.exp((other - one) / 4)) for one, other in ((4, 1), (2, 3), (-1, 2))]
-    assert competing[0] == pytest.approx([first[0], 0.5 * first[1], 0], abs=1e-5)
-    assert competing[1] == pytest.approx([0, 1 - first[1], 0.5 * (1 - first[2])], abs=1e-5)
+    floored = [(value + 0.1) / 1.1 for value in (1, 0.5, 0)]
+    expected = [floored[0] * first[0], floored[1] * first[1], floored[2] * first[2]]
+    assert competing[0] == pytest.approx(expected, abs=1e-5)
+    expected = [floored[2] * (1 - first[0]), floored[0] * (1 - first[1]), floored[1] * (1 - first[2])]
+    assert competing[1] == pytest.approx(expected, abs=1e-5)
     assert competing[2] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("shift", [0.0, -9.0], ids=["somewhere", "in the whole tile"])
+def test_where_no_tagged_class_responds_the_least_negative_one_is_the_strongest(shift: float) -> None:
+    total = torch.tensor([[9.0, -4.0, -1.0], [1.0, -1.0, -3.0], [9.0, 9.0, 9.0]])[:, None] + shift
+    competing = competing_cams(total, torch.tensor([1, 1, 0]))[:, 0]
+    assert competing.argmax(0).tolist() == [0, 1, 0]
+    assert not competing[2].any()
+    first = competing[0] / competing.sum(0)
+    assert 0.1 < first[1] < 0.5 < first[2] < 0.9
 
 
 def test_competition_depends_neither_on_the_scale_nor_on_other_tiles() -> None:
@@ -41,9 +54,8 @@ def test_competition_depends_neither_on_the_scale_nor_on_other_tiles() -> None:
     torch.testing.assert_close(competing_cams(8 * total, tags), competing, atol=1e-4, rtol=1e-4)
     for each, tag, alone in zip(total, tags, competing, strict=True):
         torch.testing.assert_close(competing_cams(each, tag), alone)
-    torch.testing.assert_close(
-        competing[1], normalise_cam(total[1], tags[1])
-    )  # a single tag has no competitor
+    # A single tag has no competitor.
+    torch.testing.assert_close(competing[1, 2], (normalise_cam(total[1], tags[1])[2] + 0.1) / 1.1)
     assert not competing[2].any()
 
 
@@ -75,15 +87,14 @@ def test_a_forward_pass_is_no_larger_than_asked() -> None:
     torch.testing.assert_close(fused, multi_scale_cams(lopsided_cam, images, tags))
 
 
-@pytest.mark.parametrize("compete", [True, False])
-def test_a_silent_tile_is_undecided_between_its_tags(compete: bool) -> None:
+def test_a_silent_tile_is_undecided_between_its_tags() -> None:
     images, tags = torch.rand(2, 3, 6, 5), torch.tensor([[0, 0, 1, 1], [0, 1, 0, 0]])
 
     def silent_first(views: torch.Tensor) -> torch.Tensor:
         maps = lopsided_cam(views)
         return torch.where(torch.arange(len(views))[:, None, None, None] % 2 == 0, -maps.abs(), maps.abs())
 
-    fused = multi_scale_cams(silent_first, images, tags, compete=compete)
+    fused = multi_scale_cams(silent_first, images, tags)
     torch.testing.assert_close(fused[0], tags[0].float()[:, None, None].expand(4, 6, 5))
     responding = multi_scale_cams(lambda views: lopsided_cam(views).abs(), images[1:], tags[1:])
     torch.testing.assert_close(fused[1], responding[0])

@@ -4,12 +4,16 @@ Names of dimensions: B tiles, C classes, S maps to fuse.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 EPSILON = 1e-5
+
+FLOOR: Final = 0.1
+"""Added to stretched maps that compete, so that the softmax decides where no tagged class responds."""
 
 
 def normalise_cam(total: Tensor, tags: Tensor) -> Tensor:
@@ -35,11 +39,12 @@ def normalise_cam(total: Tensor, tags: Tensor) -> Tensor:
 
 
 def competing_cams(total: Tensor, tags: Tensor) -> Tensor:
-    """Multiplies each class of `normalise_cam` by its softmax among the tagged classes of the pixel.
+    """Multiplies each class of `normalise_cam`, and `FLOOR`, by its softmax among the pixel's tagged classes.
 
     Stretching makes a faint class as strong as a sure one: each reaches 1 somewhere in the tile. The softmax
     compares the classes with each other. Its temperature is the tile's largest response, so that it depends
-    neither on the scale of the responses nor on the number of summed maps.
+    neither on the scale of the responses nor on the number of summed maps; if no response is above 0, their
+    largest distance from 0.
 
     Args:
         total: (..., C, H, W), summed CAMs.
@@ -49,9 +54,12 @@ def competing_cams(total: Tensor, tags: Tensor) -> Tensor:
         (..., C, H, W) in [0, 1); 0 for classes that are not tagged.
     """
     responses = total.masked_fill((tags == 0)[..., None, None], -torch.inf)
-    temperature = responses.amax((-3, -2, -1), keepdim=True).clamp_min(EPSILON)
+    largest = responses.amax((-3, -2, -1), keepdim=True)
+    distance = (total * tags.to(total)[..., None, None]).abs().amax((-3, -2, -1), keepdim=True)
+    temperature = torch.where(largest > 0, largest, distance).clamp_min(EPSILON)
     # Without any tag, all responses are -inf and the softmax is nan.
-    return normalise_cam(total, tags) * (responses / temperature).softmax(-3).nan_to_num()
+    shares = (responses / temperature).softmax(-3).nan_to_num()
+    return (normalise_cam(total, tags) + FLOOR) / (1 + FLOOR) * shares
 
 
 def replace_zero_cams(cams: Tensor, tags: Tensor) -> Tensor:

@@ -127,5 +127,5 @@ STAGE = Stage(
     external_files=lambda config: [*identity(config.backbone.weights), *identity(config.stage.checkpoint)],
     optional_config=training_extras,
     enabled=_is_needed,
-    version=3,
+    version=4,
 )
