@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -173,6 +173,40 @@ def test_limits_in_another_unit_than_the_values_are_pointed_out(
     with open_scene(images / "a.tif", (1, 2, 3, 4), limits and (limits[0], limits[1])):
         output = " ".join(capsys.readouterr().out.split())
     assert (f"{values}: dataset.range={limits} does not fit them" in output) == bool(message)
+
+
+@pytest.mark.parametrize(
+    ("levels", "limits", "said"),
+    [
+        ((200, 450, 2600, 7000), None, True),
+        ((200, 450, 2600, 7000), [0, 8000], False),
+        ((1000, 1000, 1010, 990), None, False),  # each has the values of all
+        ((5000,), None, False),
+    ],
+)
+def test_tiles_of_sixteen_bits_that_stretching_makes_alike_are_pointed_out(
+    levels: Sequence[int],
+    limits: list[int] | None,
+    said: bool,
+    images: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for path in images.iterdir():
+        path.unlink()
+    (images.parent / "tags.csv").write_text("image,tags\n0,road;tree\n")
+    rng = np.random.default_rng(0)
+    tiles = [rng.normal(level, 20, (40, 50, 3)).clip(1, None).astype(np.uint16) for level in levels]
+    for number, pixels in enumerate(tiles):
+        (images / f"{number}.tif").write_bytes(archives.raster(pixels))
+    prepare(images, range=limits)
+    output = " ".join(capsys.readouterr().out.split())
+    assert (f"{len(levels)} images of 16 bits are stretched one by one" in output) == said
+    if said:
+        low, high = map(int, re.findall(r"dataset\.range=\[(\d+), (\d+)\]", output)[0])
+        expected = np.percentile(np.concatenate([pixels.ravel() for pixels in tiles]), [2, 98])
+        np.testing.assert_allclose([low, high], expected, rtol=0.02)
+        prepare(images, range=[low, high])
+        assert "16 bits" not in capsys.readouterr().out
 
 
 def test_what_an_image_was_is_known_of_its_scene(images: Path) -> None:

@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
+import numpy as np
+from numpy.typing import NDArray
 from rich.markup import escape
 
 from ome.data.raw import RawLayout
 from ome.data.raw_file import RawFile
-from ome.data.scaling import misfit
+from ome.data.scaling import PERCENTILES, common_limits, misfit, sampled
 from ome.data.scene_writer import SceneJob
 from ome.data.unmarked import say_unmarked, unmarked
 from ome.errors import UserError
@@ -26,8 +29,7 @@ def checked_bands(jobs: Sequence[SceneJob], layout: RawLayout) -> tuple[int, ...
     orders: dict[tuple[str, ...], list[RawFile]] = {}
     opacity: Counter[int] = Counter()
     misnamed: Counter[int] = Counter()
-    depths: Counter[str] = Counter()
-    misfits: list[str] = []
+    depths: dict[str, list[RawFile]] = {}
     unclear: dict[str, list[RawFile]] = {}
     for job in jobs:
         with job.image.open(layout.nodata) as raster:
@@ -35,13 +37,9 @@ def checked_bands(jobs: Sequence[SceneJob], layout: RawLayout) -> tuple[int, ...
             orders.setdefault(raster.band_colours, []).append(job.image)
             opacity.update([raster.opacity] if raster.opacity in layout.channels else [])
             misnamed.update([raster.mislabelled_opacity] if raster.mislabelled_opacity else [])
-            depths[raster.depth] += 1
+            depths.setdefault(raster.depth, []).append(job.image)
             for line in unmarked(raster):
                 unclear.setdefault(line, []).append(job.image)
-        if layout.limits is not None and raster.depth == "uint16":
-            with job.image.open(layout.nodata, layout.named_bands) as raster:
-                values = misfit(raster, layout.channels or raster.shown_bands, layout.limits)
-                misfits += [f"{escape(str(job.image))} has {values}"] if values else []
     for band, count in opacity.items():
         console.print(
             f"[yellow]band {band} of {count} images is opacity[/], but dataset.channels includes it: it is "
@@ -60,20 +58,43 @@ def checked_bands(jobs: Sequence[SceneJob], layout: RawLayout) -> tuple[int, ...
         )
         remedy = "convert them, or choose bands that all have, e.g. 'dataset.channels=[1]'"
         raise UserError(f"the images differ in their bands, {kinds}: {remedy}")
-    limits = list(layout.limits or ())
-    if len(depths) > 1:
+    _say_depths(depths, layout)
+    return next(iter(bands)) if len(bands) == 1 else ()
+
+
+def _say_depths(images: Mapping[str, Sequence[RawFile]], layout: RawLayout) -> None:
+    """Prints how images of 16 bits, by their depth, become 8 bits where that may be wrong."""
+    deep, limits = images.get("uint16", ()), layout.limits
+    if len(images) > 1:
         console.print(
-            f"[yellow]{depths['uint16']} images have 16 bits and are scaled to 8, {depths['uint8']} have 8 "
+            f"[yellow]{len(deep)} images have 16 bits and are scaled to 8, {len(images['uint8'])} have 8 "
             "bits and are not[/]: convert them to one depth if they look different"
         )
-    elif limits and not depths["uint16"]:
-        console.print(f"[yellow]all images have 8 bits[/]: dataset.range={limits} does not apply to them")
+    elif limits and not deep:
+        console.print(
+            f"[yellow]all images have 8 bits[/]: dataset.range={list(limits)} does not apply to them"
+        )
+    misfits: list[str] = []
+    samples: list[NDArray[np.uint16]] = []
+    for image in deep:
+        # What cannot be read is reported, or skipped, when it is prepared.
+        with suppress(UserError), image.open(layout.nodata, layout.named_bands) as raster:
+            channels = [band for band in layout.channels or raster.shown_bands if band <= raster.bands]
+            if limits is None:
+                samples.append(sampled(raster, channels))
+            elif values := misfit(raster, channels, limits):
+                misfits.append(f"{escape(str(image))} has {values}")
     if misfits:
         console.print(
-            f"[yellow]dataset.range={limits} does not fit {len(misfits)} of {len(jobs)} images[/]: the "
-            f"first, {misfits[0]}"
+            f"[yellow]dataset.range={list(limits or ())} does not fit {len(misfits)} of "
+            f"{sum(map(len, images.values()))} images[/]: the first, {misfits[0]}"
         )
-    return next(iter(bands)) if len(bands) == 1 else ()
+    if common := common_limits(samples):
+        console.print(
+            f"[yellow]{len(samples)} images of 16 bits are stretched one by one[/], so that dark and bright "
+            f"ones look alike: type 'dataset.range={list(common)}', percentiles {PERCENTILES[0]} and "
+            f"{PERCENTILES[1]} of all, if the same value means the same in each"
+        )
 
 
 def _say_orders(orders: Mapping[tuple[str, ...], Sequence[RawFile]]) -> None:

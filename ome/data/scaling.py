@@ -88,6 +88,33 @@ def scaling_of(
     return Scaling.of_counts(counts, [raster.nodata[band - 1] for band in bands], limits)
 
 
+def sampled(raster: Raster | Mosaic, bands: Sequence[int]) -> NDArray[np.uint16]:
+    """Valid pixels of nine windows of a 16-bit raster, (B, N)."""
+    parts = [raster.read(*window, bands)[:, raster.valid(*window)] for window in sample_of(raster.grid)]
+    values: NDArray[np.uint16] = np.concatenate(parts, axis=1)
+    return values
+
+
+def common_limits(samples: Sequence[NDArray[np.uint16]]) -> Limits | None:
+    """Limits of all images together, if most of them have only a part of these values.
+
+    Stretched one by one, such images look alike, however dark or bright they are.
+
+    Args:
+        samples: Values of each image, of any shape.
+
+    Returns:
+        The `PERCENTILES` of all, at most 1000 values of each image; None if the `PERCENTILES` of half of the
+        images are at least half as far apart, or nothing is valid.
+    """
+    some = [values.ravel()[:: 1 + values.size // 1000] for values in samples if values.size]
+    if not some:
+        return None
+    low, high = np.percentile(np.concatenate(some), PERCENTILES, method="inverted_cdf").tolist()
+    spans = [np.ptp(np.percentile(values, PERCENTILES)) for values in some]
+    return (low, high) if np.median(spans) < (high - low) / 2 else None
+
+
 def misfit(raster: Raster | Mosaic, bands: Sequence[int], limits: Limits) -> str | None:
     """Tells limits in another unit than the values of a 16-bit raster, by nine windows.
 
@@ -95,8 +122,7 @@ def misfit(raster: Raster | Mosaic, bands: Sequence[int], limits: Limits) -> str
         The values of the raster, in words, if the limits clip most of them or leave few grey levels of each
         band; None if the limits fit, or no pixel is valid.
     """
-    parts = [raster.read(*window, bands)[:, raster.valid(*window)] for window in sample_of(raster.grid)]
-    values, (low, high) = np.concatenate(parts, axis=1), limits
+    values, (low, high) = sampled(raster, bands), limits
     if not values.size:
         return None
     first, last = np.percentile(values, PERCENTILES, axis=1, method="inverted_cdf")
