@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.trainer.connectors import accelerator_connector
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -217,7 +218,7 @@ class Noisy(Pixelwise):
         return logits
 
 
-def trained(folder: Path, *, validated: bool) -> nn.Module:
+def trained(folder: Path, *, validated: bool, accelerator: str = "cpu") -> nn.Module:
     """Trains for three epochs of two steps, validated after each or never."""
     torch.manual_seed(0)
     tiles: Any = Tiles()
@@ -226,8 +227,17 @@ def trained(folder: Path, *, validated: bool) -> nn.Module:
         Noisy(), total_steps=data.total_steps, optimizer=Optimization(lr=0.1)
     )
     settings: Any = {"epochs": 3, "total_steps": data.total_steps, "title": "tiny", "seed": 0}
-    fit(module, data, folder=folder, hardware=Hardware("cpu"), **settings)
+    fit(module, data, folder=folder, hardware=Hardware(accelerator), **settings)
     return module.network
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="auto is a GPU here")
+def test_auto_is_the_cpu_where_only_lightning_knows_a_device(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as Apple's GPU, which the rest of ome does not use."""
+    monkeypatch.setattr(accelerator_connector, "_select_auto_accelerator", lambda: "mps")
+    trained(tmp_path, validated=False, accelerator="auto")
 
 
 def test_validation_scores_the_network_and_leaves_no_trace_in_it(tmp_path: Path) -> None:

@@ -98,7 +98,8 @@ def fit(
         synchronise_batchnorm(module, hardware.device())
     try:
         trainer = pl.Trainer(
-            accelerator=hardware.accelerator,
+            # Lightning's `auto` may choose devices that the rest of ome does not use, such as Apple's.
+            accelerator="cuda" if hardware.uses_gpu else "cpu",
             devices=[hardware.device().index] if hardware.uses_gpu else 1,
             strategy="ddp" if together else "auto",
             num_nodes=world_size(),
