@@ -52,9 +52,8 @@ bench: $(VENV)/.installed-dev  ## Measure what the project claims to be fast at
 	for script in $(filter-out $(LONG_BENCHES),$(wildcard scripts/bench_*.py)); do $(BIN)/python $$script || exit 1; done
 
 DATA ?= data
-WEIGHTS ?= $(DATA)/tf_efficientnet_lite0_fp16.pth
-accuracy: $(VENV)/.installed  ## Measure what tags reach of pixel labels: DATA=folder WEIGHTS=file (overnight)
-	$(BIN)/python scripts/accuracy.py --data $(DATA) --weights $(WEIGHTS)
+accuracy: $(VENV)/.installed  ## Measure what tags reach of pixel labels: DATA=folder (overnight)
+	$(BIN)/python scripts/accuracy.py --data $(DATA)
 
 golden: $(VENV)/.installed-dev  ## Compare with the original implementation's numbers
 	$(BIN)/python scripts/check_golden.py tests/golden

@@ -1,6 +1,6 @@
 """Compares weak with pixel-wise supervision: real data, several seeds, one table.
 
-    python scripts/accuracy.py --data DATA --weights tf_efficientnet_lite0_fp16.pth
+    python scripts/accuracy.py --data DATA
         [--sets vaihingen_parts] [--seeds 0 1 2] [--quick] [--output accuracy] [KEY=VALUE ...]
 
 Each set and seed is a run of `experiment=accuracy`: the weak and the pixel-supervised segmenter have the same
@@ -94,7 +94,11 @@ def parsed() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, usage=argparse.SUPPRESS
     )
     parser.add_argument("--data", type=Path, required=True, help="folder of the data sets")
-    parser.add_argument("--weights", type=Path, required=True, help="weights of tf_efficientnet_lite0")
+    parser.add_argument(
+        "--weights",
+        default="package",
+        help="weights of tf_efficientnet_lite0: a file, or those of ome[weights]",
+    )
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2; with --quick 0")
     parser.add_argument("--quick", action="store_true", help="only pseudo masks, after three passes")
