@@ -18,6 +18,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image
 from rasterio.transform import from_origin
+from torch.nn import functional as F
 
 import ome
 from ome.data.transforms import to_tensor
@@ -58,6 +59,33 @@ def one_window(run: Path, pixels: np.ndarray) -> np.ndarray:
     network = TRAINED.load(run / "seg/weak").eval()
     with torch.no_grad():
         return network(to_tensor(pixels.transpose(1, 2, 0))[None])[0].argmax(dim=0).numpy()
+
+
+@pytest.mark.parametrize("from_python", [False, True])
+def test_a_scene_of_smaller_pixels_is_seen_as_in_training(
+    from_python: bool, run_here: Run, tmp_path: Path
+) -> None:
+    """Half as large: a window of twice as many pixels to a side is the size of a tile after it is shrunk."""
+    pixels = random_scene(64, 64).repeat(2, axis=1).repeat(2, axis=2)
+    run = make_run(tmp_path / "run")
+    scene = write(tmp_path / "city.tif", pixels)
+    if from_python:
+        classes = ome.predict(scene, run, scales=[0.5], flip=False, device="cpu", precision=FP32).classes
+    else:
+        run_here(*BASE, "stage.predict.scene=city.tif", "prediction.scales=[0.5]")
+        classes = classes_of(run / "predict/city/city.tif")
+    network = TRAINED.load(run / "seg/weak").eval()
+    with torch.no_grad():
+        logits = network(to_tensor(pixels[:, ::2, ::2].transpose(1, 2, 0))[None])
+    expected = F.interpolate(logits, (128, 128), mode="bilinear")[0].argmax(dim=0).numpy()
+    np.testing.assert_array_equal(classes, expected)
+
+
+@pytest.mark.parametrize(
+    ("scales", "tile"), [([1.0], 64), ([0.5], 128), ([0.4], 160), ([0.1], 256), ([2.0], 64), ([0.5, 1.0], 64)]
+)
+def test_windows_grow_where_all_scales_shrink_them(scales: list[float], tile: int) -> None:
+    assert replace(TRAINED, tile=64).for_scales(scales).tile == tile
 
 
 def test_a_map_is_what_the_network_says(run_here: Run, tmp_path: Path) -> None:

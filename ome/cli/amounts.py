@@ -142,7 +142,8 @@ def _predict(config: DictConfig, settings: DictConfig, facts: DataFacts, done: P
     from ome.cli.tile_counts import map_sizes  # noqa: PLC0415 - loads readers of scenes, as the stage will
     from ome.inference.mapping import ROWS_FOLDER  # noqa: PLC0415
 
-    size = facts.card.tile if facts.card else config.dataset.tile.size
+    card = facts.card and facts.card.for_scales(config.prediction.scales)
+    size = card.tile if card else config.dataset.tile.size
     sizes = map_sizes(settings)
     rows = sum(height for height, _ in sizes)
     left = max(0, rows - rows_in(done.folder / ROWS_FOLDER))

@@ -20,6 +20,10 @@ CARD: Final = "segmenter.json"
 """Name of a segmenter's card, beside its weights."""
 
 
+WIDEST: Final = 4
+"""Largest factor of the side of windows that a prediction shrinks: memory grows with its square."""
+
+
 @dataclass(frozen=True)
 class SegmenterCard:
     """Inputs and outputs of a trained segmenter.
@@ -73,6 +77,14 @@ class SegmenterCard:
     def uncalibrated(self) -> Self:
         """The card for an ensemble or for refined probabilities, to which the temperature does not apply."""
         return replace(self, temperature=None)
+
+    def for_scales(self, scales: Sequence[float]) -> Self:
+        """The card for a prediction at these scales.
+
+        If all are below 1, windows have more pixels, up to `WIDEST` times as many to a side: the network then
+        sees as many as in training.
+        """
+        return replace(self, tile=round(self.tile * min(WIDEST, max(1.0, 1 / max(scales)))))
 
     def difference(self, other: "SegmenterCard") -> str | None:
         """The first property that prevents averaging the probabilities of two segmenters, or None."""

@@ -61,4 +61,6 @@ def _rotated(maps: Tensor, turns: int) -> Tensor:
 def _resize(maps: Tensor, height: int, width: int) -> Tensor:
     if maps.shape[-2:] == (height, width):
         return maps
-    return F.interpolate(maps, size=(height, width), mode="bilinear", align_corners=False)
+    # Below half the size, plain interpolation skips pixels.
+    skips = 2 * height < maps.shape[-2] or 2 * width < maps.shape[-1]
+    return F.interpolate(maps, (height, width), mode="bilinear", align_corners=False, antialias=skips)

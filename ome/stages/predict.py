@@ -45,7 +45,7 @@ def run(work: Work) -> dict[str, Any]:
     scenes, record = scenes_by_name(config, options), work.folder / "maps.json"
     (stage,) = work.inputs
     folder = network_folder(work.inputs[stage], settings.network)
-    card = read_card(config, folder)
+    card = read_card(config, folder).for_scales(config.prediction.scales)
     windows = windows_at_a_time(config.prediction.batch, card.tile, hardware(config).device())
     options = replace(options, batch=windows)
     others = other_segmenters(config)
