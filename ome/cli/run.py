@@ -53,12 +53,18 @@ def run(config: DictConfig) -> float | None:
 def _run(config: DictConfig) -> float | None:
     from ome.cli.launch import launch  # noqa: PLC0415 - --help and --cfg answer without loading torch
     from ome.cli.sweep import as_job  # noqa: PLC0415
+    from ome.config.idle_settings import idle_settings  # noqa: PLC0415
+    from ome.progress import say_once  # noqa: PLC0415
 
     hydra_config = HydraConfig.get()
     if hydra_config.mode == RunMode.MULTIRUN:
         if "TORCHELASTIC_RUN_ID" in os.environ:
             fail("a sweep starts the processes of each of its jobs itself: type python in place of torchrun")
         as_job(config, Path(hydra_config.sweep.dir), Path(hydra_config.runtime.output_dir))
+    if not is_nonzero_rank():
+        typed = [word.lstrip("+").partition("=")[0] for word in hydra_config.overrides.task]
+        for line in idle_settings(config, typed):
+            say_once(line)
     log = Path(hydra_config.runtime.output_dir)
     try:
         with removed_if_refused(log, hydra_config.output_subdir, Path(config.run_dir)):

@@ -1,0 +1,37 @@
+"""Settings that were typed although another setting leaves them without effect."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Final
+
+from omegaconf import DictConfig, OmegaConf
+
+COUNTS_WITH: Final[Mapping[str, tuple[str, tuple[object, ...]]]] = {
+    "stage.cam.momentum": ("stage.cam.optimizer", ("sgd",)),
+    "stage.cam.power": ("stage.cam.schedule", ("poly",)),
+    "segmenter.recipe.momentum": ("segmenter.recipe.optimizer", ("sgd",)),
+    "segmenter.recipe.power": ("segmenter.recipe.schedule", ("poly",)),
+    "segmenter.recipe.minimum_lr": ("segmenter.recipe.schedule", ("poly", "cosine")),
+    "segmenter.recipe.underfit_beta": ("segmenter.recipe.underfit", ("pow", "clamp", "ignore")),
+    "segmenter.recipe.underfit_k": ("segmenter.recipe.underfit", ("pow", "clamp", "ignore")),
+    "dataset.filter.minimum": ("dataset.tags", (None,)),
+    "dataset.filter.overrides": ("dataset.tags", (None,)),
+    "stage.labels.drops": ("dataset.tags", (None,)),
+}
+"""Settings by address, and the setting whose values they count with: a table of tags has no areas."""
+
+
+def idle_settings(config: DictConfig, typed: Sequence[str]) -> Iterator[str]:
+    """Yields a line for each setting that has no effect.
+
+    Args:
+        config: The composed configuration.
+        typed: Addresses of the settings on the command line.
+    """
+    for key in typed:
+        other, values = COUNTS_WITH.get(key, ("", ()))
+        if other and (current := OmegaConf.select(config, other)) not in values:
+            choices = ", ".join("null" if value is None else str(value) for value in values)
+            yield (
+                f"{key}={OmegaConf.select(config, key)} has no effect with {other}={current}: it counts with "
+                f"{other}={choices}"
+            )
