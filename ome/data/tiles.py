@@ -93,7 +93,7 @@ MOST_STEPS: Final = 20_000
 CLASSIFIER_STEPS: Final = 300
 """Fewest steps of a classifier whose epochs are not set, if `CLASSIFIER_PASSES` allow it."""
 
-CLASSIFIER_PASSES: Final = (6, 60)
+CLASSIFIER_PASSES: Final = (6, 20)
 """Fewest and most passes of such a classifier."""
 
 
