@@ -65,7 +65,7 @@ class SameImage(nn.Module):
         ),
         (["+dataset.images.rgb.chanels=[1]"], "unknown key chanels: known are archive, pattern, channels"),
         (["stage.seg.targets=[full]"], "stage=refine starts from the segmenter weak"),
-        ([f"dataset.raw={__file__}", "dataset.town=null"], "is not a folder: type dataset.raw=/path"),
+        ([f"dataset.raw={__file__}", "dataset.town=null"], "is a file, not a folder: type dataset.raw=/path"),
         (["+segmenter._target_=no.Net"], "segmenter._target_=no.Net cannot be imported"),
         (["+segmenter._target_=os.getcwd"], "segmenter._target_=os.getcwd is not a segmenter"),
         (["+segmenter._target_=torch.nn.Linear"], "segmenter._target_=torch.nn.Linear is not a segmenter"),
