@@ -4,11 +4,11 @@ Importing this module imports neither torch nor Lightning, so that the command l
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Final
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ome.config.trainer import (
     HARDWARE,
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 POSITIVE: Final = ("check_val_every_n_epoch", "limit_train_batches", "val_check_interval")
 """Arguments of `pl.Trainer` that divide by zero, or train nothing, if they are 0."""
+
+AVERAGES: Final = ("stage.cam.average", "segmenter.recipe.average")
+"""Settings by which ome itself averages the weights of a training."""
 
 
 def check_training(config: DictConfig) -> None:
@@ -49,12 +52,7 @@ def check_training(config: DictConfig) -> None:
     if arguments or callbacks:
         _check_values(trainer_arguments(config), callbacks)
     if callbacks:
-        averages = {
-            "stage.cam": config.stage.cam.average,
-            "segmenter.recipe": config.segmenter.recipe.average,
-        }
-        typed = [f"{key}.average={value}" for key, value in averages.items() if value]
-        _check_callbacks(callbacks, str(config.logger.kind), typed)
+        _check_callbacks(callbacks, config)
 
 
 def _check_values(values: Mapping[str, Any], callbacks: "Mapping[Any, Callback]") -> None:
@@ -83,7 +81,7 @@ def _check_values(values: Mapping[str, Any], callbacks: "Mapping[Any, Callback]"
         torch.use_deterministic_algorithms(deterministic)
 
 
-def _check_callbacks(callbacks: "Mapping[Any, Callback]", logger: str, averages: Sequence[str]) -> None:
+def _check_callbacks(callbacks: "Mapping[Any, Callback]", config: DictConfig) -> None:
     from pytorch_lightning.callbacks import (  # noqa: PLC0415
         DeviceStatsMonitor,
         LearningRateMonitor,
@@ -92,16 +90,17 @@ def _check_callbacks(callbacks: "Mapping[Any, Callback]", logger: str, averages:
 
     from ome.training.monitors import SCORES, check_monitor  # noqa: PLC0415
 
+    averages = {key: value for key in AVERAGES if (value := OmegaConf.select(config, key))}
     plug_ins = any(not type(one).__module__.startswith("pytorch_lightning.") for one in callbacks.values())
     for name, callback in callbacks.items():
-        if isinstance(callback, (DeviceStatsMonitor, LearningRateMonitor)) and logger == "none":
+        if isinstance(callback, (DeviceStatsMonitor, LearningRateMonitor)) and config.logger.kind == "none":
             raise UserError(f"callbacks.{name} writes to a logger, and logger=none: type logger=csv")
         if isinstance(callback, DeviceStatsMonitor) and find_spec("psutil") is None:
             raise UserError(f"callbacks.{name} needs psutil: pip install psutil")
         if isinstance(callback, WeightAveraging) and averages:
-            zero = averages[0].partition("=")[0]
+            key, value = next(iter(averages.items()))
             raise UserError(
-                f"callbacks.{name} averages the weights, as {averages[0]} does: leave it out, or {zero}=0"
+                f"callbacks.{name} averages the weights, as {key}={value} does: leave it out, or {key}=0"
             )
         ours = str(getattr(callback, "monitor", "")).startswith(("train/", "learning_rate"))
         if not plug_ins and not ours:  # plug-ins may log more, and the terms of a loss depend on it

@@ -53,10 +53,11 @@ def competing_cams(total: Tensor, tags: Tensor) -> Tensor:
     Returns:
         (..., C, H, W) in [0, 1); 0 for classes that are not tagged.
     """
-    responses = total.masked_fill((tags == 0)[..., None, None], -torch.inf)
+    untagged = (tags == 0)[..., None, None]
+    responses = total.masked_fill(untagged, -torch.inf)
     largest = responses.amax((-3, -2, -1), keepdim=True)
-    distance = (total * tags.to(total)[..., None, None]).abs().amax((-3, -2, -1), keepdim=True)
-    temperature = torch.where(largest > 0, largest, distance).clamp_min(EPSILON)
+    least = total.masked_fill(untagged, 0.0).amin((-3, -2, -1), keepdim=True)
+    temperature = torch.where(largest > 0, largest, -least).clamp_min(EPSILON)
     # Without any tag, all responses are -inf and the softmax is nan.
     shares = (responses / temperature).softmax(-3).nan_to_num()
     return (normalise_cam(total, tags) + FLOOR) / (1 + FLOOR) * shares
