@@ -92,11 +92,12 @@ def pace(rate: float) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as text, in seconds, minutes or hours."""
-    for length, unit in ((3600, "h"), (60, "min")):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
+    """Seconds as text, in their two largest units, e.g. `7 min 35 s`."""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if 0 < seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 class RateColumn(ProgressColumn):
@@ -152,8 +153,8 @@ class Meter:
         now = time.monotonic()
         if now - self._shown >= SECONDS_BETWEEN_LINES or self._done == self._total:
             rate = max(self.rate(), 1e-9)
-            left = (self._total - self._done) / rate
-            line = f"{self._description}: {self._done}/{self._total}  {pace(rate)}  {left:.0f} s left  {note}"
+            left = duration((self._total - self._done) / rate)
+            line = f"{self._description}: {self._done}/{self._total}  {pace(rate)}  {left} left  {note}"
             console.print(line.rstrip())
             self._shown = now
 

@@ -221,7 +221,16 @@ def test_one_network_a_class_counts_as_many_trainings(town: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("seconds", "shown"), [(0, "0 s"), (0.25, "0.2 s"), (89, "89 s"), (90, "1.5 min"), (7200, "2.0 h")]
+    ("seconds", "shown"),
+    [
+        (0, "0 s"),
+        (0.25, "0.2 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 0 s"),
+        (455, "7 min 35 s"),
+        (3599.7, "1 h 0 min"),
+        (7500, "2 h 5 min"),
+    ],
 )
 def test_durations(seconds: float, shown: str) -> None:
     assert duration(seconds) == shown

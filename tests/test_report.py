@@ -12,7 +12,7 @@ from PIL import Image
 from ome.config.schema.stages import MOST_TILES
 from ome.files import write_csv
 from ome.pipeline.manifest import Manifest
-from ome.plots.charts import BOTTOM, LEFT, RIGHT, TOP, duration, heat_cells, line_chart, percent_bars
+from ome.plots.charts import BOTTOM, LEFT, RIGHT, TOP, heat_cells, line_chart, percent_bars
 from ome.plots.thumbnails import class_picture, encode, error_picture, heat_picture, photo, weight_picture
 from ome.report.contents import tag_scores
 from ome.report.histories import training_curves
@@ -97,7 +97,6 @@ def test_pictures_of_any_size_fit_their_bytes(shape: tuple[int, int]) -> None:
 def test_bars_ticks_and_cells_by_hand() -> None:
     empty, quarter = percent_bars({"a": float("nan"), "b": 0.25})
     assert (empty.text, empty.length, quarter.text, quarter.length) == ("–", 0, "25.0 %", 0.25)  # noqa: RUF001
-    assert [duration(seconds) for seconds in (7.25, 455, 7500)] == ["7.2 s", "7 min 35 s", "2 h 5 min"]
     assert [(cell.text, cell.level) for cell in heat_cells(np.array([[0.5, np.nan]]), decimals=2)[0]] == [
         ("0.50", 5),
         ("–", None),  # noqa: RUF001 - a dash for no value

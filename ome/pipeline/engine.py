@@ -27,7 +27,7 @@ from ome.pipeline.stage import OnFinish, Stage, Work
 from ome.pipeline.started import write_started
 from ome.pipeline.task import check_inputs, inherited_folder, task_of
 from ome.pipeline.user_files import set_foreign_aside
-from ome.progress import console
+from ome.progress import console, duration
 
 
 def execute(
@@ -111,7 +111,7 @@ def execute(
                     versions(),
                 )
             )
-            _say(f"[green]done[/] {stage.name} in {seconds:.1f} s")
+            _say(f"[green]done[/] {stage.name} in {duration(seconds)}")
             if on_finish is not None:
                 on_finish(config, Artefact(folder, manifest), artefacts)
         barrier()

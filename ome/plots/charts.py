@@ -9,6 +9,7 @@ from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
 from ome.plots.figures import Curve
+from ome.progress import duration
 
 WIDTH, HEIGHT = 320, 180
 """Size of a line chart in SVG units, which are pixels if the page is wide enough."""
@@ -107,15 +108,6 @@ def duration_bars(seconds: Mapping[str, float]) -> list[Bar]:
     """Bars of durations in seconds, of which the longest has length 1."""
     longest = max([*seconds.values(), 1e-9])
     return [Bar(name, duration(value), value / longest) for name, value in seconds.items()]
-
-
-def duration(seconds: float) -> str:
-    """A duration as text in its two largest units, e.g. `7 min 35 s`."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
 def line_chart(title: str, curves: Mapping[str, Curve], *, percent: bool = False) -> LineChart:
