@@ -98,5 +98,9 @@ def test_the_card_has_a_temperature_where_val_has_masks(
     assert (result.temperature is not None) == bool(val)
     assert result.uncalibrated() == card
     assert ("weak segmentation: confidence calibrated on" in capsys.readouterr().out) == bool(val)
+    views: Any = {"scales": config.prediction.scales, "flip": config.prediction.flip, "tta": None}
+    assert result.for_views(**views) == result
+    for other in ({"scales": [1.0, 1.5]}, {"flip": not views["flip"]}, {"tta": "d4"}):
+        assert result.for_views(**views | other).calibration == "not calibrated"
     assert evaluate_segmenter(config, tmp_path, reader, "again")[0].scores.miou == row.scores.miou
     assert "calibrated" not in capsys.readouterr().out

@@ -312,6 +312,11 @@ def test_folders_may_have_any_name(tmp_path: Path, name: str, monkeypatch: pytes
     assert compose_config(words_of(["compare", name, "b"])).stage.compare.runs == [name, "b"]
 
 
+@pytest.mark.parametrize("pattern", ["runs/*/*lr=0.01*", "*=1", "r[ab]=?", "a/b c=*"])
+def test_a_pattern_with_an_equals_sign_is_no_setting(pattern: str) -> None:
+    assert compose_config(words_of(["compare", "r", pattern, "seed=3"])).stage.compare.runs == ["r", pattern]
+
+
 @pytest.mark.parametrize("name", ["${x}", "a${oc.env:HOME}b"])
 def test_a_name_that_settings_would_replace_is_refused(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch

@@ -44,6 +44,7 @@ from ome.geo.reader import Raster
 from ome.networks.checkpoint_file import read_checkpoint
 from ome.pipeline import checksums as listing
 from ome.pipeline.engine import execute
+from ome.pipeline.locks import InUseError, locked
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.stage import Stage, Work
 from ome.stages import prepare
@@ -265,6 +266,30 @@ def test_the_second_of_two_runs_in_one_folder_is_refused(tmp_path: Path) -> None
         os.kill(int(child), signal.SIGKILL)
     first.join(30)
     assert not first.is_alive()
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.EWOULDBLOCK, "another process is working on x: wait for it"),
+        (errno.EACCES, "another process is working on x: wait for it"),
+        (
+            errno.ENOLCK,
+            r"is on a file system without file locks \(No locks available\): choose another place",
+        ),
+        (errno.EOPNOTSUPP, "without file locks"),
+        (errno.ENOSYS, "without file locks"),
+    ],
+)
+def test_a_file_system_without_locks_is_not_one_in_use(tmp_path: Path, number: int, message: str) -> None:
+    fault = OSError(number, os.strerror(number))
+    with (
+        patch("fcntl.flock", side_effect=fault),
+        pytest.raises(UserError, match=message) as error,
+        locked(tmp_path / "lock", "x", wait=False),
+    ):
+        pass
+    assert isinstance(error.value, InUseError) == (number in {errno.EWOULDBLOCK, errno.EACCES})
 
 
 def test_a_stage_that_fails_before_it_wrote_anything_leaves_no_folder(tmp_path: Path) -> None:

@@ -21,6 +21,17 @@ CUSTOM = ("dataset=custom", "dataset.raw=x", "dataset.tags=x.csv")
         (["segmenter.recipe.underfit_k=1", "segmenter.recipe.underfit=clamp"], None),
         ([*CUSTOM, "dataset.filter.minimum=0.1"], "dataset.tags=x.csv: it counts with dataset.tags=null"),
         (["dataset=potsdam", "dataset.filter.minimum=0.2", "stage.labels.drops=tile"], None),
+        (
+            ["stage.predict.simplify=5"],
+            "stage.predict.simplify=5 has no effect with stage.predict.polygons=Fal",
+        ),
+        (["stage.predict.simplify=5", "stage.predict.polygons=true"], None),
+        (
+            ["prediction.tta=d4", "prediction.flip=false"],
+            "prediction.flip=False has no effect with prediction.t",
+        ),
+        (["logger=csv", "+logger.mode=offline"], "logger.mode=offline has no effect with logger.kind=csv"),
+        (["logger=wandb", "logger.mode=offline"], None),
         ([*CUSTOM, "stage.labels.drops=tile"], "stage.labels.drops=tile has no effect with dataset.tags="),
     ],
 )
@@ -28,13 +39,13 @@ def test_a_setting_without_effect_is_named_with_what_gives_it_one(
     words: list[str], expected: str | None
 ) -> None:
     config = compose_config(["stage=all", *words])
-    lines = list(idle_settings(config, [word.partition("=")[0] for word in words]))
+    lines = list(idle_settings(config, [word.lstrip("+").partition("=")[0] for word in words]))
     assert len(lines) == (expected is not None)
     assert expected is None or expected in lines[0]
 
 
 def test_both_settings_of_every_rule_exist() -> None:
-    config = compose_config(["stage=all", *CUSTOM])
+    config = compose_config(["stage=all", "logger=wandb", *CUSTOM])
     for key, (other, _) in COUNTS_WITH.items():
         for address in (key, other):
             section, _, name = address.rpartition(".")

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,7 @@ from ome.errors import UserError
 from ome.files import write_text
 from ome.pipeline.engine import execute
 from ome.pipeline.forecast import forecast_of
+from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest, identity
 from ome.pipeline.marks import PARTIAL
 from ome.pipeline.parts import execute_parts
@@ -218,6 +220,23 @@ def test_a_part_fails_alone(tmp_path: Path) -> None:
     assert concluded == [["city 1"], ["city 0"]]
     execute_parts(stage, config(tmp_path), parts)
     assert concluded[2:] == [["city 0", "city 1"], []]
+
+
+def test_a_part_that_another_command_finishes_meanwhile_counts(tmp_path: Path) -> None:
+    stage, _ = reading(tmp_path, lambda: None)
+    concluded: list[list[str]] = []
+    held = ExitStack()
+    stage = replace(
+        stage,
+        run=lambda _: held.close() or {},  # type: ignore[func-returns-value]  # the second part lets go of the first
+        part=lambda one: str(one.stage.scene),
+        conclude=lambda _, mapped, failed: concluded.extend([[*mapped], [*failed]]),
+    )
+    parts = {f"city {number}": config(tmp_path, scene=number) for number in range(2)}
+    folder = stage.folder(parts["city 0"])
+    held.enter_context(locked(folder.with_name(f".{folder.name}.lock"), "city 0", wait=False))
+    execute_parts(stage, config(tmp_path), parts)
+    assert concluded == [["city 0", "city 1"], []]
 
 
 def _of_two(folder: Path, by: int) -> None:

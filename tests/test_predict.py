@@ -85,7 +85,7 @@ def test_a_scene_of_smaller_pixels_is_seen_as_in_training(
     ("scales", "tile"), [([1.0], 64), ([0.5], 128), ([0.4], 160), ([0.1], 256), ([2.0], 64), ([0.5, 1.0], 64)]
 )
 def test_windows_grow_where_all_scales_shrink_them(scales: list[float], tile: int) -> None:
-    assert replace(TRAINED, tile=64).for_scales(scales).tile == tile
+    assert replace(TRAINED, tile=64).for_views(scales, flip=False, tta=None).tile == tile
 
 
 def test_a_map_is_what_the_network_says(run_here: Run, tmp_path: Path) -> None:
@@ -612,7 +612,7 @@ def test_the_latest_network_is_taken(tmp_path: Path) -> None:
     assert network_folder(run / "refine", "round_2").name == "round_2"
     with pytest.raises(UserError, match="no segmenter round_3: choose one of round_2, round_10"):
         network_folder(run / "refine", "round_3")
-    with pytest.raises(UserError, match=r"stage\.predict\.network=best: choose weak, full, round_1"):
+    with pytest.raises(UserError, match=r"^network=best: choose weak, full, round_1"):
         stage_of_network("best", [run])
 
 

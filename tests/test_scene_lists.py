@@ -243,6 +243,9 @@ def test_areas_are_summed_where_every_scene_has_some(tmp_path: Path) -> None:
     write_total_areas(tmp_path / "t.csv", {"one": measured, "two": measured})
     last = read_csv(tmp_path / "t.csv")[-2]
     assert last == {"scene": "all", "class": "road", "pixels": "6", "percent": "75.00", "area_m2": "24.00"}
+    coarse = {"pixels": {"road": 1, "tree": 9}, "area_m2": {"road": 100.0, "tree": 900.0}}
+    write_total_areas(tmp_path / "t.csv", {"drone": measured, "satellite": coarse})
+    assert [row["percent"] for row in read_csv(tmp_path / "t.csv")[-2:]] == ["11.02", "88.98"], "of the area"
     write_total_areas(tmp_path / "t.csv", {"one": measured, "folder": photographs})
     rows = read_csv(tmp_path / "t.csv")
     assert [row["scene"] for row in rows[::2]] == ["one", "folder/x", "folder/y", "all"]

@@ -142,7 +142,8 @@ def _predict(config: DictConfig, settings: DictConfig, facts: DataFacts, done: P
     from ome.cli.tile_counts import map_sizes  # noqa: PLC0415 - loads readers of scenes, as the stage will
     from ome.inference.mapping import ROWS_FOLDER  # noqa: PLC0415
 
-    card = facts.card and facts.card.for_scales(config.prediction.scales)
+    views = config.prediction
+    card = facts.card and facts.card.for_views(views.scales, flip=views.flip, tta=views.tta)
     size = card.tile if card else config.dataset.tile.size
     sizes = map_sizes(settings)
     rows = sum(height for height, _ in sizes)

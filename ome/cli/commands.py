@@ -34,10 +34,10 @@ def words_of(arguments: Sequence[str]) -> list[str]:
 
 
 def _is_setting(word: str) -> bool:
-    """Whether a word is KEY=VALUE, not the address of a scene, which may contain `=` too."""
-    key = word.partition("=")[0]
+    """Whether a word is KEY=VALUE, not the address of a scene or a pattern, which may contain `=` too."""
+    is_key = re.fullmatch(r"[+~]{0,2}\w[\w./@-]*=.*", word, re.DOTALL)
     # os.path.exists: a setting may be longer than a path can be.
-    return key != word and word[0] not in "-/" and ":" not in key and not os.path.exists(word)  # noqa: PTH110
+    return bool(is_key) and not os.path.exists(word)  # noqa: PTH110
 
 
 def _train(options: argparse.Namespace) -> list[str]:

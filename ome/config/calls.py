@@ -130,6 +130,6 @@ def segmenter_of(
         folder: Predictor(card.load(folder), probe.device, **views) for folder, card in cards.items()
     }
     card = cards[folders[0]] if len(folders) == 1 else cards[folders[0]].uncalibrated()
-    card = card.for_scales(views.get("scales") or (1.0,))
+    card = card.for_views(views["scales"], flip=views["flip"], tta=views["tta"])
     windows = windows_at_a_time(batch, card.tile, probe.device)
     return card, Ensemble([by_folder[folder] for folder in folders]), windows

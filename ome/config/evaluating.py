@@ -19,7 +19,7 @@ from ome.data.tiles import Tile, evenly_spaced
 from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, shard
 from ome.geo.raster import read_class_map
 from ome.ignore import IGNORE
-from ome.inference.card import SegmenterCard
+from ome.inference.card import SegmenterCard, described_views
 from ome.inference.map_rows import MapOptions, windows_at_a_time
 from ome.inference.mapping import write_class_map
 from ome.inference.predictor import Predictor
@@ -49,7 +49,8 @@ def evaluate_segmenter(config: DictConfig, folder: Path, reader: SceneReader, ti
     predictor = cache(partial(predictor_of, config, folder, card, prediction.scales, flip=prediction.flip))
     tiles = evenly_spaced(val_tiles(reader, config.dataset.tile.size), TILES)
     if tiles and card.temperature is None and is_rank_zero():
-        _calibrate(predictor(), card, folder, reader, tiles, title)
+        views = described_views(prediction.scales, flip=prediction.flip, tta=prediction.tta)
+        _calibrate(predictor(), replace(card, views=views), folder, reader, tiles, title)
     # Sharded before the check for existing maps, which other processes may be writing.
     missing = [scene for scene in shard(mapped_scenes(reader.index)) if not map_path(folder, scene).exists()]
     if missing:

@@ -16,6 +16,12 @@ COUNTS_WITH: Final[Mapping[str, tuple[str, tuple[object, ...]]]] = {
     "dataset.filter.minimum": ("dataset.tags", (None,)),
     "dataset.filter.overrides": ("dataset.tags", (None,)),
     "stage.labels.drops": ("dataset.tags", (None,)),
+    "stage.predict.simplify": ("stage.predict.polygons", (True,)),
+    "prediction.flip": ("prediction.tta", (None,)),
+    **{
+        f"logger.{key}": ("logger.kind", ("wandb",))
+        for key in ("project", "entity", "group", "mode", "upload")
+    },
 }
 """Settings by address, and the setting whose values they count with: a table of tags has no areas."""
 

@@ -54,8 +54,8 @@ def train_segmenter(
     config, recipe = work.config, work.config.segmenter.recipe
     card, trained = card_of(config, reader), is_trained(folder)
     if is_rank_zero():
-        kept = SegmenterCard.read(folder).temperature if trained and (folder / CARD).exists() else None
-        replace(card, temperature=kept).write(folder)
+        before = SegmenterCard.read(folder) if trained and (folder / CARD).exists() else card
+        replace(card, temperature=before.temperature, views=before.views).write(folder)
     if trained:
         return
     augment = augmentation(recipe, crop_side(tiles, config.dataset.tile.size))
@@ -147,4 +147,5 @@ def read_card(config: DictConfig, folder: Path) -> SegmenterCard:
 
 def stage_of_configured_network(config: DictConfig) -> tuple[str, ...]:
     """The stage that trained the segmenter `stage.*.network`, as the requirement of a stage."""
-    return (stage_of_network(config.stage.network, [Path(config.run_dir), *inherited_runs(config)]),)
+    runs = [Path(config.run_dir), *inherited_runs(config)]
+    return (stage_of_network(config.stage.network, runs, f"stage.{config.stage.name}.network"),)

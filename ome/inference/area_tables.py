@@ -87,12 +87,13 @@ def _header(counts: Counts) -> tuple[str, ...]:
 
 
 def _rows(counts: Counts) -> Iterator[list[str]]:
-    """The cells of `HEADER` for each class; the last is empty without square metres."""
-    total = max(sum(counts["pixels"].values()), 1)
+    """The cells of `HEADER` for each class; percent is of the pixels, and the last empty, without areas."""
     metres = counts.get("area_m2", {})
+    measured = metres if any(metres.values()) else counts["pixels"]
+    total = sum(measured.values()) or 1
     for name, number in counts["pixels"].items():
         area = f"{metres[name]:.2f}" if name in metres else ""
-        yield [name, str(number), f"{100 * number / total:.2f}", area]
+        yield [name, str(number), f"{100 * measured[name] / total:.2f}", area]
 
 
 def _print(title: str, counts: Counts) -> None:

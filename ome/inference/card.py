@@ -42,6 +42,7 @@ class SegmenterCard:
         nodata: Nodata value of its training scenes by `dataset.nodata`; None for the values in the files.
         source: Depth and bands of its first training image; None if unknown.
         code: Code of a network that is a plug-in, see `code_of`; None for one of the package.
+        views: Views of a tile whose mean the temperature calibrates, see `described_views`; None if unknown.
     """
 
     segmenter: str
@@ -56,6 +57,7 @@ class SegmenterCard:
     nodata: float | None = None
     source: ImageSource | None = None
     code: str | None = None
+    views: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -76,15 +78,18 @@ class SegmenterCard:
 
     def uncalibrated(self) -> Self:
         """The card for an ensemble or for refined probabilities, to which the temperature does not apply."""
-        return replace(self, temperature=None)
+        return replace(self, temperature=None, views=None)
 
-    def for_scales(self, scales: Sequence[float]) -> Self:
-        """The card for a prediction at these scales.
+    def for_views(self, scales: Sequence[float], *, flip: bool, tta: str | None) -> Self:
+        """The card for a prediction from these views, see `Predictor`.
 
-        If all are below 1, windows have more pixels, up to `WIDEST` times as many to a side: the network then
-        sees as many as in training.
+        If all scales are below 1, windows have more pixels, up to `WIDEST` times as many to a side: the
+        network then sees as many as in training. The mean of other views than those of the calibration has
+        another temperature, which is not known.
         """
-        return replace(self, tile=round(self.tile * min(WIDEST, max(1.0, 1 / max(scales)))))
+        side = round(self.tile * min(WIDEST, max(1.0, 1 / max(scales))))
+        is_same = self.views in {None, described_views(scales, flip=flip, tta=tta)}
+        return replace(self, tile=side, temperature=self.temperature if is_same else None)
 
     def difference(self, other: "SegmenterCard") -> str | None:
         """The first property that prevents averaging the probabilities of two segmenters, or None."""
@@ -144,6 +149,12 @@ class SegmenterCard:
             fields["limits"] = (int(limits[0]), int(limits[1])) if limits else None
             fields["source"] = ImageSource.from_json(value["source"]) if value.get("source") else None
             return cls(**value | fields)
+
+
+def described_views(scales: Sequence[float], *, flip: bool, tta: str | None) -> str:
+    """The views of a tile as text, e.g. `1, 1.5 flip`; see `Predictor`."""
+    orientations = tta or ("flip" if flip else "")
+    return f"{', '.join(f'{scale:g}' for scale in sorted(scales))} {orientations}".rstrip()
 
 
 def _listed(values: Sequence[object] | None) -> str:

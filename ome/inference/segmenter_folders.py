@@ -24,15 +24,16 @@ def trained_folder(run: Path, network: str | None = None) -> Path:
     return network_folder(run / stage, network)
 
 
-def stage_of_network(network: str | None, runs: Sequence[Path]) -> str:
+def stage_of_network(network: str | None, runs: Sequence[Path], setting: str = "network") -> str:
     """The stage that holds a segmenter.
 
     Args:
         network: `weak`, `full` or `round_1`, `round_2`, ...; None for the last one that was trained.
         runs: Folders of the run and of the runs that it inherits from.
+        setting: Address of the setting of that segmenter, for messages.
 
     Raises:
-        UserError: The segmenter does not exist.
+        UserError: There can be no such segmenter.
     """
     if network in {"weak", "full"}:
         return "seg"
@@ -40,7 +41,7 @@ def stage_of_network(network: str | None, runs: Sequence[Path]) -> str:
         if re.fullmatch(r"round_\d+", network):
             return "refine"
         raise UserError(
-            f"stage.predict.network={network}: choose weak, full, round_1 (of refine), or null for the latest"
+            f"{setting}={network}: choose weak, full, round_1 (of refine), or null for the latest"
         )
     finished = (
         stage

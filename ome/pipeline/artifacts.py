@@ -33,6 +33,12 @@ def stage_folder(config: DictConfig, name: str) -> Path:
     return Path(config.scenes) if name == "prepare" else Path(config.run_dir) / name
 
 
+def another_place(stage: str) -> str:
+    """The settings, as typed, that give the result of a stage another folder."""
+    places = {"prepare": "scenes=...", "predict": "name, --name NAME or stage.predict.map_name=NAME"}
+    return places.get(stage, "run_dir=...")
+
+
 def logs_of(config: DictConfig, name: str) -> Path:
     """The run's logs of a stage."""
     return Path(config.run_dir) / "logs" / name

@@ -16,7 +16,7 @@ from ome.distributed.collectives import barrier, is_rank_zero, rank_zero_value
 from ome.errors import UserError
 from ome.faults import disk_fault, memory_fault
 from ome.files import write_json
-from ome.pipeline.artifacts import INHERITED, Artefact, logs_of
+from ome.pipeline.artifacts import INHERITED, Artefact, another_place, logs_of
 from ome.pipeline.checksums import hashes_of
 from ome.pipeline.config_guard import declared_config
 from ome.pipeline.input_changes import unchanged
@@ -151,7 +151,8 @@ def _locks(stage: Stage, config: DictConfig, fingerprint: str, folder: Path) -> 
     different settings.
     """
     lock_file = folder.with_name(f".{folder.name}.lock")
-    folder_lock = locked(lock_file, str(folder), wait=stage.name == "prepare")
+    remedy = f"wait for it, or give this one another {another_place(stage.name)}"
+    folder_lock = locked(lock_file, str(folder), wait=stage.name == "prepare", remedy=remedy)
     if not config.inherit or not stage.requires:
         with folder_lock:
             yield

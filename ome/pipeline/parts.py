@@ -71,6 +71,9 @@ def execute_parts(
         if outcome.kind == "failed":
             console.print(f"[red]failed[/] {stage.name}: {escape(_of_part(name, outcome.text))}")
         _say_progress(stage.name, turns, started, len(parts), ran=ran)
+    for name in [name for name, outcome in local.items() if outcome.kind == "busy"]:
+        # The other command may have finished it meanwhile: the last one to end counts all parts.
+        local[name], _ = _outcome(stage, parts[name], force=False, verify=verify, on_finish=on_finish)
     outcomes = {name: outcome for of_rank in gather(local) for name, outcome in of_rank.items()}
     _conclude(stage, config, parts, {name: outcomes[name] for name in names})
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import is_file, remove_temporaries, sync
+from ome.pipeline.artifacts import another_place
 from ome.pipeline.checksums import damaged, remove_from, write_listing
 from ome.pipeline.manifest import NAME, Manifest
 from ome.pipeline.marks import (
@@ -78,11 +79,9 @@ class Place:
         if (other := self._artefact_at(path)) == self.artefact:
             return
         what = f"holds the result of stage={other}" if other else "was not written by ome and is not empty"
-        stage = self.artefact.partition(" ")[0]
-        setting = {"prepare": "scenes=...", "predict": "name, --name NAME or stage.predict.map_name=NAME"}
         raise UserError(
             f"{path} {what}, and that of stage={self.artefact} would replace it: move it away, or choose "
-            f"another {setting.get(stage, 'run_dir=...')}"
+            f"another {another_place(self.artefact.partition(' ')[0])}"
         )
 
     def _artefact_at(self, path: Path) -> str | None:

@@ -45,13 +45,13 @@ def run(work: Work) -> dict[str, Any]:
     scenes, record = scenes_by_name(config, options), work.folder / "maps.json"
     (stage,) = work.inputs
     folder = network_folder(work.inputs[stage], settings.network)
-    card = read_card(config, folder).for_scales(config.prediction.scales)
+    scales, flip = config.prediction.scales, config.prediction.flip
+    card = read_card(config, folder).for_views(scales, flip=flip, tta=config.prediction.tta)
     windows = windows_at_a_time(config.prediction.batch, card.tile, hardware(config).device())
     options = replace(options, batch=windows)
     others = other_segmenters(config)
     cards = {folder: card} | {other: SegmenterCard.read(other) for other in others}
     check_alike(cards)
-    scales, flip = config.prediction.scales, config.prediction.flip
     predictors = [predictor_of(config, one, cards[one], scales, flip=flip) for one in (folder, *others)]
     predict: Any = Ensemble(predictors)
     if settings.crf:
