@@ -3,9 +3,10 @@
 import os
 import re
 import shutil
+import sqlite3
 import zipfile
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -174,17 +175,46 @@ def test_a_file_that_a_person_put_beside_the_results_is_not_lost(tmp_path: Path,
 
 
 @pytest.mark.parametrize(("rate", "force"), [(1, False), (2, False), (1, True)])
+@pytest.mark.parametrize("edited", ["by hand", "WHOLE"], ids=["longer", "as long"])
 def test_a_result_that_a_person_edited_is_kept(
-    tmp_path: Path, rate: int, force: bool, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, rate: int, force: bool, edited: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     stage, _ = counting()
     execute(stage, config(tmp_path))
     for name in ("artefact", "artefact.2"):
-        (tmp_path / "made/artefact").write_text(f"by hand, {name}")
+        (tmp_path / "made/artefact").write_text(edited)
         assert execute(stage, config(tmp_path, lr=rate), force=force)
         assert (tmp_path / "made/artefact").read_text() == "whole"
-        assert (tmp_path / "made.changed" / name).read_text() == f"by hand, {name}"
+        assert (tmp_path / "made.changed" / name).read_text() == edited
         assert "has changed since ome wrote it: moved to" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("closed", [False, True])
+@pytest.mark.parametrize("mode", ["wal", "delete"])
+def test_polygons_edited_in_a_gis_are_kept(tmp_path: Path, mode: str, closed: bool) -> None:
+    def run(work: Work) -> dict[str, Any]:
+        with closing(sqlite3.connect(work.folder / "city.gpkg")) as written:
+            written.executescript("create table roofs (name); insert into roofs values ('grey')")
+        noted(work.folder / "city.gpkg")
+        return {}
+
+    stage, path = Stage("made", run), tmp_path / "made/city.gpkg"
+    execute(stage, config(tmp_path))
+    size = path.stat().st_size
+    with closing(sqlite3.connect(path)) as gis:
+        gis.execute(f"pragma journal_mode = {mode}")
+        gis.executescript("select * from roofs; update roofs set name = 'tree'")
+        if closed:
+            gis.close()
+        assert (path.stat().st_size, path.with_name("city.gpkg-wal").exists()) == (
+            size,
+            mode == "wal" and not closed,
+        )
+        assert not execute(stage, config(tmp_path)), "which a viewer changes, too, is not out of date"
+        execute(stage, config(tmp_path, lr=2))
+    for one, name in ((tmp_path / "made.changed/city.gpkg", "tree"), (path, "grey")):
+        with closing(sqlite3.connect(one)) as read:
+            assert read.execute("select name from roofs").fetchall() == [(name,)]
 
 
 @pytest.mark.parametrize("name", ["notes.txt", "deep/map.tif", ".htaccess", ".diary.2024.txt", "link"])

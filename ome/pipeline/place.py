@@ -141,7 +141,8 @@ class Place:
         check_added(self.folder)
         present = read_if_whole(self.folder)
         if present is not None:
-            set_changed_aside(self.folder, damaged(self.folder, present.files, verify=False) or ())
+            changed = damaged(self.folder, present.files, verify=False, replaced=True)
+            set_changed_aside(self.folder, changed or ())
         set_foreign_aside(self.partial, self.folder)
         if fresh or not (self.partial / MARK).exists() or read_mark(self.partial)[0] != fingerprint:
             self._clear(self.partial)

@@ -33,16 +33,21 @@ def check_added(folder: Path) -> None:
 def set_changed_aside(folder: Path, changed: Sequence[str]) -> None:
     """Moves files that have changed out of a folder that will be replaced, except incomplete ones.
 
-    Somebody may have edited them, for example polygons in a GIS.
+    Somebody may have edited them, for example polygons in a GIS. SQLite keeps the last edits of a GeoPackage
+    in a log beside it, which a closed program has added to the file.
 
     Args:
         folder: Folder of a finished artefact.
         changed: Names of files that are missing or differ from the folder's list, see `damaged`.
     """
-    for name in changed:
+    logs = [path for path in folder.rglob("*.gpkg-wal") if path.stat().st_size]
+    for name in dict.fromkeys([*changed, *(str(path.relative_to(folder))[: -len("-wal")] for path in logs)]):
         path = folder / name
         if path.is_file() and is_whole(path):
-            _set_aside(path, folder, name, "has changed since ome wrote it")
+            kept = _set_aside(path, folder, name, "has changed since ome wrote it")
+            for ending in ("-wal", "-shm"):
+                if (log := path.with_name(path.name + ending)).exists():
+                    log.rename(kept.with_name(kept.name + ending))
 
 
 def set_foreign_aside(partial: Path, folder: Path) -> None:
@@ -57,11 +62,12 @@ def set_foreign_aside(partial: Path, folder: Path) -> None:
         _set_aside(partial / name, folder, name, "was not written by ome")
 
 
-def _set_aside(path: Path, folder: Path, name: str, why: str) -> None:
+def _set_aside(path: Path, folder: Path, name: str, why: str) -> Path:
     kept = _unused(folder.with_name(folder.name + CHANGED) / name)
     kept.parent.mkdir(parents=True, exist_ok=True)
     path.rename(kept)
     console.print(f"[yellow]{path} {why}[/]: moved to {kept}")
+    return kept
 
 
 def _unused(path: Path) -> Path:
