@@ -25,9 +25,9 @@ from ome.inference.map_rows import PROBABILITY_ONE, MapOptions, predict_rows
 from ome.inference.mapping import map_scene as write_maps
 from ome.inference.mapping import say_differences
 from ome.networks.views import Tta
+from ome.pipeline.layout import NETWORK
 from ome.pipeline.locks import locked
 from ome.pipeline.manifest import identity
-from ome.training.checkpoints import NETWORK
 
 LOCK: Final = ".map.lock"
 """File in the folder of maps that one call locks: all maps in a folder share the folder of their rows."""

@@ -22,7 +22,8 @@ from ome.networks.seam import SeamNetwork
 from ome.networks.segmenters import build_segmenter
 from ome.networks.statistics import say_assumed_statistics
 from ome.networks.weights import load_classifier, load_encoder, load_weights
-from ome.training.checkpoints import NETWORK, load_network
+from ome.pipeline.layout import NETWORK
+from ome.training.checkpoints import load_network
 
 convert_mxnet = pytest.importorskip("convert_mxnet")
 read_params, resnet38d_name = convert_mxnet.read_params, convert_mxnet.resnet38d_name

@@ -7,8 +7,9 @@ from tempfile import TemporaryDirectory
 import torch
 
 from ome.inference.card import SegmenterCard
+from ome.pipeline.layout import NETWORK
 from ome.pipeline.manifest import Manifest
-from ome.training.checkpoints import NETWORK, save_network
+from ome.training.checkpoints import save_network
 
 CLASSES = {"road": (200, 0, 0), "tree": (0, 200, 0), "water": (0, 0, 200)}
 CARD = SegmenterCard("fpn", "tu-test_resnet", CLASSES, (1, 2, 3), (0, 1, 2), 64, None, 0.5)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ome.data.tiles import Length, Tile
+from ome.pipeline.layout import NETWORK
 from ome.pipeline.marks import PartialResult
 
 
@@ -23,7 +24,6 @@ def steps_left(
 def _steps_done(done: PartialResult, folder: Path, length: Length) -> int:
     import torch  # noqa: PLC0415 - as the stage will
 
-    from ome.training.checkpoints import NETWORK  # noqa: PLC0415
     from ome.training.fit import CHECKPOINT  # noqa: PLC0415
 
     if done.has(folder / NETWORK):

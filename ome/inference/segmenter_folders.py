@@ -5,9 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ome.errors import UserError, no_folder
-from ome.pipeline.layout import round_folders
+from ome.pipeline.layout import NETWORK, round_folders
 from ome.pipeline.manifest import Manifest
-from ome.training.checkpoints import NETWORK
 
 
 def trained_folder(run: Path, network: str | None = None) -> Path:

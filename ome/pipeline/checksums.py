@@ -98,6 +98,14 @@ def damaged(folder: Path, files: int | None, *, verify: bool, replaced: bool = F
     return [line.name for line in listed if line.name in wrong]
 
 
+def intact(folder: Path, names: Collection[str]) -> list[str]:
+    """Those of the names whose files have the listed hash, in the order of the list."""
+    listed = [line for line in _read(folder) if line.name in names]
+    present = [line for line in listed if (folder / line.name).is_file()]
+    hashes = hashes_of([folder / line.name for line in present])
+    return [line.name for line, digest in zip(present, hashes, strict=True) if digest == line.sha256]
+
+
 def has_listing(folder: Path) -> bool:
     """Whether a folder has the list of a finished stage, which names one file at least."""
     return bool(_read(folder))

@@ -21,8 +21,11 @@ from ome.pipeline.checksums import hashes_of
 from ome.pipeline.config_guard import declared_config
 from ome.pipeline.input_changes import unchanged
 from ome.pipeline.inputs import find_inputs
+from ome.pipeline.layout import NETWORK
 from ome.pipeline.locks import locked
 from ome.pipeline.manifest import Manifest, versions
+from ome.pipeline.place import Place
+from ome.pipeline.reuse import copy_files, kept_files
 from ome.pipeline.stage import OnFinish, Stage, Work
 from ome.pipeline.started import write_started
 from ome.pipeline.task import check_inputs, inherited_folder, task_of
@@ -89,6 +92,8 @@ def execute(
         barrier()
         started = time.monotonic()
         with place.written(), unchanged(stage, config, snapshot, place):
+            now = Manifest(stage.name, fingerprint, used, inputs)
+            _keep_trainings(stage, config, place, now, unless=force)
             input_folders = {name: path for name, (path, _) in artefacts.items()}
             stage_config = declared_config(config, (*used, *stage.free_keys))
             counts = stage.run(Work(stage_config, place.partial, input_folders, logs, config))
@@ -116,6 +121,15 @@ def execute(
                 on_finish(config, Artefact(folder, manifest), artefacts)
         barrier()
     return True
+
+
+def _keep_trainings(stage: Stage, config: DictConfig, place: Place, now: Manifest, *, unless: bool) -> None:
+    """Copies trainings that would be the same from an earlier result into the partial folder."""
+    if is_rank_zero() and not unless:
+        kept = kept_files(stage, config, place.folder, now)
+        if networks := [name for name in copy_files(kept, place.partial) if name.endswith(NETWORK)]:
+            _say(f"[green]not trained again[/], nothing that it reads has changed: {', '.join(networks)}")
+    barrier()
 
 
 def _check_outside(name: str, folder: Path, outside: Sequence[Path]) -> None:

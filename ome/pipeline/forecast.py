@@ -11,6 +11,7 @@ from ome.pipeline.inputs import find_inputs
 from ome.pipeline.manifest import NAME, Manifest
 from ome.pipeline.marks import MARK, PartialResult, State, read_if_whole, read_mark
 from ome.pipeline.place import Place
+from ome.pipeline.reuse import kept_files
 from ome.pipeline.stage import Stage
 from ome.pipeline.task import check_inputs, inherited_folder, task_of
 from ome.pipeline.user_files import check_added
@@ -22,7 +23,7 @@ class Forecast(NamedTuple):
     Attributes:
         state: `up to date`, `resumes` (in the partial folder) or `runs` (from the start).
         artefact: Folder of the result, and the part of its manifest that is known beforehand.
-        partial: Existing files of a result that resumes.
+        partial: Existing files of a result that resumes, or that an earlier one shares with it.
         inputs: Artefacts that the stage reads.
         changes: What differs from the present result, see `ome.pipeline.task.Task`.
     """
@@ -70,9 +71,11 @@ def forecast_of(
             inherited = inherited_folder(stage, config, task.fingerprint, verify=verify)
         if inherited is not None:
             state, partial, folder = "up to date", None, inherited
+    manifest = Manifest(stage.name, task.fingerprint, task.used, task.inputs)
     if state != "up to date":
         check_added(folder)
-    manifest = Manifest(stage.name, task.fingerprint, task.used, task.inputs)
+    if state == "runs" and not force and (kept := kept_files(stage, config, folder, manifest)).names:
+        partial = PartialResult(kept.folder, only=frozenset(kept.names))
     changes = [] if state == "up to date" else task.changes
     return Forecast(state, Artefact(folder, manifest), partial, artefacts, changes)
 

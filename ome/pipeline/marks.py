@@ -27,19 +27,22 @@ State = Literal["up to date", "resumes", "runs"]
 
 
 class PartialResult(NamedTuple):
-    """Usable files of an interrupted or damaged artefact.
+    """Usable files of an interrupted, damaged or earlier artefact.
 
     Attributes:
         folder: Its folder.
         lost: Names of the files in it that will be written again.
+        only: Names of the files that will be kept; None for all others.
     """
 
     folder: Path
     lost: frozenset[str] = frozenset()
+    only: frozenset[str] | None = None
 
     def has(self, name: Path | str) -> bool:
         """Whether a file, given by its path in the folder, exists and will be kept."""
-        return str(name) not in self.lost and (self.folder / name).exists()
+        is_kept = str(name) not in self.lost and (self.only is None or str(name) in self.only)
+        return is_kept and (self.folder / name).exists()
 
 
 def read_mark(folder: Path) -> list[str]:

@@ -4,10 +4,10 @@
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from omegaconf import DictConfig
 
@@ -26,6 +26,18 @@ Conclude: TypeAlias = Callable[[DictConfig, Mapping[str, Artefact], Mapping[str,
 
 _LATER: Final = ("stage.asset", "stage.map_name", "stage.others", "prediction.tta")
 """Settings added later: they enter the fingerprint only when set, so that older results stay up to date."""
+
+
+class Unread(NamedTuple):
+    """What a training of a stage does not read, although its stage does.
+
+    Attributes:
+        settings: Addresses of settings, or of groups of them, in the manifest.
+        inputs: Earlier stages.
+    """
+
+    settings: tuple[str, ...]
+    inputs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,8 @@ class Stage:
         parts: Returns the configuration of each part by its name in messages, or None if the configuration
             selects a single one. See `ome.pipeline.parts`.
         conclude: Called by rank 0 when all of several parts are done.
+        trainings: What the trainings in its subfolders, by a pattern of their names (`.`: its own folder), do
+            not read: a training that reads nothing of what has changed is not repeated.
         subject: Returns what the result is of (a dataset, a scene) from the recorded configuration, where
             commands may use one folder for several.
     """
@@ -91,6 +105,7 @@ class Stage:
     part: Callable[[DictConfig], str] | None = None
     parts: Callable[[DictConfig], Mapping[str, DictConfig] | None] | None = None
     conclude: Conclude | None = None
+    trainings: Mapping[str, Unread] = field(default_factory=dict)
     subject: Callable[[Mapping[str, Any]], str] | None = None
 
     def needed(self, config: DictConfig) -> tuple[str, ...]:

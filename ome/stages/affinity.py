@@ -30,7 +30,7 @@ from ome.inference.tile_scores import score_cams
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
 from ome.networks.backbones import build_backbone
 from ome.networks.weights import load_weights
-from ome.pipeline.layout import CAM_TITLES, cam_path, read_tag_table
+from ome.pipeline.layout import CAM_TITLES, NETWORK, cam_path, read_tag_table
 from ome.pipeline.stage import Stage, Work
 from ome.plugins import name_of
 from ome.progress import track
@@ -38,7 +38,7 @@ from ome.pseudo.affinity_label import affinity_label
 from ome.pseudo.random_walk import walk_cams
 from ome.scoring.rows import write_rows
 from ome.training.affinity import AffinityLearner
-from ome.training.checkpoints import NETWORK, is_trained, load_network
+from ome.training.checkpoints import is_trained, load_network
 from ome.training.hardware import channels_last
 
 

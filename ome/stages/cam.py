@@ -27,7 +27,7 @@ from ome.networks.seam import SeamNetwork
 from ome.networks.weights import load_classifier
 from ome.pipeline.layout import CAM_TITLES, TAG_SCORES, cam_path, read_tag_table
 from ome.pipeline.manifest import identity
-from ome.pipeline.stage import Stage, Work
+from ome.pipeline.stage import Stage, Unread, Work
 from ome.progress import meter
 from ome.scoring.rows import write_rows
 from ome.training.checkpoints import is_trained, save_network
@@ -127,5 +127,6 @@ STAGE = Stage(
     external_files=lambda config: [*identity(config.backbone.weights), *identity(config.stage.checkpoint)],
     optional_config=training_extras,
     enabled=_is_needed,
+    trainings=dict.fromkeys((".", "*"), Unread(settings=("stage.export",))),
     version=4,
 )

@@ -32,9 +32,9 @@ from ome.inference.mapping import map_scene
 from ome.inference.predictor import CrfPredictor, Ensemble
 from ome.inference.segmenter_folders import network_folder
 from ome.pipeline.artifacts import Artefact, stage_folder
+from ome.pipeline.layout import NETWORK
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
-from ome.training.checkpoints import NETWORK
 
 
 def run(work: Work) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from ome.data.scene_index import SceneIndex
 from ome.errors import UserError
 from ome.pipeline.layout import SEGMENTER_TITLES, read_pseudo_label, read_tag_table
 from ome.pipeline.manifest import identity
-from ome.pipeline.stage import Stage, Work
+from ome.pipeline.stage import Stage, Unread, Work
 from ome.progress import console
 from ome.scoring.rows import Row, write_rows
 
@@ -55,5 +55,9 @@ STAGE = Stage(
     config_keys=SEGMENTER_KEYS,
     free_keys=SEGMENTER_FREE_KEYS,
     external_files=lambda config: identity(config.segmenter.weights),
+    trainings={
+        "weak": Unread(settings=("stage.targets", "prediction")),
+        "full": Unread(settings=("stage.targets", "prediction"), inputs=("pseudo",)),
+    },
     optional_config=training_extras,
 )

@@ -10,9 +10,7 @@ from ome.errors import UserError
 from ome.faults import is_no_damage
 from ome.files import atomic_path
 from ome.networks.tensors import first_convolution
-
-NETWORK = "network.pt"
-"""Name of a trained network's state dict in the folder of its training."""
+from ome.pipeline.layout import NETWORK
 
 
 def save_network(network: nn.Module, folder: Path) -> None:
