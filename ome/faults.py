@@ -85,5 +85,5 @@ def memory_fault(error: BaseException) -> str | None:
         return None
     return (
         f"out of memory ({reason}): lower stage.cam.batch, segmenter.recipe.batch, prediction.batch or "
-        "dataset.tile.size; the same command resumes where it stopped"
+        "dataset.tile.size; what does not depend on it is not computed again"
     )

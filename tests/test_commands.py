@@ -420,6 +420,35 @@ def test_settings_of_a_run_may_refer_to_others(
     assert folder.samefile(tmp_path / "run")
 
 
+@pytest.mark.parametrize("is_kept", [True, False], ids=["copied", "moved"])
+@pytest.mark.parametrize(
+    ("run", "now", "working", "own"),
+    [
+        ("old/runs/a", "new/runs/a", "new", "new/conf"),
+        ("old/runs/a", "deep/new/runs/a", "deep/new", "deep/new/conf"),
+        ("old/runs/a", "elsewhere/a", "old", "old/conf"),
+        ("disk/a", "new/a", "old", "old/conf"),
+    ],
+    ids=["project", "project into another folder", "run alone", "run on another disk"],
+)
+def test_relative_paths_of_a_run_start_in_its_own_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_kept: bool, run: str, now: str, working: str, own: str
+) -> None:
+    for folder in {"old", Path(now).parts[0], working}:
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    monkeypatch.chdir(tmp_path)
+    (saved := tmp_path / now / "logs/1/config").mkdir(parents=True)
+    if is_kept:
+        (tmp_path / run).mkdir(parents=True, exist_ok=True)
+    source = f"{{path: {tmp_path}/old/conf, provider: command-line}}"
+    runtime = f"cwd: {tmp_path}/old, output_dir: {tmp_path}/{run}/logs/1, config_sources: [{source}]"
+    (saved / "hydra.yaml").write_text(f"hydra: {{runtime: {{{runtime}, choices: {{preset: few}}}}}}\n")
+    (saved / "overrides.yaml").write_text("[dataset.raw=images]\n")
+    words = words_of(["resume", now])
+    assert {"dataset.raw=images", f"--config-dir={tmp_path / own}", f"run_dir={tmp_path / now}"} <= {*words}
+    assert Path.cwd() == tmp_path / working
+
+
 @pytest.mark.parametrize(
     ("names", "read"),
     [

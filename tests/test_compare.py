@@ -89,13 +89,13 @@ def test_rows_can_be_named_by_what_was_varied() -> None:
     assert labels(settings, ["nothing"]) == rates
 
 
-def _run(folder: Path, seed: int, right: int, **settings: object) -> None:
+def _run(folder: Path, seed: int, right: int, *, weights: str = "0", **settings: object) -> None:
     """A finished run of one stage: 100 pixels of grass, `right` of them found, and 100 of road, all found."""
     matrix = np.array([[right, 100 - right], [0, 100]])
     config = {"stage": settings, "seed": seed, "sources": [str(folder)]}
     (folder / "cam").mkdir(parents=True)
     write_rows(folder / "cam", [Row("CAM", "train tiles", Scores(matrix, NAMES))])
-    Manifest("cam", str(folder), config, {}).write(folder / "cam")
+    Manifest("cam", str(folder), config, {}, hashes=[weights]).write(folder / "cam")
 
 
 def scored(
@@ -262,6 +262,17 @@ def test_repetitions_become_one_row(tmp_path: Path, run_here: Callable[..., obje
     assert repeated["grass"] == f"70.00 ± {100 * statistics.stdev([0.8, 0.6]):.2f}"
     assert (rows["stage.cam.lr=0.5"]["runs"], rows["stage.cam.lr=0.5"]["grass"]) == ("1", "90.00")
     assert (tmp_path / "runs/all/compare/comparison.png").stat().st_size > 1000
+
+
+def test_results_of_other_files_are_no_repetitions(tmp_path: Path, run_here: Callable[..., object]) -> None:
+    """A table of tags, or weights, may be edited where they lie."""
+    _run(tmp_path / "runs/a", 0, 80)
+    _run(tmp_path / "runs/b", 0, 60, weights="1")
+    _run(tmp_path / "runs/c", 1, 60, weights="1")
+    run_here("stage=compare", "stage.compare.runs=runs/*", "name=all")
+    rows = read_csv(tmp_path / "runs/all/compare/comparison.csv")
+    assert [row["runs"] for row in rows] == ["1", "2"]
+    assert all(row["settings"].startswith("stage.cam.files=") for row in rows)
 
 
 @pytest.mark.parametrize(

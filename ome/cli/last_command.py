@@ -33,7 +33,7 @@ class _Command(NamedTuple):
     time: int
     words: list[str]
     folder: Path
-    sources: list[str]
+    sources: list[Path]
     preset: str
 
 
@@ -95,10 +95,26 @@ def _read(typed: Path) -> _Command:
     path = typed.with_name("hydra.yaml")
     with named_if_damaged(path):
         runtime = read_yaml(path)["hydra"]["runtime"]
-        sources = [one["path"] for one in runtime["config_sources"] if one["provider"] == "command-line"]
-        folder, preset = Path(runtime["cwd"]), str(runtime["choices"]["preset"])
+        started = Path(runtime["cwd"])
+        folder = _working_folder(started, Path(runtime.get("output_dir", started)), typed.parents[1])
+        own = [Path(one["path"]) for one in runtime["config_sources"] if one["provider"] == "command-line"]
+        sources = [folder / one.relative_to(started) if one.is_relative_to(started) else one for one in own]
+        preset = str(runtime["choices"]["preset"])
     stage = dict(word.partition("=")[::2] for word in words).get("stage")
     return _Command(stage not in SIDE_STAGES, typed.stat().st_mtime_ns, words, folder, sources, preset)
+
+
+def _working_folder(started: Path, log: Path, now: Path) -> Path:
+    """The working folder of a command today: a project may have been moved or copied with its runs.
+
+    Args:
+        started: The working folder then.
+        log: The log folder then.
+        now: The log folder today.
+    """
+    inside = log.relative_to(started).parts if log.is_relative_to(started) else ()
+    is_same = inside and now.parts[-len(inside) :] == inside
+    return Path(*now.parts[: -len(inside)]) if is_same else started
 
 
 def _is_repeated(key: str) -> bool:

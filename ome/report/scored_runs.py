@@ -1,5 +1,6 @@
 """Scores of finished runs, with the settings that each score depends on."""
 
+import hashlib
 from collections.abc import Callable, Collection, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -115,6 +116,9 @@ def _settings(manifest: Manifest, by_fingerprint: Mapping[str, Manifest]) -> dic
             settings |= _settings(required, by_fingerprint)
         elif name == "prepare":  # scores on other scenes are not repetitions
             settings["scenes"] = fingerprint
+    if manifest.stage != "prepare" and manifest.hashes:  # a table of tags may be edited where it lies
+        content = hashlib.sha256(" ".join(manifest.hashes).encode()).hexdigest()[:8]
+        settings[f"stage.{manifest.stage}.files"] = content
     recorded = {
         f"stage.{manifest.stage}" if key == "stage" else key: value
         for key, value in manifest.config.items()
