@@ -317,6 +317,19 @@ def test_what_is_read_for_0_and_1_is_said_once(tmp_path: Path, capsys: pytest.Ca
     assert printed.count("1 of 4 cells of classes are x: they are read as 1") == 1
 
 
+@pytest.mark.parametrize(
+    ("splits", "said"), [(["train", "", "test"], True), (["", "", ""], False), (["train", "val", "test"], False)]
+)
+def test_empty_cells_of_split_beside_filled_ones_are_said_once(
+    tmp_path: Path, splits: list[str], said: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"{name},{split},road\n" for name, split in zip("abc", splits, strict=True))
+    path = write(tmp_path, f"image,split,tags\n{rows}")
+    assert [[*outline(path).splits.values()] for _ in range(2)] == [[split or "train" for split in splits]] * 2
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("1 of 3 cells of split are empty: they are read as train") == said
+
+
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
 def test_another_encoding_says_how_to_save(tmp_path: Path, encoding: str, mark: str) -> None:
@@ -384,6 +397,39 @@ def test_formulas_without_values_and_other_spreadsheets_are_named(tmp_path: Path
 def test_mistakes_name_file_and_line(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(UserError, match=f"tags.csv.*{message}"):
         outline(write(tmp_path, text))
+
+
+OF_SPLITS = ("train", "Valid", "is_valid", "isTrain", "IS TEST", "val", "validation", "fold", "set", "subset")
+
+
+@pytest.mark.parametrize("name", [*OF_SPLITS, "id", "Index", "total", "SUM"])
+@pytest.mark.parametrize("form", ["columns", "windows"])
+def test_a_column_of_another_program_is_no_class(tmp_path: Path, name: str, form: str) -> None:
+    """As a class, `is_valid` would make the images train that it holds out."""
+    columns = {"image": "a"}
+    if form == "windows":
+        columns = {"scene": "a", "row": "0", "column": "0", "height": "9", "width": "9", "split": "train"}
+    columns |= {"road": "1", name: "1", "water": "0"}
+    path = write(tmp_path, ",".join(columns) + "\n" + ",".join(columns.values()) + "\n")
+    kind = "looks like a split: write a column `split`" if name in OF_SPLITS else "is no class, it seems: delete"
+    with pytest.raises(UserError, match=rf"the column {name} {kind}.*'dataset\.classes=\[\.\.\.\]'$"):
+        outline(path)
+    assert name in outline(path, ("road", name, "water")).names
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("field", "fields", "valley", "train_station", "railway train", "settlement", "test_site", "tidal"),
+        ("trainyard", "sunflower", "indexed", "folded rock", "7", "reset"),
+    ],
+)
+def test_a_class_whose_name_only_resembles_such_a_column_stays(
+    tmp_path: Path, names: tuple[str, ...]
+) -> None:
+    path = write(tmp_path, f"image,{','.join(names)}\na{',1' * len(names)}\n")
+    assert outline(path).names == names
+    assert outline(write(tmp_path, "image,tags\na,train;road\nb,set\n")).names == ("road", "set", "train")
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,29 @@ def test_several_tags_are_no_class(tmp_path: Path, several: str) -> None:
     assert several in rows(tmp_path, cells, ("field", "water", "road", several))  # as it was named on purpose
 
 
+@pytest.mark.parametrize("joint", [" ", "+", " + ", "-", " & ", " and ", " und "])
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["road tree", "road water", "tree water"],
+        ["road tree", "tree road"],
+        ["Road Tree", "tree water", "water"],
+        ["a1 b2", "a1 c3", "b2 c3", "a1 b2 c3", "d4"],
+        ["low_vegetation road", "low_vegetation water", "road water"],
+    ],
+)
+def test_classes_that_share_their_words_are_several_tags(
+    tmp_path: Path, cells: list[str], joint: str
+) -> None:
+    joined = [joint.join(cell.split()) for cell in cells]
+    with pytest.raises(UserError, match=r"consists of \S+ and .*: separate tags by ; as in \S+;\S+; if it"):
+        rows(tmp_path, joined)
+    assert {*rows(tmp_path, joined, tuple(joined))} == {*joined}
+    separated = [cell.replace("-", "_") for cell in [*joined, "field;marsh"]]
+    if joint in {" ", " + "}:  # someone who separates tags has read how to
+        assert {"field", "marsh"} < {*rows(tmp_path, separated)}
+
+
 @pytest.mark.parametrize(
     ("cells", "fault"),
     [
@@ -78,7 +101,26 @@ def test_what_is_no_plain_name_is_refused(tmp_path: Path, cells: list[str], faul
         ("farmer's field", "field's edge"),
         ("C", "C++", "B"),
         ("bare soil", "soil and rock"),
+        ("low_vegetation", "bare soil"),
+        ("dense forest", "open forest", "dense scrub", "open scrub"),
+        ("forest", "dense forest", "dense scrub"),
+        ("0-10", "10-20", "20-30", "30-40"),
+        ("0-10 m", "10-20 m", "20-30 m"),
+        ("impervious surface", "building", "low vegetation", "tree", "car", "clutter"),  # ISPRS
+        ("building", "road", "water", "barren", "forest", "agriculture"),  # LoveDA
+        ("urban land", "agriculture land", "rangeland", "forest land", "water", "barren land"),  # DeepGlobe
+        ("building", "woodland", "water", "road"),  # LandCover.ai
+        ("bareland", "rangeland", "developed space", "road", "tree", "water", "agriculture land"),
+        ("compact high-rise", "compact mid-rise", "compact low-rise", "open high-rise", "open mid-rise")
+        + ("open low-rise", "lightweight low-rise", "large low-rise", "low plants"),  # local climate zones
+        ("tree cover", "shrubland", "grassland", "cropland", "built-up", "bare or sparse vegetation")
+        + ("snow and ice", "permanent water bodies", "herbaceous wetland", "mangroves", "moss and lichen"),
+        ("developed open space", "developed low intensity", "developed high intensity", "open water")
+        + ("deciduous forest", "evergreen forest", "mixed forest", "woody wetlands")
+        + ("emergent herbaceous wetlands", "grassland herbaceous", "cultivated crops"),  # NLCD
+        ("annual crop", "permanent crop", "herbaceous vegetation", "sea and lake", "river", "highway"),
     ],
 )
 def test_plain_names_are_classes(tmp_path: Path, names: tuple[str, ...]) -> None:
-    assert set(rows(tmp_path, list(names))) == set(names)
+    for written in (names, [name.replace(" ", "_") for name in names], [name.title() for name in names]):
+        assert set(rows(tmp_path, list(written))) == set(written)

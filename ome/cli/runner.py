@@ -89,7 +89,7 @@ def _tagging(config: DictConfig, suggestions: Path) -> str:
     raw, table = (Path(str(config.dataset[key])).absolute() for key in ("raw", "tags"))
     words = ["ome", "tags", str(raw), "--suggestions", f"{suggestions}/suggestions.csv"]
     words += [] if table == raw / "tags.csv" else ["--table", str(table)]
-    if read_tag_rows(table).form == "windows":
+    if read_tag_rows(table, finished=False).form == "windows":
         words += ["--tile", str(config.dataset.tile.size)]
     return " ".join(map(shell_word, words))
 

@@ -4,16 +4,29 @@ A row describes an image, with a column of 0 and 1 for each class or with the na
 or a window of an image, with a column for each class.
 """
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
-from ome.data.listed_names import check_listed
+from ome.data.listed_names import check_joined, check_listed
 from ome.data.names import EMPTY, IMAGE_COLUMNS, TOO_SMALL, WINDOW_COLUMNS, check_class, check_classes
 from ome.data.sheets import Sheet, read_sheet
 from ome.data.tag_row import Form, TagRow, image_row, listed_tags, window_row
 from ome.errors import UserError
 from ome.progress import say_once
+
+
+OF_SPLITS: Final = frozenset(
+    {
+        *("train", "training", "istrain", "istraining", "val", "valid", "validation", "isval", "isvalid"),
+        *("isvalidation", "test", "testing", "istest", "istesting", "fold", "set", "subset"),
+    }
+)
+"""Columns by which other programs tell what trains, in lower case and without blanks and signs."""
+
+OF_ROWS: Final = frozenset({"id", "index", "total", "sum"})
+"""Columns that number or count, written like those of `OF_SPLITS`."""
 
 
 class TagRows(NamedTuple):
@@ -58,14 +71,13 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
     elif "tags" in sheet.header:
         form = "listed"
     classes = _classes(sheet, form, names, finished=finished)
-    if finished and not names and (empty := [name for name in classes if name.casefold() in EMPTY]):
-        raise UserError(
-            f"{path}: {empty[0]} stands for an empty cell in many tables: empty these cells or delete the "
-            "column, or type 'dataset.classes=[...]' if it is a class"
-        )
+    if finished and not names:
+        _check_meant(classes, form, path)
     sheet.check_lengths()
     parse = window_row if form == "windows" else image_row
     rows = [parse(line, cells, f"{path}, line {line}", classes, form) for line, cells in sheet.rows]
+    if finished and form != "windows":  # which need a split in every row
+        _say_empty_splits(sheet)
     _say_readings(sheet, classes, finished=finished)
     lines: dict[str, int] = {}
     for row in rows:
@@ -79,6 +91,8 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
     check_classes(counts, str(path), typed=typed)
     if not typed:
         check_listed(classes, str(path))
+        if all(len(row.tags) < 2 for row in rows):
+            check_joined(classes, str(path))
     return TagRows(form, sheet.header, classes, rows)
 
 
@@ -94,6 +108,25 @@ def _with_known_columns(sheet: Sheet) -> Sheet:
     return sheet._replace(header=header, rows=rows)
 
 
+def _check_meant(classes: Sequence[str], form: Form, path: Path) -> None:
+    """Refuses classes that nobody has named, and that mean something else in most tables."""
+    for name in classes:
+        if name.casefold() in EMPTY:
+            raise UserError(
+                f"{path}: {name} stands for an empty cell in many tables: empty these cells or delete the "
+                "column, or type 'dataset.classes=[...]' if it is a class"
+            )
+        word = re.sub(r"[\W_]", "", name.casefold())
+        if form == "listed" or word not in OF_SPLITS | OF_ROWS:
+            continue
+        fault = "is no class, it seems: delete it"
+        if word in OF_SPLITS:
+            fault = "looks like a split: write a column `split` with train, val or test"
+        raise UserError(
+            f"{path}: the column {name} {fault}; if it is a class, name all classes by 'dataset.classes=[...]'"
+        )
+
+
 def _say_readings(sheet: Sheet, classes: Sequence[str], *, finished: bool) -> None:
     """Prints how empty cells and crosses in class columns are read."""
     columns = [name for name in classes if name in sheet.header]
@@ -102,6 +135,13 @@ def _say_readings(sheet: Sheet, classes: Sequence[str], *, finished: bool) -> No
         say_once(f"{sheet.path}: {empty} of {len(cells)} cells of classes are empty: they are read as 0")
     if crosses := sum(cell.casefold() == "x" for cell in cells):
         say_once(f"{sheet.path}: {crosses} of {len(cells)} cells of classes are x: they are read as 1")
+
+
+def _say_empty_splits(sheet: Sheet) -> None:
+    """Prints how empty cells of `split` are read if others are filled."""
+    cells = [row.get("split", "") for _, row in sheet.rows]
+    if any(cells) and (empty := cells.count("")):
+        say_once(f"{sheet.path}: {empty} of {len(cells)} cells of split are empty: they are read as train")
 
 
 def _classes(sheet: Sheet, form: Form, names: Sequence[str], *, finished: bool) -> tuple[str, ...]:
