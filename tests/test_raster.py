@@ -58,6 +58,19 @@ def noise(bands: int, depth: str, height: int = 40, width: int = 60) -> np.ndarr
     return np.random.default_rng(bands).integers(1, top, (bands, height, width)).astype(depth)
 
 
+@pytest.mark.parametrize("depth", ["float32", "float64", "int16", "int8", "uint32", "int32"])
+def test_values_of_another_depth_come_with_a_way_that_keeps_them(tmp_path: Path, depth: str) -> None:
+    """Without limits, `-scale` stretches each file by its own values, to 0..255, and loses nodata."""
+    limits = "-ot UInt16 -scale MIN MAX 1 65535 -a_nodata 0 IN OUT, where MIN and MAX are the same for all"
+    with (
+        Raster(write(tmp_path / "image.tif", noise(1, depth))) as raster,
+        pytest.raises(UserError, match=f"holds {depth} values, only .*{limits} files") as refused,
+    ):
+        raster.require()
+    plain = "-ot UInt16 IN OUT if all values but nodata are from 1 to 65535, otherwise"
+    assert (plain in str(refused.value)) == ("int" in depth)
+
+
 HOLE = (slice(5, 20), slice(10, 45))
 
 
@@ -490,7 +503,7 @@ def test_files_that_cannot_be_used_are_named_with_a_way_out(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"text\.tif is damaged or not a raster \(GTiff, PNG, JPEG"):
         Raster(tmp_path / "text.tif")
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(tmp_path / "deep.tif")
-    with pytest.raises(UserError, match=r"deep\.tif holds uint16 values, only uint8 are supported"):
+    with pytest.raises(UserError, match=r"deep\.tif holds uint16 values, only uint8 .* -ot Byte IN OUT, if"):
         read_class_map(tmp_path / "deep.tif")
     write(tmp_path / "points.tif", noise(1, "uint8"), transform=Affine.identity())
     with rasterio.open(tmp_path / "points.tif", "r+") as dataset:

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+from rasterio.windows import Window
 
 from ome.config.raw_data import raw_layout
 from ome.data.archives import RawFiles, find_files
@@ -13,6 +14,7 @@ from ome.data.raw_source import ANY_IMAGE, RawSource, image_name
 from ome.data.raw_split import Split, resolve_split, split_from_facts
 from ome.errors import UserError
 from ome.stages import prepare
+from ome.tagging.items import find_images, windows_of
 from tests import archives
 from tests.conftest import compose_config
 
@@ -135,6 +137,40 @@ def test_expansion_limits(size: int, packed: int, fine: bool) -> None:
     else:
         with pytest.raises(UserError, match="are refused"):
             check_expansion(Path("ortho.zip"), member)
+
+
+def huge(path: Path) -> None:
+    """A GeoTIFF of 40000 x 40000 pixels, of which one block is written."""
+    shape = {"count": 3, "height": 40000, "width": 40000, "dtype": "uint8", "photometric": "RGB"}
+    blocks = {"tiled": True, "blockxsize": 1024, "blockysize": 1024, "sparse_ok": True}
+    with rasterio.open(path, "w", driver="GTiff", **shape, **blocks) as raster:
+        raster.write(np.full((3, 64, 64), 9, np.uint8), window=Window(30000, 20000, 64, 64))
+
+
+def test_a_large_geotiff_is_read_by_windows(tmp_path: Path) -> None:
+    huge(tmp_path / "city.tif")
+    (city,) = find_images(tmp_path)
+    with city.file.open() as raster:
+        assert (raster.read(20000, 30000, 64, 64) == 9).all()
+    assert len(windows_of([city], 256)) == 157**2
+    archives.pack({"city.tif": (tmp_path / "city.tif").read_bytes()}, tmp_path, "ortho.zip")
+    member = RawFiles(RawSource("{scene}.tif", "ortho.zip"), tmp_path).find("city")
+    assert member is not None
+    message = r"city.tif is 40000 x 40000 pixels, too large to be read at once: unpack the archive$"
+    with pytest.raises(UserError, match=message):
+        member.open()
+
+
+@pytest.mark.parametrize(("driver", "suffix"), [("PNG", "png"), ("JPEG", "jpg"), ("PNG", "tif")])
+def test_what_is_not_read_by_windows_has_a_largest_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, driver: str, suffix: str
+) -> None:
+    (tmp_path / f"city.{suffix}").write_bytes(archives.raster(archives.image(1, 3, 40, 60), driver))
+    (city,) = find_images(tmp_path)
+    city.file.open().close()
+    monkeypatch.setattr("ome.data.raw_file.MAX_MEMBER", 40 * 60 * 3 - 1)
+    with pytest.raises(UserError, match=r"is 60 x 40 pixels, too large .*: gdal_translate -co TILED=YES IN"):
+        city.file.open()
 
 
 # Facts

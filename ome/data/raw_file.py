@@ -70,7 +70,7 @@ class RawFile:
 
         Raises:
             UnreadableError: The file is damaged, or not a GeoTIFF, PNG or JPEG.
-            UserError: It is too large, or its archive is damaged or encrypted.
+            UserError: It is too large to be read at once, or its archive is damaged or encrypted.
         """
         raster = Raster(
             self._archived() if self.zipped else self.container / self.name,
@@ -82,9 +82,13 @@ class RawFile:
             transform=self.transform(),
         )
         grid = raster.grid
-        if grid.height * grid.width * raster.bands > MAX_MEMBER:
+        in_memory = self.zipped or not raster.by_windows
+        if in_memory and grid.height * grid.width * raster.bands > MAX_MEMBER:
             raster.close()
-            raise UserError(f"{self} is {grid.width} x {grid.height} pixels: cut it into smaller scenes")
+            remedy = "unpack the archive" if raster.by_windows else "gdal_translate -co TILED=YES IN OUT.tif"
+            raise UserError(
+                f"{self} is {grid.width} x {grid.height} pixels, too large to be read at once: {remedy}"
+            )
         return raster
 
     def read_bytes(self) -> bytes:

@@ -1,4 +1,4 @@
-"""What a file says that its bands show."""
+"""What a file says that its bands show, and what follows for an image or a mask."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -42,6 +42,23 @@ def grey_step(dataset: DatasetReader) -> int:
     """What values of 1, 2 or 4 bits are multiplied by, so that the largest is white (255); 1 for others."""
     steps = {"1": 255, "2": 85, "4": 17} if dataset.dtypes[0] == "uint8" else {}
     return steps.get(dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", ""), 1)
+
+
+def depth_fault(depth: str, depths: Sequence[str]) -> str:
+    """Why values of a depth are not those of an image, or of a class map, of other ones, with a remedy.
+
+    `gdal_translate -scale` without limits stretches each file by its own values, and to 255. With them, it
+    writes the nodata value of `-a_nodata` where the file has its own, and into nan and values below MIN.
+    """
+    fault = f"{depth} values, only {' and '.join(depths)} are supported: convert it, "
+    if "uint16" not in depths:
+        return f"{fault}gdal_translate -ot Byte IN OUT, if its values are classes"
+    if np.dtype(depth).kind in "iu":
+        fault += "gdal_translate -ot UInt16 IN OUT if all values but nodata are from 1 to 65535, otherwise "
+    return (
+        f"{fault}gdal_translate -ot UInt16 -scale MIN MAX 1 65535 -a_nodata 0 IN OUT, where MIN and MAX are "
+        "the same for all files: their least and largest value"
+    )
 
 
 def colour_fault(dataset: DatasetReader) -> str:

@@ -109,7 +109,7 @@ class RasterFile:
         if kinds[0].startswith("complex"):
             raise UnreadableError(
                 f"{self.name} holds complex values: give a raster of real ones, e.g. the real parts by "
-                "gdal_translate -ot UInt16 IN OUT"
+                "gdal_translate -ot Float32 IN OUT"
             )
         return str(kinds[0])
 

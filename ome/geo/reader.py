@@ -12,7 +12,7 @@ from rasterio.transform import Affine
 from rasterio.windows import Window
 
 from ome.geo import band_labels
-from ome.geo.band_labels import BAND_COLOURS
+from ome.geo.band_labels import BAND_COLOURS, depth_fault
 from ome.geo.gdal import SCENE_DRIVERS
 from ome.geo.grid import grid_of
 from ome.geo.opacity import is_opacity
@@ -39,6 +39,7 @@ class Raster:
         bands: Number of bands that `read` returns.
         has_colour_table: Whether it holds indices into a colour table: `colours`, (256, 3) uint8, else None.
         nodata: Nodata value of each band; None for a band without.
+        by_windows: Whether a window is read without all that is before it in the file.
 
     Args:
         source: A local file, a remote or archived one that GDAL reads by windows, or bytes.
@@ -69,7 +70,7 @@ class Raster:
         self._file = RasterFile(source, name, drivers, remedy)
         self.name, dataset = self._file.name, self._file.dataset
         self.grid = grid_of(self.name, dataset, transform)
-        self.depth = self._file.depth
+        self.depth, self.by_windows = self._file.depth, dataset.driver not in {"PNG", "JPEG"}
         self.has_colour_table = self.depth == "uint8" and band_labels.is_indexed(dataset)
         self._grey_step = band_labels.grey_step(dataset)
         self.bands: int = 3 if self.has_colour_table else dataset.count
@@ -98,10 +99,8 @@ class Raster:
             UnreadableError: The raster has another data type, is a negative, or has a colour table that is
                 not applied.
         """
-        fault = band_labels.colour_fault(self._file.dataset) if self.depth in depths else ""
-        if self.depth not in depths:
-            fault = f"{self.depth} values, only {' and '.join(depths)} are supported: convert it, e.g. "
-            fault += "gdal_translate -ot UInt16 -scale IN OUT"
+        known = self.depth in depths
+        fault = band_labels.colour_fault(self._file.dataset) if known else depth_fault(self.depth, depths)
         if fault:
             raise UnreadableError(f"{self.name} holds {fault}")
 
