@@ -7,6 +7,19 @@ import pytest
 from ome.data.tag_rows import read_tag_rows
 from ome.errors import UserError
 
+LOCAL_CLIMATE_ZONES = (
+    "compact high-rise, compact mid-rise, compact low-rise, open high-rise, open mid-rise, open low-rise, "
+    "lightweight low-rise, large low-rise, low plants"
+)
+WORLD_COVER = (
+    "tree cover, shrubland, grassland, cropland, built-up, bare or sparse vegetation, snow and ice, "
+    "permanent water bodies, herbaceous wetland, mangroves, moss and lichen"
+)
+LAND_COVER_OF_THE_USA = (
+    "open water, developed open space, developed low intensity, developed high intensity, deciduous forest, "
+    "evergreen forest, mixed forest, grassland herbaceous, woody wetlands, emergent herbaceous wetlands"
+)
+
 
 def rows(folder: Path, cells: list[str], names: tuple[str, ...] = ()) -> tuple[str, ...]:
     lines = [f"image{number}.tif\t{cell}" for number, cell in enumerate(cells * 4)]
@@ -111,14 +124,8 @@ def test_what_is_no_plain_name_is_refused(tmp_path: Path, cells: list[str], faul
         ("urban land", "agriculture land", "rangeland", "forest land", "water", "barren land"),  # DeepGlobe
         ("building", "woodland", "water", "road"),  # LandCover.ai
         ("bareland", "rangeland", "developed space", "road", "tree", "water", "agriculture land"),
-        ("compact high-rise", "compact mid-rise", "compact low-rise", "open high-rise", "open mid-rise")
-        + ("open low-rise", "lightweight low-rise", "large low-rise", "low plants"),  # local climate zones
-        ("tree cover", "shrubland", "grassland", "cropland", "built-up", "bare or sparse vegetation")
-        + ("snow and ice", "permanent water bodies", "herbaceous wetland", "mangroves", "moss and lichen"),
-        ("developed open space", "developed low intensity", "developed high intensity", "open water")
-        + ("deciduous forest", "evergreen forest", "mixed forest", "woody wetlands")
-        + ("emergent herbaceous wetlands", "grassland herbaceous", "cultivated crops"),  # NLCD
         ("annual crop", "permanent crop", "herbaceous vegetation", "sea and lake", "river", "highway"),
+        *(tuple(names.split(", ")) for names in (LOCAL_CLIMATE_ZONES, WORLD_COVER, LAND_COVER_OF_THE_USA)),
     ],
 )
 def test_plain_names_are_classes(tmp_path: Path, names: tuple[str, ...]) -> None:

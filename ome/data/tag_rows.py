@@ -16,7 +16,6 @@ from ome.data.tag_row import Form, TagRow, image_row, listed_tags, window_row
 from ome.errors import UserError
 from ome.progress import say_once
 
-
 OF_SPLITS: Final = frozenset(
     {
         *("train", "training", "istrain", "istraining", "val", "valid", "validation", "isval", "isvalid"),
@@ -123,7 +122,8 @@ def _check_meant(classes: Sequence[str], form: Form, path: Path) -> None:
         if word in OF_SPLITS:
             fault = "looks like a split: write a column `split` with train, val or test"
         raise UserError(
-            f"{path}: the column {name} {fault}; if it is a class, name all classes by 'dataset.classes=[...]'"
+            f"{path}: the column {name} {fault}; if it is a class, name all classes by "
+            "'dataset.classes=[...]'"
         )
 
 
