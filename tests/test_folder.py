@@ -221,7 +221,7 @@ def test_what_an_image_was_is_known_of_its_scene(images: Path) -> None:
 
 def test_images_of_8_and_16_bits_are_pointed_out(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepare(images)
-    assert "bits" not in capsys.readouterr().out
+    assert " bits" not in capsys.readouterr().out
     prepare(images, range=[0, 4095])
     assert "all images have 8 bits: dataset.range=[0, 4095] does not apply" in capsys.readouterr().out
     with open_scene(images / "b.png", (1, 2, 3), (0, 4095)):
@@ -481,6 +481,82 @@ def test_images_in_a_subfolder_are_named(images: Path) -> None:
     first.with_stem("other").rename(images / f"other{first.suffix}")
     with pytest.raises(UserError, match=r"are not in .*; north/a\.\w+ is in a subfolder, which is not read"):
         prepare(images)
+
+
+@pytest.mark.parametrize(
+    ("file", "row", "hint"),
+    [
+        ("d.jp2", "d.jp2", "; d.jp2 is there, but only GeoTIFF, PNG and JPEG are read: .* IN OUT.tif"),
+        ("d.bmp", "d", "; d.bmp is there, but only .*"),
+        ("D.IMG", "D.IMG", "; D.IMG is there, but only .*"),
+        ("D.png", "d.png", "; for d the folder has D"),
+        ("d.png", "D", "; for D the folder has d"),
+        ("001.png", "1", "; for 1 the folder has 001"),
+        ("tile_01.png", "tile-1.tif", "; for tile-1 the folder has tile_01"),
+        ("d.png", "d.jp2", "; for d.jp2 the folder has d"),
+        ("d.txt", "e", ""),
+    ],
+)
+def test_a_row_whose_file_is_there_under_another_name_is_told_where(
+    images: Path, file: str, row: str, hint: str
+) -> None:
+    (images / file).write_bytes(archives.raster(archives.image(0), "PNG"))
+    (images.parent / "tags.csv").write_text(f"{TAGS}{row},train,tree\n")
+    with pytest.raises(UserError, match=f"1 of 3 images in .* are not in .* or add the images{hint}$"):
+        prepare(images)
+
+
+def test_a_folder_of_another_format_says_so(images: Path) -> None:
+    for path in images.iterdir():
+        path.unlink()
+    (images / "d.jp2").touch()
+    for read in (lambda: prepare(images), lambda: rasters_in(images), lambda: find_images(images)):
+        with pytest.raises(UserError, match=r"no GeoTIFF, PNG or JPEG.*; d\.jp2 is there, but only GeoTIFF"):
+            read()
+
+
+@pytest.mark.parametrize(
+    ("table", "masks", "line"),
+    [
+        ("a,train,tree\nb,val,tree\n", False, "they are mapped, in place of the val images (c (1), d_thumb)"),
+        ("a,train,tree\nb,test,tree\n", False, "they are mapped (c (1), d_thumb)"),
+        ("a,train,tree\nb,val,tree\n", True, "they are mapped (c (1), d_thumb)"),
+        ("a,train,tree\nb,val,tree\nc (1),test,\nd_thumb,test,\n", False, ""),
+    ],
+)
+def test_images_without_a_row_and_other_formats_are_named_once(
+    images: Path, table: str, masks: bool, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("d_thumb.png", "a.webp", "e.jp2", "f.bmp"):
+        (images / name).touch()
+    if masks:
+        (images.parent / "masks").mkdir()
+        (images.parent / "masks/b.png").touch()
+    tags = images.parent / "tags.csv"
+    tags.write_text(f"image,split,tags\n{table}")
+    facts = archives.facts("custom") | {
+        "tags": str(tags),
+        "masks": str(images.parent / "masks") if masks else None,
+    }
+    for _ in range(2):
+        folder_layout(facts, images)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert printed.count("2 of 4 images have no row in") == bool(line)
+    assert line in printed
+    assert printed.count(f"2 files in {images} are left out, since only GeoTIFF, PNG and JPEG are read") == 1
+    assert "IN OUT.tif (e.jp2, f.bmp)" in printed  # beside a.webp there is a.JPG
+
+
+@pytest.mark.parametrize("ending", ["_mask", "_masks", "_label", "_LABELS", "_gt"])
+def test_masks_among_the_images_are_refused(images: Path, ending: str) -> None:
+    (images / f"b{ending}.png").write_bytes(archives.raster(archives.image(0), "PNG"))
+    with pytest.raises(UserError, match=rf"1 images in .* are masks, by their names: b{ending} of b; move"):
+        prepare(images)
+    (images.parent / "tags.csv").write_text(f"{TAGS}b{ending},test,\n")  # as the line says
+    assert prepare(images).scene(f"b{ending}").split == "test"
+    (images / f"b{ending}.png").rename(images / f"z{ending}.png")
+    (images.parent / "tags.csv").write_text(TAGS)
+    assert prepare(images).scene(f"z{ending}").split == "test"
 
 
 def test_a_folder_without_images_and_masks_of_other_names_are_refused(images: Path) -> None:

@@ -10,10 +10,11 @@ from ome.data.palette import Palette, colours_of, distinct_colours
 from ome.data.raw import RawLayout, limits_of
 from ome.data.raw_source import ANY_IMAGE, RawSource
 from ome.data.raw_split import Split
+from ome.data.row_checks import check_rows, check_unlisted
 from ome.data.scene_index import SPLITS
-from ome.errors import UserError, few, no_folder
+from ome.errors import UserError, no_folder
 from ome.files import is_file
-from ome.geo.raster_folder import subfolder_hint
+from ome.geo.raster_folder import format_hint, subfolder_hint
 from ome.geo.sidecars import sidecars_of
 
 NO_TABLE: Final = "dataset.tags is not set: type dataset.tags=/path/to/tags.csv (or .xlsx)"
@@ -36,7 +37,7 @@ def folder_layout(facts: Mapping[str, Any], raw: Path) -> RawLayout:
 
     Raises:
         UserError: A folder is missing or has no image, the table is missing or wrong, a row has no image,
-            there is no image to train on, or no mask has the name of an image.
+            there is no image to train on, a mask is among the images, or none has the name of an image.
     """
     if not facts.get("tags"):
         raise UserError(NO_TABLE)
@@ -49,7 +50,8 @@ def folder_layout(facts: Mapping[str, Any], raw: Path) -> RawLayout:
         raise UserError(f"dataset.classes: {twice[0]} is named twice; name it once")
     tagged = outline(table, names)
     images = image_names(raw, "dataset.raw")
-    _check_rows(tagged, images, table, raw)
+    check_rows(tagged, images, table, raw)
+    check_unlisted(tagged, images, table, raw, masks=bool(facts.get("masks")))
     if "train" not in tagged.splits.values():
         raise UserError(f"{table} leaves no image to train on: set the split of some rows to train")
     palette = _palette(tagged.names, classes, facts)
@@ -96,18 +98,9 @@ def image_names(folder: Path, key: str) -> list[str]:
     unique = {name for path, name in stems if name is not None and is_file(path)}
     names = sorted(check_name(name, f"{key}: the image") for name in unique)
     if not names:
-        raise UserError(f"{key}: no GeoTIFF, PNG or JPEG in {folder}{subfolder_hint(folder)}")
+        hints = subfolder_hint(folder) + format_hint(folder)
+        raise UserError(f"{key}: no GeoTIFF, PNG or JPEG in {folder}{hints}")
     return names
-
-
-def _check_rows(tagged: Outline, images: Sequence[str], table: Path, raw: Path) -> None:
-    known = set(images)
-    if wrong := [name for name in tagged.splits if name not in known]:
-        listed = few(f"{name} (line {tagged.lines[name]})" for name in wrong)
-        raise UserError(
-            f"{len(wrong)} of {len(tagged.splits)} images in {table} are not in {raw}: {listed}; "
-            f"correct or delete the rows, or add the images{subfolder_hint(raw, wrong)}"
-        )
 
 
 def _split(tagged: Outline, images: Sequence[str]) -> Split:

@@ -128,7 +128,7 @@ def check_classes(counts: Mapping[str, int], where: str, *, typed: bool) -> None
             letter where one of them is rare.
     """
     for first, second in combinations(counts, 2):
-        same = _bare(first) == _bare(second)
+        same = bare_name(first) == bare_name(second)
         typo = not typed and min(counts[first], counts[second]) <= RARE and max(len(first), len(second)) > 3
         if not same and not (typo and _one_letter(first, second)):
             continue
@@ -156,7 +156,7 @@ def near_names(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _bare(name: str) -> str:
+def bare_name(name: str) -> str:
     """A name without accents, case, blanks and punctuation; numbers as 1 for 01 and 1.0."""
     letters = unicodedata.normalize("NFKD", name).casefold().translate(_LOOKALIKES)
     letters = re.sub(r"(?<=\w)[\u0300-\u036f]+|[\u2212\ufe00-\ufe0f]", "", letters)  # accents; a minus sign

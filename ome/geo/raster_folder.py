@@ -26,8 +26,8 @@ def rasters_in(folder: Path) -> list[Path]:
     if paths := [path for path in paths if not path.name.startswith(".")]:
         return paths
     raise UserError(
-        f"{folder} holds no GeoTIFF, PNG or JPEG{subfolder_hint(folder)}: give a raster, or the folder that "
-        "holds them"
+        f"{folder} holds no GeoTIFF, PNG or JPEG{subfolder_hint(folder)}{format_hint(folder)}: give a "
+        "raster, or the folder that holds them"
     )
 
 
@@ -41,6 +41,19 @@ def subfolder_hint(folder: Path, stems: Container[str] | None = None) -> str:
     for path in sorted(folder.glob("[!.]*/[!.]*")):
         if path.suffix.lower() in SUFFIXES and (stems is None or path.stem in stems):
             return f"; {path.relative_to(folder)} is in a subfolder, which is not read"
+    return ""
+
+
+def format_hint(folder: Path, names: Container[str] | None = None) -> str:
+    """Names a raster in a folder whose format is not read there; empty if there is none.
+
+    Args:
+        folder: The folder.
+        names: The raster has one of these names, with a suffix or without; None for any.
+    """
+    for name in other_rasters_in(folder):
+        if names is None or name in names or Path(name).stem in names:
+            return f"; {name} is there, but only GeoTIFF, PNG and JPEG are read: gdal_translate IN OUT.tif"
     return ""
 
 
