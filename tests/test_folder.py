@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from rasterio.transform import Affine
 
 from ome.data.byte_image import open_scene
 from ome.data.folder import folder_layout
@@ -411,6 +412,67 @@ def test_images_of_another_order_of_bands_are_named(
     line = "the images label their bands differently, 3 red, green, blue (e.g. "
     assert (line in printed) == (names[0] == "blue")
     assert ("1 blue, green, red (e.g. " in printed) == (names[0] == "blue")
+
+
+@pytest.mark.parametrize(
+    ("last", "channels", "message"),
+    [
+        (archives.image(4, 1), None, r"the images differ in their bands, 3 with .* and 1 with"),
+        (archives.image(4, 2), [1, 2, 3], r"dataset.channels=\[1, 2, 3\]: .*d.png has only 2 bands"),
+    ],
+)
+def test_bands_are_compared_before_the_first_scene_is_written(
+    images: Path, last: np.ndarray[Any, np.dtype[np.uint8]], channels: list[int] | None, message: str
+) -> None:
+    Image.fromarray(last.squeeze(), "LA" if last.shape[2] == 2 else "L").save(images / "d.png")
+    with pytest.raises(UserError, match=message):
+        prepare(images, channels=channels)
+    assert not (images.parent / "scenes").exists()
+
+
+def test_an_image_that_is_skipped_is_not_compared(images: Path) -> None:
+    (images / "d.tif").write_bytes(archives.raster(archives.image(0, 1).astype(np.float32)))
+    (images / "e.tif").write_bytes(b"")
+    layout = folder_layout(archives.facts("custom") | {"tags": str(images.parent / "tags.csv")}, images)
+    index = prepare_scenes(layout, images, images.parent / "scenes", skip_broken=True)
+    assert (index.broken, index.channels) == (("d", "e"), (1, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("codes", "sizes", "splits", "lines"),
+    [
+        ((32633, 32633), (0.5, 10), "train,train", ["are 0.5 m to 10 m wide (e.g. "]),
+        ((32633, 32633), (0.5, 10), "train,test", []),
+        ((32633, 32633), (0.5, 0.6), "train,train", []),
+        ((32633, 32634), (0.5, 0.5), "train,train", []),
+        ((32633, 3857), (0.5, 2), "train,train", ["are 0.5 m to 1.2"]),  # on the ground, at 52 degrees north
+        ((32633, 4326), (1, 1.2e-5), "train,train", ["1 training images have degrees as coordinates (e.g. "]),
+        ((None, 32633), (1, 10), "train,train", []),
+    ],
+)
+def test_training_images_of_other_pixel_sizes_are_pointed_out(
+    images: Path,
+    codes: tuple[int | None, ...],
+    sizes: tuple[float, ...],
+    splits: str,
+    lines: list[str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = ["image,split,tags"]
+    corners = {32633: (5e5, 5.8e6), 32634: (5e5, 5.8e6), 3857: (1.67e6, 6.86e6), 4326: (15, 52)}
+    for path in images.iterdir():
+        path.unlink()
+    for name, code, size, split in zip("ab", codes, sizes, splits.split(","), strict=True):
+        place: dict[str, object] = {}
+        if code is not None:
+            place = {"crs": code, "transform": Affine(size, 0, corners[code][0], 0, -size, corners[code][1])}
+        (images / f"{name}.tif").write_bytes(archives.raster(archives.image(1, 3), **place))
+        rows.append(f"{name},{split},tree")
+    (images.parent / "tags.csv").write_text("\n".join(rows))
+    prepare(images)
+    printed = " ".join(capsys.readouterr().out.split())
+    assert [line in printed for line in lines] == [True] * len(lines)
+    assert ("pixels of the training" in printed) + ("degrees as coordinates" in printed) == len(lines)
 
 
 # Mistakes

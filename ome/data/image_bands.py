@@ -8,22 +8,25 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.markup import escape
 
+from ome.data.pixel_sizes import PixelSizes
 from ome.data.raw import RawLayout
 from ome.data.raw_file import RawFile
 from ome.data.scaling import PERCENTILES, common_limits, misfit, sampled
-from ome.data.scene_writer import SceneJob
+from ome.data.scene_writer import SceneJob, check_channels
 from ome.data.unmarked import say_unmarked, unmarked
 from ome.errors import UserError
-from ome.progress import console
+from ome.geo.raster_file import UnreadableError
+from ome.progress import console, track
 
 
 def checked_bands(jobs: Sequence[SceneJob], layout: RawLayout) -> tuple[int, ...]:
     """The image bands of all images; empty if images differ and `layout.channels` are given.
 
-    Differences in depth and opacity, and limits of 16-bit values that do not fit, are printed.
+    Differences in depth, opacity and pixel size, and limits of 16-bit values that do not fit, are printed.
+    Images that cannot be read are left out: they are reported, or skipped, when they are prepared.
 
     Raises:
-        UserError: The images differ in their bands.
+        UserError: The images differ in their bands, or lack some of `layout.channels`.
     """
     bands: dict[tuple[int, ...], list[RawFile]] = {}
     orders: dict[tuple[str, ...], list[RawFile]] = {}
@@ -31,8 +34,13 @@ def checked_bands(jobs: Sequence[SceneJob], layout: RawLayout) -> tuple[int, ...
     misnamed: Counter[int] = Counter()
     depths: dict[str, list[RawFile]] = {}
     unclear: dict[str, list[RawFile]] = {}
-    for job in jobs:
-        with job.image.open(layout.nodata) as raster:
+    sizes = PixelSizes()
+    for job in track(jobs, f"prepare {layout.name}: bands and depths", total=len(jobs)):
+        with suppress(UnreadableError), job.image.open(layout.nodata) as raster:
+            raster.require()
+            check_channels(job.image, raster.bands, layout)
+            if job.split == "train":
+                sizes.add(job.image, raster.grid)
             bands.setdefault(raster.shown_bands, []).append(job.image)
             orders.setdefault(raster.band_colours, []).append(job.image)
             opacity.update([raster.opacity] if raster.opacity in layout.channels else [])
@@ -51,6 +59,7 @@ def checked_bands(jobs: Sequence[SceneJob], layout: RawLayout) -> tuple[int, ...
             "as an image band"
         )
     say_unmarked(unclear)
+    sizes.say()
     _say_orders({colours: files for colours, files in orders.items() if colours and all(colours)})
     if len(bands) > 1 and not layout.channels:
         kinds = " and ".join(
@@ -77,7 +86,6 @@ def _say_depths(images: Mapping[str, Sequence[RawFile]], layout: RawLayout) -> N
     misfits: list[str] = []
     samples: list[NDArray[np.uint16]] = []
     for image in deep:
-        # What cannot be read is reported, or skipped, when it is prepared.
         with suppress(UserError), image.open(layout.nodata, layout.named_bands) as raster:
             channels = [band for band in layout.channels or raster.shown_bands if band <= raster.bands]
             if limits is None:

@@ -45,6 +45,8 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: b
             f"the raw folder {raw} does not exist: give the folder of the data by dataset.raw=..."
         )
     jobs = scene_jobs(layout, raw)
+    # Not `layout.channels`: another command may select other channels from these scenes.
+    channels = layout.image.channels or checked_bands(jobs, layout)
     scenes: list[Scene] = []
     opacity: set[int] = set()
     unreadable: dict[str, UnreadableError] = {}
@@ -58,9 +60,6 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: b
             opacity |= {band} if band else set()
     if unreadable and not (skip_broken and scenes):
         raise _together(list(unreadable.values()), len(jobs))
-    whole = [job for job in jobs if job.scene not in unreadable]
-    # Not `layout.channels`: another command may select other channels from these scenes.
-    channels = layout.image.channels or checked_bands(whole, layout)
     facts = layout.palette, layout.name, channels, tuple(unreadable), tuple(sorted(opacity))
     index = SceneIndex(folder, tuple(scenes), *facts)
     _check_valid(index)

@@ -58,6 +58,17 @@ def image_source(prepared: Raster) -> ImageSource | None:
     return None if value is None else ImageSource.from_json(json.loads(value))
 
 
+def check_channels(image: RawFile, bands: int, layout: RawLayout) -> None:
+    """Refuses an image that lacks bands which the dataset names.
+
+    Raises:
+        UserError: It has fewer bands.
+    """
+    if max(layout.default_channels, default=1) > bands:
+        numbers = list(layout.default_channels)
+        raise UserError(f"dataset.channels={numbers}: {image} has only {bands} bands")
+
+
 def write_scene(job: SceneJob, layout: RawLayout, folder: Path) -> tuple[Scene, int | None]:
     """Writes the missing files of a scene; returns its description, and the band that was opacity, if any."""
     image_path, mask_path = f"images/{job.scene}.tif", f"masks/{job.scene}.tif"
@@ -72,9 +83,7 @@ def write_scene(job: SceneJob, layout: RawLayout, folder: Path) -> tuple[Scene, 
     with Raster(folder / image_path, drivers=("GTiff",)) as prepared:
         bands, opacity = prepared.bands, prepared.tags().get(_OPACITY)
         size = prepared.grid.height, prepared.grid.width
-    if max(layout.default_channels, default=1) > bands:
-        numbers = list(layout.default_channels)
-        raise UserError(f"dataset.channels={numbers}: {job.image} has only {bands} bands")
+    check_channels(job.image, bands, layout)
     band = None if opacity is None else int(opacity)
     if job.mask is None:
         return Scene(job.scene, job.split, *size, bands, image_path, None), band

@@ -27,6 +27,9 @@ STRAIGHT: Final = 0.005
 MOST: Final = 16
 """Parts of a pixel's side at most."""
 
+MAX_PIXEL_RATIO: Final = 1.5
+"""Largest ratio of pixel sizes of images for one network that gives no warning."""
+
 STRIP: Final = 256
 """Rows whose areas are summed at a time."""
 

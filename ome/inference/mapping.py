@@ -10,7 +10,7 @@ from rich.markup import escape
 
 from ome.data.byte_image import ByteImage
 from ome.distributed.collectives import barrier, is_rank_zero, rank, world_size
-from ome.geo.areas import PixelAreas
+from ome.geo.areas import MAX_PIXEL_RATIO, PixelAreas
 from ome.geo.cog import write_class_cog, write_probability_cog
 from ome.geo.flat import FlatRasters
 from ome.geo.image_source import differences
@@ -25,9 +25,6 @@ from ome.progress import Meter, console, meter
 
 ROWS_FOLDER: Final = "rows"
 """Folder beside the map with the rows that have been predicted so far."""
-
-MAX_PIXEL_RATIO: Final = 1.5
-"""Largest ratio of pixel sizes of a scene and the training scenes that gives no warning."""
 
 
 def map_scene(
