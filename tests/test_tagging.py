@@ -18,12 +18,13 @@ from ome.data.suggestions import write_suggestions
 from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.tagging import main
+from ome.tagging.changes import ChangedError
 from ome.tagging.command import open_session
 from ome.tagging.items import find_images, windows_of
 from ome.tagging.options import parser
 from ome.tagging.pictures import LONGEST, Pictures
 from ome.tagging.session import Session
-from ome.tagging.table import Row, Table
+from ome.tagging.table import Row, Status, Table
 from tests import archives
 from tests.tagging import deep, write_images
 
@@ -289,6 +290,33 @@ def test_what_is_no_tag_is_refused(images: Path) -> None:
     work.set_tags(0, ["road"])
     with pytest.raises(UserError, match="road is a tag of 1 images"):
         work.remove_class("road")
+
+
+@pytest.mark.parametrize(
+    ("other", "shown", "refused"),
+    [
+        ((["road"], False), ([], "open"), True),
+        (([], True), ([], "open"), True),
+        ((["road"], False), (["tree"], "tagged"), True),
+        (([], False), (["road"], "tagged"), True),
+        ((["road", "tree"], False), (["tree", "road"], "tagged"), False),
+        (([], True), ([], "none"), False),
+        (([], False), ([], "open"), False),
+    ],
+)
+def test_a_window_does_not_overwrite_what_it_does_not_show(
+    images: Path, other: tuple[list[str], bool], shown: tuple[list[str], Status], refused: bool
+) -> None:
+    work = session(images, "--classes", "road,tree")
+    work.set_tags(1, ["road"])
+    work.set_tags(0, other[0], none=other[1])
+    before = work.row(0)
+    seen = frozenset(shown[0]), shown[1]
+    message = r"another window has changed field_0\.tif: it is shown anew"
+    with pytest.raises(ChangedError, match=message) if refused else nullcontext():
+        work.set_tags(0, ["tree"], shown=seen)
+    assert work.row(0) == before if refused else work.row(0).tags == {"tree"}
+    work.set_tags(0, ["tree"], shown=(work.row(0).tags, work.row(0).status))
 
 
 # Windows of large images

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 COUNT = 6
 DAMAGED = 5
+BEFORE = "before must have tags, a list of names, and a status"
 LISTED = "tags must be a list of names, and none true or false"
 
 
@@ -159,6 +160,10 @@ def test_pictures_are_those_of_the_folder(server: Server, folder: Path) -> None:
         *(
             ("PUT", "/api/tags/0", {"tags": [], "none": none}, LISTED)
             for none in ("false", 0, 1, None, [], {})
+        ),
+        *(
+            ("PUT", "/api/tags/0", {"tags": [], "before": before}, BEFORE)
+            for before in ([], {}, {"tags": []}, {"tags": [1], "status": "open"}, {"tags": [], "status": []})
         ),
         ("PUT", "/api/tags/0", ["road"], "the request must be a JSON object"),
         ("PUT", "/api/tags/0", {"tags": ["x" * 70_000]}, "the request is larger than 65536 bytes"),
@@ -332,6 +337,28 @@ def test_tags_are_set_with_the_keyboard(page: Page, folder: Path, browser: "Chro
     assert page.place == f"2 of {COUNT}"  # the first that is open
     # The last image is damaged.
     assert [line for line in complaints(browser) if f"api/pictures/{DAMAGED}?" not in line] == []
+
+
+def test_an_image_that_another_window_has_changed_is_shown_as_it_is(
+    page: Page, server: Server, folder: Path, browser: "Chrome"
+) -> None:
+    title = page.element("title").text
+    place = int(page.place.split()[0]) - 1
+    seen = {"tags": [], "status": "open"}
+    change = {"tags": ["road"], "before": seen}
+    assert server.ask("PUT", f"/api/tags/{place}", change).status == 200  # the other window
+    assert server.ask("PUT", f"/api/tags/{place}", {"tags": ["lake"], "before": seen}).status == 409
+    page.press("2", "3")  # the second key is of the row that the first was for
+    page.wait("document.getElementById('saved').dataset.state === 'failed'")
+    page.wait("document.querySelectorAll('#classes [aria-pressed=true]').length === 1")
+    assert page.on() == ["road"]
+    assert page.element("saved").text == f"Not saved: another window has changed {title}: it is shown anew"
+    assert rows_of(folder)[title]["road"] == "1"
+    page.press("2", "1")
+    page.saved()
+    assert page.on() == ["tree"]
+    assert [rows_of(folder)[title][name] for name in ("road", "tree", "lake")] == ["0", "1", "0"]
+    assert all("409" in line or f"api/pictures/{DAMAGED}?" in line for line in complaints(browser))
 
 
 def test_suggestions_are_outlined_and_taken(page: Page, folder: Path, browser: "Chrome") -> None:

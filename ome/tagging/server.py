@@ -4,7 +4,7 @@ import asyncio
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -18,9 +18,11 @@ from starlette.staticfiles import StaticFiles
 
 from ome.data.palette import DISTINCT, SHADES, distinct_colours
 from ome.errors import UserError
+from ome.tagging.changes import ChangedError, Shown
 from ome.tagging.own_page import OwnPageOnly
 from ome.tagging.pictures import Pictures
 from ome.tagging.session import Session
+from ome.tagging.table import Status
 
 HOSTS: Final = ("127.0.0.1", "localhost")
 """Accepted host names; the domain of another web page could also resolve to this machine."""
@@ -62,11 +64,8 @@ def make_app(session: Session, pictures: Pictures, title: str) -> Starlette:
 
     async def set_tags(request: Request) -> Response:
         number, body = _number(request, session), await _body(request)
-        tags, none = body.get("tags"), body.get("none", False)
-        names = [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else None
-        if names is None or names != tags or not isinstance(none, bool):
-            raise UserError("tags must be a list of names, and none true or false")
-        await run_in_threadpool(session.set_tags, number, names, none=none)
+        tags, none, shown = _tags_of(body)
+        await run_in_threadpool(session.set_tags, number, tags, none=none, shown=shown)
         return await run_in_threadpool(state, number)
 
     async def change_classes(request: Request) -> Response:
@@ -133,6 +132,25 @@ def _number(request: Request, session: Session) -> int:
     return int(text)
 
 
+def _tags_of(body: dict[str, Any]) -> tuple[list[str], bool, Shown | None]:
+    """The tags of a request, whether it is none of the classes, and what the page showed before."""
+    tags, none = _names(body.get("tags")), body.get("none", False)
+    if tags is None or not isinstance(none, bool):
+        raise UserError("tags must be a list of names, and none true or false")
+    if (before := body.get("before")) is None:
+        return tags, none, None
+    seen = _names(before.get("tags")) if isinstance(before, dict) else None
+    if seen is None or before.get("status") not in get_args(Status):
+        raise UserError("before must have tags, a list of names, and a status")
+    return tags, none, (frozenset(seen), before["status"])
+
+
+def _names(value: object) -> list[str] | None:
+    """A list of names from JSON; None for anything else."""
+    names = [name for name in value if isinstance(name, str)] if isinstance(value, list) else None
+    return names if names == value else None
+
+
 def _item(session: Session, number: int) -> dict[str, Any]:
     """The data of an item for the page."""
     item, row = session.items[number], session.row(number)
@@ -155,4 +173,4 @@ def _colours(names: Sequence[str]) -> list[str]:
 
 
 async def _one_line(_: Request, error: Exception) -> Response:
-    return PlainTextResponse(f"{error}\n", 422)
+    return PlainTextResponse(f"{error}\n", 409 if isinstance(error, ChangedError) else 422)

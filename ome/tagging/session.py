@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,24 +12,10 @@ from ome.data.listed_names import check_listed
 from ome.data.suggestions import Suggestion
 from ome.errors import UserError
 from ome.scoring.cooccurrence import cooccurrence
+from ome.tagging.changes import Change, ChangedError, Shown
 from ome.tagging.items import Item, Key
 from ome.tagging.names import checked_name
 from ome.tagging.table import Row, Table
-
-
-@dataclass(frozen=True)
-class Change:
-    """One change of a row or of the class names, which can be undone.
-
-    Attributes:
-        number: Number of the item; None for a change of the class names.
-        rows: Row of the item before and after the change; None for no row.
-        names: Class names before and after the change.
-    """
-
-    number: int | None
-    rows: tuple[Row | None, Row | None]
-    names: tuple[tuple[str, ...], tuple[str, ...]]
 
 
 class Session:
@@ -75,15 +61,19 @@ class Session:
         split = self._splits.get(item.image, "train") if item.tile else "train"
         return Row(item.file.name if item.tile is None else item.image, split)
 
-    def set_tags(self, number: int, tags: Collection[str], *, none: bool = False) -> None:
+    def set_tags(
+        self, number: int, tags: Collection[str], *, none: bool = False, shown: Shown | None = None
+    ) -> None:
         """Sets the tags of an item and writes the table.
 
         Args:
             number: Number of the item.
             tags: Names of the classes that it shows; empty for an item that is not decided.
             none: Whether it shows none of the classes.
+            shown: What the person saw before the change; None for no check.
 
         Raises:
+            ChangedError: The item is not as it was shown.
             UserError: A tag is not a class, `none` is true despite tags, or the file cannot be written.
         """
         with self._lock:
@@ -92,6 +82,8 @@ class Session:
             if tags and none:
                 raise UserError("an image has tags or shows none of the classes, not both")
             before = self.row(number)
+            if shown not in {None, (before.tags, before.status)}:
+                raise ChangedError(f"another window has changed {self.items[number].title}: it is shown anew")
             kept = "0" if none else ("" if before.status == "none" or not tags else before.kept)
             after = replace(before, tags=frozenset(tags), kept=kept)
             if after != before:

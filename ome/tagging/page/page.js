@@ -79,7 +79,9 @@ function decide(tags, none) {
   session.items[number] = after;
   pending.set(number, (pending.get(number) ?? 0) + 1);
   draw();
-  change("PUT", `api/tags/${number}`, { tags, none }, () => {}, () => {
+  // Refused if another window has changed the image in the meantime.
+  const seen = { tags: before.tags, status: before.status };
+  change("PUT", `api/tags/${number}`, { tags, none, before: seen }, () => {}, () => {
     const left = pending.get(number) - 1;
     if (left) pending.set(number, left);
     else pending.delete(number);
