@@ -4,6 +4,8 @@ import importlib.util
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ needs_triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None, reason="Triton is not installed: torch does mean field"
 )
 ENGINES = ["torch", pytest.param("triton", marks=needs_triton)]
+TRITON = "triton.runtime.interpreter", "triton.runtime.jit"
 Array = NDArray[Any]
 
 
@@ -263,6 +266,42 @@ def test_kernels_compile_for_a_gpu_without_one(runs: int, classes: int, tmp_path
     assert run.returncode == 0, run.stderr
     kernels = {line.split()[0] for line in run.stdout.splitlines()}
     assert kernels == {"splat", "blur", "update_pixels"}
+
+
+@needs_triton
+def test_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Triton itself launches on the current device, which in a new thread is the first GPU.
+    from ome.crf import triton_field
+
+    current: list[Any] = []
+    launched = set()
+
+    @contextmanager
+    def device_of(tensor: torch.Tensor) -> Iterator[None]:
+        current.append(tensor.device)
+        yield
+        current.pop()
+
+    class Recorded:
+        def __init__(self, name: str) -> None:
+            self.name, self.kernel = name, getattr(triton_field, name)
+
+        def __getitem__(self, programs: tuple[int]) -> Callable[..., None]:
+            def run(*arguments: Any, **constants: Any) -> None:
+                devices = {each.device for each in arguments if isinstance(each, torch.Tensor)}
+                assert devices == set(current)
+                launched.add(self.name)
+                self.kernel[programs](*arguments, **constants)
+
+            return run
+
+    kernels = {name for name, value in vars(triton_field).items() if type(value).__module__ in TRITON}
+    for name in kernels:
+        monkeypatch.setattr(triton_field, name, Recorded(name))
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    TorchCrf(np.zeros((16, 16, 3), np.uint8), engine="triton").infer(random_stack(3, (16, 16), seed=0))
+    assert launched == kernels
+    assert len(kernels) > 2
 
 
 @needs_gpu

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -86,7 +86,7 @@ def mean_field(
     constants = {"WINNERS": winners, "PIXELS": block, **padded}
     for iteration in range(iterations + 1):
         flags = {"FIRST": iteration == 0, "LAST": iteration == iterations}
-        update_pixels[(triton.cdiv(pixels, block),)](*tensors, *numbers, **flags, **constants)
+        launch(update_pixels, triton.cdiv(pixels, block), *tensors, *numbers, **flags, **constants)
         if iteration < iterations:
             filter_rows(lattice, values, old, new)
     return result
@@ -103,11 +103,22 @@ def filter_rows(lattice: JoinedLattice, values: Tensor, old: Tensor, new: Tensor
     block = min(rows_per_block(columns, values), triton.next_power_of_2(count))
     sizes = {"VERTICES": block, "WIDTH": columns}
     rows = values, lattice.members, lattice.member_weights, lattice.starts
-    splat[(triton.cdiv(count, block),)](*rows, old, count, width, **sizes)
+    launch(splat, triton.cdiv(count, block), *rows, old, count, width, **sizes)
     for number, neighbours in enumerate(lattice.neighbours):
         first = count - len(neighbours)
         source, target = (new, old) if number % 2 else (old, new)
-        blur[(triton.cdiv(count - first, block),)](source, target, neighbours, first, count, width, **sizes)
+        programs = triton.cdiv(count - first, block)
+        launch(blur, programs, source, target, neighbours, first, count, width, **sizes)
+
+
+def launch(kernel: Any, programs: int, first: Tensor, *arguments: Tensor | float, **constants: int) -> None:  # noqa: ANN401
+    """Launches a kernel on the device of its tensors.
+
+    Triton launches on the current device of the thread, which is another one in every thread that has not set
+    it, for instance those of a pool.
+    """
+    with torch.cuda.device_of(first):  # has no effect for tensors of the CPU
+        kernel[(programs,)](first, *arguments, **constants)
 
 
 def rows_per_block(width: int, values: Tensor) -> int:
