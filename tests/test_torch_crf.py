@@ -172,6 +172,23 @@ def test_a_batch_gives_what_the_numba_crf_gives_for_each_tile(
     np.testing.assert_array_equal(batch.winners(tensors[1], powers), winners)
 
 
+@needs_triton
+@pytest.mark.parametrize("flat_columns", [40, 25, 0])
+def test_kernels_add_the_pixels_of_large_vertices_in_parts(flat_columns: int) -> None:
+    from ome.crf import triton_field  # noqa: PLC0415 - imports Triton, which may not be installed
+
+    image = np.random.default_rng(3).integers(0, 256, (24, 40, 3), dtype=np.uint8)
+    image[:, :flat_columns] = 90
+    stack, parameters = random_stack(3, (24, 40), seed=4), CrfParameters(iterations=1)
+    ours, again, plain = (TorchCrf(image, parameters, engine=name) for name in ("triton", "triton", "torch"))
+    refined = ours.infer(stack)
+    np.testing.assert_allclose(refined, plain.infer(stack), atol=1e-5)
+    np.testing.assert_array_equal(again.infer(stack), refined)
+    lattice = triton_field.join(*ours._batch._lattices)
+    assert lattice.parts.diff().max() <= triton_field.PART
+    assert (len(lattice.divided) > 0) == (flat_columns > 0)
+
+
 @pytest.mark.parametrize("name", ["a", "b", "c"])
 def test_golden(name: str) -> None:
     golden = np.load(GOLDEN / f"uncertainty_{name}.npz", allow_pickle=False)
@@ -265,13 +282,13 @@ def test_kernels_compile_for_a_gpu_without_one(runs: int, classes: int, tmp_path
     run = subprocess.run(script, env=variables, capture_output=True, text=True, check=False, timeout=120)
     assert run.returncode == 0, run.stderr
     kernels = {line.split()[0] for line in run.stdout.splitlines()}
-    assert kernels == {"splat", "blur", "update_pixels"}
+    assert kernels == {"splat", "add_parts", "blur", "update_pixels"}
 
 
 @needs_triton
 def test_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     # Triton itself launches on the current device, which in a new thread is the first GPU.
-    from ome.crf import triton_field
+    from ome.crf import triton_field  # noqa: PLC0415 - imports Triton, which may not be installed
 
     current: list[Any] = []
     launched = set()
@@ -287,7 +304,7 @@ def test_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch: pytest
             self.name, self.kernel = name, getattr(triton_field, name)
 
         def __getitem__(self, programs: tuple[int]) -> Callable[..., None]:
-            def run(*arguments: Any, **constants: Any) -> None:
+            def run(*arguments: object, **constants: object) -> None:
                 devices = {each.device for each in arguments if isinstance(each, torch.Tensor)}
                 assert devices == set(current)
                 launched.add(self.name)
@@ -299,7 +316,8 @@ def test_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch: pytest
     for name in kernels:
         monkeypatch.setattr(triton_field, name, Recorded(name))
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
-    TorchCrf(np.zeros((16, 16, 3), np.uint8), engine="triton").infer(random_stack(3, (16, 16), seed=0))
+    crf = TorchCrf(np.zeros((16, 16, 3), np.uint8), CrfParameters(iterations=1), engine="triton")
+    crf.infer(random_stack(3, (16, 16), seed=0))
     assert launched == kernels
     assert len(kernels) > 2
 

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 import triton
@@ -10,10 +10,13 @@ from torch import Tensor
 
 from ome.crf.inputs import LEAST_PROBABILITY
 from ome.crf.torch_lattice import TorchLattice
-from ome.crf.triton_kernels import blur, splat, update_pixels
+from ome.crf.triton_kernels import add_parts, blur, splat, update_pixels
 
 ELEMENTS = 1024  # elements of a block on a GPU
 INTERPRETED = 1 << 16  # elements of a block in the interpreter, where large blocks take no longer
+
+PART: Final = 128
+"""Most pixels of a vertex that one program adds: in a tile of one colour a vertex has 10,000."""
 
 
 class JoinedLattice(NamedTuple):
@@ -24,7 +27,10 @@ class JoinedLattice(NamedTuple):
         weights: (N, 9) float32.
         members: (N * 9,) int32.
         member_weights: (N * 9,) float32.
-        starts: (V + 1,) int32.
+        parts: (P, 2) int32, first and end in `members` of at most `PART` members of a vertex: row v is the
+            first part of vertex v, the rows from V on are the other parts, vertex after vertex.
+        divided: (D, 3) int32, each vertex of several parts, the first of its other rows in `parts` and their
+            end.
         neighbours: For each blur direction (V, 3) int32, or only the vertices of the bilateral lattice if the
             Gaussian one does not have this direction.
     """
@@ -33,7 +39,8 @@ class JoinedLattice(NamedTuple):
     weights: Tensor
     members: Tensor
     member_weights: Tensor
-    starts: Tensor
+    parts: Tensor
+    divided: Tensor
     neighbours: Sequence[Tensor]
 
 
@@ -41,6 +48,8 @@ def join(gaussian: TorchLattice, bilateral: TorchLattice) -> JoinedLattice:
     """Joins the two lattices of the same pixels."""
     first, both = len(gaussian.starts), (gaussian, bilateral)
     end = gaussian.starts.new_tensor([len(gaussian.members) + len(bilateral.members)])
+    starts = torch.cat([gaussian.starts, bilateral.starts + len(gaussian.members), end])
+    parts, divided = divide(starts)
     neighbours = list((bilateral.neighbours + first).unbind())
     for number, around in enumerate(gaussian.neighbours):
         neighbours[number] = torch.cat([around, neighbours[number]])
@@ -49,9 +58,32 @@ def join(gaussian: TorchLattice, bilateral: TorchLattice) -> JoinedLattice:
         weights=torch.cat([lattice.weights for lattice in both], 1),
         members=torch.cat([lattice.members for lattice in both]),
         member_weights=torch.cat([lattice.member_weights for lattice in both]),
-        starts=torch.cat([gaussian.starts, bilateral.starts + len(gaussian.members), end]),
+        parts=parts,
+        divided=divided,
         neighbours=neighbours,
     )
+
+
+def divide(starts: Tensor) -> tuple[Tensor, Tensor]:
+    """Divides the members of vertices, at least one each, into parts.
+
+    Args:
+        starts: (V + 1,) int32 offsets of the members of each vertex, and their end.
+
+    Returns:
+        `parts` and `divided` of `JoinedLattice`.
+    """
+    first, end = starts[:-1], starts[1:]
+    more = (end - first - 1) // PART  # parts after the first
+    divided = more.nonzero()[:, 0]
+    more = more[divided]
+    stops = more.cumsum(0)
+    vertex = divided.repeat_interleave(more)
+    number = torch.arange(len(vertex), device=starts.device) - (stops - more).repeat_interleave(more) + 1
+    begins = torch.cat([first, first[vertex] + PART * number])
+    ends = torch.minimum(begins + PART, torch.cat([end, end[vertex]]))
+    rows = torch.stack([divided, len(first) + stops - more, len(first) + stops], 1)
+    return torch.stack([begins, ends], 1).int(), rows.int()
 
 
 def mean_field(
@@ -71,9 +103,10 @@ def mean_field(
         (N, R) uint8 classes, or (N, R, K) float32 probabilities.
     """
     (pixels, classes), runs = energy.shape, len(powers)
-    count, width = len(lattice.starts) - 1, runs * (classes - 1)
+    width = runs * (classes - 1)
     iterations = iterations if classes > 1 else 0  # a single class has probability 1 everywhere
-    values, old, new = (energy.new_empty(rows, width) for rows in (pixels, count, count))
+    count = len(lattice.neighbours[0])
+    values, old, new = (energy.new_empty(rows, width) for rows in (pixels, len(lattice.parts), count))
     result = (
         energy.new_empty(pixels, runs, dtype=torch.uint8)
         if winners
@@ -95,15 +128,18 @@ def mean_field(
 def filter_rows(lattice: JoinedLattice, values: Tensor, old: Tensor, new: Tensor) -> None:
     """Splats and blurs the rows of pixels, `values` (N, W) float32.
 
-    The sums of the bilateral lattice, which has an even number of directions, are written to `old`, and those
-    of the Gaussian lattice, which has an odd number, to `new`, both (V, W) float32.
+    The sums of the bilateral lattice, which has an even number of directions, are written to `old`, (P, W)
+    float32, and those of the Gaussian lattice, which has an odd number, to `new`, (V, W) float32. The rows of
+    `old` from V on are for the parts of vertices after their first ones.
     """
-    count, width = old.shape
+    count, width = new.shape
     columns = triton.next_power_of_2(width)
     block = min(rows_per_block(columns, values), triton.next_power_of_2(count))
-    sizes = {"VERTICES": block, "WIDTH": columns}
-    rows = values, lattice.members, lattice.member_weights, lattice.starts
-    launch(splat, triton.cdiv(count, block), *rows, old, count, width, **sizes)
+    sizes = {"ROWS": block, "WIDTH": columns}
+    members, parts, divided = (lattice.members, lattice.member_weights), lattice.parts, lattice.divided
+    launch(splat, triton.cdiv(len(parts), block), values, *members, parts, old, len(parts), width, **sizes)
+    if len(divided):
+        launch(add_parts, triton.cdiv(len(divided), block), old, divided, len(divided), width, **sizes)
     for number, neighbours in enumerate(lattice.neighbours):
         first = count - len(neighbours)
         source, target = (new, old) if number % 2 else (old, new)
@@ -111,14 +147,15 @@ def filter_rows(lattice: JoinedLattice, values: Tensor, old: Tensor, new: Tensor
         launch(blur, programs, source, target, neighbours, first, count, width, **sizes)
 
 
-def launch(kernel: Any, programs: int, first: Tensor, *arguments: Tensor | float, **constants: int) -> None:  # noqa: ANN401
-    """Launches a kernel on the device of its tensors.
+def launch(kernel: Any, programs: int, *arguments: Any, **constants: Any) -> None:  # noqa: ANN401
+    """Launches a kernel on the device of its tensors, the first of which is its first argument.
 
     Triton launches on the current device of the thread, which is another one in every thread that has not set
     it, for instance those of a pool.
     """
-    with torch.cuda.device_of(first):  # has no effect for tensors of the CPU
-        kernel[(programs,)](first, *arguments, **constants)
+    # It has no effect for tensors of the CPU.
+    with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]
+        kernel[(programs,)](*arguments, **constants)
 
 
 def rows_per_block(width: int, values: Tensor) -> int:

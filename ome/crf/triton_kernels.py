@@ -1,12 +1,12 @@
-"""Mean field on permutohedral lattices as three GPU kernels in Triton.
+"""Mean field on permutohedral lattices as GPU kernels in Triton.
 
-An update is one `splat`, one `blur` per direction and one `update_pixels`, each for all pixels of all tiles,
-all runs and all classes. No addition is atomic, so that results are reproducible. `TRITON_INTERPRET=1`, set
-before Triton is imported, runs the kernels on a CPU.
+An update is one `splat`, one `add_parts`, one `blur` per direction and one `update_pixels`, each for all
+pixels of all tiles, all runs and all classes. No addition is atomic, so that results are reproducible.
+`TRITON_INTERPRET=1`, set before Triton is imported, runs the kernels on a CPU.
 
-Names of dimensions: N pixels of all tiles, R runs, K classes, V vertices. A row has W = R * (K - 1) values,
-that of run r and class k at r * (K - 1) + k. The message of the last class is not in it: it is the agreement
-less the messages of the others, see `ome.crf.mean_field`.
+Names of dimensions: N pixels of all tiles, R runs, K classes, V vertices, P parts of the pixels of vertices.
+A row has W = R * (K - 1) values, that of run r and class k at r * (K - 1) + k. The message of the last class
+is not in it: it is the agreement less the messages of the others, see `ome.crf.mean_field`.
 """
 
 # mypy: disable-error-code="no-untyped-call, untyped-decorator, no-untyped-def, type-arg"
@@ -21,20 +21,20 @@ def splat(
     values,  # (N, W) float32
     members,  # int32, the pixels of each vertex, vertex after vertex
     weights,  # float32, the weights of these pixels
-    starts,  # (V + 1,) int32 offsets in `members`
-    sums,  # (V, W) float32, written
-    num_vertices,
+    parts,  # (P, 2) int32: first and end in `members` of each part of a vertex
+    sums,  # (P, W) float32, written
+    num_parts,
     width,
-    VERTICES: tl.constexpr,
+    ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
-    """Computes the weighted sum of the rows of each vertex's pixels, in the order of the pixels."""
-    vertex = tl.program_id(0) * VERTICES + tl.arange(0, VERTICES)
+    """Computes the weighted sum of the rows of each part's pixels, in the order of the pixels."""
+    part = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, WIDTH)[None, :]
-    exists = vertex < num_vertices
-    place = tl.load(starts + vertex, mask=exists, other=0)
-    end = tl.load(starts + vertex + 1, mask=exists, other=0)
-    total = tl.zeros((VERTICES, WIDTH), tl.float32)
+    exists = part < num_parts
+    place = tl.load(parts + 2 * part, mask=exists, other=0)
+    end = tl.load(parts + 2 * part + 1, mask=exists, other=0)
+    total = tl.zeros((ROWS, WIDTH), tl.float32)
     for _ in range(tl.max(end - place, 0)):
         live = place < end
         pixel = tl.load(members + place, mask=live, other=0).to(tl.int64)[:, None]
@@ -42,8 +42,33 @@ def splat(
         inside = live[:, None] & (column < width)
         total += weight * tl.load(values + pixel * width + column, mask=inside, other=0.0)
         place += 1
-    row = vertex.to(tl.int64)[:, None] * width
+    row = part.to(tl.int64)[:, None] * width
     tl.store(sums + row + column, total, mask=exists[:, None] & (column < width))
+
+
+@triton.jit
+def add_parts(
+    sums,  # (P, W) float32, the rows of divided vertices are written
+    divided,  # (D, 3) int32: vertex, first and end of the rows of its other parts
+    num_divided,
+    width,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+) -> None:
+    """Adds the sums of the other parts of vertices to those of their first parts, in order."""
+    number = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, WIDTH)[None, :]
+    exists = number < num_divided
+    vertex = tl.load(divided + 3 * number, mask=exists, other=0).to(tl.int64)[:, None]
+    place = tl.load(divided + 3 * number + 1, mask=exists, other=0)
+    end = tl.load(divided + 3 * number + 2, mask=exists, other=0)
+    written = exists[:, None] & (column < width)
+    total = tl.load(sums + vertex * width + column, mask=written, other=0.0)
+    for _ in range(tl.max(end - place, 0)):
+        inside = (place < end)[:, None] & (column < width)
+        total += tl.load(sums + place.to(tl.int64)[:, None] * width + column, mask=inside, other=0.0)
+        place += 1
+    tl.store(sums + vertex * width + column, total, mask=written)
 
 
 @triton.jit
@@ -54,11 +79,11 @@ def blur(
     first,  # the vertices before this one are not blurred
     num_vertices,
     width,
-    VERTICES: tl.constexpr,
+    ROWS: tl.constexpr,
     WIDTH: tl.constexpr,
 ) -> None:
     """Convolves the rows of vertices with [1/2, 1, 1/2] along one direction."""
-    vertex = first + tl.program_id(0) * VERTICES + tl.arange(0, VERTICES)
+    vertex = first + tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     column = tl.arange(0, WIDTH)[None, :]
     exists = vertex < num_vertices
     before = tl.load(neighbours + 3 * (vertex - first) + 1, mask=exists, other=0)
