@@ -387,12 +387,27 @@ def test_cams_are_exported_as_set(
     tile, tags = Tile("a", 0, 0, 32, 24), np.array([1.0, 0.0, 1.0], dtype=np.float32)
     export = {"scales": [1.0], "flip": False, "precision": "32-true", "megapixels": None, **settings}
     reader: Any = SimpleNamespace(image=lambda _: image)
-    tagged: Any = SimpleNamespace(by_name={tile.name: tags})
+    tagged: Any = SimpleNamespace(by_name={tile.name: tags}, names=("a", "b", "c"))
     (maps,) = CamPredictor(torch.device("cpu"), network, reader, tagged, export)([tile])
     with torch.inference_mode():
         cam = network(to_tensor(image[None])).refined
         upsampled = F.interpolate(cam, (32, 24), mode="bilinear")[0]
     np.testing.assert_allclose(maps, fuse(upsampled, torch.from_numpy(tags)), atol=1e-5)
+
+
+@pytest.mark.parametrize(("classes", "most"), [(1, 40), (16, 40), (40, 16), (200, 3)])
+def test_a_forward_pass_has_fewer_tiles_where_many_classes_have_maps(classes: int, most: int) -> None:
+    network = SeamNetwork(TinyBackbone(), classes, pcm=False, zoom=1.0).eval()
+    sizes = []
+    network.register_forward_pre_hook(lambda _, images: sizes.append(len(images[0])))
+    tiles = [Tile("a", row, 0, 8, 8) for row in range(50)]
+    export = {"scales": [1.0], "flip": True, "precision": "32-true", "megapixels": 64 * 40 / 1e6}
+    reader: Any = SimpleNamespace(image=lambda _: np.zeros((8, 8, 3), np.uint8))
+    tags = np.ones(classes, np.float32)
+    tagged: Any = SimpleNamespace(by_name={tile.name: tags for tile in tiles}, names=range(classes))
+    maps = list(CamPredictor(torch.device("cpu"), network, reader, tagged, export)(tiles))
+    assert len(maps) == 50
+    assert max(sizes) == most
 
 
 @pytest.mark.slow

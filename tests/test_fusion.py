@@ -1,10 +1,12 @@
 """CAM fusion beside hand-worked cases and a loop over tiles."""
 
 import math
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from ome.pseudo.fusion import competing_cams, multi_scale_cams, normalise_cam
 
@@ -85,6 +87,31 @@ def test_a_forward_pass_is_no_larger_than_asked() -> None:
     # Six views of 4 x 5, 8 x 10, 12 x 15 and 16 x 20 pixels.
     assert shapes == [(6, 4), (4, 8), (2, 8), *[(1, 12)] * 6, *[(1, 16)] * 6]
     torch.testing.assert_close(fused, multi_scale_cams(lopsided_cam, images, tags))
+
+
+class Largest(TorchDispatchMode):
+    """Records the size of the largest tensor that an operation returns."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.elements = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ANN401
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor):
+            self.elements = max(self.elements, result.numel())
+        return result
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_the_memory_is_that_of_the_maps_of_the_tiles_and_of_a_forward_pass(flip: bool) -> None:
+    images, tags = torch.rand(12, 3, 8, 10), torch.ones(12, 40)
+    pixels = images[:, 0].numel()
+    with Largest() as largest:
+        multi_scale_cams(
+            lambda views: views.repeat(1, 14, 1, 1)[:, :40], images, tags, flip=flip, pixels=pixels
+        )
+    assert largest.elements <= 42 * pixels * (2 if flip else 1)
 
 
 def test_a_silent_tile_is_undecided_between_its_tags() -> None:

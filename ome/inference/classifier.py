@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -25,6 +25,9 @@ from ome.training.hardware import autocast, channels_last
 
 DEFAULT_MEGAPIXELS = {"cpu": 0.3, "cuda": 16.0}
 """Input of one forward pass in megapixels by device type, from the measurements in docs/benchmarks.md."""
+
+MOST_CLASSES: Final = 16
+"""Classes up to which a forward pass has that input; of more, maps as large would take more memory."""
 
 
 class Member(NamedTuple):
@@ -141,6 +144,9 @@ class CamPredictor:
         self._reader = reader
         self._tags = tagged.by_name
         self._settings = settings
+        megapixels = settings["megapixels"] or DEFAULT_MEGAPIXELS[device.type]
+        share = min(1.0, MOST_CLASSES / len(tagged.names))
+        self._pixels = int(1e6 * megapixels * share / network.zoom**2)
 
     @classmethod
     def trained(cls, device: torch.device, folder: Path, reader: SceneReader, tagged: TagTable) -> Self:
@@ -152,8 +158,7 @@ class CamPredictor:
         """Yields the CAMs of each tile, (C, H, W) float32 in [0, 1], 0 for classes without a tag."""
         scales, flip = tuple(self._settings["scales"]), self._settings["flip"]
         compete = self._settings.get("compete", False)  # manifests of older runs do not have it
-        megapixels = self._settings["megapixels"] or DEFAULT_MEGAPIXELS[self._device.type]
-        pixels = int(1e6 * megapixels / self._network.zoom**2)
+        pixels = self._pixels
         for indices in batches_of_one_size(tiles, lambda tile: pixels // (tile.height * tile.width)):
             batch = [tiles[index] for index in indices]
             images = to_tensor(np.stack([self._reader.image(tile) for tile in batch])).to(self._device)

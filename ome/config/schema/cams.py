@@ -65,7 +65,8 @@ class Export:
         "16-mixed, bf16-mixed: faster on devices with such instructions; CAMs differ in the second digit",
     ]
     megapixels: Annotated[
-        Positive | None, "images in one forward pass, megapixels; null: 0.3 on a CPU, 16 on a GPU"
+        Positive | None,
+        "images in one forward pass, megapixels (less for over 16 classes); null: 0.3 on a CPU, 16 on a GPU",
     ]
 
 
