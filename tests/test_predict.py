@@ -567,7 +567,8 @@ def test_a_map_follows_the_world_file_of_its_scene(run_here: Run, tmp_path: Path
                 assert dataset.transform.c == east
 
 
-def test_the_crf_moves_borders_only(run_here: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize("backend", ["lattice", "torch"])
+def test_the_crf_moves_borders_only(backend: str, run_here: Run, tmp_path: Path) -> None:
     run = make_run(tmp_path / "run")
     write(tmp_path / "city.tif", random_scene(80, 80))
     plain = ome.predict(tmp_path / "city.tif", run, flip=False, device="cpu", precision=FP32).classes
@@ -575,6 +576,7 @@ def test_the_crf_moves_borders_only(run_here: Run, tmp_path: Path) -> None:
         *BASE,
         "stage.predict.scene=city.tif",
         "stage.predict.crf=true",
+        f"crf.backend={backend}",
         "stage.predict.threads=1",
         "crf.iterations=0",
     )
@@ -584,6 +586,7 @@ def test_the_crf_moves_borders_only(run_here: Run, tmp_path: Path) -> None:
         *BASE,
         "stage.predict.scene=city.tif",
         "stage.predict.crf=true",
+        f"crf.backend={backend}",
         "stage.predict.threads=1",
         "crf.gaussian_sxy=5",
     )

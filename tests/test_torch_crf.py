@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.special import softmax
 
-from ome.config.objects import crf_of, crf_threads
+from ome.config.objects import crf_of, crf_threads, refined
 from ome.config.sections import settings_of
 from ome.crf import lattice as numba_lattice
 from ome.crf.densecrf import DenseCrf
@@ -256,6 +256,22 @@ def test_auto_takes_a_gpu_where_there_is_one(monkeypatch: pytest.MonkeyPatch) ->
         config = settings_of(compose_config(chosen), "pseudo")
         assert isinstance(crf_of(config)(textured_image(4, 4, seed=0)), kind)
         assert crf_threads(config) == threads
+
+
+@pytest.mark.parametrize("backend", ["torch", "lattice"])
+def test_windows_of_a_map_are_refined_as_each_alone(backend: str) -> None:
+    images = np.stack([textured_image(16, 16, seed=seed) for seed in range(5)])
+    stacks = np.stack([random_stack(3, (16, 16), seed=seed) for seed in range(5)])
+    config = settings_of(
+        compose_config([f"crf.backend={backend}", "crf.iterations=2", "trainer=cpu"]), "predict"
+    )
+    bands = np.concatenate([np.zeros_like(images[..., :1]), images[..., ::-1]], axis=3)
+    windows = refined(lambda _: torch.from_numpy(stacks), config, [3, 2, 1])(bands)
+    # Tensors are blended on their device.
+    assert isinstance(windows, torch.Tensor if backend == "torch" else np.ndarray)
+    of = crf_of(config)
+    alone = [of(image).infer(stack) for image, stack in zip(images, stacks, strict=True)]
+    np.testing.assert_array_equal(windows, np.stack(alone))
 
 
 def test_a_gpu_has_one_tile_at_a_time() -> None:

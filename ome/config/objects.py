@@ -1,6 +1,6 @@
 """Converts parts of the configuration to the typed arguments of the packages below."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, Literal
 
@@ -15,6 +15,8 @@ from ome.crf.reference import ReferenceDenseCrf
 from ome.crf.torch_crf import BatchCrf, TorchCrf
 from ome.data.transforms import Augmentation
 from ome.distributed.processes import process_cores
+from ome.geo.sliding import PredictBatch
+from ome.inference.predictor import BatchCrfPredictor, CrfPredictor
 from ome.progress import console
 from ome.pseudo.labellers import BatchLabeller, Labeller, TileLabeller
 from ome.pseudo.uncertainty import Labelling
@@ -101,6 +103,22 @@ def labeller_of(config: DictConfig) -> Labeller:
         return TileLabeller(crf_of(config), labelling)
     crf = partial(BatchCrf, parameters=_crf_parameters(config))
     return BatchLabeller(crf, labelling, hardware(config).device())
+
+
+def refined(predict: PredictBatch, config: DictConfig, places: Sequence[int]) -> PredictBatch:
+    """A predictor whose probabilities the configured CRF refines: in torch on their device.
+
+    Args:
+        predict: Returns the probabilities.
+        config: The configuration.
+        places: Indices of the three bands of an image that make up the picture.
+
+    Raises:
+        UserError: See `crf_of`.
+    """
+    if crf_backend(config) != "torch":
+        return CrfPredictor(predict, crf_of(config), places, crf_threads(config))
+    return BatchCrfPredictor(predict, partial(BatchCrf, parameters=_crf_parameters(config)), places)
 
 
 def labelling_of(config: DictConfig) -> Labelling:

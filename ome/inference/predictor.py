@@ -10,9 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ome.crf.inputs import Crf
+from ome.crf.torch_crf import BatchCrf
 from ome.data.transforms import to_device
 from ome.geo.sliding import PredictBatch
 from ome.networks.views import Tta, flip_and_scale
+from ome.pseudo.labellers import tiles_in_memory
 from ome.training.hardware import autocast, channels_last
 
 
@@ -98,3 +100,30 @@ class CrfPredictor:
 
     def _refine(self, image: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
         return self._crf_of(np.ascontiguousarray(image[..., self._places])).infer(probabilities)
+
+
+class BatchCrfPredictor:
+    """A predictor whose probabilities are refined by the CRF on their device, several windows in one pass.
+
+    Args:
+        predict: Returns the probabilities.
+        crf_of: Returns the CRFs of pictures (B, 3, H, W) uint8 on their device.
+        places: Indices of the three bands of an image that make up the picture.
+    """
+
+    def __init__(
+        self, predict: PredictBatch, crf_of: Callable[[Tensor], BatchCrf], places: Sequence[int]
+    ) -> None:
+        self._predict = predict
+        self._crf_of = crf_of
+        self._places = list(places)
+
+    @torch.inference_mode()
+    def __call__(self, images: NDArray[np.uint8]) -> Tensor:
+        """Predicts one batch."""
+        probabilities = torch.as_tensor(self._predict(images))
+        bands = torch.from_numpy(images[..., self._places])
+        pictures = bands.to(probabilities.device).permute(0, 3, 1, 2)
+        most = tiles_in_memory(probabilities.device, tuple(probabilities.shape[1:]))
+        parts = zip(torch.split(pictures, most), torch.split(probabilities, most), strict=True)
+        return torch.cat([self._crf_of(part).infer(maps) for part, maps in parts])

@@ -116,7 +116,9 @@ def multi_scale_cams(
         size = (max(1, round(scale * height)), max(1, round(scale * width)))
         together = 2 * len(images) if pixels is None else max(1, pixels // (size[0] * size[1]))
         # Of all tiles, the maps at the size of a large view would take many times the memory of `total`.
-        groups = [_cams_at(size, cam_of, group, together, flip=flip) for group in images.split(together)]
+        groups = [
+            _cams_at(size, cam_of, group, together, flip=flip) for group in torch.split(images, together)
+        ]
         upsampled = torch.cat(groups)
         total = upsampled if total is None else total + upsampled
     assert total is not None  # noqa: S101 - there is a scale
@@ -129,7 +131,7 @@ def _cams_at(
     """The CAMs of views of one size, `together` in a forward pass, at the size of the images; see above."""
     resized = F.interpolate(images, size, mode="bilinear", align_corners=False)
     views = torch.cat([resized, resized.flip(-1)]) if flip else resized
-    cams = torch.cat([cam_of(part) for part in views.split(together)])
+    cams = torch.cat([cam_of(part) for part in torch.split(views, together)])
     if flip:
         plain, flipped = cams.chunk(2)
         cams = plain + flipped.flip(-1)

@@ -1,7 +1,9 @@
 """Pseudo masks of several tiles: one after the other, or in one pass of the CRF on a GPU."""
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from typing import Final, Protocol
 
 import numpy as np
@@ -19,6 +21,18 @@ MOST_TILES: Final = 16
 
 BYTES: Final = 64
 """GPU memory per pixel, class and run in bytes, for the number of lattice vertices of fine texture."""
+
+
+@cache  # because memory that torch has reserved since does not count as free
+def tiles_in_memory(device: torch.device, shape: tuple[int, ...]) -> int:
+    """The largest number of tiles in a pass of the CRF, for class maps of shape (C, H, W).
+
+    It is the number, from 1 to `MOST_TILES`, that fits into half of a GPU's free memory; on a CPU 4.
+    """
+    if device.type != "cuda":
+        return 4
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(np.clip(free // (2 * BYTES * BUNDLE * math.prod(shape)), 1, MOST_TILES))
 
 
 class Labeller(Protocol):
@@ -85,17 +99,10 @@ class BatchLabeller:
         self._labelling = labelling
         self._device = device
         self._lock = threading.Lock()
-        self._most: dict[tuple[int, ...], int] = {}
 
     def tiles_at_a_time(self, shape: tuple[int, ...]) -> int:
-        """The number, from 1 to `MOST_TILES`, that fits into half of a GPU's free memory; on a CPU 4."""
-        if self._device.type != "cuda":
-            return 4
-        if shape not in self._most:
-            # Measured once per shape, because memory that torch has reserved since does not count as free.
-            free, _ = torch.cuda.mem_get_info(self._device)
-            self._most[shape] = int(np.clip(free // (2 * BYTES * BUNDLE * np.prod(shape)), 1, MOST_TILES))
-        return self._most[shape]
+        """See `tiles_in_memory`."""
+        return tiles_in_memory(self._device, shape)
 
     def __call__(
         self, images: Sequence[NDArray[np.uint8]], cams: Sequence[NDArray[np.float32]]

@@ -15,7 +15,7 @@ from ome.config.mapping import (
     scene_of,
     scenes_by_name,
 )
-from ome.config.objects import crf_of, crf_threads, hardware
+from ome.config.objects import hardware, refined
 from ome.config.raw_data import nodata_of
 from ome.config.segmenting import predictor_of, read_card, stage_of_configured_network
 from ome.data.byte_image import open_scene
@@ -29,7 +29,7 @@ from ome.inference.list_tables import ListTables
 from ome.inference.map_files import check_folders
 from ome.inference.map_rows import windows_at_a_time
 from ome.inference.mapping import map_scene
-from ome.inference.predictor import CrfPredictor, Ensemble
+from ome.inference.predictor import Ensemble
 from ome.inference.segmenter_folders import network_folder
 from ome.pipeline.artifacts import Artefact, stage_folder
 from ome.pipeline.layout import NETWORK
@@ -55,7 +55,7 @@ def run(work: Work) -> dict[str, Any]:
     predictors = [predictor_of(config, one, cards[one], scales, flip=flip) for one in (folder, *others)]
     predict: Any = Ensemble(predictors)
     if settings.crf:
-        predict = CrfPredictor(predict, crf_of(config), card.picture, crf_threads(config))
+        predict = refined(predict, config, card.picture)
     if others or settings.crf:
         card = card.uncalibrated()
     counts: dict[str, Any] = read_json(record) if record.exists() else {}
