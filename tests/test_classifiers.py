@@ -1,11 +1,13 @@
 """The variants of the classifier: which modules exist, what trains them, and what refines the CAM."""
 
+import errno
 import math
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
+from threading import get_ident
 from types import SimpleNamespace
-from typing import Any, cast, get_args
+from typing import Any, Self, cast, get_args
 
 import numpy as np
 import pytest
@@ -35,6 +37,7 @@ from ome.networks.seam import SeamNetwork
 from ome.pipeline.layout import cam_path, read_tag_table
 from ome.pipeline.manifest import Manifest
 from ome.pseudo.fusion import competing_cams, normalise_cam
+from ome.stages import cam as cam_stage
 from ome.training.optimizers import Optimization
 from ome.training.seam import SeamClassifier
 from tests.conftest import compose_config, tiny
@@ -408,6 +411,66 @@ def test_a_forward_pass_has_fewer_tiles_where_many_classes_have_maps(classes: in
     maps = list(CamPredictor(torch.device("cpu"), network, reader, tagged, export)(tiles))
     assert len(maps) == 50
     assert max(sizes) == most
+
+
+class RecordedReader:
+    """A reader of noise that records the threads that use it; a copy records its own."""
+
+    def __init__(self) -> None:
+        self.threads = set[int]()
+
+    def __copy__(self) -> Self:
+        return type(self)()
+
+    def image(self, tile: Tile) -> NDArray[np.uint8]:
+        self.threads.add(get_ident())
+        return np.random.default_rng(tile.row).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+
+def exporting() -> tuple[RecordedReader, CamPredictor, Any, list[Tile]]:
+    torch.manual_seed(0)
+    reader: Any = RecordedReader()
+    network = SeamNetwork(TinyBackbone(), 3, pcm=False, zoom=1.0).eval()
+    torch.nn.init.normal_(network.fc8.weight)
+    tiles = [Tile("a", row, 0, 8, 8) for row in range(90)]
+    tags = {tile.name: np.array([1, 0, 1], np.uint8) for tile in tiles}
+    tagged: Any = SimpleNamespace(by_name=tags, names=("a", "b", "c"), tiles=tiles)
+    export = {"scales": [1.0], "flip": True, "precision": "32-true", "megapixels": 64 * 4 / 1e6}
+    return reader, CamPredictor(torch.device("cpu"), network, reader, tagged, export), tagged, tiles
+
+
+def test_images_are_read_ahead_by_another_reader() -> None:
+    # Only one thread may use the files of a reader, and who asks for CAMs reads the same tiles.
+    reader, predictor, _, tiles = exporting()
+    for tile, _ in zip(tiles, predictor(tiles), strict=True):
+        reader.image(tile)
+    assert reader.threads == {get_ident()}
+
+
+def test_an_export_that_fails_while_it_writes_resumes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, predictor, tagged, tiles = exporting()
+    whole, broken = (SimpleNamespace(folder=tmp_path / name) for name in ("whole", "broken"))
+    cam_stage._export(whole, predictor, tagged)  # type: ignore[arg-type]
+    write = cam_stage.write_cams
+
+    def full(path: Path, cams: NDArray[np.float32], tags: NDArray[np.uint8]) -> None:
+        if path == cam_path(broken.folder, tiles[2]):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, cams, tags)
+
+    monkeypatch.setattr(cam_stage, "write_cams", full)
+    with pytest.raises(OSError, match="No space left"):
+        cam_stage._export(broken, predictor, tagged)  # type: ignore[arg-type]
+    monkeypatch.undo()
+    before = {path: path.stat().st_mtime_ns for path in broken.folder.rglob("*.npz")}
+    assert 0 < len(before) < len(tiles)
+    cam_stage._export(broken, predictor, tagged)  # type: ignore[arg-type]
+    for tile in tiles:
+        one, other = (cam_path(work.folder, tile) for work in (whole, broken))
+        assert one.read_bytes() == other.read_bytes()
+        assert other.stat().st_mtime_ns == before.get(other, other.stat().st_mtime_ns)
 
 
 @pytest.mark.slow

@@ -96,7 +96,7 @@ def predict_windows(
     spans = [(row, end) for row, end in spans if row + size > first_row]
     strips = (_read_strip(read, valid, row, columns, (height, width), size) for row, _ in spans)
     blended = BlendedRows(num_classes, size, max(width, size))
-    with closing(_prefetched(part for strip in strips for part in strip.batches(batch))) as parts:
+    with closing(prefetched(part for strip in strips for part in strip.batches(batch))) as parts:
         for row, following in spans:
             while isinstance(part := next(parts), _Batch):
                 shape = (len(part.columns), num_classes, size, size)
@@ -160,7 +160,7 @@ def _checked(probabilities: Tensor, expected: tuple[int, ...]) -> Tensor:
     return probabilities
 
 
-def _prefetched(items: Iterator[T]) -> Generator[T]:
+def prefetched(items: Iterator[T]) -> Generator[T]:
     """Yields the items of an iterator, which a thread computes up to two items ahead."""
     end = object()
     with ThreadPoolExecutor(1, "prefetch") as reader:

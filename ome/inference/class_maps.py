@@ -1,10 +1,9 @@
 """Class maps of tiles, from files or from a classifier, and their processing in threads."""
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,11 +14,9 @@ from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.inference.classifier import CamPredictor
+from ome.inference.threads import tasks_in
 from ome.pipeline.layout import CAMS, cam_path
 from ome.progress import meter
-
-IN_MEMORY: Final = 64
-"""Largest number of tiles that are loaded and not yet processed."""
 
 ClassMapsOf = Callable[[Sequence[Tile]], Iterable[NDArray[np.float32]]]
 """Returns the normalised class maps of each tile, (C, H, W) float32 in [0, 1]."""
@@ -83,24 +80,14 @@ def process_tiles(
         tiles_at_a_time: Returns the largest number of tiles of a job for class maps of a shape (C, H, W).
     """
     missing = [tile for tile in tiles if not path_of(tile).exists()]
-    with meter(title, len(tiles), len(tiles) - len(missing)) as progress, ThreadPoolExecutor(threads) as pool:
+    with meter(title, len(tiles), len(tiles) - len(missing)) as progress, tasks_in(threads) as submit:
 
         def work(group: Sequence[LoadedTile]) -> None:
             job(group)
             progress.advance(len(group))
 
-        running: deque[Future[None]] = deque()
-        try:
-            for group in _groups(missing, reader, maps_of, tiles_at_a_time):
-                running.append(pool.submit(work, group))
-                if len(running) * len(group) >= IN_MEMORY:
-                    running.popleft().result()
-            for done in running:
-                done.result()
-        except BaseException:
-            # A signal waits only for the tiles that are being processed, not for all that are loaded.
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+        for group in _groups(missing, reader, maps_of, tiles_at_a_time):
+            submit(partial(work, group), len(group))
 
 
 def _groups(

@@ -1,6 +1,8 @@
 """The classifier and its multi-scale CAMs of tiles, which several stages compute."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from copy import copy
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -12,8 +14,9 @@ from torch import Tensor
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile, batches_of_one_size
-from ome.data.transforms import to_tensor
+from ome.data.transforms import to_device
 from ome.errors import UserError
+from ome.geo.sliding import prefetched
 from ome.networks.descriptions import classifier_from
 from ome.networks.one_vs_all import OneVsAllNetwork
 from ome.networks.seam import SeamNetwork
@@ -159,15 +162,18 @@ class CamPredictor:
         scales, flip = tuple(self._settings["scales"]), self._settings["flip"]
         compete = self._settings.get("compete", False)  # manifests of older runs do not have it
         pixels = self._pixels
-        for indices in batches_of_one_size(tiles, lambda tile: pixels // (tile.height * tile.width)):
-            batch = [tiles[index] for index in indices]
-            images = to_tensor(np.stack([self._reader.image(tile) for tile in batch])).to(self._device)
-            tags = torch.from_numpy(np.stack([self._tags[tile.name] for tile in batch])).to(self._device)
-            with torch.inference_mode():
-                maps = multi_scale_cams(
-                    self._refined, images, tags, scales, flip=flip, pixels=pixels, compete=compete
-                )
-            yield from maps.float().cpu().numpy()
+        batches = batches_of_one_size(tiles, lambda tile: pixels // (tile.height * tile.width))
+        reader = copy(self._reader)  # which another thread uses
+        stacks = (np.stack([reader.image(tiles[index]) for index in batch]) for batch in batches)
+        with closing(prefetched(stacks)) as ahead:
+            for batch, stack in zip(batches, ahead, strict=True):
+                tags = torch.from_numpy(np.stack([self._tags[tiles[index].name] for index in batch]))
+                images, tags = to_device(stack, self._device), tags.to(self._device)
+                with torch.inference_mode():
+                    maps = multi_scale_cams(
+                        self._refined, images, tags, scales, flip=flip, pixels=pixels, compete=compete
+                    )
+                yield from maps.float().cpu().numpy()
 
     def _refined(self, images: Tensor) -> Tensor:
         with autocast(self._device, self._settings["precision"]):

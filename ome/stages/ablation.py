@@ -17,7 +17,8 @@ from ome.data.tiles import Tile, evenly_spaced
 from ome.distributed.collectives import all_reduce_sum, is_rank_zero, shard
 from ome.errors import UserError
 from ome.files import write_csv
-from ome.inference.class_maps import IN_MEMORY, ClassMapsOf, class_maps_from
+from ome.inference.class_maps import ClassMapsOf, class_maps_from
+from ome.inference.threads import IN_MEMORY
 from ome.inference.tile_scores import TileScorer
 from ome.pipeline.layout import CAM_TITLES, read_tag_table
 from ome.pipeline.stage import Stage, Work

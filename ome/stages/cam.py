@@ -1,11 +1,13 @@
 """Tags -> the trained classifier, and its multi-scale CAMs of every training tile."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from omegaconf import DictConfig
 
 from ome.config.classifying import initial_classifier, train_classifier
@@ -16,11 +18,13 @@ from ome.data.cams import write_cams
 from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
-from ome.data.tiles import evenly_spaced
+from ome.data.tiles import Tile, evenly_spaced
 from ome.distributed.collectives import barrier, is_rank_zero, shard
+from ome.distributed.processes import process_cores
 from ome.files import write_csv
 from ome.inference.classifier import CamPredictor, members, trained_classifier
 from ome.inference.tag_probabilities import tag_probabilities
+from ome.inference.threads import tasks_in
 from ome.inference.tile_scores import score_cams
 from ome.networks.one_vs_all import OneVsAllNetwork
 from ome.networks.seam import SeamNetwork
@@ -80,10 +84,19 @@ def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
     """Writes the missing CAMs among this process's shard of the tiles."""
     folder, tiles = work.folder, shard(tagged.tiles)
     missing = [tile for tile in tiles if not cam_path(folder, tile).exists()]
-    with meter("multi-scale CAMs, tiles", len(tiles), len(tiles) - len(missing)) as progress:
-        for tile, cams in zip(missing, predictor(missing), strict=True):
+    with (
+        meter("multi-scale CAMs, tiles", len(tiles), len(tiles) - len(missing)) as progress,
+        tasks_in(
+            process_cores()
+        ) as submit,  # to compress the maps of a tile takes longer than a GPU computes them
+    ):
+
+        def write(tile: Tile, cams: NDArray[np.float32]) -> None:
             write_cams(cam_path(folder, tile), cams, tagged.by_name[tile.name])
             progress.advance()
+
+        for tile, cams in zip(missing, predictor(missing), strict=True):
+            submit(partial(write, tile, cams), 1)
 
 
 def _score_tags(
