@@ -84,11 +84,12 @@ def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
     """Writes the missing CAMs among this process's shard of the tiles."""
     folder, tiles = work.folder, shard(tagged.tiles)
     missing = [tile for tile in tiles if not cam_path(folder, tile).exists()]
+    writers = tasks_in(
+        process_cores()
+    )  # to compress the maps of a tile takes longer than a GPU computes them
     with (
         meter("multi-scale CAMs, tiles", len(tiles), len(tiles) - len(missing)) as progress,
-        tasks_in(
-            process_cores()
-        ) as submit,  # to compress the maps of a tile takes longer than a GPU computes them
+        writers as submit,
     ):
 
         def write(tile: Tile, cams: NDArray[np.float32]) -> None:
