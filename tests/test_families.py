@@ -9,11 +9,14 @@ import pytest
 import timm
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from ome.config.checks import check_settings
 from ome.data.transforms import IMAGE_MEAN, IMAGE_STD
 from ome.errors import UserError
+from ome.networks.affinity import AffinityNetwork
 from ome.networks.backbones import build_backbone
+from ome.networks.seam import SeamNetwork
 from ome.networks.segmenters import build_segmenter
 from ome.networks.statistics import check_convertible
 from ome.networks.transformers import patch_of
@@ -40,6 +43,31 @@ def test_every_family_classifies_and_segments_images_of_any_size(name: str) -> N
     assert logits.shape == (2, 5, 45, 70)
     logits.square().sum().backward()
     assert unlearnt(backbone) == unlearnt(network) == []
+
+
+IDLE = {
+    "efficientnet-b0": ["_conv_head.weight", "_bn1.weight", "_bn1.bias"],
+    "timm-efficientnet-b0": ["conv_head.weight", "bn2.weight", "bn2.bias"],
+    "hrnet_w18_small": [],
+    "test_convnext": [],
+}
+"""Encoders, and their parameters on which no map depends."""
+
+
+@pytest.mark.parametrize("name", IDLE)
+def test_what_gets_no_gradient_asks_for_none(name: str) -> None:
+    """Distributed training waits for the gradient of every parameter that asks for one."""
+    backbone = build_backbone(name, None, 32 if name == "hrnet_w18_small" else 16)
+    segmenter, affinity = build_segmenter("fpn", name, 3), AffinityNetwork(backbone)
+    for network in (segmenter, affinity, SeamNetwork(backbone, 3), SeamNetwork(backbone, 3, pcm=False)):
+        network.zero_grad()
+        total = sum(output.sum() for output in tree_leaves(network(torch.rand(2, 3, 64, 64))))
+        assert isinstance(total, Tensor)
+        total.backward()
+        asking = {parameter for parameter, tensor in network.named_parameters() if tensor.requires_grad}
+        assert asking.isdisjoint(unlearnt(network))
+    # They keep their names, which published weights have too.
+    assert [parameter.partition("encoder.")[2] for parameter in unlearnt(segmenter)] == IDLE[name]
 
 
 def tiny(name: str) -> nn.Module:

@@ -28,6 +28,7 @@ class Backbone(nn.Module):
         output_stride: Side of a cell of `Features.final` in input pixels.
         frozen: Name prefixes of the parameters that are not trained when the backbone is pretrained.
         attends: Whether the stage of `Features.low` has self-attention over the whole image.
+        only_low: Names of the parameters on which `Features.low` depends, but not the other two.
     """
 
     name: str | None = None
@@ -36,6 +37,7 @@ class Backbone(nn.Module):
     output_stride: int
     frozen: tuple[str, ...]
     attends: bool = False
+    only_low: tuple[str, ...] = ()
 
     def forward(self, image: Tensor) -> Features:
         """Computes the features of normalised images (B, in_channels, H, W), float.
@@ -61,6 +63,28 @@ def freeze_batchnorm(module: nn.Module) -> None:
         if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d | nn.SyncBatchNorm):
             child.eval()
             child.requires_grad_(False)
+
+
+def reached(module: nn.Module, *outputs: Tensor) -> tuple[str, ...]:
+    """Names of the trainable parameters on which outputs depend that were computed with gradients."""
+    nodes, seen = [output.grad_fn for output in outputs], set()
+    while nodes:
+        node = nodes.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            nodes += [before for before, _ in node.next_functions]
+    found = {id(node.variable) for node in seen if hasattr(node, "variable")}
+    return tuple(name for name, parameter in module.named_parameters() if id(parameter) in found)
+
+
+def leave_out_idle(module: nn.Module, *outputs: Tensor) -> None:
+    """Stops the gradients of the parameters on which no output depends: DDP would wait for them forever.
+
+    They keep their place in the state dict, which published weights fill.
+    """
+    used = set(reached(module, *outputs))
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad_(name in used)
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

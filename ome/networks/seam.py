@@ -60,6 +60,9 @@ class SeamNetwork(BackboneNetwork):
         pooling: Pooling = "mean",
     ) -> None:
         super().__init__(backbone)
+        for name, parameter in backbone.named_parameters():
+            if name in backbone.only_low:  # the pixel correlation module trains no features
+                parameter.requires_grad_(False)
         if attention is not None and not backbone.attends:
             raise UserError(
                 "classifier.attention needs an encoder whose last but one stage attends to the whole image: "
