@@ -29,8 +29,11 @@ from ome.distributed.signals import Stopped
 from ome.errors import UserError
 from ome.files import read_csv
 from ome.networks.affinity import AffinityNetwork
+from ome.networks.seam import SeamNetwork
+from ome.networks.segmenters import build_segmenter
 from ome.scoring.confusion import confusion_matrix
 from ome.training.affinity import AffinityLearner
+from ome.training.clipping import ClippedModule
 from ome.training.fit import CHECKPOINT, fit
 from ome.training.hardware import Hardware
 from ome.training.optimizers import Optimization
@@ -39,7 +42,7 @@ from ome.training.segmenter import UncertaintyWeightedSegmenter
 from ome.training.segmenter_loss import SegmenterLoss
 from ome.training.underfitting import PretendedUnderfitting
 from tests.test_affinity import TinyBackbone, two_halves
-from tests.test_training import Pixelwise
+from tests.test_training import Pixelwise, Tiles
 
 CPU = Hardware(accelerator="cpu", strategy="ddp", devices=2, workers=0)
 TILES = 7
@@ -63,6 +66,12 @@ class TinySeam(nn.Module):
 
     def parameter_groups(self, lr: float, weight_decay: float) -> list[dict[str, Any]]:
         return [{"params": list(self.parameters()), "lr": lr, "weight_decay": weight_decay}]
+
+
+class Normalised(Pixelwise):
+    def forward(self, image: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.encoder(image))
+        return logits
 
 
 class Pictures(Dataset[Batch]):
@@ -105,6 +114,17 @@ def train(folder: Path, epochs: int = 3, broken: int | None = None) -> None:
         seed=0,
         hardware=CPU,
     )
+
+
+def train_segmenter(folder: Path) -> None:
+    """Trains a segmenter with a frozen encoder."""
+    torch.manual_seed(3)
+    data = TileDataModule(Tiles(), batch=2, seed=5, epochs=2)  # type: ignore[arg-type]
+    module = UncertaintyWeightedSegmenter(
+        Normalised(), total_steps=data.total_steps, optimizer=Optimization(lr=0.1), freeze_batchnorm=True
+    )
+    settings: Any = {"epochs": 2, "total_steps": data.total_steps, "title": "frozen", "seed": 0}
+    fit(module, data, folder=folder, hardware=CPU, **settings)
 
 
 def gradients(module: Any, parts: Batch) -> list[Tensor]:  # noqa: ANN401
@@ -179,6 +199,7 @@ class Work:
 
     def __call__(self) -> None:
         train(self.folder)
+        train_segmenter(self.folder / "frozen")
         results = {
             "segmenter": segmenter_gradients(),
             "affinity": affinity_gradients(),
@@ -251,6 +272,14 @@ def test_a_training_by_two_is_the_training_by_one(together: Together, tmp_path: 
     assert values[0] == pytest.approx(values[1], rel=1e-3, abs=1e-5)
 
 
+def test_two_processes_train_a_frozen_segmenter_as_one_does(together: Together, tmp_path: Path) -> None:
+    train_segmenter(tmp_path)
+    folders = tmp_path, together.folder / "frozen"
+    one, two = (torch.load(folder / "network.pt", weights_only=True) for folder in folders)
+    torch.testing.assert_close(two, one)
+    assert one["encoder.running_mean"] == 0
+
+
 def test_the_segmenter_divides_by_the_weights_of_all_processes(together: Together) -> None:
     one = segmenter_gradients()
     torch.testing.assert_close(together.result_of("segmenter"), one)
@@ -259,6 +288,51 @@ def test_the_segmenter_divides_by_the_weights_of_all_processes(together: Togethe
 
 def test_a_pair_weighs_the_same_on_every_process(together: Together) -> None:
     torch.testing.assert_close(together.result_of("affinity"), affinity_gradients(), rtol=1e-3, atol=1e-6)
+
+
+def seam(*, frozen: bool = False, **settings: Any) -> SeamClassifier:  # noqa: ANN401
+    network = SeamNetwork(TinyBackbone(), 2, pcm=settings.pop("pcm", True))
+    return SeamClassifier(network.freeze() if frozen else network, ("a", "b"), total_steps=9, **settings)
+
+
+def segmenter(**settings: Any) -> UncertaintyWeightedSegmenter:  # noqa: ANN401
+    return UncertaintyWeightedSegmenter(build_segmenter("fpn", "test_resnet", 2), total_steps=9, **settings)
+
+
+LEARNERS: dict[str, Callable[[], ClippedModule]] = {
+    "SEAM": seam,
+    "SEAM, frozen": lambda: seam(frozen=True),
+    "SEAM without ECR": lambda: seam(ecr_weight=0.0),
+    "SEAM without min-pooling": lambda: seam(min_pool_weight=0.0),
+    "SEAM by min-pooling alone": lambda: seam(er_weight=0.0, ecr_weight=0.0),
+    "plain CAM": lambda: seam(pcm=False, er_weight=0.0),
+    "plain CAM, frozen": lambda: seam(pcm=False, er_weight=0.0, frozen=True),
+    "AffinityNet": lambda: AffinityLearner(AffinityNetwork(TinyBackbone()), 2, total_steps=9),
+    "AffinityNet, frozen": lambda: AffinityLearner(
+        AffinityNetwork(TinyBackbone()).freeze(), 2, total_steps=9
+    ),
+    "segmenter": segmenter,
+    "segmenter, frozen": lambda: segmenter(freeze_batchnorm=True),
+    "segmenter with two heads": lambda: segmenter(
+        auxiliary=True, loss={"auxiliary_weight": 0.4}, freeze_batchnorm=True
+    ),
+}
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_parameter_that_asks_for_a_gradient_when_training_begins_gets_one(name: str) -> None:
+    """DDP is built before the hooks of the first step, and waits for all of these gradients."""
+    torch.manual_seed(0)
+    module = LEARNERS[name]()
+    asking = [parameter for parameter, tensor in module.named_parameters() if tensor.requires_grad]
+    module.log = module.log_dict = lambda *_args, **_kwargs: None  # type: ignore[method-assign]
+    mask = torch.randint(0, 2, (2, 32, 32))
+    batch = {"image": torch.randn(2, 3, 32, 32), "tags": torch.eye(2), "mask": mask}
+    batch["weight"] = torch.full_like(mask, 255, dtype=torch.uint8)
+    module.on_train_start()
+    module.on_train_epoch_start()
+    module.training_step(batch).backward()
+    assert [parameter for parameter, tensor in module.named_parameters() if tensor.grad is not None] == asking
 
 
 def test_an_odd_number_of_maps_is_counted_once(together: Together) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -76,15 +76,17 @@ class UncertaintyWeightedSegmenter(ClippedModule):
         self._freeze_batchnorm = freeze_batchnorm
         self._confusion: Tensor | int = 0
         self._entropy: Tensor | float = 0.0
+        self._freeze()  # by now: DDP waits for a gradient of all that is not frozen when it is built
 
-    def on_train_start(self) -> None:
-        """Freezes the encoder's BatchNorm if configured."""
+    def _freeze(self) -> None:
         if self._freeze_batchnorm:
             freeze_batchnorm(self.network.encoder)  # type: ignore[arg-type]  # every segmenter has one
 
-    def on_train_epoch_start(self) -> None:
-        """Freezes it again, since `train()` undoes that after a validation."""
-        self.on_train_start()
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode as `nn.Module.train` does; frozen BatchNorm stays in eval mode."""
+        super().train(mode)
+        self._freeze()
+        return self
 
     @property
     def compiled_part(self) -> nn.Module:
@@ -132,6 +134,7 @@ class UncertaintyWeightedSegmenter(ClippedModule):
             ("encoder", of_encoder, settings.lr),
             ("head", of_head - of_encoder, settings.lr * self._head_lr),
         ):
-            trained = [p for p in self.parameters() if p in members and p.requires_grad]
-            groups.append({"name": name, "params": trained, "lr": lr, "weight_decay": settings.weight_decay})
+            # Frozen ones too, which take no step without a gradient: checkpoints always have them.
+            chosen = [p for p in self.parameters() if p in members]
+            groups.append({"name": name, "params": chosen, "lr": lr, "weight_decay": settings.weight_decay})
         return settings.configure(self, encoder, groups, self._total_steps)
