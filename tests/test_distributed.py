@@ -22,7 +22,7 @@ from ome.data.datasets import Batch
 from ome.data.tiles import Tile
 from ome.distributed import local
 from ome.distributed.batchnorm import synchronise_batchnorm
-from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, rank, shard, world_size
+from ome.distributed.collectives import all_reduce_sum, barrier, gather, is_rank_zero, rank, shard, world_size
 from ome.distributed.local import run_in_processes, why_ended
 from ome.distributed.processes import LostProcessError
 from ome.distributed.signals import Stopped
@@ -102,8 +102,12 @@ def train(folder: Path, epochs: int = 3, broken: int | None = None) -> None:
     torch.manual_seed(3)
     data = TileDataModule(Pictures(broken), Pictures(), batch=2, seed=5, epochs=epochs)  # type: ignore[arg-type]
     module = SeamClassifier(
-        TinySeam(), ("a", "b"), total_steps=data.total_steps, optimizer=Optimization(lr=0.05)
-    )  # type: ignore[arg-type]
+        TinySeam(),  # type: ignore[arg-type]
+        ("a", "b"),
+        total_steps=data.total_steps,
+        optimizer=Optimization(lr=0.05),
+        rescale=(1.0, 6.0),
+    )
     fit(
         module,
         data,
@@ -178,6 +182,22 @@ def affinity_gradients() -> list[Tensor]:
     return gradients(module, batch)
 
 
+def uneven_batchnorm(layer: nn.BatchNorm2d) -> list[Tensor]:
+    """The output for eight pixels, its gradient and the statistics; the second process has five of them."""
+    synchronise_batchnorm(layer, torch.device("cpu"))
+    torch.manual_seed(1)
+    pixels, weights = torch.randn(2, 1, 3, 1, 8, dtype=torch.float64) + 2
+    parts = (slice(0, 3), slice(3, 8)) if world_size() > 1 else (slice(0, 8),)
+    own = pixels[..., parts[rank()]].clone().requires_grad_()
+    output = layer(own)
+    (output * weights[..., parts[rank()]]).sum().backward()
+    assert own.grad is not None
+    results = [torch.cat(gather(part), dim=3) for part in (output.detach(), own.grad)]
+    assert layer.running_mean is not None
+    assert layer.running_var is not None
+    return [*results, layer.running_mean, layer.running_var]
+
+
 def maps() -> tuple[np.ndarray, np.ndarray]:
     random = np.random.default_rng(2)
     return random.integers(0, 3, (TILES, 6, 6)), random.integers(0, 3, (TILES, 6, 6))
@@ -203,6 +223,7 @@ class Work:
         results = {
             "segmenter": segmenter_gradients(),
             "affinity": affinity_gradients(),
+            "batchnorm": uneven_batchnorm(nn.BatchNorm2d(3, dtype=torch.float64)),
             "counted": torch.from_numpy(counted()),
         }
         torch.save(results, self.folder / f"result_{rank()}.pt")
@@ -333,6 +354,12 @@ def test_every_parameter_that_asks_for_a_gradient_when_training_begins_gets_one(
     module.on_train_epoch_start()
     module.training_step(batch).backward()
     assert [parameter for parameter, tensor in module.named_parameters() if tensor.grad is not None] == asking
+
+
+def test_batchnorm_counts_the_pixels_of_every_process(together: Together) -> None:
+    layer = nn.BatchNorm2d(3, dtype=torch.float64)
+    layer.forward = partial(nn.BatchNorm2d.forward, layer)  # type: ignore[method-assign]  # torch's own
+    torch.testing.assert_close(together.result_of("batchnorm"), uneven_batchnorm(layer))
 
 
 def test_an_odd_number_of_maps_is_counted_once(together: Together) -> None:

@@ -6,7 +6,7 @@ import torch
 from timm.layers.norm_act import BatchNormAct2d, convert_sync_batchnorm
 from torch import Tensor, nn
 
-from ome.distributed.collectives import sum_over_processes, world_size
+from ome.distributed.collectives import sum_over_processes
 
 
 def synchronise_batchnorm(module: nn.Module, device: torch.device) -> None:
@@ -26,21 +26,24 @@ def synchronise_batchnorm(module: nn.Module, device: torch.device) -> None:
 
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):
-    """Like `nn.SyncBatchNorm`, but on the CPU; batches must have the same size in every process."""
+    """Like `nn.SyncBatchNorm`, but on the CPU."""
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Normalises (B, C, H, W) by the batch of all processes, in eval mode by the running statistics."""
         if not self.training:
             return super().forward(input)
-        count = input.numel() // input.shape[1] * world_size()
         # As in torch's layers, statistics are at least float32 even if autocast has lowered the input's
         # precision.
         values = input.to(torch.promote_types(input.dtype, torch.float32))
+        # Processes may have batches of different sizes.
+        own = values.new_full((1,), values.numel() // values.shape[1])
+        total = _sum(torch.cat([values.sum(dim=(0, 2, 3)), own]))
         # Two passes, because the mean of squares minus the square of the mean loses digits.
-        mean = _sum(values) / count
+        count = total[-1].detach()
+        mean = total[:-1] / count
         centred = values - mean.view(1, -1, 1, 1)
-        variance = _sum(centred.square()) / count
-        self._update_running(mean, variance * (count / max(count - 1, 1)))
+        variance = _sum(centred.square().sum(dim=(0, 2, 3))) / count
+        self._update_running(mean, variance * (count / (count - 1).clamp_min(1)))
         normalised = centred * torch.rsqrt(variance + self.eps).view(1, -1, 1, 1)
         if self.affine:
             normalised = normalised * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
@@ -84,5 +87,5 @@ class _SumOverProcesses(torch.autograd.Function):
 
 
 def _sum(values: Tensor) -> Tensor:
-    total: Tensor = _SumOverProcesses.apply(values.sum(dim=(0, 2, 3)))
+    total: Tensor = _SumOverProcesses.apply(values)
     return total

@@ -11,6 +11,7 @@ from pytorch_lightning.callbacks import Callback, ModelCheckpoint
 from ome.distributed.collectives import any_rank, rank
 from ome.distributed.signals import install_handlers, stop, stop_requested
 from ome.errors import UserError
+from ome.training.clipping import ClippedModule
 from ome.training.recorders import LOG_EVERY, Outputs
 
 
@@ -26,11 +27,16 @@ class SeedEachStep(Callback):
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, *_: object) -> None:
         """Derives the step's seed from the run's seed, the step and the process."""
-        state = np.random.SeedSequence([self._seed, trainer.global_step, rank()]).generate_state(1)
+        own, shared = (
+            int(np.random.SeedSequence([self._seed, trainer.global_step, process]).generate_state(1)[0])
+            for process in (rank(), 0)
+        )
         # `torch.manual_seed` would also queue a call with a stack trace for devices that do not exist.
-        torch.default_generator.manual_seed(int(state[0]))
+        torch.default_generator.manual_seed(own)
         if pl_module.device.type == "cuda":
-            torch.cuda.manual_seed(int(state[0]))
+            torch.cuda.manual_seed(own)
+        if isinstance(pl_module, ClippedModule):
+            pl_module.shared_seed = shared
 
 
 class StopAtNan(Callback):

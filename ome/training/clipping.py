@@ -12,7 +12,14 @@ from ome.training.recorders import is_read
 
 
 class ClippedModule(pl.LightningModule):
-    """A module with a submodule `network`, whose gradients are clipped by the trainer's settings."""
+    """A module with a submodule `network`, whose gradients are clipped by the trainer's settings.
+
+    Attributes:
+        shared_seed: For what all processes must draw alike in a step: the seed of the first one, see
+            `SeedEachStep`; None outside of `fit`.
+    """
+
+    shared_seed: int | None = None
 
     @property
     def compiled_part(self) -> nn.Module:

@@ -141,8 +141,11 @@ class SeamClassifier(ClippedModule):
         low, high = self._rescale
         if low == high == 1:
             return image
-        drawn = torch.rand((), dtype=torch.float32).numpy()  # on the host: no synchronisation
-        factor = low * (high / low) ** float(drawn)
+        drawn = torch.rand((), dtype=torch.float32)  # on the host: no synchronisation
+        if self.shared_seed is not None:  # one size in all processes, else the others wait for the largest
+            generator = torch.Generator().manual_seed(self.shared_seed)
+            drawn = torch.rand((), dtype=torch.float32, generator=generator)
+        factor = low * (high / low) ** float(drawn.numpy())
         # Few different sizes, because kernels are selected for each.
         size = [_side(factor, length) for length in image.shape[2:]]
         return F.interpolate(image, size, mode="bilinear", align_corners=False)
