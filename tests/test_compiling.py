@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,17 @@ from torch.utils.data import DataLoader
 from ome.networks.seam import SeamNetwork
 from ome.networks.segmenters import Segmenter
 from ome.training.averaging import averaging
+from ome.training.clipping import ClippedModule
 from ome.training.fit import fit
 from ome.training.hardware import Hardware
 from ome.training.optimizers import Optimization
+from ome.training.passes import Context, passes
 from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
 from tests.test_networks import TinyBackbone
 
 STEPS = 4
+BATCH = 4
 SIDE = 32
 
 
@@ -75,10 +79,10 @@ class Samples(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         generator = torch.Generator().manual_seed(0)
-        mask = torch.randint(0, 3, (2, SIDE, SIDE), generator=generator)
+        mask = torch.randint(0, 3, (BATCH, SIDE, SIDE), generator=generator)
         batch: dict[str, Tensor] = {"mask": mask, "weight": torch.full_like(mask, 255, dtype=torch.uint8)}
-        batch["tags"] = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
-        images = torch.randn(STEPS // 2, 2, 3, SIDE, SIDE, generator=generator)
+        batch["tags"] = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]]).repeat(BATCH // 2, 1)
+        images = torch.randn(STEPS // 2, BATCH, 3, SIDE, SIDE, generator=generator)
         batches: Any = [batch | {"image": image} for image in images]
         return DataLoader(batches, batch_size=None)
 
@@ -199,6 +203,32 @@ def test_with_a_wrong_compiler_a_training_is_an_eager_one_byte_by_byte(
     assert backend.graphs
     for file in ("network.pt", "history.csv"):
         assert (tmp_path / file).read_bytes() == (expected / file).read_bytes()
+
+
+@pytest.mark.parametrize("fitting", [BATCH // 2, 0])
+def test_a_comparison_without_autocast_needs_memory_for_half_a_batch_or_is_left_out(
+    fitting: int,
+    eager: Callable[[str], Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def in_little_memory(module: ClippedModule, image: Tensor, context: Context) -> Any:  # noqa: ANN401
+        if context is nullcontext and len(image) > fitting:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return passes(module, image, context)
+
+    expected, backend = eager("bf16-mixed"), Backend()
+    monkeypatch.setattr("ome.training.compiling.BACKEND", backend)
+    monkeypatch.setattr("ome.training.passes.passes", in_little_memory)
+    assert "not compiled" not in capsys.readouterr().out
+    train("SEAM", tmp_path, "bf16-mixed", compile=True)
+    line = "tiny is not compiled: torch.compile fails (OutOfMemoryError: CUDA out of memory)"
+    assert (line in capsys.readouterr().out) == (fitting == 0)
+    assert bool(backend.graphs) == (fitting > 0)
+    if fitting == 0:
+        for file in ("network.pt", "history.csv"):
+            assert (tmp_path / file).read_bytes() == (expected / file).read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import textwrap
 from collections.abc import Callable
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from typing import Any, Final
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ome.data.datasets import Batch
 from ome.progress import console
 from ome.training.clipping import ClippedModule
-from ome.training.passes import Context, excess, passes, tolerance
+from ome.training.passes import Context, excess, passes, rounding, tolerance
 
 BACKEND: Final = "inductor"
 
@@ -115,29 +115,33 @@ class Compiling(Callback):
 
     def _stay_eager(self, reason: str) -> None:
         self._compiled = None
+        self._undo.close()
         console.print(f"{self._title} is not compiled: {reason}", markup=False)
 
     def _check(self, module: ClippedModule, image: Tensor, context: Context) -> None:
         """Compares the passes of the coming step, if any of them has a new size."""
         assert self._eager is not None  # noqa: S101 - `_install` has set it
         function, self._compiled, self._seen = self._compiled, self._eager, set()
-        eager = passes(module, image, context)
-        if self._seen <= self._known:
-            self._compiled = function
-            return
-        exact = passes(module, image, nullcontext)
-        self._compiled = function
         try:
+            eager = passes(module, image, context)
+            if self._seen <= self._known:
+                self._compiled = function
+                return
+            self._compiled = None
+            half = image[: max(2, len(image) // 2)]  # in float32 as large as the whole batch in 16 bits
+            rounded = rounding(module, half, context)
+            self._compiled = function
             # On a GPU the first pass prepares, the second records a CUDA graph, the third replays it.
-            for _ in range(3 if image.is_cuda else 1):
-                compiled = passes(module, image, context)
-        except Exception as error:  # noqa: BLE001 - of torch, Triton or a C++ compiler, of any type
+            for _ in range(2 if image.is_cuda else 0):
+                passes(module, image, context)
+            compiled = passes(module, image, context)
+            relative = tolerance(image, context)
+            multiple = max(excess(*each, relative) for each in zip(compiled, eager, rounded, strict=True))
+        except Exception as error:  # noqa: BLE001 - of torch, Triton or a C++ compiler, or too little memory
             message = textwrap.shorten(str(error), 200, placeholder=" ...")
             self._stay_eager(f"torch.compile fails ({type(error).__name__}: {message})")
             return
         self._known |= self._seen
-        relative = tolerance(image, context)
-        multiple = max(excess(*tensors, relative) for tensors in zip(compiled, eager, exact, strict=True))
         if not multiple <= 1:  # also nan
             self._stay_eager(
                 f"its outputs or gradients would differ by {multiple:.2g} times what rounding explains"

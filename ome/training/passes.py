@@ -1,7 +1,7 @@
 """Compares two ways to compute the forward and backward passes of a training step."""
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Final
 
 import torch
@@ -62,22 +62,43 @@ def _noise(like: Tensor) -> Tensor:
     return values.to(like.dtype)
 
 
-def excess(compiled: list[Tensor], eager: list[Tensor], exact: list[Tensor], relative: float) -> float:
+def rounding(module: ClippedModule, image: Tensor, context: Context) -> list[Tensor]:
+    """How far outputs and gradients are from the same without autocast, each as a fraction of its norm.
+
+    The fractions hardly depend on the number of images, so that a part of a batch is enough.
+
+    Args:
+        module: See `passes`, as for the other arguments.
+        image: Images.
+        context: Context of the forward passes.
+
+    Returns:
+        A vector for the outputs and one for the gradients.
+    """
+    pairs = zip(passes(module, image, context), passes(module, image, nullcontext), strict=True)
+    return [_distances(*pair) / _norms(pair[0]).clamp_min(torch.finfo(torch.float32).tiny) for pair in pairs]
+
+
+def excess(compiled: list[Tensor], eager: list[Tensor], rounded: Tensor, relative: float) -> float:
     """The largest difference between tensors of two lists, as a multiple of what rounding explains.
 
     Args:
         compiled: Compiled tensors.
         eager: Tensors that they should equal.
-        exact: The same without autocast: how far the eager ones are from these is rounding as well.
+        rounded: What autocast rounds off each of them, see `rounding`.
         relative: Relative difference that rounding explains.
     """
-    norms = torch.stack([tensor.norm() for tensor in eager])
-    errors, rounding = (
-        torch.stack([(one - other).norm() for one, other in zip(eager, others, strict=True)])
-        for others in (compiled, exact)
-    )
-    allowed = relative * norms.clamp_min(SMALL * float(norms.max())) + ROUNDINGS * rounding
-    return float((errors / allowed).max())
+    norms = _norms(eager)
+    allowed = relative * norms.clamp_min(SMALL * float(norms.max())) + ROUNDINGS * rounded * norms
+    return float((_distances(eager, compiled) / allowed).max())
+
+
+def _norms(tensors: Sequence[Tensor]) -> Tensor:
+    return torch.stack([tensor.norm() for tensor in tensors])
+
+
+def _distances(ones: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
+    return torch.stack([(one - other).norm() for one, other in zip(ones, others, strict=True)])
 
 
 def tolerance(image: Tensor, context: Context) -> float:
