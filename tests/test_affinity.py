@@ -16,7 +16,7 @@ from ome.networks.affinity import AffinityNetwork, neighbour_offsets, pair_affin
 from ome.networks.backbones import build_backbone
 from ome.pseudo.affinity_label import affinity_label
 from ome.pseudo.random_walk import random_walk, transition_matrix, walk_cams
-from ome.training.affinity import AffinityLearner
+from ome.training.affinity import AffinityLearner, _pairs_on
 from ome.training.affinity_loss import affinity_loss, grid_labels
 from ome.training.optimizers import Optimization
 from tests.test_networks import TinyBackbone
@@ -167,6 +167,22 @@ def two_halves() -> Batch:
     mask = (image[:, 0] > 1).long()
     mask[:, :8] = IGNORE
     return {"image": image, "mask": mask, "weight": torch.full(mask.shape, 255, dtype=torch.uint8)}
+
+
+def test_the_pairs_of_a_size_are_listed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Since they are copied to the device."""
+    _pairs_on.cache_clear()
+    sizes = []
+
+    def recorded(size: torch.Size, radius: int) -> torch.Tensor:
+        sizes.append(tuple(size))
+        return pair_indices(size, radius)
+
+    monkeypatch.setattr("ome.training.affinity.pair_indices", recorded)
+    module, batch = learner(), two_halves()
+    for parts in (batch, batch, {name: part[..., :32] for name, part in batch.items()}, batch):
+        module.training_step(parts)
+    assert sizes == [(4, 6), (4, 4)]
 
 
 def test_training_step_is_the_loss_of_the_network_s_pairs() -> None:

@@ -1,6 +1,7 @@
 """A training step never waits for the device: it reads no number off it and copies none to it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
 from ome.networks.segmenters import build_segmenter
 from ome.training.averaging import averaging
+from ome.training.clipping import ClippedModule
 from ome.training.fit import fit
 from ome.training.hardware import Hardware
 from ome.training.optimizers import Optimization, OptimizerName
@@ -112,6 +114,27 @@ def test_a_step_on_a_gpu_waits_for_nothing(tmp_path: Path, name: str) -> None:
         train(name, tmp_path, "gpu", Strict())
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+def test_clipping_a_scaled_gradient_waits_for_nothing(algorithm: str) -> None:
+    """As under 16-mixed, whose scale is on the device."""
+    torch.manual_seed(0)
+    module, scaler = ClippedModule(), torch.amp.GradScaler("cpu", init_scale=512.0)
+    module.network = torch.nn.Linear(3, 4)
+    gradients = [torch.randn_like(parameter) for parameter in module.parameters()]
+    for parameter, gradient in zip(module.parameters(), gradients, strict=True):
+        parameter.grad = scaler.scale(gradient)
+    module._trainer = SimpleNamespace(precision_plugin=SimpleNamespace(scaler=scaler))  # type: ignore[assignment]
+    with Launches() as launches:
+        norm = module.clip(0.5, algorithm)
+    assert not launches.waits
+    length = torch.cat([gradient.flatten() for gradient in gradients]).norm()
+    for parameter, gradient in zip(module.parameters(), gradients, strict=True):
+        expected = gradient.clamp(-0.5, 0.5) if norm is None else gradient * 0.5 / length
+        torch.testing.assert_close(parameter.grad, 512.0 * expected)
+    if norm is not None:
+        torch.testing.assert_close(norm, length)
 
 
 def test_the_lovasz_loss_of_a_device_waits_for_nothing() -> None:

@@ -2,8 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import lru_cache
 from typing import Any
 
+import torch
 from pytorch_lightning.utilities.types import OptimizerLRScheduler
 from torch import Tensor
 
@@ -54,7 +56,7 @@ class AffinityLearner(ClippedModule):
     def training_step(self, batch: Batch) -> Tensor:
         """The affinity loss of one batch: `image` (B, bands, H, W) and `mask` (B, H, W) int64."""
         features = self.outputs(batch["image"]).float()  # bfloat16 is too coarse for their differences
-        pairs = pair_indices(features.shape[2:], self._radius).to(features.device)
+        pairs = _pairs_on(features.shape[2:], self._radius, features.device)
         labels = grid_labels(batch["mask"], self._num_classes, GRID_STRIDE)
         losses = affinity_loss(pair_affinity(features, self._radius), labels, pairs)
         # DDP averages gradients over the processes: a pair must have the same weight on each.
@@ -67,3 +69,9 @@ class AffinityLearner(ClippedModule):
         """SGD with the lineage's four parameter groups, and polynomial decay at every step."""
         groups = self.network.parameter_groups(self._optimizer.lr, self._optimizer.weight_decay)
         return self._optimizer.configure(self.network, self.network.backbone, groups, self._total_steps)
+
+
+@lru_cache(maxsize=4)
+def _pairs_on(size: torch.Size, radius: int, device: torch.device) -> Tensor:
+    """`pair_indices` on a device; computed for each size once, and not copied to the device at every step."""
+    return pair_indices(size, radius).to(device)

@@ -74,8 +74,18 @@ class ClippedModule(pl.LightningModule):
             return None
         # 16-mixed scales the gradient, and a fused optimiser unscales it within its step.
         scaler = getattr(self.trainer.precision_plugin, "scaler", None)
-        scale = 1.0 if scaler is None else float(scaler.get_scale())
+        # A tensor, since the host would wait for the device to read the number.
+        scale = None if scaler is None else scaler.scale(torch.ones((), device=self.device))
+        gradients = [p.grad for p in self.parameters() if p.grad is not None]
         if algorithm == "value":
-            torch.nn.utils.clip_grad_value_(self.parameters(), scale * value)
+            if scale is None:
+                torch.nn.utils.clip_grad_value_(self.parameters(), value)
+            else:
+                for gradient in gradients:
+                    gradient.clamp_(-value * scale, value * scale)
             return None
-        return torch.nn.utils.clip_grad_norm_(self.parameters(), scale * value) / scale
+        norm = torch.nn.utils.get_total_norm(gradients)
+        if scale is not None:
+            norm = norm / scale
+        torch.nn.utils.clip_grads_with_norm_(self.parameters(), value, norm)
+        return norm
