@@ -2,6 +2,7 @@
 
 import os
 from itertools import chain
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -211,6 +212,16 @@ def test_large_images_are_validated_in_smaller_batches(side: int, expected: list
     train = MaskDataset(reader, tiles, reader.masks, Augmentation(crop=17))
     data = TileDataModule(train, MaskDataset(reader, tiles, reader.masks), batch=4, seed=0, steps=1)
     assert [len(batch["image"]) for batch in data.val_dataloader()] == expected
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_only_batches_for_a_gpu_are_pinned(device: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `trainer=cpu` no memory is, even where there is a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    data = TileDataModule(Tiles(), batch=4, seed=0, steps=1)  # type: ignore[arg-type]
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    data.trainer = SimpleNamespace(world_size=1, global_rank=0, strategy=strategy)  # type: ignore[assignment]
+    assert data.train_dataloader().pin_memory is (device == "cuda")
 
 
 def test_loader_processes_of_the_validation_are_started_once() -> None:

@@ -92,7 +92,7 @@ class TileDataModule(LightningDataModule):
             sampler=sampler,
             num_workers=self._workers,
             persistent_workers=self._workers > 0,
-            pin_memory=torch.cuda.is_available(),
+            pin_memory=self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
             drop_last=True,
         )
 
