@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed import HashStore
 from torch.multiprocessing.spawn import start_processes
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Dataset
@@ -24,7 +25,8 @@ from ome.distributed import local
 from ome.distributed.batchnorm import synchronise_batchnorm
 from ome.distributed.collectives import all_reduce_sum, barrier, gather, is_rank_zero, rank, shard, world_size
 from ome.distributed.local import run_in_processes, why_ended
-from ome.distributed.processes import LostProcessError
+from ome.distributed.processes import LostProcessError, group
+from ome.distributed.rank import Place
 from ome.distributed.signals import Stopped
 from ome.errors import UserError
 from ome.files import read_csv
@@ -411,6 +413,30 @@ def test_a_killed_process_is_one_line_though_the_other_loses_its_connection(
     with pytest.raises(UserError, match=line):
         run_in_processes(2, partial(die_or_wait, tmp_path), gpu=False)
     assert not (tmp_path / "went_on").exists()
+
+
+@pytest.mark.parametrize(
+    ("environment", "neighbours", "expected"),
+    [
+        ({"OMP_NUM_THREADS": "1"}, 2, 1),
+        ({"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "17"}, 2, 3),  # of torchrun itself
+        ({"OMP_NUM_THREADS": "1", "TORCHELASTIC_RUN_ID": "17"}, 1, 1),  # of the user
+        ({"OMP_NUM_THREADS": "4", "TORCHELASTIC_RUN_ID": "17"}, 2, 2),
+    ],
+)
+def test_a_process_takes_its_share_of_the_cores(
+    environment: dict[str, str], neighbours: int, expected: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    threads: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: int(environment["OMP_NUM_THREADS"]))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: range(6))
+    with group(Place(0, 1, 0, neighbours), HashStore(), gpu=False):
+        pass
+    assert threads == [expected]
 
 
 def test_a_batch_that_cannot_be_shared_is_refused() -> None:

@@ -21,7 +21,7 @@ from torch._C._distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from ome.distributed.collectives import barrier, rank, world_size
-from ome.distributed.rank import Place
+from ome.distributed.rank import Place, is_limited_by_torchrun
 from ome.distributed.signals import Stopped
 from ome.errors import UserError
 from ome.progress import console
@@ -145,7 +145,9 @@ def group(place: Place, store: Store, *, gpu: bool) -> Iterator[None]:
     if gpu:
         _choose_gpu(place)
     else:
-        torch.set_num_threads(max(1, torch.get_num_threads() // place.neighbours))
+        cores = len(os.sched_getaffinity(0))
+        threads = cores if is_limited_by_torchrun(place) else torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // place.neighbours))
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if gpu else "gloo",
         store=store,

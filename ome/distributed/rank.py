@@ -68,3 +68,9 @@ def started_place() -> Place | None:
         # SLURM gives each task separate cores.
         return Place(rank, world_size, local_rank, 1)
     return None
+
+
+def is_limited_by_torchrun(place: Place) -> bool:
+    """Whether a process has one thread because torchrun sets that for each of several, if nothing else is."""
+    by_torchrun = "TORCHELASTIC_RUN_ID" in os.environ and place.neighbours > 1
+    return by_torchrun and os.environ.get("OMP_NUM_THREADS") == "1"
