@@ -312,8 +312,12 @@ def test_folders_may_have_any_name(tmp_path: Path, name: str, monkeypatch: pytes
     assert compose_config(words_of(["compare", name, "b"])).stage.compare.runs == [name, "b"]
 
 
-@pytest.mark.parametrize("pattern", ["runs/*/*lr=0.01*", "*=1", "r[ab]=?", "a/b c=*"])
-def test_a_pattern_with_an_equals_sign_is_no_setting(pattern: str) -> None:
+@pytest.mark.parametrize("pattern", ["runs/*/*lr=0.01*", "*=1", "r[ab]=?", "a/b c=*", "runs/lr=1,seed=*"])
+def test_a_pattern_with_an_equals_sign_is_no_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    (tmp_path / "runs/lr=1,seed=0").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
     assert compose_config(words_of(["compare", "r", pattern, "seed=3"])).stage.compare.runs == ["r", pattern]
 
 
@@ -427,19 +431,20 @@ def test_settings_of_a_run_may_refer_to_others(
         ("old/runs/a", "new/runs/a", "new", "new/conf"),
         ("old/runs/a", "deep/new/runs/a", "deep/new", "deep/new/conf"),
         ("old/runs/a", "elsewhere/a", "old", "old/conf"),
+        ("old/runs/a", "scratch/runs/a", "old", "old/conf"),
         ("disk/a", "new/a", "old", "old/conf"),
     ],
-    ids=["project", "project into another folder", "run alone", "run on another disk"],
+    ids=["project", "project into another folder", "run alone", "runs alone", "run on another disk"],
 )
 def test_relative_paths_of_a_run_start_in_its_own_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_kept: bool, run: str, now: str, working: str, own: str
 ) -> None:
-    for folder in {"old", Path(now).parts[0], working}:
-        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+    if is_kept:
+        (tmp_path / run / "logs/1").mkdir(parents=True)
+    for project in {working, "old"} if is_kept else {working}:
+        (tmp_path / project / "images").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     (saved := tmp_path / now / "logs/1/config").mkdir(parents=True)
-    if is_kept:
-        (tmp_path / run).mkdir(parents=True, exist_ok=True)
     source = f"{{path: {tmp_path}/old/conf, provider: command-line}}"
     runtime = f"cwd: {tmp_path}/old, output_dir: {tmp_path}/{run}/logs/1, config_sources: [{source}]"
     (saved / "hydra.yaml").write_text(f"hydra: {{runtime: {{{runtime}, choices: {{preset: few}}}}}}\n")

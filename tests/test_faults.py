@@ -344,6 +344,19 @@ def test_a_changed_byte_is_found_by_its_hash(tmp_path: Path) -> None:
     assert not execute(stage, config(tmp_path), verify=True)
 
 
+def test_a_copy_without_times_is_hashed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stage, _ = chapters()
+    execute(stage, config(tmp_path))
+    hashed: list[Path] = []
+    hashes_of = listing.hashes_of
+    monkeypatch.setattr(listing, "hashes_of", lambda paths: hashed.extend(paths) or hashes_of(paths))
+    for path in (tmp_path / "made/part").iterdir():
+        os.utime(path, ns=(0, time.time_ns() + 10**9))
+    for _ in range(2):
+        assert not execute(stage, config(tmp_path))
+    assert len(hashed) == 5
+
+
 @pytest.mark.parametrize("link", [True, False])
 def test_a_file_of_which_a_dead_link_or_an_empty_folder_is_left_is_made_again(
     tmp_path: Path, link: bool

@@ -433,9 +433,11 @@ def test_bands_are_compared_before_the_first_scene_is_written(
 def test_an_image_that_is_skipped_is_not_compared(images: Path) -> None:
     (images / "d.tif").write_bytes(archives.raster(archives.image(0, 1).astype(np.float32)))
     (images / "e.tif").write_bytes(b"")
+    whole = archives.raster(archives.image(4, 1))
+    (images / "f.tif").write_bytes(whole[: len(whole) // 2])
     layout = folder_layout(archives.facts("custom") | {"tags": str(images.parent / "tags.csv")}, images)
     index = prepare_scenes(layout, images, images.parent / "scenes", skip_broken=True)
-    assert (index.broken, index.channels) == (("d", "e"), (1, 2, 3))
+    assert (index.broken, index.channels) == (("d", "e", "f"), (1, 2, 3))
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pytest
 from omegaconf import DictConfig
 
 from ome.cli.plan import plan_of
+from ome.errors import UserError
 from ome.pipeline.layout import HISTORY, NETWORK
 from tests.conftest import compose_config, copy_until, tiny
 
@@ -77,6 +78,26 @@ def test_a_damaged_network_is_not_kept(run_again: Run, capsys: pytest.CaptureFix
     run_again(*tiny("seg"), "prediction.stride=0.9")
     assert f"reads has changed: full/{NETWORK}\n" in capsys.readouterr().out
     assert network.read_bytes() == content
+
+
+def test_an_interrupted_training_is_not_replaced_by_the_one_before_it(
+    run_again: Run, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = [*tiny("seg"), "prediction.stride=0.9"]
+    with monkeypatch.context() as patch:
+        patch.setattr("ome.training.fit.save_network", interrupted)
+        with pytest.raises(UserError, match="interrupted"):
+            run_again(*words, "force=true")
+    capsys.readouterr()
+    run_again(*words)
+    output = capsys.readouterr().out
+    assert "of an interrupted run" in output
+    assert f"reads has changed: full/{NETWORK}\n" in output
+    assert not list((RUN / "seg").rglob("*.ckpt"))
+
+
+def interrupted(*_: object) -> None:
+    raise UserError("interrupted")
 
 
 @pytest.mark.parametrize("stage", ["seg", "predict"])

@@ -51,8 +51,8 @@ def tracked(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run(*tiny(), *CAM, "stage.until=cam", "logger=wandb")
         run(*tiny("report"), CAM[-1], "logger=wandb")
         for logger in ("csv", "tensorboard"):
-            settings = ["stage.until=cam", f"logger={logger}", f"name={logger}", "inherit=runs/synthetic*"]
-            run(*tiny(), *CAM, *settings, "stage.cam.export.write=false")
+            settings = ["force=true", f"logger={logger}", f"name={logger}", "inherit=runs/synthetic*"]
+            run(*tiny("cam"), *CAM, *settings, "stage.cam.export.write=false")
     return folder
 
 

@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 from collections.abc import Callable, Sequence
+from glob import glob
 from pathlib import Path
 from typing import Final
 
@@ -36,8 +37,8 @@ def words_of(arguments: Sequence[str]) -> list[str]:
 def _is_setting(word: str) -> bool:
     """Whether a word is KEY=VALUE, not the address of a scene or a pattern, which may contain `=` too."""
     is_key = re.fullmatch(r"[+~]{0,2}\w[\w./@-]*=.*", word, re.DOTALL)
-    # os.path.exists: a setting may be longer than a path can be.
-    return bool(is_key) and not os.path.exists(word)  # noqa: PTH110
+    # os.path and glob: a setting may be longer than a path can be.
+    return bool(is_key) and not os.path.exists(word) and not glob(word)  # noqa: PTH110, PTH207
 
 
 def _train(options: argparse.Namespace) -> list[str]:

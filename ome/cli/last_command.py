@@ -1,6 +1,7 @@
 """The settings of a run's last command, which the commands of a finished run repeat."""
 
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -96,7 +97,7 @@ def _read(typed: Path) -> _Command:
     with named_if_damaged(path):
         runtime = read_yaml(path)["hydra"]["runtime"]
         started = Path(runtime["cwd"])
-        folder = _working_folder(started, Path(runtime.get("output_dir", started)), typed.parents[1])
+        folder = _working_folder(started, Path(runtime.get("output_dir", started)), typed.parents[1], words)
         own = [Path(one["path"]) for one in runtime["config_sources"] if one["provider"] == "command-line"]
         sources = [folder / one.relative_to(started) if one.is_relative_to(started) else one for one in own]
         preset = str(runtime["choices"]["preset"])
@@ -104,17 +105,22 @@ def _read(typed: Path) -> _Command:
     return _Command(stage not in SIDE_STAGES, typed.stat().st_mtime_ns, words, folder, sources, preset)
 
 
-def _working_folder(started: Path, log: Path, now: Path) -> Path:
+def _working_folder(started: Path, log: Path, now: Path, words: Sequence[str]) -> Path:
     """The working folder of a command today: a project may have been moved or copied with its runs.
 
     Args:
         started: The working folder then.
         log: The log folder then.
         now: The log folder today.
+        words: Its settings: where their paths are only in the folder of then, the runs came without the rest.
     """
     inside = log.relative_to(started).parts if log.is_relative_to(started) else ()
-    is_same = inside and now.parts[-len(inside) :] == inside
-    return Path(*now.parts[: -len(inside)]) if is_same else started
+    if not inside or now.parts[-len(inside) :] != inside:
+        return started
+    today = Path(*now.parts[: -len(inside)])
+    values = [word.partition("=")[2] for word in words]
+    is_alone = any(os.path.exists(started / one) and not os.path.exists(today / one) for one in values)  # noqa: PTH110
+    return started if is_alone else today
 
 
 def _is_repeated(key: str) -> bool:

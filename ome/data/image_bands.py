@@ -48,6 +48,8 @@ def checked_bands(jobs: Sequence[SceneJob], layout: RawLayout) -> tuple[int, ...
             depths.setdefault(raster.depth, []).append(job.image)
             for line in unmarked(raster):
                 unclear.setdefault(line, []).append(job.image)
+    if not bands:
+        return ()
     for band, count in opacity.items():
         console.print(
             f"[yellow]band {band} of {count} images is opacity[/], but dataset.channels includes it: it is "

@@ -46,7 +46,9 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: b
         )
     jobs = scene_jobs(layout, raw)
     # Not `layout.channels`: another command may select other channels from these scenes.
-    channels = layout.image.channels or checked_bands(jobs, layout)
+    channels = layout.image.channels
+    if not (channels or skip_broken):
+        channels = checked_bands(jobs, layout)
     scenes: list[Scene] = []
     opacity: set[int] = set()
     unreadable: dict[str, UnreadableError] = {}
@@ -60,6 +62,8 @@ def prepare_scenes(layout: RawLayout, raw: Path, folder: Path, *, skip_broken: b
             opacity |= {band} if band else set()
     if unreadable and not (skip_broken and scenes):
         raise _together(list(unreadable.values()), len(jobs))
+    if skip_broken and not channels:  # of a broken image, the header may be whole
+        channels = checked_bands([job for job in jobs if job.scene not in unreadable], layout)
     facts = layout.palette, layout.name, channels, tuple(unreadable), tuple(sorted(opacity))
     index = SceneIndex(folder, tuple(scenes), *facts)
     _check_valid(index)

@@ -9,6 +9,9 @@ from typing import Final
 IN_MEMORY: Final = 64
 """Largest number of tiles that are loaded or computed and not yet processed."""
 
+BYTES: Final = 1 << 24
+"""Bytes of a task's arrays that count as those of one tile."""
+
 Submit = Callable[[Callable[[], None], int], None]
 """`submit(task, tiles)` has a thread run a task of so many tiles; it waits while too many others do."""
 

@@ -61,8 +61,9 @@ def kept_files(stage: Stage, config: DictConfig, folder: Path, now: Manifest) ->
 
 
 def copy_files(kept: Kept, folder: Path) -> list[str]:
-    """Copies the files that do not exist in a folder yet; returns their names."""
+    """Copies the files that a folder lacks, except of trainings interrupted there; returns their names."""
     missing = [name for name in kept.names if not (folder / name).exists()]
+    missing = [name for name in missing if not any((folder / name).parent.glob("*.ckpt"))]
     for name in missing:
         with atomic_path(folder / name) as temporary:
             shutil.copyfile(kept.folder / name, temporary)

@@ -156,6 +156,8 @@ def used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
     if "threads" in used["stage"]:
         used["stage"]["threads"] = None  # tiles do not depend on how many are computed at a time
     used |= {key: plain(config, key) for key in stage.config_keys}
+    if "prediction" in used:
+        used["prediction"]["batch"] = None  # nor do maps on how many windows are predicted together
     for part, name in (key.split(".") for key in _LATER):
         if not used.get(part, {}).get(name):
             used.get(part, {}).pop(name, None)

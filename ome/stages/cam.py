@@ -24,7 +24,7 @@ from ome.distributed.processes import process_cores
 from ome.files import write_csv
 from ome.inference.classifier import CamPredictor, members, trained_classifier
 from ome.inference.tag_probabilities import tag_probabilities
-from ome.inference.threads import tasks_in
+from ome.inference.threads import BYTES, tasks_in
 from ome.inference.tile_scores import score_cams
 from ome.networks.one_vs_all import OneVsAllNetwork
 from ome.networks.seam import SeamNetwork
@@ -97,7 +97,7 @@ def _export(work: Work, predictor: CamPredictor, tagged: TagTable) -> None:
             progress.advance()
 
         for tile, cams in zip(missing, predictor(missing), strict=True):
-            submit(partial(write, tile, cams), 1)
+            submit(partial(write, tile, cams), 1 + cams.nbytes // BYTES)
 
 
 def _score_tags(

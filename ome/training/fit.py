@@ -126,16 +126,28 @@ def fit(
     with deferred_stop(), returned_memory(), counted_together(module.get_submodule("network")):
         try:
             trainer.fit(module, data, ckpt_path=_checkpoint(folder), weights_only=True)
-        except (MisconfigurationException, RuntimeError) as error:
-            for callback in callbacks:
-                if str(getattr(callback, "monitor", None)) in str(error):
-                    check_monitor(title, callback, trainer.callback_metrics)
+        except (MisconfigurationException, RuntimeError, ValueError) as error:
+            _explain(error, title, folder, callbacks, trainer)
             raise
         if is_rank_zero():
             save_network(module.get_submodule("network"), folder)
             (folder / f"{CHECKPOINT}.ckpt").unlink(missing_ok=True)
         if any_rank(stop_requested()):  # also a barrier
             stop()
+
+
+def _explain(
+    error: Exception, title: str, folder: Path, callbacks: Sequence[Callback], trainer: pl.Trainer
+) -> None:
+    """Raises a UserError if a callback, or a checkpoint of another version, explains an error."""
+    for callback in callbacks:
+        if str(getattr(callback, "monitor", None)) in str(error):
+            check_monitor(title, callback, trainer.callback_metrics)
+    if "parameter group" in str(error):
+        raise UserError(
+            f"{folder / CHECKPOINT}.ckpt is of another version of ome: delete it, and the same command "
+            "starts this training anew"
+        ) from error
 
 
 def _checkpoint(folder: Path) -> Path | None:
