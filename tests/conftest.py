@@ -21,6 +21,7 @@ if not Path("/dev/nvidia0").exists():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # before Triton is imported: its kernels run on the CPU
 
 import pytest
+import torch
 from hydra import compose, initialize_config_module
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
@@ -140,6 +141,9 @@ def _everything_imported() -> Iterator[None]:
     for module in walk_packages(ome.__path__, "ome."):
         with suppress(ImportError):  # of an extra
             import_module(module.name)
+    # A first backward pass after fake tensors would start threads for a GPU that is not there, and no copy of
+    # this process could train.
+    torch.ones(1, requires_grad=True).sum().backward()
     Plugins.instance()
     package = SourcesRegistry.instance().resolve("pkg")
     package.load_config = partialmethod(_load_once, load=package.load_config)  # type: ignore[assignment]

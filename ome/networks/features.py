@@ -1,6 +1,6 @@
 """The interface of backbones."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -77,14 +77,13 @@ def reached(module: nn.Module, *outputs: Tensor) -> tuple[str, ...]:
     return tuple(name for name, parameter in module.named_parameters() if id(parameter) in found)
 
 
-def leave_out_idle(module: nn.Module, *outputs: Tensor) -> None:
-    """Stops the gradients of the parameters on which no output depends: DDP would wait for them forever.
+def train_only(module: nn.Module, names: Collection[str]) -> None:
+    """Stops the gradients of all other parameters: DDP would wait forever for those without effect.
 
     They keep their place in the state dict, which published weights fill.
     """
-    used = set(reached(module, *outputs))
     for name, parameter in module.named_parameters():
-        parameter.requires_grad_(name in used)
+        parameter.requires_grad_(name in names)
 
 
 def pad_to_multiple(image: Tensor, multiple: int) -> Tensor:

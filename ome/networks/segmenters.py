@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ome.errors import UserError, first_line
 from ome.networks.encoder import UNSUPPORTED_ERRORS, encoder_options, resolve_encoder
-from ome.networks.features import leave_out_idle, pad_to_multiple
+from ome.networks.features import pad_to_multiple, reached, train_only
 from ome.networks.transformers import AnyPatch, check_sizes, is_plain_transformer, patch_of, stride_of
 from ome.networks.weights import load_encoder
 from ome.plugins import BACKBONE_PLUGINS, SEGMENTER_PLUGINS, find, is_plugin
@@ -142,7 +142,7 @@ def build_segmenter(
     if options:
         check_sizes(network, in_channels, f"segmenter {name!r} cannot use encoder {encoder!r}")
     if name in SEGMENTERS:
-        _leave_out_idle(network, in_channels)
+        _leave_out_idle(network, name, encoder, in_channels=in_channels)
     sizes = {"num_classes": num_classes, "in_channels": in_channels}
     segmenter = Segmenter(network, {"name": name, "encoder": encoder, **sizes})
     if weights is not None:
@@ -150,12 +150,19 @@ def build_segmenter(
     return segmenter
 
 
-def _leave_out_idle(network: nn.Module, in_channels: int) -> None:
+_used: Final[dict[tuple[str, ...], frozenset[str]]] = {}  # by segmenter, encoder and all parameters
+
+
+def _leave_out_idle(network: nn.Module, *architecture: str, in_channels: int) -> None:
     """Runs a small blank image through a network to find the layers that it keeps but does not use."""
-    network.eval()
-    with suppress(*UNSUPPORTED_ERRORS), torch.enable_grad():  # of an encoder for images of one size
-        leave_out_idle(network, network(torch.zeros(1, in_channels, 64, 64)))
-    network.train()
+    key = (*architecture, *(name for name, _ in network.named_parameters()))
+    if key not in _used:
+        _used[key] = frozenset(key)
+        network.eval()
+        with suppress(*UNSUPPORTED_ERRORS), torch.enable_grad():  # of an encoder for images of one size
+            _used[key] = frozenset(reached(network, network(torch.zeros(1, in_channels, 64, 64))))
+        network.train()
+    train_only(network, _used[key])
 
 
 def _uses_plain_transformer(name: str, encoder: str) -> bool:
