@@ -290,7 +290,7 @@ def test_a_missing_gpu_is_one_line() -> None:
 
 
 @needs_triton
-@pytest.mark.parametrize(("runs", "classes"), [(25, 4), (17, 16)])
+@pytest.mark.parametrize(("runs", "classes"), [(25, 4), pytest.param(17, 16, marks=pytest.mark.slow)])
 def test_kernels_compile_for_a_gpu_without_one(runs: int, classes: int, tmp_path: Path) -> None:
     # The interpreter accepts Python that Triton's compiler refuses.
     script = [sys.executable, "-m", "tests.compile_kernels", str(runs), str(classes)]
