@@ -127,7 +127,7 @@ class EncoderBackbone(Backbone):
         # Libraries name stages differently: stem and first stage are the layers before the map at stride 4.
         early = next(stage for stage in stages if stage.shape[1] and stage.shape[2] == _PROBE // 4)
         self.frozen = reached(self, early)
-        train_only(self, reached(self, *stages[-2:]))
+        train_only(self, {*reached(self, *stages[-2:])})
         before_final = set(reached(self, stages[-1]))  # HRNet computes its stages side by side
         self.only_low = tuple(name for name in reached(self, stages[-2]) if name not in before_final)
         # PVT and MiT have a separate projection of queries, because their keys are on a coarser grid.
