@@ -26,7 +26,7 @@ from chain_stages import PRESENT, Chain
 from measuring import composed, cores, heading
 from omegaconf import DictConfig
 
-from ome.data.tiles import automatic_epochs, automatic_steps
+from ome.data.tiles import Length, automatic_epochs, automatic_steps
 
 EFFICIENCY: Final = 0.9
 """Efficiency of training steps whose batches are divided among eight GPUs: assumed, not measured."""
@@ -79,7 +79,7 @@ def lines(chain: Chain, config: DictConfig, data: DataSet, *, gpu: bool) -> Iter
     """Measures the stages in order."""
     settings, recipe, rounds = config.stage.cam, config.segmenter.recipe, config.stage.refine.rounds
     epochs = settings.epochs or automatic_epochs(data.tiles, settings.batch)
-    steps, cpu = epochs * -(-data.tiles // settings.batch), not gpu
+    steps, cpu = Length.of_epochs(epochs, data.tiles, settings.batch).total_steps, not gpu
     crf = cpu or config.crf.backend != "torch"
     count = 1 + rounds
     of_segmenter = recipe.steps or automatic_steps(data.tiles, recipe.batch)

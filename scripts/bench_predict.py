@@ -31,7 +31,7 @@ from rasterio.windows import Window
 
 from ome.data.byte_image import open_scene
 from ome.geo.blending import blending_window
-from ome.geo.windows import window_starts
+from ome.geo.windows import window_starts, window_stride
 from ome.inference.card import SegmenterCard
 from ome.inference.map_rows import MapOptions, windows_at_a_time
 from ome.inference.mapping import map_scene
@@ -39,6 +39,8 @@ from ome.inference.predictor import Predictor
 
 CLASSES = {f"class_{index}": (40 * index, 255 - 40 * index, 128) for index in range(6)}
 WIDTH = 20_000
+STRIDE = 0.5
+"""Of the windows of both sides, as a fraction of their side."""
 
 
 def write_scene(path: Path, height: int, width: int) -> None:
@@ -63,12 +65,12 @@ def cheap(images: Bytes) -> Float:
 
 def loop(path: Path, card: SegmenterCard, predict: Predictor) -> Bytes:
     """Maps a scene one window at a time."""
-    size, weight = card.tile, blending_window(card.tile)
+    size, stride, weight = card.tile, window_stride(card.tile, STRIDE), blending_window(card.tile)
     with rasterio.open(path) as dataset:
         total = np.zeros((len(CLASSES), dataset.height, dataset.width), np.float32)
         weights = np.zeros(total.shape[1:], np.float32)
-        for row in window_starts(dataset.height, size, size // 2):
-            for column in window_starts(dataset.width, size, size // 2):
+        for row in window_starts(dataset.height, size, stride):
+            for column in window_starts(dataset.width, size, stride):
                 pixels = dataset.read(window=Window(column, row, size, size))
                 here = slice(row, row + size), slice(column, column + size)
                 total[:, *here] += predict(pixels.transpose(1, 2, 0)[None])[0].cpu().numpy() * weight
@@ -91,7 +93,7 @@ def bench_speed(options: argparse.Namespace, folder: Path) -> None:
 
     def ours() -> None:
         with open_scene(path, card.channels, None) as scene:
-            map_scene(scene, "map", card, predict, folder / "map", MapOptions(batch=windows))
+            map_scene(scene, "map", card, predict, folder / "map", MapOptions(batch=windows, stride=STRIDE))
 
     plain = loop(path, card, predict_fp32)
     megapixels = options.size**2 / 1e6
@@ -112,7 +114,7 @@ def bench_memory(options: argparse.Namespace, folder: Path) -> None:
 
     def ours() -> None:
         with open_scene(path, card.channels, None) as scene:
-            map_scene(scene, "wide", card, cheap, folder / "wide", MapOptions(confidence=True))
+            map_scene(scene, "wide", card, cheap, folder / "wide", MapOptions(confidence=True, stride=STRIDE))
 
     taken = seconds(ours, 1)
     loops = (len(CLASSES) + 1) * 4 * WIDTH * WIDTH / (1 << 20)

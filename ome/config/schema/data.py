@@ -32,9 +32,13 @@ class Tile:
 
 @dataclass
 class Filter:
-    """`dataset.filter`: which tiles and classes the classifier trains on, if tags come from masks."""
+    """`dataset.filter`: which classes of which tiles the classifier trains on, if tags come from masks."""
 
-    minimum: Annotated[Fraction, "least fraction of a tile that each class present must cover"]
+    minimum: Annotated[
+        Fraction,
+        "least fraction of a tile that a class must cover; below, the class is left out of this tile's loss, or "
+        "the tile of the training (stage.labels.drops)",
+    ]
     overrides: Annotated[dict[str, Fraction] | None, "other fractions by class, e.g. {car: 0.025}"]
 
 
