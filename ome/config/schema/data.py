@@ -36,8 +36,8 @@ class Filter:
 
     minimum: Annotated[
         Fraction,
-        "least fraction of a tile that a class must cover; below, the class is left out of this tile's loss, or "
-        "the tile of the training (stage.labels.drops)",
+        "least fraction of a tile that a class must cover; below, the class is left out of this tile's loss, "
+        "or the tile of the training (stage.labels.drops)",
     ]
     overrides: Annotated[dict[str, Fraction] | None, "other fractions by class, e.g. {car: 0.025}"]
 
