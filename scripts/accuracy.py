@@ -5,13 +5,13 @@
 
 Each set and seed is a run of `experiment=accuracy`: the weak and the pixel-supervised segmenter have the same
 recipe, steps and tiles. Finished runs are not repeated, and interrupted ones are resumed. `--quick` compares
-recipes of the classifier: pseudo masks alone, after three passes over the tiles, one seed. Further settings
+recipes of the classifier: pseudo masks alone, after two or three passes over the tiles, one seed. Settings
 (KEY=VALUE) apply to every run; use another --output with them. `plan=true` only prints what would run. The
 tables are printed, and written with the command to `accuracy.md` in the output folder: scores, and how many
 pixels of the pseudo masks are wrong for each range of weights, which `weights.png` shows.
 
 Minutes on one core of an Intel Xeon for Vaihingen, Potsdam and DeepGlobe: 26, 85 and 140 for a seed without
-refinement (`stage.refine.rounds=0`); with `--quick` 7 and 23 for the first two.
+refinement (`stage.refine.rounds=0`). `--quick` takes 5, 12 and 19 on two cores.
 
 DATA contains `isprs_slices` and `deepglobe_quarters`, each with a folder of settings for --config-dir.
 """
@@ -46,7 +46,8 @@ SETS = {
 }
 """Folder of each set, its folder of images, and its settings; DeepGlobe has one tile per image, since all
 four would take four times as long."""
-QUICK = ["stage.until=pseudo", "stage.cam.epochs=3"]
+QUICK = {"potsdam_slices": 3, "vaihingen_parts": 3, "deepglobe_quarters": 2}
+"""Passes over the tiles for a first look, in some hundred steps."""
 DECIDED = {
     **dict.fromkeys(("dataset", "dataset.raw"), "--data and --sets"),
     **dict.fromkeys(("output", "scenes", "name", "run_dir"), "--output"),
@@ -72,7 +73,7 @@ def command(name: str, seed: int, options: argparse.Namespace) -> list[str]:
         *("stage=all", "experiment=accuracy", f"dataset={name}", f"seed={seed}", f"name={name}_{seed}"),
         *quoted_settings(**paths),
         *settings,
-        *(QUICK if options.quick else []),
+        *(["stage.until=pseudo", f"stage.cam.epochs={QUICK[name]}"] if options.quick else []),
         *options.settings,
     ]
 
@@ -101,7 +102,7 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("--sets", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--seeds", nargs="+", type=int, help="default: 0 1 2; with --quick 0")
-    parser.add_argument("--quick", action="store_true", help="only pseudo masks, after three passes")
+    parser.add_argument("--quick", action="store_true", help="only pseudo masks, after few passes")
     parser.add_argument("--output", type=Path, help="default: accuracy; with --quick accuracy_quick")
     # argparse would take a setting after `--seeds 0` for a seed.
     settings = {word: match[1] for word in sys.argv[1:] if (match := SETTING.match(word))}
