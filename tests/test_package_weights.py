@@ -54,6 +54,16 @@ def test_the_package_is_read_by_the_meaning_of_its_names(number: int, blocks: li
     assert all(torch.equal(tensors[name], tensor) for name, tensor in expected.items())
 
 
+def test_a_seed_gives_the_same_numbers_wherever_the_weights_come_from(tmp_path: Path) -> None:
+    torch.save(packaged_encoder("tf_efficientnet_lite0"), tmp_path / "weights.pth")
+    drawn = []
+    for weights in ("package", str(tmp_path / "weights.pth")):
+        torch.manual_seed(0)
+        build_backbone("tu-tf_efficientnet_lite0", weights, 16)
+        drawn.append(torch.rand(3))
+    assert torch.equal(*drawn)
+
+
 def test_a_backbone_starts_from_its_package() -> None:
     config = compose_config(["backbone=efficientnet_lite0"])
     check_settings(config, ["cam", "seg"])

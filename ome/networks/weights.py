@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from ome.errors import UserError, few
@@ -105,13 +106,14 @@ def load_encoder(encoder: nn.Module, name: str, weights: str) -> LoadReport:
     """
     source = weights if looks_like_file(weights) else f"{name} {weights}"
     check_convertible(encoder, name, weights)
-    if looks_like_file(weights):
-        tensors = unwrapped(encoder, read_checkpoint(Path(weights)))
-        say_assumed_statistics(name, weights)
-    elif weights == PACKAGE:
-        tensors = packaged_encoder(name)
-    else:
-        tensors = download_encoder(name, weights)
+    with torch.random.fork_rng(devices=[]):  # a seed gives the same training, wherever its weights come from
+        if looks_like_file(weights):
+            tensors = unwrapped(encoder, read_checkpoint(Path(weights)))
+            say_assumed_statistics(name, weights)
+        elif weights == PACKAGE:
+            tensors = packaged_encoder(name)
+        else:
+            tensors = download_encoder(name, weights)
     if is_plain_transformer(name):  # in a segmenter, timm's network is the `model` of the encoder
         tensors = fitted_to_timm(getattr(encoder, "model", encoder), tensors)
     report = load_tensors(encoder, tensors, source)
