@@ -24,9 +24,6 @@ from ome.scoring.spread import flatten
 _NOT_COMPARED = {"stage", "sources", "trainer.compile", *TRAINER_KEYS}
 """Keys of an earlier stage: its settings, unknown in a command for a later stage, and its hardware."""
 
-_NO_PART = ("prediction.batch",)
-"""Settings on which no result depends, although earlier versions recorded them."""
-
 OFF = str(None)
 """Null as a text, see `flatten`."""
 
@@ -95,7 +92,7 @@ def other_config(config: DictConfig, manifest: Manifest, besides: Iterable[str] 
         for name in (*then, *now):
             # A setting that came later is not recorded where it is off (`ome.pipeline.stage.used_config`).
             theirs, ours = then.get(name, OFF), now.get(name, OFF)
-            if theirs != ours and name not in _NO_PART:
+            if theirs != ours:
                 return f"{name}={theirs}, not {ours}"
     for key, value in _extras(config, manifest).items():
         if key not in manifest.config:

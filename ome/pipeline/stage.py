@@ -153,11 +153,7 @@ class Stage:
 def used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
     """The part of a configuration that the result of a stage depends on, as its manifest records it."""
     used: dict[str, Any] = {"stage": plain(config, "stage")}
-    if "threads" in used["stage"]:
-        used["stage"]["threads"] = None  # tiles do not depend on how many are computed at a time
     used |= {key: plain(config, key) for key in stage.config_keys}
-    if "prediction" in used:
-        used["prediction"]["batch"] = None  # nor do maps on how many windows are predicted together
     for part, name in (key.split(".") for key in _LATER):
         if not used.get(part, {}).get(name):
             used.get(part, {}).pop(name, None)
