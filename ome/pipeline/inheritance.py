@@ -90,7 +90,7 @@ def other_config(config: DictConfig, manifest: Manifest, besides: Iterable[str] 
         before = whole_paths(value, key)
         then, now = _flat(key, before), _flat(key, plain(config, key), before)
         for name in (*then, *now):
-            # A setting that came later is not recorded where it is off (`ome.pipeline.stage.used_config`).
+            # Some are not recorded where they are off (`ome.pipeline.stage.used_config`).
             theirs, ours = then.get(name, OFF), now.get(name, OFF)
             if theirs != ours:
                 return f"{name}={theirs}, not {ours}"
