@@ -1,7 +1,8 @@
 """The page of all settings, from the schema and the YAML files."""
 
 import re
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,9 @@ GROUPS = (
 TYPED = dict(addresses(Settings))
 """Type and meaning of each setting, by its address."""
 
+WHOLE = ("classes", "ignored")
+"""Mappings of a dataset that are one row, however many entries they have."""
+
 _WITHOUT_OPTIONS = {"stage", "__pycache__"}
 
 
@@ -42,6 +46,15 @@ class Setting(NamedTuple):
 
     key: str
     default: str
+    meaning: str
+
+
+class Row(NamedTuple):
+    """A row of a table: a setting by its address, what it takes and means."""
+
+    address: str
+    default: str
+    takes: str
     meaning: str
 
 
@@ -74,7 +87,9 @@ def _keys(node: yaml.MappingNode, lines: list[str], prefix: str) -> Iterator[Set
             continue
         name = f"{prefix}{key.value}"
         if isinstance(value, yaml.MappingNode) and not value.flow_style and value.value:
-            yield from _keys(value, lines, f"{name}.")
+            inner = list(_keys(value, lines, f"{name}."))
+            entries = ", ".join(f"{one.key.removeprefix(f'{name}.')}: {one.default}" for one in inner)
+            yield from [Setting(name, f"{{{entries}}}", "")] if name in WHOLE else inner
             continue
         first, last = value.start_mark, value.end_mark
         shown = " ".join(
@@ -95,26 +110,42 @@ def _above(lines: list[str], row: int) -> str:
 
 
 def settings_tables() -> str:
-    """All settings: config.yaml, then the options of every group."""
-    parts = ["## The main configuration", _table(settings(CONF / "config.yaml"), "")]
+    """All settings: config.yaml, then every group, what its options share before what each has otherwise."""
+    parts = ["## The main configuration", _table(_rows(CONF / "config.yaml", {}).values())]
     groups = {str(path.relative_to(CONF)) for path in CONF.rglob("*") if path.is_dir()}
     for group in (*GROUPS, *sorted(groups - {*GROUPS, *_WITHOUT_OPTIONS})):
         paths = sorted((CONF / group).glob("*.yaml"))
         option = group.removesuffix("/settings")
-        parts.append(f"## `{option}=`")
         if option == "stage":
             paths.insert(0, CONF / "stage/all.yaml")
-        files = {path: settings(path) for path in paths}
         # A key without a comment has the comment of the same key in another file of the group.
-        meanings = {key: meaning for keys in files.values() for key, _, meaning in keys if meaning}
-        for path, keys in files.items():
-            parts += [f"### `{option}={path.stem}`", file_header(path)]
-            if group not in {"experiment", "preset"}:
-                explained = [
-                    Setting(key, default, meaning or meanings.get(key, "")) for key, default, meaning in keys
-                ]
-                parts.append(_table(explained, _prefix(path)))
-    return "\n\n".join(parts)
+        meanings = {key: meaning for path in paths for key, _, meaning in settings(path) if meaning}
+        is_listed = group not in {"experiment", "preset"}
+        options = {path: _rows(path, meanings) if is_listed else {} for path in paths}
+        shared = _shared([*options.values()])
+        parts += [f"## `{option}=`", _table(shared.values())]
+        for path, rows in options.items():
+            own = [row for address, row in rows.items() if address not in shared]
+            other = [
+                row._replace(takes="", meaning="")
+                for address, row in rows.items()
+                if address in shared and row.default != shared[address].default
+            ]
+            parts += [f"### `{option}={path.stem}`", file_header(path), _table([*other, *own])]
+    return "\n\n".join(filter(None, parts))
+
+
+def _shared(options: list[dict[str, Row]]) -> dict[str, Row]:
+    """The settings that several options have, with the most common default if each option has one."""
+    shared = {}
+    for address, row in {address: row for rows in options for address, row in rows.items()}.items():
+        absent = row._replace(default="null" if row.takes.endswith(", or null") else "")
+        (common, _), *_ = Counter(rows.get(address, absent).default for rows in options).most_common()
+        having = sum(address in rows for rows in options)
+        if having > 1:
+            is_of_all = having == len(options) or common == "null"
+            shared[address] = row._replace(default=common if is_of_all else "")
+    return shared
 
 
 def _prefix(path: Path) -> str:
@@ -128,19 +159,34 @@ def _prefix(path: Path) -> str:
     return f"stage.{path.stem}." if group == "stage.settings" else f"{group}."
 
 
-def _table(keys: list[Setting], prefix: str) -> str:
-    rows = []
-    for setting in keys:
+def _rows(path: Path, meanings: Mapping[str, str]) -> dict[str, Row]:
+    """The settings of a file by address, and those of the files of its group that it changes."""
+    rows: dict[str, Row] = {}
+    for base in map(str, (yaml.safe_load(path.read_text(encoding="utf-8")) or {}).get("defaults", [])):
+        # Of the same group: `sgd`, or `/dataset/potsdam@dataset` where a file is for several groups.
+        group, _, name = base.partition("@")[0].rpartition("/")
+        if group in {"", f"/{path.parent.name}"} and path.with_name(f"{name}.yaml").exists():
+            rows |= _rows(path.with_name(f"{name}.yaml"), meanings)
+    prefix = _prefix(path) if path.parent != CONF else ""
+    for setting in settings(path):
         for key, default, comment in _single(setting, prefix):
             if key == "name" and prefix and default != "???":
                 continue
             address = f"{prefix}{key}"
-            # An entry of a mapping, such as dataset.classes.road, has the meaning of the mapping.
+            # An entry of a mapping, such as dataset.images.rgb, has the meaning of the mapping.
             owner = TYPED.get(max((one for one in TYPED if f"{address}.".startswith(f"{one}.")), default=""))
             takes = expected(TYPED[address]) if address in TYPED else ""
-            meaning = owner.meaning if owner and (takes or not comment) else comment
-            rows.append(f"| `{address}` | {_code(default)} | {_cell(takes)} | {_cell(meaning)} |")
-    return "\n".join(["| key | default | takes | meaning |", "|---|---|---|---|", *rows]) if rows else ""
+            meaning = comment or meanings.get(setting.key, "")
+            meaning = owner.meaning if owner and (takes or not meaning) else meaning
+            rows[address] = Row(address, default, takes, meaning)
+    return rows
+
+
+def _table(rows: Iterable[Row]) -> str:
+    lines = [
+        f"| `{row.address}` | {_code(row)} | {_cell(row.takes)} | {_cell(row.meaning)} |" for row in rows
+    ]
+    return "\n".join(["| key | default | takes | meaning |", "|---|---|---|---|", *lines]) if lines else ""
 
 
 def _single(setting: Setting, prefix: str) -> Iterator[Setting]:
@@ -155,9 +201,10 @@ def _single(setting: Setting, prefix: str) -> Iterator[Setting]:
         yield from _single(Setting(f"{setting.key}.{name}", shown, setting.meaning), prefix)
 
 
-def _code(text: str) -> str:
-    shortened = text if len(text) <= 60 else text[:57] + "..."
-    return f"`{_cell(shortened)}`" if text else ""
+def _code(row: Row) -> str:
+    is_whole = len(row.default) <= 60 or row.address.removeprefix("dataset.") in WHOLE
+    shown = row.default if is_whole else row.default[:57] + "..."
+    return f"`{_cell(shown)}`" if shown else ""
 
 
 def _cell(text: str) -> str:

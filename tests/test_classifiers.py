@@ -47,6 +47,7 @@ from tests.test_training import reloaded
 Run = Callable[..., DictConfig]
 CLASSIFIERS = ("seam", "cam", "attention", "one_vs_all")
 BACKBONES = ("resnet38d", "resnet18", "resnet50", "mobilenet_v2", "mit_b0")
+EXPORT: dict[str, Any] = {"scales": [1.0], "flip": True, "precision": "32-true", "compete": False}
 
 
 def classifier(*, pcm: bool = True, **weights: float) -> SeamClassifier:
@@ -377,8 +378,8 @@ def test_one_vs_all_has_a_member_for_each_class() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "fuse"),
-    [({"compete": True}, competing_cams), ({"compete": False}, normalise_cam), ({}, normalise_cam)],
-    ids=["competing", "alone", "of an older run"],
+    [({"compete": True}, competing_cams), ({"compete": False}, normalise_cam)],
+    ids=["competing", "alone"],
 )
 def test_cams_are_exported_as_set(
     settings: dict[str, bool], fuse: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
@@ -388,7 +389,7 @@ def test_cams_are_exported_as_set(
     torch.nn.init.normal_(network.fc8.weight)
     image = np.random.default_rng(0).integers(0, 256, (32, 24, 3), dtype=np.uint8)
     tile, tags = Tile("a", 0, 0, 32, 24), np.array([1.0, 0.0, 1.0], dtype=np.float32)
-    export = {"scales": [1.0], "flip": False, "precision": "32-true", "megapixels": None, **settings}
+    export = EXPORT | {"flip": False, "megapixels": None} | settings
     reader: Any = SimpleNamespace(image=lambda _: image)
     tagged: Any = SimpleNamespace(by_name={tile.name: tags}, names=("a", "b", "c"))
     (maps,) = CamPredictor(torch.device("cpu"), network, reader, tagged, export)([tile])
@@ -404,7 +405,7 @@ def test_a_forward_pass_has_fewer_tiles_where_many_classes_have_maps(classes: in
     sizes = []
     network.register_forward_pre_hook(lambda _, images: sizes.append(len(images[0])))
     tiles = [Tile("a", row, 0, 8, 8) for row in range(50)]
-    export = {"scales": [1.0], "flip": True, "precision": "32-true", "megapixels": 64 * 40 / 1e6}
+    export = EXPORT | {"megapixels": 64 * 40 / 1e6}
     reader: Any = SimpleNamespace(image=lambda _: np.zeros((8, 8, 3), np.uint8))
     tags = np.ones(classes, np.float32)
     tagged: Any = SimpleNamespace(by_name={tile.name: tags for tile in tiles}, names=range(classes))
@@ -435,7 +436,7 @@ def exporting() -> tuple[RecordedReader, CamPredictor, Any, list[Tile]]:
     tiles = [Tile("a", row, 0, 8, 8) for row in range(90)]
     tags = {tile.name: np.array([1, 0, 1], np.uint8) for tile in tiles}
     tagged: Any = SimpleNamespace(by_name=tags, names=("a", "b", "c"), tiles=tiles)
-    export = {"scales": [1.0], "flip": True, "precision": "32-true", "megapixels": 64 * 4 / 1e6}
+    export = EXPORT | {"megapixels": 64 * 4 / 1e6}
     return reader, CamPredictor(torch.device("cpu"), network, reader, tagged, export), tagged, tiles
 
 

@@ -70,10 +70,9 @@ def images_of(layout: torch.memory_format = torch.channels_last, side: int = 17)
     return images.contiguous(memory_format=layout)
 
 
-@pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("name", [*SHAPES, *NAMED, *MODES])
-def test_float32_is_exact_to_rounding(name: str, bias: bool) -> None:
-    layer, plain = pair(convolution(bias=bias, **{**SHAPES, **NAMED, **MODES}[name]))
+def test_float32_is_exact_to_rounding(name: str) -> None:
+    layer, plain = pair(convolution(bias=name not in SHAPES, **{**SHAPES, **NAMED, **MODES}[name]))
     images = images_of()
     for actual, expected in zip(results(layer, images), results(plain, images.double()), strict=True):
         assert actual.dtype == torch.float32

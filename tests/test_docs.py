@@ -148,6 +148,28 @@ def test_every_setting_is_listed_with_its_default() -> None:
         assert f"={path.stem}`" in page, path
 
 
+@pytest.mark.parametrize(
+    "option", ["trainer=ddp", "classifier=one_vs_all", "optimizer=adamw", "dataset=synthetic"]
+)
+def test_an_option_has_what_the_group_shares_and_what_it_lists_otherwise(option: str) -> None:
+    group = option.partition("=")[0]
+    _, section = docs_settings.settings_tables().split(f"## `{group}=`\n", 1)
+    shared, *options = section.split("\n## `")[0].split("\n### `")
+    own = next(text for text in options if text.startswith(f"{option}`"))
+    shown = {}
+    for text in (shared, own):
+        shown |= dict(re.findall(r"^\| `([^`]+)` \| `([^`]+)` \|", text, flags=re.MULTILINE))
+    explained = re.findall(
+        r"^\| `([^`]+)` .* \| [^|]*\w[^|]* \|$", "\n".join((shared, *options)), flags=re.MULTILINE
+    )
+    assert len(explained) == len({*explained})
+    with initialize_config_module("ome.conf", version_base="1.3"):
+        config = compose("config", overrides=["stage=cam", option])
+    for key, default in shown.items():
+        if "..." not in default and "$" not in default and default != "???":
+            assert OmegaConf.select(config, key) == OmegaConf.create(f"value: {default}").value, key
+
+
 def test_comments_of_a_yaml_file_are_read_beside_and_above(tmp_path: Path) -> None:
     path = tmp_path / "example.yaml"
     path.write_text(

@@ -313,9 +313,9 @@ def test_the_cold_time_is_left_out_and_few_warm_ones_are_taken(
     assert machine.trains(monkeypatch, whole, 8.0) == (pytest.approx(seconds), number)
 
 
-@pytest.mark.parametrize("tiles", [1, 4, 16])
-@pytest.mark.parametrize(("height", "width"), [(48, 48), (128, 128), (512, 512), (500, 700), (5000, 7000)])
-@pytest.mark.parametrize("seconds", [0.01, 1.0, 30.0, 300.0, 3000.0])
+@pytest.mark.parametrize("tiles", [1, 16])
+@pytest.mark.parametrize(("height", "width"), [(48, 48), (500, 700), (5000, 7000)])
+@pytest.mark.parametrize("seconds", [0.01, 30.0, 3000.0])
 @pytest.mark.parametrize("fixed", [0.0, 0.3])
 @pytest.mark.parametrize("kind", ["a call", "a training"])
 def test_a_plan_is_quick_however_long_the_work_takes(

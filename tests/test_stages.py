@@ -248,17 +248,17 @@ def test_a_class_too_small_to_see_is_left_out_alone_or_with_its_tile(run_here: R
     assert of_tile.kept.sum() < of_class.kept.sum()
 
 
-@pytest.mark.parametrize(("drops", "of_older_runs"), [("tile", True), ("class", False)])
+@pytest.mark.parametrize(("drops", "is_left_out"), [("tile", True), ("class", False)])
 @pytest.mark.parametrize("table", [None, "tags.csv"])
-def test_results_from_before_the_setting_stay_where_it_changes_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str | None, drops: str, of_older_runs: bool
+def test_what_is_dropped_is_recorded_only_where_it_changes_the_tags(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str | None, drops: str, is_left_out: bool
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path("tags.csv").touch()
     typed = [f"dataset.tags={table or 'null'}", f"stage.labels.drops={drops}"]
     composed = compose_config(["stage=labels", *typed])
     used = used_config(find_stage("labels", composed), settings_of(composed, "labels"))
-    assert ("drops" not in str(used)) == (of_older_runs or table is not None)
+    assert ("drops" not in str(used)) == (is_left_out or table is not None)
 
 
 def test_a_loss_that_becomes_nan_ends_with_one_line(run_here: Run) -> None:

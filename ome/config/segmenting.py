@@ -11,10 +11,8 @@ from omegaconf import DictConfig
 from ome.config.fitting import train
 from ome.config.objects import augmentation, hardware, is_frozen, warn_if_random
 from ome.config.recipes import count_classes, loss_of, optimization_of
-from ome.config.sections import scene_reader
 from ome.data.datamodules import TileDataModule
 from ome.data.datasets import MaskDataset, MaskOf, certain
-from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile, automatic_steps, crop_side, evenly_spaced
 from ome.distributed.collectives import is_rank_zero
@@ -23,8 +21,7 @@ from ome.inference.card import CARD, SegmenterCard
 from ome.inference.predictor import Predictor
 from ome.inference.segmenter_folders import stage_of_network
 from ome.networks.segmenters import Segmenter
-from ome.pipeline.artifacts import inherited_runs, stage_folder
-from ome.pipeline.manifest import Manifest
+from ome.pipeline.artifacts import inherited_runs
 from ome.pipeline.stage import Work
 from ome.plugins import code_of, name_of
 from ome.training.averaging import averaging
@@ -135,14 +132,6 @@ def predictor_of(
     machine, tta = hardware(config), config.prediction.tta
     network, precision = card.load(folder), machine.precision
     return Predictor(network, machine.device(), scales, flip=flip, tta=tta, precision=precision)
-
-
-def read_card(config: DictConfig, folder: Path) -> SegmenterCard:
-    """The card of a segmenter; for old segmenters without a card, one built from the configuration."""
-    scenes = stage_folder(config, "prepare")
-    if (folder / CARD).exists() or Manifest.read(scenes) is None:
-        return SegmenterCard.read(folder)
-    return card_of(config, scene_reader(config, SceneIndex.read(scenes)))
 
 
 def stage_of_configured_network(config: DictConfig) -> tuple[str, ...]:

@@ -86,7 +86,8 @@ def _classifier(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
     if faults := _published_faults("backbone.name", backbone.name, "backbone.weights", weights):
         yield from faults
         return
-    kind = (name_of(backbone), backbone.output_stride, classifier.pcm, classifier.attention)
+    switches = tuple((name, classifier[name]) for name in ("pcm", "attention", "zoom", "pooling"))
+    kind = (name_of(backbone), backbone.output_stride, switches)
     yield from _classifier_faults(*kind, _on_disk(weights), bands, weights)
 
 
@@ -120,8 +121,7 @@ TRIAL_BUILDS: Final = {
 def _classifier_faults(
     name: str,
     stride: int,
-    pcm: bool,
-    attention: float | None,
+    switches: tuple[tuple[str, Any], ...],
     weights: str | None,
     bands: int,
     typed: str | None,
@@ -129,10 +129,10 @@ def _classifier_faults(
     from ome.inference.classifier import build_classifier  # noqa: PLC0415 - slow to import
     from ome.networks.statistics import check_convertible  # noqa: PLC0415
 
-    backbone, classifier = {"name": name, "output_stride": stride}, {"pcm": pcm, "attention": attention}
+    backbone = {"name": name, "output_stride": stride}
 
     def build() -> None:
-        network = build_classifier(backbone, classifier, 2, bands or 3, weights)
+        network = build_classifier(backbone, dict(switches), 2, bands or 3, weights)
         encoder: Any = getattr(network.backbone, "encoder", None)
         if typed and encoder is not None:
             check_convertible(encoder, name, typed)

@@ -52,10 +52,9 @@ def named_opacity(file: RawFile, layout: RawLayout) -> int | None:
         return None
 
 
-def image_source(prepared: Raster) -> ImageSource | None:
-    """The source of the image that a scene was prepared from; None in scenes of earlier versions."""
-    value = prepared.tags().get(_IMAGE)
-    return None if value is None else ImageSource.from_json(json.loads(value))
+def image_source(prepared: Raster) -> ImageSource:
+    """The source of the image that a scene was prepared from."""
+    return ImageSource.from_json(json.loads(prepared.tags()[_IMAGE]))
 
 
 def check_channels(image: RawFile, bands: int, layout: RawLayout) -> None:

@@ -103,8 +103,8 @@ class SceneReader:
         """Size and georeference of a scene; errors as for `image`."""
         return self._raster(self.index.scene(scene).image).grid
 
-    def source(self, scene: str) -> ImageSource | None:
-        """The source of a scene's image; None in scenes of earlier versions; errors as for `image`."""
+    def source(self, scene: str) -> ImageSource:
+        """The source of a scene's image; errors as for `image`."""
         return image_source(self._raster(self.index.scene(scene).image))
 
     def _pixels(self, tile: Tile, channels: tuple[int, ...]) -> NDArray[np.uint8]:

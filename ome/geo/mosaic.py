@@ -36,6 +36,8 @@ class Mosaic:
         depth: Data type of the values, by numpy's name.
         bands: Number of bands.
         nodata: Nodata value of each band.
+        band_colours: See `Raster.band_colours`; of the first raster.
+        lost_nodata: See `Validity.lost_nodata`; of the first raster.
         all_valid: False: validity must always be read.
 
     Args:
@@ -60,6 +62,7 @@ class Mosaic:
         self._open: OrderedDict[int, Raster] = OrderedDict()
         first = self._raster(0)
         self.depth, self.bands, self.nodata = first.depth, first.bands, first.nodata
+        self.band_colours, self.lost_nodata = first.band_colours, first.lost_nodata
         grids = [self._checked(number, first).grid for number in range(len(self._paths))]
         offsets = [_offset(grids[0].transform, grid.transform) for grid in grids]
         left, top = (round(min(offset[axis] for offset in offsets)) for axis in (0, 1))
@@ -112,19 +115,9 @@ class Mosaic:
         return self._raster(0).mislabelled_opacity
 
     @property
-    def lost_nodata(self) -> float | None:
-        """See `Validity.lost_nodata`; of the first raster."""
-        return self._raster(0).lost_nodata
-
-    @property
     def shown_bands(self) -> tuple[int, ...]:
         """See `Raster.shown_bands`; of the first raster."""
         return self._raster(0).shown_bands
-
-    @property
-    def band_colours(self) -> tuple[str, ...]:
-        """See `Raster.band_colours`; of the first raster."""
-        return self._raster(0).band_colours
 
     def strips(self) -> Iterator[Strip]:
         """See `Raster.strips`."""

@@ -115,8 +115,7 @@ class SegmenterCard:
         Raises:
             UserError: The weights do not fit, or the network is a plug-in whose code has changed since.
         """
-        recorded = SegmenterCard.read(folder) if (folder / CARD).exists() else self
-        if recorded.code not in {None, code_of(self.segmenter)}:
+        if SegmenterCard.read(folder).code not in {None, code_of(self.segmenter)}:
             raise UserError(
                 f"the code of {self.segmenter} has changed since the network in {folder} was trained: "
                 "restore it, or train again"
@@ -138,16 +137,14 @@ class SegmenterCard:
         """
         path = folder / CARD
         if not path.exists():
-            raise UserError(
-                f"{path} does not exist: train again with force=true, or name the run's dataset=..."
-            )
+            raise UserError(f"{path} does not exist: train again with force=true")
         with named_if_damaged(path, "train again with force=true"):
             value: dict[str, Any] = read_json(path)
             limits = value["limits"]
             fields: dict[str, Any] = {key: tuple(value[key]) for key in ("channels", "picture")}
             fields["classes"] = colours_of(value["classes"])
             fields["limits"] = (int(limits[0]), int(limits[1])) if limits else None
-            fields["source"] = ImageSource.from_json(value["source"]) if value.get("source") else None
+            fields["source"] = ImageSource.from_json(value["source"]) if value["source"] else None
             return cls(**value | fields)
 
 

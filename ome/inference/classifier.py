@@ -84,10 +84,7 @@ def build_classifier(
         "output_stride": backbone["output_stride"],
         "in_channels": in_channels,
         "num_classes": num_classes,
-        "pcm": classifier["pcm"],
-        "attention": classifier["attention"],
-        "zoom": classifier.get("zoom", 1.0),  # manifests of older runs have neither
-        "pooling": classifier.get("pooling", "mean"),
+        **{name: classifier[name] for name in ("pcm", "attention", "zoom", "pooling")},
         "frozen": False,
     }
     return classifier_from(description, weights)
@@ -160,7 +157,7 @@ class CamPredictor:
     def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         """Yields the CAMs of each tile, (C, H, W) float32 in [0, 1], 0 for classes without a tag."""
         scales, flip = tuple(self._settings["scales"]), self._settings["flip"]
-        compete = self._settings.get("compete", False)  # manifests of older runs do not have it
+        compete = self._settings["compete"]
         pixels = self._pixels
         batches = batches_of_one_size(tiles, lambda tile: pixels // (tile.height * tile.width))
         reader = copy(self._reader)  # which another thread uses

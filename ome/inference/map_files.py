@@ -112,7 +112,7 @@ def mark_map(
     others = [path for path in existing if path.stem != name and _read_mark(folder / f".{path.stem}.json")]
     if existing and (before is None or not _is_of(before, scene, made_of)):
         others = others or existing
-    written = before.get("endings", ENDINGS) if before else ()  # earlier versions did not record them
+    written = before["endings"] if before else ()
     others += [folder / f"{name}{end}" for end in endings if end not in written]
     others = [path for path in others if path.exists()]
     if others:
@@ -138,4 +138,4 @@ def _is_of(mark: dict[str, Any], scene: SceneAddress, made_of: list[Any]) -> boo
 def _read_mark(path: Path) -> dict[str, Any] | None:
     """Reads a mark; None if the file does not exist or is something else."""
     mark = read_json_if_whole(path)
-    return mark if mark is not None and mark.keys() >= {"scene", "made_of"} else None
+    return mark if mark is not None and mark.keys() >= {"scene", "made_of", "endings"} else None

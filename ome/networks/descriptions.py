@@ -16,8 +16,8 @@ def classifier_from(description: Mapping[str, Any], weights: str | None = None) 
         description["num_classes"],
         pcm=description["pcm"],
         attention=description["attention"],
-        zoom=description.get("zoom", 1.0),  # older checkpoints have neither
-        pooling=description.get("pooling", "mean"),
+        zoom=description["zoom"],
+        pooling=description["pooling"],
     )
     return network.freeze() if description["frozen"] else network
 

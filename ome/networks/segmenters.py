@@ -119,13 +119,8 @@ def build_segmenter(
     if name in SEGMENTERS and _uses_plain_transformer(name, encoder):
         options = {"dynamic_img_size": True, "num_classes": 0}
     try:
-        network = kind(
-            encoder_name=resolved,
-            encoder_weights=None,
-            in_channels=in_channels,
-            classes=num_classes,
-            **options,
-        )
+        sizes = {"in_channels": in_channels, "classes": num_classes}
+        network = kind(encoder_name=resolved, encoder_weights=None, **sizes, **options)
         if name == "dpt":
             network = _adapt_to_patches(network)
     except UNSUPPORTED_ERRORS as error:
@@ -143,8 +138,8 @@ def build_segmenter(
         check_sizes(network, in_channels, f"segmenter {name!r} cannot use encoder {encoder!r}")
     if name in SEGMENTERS:
         _leave_out_idle(network, name, encoder, in_channels=in_channels)
-    sizes = {"num_classes": num_classes, "in_channels": in_channels}
-    segmenter = Segmenter(network, {"name": name, "encoder": encoder, **sizes})
+    description = {"name": name, "encoder": encoder, "num_classes": num_classes, "in_channels": in_channels}
+    segmenter = Segmenter(network, description)
     if weights is not None:
         load_encoder(segmenter.encoder, encoder, weights)
     return segmenter

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,6 +16,9 @@ TRAINER_KEYS = ("trainer.accelerator", "trainer.precision")
 
 _PATHS = {"weights", "encoder_weights", "checkpoint", "tags", "masks", "cams", "scene", "others"}
 """Last parts of the keys of settings that may be paths."""
+
+NO_PART: Final = ("stage.threads", "prediction.batch")
+"""Settings on which no result depends: how many tiles, or windows, are computed together."""
 
 INHERITED = "inherited.json"
 """File in a run's logs of a stage that names the other run from which its result was taken."""
@@ -92,9 +95,14 @@ def find_same(folders: Iterable[Path], fingerprint: str) -> Artefact | None:
 
 
 def plain(config: DictConfig, key: str) -> Any:  # noqa: ANN401 - whatever the key holds
-    """A part of the configuration in plain types, resolved."""
+    """A part of the configuration in plain types, resolved; settings of `NO_PART` in a group are None."""
     value = OmegaConf.select(config, key)
-    return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    if not OmegaConf.is_config(value):
+        return value
+    whole: Any = OmegaConf.to_container(value, resolve=True)
+    if isinstance(whole, dict):
+        whole |= {name: None for name in whole if f"{key}.{name}" in NO_PART}
+    return whole
 
 
 def whole_paths(value: Any, key: str = "", recorded: Any = None, *, same: bool = False) -> Any:  # noqa: ANN401

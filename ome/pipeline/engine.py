@@ -6,8 +6,9 @@ folder if its fingerprint is still the same.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig
@@ -28,7 +29,7 @@ from ome.pipeline.place import Place
 from ome.pipeline.reuse import copy_files, kept_files
 from ome.pipeline.stage import OnFinish, Stage, Work
 from ome.pipeline.started import write_started
-from ome.pipeline.task import check_inputs, inherited_folder, task_of
+from ome.pipeline.task import Task, check_inputs, inherited_folder, task_of
 from ome.pipeline.user_files import set_foreign_aside
 from ome.progress import console, duration
 
@@ -62,8 +63,8 @@ def execute(
     """
     folders = {} if folders is None else folders
     artefacts = find_inputs(stage.name, stage.needed(config), stage.optional_inputs, config, folders)
-    used, inputs, outside, snapshot, fingerprint, place, changes = task_of(stage, config, artefacts)
-    folder, logs = place.folder, logs_of(config, stage.name)
+    task = task_of(stage, config, artefacts)
+    fingerprint, place, folder = task.fingerprint, task.place, task.place.folder
     with _locks(stage, config, fingerprint, folder), _machine_faults(folder):
         if is_rank_zero():
             place.check()
@@ -77,50 +78,49 @@ def execute(
         finished = None if force else _finished(stage, config, fingerprint, folder, verify=verify)
         folders[stage.name] = finished or folder
         if verify and finished is not None and is_rank_zero():
-            _check_outside(stage.name, finished, outside)
+            _check_outside(stage.name, finished, task.outside)
         if rank_zero_value(finished is not None):
-            _say(f"[green]up to date[/] {stage.name}: {finished}")
+            console.print(f"[green]up to date[/] {stage.name}: {finished}")
             if is_rank_zero() and finished not in {None, folder}:
-                write_json(logs / INHERITED, {"folder": str(finished), "fingerprint": fingerprint})
+                inherited = {"folder": str(finished), "fingerprint": fingerprint}
+                write_json(logs_of(config, stage.name) / INHERITED, inherited)
             return False
-        replaces = ", to replace an earlier result" if folder.exists() else ""
-        replaces += f" (changed: {', '.join(changes)})" if changes else ""
-        _say(f"[bold]{stage.name}[/] -> {folder}{replaces}")
-        if is_rank_zero():
-            place.open(fingerprint, fresh=force)
-            write_started(stage, logs, Manifest(stage.name, fingerprint, used, inputs), outside)
-        barrier()
-        started = time.monotonic()
-        with place.written(), unchanged(stage, config, snapshot, place):
-            now = Manifest(stage.name, fingerprint, used, inputs)
-            _keep_trainings(stage, config, place, now, unless=force)
-            input_folders = {name: path for name, (path, _) in artefacts.items()}
-            stage_config = declared_config(config, (*used, *stage.free_keys))
-            counts = stage.run(Work(stage_config, place.partial, input_folders, logs, config))
-            barrier()
-            hashes = hashes_of(outside) if is_rank_zero() else []
-        if is_rank_zero():
-            seconds = round(time.monotonic() - started, 2)
-            if stage.run.__module__.startswith("ome."):  # a plug-in may write by other means than `ome.files`
-                set_foreign_aside(place.partial, folder)
-            manifest = place.finish(
-                lambda files: Manifest(
-                    stage.name,
-                    fingerprint,
-                    used,
-                    inputs,
-                    counts,
-                    files,
-                    hashes,
-                    seconds,
-                    versions(),
-                )
-            )
-            _say(f"[green]done[/] {stage.name} in {duration(seconds)}")
-            if on_finish is not None:
-                on_finish(config, Artefact(folder, manifest), artefacts)
+        manifest = _run(stage, config, task, artefacts, fresh=force)
+        if is_rank_zero() and on_finish is not None:
+            on_finish(config, Artefact(folder, manifest), artefacts)
         barrier()
     return True
+
+
+def _run(
+    stage: Stage, config: DictConfig, task: Task, artefacts: Mapping[str, Artefact], *, fresh: bool
+) -> Manifest:
+    """Runs a stage in its partial folder, and renames that; returns the manifest, which rank 0 completes."""
+    place, logs = task.place, logs_of(config, stage.name)
+    replaces = ", to replace an earlier result" if place.folder.exists() else ""
+    replaces += f" (changed: {', '.join(task.changes)})" if task.changes else ""
+    console.print(f"[bold]{stage.name}[/] -> {place.folder}{replaces}")
+    manifest = Manifest(stage.name, task.fingerprint, task.used, task.inputs)
+    if is_rank_zero():
+        place.open(task.fingerprint, fresh=fresh)
+        write_started(stage, logs, manifest, task.outside)
+    barrier()
+    started = time.monotonic()
+    with place.written(), unchanged(stage, config, task.snapshot, place):
+        _keep_trainings(stage, config, place, manifest, unless=fresh)
+        input_folders = {name: path for name, (path, _) in artefacts.items()}
+        stage_config = declared_config(config, (*task.used, *stage.free_keys))
+        counts = stage.run(Work(stage_config, place.partial, input_folders, logs, config))
+        barrier()
+        hashes = hashes_of(task.outside) if is_rank_zero() else []
+    if is_rank_zero():
+        seconds = round(time.monotonic() - started, 2)
+        if stage.run.__module__.startswith("ome."):  # a plug-in may write by other means than `ome.files`
+            set_foreign_aside(place.partial, place.folder)
+        whole = replace(manifest, counts=counts, hashes=hashes, seconds=seconds, versions=versions())
+        manifest = place.finish(lambda files: replace(whole, files=files))
+        console.print(f"[green]done[/] {stage.name} in {duration(seconds)}")
+    return manifest
 
 
 def _keep_trainings(stage: Stage, config: DictConfig, place: Place, now: Manifest, *, unless: bool) -> None:
@@ -128,7 +128,9 @@ def _keep_trainings(stage: Stage, config: DictConfig, place: Place, now: Manifes
     if is_rank_zero() and not unless:
         kept = kept_files(stage, config, place.folder, now)
         if networks := [name for name in copy_files(kept, place.partial) if name.endswith(NETWORK)]:
-            _say(f"[green]not trained again[/], nothing that it reads has changed: {', '.join(networks)}")
+            console.print(
+                f"[green]not trained again[/], nothing that it reads has changed: {', '.join(networks)}"
+            )
     barrier()
 
 
@@ -136,8 +138,10 @@ def _check_outside(name: str, folder: Path, outside: Sequence[Path]) -> None:
     """Refuses an external file whose content has changed although its size and time have not."""
     manifest = Manifest.read(folder)
     before = [] if manifest is None else manifest.hashes
-    if len(before) != len(outside):  # the raw files were deleted, or an earlier version recorded no hashes
-        _say(f"[yellow]{name}: the files outside the run cannot be verified[/], no hashes are recorded")
+    if len(before) != len(outside):  # the raw files were deleted
+        console.print(
+            f"[yellow]{name}: the files outside the run cannot be verified[/], no hashes are recorded"
+        )
         return
     for path, then, now in zip(outside, before, hashes_of(outside), strict=True):
         if then != now:
@@ -186,8 +190,3 @@ def _machine_faults(folder: Path) -> Iterator[None]:
         if (line := disk_fault(error, folder) or memory_fault(error)) is None:
             raise
         raise UserError(line) from error
-
-
-def _say(line: str) -> None:
-    if is_rank_zero():
-        console.print(line)

@@ -24,9 +24,6 @@ from ome.scoring.spread import flatten
 _NOT_COMPARED = {"stage", "sources", "trainer.compile", *TRAINER_KEYS}
 """Keys of an earlier stage: its settings, unknown in a command for a later stage, and its hardware."""
 
-_NO_PART = ("prediction.batch",)
-"""Settings on which no result depends, although earlier versions recorded them."""
-
 OFF = str(None)
 """Null as a text, see `flatten`."""
 
@@ -93,9 +90,9 @@ def other_config(config: DictConfig, manifest: Manifest, besides: Iterable[str] 
         before = whole_paths(value, key)
         then, now = _flat(key, before), _flat(key, plain(config, key), before)
         for name in (*then, *now):
-            # A setting that came later is not recorded where it is off (`ome.pipeline.stage.used_config`).
+            # Some are not recorded where they are off (`ome.pipeline.stage.used_config`).
             theirs, ours = then.get(name, OFF), now.get(name, OFF)
-            if theirs != ours and name not in _NO_PART:
+            if theirs != ours:
                 return f"{name}={theirs}, not {ours}"
     for key, value in _extras(config, manifest).items():
         if key not in manifest.config:

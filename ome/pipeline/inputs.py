@@ -12,7 +12,6 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.markup import escape
 
-from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError, guess, shell_word
 from ome.pipeline.artifacts import Artefact, stage_folder
 from ome.pipeline.changes import edited_files, same_files
@@ -76,7 +75,7 @@ def find_inputs(
 
 def _say_other_settings(stage: str, name: str, folder: Path, misfit: str | None) -> None:
     """Points out a setting that does not count, as an earlier stage was made with another one."""
-    if misfit is not None and is_rank_zero():
+    if misfit is not None:
         console.print(
             f"[yellow]{folder} was made with {escape(misfit)}[/]: stage={stage} reads it as it is; type "
             f"stage={name} first, or stage=all, for the setting to count"
@@ -113,7 +112,7 @@ def _consistent(
                 line = f"{folder} was made from another {before} than {inputs[before].folder} is now"
                 if name in needed:
                     raise UserError(f"stage={stage}: {line}: run stage={name} again, or stage=all")
-                if is_rank_zero() and not quiet:
+                if not quiet:
                     console.print(f"[yellow]left out[/]: {line}")
                 break
     return {name: artefact for name, artefact in inputs.items() if name not in stale}
@@ -158,11 +157,10 @@ def check_raw(
         return
     first = "type stage=prepare first, or stage=all"
     if is_same:
-        if is_rank_zero():
-            console.print(
-                f"[yellow]{escape(str(raw))} has changed since {escape(str(scenes.folder))} was prepared[/]: "
-                f"the scenes are read as they are; {first}, for the change to count"
-            )
+        console.print(
+            f"[yellow]{escape(str(raw))} has changed since {escape(str(scenes.folder))} was prepared[/]: "
+            f"the scenes are read as they are; {first}, for the change to count"
+        )
         return
     of = str(before) if exists else f"other files, once in {before}"
     if exists and (edited := edited_files(files, scenes.manifest)):

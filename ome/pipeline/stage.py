@@ -24,8 +24,8 @@ Conclude: TypeAlias = Callable[[DictConfig, Mapping[str, Artefact], Mapping[str,
 """Called with the configuration, the artefacts of the finished parts, and the errors of the failed ones."""
 
 
-_LATER: Final = ("stage.asset", "stage.map_name", "stage.others", "prediction.tta")
-"""Settings added later: they enter the fingerprint only when set, so that older results stay up to date."""
+_IF_SET: Final = ("stage.asset", "stage.map_name", "stage.others", "prediction.tta")
+"""Settings that are recorded, and enter the fingerprint, only where they are set."""
 
 
 class Unread(NamedTuple):
@@ -153,12 +153,8 @@ class Stage:
 def used_config(stage: Stage, config: DictConfig) -> dict[str, Any]:
     """The part of a configuration that the result of a stage depends on, as its manifest records it."""
     used: dict[str, Any] = {"stage": plain(config, "stage")}
-    if "threads" in used["stage"]:
-        used["stage"]["threads"] = None  # tiles do not depend on how many are computed at a time
     used |= {key: plain(config, key) for key in stage.config_keys}
-    if "prediction" in used:
-        used["prediction"]["batch"] = None  # nor do maps on how many windows are predicted together
-    for part, name in (key.split(".") for key in _LATER):
+    for part, name in (key.split(".") for key in _IF_SET):
         if not used.get(part, {}).get(name):
             used.get(part, {}).pop(name, None)
     if stage.optional_config is not None:

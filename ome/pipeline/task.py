@@ -75,8 +75,6 @@ def _as_recorded(
     before = present.config
     for copied in (False, True):
         settings = {key: whole_paths(value, key, before.get(key), same=copied) for key, value in used.items()}
-        if "prediction" in settings:  # earlier versions recorded it
-            settings["prediction"] |= {"batch": before.get("prediction", {}).get("batch")}
         if copied:
             settings["sources"] = before.get("sources")
         if compute_fingerprint(stage.name, stage.version, settings, inputs) != present.fingerprint:

@@ -39,8 +39,7 @@ def remarks(labels: Path, pseudo: Mapping[str, Any] | None, cam: Path | None = N
 
 def _of_classes(summary: Mapping[str, Any]) -> Iterator[str]:
     for name, count in summary["kept_tiles_with_class"].items():
-        # Runs of older versions learnt every class from every kept tile.
-        tiles = summary.get("tiles_that_teach_class", {}).get(name, summary["kept_train_tiles"])
+        tiles = summary["tiles_that_teach_class"][name]
         if count == 0 and (shown := summary["tiles_with_class"][name]):
             yield f"{name}: too small to learn from in all {shown} training tiles that show it"
         elif count == 0:
@@ -74,7 +73,7 @@ def _of_pairs(counts: Mapping[str, int], cooccurrence: Mapping[str, Mapping[str,
 
 def _of_classifier(scored: Sequence[Mapping[str, str]]) -> Iterator[str]:
     """One sentence if all tiles of val get the same tags although theirs differ."""
-    if not scored or "tiles" not in scored[0]:  # of an older version
+    if not scored:
         return
     tiles = int(scored[0]["tiles"])
     differ, varies = (any(0 < int(row[key]) < tiles for row in scored) for key in ("shown", "given"))

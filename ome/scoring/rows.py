@@ -64,13 +64,7 @@ def read_rows(folder: Path) -> list[Row]:
         return []
     with named_if_damaged(path):
         return [
-            # Earlier versions called the fraction `share`.
-            Row(
-                row["name"],
-                row["scored_on"],
-                Scores.from_dict(row["scores"]),
-                row.get("fraction", row.get("share", 1.0)),
-            )
+            Row(row["name"], row["scored_on"], Scores.from_dict(row["scores"]), row["fraction"])
             for row in read_json(path, list)
         ]
 

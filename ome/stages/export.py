@@ -8,7 +8,7 @@ from typing import Any, Final
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
-from ome.config.segmenting import read_card, stage_of_configured_network
+from ome.config.segmenting import stage_of_configured_network
 from ome.data.transforms import band_statistics
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
@@ -50,7 +50,7 @@ def run(work: Work) -> dict[str, Any]:
     require("export", "stage=export")
     (stage,) = work.inputs
     folder = network_folder(work.inputs[stage], work.settings.network)
-    card = read_card(work.config, folder)
+    card = SegmenterCard.read(folder)
     segmenter, bands = card.load(folder).eval(), len(card.channels)
     description = describe(card)
     traced = cache(partial(trace, segmenter, bands))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from rich.markup import escape
 
 from ome.config.sections import scene_reader
@@ -22,6 +22,7 @@ from ome.data.tile_choices import ENOUGH, Layout, TileChoice
 from ome.distributed.collectives import is_rank_zero
 from ome.errors import UserError
 from ome.files import write_csv, write_json
+from ome.pipeline.artifacts import plain
 from ome.pipeline.layout import COOCCURRENCE, TAG_SUMMARY, TAGS
 from ome.pipeline.manifest import identity
 from ome.pipeline.stage import Stage, Work
@@ -54,7 +55,7 @@ def run(work: Work) -> dict[str, Any]:
             layout,
             rule.minimum,
             dict(rule.overrides or {}),
-            drops=work.settings.get("drops", "tile"),  # older runs, which `reproduce` repeats, lack it
+            drops=work.settings.get("drops", "tile"),  # not recorded then, and `reproduce` repeats the record
             cover=dataset.tile.cover,
         )
     train = table.select("train", kept=True)
@@ -175,9 +176,8 @@ def _print_choices(choices: Sequence[TileChoice], dataset: DictConfig) -> None:
 
 
 def _settings_that_matter(config: DictConfig) -> dict[str, Any]:
-    """Leaves out `drops` where it changes nothing, so that older results, which lack it, stay up to date."""
-    settings = OmegaConf.to_container(config.stage)
-    assert isinstance(settings, dict)  # noqa: S101 - for mypy
+    """Leaves out `drops` with a table of tags, where it changes nothing; results record no `tile` either."""
+    settings = plain(config, "stage")
     if config.dataset.get("tags") or settings.get("drops") == "tile":
         settings.pop("drops", None)
     return {"stage": settings}

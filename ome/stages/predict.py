@@ -17,7 +17,7 @@ from ome.config.mapping import (
 )
 from ome.config.objects import hardware, refined
 from ome.config.raw_data import nodata_of
-from ome.config.segmenting import predictor_of, read_card, stage_of_configured_network
+from ome.config.segmenting import predictor_of, stage_of_configured_network
 from ome.data.byte_image import open_scene
 from ome.distributed.collectives import is_rank_zero, rank_zero_value
 from ome.files import read_json, write_json
@@ -46,7 +46,7 @@ def run(work: Work) -> dict[str, Any]:
     (stage,) = work.inputs
     folder = network_folder(work.inputs[stage], settings.network)
     scales, flip = config.prediction.scales, config.prediction.flip
-    card = read_card(config, folder).for_views(scales, flip=flip, tta=config.prediction.tta)
+    card = SegmenterCard.read(folder).for_views(scales, flip=flip, tta=config.prediction.tta)
     windows = windows_at_a_time(config.prediction.batch, card.tile, hardware(config).device())
     options = replace(options, batch=windows)
     others = other_segmenters(config)

@@ -172,7 +172,7 @@ def _warn_of_versions(first: Manifest, second: Manifest | None) -> None:
     """Warns about packages whose version differs from that of the first run."""
     now: Mapping[str, str] = second.versions if second else {}
     for name, version in first.versions.items():
-        if is_rank_zero() and now.get(name) != version:
+        if now.get(name) != version:
             console.print(f"[yellow]{name}[/] was {version}, is {now.get(name)}")
 
 
