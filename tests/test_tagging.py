@@ -380,6 +380,32 @@ def test_windows_cover_each_image_and_become_a_table_of_tiles(images: Path) -> N
         session(images)
 
 
+@pytest.mark.parametrize(
+    ("splits", "next_split"),
+    [
+        (["train", "train"], "train"),
+        (["val", "val"], "val"),
+        (["test", "test"], "test"),
+        (["train", "val"], "train"),
+        (["val", "train", "val"], "train"),
+        (["val", "test"], "train"),
+    ],
+)
+def test_a_new_window_joins_the_split_that_all_windows_of_its_image_share(
+    images: Path, splits: list[str], next_split: str
+) -> None:
+    path = images.parent / "tags.csv"
+    corners = ("0,0", "0,24", "8,0")
+    rows = [f"field_0,{corner},32,32,{split},1" for corner, split in zip(corners, splits, strict=False)]
+    other = "field_1,0,0,32,32,test,1"
+    new = Tile("field_0", 8, 24, 32, 32)
+    for lines in ([*rows, other], [other, *rows]):
+        path.write_text("\n".join(["scene,row,column,height,width,split,road", *lines]))
+        work = session(images, "--tile", "32")
+        work.set_tags([item.tile for item in work.items].index(new), ["road"])
+        assert Table.read(path, windows=True).rows[new].split == next_split
+
+
 def test_windows_keep_the_classes_that_are_too_small_to_learn(images: Path) -> None:
     path = images.parent / "tags.csv"
     header = "tile,scene,row,column,height,width,split,kept,too_small,road,tree\n"
