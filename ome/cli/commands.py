@@ -10,7 +10,7 @@ from typing import Final
 
 from ome.cli.last_command import repeated_words
 from ome.cli.parser import parsers
-from ome.data.sheets import SPREADSHEETS
+from ome.data.sheets import default_table
 from ome.errors import UserError, no_folder, shell_word
 from ome.geo.scene_list import names_many
 from ome.geo.vsi import scene_at
@@ -48,8 +48,7 @@ def _train(options: argparse.Namespace) -> list[str]:
         if images.exists():
             remedy = "put it alone into one, tag its windows (ome tags FOLDER --tile 256), and give that"
         raise UserError(f"{no_folder(images)}: {remedy}")
-    beside = [images / f"tags{suffix}" for suffix in (".csv", *SPREADSHEETS)]
-    tags = options.tags or next((path for path in beside if path.exists()), beside[0])
+    tags = options.tags or default_table(images)
     if not tags.exists():  # what else it may be, reading it tells
         remedy = f"fill one with ome tags {shell_word(images)} --classes NAME,NAME, or give it by --tags"
         raise UserError(f"the table of tags {tags} does not exist: {remedy}")

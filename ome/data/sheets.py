@@ -50,6 +50,19 @@ class Sheet(NamedTuple):
             )
 
 
+def default_table(folder: Path) -> Path:
+    """The table of tags beside the images of a folder: `tags.csv`, which may not exist, or a spreadsheet.
+
+    Prints which others of these there are, as only one is read.
+    """
+    first, *spreadsheets = (folder / f"tags{suffix}" for suffix in (".csv", *SPREADSHEETS, *OTHERS))
+    existing = [path for path in (first, *spreadsheets) if path.exists()]
+    if existing[1:]:
+        others = few([path.name for path in existing[1:]])
+        say_once(f"{existing[0]} is read, and not {others} beside it: delete or rename what is out of date")
+    return existing[0] if existing else first
+
+
 def read_sheet(path: Path) -> Sheet:
     """Reads a CSV file in UTF-8, or the first visible sheet of an `.xlsx` workbook.
 
