@@ -86,7 +86,7 @@ def _predict(options: argparse.Namespace) -> list[str]:
     chosen["stage.predict.scene"] = str(scene) if isinstance(scene, Path) else scene.address
     if options.name:
         chosen["stage.predict.map_name"] = options.name
-    averaged = [f"stage.predict.others=[{','.join(_quoted(other.absolute()) for other in others)}]"]
+    averaged = [f"stage.predict.others=[{','.join(quoted(other.absolute()) for other in others)}]"]
     return [*words_of_run(run), "stage=predict", *quoted_settings(**chosen), *(averaged if others else [])]
 
 
@@ -96,7 +96,7 @@ def _export(options: argparse.Namespace) -> list[str]:
 
 
 def _compare(options: argparse.Namespace) -> list[str]:
-    runs = ",".join(_quoted(run) for run in options.runs)
+    runs = ",".join(quoted(run) for run in options.runs)
     form = [f"stage.compare.format={options.format}"] if options.format else []
     return ["stage=compare", "name=comparison", f"stage.compare.runs=[{runs}]", *form]
 
@@ -130,10 +130,10 @@ def quoted_settings(**values: object) -> list[str]:
     Raises:
         UserError: A value would be read as a reference to another setting.
     """
-    return [f"{key}={_quoted(value)}" for key, value in values.items()]
+    return [f"{key}={quoted(value)}" for key, value in values.items()]
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
     """A value quoted for Hydra's grammar: a folder may be named `1e5`, `nan` or `true`.
 
     Raises:
