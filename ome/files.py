@@ -132,23 +132,16 @@ def read_json_if_whole(path: Path) -> dict[str, Any] | None:
     return value
 
 
-def write_csv(
-    path: Path, header: Iterable[str], rows: Iterable[Iterable[object]], *, durable: bool = False
-) -> None:
-    """Writes a CSV table with one header row, atomically; `durable` as in `atomic_path`."""
-    with (
-        atomic_path(path, durable=durable) as temporary,
-        temporary.open("w", newline="", encoding="utf-8") as stream,
-    ):
-        writer = csv.writer(stream)
-        writer.writerow([_harmless(cell) for cell in header])
-        writer.writerows([_harmless(cell) for cell in row] for row in rows)
+def write_csv(path: Path, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Writes a CSV table with one header row, atomically."""
+    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as stream:
+        csv.writer(stream).writerows([harmless(cell) for cell in row] for row in (header, *rows))
 
 
 _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
-def _harmless(cell: object) -> object:
+def harmless(cell: object) -> object:
     """Prefixes a text that looks like a formula with a quote, so that a spreadsheet does not evaluate it."""
     if not (isinstance(cell, str) and len(cell) > 1 and cell.lstrip("'").startswith(_FORMULA)):
         return cell

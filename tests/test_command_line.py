@@ -8,6 +8,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
 
@@ -492,6 +494,22 @@ def test_a_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch, word: str, 
 )
 def test_text_that_looks_like_a_number_stays_text(word: str, meant: str) -> None:
     assert with_text(word) == meant
+
+
+@pytest.mark.parametrize(
+    "item", ["2024", "2_10", "1e3", "valley 2024", "2024 valley", "20 24", "a 2024 b", "v2024"]
+)
+@pytest.mark.parametrize(
+    ("form", "key"),
+    [("{0}", "name"), ("/data/{0}", "dataset.raw"), ("[{0}]", "dataset.split.train")]
+    + [(form, "stage.predict.others") for form in ("[{0},{0}]", "[a, {0} , b]")],
+)
+def test_hydra_reads_a_text_with_numbers_as_it_is_typed(item: str, form: str, key: str) -> None:
+    read = OverridesParser.create().parse_override(with_text(f"{key}={form.format(item)}")).value()
+    texts = read if isinstance(read, list) else [read]
+    texts = [text.text if isinstance(text, QuotedString) else text for text in texts]
+    meant = [text.strip() for text in form.format(item).strip("[]").split(",")]
+    assert texts == meant
 
 
 def test_options_may_stand_between_settings(tmp_path: Path) -> None:

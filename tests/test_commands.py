@@ -12,10 +12,13 @@ from omegaconf.errors import InterpolationResolutionError
 
 from ome.cli.command_log import removed_if_refused
 from ome.cli.commands import words_of
+from ome.data.sheets import OTHERS, SPREADSHEETS
 from ome.errors import UserError
 from ome.inference.card import SegmenterCard
 from ome.pipeline.manifest import Manifest
+from ome.tagging import main as tags_main
 from tests.conftest import compose_config, forked, run_words
+from tests.tagging import write_images
 from tests.test_custom import SMALL, write_photographs
 
 LONG = "x" * 300
@@ -455,15 +458,32 @@ def test_relative_paths_of_a_run_start_in_its_own_project(
 
 
 @pytest.mark.parametrize(
-    ("names", "read"),
+    ("names", "others"),
     [
-        (["tags.csv"], "tags.csv"),
-        (["tags.xlsx"], "tags.xlsx"),
-        (["tags.xlsm"], "tags.xlsm"),
-        (["tags.xlsx", "tags.csv"], "tags.csv"),
+        (["tags.csv"], ""),
+        *(([f"tags{suffix}"], "") for suffix in (*SPREADSHEETS, *OTHERS)),
+        (["tags.csv", "tags.xlsx"], "tags.xlsx"),
+        (["tags.csv", "tags.xlsm", "tags.ods"], "tags.xlsm, tags.ods"),
+        (["tags.xlsx", "tags.xls"], "tags.xls"),
     ],
 )
-def test_the_table_of_tags_may_be_a_spreadsheet(tmp_path: Path, names: list[str], read: str) -> None:
+def test_training_and_tagging_take_the_same_table(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    names: list[str],
+    others: str,
+) -> None:
+    images = write_images(tmp_path / "images", 1)
     for name in names:
-        (tmp_path / name).touch()
-    assert f"dataset.tags={tmp_path / read}" in " ".join(words_of(["train", str(tmp_path)]))
+        (images / name).touch()
+    read = images / names[0]
+    assert f"dataset.tags={read}" in words_of(["train", str(images)])
+    line = f"{read} is read, and not {others} beside it: delete or rename what is out of date\n"
+    assert capsys.readouterr().out == (line if others else "")
+    monkeypatch.delattr("ome.tagging.command._listen")  # or it would serve a page, and wait
+    assert tags_main([str(images)]) == 1
+    fault = "is a spreadsheet, but the page writes CSV: save it as .csv first"
+    fault = ", line 1: no column image" if read.suffix == ".csv" else f" {fault}"
+    assert f"error: {read}{fault}" in capsys.readouterr().out
+    assert sorted(path.name for path in images.glob("tags*")) == sorted(names)

@@ -6,6 +6,7 @@ import openpyxl
 import pytest
 from omegaconf import OmegaConf
 
+from ome.cli.commands import quoted
 from ome.cli.presets import fitting_preset
 from ome.config.checks import check_settings
 from ome.data.tiles import automatic_steps
@@ -21,6 +22,9 @@ CUSTOM = ["dataset=custom", "dataset.raw=x", "dataset.tags=x.csv"]
         (["stage=all"], True, []),
         (["stage=all", "trainer=cpu"], True, ["preset=laptop"]),
         (["stage=all", "trainer.accelerator=cpu"], True, ["preset=laptop"]),
+        (["stage=all", "trainer=ddp_cpu"], True, ["preset=laptop"]),
+        (["stage=all", "++trainer.accelerator='cpu'"], True, ["preset=laptop"]),
+        (["stage=all", "trainer=no_such"], False, ["preset=laptop"]),
         (["stage=all", "preset=paper"], False, []),
         (["stage=all", "experiment=ome_potsdam"], False, []),
         (["--help"], False, []),
@@ -37,22 +41,54 @@ def test_a_command_without_preset_takes_the_one_that_fits(
     assert fitting_preset(words) == chosen
 
 
+def write_table(path: Path, rows: int) -> Path:
+    lines = [("image", "tags"), *[("a.png", "road")] * rows]
+    if path.suffix == ".xlsx":
+        book = openpyxl.Workbook()
+        for line in lines:
+            book.active.append(line)  # type: ignore[union-attr]
+        book.save(path)
+    else:
+        path.write_text("".join(f"{','.join(line)}\n" for line in lines))
+    return path
+
+
 @pytest.mark.parametrize(("rows", "preset"), [(3, "few"), (100, "few"), (101, "laptop")])
-@pytest.mark.parametrize("quote", ["", "'", '"'])
+@pytest.mark.parametrize("name", ["tags.csv", "tags.xlsx"])
 def test_few_tagged_images_have_a_preset_of_their_own(
-    rows: int, preset: str, quote: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    rows: int, preset: str, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    table = tmp_path / "my tags.csv"
-    table.write_text("image,tags\n" + "a.png,road\n" * rows)
-    book = openpyxl.Workbook()
-    for row in (("image", "tags"), *[("a.png", "road")] * rows):
-        book.active.append(row)  # type: ignore[union-attr]
-    workbook = tmp_path / "my tags.xlsx"
-    book.save(workbook)
+    table = write_table(tmp_path / name, rows)
     monkeypatch.setenv("PATH", "")  # no driver of a GPU
-    for path in (table, workbook):
-        assert fitting_preset(["stage=all", f"dataset.tags={quote}{path}{quote}"]) == [f"preset={preset}"]
-    assert fitting_preset([f"dataset.tags={table}", "preset=gpu"]) == []
+    words = ["dataset=custom", f"dataset.tags={table}"]
+    assert fitting_preset(words) == [f"preset={preset}"]
+    assert fitting_preset([*words, "preset=gpu"]) == []
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dataset=custom", "dataset.tags={tags}"],
+        ["dataset=custom", "++dataset.tags={tags}"],
+        ["dataset=custom", "dataset.raw={raw}", "dataset.tags=${{dataset.raw}}/tags.csv"],
+        ["--config-dir={conf}", "dataset=mine"],
+        ["--config-dir", "{conf}", "-m", "dataset=mine,loveda", "seed=0,1"],
+        ["-m", "dataset=custom", "dataset.tags={tags},x.csv"],
+    ],
+)
+def test_the_table_is_counted_that_the_command_reads(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = tmp_path / "Cote d'Azur, (1)"
+    conf = raw / "my conf"
+    (conf / "dataset").mkdir(parents=True)
+    own = {"defaults": ["custom"], "name": "mine", "tags": str(raw / "tags.csv")}
+    OmegaConf.save(own, conf / "dataset/mine.yaml")
+    paths = {"raw": quoted(raw), "tags": quoted(raw / "tags.csv"), "conf": conf}
+    monkeypatch.setenv("PATH", "")  # no driver of a GPU
+    for rows, preset in ((3, "few"), (101, "laptop")):
+        write_table(raw / "tags.csv", rows)
+        assert fitting_preset([word.format(**paths) for word in words]) == [f"preset={preset}"]
 
 
 def test_presets_are_short_and_can_train() -> None:

@@ -16,6 +16,7 @@ from ome.data.scene_index import SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.suggestions import write_suggestions
 from ome.data.tiles import Tile
+from ome.data.user_csv import DELIMITERS
 from ome.errors import UserError
 from ome.tagging import main
 from ome.tagging.changes import ChangedError
@@ -98,6 +99,36 @@ def test_columns_that_the_page_does_not_know_and_unfinished_rows_stay(images: Pa
         "image,kept,by,tags,notes\nfield_0,1,Jo,tree,\nfield_1,,,,see Jo\ngone,1,Al,trees,\n"
         "field_2.jpg,1,,trees,\n"
     )
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+@pytest.mark.parametrize("start", ["", "\ufeff", "sep={0}\r\n", "\ufeffsep={0}\n"])
+@pytest.mark.parametrize("delimiter", DELIMITERS)
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["image,split,forêt,tree", "field_0.tif,val,1,0", "field_1.png,train,1,1", "field_2.jpg,train,0,1"],
+        ["image,tags,by", "field_0.tif,forêt,Ann", "field_1.png,tree,Zoë", "field_2.jpg,tree,"],
+        [
+            "tile,scene,row,column,height,width,split,kept,forêt,tree",
+            "field_0_00000_00024,field_0,0,24,32,32,val,1,1,0",
+            "field_0_00008_00024,field_0,8,24,32,32,val,1,0,1",
+        ],
+    ],
+)
+def test_a_table_stays_the_csv_file_that_it_was(
+    images: Path, lines: list[str], delimiter: str, start: str, end: str
+) -> None:
+    path = images.parent / "tags.csv"
+    written = [line.replace(",", delimiter) + end for line in lines]
+    start = start.format(delimiter)
+    path.write_bytes((start + "".join(written[:-1])).encode())
+    work = session(images, *(["--tile", "32"] if "tile" in lines[0] else []))
+    names = [item.tile.name if item.tile else item.file.name for item in work.items]
+    work.set_tags(names.index(lines[-1].split(",")[0]), ["tree"])
+    assert path.read_bytes() == (start + "".join(written)).encode()
+    work.undo()
+    assert path.read_bytes() == (start + "".join(written[:-1])).encode()
 
 
 def test_a_linked_table_stays_a_link_and_keeps_its_mode(images: Path, tmp_path: Path) -> None:
@@ -347,6 +378,32 @@ def test_windows_cover_each_image_and_become_a_table_of_tiles(images: Path) -> N
     assert work.row(number - 1).split == "val"
     with pytest.raises(UserError, match=r"is a table of windows: give the size of their grid, e.g. --tile"):
         session(images)
+
+
+@pytest.mark.parametrize(
+    ("splits", "next_split"),
+    [
+        (["train", "train"], "train"),
+        (["val", "val"], "val"),
+        (["test", "test"], "test"),
+        (["train", "val"], "train"),
+        (["val", "train", "val"], "train"),
+        (["val", "test"], "train"),
+    ],
+)
+def test_a_new_window_joins_the_split_that_all_windows_of_its_image_share(
+    images: Path, splits: list[str], next_split: str
+) -> None:
+    path = images.parent / "tags.csv"
+    corners = ("0,0", "0,24", "8,0")
+    rows = [f"field_0,{corner},32,32,{split},1" for corner, split in zip(corners, splits, strict=False)]
+    other = "field_1,0,0,32,32,test,1"
+    new = Tile("field_0", 8, 24, 32, 32)
+    for lines in ([*rows, other], [other, *rows]):
+        path.write_text("\n".join(["scene,row,column,height,width,split,road", *lines]))
+        work = session(images, "--tile", "32")
+        work.set_tags([item.tile for item in work.items].index(new), ["road"])
+        assert Table.read(path, windows=True).rows[new].split == next_split
 
 
 def test_windows_keep_the_classes_that_are_too_small_to_learn(images: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Final
 
 from ome.cli.last_command import repeated_words
 from ome.cli.parser import parsers
-from ome.data.sheets import SPREADSHEETS
+from ome.data.sheets import default_table
 from ome.errors import UserError, no_folder, shell_word
 from ome.geo.scene_list import names_many
 from ome.geo.vsi import scene_at
@@ -48,8 +48,7 @@ def _train(options: argparse.Namespace) -> list[str]:
         if images.exists():
             remedy = "put it alone into one, tag its windows (ome tags FOLDER --tile 256), and give that"
         raise UserError(f"{no_folder(images)}: {remedy}")
-    beside = [images / f"tags{suffix}" for suffix in (".csv", *SPREADSHEETS)]
-    tags = options.tags or next((path for path in beside if path.exists()), beside[0])
+    tags = options.tags or default_table(images)
     if not tags.exists():  # what else it may be, reading it tells
         remedy = f"fill one with ome tags {shell_word(images)} --classes NAME,NAME, or give it by --tags"
         raise UserError(f"the table of tags {tags} does not exist: {remedy}")
@@ -87,7 +86,7 @@ def _predict(options: argparse.Namespace) -> list[str]:
     chosen["stage.predict.scene"] = str(scene) if isinstance(scene, Path) else scene.address
     if options.name:
         chosen["stage.predict.map_name"] = options.name
-    averaged = [f"stage.predict.others=[{','.join(_quoted(other.absolute()) for other in others)}]"]
+    averaged = [f"stage.predict.others=[{','.join(quoted(other.absolute()) for other in others)}]"]
     return [*words_of_run(run), "stage=predict", *quoted_settings(**chosen), *(averaged if others else [])]
 
 
@@ -97,7 +96,7 @@ def _export(options: argparse.Namespace) -> list[str]:
 
 
 def _compare(options: argparse.Namespace) -> list[str]:
-    runs = ",".join(_quoted(run) for run in options.runs)
+    runs = ",".join(quoted(run) for run in options.runs)
     form = [f"stage.compare.format={options.format}"] if options.format else []
     return ["stage=compare", "name=comparison", f"stage.compare.runs=[{runs}]", *form]
 
@@ -131,10 +130,10 @@ def quoted_settings(**values: object) -> list[str]:
     Raises:
         UserError: A value would be read as a reference to another setting.
     """
-    return [f"{key}={_quoted(value)}" for key, value in values.items()]
+    return [f"{key}={quoted(value)}" for key, value in values.items()]
 
 
-def _quoted(value: object) -> str:
+def quoted(value: object) -> str:
     """A value quoted for Hydra's grammar: a folder may be named `1e5`, `nan` or `true`.
 
     Raises:

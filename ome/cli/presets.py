@@ -3,15 +3,22 @@
 import shutil
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from hydra import compose, initialize_config_module
+from hydra._internal.utils import get_args_parser
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ome.cli.commands import quoted
+from ome.data.sheets import read_sheet
 from ome.errors import UserError
 
-_DECIDED = ("preset=", "experiment=")
-_ON_THE_CPU = ("trainer=cpu", "trainer=ddp_cpu", "trainer.accelerator=cpu")
-
-_TABLE = "dataset.tags="
+_DECIDED: Final = ("preset=", "experiment=")
 
 FEW: Final = 100
 """Tagged images up to which `preset=few` fits."""
@@ -21,19 +28,35 @@ def fitting_preset(words: Sequence[str]) -> list[str]:
     """Gives `preset=few` for few tagged images, `preset=laptop` for a machine without a GPU, or nothing.
 
     Args:
-        words: The command line; nothing is added where it has a preset or an experiment, or no setting.
+        words: The command line after `check_words`; nothing is added where it has a preset or an experiment,
+            or no setting.
     """
     if any(word.startswith(_DECIDED) for word in words) or not any("=" in word for word in words):
         return []
-    tables = [Path(word.removeprefix(_TABLE).strip("'\"")) for word in words if word.startswith(_TABLE)]
-    if any(_is_short(table) for table in tables):
+    table = accelerator = None
+    with suppress(HydraException, OmegaConfBaseException):  # explained when Hydra composes the run
+        config = _composed(words)
+        accelerator = OmegaConf.select(config, "trainer.accelerator")
+        table = OmegaConf.select(config, "dataset.tags")
+    if isinstance(table, str) and _is_short(Path(table)):
         return ["preset=few"]
-    return ["preset=laptop"] if any(word in _ON_THE_CPU for word in words) or not gpus() else []
+    return ["preset=laptop"] if accelerator == "cpu" or not gpus() else []
+
+
+def _composed(words: Sequence[str]) -> DictConfig:
+    """The configuration of a command, or of the first job of a sweep."""
+    options = get_args_parser().parse_args([*words])
+    typed = OverridesParser.create().parse_overrides(options.overrides)
+    settings = [str(one.input_line) for one in typed if not one.is_sweep_override()]
+    swept = [one for one in typed if one.is_discrete_sweep()]
+    settings += [f"{one.get_key_element()}={next(one.sweep_string_iterator())}" for one in swept]
+    if options.config_dir and Path(options.config_dir).is_dir():
+        settings.append(f"hydra.searchpath=[{quoted(f'file://{Path(options.config_dir).absolute()}')}]")
+    with initialize_config_module("ome.conf", version_base="1.3"):
+        return compose(options.config_name or "config", overrides=settings)
 
 
 def _is_short(table: Path) -> bool:
-    from ome.data.sheets import read_sheet  # noqa: PLC0415 - takes half a second
-
     try:
         return len(read_sheet(table).rows) <= FEW
     except UserError:

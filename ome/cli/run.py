@@ -101,8 +101,8 @@ def main() -> None:
     if _is_nonzero_rank_checked() or plans:
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]
     try:
-        sys.argv += fitting_preset(sys.argv[1:])
         check_words(sys.argv[1:])
+        sys.argv += fitting_preset(sys.argv[1:])
         if is_plain_help(sys.argv[1:]):
             print(help_text(sys.argv[1:]))  # noqa: T201
         else:

@@ -29,8 +29,13 @@ _TEXTS: Final = frozenset(
 )
 """Addresses of settings that take text, such as names of scenes."""
 
-_NUMBER: Final = re.compile(r"(?<![^\[,\s])[+-]?\.?\d[\d._]*(e[+-]?\d+)?(?![^\],\s])", re.IGNORECASE)
-"""A value, or an item of a list, that Hydra may read as a number."""
+_NUMBER: Final = re.compile(
+    r"((?:^|[\[,])\s*)([+-]?\.?\d[\d._]*(?:e[+-]?\d+)?)(?=\s*(?:$|[\],]))", re.IGNORECASE
+)
+"""A whole value, or a whole item of a list, that Hydra may read as a number, after what is before it.
+
+A number within a text, as in `valley 2024`, is text already, and with quotes Hydra would refuse it.
+"""
 
 
 def is_setting(word: str) -> bool:
@@ -49,7 +54,7 @@ def with_text(word: str) -> str:
     key, equals, value = word.partition("=")
     if not equals or key.lstrip("+") not in _TEXTS or set(value) & set("\"'{"):  # a mapping may hold colours
         return word
-    return f"{key}={_NUMBER.sub(lambda number: repr(number[0]), value)}"
+    return key + equals + _NUMBER.sub(r"\1'\2'", value)
 
 
 def with_plus(word: str) -> str:

@@ -1,9 +1,5 @@
 """Users' tables: CSV files and spreadsheets, read as rows of text."""
 
-import codecs
-import csv
-import io
-import re
 from pathlib import Path
 from typing import Final, NamedTuple
 from zipfile import ZipFile
@@ -11,6 +7,7 @@ from zipfile import ZipFile
 from ome.data.names import UNNAMED, hidden_letter, normal_form
 from ome.data.raw_file import check_expansion
 from ome.data.shown_cells import check_shown
+from ome.data.user_csv import Style, read_user_csv
 from ome.errors import UserError, few
 from ome.extras import require
 from ome.files import is_file, plain_cell
@@ -21,17 +18,6 @@ SPREADSHEETS: Final = (".xlsx", ".xlsm")
 OTHERS: Final = (".xls", ".xlsb", ".ods", ".numbers")
 """Suffixes of unsupported spreadsheets."""
 
-DELIMITERS: Final = (",", ";", "\t")
-"""Column separators: spreadsheets write semicolons where the decimal sign is a comma."""
-
-ENCODINGS: Final = {
-    codecs.BOM_UTF32_LE: "UTF-32",  # begins as that of UTF-16
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
-"""Encodings other than UTF-8 by the byte order marks of their files."""
-
 
 class Sheet(NamedTuple):
     """A table with one header row; names and cells are in normal form.
@@ -41,14 +27,14 @@ class Sheet(NamedTuple):
         header: Names of the columns.
         rows: Line number and cells by column of each row that is not blank.
         uneven: Lines that are shorter or longer than the header.
-        delimiter: Separator of the columns.
+        style: How the file is written, if it is CSV.
     """
 
     path: Path
     header: list[str]
     rows: list[tuple[int, dict[str, str]]]
     uneven: list[int]
-    delimiter: str = ","
+    style: Style
 
     def check_lengths(self) -> None:
         """Refuses rows whose length differs from the header's; call it after the header was checked.
@@ -60,15 +46,27 @@ class Sheet(NamedTuple):
             remedy = "; a cell with several tags needs quotes, or | between them, as in road|tree"
             raise UserError(
                 f"{self.path}, line {self.uneven[0]}: not as many values as the header has columns"
-                + (remedy if self.delimiter == ";" else "")
+                + (remedy if self.style.delimiter == ";" else "")
             )
+
+
+def default_table(folder: Path) -> Path:
+    """The table of tags beside the images of a folder: `tags.csv`, which may not exist, or a spreadsheet.
+
+    Prints which others of these there are, as only one is read.
+    """
+    first, *spreadsheets = (folder / f"tags{suffix}" for suffix in (".csv", *SPREADSHEETS, *OTHERS))
+    existing = [path for path in (first, *spreadsheets) if path.exists()]
+    if existing[1:]:
+        others = few([path.name for path in existing[1:]])
+        say_once(f"{existing[0]} is read, and not {others} beside it: delete or rename what is out of date")
+    return existing[0] if existing else first
 
 
 def read_sheet(path: Path) -> Sheet:
     """Reads a CSV file in UTF-8, or the first visible sheet of an `.xlsx` workbook.
 
-    The separator of a CSV file is the most frequent one of `DELIMITERS` in its first line. Empty columns, and
-    an unnamed column that numbers the rows, are skipped.
+    Empty columns, and an unnamed column that numbers the rows, are skipped.
 
     Raises:
         UserError: The file is missing, damaged or in another encoding, has formulas without values, names a
@@ -81,7 +79,7 @@ def read_sheet(path: Path) -> Sheet:
     if path.suffix.lower() in OTHERS:
         raise UserError(f"{path}: this spreadsheet format is not supported: save it as .xlsx or CSV")
     book = path.suffix.lower() in SPREADSHEETS
-    lines, delimiter = (_workbook(path), ",") if book else _csv(path)
+    lines, style = (_workbook(path), Style()) if book else read_user_csv(path)
     lines = [(number, [normal_form(plain_cell(cell)) for cell in cells]) for number, cells in lines]
     header = ["" if UNNAMED.fullmatch(name) else name for name in lines[0][1]] if lines else []
     body = [(number, cells) for number, cells in lines[1:] if any(cells)]
@@ -105,45 +103,12 @@ def read_sheet(path: Path) -> Sheet:
             cell for place, cell in enumerate(cells) if place not in named and not (numbered and place == 0)
         )
     ]
-    return Sheet(path, names, rows, uneven, delimiter)
+    return Sheet(path, names, rows, uneven, style)
 
 
 def _numbers_rows(column: list[str]) -> bool:
     """Whether a column numbers the rows, as pandas writes it; rows may have been sorted or left out."""
     return all(map(str.isdecimal, column)) and len({*column}) == len(column)
-
-
-def _csv(path: Path) -> tuple[list[tuple[int, list[str]]], str]:
-    """Line number and cells of each row, and the separator."""
-    content = path.read_bytes()
-    if encoding := _other_encoding(content):
-        raise UserError(f"{path} is in {encoding}: save it as CSV UTF-8")
-    try:
-        # Spreadsheets put a byte order mark before the first column's name.
-        text = content.decode("utf-8-sig")
-        before, delimiter = 0, _delimiter(text)
-        if mark := re.match(r"sep=(.)(?:\r\n?|\n)", text):  # Excel's own way to say it
-            before, delimiter, text = 1, mark[1], text[mark.end() :]
-        reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-        rows: list[tuple[int, list[str]]] = []
-        start = 0
-        for cells in reader:
-            rows.append((before + start + 1, cells))
-            start = reader.line_num
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is not a CSV file in UTF-8: {error}; save it as CSV UTF-8") from error
-    return rows, delimiter
-
-
-def _other_encoding(content: bytes) -> str:
-    """The encoding of a file that is not in UTF-8, by its mark or the zeros of its first letter or two."""
-    marked = next((name for mark, name in ENCODINGS.items() if content.startswith(mark)), "")
-    return marked or {2: "UTF-16", 3: "UTF-32"}.get(content[:4].count(0), "")
-
-
-def _delimiter(text: str) -> str:
-    header = re.split(r"[\r\n]", text, maxsplit=1)[0]
-    return max(DELIMITERS, key=lambda delimiter: len(next(csv.reader([header], delimiter=delimiter), [])))
 
 
 def _workbook(path: Path) -> list[tuple[int, list[str]]]:

@@ -13,6 +13,7 @@ from ome.data.listed_names import check_joined, check_listed
 from ome.data.names import EMPTY, IMAGE_COLUMNS, TOO_SMALL, WINDOW_COLUMNS, check_class, check_classes
 from ome.data.sheets import Sheet, read_sheet
 from ome.data.tag_row import Form, TagRow, image_row, listed_tags, window_row
+from ome.data.user_csv import Style
 from ome.errors import UserError
 from ome.progress import say_once
 
@@ -36,12 +37,14 @@ class TagRows(NamedTuple):
         header: Its columns.
         names: Class names: as given, else the class columns in order, or the tags sorted by name.
         rows: Its rows.
+        style: How the file is written.
     """
 
     form: Form
     header: list[str]
     names: tuple[str, ...]
     rows: list[TagRow]
+    style: Style
 
 
 def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = True) -> TagRows:
@@ -92,7 +95,7 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
         check_listed(classes, str(path))
         if all(len(row.tags) < 2 for row in rows):
             check_joined(classes, str(path))
-    return TagRows(form, sheet.header, classes, rows)
+    return TagRows(form, sheet.header, classes, rows, sheet.style)
 
 
 def _with_known_columns(sheet: Sheet) -> Sheet:

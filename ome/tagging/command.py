@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.markup import escape
 
 from ome.data.raw_source import image_name
+from ome.data.sheets import default_table
 from ome.data.suggestions import Suggestion, read_suggestions
 from ome.data.tiles import Tile
 from ome.errors import UserError
@@ -58,7 +59,7 @@ def serve(options: argparse.Namespace) -> None:
     from ome.tagging.server import make_app  # noqa: PLC0415 - needs starlette
 
     folder = Path(options.folder)
-    path = Path(options.table) if options.table else folder / "tags.csv"
+    path = Path(options.table) if options.table else default_table(folder)
     images = find_images(folder)
     table = Path(os.path.realpath(path))  # of a circle of links, too, which the table's reader reports
     lock = table.with_name(f".{table.name}.lock")

@@ -1,7 +1,7 @@
 """The tags while a person works on them; each change is on the disk before it is confirmed."""
 
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -39,7 +39,7 @@ class Session:
         self.suggestions = dict(suggestions or {})
         self._table = table
         self._rows: dict[Key, Row] = dict(table.rows)
-        self._splits = {row.image: row.split for row in table.rows.values()}
+        self._splits = _shared_splits(table.rows.values())
         self._names = tuple(dict.fromkeys([*table.names, *(checked_name(name, ()) for name in names)]))
         self._check_listed(self._names)
         self._done: list[Change] = []
@@ -57,7 +57,6 @@ class Session:
         item = self.items[number]
         if (row := self._rows.get(item.key)) is not None:
             return row
-        # All windows of an image are in one split.
         split = self._splits.get(item.image, "train") if item.tile else "train"
         return Row(item.file.name if item.tile is None else item.image, split)
 
@@ -180,6 +179,14 @@ class Session:
             return self._table.path.read_bytes()
         except FileNotFoundError:
             return None
+
+
+def _shared_splits(rows: Iterable[Row]) -> dict[str, str]:
+    """The split of each image whose windows are all in the same one, which its next windows join."""
+    splits: dict[str, set[str]] = {}
+    for row in rows:
+        splits.setdefault(row.image, set()).add(row.split)
+    return {image: min(found) for image, found in splits.items() if len(found) == 1}
 
 
 def _without_nan(matrix: NDArray[np.float64]) -> list[list[float | None]]:

@@ -17,8 +17,8 @@ from ome.data.tag_row import Form, TagRow, listed_tags
 from ome.data.tag_rows import read_tag_rows
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
+from ome.data.user_csv import Style, write_user_csv
 from ome.errors import UserError
-from ome.files import write_csv
 from ome.tagging.items import Key
 
 Status = Literal["open", "tagged", "none"]
@@ -68,6 +68,7 @@ class Table:
         names: Class names, in order of the columns, or sorted.
         rows: Rows by image or window, in order of the file.
         header: Columns of the file; empty if it does not exist.
+        style: How the file is written.
     """
 
     path: Path
@@ -75,6 +76,7 @@ class Table:
     names: tuple[str, ...]
     rows: Mapping[Key, Row]
     header: tuple[str, ...] = ()
+    style: Style = field(default_factory=Style)
 
     @classmethod
     def read(cls, path: Path, *, windows: bool) -> "Table":
@@ -95,7 +97,7 @@ class Table:
         if table.form == "windows" and table.rows:
             TagTable.from_rows(path, table)
         rows: dict[Key, Row] = {row.tile or row.image: _row(row, table.form) for row in table.rows}
-        return cls(path, table.form, table.names, rows, tuple(table.header))
+        return cls(path, table.form, table.names, rows, tuple(table.header), table.style)
 
     def write(self, names: Sequence[str], rows: Mapping[Key, Row]) -> None:
         """Writes the table and syncs it to the disk.
@@ -116,7 +118,7 @@ class Table:
         path = Path(os.path.realpath(self.path))
         if path.exists() and not os.access(path, os.W_OK):  # a rename would replace it all the same
             raise PermissionError(errno.EACCES, "it is read-only", str(path))
-        write_csv(path, header, lines, durable=True)
+        write_user_csv(path, header, lines, self.style)
 
     def _fixed_columns(self, rows: Sequence[Row]) -> list[str]:
         """The columns of the file except the classes, and `kept` if a row needs it."""
