@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 from rasterio.io import MemoryFile
 
 from ome.data.raw import RawLayout, layout_from_facts
+from ome.geo.raster import open_class_map
 from tests.conftest import compose_config
 
 Form = Literal["zip", "folder", "loose"]
@@ -47,6 +48,12 @@ def raster(pixels: Pixels, driver: str = "GTiff", **profile: object) -> bytes:
         with memory.open(driver=driver, **shape, **profile) as dataset:
             dataset.write(pixels.transpose(2, 0, 1))
         return bytes(memory.getbuffer())
+
+
+def read_class_map(path: Path) -> Pixels:
+    """A whole class map, (H, W)."""
+    with open_class_map(path) as raster:
+        return raster.values(0, 0, raster.grid.height, raster.grid.width)
 
 
 def image(seed: int, bands: int = 3, height: int = 40, width: int = 56) -> Pixels:

@@ -24,7 +24,7 @@ from ome.data.suggestions import read_suggestions
 from ome.errors import UserError
 from ome.files import read_csv, read_json
 from ome.geo.gdal import plain_pixels
-from ome.geo.raster import read_class_map, read_png
+from ome.geo.raster import read_png
 from ome.geo.reader import Raster
 from ome.networks.backbones import build_backbone
 from ome.networks.seam import SeamNetwork
@@ -34,6 +34,7 @@ from ome.stages import affinity
 from ome.stages.suggest import is_constant
 from ome.tagging.options import parser
 from tests import archives
+from tests.archives import read_class_map
 from tests.conftest import TINY, compose_config, tiny
 
 Run = Callable[..., DictConfig]

@@ -28,7 +28,7 @@ from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.files import read_csv, read_json
-from ome.geo.raster import read_class_map, read_png
+from ome.geo.raster import read_png
 from ome.inference.card import CARD, SegmenterCard
 from ome.pipeline.layout import mask_path
 from ome.pipeline.manifest import Manifest
@@ -38,6 +38,7 @@ from ome.scoring.scores import Scores
 from ome.stages.reproduce import compare_folders
 from ome.training.seam import SeamClassifier
 from ome.training.segmenter import UncertaintyWeightedSegmenter
+from tests.archives import read_class_map
 from tests.browser import complaints, show_as
 from tests.conftest import compose_config, copy_until, forked, forked_pair, run_without_torch, tiny
 

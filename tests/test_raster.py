@@ -25,10 +25,11 @@ from ome.data.unmarked import unmarked
 from ome.errors import UserError
 from ome.geo import lossy
 from ome.geo.mosaic import Mosaic
-from ome.geo.raster import read_class_map, read_png, write_grey_png, write_palette_png
+from ome.geo.raster import read_png, write_grey_png, write_palette_png
 from ome.geo.reader import Raster
 from ome.geo.scene_files import scene_files
 from ome.geo.virtual_raster import VirtualRaster
+from tests.archives import read_class_map
 
 COLOURS = ((255, 255, 255), (0, 0, 255), (0, 255, 255))
 PALETTE = [value for colour in COLOURS for value in colour] + [0] * (768 - 9)

@@ -13,7 +13,15 @@ from ome.config.schema.stages import MOST_TILES
 from ome.files import write_csv
 from ome.pipeline.manifest import Manifest
 from ome.plots.charts import BOTTOM, LEFT, RIGHT, TOP, heat_cells, line_chart, percent_bars
-from ome.plots.thumbnails import class_picture, encode, error_picture, heat_picture, photo, weight_picture
+from ome.plots.thumbnails import (
+    class_picture,
+    encode,
+    error_picture,
+    heat_picture,
+    photo,
+    thinned,
+    weight_picture,
+)
 from ome.report.contents import tag_scores
 from ome.report.histories import training_curves
 from ome.report.layered_tiles import LayeredTile
@@ -92,6 +100,21 @@ def test_pictures_of_any_size_fit_their_bytes(shape: tuple[int, int]) -> None:
             assert len(address) <= most
             width, height = decoded(address).size
             assert width / height == pytest.approx(shape[1] / shape[0], rel=0.1) or 1 in {width, height}
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (384, 200), (2000, 30), (1, 4000), (1000, 717), (717, 1001)])
+@pytest.mark.parametrize("rows", [1, 100, 3000])
+def test_pictures_from_strips_are_those_of_the_whole(shape: tuple[int, int], rows: int) -> None:
+    generator = np.random.default_rng(0)
+    image, mask = (generator.integers(0, 256, size).astype(np.uint8) for size in ((*shape, 3), shape))
+    for layer, pixels in ((photo, image), (weight_picture, mask)):
+        strips = np.split(pixels, range(rows, shape[0], rows))
+        found, whole = (
+            np.asarray(layer("", values).picture).astype(int)
+            for values in (thinned(strips, shape[0]), pixels)
+        )
+        assert found.shape == whole.shape
+        assert np.abs(found - whole).max() <= (1 if layer is photo and max(shape) > 384 else 0)
 
 
 def test_bars_ticks_and_cells_by_hand() -> None:

@@ -21,7 +21,8 @@ def test_tiles_classes_and_overlap_are_counted() -> None:
     mask[:, 4:] = 1
     mask[0, 7] = 2
     layouts_ = (Layout(4, 4), Layout(8, 8))
-    covered = {layout: [coverage_of_tiles(mask, layout, 3, cover=True)] * 10 for layout in layouts_}
+    read = lambda row, height: mask[row : row + height]  # noqa: E731 - one line
+    covered = {layout: [coverage_of_tiles(read, (8, 8), layout, 3, cover=True)] * 10 for layout in layouts_}
     rows = tile_choices(covered, np.array([0.1, 0.1, 0.05]), 0.1, "tile")
     small, large = rows[:4], rows[4:]
     # Four tiles a scene: twice {0}, once {1}, once {1, 2} with 1 of 16 pixels of class 2.

@@ -17,7 +17,7 @@ from ome.data.scene_index import evaluation_split, mapped_scenes
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile, evenly_spaced
 from ome.distributed.collectives import all_reduce_sum, barrier, is_rank_zero, shard
-from ome.geo.raster import read_class_map
+from ome.geo.raster import open_class_map
 from ome.ignore import IGNORE
 from ome.inference.card import SegmenterCard, described_views
 from ome.inference.map_rows import MapOptions, windows_at_a_time
@@ -70,8 +70,9 @@ def _scored(folder: Path, reader: SceneReader, title: str) -> list[Row]:
     scenes = [scene for scene in index.split(split) if scene.mask is not None]
     matrix = np.zeros((len(names), len(names)), dtype=np.int64)
     for scene in shard(scenes):
-        reference = reader.mask(scene.whole)
-        matrix += confusion_matrix(read_class_map(map_path(folder, scene)), reference, len(names))
+        with open_class_map(map_path(folder, scene)) as predicted:
+            for strip in scene.whole.strips():
+                matrix += confusion_matrix(predicted.values(*strip.window), reader.mask(strip), len(names))
     return [Row(title, f"{split} scenes", Scores(all_reduce_sum(matrix), names))] if scenes else []
 
 

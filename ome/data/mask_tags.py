@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ome.data.scene_index import Scene
 from ome.data.scenes import SceneReader
 from ome.data.tag_filter import Drops, Filtered, filter_tiles, minimum_coverage
 from ome.data.tags import TagTable
@@ -66,9 +67,8 @@ def tags_from_masks(
         of_scene = scene.tiles(*layout, cover=cover)
         tiles += of_scene
         splits += [scene.split] * len(of_scene)
-        mask = reader.mask(scene.whole)
         for one in covered if scene.split == "train" else (layout,):
-            covered[one].append(coverage_of_tiles(mask, one, len(names), cover=cover))
+            covered[one].append(_coverage(reader, scene, one, cover=cover))
     fractions = np.concatenate(covered[layout])
     least = minimum_coverage(names, minimum, overrides)
     filtered = filter_tiles(fractions, least, drops)
@@ -79,4 +79,14 @@ def tags_from_masks(
         table,
         filter_tiles(fractions[np.array(splits) == "train"], least, drops),
         tile_choices({one: parts[: len(train)] for one, parts in covered.items()}, least, minimum, drops),
+    )
+
+
+def _coverage(reader: SceneReader, scene: Scene, layout: Layout, *, cover: bool) -> NDArray[np.float64]:
+    return coverage_of_tiles(
+        lambda row, height: reader.mask(scene.rows(row, height)),
+        (scene.height, scene.width),
+        layout,
+        reader.index.palette.num_classes,
+        cover=cover,
     )

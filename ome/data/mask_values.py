@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ome.data.mask_meanings import NODATA_HINT, foreign_values, possible_meaning, values_in
 from ome.data.prepare import scene_jobs
@@ -14,6 +15,7 @@ from ome.data.scene_index import Scene, SceneIndex
 from ome.data.scenes import SceneReader
 from ome.data.tag_filter import tags_of
 from ome.data.tags import TagTable
+from ome.data.tiles import Tile
 from ome.errors import UserError, few
 from ome.ignore import IGNORE
 
@@ -131,8 +133,7 @@ def contradictions(table: TagTable, reader: SceneReader) -> Iterator[str]:
     compared = [row for row, tile in enumerate(table.tiles) if reader.has_mask(tile.scene)]
     if not compared:
         return
-    masks = (reader.mask(table.tiles[row]) for row in compared)
-    present = np.stack([tags_of(mask, len(table.names)) for mask in masks]).astype(bool)
+    present = np.array([_present(table.tiles[row], reader) for row in compared])
     tagged = table.tags[compared].astype(bool)
     for place, name in enumerate(table.names):
         for wrong, how in (
@@ -143,3 +144,9 @@ def contradictions(table: TagTable, reader: SceneReader) -> Iterator[str]:
                 rows = np.flatnonzero(wrong)[:LISTED].tolist()
                 first = ", ".join(table.tiles[compared[row]].name for row in rows)
                 yield f"{count} of {len(compared)} tiles {how.format(name)}: {first}"
+
+
+def _present(tile: Tile, reader: SceneReader) -> NDArray[np.bool_]:
+    """Which classes occur in the mask of a tile, (C,); a tagged image may be a whole scene."""
+    parts = [tags_of(reader.mask(strip), reader.index.palette.num_classes) for strip in tile.strips()]
+    return np.asarray(np.any(parts, axis=0))

@@ -52,7 +52,11 @@ class Scene:
     @property
     def whole(self) -> Tile:
         """The tile that covers the whole scene."""
-        return Tile(self.name, 0, 0, self.height, self.width)
+        return self.rows(0, self.height)
+
+    def rows(self, row: int, height: int) -> Tile:
+        """The tile of some rows of the scene."""
+        return Tile(self.name, row, 0, height, self.width)
 
     def tiles(self, size: int, stride: int, *, cover: bool = True) -> list[Tile]:
         """Square tiles over the scene, see `tile_scene`."""

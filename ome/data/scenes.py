@@ -142,7 +142,7 @@ class SceneReader:
                 f"{raster}, rows {tile.row}+{tile.height}, columns {tile.column}+{tile.width}: the scene has "
                 f"only {height} x {width} pixels"
             )
-        return raster, (tile.row, tile.column, tile.height, tile.width)
+        return raster, tile.window
 
     def _raster(self, name: str) -> Raster:
         if self._process != os.getpid():

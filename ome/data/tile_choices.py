@@ -1,6 +1,7 @@
 """Compares tile sizes and filters by the tiles they would keep; the paper calls that choice decisive."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -52,13 +53,29 @@ def layouts(configured: Layout, largest: int) -> list[Layout]:
 
 
 def coverage_of_tiles(
-    mask: NDArray[np.uint8], layout: Layout, num_classes: int, *, cover: bool
+    read: Callable[[int, int], NDArray[np.uint8]],
+    shape: tuple[int, int],
+    layout: Layout,
+    num_classes: int,
+    *,
+    cover: bool,
 ) -> NDArray[np.float64]:
-    """Coverage of each class in each tile of a scene: (N, C); see `coverage` and `tile_scene`."""
-    height, width = mask.shape
-    tiles = tile_scene("", height, width, layout.size, layout.stride, cover=cover)
-    windows = (mask[t.row : t.row + t.height, t.column : t.column + t.width] for t in tiles)
-    return np.array([coverage(window, num_classes) for window in windows]).reshape(-1, num_classes)
+    """Coverage of each class in each tile of a scene: (N, C); see `coverage` and `tile_scene`.
+
+    Args:
+        read: `read(row, height)` -> (height, W) uint8, rows of the mask; it is called for each row of tiles.
+        shape: Height and width of the scene.
+        layout: Size and stride of the tiles.
+        num_classes: C.
+        cover: See `tile_scene`.
+    """
+    fractions: list[NDArray[np.float64]] = []
+    tiles = tile_scene("", *shape, layout.size, layout.stride, cover=cover)
+    for (row, height), side_by_side in groupby(tiles, key=lambda tile: (tile.row, tile.height)):
+        rows = read(row, height)
+        windows = (rows[:, tile.column : tile.column + tile.width] for tile in side_by_side)
+        fractions += [coverage(window, num_classes) for window in windows]
+    return np.array(fractions).reshape(-1, num_classes)
 
 
 def tile_choices(

@@ -1,14 +1,17 @@
 """Tiles, the windows into scenes: five values each, never a clipped copy."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple, TypeVar
 
 from ome.errors import UserError
 from ome.geo.windows import window_starts
 
 T = TypeVar("T")
+
+COUNTED: Final = 1 << 22
+"""Largest number of pixels that are counted or drawn at a time; counting takes some 30 bytes for each."""
 
 
 @dataclass(frozen=True, order=True)
@@ -33,6 +36,17 @@ class Tile:
     def name(self) -> str:
         """A file name without suffix, unique within a dataset for one tile size."""
         return f"{self.scene}_{self.row:05d}_{self.column:05d}"
+
+    @property
+    def window(self) -> tuple[int, int, int, int]:
+        """Row, column, height and width, as `Raster.read` takes them."""
+        return self.row, self.column, self.height, self.width
+
+    def strips(self) -> Iterator["Tile"]:
+        """The tile from top to bottom in parts of its width, for tiles of any size, such as whole scenes."""
+        rows = max(1, COUNTED // self.width)
+        for row in range(0, self.height, rows):
+            yield replace(self, row=self.row + row, height=min(rows, self.height - row))
 
 
 def tile_scene(

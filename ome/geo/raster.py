@@ -1,4 +1,4 @@
-"""Whole rasters: written by GDAL and read back; class maps; pseudo masks and weights as PNG."""
+"""Rasters that GDAL has written, which are read back; class maps; pseudo masks and weights as PNG."""
 
 import errno
 import os
@@ -55,15 +55,16 @@ def check_written(path: Path) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO), str(path)) from error
 
 
-def read_class_map(path: Path) -> NDArray[np.uint8]:
-    """Reads a whole class map: (H, W) uint8 class indices or 255.
+@contextmanager
+def open_class_map(path: Path) -> Iterator[Raster]:
+    """Opens a class map, whose `values` are class indices or 255.
 
     Raises:
         UserError: The file is missing, damaged or not an 8-bit raster.
     """
     with Raster(path) as raster:
         raster.require(("uint8",))
-        return raster.values(0, 0, raster.grid.height, raster.grid.width)
+        yield raster
 
 
 def write_palette_png(path: Path, mask: NDArray[np.uint8], palette: Sequence[int]) -> None:

@@ -5,7 +5,7 @@ The report embeds them with a limited number of bytes; `ome.plots.panels` arrang
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,6 +45,24 @@ class Layer:
 
     name: str
     picture: Image.Image
+
+
+def thinned(strips: Iterable[NDArray[np.uint8]], height: int) -> NDArray[np.uint8]:
+    """An image (H, W, 3) or a mask (H, W) in the size of its picture, from parts of it.
+
+    A mask is as in the picture of the whole; an image may differ from it by one grey level, because Pillow
+    averages rows or columns first, whichever is faster, and rounds in between.
+
+    Args:
+        strips: Its parts from top to bottom, of its full width.
+        height: H.
+    """
+    parts: list[NDArray[np.uint8]] = []
+    for strip in strips:
+        how = Image.Resampling.BOX if strip.ndim == 3 else Image.Resampling.NEAREST
+        size = _size_within(SIDES[0], strip.shape[1], height)
+        parts.append(np.asarray(Image.fromarray(strip).resize((size[0], len(strip)), how)))
+    return np.asarray(Image.fromarray(np.concatenate(parts)).resize(size, how))
 
 
 def photo(name: str, image: NDArray[np.uint8]) -> Layer:
@@ -144,11 +162,13 @@ def _encoded(picture: Image.Image, side: int) -> str:
 
 def _thinned(picture: Image.Image, side: int, how: Image.Resampling) -> Image.Image:
     """The picture with no side longer than `side`."""
-    factor = side / max(picture.size)
-    if factor >= 1:
-        return picture
-    width, height = (max(1, round(length * factor)) for length in picture.size)
-    return picture.resize((width, height), how)
+    return picture.resize(_size_within(side, *picture.size), how)
+
+
+def _size_within(side: int, width: int, height: int) -> tuple[int, int]:
+    """Width and height of a picture, reduced where a side is longer than `side`."""
+    factor = min(1.0, side / max(width, height))
+    return max(1, round(width * factor)), max(1, round(height * factor))
 
 
 def _lettered(picture: Image.Image, factor: int) -> Image.Image:

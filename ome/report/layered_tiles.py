@@ -12,8 +12,7 @@ from ome.data.cams import read_cams
 from ome.data.scenes import SceneReader
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
-from ome.geo.raster import read_png
-from ome.geo.reader import Raster
+from ome.geo.raster import open_class_map, read_png
 from ome.pipeline.layout import (
     CAMS,
     PSEUDO_MASK,
@@ -33,6 +32,7 @@ from ome.plots.thumbnails import (
     error_picture,
     heat_pictures,
     photo,
+    thinned,
     weight_picture,
 )
 
@@ -115,14 +115,18 @@ class TileDrawer:
         """A window of a mapped scene, or the whole scene: image, and the map of each segmenter."""
         scene = self._reader.index.scene(tile.scene)
         title = scene.name if tile == scene.whole else tile.name
-        result = LayeredTile(title, note, [photo(IMAGE, self._reader.display(tile))])
+        image = thinned(map(self._reader.display, tile.strips()), tile.height)
+        result = LayeredTile(title, note, [photo(IMAGE, image)])
         maps: dict[str, NDArray[np.uint8]] = {}
         for title, folder in self.segmenters().items():
             if map_path(folder, scene).exists():
-                with Raster(map_path(folder, scene)) as opened:
-                    maps[title] = opened.values(tile.row, tile.column, tile.height, tile.width)
+                with open_class_map(map_path(folder, scene)) as opened:
+                    strips = (opened.values(*strip.window) for strip in tile.strips())
+                    maps[title] = thinned(strips, tile.height)
                 result.layers.append(class_picture(title, maps[title], self._colours))
-        reference = self._reader.mask(tile) if self._reader.has_mask(tile.scene) else None
+        reference = None
+        if self._reader.has_mask(tile.scene):
+            reference = thinned(map(self._reader.mask, tile.strips()), tile.height)
         weak = {title: map_ for title, map_ in maps.items() if title != SEGMENTER_TITLES["full"]}
         return self._compared(result, weak or maps, reference)
 

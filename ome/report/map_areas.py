@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from ome.data.scene_index import mapped_scenes
+from ome.data.scene_index import Scene, mapped_scenes
 from ome.data.scenes import SceneReader
 from ome.files import read_csv
 from ome.geo.areas import PixelAreas
 from ome.geo.ellipsoid import Floats
-from ome.geo.raster import read_class_map
+from ome.geo.raster import open_class_map
 from ome.pipeline.layout import AREAS, map_path
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import Manifest
@@ -50,13 +49,8 @@ def mapped_areas(folders: Mapping[str, Path], reader: SceneReader) -> dict[str, 
     if all(scene.mask for scene in scenes):
         sums[REFERENCE] = np.zeros(256)
     for scene in scenes:
-        areas = PixelAreas(reader.grid(scene.name))
         for title in sums:
-            if title == REFERENCE:
-                classes = reader.mask(scene.whole)
-            else:
-                classes = read_class_map(map_path(folders[title], scene))
-            sums[title] += _areas_by_class(areas, classes)
+            sums[title] += _areas_by_class(scene, reader, folders.get(title))
     rows = [[name, *(_metres(total[index]) for total in sums.values())] for index, name in enumerate(names)]
     return {
         "title": "Areas in the mapped scenes",
@@ -101,8 +95,13 @@ def _area_table(rows: Sequence[Mapping[str, str]]) -> Table:
     return table([titles[key] for key in keys], body)
 
 
-def _areas_by_class(areas: PixelAreas, classes: NDArray[np.uint8]) -> Floats:
-    return areas.by_class(lambda row, height: classes[row : row + height])[1]
+def _areas_by_class(scene: Scene, reader: SceneReader, folder: Path | None) -> Floats:
+    """The areas in the map of a segmenter's folder; without a folder, in the reference."""
+    areas = PixelAreas(reader.grid(scene.name))
+    if folder is None:
+        return areas.by_class(lambda row, height: reader.mask(scene.rows(row, height)))[1]
+    with open_class_map(map_path(folder, scene)) as opened:
+        return areas.by_class(lambda row, height: opened.values(row, 0, height, scene.width))[1]
 
 
 def _metres(area: float) -> str:

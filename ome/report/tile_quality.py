@@ -11,7 +11,7 @@ from ome.data.scene_index import mapped_scenes
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile, evenly_spaced
 from ome.files import read_csv
-from ome.geo.raster import read_class_map
+from ome.geo.raster import open_class_map
 from ome.pipeline.layout import map_path, read_pseudo_label
 from ome.progress import track
 from ome.scoring.calibration import LEVELS, error_counts
@@ -64,20 +64,15 @@ def map_quality(folder: Path, reader: SceneReader, size: int) -> list[TileQualit
     scored: list[TileQuality] = []
     for scene in track(scenes, "scores of windows: scenes", len(scenes)):
         if windows := [tile for tile in chosen if tile.scene == scene.name]:
-            predicted = read_class_map(map_path(folder, scene))
-            for tile in windows:
-                scored += _quality(tile, window(predicted, tile), reader.mask(tile), reader)
+            with open_class_map(map_path(folder, scene)) as predicted:
+                for tile in windows:
+                    scored += _quality(tile, predicted.values(*tile.window), reader.mask(tile), reader)
     return scored
 
 
 def worst(scored: Sequence[TileQuality], count: int) -> list[TileQuality]:
     """The tiles of the lowest mIoU, sorted by mIoU and then by name."""
     return sorted(scored, key=lambda one: (one.scores.miou, one.tile.name))[:count]
-
-
-def window(values: NDArray[np.uint8], tile: Tile) -> NDArray[np.uint8]:
-    """The pixels of a tile, from those of its scene (H, W)."""
-    return values[tile.row : tile.row + tile.height, tile.column : tile.column + tile.width]
 
 
 def weight_errors(folder: Path, stage: str) -> dict[str, NDArray[np.int64]]:

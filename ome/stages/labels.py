@@ -99,7 +99,8 @@ def _tags_by_hand(path: Path, index: SceneIndex, reader: SceneReader) -> TagTabl
             f"{len(outside)} tiles of dataset.tags lie outside the scenes, the first is {outside[0]}: "
             "correct scene, row, column, height and width"
         )
-    valid = np.array([reader.valid(tile).any() for tile in table.tiles], dtype=bool)
+    strips = (tile.strips() for tile in table.tiles)  # a tagged image may be a whole scene
+    valid = np.array([any(reader.valid(part).any() for part in parts) for parts in strips], dtype=bool)
     if not valid.all():
         first = table.tiles[int(valid.argmin())]
         console.print(
