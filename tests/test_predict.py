@@ -758,6 +758,4 @@ def test_maps_of_two_scenes_of_one_name(run_here: Run, tmp_path: Path) -> None:
     for name, remedy in (("x/y", "type another"), (".x", "type another"), ("x.partial", "another name")):
         with pytest.raises(UserError, match=remedy):
             run_here(*named, f"stage.predict.map_name={name}")
-    with pytest.raises(UserError, match=r"map_name=b 2 is for a single scene, not for .*city\.tif: omit it"):
-        run_here(*named, "stage.predict.scene='?/city.tif'")
     assert sorted(path.name for path in (run / "predict").glob("[!.]*")) == ["b 2", "city"]
