@@ -6,7 +6,7 @@ folder if its fingerprint is still the same.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,8 +15,7 @@ from omegaconf import DictConfig
 from ome.distributed.collectives import barrier, is_rank_zero, rank_zero_value
 from ome.errors import UserError
 from ome.faults import disk_fault, memory_fault
-from ome.files import write_json
-from ome.pipeline.artifacts import INHERITED, Artefact, another_place, logs_of
+from ome.pipeline.artifacts import Artefact, another_place, logs_of, note_inherited, stage_folder
 from ome.pipeline.checksums import hashes_of
 from ome.pipeline.config_guard import declared_config
 from ome.pipeline.input_changes import unchanged
@@ -67,9 +66,9 @@ def execute(
     with _locks(stage, config, fingerprint, folder), _machine_faults(folder):
         if is_rank_zero():
             place.check()
-            check_inputs(
-                {name: artefact for name, artefact in artefacts.items() if name not in folders}, verify=verify
-            )
+            found = {name: artefact for name, artefact in artefacts.items() if name not in folders}
+            check_inputs(found, verify=verify)
+            _note_inherited_inputs(config, found)
             place.recover()
             if not force:
                 place.set_damaged_aside(fingerprint, verify=verify)
@@ -80,8 +79,8 @@ def execute(
             _check_outside(stage.name, finished, outside)
         if rank_zero_value(finished is not None):
             _say(f"[green]up to date[/] {stage.name}: {finished}")
-            if is_rank_zero() and finished not in {None, folder}:
-                write_json(logs / INHERITED, {"folder": str(finished), "fingerprint": fingerprint})
+            if is_rank_zero() and finished is not None and finished != folder:
+                note_inherited(logs, finished, fingerprint)
             return False
         replaces = ", to replace an earlier result" if folder.exists() else ""
         replaces += f" (changed: {', '.join(changes)})" if changes else ""
@@ -121,6 +120,13 @@ def execute(
                 on_finish(config, Artefact(folder, manifest), artefacts)
         barrier()
     return True
+
+
+def _note_inherited_inputs(config: DictConfig, found: Mapping[str, Artefact]) -> None:
+    """Records which of the inputs that were found are those of other runs."""
+    for name, (folder, manifest) in found.items():
+        if folder != stage_folder(config, name):
+            note_inherited(logs_of(config, name), folder, manifest.fingerprint)
 
 
 def _keep_trainings(stage: Stage, config: DictConfig, place: Place, now: Manifest, *, unless: bool) -> None:
