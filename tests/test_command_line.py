@@ -90,7 +90,7 @@ def test_a_newline_in_a_name_does_not_break_the_line(tmp_path: Path, words: list
         ("train images --config-dir mine dataset=torn", "torn.yaml, line 2, column 1 is not YAML"),
         ("stage=prepare --config-dir mine dataset=torn", "torn.yaml, line 2, column 1 is not YAML"),
         *(
-            (f"{typed}{'long' * 75}", "longlong (File name too long): ")
+            (f"{typed}{'long' * 75}", "(File name too long): ")
             for typed in (
                 "doctor dataset=custom dataset.raw=images dataset.tags=",
                 "tags images --classes road --table ",
