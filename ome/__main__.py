@@ -5,7 +5,7 @@ import sys
 
 from ome.cli.exits import quiet_endings
 from ome.cli.waiting import share_cores
-from ome.errors import UserError, guess
+from ome.errors import guess
 from ome.memory import keep_memory
 
 HELP = """ome: from image-level tags to pixel-accurate land-cover maps.
@@ -48,6 +48,17 @@ def _run() -> None:
 
             what = f"argument {place} of ome {name}" if place else "the command"
             fail(f"{what} is empty ({word!r}), e.g. an unset variable of the shell: give a value")
+    try:
+        _command(name)
+    except Exception as error:
+        from ome.cli.errors import fail, lines_for_user  # noqa: PLC0415
+
+        if not (lines := lines_for_user(error)):
+            raise
+        fail(*lines)
+
+
+def _command(name: str) -> None:
     if name == "doctor":
         from ome.cli.doctor import main as doctor  # noqa: PLC0415 - each loads what it needs
 
@@ -70,20 +81,12 @@ def _translate() -> None:
     # Imported here to keep --help and --version fast.
     from ome.cli.commands import COMMANDS, words_of  # noqa: PLC0415
     from ome.cli.errors import fail  # noqa: PLC0415
-    from ome.faults import disk_fault  # noqa: PLC0415
 
     if sys.argv[1] not in COMMANDS:
         known = ("tags", *COMMANDS, "doctor")
         hint = guess(sys.argv[1], known, "did you mean {}? ", "")
         fail(f"unknown command '{sys.argv[1]}': {hint}choose one of {', '.join(known)}")
-    try:
-        sys.argv[1:] = words_of(sys.argv[1:])
-    except UserError as error:
-        fail(*error.args)
-    except OSError as error:
-        if (line := disk_fault(error)) is None:
-            raise
-        fail(line)
+    sys.argv[1:] = words_of(sys.argv[1:])
 
 
 if __name__ == "__main__":

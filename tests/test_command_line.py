@@ -12,6 +12,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException
 from omegaconf.errors import OmegaConfBaseException
+from PIL import Image
 
 from ome.cli.commands import COMMANDS
 from ome.cli.errors import explain
@@ -82,6 +83,38 @@ def test_a_newline_in_a_name_does_not_break_the_line(tmp_path: Path, words: list
     lines = [line for line in printed.splitlines() if not line.startswith(("ok", "note"))]
     assert status == 1
     assert len(lines) - ("doctor" in words) == 1, printed
+
+
+@pytest.mark.parametrize(
+    ("typed", "line"),
+    [
+        ("doctor --config-dir=mine dataset=torn", "torn.yaml, line 2, column 1 is not YAML"),
+        ("train images --config-dir mine dataset=torn", "torn.yaml, line 2, column 1 is not YAML"),
+        ("stage=prepare --config-dir mine dataset=torn", "torn.yaml, line 2, column 1 is not YAML"),
+        *(
+            (f"{typed}{'long' * 75}", "(File name too long): ")
+            for typed in (
+                "doctor dataset=custom dataset.raw=images dataset.tags=",
+                "tags images --classes road --table ",
+                "train images --tags ",
+                "stage=prepare dataset=custom dataset.raw=images dataset.tags=",
+            )
+        ),
+    ],
+)
+def test_what_the_disk_or_yaml_says_is_one_line_of_every_command(
+    tmp_path: Path, typed: str, line: str
+) -> None:
+    (tmp_path / "mine/dataset").mkdir(parents=True)
+    (tmp_path / "mine/dataset/torn.yaml").write_text("classes: [a\n")
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "images/a.png")
+    (tmp_path / "images/tags.csv").write_text("image,tags\na.png,road\n")
+    status, printed = forked(tmp_path, *typed.split())
+    assert status == 1
+    lines = [one for one in printed.splitlines() if not one.startswith(("ok", "note", "sizes of images"))]
+    assert len(lines) - typed.startswith("doctor") == 1, printed
+    assert line in lines[0]
 
 
 @pytest.mark.parametrize(

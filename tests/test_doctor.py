@@ -11,6 +11,9 @@ from ome.extras import EXTRAS
 from tests.conftest import compose_config, forked, tiny
 from tests.test_maps import random_scene, write
 
+IMAGES = "dataset=custom dataset.raw=raw"
+LONG = "long" * 75
+
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,13 +78,28 @@ def test_extras_that_are_not_installed_are_named(
         ("dataset.rraw=x", "unknown setting dataset.rraw: did you mean dataset.raw?"),
         ("dataset=potsdam", "dataset.raw is not set"),
         ("stage.cam.epochs=-1", "stage.cam.epochs=-1: expected"),
+        ("--config-dir=mine dataset=torn", "torn.yaml, line 2, column 1 is not YAML: "),
+        (f"{IMAGES} dataset.tags={LONG}", f"{LONG} (File name too long): give"),
+        (f"dataset=custom dataset.tags=t.csv dataset.raw={LONG}", f"{LONG} (File name too long): give"),
+        (f"{IMAGES} dataset.tags=t.csv dataset.raw=t.csv/raw", "t.csv/raw does not exist"),
+        (f"{IMAGES} dataset.tags=t.csv dataset.classes=3", "dataset.classes=3: expected"),
+        (f"{IMAGES} dataset.tags=t.csv scenes=[a]", "scenes=['a']: expected"),
+        (f"{IMAGES} dataset.tags=t.csv dataset.raw=~/none", f"{Path.home()}/none does not exist"),
+        ("runs/0_seed=0", "runs/0_seed=0 is not the folder of a run"),
     ],
 )
 def test_mistakes_are_lines_of_the_report(
-    override: str, message: str, capsys: pytest.CaptureFixture[str]
+    override: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert doctor.main([override]) == 1
-    assert message in lines(capsys.readouterr().out, "wrong")[0]
+    for folder in ("mine/dataset", "raw", "runs/0_seed=0"):
+        (tmp_path / folder).mkdir(parents=True)
+    write(tmp_path / "raw/a.tif", random_scene(20, 20))
+    (tmp_path / "mine/dataset/torn.yaml").write_text("classes: [a\n")
+    (tmp_path / "t.csv").write_text("image,tags\na.tif,road\n")
+    assert doctor.main(override.split()) == 1
+    report = capsys.readouterr().out
+    assert message in lines(report, "wrong")[0]
+    assert lines(report, "ok")
 
 
 @pytest.mark.parametrize("word", ["-h", "--help"])

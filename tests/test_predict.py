@@ -21,17 +21,19 @@ from rasterio.transform import from_origin
 from torch.nn import functional as F
 
 import ome
+from ome.cli.plan import plan_of
 from ome.data.transforms import to_tensor
 from ome.errors import UserError
 from ome.geo.image_source import ImageSource
 from ome.inference.array_scene import _has_bands_first
 from ome.inference.card import SegmenterCard
-from ome.inference.segmenter_folders import network_folder, stage_of_network
+from ome.inference.segmenter_folders import SEGMENTER_STAGES, network_folder, stage_of_network
 from ome.networks.exchange import largest_difference, load_onnx, load_program, save_program, trace
 from ome.networks.segmenters import Segmenter
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.registry import STAGES
 from ome.stages.predict import STAGE
+from tests.conftest import compose_config
 from tests.test_maps import random_scene, write
 from tests.trained_runs import CARD as TRAINED
 from tests.trained_runs import make_run
@@ -213,6 +215,32 @@ def test_a_segmenter_is_inherited_if_its_settings_are_the_same(
     with refused:
         run_here(*BASE, "inherit=other", "stage.predict.scene=city.tif")
     assert (tmp_path / "run/predict/city/city.tif").exists() != flip
+
+
+def test_a_segmenter_that_was_inherited_once_is_that_of_the_run(
+    run_here: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For commands without `inherit`, for Python from any working folder, and in a mean."""
+    make_run(tmp_path / "other", network="weak")
+    make_run(tmp_path / "third", seed=1)
+    write(tmp_path / "city.tif", random_scene(64, 64))
+    run_here(*BASE, "inherit=other", "stage.predict.scene=city.tif")
+    assert not (tmp_path / "run/seg").exists()
+    again = [*BASE, "stage.predict.scene=city.tif", "stage.predict.map_name=again"]
+    run_here(*again)
+    export = [word for word in BASE if word != "stage=predict"]
+    plan_of(compose_config(["stage=export", *export]), ["export"])
+    run_here(*again, "run_dir=third", "stage.predict.others=[run]")
+    monkeypatch.chdir(tmp_path / "run")
+    pixels, here = random_scene(64, 64).transpose(1, 2, 0), {"device": "cpu", "precision": FP32}
+    expected, found = (ome.predict(pixels, f"../{run}", **here).confidence for run in ("other", "run"))
+    np.testing.assert_array_equal(found, expected)
+    monkeypatch.chdir(tmp_path)
+    Manifest("seg", "another", {}, {}).write(tmp_path / "other/seg")
+    with pytest.raises(UserError, match="needs the result of stage=seg"):
+        run_here(*again, "force=true")
+    with pytest.raises(UserError, match="run is not the folder of a run with a segmenter"):
+        ome.predict(pixels, "run", **here)
 
 
 def test_masked_pixels_are_not_measured(tmp_path: Path) -> None:
@@ -596,27 +624,30 @@ def test_the_crf_moves_borders_only(backend: str, run_here: Run, tmp_path: Path)
 
 
 def test_the_latest_network_is_taken(tmp_path: Path) -> None:
+    def folders(*runs: Path) -> list[Path]:
+        return [run / stage for run in runs for stage in SEGMENTER_STAGES]
+
     run, parent = tmp_path / "run", tmp_path / "parent"
-    assert stage_of_network(None, [run]) == "seg"
+    assert stage_of_network(None, folders(run)) == "seg"
     make_run(parent, "refine", "round_1")
-    assert stage_of_network(None, [run, parent]) == "refine"
+    assert stage_of_network(None, folders(run, parent)) == "refine"
     make_run(run, "seg", "full")
-    assert stage_of_network(None, [run, parent]) == "seg"
+    assert stage_of_network(None, folders(run, parent)) == "seg"
     assert network_folder(run / "seg", None).name == "full"
     make_run(run, "seg", "weak")
     assert network_folder(run / "seg", None).name == "weak"
     Manifest("refine", "of no rounds", {}, {}).write(run / "refine")
-    assert stage_of_network(None, [run, parent]) == "seg"
+    assert stage_of_network(None, folders(run, parent)) == "seg"
     for number in (2, 10):
         make_run(run, "refine", f"round_{number}")
-    assert stage_of_network(None, [run, parent]) == "refine"
+    assert stage_of_network(None, folders(run, parent)) == "refine"
     assert network_folder(run / "refine", None).name == "round_10"
-    assert stage_of_network("weak", [run]) == "seg"
+    assert stage_of_network("weak", folders(run)) == "seg"
     assert network_folder(run / "refine", "round_2").name == "round_2"
     with pytest.raises(UserError, match="no segmenter round_3: choose one of round_2, round_10"):
         network_folder(run / "refine", "round_3")
     with pytest.raises(UserError, match=r"^network=best: choose weak, full, round_1"):
-        stage_of_network("best", [run])
+        stage_of_network("best", folders(run))
 
 
 @pytest.mark.parametrize(
@@ -758,6 +789,4 @@ def test_maps_of_two_scenes_of_one_name(run_here: Run, tmp_path: Path) -> None:
     for name, remedy in (("x/y", "type another"), (".x", "type another"), ("x.partial", "another name")):
         with pytest.raises(UserError, match=remedy):
             run_here(*named, f"stage.predict.map_name={name}")
-    with pytest.raises(UserError, match=r"map_name=b 2 is for a single scene, not for .*city\.tif: omit it"):
-        run_here(*named, "stage.predict.scene='?/city.tif'")
     assert sorted(path.name for path in (run / "predict").glob("[!.]*")) == ["b 2", "city"]

@@ -1,6 +1,7 @@
 """A list of scenes: each mapped once, the damaged one left out, by one process or two."""
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -108,6 +109,38 @@ def test_tables_of_another_list_of_the_same_name_are_not_replaced(run_here: Run,
     with pytest.raises(UserError, match=r"data_areas\.csv is of .*/data/\?\.tif, and the maps of .*/b/data"):
         run_here(*BASE, f"stage.predict.scene={scenes}/b/data/*.tif")
     assert (scenes / "run/predict/data_areas.csv").read_text() == table
+
+
+@pytest.mark.parametrize("second", ["data/[cd].tif", "two/data.txt"])
+def test_the_name_of_a_list_or_pattern_is_that_of_its_tables_and_not_of_its_maps(
+    run_here: Run, scenes: Path, second: str
+) -> None:
+    (scenes / "two").mkdir()
+    listed = [f"{scenes}/data/{name}.tif\n" for name in ("c", "broken", "d")]
+    (scenes / "two/data.txt").write_text("".join(listed))
+    run_here(*BASE, "stage.predict.scene='data/[ab].tif'")
+    first = (scenes / "run/predict/data_areas.csv").read_text()
+    typed = [*BASE, f"stage.predict.scene='{second}'"]
+    remedy = r"data_areas\.csv is of .* another name, --name NAME or stage\.predict\.map_name=NAME"
+    with pytest.raises(UserError, match=remedy):
+        run_here(*typed)
+    named = [*typed, "stage.predict.map_name=south"]
+    with pytest.raises(UserError, match="1 of 3 failed") if second.endswith(".txt") else nullcontext():
+        run_here(*named)
+    tables = {path.name for path in (scenes / "run/predict").glob("[!.]*_*.*")}
+    failed = {"south_failed.txt"} if second.endswith(".txt") else set()
+    assert tables == {"data_areas.csv", "south_areas.csv", *failed}
+    assert (scenes / "run/predict/data_areas.csv").read_text() == first
+    assert {row["scene"] for row in read_csv(scenes / "run/predict/south_areas.csv")} == {
+        *(str(scenes / f"data/{name}.tif") for name in "cd"),
+        "all",
+    }
+    assert list(maps_of(scenes)) == list(NAMES)
+    before = times_of(scenes)
+    run_here(*BASE, "stage.predict.scene=data/c.tif")  # no part of the map depends on the name of a list
+    assert times_of(scenes) == before
+    with pytest.raises(UserError, match="map_name=x/y is not the name of a folder"):
+        run_here(*typed, "stage.predict.map_name=x/y")
 
 
 @pytest.mark.parametrize("typed", ["all.txt", "data/?.tif"])

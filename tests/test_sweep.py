@@ -111,6 +111,34 @@ def test_results_that_were_made_from_different_things_are_not_mixed(tmp_path: Pa
         execute(stage, _config(job, other))
 
 
+def test_what_a_run_has_read_of_others_it_reads_again_without_the_setting(tmp_path: Path) -> None:
+    """Results and inputs of its stages, and what else those runs have; where all of them have moved, too."""
+    project, moved = tmp_path / "project", tmp_path / "moved"
+    for name in ("labels", "pseudo"):
+        _finished(project / "first", name, f"{name} of first", {})
+    stage, _ = _reading("pseudo")
+    execute(stage, _config(project / "job", project / "first"))
+    project.rename(moved)
+    job, first = moved / "job", moved / "first"
+    stage, inputs = _reading("labels", "pseudo")
+    stage = replace(stage, name="report")
+    execute(stage, _config(job))
+    assert inputs == [{"labels": first / "labels", "pseudo": first / "pseudo"}]
+    record = job / "logs/pseudo/inherited.json"
+    (job / "logs/labels/inherited.json").unlink()
+    whole = record.read_text()
+    for damaged in ("", "{}"):
+        record.write_text(damaged)
+        assert inherited_runs(_config(job)) == []
+    record.write_text(whole)
+    _finished(job, "pseudo", "pseudo of job", {})
+    assert inherited_runs(_config(job)) == [], "its own comes first"
+    (job / "pseudo/manifest.json").unlink()
+    _finished(first, "pseudo", "another", {})
+    with pytest.raises(UserError, match="stage=report needs the result of stage=labels"):
+        execute(stage, _config(job))
+
+
 def test_a_job_waits_for_the_one_that_makes_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -220,6 +248,13 @@ def test_a_sweep_ends_in_one_table(tmp_path: Path) -> None:
     assert "cam.lr=0.02" in printed
     assert "glyf" not in printed  # fontTools names every table of a font in a PDF
     assert f"comparison: {sweep / 'compare'}" in printed.replace("\n", "")
+    for words in (["report"], ["suggest"], ["resume", "stage.until=cam"]):
+        command, *settings = words
+        status, printed = forked(tmp_path, command, f"runs/sweeps/{sweep.name}/{jobs[1].name}", *settings)
+        assert status == 0, printed
+        assert not (jobs[1] / "labels").exists()
+    assert "up to date labels" in printed
+    assert "up to date cam" in printed
     name = f"sweeps/{sweep.name}"
     status, printed = forked(tmp_path, "stage=report", "dataset=synthetic", f"name={name}")
     assert status == 1

@@ -28,14 +28,14 @@ def words_of(arguments: Sequence[str]) -> list[str]:
     Raises:
         UserError: A folder does not exist or is not the folder of a run; see also `Arguments.parse`.
     """
-    settings = [word for word in arguments if _is_setting(word)]
+    settings = [word for word in arguments if is_key_value(word)]
     command, *words = (word for word in arguments if word not in settings)
     options = parsers()[command].parse(words, _SETTINGS)
     return [*_WORDS[command](options), *settings]
 
 
-def _is_setting(word: str) -> bool:
-    """Whether a word is KEY=VALUE, not the address of a scene or a pattern, which may contain `=` too."""
+def is_key_value(word: str) -> bool:
+    """Whether a word is KEY=VALUE, not a run, a scene or a pattern, whose names may contain `=` too."""
     is_key = re.fullmatch(r"[+~]{0,2}\w[\w./@-]*=.*", word, re.DOTALL)
     # os.path and glob: a setting may be longer than a path can be.
     return bool(is_key) and not os.path.exists(word) and not glob(word)  # noqa: PTH110, PTH207

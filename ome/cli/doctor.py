@@ -9,16 +9,14 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
 from hydra import compose, initialize_config_module
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 from rich.markup import escape
 
-from ome.cli.commands import words_of_run
-from ome.cli.errors import explain
+from ome.cli.commands import is_key_value, words_of_run
+from ome.cli.errors import lines_for_user
 from ome.cli.presets import gpus
-from ome.cli.words import check_words
-from ome.config.checks import type_faults
+from ome.cli.words import as_hydra_reads, check_words
+from ome.config.checks import numbers_to_text, type_faults
 from ome.config.raw_data import is_folder_of_images, raw_folder, raw_layout
 from ome.data.raw import RawLayout, raw_files
 from ome.data.raw_split import resolve_split
@@ -45,6 +43,9 @@ CONFIG_DIR: Final = "--config-dir="
 COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
 
 
+Kind = Literal["ok", "note", "wrong"]
+
+
 class Finding(NamedTuple):
     """One line of the report.
 
@@ -54,7 +55,7 @@ class Finding(NamedTuple):
         text: Description of the finding.
     """
 
-    kind: Literal["ok", "note", "wrong"]
+    kind: Kind
     subject: str
     text: str
 
@@ -74,14 +75,16 @@ def main(overrides: Sequence[str]) -> int:
     findings, here = [*_installed(), *_machine()], Path.cwd()
     try:
         config = _composed(overrides)
+        numbers_to_text(config)
         # The settings of a run are relative to its command's folder, which is the working folder now.
         base = Path() if Path.cwd() == here else Path.cwd()
-        findings += [Finding("wrong", "settings", line) for _, line in type_faults(config)]
-        findings += [*_raw_data(config, base), *_results(config, base)]
-    except (HydraException, OmegaConfBaseException) as error:
-        findings += [Finding("wrong", "settings", line) for line in explain(error)]
-    except UserError as error:
-        findings.append(Finding("wrong", "data", str(error)))
+        faults = [Finding("wrong", "settings", line) for _, line in type_faults(config)]
+        # With a value of a wrong type nothing can be looked up.
+        findings += faults or [*_raw_data(config, base), *_results(config, base)]
+    except Exception as error:
+        if not (about := _about(error, "wrong")):
+            raise
+        findings += about
     for kind, subject, text in findings:
         console.print(f"[{COLOURS[kind]}]{kind:5}[/] {subject:10} {escape(text)}")
     wrong = sum(finding.kind == "wrong" for finding in findings)
@@ -89,10 +92,17 @@ def main(overrides: Sequence[str]) -> int:
     return 1 if wrong else 0
 
 
+def _about(error: Exception, kind: Kind) -> list[Finding]:
+    """The findings about an error; none for a mistake of ours."""
+    subject = "data" if isinstance(error, UserError | OSError) else "settings"
+    return [Finding(kind, subject, line) for line in lines_for_user(error)]
+
+
 def _composed(overrides: Sequence[str]) -> DictConfig:
     settings = list(overrides)
-    if settings and "=" not in settings[0]:
+    if settings and not settings[0].startswith(("-", "~")) and not is_key_value(settings[0]):
         settings[:1] = words_of_run(Path(settings[0]))
+    settings = as_hydra_reads(settings)
     check_words(settings)
     folders = [word.removeprefix(CONFIG_DIR) for word in settings if word.startswith(CONFIG_DIR)]
     search = ",".join(f"file://{folder}" for folder in folders)
@@ -134,7 +144,7 @@ def _machine() -> Iterator[Finding]:
         *(("ok", "gpu", gpu) if (gpu := gpus()) else ("note", "gpu", "none: trainer=auto takes the CPU"))
     )
     free = shutil.disk_usage(Path.cwd()).free
-    kind: Literal["ok", "note"] = "ok" if free > SMALL_DISK else "note"
+    kind: Kind = "ok" if free > SMALL_DISK else "note"
     yield Finding(kind, "disk", f"{free / (1 << 30):.0f} GB free in {Path.cwd()}")
 
 
@@ -146,8 +156,10 @@ def _raw_data(config: DictConfig, base: Path) -> Iterator[Finding]:
     prepared = (base / config.scenes / MANIFEST).exists()
     try:
         yield from _sources(config, raw_layout(config), base / raw_folder(config))
-    except UserError as error:
-        yield Finding("note" if prepared else "wrong", "data", str(error))
+    except (UserError, OSError) as error:
+        if not (about := _about(error, "note" if prepared else "wrong")):
+            raise
+        yield from about
 
 
 def _sources(config: DictConfig, layout: RawLayout, raw: Path) -> Iterator[Finding]:

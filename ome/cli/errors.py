@@ -7,7 +7,7 @@ from typing import Final, NoReturn
 
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf.errors import (
     ConfigTypeError,
     InterpolationResolutionError,
@@ -19,6 +19,7 @@ from yaml import MarkedYAMLError
 
 from ome.config.unknown_settings import unknown_setting
 from ome.errors import UserError, guess, one_line, shell_word
+from ome.faults import disk_fault
 from ome.plugins import STAGE_PLUGINS, is_plugin
 from ome.progress import console
 
@@ -37,6 +38,15 @@ def fail(*lines: str, status: int = 1) -> NoReturn:
     for place, line in enumerate(lines):
         console.print(f"{'' if place else '[bold red]error:[/] '}{escape(line)}")
     sys.exit(status)
+
+
+def lines_for_user(error: Exception) -> list[str]:
+    """The lines about an error that a user can mend, or that a machine made; none for a mistake of ours."""
+    if isinstance(error, UserError):
+        return [*error.args]
+    if isinstance(error, HydraException | OmegaConfBaseException):
+        return explain(error)
+    return [*filter(None, [disk_fault(error) or _hydra_message(error)])]
 
 
 def explain(error: Exception) -> list[str]:
@@ -143,7 +153,7 @@ _OF_HYDRA: Final = {
 """Our messages for ValueErrors of Hydra, by the start of Hydra's message."""
 
 
-def hydra_message(error: Exception) -> str | None:
+def _hydra_message(error: Exception) -> str | None:
     """Our message for a user error that Hydra reports as a ValueError or of a file; None for other errors."""
     if isinstance(error, MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark

@@ -48,7 +48,7 @@ def parsers() -> dict[str, Arguments]:
         "/vsizip/...) of one or of a STAC item, list of scenes (.txt, one a line), or a quoted pattern "
         "such as '/data/*.tif'",
     )
-    predict.add_argument("--name", help="name of the map; default: name of the scene")
+    predict.add_argument("--name", help="name of the map, or of the tables of a list; default: its name")
     for option, meaning in (
         ("confidence", "also write the probability of the class on the map"),
         ("probabilities", "also write the probability of every class"),

@@ -13,12 +13,12 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ome.cli.command_log import removed_if_refused, settings_folder
-from ome.cli.errors import fail, hydra_message
+from ome.cli.errors import fail, lines_for_user
 from ome.cli.exits import quiet_output
 from ome.cli.help import help_text, is_plain_help
 from ome.cli.mistakes import lines_about
 from ome.cli.presets import fitting_preset
-from ome.cli.words import check_words, is_setting, with_home, with_plus, with_text
+from ome.cli.words import as_hydra_reads, check_words, is_setting
 from ome.config.folders import checked_folder
 from ome.distributed.rank import check_ranks, is_nonzero_rank
 from ome.distributed.signals import Stopped
@@ -95,8 +95,7 @@ def main() -> None:
         return
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises errors instead of printing them
     # Hydra's parser refuses settings on both sides of an option, such as --config-dir.
-    words = [with_plus(with_text(with_home(word))) for word in sys.argv[1:]]
-    sys.argv[1:] = sorted(words, key=is_setting)
+    sys.argv[1:] = sorted(as_hydra_reads(sys.argv[1:]), key=is_setting)
     plans = any(word.lstrip("+").lower() == "plan=true" for word in sys.argv)
     if _is_nonzero_rank_checked() or plans:
         sys.argv += ["hydra.run.dir=.", "hydra.output_subdir=null", "hydra/job_logging=disabled"]
@@ -112,9 +111,9 @@ def main() -> None:
             sys.exit(1)  # rank 0 prints the message
         fail(*lines_about(sys.argv[1:], error))
     except Exception as error:
-        if (line := disk_fault(error) or hydra_message(error)) is None:
+        if not (lines := lines_for_user(error)):
             raise
-        fail(line)
+        fail(*lines)
     except (KeyboardInterrupt, Stopped) as end:
         status = end.status if isinstance(end, Stopped) else 130
         fail(f"{'interrupted' if status == 130 else 'terminated'}{'' if plans else RESUMES}", status=status)

@@ -43,6 +43,11 @@ def is_setting(word: str) -> bool:
     return word.startswith("~") or ("=" in word and not word.startswith("-"))
 
 
+def as_hydra_reads(words: Sequence[str]) -> list[str]:
+    """The words of a command line in the form in which Hydra takes them as they are meant."""
+    return [with_plus(with_text(with_home(word))) for word in words]
+
+
 def with_home(word: str) -> str:
     """A setting with the home folder in place of `~` at the start of its value: shells leave it there."""
     match = re.fullmatch(r"([^=~]+=[\"']?)~(/.*)", word)

@@ -129,8 +129,9 @@ def _files(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
         yield from filter(None, [raw_fault(config), table])
     if path := config.dataset.get("tags") if {"prepare", "labels"} & {*stages} else None:
         yield from _missing("dataset.tags", path)
-    if "predict" in stages and config.stage.predict.scene:
-        yield from _scene(config.stage.predict)
+    scene = config.stage.predict.scene if "predict" in stages else None
+    if scene and not names_many(scene) and isinstance(path := scene_at(scene), Path):
+        yield from _missing("stage.predict.scene", str(path))
     checkpoint = config.stage.cam.checkpoint if "cam" in stages else None
     if checkpoint:
         yield from _missing("stage.cam.checkpoint", checkpoint)
@@ -145,14 +146,6 @@ def _files(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:
 
         if looks_like_file(weights):
             yield from _missing(key, weights, RESNET38D if encoder == "resnet38d" else CHECK)
-
-
-def _scene(settings: DictConfig) -> Iterator[str]:
-    if not names_many(settings.scene):
-        if isinstance(path := scene_at(settings.scene), Path):
-            yield from _missing("stage.predict.scene", str(path))
-    elif name := settings.map_name:
-        yield f"stage.predict.map_name={name} is for a single scene, not for {settings.scene}: omit it"
 
 
 def _inherited(config: DictConfig, stages: Sequence[str]) -> Iterator[str]:

@@ -19,7 +19,7 @@ from ome.distributed.collectives import is_rank_zero
 from ome.geo.areas import PixelAreas
 from ome.inference.card import CARD, SegmenterCard
 from ome.inference.predictor import Predictor
-from ome.inference.segmenter_folders import stage_of_network
+from ome.inference.segmenter_folders import SEGMENTER_STAGES, segmenter_stages, stage_of_network
 from ome.networks.segmenters import Segmenter
 from ome.pipeline.artifacts import inherited_runs
 from ome.pipeline.stage import Work
@@ -136,5 +136,6 @@ def predictor_of(
 
 def stage_of_configured_network(config: DictConfig) -> tuple[str, ...]:
     """The stage that trained the segmenter `stage.*.network`, as the requirement of a stage."""
-    runs = [Path(config.run_dir), *inherited_runs(config)]
-    return (stage_of_network(config.stage.network, runs, f"stage.{config.stage.name}.network"),)
+    others = (run / stage for run in inherited_runs(config) for stage in SEGMENTER_STAGES)
+    folders = [*segmenter_stages(Path(config.run_dir)), *others]
+    return (stage_of_network(config.stage.network, folders, f"stage.{config.stage.name}.network"),)

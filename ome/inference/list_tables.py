@@ -8,6 +8,7 @@ from ome.errors import UserError
 from ome.files import read_json_if_whole, write_json, write_text
 from ome.geo.scene_list import name_of_list
 from ome.inference.area_tables import Counts, write_total_areas
+from ome.pipeline.artifacts import another_place
 from ome.pipeline.layout import AREAS
 from ome.progress import console
 
@@ -18,10 +19,11 @@ class ListTables:
     Args:
         folder: Folder of the maps.
         text: The list of scenes or the pattern, as typed.
+        name: Name of the tables; None for that of the list, see `name_of_list`.
     """
 
-    def __init__(self, folder: Path, text: str) -> None:
-        name = name_of_list(text)
+    def __init__(self, folder: Path, text: str, name: str | None) -> None:
+        name = name or name_of_list(text)
         self._list = str(Path(text).absolute())
         self._from_here = os.path.relpath(self._list, folder.absolute())
         self._areas, self._failures = folder / f"{name}{AREAS}", folder / f"{name}_failed.txt"
@@ -41,7 +43,7 @@ class ListTables:
             )
             raise UserError(
                 f"{existing[0]} {whose}, and the maps of {self._list} would replace it: move it away, or "
-                "rename the list"
+                f"give the tables another {another_place('predict')}"
             )
 
     def write(self, counts: Mapping[str, Counts], failed: Mapping[str, str]) -> None:

@@ -1,12 +1,17 @@
 """Folders of trained segmenters within a run."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Final
 
 from ome.errors import UserError, no_folder
+from ome.pipeline.artifacts import inherited_results
 from ome.pipeline.layout import NETWORK, round_folders
 from ome.pipeline.manifest import Manifest
+
+SEGMENTER_STAGES: Final = ("refine", "seg")
+"""Stages that train segmenters, the last one first."""
 
 
 def trained_folder(run: Path, network: str | None = None) -> Path:
@@ -17,18 +22,26 @@ def trained_folder(run: Path, network: str | None = None) -> Path:
     """
     if not run.is_dir():
         raise UserError(f"{no_folder(run)}: give the folder of a run, e.g. runs/potsdam_resnet50")
-    stage = stage_of_network(network, [run])
-    if not any((run / name).is_dir() for name in ("seg", "refine")):
+    folders = segmenter_stages(run)
+    stage = stage_of_network(network, folders)
+    if not folders:
         raise UserError(f"{run} is not the folder of a run with a segmenter: give one such as runs/valley")
-    return network_folder(run / stage, network)
+    return network_folder(next((one for one in folders if one.name == stage), run / stage), network)
 
 
-def stage_of_network(network: str | None, runs: Sequence[Path], setting: str = "network") -> str:
+def segmenter_stages(run: Path) -> list[Path]:
+    """The folders of the stages that trained a run's segmenters, the last one first; some are inherited."""
+    folders = {folder.name: folder for folder, _ in inherited_results(run)}
+    folders |= {name: run / name for name in SEGMENTER_STAGES if (run / name).is_dir()}
+    return [folders[name] for name in SEGMENTER_STAGES if name in folders]
+
+
+def stage_of_network(network: str | None, folders: Iterable[Path], setting: str = "network") -> str:
     """The stage that holds a segmenter.
 
     Args:
         network: `weak`, `full` or `round_1`, `round_2`, ...; None for the last one that was trained.
-        runs: Folders of the run and of the runs that it inherits from.
+        folders: Folders of `SEGMENTER_STAGES` in which to look for the last one.
         setting: Address of the setting of that segmenter, for messages.
 
     Raises:
@@ -43,12 +56,11 @@ def stage_of_network(network: str | None, runs: Sequence[Path], setting: str = "
             f"{setting}={network}: choose weak, full, round_1 (of refine), or null for the latest"
         )
     finished = (
-        stage
-        for run in runs
-        for stage in ("refine", "seg")
-        if Manifest.read(run / stage) is not None
+        folder.name
+        for folder in folders
+        if Manifest.read(folder) is not None
         # Without a round, refine did not train a segmenter.
-        and (stage == "seg" or round_folders(run / stage))
+        and (folder.name == "seg" or round_folders(folder))
     )
     return next(finished, "seg")
 

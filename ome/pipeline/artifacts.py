@@ -2,13 +2,14 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from omegaconf import DictConfig, OmegaConf
 
-from ome.damage import named_if_damaged
-from ome.files import read_json
+from ome.damage import DamagedError, named_if_damaged
+from ome.files import read_json, write_json
 from ome.pipeline.manifest import NAME, Manifest
 
 TRAINER_KEYS = ("trainer.accelerator", "trainer.precision")
@@ -21,7 +22,7 @@ NO_PART: Final = ("stage.threads", "prediction.batch")
 """Settings on which no result depends: how many tiles, or windows, are computed together."""
 
 INHERITED = "inherited.json"
-"""File in a run's logs of a stage that names the other run from which its result was taken."""
+"""File in a run's logs of a stage that names the result of another run that stands for its own."""
 
 
 class Artefact(NamedTuple):
@@ -64,25 +65,70 @@ def as_list(patterns: str | Iterable[str] | None) -> list[str]:
 
 
 def inherited_runs(config: DictConfig) -> list[Path]:
-    """The other runs whose finished stages this run may read; the patterns are expanded anew at each call."""
-    this_run = Path(config.run_dir).resolve()
+    """The other runs whose finished stages this run may read; the patterns are expanded anew at each call.
+
+    Those that it has read before count without the setting too: a later command may lack it, as that of a
+    sweep's job does.
+    """
+    run = Path(config.run_dir)
     folders = [folder for pattern in as_list(config.inherit) for folder in matching_folders(pattern)]
-    return [folder for folder in folders if folder.resolve() != this_run]
+    unique = {run.resolve(): run}
+    for folder in (*folders, *(result.folder.parent for result in inherited_results(run))):
+        unique.setdefault(folder.resolve(), folder)
+    return list(unique.values())[1:]
+
+
+def note_inherited(logs: Path, folder: Path, fingerprint: str) -> None:
+    """Records that a result of another run stands for a run's own.
+
+    Args:
+        logs: The run's logs of the stage.
+        folder: The result.
+        fingerprint: Its fingerprint.
+    """
+    # Runs move together, and are read from any working folder.
+    place = os.path.relpath(folder.resolve(), logs.resolve())
+    write_json(logs / INHERITED, {"folder": place, "fingerprint": fingerprint})
+
+
+def inherited_results(run: Path) -> list[Artefact]:
+    """The results of other runs that stand for a run's own; without those whose record is damaged."""
+    results: list[Artefact] = []
+    for path in _records(run):
+        with suppress(DamagedError):
+            results += _recorded(path)
+    return results
+
+
+def _records(run: Path) -> list[Path]:
+    """The records of inherited results, but for stages that the run has finished itself since."""
+    paths = sorted(run.glob(f"logs/*/{INHERITED}"))
+    return [path for path in paths if not (run / path.parent.name / NAME).exists()]
+
+
+def _recorded(path: Path) -> list[Artefact]:
+    """The result that a record names; none if it is not there any more.
+
+    Raises:
+        DamagedError: The record is damaged.
+    """
+    with named_if_damaged(path):
+        record = read_json(path)
+        name, fingerprint = record["folder"], record["fingerprint"]
+        folders = (path.parent / name).resolve(), Path(name)  # earlier versions began at the working folder
+    result = find_same(folders, fingerprint)
+    return [] if result is None else [result]
 
 
 def results_of(run: Path) -> list[Artefact]:
-    """The finished stages of a run: those in its folder, and those that it inherited from other runs."""
+    """The finished stages of a run: those in its folder, and those that it inherited from other runs.
+
+    Raises:
+        DamagedError: A manifest, or the record of an inherited result, is damaged.
+    """
     folders = [path.parent for path in sorted(run.glob(f"*/{NAME}"))]
     results = [Artefact(path, manifest) for path in folders if (manifest := Manifest.read(path)) is not None]
-    stages = {manifest.stage for _, manifest in results}
-    for path in sorted(run.glob(f"logs/*/{INHERITED}")):
-        with named_if_damaged(path):
-            record = read_json(path)
-            folder, fingerprint = Path(record["folder"]), record["fingerprint"]
-        manifest = Manifest.read(folder)
-        if path.parent.name not in stages and manifest is not None and manifest.fingerprint == fingerprint:
-            results.append(Artefact(folder, manifest))
-    return results
+    return [*results, *(result for path in _records(run) for result in _recorded(path))]
 
 
 def find_same(folders: Iterable[Path], fingerprint: str) -> Artefact | None:

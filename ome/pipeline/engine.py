@@ -16,8 +16,7 @@ from omegaconf import DictConfig
 from ome.distributed.collectives import barrier, is_rank_zero, rank_zero_value
 from ome.errors import UserError
 from ome.faults import disk_fault, memory_fault
-from ome.files import write_json
-from ome.pipeline.artifacts import INHERITED, Artefact, another_place, logs_of
+from ome.pipeline.artifacts import Artefact, another_place, logs_of, note_inherited, stage_folder
 from ome.pipeline.checksums import hashes_of
 from ome.pipeline.config_guard import declared_config
 from ome.pipeline.input_changes import unchanged
@@ -68,9 +67,9 @@ def execute(
     with _locks(stage, config, fingerprint, folder), _machine_faults(folder):
         if is_rank_zero():
             place.check()
-            check_inputs(
-                {name: artefact for name, artefact in artefacts.items() if name not in folders}, verify=verify
-            )
+            found = {name: artefact for name, artefact in artefacts.items() if name not in folders}
+            check_inputs(found, verify=verify)
+            _note_inherited_inputs(config, found)
             place.recover()
             if not force:
                 place.set_damaged_aside(fingerprint, verify=verify)
@@ -81,9 +80,8 @@ def execute(
             _check_outside(stage.name, finished, task.outside)
         if rank_zero_value(finished is not None):
             console.print(f"[green]up to date[/] {stage.name}: {finished}")
-            if is_rank_zero() and finished not in {None, folder}:
-                inherited = {"folder": str(finished), "fingerprint": fingerprint}
-                write_json(logs_of(config, stage.name) / INHERITED, inherited)
+            if is_rank_zero() and finished is not None and finished != folder:
+                note_inherited(logs_of(config, stage.name), finished, fingerprint)
             return False
         manifest = _run(stage, config, task, artefacts, fresh=force)
         if is_rank_zero() and on_finish is not None:
@@ -121,6 +119,13 @@ def _run(
         manifest = place.finish(lambda files: replace(whole, files=files))
         console.print(f"[green]done[/] {stage.name} in {duration(seconds)}")
     return manifest
+
+
+def _note_inherited_inputs(config: DictConfig, found: Mapping[str, Artefact]) -> None:
+    """Records which of the inputs that were found are those of other runs."""
+    for name, (folder, manifest) in found.items():
+        if folder != stage_folder(config, name):
+            note_inherited(logs_of(config, name), folder, manifest.fingerprint)
 
 
 def _keep_trainings(stage: Stage, config: DictConfig, place: Place, now: Manifest, *, unless: bool) -> None:

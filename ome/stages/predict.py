@@ -88,7 +88,7 @@ class _Scenes(Mapping[str, DictConfig]):
 
     def __getitem__(self, scene: str) -> DictConfig:
         part = self._config.copy()
-        part.stage.scene = scene
+        part.stage.scene, part.stage.map_name = scene, None  # the name is that of the list's tables
         return part
 
     def __iter__(self) -> Iterator[str]:
@@ -105,14 +105,18 @@ def _scenes_of_list(config: DictConfig) -> _Scenes | None:
         return None
     map_options(config).check()
     check_folders([*map(scene_at, scenes)])
-    ListTables(stage_folder(config, STAGE.name), config.stage.scene).check()
+    _tables(config).check()
     return _Scenes(config, scenes)
+
+
+def _tables(config: DictConfig) -> ListTables:
+    return ListTables(stage_folder(config, STAGE.name), config.stage.scene, config.stage.map_name)
 
 
 def _conclude(config: DictConfig, mapped: Mapping[str, Artefact], failed: Mapping[str, str]) -> None:
     """Writes the areas of all scenes, and a list of the failed scenes that `predict` can read again."""
     counts = {scene: artefact.manifest.counts for scene, artefact in mapped.items()}
-    ListTables(stage_folder(config, STAGE.name), config.stage.scene).write(counts, failed)
+    _tables(config).write(counts, failed)
 
 
 def _sources(config: DictConfig) -> list[Any]:

@@ -25,7 +25,11 @@ class Predict:
         "are mapped one by one; https://, s3://, /vsizip/ARCHIVE/MEMBER, or a STAC item (.json); or many "
         "scenes: a list (.txt, one per line) or a pattern such as '/data/*.tif'",
     ]
-    map_name: Annotated[str | None, "name of the folder and files of the map; null: that of the scene"]
+    map_name: Annotated[
+        str | None,
+        "name of the folder and files of the map, or of the tables of a list or a pattern; null: that of the "
+        "scene or the list",
+    ]
     asset: Annotated[str | None, "asset of a STAC item; null: its only raster, or data, or visual"]
     allow_external: Annotated[bool, "let a VRT or a STAC item read files outside its folder"]
     network: Network
