@@ -102,7 +102,7 @@ def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: 
 
 
 def _averaged(predicted: ClassMapsOf, cams_of: ClassMapsOf, table: TagTable) -> ClassMapsOf:
-    """The mean of CAMs and predictions, each class of a tile stretched to 0..1 in both.
+    """The mean of the predictions, each class of a tile stretched to 0..1, and of the CAMs as they are.
 
     Pseudo masks from predictions alone lose the classes that the network rarely predicts.
     """
