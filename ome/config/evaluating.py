@@ -22,6 +22,7 @@ from ome.ignore import IGNORE
 from ome.inference.card import SegmenterCard, described_views
 from ome.inference.map_rows import MapOptions, windows_at_a_time
 from ome.inference.mapping import write_class_map
+from ome.inference.outputs import on_host
 from ome.inference.predictor import Predictor
 from ome.pipeline.layout import map_path
 from ome.progress import console, meter
@@ -108,5 +109,5 @@ def _pixels(
     reference = reader.mask(tile).ravel()
     labelled = np.flatnonzero(reference != IGNORE)
     chosen = labelled[:: -(-len(labelled) // PIXELS) or 1]
-    probabilities = predict(reader.image(tile)[None])[0].cpu().numpy()
+    probabilities = on_host(predict(reader.image(tile)[None])[0], f"the predictions of {tile.name}")
     return probabilities.reshape(len(probabilities), -1)[:, chosen].T, reference[chosen]
