@@ -40,14 +40,16 @@ def classifier_learner(
 ) -> SeamClassifier:
     """The LightningModule that trains a network of the classes `names`, of the C classes of the dataset."""
     settings, losses, rates = config.stage, config.classifier, optimization(config.stage, total_steps)
-    # The loss is a mean over classes. With the learning rate for C classes, a network of one class would take
-    # steps C times as long as that class takes in a network of all, and the first steps would ruin it.
-    fraction = len(names) / num_classes
+    if rates.name == "sgd":
+        # The loss is a mean over classes. With the learning rate for C classes, a network of one class would
+        # take steps C times as long as that class takes in a network of all, and the first steps would ruin
+        # it. The steps of AdamW do not depend on the scale of the loss.
+        rates = replace(rates, lr=rates.lr * len(names) / num_classes)
     return SeamClassifier(
         network,
         names,
         total_steps=total_steps,
-        optimizer=replace(rates, lr=rates.lr * fraction),
+        optimizer=rates,
         er_weight=losses.er_weight,
         ecr_weight=losses.ecr_weight,
         min_pool_weight=losses.min_pool_weight,
