@@ -59,8 +59,8 @@ def _cam(config: DictConfig, settings: DictConfig, facts: DataFacts, done: Parti
             epochs = settings.epochs or automatic_epochs(len(kept), settings.batch)
             length = Length.of_epochs(epochs, len(kept), settings.batch)
             folders = [member.folder for member in members(config.classifier, Path(), names)]
-            candidates = facts.table.select("val", tagged=True).tiles if facts.table else ()
-            validation = min(settings.validation_tiles, len(candidates or tagged or ()))
+            candidates = facts.table.validation().tiles if facts.table else ()
+            validation = min(settings.validation_tiles, len(candidates))
             steps, validated = steps_left(length, done, folders, validation)
     units: dict[Unit, int | None] = {"classifier step": steps, "classifier validation tile": validated}
     if settings.export.write:

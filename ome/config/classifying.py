@@ -92,9 +92,6 @@ def _validation(
     """Fixed tiles, evenly spaced over the val split, or over the train split if there is no val split."""
     # A network of one class has the same strongest class at every pixel.
     with_mask = len(table.names[member.classes]) == len(table.names)
-    for split in ("val", "train"):
-        tagged = table.select(split, tagged=True)
-        if tagged.tiles and settings.validation_tiles:
-            tiles = evenly_spaced(tagged.tiles, settings.validation_tiles)
-            return TagDataset(reader, tiles, _tags(tagged, member), with_mask=with_mask)
-    return None
+    tagged = table.validation()
+    tiles = evenly_spaced(tagged.tiles, settings.validation_tiles)
+    return TagDataset(reader, tiles, _tags(tagged, member), with_mask=with_mask) if tiles else None
