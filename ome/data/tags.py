@@ -43,7 +43,7 @@ class TagTable:
     @property
     def decided(self) -> NDArray[np.bool_]:
         """(N,), whether it is known which classes the tile shows."""
-        tagged: NDArray[np.bool_] = self.tags.any(axis=1)
+        tagged: NDArray[np.bool_] = np.asarray(self.tags.any(axis=1))
         return tagged if self.shows_none is None else tagged | self.shows_none
 
     @property
