@@ -85,7 +85,8 @@ def table_of(name: str, runs: Sequence[Finished]) -> str:
     table = markdown_lines([name, "mIoU", "of pixel labels", *classes], lines, texts=1)
     minutes = statistics.mean([run.seconds for run in runs]) / 60
     seeds = "1 seed" if len(runs) == 1 else f"{len(runs)} seeds"
-    return f"{table}\n{seeds}, {minutes:.0f} minutes each."
+    notes = dict.fromkeys(f"\n{row.note}." for run in runs for row in run.rows.values() if row.note)
+    return f"{table}\n{seeds}, {minutes:.0f} minutes each.{''.join(notes)}"
 
 
 def mean_of_sets(runs: Mapping[str, Sequence[Finished]]) -> list[str]:

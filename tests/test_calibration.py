@@ -1,6 +1,7 @@
 """Temperature of probabilities: recovered where it is known, and what maps say of their confidence."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,19 @@ import pytest
 import rasterio
 import torch
 from numpy.typing import NDArray
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from scipy.special import softmax
 
+import ome
 from ome.config.evaluating import evaluate_segmenter
 from ome.config.sections import scene_reader, settings_of
 from ome.config.segmenting import card_of
 from ome.data.scene_index import SceneIndex
+from ome.geo.raster import read_class_map
 from ome.inference.card import SegmenterCard
+from ome.inference.predictor import Predictor
+from ome.pipeline.layout import map_path
+from ome.pipeline.manifest import Manifest
 from ome.scoring.temperature import RANGE, calibration_error, fit_temperature, with_temperature
 from ome.training.checkpoints import save_network
 from tests.conftest import tiny
@@ -104,3 +110,31 @@ def test_the_card_has_a_temperature_where_val_has_masks(
         assert result.for_views(**views | other).calibration == "not calibrated"
     assert evaluate_segmenter(config, tmp_path, reader, "again")[0].scores.miou == row.scores.miou
     assert "calibrated" not in capsys.readouterr().out
+
+
+def test_a_segmenter_is_calibrated_and_scored_in_the_windows_of_its_maps(
+    tmp_path: Path, run_here: Callable[..., DictConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = ["dataset.split.val=[2_12]", "dataset.split.train=[2_10,2_11]"]
+    config = settings_of(run_here(*tiny("prepare"), *split), "seg")
+    reader = scene_reader(config, SceneIndex.read(Path(config.scenes)))
+    card, predict, sides = card_of(config, reader), Predictor.__call__, set[int]()
+
+    def watched(self: Predictor, images: NDArray[np.uint8]) -> torch.Tensor:
+        sides.add(images.shape[1])
+        return predict(self, images)
+
+    monkeypatch.setattr(Predictor, "__call__", watched)
+    (scene,) = reader.index.split("test")
+    folder, config.prediction.scales = tmp_path / "seg/weak", [0.5]
+    save_network(card.build(), folder)
+    replace(card, temperature=77.0, views="2").write(folder)
+    evaluate_segmenter(config, folder, reader, "weak segmentation")
+    assert sides == {2 * card.tile}
+    result = SegmenterCard.read(folder)
+    assert result.temperature not in {None, 77.0}, "that of other views is fitted again"
+    assert result.uncalibrated() == card
+    Manifest("seg", "", {"prediction": OmegaConf.to_container(config.prediction)}, {}).write(tmp_path / "seg")
+    image = Path(config.scenes) / scene.image
+    expected = ome.predict(image, tmp_path, device="cpu", precision="32-true").classes
+    np.testing.assert_array_equal(read_class_map(map_path(folder, scene)), expected)

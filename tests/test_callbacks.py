@@ -2,7 +2,7 @@
 
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 import pytest
 import pytorch_lightning as pl
@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ome.cli.launch import launch
-from ome.config.trainer import RESERVED, callbacks_of, trainer_arguments, training_extras
+from ome.config.trainer import HARDWARE, RESERVED, callbacks_of, trainer_arguments, training_extras
 from ome.config.trainer_checks import check_training
 from ome.errors import UserError
 from ome.training.fit import fit
@@ -126,12 +126,26 @@ def test_gradients_are_clipped_as_the_trainer_says(tmp_path: Path, precision: st
 
 
 def test_any_argument_reaches_the_trainer(tmp_path: Path) -> None:
-    config = composed("+trainer.limit_train_batches=1", "+trainer.gradient_clip_val=1.0")
+    config = composed("+trainer.limit_val_batches=1", "+trainer.gradient_clip_val=1.0")
     check_training(config)
-    assert trainer_arguments(config) == {"limit_train_batches": 1, "gradient_clip_val": 1.0}
+    assert trainer_arguments(config) == {"limit_val_batches": 1, "gradient_clip_val": 1.0}
     _, recorder = trained(tmp_path, **trainer_arguments(config))
-    assert len(recorder.weights) == 1 + 2
-    assert recorder.trainer.limit_train_batches == 1
+    assert recorder.trainer.limit_val_batches == 1
+
+
+NUMBERS = [
+    name
+    for name, kind in get_type_hints(pl.Trainer.__init__).items()
+    if {int, float} & {kind, *get_args(kind)} and name not in {*HARDWARE, *RESERVED}
+]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_no_argument_that_is_let_through_changes_the_number_of_steps(name: str, tmp_path: Path) -> None:
+    """The schedule and the order of the tiles are those of all steps."""
+    check_training(composed(f"+trainer.{name}=1"))
+    _, recorder = trained(tmp_path, **{name: 1})
+    assert len(recorder.weights) == 1 + STEPS
 
 
 def test_a_value_that_lightning_refuses_is_one_line(tmp_path: Path) -> None:
@@ -149,7 +163,8 @@ def test_a_value_that_lightning_refuses_is_one_line(tmp_path: Path) -> None:
         ),
         ("+trainer.profiler={_target_:no.such.Profiler}", r"trainer\.profiler: cannot create no\.such\.Prof"),
         ("+trainer.val_check_interval=0", r"trainer\.val_check_interval=0: expected a number above 0"),
-        ("+trainer.limit_train_batches=0.0", r"trainer\.limit_train_batches=0\.0: expected a number above 0"),
+        ("+trainer.check_val_every_n_epoch=0.0", r"check_val_every_n_epoch=0\.0: expected a number above 0"),
+        ("+trainer.limit_train_batches=0.5", r"trainer\.limit_train_batches is set by ome: set stage\.cam\."),
         ("+trainer.detect_anomaly=maybe", r"trainer\.detect_anomaly=maybe: expected true or false"),
         ("+trainer.deterministic=always", r"trainer\.deterministic=always: expected true, false or warn"),
         ("+trainer.gradient_clip_val=big", r"trainer\.gradient_clip_val=big: expected a number"),

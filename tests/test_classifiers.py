@@ -19,8 +19,9 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
+from ome.config.classifying import classifier_learner
 from ome.config.schema.general import Precision
-from ome.config.sections import scene_reader
+from ome.config.sections import scene_reader, settings_of
 from ome.data.cams import read_cams
 from ome.data.datasets import Batch
 from ome.data.scene_index import SceneIndex
@@ -38,7 +39,7 @@ from ome.pipeline.layout import cam_path, read_tag_table
 from ome.pipeline.manifest import Manifest
 from ome.pseudo.fusion import competing_cams, normalise_cam
 from ome.stages import cam as cam_stage
-from ome.training.optimizers import Optimization
+from ome.training.optimizers import Optimization, OptimizerName
 from ome.training.seam import SeamClassifier
 from tests.conftest import compose_config, tiny
 from tests.test_networks import TinyBackbone
@@ -376,6 +377,24 @@ def test_one_vs_all_has_a_member_for_each_class() -> None:
     ]
 
 
+@pytest.mark.parametrize("optimizer", get_args(OptimizerName))
+def test_a_network_of_one_class_takes_the_steps_of_a_network_of_all(optimizer: str) -> None:
+    settings = ["stage.cam.weight_decay=0", "stage.cam.warmup=0"]
+    typed = ["stage=cam", f"optimizer={optimizer}", "classifier.pcm=false", *settings]
+    config = settings_of(compose_config(typed), "cam")
+    weights = []
+    for names in ("abcde", "a"):
+        torch.manual_seed(0)
+        network = SeamNetwork(TinyBackbone(), len(names), pcm=False)
+        learner = classifier_learner(config, network, tuple(names), 5, total_steps=1000)
+        configured: Any = learner.configure_optimizers()
+        weight = next(network.backbone.parameters())
+        weight.grad = torch.full_like(weight, 1 / len(names))  # of a loss that is a mean over the classes
+        configured["optimizer"].step()
+        weights.append(weight.detach())
+    torch.testing.assert_close(weights[0], weights[1], rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "fuse"),
     [({"compete": True}, competing_cams), ({"compete": False}, normalise_cam)],
@@ -481,7 +500,7 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
         "stage.until=cam",
         "dataset.split.train=['2_10']",
         "stage.cam.epochs=1",
-        "stage.cam.lr=0.05",
+        "stage.cam.lr=0.01",
         "stage.cam.batch=8",
         "stage.cam.validation_tiles=2",
         "classifier=cam",
@@ -498,8 +517,8 @@ def test_one_vs_all_from_tags_to_cams(run_here: Run, capsys: pytest.CaptureFixtu
     states = {name: torch.load(path, weights_only=True) for name, path in trained.items()}
     history = read_csv(trained["class_car"].parent / "history.csv")
     first = next(row for row in history if row["name"] == "learning_rate")
-    # For one class of five; a row of the history has the rate of the step that follows it.
-    assert float(first["value"]) == pytest.approx(0.05 / 5 * 0.5**0.9, rel=1e-4)
+    # A row of the history has the rate of the step that follows it.
+    assert float(first["value"]) == pytest.approx(0.01 * 0.5**0.9, rel=1e-4)
     # Same start, same tiles, same order: only the tags differ.
     assert not torch.equal(states["class_tree"]["fc8.weight"], states["class_car"]["fc8.weight"])
 

@@ -3,6 +3,7 @@
 import math
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from ome.files import read_csv, write_csv
 from ome.pipeline.layout import TAG_SCORES
 from ome.pipeline.manifest import Manifest
 from ome.scoring.pairs import paired_difference
-from ome.scoring.rows import Row, write_rows
+from ome.scoring.rows import Row, read_rows, write_rows
 from ome.scoring.scores import Scores
 from ome.scoring.spread import distinguishing_keys, flatten, labels, spread
 
@@ -103,6 +104,19 @@ def scored(
 ) -> None:
     write_rows(folder / "seg", [Row("weak", "test scenes", Scores(np.array(matrix), names))])
     Manifest("seg", str(folder), {"seed": seed}, {"prepare": scenes}).write(folder / "seg")
+
+
+def test_a_segmenter_of_fewer_tiles_is_named(
+    run_here: Callable[..., object], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scored(tmp_path / "a", [[9, 1], [2, 8]], NAMES, scenes="one")
+    (row,) = read_rows(tmp_path / "a/seg")
+    for stage in ("seg", "report"):  # which repeats the row
+        (tmp_path / "a" / stage).mkdir(exist_ok=True)
+        write_rows(tmp_path / "a" / stage, [replace(row, trained_on="10 of 200 training tiles")])
+    Manifest("report", "", {}, {}).write(tmp_path / "a/report")
+    run_here("stage=compare", "name=table", "stage.compare.runs=[a]")
+    assert capsys.readouterr().out.count("a: weak was trained on 10 of 200 training tiles") == 1
 
 
 def test_runs_of_other_scenes_or_classes_are_no_repetitions(

@@ -231,7 +231,7 @@ def test_an_extra_that_is_not_installed() -> None:
 
 @pytest.mark.parametrize(
     "argument",
-    ["limit_val_batches=-1", "gradient_clip_algorithm=foo", "limit_train_batches=-3", "max_time=soon"],
+    ["limit_val_batches=-1", "gradient_clip_algorithm=foo", "limit_test_batches=-3", "max_time=soon"],
 )
 def test_values_of_the_trainer_are_looked_at(argument: str) -> None:
     with pytest.raises(UserError, match=f"trainer.{argument}: Lightning's Trainer says"):

@@ -152,14 +152,15 @@ def test_files_that_are_not_read_and_a_copied_table_change_nothing(
 
 def test_tags_of_val_are_compared_with_those_of_the_classifier(run_here: Run, tmp_path: Path) -> None:
     write_photographs(tmp_path)
-    tags = {"photo 2": {"water"}, "photo 3": {"field", "water"}}
+    tags = {"photo 2": {"field", "water"}, "photo 3": set()}
     rows = [
-        "photo 0,train,field",
-        "photo 1,train,field;water",
-        "photo 2,val,water",
-        "photo 3,val,water;field",
+        "photo 0,train,1,field",
+        "photo 1,train,1,field;water",
+        "photo 2,val,1,water;field",
+        "photo 3,val,0,",  # none of the classes
+        "photo 4,val,,",  # not decided
     ]
-    (tmp_path / "tags.csv").write_text("\n".join(["image,split,tags", *rows]) + "\n")
+    (tmp_path / "tags.csv").write_text("\n".join(["image,split,kept,tags", *rows]) + "\n")
     run_here(*custom("all", "stage.until=cam"))
     run_here(*custom("suggest"))
     probabilities = {
@@ -170,6 +171,7 @@ def test_tags_of_val_are_compared_with_those_of_the_classifier(run_here: Run, tm
         image: {name for name, value in probabilities[image].items() if value > 0.5} for image in tags
     }
     for row in read_csv(RUN / "cam/tag_scores.csv"):
+        assert int(row["tiles"]) == len(tags)
         for column, counted in (("shown", tags), ("given", predicted)):
             assert int(row[column]) == sum(row["class"] in names for names in counted.values())
         assert int(row["right"]) == sum(row["class"] in tags[image] & predicted[image] for image in tags)

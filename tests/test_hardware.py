@@ -5,13 +5,16 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any, get_args
 
 import numpy as np
 import pytest
+import pytorch_lightning as pl
 import torch
 from timm.layers import BatchNormAct2d
 from torch import nn
 
+from ome.config.schema.general import Precision
 from ome.data.transforms import look_up, to_device, to_tensor
 from ome.distributed.batchnorm import CpuSyncBatchNorm, synchronise_batchnorm
 from ome.inference.predictor import Predictor
@@ -29,7 +32,7 @@ def test_a_processor_has_bf16_where_the_kernel_says_so() -> None:
 
 def test_a_named_precision_is_taken_and_auto_is_decided() -> None:
     assert decided_precision("32-true", CPU) == "32-true"
-    assert decided_precision("16-mixed", CPU) == "16-mixed"
+    assert decided_precision("16-mixed", torch.device("cuda")) == "16-mixed"
     assert decided_precision("auto", CPU) == ("bf16-mixed" if has_bf16(CPU) else "32-true")
 
 
@@ -37,6 +40,19 @@ def test_a_named_precision_is_taken_and_auto_is_decided() -> None:
 def test_autocast_is_that_of_the_name(precision: str, dtype: torch.dtype) -> None:
     with autocast(CPU, precision):
         assert nn.Conv2d(1, 1, 3)(torch.rand(1, 1, 5, 5)).dtype == dtype
+
+
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_predictions_compute_in_the_precision_of_trainings(precision: str) -> None:
+    decided: Any = decided_precision(precision, CPU)
+    quiet: dict[str, Any] = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = pl.Trainer(accelerator="cpu", precision=decided, enable_model_summary=False, **quiet)
+    assert trainer.precision == decided  # which Lightning changes on some devices
+    layer, image = nn.Conv2d(1, 1, 3), torch.rand(1, 1, 5, 5)
+    with trainer.precision_plugin.forward_context():
+        trained = layer(image)
+    with autocast(CPU, precision):
+        assert torch.equal(layer(image), trained)
 
 
 def test_channels_last_changes_the_layout_and_nothing_else() -> None:

@@ -69,6 +69,7 @@ def test_images_without_tags_stand_in_a_table_that_says_what_became_of_them(
     table = read_tags(path, index(facts.splits))
     assert table.tags.tolist() == [[0, 1], [0, 0], [0, 0], [1, 0], [1, 0], [0, 0]]
     assert table.kept.tolist() == [True, False, False, False, True, False]
+    assert table.decided.tolist() == [True, True, False, True, True, False]
     assert table.splits == ("train", "train", "train", "train", "train", "val")
 
 
@@ -78,6 +79,14 @@ def test_a_table_of_tiles_says_the_same(tmp_path: Path) -> None:
     facts = outline(path)
     assert facts == (("tree", "road"), {"a": "train", "b": "val"}, {"a": 2, "b": 4})
     assert read_tags(path, index(facts.splits, facts.names)).tiles[1] == Tile("a", 9, 0, 9, 9)
+
+
+def test_windows_without_tags_show_none_of_the_classes(tmp_path: Path) -> None:
+    header = "scene,row,column,height,width,split,kept,tree,road\n"
+    path = write(tmp_path, f"{header}a,0,0,9,9,val,0,0,0\na,9,0,9,9,train,1,1,0\na,18,0,9,9,val,0,0,1\n")
+    table = read_tags(path, index({"a": "train"}, ("tree", "road")))
+    assert table.decided.all()
+    assert table.select("val", decided=True).tags.tolist() == [[0, 0], [0, 1]]
 
 
 def test_classes_that_are_known_may_be_more_than_the_tags(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from copy import deepcopy
+from typing import get_args
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from ome.config.schema.general import Precision
 from ome.networks.backbones import build_backbone
 from ome.networks.segmenters import build_segmenter
 from ome.training.fit import fitted_precision
@@ -129,6 +131,18 @@ def test_convolutions_that_may_kill_the_process_are_replaced_untried(
     network(image).square().mean().backward()
     for name, value in network.named_parameters():
         torch.testing.assert_close(actual[name], value.grad)
+
+
+@pytest.mark.parametrize("precision", get_args(Precision))
+def test_wrong_kernels_are_replaced_wherever_a_training_computes_in_bfloat16(
+    precision: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ome.training.kernels.is_wrong", lambda *_: True)
+    network = nn.Sequential(nn.Conv2d(16, 16, 3, groups=4), nn.Conv2d(16, 16, 3, dilation=2))
+    _, replaced = fitted_precision(network, Hardware("cpu", precision=precision))
+    with autocast(torch.device("cpu"), precision):
+        computed = nn.Conv2d(1, 1, 1)(torch.rand(1, 1, 1, 1)).dtype
+    assert (replaced > 0) == (computed == torch.bfloat16)
 
 
 def test_convolutions_without_groups_or_dilation_stay() -> None:

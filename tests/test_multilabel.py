@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from ome.errors import UserError
 from ome.scoring.multilabel import multilabel_scores, tag_uncertainty
 
 
@@ -57,7 +58,7 @@ def test_logits_within_the_unit_interval_are_not_taken_for_probabilities() -> No
 
 
 def test_a_diverged_or_misshapen_input_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 of 2 logits are not finite"):
+    with pytest.raises(UserError, match="1 of 2 predicted tags are nan or infinite: lower the learning rate"):
         multilabel_scores(torch.tensor([[float("nan"), 0.0]]), torch.tensor([[1, 0]]))
     with pytest.raises(ValueError, match="tiles, classes"):
         multilabel_scores(torch.zeros(2, 3), torch.zeros(2, 2))

@@ -213,6 +213,14 @@ def test_steps_that_are_not_set_follow_from_the_tiles(town: Path) -> None:
     assert plan_in(town, "segmenter.recipe.steps=null")["seg"].amounts.steps == 2 * 400
 
 
+def test_windows_that_all_scales_shrink_are_larger_and_fewer(town: Path) -> None:
+    whole, half = (
+        plan_in(town, f"prediction.scales=[{scale}]")["seg"].amounts.units["segmenter window"]
+        for scale in (1.0, 0.5)
+    )
+    assert whole == 4 * half > 0  # type: ignore[operator]
+
+
 def test_one_network_a_class_counts_as_many_trainings(town: Path) -> None:
     one, many = (
         plan_in(town, *more)["cam"].amounts for more in (["seed=7"], ["seed=7", "classifier=one_vs_all"])

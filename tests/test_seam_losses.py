@@ -29,7 +29,7 @@ def test_normalise_maps_by_hand() -> None:
     maps = torch.tensor([[[[-3.0, 1.0, 4.0, 5.0]], [[2.0, 2.0, 2.0, 2.0]]]])
     expected = torch.tensor([[[[0.0, 0.2, 0.8, 1.0]], [[0.0, 0.0, 0.0, 0.0]]]])
     torch.testing.assert_close(normalise_maps(maps), expected, atol=1e-5, rtol=0)
-    # 1 / EPSILON is no float16, which trainer.precision=16-true computes in.
+    # 1 / EPSILON is no float16, which maps may be.
     torch.testing.assert_close(normalise_maps(maps.half()).float(), expected, atol=1e-3, rtol=0)
 
 

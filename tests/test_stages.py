@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -31,8 +32,11 @@ from ome.pipeline.manifest import Manifest, identity
 from ome.pipeline.marks import MARK
 from ome.pipeline.registry import STAGES, find_stage
 from ome.pipeline.stage import Stage, Work, used_config
-from ome.scoring.rows import read_rows
+from ome.scoring.rows import Row, read_rows
+from ome.scoring.scores import Scores
+from ome.stages import seg
 from ome.stages.refine import _averaged, among_tags
+from ome.stages.report import _ratio_of
 from tests.conftest import TINY, compose_config, tiny
 
 Run = Callable[..., DictConfig]
@@ -213,14 +217,41 @@ def test_probabilities_among_tags_sum_to_one_over_the_tagged() -> None:
     assert certain.ravel() == pytest.approx([0, 0.5, 0.5])
 
 
-def test_a_round_starts_from_the_mean_of_stretched_prediction_and_cams() -> None:
+def test_a_round_starts_from_the_mean_of_the_stretched_prediction_and_the_cams() -> None:
     tile, tags = Tile("a", 0, 0, 1, 3), np.array([1, 1, 0], dtype=np.uint8)
     table = TagTable(("x", "y", "z"), (tile,), tags[None], ("train",), np.ones(1, dtype=bool))
     prediction = np.array([[[0.9, 0.8, 0.7]], [[0.1, 0.2, 0.3]], [[0, 0, 0]]], np.float32)
     cams = np.array([[[0.0, 0.5, 1.0]], [[0.2, 0.0, 0.4]], [[0, 0, 0]]], np.float32)
     (mean,) = _averaged(lambda _: [prediction], lambda _: [cams], table)([tile])
+    # The second class competes, so that its CAM reaches 0.4 only: that is its part of the mean.
     by_hand = [[[0.5, 0.5, 0.5]], [[0.1, 0.25, 0.7]], [[0, 0, 0]]]
     np.testing.assert_allclose(mean, by_hand, atol=1e-4)
+
+
+@pytest.mark.parametrize("fewer", [True, False])
+def test_a_segmenter_of_fewer_tiles_is_named_beside_the_ratio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, fewer: bool
+) -> None:
+    tiles = tuple(Tile(scene, 0, 0, 8, 8) for scene in "abc")
+    table = TagTable(("x",), tiles, np.ones((3, 1), np.uint8), ("train",) * 3, np.ones(3, dtype=bool))
+    reader = SimpleNamespace(mask=None, has_mask=lambda scene: not fewer or scene == "b")
+    scores = Scores(np.eye(1, dtype=np.int64), ("x",))
+    for name, value in (
+        ("SceneIndex", SimpleNamespace(read=lambda _: None)),
+        ("scene_reader", lambda *_: reader),
+        ("read_tag_table", lambda *_: table),
+        ("train_segmenter", lambda *_: None),
+        ("evaluate_segmenter", lambda *given: [Row(given[-1], "test scenes", scores)]),
+    ):
+        monkeypatch.setattr(seg, name, value)
+    settings = DictConfig({"stage": {"targets": ["weak", "full"]}})
+    inputs = dict.fromkeys(("prepare", "labels", "pseudo"), tmp_path)
+    seg.run(Work(settings, tmp_path, inputs, tmp_path, settings))
+    ratio_of = _ratio_of(read_rows(tmp_path))
+    said = "pixel-supervised segmentation was trained on 1 of 3 training tiles, those with a reference mask"
+    assert ratio_of is not None
+    assert ratio_of.note == (said if fewer else "")
+    assert ("trained_on" in (tmp_path / "scores.json").read_text()) == fewer
 
 
 def test_a_filter_that_leaves_no_tile_says_so(run_here: Run) -> None:

@@ -8,15 +8,17 @@ import pytest
 from ome.errors import UserError
 from ome.files import write_csv
 from ome.progress import console as shown
+from ome.report.contents import score_cards
+from ome.scoring.rows import Row
 from ome.scoring.scores import Scores
-from ome.scoring.tables import csv_table, latex_lines, markdown_table, miou_ratio, score_table
+from ome.scoring.tables import RatioOf, csv_table, latex_lines, markdown_table, miou_ratio, score_table
 
 NAMES = ("impervious surface", "car", "water")
 ROWS = {
     "CAM": Scores(np.array([[6, 4, 0], [2, 3, 0], [0, 0, 0]]), NAMES),  # IoU 6/12 and 3/9, no water
     "pixel-supervised segmentation": Scores(np.array([[9, 1, 0], [0, 5, 0], [0, 0, 0]]), NAMES),  # 9/10, 5/6
 }
-RATIO_OF = ("CAM", "pixel-supervised segmentation")
+RATIO_OF = RatioOf("CAM", "pixel-supervised segmentation")
 
 
 def test_a_table_in_latex_escapes_what_latex_reads() -> None:
@@ -55,7 +57,7 @@ def test_markdown_has_percents_a_dash_for_nan_and_the_ratio() -> None:
     ],
 )
 def test_names_are_texts_in_the_terminal_and_in_markdown(name: str, escaped: str) -> None:
-    rows = dict.fromkeys(RATIO_OF, Scores(np.eye(2, dtype=np.int64), (name, "other")))
+    rows = dict.fromkeys(RATIO_OF[:2], Scores(np.eye(2, dtype=np.int64), (name, "other")))
     assert f" {name} " in rendered(rows, 80)
     assert markdown_table(rows).startswith(f"|  | mIoU | mF1 | OA | {escaped} | other |\n")
 
@@ -88,16 +90,29 @@ def test_the_terminal_shows_every_number_in_80_columns() -> None:
 
 
 def test_ratio_of_two_rows() -> None:
-    assert miou_ratio(ROWS, *RATIO_OF) == pytest.approx((6 / 12 + 3 / 9) / (9 / 10 + 5 / 6))
+    assert miou_ratio(ROWS, *RATIO_OF[:2]) == pytest.approx((6 / 12 + 3 / 9) / (9 / 10 + 5 / 6))
     empty = Scores(np.zeros((3, 3), dtype=np.int64), NAMES)
     nothing_right = Scores(np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0]]), NAMES)
     assert np.isnan(miou_ratio({"a": ROWS["CAM"], "b": empty}, "a", "b"))
     assert np.isnan(miou_ratio({"a": ROWS["CAM"], "b": nothing_right}, "a", "b"))
 
 
+def test_a_note_stands_beside_the_ratio_wherever_it_is_shown() -> None:
+    note = "[it] was trained on 10 of 200 tiles"
+    noted = RATIO_OF._replace(note=note)
+    console = type(shown)(width=200, file=StringIO())
+    console.print(score_table(ROWS, ratio_of=noted))
+    terminal = console.file.getvalue()  # type: ignore[attr-defined]
+    _, body = csv_table(ROWS, ratio_of=noted)
+    cards = score_cards([Row(name, "test scenes", scores) for name, scores in ROWS.items()], noted)
+    (card,) = (name for name, value in cards.items() if value == "48.08 %")
+    for text in (terminal, markdown_table(ROWS, ratio_of=noted), body[-1][0], card):
+        assert note in " ".join(text.split())
+
+
 def test_rows_that_are_missing_or_of_other_classes_are_refused() -> None:
     with pytest.raises(UserError, match="no scores for 'weak', there are: CAM, pixel-supervised"):
-        markdown_table(ROWS, ratio_of=("weak", "CAM"))
+        markdown_table(ROWS, ratio_of=RatioOf("weak", "CAM"))
     other = Scores(np.eye(2, dtype=np.int64), ("a", "b"))
     with pytest.raises(ValueError, match="one set of classes, not 2"):
         markdown_table({**ROWS, "other": other})

@@ -133,6 +133,27 @@ def test_classes_too_small_to_learn_survive_writing_and_reading(tmp_path: Path) 
         TagTable.read(path, NAMES)
 
 
+def test_tiles_that_show_none_survive_writing_and_reading_and_differ_from_undecided_ones(
+    tmp_path: Path,
+) -> None:
+    tiles = tuple(Tile("a", row, 0, 8, 8) for row in range(5))
+    tags = np.array([[1, 0, 0], [0, 0, 0], [0, 0, 0], [0, 1, 0], [0, 0, 0]], np.uint8)
+    splits, kept = ("train", "train", "val", "val", "val"), tags.any(axis=1)
+    undecided = TagTable(NAMES, tiles, tags, splits, kept)
+    assert undecided.decided.tolist() == [True, False, False, True, False]
+    none = np.array([False, True, True, False, False])
+    for small in (None, np.zeros((5, 3), dtype=bool)):
+        replace(undecided, shows_none=none, too_small=small).write(tmp_path / "tags.csv")
+        again = TagTable.read(tmp_path / "tags.csv", NAMES)
+        assert again.decided.tolist() == [True, True, True, True, False]
+        assert again.select("val", decided=True).tiles == tiles[2:4]
+        assert again.select("val", tagged=True).tiles == tiles[3:4]
+        assert again.select("train", kept=True).tiles == tiles[:1]
+        assert again.validation().tiles == tiles[2:4]
+        assert again.take(tags[:, 1] == 0).validation().tiles == tiles[:2]
+        assert np.array_equal(again.tags, tags)
+
+
 def test_a_table_by_hand_may_leave_out_names_and_come_from_a_spreadsheet(tmp_path: Path) -> None:
     header = "scene,row,column,height,width,split,car,road,roof"
     (tmp_path / "tags.csv").write_text(f"\ufeff{header}\r\n2_10,0,0,64,64,train,1,0,0\r\n", encoding="utf-8")

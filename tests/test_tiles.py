@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from ome.data.tiles import Tile, automatic_epochs, automatic_steps, crop_side, evenly_spaced, tile_scene
+from ome.data.tiles import (
+    Length,
+    Tile,
+    automatic_epochs,
+    automatic_steps,
+    crop_side,
+    evenly_spaced,
+    tile_scene,
+)
 from ome.errors import UserError
 
 
@@ -83,10 +91,20 @@ def test_crops_are_no_larger_than_the_largest_tile(
 
 @pytest.mark.parametrize(
     ("tiles", "epochs"),
-    [(0, 20), (1, 20), (240, 20), (255, 20), (256, 19), (748, 7), (800, 6), (46575, 6)],
+    [(0, 20), (1, 20), (240, 20), (255, 20), (256, 19), (588, 9), (748, 7), (800, 6), (958, 6), (46575, 6)],
 )
 def test_a_classifier_has_passes_for_enough_steps_between_limits(tiles: int, epochs: int) -> None:
     assert automatic_epochs(tiles, 16) == epochs
+
+
+@pytest.mark.parametrize("batch", [1, 4, 16, 24])
+def test_a_classifier_has_twenty_passes_or_enough_steps_whatever_the_batch_leaves_over(batch: int) -> None:
+    for tiles in range(batch, 40 * batch):
+        epochs, steps = Length.of_epochs(automatic_epochs(tiles, batch), tiles, batch)
+        seen = steps * batch
+        assert epochs * seen >= 20 * tiles or epochs * steps >= 300
+        assert (epochs - 1) * seen < 20 * tiles
+        assert epochs == 6 or (epochs - 1) * steps < 300
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from ome.cli.workload import Amounts, DataFacts, Unit
 from ome.data.scene_index import SplitName, mapped_scenes
 from ome.data.tiles import Length, Tile, automatic_epochs, automatic_steps
 from ome.geo.flat import rows_in
-from ome.geo.windows import window_starts, window_stride
+from ome.geo.windows import window_side, window_starts, window_stride
 from ome.pipeline.artifacts import as_list
 from ome.pipeline.forecast import Forecast
 from ome.pipeline.layout import cam_path, map_path, mask_path, round_folder
@@ -59,8 +59,8 @@ def _cam(config: DictConfig, settings: DictConfig, facts: DataFacts, done: Parti
             epochs = settings.epochs or automatic_epochs(len(kept), settings.batch)
             length = Length.of_epochs(epochs, len(kept), settings.batch)
             folders = [member.folder for member in members(config.classifier, Path(), names)]
-            candidates = facts.table.select("val", tagged=True).tiles if facts.table else ()
-            validation = min(settings.validation_tiles, len(candidates or tagged or ()))
+            candidates = facts.table.validation().tiles if facts.table else ()
+            validation = min(settings.validation_tiles, len(candidates))
             steps, validated = steps_left(length, done, folders, validation)
     units: dict[Unit, int | None] = {"classifier step": steps, "classifier validation tile": validated}
     if settings.export.write:
@@ -109,7 +109,7 @@ def _segmenters(
     if facts.index is not None:
         scenes = mapped_scenes(facts.index)
         left = [scene for folder in folders for scene in scenes if not done.has(map_path(folder, scene))]
-        size = config.dataset.tile.size
+        size = window_side(config.dataset.tile.size, config.prediction.scales)
         windows = sum(_windows(scene.height, scene.width, size, config) for scene in left)
     units: dict[Unit, int | None] = {
         "segmenter step": steps,
@@ -142,9 +142,8 @@ def _predict(config: DictConfig, settings: DictConfig, facts: DataFacts, done: P
     from ome.cli.tile_counts import map_sizes  # noqa: PLC0415 - loads readers of scenes, as the stage will
     from ome.inference.mapping import ROWS_FOLDER  # noqa: PLC0415
 
-    views = config.prediction
-    card = facts.card and facts.card.for_views(views.scales, flip=views.flip, tta=views.tta)
-    size = card.tile if card else config.dataset.tile.size
+    tile = facts.card.tile if facts.card else config.dataset.tile.size
+    size = window_side(tile, config.prediction.scales)
     sizes = map_sizes(settings)
     rows = sum(height for height, _ in sizes)
     left = max(0, rows - rows_in(done.folder / ROWS_FOLDER))

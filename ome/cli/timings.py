@@ -23,6 +23,7 @@ from ome.config.segmenting import segmenter_learner
 from ome.data.datasets import MaskDataset, TagDataset, certain
 from ome.data.tiles import MOST_STEPS, Tile, crop_side
 from ome.distributed.processes import process_cores
+from ome.geo.windows import window_side
 from ome.inference.classifier import CamPredictor
 from ome.inference.map_rows import windows_at_a_time
 from ome.inference.predictor import Predictor
@@ -94,12 +95,14 @@ def _segmenter(
     if {"segmenter validation tile", "segmenter step"} & {*units}:
         forward = _forward(config, network, samples, recipe.batch, allowed.limit())
         timed["segmenter validation tile"] = forward
-    views: dict[Unit, tuple[Any, int]] = {
-        "segmenter window": (prediction, windows_at_a_time(prediction.batch, size, machine.device())),
-        "segmenter tile": (config.stage.refine, 1),
+    side = window_side(size, prediction.scales)
+    at_a_time = windows_at_a_time(prediction.batch, side, machine.device())
+    views: dict[Unit, tuple[Any, Part]] = {
+        "segmenter window": (prediction, Part(at_a_time, side, side)),
+        "segmenter tile": (config.stage.refine, Part(1, size, size)),
     }
     for unit in views.keys() & set(units):
-        view, batch = views[unit]
+        view, windows = views[unit]
         predict = Predictor(
             network,
             machine.device(),
@@ -108,7 +111,6 @@ def _segmenter(
             tta=prediction.tta,
             precision=machine.precision,
         )
-        windows = Part(batch, size, size)
         timed[unit] = repeated(predict, samples.images, windows, machine.device(), allowed.limit())
     if "segmenter step" in units:
         crop = crop_side(samples.table.tiles, size)

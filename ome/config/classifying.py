@@ -40,14 +40,16 @@ def classifier_learner(
 ) -> SeamClassifier:
     """The LightningModule that trains a network of the classes `names`, of the C classes of the dataset."""
     settings, losses, rates = config.stage, config.classifier, optimization(config.stage, total_steps)
-    # The loss is a mean over classes. With the learning rate for C classes, a network of one class would take
-    # steps C times as long as that class takes in a network of all, and the first steps would ruin it.
-    fraction = len(names) / num_classes
+    if rates.name == "sgd":
+        # The loss is a mean over classes. With the learning rate for C classes, a network of one class would
+        # take steps C times as long as that class takes in a network of all, and the first steps would ruin
+        # it. The steps of AdamW do not depend on the scale of the loss.
+        rates = replace(rates, lr=rates.lr * len(names) / num_classes)
     return SeamClassifier(
         network,
         names,
         total_steps=total_steps,
-        optimizer=replace(rates, lr=rates.lr * fraction),
+        optimizer=rates,
         er_weight=losses.er_weight,
         ecr_weight=losses.ecr_weight,
         min_pool_weight=losses.min_pool_weight,
@@ -90,9 +92,6 @@ def _validation(
     """Fixed tiles, evenly spaced over the val split, or over the train split if there is no val split."""
     # A network of one class has the same strongest class at every pixel.
     with_mask = len(table.names[member.classes]) == len(table.names)
-    for split in ("val", "train"):
-        tagged = table.select(split, tagged=True)
-        if tagged.tiles and settings.validation_tiles:
-            tiles = evenly_spaced(tagged.tiles, settings.validation_tiles)
-            return TagDataset(reader, tiles, _tags(tagged, member), with_mask=with_mask)
-    return None
+    tagged = table.validation()
+    tiles = evenly_spaced(tagged.tiles, settings.validation_tiles)
+    return TagDataset(reader, tiles, _tags(tagged, member), with_mask=with_mask) if tiles else None

@@ -22,6 +22,7 @@ from ome.ignore import IGNORE
 from ome.inference.card import SegmenterCard, described_views
 from ome.inference.map_rows import MapOptions, windows_at_a_time
 from ome.inference.mapping import write_class_map
+from ome.inference.outputs import on_host
 from ome.inference.predictor import Predictor
 from ome.pipeline.layout import map_path
 from ome.progress import console, meter
@@ -45,12 +46,14 @@ def evaluate_segmenter(config: DictConfig, folder: Path, reader: SceneReader, ti
         One row, named by the title, of the evaluation split; none if no scene of it has a reference mask.
     """
     barrier()  # rank 0 writes the card
-    card, prediction = SegmenterCard.read(folder), config.prediction
-    predictor = cache(partial(predictor_of, config, folder, card, prediction.scales, flip=prediction.flip))
-    tiles = evenly_spaced(val_tiles(reader, config.dataset.tile.size), TILES)
+    prediction, trained = config.prediction, SegmenterCard.read(folder)
+    scales, flip, tta = prediction.scales, prediction.flip, prediction.tta
+    card = trained.for_views(scales, flip=flip, tta=tta)
+    predictor = cache(partial(predictor_of, config, folder, card, scales, flip=flip))
+    tiles = evenly_spaced(val_tiles(reader, card.tile), TILES)
     if tiles and card.temperature is None and is_rank_zero():
-        views = described_views(prediction.scales, flip=prediction.flip, tta=prediction.tta)
-        _calibrate(predictor(), replace(card, views=views), folder, reader, tiles, title)
+        views = described_views(scales, flip=flip, tta=tta)
+        _calibrate(predictor(), replace(trained, views=views), folder, reader, tiles, title)
     # Sharded before the check for existing maps, which other processes may be writing.
     missing = [scene for scene in shard(mapped_scenes(reader.index)) if not map_path(folder, scene).exists()]
     if missing:
@@ -107,5 +110,5 @@ def _pixels(
     reference = reader.mask(tile).ravel()
     labelled = np.flatnonzero(reference != IGNORE)
     chosen = labelled[:: -(-len(labelled) // PIXELS) or 1]
-    probabilities = predict(reader.image(tile)[None])[0].cpu().numpy()
+    probabilities = on_host(predict(reader.image(tile)[None])[0], f"the predictions of {tile.name}")
     return probabilities.reshape(len(probabilities), -1)[:, chosen].T, reference[chosen]

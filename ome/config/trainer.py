@@ -30,6 +30,7 @@ RESERVED: Final = {
     "enable_model_summary": "ome shows the progress itself",
     "enable_progress_bar": "ome shows the progress itself",
     "fast_dev_run": "set stage.cam.epochs=1 or segmenter.recipe.steps=2",
+    "limit_train_batches": "set stage.cam.epochs or segmenter.recipe.steps",
     "log_every_n_steps": "history.csv has every tenth step",
     "logger": "choose logger=csv, tensorboard, wandb or none",
     "max_epochs": "set stage.cam.epochs or segmenter.recipe.steps",

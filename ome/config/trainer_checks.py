@@ -24,8 +24,8 @@ from ome.errors import UserError, guess
 if TYPE_CHECKING:
     from pytorch_lightning.callbacks import Callback
 
-POSITIVE: Final = ("check_val_every_n_epoch", "limit_train_batches", "val_check_interval")
-"""Arguments of `pl.Trainer` that divide by zero, or train nothing, if they are 0."""
+POSITIVE: Final = ("check_val_every_n_epoch", "val_check_interval")
+"""Arguments of `pl.Trainer` that divide by zero if they are 0."""
 
 AVERAGES: Final = ("stage.cam.average", "segmenter.recipe.average")
 """Settings by which ome itself averages the weights of a training."""

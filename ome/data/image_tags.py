@@ -7,10 +7,12 @@ that was not tagged yet.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ome.data.scene_index import SPLITS, SceneIndex, SplitName
 from ome.data.tag_row import TagRow
@@ -69,7 +71,7 @@ def read_tags(path: Path, index: SceneIndex) -> TagTable:
     # Scenes that `prepare` skipped as broken are skipped here too; it has printed a warning.
     rows = [row for row in _checked(path, table) if row.image not in index.broken]
     if table.form == "windows":
-        tagged = TagTable.from_rows(path, table)
+        tagged = replace(TagTable.from_rows(path, table), shows_none=_shows_none(table.rows))
         return tagged.take(np.array([tile.scene not in index.broken for tile in tagged.tiles], dtype=bool))
     scenes = index.by_name
     for row in rows:
@@ -88,7 +90,14 @@ def read_tags(path: Path, index: SceneIndex) -> TagTable:
         tags.reshape(len(rows), len(names)),
         tuple(scene.split for scene in chosen),
         np.asarray([bool(row.tags) if row.kept is None else row.kept for row in rows], dtype=bool),
+        shows_none=_shows_none(rows),
     )
+
+
+def _shows_none(rows: Sequence[TagRow]) -> NDArray[np.bool_] | None:
+    """The images or windows that a person found to show none of the classes; None if there are none."""
+    none = np.array([row.kept is False and not row.tags for row in rows], dtype=bool)
+    return none if none.any() else None
 
 
 def _checked(path: Path, table: TagRows) -> list[TagRow]:

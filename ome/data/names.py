@@ -25,6 +25,13 @@ TOO_SMALL: Final = "too_small"
 """Optional column of a table of windows: the tags of classes that are too small to learn from, see
 `dataset.filter`."""
 
+SHOWS_NONE: Final = "shows_none"
+"""Optional column of a table of windows: 1 for one that is known to show none of the classes. Others without
+tags are not decided, or their mask has no class."""
+
+OPTIONAL_COLUMNS: Final = (TOO_SMALL, SHOWS_NONE)
+"""Columns of a table of windows that stage labels adds where they are needed."""
+
 UNNAMED: Final = re.compile(r"Unnamed: \d+")
 """Name that pandas gives a column without one, which readers of tables leave out."""
 
@@ -109,7 +116,7 @@ def check_class(name: str, what: str) -> str:
         raise UserError(
             f"{what} {name!r} cannot have {wrong[0]} in it: separate tags by {SEPARATORS[0]}, as in road;tree"
         )
-    if name.casefold() in (*IMAGE_COLUMNS, *WINDOW_COLUMNS, TOO_SMALL) or UNNAMED.fullmatch(name):
+    if name.casefold() in (*IMAGE_COLUMNS, *WINDOW_COLUMNS, *OPTIONAL_COLUMNS) or UNNAMED.fullmatch(name):
         raise UserError(f"{what} {name!r} is a column of tables of tags: give it another name")
     return name
 

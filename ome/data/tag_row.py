@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Final, Literal, NamedTuple
 
-from ome.data.names import FORMULA_ERROR, IMAGE_COLUMNS, SEPARATORS, TOO_SMALL, check_name
+from ome.data.names import FORMULA_ERROR, IMAGE_COLUMNS, SEPARATORS, SHOWS_NONE, TOO_SMALL, check_name
 from ome.data.raw_source import image_name
 from ome.data.scene_index import SPLITS
 from ome.data.tiles import Tile
@@ -30,6 +30,7 @@ class TagRow(NamedTuple):
         kept: Whether the classifier trains on it; None if the table does not say.
         tags: Names of the classes in it.
         too_small: Those of them that the classifier does not learn from.
+        shows_none: Whether stage labels has written that it shows none of the classes.
         rest: Cells of columns that ome does not use, by name.
     """
 
@@ -41,6 +42,7 @@ class TagRow(NamedTuple):
     kept: bool | None
     tags: frozenset[str]
     too_small: frozenset[str] = frozenset()
+    shows_none: bool = False
     rest: Mapping[str, str] = MappingProxyType({})
 
 
@@ -85,7 +87,9 @@ def window_row(line: int, cells: dict[str, str], where: str, names: Sequence[str
     too_small = frozenset(listed_tags(cells.get(TOO_SMALL, "")))
     if wrong := sorted(too_small - tags):
         raise UserError(f"{where}: {TOO_SMALL} names {wrong[0]}, which is not a tag of the tile")
-    return TagRow(line, scene, scene, tile, _split(cells, where), _kept(cells, where), tags, too_small)
+    shows_none = bool(cells.get(SHOWS_NONE) and _zero_or_one(cells, SHOWS_NONE, where))
+    split, kept = _split(cells, where), _kept(cells, where)
+    return TagRow(line, scene, scene, tile, split, kept, tags, too_small, shows_none)
 
 
 def _tags(cells: dict[str, str], where: str, names: Sequence[str], form: Form) -> frozenset[str]:

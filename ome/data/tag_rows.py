@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from ome.data.listed_names import check_joined, check_listed
-from ome.data.names import EMPTY, IMAGE_COLUMNS, TOO_SMALL, WINDOW_COLUMNS, check_class, check_classes
+from ome.data.names import EMPTY, IMAGE_COLUMNS, OPTIONAL_COLUMNS, WINDOW_COLUMNS, check_class, check_classes
 from ome.data.sheets import Sheet, read_sheet
 from ome.data.tag_row import Form, TagRow, image_row, listed_tags, window_row
 from ome.data.user_csv import Style
@@ -101,7 +101,7 @@ def read_tag_rows(path: Path, names: Sequence[str] = (), *, finished: bool = Tru
 def _with_known_columns(sheet: Sheet) -> Sheet:
     """The table with the names of its fixed columns in lower case; class names are kept."""
     small = {name: name.casefold() for name in sheet.header}
-    known = (*WINDOW_COLUMNS, TOO_SMALL) if "scene" in small.values() else IMAGE_COLUMNS
+    known = (*WINDOW_COLUMNS, *OPTIONAL_COLUMNS) if "scene" in small.values() else IMAGE_COLUMNS
     names = {name: lower if lower in known else name for name, lower in small.items()}
     header = list(names.values())
     if twice := [name for name in header if header.count(name) > 1]:
@@ -148,7 +148,7 @@ def _say_empty_splits(sheet: Sheet) -> None:
 
 
 def _classes(sheet: Sheet, form: Form, names: Sequence[str], *, finished: bool) -> tuple[str, ...]:
-    fixed = (*WINDOW_COLUMNS, TOO_SMALL) if form == "windows" else IMAGE_COLUMNS
+    fixed = (*WINDOW_COLUMNS, *OPTIONAL_COLUMNS) if form == "windows" else IMAGE_COLUMNS
     where = f"{sheet.path}, line 1"
     columns = [name for name in sheet.header if name not in fixed]
     if form == "listed":

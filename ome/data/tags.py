@@ -5,11 +5,12 @@ from dataclasses import astuple, dataclass
 from functools import cached_property
 from itertools import compress
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ome.data.names import SEPARATORS, TOO_SMALL, WINDOW_COLUMNS
+from ome.data.names import SEPARATORS, SHOWS_NONE, TOO_SMALL, WINDOW_COLUMNS
 from ome.data.scene_index import SPLITS
 from ome.data.tag_rows import TagRows, read_tag_rows
 from ome.data.tiles import Tile
@@ -28,6 +29,7 @@ class TagTable:
         splits: Split of each tile's scene.
         kept: (N,) bool, whether the tile is used to train the classifier.
         too_small: (N, C) bool, classes of a tile that are too small to learn from; None if there are none.
+        shows_none: (N,) bool, tiles that are known to show none of the classes; None if there are none.
     """
 
     names: tuple[str, ...]
@@ -36,6 +38,13 @@ class TagTable:
     splits: tuple[str, ...]
     kept: NDArray[np.bool_]
     too_small: NDArray[np.bool_] | None = None
+    shows_none: NDArray[np.bool_] | None = None
+
+    @property
+    def decided(self) -> NDArray[np.bool_]:
+        """(N,), whether it is known which classes the tile shows."""
+        tagged: NDArray[np.bool_] = np.asarray(self.tags.any(axis=1))
+        return tagged if self.shows_none is None else tagged | self.shows_none
 
     @property
     def learnt(self) -> NDArray[np.bool_]:
@@ -47,19 +56,25 @@ class TagTable:
         """The tags (C,) of each tile, by the tile's name."""
         return {tile.name: tags for tile, tags in zip(self.tiles, self.tags, strict=True)}
 
-    def select(self, split: str, *, kept: bool = False, tagged: bool = False) -> "TagTable":
+    def select(
+        self, split: str, *, kept: bool = False, tagged: bool = False, decided: bool = False
+    ) -> "TagTable":
         """The part of the table that belongs to a split.
 
         Args:
             split: `train`, `val` or `test`.
             kept: Only tiles that train the classifier.
             tagged: Only tiles with at least one tag; the others can be neither learnt nor mapped.
+            decided: Only tiles with at least one tag, or that show none of the classes: predicted tags of
+                the others cannot be scored.
         """
         chosen = np.array([name == split for name in self.splits], dtype=bool)
         if kept:
             chosen &= self.kept
         if tagged:
             chosen &= self.tags.any(axis=1)
+        if decided:
+            chosen &= self.decided
         return self.take(chosen)
 
     def take(self, chosen: NDArray[np.bool_]) -> "TagTable":
@@ -72,7 +87,13 @@ class TagTable:
             tuple(self.splits[row] for row in rows),
             self.kept[rows],
             None if self.too_small is None else self.too_small[rows],
+            None if self.shows_none is None else self.shows_none[rows],
         )
+
+    def validation(self) -> "TagTable":
+        """The decided tiles of `val`, or of `train` if none of `val` has a tag."""
+        of_val = self.select("val", decided=True)
+        return of_val if of_val.tags.any() else self.select("train", decided=True)
 
     def shared_pixels(self) -> list[tuple[Tile, Tile]]:
         """Pairs of a training tile and an overlapping tile of another split."""
@@ -93,15 +114,18 @@ class TagTable:
 
     def write(self, path: Path) -> None:
         """Writes the table as CSV, atomically."""
-        columns, small = [*WINDOW_COLUMNS], [list[str]()] * len(self.tiles)
+        optional: dict[str, list[Any]] = {}
         if self.too_small is not None:
-            columns += [TOO_SMALL]
-            small = [[SEPARATORS[0].join(compress(self.names, row))] for row in self.too_small.tolist()]
-        rows = zip(self.tiles, self.splits, self.kept.tolist(), small, self.tags.tolist(), strict=True)
+            small = (SEPARATORS[0].join(compress(self.names, row)) for row in self.too_small.tolist())
+            optional[TOO_SMALL] = [*small]
+        if self.shows_none is not None:
+            optional[SHOWS_NONE] = self.shows_none.astype(int).tolist()
+        rows = zip(self.tiles, self.splits, self.kept.tolist(), self.tags.tolist(), strict=True)
         lines = (
-            [t.name, *astuple(t), split, int(kept), *names, *tags] for t, split, kept, names, tags in rows
+            [t.name, *astuple(t), split, int(kept), *(cells[row] for cells in optional.values()), *tags]
+            for row, (t, split, kept, tags) in enumerate(rows)
         )
-        write_csv(path, [*columns, *self.names], lines)
+        write_csv(path, [*WINDOW_COLUMNS, *optional, *self.names], lines)
 
     @classmethod
     def read(cls, path: Path, names: Sequence[str]) -> "TagTable":
@@ -109,7 +133,8 @@ class TagTable:
 
         Args:
             path: A CSV file or `.xlsx` workbook with the columns scene, row, column, height, width, split and
-                one for each class; `tile`, `kept` (every tile is then kept) and `too_small` are optional.
+                one for each class; `tile`, `kept` (every tile is then kept), `too_small` and `shows_none` are
+                optional.
             names: Class names, in index order.
 
         Raises:
@@ -148,4 +173,7 @@ class TagTable:
             splits=tuple(row.split for row in table.rows),
             kept=np.asarray([row.kept is not False for row in table.rows], dtype=bool),
             too_small=np.asarray(small, dtype=bool) if TOO_SMALL in table.header else None,
+            shows_none=(
+                np.array([row.shows_none for row in table.rows]) if SHOWS_NONE in table.header else None
+            ),
         )

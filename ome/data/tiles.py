@@ -108,13 +108,15 @@ CLASSIFIER_STEPS: Final = 300
 """Fewest steps of a classifier whose epochs are not set, if `CLASSIFIER_PASSES` allow it."""
 
 CLASSIFIER_PASSES: Final = (6, 20)
-"""Fewest and most passes of such a classifier."""
+"""Fewest epochs, and most passes over the tiles, of such a classifier."""
 
 
 def automatic_epochs(tiles: int, batch: int) -> int:
-    """Passes over the tiles of a classifier whose epochs are not set."""
-    fewest, most = CLASSIFIER_PASSES
-    return min(most, max(fewest, math.ceil(CLASSIFIER_STEPS / max(1, tiles // batch))))
+    """Epochs of a classifier whose epochs are not set; each has the steps of `Length.of_epochs`."""
+    fewest, passes = CLASSIFIER_PASSES
+    steps = max(1, tiles // batch)
+    most = math.ceil(passes * max(tiles, batch) / (steps * batch))  # an epoch leaves out part of a batch
+    return min(most, max(fewest, math.ceil(CLASSIFIER_STEPS / steps)))
 
 
 def automatic_steps(tiles: int, batch: int) -> int:

@@ -1,5 +1,20 @@
 """The layout of windows and tiles along an axis, without importing torch."""
 
+from collections.abc import Sequence
+from typing import Final
+
+WIDEST: Final = 4
+"""Largest factor of the side of windows that a prediction shrinks: memory grows with its square."""
+
+
+def window_side(tile: int, scales: Sequence[float]) -> int:
+    """Side of the windows that a segmenter predicts at some scales, from that of its training crops.
+
+    If all scales are below 1, windows have more pixels, up to `WIDEST` times as many to a side: the network
+    then sees as many as in training.
+    """
+    return round(tile * min(WIDEST, max(1.0, 1 / max(scales))))
+
 
 def window_starts(length: int, size: int, stride: int) -> list[int]:
     """Where windows start along one axis so that they cover it; the last is shifted back to the edge.

@@ -12,16 +12,13 @@ from ome.errors import UserError
 from ome.files import read_json, write_json
 from ome.geo.grid import RGB
 from ome.geo.image_source import ImageSource
+from ome.geo.windows import window_side
 from ome.networks.segmenters import Segmenter, build_segmenter
 from ome.plugins import code_of
 from ome.training.checkpoints import load_network
 
 CARD: Final = "segmenter.json"
 """Name of a segmenter's card, beside its weights."""
-
-
-WIDEST: Final = 4
-"""Largest factor of the side of windows that a prediction shrinks: memory grows with its square."""
 
 
 @dataclass(frozen=True)
@@ -83,13 +80,12 @@ class SegmenterCard:
     def for_views(self, scales: Sequence[float], *, flip: bool, tta: str | None) -> Self:
         """The card for a prediction from these views, see `Predictor`.
 
-        If all scales are below 1, windows have more pixels, up to `WIDEST` times as many to a side: the
-        network then sees as many as in training. The mean of other views than those of the calibration has
-        another temperature, which is not known.
+        Its `tile` is the side of the windows, see `window_side`. The mean of other views than those of the
+        calibration has another temperature, which is not known.
         """
-        side = round(self.tile * min(WIDEST, max(1.0, 1 / max(scales))))
         is_same = self.views in {None, described_views(scales, flip=flip, tta=tta)}
-        return replace(self, tile=side, temperature=self.temperature if is_same else None)
+        temperature = self.temperature if is_same else None
+        return replace(self, tile=window_side(self.tile, scales), temperature=temperature)
 
     def difference(self, other: "SegmenterCard") -> str | None:
         """The first property that prevents averaging the probabilities of two segmenters, or None."""

@@ -17,6 +17,7 @@ from ome.data.tiles import Tile, batches_of_one_size
 from ome.data.transforms import to_device
 from ome.errors import UserError
 from ome.geo.sliding import prefetched
+from ome.inference.outputs import on_host
 from ome.networks.descriptions import classifier_from
 from ome.networks.one_vs_all import OneVsAllNetwork
 from ome.networks.seam import SeamNetwork
@@ -170,7 +171,7 @@ class CamPredictor:
                     maps = multi_scale_cams(
                         self._refined, images, tags, scales, flip=flip, pixels=pixels, compete=compete
                     )
-                yield from maps.float().cpu().numpy()
+                yield from on_host(maps.float(), f"the CAMs from {tiles[batch[0]].name} on")
 
     def _refined(self, images: Tensor) -> Tensor:
         with autocast(self._device, self._settings["precision"]):

@@ -16,6 +16,7 @@ from ome.geo.sliding import PredictBatch, RowBlock, predict_windows
 from ome.geo.windows import window_stride
 from ome.ignore import IGNORE
 from ome.inference.card import SegmenterCard
+from ome.inference.outputs import not_finite
 from ome.scoring.temperature import with_temperature
 
 PROBABILITY_ONE: Final = 254
@@ -153,12 +154,13 @@ class _Waiting(NamedTuple):
 
     Attributes:
         block: The rows.
-        parts: Classes, confidence and probabilities as in `PredictedRows`, with values in invalid pixels.
+        parts: Classes, confidence and probabilities as in `PredictedRows`, with values in invalid pixels, and
+            whether a probability is nan.
         done: Event after the copy to the host; None on a CPU.
     """
 
     block: RowBlock
-    parts: tuple[Tensor, Tensor, Tensor]
+    parts: tuple[Tensor, Tensor, Tensor, Tensor]
     done: torch.cuda.Event | None
 
     @classmethod
@@ -166,23 +168,31 @@ class _Waiting(NamedTuple):
         """Starts the last steps of a block of rows."""
         values = block.probabilities
         best, index = values.max(dim=0)
+        is_nan = best.isnan().any()
         if temperature is not None:
             # The class is computed before the calibration, which may round two values to the same.
             values = with_temperature(values, temperature)
             best = values.gather(0, index[None])[0]
-        parts = index.to(torch.uint8), _bytes(best), _bytes(values if all_classes else values[:0])
+        probabilities = _bytes(values if all_classes else values[:0])
+        parts = index.to(torch.uint8), _bytes(best), probabilities, is_nan
         if not values.is_cuda:
             return cls(block, parts, None)
-        classes, confidence, probabilities = map(_to_host, parts)
+        first, second, third, fourth = map(_to_host, parts)
         done = torch.cuda.Event()  # type: ignore[no-untyped-call]
         done.record(torch.cuda.current_stream(values.device))
-        return cls(block, (classes, confidence, probabilities), done)
+        return cls(block, (first, second, third, fourth), done)
 
     def fetched(self) -> PredictedRows:
-        """The rows, once they are on the host."""
+        """The rows, once they are on the host.
+
+        Raises:
+            UserError: A probability is nan.
+        """
         if self.done is not None:
             self.done.synchronize()
-        parts = [part.numpy() for part in self.parts]
+        *parts, is_nan = (part.numpy() for part in self.parts)
+        if is_nan:
+            raise not_finite("the probabilities of the segmenter")
         if self.block.valid is not None:
             for part in parts:
                 part[..., ~self.block.valid] = IGNORE

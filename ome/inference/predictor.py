@@ -13,6 +13,7 @@ from ome.crf.inputs import Crf
 from ome.crf.torch_crf import BatchCrf
 from ome.data.transforms import to_device
 from ome.geo.sliding import PredictBatch
+from ome.inference.outputs import on_host
 from ome.networks.views import Tta, flip_and_scale
 from ome.pseudo.labellers import tiles_in_memory
 from ome.training.hardware import autocast, channels_last
@@ -95,7 +96,7 @@ class CrfPredictor:
 
     def __call__(self, images: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Predicts one batch."""
-        probabilities = torch.as_tensor(self._predict(images)).cpu().numpy()
+        probabilities = on_host(torch.as_tensor(self._predict(images)), "the probabilities of the segmenter")
         return np.stack(list(self._pool.map(self._refine, images, probabilities)))
 
     def _refine(self, image: NDArray[np.uint8], probabilities: NDArray[np.float32]) -> NDArray[np.float32]:

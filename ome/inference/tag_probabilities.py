@@ -10,6 +10,7 @@ from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile, batches_of_one_size
 from ome.data.transforms import to_tensor
 from ome.inference.classifier import DEFAULT_MEGAPIXELS
+from ome.inference.outputs import on_host
 from ome.networks.one_vs_all import OneVsAllNetwork
 from ome.networks.pooling import pool_maps
 from ome.networks.seam import SeamNetwork
@@ -44,6 +45,6 @@ def tag_probabilities(
             images = to_tensor(np.stack([reader.image(tiles[index]) for index in indices])).to(device)
             # As in the classifier's loss.
             logits = pool_maps(network(images).cam, network.pooling)
-            batches.append(logits.double().sigmoid().cpu().numpy())
+            batches.append(on_host(logits.double().sigmoid(), "the predicted tags"))
             progress.advance(len(indices))
     return np.concatenate(batches)

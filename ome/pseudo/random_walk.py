@@ -81,7 +81,8 @@ def walk_cams(
         steps: Steps of the walk; the original squares T 6 times, which are 2^6 steps.
 
     Returns:
-        (C, H, W) float32 in [0, 1], stretched per class as by `normalise_cam`; 0 for classes without a tag.
+        (C, H, W) float32 in [0, 1], stretched per class as by `normalise_cam`, even if the CAMs compete; 0
+        for classes without a tag.
     """
     height, width = cams.shape[1:]
     coarse = F.avg_pool2d(torch.from_numpy(cams), stride, ceil_mode=True).numpy()

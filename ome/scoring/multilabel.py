@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torchmetrics.functional.classification import binary_average_precision, binary_f1_score
 
+from ome.errors import UserError
 from ome.scoring.scores import mean_of_defined
 
 
@@ -45,7 +46,8 @@ def multilabel_scores(logits: Tensor, tags: Tensor) -> MultilabelScores:
         Average precision and F1 per class, with their means.
 
     Raises:
-        ValueError: Shapes differ, there is no tile, or a logit is not finite.
+        ValueError: Shapes differ, or there is no tile.
+        UserError: A logit is nan or infinite.
     """
     if logits.ndim != 2 or logits.shape != tags.shape or not len(logits):
         raise ValueError(
@@ -53,7 +55,10 @@ def multilabel_scores(logits: Tensor, tags: Tensor) -> MultilabelScores:
         )
     wrong = int((~logits.isfinite()).sum())
     if wrong:
-        raise ValueError(f"{wrong} of {logits.numel()} logits are not finite")
+        raise UserError(
+            f"{wrong} of {logits.numel()} predicted tags are nan or infinite: lower the learning rate, or "
+            "set trainer.precision=32-true"
+        )
     ranks, predicted, targets = _ranks(logits.detach()).cpu(), (logits > 0).cpu(), tags.detach().cpu().long()
     average_precision, f1 = np.full((2, logits.shape[1]), np.nan)
     for index in targets.any(dim=0).nonzero().flatten().tolist():

@@ -23,12 +23,19 @@ class Row:
         scores: The scores.
         fraction: Fraction of the reference pixels that was scored; below 1 if a mask has pixels without a
             class.
+        trained_on: What a segmenter was trained on, if not on all training tiles, e.g. `10 of 200 tiles`.
     """
 
     name: str
     scored_on: str
     scores: Scores
     fraction: float = 1.0
+    trained_on: str = ""
+
+    @property
+    def note(self) -> str:
+        """What must be said beside a comparison with the row; empty if there is nothing."""
+        return f"{self.name} was trained on {self.trained_on}" if self.trained_on else ""
 
     @property
     def where(self) -> str:
@@ -47,6 +54,7 @@ def write_rows(folder: Path, rows: Iterable[Row]) -> None:
             "scored_on": row.scored_on,
             "fraction": row.fraction,
             "scores": row.scores.to_dict(),
+            **({"trained_on": row.trained_on} if row.trained_on else {}),
         }
         for row in rows
     ]
@@ -64,7 +72,13 @@ def read_rows(folder: Path) -> list[Row]:
         return []
     with named_if_damaged(path):
         return [
-            Row(row["name"], row["scored_on"], Scores.from_dict(row["scores"]), row["fraction"])
+            Row(
+                row["name"],
+                row["scored_on"],
+                Scores.from_dict(row["scores"]),
+                row["fraction"],
+                row.get("trained_on", ""),
+            )
             for row in read_json(path, list)
         ]
 

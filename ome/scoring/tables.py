@@ -1,7 +1,7 @@
 """Tables of segmentation scores of several methods: for the terminal, as markdown and as CSV."""
 
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -23,8 +23,19 @@ _ESCAPED: Final = str.maketrans(
 _MARKDOWN: Final = str.maketrans({letter: f"\\{letter}" for letter in "\\|<*`"})
 """What would end a cell, begin an HTML tag or change the type of a name in markdown."""
 
-RatioOf = tuple[str, str]
-"""Names of two rows whose ratio of mIoU, first / second, is shown."""
+
+class RatioOf(NamedTuple):
+    """Two rows whose ratio of mIoU, weak / full, is shown.
+
+    Attributes:
+        weak: Name of the first.
+        full: Name of the second.
+        note: What is said beside the ratio, see `Row.note`; empty if there is nothing.
+    """
+
+    weak: str
+    full: str
+    note: str = ""
 
 
 def miou_ratio(rows: Mapping[str, Scores], name: str, full: str) -> float:
@@ -95,12 +106,13 @@ def csv_table(
 ) -> tuple[list[str], list[list[str]]]:
     """The scores as header and rows for `ome.files.write_csv`; arguments and errors as for `score_table`.
 
-    The ratio is a last row, named `first / second`, with only mIoU filled in.
+    The ratio is a last row, named `weak / full`, with only mIoU filled in.
     """
     header, *body = _cells(rows)
     if ratio_of:
-        ratio = percent(miou_ratio(rows, *ratio_of))
-        body.append([" / ".join(ratio_of), ratio, *[""] * (len(header) - 2)])
+        name, ratio = _ratio(rows, ratio_of)
+        name += f" ({ratio_of.note})" if ratio_of.note else ""
+        body.append([name, ratio, *[""] * (len(header) - 2)])
     return header, body
 
 
@@ -121,8 +133,15 @@ def _cells(rows: Mapping[str, Scores]) -> list[list[str]]:
     ]
 
 
+def _ratio(rows: Mapping[str, Scores], ratio_of: RatioOf) -> tuple[str, str]:
+    """Its name, and its value in percent."""
+    weak, full, _ = ratio_of
+    return f"{weak} / {full}", percent(miou_ratio(rows, weak, full))
+
+
 def _ratio_line(rows: Mapping[str, Scores], ratio_of: RatioOf) -> str:
-    return f"{' / '.join(ratio_of)}: {percent(miou_ratio(rows, *ratio_of))} % of the mIoU"
+    line = "{}: {} % of the mIoU".format(*_ratio(rows, ratio_of))
+    return f"{line}; {ratio_of.note}" if ratio_of.note else line
 
 
 def markdown_lines(header: Sequence[str], rows: Sequence[Sequence[str]], texts: int = 3) -> str:

@@ -57,7 +57,7 @@ def run(work: Work) -> dict[str, Any]:
             _load_checkpoint(work, names, bands)
         else:
             train_classifier(work, member, reader, table)
-    tagged, val = (table.select(split, tagged=True) for split in ("train", "val"))
+    tagged, val = table.select("train", tagged=True), table.select("val", decided=True)
     if export.write or val.tiles:
         device = hardware(config).device()
         network = trained_classifier(config.backbone, config.classifier, work.folder, names, bands)

@@ -92,9 +92,11 @@ def show(config: DictConfig, folder: Path) -> None:
     """Prints a finished comparison in the configured format, and the runs that have no scores."""
     if not is_rank_zero():
         return
-    runs = find_runs(config)
-    for run in runs:
+    for run in find_runs(config):
         results = results_of(run)
+        for note in dict.fromkeys(row.note for result, _ in results for row in read_rows(result)):
+            if note:
+                console.print(f"{run}: {note}", markup=False)
         stages = {manifest.stage for _, manifest in results}
         if stages == {"compare"} or any(read_rows(result) or tag_rows(result) for result, _ in results):
             continue

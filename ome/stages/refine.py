@@ -29,6 +29,7 @@ from ome.distributed.collectives import all_reduce_sum, barrier, shard
 from ome.distributed.processes import process_cores
 from ome.geo.raster import read_png
 from ome.inference.class_maps import ClassMapsOf, class_maps_from
+from ome.inference.outputs import on_host
 from ome.inference.pseudo_labels import mask_statistics, score_masks, write_pseudo_labels
 from ome.pipeline.layout import (
     PSEUDO_MASK,
@@ -82,7 +83,7 @@ def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: 
 
     def predicted(tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         for tile in tiles:
-            probabilities = predict(reader.image(tile)[None])[0].cpu().numpy()
+            probabilities = on_host(predict(reader.image(tile)[None])[0], f"the predictions of {tile.name}")
             yield among_tags(probabilities, table.by_name[tile.name])
 
     maps_of: ClassMapsOf = predicted
@@ -102,7 +103,7 @@ def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: 
 
 
 def _averaged(predicted: ClassMapsOf, cams_of: ClassMapsOf, table: TagTable) -> ClassMapsOf:
-    """The mean of CAMs and predictions, each class of a tile stretched to 0..1 in both.
+    """The mean of the predictions, each class of a tile stretched to 0..1, and of the CAMs as they are.
 
     Pseudo masks from predictions alone lose the classes that the network rarely predicts.
     """

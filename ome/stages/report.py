@@ -84,15 +84,15 @@ def _rows(work: Work) -> list[Row]:
 
 
 def _ratio_of(rows: Sequence[Row]) -> RatioOf | None:
-    """The names of the last weak segmenter and of the upper bound; None if one of them is missing."""
+    """The last weak segmenter and the upper bound; None if one of them is missing."""
     weak = [row.name for row in rows if row.name.startswith(SEGMENTER_TITLES["weak"])]
-    full = [row.name for row in rows if row.name == SEGMENTER_TITLES["full"]]
-    return (weak[-1], full[0]) if weak and full else None
+    full = [row for row in rows if row.name == SEGMENTER_TITLES["full"]]
+    return RatioOf(weak[-1], full[0].name, full[0].note) if weak and full else None
 
 
 def _compared(rows: Sequence[Row]) -> list[Row]:
     """The rows whose confusion matrices are shown: those of `_ratio_of`, or the last."""
-    return [row for row in rows if row.name in (_ratio_of(rows) or (rows[-1].name,))]
+    return [row for row in rows if row.name in (_ratio_of(rows) or (rows[-1].name,))[:2]]
 
 
 def _scored_on(rows: list[Row]) -> str:

@@ -1,5 +1,6 @@
 """Pseudo masks -> the segmenter trained on them, and the pixel-supervised upper bound."""
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -39,7 +40,9 @@ def run(work: Work) -> dict[str, Any]:
             continue
         folder, title = work.folder / target, SEGMENTER_TITLES[target]
         train_segmenter(work, folder, reader, usable, masks[target], title)
-        rows += evaluate_segmenter(work.config, folder, reader, title)
+        part = f"{len(usable)} of {len(tiles)} training tiles, those with a reference mask"
+        scored = evaluate_segmenter(work.config, folder, reader, title)
+        rows += [replace(row, trained_on="" if len(usable) == len(tiles) else part) for row in scored]
     write_rows(work.folder, rows)
     return {"tiles": len(tiles), "miou": {row.name: row.scores.miou for row in rows}}
 

@@ -32,19 +32,18 @@ class _Average(AveragedModel):
             self._first = not int(self.n_averaged)  # one synchronisation: a checkpoint may have been loaded
             self._tensors = _by_dtype(self.module, model)
         for dtype, (averages, weights) in self._tensors.items():
-            current = [weight.to(dtype) for weight in weights]  # the same tensors if they have the type
             if self._first:
-                torch._foreach_copy_(averages, current)
+                torch._foreach_copy_(averages, weights)
             elif dtype.is_floating_point:
-                torch._foreach_lerp_(averages, current, 1 - self._decay)
+                torch._foreach_lerp_(averages, weights, 1 - self._decay)
             else:
-                _average_counts(averages, current, self._decay)
+                _average_counts(averages, weights, self._decay)
         self._first = False
         self.n_averaged += 1
 
 
 def _by_dtype(average: nn.Module, model: nn.Module) -> _Pairs:
-    """All parameters and buffers of both modules by data type of the average."""
+    """All parameters and buffers of both modules by data type."""
     pairs: _Pairs = {}
     tensors = ((*module.parameters(), *module.buffers()) for module in (average, model))
     for mean, weight in zip(*tensors, strict=True):
@@ -70,15 +69,11 @@ class _Averaging(WeightAveraging):
         self._decay = decay
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Creates the average when a fit begins, of float64 for `64-true`, else of float32.
-
-        In 16 bits it would hardly move, since a step changes it by less than its rounding.
-        """
+        """Creates the average when a fit begins."""
+        del trainer
         if stage == "fit":
-            # The module itself is moved and converted later; Lightning tells it by now where to.
+            # The module itself is moved later; Lightning tells it by now where to.
             self._average_model = _Average(pl_module, self._decay, pl_module.device)
-            if trainer.precision == "64-true":
-                self._average_model.double()
 
 
 def averaging(memory: float, total_steps: int) -> list[Callback]:

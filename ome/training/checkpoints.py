@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from ome.distributed.collectives import rank_zero_value
-from ome.errors import UserError
+from ome.errors import UserError, few
 from ome.faults import is_no_damage
 from ome.files import atomic_path
 from ome.networks.tensors import first_convolution
@@ -14,7 +14,16 @@ from ome.pipeline.layout import NETWORK
 
 
 def save_network(network: nn.Module, folder: Path) -> None:
-    """Writes a network's weights into a folder, for `load_network`."""
+    """Writes a network's weights into a folder, for `load_network`.
+
+    Raises:
+        UserError: A weight is nan or infinite: the last step of a training has no loss after it that tells.
+    """
+    if broken := [name for name, weight in network.named_parameters() if not weight.isfinite().all()]:
+        raise UserError(
+            f"the weights for {folder / NETWORK} are nan or infinite ({few(broken)}): lower the learning "
+            "rate, or set trainer.precision=32-true"
+        )
     state = {name: tensor.cpu() for name, tensor in network.state_dict().items()}
     with atomic_path(folder / NETWORK) as temporary, temporary.open("wb") as stream:
         torch.save(state, stream)  # with a path instead, torch would write its name into the file

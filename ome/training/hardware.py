@@ -28,8 +28,8 @@ class Hardware:
         devices: Number of devices of this machine, with one process each; -1 for every GPU.
         strategy: `auto` for a single process, `ddp` for one per device.
         num_nodes: Number of machines.
-        precision: Lightning's precision name, e.g. `bf16-mixed`; `auto` for `bf16-mixed` where the device
-            has instructions for it, else `32-true`.
+        precision: Lightning's name of a precision, `32-true`, `16-mixed` or `bf16-mixed`, or `auto`; see
+            `decided_precision`.
         workers: Loader processes for each training process; None lets `loader_processes` choose.
         compile: Whether trainings compile their forward passes, see `Compiling`.
     """
@@ -84,7 +84,13 @@ class Hardware:
 
 
 def decided_precision(precision: str, device: torch.device) -> str:
-    """Lightning's name of a precision: `auto` becomes `bf16-mixed` where it is faster, else `32-true`."""
+    """The precision in which a device computes, by Lightning's name.
+
+    `auto` becomes `bf16-mixed` where it is faster, else `32-true`. On a CPU `16-mixed` becomes `bf16-mixed`,
+    as in Lightning's trainer.
+    """
+    if precision == "16-mixed" and device.type == "cpu":
+        return "bf16-mixed"
     if precision != "auto":
         return precision
     return "bf16-mixed" if has_bf16(device) else "32-true"
@@ -100,11 +106,11 @@ def has_bf16(device: torch.device) -> bool:
 
 
 def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
-    """A context for Lightning's mixed precisions outside of its trainer; no effect for other precisions.
+    """A context for Lightning's mixed precisions outside of its trainer; none for `32-true`.
 
     Args:
         device: The device of the computation.
-        precision: `auto`, `bf16-mixed`, `16-mixed`, or a precision without autocast such as `32-true`.
+        precision: See `Hardware`.
     """
     dtype = _MIXED.get(decided_precision(precision, device))
     return torch.autocast(device.type, dtype, enabled=dtype is not None)

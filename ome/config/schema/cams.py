@@ -79,7 +79,9 @@ class Cam(Augmented, PolySgd, Optimizer):
         "a trained classifier of the same classes, e.g. /path/resnet38_SEAM.pth, used instead of training",
     ]
     epochs: Annotated[  # type: ignore[assignment]  # `affinity` has a number
-        Count | None, "passes over the tiles that are kept; null: enough for 300 steps, from 6 to 20"
+        Count | None,
+        "passes over the tiles that are kept, less what is left of a batch; null: enough for 300 steps, from "
+        "6 to 20 whole passes",
     ]
     clip: Annotated[Positive | None, "largest norm of the gradient; null: not limited, as published"]
     rescale: Annotated[ScaleRange, "random resize of the whole tiles of a batch: smallest and largest factor"]

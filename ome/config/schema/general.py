@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from ome.config.schema.limits import Count, FractionAboveZero, Natural, Scales
 
 Accelerator = Literal["auto", "cpu", "gpu", "cuda"]
-Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed", "16-true", "bf16-true", "64-true"]
+Precision = Literal["auto", "32-true", "16-mixed", "bf16-mixed"]
 
 
 @dataclass
