@@ -2,6 +2,7 @@
 
 from collections.abc import Generator
 from dataclasses import dataclass
+from itertools import chain, pairwise
 from threading import Lock
 from typing import Final, NamedTuple, Self
 
@@ -60,10 +61,6 @@ class MapOptions:
     simplify: float = 1.0
     stride: float = 0.625
     batch: int = WINDOWS
-
-    def pixels(self, tile: int) -> int:
-        """Distance in pixels of neighbouring windows with the side `tile`."""
-        return window_stride(tile, self.stride)
 
     def check(self) -> None:
         """Checks that the packages for polygons are installed, if they are needed.
@@ -132,21 +129,16 @@ def predict_rows(
         predict,
         len(card.classes),
         size=card.tile,
-        stride=options.pixels(card.tile),
+        stride=window_stride(card.tile, options.stride),
         batch=options.batch,
         first_row=first_row,
         stop_row=stop_row,
         valid=None if scene.all_valid else valid,
     )
-    waiting: _Waiting | None = None
-    for block in blocks:
-        # The rows are fetched from a GPU while it computes the next ones.
-        following = _Waiting.of(block, card.temperature, all_classes=all_classes)
+    started = (_Waiting.of(block, card.temperature, all_classes=all_classes) for block in blocks)
+    for waiting, _ in pairwise(chain(started, [None])):  # rows are fetched while a GPU computes the next ones
         if waiting is not None:
             yield waiting.fetched()
-        waiting = following
-    if waiting is not None:
-        yield waiting.fetched()
 
 
 class _Waiting(NamedTuple):
@@ -154,7 +146,7 @@ class _Waiting(NamedTuple):
 
     Attributes:
         block: The rows.
-        parts: Classes, confidence and probabilities as in `PredictedRows`, with values in invalid pixels, and
+        parts: Classes, confidence and probabilities as in `PredictedRows`, also of pixels without data, and
             whether a probability is nan.
         done: Event after the copy to the host; None on a CPU.
     """
@@ -166,8 +158,7 @@ class _Waiting(NamedTuple):
     @classmethod
     def of(cls, block: RowBlock, temperature: float | None, *, all_classes: bool) -> Self:
         """Starts the last steps of a block of rows."""
-        values = block.probabilities
-        best, index = values.max(dim=0)
+        best, index = (values := block.probabilities).max(dim=0)
         is_nan = best.isnan().any()
         if temperature is not None:
             # The class is computed before the calibration, which may round two values to the same.

@@ -15,7 +15,7 @@ from ome.geo.cog import write_class_cog, write_probability_cog
 from ome.geo.flat import FlatRasters
 from ome.geo.image_source import differences
 from ome.geo.sliding import PredictBatch
-from ome.geo.windows import rows_of_part
+from ome.geo.windows import rows_of_part, window_stride
 from ome.inference.area_tables import write_areas
 from ome.inference.card import SegmenterCard
 from ome.inference.map_polygons import write_polygons
@@ -62,7 +62,8 @@ def map_scene(
         bands["confidence"] = 1
     if options.probabilities:
         bands["probabilities"] = len(card.classes)
-    with _shared_rasters(folder / ROWS_FOLDER, bands, scene, options.pixels(card.tile), card.tile) as flat:
+    stride = window_stride(card.tile, options.stride)
+    with _shared_rasters(folder / ROWS_FOLDER, bands, scene, stride, card.tile) as flat:
         rows, done = flat.rows, flat.rows_done
         if done > rows.start:
             console.print(f"{name}: resuming at row {done} of {rows.stop}")
