@@ -254,6 +254,9 @@ def test_cams_spread_to_the_edge_of_what_is_alike() -> None:
     assert walked[0, :, :20].min() > 0.9
     assert walked[0, :, 28:].max() < 0.1
     assert walked[1, :, 28:].min() > 0.9
+    # Stretched anew: a class that competing has lowered reaches 1 again.
+    lowered = walk_cams(cams * np.float32([[[0.25]], [[0.5]], [[1]]]), tags, affinity, pairs)
+    np.testing.assert_allclose(lowered, walked, atol=1e-3)
 
 
 def test_affinity_labels_by_hand() -> None:

@@ -71,6 +71,9 @@ def walk_cams(
 ) -> NDArray[np.float32]:
     """Refines the CAMs of a tile by the random walk on a coarser grid.
 
+    The result is stretched again, also if the CAMs compete: each tagged class reaches 1 somewhere, as in CAMs
+    that do not.
+
     Args:
         cams: (C, H, W) float32 in [0, 1].
         tags: (C,) of 0 and 1.

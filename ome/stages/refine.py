@@ -102,9 +102,10 @@ def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: 
 
 
 def _averaged(predicted: ClassMapsOf, cams_of: ClassMapsOf, table: TagTable) -> ClassMapsOf:
-    """The mean of CAMs and predictions, each class of a tile stretched to 0..1 in both.
+    """The mean of the CAMs as they are, and of the predictions with each class of a tile stretched to 0..1.
 
-    Pseudo masks from predictions alone lose the classes that the network rarely predicts.
+    CAMs are stretched already, and lowered where their classes compete. Pseudo masks from predictions alone
+    lose the classes that the network rarely predicts.
     """
 
     def averaged(tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
