@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -218,7 +219,8 @@ def test_a_round_starts_from_the_mean_of_the_stretched_prediction_and_the_cams_a
     table = TagTable(("x", "y", "z"), (tile,), tags[None], ("train",), np.ones(1, dtype=bool))
     prediction = np.array([[[0.9, 0.8, 0.7]], [[0.1, 0.2, 0.3]], [[0, 0, 0]]], np.float32)
     cams = np.array([[[0.0, 0.5, 1.0]], [[0.2, 0.0, 0.4]], [[0, 0, 0]]], np.float32)
-    (mean,) = _averaged(lambda _: [prediction], lambda _: [cams], table)([tile])
+    reader: Any = SimpleNamespace(valid=lambda tile: np.ones((tile.height, tile.width), bool))
+    (mean,) = _averaged(lambda _: [prediction], lambda _: [cams], table, reader)([tile])
     by_hand = [[[0.5, 0.5, 0.5]], [[0.1, 0.25, 0.7]], [[0, 0, 0]]]
     np.testing.assert_allclose(mean, by_hand, atol=1e-4)
 
