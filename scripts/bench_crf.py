@@ -108,7 +108,8 @@ def batch_on_gpu(image: Bytes, cam: Float, engine: Engine) -> None:
     """Makes the pseudo labels of `MOST_TILES` different tiles of one picture."""
     crf_of = partial(BatchCrf, engine=engine)
     labeller = BatchLabeller(crf_of, Labelling(), torch.device("cuda"))
-    for _ in labeller([np.roll(image, 7 * tile, 1) for tile in range(MOST_TILES)], [cam] * MOST_TILES):
+    images = [np.roll(image, 7 * tile, 1) for tile in range(MOST_TILES)]
+    for _ in labeller(images, [cam] * MOST_TILES, [np.ones(image.shape[:2], bool)] * MOST_TILES):
         pass
 
 

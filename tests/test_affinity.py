@@ -245,7 +245,8 @@ def test_cams_spread_to_the_edge_of_what_is_alike() -> None:
     pairs = pair_indices((4, 6), 5).numpy()
     left = np.arange(24) % 6 < 3
     affinity = np.where(left[pairs[0]] == left[pairs[1]], 0.95, 0.1).astype(np.float32)
-    walked = walk_cams(cams, tags, affinity, pairs)
+    valid = np.ones((30, 44), bool)
+    walked = walk_cams(cams, tags, affinity, pairs, valid)
     assert walked.shape == cams.shape
     assert walked.dtype == np.float32
     assert not walked[2].any()
@@ -254,6 +255,9 @@ def test_cams_spread_to_the_edge_of_what_is_alike() -> None:
     assert walked[0, :, :20].min() > 0.9
     assert walked[0, :, 28:].max() < 0.1
     assert walked[1, :, 28:].min() > 0.9
+    # Stretched anew: a class that competing has lowered reaches 1 again.
+    lowered = walk_cams(cams * np.float32([[[0.25]], [[0.5]], [[1]]]), tags, affinity, pairs, valid)
+    np.testing.assert_allclose(lowered, walked, atol=1e-3)
 
 
 def test_the_walk_stretches_cams_that_compete() -> None:
@@ -271,10 +275,11 @@ def test_affinity_labels_by_hand() -> None:
     cam[1, 0] = [0.7, 0.2, 0.05, 0.0, 0.3]
     cam[3, 0] = [0.1, 0.1, 0.01, 0.0, 0.4]
     tags = np.array([0, 1, 0, 1], np.uint8)
-    label = affinity_label(NoCrf(), cam, tags)
+    valid = np.ones((1, 5), bool)
+    label = affinity_label(NoCrf(), cam, tags, valid)
     # The second is background to the stronger of the two alone, the third and fourth to both.
     assert label.tolist() == [[1, IGNORE, IGNORE, IGNORE, 3]]
-    assert affinity_label(NoCrf(), cam, tags, (24.0,)).tolist() == [[1, 1, IGNORE, IGNORE, 3]]
+    assert affinity_label(NoCrf(), cam, tags, valid, (24.0,)).tolist() == [[1, 1, IGNORE, IGNORE, 3]]
 
 
 def test_pixels_of_two_classes_are_ignored() -> None:
@@ -283,7 +288,8 @@ def test_pixels_of_two_classes_are_ignored() -> None:
             del probabilities, powers
             return np.array([[[0, 1, 2, 1]], [[1, 1, 2, 2]]], np.uint8)
 
-    label = affinity_label(Quarrel(), np.zeros((3, 1, 4), np.float32), np.array([1, 0, 1], np.uint8))
+    cam, tags = np.zeros((3, 1, 4), np.float32), np.array([1, 0, 1], np.uint8)
+    label = affinity_label(Quarrel(), cam, tags, np.ones((1, 4), bool))
     assert label.tolist() == [[IGNORE, 0, 2, IGNORE]]
 
 

@@ -409,7 +409,7 @@ def test_cams_are_exported_as_set(
     image = np.random.default_rng(0).integers(0, 256, (32, 24, 3), dtype=np.uint8)
     tile, tags = Tile("a", 0, 0, 32, 24), np.array([1.0, 0.0, 1.0], dtype=np.float32)
     export = EXPORT | {"flip": False, "megapixels": None} | settings
-    reader: Any = SimpleNamespace(image=lambda _: image)
+    reader: Any = SimpleNamespace(image=lambda _: image, valid=lambda _: np.ones((32, 24), bool))
     tagged: Any = SimpleNamespace(by_name={tile.name: tags}, names=("a", "b", "c"))
     (maps,) = CamPredictor(torch.device("cpu"), network, reader, tagged, export)([tile])
     with torch.inference_mode():
@@ -425,7 +425,9 @@ def test_a_forward_pass_has_fewer_tiles_where_many_classes_have_maps(classes: in
     network.register_forward_pre_hook(lambda _, images: sizes.append(len(images[0])))
     tiles = [Tile("a", row, 0, 8, 8) for row in range(50)]
     export = EXPORT | {"megapixels": 64 * 40 / 1e6}
-    reader: Any = SimpleNamespace(image=lambda _: np.zeros((8, 8, 3), np.uint8))
+    reader: Any = SimpleNamespace(
+        image=lambda _: np.zeros((8, 8, 3), np.uint8), valid=lambda _: np.ones((8, 8), bool)
+    )
     tags = np.ones(classes, np.float32)
     tagged: Any = SimpleNamespace(by_name={tile.name: tags for tile in tiles}, names=range(classes))
     maps = list(CamPredictor(torch.device("cpu"), network, reader, tagged, export)(tiles))
@@ -445,6 +447,10 @@ class RecordedReader:
     def image(self, tile: Tile) -> NDArray[np.uint8]:
         self.threads.add(get_ident())
         return np.random.default_rng(tile.row).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+
+    def valid(self, tile: Tile) -> NDArray[np.bool_]:
+        self.threads.add(get_ident())
+        return np.ones((tile.height, tile.width), bool)
 
 
 def exporting() -> tuple[RecordedReader, CamPredictor, Any, list[Tile]]:

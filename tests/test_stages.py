@@ -217,13 +217,14 @@ def test_probabilities_among_tags_sum_to_one_over_the_tagged() -> None:
     assert certain.ravel() == pytest.approx([0, 0.5, 0.5])
 
 
-def test_a_round_starts_from_the_mean_of_the_stretched_prediction_and_the_cams() -> None:
+def test_a_round_starts_from_the_mean_of_the_stretched_prediction_and_the_cams_as_they_are() -> None:
     tile, tags = Tile("a", 0, 0, 1, 3), np.array([1, 1, 0], dtype=np.uint8)
     table = TagTable(("x", "y", "z"), (tile,), tags[None], ("train",), np.ones(1, dtype=bool))
     prediction = np.array([[[0.9, 0.8, 0.7]], [[0.1, 0.2, 0.3]], [[0, 0, 0]]], np.float32)
     cams = np.array([[[0.0, 0.5, 1.0]], [[0.2, 0.0, 0.4]], [[0, 0, 0]]], np.float32)
-    (mean,) = _averaged(lambda _: [prediction], lambda _: [cams], table)([tile])
+    reader: Any = SimpleNamespace(valid=lambda tile: np.ones((tile.height, tile.width), bool))
     # The second class competes, so that its CAM reaches 0.4 only: that is its part of the mean.
+    (mean,) = _averaged(lambda _: [prediction], lambda _: [cams], table, reader)([tile])
     by_hand = [[[0.5, 0.5, 0.5]], [[0.1, 0.25, 0.7]], [[0, 0, 0]]]
     np.testing.assert_allclose(mean, by_hand, atol=1e-4)
 

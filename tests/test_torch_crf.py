@@ -366,6 +366,9 @@ def test_a_gpu_works_on_without_the_host(engine: Engine) -> None:
         torch.cuda.set_sync_debug_mode("default")
 
 
+ALL_VALID = [np.ones((24, 20), bool)] * 5
+
+
 def shapes_of_tiles() -> list[tuple[Array, Array]]:
     """Images and CAMs of tiles with one, two and four classes that win, and with a class without a tag."""
     tiles = []
@@ -381,7 +384,7 @@ def test_labels_of_a_batch_are_those_of_each_tile(labelling: Labelling) -> None:
     images, cams = zip(*shapes_of_tiles(), strict=True)
     parameters = CrfParameters(iterations=3, bilateral_sxy=5.0, bilateral_srgb=20.0)
     labeller = BatchLabeller(partial(BatchCrf, parameters=parameters), labelling, torch.device("cpu"))
-    for image, cam, label in zip(images, cams, labeller(images, cams), strict=True):
+    for image, cam, label in zip(images, cams, labeller(images, cams, ALL_VALID), strict=True):
         single = pseudo_label(DenseCrf(image, parameters), cam, labelling)
         np.testing.assert_allclose(label.probabilities, single.probabilities, atol=1e-4)
         for part in ("mask", "weight", "cam_argmax"):
@@ -391,7 +394,7 @@ def test_labels_of_a_batch_are_those_of_each_tile(labelling: Labelling) -> None:
 def test_labels_of_a_tile_do_not_depend_on_the_others_in_its_pass() -> None:
     images, cams = zip(*shapes_of_tiles(), strict=True)
     labeller = BatchLabeller(BatchCrf, Labelling(), torch.device("cpu"))
-    for image, cam, label in zip(images, cams, labeller(images, cams), strict=True):
-        (single,) = labeller([image], [cam])
+    for image, cam, label in zip(images, cams, labeller(images, cams, ALL_VALID), strict=True):
+        (single,) = labeller([image], [cam], ALL_VALID[:1])
         np.testing.assert_array_equal(label.probabilities, single.probabilities)
         np.testing.assert_array_equal(label.weight, single.weight)

@@ -140,7 +140,7 @@ def _crf(config: DictConfig, samples: Samples, limit: float) -> Timed:
     def label(group: Sequence[Tile]) -> None:
         images = [samples.reader.display(tile) for tile in group]
         stacks = [_maps(tile, samples.table.by_name[tile.name]) for tile in group]
-        list(labeller(images, stacks))
+        list(labeller(images, stacks, [samples.reader.valid(tile) for tile in group]))
 
     with ThreadPoolExecutor(threads) as pool:
         device = hardware(config).device()

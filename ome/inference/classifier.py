@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from copy import copy
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
@@ -157,20 +158,28 @@ class CamPredictor:
 
     def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         """Yields the CAMs of each tile, (C, H, W) float32 in [0, 1], 0 for classes without a tag."""
-        scales, flip = tuple(self._settings["scales"]), self._settings["flip"]
-        compete = self._settings["compete"]
         pixels = self._pixels
+        fuse = partial(
+            multi_scale_cams,
+            self._refined,
+            scales=tuple(self._settings["scales"]),
+            flip=self._settings["flip"],
+            pixels=pixels,
+            compete=self._settings["compete"],
+        )
         batches = batches_of_one_size(tiles, lambda tile: pixels // (tile.height * tile.width))
         reader = copy(self._reader)  # which another thread uses
-        stacks = (np.stack([reader.image(tiles[index]) for index in batch]) for batch in batches)
+        groups = ([tiles[index] for index in batch] for batch in batches)
+        stacks = (
+            (np.stack([reader.image(tile) for tile in some]), np.stack([reader.valid(tile) for tile in some]))
+            for some in groups
+        )
         with closing(prefetched(stacks)) as ahead:
-            for batch, stack in zip(batches, ahead, strict=True):
+            for batch, (stack, validity) in zip(batches, ahead, strict=True):
                 tags = torch.from_numpy(np.stack([self._tags[tiles[index].name] for index in batch]))
                 images, tags = to_device(stack, self._device), tags.to(self._device)
                 with torch.inference_mode():
-                    maps = multi_scale_cams(
-                        self._refined, images, tags, scales, flip=flip, pixels=pixels, compete=compete
-                    )
+                    maps = fuse(images, tags, valid=torch.from_numpy(validity).to(self._device))
                 yield from on_host(maps.float(), f"the CAMs from {tiles[batch[0]].name} on")
 
     def _refined(self, images: Tensor) -> Tensor:

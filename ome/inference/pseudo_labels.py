@@ -10,7 +10,6 @@ from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, shard
 from ome.geo.raster import read_png, write_grey_png, write_palette_png
-from ome.ignore import IGNORE
 from ome.inference.class_maps import ClassMapsOf, LoadedTile, process_tiles
 from ome.inference.tile_scores import TileScorer
 from ome.pipeline.layout import TRAIN_TILES, mask_path
@@ -29,8 +28,7 @@ def write_pseudo_labels(
 ) -> None:
     """Writes the missing `masks`, `weights` and `cam_argmax` of this process's shard of the tiles.
 
-    Pixels without data have no class and weight 0. The CRF of a tile depends only on that tile, so the result
-    is the same for any number of threads.
+    The CRF of a tile depends only on that tile, so the result is the same for any number of threads.
 
     Args:
         folder: Folder of the three folders.
@@ -43,13 +41,12 @@ def write_pseudo_labels(
     colours = reader.index.palette.flat()
 
     def label(group: Sequence[LoadedTile]) -> None:
-        images, maps = [one.image for one in group], [one.maps for one in group]
-        for (tile, _, valid, _), labels in zip(group, labeller(images, maps), strict=True):
-            cam_argmax, mask = (np.where(valid, part, IGNORE) for part in (labels.cam_argmax, labels.mask))
-            write_grey_png(mask_path(folder, "weights", tile), np.where(valid, labels.weight, 0))
-            write_palette_png(mask_path(folder, "cam_argmax", tile), cam_argmax, colours)
+        tiles, images, valid, maps = zip(*group, strict=True)
+        for tile, labels in zip(tiles, labeller(images, maps, valid), strict=True):
+            write_grey_png(mask_path(folder, "weights", tile), labels.weight)
+            write_palette_png(mask_path(folder, "cam_argmax", tile), labels.cam_argmax, colours)
             # The mask is written last: if it exists, the tile is finished.
-            write_palette_png(mask_path(folder, "masks", tile), mask, colours)
+            write_palette_png(mask_path(folder, "masks", tile), labels.mask, colours)
 
     process_tiles(
         "CRF and uncertainty, tiles",

@@ -42,7 +42,7 @@ class UserCams:
 
     Args:
         folder: Folder of the files; its subfolders are searched too.
-        reader: Has the sizes of the scenes.
+        reader: Has the sizes of the scenes and the validity of their pixels.
         tagged: The tags of the tiles.
 
     Raises:
@@ -92,7 +92,8 @@ class UserCams:
 
     def __call__(self, tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         """Yields the normalised maps of each tile, (C, H, W) float32 in [0, 1]."""
-        return (normalised(*self._maps(tile), self._tagged.by_name[tile.name]) for tile in tiles)
+        tags, valid = self._tagged.by_name, self._reader.valid
+        return (normalised(*self._maps(tile), tags[tile.name], valid(tile)) for tile in tiles)
 
     def _maps(self, tile: Tile) -> tuple[NDArray[np.float32], tuple[int, int]]:
         """The maps (C, h, w) of a tile as they are in its file, and the tile's height and width."""
@@ -178,8 +179,7 @@ def _without_nodata(raster: Any) -> NDArray[Any]:  # noqa: ANN401 - rasterio's o
 def window_of(maps: NDArray[np.float32], tile: Tile, size: tuple[int, int]) -> NDArray[np.float32]:
     """The maps (C, H, W) of a tile, from the maps of its scene at any stride.
 
-    The result equals that of resizing the maps bilinearly to the scene's size and cutting out the window, but
-    takes less memory.
+    The same as resizing the maps bilinearly to the scene's size and cutting out the window, in less memory.
 
     Args:
         maps: (C, h, w) float32, maps of the scene.

@@ -10,10 +10,15 @@ from numpy.typing import NDArray
 
 from ome.crf.inputs import Crf
 from ome.ignore import IGNORE
+from ome.pseudo.argmax import uniform_without_data
 
 
 def affinity_label(
-    crf: Crf, cam: NDArray[np.floating], tags: NDArray[np.uint8], alphas: Sequence[float] = (4.0, 24.0)
+    crf: Crf,
+    cam: NDArray[np.floating],
+    tags: NDArray[np.uint8],
+    valid: NDArray[np.bool_],
+    alphas: Sequence[float] = (4.0, 24.0),
 ) -> NDArray[np.uint8]:
     """Labels the pixels of a tile whose class is the same with a strong and with a weak background.
 
@@ -25,18 +30,20 @@ def affinity_label(
         crf: The CRF of the tile's image.
         cam: (C, H, W) normalised CAM in [0, 1].
         tags: (C,) of 0 and 1, at least one 1.
+        valid: (H, W) bool, false for pixels without data.
         alphas: Powers of the background, above 0, with one CRF run each.
 
     Returns:
-        (H, W) uint8: class index if all runs agree on a class, else 255.
+        (H, W) uint8: class index if all runs agree on a class, else 255; 255 for pixels without data.
     """
     classes = np.flatnonzero(tags)
     maps = np.asarray(cam, np.float32)[classes]
     stack = np.concatenate([1.0 - maps.max(axis=0, keepdims=True).clip(0.0, 1.0), maps])
+    stack = uniform_without_data(stack, valid)
     powers = np.ones((len(alphas), len(stack)), np.float32)
     powers[:, 0] = alphas
     winners = crf.winners(stack, powers)
-    agree = (winners == winners[0]).all(axis=0)
+    agree = valid & (winners == winners[0]).all(axis=0)
     class_of = np.concatenate([[IGNORE], classes]).astype(np.uint8)
     label: NDArray[np.uint8] = np.where(agree, class_of[winners[0]], np.uint8(IGNORE))
     return label

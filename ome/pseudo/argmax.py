@@ -1,4 +1,4 @@
-"""The strongest class at each pixel of class maps, with an optional background map."""
+"""The strongest class at each pixel of class maps; an optional background map, and pixels without data."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,25 @@ def with_background(cam: Float, power: float | None) -> Float:
     # A normalised CAM may exceed 1 by rounding.
     background = np.maximum(1.0 - cam.max(axis=0, keepdims=True), 0.0) ** np.float32(power)
     return np.concatenate([cam, background])
+
+
+def uniform_without_data(maps: Float, valid: NDArray[np.bool_]) -> Float:
+    """Makes the maps equal at pixels without data, which say nothing about their class to the CRF.
+
+    They are 1 there, as 1 stays 1 in every power of response scaling and of the background.
+
+    Args:
+        maps: (C, H, W) float32, all that the CRF refines, a background map included.
+        valid: (H, W) bool, false for pixels without data.
+
+    Returns:
+        The maps; at pixels without data 1 for the maps that respond at any other pixel, and 0 for the rest,
+        among them those of classes that the tags exclude.
+    """
+    if valid.all():
+        return maps
+    responding: NDArray[np.bool_] = np.asarray(maps[:, valid].any(axis=1))
+    return np.where(valid, maps, responding[:, None, None].astype(maps.dtype))
 
 
 def ignore_background(argmax: NDArray[np.uint8], num_classes: int) -> NDArray[np.uint8]:

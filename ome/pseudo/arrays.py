@@ -56,13 +56,24 @@ def pseudo_label(
     return label_of(crf, normalised(maps, image.shape[:2], tagged), labelling)
 
 
-def normalised(maps: NDArray[np.float32], size: tuple[int, ...], tags: NDArray[Any]) -> NDArray[np.float32]:
-    """Resizes maps (C, h, w) to (H, W), and stretches those of tagged classes to 0..1; others become 0."""
+def normalised(
+    maps: NDArray[np.float32],
+    size: tuple[int, ...],
+    tags: NDArray[Any],
+    valid: NDArray[np.bool_] | None = None,
+) -> NDArray[np.float32]:
+    """Resizes maps (C, h, w) to (H, W), and stretches those of tagged classes to 0..1; others become 0.
+
+    Pixels without data, where `valid` (H, W) is false, become 0 as well; None if there are none.
+    """
     resized = torch.from_numpy(maps)[None]
     if maps.shape[1:] != size:
         resized = F.interpolate(resized, size=size, mode="bilinear", align_corners=False)
     present = torch.as_tensor(np.asarray(tags))
-    result: NDArray[np.float32] = replace_zero_cams(normalise_cam(resized[0], present), present).numpy()
+    known = None if valid is None else torch.from_numpy(valid)
+    result: NDArray[np.float32] = replace_zero_cams(
+        normalise_cam(resized[0], present, known), present
+    ).numpy()
     return result
 
 

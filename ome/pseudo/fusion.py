@@ -16,17 +16,19 @@ FLOOR: Final = 0.1
 """Added to stretched maps that compete, so that the softmax decides where no tagged class responds."""
 
 
-def normalise_cam(total: Tensor, tags: Tensor) -> Tensor:
+def normalise_cam(total: Tensor, tags: Tensor, valid: Tensor | None = None) -> Tensor:
     """Keeps the tagged classes of a summed CAM and stretches each class to 0..1.
 
     Args:
         total: Sum of S maps of a tile, (C, H, W) at the tile's size, flips undone; (B, C, H, W) of B tiles at
             once.
         tags: (C,) or (B, C), 1 for classes in the tile, 0 for others.
+        valid: (H, W) or (B, H, W) bool, false for pixels without data, which have no part in minimum and
+            maximum; None if there are none.
 
     Returns:
         (C, H, W) or (B, C, H, W) in [0, 1): (x - min) / (max - min + 1e-5) of the sum x clipped at 0;
-        0 for classes that are not tagged.
+        0 for classes that are not tagged, and for pixels without data.
 
     Raises:
         ValueError: The tags do not fit the maps.
@@ -34,11 +36,21 @@ def normalise_cam(total: Tensor, tags: Tensor) -> Tensor:
     if total.shape[:-2] != tags.shape:
         raise ValueError(f"tags of shape {tuple(tags.shape)} do not fit maps of shape {tuple(total.shape)}")
     kept = (total * tags.to(total)[..., None, None]).clamp_min(0.0)
-    least, largest = kept.amin((-2, -1), keepdim=True), kept.amax((-2, -1), keepdim=True)
-    return (kept - least) / (largest - least + EPSILON)
+    empty = _without_data(valid, total)
+    # `where` keeps the memory layout of maps in channels_last, which `masked_fill` does not.
+    least = torch.where(empty, torch.inf, kept).amin((-2, -1), keepdim=True)
+    largest = torch.where(empty, 0.0, kept).amax((-2, -1), keepdim=True)
+    return torch.where(empty, 0.0, (kept - least) / (largest - least + EPSILON))
 
 
-def competing_cams(total: Tensor, tags: Tensor) -> Tensor:
+def _without_data(valid: Tensor | None, maps: Tensor) -> Tensor:
+    """Which pixels have no data, in a shape that fits maps (..., C, H, W)."""
+    if valid is None:
+        return torch.zeros((), dtype=torch.bool, device=maps.device)
+    return ~valid[..., None, :, :]
+
+
+def competing_cams(total: Tensor, tags: Tensor, valid: Tensor | None = None) -> Tensor:
     """Multiplies each class of `normalise_cam`, and `FLOOR`, by its softmax among the pixel's tagged classes.
 
     Stretching makes a faint class as strong as a sure one: each reaches 1 somewhere in the tile. The softmax
@@ -49,18 +61,19 @@ def competing_cams(total: Tensor, tags: Tensor) -> Tensor:
     Args:
         total: (..., C, H, W), summed CAMs.
         tags: (..., C), 1 for classes in the tile, 0 for others.
+        valid: (..., H, W) bool, see `normalise_cam`; pixels without data have no part in the temperature.
 
     Returns:
-        (..., C, H, W) in [0, 1); 0 for classes that are not tagged.
+        (..., C, H, W) in [0, 1); 0 for classes that are not tagged, and for pixels without data.
     """
-    untagged = (tags == 0)[..., None, None]
+    untagged, empty = (tags == 0)[..., None, None], _without_data(valid, total)
     responses = total.masked_fill(untagged, -torch.inf)
-    largest = responses.amax((-3, -2, -1), keepdim=True)
-    least = total.masked_fill(untagged, 0.0).amin((-3, -2, -1), keepdim=True)
+    largest = torch.where(empty, -torch.inf, responses).amax((-3, -2, -1), keepdim=True)
+    least = total.masked_fill(untagged | empty, 0.0).amin((-3, -2, -1), keepdim=True)
     temperature = torch.where(largest > 0, largest, -least).clamp_min(EPSILON)
     # Without any tag, all responses are -inf and the softmax is nan.
     shares = (responses / temperature).softmax(-3).nan_to_num()
-    return (normalise_cam(total, tags) + FLOOR) / (1 + FLOOR) * shares
+    return torch.where(empty, 0.0, (normalise_cam(total, tags, valid) + FLOOR) / (1 + FLOOR) * shares)
 
 
 def replace_zero_cams(cams: Tensor, tags: Tensor) -> Tensor:
@@ -88,6 +101,7 @@ def multi_scale_cams(
     pixels: int | None = None,
     *,
     compete: bool = False,
+    valid: Tensor | None = None,
 ) -> Tensor:
     """Computes the fused, normalised CAMs of tiles.
 
@@ -101,6 +115,7 @@ def multi_scale_cams(
             images of a scale in one pass.
         compete: Whether the classes of a pixel compete, see `competing_cams`; by default they do not, as
             published.
+        valid: (B, H, W) bool, see `normalise_cam`.
 
     Returns:
         (B, C, H, W) in [0, 1]; the CAMs of a tile do not depend on the other tiles.
@@ -122,7 +137,7 @@ def multi_scale_cams(
         upsampled = torch.cat(groups)
         total = upsampled if total is None else total + upsampled
     assert total is not None  # noqa: S101 - there is a scale
-    return replace_zero_cams((competing_cams if compete else normalise_cam)(total, tags), tags)
+    return replace_zero_cams((competing_cams if compete else normalise_cam)(total, tags, valid), tags)
 
 
 def _cams_at(

@@ -22,6 +22,10 @@ MOST_TILES: Final = 16
 BYTES: Final = 64
 """GPU memory per pixel, class and run in bytes, for the number of lattice vertices of fine texture."""
 
+Images = Sequence[NDArray[np.uint8]]
+Cams = Sequence[NDArray[np.float32]]
+Validity = Sequence[NDArray[np.bool_]]
+
 
 @cache  # because memory that torch has reserved since does not count as free
 def tiles_in_memory(device: torch.device, shape: tuple[int, ...]) -> int:
@@ -41,14 +45,13 @@ class Labeller(Protocol):
     def tiles_at_a_time(self, shape: tuple[int, ...]) -> int:
         """The largest number of tiles of a call, for class maps of shape (C, H, W)."""
 
-    def __call__(
-        self, images: Sequence[NDArray[np.uint8]], cams: Sequence[NDArray[np.float32]]
-    ) -> Iterator[PseudoLabel]:
+    def __call__(self, images: Images, cams: Cams, valid: Validity) -> Iterator[PseudoLabel]:
         """Computes the pseudo labels of tiles of one size, see `pseudo_label`.
 
         Args:
             images: (H, W, 3) uint8 of each tile.
             cams: (C, H, W) normalised CAM in [0, 1] of each tile.
+            valid: (H, W) bool of each tile, false for pixels without data.
 
         Yields:
             The labels, in order.
@@ -75,12 +78,10 @@ class TileLabeller:
         del shape
         return 1
 
-    def __call__(
-        self, images: Sequence[NDArray[np.uint8]], cams: Sequence[NDArray[np.float32]]
-    ) -> Iterator[PseudoLabel]:
+    def __call__(self, images: Images, cams: Cams, valid: Validity) -> Iterator[PseudoLabel]:
         """See `Labeller`."""
-        for image, cam in zip(images, cams, strict=True):
-            yield pseudo_label(self._crf_of(image), cam, self._labelling)
+        for image, cam, known in zip(images, cams, valid, strict=True):
+            yield pseudo_label(self._crf_of(image), cam, self._labelling, known)
 
 
 class BatchLabeller:
@@ -104,25 +105,23 @@ class BatchLabeller:
         """See `tiles_in_memory`."""
         return tiles_in_memory(self._device, shape)
 
-    def __call__(
-        self, images: Sequence[NDArray[np.uint8]], cams: Sequence[NDArray[np.float32]]
-    ) -> Iterator[PseudoLabel]:
+    def __call__(self, images: Images, cams: Cams, valid: Validity) -> Iterator[PseudoLabel]:
         """See `Labeller`."""
-        maps = [checked_maps(cam, self._labelling) for cam in cams]
+        maps = [checked_maps(cam, known, self._labelling) for cam, known in zip(cams, valid, strict=True)]
         with self._lock:
-            refined, variances = self._refine(images, maps)
-        for parts in zip(maps, refined, variances, strict=True):
+            refined, variances = self._refine(images, maps, valid)
+        for parts in zip(maps, refined, variances, valid, strict=True):
             yield label_of(*parts, self._labelling)
 
     def _refine(
-        self, images: Sequence[NDArray[np.uint8]], maps: Sequence[NDArray[np.float32]]
+        self, images: Images, maps: Cams, valid: Validity
     ) -> tuple[NDArray[np.float32], list[NDArray[np.float64]]]:
         """The output of the CRF (B, C, H, W), and the variance (H, W) of each tile."""
         pictures = torch.from_numpy(np.stack(images)).to(self._device).permute(0, 3, 1, 2)
         stacks = torch.from_numpy(np.stack(maps)).to(self._device)
         crf, scales = self._crf_of(pictures), self._labelling.response_scales
         refined = crf.infer(stacks)
-        present = _present_classes(refined)
+        present = _present_classes(refined, torch.from_numpy(np.stack(valid)).to(self._device))
         variances = [np.zeros(stack.shape[1:]) for stack in maps]
         for tiles in _tiles_by_count(present):
             if len(tiles) < len(maps):
@@ -136,10 +135,10 @@ class BatchLabeller:
         return refined.cpu().numpy(), variances
 
 
-def _present_classes(probabilities: Tensor) -> list[list[int]]:
-    """The classes that win a pixel of each tile, in ascending order, from (B, C, H, W) probabilities."""
-    winners, classes = probabilities.argmax(1).flatten(1), range(probabilities.shape[1])
-    wins = torch.stack([(winners == label).any(1) for label in classes], 1).cpu().numpy()
+def _present_classes(probabilities: Tensor, valid: Tensor) -> list[list[int]]:
+    """The classes that win a valid pixel of each tile, ascending, from (B, C, H, W) probabilities."""
+    winners, classes = probabilities.argmax(1), range(probabilities.shape[1])
+    wins = torch.stack([((winners == label) & valid).any(2).any(1) for label in classes], 1).cpu().numpy()
     return [np.flatnonzero(row).tolist() for row in wins]
 
 

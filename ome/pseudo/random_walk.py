@@ -10,6 +10,7 @@ Names of dimensions: C classes, h x w cells of the grid, P pairs of cells.
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from scipy.sparse import csr_array
 from torch.nn import functional as F
 
@@ -22,7 +23,7 @@ def transition_matrix(
     """Builds the transition matrix of the walk.
 
     Args:
-        affinity: (P,) in (0, 1], the affinity of each pair.
+        affinity: (P,) in [0, 1], the affinity of each pair.
         pairs: (2, P) indices of the cells of each pair, without repetitions. Pairs have no direction.
         cells: Number of cells h w.
         beta: Power of the affinity; a higher power restricts the walk to more similar cells.
@@ -64,6 +65,7 @@ def walk_cams(
     tags: NDArray[np.uint8],
     affinity: NDArray[np.float32],
     pairs: NDArray[np.int64],
+    valid: NDArray[np.bool_],
     *,
     stride: int = 8,
     beta: float = 8.0,
@@ -71,11 +73,15 @@ def walk_cams(
 ) -> NDArray[np.float32]:
     """Refines the CAMs of a tile by the random walk on a coarser grid.
 
+    The walk does not enter cells without data, which get the maps of the nearest cell. Its result is
+    stretched again, also if the CAMs compete: each tagged class reaches 1 somewhere, as in CAMs that do not.
+
     Args:
         cams: (C, H, W) float32 in [0, 1].
         tags: (C,) of 0 and 1.
         affinity: (P,) float32 in (0, 1], the affinity of pairs of cells of the grid.
         pairs: (2, P) row-major indices of the cells of each pair.
+        valid: (H, W) bool, false for pixels without data.
         stride: Side of a cell in pixels; the grid has ceil(H / stride) x ceil(W / stride) cells.
         beta: See `transition_matrix`.
         steps: Steps of the walk; the original squares T 6 times, which are 2^6 steps.
@@ -85,12 +91,19 @@ def walk_cams(
         for classes without a tag.
     """
     height, width = cams.shape[1:]
-    coarse = F.avg_pool2d(torch.from_numpy(cams), stride, ceil_mode=True).numpy()
-    rows, columns = coarse.shape[1:]
-    walked = random_walk(coarse, transition_matrix(affinity, pairs, rows * columns, beta), steps)
+    known = torch.from_numpy(valid)
+    share = F.avg_pool2d(known.float()[None], stride, ceil_mode=True)
+    means = F.avg_pool2d(torch.from_numpy(cams) * known, stride, ceil_mode=True)
+    coarse, inside = torch.where(share > 0, means / share, 0.0).numpy(), (share[0] > 0).numpy()
+    rows, columns = inside.shape
+    entered = affinity * inside.ravel()[pairs].all(axis=0)
+    walked = random_walk(coarse, transition_matrix(entered, pairs, rows * columns, beta), steps)
+    if inside.any():  # else the resize would lower the maps beside cells without data
+        row, column = distance_transform_edt(~inside, return_distances=False, return_indices=True)
+        walked = walked[:, row, column]
     size = (rows * stride, columns * stride)
     upsampled = F.interpolate(torch.from_numpy(walked)[None], size, mode="bilinear", align_corners=False)[0]
     present = torch.from_numpy(tags)
-    normalised = normalise_cam(upsampled[:, :height, :width], present)
+    normalised = normalise_cam(upsampled[:, :height, :width], present, known)
     refined: NDArray[np.float32] = replace_zero_cams(normalised, present).numpy()
     return refined

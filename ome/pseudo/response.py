@@ -30,7 +30,7 @@ def response_variance(crf: Crf, maps: Float, scales: Sequence[float]) -> NDArray
         (H, W) float64 in [0, 0.25]: the variance over the powers of [argmax = c] when the map of class c is
         raised to them, maximum over classes c.
     """
-    if len(maps) == 1:
+    if len(maps) < 2:  # none in a tile without valid pixels
         return np.zeros(maps.shape[1:])
     powers, runs = response_runs(len(maps), scales)
     return variance_of_votes(count_votes(crf.winners(maps, powers), runs), len(scales))
@@ -81,23 +81,29 @@ def variance_of_votes(votes: Iterable[NDArray[np.integer]], scales: int) -> NDAr
     return products / scales**2
 
 
-def certainty_weight(variance: NDArray[np.float64], normalisation: Normalisation) -> NDArray[np.uint8]:
+def certainty_weight(
+    variance: NDArray[np.float64], normalisation: Normalisation, valid: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
     """Converts variances to weights floor(255 (1 - u)).
 
     Args:
         variance: (H, W) in [0, 0.25].
         normalisation: "absolute": u is the variance / 0.25. "tile": u is the variance stretched to 0..1 over
-            the tile; if it is constant, as "absolute", since pixels in doubt everywhere are not certain.
+            the tile's valid pixels; if it is constant, as "absolute", since pixels in doubt everywhere are
+            not certain.
+        valid: (H, W) bool, false for pixels without data; None if there are none.
 
     Returns:
-        (H, W) uint8.
+        (H, W) uint8; 0 for pixels without data.
 
     Raises:
         ValueError: The normalisation is unknown.
     """
     if normalisation not in {"tile", "absolute"}:
         raise ValueError(f'normalisation is "tile" or "absolute", not "{normalisation}"')
-    least, span = variance.min(), np.ptp(variance)
-    stretched = normalisation == "tile" and span > 0
-    uncertainty = (variance - least) / span if stretched else variance / LARGEST_VARIANCE
-    return np.floor(255.0 * (1.0 - uncertainty)).astype(np.uint8)
+    valid = np.ones(variance.shape, bool) if valid is None else valid
+    counted = variance[valid]
+    least, largest = counted.min(initial=LARGEST_VARIANCE), counted.max(initial=0.0)
+    stretched = normalisation == "tile" and largest > least
+    uncertainty = (variance - least) / (largest - least) if stretched else variance / LARGEST_VARIANCE
+    return np.floor(255.0 * (1.0 - np.where(valid, uncertainty, 1.0))).astype(np.uint8)

@@ -17,7 +17,13 @@ from ome.crf.inputs import Crf
 from ome.crf.simplices import Float
 from ome.errors import UserError
 from ome.ignore import IGNORE
-from ome.pseudo.argmax import ignore_background, ignore_first_map, strongest, with_background
+from ome.pseudo.argmax import (
+    ignore_background,
+    ignore_first_map,
+    strongest,
+    uniform_without_data,
+    with_background,
+)
 from ome.pseudo.response import Normalisation, certainty_weight, response_variance
 
 RESPONSE_SCALES: Final = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)
@@ -66,9 +72,10 @@ class PseudoLabel:
     """Pseudo mask and weights of a tile.
 
     Args:
-        mask: (H, W) uint8, the pseudo mask: class indices, or 255 for the background.
-        weight: (H, W) uint8, from 0 (most uncertain) to 255 (certain).
-        cam_argmax: (H, W) uint8, argmax of the CAM: class indices, or 255 for the background.
+        mask: (H, W) uint8, the pseudo mask: class indices, or 255 for the background and where there are no
+            data.
+        weight: (H, W) uint8, from 0 (most uncertain, or no data) to 255 (certain).
+        cam_argmax: (H, W) uint8, argmax of the CAM, with the same values as `mask`.
         probabilities: (C, H, W) float32, output of the CRF; (C + 1, H, W) with a background map.
     """
 
@@ -78,7 +85,12 @@ class PseudoLabel:
     probabilities: Float
 
 
-def pseudo_label(crf: Crf, cam: NDArray[np.floating], labelling: Labelling | None = None) -> PseudoLabel:
+def pseudo_label(
+    crf: Crf,
+    cam: NDArray[np.floating],
+    labelling: Labelling | None = None,
+    valid: NDArray[np.bool_] | None = None,
+) -> PseudoLabel:
     """Computes the pseudo mask of a tile and its weights.
 
     The CRF and the response scaling treat a background map as one more class.
@@ -87,23 +99,26 @@ def pseudo_label(crf: Crf, cam: NDArray[np.floating], labelling: Labelling | Non
         crf: The CRF of the tile's image.
         cam: (C, H, W) normalised CAM in [0, 1]; 0 for classes that the tags exclude.
         labelling: Settings; by default those of the paper.
+        valid: (H, W) bool, false for pixels without data; None if there are none.
 
     Raises:
         ValueError: The CAM is not (C, H, W) in [0, 1], or has more than 255 maps, a background map included.
     """
     labelling = labelling or Labelling()
-    maps = checked_maps(cam, labelling)
+    valid = np.ones(cam.shape[1:], bool) if valid is None else valid
+    maps = checked_maps(cam, valid, labelling)
     probabilities = crf.infer(maps)
-    present = np.unique(strongest(probabilities))
+    present = np.unique(strongest(probabilities)[valid])
     variance = response_variance(crf, maps[present], labelling.response_scales)
-    return label_of(maps, probabilities, variance, labelling)
+    return label_of(maps, probabilities, variance, valid, labelling)
 
 
-def checked_maps(cam: NDArray[np.floating], labelling: Labelling) -> Float:
+def checked_maps(cam: NDArray[np.floating], valid: NDArray[np.bool_], labelling: Labelling) -> Float:
     """The maps that the CRF refines: those of a CAM, and the background map if there is one.
 
     Args:
         cam: (C, H, W) normalised CAM in [0, 1].
+        valid: (H, W) bool, see `uniform_without_data`.
         labelling: Settings.
 
     Raises:
@@ -114,25 +129,30 @@ def checked_maps(cam: NDArray[np.floating], labelling: Labelling) -> Float:
         raise ValueError(f"a CAM is (C, H, W) with 1 to 255 classes (254 and a background), not {cam.shape}")
     if not (cam.min() >= 0.0 and cam.max() <= 1.0 + 1e-4):
         raise ValueError(f"a normalised CAM lies in 0..1, not {cam.min()}..{cam.max()}")
-    return with_background(cam, labelling.background)
+    return uniform_without_data(with_background(cam, labelling.background), valid)
 
 
 def label_of(
-    maps: Float, probabilities: Float, variance: NDArray[np.float64], labelling: Labelling
+    maps: Float,
+    probabilities: Float,
+    variance: NDArray[np.float64],
+    valid: NDArray[np.bool_],
+    labelling: Labelling,
 ) -> PseudoLabel:
     """The pseudo mask and the weights of a tile, from the output of the CRF.
 
-    A tile whose strongest map is at each pixel several maps (`replace_zero_cams`) says nothing about classes:
-    it has no class and weight 0.
+    Pixels without data have no class and weight 0. So has a tile whose strongest map is at each pixel several
+    maps (`replace_zero_cams`), as it says nothing about classes.
 
     Args:
         maps: (M, H, W) float32, see `checked_maps`; M is C, or C + 1 with a background map.
         probabilities: (M, H, W) float32, output of the CRF.
         variance: (H, W) float64, see `response_variance`.
+        valid: (H, W) bool, false for pixels without data.
         labelling: Settings.
     """
     crf_argmax, cam_argmax = strongest(probabilities), strongest(maps)
-    weight = certainty_weight(variance, labelling.normalisation)
+    weight = certainty_weight(variance, labelling.normalisation, valid)
     factor = np.where(crf_argmax == cam_argmax, 1.0, labelling.agreement)
     if labelling.background is None:
         cam_mask, crf_mask = cam_argmax, crf_argmax
@@ -141,11 +161,11 @@ def label_of(
     else:
         cam_mask, crf_mask = (ignore_background(argmax, len(maps) - 1) for argmax in (cam_argmax, crf_argmax))
     mask = cam_mask if labelling.mask == "cam" else crf_mask
-    if is_undecided := bool(((maps == maps.max(axis=0)).sum(axis=0) > 1).all()):
-        mask, cam_mask = np.full_like(mask, IGNORE), np.full_like(mask, IGNORE)
+    is_undecided = bool(((maps == maps.max(axis=0)).sum(axis=0) > 1)[valid].all())
+    known = valid & (not is_undecided)
     return PseudoLabel(
-        mask=mask,
-        weight=np.floor(weight * factor * (not is_undecided)).astype(np.uint8),
-        cam_argmax=cam_mask,
+        mask=np.where(known, mask, np.uint8(IGNORE)),
+        weight=np.floor(weight * factor * known).astype(np.uint8),
+        cam_argmax=np.where(known, cam_mask, np.uint8(IGNORE)),
         probabilities=probabilities,
     )

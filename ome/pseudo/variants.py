@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ome.crf.inputs import Crf
 from ome.crf.simplices import Float
 from ome.ignore import IGNORE
-from ome.pseudo.argmax import ignore_background, strongest, with_background
+from ome.pseudo.argmax import ignore_background, strongest, uniform_without_data, with_background
 from ome.pseudo.response import Normalisation, certainty_weight, response_variance
 
 Mask = NDArray[np.uint8]
@@ -24,8 +24,8 @@ class Variants(NamedTuple):
     """Pseudo masks from the class maps of one tile.
 
     Attributes:
-        masks: (H, W) uint8 class indices by name of the variant; 255 for pixels without a class.
-        crf: The mask of the CRF, (H, W) uint8.
+        masks: (H, W) uint8 class indices by name of the variant; 255 for pixels without a class or data.
+        crf: The mask of the CRF, (H, W) uint8; 255 for pixels without data.
         levels: (H, W) uint8 levels by criterion, which may predict whether the mask of the CRF is right: the
             weights of both normalisations, and whether the argmaxes of the maps and of the CRF agree, 0 or 1.
     """
@@ -42,6 +42,7 @@ def mask_variants(
     scales: Sequence[float],
     backgrounds: Sequence[float] = (),
     weights: Sequence[int] = (),
+    valid: NDArray[np.bool_] | None = None,
 ) -> Variants:
     """Computes the variants of a tile.
 
@@ -52,16 +53,20 @@ def mask_variants(
         scales: Response scales, see `response_variance`.
         backgrounds: Powers of background maps, see `with_background`, with two variants each.
         weights: Least weights in 0..255, with a variant each for both normalisations.
+        valid: (H, W) bool, false for pixels without data; None if there are none.
     """
-    argmax, crf_argmax = strongest(maps), strongest(crf.infer(maps))
-    stacks = [with_background(maps, power) for power in backgrounds]
+    valid = np.ones(maps.shape[1:], bool) if valid is None else valid
+    powers = (None, *backgrounds)
+    maps, *stacks = (uniform_without_data(with_background(maps, power), valid) for power in powers)
+    argmax, crf_argmax = (_where(valid, strongest(each)) for each in (maps, crf.infer(maps)))
     masks = [argmax, *(ignore_background(strongest(stack), len(maps)) for stack in stacks), crf_argmax]
     masks += [ignore_background(strongest(crf.infer(stack)), len(maps)) for stack in stacks]
-    variance = response_variance(crf, maps[np.unique(crf_argmax)], scales)
-    levels = {name: certainty_weight(variance, kind) for name, kind in WEIGHTS.items()}
+    variance = response_variance(crf, maps[np.unique(crf_argmax[valid])], scales)
+    levels = {name: certainty_weight(variance, kind, valid) for name, kind in WEIGHTS.items()}
     masks += [_where(level >= least, crf_argmax) for level in levels.values() for least in weights]
     agree = argmax == crf_argmax
     masks.append(_where(agree, crf_argmax))
+    masks = [_where(valid, mask) for mask in masks]
     named = dict(zip(variant_names(title, backgrounds, weights), masks, strict=True))
     return Variants(named, crf_argmax, {**levels, AGREEMENT: agree.astype(np.uint8)})
 

@@ -113,8 +113,10 @@ def _variants(
         list(settings[key]) for key in ("response_scales", "backgrounds", "weights")
     )
 
-    def variants_of(image: NDArray[np.uint8], maps: NDArray[np.float32]) -> Variants:
-        return mask_variants(crf_for(image), maps, title, scales, backgrounds, weights)
+    def variants_of(
+        image: NDArray[np.uint8], maps: NDArray[np.float32], valid: NDArray[np.bool_]
+    ) -> Variants:
+        return mask_variants(crf_for(image), maps, title, scales, backgrounds, weights, valid)
 
     with (
         meter(f"variants of the {title} masks, tiles", len(tiles)) as progress,
@@ -123,10 +125,9 @@ def _variants(
         for start in range(0, len(tiles), IN_MEMORY):
             chunk = tiles[start : start + IN_MEMORY]
             stacks = list(maps_of(chunk))
-            images = [reader.display(tile) for tile in chunk]
-            for tile, maps, variants in zip(
-                chunk, stacks, pool.map(variants_of, images, stacks), strict=True
-            ):
+            images, valid = [reader.display(tile) for tile in chunk], [reader.valid(tile) for tile in chunk]
+            made = pool.map(variants_of, images, stacks, valid)
+            for tile, maps, variants in zip(chunk, stacks, made, strict=True):
                 yield tile, maps, variants
                 progress.advance()
 

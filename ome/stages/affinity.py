@@ -24,7 +24,6 @@ from ome.data.tiles import Tile, crop_side
 from ome.data.transforms import to_tensor
 from ome.distributed.collectives import barrier, shard
 from ome.geo.raster import read_png, write_palette_png
-from ome.ignore import IGNORE
 from ome.inference.class_maps import ClassMapsOf, LoadedTile, class_maps_from, process_tiles
 from ome.inference.tile_scores import score_cams
 from ome.networks.affinity import GRID_STRIDE, AffinityNetwork, pair_affinity, pair_indices
@@ -85,8 +84,8 @@ def _label(work: Work, reader: SceneReader, tagged: TagTable, maps_of: ClassMaps
 
     def label(group: Sequence[LoadedTile]) -> None:
         for tile, image, valid, stack in group:
-            labels = affinity_label(crf_for(image), stack, tagged.by_name[tile.name], alphas)
-            write_palette_png(_label_path(work.folder, tile), np.where(valid, labels, IGNORE), colours)
+            labels = affinity_label(crf_for(image), stack, tagged.by_name[tile.name], valid, alphas)
+            write_palette_png(_label_path(work.folder, tile), labels, colours)
 
     process_tiles(
         "affinity labels, tiles",
@@ -138,9 +137,9 @@ def _export(
             features = network(to_tensor(reader.image(tile))[None].to(device))
             affinity = pair_affinity(features, settings.radius)[0].cpu().numpy()
         pairs = pair_indices(features.shape[2:], settings.radius).numpy()
-        tags = tagged.by_name[tile.name]
+        tags, valid = tagged.by_name[tile.name], reader.valid(tile)
         walked = walk_cams(
-            cams, tags, affinity, pairs, stride=GRID_STRIDE, beta=settings.beta, steps=settings.steps
+            cams, tags, affinity, pairs, valid, stride=GRID_STRIDE, beta=settings.beta, steps=settings.steps
         )
         write_cams(cam_path(folder, tile), walked, tags)
 

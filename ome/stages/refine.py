@@ -89,7 +89,7 @@ def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: 
     maps_of: ClassMapsOf = predicted
     if settings.cams is not None:
         cams_of = class_maps_from(hardware(work.config).device(), work.inputs[settings.cams], reader, table)
-        maps_of = _averaged(predicted, cams_of, table)
+        maps_of = _averaged(predicted, cams_of, table, reader)
 
     write_pseudo_labels(
         folder,
@@ -102,16 +102,19 @@ def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: 
     barrier()
 
 
-def _averaged(predicted: ClassMapsOf, cams_of: ClassMapsOf, table: TagTable) -> ClassMapsOf:
-    """The mean of the predictions, each class of a tile stretched to 0..1, and of the CAMs as they are.
+def _averaged(
+    predicted: ClassMapsOf, cams_of: ClassMapsOf, table: TagTable, reader: SceneReader
+) -> ClassMapsOf:
+    """The mean of the CAMs as they are, and of the predictions with each class of a tile stretched to 0..1.
 
-    Pseudo masks from predictions alone lose the classes that the network rarely predicts.
+    CAMs are stretched already, and lowered where their classes compete. Pseudo masks from predictions alone
+    lose the classes that the network rarely predicts.
     """
 
     def averaged(tiles: Sequence[Tile]) -> Iterator[NDArray[np.float32]]:
         for tile, prediction, cams in zip(tiles, predicted(tiles), cams_of(tiles), strict=True):
-            tags = torch.from_numpy(table.by_name[tile.name])
-            stretched = normalise_cam(torch.from_numpy(prediction), tags).numpy()
+            tags, valid = (torch.from_numpy(of) for of in (table.by_name[tile.name], reader.valid(tile)))
+            stretched = normalise_cam(torch.from_numpy(prediction), tags, valid).numpy()
             yield (stretched + cams) / np.float32(2)
 
     return averaged
