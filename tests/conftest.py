@@ -80,6 +80,7 @@ TINY_STAGES = {
     "affinity.threads": "1",
     "pseudo.threads": "1",
     "refine.rounds": "1",
+    "refine.confident": "null",
     "refine.scales": "[1.0]",
     "refine.flip": "false",
     "refine.settled": "1.1",

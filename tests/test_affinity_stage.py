@@ -199,5 +199,5 @@ def test_a_walk_of_several_networks_is_refused_before_they_are_trained() -> None
 
 @pytest.mark.parametrize(("rounds", "walks"), [(0, False), (1, True)])
 def test_a_round_that_is_not_run_needs_no_walk(rounds: int, walks: bool) -> None:
-    typed = ["stage.refine.cams=affinity", f"stage.refine.rounds={rounds}"]
+    typed = ["stage.refine.cams=affinity", "stage.refine.confident=null", f"stage.refine.rounds={rounds}"]
     assert ("affinity" in selected_stages(compose_config([*tiny(), *typed]))) == walks

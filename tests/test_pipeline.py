@@ -29,6 +29,7 @@ from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.files import read_csv, read_json
 from ome.geo.raster import read_png
+from ome.ignore import IGNORE
 from ome.inference.card import CARD, SegmenterCard
 from ome.pipeline.layout import mask_path
 from ome.pipeline.manifest import Manifest
@@ -520,6 +521,23 @@ def test_all_orientations_are_predicted_wherever_a_segmenter_predicts(finished: 
     first, second = (artefacts(run / "refine/round_1/masks") for run in (before, turned))
     assert first.keys() == second.keys() != set()
     assert first != second
+
+
+def test_a_round_corrects_the_pseudo_masks_where_the_segmenter_is_confident(finished: Path) -> None:
+    settings = ["stage.refine.confident=0.4"]
+    status, printed = forked(finished, *tiny("refine"), f"inherit=[{RUN}]", "name=corrected", *settings)
+    assert status == 0, printed
+    before, after = finished / RUN / "pseudo", finished / "runs/corrected/refine/round_1"
+    replaced = []
+    for path in (after / "masks").glob("*/*.png"):
+        mask, new, predicted = (
+            read_png(folder / kind / path.parent.name / path.name)
+            for folder, kind in ((before, "masks"), (after, "masks"), (after, "cam_argmax"))
+        )
+        replaced.append((new != mask).mean())
+        assert np.array_equal(new[new != mask], predicted[new != mask])
+        assert np.array_equal(new == IGNORE, mask == IGNORE)
+    assert 0 < np.mean(replaced) < 1
 
 
 @pytest.mark.slow

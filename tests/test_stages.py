@@ -22,11 +22,13 @@ from ome.data.tiles import Tile
 from ome.errors import UserError
 from ome.files import write_text
 from ome.geo.raster import read_png
+from ome.inference.class_maps import LoadedTile
+from ome.inference.pseudo_labels import write_label
 from ome.pipeline.changes import changes_since
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.engine import execute
 from ome.pipeline.forecast import forecast_of
-from ome.pipeline.layout import read_tag_table
+from ome.pipeline.layout import mask_path, read_pseudo_label, read_tag_table
 from ome.pipeline.manifest import NAME as MANIFEST
 from ome.pipeline.manifest import Manifest, identity
 from ome.pipeline.marks import MARK
@@ -35,7 +37,7 @@ from ome.pipeline.stage import Stage, Work, used_config
 from ome.scoring.rows import Row, read_rows
 from ome.scoring.scores import Scores
 from ome.stages import seg
-from ome.stages.refine import _averaged, among_tags
+from ome.stages.refine import _averaged, _correct, among_tags
 from ome.stages.report import _ratio_of
 from tests.conftest import TINY, compose_config, tiny
 
@@ -215,6 +217,20 @@ def test_probabilities_among_tags_sum_to_one_over_the_tagged() -> None:
         np.array([1.0, 0, 0], np.float32).reshape(3, 1, 1), np.array([0, 1, 1], dtype=np.uint8)
     )
     assert certain.ravel() == pytest.approx([0, 0.5, 0.5])
+
+
+def test_confident_predictions_replace_classes_of_a_pseudo_mask(tmp_path: Path) -> None:
+    tile, colours = Tile("a", 0, 0, 1, 5), [0] * 768
+    mask, weight = np.array([[[0, 0, 1, 255, 1]], [[255, 28, 0, 0, 113]]], np.uint8)
+    write_label(tmp_path / "before", tile, colours, mask, weight, mask)
+    second = np.array([[0.95, 0.8, 0.05, 0.99, 0.9]], np.float32)
+    loaded = LoadedTile(tile, np.zeros((1, 5, 3), np.uint8), mask < 255, np.stack([1 - second, second]))
+    _correct(tmp_path / "after", tmp_path / "before", colours, 0.9, [loaded])
+    # Confident, not confident, confident of the other class, without a class, and just confident enough.
+    after, kept = read_pseudo_label(tmp_path / "after", tile)
+    assert after.tolist() == [[1, 0, 0, 255, 1]]
+    assert np.array_equal(kept, weight)
+    assert read_png(mask_path(tmp_path / "after", "cam_argmax", tile)).tolist() == [[1, 1, 0, 1, 1]]
 
 
 def test_a_round_starts_from_the_mean_of_the_stretched_prediction_and_the_cams_as_they_are() -> None:

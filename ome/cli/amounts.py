@@ -90,7 +90,9 @@ def _refine(config: DictConfig, settings: DictConfig, facts: DataFacts, done: Pa
     segmenters = _segmenters(config, facts, done, folders)
     missing = [files_missing(tiles, done, folder, _pseudo_mask) or 0 for folder in folders]
     labelled = None if tiles is None else sum(missing)
-    units: dict[Unit, int | None] = {"CRF tile": labelled, "segmenter tile": labelled}
+    units: dict[Unit, int | None] = {"segmenter tile": labelled}
+    if settings.confident is None:
+        units["CRF tile"] = labelled
     return Amounts(segmenters.tiles, segmenters.steps, {**segmenters.units, **units}, segmenters.weights)
 
 

@@ -16,6 +16,10 @@ COUNTS_WITH: Final[Mapping[str, tuple[str, tuple[object, ...]]]] = {
     "dataset.filter.minimum": ("dataset.tags", (None,)),
     "dataset.filter.overrides": ("dataset.tags", (None,)),
     "stage.labels.drops": ("dataset.tags", (None,)),
+    **{
+        f"stage.refine.{key}": ("stage.refine.confident", (None,))
+        for key in ("cams", "response_scales", "mask", "background", "agreement")
+    },
     "stage.predict.simplify": ("stage.predict.polygons", (True,)),
     "prediction.flip": ("prediction.tta", (None,)),
     **{

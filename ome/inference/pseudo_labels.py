@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
@@ -43,10 +44,7 @@ def write_pseudo_labels(
     def label(group: Sequence[LoadedTile]) -> None:
         tiles, images, valid, maps = zip(*group, strict=True)
         for tile, labels in zip(tiles, labeller(images, maps, valid), strict=True):
-            write_grey_png(mask_path(folder, "weights", tile), labels.weight)
-            write_palette_png(mask_path(folder, "cam_argmax", tile), labels.cam_argmax, colours)
-            # The mask is written last: if it exists, the tile is finished.
-            write_palette_png(mask_path(folder, "masks", tile), labels.mask, colours)
+            write_label(folder, tile, colours, labels.mask, labels.weight, labels.cam_argmax)
 
     process_tiles(
         "CRF and uncertainty, tiles",
@@ -58,6 +56,20 @@ def write_pseudo_labels(
         threads=threads,
         tiles_at_a_time=labeller.tiles_at_a_time,
     )
+
+
+def write_label(
+    folder: Path,
+    tile: Tile,
+    colours: Sequence[int],
+    mask: NDArray[np.uint8],
+    weight: NDArray[np.uint8],
+    cam_argmax: NDArray[np.uint8],
+) -> None:
+    """Writes the three images (H, W) of a tile; the mask last: if it exists, the tile is finished."""
+    write_grey_png(mask_path(folder, "weights", tile), weight)
+    write_palette_png(mask_path(folder, "cam_argmax", tile), cam_argmax, colours)
+    write_palette_png(mask_path(folder, "masks", tile), mask, colours)
 
 
 def score_masks(folder: Path, kind: str, reader: SceneReader, tiles: Sequence[Tile], name: str) -> list[Row]:

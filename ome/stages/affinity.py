@@ -148,9 +148,8 @@ def _is_needed(config: DictConfig) -> bool:
     """Whether a later stage reads the refined CAMs."""
     stages, refine = config.stage, config.stage.refine
     by_ablation = stages.until == "ablation" and bool(stages.ablation.random_walk)
-    return (
-        stages.pseudo.cams == "affinity" or by_ablation or (refine.rounds > 0 and refine.cams == "affinity")
-    )
+    averaged = refine.rounds > 0 and refine.confident is None and refine.cams == "affinity"
+    return stages.pseudo.cams == "affinity" or by_ablation or averaged
 
 
 STAGE = Stage(

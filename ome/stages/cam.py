@@ -119,7 +119,8 @@ def _score_tags(
 def _is_needed(config: DictConfig) -> bool:
     """False where all CAMs that later stages read come from the user's folder."""
     stages, refine = config.stage, config.stage.refine
-    refined = stages.until in {"refine", "report"} and refine.rounds > 0 and refine.cams is not None
+    averaged = refine.rounds > 0 and refine.confident is None and refine.cams is not None
+    refined = stages.until in {"refine", "report"} and averaged
     return stages.until in {"cam", "affinity", "ablation"} or stages.pseudo.cams in CAM_TITLES or refined
 
 

@@ -28,9 +28,10 @@ from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, barrier, shard
 from ome.distributed.processes import process_cores
 from ome.geo.raster import read_png
-from ome.inference.class_maps import ClassMapsOf, class_maps_from
+from ome.ignore import IGNORE
+from ome.inference.class_maps import ClassMapsOf, LoadedTile, class_maps_from, process_tiles
 from ome.inference.outputs import on_host
-from ome.inference.pseudo_labels import mask_statistics, score_masks, write_pseudo_labels
+from ome.inference.pseudo_labels import mask_statistics, score_masks, write_label, write_pseudo_labels
 from ome.pipeline.layout import (
     PSEUDO_MASK,
     SEGMENTER_TITLES,
@@ -57,7 +58,7 @@ def run(work: Work) -> dict[str, Any]:
     counts: dict[str, Any] = {"tiles": len(table.tiles)}
     for number in range(1, work.settings.rounds + 1):
         folder = round_folder(work.folder, number)
-        _label(work, folder, network, reader, table)
+        _label(work, folder, network, masks, reader, table)
         unchanged = agreement(masks, folder, table.tiles)
         title = in_round(SEGMENTER_TITLES["weak"], number)
         train_segmenter(work, folder, reader, table.tiles, partial(read_pseudo_label, folder), title)
@@ -75,8 +76,10 @@ def run(work: Work) -> dict[str, Any]:
     return counts
 
 
-def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: TagTable) -> None:
-    """Writes pseudo masks from the prediction of the training tiles, averaged with the CAMs if configured."""
+def _label(
+    work: Work, folder: Path, network: Path, masks: Path, reader: SceneReader, table: TagTable
+) -> None:
+    """Writes the pseudo masks of a round, from those before it and what a network predicts in the tiles."""
     settings = work.settings
     card = card_of(work.config, reader)
     predict = predictor_of(work.config, network, card, settings.scales, flip=settings.flip)
@@ -86,6 +89,18 @@ def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: 
             probabilities = on_host(predict(reader.image(tile)[None])[0], f"the predictions of {tile.name}")
             yield among_tags(probabilities, table.by_name[tile.name])
 
+    if settings.confident is not None:
+        process_tiles(
+            "confident predictions, tiles",
+            shard(table.tiles),
+            lambda tile: mask_path(folder, "masks", tile),
+            reader,
+            predicted,
+            partial(_correct, folder, masks, reader.index.palette.flat(), settings.confident),
+            threads=1,
+        )
+        barrier()
+        return
     maps_of: ClassMapsOf = predicted
     if settings.cams is not None:
         cams_of = class_maps_from(hardware(work.config).device(), work.inputs[settings.cams], reader, table)
@@ -100,6 +115,20 @@ def _label(work: Work, folder: Path, network: Path, reader: SceneReader, table: 
         threads=work.settings.threads or process_cores(),
     )
     barrier()
+
+
+def _correct(
+    folder: Path, before: Path, colours: Sequence[int], least: float, group: Sequence[LoadedTile]
+) -> None:
+    """Writes pseudo masks in which confident predictions replace the classes of those before; weights stay.
+
+    A segmenter predicts a class everywhere: background, undecided pixels and those without data keep 255.
+    """
+    for tile, _, _, probabilities in group:
+        mask, weight = read_pseudo_label(before, tile)
+        predicted = probabilities.argmax(axis=0).astype(np.uint8)
+        replaced = (probabilities.max(axis=0) >= least) & (mask != IGNORE)
+        write_label(folder, tile, colours, np.where(replaced, predicted, mask), weight, predicted)
 
 
 def _averaged(
@@ -147,7 +176,7 @@ def agreement(before: Path, after: Path, tiles: Sequence[Tile]) -> float:
 
 
 def _requires(config: DictConfig) -> tuple[str, ...]:
-    cams = config.stage.cams
+    cams = config.stage.cams if config.stage.confident is None else None
     return "prepare", "labels", "pseudo", "seg", *(() if cams is None else (cams,))
 
 

@@ -102,6 +102,11 @@ class Refine(_Labelling):
     """`stage.refine`."""
 
     rounds: Annotated[Natural, "largest number of rounds of new pseudo masks and a new segmenter; 0: none"]
+    confident: Annotated[
+        Fraction | None,
+        "least probability, among the tile's tags, of a predicted class that replaces that of the pseudo "
+        "mask; null: all pseudo masks are computed anew by the CRF",
+    ]
     cams: Annotated[
         Literal["cam", "affinity"] | None,
         "source of the CAMs that are averaged with the prediction; null: none, as published",
