@@ -18,13 +18,13 @@ from ome.config.evaluating import evaluate_segmenter
 from ome.config.sections import scene_reader, settings_of
 from ome.config.segmenting import card_of
 from ome.data.scene_index import SceneIndex
-from ome.geo.raster import read_class_map
 from ome.inference.card import SegmenterCard
 from ome.inference.predictor import Predictor
 from ome.pipeline.layout import map_path
 from ome.pipeline.manifest import Manifest
 from ome.scoring.temperature import RANGE, calibration_error, fit_temperature, with_temperature
 from ome.training.checkpoints import save_network
+from tests.archives import read_class_map
 from tests.conftest import tiny
 from tests.test_maps import UTM, make_map, random_scene, write
 from tests.trained_runs import CARD

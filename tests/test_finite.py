@@ -31,7 +31,11 @@ CPU, TILE = torch.device("cpu"), Tile("a", 0, 0, 16, 16)
 TAGS = np.ones((1, 3), np.uint8)
 TABLE = TagTable(("a", "b", "c"), (TILE,), TAGS, ("train",), np.ones(1, dtype=bool))
 IMAGE = np.ones((16, 16, 3), np.uint8)
-READER: Any = SimpleNamespace(image=lambda _: IMAGE, mask=lambda _: np.zeros((16, 16), np.uint8))
+READER: Any = SimpleNamespace(
+    image=lambda _: IMAGE,
+    mask=lambda _: np.zeros((16, 16), np.uint8),
+    valid=lambda _: np.ones((16, 16), bool),
+)
 
 
 class Constant(torch.nn.Module):
@@ -71,9 +75,10 @@ def refined(value: float, folder: Path) -> object:
         patch.setattr(refine, "predictor_of", lambda *_, **__: segmenter(value))
         patch.setattr(refine, "labeller_of", lambda _: None)
         patch.setattr(refine, "write_pseudo_labels", lambda *given, **_: made.extend(given[3]([TILE])))
-        config = DictConfig({"stage": {"cams": None, "scales": [1.0], "flip": False, "threads": 1}})
+        settings = {"confident": None, "cams": None, "scales": [1.0], "flip": False, "threads": 1}
+        config = DictConfig({"stage": settings})
         work = Work(config, folder, {}, folder, DictConfig({}))
-        refine._label(work, folder, folder, READER, TABLE)
+        refine._label(work, folder, folder, folder, READER, TABLE)
     return made
 
 
