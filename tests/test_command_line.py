@@ -360,8 +360,8 @@ def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path, key: str) -> N
 @pytest.mark.parametrize(
     ("module", "words", "status"),
     [
-        ("ome.run", ["--help"], 0),
-        ("ome.run", ["stage=all", "--cfg", "job"], 0),
+        pytest.param("ome.run", ["--help"], 0, marks=pytest.mark.slow),
+        pytest.param("ome.run", ["stage=all", "--cfg", "job"], 0, marks=pytest.mark.slow),
         ("ome.run", ["stage=nonsense"], 1),
         ("ome", ["--help"], 0),
         ("ome", ["doctor", "--help"], 0),

@@ -271,6 +271,7 @@ def test_a_swept_value_that_another_overrules_is_refused(tmp_path: Path) -> None
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_a_paths_slashes_are_no_folders(tmp_path: Path) -> None:
     status, printed = forked(
         tmp_path, "-m", *tiny(), "stage.until=prepare", f"dataset.raw=raw/a,{'long/' * 60}"

@@ -33,14 +33,16 @@ def fitting_preset(words: Sequence[str]) -> list[str]:
     """
     if any(word.startswith(_DECIDED) for word in words) or not any("=" in word for word in words):
         return []
-    table = accelerator = None
-    with suppress(HydraException, OmegaConfBaseException):  # explained when Hydra composes the run
-        config = _composed(words)
-        accelerator = OmegaConf.select(config, "trainer.accelerator")
-        table = OmegaConf.select(config, "dataset.tags")
+    table, on_gpu = None, bool(gpus())
+    # Composing takes a quarter of a second; other settings decide nothing here.
+    if on_gpu or any("dataset.tags" in word or word.startswith("-") for word in words):
+        with suppress(HydraException, OmegaConfBaseException):  # explained when Hydra composes the run
+            config = _composed(words)
+            on_gpu = on_gpu and OmegaConf.select(config, "trainer.accelerator") != "cpu"
+            table = OmegaConf.select(config, "dataset.tags")
     if isinstance(table, str) and _is_short(Path(table)):
         return ["preset=few"]
-    return ["preset=laptop"] if accelerator == "cpu" or not gpus() else []
+    return [] if on_gpu else ["preset=laptop"]
 
 
 def _composed(words: Sequence[str]) -> DictConfig:
