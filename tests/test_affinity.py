@@ -280,6 +280,7 @@ def test_pixels_of_two_classes_are_ignored() -> None:
             return np.array([[[0, 1, 2, 1]], [[1, 1, 2, 2]]], np.uint8)
 
     cam, tags = np.zeros((3, 1, 4), np.float32), np.array([1, 0, 1], np.uint8)
+    cam[0] = 0.5
     label = affinity_label(Quarrel(), cam, tags, np.ones((1, 4), bool))
     assert label.tolist() == [[IGNORE, 0, 2, IGNORE]]
 

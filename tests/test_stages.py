@@ -23,7 +23,7 @@ from ome.errors import UserError
 from ome.files import write_text
 from ome.geo.raster import read_png
 from ome.inference.class_maps import LoadedTile
-from ome.inference.pseudo_labels import write_label
+from ome.inference.pseudo_labels import mask_statistics, write_label
 from ome.pipeline.changes import changes_since
 from ome.pipeline.checksums import NAME as LISTING
 from ome.pipeline.engine import execute
@@ -37,7 +37,7 @@ from ome.pipeline.stage import Stage, Work, used_config
 from ome.scoring.rows import Row, read_rows
 from ome.scoring.scores import Scores
 from ome.stages import seg
-from ome.stages.refine import _averaged, _correct, among_tags
+from ome.stages.refine import _averaged, _correct, agreement, among_tags
 from ome.stages.report import _ratio_of
 from tests.conftest import TINY, compose_config, tiny
 
@@ -231,6 +231,20 @@ def test_confident_predictions_replace_classes_of_a_pseudo_mask(tmp_path: Path) 
     assert after.tolist() == [[1, 0, 0, 255, 1]]
     assert np.array_equal(kept, weight)
     assert read_png(mask_path(tmp_path / "after", "cam_argmax", tile)).tolist() == [[1, 1, 0, 1, 1]]
+
+
+def test_pixels_without_a_class_count_neither_as_uncertain_nor_as_unchanged(tmp_path: Path) -> None:
+    tile, colours = Tile("a", 0, 0, 1, 4), [0] * 768
+    masks = {"before": [[0, 1, 255, 255]], "after": [[0, 0, 255, 255]]}
+    for name, mask in masks.items():
+        weight = np.array([[255, 113, 0, 0]], np.uint8)
+        write_label(tmp_path / name, tile, colours, np.array(mask, np.uint8), weight, weight)
+    assert agreement(tmp_path / "before", tmp_path / "after", [tile]) == 0.5
+    assert mask_statistics(tmp_path / "before", [tile], ("x", "y")) == {
+        "mean_weight": 184,
+        "zero_weight": 0,
+        "mask_pixels": {"x": 1, "y": 1},
+    }
 
 
 def test_a_round_starts_from_the_mean_of_the_stretched_prediction_and_the_cams_as_they_are() -> None:

@@ -17,13 +17,16 @@ from ome.config.sections import settings_of
 from ome.crf.densecrf import DenseCrf
 from ome.crf.inputs import CrfParameters
 from ome.crf.torch_crf import BatchCrf, TorchCrf
+from ome.data.cams import write_cams
 from ome.data.tags import TagTable
 from ome.data.tiles import Tile
 from ome.inference.classifier import CamPredictor
 from ome.inference.pseudo_labels import write_pseudo_labels
+from ome.inference.tile_scores import score_cams
 from ome.inference.user_cams import UserCams
 from ome.networks.affinity import pair_indices
 from ome.networks.seam import SeamNetwork
+from ome.pipeline.layout import cam_path
 from ome.pseudo.affinity_label import affinity_label
 from ome.pseudo.argmax import strongest, with_background
 from ome.pseudo.arrays import normalised
@@ -32,7 +35,7 @@ from ome.pseudo.labellers import BatchLabeller, Labeller, TileLabeller
 from ome.pseudo.random_walk import random_walk, transition_matrix, walk_cams
 from ome.pseudo.response import certainty_weight, response_variance
 from ome.pseudo.uncertainty import RESPONSE_SCALES, Labelling, PseudoLabel, pseudo_label
-from ome.pseudo.variants import mask_variants
+from ome.pseudo.variants import AGREEMENT, mask_variants
 from ome.stages import ablation, affinity
 from ome.stages.refine import _averaged
 from tests.conftest import compose_config
@@ -293,3 +296,44 @@ def test_stages_pass_the_validity_on(tmp_path: Path, write: Callable[[Path, Arra
     assert files
     for path in files:
         assert (one / path).read_bytes() == (other / path).read_bytes(), path
+
+
+def undecided_label(maps: Array, _: Path) -> Array:
+    return pseudo_label(NoCrf(), maps, Labelling(), ALL).mask
+
+
+def undecided_affinity_label(maps: Array, _: Path) -> Array:
+    return affinity_label(NoCrf(), maps, TAGS, ALL)
+
+
+def undecided_variants(maps: Array, _: Path) -> Array:
+    """Masks, and 255 where a weight is 0."""
+    variants = mask_variants(NoCrf(), maps, "CAM", RESPONSE_SCALES, (4.0,), (1,))
+    weights = [level for name, level in variants.levels.items() if name != AGREEMENT]
+    return np.stack([*variants.masks.values(), *(np.where(level > 0, 0, 255) for level in weights)])
+
+
+def undecided_scores(maps: Array, folder: Path) -> Array:
+    """255 if no pixel of the written CAMs is scored."""
+    write_cams(cam_path(folder, TILE), maps, TAGS)
+    reader: Any = SimpleNamespace(
+        valid=lambda _: ALL,
+        has_mask=lambda _: True,
+        mask=lambda _: np.zeros(SIZE, np.uint8),
+        index=SimpleNamespace(palette=SimpleNamespace(names=("x", "y", "z"))),
+    )
+    (row,) = score_cams(folder, reader, TABLE, "CAM")
+    return np.where(row.fraction > 0, np.zeros(SIZE), 255)
+
+
+@pytest.mark.parametrize(
+    "use", [undecided_label, undecided_affinity_label, undecided_variants, undecided_scores]
+)
+def test_a_tile_undecided_between_its_tags_has_no_class_wherever_it_is_read(
+    use: Callable[[Array, Path], Array], tmp_path: Path
+) -> None:
+    tied = replace_zero_cams(torch.zeros(3, *SIZE), torch.from_numpy(TAGS)).numpy()
+    assert (use(tied, tmp_path / "tied") == 255).all()
+    leading = tied.copy()
+    leading[2] /= 2
+    assert (use(leading, tmp_path / "leading") != 255).any()

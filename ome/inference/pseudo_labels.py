@@ -11,9 +11,10 @@ from ome.data.scenes import SceneReader
 from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, shard
 from ome.geo.raster import read_png, write_grey_png, write_palette_png
+from ome.ignore import IGNORE
 from ome.inference.class_maps import ClassMapsOf, LoadedTile, process_tiles
 from ome.inference.tile_scores import TileScorer
-from ome.pipeline.layout import TRAIN_TILES, mask_path
+from ome.pipeline.layout import TRAIN_TILES, mask_path, read_pseudo_label
 from ome.pseudo.labellers import Labeller
 from ome.scoring.rows import Row
 
@@ -84,15 +85,19 @@ def score_masks(folder: Path, kind: str, reader: SceneReader, tiles: Sequence[Ti
 
 
 def mask_statistics(folder: Path, tiles: Sequence[Tile], names: Sequence[str]) -> dict[str, Any]:
-    """The mean weight (0..255), the fraction of pixels with weight 0, pixels by class; a collective call."""
+    """Of pixels with a class: the mean weight (0..255), the fraction of weight 0, pixels by class.
+
+    A collective call.
+    """
     if not tiles:
         return {}
     weights, classes = np.zeros((2, 256), dtype=np.int64)
     for tile in shard(tiles):
-        weights += np.bincount(read_png(mask_path(folder, "weights", tile)).ravel(), minlength=256)
-        classes += np.bincount(read_png(mask_path(folder, "masks", tile)).ravel(), minlength=256)
+        mask, weight = read_pseudo_label(folder, tile)
+        weights += np.bincount(weight[mask != IGNORE], minlength=256)
+        classes += np.bincount(mask.ravel(), minlength=256)
     weights, classes = all_reduce_sum(np.stack([weights, classes]))
-    fractions = weights / weights.sum()
+    fractions = weights / max(weights.sum(), 1)
     return {
         "mean_weight": float(fractions @ np.arange(256)),
         "zero_weight": float(fractions[0]),

@@ -13,7 +13,7 @@ from ome.data.tiles import Tile
 from ome.distributed.collectives import all_reduce_sum, shard
 from ome.ignore import IGNORE
 from ome.pipeline.layout import TRAIN_TILES, cam_path
-from ome.pseudo.argmax import strongest
+from ome.pseudo.argmax import decided, strongest
 from ome.scoring.confusion import confusion_matrix, where_decided
 from ome.scoring.rows import Row
 from ome.scoring.scores import Scores
@@ -56,11 +56,13 @@ class TileScorer:
 
 
 def score_cams(folder: Path, reader: SceneReader, tagged: TagTable, name: str) -> list[Row]:
-    """Scores the strongest class at each pixel of the CAMs in a stage's folder.
+    """Scores the strongest class at each `decided` pixel of the CAMs in a stage's folder.
 
     Each process reads its shard of the tiles; a collective call.
     """
     scorer = TileScorer(reader)
     for tile in shard(tagged.tiles):
-        scorer.add(tile, strongest(read_cams(cam_path(folder, tile), len(tagged.names))))
+        maps = read_cams(cam_path(folder, tile), len(tagged.names))
+        known = decided(maps, reader.valid(tile))
+        scorer.add(tile, np.where(known, strongest(maps), np.uint8(IGNORE)))
     return scorer.gather().rows(name, TRAIN_TILES)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ome.crf.inputs import Crf
 from ome.ignore import IGNORE
-from ome.pseudo.argmax import uniform_without_data
+from ome.pseudo.argmax import decided, uniform_without_data
 
 
 def affinity_label(
@@ -34,7 +34,7 @@ def affinity_label(
         alphas: Powers of the background, above 0, with one CRF run each.
 
     Returns:
-        (H, W) uint8: class index if all runs agree on a class, else 255; 255 for pixels without data.
+        (H, W) uint8: class index if all runs agree on a class and the pixel is `decided`, else 255.
     """
     classes = np.flatnonzero(tags)
     maps = np.asarray(cam, np.float32)[classes]
@@ -43,7 +43,7 @@ def affinity_label(
     powers = np.ones((len(alphas), len(stack)), np.float32)
     powers[:, 0] = alphas
     winners = crf.winners(stack, powers)
-    agree = valid & (winners == winners[0]).all(axis=0)
+    agree = decided(maps, valid) & (winners == winners[0]).all(axis=0)
     class_of = np.concatenate([[IGNORE], classes]).astype(np.uint8)
     label: NDArray[np.uint8] = np.where(agree, class_of[winners[0]], np.uint8(IGNORE))
     return label

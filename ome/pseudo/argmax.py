@@ -25,6 +25,21 @@ def strongest(maps: Float) -> NDArray[np.uint8]:
     return winners
 
 
+def decided(maps: Float, valid: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The pixels that class maps say something about.
+
+    Args:
+        maps: (C, H, W), not negative.
+        valid: (H, W) bool, false for pixels without data.
+
+    Returns:
+        (H, W) bool: `valid`; false everywhere if several maps are the largest at each of these pixels, as
+        where no tagged class responds (`replace_zero_cams`).
+    """
+    tied = (maps == maps.max(axis=0)).sum(axis=0) > 1
+    return valid & (not tied[valid].all())
+
+
 def with_background(cam: Float, power: float | None) -> Float:
     """Appends a background map to a CAM.
 

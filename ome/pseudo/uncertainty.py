@@ -18,6 +18,7 @@ from ome.crf.simplices import Float
 from ome.errors import UserError
 from ome.ignore import IGNORE
 from ome.pseudo.argmax import (
+    decided,
     ignore_background,
     ignore_first_map,
     strongest,
@@ -141,8 +142,7 @@ def label_of(
 ) -> PseudoLabel:
     """The pseudo mask and the weights of a tile, from the output of the CRF.
 
-    Pixels without data have no class and weight 0. So has a tile whose strongest map is at each pixel several
-    maps (`replace_zero_cams`), as it says nothing about classes.
+    Pixels that are not `decided` have no class and weight 0.
 
     Args:
         maps: (M, H, W) float32, see `checked_maps`; M is C, or C + 1 with a background map.
@@ -161,8 +161,7 @@ def label_of(
     else:
         cam_mask, crf_mask = (ignore_background(argmax, len(maps) - 1) for argmax in (cam_argmax, crf_argmax))
     mask = cam_mask if labelling.mask == "cam" else crf_mask
-    is_undecided = bool(((maps == maps.max(axis=0)).sum(axis=0) > 1)[valid].all())
-    known = valid & (not is_undecided)
+    known = decided(maps, valid)
     return PseudoLabel(
         mask=np.where(known, mask, np.uint8(IGNORE)),
         weight=np.floor(weight * factor * known).astype(np.uint8),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ome.crf.inputs import Crf
 from ome.crf.simplices import Float
 from ome.ignore import IGNORE
-from ome.pseudo.argmax import ignore_background, strongest, uniform_without_data, with_background
+from ome.pseudo.argmax import decided, ignore_background, strongest, uniform_without_data, with_background
 from ome.pseudo.response import Normalisation, certainty_weight, response_variance
 
 Mask = NDArray[np.uint8]
@@ -57,16 +57,17 @@ def mask_variants(
     """
     valid = np.ones(maps.shape[1:], bool) if valid is None else valid
     powers = (None, *backgrounds)
+    known = decided(maps, valid)
     maps, *stacks = (uniform_without_data(with_background(maps, power), valid) for power in powers)
     argmax, crf_argmax = (_where(valid, strongest(each)) for each in (maps, crf.infer(maps)))
     masks = [argmax, *(ignore_background(strongest(stack), len(maps)) for stack in stacks), crf_argmax]
     masks += [ignore_background(strongest(crf.infer(stack)), len(maps)) for stack in stacks]
     variance = response_variance(crf, maps[np.unique(crf_argmax[valid])], scales)
-    levels = {name: certainty_weight(variance, kind, valid) for name, kind in WEIGHTS.items()}
+    levels = {name: certainty_weight(variance, kind, valid) * known for name, kind in WEIGHTS.items()}
     masks += [_where(level >= least, crf_argmax) for level in levels.values() for least in weights]
     agree = argmax == crf_argmax
     masks.append(_where(agree, crf_argmax))
-    masks = [_where(valid, mask) for mask in masks]
+    masks = [_where(known, mask) for mask in masks]
     named = dict(zip(variant_names(title, backgrounds, weights), masks, strict=True))
     return Variants(named, crf_argmax, {**levels, AGREEMENT: agree.astype(np.uint8)})
 

@@ -166,11 +166,15 @@ def among_tags(probabilities: NDArray[np.float32], tags: NDArray[np.uint8]) -> N
 
 
 def agreement(before: Path, after: Path, tiles: Sequence[Tile]) -> float:
-    """Fraction of pixels whose pseudo mask is the same in two folders, over the tiles of all processes."""
+    """Fraction of pixels with a class in either of two folders whose pseudo mask is the same in both.
+
+    Over the tiles of all processes.
+    """
     counts = np.zeros(2, dtype=np.int64)
     for tile in shard(tiles):
         first, second = (read_png(mask_path(folder, "masks", tile)) for folder in (before, after))
-        counts += [(first == second).sum(), first.size]
+        labelled = (first != IGNORE) | (second != IGNORE)
+        counts += [((first == second) & labelled).sum(), labelled.sum()]
     same, total = all_reduce_sum(counts).tolist()
     return float(same / max(total, 1))
 
