@@ -27,9 +27,15 @@ from ome.errors import UserError
 from ome.geo.image_source import ImageSource
 from ome.inference.array_scene import _has_bands_first
 from ome.inference.card import SegmenterCard
-from ome.inference.segmenter_folders import SEGMENTER_STAGES, network_folder, stage_of_network
+from ome.inference.segmenter_folders import (
+    SEGMENTER_STAGES,
+    network_folder,
+    segmenter_stages,
+    stage_of_network,
+)
 from ome.networks.exchange import largest_difference, load_onnx, load_program, save_program, trace
 from ome.networks.segmenters import Segmenter
+from ome.pipeline.artifacts import note_inherited
 from ome.pipeline.manifest import Manifest
 from ome.pipeline.registry import STAGES
 from ome.stages.predict import STAGE
@@ -680,6 +686,17 @@ def test_mistakes_are_one_line(run_here: Run, tmp_path: Path, overrides: list[st
         run_here(*BASE, *overrides)
     assert message in str(raised.value)
     assert not (tmp_path / "run/predict/city").exists()
+
+
+def test_rounds_of_another_run_do_not_stand_for_a_newer_segmenter(tmp_path: Path) -> None:
+    mine, other = tmp_path / "mine", tmp_path / "other"
+    for folder in (other / "refine", mine / "seg", mine / "logs/refine"):
+        folder.mkdir(parents=True)
+    Manifest("refine", "round", {}, {"seg": "shared"}).write(other / "refine")
+    note_inherited(mine / "logs/refine", other / "refine", "round")
+    for own, expected in (("shared", [other / "refine", mine / "seg"]), ("newer", [mine / "seg"])):
+        Manifest("seg", own, {}, {}).write(mine / "seg")
+        assert segmenter_stages(mine) == expected
 
 
 def test_what_is_not_installed_is_named(

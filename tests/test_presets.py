@@ -112,3 +112,8 @@ def test_the_published_method_is_that_of_the_experiments() -> None:
     assert (preset.stage.labels.drops, experiment.stage.labels.drops) == ("tile", "tile")
     for key in ("backbone", "classifier", "segmenter", "crf"):
         assert OmegaConf.to_container(preset[key]) == OmegaConf.to_container(experiment[key]), key
+
+
+def test_an_empty_range_is_left_to_hydra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")  # no driver of a GPU
+    assert fitting_preset(["-m", "stage=cam", "seed=range(5,5)"]) == ["preset=laptop"]

@@ -230,7 +230,7 @@ def test_confident_predictions_replace_classes_of_a_pseudo_mask(tmp_path: Path) 
     after, kept = read_pseudo_label(tmp_path / "after", tile)
     assert after.tolist() == [[1, 0, 0, 255, 1]]
     assert np.array_equal(kept, weight)
-    assert read_png(mask_path(tmp_path / "after", "cam_argmax", tile)).tolist() == [[1, 1, 0, 1, 1]]
+    assert read_png(mask_path(tmp_path / "after", "cam_argmax", tile)).tolist() == [[1, 1, 0, 255, 1]]
 
 
 def test_pixels_without_a_class_count_neither_as_uncertain_nor_as_unchanged(tmp_path: Path) -> None:

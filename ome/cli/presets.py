@@ -51,7 +51,8 @@ def _composed(words: Sequence[str]) -> DictConfig:
     typed = OverridesParser.create().parse_overrides(options.overrides)
     settings = [str(one.input_line) for one in typed if not one.is_sweep_override()]
     swept = [one for one in typed if one.is_discrete_sweep()]
-    settings += [f"{one.get_key_element()}={next(one.sweep_string_iterator())}" for one in swept]
+    first = [(one.get_key_element(), next(one.sweep_string_iterator(), None)) for one in swept]
+    settings += [f"{key}={value}" for key, value in first if value is not None]
     if options.config_dir and Path(options.config_dir).is_dir():
         settings.append(f"hydra.searchpath=[{quoted(f'file://{Path(options.config_dir).absolute()}')}]")
     with initialize_config_module("ome.conf", version_base="1.3"):

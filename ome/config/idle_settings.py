@@ -18,7 +18,7 @@ COUNTS_WITH: Final[Mapping[str, tuple[str, tuple[object, ...]]]] = {
     "stage.labels.drops": ("dataset.tags", (None,)),
     **{
         f"stage.refine.{key}": ("stage.refine.confident", (None,))
-        for key in ("cams", "response_scales", "mask", "background", "agreement")
+        for key in ("cams", "response_scales", "mask", "background", "agreement", "threads")
     },
     "stage.predict.simplify": ("stage.predict.polygons", (True,)),
     "prediction.flip": ("prediction.tta", (None,)),
@@ -40,8 +40,12 @@ def idle_settings(config: DictConfig, typed: Sequence[str]) -> Iterator[str]:
     for key in typed:
         other, values = COUNTS_WITH.get(key, ("", ()))
         if other and (current := OmegaConf.select(config, other)) not in values:
-            choices = ", ".join("null" if value is None else str(value) for value in values)
+            typed_value, now, *choices = map(_shown, (OmegaConf.select(config, key), current, *values))
             yield (
-                f"{key}={OmegaConf.select(config, key)} has no effect with {other}={current}: it counts with "
-                f"{other}={choices}"
+                f"{key}={typed_value} has no effect with {other}={now}: it counts with "
+                f"{other}={', '.join(choices)}"
             )
+
+
+def _shown(value: object) -> str:
+    return "null" if value is None else str(value)

@@ -31,7 +31,13 @@ def trained_folder(run: Path, network: str | None = None) -> Path:
 
 def segmenter_stages(run: Path) -> list[Path]:
     """The folders of the stages that trained a run's segmenters, the last one first; some are inherited."""
-    folders = {folder.name: folder for folder, _ in inherited_results(run)}
+    own = Manifest.read(run / "seg")
+    folders = {
+        folder.name: folder
+        for folder, manifest in inherited_results(run)
+        # Rounds of another run start from its segmenter, not from one that this run has trained since.
+        if own is None or manifest.inputs.get("seg") in {None, own.fingerprint}
+    }
     folders |= {name: run / name for name in SEGMENTER_STAGES if (run / name).is_dir()}
     return [folders[name] for name in SEGMENTER_STAGES if name in folders]
 

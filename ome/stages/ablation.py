@@ -165,5 +165,5 @@ STAGE = Stage(
     config_keys=("crf", "dataset.channels", "dataset.display", "trainer.accelerator"),
     free_keys=("trainer.precision",),
     enabled=lambda _: False,
-    version=3,
+    version=4,
 )

@@ -169,4 +169,5 @@ STAGE = Stage(
     free_keys=("callbacks",),
     optional_config=training_extras,
     enabled=_is_needed,
+    version=2,
 )

@@ -143,5 +143,5 @@ STAGE = Stage(
     optional_config=training_extras,
     enabled=_is_needed,
     trainings=dict.fromkeys((".", "*"), Unread(settings=("stage.export",))),
-    version=4,
+    version=5,
 )

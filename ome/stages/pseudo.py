@@ -87,4 +87,5 @@ STAGE = Stage(
     ),
     free_keys=("trainer.precision",),
     external_files=_sources,
+    version=2,
 )

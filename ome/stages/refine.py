@@ -60,6 +60,10 @@ def run(work: Work) -> dict[str, Any]:
         folder = round_folder(work.folder, number)
         _label(work, folder, network, masks, reader, table)
         unchanged = agreement(masks, folder, table.tiles)
+        if unchanged == 1:
+            console.print(
+                f"the pseudo masks of round {number} are those before: no prediction is sure of others"
+            )
         title = in_round(SEGMENTER_TITLES["weak"], number)
         train_segmenter(work, folder, reader, table.tiles, partial(read_pseudo_label, folder), title)
         rows += score_masks(folder, "masks", reader, table.tiles, in_round(PSEUDO_MASK, number))
@@ -127,7 +131,8 @@ def _correct(
     for tile, _, _, probabilities in group:
         mask, weight = read_pseudo_label(before, tile)
         predicted = probabilities.argmax(axis=0).astype(np.uint8)
-        replaced = (probabilities.max(axis=0) >= least) & (mask != IGNORE)
+        predicted = np.where(mask == IGNORE, mask, predicted)
+        replaced = probabilities.max(axis=0) >= least
         write_label(folder, tile, colours, np.where(replaced, predicted, mask), weight, predicted)
 
 

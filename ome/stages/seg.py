@@ -63,4 +63,5 @@ STAGE = Stage(
         "full": Unread(settings=("stage.targets", "prediction"), inputs=("pseudo",)),
     },
     optional_config=training_extras,
+    version=2,
 )
