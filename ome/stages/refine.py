@@ -61,9 +61,7 @@ def run(work: Work) -> dict[str, Any]:
         _label(work, folder, network, masks, reader, table)
         unchanged = agreement(masks, folder, table.tiles)
         if unchanged == 1:
-            console.print(
-                f"the pseudo masks of round {number} are those before: no prediction is sure of others"
-            )
+            console.print(f"round {number} changes no pseudo mask: no prediction is sure enough of others")
         title = in_round(SEGMENTER_TITLES["weak"], number)
         train_segmenter(work, folder, reader, table.tiles, partial(read_pseudo_label, folder), title)
         rows += score_masks(folder, "masks", reader, table.tiles, in_round(PSEUDO_MASK, number))
