@@ -108,6 +108,17 @@ def test_help_says_what_can_be_typed(word: str, capsys: pytest.CaptureFixture[st
     assert "usage: ome doctor [RUN] [KEY=VALUE ...]" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("folder", ["mine", "Cote d'Azur, (1)", "my conf"])
+def test_settings_of_ones_own_are_found_in_a_folder_of_any_name(
+    folder: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / folder / "dataset").mkdir(parents=True)
+    (tmp_path / folder / "dataset/hamlet.yaml").write_text("defaults: [synthetic]\nname: hamlet\n")
+    monkeypatch.chdir(tmp_path)
+    assert doctor.main(["dataset=hamlet", f"--config-dir={folder}"]) == 0
+    assert "none prepared in scenes/hamlet_rgb_full" in capsys.readouterr().out
+
+
 def test_the_folder_of_a_run_stands_for_its_settings(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,14 +8,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
 
-from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 from rich.markup import escape
 
 from ome.cli.commands import is_key_value, words_of_run
 from ome.cli.errors import lines_for_user
-from ome.cli.presets import gpus
-from ome.cli.words import as_hydra_reads, check_words
+from ome.cli.presets import composed, gpus
+from ome.cli.words import as_hydra_reads, check_words, is_setting
 from ome.config.checks import numbers_to_text, type_faults
 from ome.config.raw_data import is_folder_of_images, raw_folder, raw_layout
 from ome.data.raw import RawLayout, raw_files
@@ -37,8 +36,6 @@ HELP: Final = """usage: ome doctor [RUN] [KEY=VALUE ...]
 Says which versions, extras and devices there are, and whether data and results of a command are there. Type
 the folder of a run, such as runs/valley, or the settings of a command, such as dataset=potsdam
 dataset.raw=/data/Potsdam."""
-
-CONFIG_DIR: Final = "--config-dir="
 
 COLOURS: Final = {"ok": "green", "note": "yellow", "wrong": "red"}
 
@@ -102,14 +99,9 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
     settings = list(overrides)
     if settings and not settings[0].startswith(("-", "~")) and not is_key_value(settings[0]):
         settings[:1] = words_of_run(Path(settings[0]))
-    settings = as_hydra_reads(settings)
+    settings = sorted(as_hydra_reads(settings), key=is_setting)
     check_words(settings)
-    folders = [word.removeprefix(CONFIG_DIR) for word in settings if word.startswith(CONFIG_DIR)]
-    search = ",".join(f"file://{folder}" for folder in folders)
-    if search:
-        settings.append(f"hydra.searchpath=[{search}]")
-    with initialize_config_module("ome.conf", version_base="1.3"):
-        return compose("config", overrides=[word for word in settings if not word.startswith(CONFIG_DIR)])
+    return composed(settings)
 
 
 def _installed() -> Iterator[Finding]:

@@ -37,7 +37,7 @@ def fitting_preset(words: Sequence[str]) -> list[str]:
     # Composing takes a quarter of a second; other settings decide nothing here.
     if on_gpu or any("dataset.tags" in word or word.startswith("-") for word in words):
         with suppress(HydraException, OmegaConfBaseException):  # explained when Hydra composes the run
-            config = _composed(words)
+            config = composed(words)
             on_gpu = on_gpu and OmegaConf.select(config, "trainer.accelerator") != "cpu"
             table = OmegaConf.select(config, "dataset.tags")
     if isinstance(table, str) and _is_short(Path(table)):
@@ -45,8 +45,12 @@ def fitting_preset(words: Sequence[str]) -> list[str]:
     return [] if on_gpu else ["preset=laptop"]
 
 
-def _composed(words: Sequence[str]) -> DictConfig:
-    """The configuration of a command, or of the first job of a sweep."""
+def composed(words: Sequence[str]) -> DictConfig:
+    """The configuration of a command, or of the first job of a sweep.
+
+    Args:
+        words: The command line after `check_words`, options before settings.
+    """
     options = get_args_parser().parse_args([*words])
     typed = OverridesParser.create().parse_overrides(options.overrides)
     settings = [str(one.input_line) for one in typed if not one.is_sweep_override()]

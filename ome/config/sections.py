@@ -14,6 +14,11 @@ def settings_of(config: DictConfig, name: str) -> DictConfig:
     return stage_config
 
 
+def averaged_cams(refine: DictConfig) -> str | None:
+    """The CAMs that rounds average with predictions, from the settings of stage refine; None: none."""
+    return refine.cams if refine.confident is None else None
+
+
 def scene_reader(config: DictConfig, index: SceneIndex) -> SceneReader:
     """A reader of the configured bands of prepared scenes."""
     return SceneReader(index, config.dataset.get("channels"), config.dataset.get("display"))

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from ome.config.fitting import train
 from ome.config.objects import augmentation, crf_of, crf_threads, hardware, optimization
-from ome.config.sections import scene_reader
+from ome.config.sections import averaged_cams, scene_reader
 from ome.config.trainer import training_extras
 from ome.data.cams import write_cams
 from ome.data.datamodules import TileDataModule
@@ -148,7 +148,7 @@ def _is_needed(config: DictConfig) -> bool:
     """Whether a later stage reads the refined CAMs."""
     stages, refine = config.stage, config.stage.refine
     by_ablation = stages.until == "ablation" and bool(stages.ablation.random_walk)
-    averaged = refine.rounds > 0 and refine.confident is None and refine.cams == "affinity"
+    averaged = refine.rounds > 0 and averaged_cams(refine) == "affinity"
     return stages.pseudo.cams == "affinity" or by_ablation or averaged
 
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from ome.config.classifying import initial_classifier, train_classifier
 from ome.config.objects import hardware, warn_if_random
-from ome.config.sections import scene_reader
+from ome.config.sections import averaged_cams, scene_reader
 from ome.config.trainer import training_extras
 from ome.data.cams import write_cams
 from ome.data.scene_index import SceneIndex
@@ -119,7 +119,7 @@ def _score_tags(
 def _is_needed(config: DictConfig) -> bool:
     """False where all CAMs that later stages read come from the user's folder."""
     stages, refine = config.stage, config.stage.refine
-    averaged = refine.rounds > 0 and refine.confident is None and refine.cams is not None
+    averaged = refine.rounds > 0 and averaged_cams(refine) is not None
     refined = stages.until in {"refine", "report"} and averaged
     return stages.until in {"cam", "affinity", "ablation"} or stages.pseudo.cams in CAM_TITLES or refined
 

@@ -12,7 +12,7 @@ from omegaconf import DictConfig
 
 from ome.config.evaluating import evaluate_segmenter
 from ome.config.objects import hardware, labeller_of
-from ome.config.sections import scene_reader
+from ome.config.sections import averaged_cams, scene_reader
 from ome.config.segmenting import (
     SEGMENTER_FREE_KEYS,
     SEGMENTER_KEYS,
@@ -183,7 +183,7 @@ def agreement(before: Path, after: Path, tiles: Sequence[Tile]) -> float:
 
 
 def _requires(config: DictConfig) -> tuple[str, ...]:
-    cams = config.stage.cams if config.stage.confident is None else None
+    cams = averaged_cams(config.stage)
     return "prepare", "labels", "pseudo", "seg", *(() if cams is None else (cams,))
 
 
